@@ -1,0 +1,119 @@
+"""Audio files: any that libsndfile reads, in; 16-bit FLAC, out."""
+
+import io
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import ArrayLike, NDArray
+
+from emtta_core.audio.waveform import SAMPLE_RATE, Waveform, checked
+from emtta_core.errors import AudioError
+
+_STREAMED = 0x7FFF_0000
+"""A RIFF size from here on says that the writer did not know the length (it wrote to a pipe)."""
+
+_UNKNOWN = 2**63 - 1
+"""The length that libsndfile reports for a FLAC file whose writer did not know it."""
+
+_BLOCK = 1 << 20
+"""Frames read at a time, so that memory follows what is in a file, not what its header promises."""
+
+_RIFF_SLACK = 8
+"""Bytes that a whole RIFF file may lack: some writers count the header too, or leave out the padding."""
+
+
+def read_audio(source: str | PathLike[str] | bytes, *, name: str | None = None) -> Waveform:
+    """Return the sound in a file as mono samples at 16 kHz, shape `(N,)`.
+
+    WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF and whatever else libsndfile knows, at any rate; the content
+    tells the format, not the file's name. Channels are averaged. Samples of a floating-point file, and those
+    between the samples of the original rate, can pass full scale and are left as they are
+    (see `emtta_core.audio.level.scale_back`).
+
+    Args:
+        source: a path, or the file's bytes.
+        name: how a message calls the source; by default its path.
+
+    Raises:
+        AudioError: when the file cannot be read, is not audio, is empty, or holds NaN or infinity, or when a
+            WAV, FLAC or MP3 is cut off (other formats do not tell, and give what is there).
+    """
+    name = name or ("the audio bytes" if isinstance(source, bytes) else str(source))
+    data = source if isinstance(source, bytes) else _read_bytes(Path(source), name)
+    if not data:
+        raise AudioError(f"{name}: the file is empty (0 bytes)")
+    _refuse_cut_riff(data, name)
+    frames, rate = _decode(data, name)
+    samples = checked(frames.mean(axis=1, dtype=np.float64), name)
+    if rate != SAMPLE_RATE:
+        samples = soxr.resample(samples, rate, SAMPLE_RATE)
+        if samples.size == 0:
+            raise AudioError(
+                f"{name}: its {len(frames)} samples at {rate} Hz are less than one at {SAMPLE_RATE} Hz"
+            )
+    return samples.astype(np.float32)
+
+
+def encode_flac(waveform: ArrayLike) -> bytes:
+    """Return `waveform`, shape `(N,)`, as a FLAC file of 16 bits at 16 kHz.
+
+    A sample is rounded to the nearest multiple of 1/32768, which `read_audio` gives back exactly; 1.0 itself
+    becomes 32767/32768, the largest that there is.
+
+    Raises:
+        AudioError: when it is no waveform, or is empty, or holds NaN or infinity, or passes full scale.
+    """
+    samples = checked(waveform, "the waveform")
+    peak = float(np.abs(samples).max())
+    if peak > 1:
+        raise AudioError(
+            f"the waveform has a peak of {peak:.6g}, above full scale (1.0), which 16-bit FLAC cannot hold; "
+            "scale it back first"
+        )
+    integers = np.minimum(np.rint(samples * 32768), 32767).astype(np.int16)
+    file = io.BytesIO()
+    soundfile.write(file, integers, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
+
+
+def _read_bytes(path: Path, name: str) -> bytes:
+    """Return the content of the file at `path`."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise AudioError(f"{name}: cannot be read: {error.strerror or error}") from error
+
+
+def _decode(data: bytes, name: str) -> tuple[NDArray[np.float32], int]:
+    """Return the frames of an audio file, shape `(N, channels)`, N > 0, and its rate in Hz."""
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            promised, rate = int(file.frames), int(file.samplerate)
+            blocks: list[NDArray[np.float32]] = []
+            while not blocks or len(blocks[-1]) == _BLOCK:
+                blocks.append(file.read(_BLOCK, dtype="float32", always_2d=True))
+    except soundfile.SoundFileError as error:
+        reason = str(getattr(error, "error_string", error)).rstrip(".")
+        raise AudioError(f"{name}: is not audio that can be read ({len(data)} bytes): {reason}") from error
+    frames = np.concatenate(blocks)
+    if len(frames) < promised < _UNKNOWN:
+        raise AudioError(
+            f"{name}: is cut off: {len(frames)} of the {promised} samples promised by its header can be read"
+        )
+    if len(frames) == 0:
+        raise AudioError(f"{name}: holds no sound (0 samples)")
+    return frames, rate
+
+
+def _refuse_cut_riff(data: bytes, name: str) -> None:
+    """Refuse a WAV file that is shorter than its header says, of which libsndfile gives the beginning."""
+    if data[:4] != b"RIFF" or len(data) < 8:
+        return
+    promised = int.from_bytes(data[4:8], "little")
+    if promised < _STREAMED and promised + 8 - len(data) > _RIFF_SLACK:
+        raise AudioError(
+            f"{name}: is cut off: {len(data)} of the {promised + 8} bytes that its header promises are there"
+        )

@@ -1,0 +1,96 @@
+"""Speech and noise at a given signal-to-noise ratio.
+
+The levels follow the noisy speech of the paper: both parts are brought to -25 dB FS RMS, then the noise is
+scaled by 10^(-SNR/20). That factor is one of amplitude and takes no square root; a mixer that is copied
+about in public repositories takes one, so that its "10 dB" is really 5 dB.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from emtta_core.audio.level import rms
+from emtta_core.audio.waveform import Waveform, checked, refuse_silence
+from emtta_core.errors import AudioError
+
+LEVEL_DBFS = -25.0
+"""dB FS RMS that speech and noise are brought to before the ratio is set."""
+
+MAX_SNR_DB = 80.0
+"""Beyond this ratio, in either direction, single precision no longer holds both parts to 0.001 dB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """Noisy speech and what it is made of; each waveform has shape `(N,)`, the speech's.
+
+    Attributes:
+        waveform: `speech` + `noise`, within full scale.
+        speech: the speech as it is in `waveform`.
+        noise: the noise as it is in `waveform`.
+        gain: the factor that scaled all three back because their sum passed full scale; 1.0 where it did not.
+    """
+
+    waveform: Waveform
+    speech: Waveform
+    noise: Waveform
+    gain: float
+
+
+def mix_at_snr(speech: ArrayLike, noise: ArrayLike, snr_db: float, *, offset: int = 0) -> Waveform:
+    """Return noisy speech, shape `(N,)`: `mix`, without its parts.
+
+    Args:
+        speech: shape `(N,)`.
+        noise: shape `(M,)`, of any length.
+        snr_db: the ratio of the two RMS levels in the result, in dB.
+        offset: the sample of the noise to begin with.
+
+    Raises:
+        AudioError: as `mix` does.
+    """
+    return mix(speech, noise, snr_db, offset=offset).waveform
+
+
+def mix(speech: ArrayLike, noise: ArrayLike, snr_db: float, *, offset: int = 0) -> Mixture:
+    """Add noise to speech, so that the ratio of their RMS levels in the result is `snr_db`.
+
+    The noise is taken from `offset` on, repeated without a gap, and cut to the speech's length; its level is
+    measured over the piece that is used. A sum that passes full scale is scaled back, never clipped.
+
+    Args:
+        speech: shape `(N,)`.
+        noise: shape `(M,)`, of any length.
+        snr_db: dB, within `MAX_SNR_DB` of 0.
+        offset: the sample of the noise to begin with, 0 or more; counted round where it is beyond the end.
+
+    Raises:
+        AudioError: when speech or noise is no waveform, or is empty or silent, or holds NaN or infinity, or
+            when the ratio or the offset is out of range.
+    """
+    if not (math.isfinite(snr_db) and abs(snr_db) <= MAX_SNR_DB):
+        raise AudioError(
+            f"an SNR of {snr_db} dB cannot be set; it must lie between {-MAX_SNR_DB:g} and {MAX_SNR_DB:g} dB"
+        )
+    if offset < 0:
+        raise AudioError(f"the noise cannot begin at sample {offset}; the offset must be 0 or more")
+    clean = checked(speech, "the speech")
+    source = checked(noise, "the noise")
+    refuse_silence(clean, "the speech")
+    piece = source[np.arange(offset, offset + clean.size) % source.size]
+    refuse_silence(
+        piece,
+        f"the piece of the noise that is used ({clean.size} samples from sample {offset % source.size} on)",
+    )
+    level = 10 ** (LEVEL_DBFS / 20)
+    clean *= level / rms(clean)
+    piece *= level / rms(piece) * 10 ** (-snr_db / 20)
+    gain = min(1.0, 1.0 / max(float(np.abs(clean + piece).max()), 1.0))
+    return Mixture(
+        waveform=((clean + piece) * gain).astype(np.float32),
+        speech=(clean * gain).astype(np.float32),
+        noise=(piece * gain).astype(np.float32),
+        gain=gain,
+    )
