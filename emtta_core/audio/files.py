@@ -16,7 +16,7 @@ _STREAMED = 0x7FFF_0000
 """A RIFF size from here on says that the writer did not know the length (it wrote to a pipe)."""
 
 _UNKNOWN = 2**63 - 1
-"""The length that libsndfile reports for a FLAC file whose writer did not know it."""
+"""The length that libsndfile reports where a FLAC header does not say; it cannot read such a file."""
 
 _BLOCK = 1 << 20
 """Frames read at a time, so that memory follows what is in a file, not what its header promises."""
@@ -92,6 +92,8 @@ def _decode(data: bytes, name: str) -> tuple[NDArray[np.float32], int]:
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             promised, rate = int(file.frames), int(file.samplerate)
+            if promised == _UNKNOWN:
+                raise AudioError(f"{name}: its header does not say how long it is; write the file anew")
             blocks: list[NDArray[np.float32]] = []
             while not blocks or len(blocks[-1]) == _BLOCK:
                 blocks.append(file.read(_BLOCK, dtype="float32", always_2d=True))
@@ -99,7 +101,7 @@ def _decode(data: bytes, name: str) -> tuple[NDArray[np.float32], int]:
         reason = str(getattr(error, "error_string", error)).rstrip(".")
         raise AudioError(f"{name}: is not audio that can be read ({len(data)} bytes): {reason}") from error
     frames = np.concatenate(blocks)
-    if len(frames) < promised < _UNKNOWN:
+    if len(frames) < promised:
         raise AudioError(
             f"{name}: is cut off: {len(frames)} of the {promised} samples promised by its header can be read"
         )

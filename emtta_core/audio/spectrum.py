@@ -19,6 +19,10 @@ Response = Callable[[Samples], Samples]
 """Gains for frequencies in Hz; both shape `(F,)`."""
 
 
+_RINGING = 4096
+"""Samples of silence behind a sound that is filtered, in which the filter may ring: a quarter of a second."""
+
+
 def low_pass(hertz: float, order: int = 2) -> Response:
     """Return the gains of a Butterworth low-pass: -3 dB at `hertz`, falling by 6·`order` dB an octave."""
     return lambda frequencies: 1 / np.sqrt(1 + (frequencies / hertz) ** (2 * order))
@@ -37,7 +41,7 @@ def band_pass(low: float, high: float, order: int = 2) -> Response:
 
 def filtered(samples: Samples, response: Response) -> Samples:
     """Return `samples` with each frequency scaled by `response`; nothing wraps from the end to the start."""
-    size = _fast_size(2 * samples.size)
+    size = _fast_size(samples.size + _RINGING)
     spectrum = np.fft.rfft(samples, size) * response(_frequencies(size))
     return np.fft.irfft(spectrum, size)[: samples.size]
 
@@ -72,7 +76,7 @@ def reverberated(samples: Samples, rng: np.random.Generator, seconds: float, wet
 
 def _frequencies(size: int) -> Samples:
     """Return the frequencies in Hz of a real transform of `size` samples, shape `(size / 2 + 1,)`."""
-    return np.arange(size // 2 + 1) * (SAMPLE_RATE / size)
+    return np.linspace(0, SAMPLE_RATE / 2, size // 2 + 1, dtype=np.float64)
 
 
 def _fast_size(samples: int) -> int:
