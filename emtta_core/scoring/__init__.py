@@ -1,0 +1,6 @@
+"""Scoring: text normalised as Whisper's evaluation does it, and its word and character errors."""
+
+from emtta_core.scoring.errors import EmptyReferenceError, WordErrors, step_errors, word_errors
+from emtta_core.scoring.normaliser import Normaliser, normaliser
+
+__all__ = ["EmptyReferenceError", "Normaliser", "WordErrors", "normaliser", "step_errors", "word_errors"]

@@ -1,0 +1,100 @@
+"""Word and character errors of a hypothesis against its reference."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jiwer
+
+from emtta_core.errors import EmttaError
+from emtta_core.scoring.normaliser import normaliser
+
+
+class EmptyReferenceError(EmttaError):
+    """A transcript normalises to nothing, so that no rate of errors is defined for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class WordErrors:
+    """The errors of one utterance. A rate over many is a sum of errors over a sum of words.
+
+    Attributes:
+        hits: words that agree.
+        substitutions: words that differ.
+        deletions: words of the reference that are missing.
+        insertions: words that the reference has not.
+        words: words of the reference.
+        characters: characters of the reference, its single spaces included.
+        character_errors: edits between the two texts by character.
+        normaliser: the normaliser and its release.
+        reference_normalised: the reference as it was compared.
+        hypothesis_normalised: the hypothesis as it was compared.
+    """
+
+    hits: int
+    substitutions: int
+    deletions: int
+    insertions: int
+    words: int
+    characters: int
+    character_errors: int
+    normaliser: str
+    reference_normalised: str
+    hypothesis_normalised: str
+
+    @property
+    def errors(self) -> int:
+        """Substitutions, deletions and insertions together."""
+        return self.substitutions + self.deletions + self.insertions
+
+
+def word_errors(reference: str, hypothesis: str, language: str) -> WordErrors:
+    """Count the errors of `hypothesis` against `reference`, both normalised for `language` first.
+
+    Raises:
+        EmptyReferenceError: when the reference normalises to nothing.
+    """
+    normalise = normaliser(language)
+    expected, heard = _normalised_reference(reference, language), normalise(hypothesis)
+    by_word = jiwer.process_words(expected, heard)
+    by_character = jiwer.process_characters(expected, heard)
+    return WordErrors(
+        hits=by_word.hits,
+        substitutions=by_word.substitutions,
+        deletions=by_word.deletions,
+        insertions=by_word.insertions,
+        words=by_word.hits + by_word.substitutions + by_word.deletions,
+        characters=by_character.hits + by_character.substitutions + by_character.deletions,
+        character_errors=by_character.substitutions + by_character.deletions + by_character.insertions,
+        normaliser=normalise.name,
+        reference_normalised=expected,
+        hypothesis_normalised=heard,
+    )
+
+
+def step_errors(reference: str, hypotheses: Sequence[str | None], language: str) -> tuple[int | None, ...]:
+    """Return the word errors of each hypothesis of one utterance; None for one that is None.
+
+    Hypotheses repeat from step to step, so each text is compared once.
+
+    Raises:
+        EmptyReferenceError: when the reference normalises to nothing.
+    """
+    normalise = normaliser(language)
+    expected = _normalised_reference(reference, language)
+    counts: dict[str | None, int | None] = {None: None}
+    for text in hypotheses:
+        if text is not None and text not in counts:
+            found = jiwer.process_words(expected, normalise(text))
+            counts[text] = found.substitutions + found.deletions + found.insertions
+    return tuple(counts[text] for text in hypotheses)
+
+
+def _normalised_reference(reference: str, language: str) -> str:
+    normalise = normaliser(language)
+    text = normalise(reference)
+    if not text:
+        raise EmptyReferenceError(
+            f"the transcript {reference!r} has no word left once normalised by {normalise.name}; "
+            "mend it, or leave its utterance out"
+        )
+    return text
