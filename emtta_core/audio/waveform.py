@@ -39,8 +39,7 @@ def checked(samples: ArrayLike, what: str) -> NDArray[np.float64]:
     if not finite.all():
         bad = np.flatnonzero(~finite)
         raise AudioError(
-            f"{what} holds {bad.size} of {array.size} samples that are not numbers: "
-            f"sample {bad[0]} is {array[bad[0]]}"
+            f"{what} holds {bad.size} of {array.size} samples that are not numbers: sample {bad[0]} is {array[bad[0]]}"
         )
     return array.astype(np.float64)
 

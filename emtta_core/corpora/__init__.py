@@ -1,0 +1,1 @@
+"""Corpora: where speech and its transcripts come from."""

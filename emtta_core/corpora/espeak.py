@@ -1,0 +1,145 @@
+"""Speech from espeak-ng, through the library and the voices that the package `espeakng-loader` carries.
+
+espeak-ng is licensed under the GPL, version 3 (see NOTICE); nothing but the synthetic corpus imports this module.
+The C interface is that of espeak-ng's `speak_lib.h` (https://github.com/espeak-ng/espeak-ng).
+"""
+
+import ctypes
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import espeakng_loader
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
+from emtta_core.errors import AudioError, UsageError
+
+_RETRIEVAL = 1
+_PHONEME_EVENTS = 0x0001
+_DONT_EXIT = 0x8000
+_UTF8 = 1
+_EVENT_END, _EVENT_PHONEME = 0, 7
+_RATE, _PITCH, _RANGE = 1, 3, 4
+
+
+class _EventId(ctypes.Union):
+    _fields_ = (("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8))
+
+
+class _Event(ctypes.Structure):
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", _EventId),
+    )
+
+
+_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
+
+
+@dataclass(frozen=True, slots=True)
+class Phoneme:
+    """One phoneme of a spoken sentence: its label in espeak-ng's alphabet and where it starts, in seconds."""
+
+    label: str
+    start: float
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """A spoken sentence: waveform `(N,)` at 16 kHz, and its phonemes in order."""
+
+    waveform: Waveform
+    phonemes: tuple[Phoneme, ...]
+
+
+def speak(text: str, voice: str, *, rate: int = 175, pitch: int = 50, pitch_range: int = 50) -> Speech:
+    """Speak `text`; the same arguments give the same samples, whatever was spoken before.
+
+    Args:
+        text: what is said.
+        voice: a voice's name, with a variant behind `+` if wanted: `en-us`, `de+f3`.
+        rate: words a minute, 80 to 450.
+        pitch: 0 to 100; 50 is the voice's own.
+        pitch_range: 0 (monotone) to 100; 50 is the voice's own.
+
+    Raises:
+        UsageError: when there is no such voice.
+        AudioError: when nothing comes out.
+    """
+    with _ONE_AT_A_TIME, _library() as library:
+        return library.speak(text, voice, rate, pitch, pitch_range)
+
+
+_ONE_AT_A_TIME = threading.Lock()
+
+
+@contextmanager
+def _library() -> Iterator["_Espeak"]:
+    """Load the library afresh, and unload it.
+
+    espeak-ng keeps hidden state from one sentence to the next, so that the second time a sentence is spoken its samples
+    differ from the first. Unloading the library forgets that state; loading it again takes a millisecond.
+    """
+    library = ctypes.CDLL(espeakng_loader.get_library_path())
+    system = ctypes.CDLL(None)
+    system.srand(1)  # the aspiration noise of some voices comes from the C library's rand()
+    try:
+        yield _Espeak(library)
+    finally:
+        library.espeak_Terminate()
+        system.dlclose(ctypes.c_void_p(library._handle))
+
+
+class _Espeak:
+    """The loaded library, good for one sentence."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        data = espeakng_loader.get_data_path().encode()
+        self._native_rate = library.espeak_Initialize(_RETRIEVAL, 0, data, _PHONEME_EVENTS | _DONT_EXIT)
+        if self._native_rate <= 0:
+            raise AudioError("espeak-ng could not start; reinstall the package espeakng-loader")
+        self._chunks: list[NDArray[np.int16]] = []
+        self._phonemes: list[Phoneme] = []
+        self._receive = _Callback(self._on_samples)
+        library.espeak_SetSynthCallback(self._receive)
+
+    def _on_samples(self, samples: Any, count: int, events: Any) -> int:
+        if samples and count > 0:
+            self._chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        index = 0
+        while events[index].type != _EVENT_END:
+            event = events[index]
+            if event.type == _EVENT_PHONEME:
+                label = bytes(event.id.string).split(b"\0")[0].decode("utf-8", "replace")
+                self._phonemes.append(Phoneme(label, event.audio_position / 1000))
+            index += 1
+        return 0
+
+    def speak(self, text: str, voice: str, rate: int, pitch: int, pitch_range: int) -> Speech:
+        if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
+            raise UsageError(
+                f"espeak-ng has no voice {voice!r}; allowed are its languages and dialects ('en-us', 'de', 'pt-br', …),"
+                " with a variant behind '+' if wanted ('de+f3')"
+            )
+        for parameter, value in ((_RATE, rate), (_PITCH, pitch), (_RANGE, pitch_range)):
+            self._library.espeak_SetParameter(parameter, value, 0)
+        data = text.encode()
+        self._library.espeak_Synth(data, ctypes.c_size_t(len(data) + 1), 0, 1, 0, _UTF8, None, None)
+        self._library.espeak_Synchronize()
+        if not self._chunks:
+            raise AudioError(f"espeak-ng said nothing for {text!r} with the voice {voice!r}; give it a text with words")
+        native = np.concatenate(self._chunks).astype(np.float32) / 32768
+        waveform: Waveform = soxr.resample(native, self._native_rate, SAMPLE_RATE).astype(np.float32)
+        return Speech(waveform, tuple(self._phonemes))

@@ -1,0 +1,126 @@
+"""Training examples for the demo model: a spoken sentence, its tokens, and the phoneme in each encoder frame."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
+from emtta_core.corpora.espeak import Phoneme, speak
+from emtta_core.corpora.grammar import load_grammar
+from emtta_core.demo.voices import ENGLISH_SHARE, LANGUAGES, trained_voices
+
+IGNORE = -100
+"""The label that torch's cross entropy passes over."""
+
+_NOISY_SHARE = 0.7
+_SNR_DB = (10.0, 40.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One training utterance.
+
+    Attributes:
+        waveform: `(N,)`, at most a window long.
+        text: what is said.
+        language: ISO 639-1 code.
+        phonemes: `(frames,)` int64, the phoneme's number in each encoder frame, or `IGNORE`.
+    """
+
+    waveform: Waveform
+    text: str
+    language: str
+    phonemes: NDArray[np.int64]
+
+
+class Examples(Dataset[Example]):
+    """An endless supply of examples: the example of an index is the same whenever and wherever it is made.
+
+    Args:
+        inventory: the phoneme labels; a label's number is its place.
+        seconds: the window's length.
+        frames: encoder frames in a window.
+        seed: another seed gives another supply.
+    """
+
+    def __init__(self, inventory: Sequence[str], seconds: float, frames: int, seed: int) -> None:
+        self._numbers = {label: number for number, label in enumerate(inventory)}
+        self._seconds, self._frames, self._seed = seconds, frames, seed
+
+    def __getitem__(self, index: int) -> Example:
+        rng = random.Random(f"demo|{self._seed}|{index}")
+        while True:
+            language = draw_language(rng)
+            text = load_grammar(language).sentence(rng, "train")
+            speech = speak(
+                text,
+                rng.choice(trained_voices(language)),
+                rate=rng.randint(155, 200),
+                pitch=rng.randint(35, 65),
+                pitch_range=rng.randint(30, 70),
+            )
+            if len(speech.waveform) <= self._seconds * SAMPLE_RATE:
+                break
+        waveform = _with_coloured_noise(speech.waveform, rng)
+        return Example(waveform, text, language, self._labels(speech.phonemes, len(waveform)))
+
+    def _labels(self, phonemes: Sequence[Phoneme], samples: int) -> NDArray[np.int64]:
+        """Return the number of the phoneme that sounds in the middle of each frame; silence behind the speech."""
+        middles = (np.arange(self._frames) + 0.5) * self._seconds / self._frames
+        starts = np.array([phoneme.start for phoneme in phonemes])
+        numbers = np.array([self._numbers.get(bare(phoneme.label), IGNORE) for phoneme in phonemes])
+        labels = numbers[np.clip(np.searchsorted(starts, middles, side="right") - 1, 0, None)]
+        labels[middles > samples / SAMPLE_RATE] = self._numbers[""]
+        return labels
+
+
+def draw_language(rng: random.Random) -> str:
+    """Draw the language of an example."""
+    return "en" if rng.random() < ENGLISH_SHARE else rng.choice(LANGUAGES[1:])
+
+
+def bare(label: str) -> str:
+    """Return an espeak-ng phoneme label without its marks of stress and length; a pause is the empty label."""
+    return label.strip("',%=_:;-|")
+
+
+def phoneme_inventory(sentences: int = 200) -> tuple[str, ...]:
+    """Return the phoneme labels of all the demo's languages, the pause among them, sorted."""
+    labels = {""}
+    for language in LANGUAGES:
+        rng = random.Random(f"inventory|{language}")
+        for _ in range(sentences):
+            speech = speak(load_grammar(language).sentence(rng, "train"), trained_voices(language)[0])
+            labels.update(bare(phoneme.label) for phoneme in speech.phonemes)
+    return tuple(sorted(labels))
+
+
+def _with_coloured_noise(speech: Waveform, rng: random.Random) -> Waveform:
+    """Return the speech at a random level, most often with noise whose spectrum falls by a random slope."""
+    level = 10 ** (rng.uniform(-12, 4) / 20)
+    speech = speech * level
+    if rng.random() > _NOISY_SHARE:
+        return speech.astype(np.float32)
+    generator = np.random.default_rng(rng.getrandbits(64))
+    spectrum = np.fft.rfft(generator.standard_normal(len(speech)))
+    hertz = np.fft.rfftfreq(len(speech), 1 / SAMPLE_RATE)
+    noise = np.fft.irfft(spectrum * np.maximum(hertz, 50) ** -rng.uniform(0, 1.2), len(speech))
+    ratio = np.sqrt(np.mean(speech**2) / np.mean(noise**2))
+    noisy: Waveform = (speech + noise * ratio * 10 ** (-rng.uniform(*_SNR_DB) / 20)).astype(np.float32)
+    return noisy
+
+
+def collate(examples: list[Example]) -> list[Example]:
+    """Return the batch as it is: the trainer pads it."""
+    return examples
+
+
+def padded(rows: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
+    """Return rows of numbers as one int64 tensor `(rows, longest)`, filled behind each row's end."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows])

@@ -1,0 +1,256 @@
+"""Train the demo model: a genuine Whisper, small, on synthetic speech in eight languages.
+
+The decoder alone would learn the grammar's sentences by heart and not listen. So an auxiliary head on the encoder names
+the phoneme in each frame (espeak-ng tells which sounds when); the head is thrown away at the end. No label smoothing:
+it would put a floor under the entropy that adaptation minimises.
+
+Training can be stopped at any time: the same command goes on from the last state.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import (
+    GenerationConfig,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+    WhisperTokenizerFast,
+)
+
+from emtta_core.demo.examples import IGNORE, Example, Examples, collate, padded, phoneme_inventory
+from emtta_core.demo.vocabulary import START, TASKS, train_tokenizer
+from emtta_core.demo.voices import LANGUAGES
+
+STATE_FILE = "training.pt"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every number of the training. A batch is `batch` utterances; `utterances` are seen in all, none twice."""
+
+    utterances: int = 130_000
+    batch: int = 32
+    learning_rate: float = 2e-3
+    warmup: int = 300
+    weight_decay: float = 0.01
+    phoneme_weight: float = 1.0
+    seed: int = 0
+    text_tokens: int = 1_000
+    width: int = 160
+    heads: int = 4
+    encoder_layers: int = 4
+    decoder_layers: int = 2
+    window_seconds: int = 4
+    hop_length: int = 256
+    mels: int = 80
+    max_tokens: int = 64
+
+    @property
+    def frames(self) -> int:
+        """Encoder frames in a window; the second convolution halves the spectrogram's."""
+        return self.window_seconds * 16_000 // self.hop_length // 2
+
+    @property
+    def steps(self) -> int:
+        """Updates in all."""
+        return self.utterances // self.batch
+
+
+def train(out: Path, recipe: Recipe | None = None, say: Callable[[str], None] = print) -> None:
+    """Train the demo model into the folder `out`, in the layout that `from_pretrained` reads.
+
+    Args:
+        out: the folder; a training state found there is continued.
+        recipe: the numbers; the default is the recipe of the model that emtta carries.
+        say: receives a line of progress now and then.
+    """
+    recipe = recipe or Recipe()
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(max((os.cpu_count() or 2) - 1, 1))  # one core speaks the examples
+    torch.manual_seed(recipe.seed)
+    out.mkdir(parents=True, exist_ok=True)
+    student = Student(recipe, phoneme_inventory())
+    student.save_processors(out)
+    done = student.restore(out / STATE_FILE)
+    say(f"{student.size:,} parameters, {len(student.inventory)} phonemes; {done} of {recipe.steps} updates are done")
+    began, saved = time.monotonic(), time.monotonic()
+    for step, batch in enumerate(student.batches(done), start=done + 1):
+        token_loss, phoneme_loss = student.update(batch)
+        if step % 50 == 0:
+            rate = (step - done) * recipe.batch / (time.monotonic() - began)
+            left = (recipe.steps - step) * recipe.batch / rate / 60
+            say(
+                f"update {step}: token loss {token_loss:.3f}, phoneme loss {phoneme_loss:.3f},"
+                f" {rate:.0f} utterances a second, {left:.0f} min left"
+            )
+        if time.monotonic() - saved > 120:
+            student.save_state(out / STATE_FILE, step)
+            saved = time.monotonic()
+    student.save_model(out)
+    (out / STATE_FILE).unlink(missing_ok=True)
+
+
+class Student:
+    """The model in training, with its optimizer and its auxiliary head."""
+
+    def __init__(self, recipe: Recipe, inventory: tuple[str, ...]) -> None:
+        self.recipe, self.inventory = recipe, inventory
+        self.tokenizer = train_tokenizer(recipe.text_tokens)
+        self.extractor = WhisperFeatureExtractor(
+            feature_size=recipe.mels, hop_length=recipe.hop_length, chunk_length=recipe.window_seconds
+        )
+        self.model = WhisperForConditionalGeneration(_config(recipe, self.tokenizer))
+        self.model.set_attn_implementation("eager")  # on a CPU 1.4 times as fast as torch's fused attention
+        self.model.generation_config = _generation_config(recipe, self.tokenizer)
+        self.head = nn.Linear(recipe.width, len(inventory))
+        self.parameters = [*self.model.parameters(), *self.head.parameters()]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler
+        self.scheduler = schedule.SequentialLR(
+            self.optimizer,
+            [
+                schedule.LinearLR(self.optimizer, 1e-3, 1.0, recipe.warmup),
+                schedule.CosineAnnealingLR(self.optimizer, max(recipe.steps - recipe.warmup, 1)),
+            ],
+            [recipe.warmup],
+        )
+
+    @property
+    def size(self) -> int:
+        """Number of parameters, without the auxiliary head's."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def batches(self, done: int) -> DataLoader[Example]:
+        """Return the batches that are still to come, made in a process of their own."""
+        recipe = self.recipe
+        examples = Examples(self.inventory, recipe.window_seconds, recipe.frames, recipe.seed)
+        return DataLoader(
+            examples,
+            batch_size=recipe.batch,
+            sampler=range(done * recipe.batch, recipe.steps * recipe.batch),
+            collate_fn=collate,
+            num_workers=1,
+            prefetch_factor=16,
+            multiprocessing_context="spawn",
+        )
+
+    def update(self, batch: list[Example]) -> tuple[float, float]:
+        """Make one update; return the token loss and the phoneme loss, in nats."""
+        prompts = [self._prompt(example.language) for example in batch]
+        texts = [self._tokens(example.text) for example in batch]
+        end = self.tokenizer.eos_token_id
+        inputs = padded([prompt + text for prompt, text in zip(prompts, texts, strict=True)], end)
+        labels = padded(
+            [[IGNORE] * (len(prompt) - 1) + [*text, end] for prompt, text in zip(prompts, texts, strict=True)],
+            IGNORE,
+        )
+        features = self.extractor(
+            [example.waveform for example in batch], sampling_rate=16_000, return_tensors="pt"
+        ).input_features
+        phonemes = torch.stack([torch.from_numpy(example.phonemes) for example in batch])
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            encoded = self.model.model.encoder(features).last_hidden_state
+            decoded = self.model.model.decoder(input_ids=inputs, encoder_hidden_states=encoded).last_hidden_state
+            logits, guesses = self.model.proj_out(decoded), self.head(encoded)
+        token_loss = _cross_entropy(logits, labels)
+        phoneme_loss = _cross_entropy(guesses, phonemes)
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(token_loss + self.recipe.phoneme_weight * phoneme_loss)
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.scheduler.step()
+        return token_loss.item(), phoneme_loss.item()
+
+    def _prompt(self, language: str) -> list[int]:
+        """Return the numbers of the prompt's tokens, as Whisper's decoder sees them before the text."""
+        tokens = [START, f"<|{language}|>", TASKS[1], "<|notimestamps|>"]
+        return [int(number) for number in self.tokenizer.convert_tokens_to_ids(tokens)]
+
+    def _tokens(self, text: str) -> list[int]:
+        return list(self.tokenizer(" " + text, add_special_tokens=False).input_ids)
+
+    def restore(self, file: Path) -> int:
+        """Load a training state if there is one; return how many updates it has seen."""
+        if not file.exists():
+            return 0
+        state = torch.load(file, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.head.load_state_dict(state["head"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        return int(state["step"])
+
+    def save_state(self, file: Path, step: int) -> None:
+        """Write the training state beside, then rename: a stop while writing loses nothing."""
+        parts = {name: getattr(self, name).state_dict() for name in ("model", "head", "optimizer", "scheduler")}
+        beside = file.with_suffix(".tmp")
+        torch.save({**parts, "step": step}, beside)
+        beside.replace(file)
+
+    def save_processors(self, out: Path) -> None:
+        """Write the tokenizer and the feature extractor."""
+        self.tokenizer.save_pretrained(out)
+        self.extractor.save_pretrained(out)
+
+    def save_model(self, out: Path) -> None:
+        """Write weights (safetensors) and configurations."""
+        self.model.save_pretrained(out)
+
+
+def _config(recipe: Recipe, tokenizer: WhisperTokenizerFast) -> WhisperConfig:
+    end = tokenizer.eos_token_id
+    return WhisperConfig(
+        vocab_size=len(tokenizer),
+        num_mel_bins=recipe.mels,
+        d_model=recipe.width,
+        encoder_layers=recipe.encoder_layers,
+        decoder_layers=recipe.decoder_layers,
+        encoder_attention_heads=recipe.heads,
+        decoder_attention_heads=recipe.heads,
+        encoder_ffn_dim=4 * recipe.width,
+        decoder_ffn_dim=4 * recipe.width,
+        max_source_positions=recipe.frames,
+        max_target_positions=recipe.max_tokens,
+        dropout=0.0,
+        bos_token_id=end,
+        eos_token_id=end,
+        pad_token_id=end,
+        decoder_start_token_id=tokenizer.convert_tokens_to_ids(START),
+        suppress_tokens=None,
+        begin_suppress_tokens=None,
+    )
+
+
+def _generation_config(recipe: Recipe, tokenizer: WhisperTokenizerFast) -> GenerationConfig:
+    """Return what a Whisper's generation config says: the special tokens are suppressed, an empty text too."""
+    number = tokenizer.convert_tokens_to_ids
+    end = tokenizer.eos_token_id
+    return GenerationConfig(
+        bos_token_id=end,
+        eos_token_id=end,
+        pad_token_id=end,
+        decoder_start_token_id=number(START),
+        max_length=recipe.max_tokens,
+        is_multilingual=True,
+        lang_to_id={f"<|{language}|>": number(f"<|{language}|>") for language in LANGUAGES},
+        task_to_id={task.strip("<|>"): number(task) for task in TASKS},
+        no_timestamps_token_id=number("<|notimestamps|>"),
+        prev_sot_token_id=number("<|startofprev|>"),
+        return_timestamps=False,
+        suppress_tokens=[token for token in sorted(tokenizer.added_tokens_decoder) if token != end],
+        begin_suppress_tokens=[number("Ġ"), end],
+    )
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE)

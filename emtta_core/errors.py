@@ -1,0 +1,30 @@
+"""The errors that a user can mend.
+
+Each message names the thing, the value it had, the values it may have, and what to do next.
+The command line prints the message alone, with no traceback.
+"""
+
+
+class EmttaError(Exception):
+    """Something went wrong that its message lets the reader mend; the command ends with exit code 1."""
+
+
+class UsageError(EmttaError):
+    """The request itself is wrong (an unknown suite, method, domain, run or option); exit code 2."""
+
+
+class AudioError(EmttaError):
+    """A waveform or an audio file cannot be used; it costs its own utterance and no other."""
+
+
+class ModelError(EmttaError):
+    """A model cannot be loaded, or is not of a kind that can be adapted."""
+
+
+class StoreError(EmttaError):
+    """The store cannot be read or written."""
+
+
+def unknown(what: str, value: object, allowed: "list[str] | tuple[str, ...]") -> UsageError:
+    """Return the refusal of an unknown name: what it names, its value, and the names there are."""
+    return UsageError(f"unknown {what} {str(value)!r}; there are: {', '.join(sorted(allowed)) or '(none)'}")
