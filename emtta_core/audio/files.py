@@ -51,9 +51,7 @@ def read_audio(source: str | PathLike[str] | bytes, *, name: str | None = None) 
     if rate != SAMPLE_RATE:
         samples = soxr.resample(samples, rate, SAMPLE_RATE)
         if samples.size == 0:
-            raise AudioError(
-                f"{name}: its {len(frames)} samples at {rate} Hz are less than one at {SAMPLE_RATE} Hz"
-            )
+            raise AudioError(f"{name}: its {len(frames)} samples at {rate} Hz are less than one at {SAMPLE_RATE} Hz")
     return samples.astype(np.float32)
 
 
@@ -83,8 +81,8 @@ def _read_bytes(path: Path, name: str) -> bytes:
     """Return the content of the file at `path`."""
     try:
         return path.read_bytes()
-    except OSError as error:
-        raise AudioError(f"{name}: cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+        raise AudioError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _decode(data: bytes, name: str) -> tuple[NDArray[np.float32], int]:

@@ -57,9 +57,7 @@ _SPOKEN: Mapping[str, Callable[[int, np.random.Generator, Sequence[Samples]], Sa
 }
 
 
-def synthesise(
-    kind: str, seconds: float, rng: np.random.Generator, *, voices: Sequence[ArrayLike] = ()
-) -> Waveform:
+def synthesise(kind: str, seconds: float, rng: np.random.Generator, *, voices: Sequence[ArrayLike] = ()) -> Waveform:
     """Return `seconds` of the noise `kind`, shape `(seconds · 16000,)`, with a peak of `PEAK`.
 
     Args:

@@ -65,8 +65,8 @@ def shutting_door(samples: int, rng: np.random.Generator) -> Samples:
 def munching(samples: int, rng: np.random.Generator) -> Samples:
     """Somebody eats crisps close by: a crunch every 0.3 to 0.65 s, and softer chewing between.
 
-    A crunch is a shower of tiny fractures, 800 to 2,000 a second at first, that dies away in about 90 ms; each
-    is a click coloured by the mouth (700 Hz to 5 kHz). Chewing is muffled noise that follows the jaw.
+    A crunch is a shower of tiny fractures, 800 to 2,000 a second at first, that dies away in about 90 ms;
+    each is a click coloured by the mouth (700 Hz to 5 kHz). Chewing is muffled noise that follows the jaw.
     """
     bites = times(samples / SAMPLE_RATE, rng, 0.3, 0.65)
     jaw = _bite(0.35, rng.uniform(0.07, 0.11))

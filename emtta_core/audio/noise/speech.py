@@ -19,9 +19,7 @@ def babble(samples: int, rng: np.random.Generator, voices: Sequence[Samples]) ->
     talkers = int(rng.integers(6, 9))
     near = spread_levels(talkers, rng, 2.5)
     order = [voices[talker % len(voices)] for talker in rng.permutation(max(talkers, len(voices)))[:talkers]]
-    crowd = sum(
-        (near[i] * _talk(samples, rng, [voice], 0.3) for i, voice in enumerate(order)), np.zeros(samples)
-    )
+    crowd = sum((near[i] * _talk(samples, rng, [voice], 0.3) for i, voice in enumerate(order)), np.zeros(samples))
     return reverberated(crowd, rng, 0.5, 0.5) + 0.05 * coloured_noise(samples, rng, low_pass(500, order=1))
 
 
@@ -55,7 +53,7 @@ def neighbour(samples: int, rng: np.random.Generator, voices: Sequence[Samples])
 
 
 def _talk(samples: int, rng: np.random.Generator, voices: Sequence[Samples], pause: float) -> Samples:
-    """Return `voices` in turn, in random order from a random moment on, with `pause` seconds or so between."""
+    """Return `voices` in turn, in random order from a random moment on, about `pause` seconds apart."""
     turns: list[Samples] = []
     for voice in rng.permutation(len(voices)):
         turns += [voices[voice], np.zeros(int(rng.uniform(0.5, 1.5) * pause * SAMPLE_RATE))]
@@ -75,7 +73,5 @@ def _chime(rng: np.random.Generator) -> Samples:
     for note, ratio in enumerate((1.5, 1.25, 1.0)):
         time = clock(length) - 0.25 * note
         struck = np.where(time > 0, np.minimum(time / 0.005, 1) * np.exp(-np.maximum(time, 0) / 0.35), 0)
-        chime += struck * (
-            np.sin(2 * np.pi * root * ratio * time) + 0.2 * np.sin(8 * np.pi * root * ratio * time)
-        )
+        chime += struck * (np.sin(2 * np.pi * root * ratio * time) + 0.2 * np.sin(8 * np.pi * root * ratio * time))
     return 1.2 * chime

@@ -1,0 +1,135 @@
+"""A corpus of one's own: a folder with audio files and a manifest that gives their transcripts."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from emtta_core.audio.files import read_audio
+from emtta_core.corpora.manifest import Columns, Row, read_manifest
+from emtta_core.corpora.utterance import Utterance
+from emtta_core.errors import UsageError
+from emtta_core.identity import IDENTITY, RUNTIME, Record, digest
+
+_COLUMNS = Columns(required=("path", "text"), optional=("id", "language", "speaker"))
+_LANGUAGE = re.compile(r"[a-z]{2,3}")
+_ID = re.compile(r"[A-Za-z0-9._-]+")
+_CHUNK = 1 << 20
+
+
+class Folder(Record):
+    """A folder of audio files with a manifest: a CSV file with a header line, or a file of JSON lines.
+
+    The columns are `path` and `text`, and, if wanted, `id`, `language` and `speaker`; others are left alone.
+    A path is relative to the folder. An utterance without an id is named after its path.
+
+    Where the files lie and what the manifest is called are no part of the corpus's identity: `content_digest`
+    is taken of what they hold.
+
+    Attributes:
+        path: the folder; `~` is the home folder.
+        manifest: the manifest's path in the folder; it ends in `.csv` or `.jsonl`.
+        language: ISO 639-1 code, of the utterances whose language the manifest does not give.
+        utterances: how many to use, from the manifest's first; None for all.
+    """
+
+    name: Annotated[Literal["folder"], IDENTITY] = "folder"
+    path: Annotated[str, RUNTIME, Field(min_length=1)]
+    manifest: Annotated[str, RUNTIME, Field(min_length=1)] = "manifest.csv"
+    language: Annotated[str, IDENTITY, Field(pattern=f"^{_LANGUAGE.pattern}$")] = "en"
+    utterances: Annotated[int | None, IDENTITY, Field(ge=1)] = None
+
+    def read_all(self) -> Iterator[Utterance]:
+        """Return the utterances in the manifest's order; the manifest is checked at once, audio is read later.
+
+        A missing or broken audio file raises `AudioError` when its own utterance is read.
+
+        Raises:
+            UsageError: when the manifest is missing or has a mistake; names file, line and column.
+        """
+        return iter([self._utterance(row) for row in self._rows()])
+
+    def content_digest(self) -> str:
+        """Return a digest of the utterances: their fields, and their audio files' bytes, which are all read.
+
+        A file that is missing counts as missing, so that the corpus is another one when it is there again.
+
+        Raises:
+            UsageError: when the manifest is missing or has a mistake.
+        """
+        contents = []
+        for row in self._rows():
+            utterance = self._utterance(row)
+            fields = [utterance.id, utterance.text, utterance.language, utterance.speaker]
+            contents.append([*fields, _file_digest(self._folder / row.values["path"])])
+        return digest(contents)
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.path).expanduser()
+
+    def _rows(self) -> list[Row]:
+        """Return the rows that are used, checked."""
+        if not self._folder.is_dir():
+            raise UsageError(f"the corpus folder {self.path!r} does not exist; give the folder that holds the audio")
+        rows = read_manifest(self._folder / self.manifest, _COLUMNS)[: self.utterances]
+        seen: dict[str, Row] = {}
+        for row in rows:
+            self._check(row, seen)
+        return rows
+
+    def _check(self, row: Row, seen: dict[str, Row]) -> None:
+        """Refuse a row whose fields cannot be used, or whose id is that of a row in `seen`; add it there."""
+        if not Path(row.values["path"]).name:
+            raise row.refusal("path", "it must name an audio file")
+        language = row.values["language"]
+        if language and not _LANGUAGE.fullmatch(language):
+            raise row.refusal("language", "it must be an ISO 639-1 code such as en")
+        if row.values["id"] and not _ID.fullmatch(row.values["id"]):
+            raise row.refusal("id", "it may hold letters (a-z, A-Z), digits, '.', '_' and '-'")
+        name = _name(row)
+        if name in seen:
+            raise row.refusal(
+                "id" if row.values["id"] else "path",
+                f"the id {name!r} is that of line {seen[name].line} already; give each utterance an id of its own",
+            )
+        seen[name] = row
+
+    def _utterance(self, row: Row) -> Utterance:
+        return Utterance(
+            id=_name(row),
+            text=row.values["text"],
+            language=row.values["language"] or self.language,
+            speaker=row.values["speaker"],
+            read=partial(read_audio, self._folder / row.values["path"]),
+        )
+
+
+def _name(row: Row) -> str:
+    """Return the row's id, or one from its path: its folders joined by `-`, without the ending.
+
+    What an id may not hold becomes `_`, and then a digest of the path tells such names apart.
+    """
+    if row.values["id"]:
+        return row.values["id"]
+    path = Path(row.values["path"])
+    folders = [part for part in path.parent.parts if part != path.anchor]
+    joined = "-".join([*folders, path.stem])
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", joined)
+    return plain if plain == joined else f"{plain}-{digest(row.values['path'], 8)}"
+
+
+def _file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, or why it cannot be read."""
+    sha = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                sha.update(chunk)
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+        return type(error).__name__
+    return sha.hexdigest()
