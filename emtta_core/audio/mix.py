@@ -18,7 +18,7 @@ from emtta_core.errors import AudioError
 LEVEL_DBFS = -25.0
 """dB FS RMS that speech and noise are brought to before the ratio is set."""
 
-MAX_SNR_DB = 80.0
+MAX_SNR_DB = 60.0
 """Beyond this ratio, in either direction, single precision no longer holds both parts to 0.001 dB."""
 
 
