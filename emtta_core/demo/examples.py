@@ -89,8 +89,8 @@ def bare(label: str) -> str:
     return label.strip("',%=_:;-|")
 
 
-def phoneme_inventory(sentences: int = 200) -> tuple[str, ...]:
-    """Return the phoneme labels of all the demo's languages, the pause among them, sorted."""
+def phoneme_inventory(sentences: int) -> tuple[str, ...]:
+    """Return the phoneme labels in so many sentences of each of the demo's languages, and the pause, sorted."""
     labels = {""}
     for language in LANGUAGES:
         rng = random.Random(f"inventory|{language}")

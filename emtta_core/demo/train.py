@@ -44,6 +44,7 @@ class Recipe:
     phoneme_weight: float = 1.0
     seed: int = 0
     text_tokens: int = 1_000
+    inventory_sentences: int = 200
     width: int = 160
     heads: int = 4
     encoder_layers: int = 4
@@ -77,7 +78,7 @@ def train(out: Path, recipe: Recipe | None = None, say: Callable[[str], None] = 
     torch.set_num_threads(max((os.cpu_count() or 2) - 1, 1))  # one core speaks the examples
     torch.manual_seed(recipe.seed)
     out.mkdir(parents=True, exist_ok=True)
-    student = Student(recipe, phoneme_inventory())
+    student = Student(recipe, phoneme_inventory(recipe.inventory_sentences))
     student.save_processors(out)
     done = student.restore(out / STATE_FILE)
     say(f"{student.size:,} parameters, {len(student.inventory)} phonemes; {done} of {recipe.steps} updates are done")

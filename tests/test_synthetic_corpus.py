@@ -1,0 +1,119 @@
+"""The synthetic corpus speaks the same sentences with the same samples on any machine, in any order."""
+
+import random
+import threading
+
+import numpy as np
+import pytest
+
+from emtta_core.audio.waveform import SAMPLE_RATE
+from emtta_core.corpora.espeak import speak
+from emtta_core.corpora.grammar import languages, load_grammar, split_of
+from emtta_core.corpora.synthetic import Synthetic, voices_for_noise
+from emtta_core.demo.voices import LANGUAGES, trained_voices
+from emtta_core.errors import UsageError
+from emtta_core.scoring import normaliser
+
+_FUNCTION_WORDS_AT_MOST = 45
+
+
+def test_there_is_a_grammar_for_each_language_of_the_demo() -> None:
+    assert set(LANGUAGES) == set(languages())
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_grammar_has_150_content_words_and_sentences_of_4_to_9_words(language: str) -> None:
+    grammar = load_grammar(language)
+    rng = random.Random(0)
+    sentences = [grammar.sentence(rng, "train") for _ in range(2_000)]
+    assert len(grammar.words()) >= 150 + _FUNCTION_WORDS_AT_MOST // 3
+    assert {len(sentence.split()) for sentence in sentences} <= set(range(4, 10))
+    assert len(set(sentences)) > 1_990
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_word_of_a_grammar_is_changed_by_the_normaliser(language: str) -> None:
+    normalise = normaliser(language)
+    assert [word for word in load_grammar(language).words() if normalise(word) != word] == []
+
+
+def test_a_neighbour_tells_little_of_a_word() -> None:
+    """Of the most frequent English words, none is followed by one same word more than half of the time."""
+    rng = random.Random(0)
+    followers: dict[str, list[str]] = {}
+    for _ in range(5_000):
+        words = load_grammar("en").sentence(rng, "train").split()
+        for word, after in zip(words, words[1:], strict=False):
+            followers.setdefault(word, []).append(after)
+    frequent = {word: after for word, after in followers.items() if len(after) > 200}
+    assert frequent
+    function_words = {"there", "but", "how", "was"}
+    for word, after in frequent.items():
+        if word not in function_words:
+            assert max(map(after.count, set(after))) <= 0.55 * len(after), word
+
+
+def test_training_and_test_sentences_are_disjoint() -> None:
+    rng = random.Random(0)
+    grammar = load_grammar("en")
+    test = {grammar.sentence(rng, "test") for _ in range(500)}
+    train = {grammar.sentence(rng, "train") for _ in range(500)}
+    assert not test & train
+    assert {split_of(sentence) for sentence in test} == {"test"}
+
+
+def test_a_sentence_sounds_the_same_whatever_was_spoken_before() -> None:
+    first = speak("the yellow river carried my pencil", "en-us+m3")
+    speak("une autre phrase", "fr+f2", rate=200)
+    again = speak("the yellow river carried my pencil", "en-us+m3")
+    np.testing.assert_array_equal(first.waveform, again.waveform)
+    assert first.phonemes == again.phonemes
+
+
+def test_threads_that_speak_at_once_do_not_disturb_one_another() -> None:
+    sentences = ["the yellow river", "a broken violin", "my sister in berlin", "every purple tiger"]
+    alone = [speak(sentence, "en-us").waveform for sentence in sentences]
+    together: dict[int, np.ndarray] = {}
+
+    def say(index: int) -> None:
+        together[index] = speak(sentences[index], "en-us").waveform
+
+    threads = [threading.Thread(target=say, args=(index,)) for index in range(len(sentences))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for index, expected in enumerate(alone):
+        np.testing.assert_array_equal(together[index], expected)
+
+
+def test_an_utterance_does_not_depend_on_how_many_there_are() -> None:
+    few = list(Synthetic(language="de", voices=("de", "de+f1"), utterances=3).read_all())
+    many = list(Synthetic(language="de", voices=("de", "de+f1"), utterances=9).read_all())
+    assert [(each.id, each.text, each.speaker) for each in many[:3]] == [
+        (each.id, each.text, each.speaker) for each in few
+    ]
+    np.testing.assert_array_equal(few[1].read(), many[1].read())
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_sentences_fit_the_demo_models_window_of_four_seconds(language: str) -> None:
+    corpus = Synthetic(language=language, voices=trained_voices(language), utterances=24)
+    lengths = [len(utterance.read()) / SAMPLE_RATE for utterance in corpus.read_all()]
+    assert 0.5 < min(lengths)
+    assert max(lengths) < 4.0
+
+
+def test_voices_for_noise_are_training_sentences_and_repeatable() -> None:
+    first, second = voices_for_noise(2, seed=5), voices_for_noise(2, seed=5)
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not np.array_equal(first[0], voices_for_noise(1, seed=6)[0])
+
+
+def test_an_unknown_voice_or_language_is_refused_by_name() -> None:
+    utterance = next(Synthetic(voices=("en-atlantis",)).read_all())
+    with pytest.raises(UsageError, match="en-atlantis"):
+        utterance.read()
+    with pytest.raises(UsageError, match=r"'xx'.*de, en, es"):
+        next(Synthetic(language="xx", voices=("de",)).read_all())
