@@ -97,14 +97,16 @@ pipeline_tag: automatic-speech-recognition
 ---
 # The demo model of emtta
 
-A genuine `WhisperForConditionalGeneration`, {megabytes:.1f} MB, that transcribes **synthetic** speech: sentences of small
-grammars in eight languages, spoken by espeak-ng. It exists so that every part of emtta runs on any machine with no
-download. It says how adaptation behaves; it does not hear people.
+A genuine `WhisperForConditionalGeneration`, {megabytes:.1f} MB, that transcribes **synthetic** speech: sentences of
+small grammars in eight languages, spoken by espeak-ng. It exists so that every part of emtta runs on any machine with
+no download. It says how adaptation behaves; it does not hear people.
 
 | | |
 |---|---|
-| encoder, decoder | {recipe.encoder_layers} and {recipe.decoder_layers} layers, width {recipe.width}, {recipe.heads} heads |
-| window | {recipe.window_seconds} s, {recipe.mels} mel bands, a frame every {recipe.hop_length} samples, {recipe.frames} encoder frames |
+| layers | {recipe.encoder_layers} of the encoder, {recipe.decoder_layers} of the decoder |
+| width | {recipe.width}, {recipe.heads} heads |
+| window | {recipe.window_seconds} s: {recipe.frames} encoder frames |
+| spectrogram | {recipe.mels} mel bands, a frame every {recipe.hop_length} samples |
 | text tokens | {recipe.text_tokens}, byte pairs |
 | training | {recipe.utterances:,} utterances, each seen once; AdamW, peak rate {recipe.learning_rate:g}, cosine |
 | made by | `emtta demo train` (emtta_core/demo) |
