@@ -1,5 +1,9 @@
 """The store: Parquet rows with one writer each, read back as records and queried with SQL."""
 
+from emtta_core.store.catalogue import Catalogue
+from emtta_core.store.read import BrokenFile
+from emtta_core.store.reports import Parameter, Query, reports, views
+from emtta_core.store.result import Result
 from emtta_core.store.schema import (
     COMPLETE,
     FAILED,
@@ -18,14 +22,21 @@ __all__ = [
     "COMPLETE",
     "FAILED",
     "AudioBytes",
+    "BrokenFile",
+    "Catalogue",
     "CellKey",
     "CellRow",
     "HypothesisRow",
+    "Parameter",
     "PlanRow",
     "PreparedCorpus",
     "PreparedRow",
+    "Query",
+    "Result",
     "RunRow",
     "ScoreRow",
     "StepRow",
     "Store",
+    "reports",
+    "views",
 ]

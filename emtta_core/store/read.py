@@ -32,23 +32,19 @@ class BrokenFile:
     reason: str
 
 
-def read_rows(path: Path, row: type[Row], columns: Sequence[str] | None = None) -> list[Row] | BrokenFile:
+def read_rows(path: Path, row: type[Row]) -> list[Row] | BrokenFile:
     """Return the records in one file, or what is wrong with it.
 
     Args:
         path: a Parquet file of the store.
         row: the record that its rows are.
-        columns: the fields to read, which must be those of `row`; all of them by default.
     """
     try:
         with pq.ParquetFile(path) as file:
             version = (file.schema_arrow.metadata or {}).get(VERSION_KEY, b"none").decode()
             if version != str(SCHEMA_VERSION):
-                return BrokenFile(
-                    path, f"its schema has version {version}, this release reads {SCHEMA_VERSION}"
-                )
-            names = [name for name, _, _ in documented(row)] if columns is None else list(columns)
-            table = file.read(columns=names)
+                return BrokenFile(path, f"its schema has version {version}, this release reads {SCHEMA_VERSION}")
+            table = file.read(columns=[name for name, _, _ in documented(row)])
     except (OSError, pa.ArrowException) as error:
         return BrokenFile(path, _one_line(error))
     nested = _nested(row)
@@ -100,9 +96,7 @@ def _nested(row: type[Any]) -> tuple[tuple[str, Any], ...]:
     """Return the fields of `row` that Arrow gives in another shape, each with its type."""
     result = []
     for name, kind, _ in documented(row):
-        inner = next(
-            (item for item in getattr(kind, "__args__", ()) if hasattr(item, "__dataclass_fields__")), kind
-        )
+        inner = next((item for item in getattr(kind, "__args__", ()) if hasattr(item, "__dataclass_fields__")), kind)
         if get_origin(inner) is tuple or hasattr(inner, "__dataclass_fields__"):
             result.append((name, inner))
     return tuple(result)

@@ -5,6 +5,7 @@ and the text in its `Annotated` is the column's documentation, which is written 
 The hive keys (`run_id`, `domain`, `method`) stand in a file's path and not in its columns.
 """
 
+import json
 import types
 import typing
 from collections.abc import Mapping
@@ -16,6 +17,9 @@ import pyarrow as pa
 
 SCHEMA_VERSION = 1
 """Raised whenever a column is added, removed, or changes its meaning; stands in the metadata of each file."""
+
+SAMPLE_RATE = 16_000
+"""Hz, of every waveform in the store."""
 
 VERSION_KEY = b"emtta.schema_version"
 TABLE_KEY = b"emtta.table"
@@ -39,18 +43,14 @@ class PreparedRow:
     """One row an utterance of a prepared corpus, shared by every run whose domain has the same content."""
 
     utterance_id: Annotated[str, "the utterance, unique within its corpus"]
-    audio: Annotated[
-        AudioBytes | None, "the waveform as the models hear it; null where the utterance is in error"
-    ]
+    audio: Annotated[AudioBytes | None, "the waveform as the models hear it; null where the utterance is in error"]
     text: Annotated[str, "the transcript as the corpus gives it, not normalised"]
     language: Annotated[str, "ISO 639-1 code"]
     speaker: Annotated[str, "who speaks"]
     seconds: Annotated[float, "length of the waveform; 0 where there is none"]
     corruption: Annotated[str | None, "what was done to the clean speech; null for nothing"]
     snr_db: Annotated[float | None, "signal-to-noise ratio of the mixture in dB; null without noise"]
-    gain: Annotated[
-        float, "the factor that scaled an overflowing mixture back; 1 where nothing overflowed"
-    ] = 1.0
+    gain: Annotated[float, "the factor that scaled an overflowing mixture back; 1 where nothing overflowed"] = 1.0
     error: Annotated[str | None, "why there is no waveform"] = None
 
 
@@ -67,9 +67,7 @@ class HypothesisRow:
     reference: Annotated[str, "the transcript, not normalised"]
     hypothesis: Annotated[str | None, "what the adapted model heard, not normalised; null where in error"]
     source_hypothesis: Annotated[str | None, "what the unadapted model heard, not normalised"]
-    entropy_before: Annotated[
-        float | None, "mean entropy along the unadapted model's greedy hypothesis, nats a token"
-    ]
+    entropy_before: Annotated[float | None, "mean entropy along the unadapted model's greedy hypothesis, nats a token"]
     entropy_after: Annotated[float | None, "the same of the adapted model"]
     tokens: Annotated[int | None, "tokens of the hypothesis, the end token included"]
     seconds: Annotated[float | None, "wall seconds spent: those of its batch, shared equally"]
@@ -93,9 +91,7 @@ class StepRow:
     entropy_loss: Annotated[float | None, "its pathwise part"] = None
     candidate_entropy: Annotated[float | None, "mean entropy along the candidates, nats a token"] = None
     advantage_std: Annotated[float | None, "standard deviation of the candidates' advantages"] = None
-    gradient_norm: Annotated[
-        float | None, "Euclidean norm of the gradient over the utterance's LayerNorm"
-    ] = None
+    gradient_norm: Annotated[float | None, "Euclidean norm of the gradient over the utterance's LayerNorm"] = None
     candidate_tokens: Annotated[float | None, "mean tokens of a candidate"] = None
 
 
@@ -233,8 +229,20 @@ def documented(row: type[Any]) -> tuple[tuple[str, Any, str], ...]:
 
 
 def _schema(name: str, row: type[Any]) -> pa.Schema:
+    columns = pa.schema(_arrow_fields(row))
     metadata = {VERSION_KEY: str(SCHEMA_VERSION).encode(), TABLE_KEY: name.encode()}
-    return pa.schema(_arrow_fields(row), metadata=metadata)
+    if row is PreparedRow:
+        metadata[b"huggingface"] = json.dumps({"info": {"features": _features(columns)}}).encode()
+    return columns.with_metadata(metadata)
+
+
+def _features(columns: pa.Schema) -> dict[str, Any]:
+    """Return the columns as the features of the `datasets` library, which reads them from a file's metadata."""
+    features: dict[str, Any] = {
+        field.name: {"dtype": str(field.type).replace("double", "float64"), "_type": "Value"} for field in columns
+    }
+    features["audio"] = {"sampling_rate": SAMPLE_RATE, "_type": "Audio"}
+    return features
 
 
 def _arrow_fields(row: type[Any]) -> list[pa.Field]:

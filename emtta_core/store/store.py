@@ -102,9 +102,7 @@ class Store:
                 folder.mkdir(parents=True, exist_ok=True)
                 sweep(folder)
             elif not folder.exists():
-                raise StoreError(
-                    f"there is no store at {folder}; `emtta run SUITE --store {folder}` makes one"
-                )
+                raise StoreError(f"there is no store at {folder}; `emtta run SUITE --store {folder}` makes one")
             if not folder.is_dir():
                 raise StoreError(f"{folder} is a file and no store; name a folder")
             next(folder.iterdir(), None)
@@ -212,9 +210,7 @@ class Store:
         write_bytes(self.path / "prepared" / corpus_id / _COMPLETE, content)
         corpus = self.prepared(corpus_id)
         if corpus is None:
-            raise StoreError(
-                f"a shard of {self.path / 'prepared' / corpus_id} is missing or broken; prepare it again"
-            )
+            raise StoreError(f"a shard of {self.path / 'prepared' / corpus_id} is missing or broken; prepare it again")
         return corpus
 
     def prepared(self, corpus_id: str) -> PreparedCorpus | None:
@@ -236,9 +232,7 @@ class Store:
         for path in corpus.shards:
             rows = read_rows(path, PreparedRow)
             if isinstance(rows, BrokenFile):
-                raise StoreError(
-                    f"cannot read {path}: {rows.reason}; delete its folder to have it prepared again"
-                )
+                raise StoreError(f"cannot read {path}: {rows.reason}; delete its folder to have it prepared again")
             yield from rows
 
     # Helpers
@@ -260,9 +254,7 @@ class Store:
             raise unknown("run", run_id, list(self.runs()))
         rows = read_rows(path, row)
         if isinstance(rows, BrokenFile):
-            raise StoreError(
-                f"cannot read {path}: {rows.reason}; delete it and run the suite again to write it anew"
-            )
+            raise StoreError(f"cannot read {path}: {rows.reason}; delete it and run the suite again to write it anew")
         return rows
 
 

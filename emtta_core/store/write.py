@@ -12,7 +12,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emtta_core.errors import StoreError
+from emtta_core.store.schema import AudioBytes
 
 TEMPORARY_SUFFIX = ".tmp"
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -125,4 +126,4 @@ def _flush(path: Path) -> None:
 def _plain(row: Any, names: Sequence[str]) -> dict[str, Any]:
     """Return a record as the dictionary that Arrow takes, a nested record likewise."""
     values = {name: getattr(row, name) for name in names}
-    return {name: asdict(value) if is_dataclass(value) else value for name, value in values.items()}
+    return {name: asdict(value) if isinstance(value, AudioBytes) else value for name, value in values.items()}

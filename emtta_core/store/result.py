@@ -1,0 +1,105 @@
+"""The answer to a query, and the ways to write it down."""
+
+import csv
+import io
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from rich.table import Table
+from rich.text import Text
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The rows that a query gave.
+
+    Attributes:
+        arrow: the rows as an Arrow table, which pandas, Polars and NumPy read.
+    """
+
+    arrow: pa.Table
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns."""
+        return tuple(self.arrow.column_names)
+
+    @property
+    def rows(self) -> list[tuple[Any, ...]]:
+        """The rows, each value as Python has it; None for NULL."""
+        columns = [column.to_pylist() for column in self.arrow.columns]
+        return list(zip(*columns, strict=True)) if columns else []
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The rows, each as a dictionary by column."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+    def to_table(self, title: str | None = None) -> Table:
+        """Return a table for a terminal: rates with two decimals, numbers to the right, NULL as a dash."""
+        table = Table(title=title)
+        for field in self.arrow.schema:
+            table.add_column(Text(field.name), justify="right" if _is_number(field.type) else "left")
+        for row in self.rows:
+            table.add_row(*(Text(_cell(value)) for value in row))
+        return table
+
+    def markdown(self) -> str:
+        """Return a table in Markdown, with the values that `to_table` shows."""
+        rule = ["---:" if _is_number(field.type) else "---" for field in self.arrow.schema]
+        lines = [self.columns, rule, *([_cell(value) for value in row] for row in self.rows)]
+        return "".join(f"| {' | '.join(_escape(value) for value in line)} |\n" for line in lines)
+
+    def csv(self) -> str:
+        """Return comma-separated values with a header, numbers in full and NULL as nothing."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows([_flat(value) for value in row] for row in self.rows)
+        return text.getvalue()
+
+    def json(self) -> str:
+        """Return a JSON array of objects, numbers in full and NULL (and what is no number) as null."""
+        return json.dumps([_json(record) for record in self.records], ensure_ascii=False, indent=2) + "\n"
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "—"
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    if isinstance(value, list):
+        return ", ".join(_cell(item) for item in value)
+    if hasattr(value, "isoformat"):
+        return str(value.isoformat(sep=" ", timespec="seconds")) if hasattr(value, "hour") else str(value)
+    return str(value)
+
+
+def _escape(value: str) -> str:
+    return value.replace("|", "\\|").replace("\n", " ")
+
+
+def _flat(value: Any) -> Any:
+    return json.dumps(_json(value), ensure_ascii=False) if isinstance(value, list | dict) else _json(value)
+
+
+def _json(value: Any) -> Any:
+    """Return `value` as JSON has it; a time in ISO 8601, bytes in hexadecimal."""
+    if isinstance(value, dict):
+        return {str(key): _json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_json(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, bytes):
+        return value.hex()
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)

@@ -1,0 +1,25 @@
+-- coverage: how much of each group is there, method by method.
+-- columns:
+--   group, method             the group, or all; the method
+--   domains, complete         domains: planned, there
+--   planned, done, in_error   utterances: planned, done, in error
+--   done_percent              share of the planned utterances that is done, %
+--   withheld                  which domains are not there
+-- param run_id: the run; the newest by default
+SELECT
+    groups."group",
+    groups.method,
+    groups.domains,
+    groups.complete,
+    groups.planned,
+    groups.done,
+    groups.in_error,
+    100.0 * groups.done / nullif(groups.planned, 0) AS done_percent,
+    groups.withheld
+FROM groups
+LEFT JOIN methods USING (method)
+WHERE groups.run_id = getvariable('run_id')
+ORDER BY
+    min(groups.position) OVER (PARTITION BY groups."group"),
+    methods.rank NULLS LAST,
+    groups.method

@@ -1,0 +1,38 @@
+-- failures: every cell that is not complete, and every utterance in error.
+-- columns:
+--   what                    cell or utterance
+--   group, domain, method   the cell
+--   utterance_id            the utterance in error; empty for a cell
+--   state                   of a cell: failed, partial or missing; of an utterance: in error
+--   done, planned           utterances of a cell
+--   attempt                 the newest attempt that came to its end, or the one that made the utterance's row
+--   error                   what went wrong, where it is known
+-- param run_id: the run; the newest by default
+SELECT
+    'cell' AS what,
+    "group",
+    domain,
+    method,
+    NULL AS utterance_id,
+    state,
+    done,
+    planned,
+    nullif(attempts, 0) AS attempt,
+    error
+FROM cells
+WHERE run_id = getvariable('run_id') AND state <> 'complete'
+UNION ALL
+SELECT
+    'utterance' AS what,
+    "group",
+    domain,
+    method,
+    utterance_id,
+    'in error' AS state,
+    NULL AS done,
+    NULL AS planned,
+    attempt,
+    error
+FROM utterances
+WHERE run_id = getvariable('run_id') AND error IS NOT NULL
+ORDER BY what, "group", domain, method, utterance_id

@@ -1,0 +1,10 @@
+-- runs: the runs of the store, the newest first.
+-- columns:
+--   run_id, suite, model      the run
+--   created_at                UTC
+--   state                     complete or incomplete
+--   cells, complete           cells: planned, complete
+--   planned, done, in_error   utterances: planned, done, in error
+SELECT run_id, suite, model, created_at, state, cells, complete, planned, done, in_error
+FROM runs
+ORDER BY created_at DESC, run_id DESC

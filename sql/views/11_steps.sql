@@ -1,0 +1,34 @@
+-- steps: how each utterance went, update by update.
+-- grain: one row an utterance and step of the attempts that count, utterances in error left out.
+--   run_id, "group", domain, method, cell_id, utterance_id, attempt   the utterance's row in utterances
+--   step               updates made so far; 0 is the unadapted model
+--   hypothesis         greedy hypothesis in this state; NULL where it was not decoded
+--   errors, words      word errors of that hypothesis, and words of the reference
+--   entropy            mean nats a token along that hypothesis
+--   tokens             its tokens
+--   loss, policy_loss, entropy_loss, candidate_entropy, advantage_std, gradient_norm, candidate_tokens
+--                      of the update made from this state; NULL at the last
+SELECT
+    run_id,
+    utterances."group",
+    domain,
+    method,
+    cell_id,
+    utterance_id,
+    attempt,
+    made.step,
+    made.hypothesis,
+    utterances.step_errors[made.step + 1] AS errors,
+    utterances.words,
+    made.entropy,
+    made.tokens,
+    made.loss,
+    made.policy_loss,
+    made.entropy_loss,
+    made.candidate_entropy,
+    made.advantage_std,
+    made.gradient_norm,
+    made.candidate_tokens
+FROM raw.steps AS made
+INNER JOIN utterances USING (run_id, domain, method, cell_id, utterance_id, attempt)
+WHERE utterances.error IS NULL

@@ -1,0 +1,109 @@
+-- cells: how far each planned cell is, and what it found.
+-- grain: one row a planned cell (run, domain, method).
+--   run_id, position, "group", domain, method, cell_id, corpus_id   as in planned
+--   state           complete (each planned utterance is done), failed (the newest attempt failed), partial, missing
+--   planned         utterances that the cell is to have
+--   done            utterances that are done, those in error included
+--   in_error        utterances in error, which are in no rate
+--   words, errors   over the utterances without an error
+--   wer             100 × errors / words
+--   cer             the same by character
+--   source_wer      wer of the same domain with the method source
+--   change_percent  100 × (wer − source_wer) / source_wer
+--   entropy_before, entropy_after   mean over utterances, nats a token
+--   audio_seconds   length of the speech
+--   seconds         wall seconds spent on the rows that count
+--   attempts        attempts that came to their end
+--   error           why the newest attempt failed; NULL where the cell is complete all the same
+WITH
+found AS (
+    SELECT
+        run_id,
+        domain,
+        method,
+        count(*) AS done,
+        count(error) AS in_error,
+        sum(words) FILTER (error IS NULL) AS words,
+        sum(errors) FILTER (error IS NULL) AS errors,
+        sum(characters) FILTER (error IS NULL) AS characters,
+        sum(character_errors) FILTER (error IS NULL) AS character_errors,
+        avg(entropy_before) FILTER (error IS NULL) AS entropy_before,
+        avg(entropy_after) FILTER (error IS NULL) AS entropy_after,
+        sum(audio_seconds) AS audio_seconds,
+        sum(seconds) AS seconds
+    FROM utterances
+    GROUP BY run_id, domain, method
+),
+
+ended AS (
+    SELECT run_id, domain, method, count(*) AS attempts, arg_max(state, attempt) AS state
+    FROM attempts
+    GROUP BY run_id, domain, method
+),
+
+failed AS (
+    SELECT run_id, domain, method, error
+    FROM attempts
+    WHERE newest
+),
+
+measured AS (
+    SELECT
+        run_id,
+        planned.position,
+        planned."group",
+        domain,
+        method,
+        planned.cell_id,
+        planned.corpus_id,
+        CASE
+            WHEN coalesce(found.done, 0) >= planned.utterances THEN 'complete'
+            WHEN ended.state = 'failed' THEN 'failed'
+            WHEN found.done > 0 THEN 'partial'
+            ELSE 'missing'
+        END AS state,
+        planned.utterances AS planned,
+        coalesce(found.done, 0) AS done,
+        coalesce(found.in_error, 0) AS in_error,
+        found.words::BIGINT AS words,
+        found.errors::BIGINT AS errors,
+        100.0 * found.errors / nullif(found.words, 0) AS wer,
+        100.0 * found.character_errors / nullif(found.characters, 0) AS cer,
+        found.entropy_before,
+        found.entropy_after,
+        found.audio_seconds,
+        found.seconds,
+        coalesce(ended.attempts, 0) AS attempts,
+        failed.error
+    FROM planned
+    LEFT JOIN found USING (run_id, domain, method)
+    LEFT JOIN ended USING (run_id, domain, method)
+    LEFT JOIN failed USING (run_id, domain, method)
+)
+
+SELECT
+    run_id,
+    measured.position,
+    measured."group",
+    domain,
+    measured.method,
+    measured.cell_id,
+    measured.corpus_id,
+    measured.state,
+    measured.planned,
+    measured.done,
+    measured.in_error,
+    measured.words,
+    measured.errors,
+    measured.wer,
+    measured.cer,
+    baseline.wer AS source_wer,
+    100.0 * (measured.wer - baseline.wer) / nullif(baseline.wer, 0) AS change_percent,
+    measured.entropy_before,
+    measured.entropy_after,
+    measured.audio_seconds,
+    measured.seconds,
+    measured.attempts,
+    CASE WHEN measured.state <> 'complete' THEN measured.error END AS error
+FROM measured
+LEFT JOIN (FROM measured WHERE method = 'source') AS baseline USING (run_id, domain)

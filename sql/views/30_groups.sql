@@ -1,0 +1,76 @@
+-- groups: the figures of a whole group of domains, withheld until each of its planned domains is there.
+-- grain: one row a run, method and group; the group `all` holds every domain.
+-- A domain is there when its cell is complete and has at least one utterance without an error.
+--   run_id, method  the run and the method
+--   "group"         the group, or all
+--   position        place of the group in the plan; all comes last
+--   domains         domains that the plan holds
+--   complete        domains that are there
+--   planned, done, in_error   utterances: planned, done, in error
+--   words, errors   over the utterances without an error
+--   wer             mean of its domains' WER, as in the paper; NULL while withheld
+--   pooled_wer      100 × errors / words over all its utterances; NULL while withheld
+--   source_wer      wer of the method source
+--   change_percent  100 × (wer − source_wer) / source_wer
+--   withheld        why the figures are not shown, with the domains that are not there
+WITH
+members AS (
+    SELECT *, "group" AS member_of, false AS is_all FROM cells
+    UNION ALL BY NAME
+    SELECT *, 'all' AS member_of, true AS is_all FROM cells
+),
+
+checked AS (
+    SELECT
+        *,
+        state = 'complete' AND wer IS NOT NULL AS is_there,
+        CASE
+            WHEN state = 'complete' THEN domain || ' (no utterance without an error)'
+            ELSE domain || ' (' || done || ' of ' || planned || ' utterances)'
+        END AS progress
+    FROM members
+),
+
+summed AS (
+    SELECT
+        run_id,
+        method,
+        member_of AS "group",
+        CASE WHEN is_all THEN 1000000000 ELSE min(position) END AS position,
+        count(*) AS domains,
+        count(*) FILTER (is_there) AS complete,
+        sum(planned)::BIGINT AS planned,
+        sum(done)::BIGINT AS done,
+        sum(in_error)::BIGINT AS in_error,
+        sum(words)::BIGINT AS words,
+        sum(errors)::BIGINT AS errors,
+        CASE WHEN bool_and(is_there) THEN avg(wer) END AS wer,
+        CASE WHEN bool_and(is_there) THEN 100.0 * sum(errors) / sum(words) END AS pooled_wer,
+        CASE
+            WHEN NOT bool_and(is_there) THEN
+                count(*) FILTER (NOT is_there) || ' of ' || count(*) || ' domains not there: '
+                || string_agg(progress, ', ' ORDER BY position) FILTER (NOT is_there)
+        END AS withheld
+    FROM checked
+    GROUP BY run_id, method, member_of, is_all
+)
+
+SELECT
+    run_id,
+    summed.method,
+    "group",
+    summed.position,
+    summed.domains,
+    summed.complete,
+    summed.planned,
+    summed.done,
+    summed.in_error,
+    summed.words,
+    summed.errors,
+    summed.wer,
+    summed.pooled_wer,
+    baseline.wer AS source_wer,
+    100.0 * (summed.wer - baseline.wer) / nullif(baseline.wer, 0) AS change_percent,
+    summed.withheld
+FROM summed
+LEFT JOIN (FROM summed WHERE method = 'source') AS baseline USING (run_id, "group")

@@ -1,0 +1,47 @@
+-- runs: what was run, and how far it is.
+-- grain: one row a run.
+--   run_id, suite, plan_id, created_at   the run; created_at in UTC
+--   model, model_digest, algorithm_version, versions, git_commit, host   with what
+--   suite_toml      the suite as it was
+--   state           complete (every planned utterance is done) or incomplete
+--   cells, complete cells: planned, complete
+--   planned, done, in_error   utterances: planned, done, in error
+--   audio_seconds   length of the speech that is done
+--   seconds         wall seconds spent on it
+WITH
+progress AS (
+    SELECT
+        run_id,
+        count(*) AS cells,
+        count(*) FILTER (state = 'complete') AS complete,
+        sum(planned)::BIGINT AS planned,
+        sum(done)::BIGINT AS done,
+        sum(in_error)::BIGINT AS in_error,
+        sum(audio_seconds) AS audio_seconds,
+        sum(seconds) AS seconds
+    FROM cells
+    GROUP BY run_id
+)
+
+SELECT
+    run_id,
+    begun.suite,
+    begun.plan_id,
+    begun.created_at,
+    begun.model,
+    begun.model_digest,
+    begun.algorithm_version,
+    begun.versions,
+    begun.git_commit,
+    begun.host,
+    begun.suite_toml,
+    CASE WHEN progress.complete = progress.cells THEN 'complete' ELSE 'incomplete' END AS state,
+    coalesce(progress.cells, 0) AS cells,
+    coalesce(progress.complete, 0) AS complete,
+    coalesce(progress.planned, 0) AS planned,
+    coalesce(progress.done, 0) AS done,
+    coalesce(progress.in_error, 0) AS in_error,
+    progress.audio_seconds,
+    progress.seconds
+FROM raw.runs AS begun
+LEFT JOIN progress USING (run_id)
