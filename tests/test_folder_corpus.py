@@ -1,0 +1,188 @@
+"""A folder with audio and a manifest is a corpus; a mistake in it is shown by file, line and column."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from emtta_core.audio.files import encode_flac
+from emtta_core.corpora.folder import Folder
+from emtta_core.corpora.registry import Corpus
+from emtta_core.corpora.synthetic import Synthetic
+from emtta_core.errors import AudioError, UsageError
+from emtta_core.identity import digest
+
+
+def write_audio(path: Path, seconds: float = 0.1, level: float = 0.5) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode_flac(level * np.sin(np.arange(int(16_000 * seconds)) * 0.3)))
+
+
+def folder(tmp_path: Path, manifest: str, name: str = "manifest.csv", **settings: object) -> Folder:
+    (tmp_path / name).write_text(manifest, encoding="utf-8")
+    return Folder.model_validate({"path": str(tmp_path), "manifest": name, **settings})
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Folder:
+    for path in ("anna/01.flac", "anna/02.flac", "ben/01.flac"):
+        write_audio(tmp_path / path)
+    return folder(
+        tmp_path,
+        "path,text,speaker,language,minutes\n"
+        'anna/01.flac,"Well, here we are.",anna,,1\n'
+        "anna/02.flac,Dzień dobry,anna,pl,2\n"
+        "\n"
+        "ben/01.flac,Hello there,,,3\n",
+    )
+
+
+def test_the_manifests_rows_become_utterances_in_their_order(corpus: Folder) -> None:
+    utterances = list(corpus.read_all())
+    assert [(u.id, u.text, u.language, u.speaker) for u in utterances] == [
+        ("anna-01", "Well, here we are.", "en", "anna"),
+        ("anna-02", "Dzień dobry", "pl", "anna"),
+        ("ben-01", "Hello there", "en", ""),
+    ]
+    assert all(u.read().shape == (1_600,) for u in utterances)
+
+
+def test_json_lines_are_the_same_corpus(corpus: Folder) -> None:
+    root = Path(corpus.path)
+    rows = [
+        {"path": "anna/01.flac", "text": "Well, here we are.", "speaker": "anna", "seconds": 0.1},
+        {"path": "anna/02.flac", "text": "Dzień dobry", "speaker": "anna", "language": "pl"},
+        {"path": "ben/01.flac", "text": "Hello there", "speaker": None},
+    ]
+    twin = folder(root, "\n".join(json.dumps(row) for row in rows) + "\n\n", "rows.jsonl")
+    assert twin.content_digest() == corpus.content_digest()
+    assert digest(twin) == digest(corpus)
+
+
+def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(corpus: Folder) -> None:
+    manifest = Path(corpus.path) / "manifest.csv"
+    before = corpus.content_digest()
+    manifest.write_bytes(b"\xef\xbb\xbf" + manifest.read_bytes().replace(b"\n", b"\r\n"))
+    assert corpus.content_digest() == before
+
+
+def test_the_first_n_utterances_can_be_used_alone(corpus: Folder) -> None:
+    two = Folder(path=corpus.path, utterances=2)
+    assert [u.id for u in two.read_all()] == ["anna-01", "anna-02"]
+    assert two.content_digest() != corpus.content_digest()
+
+
+def test_ids_can_be_given_and_paths_of_any_letters_give_distinct_ones(tmp_path: Path) -> None:
+    manifest = (
+        "path,text,id\nä.wav,one,\nö.wav,two,\na b.wav,three,\nplain.tar.wav,four,\n/abs/x.wav,five,\nz.wav,six,my-6\n"
+    )
+    ids = [u.id for u in folder(tmp_path, manifest).read_all()]
+    assert len(set(ids)) == 6
+    assert ids[3:] == ["plain.tar", "abs-x", "my-6"]
+    assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789._-") for name in ids)
+
+
+def test_a_moved_folder_is_the_same_corpus(corpus: Folder, tmp_path: Path) -> None:
+    moved = shutil.copytree(corpus.path, tmp_path / "elsewhere", ignore=shutil.ignore_patterns("elsewhere"))
+    there = Folder(path=str(moved))
+    assert there.content_digest() == corpus.content_digest()
+    assert digest(there) == digest(corpus)
+
+
+def test_a_changed_sample_or_transcript_or_a_missing_file_is_another_corpus(corpus: Folder) -> None:
+    root = Path(corpus.path)
+    seen = [corpus.content_digest()]
+    write_audio(root / "ben/01.flac", level=0.4)
+    seen.append(corpus.content_digest())
+    (root / "ben/01.flac").unlink()
+    seen.append(corpus.content_digest())
+    manifest = root / "manifest.csv"
+    manifest.write_text(manifest.read_text(encoding="utf-8").replace("Hello", "Hullo"), encoding="utf-8")
+    seen.append(corpus.content_digest())
+    assert len(set(seen)) == 4
+
+
+def test_missing_and_broken_audio_costs_its_own_utterance_alone(corpus: Folder) -> None:
+    root = Path(corpus.path)
+    (root / "anna/01.flac").unlink()
+    (root / "anna/02.flac").write_text("only the transcript")
+    first, second, third = corpus.read_all()
+    with pytest.raises(AudioError, match=r"anna/01\.flac: cannot be read: No such file"):
+        first.read()
+    with pytest.raises(AudioError, match=r"anna/02\.flac: is not audio"):
+        second.read()
+    assert third.read().size == 1_600
+
+
+@pytest.mark.parametrize(
+    ("name", "manifest", "message"),
+    [
+        ("m.csv", "", r"m\.csv has no rows"),
+        ("m.csv", "path,text\n", r"m\.csv has no rows"),
+        (
+            "m.csv",
+            "path;text\na.wav;hello\n",
+            r"m\.csv, line 1: there is no column 'path', only 'path;text'; .*path and text",
+        ),
+        ("m.csv", "path,speaker\na.wav,b\n", r"line 1: there is no column 'text', only 'path', 'speaker'"),
+        (
+            "m.csv",
+            "path,text,langauge\na.wav,b,de\n",
+            r"line 1: there is a column 'langauge'; should it be 'language'\?",
+        ),
+        ("m.csv", "Path,text\na.wav,b\n", r"a column 'Path'; should it be 'path'\?"),
+        ("m.csv", "path,text\na.wav,well, hello\n", r"line 2: there are 3 values for the 2 columns .*quotes"),
+        ("m.csv", "path,text\na.wav\n", r"line 2: there are 1 values"),
+        ("m.csv", 'path,text\na.wav,"hello\n', r"line 2: this is not CSV: unexpected end of data"),
+        ("m.csv", "path,text\na.wav,b\n,c\n", r"line 3, column 'path': '': it must name an audio file"),
+        ("m.csv", "path,text\n.,b\n", r"line 2, column 'path': '\.': it must name"),
+        ("m.csv", "path,text,language\na.wav,b,English\n", r"line 2, column 'language': 'English': .*such as en"),
+        ("m.csv", "path,text,id\na.wav,b,one/two\n", r"line 2, column 'id': 'one/two': it may hold letters"),
+        ("m.csv", "path,text,id\na.wav,b,x\nb.wav,c,x\n", r"line 3, column 'id': 'x': .*line 2 already"),
+        (
+            "m.csv",
+            "path,text\na/b.wav,b\na/b.flac,c\n",
+            r"line 3, column 'path': 'a/b\.flac': the id 'a-b' is that of line 2",
+        ),
+        (
+            "m.jsonl",
+            '{"path": "a.wav", "text": "b"}\n{"path": \n',
+            r"m\.jsonl, line 2, character \d+: this is not JSON",
+        ),
+        ("m.jsonl", '["a.wav", "b"]\n', r"line 1: there is '\[.*it must be an object"),
+        ("m.jsonl", '{"path": "a.wav"}\n', r"line 1: there is no column 'text', only 'path'"),
+        ("m.jsonl", '{"path": "a.wav", "text": "b", "id": 7}\n', r"line 1, column 'id': 7: it must be text, in quotes"),
+        ("m.txt", "a.wav hello\n", r"m\.txt ends in '\.txt'; it must end in \.csv or \.jsonl"),
+    ],
+)
+def test_a_mistake_in_the_manifest_is_shown_where_it_is(tmp_path: Path, name: str, manifest: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        folder(tmp_path, manifest, name).read_all()
+
+
+def test_text_that_is_not_utf_8_is_refused_by_its_line(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_bytes("path,text\na.wav,fine\nb.wav,für\n".encode("latin-1"))
+    with pytest.raises(UsageError, match=r"line 3: the byte 0xfc is not UTF-8"):
+        Folder(path=str(tmp_path)).read_all()
+
+
+def test_a_missing_folder_or_manifest_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"the corpus folder '.*gone' does not exist"):
+        Folder(path=str(tmp_path / "gone")).read_all()
+    with pytest.raises(UsageError, match=r"manifest\.csv cannot be read: No such file"):
+        Folder(path=str(tmp_path)).content_digest()
+
+
+def test_a_suite_tells_corpora_apart_by_name() -> None:
+    corpora: TypeAdapter[Corpus] = TypeAdapter(Corpus)
+    assert isinstance(corpora.validate_python({"name": "folder", "path": "~/speech"}), Folder)
+    assert isinstance(corpora.validate_python({"name": "synthetic", "language": "de", "voices": ["de"]}), Synthetic)
+    with pytest.raises(ValidationError, match=r"'cloud' .*'synthetic', 'folder'"):
+        corpora.validate_python({"name": "cloud"})
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        corpora.validate_python({"name": "folder", "path": "x", "utterances": 0})
+    with pytest.raises(ValidationError, match="language"):
+        corpora.validate_python({"name": "folder", "path": "x", "language": "English"})
