@@ -1,0 +1,57 @@
+"""Which faults may pass by themselves, so that the same work is worth another attempt.
+
+The rule is closed. Transient are, whether raised or the cause of what was raised:
+
+- an `OSError` whose number says that the machine or the store was busy, full, slow or cut off (`TRANSIENT_ERRNOS`),
+- a lost connection or a time limit (`ConnectionError`, `TimeoutError`),
+- memory that did not suffice, of the machine or of a device (`MemoryError`, torch's `OutOfMemoryError`).
+
+Everything else is permanent: a user's mistake, a missing file, a forbidden one, a bug.
+"""
+
+import errno
+from collections.abc import Iterator
+
+TRANSIENT_ERRNOS = frozenset(
+    {
+        errno.EAGAIN,
+        errno.EBUSY,
+        errno.EDQUOT,
+        errno.EINTR,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.EHOSTUNREACH,
+        errno.ENFILE,
+        errno.ENOLCK,
+        errno.ENOMEM,
+        errno.ENOSPC,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+    }
+)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Return whether another attempt may succeed where this one failed."""
+    return any(_transient(cause) for cause in _chain(error))
+
+
+def _transient(error: BaseException) -> bool:
+    """Judge one exception, without its causes."""
+    if isinstance(error, ConnectionError | TimeoutError | MemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno in TRANSIENT_ERRNOS
+    return type(error).__name__ == "OutOfMemoryError"  # torch's, which this module need not import
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and what it was explicitly raised from, once each."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__

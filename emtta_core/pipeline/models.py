@@ -1,0 +1,26 @@
+"""The model of a run, loaded once a process and shared by its cells."""
+
+import threading
+
+from emtta_core.model import SpeechModel, load_model
+from emtta_core.suite import ModelChoice
+
+_lock = threading.Lock()
+_loaded: dict[str, SpeechModel] = {}
+
+
+def model_of(choice: ModelChoice) -> SpeechModel:
+    """Return the model that a suite names; of several, only the last stays in memory.
+
+    Raises:
+        ModelError: there is no such model, or it is not of a kind that can be adapted.
+        UsageError: there is no such device or precision.
+    """
+    key = choice.model_dump_json()
+    with _lock:
+        if key not in _loaded:
+            _loaded.clear()
+            _loaded[key] = load_model(
+                choice.name, device=choice.device, precision=choice.precision, revision=choice.revision
+            )
+        return _loaded[key]

@@ -1,0 +1,87 @@
+"""Which cells a suite has, and the identity of each.
+
+A corpus's identity covers all that can change its audio or its transcripts, a cell's all that can change its
+hypotheses. Equal identities mean equal work, so that audio is prepared once and finished cells are not run again.
+"""
+
+import itertools
+from dataclasses import dataclass
+
+from emtta_core.adaptation import ALGORITHM_VERSION
+from emtta_core.adaptation.methods import method
+from emtta_core.audio.corruption import CORRUPTION_VERSION
+from emtta_core.corpora.synthetic import Synthetic
+from emtta_core.errors import UsageError
+from emtta_core.identity import digest
+from emtta_core.pipeline.cell import Cell
+from emtta_core.suite import Adaptation, Domain, ModelChoice, Suite
+
+PREPARE_VERSION = 1
+"""Raised whenever the same corpus and corruption would be prepared as other samples or other rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The cells of a suite, domain by domain; `plan_id` is the identity of all of them."""
+
+    plan_id: str
+    model_digest: str
+    cells: tuple[Cell, ...]
+
+
+def plan(suite: Suite, model_digest: str) -> Plan:
+    """Return the cells of a suite for a model whose weights have this digest.
+
+    Raises:
+        UsageError: a corpus that cannot be read at all (no manifest, no utterance).
+    """
+    cells = []
+    for domain in suite.domains:
+        made_of, utterances = corpus_id(domain, suite.limit), count_utterances(domain, suite.limit)
+        for name in suite.methods:
+            identity = cell_id(name, suite.adaptation, suite.model, model_digest, made_of)
+            cells.append(Cell(domain.name, domain.group, name, identity, made_of, utterances))
+    named = [[cell.domain, cell.group, cell.method, cell.cell_id] for cell in cells]
+    return Plan(digest(named), model_digest, tuple(cells))
+
+
+def corpus_id(domain: Domain, limit: int | None) -> str:
+    """Return the identity of a domain's prepared audio: neither its name nor its group is part of it."""
+    corruption = domain.corruption
+    return digest(
+        {
+            "prepare_version": PREPARE_VERSION,
+            "corpus": domain.corpus.identity(),
+            "content": domain.corpus.content_digest(),
+            "limit": limit,
+            "corruption": None
+            if corruption is None
+            else {
+                "version": CORRUPTION_VERSION,
+                "settings": corruption.identity(),
+                "voices": Synthetic(language="en").content_digest(),  # who murmurs in babble
+            },
+        }
+    )
+
+
+def cell_id(name: str, adaptation: Adaptation, model: ModelChoice, model_digest: str, made_of: str) -> str:
+    """Return the identity of a cell: of the options, only those that its method uses."""
+    return digest(
+        {
+            "algorithm_version": ALGORITHM_VERSION,
+            "model": model_digest,
+            "precision": model.precision,
+            "corpus": made_of,
+            "method": name,
+            "options": {option: getattr(adaptation, option) for option in method(name).options},
+        }
+    )
+
+
+def count_utterances(domain: Domain, limit: int | None) -> int:
+    """Return how many utterances a domain has; no audio is read for it."""
+    count = sum(1 for _ in itertools.islice(domain.corpus.read_all(), limit))
+    if not count:
+        raise UsageError(f"the corpus of domain {domain.name!r} has no utterance; see its manifest, or leave it out")
+    return count

@@ -1,0 +1,129 @@
+"""Prepare a domain: clean speech, corruption, Parquet shards of FLAC. Made once, and found again by content."""
+
+import itertools
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from emtta_core.audio.corruption import Corruption
+from emtta_core.audio.files import encode_flac
+from emtta_core.audio.level import scale_back
+from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
+from emtta_core.corpora.synthetic import voices_for_noise
+from emtta_core.corpora.utterance import Utterance
+from emtta_core.errors import AudioError
+from emtta_core.store import AudioBytes, PreparedCorpus, PreparedRow, Store
+from emtta_core.suite import Domain
+
+SHARD_UTTERANCES = 64
+"""Utterances a file: some megabytes, so that a reader holds one in memory."""
+
+_locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A domain whose audio lies in the store.
+
+    Attributes:
+        corpus: where.
+        reused: whether it lay there already.
+        seconds: wall seconds that this took.
+    """
+
+    corpus: PreparedCorpus
+    reused: bool
+    seconds: float
+
+
+def prepare_domain(domain: Domain, corpus_id: str, store: Store, limit: int | None = None) -> Prepared:
+    """Make the audio of a domain, unless the store has it.
+
+    An utterance whose audio cannot be used becomes a row with its `error` and costs no other. Two domains of the same
+    content are made once, also when they are asked for at the same time.
+
+    Args:
+        domain: which.
+        corpus_id: its identity, of `emtta_core.pipeline.plan.corpus_id`.
+        store: where to.
+        limit: at most this many utterances, the first ones.
+
+    Raises:
+        UsageError: the corpus as a whole cannot be read, or the corruption cannot be applied.
+        StoreError: the store cannot be written.
+    """
+    started = time.perf_counter()
+    with _locks[f"{store.path}/{corpus_id}"]:
+        there = store.prepared(corpus_id)
+        if there is not None:
+            return Prepared(there, reused=True, seconds=time.perf_counter() - started)
+        shards = utterances = 0
+        for rows in _shards(_rows(domain, limit)):
+            store.write_prepared(corpus_id, shards, rows)
+            shards, utterances = shards + 1, utterances + len(rows)
+        made = store.finish_prepared(corpus_id, shards=shards, utterances=utterances)
+        return Prepared(made, reused=False, seconds=time.perf_counter() - started)
+
+
+def _rows(domain: Domain, limit: int | None) -> Iterator[PreparedRow]:
+    """Yield the row of each utterance of a domain."""
+    for utterance in itertools.islice(domain.corpus.read_all(), limit):
+        try:
+            yield _row(utterance, domain.corruption)
+        except AudioError as error:
+            yield _row_in_error(utterance, domain.corruption, str(error))
+
+
+def _row(utterance: Utterance, corruption: Corruption | None) -> PreparedRow:
+    """Return the row of an utterance whose audio can be used."""
+    waveform = utterance.read()
+    if corruption is None:
+        (waveform, gain), snr_db = scale_back(waveform), None
+    else:
+        corrupted = corruption.apply(waveform, utterance.id, lambda count: _murmur(count, corruption.seed))
+        waveform, snr_db, gain = corrupted.waveform, corrupted.snr_db, corrupted.gain
+    return PreparedRow(
+        utterance_id=utterance.id,
+        audio=AudioBytes(bytes=encode_flac(waveform), path=f"{utterance.id}.flac"),
+        text=utterance.text,
+        language=utterance.language,
+        speaker=utterance.speaker,
+        seconds=len(waveform) / SAMPLE_RATE,
+        corruption=_label(corruption),
+        snr_db=snr_db,
+        gain=gain,
+    )
+
+
+def _row_in_error(utterance: Utterance, corruption: Corruption | None, error: str) -> PreparedRow:
+    """Return the row of an utterance whose audio cannot be used."""
+    return PreparedRow(
+        utterance_id=utterance.id,
+        audio=None,
+        text=utterance.text,
+        language=utterance.language,
+        speaker=utterance.speaker,
+        seconds=0.0,
+        corruption=_label(corruption),
+        snr_db=None,
+        error=error,
+    )
+
+
+def _label(corruption: Corruption | None) -> str | None:
+    """Return what a corruption is called in a row: its name and its kind."""
+    return None if corruption is None else f"{corruption.name}/{corruption.kind}"
+
+
+@cache
+def _murmur(count: int, seed: int) -> Sequence[Waveform]:
+    """Return clean voices for babble and its like; spoken once a process, for they serve every utterance."""
+    return voices_for_noise(count, seed)
+
+
+def _shards(rows: Iterator[PreparedRow]) -> Iterator[list[PreparedRow]]:
+    """Cut the rows into shards of `SHARD_UTTERANCES`."""
+    return iter(lambda: list(itertools.islice(rows, SHARD_UTTERANCES)), [])

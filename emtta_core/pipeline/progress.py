@@ -1,0 +1,111 @@
+"""What a run tells those who watch it: small events on a channel inside the process."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The run begins: how many cells and utterances it is about to do."""
+
+    run_id: str
+    cells: int
+    utterances: int
+
+
+@dataclass(frozen=True, slots=True)
+class DomainPrepared:
+    """A domain's audio lies in the store; `error` says why not, where it does not."""
+
+    domain: str
+    utterances: int
+    reused: bool
+    seconds: float
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UtterancesDone:
+    """A shard of a cell lies in the store.
+
+    Attributes:
+        utterances: how many, those in error included.
+        word_errors: of those that could be scored.
+        words: in their references.
+        resumed: whether an earlier attempt had done them.
+    """
+
+    domain: str
+    method: str
+    utterances: int
+    errors: int
+    word_errors: int
+    words: int
+    resumed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CellFinished:
+    """A cell ended; `error` says why it failed, where it did. `wer` is in percent, none where nothing was scored."""
+
+    domain: str
+    method: str
+    utterances: int
+    errors: int
+    wer: float | None
+    seconds: float
+    error: str | None = None
+
+
+Event = Started | DomainPrepared | UtterancesDone | CellFinished
+Listener = Callable[[Event], None]
+
+
+def ignore(_event: Event) -> None:
+    """Listen to nothing."""
+
+
+def never() -> bool:
+    """Never ask to stop."""
+    return False
+
+
+class Channel:
+    """Carries events to those who watch, one at a time, whichever thread publishes it; and their wish to stop, back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._listeners: list[Listener] = []
+        self._stop = threading.Event()
+
+    def publish(self, event: Event) -> None:
+        """Hand `event` to the listeners, in the publishing thread."""
+        with self._lock:
+            for listener in self._listeners:
+                listener(event)
+
+    def ask_to_stop(self) -> None:
+        """Ask the cells that are at work to end after their shard."""
+        self._stop.set()
+
+    def stopping(self) -> bool:
+        """Return whether somebody who listens has asked to stop."""
+        return self._stop.is_set()
+
+    @contextmanager
+    def listening(self, listener: Listener) -> Iterator[None]:
+        """Hand events to `listener` inside the `with` block."""
+        with self._lock:
+            self._listeners.append(listener)
+            self._stop.clear()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._listeners.remove(listener)
+
+
+channel = Channel()
+"""The process's own channel: the tasks publish on it, the command listens."""

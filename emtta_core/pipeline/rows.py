@@ -1,0 +1,184 @@
+"""From what the engine returns to the rows that the store keeps, and their scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from emtta_core.adaptation import AdaptationResult
+from emtta_core.errors import EmttaError
+from emtta_core.scoring import EmptyReferenceError, normaliser, step_errors, word_errors
+from emtta_core.store import HypothesisRow, PreparedRow, ScoreRow, StepRow
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The rows of some utterances of a cell, for the three tables that are written together."""
+
+    hypotheses: tuple[HypothesisRow, ...]
+    steps: tuple[StepRow, ...]
+    scores: tuple[ScoreRow, ...]
+
+
+@dataclass(slots=True)
+class Tally:
+    """Running sums over utterances; the word error rate is a ratio of sums, never a mean of rates."""
+
+    utterances: int = 0
+    errors: int = 0
+    word_errors: int = 0
+    words: int = 0
+    audio_seconds: float = 0.0
+
+    @property
+    def wer(self) -> float | None:
+        """Word error rate in percent; none where nothing was scored."""
+        return 100 * self.word_errors / self.words if self.words else None
+
+    def add(self, other: "Tally") -> None:
+        """Add the sums of other utterances."""
+        self.utterances += other.utterances
+        self.errors += other.errors
+        self.word_errors += other.word_errors
+        self.words += other.words
+        self.audio_seconds += other.audio_seconds
+
+
+def make_shard(
+    cell_id: str, attempt: int, prepared: Sequence[PreparedRow], results: Sequence[AdaptationResult | str]
+) -> Shard:
+    """Return the rows of some utterances: their hypotheses, steps and scores.
+
+    Args:
+        cell_id: identity of the cell.
+        attempt: number of the attempt.
+        prepared: the utterances.
+        results: what became of each; a text says why it was never adapted to.
+    """
+    hypotheses, steps, scores = [], [], []
+    for row, result in zip(prepared, results, strict=True):
+        hypothesis = _hypothesis(cell_id, attempt, row, result)
+        hypotheses.append(hypothesis)
+        if isinstance(result, str) or hypothesis.error is not None:
+            continue
+        steps += _steps(hypothesis, result)
+        scores.append(score(hypothesis, [record.text for record in result.trace]))
+    return Shard(tuple(hypotheses), tuple(steps), tuple(scores))
+
+
+def score(hypothesis: HypothesisRow, step_texts: Sequence[str | None]) -> ScoreRow:
+    """Return the score of a hypothesis, and the word errors after each step.
+
+    A transcript that normalises to nothing gives a row with an `error`.
+    """
+    text, language = hypothesis.hypothesis or "", hypothesis.language
+    try:
+        found = word_errors(hypothesis.reference, text, language)
+        by_step = step_errors(hypothesis.reference, step_texts, language)
+    except EmptyReferenceError as error:
+        return ScoreRow(
+            cell_id=hypothesis.cell_id,
+            attempt=hypothesis.attempt,
+            utterance_id=hypothesis.utterance_id,
+            hits=None,
+            substitutions=None,
+            deletions=None,
+            insertions=None,
+            words=None,
+            characters=None,
+            character_errors=None,
+            normaliser=normaliser(language).name,
+            reference_normalised=None,
+            hypothesis_normalised=None,
+            error=str(error),
+        )
+    return ScoreRow(
+        cell_id=hypothesis.cell_id,
+        attempt=hypothesis.attempt,
+        utterance_id=hypothesis.utterance_id,
+        hits=found.hits,
+        substitutions=found.substitutions,
+        deletions=found.deletions,
+        insertions=found.insertions,
+        words=found.words,
+        characters=found.characters,
+        character_errors=found.character_errors,
+        normaliser=found.normaliser,
+        reference_normalised=found.reference_normalised,
+        hypothesis_normalised=found.hypothesis_normalised,
+        step_errors=by_step,
+    )
+
+
+def tally_shard(shard: Shard) -> Tally:
+    """Return the sums over a shard just made."""
+    tally = Tally(utterances=len(shard.hypotheses))
+    tally.audio_seconds = sum(row.audio_seconds for row in shard.hypotheses)
+    tally.errors = sum(row.error is not None for row in shard.hypotheses)
+    tally.errors += sum(row.error is not None for row in shard.scores)
+    for row in shard.scores:
+        if row.error is None:
+            tally.word_errors += (row.substitutions or 0) + (row.deletions or 0) + (row.insertions or 0)
+            tally.words += row.words or 0
+    return tally
+
+
+def tally_done(rows: Sequence[HypothesisRow]) -> Tally:
+    """Return the sums over utterances that an earlier attempt had done."""
+    tally = Tally(utterances=len(rows))
+    for row in rows:
+        try:
+            if row.error is not None:
+                raise EmttaError(row.error)
+            found = word_errors(row.reference, row.hypothesis or "", row.language)
+        except EmttaError:
+            tally.errors += 1
+        else:
+            tally.word_errors += found.errors
+            tally.words += found.words
+    return tally
+
+
+def _hypothesis(cell_id: str, attempt: int, row: PreparedRow, result: AdaptationResult | str) -> HypothesisRow:
+    """Return the row of hypotheses of one utterance."""
+    error = result if isinstance(result, str) else result.error
+    known = None if isinstance(result, str) or error is not None else result
+    last = known.trace[-1] if known is not None and known.trace else None
+    return HypothesisRow(
+        cell_id=cell_id,
+        attempt=attempt,
+        utterance_id=row.utterance_id,
+        language=row.language,
+        speaker=row.speaker,
+        audio_seconds=row.seconds,
+        reference=row.text,
+        hypothesis=known.text if known else None,
+        source_hypothesis=known.source_text if known else None,
+        entropy_before=known.entropy_before if known else None,
+        entropy_after=known.entropy_after if known else None,
+        tokens=last.tokens if last else None,
+        seconds=known.seconds if known else None,
+        flags=tuple(known.flags) if known else (),
+        error=error,
+    )
+
+
+def _steps(hypothesis: HypothesisRow, result: AdaptationResult) -> list[StepRow]:
+    """Return the rows of steps of one utterance."""
+    return [
+        StepRow(
+            cell_id=hypothesis.cell_id,
+            attempt=hypothesis.attempt,
+            utterance_id=hypothesis.utterance_id,
+            step=record.step,
+            hypothesis=record.text,
+            entropy=record.entropy,
+            tokens=record.tokens,
+            loss=record.loss,
+            policy_loss=record.policy_loss,
+            entropy_loss=record.entropy_loss,
+            candidate_entropy=record.candidate_entropy,
+            advantage_std=record.advantage_std,
+            gradient_norm=record.gradient_norm,
+            candidate_tokens=record.candidate_tokens,
+        )
+        for record in result.trace
+    ]

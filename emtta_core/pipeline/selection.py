@@ -1,0 +1,54 @@
+"""Which cells of a plan are meant: `domain=…`, `method=…`, `group=…`."""
+
+import shlex
+from collections.abc import Sequence
+
+from emtta_core.errors import UsageError, unknown
+from emtta_core.pipeline.cell import Cell
+
+KEYS = ("domain", "method", "group")
+
+
+def select(cells: Sequence[Cell], only: Sequence[str]) -> tuple[Cell, ...]:
+    """Return the cells that match: one of the values of each key that is named; all where none is.
+
+    Args:
+        cells: of a plan.
+        only: as in `["domain=GS", "domain=BA", "method=em-tok"]`.
+
+    Raises:
+        UsageError: no `key=value`, another key, or a value that no cell has; lists those there are.
+    """
+    wanted: dict[str, set[str]] = {}
+    for text in only:
+        key, separator, value = text.partition("=")
+        if not separator or key not in KEYS:
+            raise UsageError(f"--only {text!r} is not of the form {' | '.join(f'{name}=…' for name in KEYS)}")
+        there = sorted({str(getattr(cell, key)) for cell in cells})
+        if value not in there:
+            raise unknown(key, value, there)
+        wanted.setdefault(key, set()).add(value)
+    return tuple(cell for cell in cells if all(getattr(cell, key) in values for key, values in wanted.items()))
+
+
+def as_options(cells: Sequence[Cell], among: Sequence[Cell]) -> list[str]:
+    """Return `--only` values that select `cells` among a plan's cells, and few others.
+
+    Whole domains are named by their domain; the methods stand beside them unless every method is meant.
+    """
+    domains = dict.fromkeys(cell.domain for cell in cells)
+    methods = dict.fromkeys(cell.method for cell in cells)
+    options = []
+    if set(domains) != {cell.domain for cell in among}:
+        options += [f"domain={domain}" for domain in domains]
+    if set(methods) != {cell.method for cell in among}:
+        options += [f"method={name}" for name in methods]
+    return options
+
+
+def resume_command(suite: str, run_id: str, store: str, cells: Sequence[Cell], among: Sequence[Cell]) -> str:
+    """Return the command that finishes these cells of a run."""
+    words = ["emtta", "run", suite, "--run-id", run_id, "--store", store]
+    for option in as_options(cells, among):
+        words += ["--only", option]
+    return shlex.join(words)

@@ -1,0 +1,283 @@
+"""The suite: a typed file that says what one evaluation is.
+
+A suite names a model, methods and domains; its domains times its methods make the cells of a run. `load_suite` reads the TOML
+file (see `emtta_core/suites/README.md` for its layout), fills in what its domains share, and validates every field.
+"""
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+
+from emtta_core.audio.corruption import Corruption
+from emtta_core.corpora.registry import Corpus
+from emtta_core.errors import UsageError, unknown
+from emtta_core.identity import IDENTITY, RUNTIME, Record
+from emtta_core.suite_errors import explain
+
+SUITES = Path(__file__).parent / "suites"
+"""Where the shipped suites lie."""
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""What a suite, a group, a domain and a run may be called: safe in a path and in a URL."""
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=100)]
+
+
+class ModelChoice(Record):
+    """Which model is adapted, and where it runs.
+
+    Attributes:
+        name: `demo`, a folder, or a name on the Hugging Face hub.
+        revision: of a hub model: a branch, tag or commit.
+        precision: of weights and arithmetic.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, …
+    """
+
+    name: Annotated[str, Field(min_length=1), IDENTITY]
+    revision: Annotated[str | None, IDENTITY] = None
+    precision: Annotated[Literal["float32", "float64"], IDENTITY] = "float32"
+    device: Annotated[str, RUNTIME] = "auto"
+
+
+class Adaptation(Record):
+    """The options of the methods; a method's identity holds only those that it uses.
+
+    Attributes:
+        steps: updates an utterance.
+        candidates: sequences an update (G).
+        learning_rate: of AdamW.
+        seed: from which each utterance's own random numbers derive.
+    """
+
+    steps: Annotated[int, Field(ge=1, le=1000), IDENTITY] = 10
+    candidates: Annotated[int, Field(ge=2, le=1024), IDENTITY] = 8
+    learning_rate: Annotated[float, Field(gt=0, lt=1), IDENTITY] = 1e-3
+    seed: Annotated[int, Field(ge=0, lt=2**63), IDENTITY] = 0
+
+
+class Runtime(Record):
+    """How a run is carried out; nothing here can change a result.
+
+    Attributes:
+        batch_size: utterances adapted side by side; halved where memory does not suffice.
+        workers: cells at once; left out, the device decides.
+        prepare_workers: domains prepared at once.
+        retries: further attempts at a task after a transient fault.
+        retry_delay: seconds before the first further attempt; doubled each time.
+    """
+
+    batch_size: Annotated[int, Field(ge=1), RUNTIME] = 16
+    workers: Annotated[int | None, Field(ge=1, le=64), RUNTIME] = None
+    prepare_workers: Annotated[int, Field(ge=1, le=64), RUNTIME] = 2
+    retries: Annotated[int, Field(ge=0, le=20), RUNTIME] = 2
+    retry_delay: Annotated[float, Field(ge=0, le=3600), RUNTIME] = 5.0
+
+
+class Domain(Record):
+    """One condition under which the model is tested.
+
+    Attributes:
+        name: unique in its suite.
+        group: the domains that are averaged together.
+        corpus: where its clean speech comes from.
+        corruption: what is done to that speech; none leaves it clean.
+    """
+
+    name: Annotated[Name, IDENTITY]
+    group: Annotated[Name, IDENTITY]
+    corpus: Annotated[Corpus, IDENTITY]
+    corruption: Annotated[Corruption | None, IDENTITY] = None
+
+
+class Suite(Record):
+    """One evaluation: a model, methods and domains.
+
+    Attributes:
+        name: names its runs; changes no result.
+        description: one line for `emtta suites`.
+        limit: at most this many utterances a domain, the first ones.
+        methods: names from the registry of methods, in the order in which they are shown.
+    """
+
+    name: Annotated[Name, RUNTIME]
+    description: Annotated[str, RUNTIME] = ""
+    limit: Annotated[int | None, Field(ge=1), IDENTITY] = None
+    methods: Annotated[tuple[str, ...], Field(min_length=1), IDENTITY]
+    model: Annotated[ModelChoice, IDENTITY]
+    adaptation: Annotated[Adaptation, IDENTITY] = Adaptation()
+    runtime: Annotated[Runtime, RUNTIME] = Runtime()
+    domains: Annotated[tuple[Domain, ...], Field(min_length=1), IDENTITY]
+
+    @field_validator("methods")
+    @classmethod
+    def _known_methods(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Refuse a method that there is not, or one named twice."""
+        from emtta_core.adaptation.methods import method  # imports torch, which the light commands do without
+
+        for name in value:
+            try:
+                method(name)
+            except UsageError as error:
+                raise ValueError(str(error)) from error
+        _refuse_twice("method", list(value))
+        return value
+
+    @field_validator("domains")
+    @classmethod
+    def _distinct_domains(cls, value: tuple[Domain, ...]) -> tuple[Domain, ...]:
+        """Refuse two domains of one name."""
+        _refuse_twice("domain", [domain.name for domain in value])
+        return value
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups in the order of their first domain."""
+        return tuple(dict.fromkeys(domain.group for domain in self.domains))
+
+    def domain(self, name: str) -> Domain:
+        """Return the domain called `name`.
+
+        Raises:
+            UsageError: where there is none; lists those there are.
+        """
+        for domain in self.domains:
+            if domain.name == name:
+                return domain
+        raise unknown("domain", name, [domain.name for domain in self.domains])
+
+    def to_toml(self) -> str:
+        """Return the whole suite as TOML, each default written out; `parse_suite` reads it back as it was."""
+        data = self.model_dump(mode="json", exclude_none=True)
+        return "".join(f"{key} = {_toml(value)}\n" for key, value in data.items())
+
+
+def suite_names() -> list[str]:
+    """Return the names of the shipped suites."""
+    return sorted(path.stem for path in SUITES.glob("*.toml"))
+
+
+def load_suite(name: str, *, limit: int | None = None) -> Suite:
+    """Load a shipped suite by its name, or any suite by the path of its `.toml` file.
+
+    Args:
+        name: as in `demo`, or as in `suites/mine.toml`.
+        limit: at most this many utterances a domain, in place of what the file says.
+
+    Raises:
+        UsageError: no such suite, or a mistake in it; names the field, its value and what is allowed.
+    """
+    path = Path(name) if name.endswith(".toml") else SUITES / f"{name}.toml"
+    if not path.is_file():
+        if name.endswith(".toml"):
+            raise UsageError(f"there is no suite file {name!r} (looked in {Path.cwd()})")
+        refusal = unknown("suite", name, suite_names())
+        raise UsageError(f"{refusal}; a suite of your own is named by the path of its .toml file")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the suite file {str(path)!r} cannot be read: {error}") from error
+    suite = parse_suite(text, origin=str(path), folder=path.parent)
+    return suite if limit is None else _limited(suite, limit)
+
+
+def parse_suite(text: str, *, origin: str = "the suite", folder: Path = Path()) -> Suite:
+    """Return the suite that a TOML text describes.
+
+    Args:
+        text: the file's content.
+        origin: what to call it in a refusal.
+        folder: relative paths of corpora start here.
+
+    Raises:
+        UsageError: a mistake in it; names the field, its value and what is allowed.
+    """
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{origin} is not valid TOML: {error}") from error
+    expanded = _expand(data, origin, folder)
+    try:
+        # By way of JSON: strict there means that 10 is not "10", and that an array may fill a tuple.
+        return Suite.model_validate_json(json.dumps(expanded, default=str), strict=True)
+    except ValidationError as error:
+        raise UsageError(explain(error, Suite, expanded, origin)) from error
+
+
+def _limited(suite: Suite, limit: int) -> Suite:
+    """Return the suite with at most `limit` utterances a domain."""
+    if limit < 1:
+        raise UsageError(f"the limit is {limit}; it is a number of utterances a domain, 1 or more")
+    return suite.model_copy(update={"limit": limit})
+
+
+def _expand(data: Mapping[str, Any], origin: str, folder: Path) -> dict[str, Any]:
+    """Return the suite's data with `[defaults]` and `[groups.…]` filled into each of its domains."""
+    suite = {key: value for key, value in data.items() if key not in {"defaults", "groups"}}
+    defaults, groups = data.get("defaults", {}), data.get("groups", {})
+    domains = suite.get("domains", [])
+    if not (isinstance(groups, dict) and isinstance(domains, list) and all(isinstance(d, dict) for d in domains)):
+        raise UsageError(f"{origin}: groups is a table of tables, and domains is an array of tables")
+    named = {domain.get("group") for domain in domains}
+    for place, shared in [("defaults", defaults), *((f"groups.{name}", group) for name, group in groups.items())]:
+        if not isinstance(shared, dict) or set(shared) - {"corpus", "corruption"}:
+            raise UsageError(f"{origin}: {place} is {shared!r}; it may hold the tables corpus and corruption alone")
+    for name in groups:
+        if name not in named:
+            raise UsageError(
+                f"{origin}: groups.{name} is used by no domain; there are the groups {sorted(map(str, named))}"
+            )
+    filled = []
+    for domain in domains:
+        whole = dict(domain)
+        for part in ("corpus", "corruption"):
+            layers = [defaults.get(part), groups.get(domain.get("group"), {}).get(part), domain.get(part)]
+            value: Any = None
+            for layer in layers:
+                value = _over(value, layer)
+            if isinstance(value, dict) and isinstance(value.get("path"), str):
+                value = value | {"path": str((folder / Path(value["path"]).expanduser()).resolve())}
+            if value is not None:
+                whole[part] = value
+        filled.append(whole)
+    return suite | {"domains": filled} if "domains" in suite else suite
+
+
+def _over(below: Any, above: Any) -> Any:
+    """Return `below` with the fields of `above` laid over it; a table of another `name` replaces it whole."""
+    if above is None:
+        return below
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    if above.get("name", below.get("name")) != below.get("name") and "name" in below:
+        return above
+    return below | above
+
+
+def _refuse_twice(what: str, names: list[str]) -> None:
+    """Raise a `ValueError` that names what stands in `names` more than once."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"each {what} may be named once; named twice: {', '.join(twice)}")
+
+
+def _toml(value: Any) -> str:
+    """Return a plain JSON value as an inline TOML value."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_key(key)} = {_toml(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value)
+
+
+def _key(key: str) -> str:
+    """Return a TOML key, quoted where it must be."""
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False)

@@ -1,0 +1,98 @@
+"""What is wrong with a suite, in words: the field, its value, and what is allowed there."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+MISTAKES_SHOWN = 10
+
+
+def explain(error: ValidationError, record: type[BaseModel], data: Mapping[str, Any], origin: str) -> str:
+    """Return one line a mistake: where it is, the value there, what is allowed.
+
+    Args:
+        error: what validation raised.
+        record: the record that was validated.
+        data: what it was validated from; names domains in place of their numbers.
+        origin: the file, or what else to call the suite.
+    """
+    found = error.errors(include_url=False, include_context=True)
+    lines = [f"  {_mistake(details, record, data)}" for details in found[:MISTAKES_SHOWN]]
+    if len(found) > MISTAKES_SHOWN:
+        lines.append(f"  … and {len(found) - MISTAKES_SHOWN} more")
+    count = "a mistake" if len(found) == 1 else f"{len(found)} mistakes"
+    return f"{origin} has {count}:\n" + "\n".join(lines)
+
+
+def _mistake(details: ErrorDetails, record: type[BaseModel], data: Mapping[str, Any]) -> str:
+    """Return one mistake in words."""
+    path, parents = _walk(details["loc"], record, data)
+    kind, value = details["type"], details["input"]
+    if kind == "extra_forbidden":
+        fields = sorted({name for parent in parents for name in parent.model_fields})
+        return f"{path} is no field; there are: {', '.join(fields)}"
+    if kind == "missing":
+        return f"{path} is missing"
+    if kind in {"union_tag_invalid", "union_tag_not_found"}:
+        context = details.get("ctx", {})
+        allowed = context.get("expected_tags") or "see the layout in emtta_core/suites/README.md"
+        return f"{path}.name is {context.get('tag')!r}; there are: {allowed}"
+    if kind == "value_error":  # raised by a validator of ours, which names the value
+        return f"{path}: {details['msg'].removeprefix('Value error, ')}"
+    if kind == "string_pattern_mismatch":
+        return f"{path} is {_shown(value)}; it may hold letters, digits, '.', '_' and '-', and begins with a letter or digit"
+    return f"{path} is {_shown(value)}; it should be {details['msg'].removeprefix('Input should be ')}"
+
+
+def _walk(
+    location: tuple[int | str, ...], record: type[BaseModel], data: Mapping[str, Any]
+) -> tuple[str, list[type[BaseModel]]]:
+    """Return the path of a field in words, and the records that may stand where it was looked for."""
+    names: list[str] = []
+    here: list[type[BaseModel]] = [record]
+    parents = here
+    at: Any = data
+    for part in location:
+        parents = here
+        if isinstance(part, int):
+            at = at[part] if isinstance(at, list) and part < len(at) else None
+            name = at.get("name") if isinstance(at, dict) else None
+            names[-1] += f"[{name if isinstance(name, str) else part}]"
+            continue
+        tagged = [kind for kind in here if _tag(kind) == part]
+        if tagged and not any(part in kind.model_fields for kind in here):
+            here = tagged  # the name that chose one record of a union is no field of its own
+            continue
+        names.append(part)
+        at = at.get(part) if isinstance(at, dict) else None
+        here = [
+            inner
+            for kind in here
+            if part in kind.model_fields
+            for inner in _records(kind.model_fields[part].annotation)
+        ]
+    return ".".join(names) or "the suite", parents
+
+
+def _records(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the records inside a type: of an optional, a tuple, a union."""
+    if isinstance(annotation, type) and get_origin(annotation) is None:
+        if issubclass(annotation, BaseModel):
+            yield annotation
+        return
+    for inner in get_args(annotation):
+        yield from _records(inner)
+
+
+def _tag(record: type[BaseModel]) -> str | None:
+    """Return the `name` that chooses a record in its union."""
+    field = record.model_fields.get("name")
+    return next(iter(get_args(field.annotation)), None) if field is not None else None
+
+
+def _shown(value: Any) -> str:
+    """Return a value for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"

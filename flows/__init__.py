@@ -1,0 +1,1 @@
+"""The Prefect flows, and the `emtta` command in `flows.cli`."""

@@ -1,0 +1,127 @@
+"""Handing a run's work to Prefect's task runner: no more at once than the suite's runtime allows.
+
+The limit is kept here and not in Prefect's server, whose limits poll and leave a device idle for seconds.
+"""
+
+import queue
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from prefect.futures import PrefectFuture
+
+from emtta_core.pipeline.cell import Cell
+from emtta_core.pipeline.evaluate import describe, record_failure, unprepared
+from emtta_core.pipeline.progress import DomainPrepared, channel
+from emtta_core.pipeline.run import Run
+from emtta_core.pipeline.workers import cells_at_once
+from emtta_core.store import CellKey, Store
+from tasks.evaluate import evaluate
+from tasks.options import retry_options
+from tasks.prepare import prepare
+
+NOT_BEGUN = "not begun: the run was asked to stop"
+
+
+class Dispatch:
+    """The cells of one run on their way through preparation and evaluation.
+
+    Attributes:
+        submitted: task runs handed to Prefect so far.
+    """
+
+    def __init__(self, run: Run, store: Store) -> None:
+        self._run, self._store = run, store
+        self._retries = retry_options(run.suite.runtime)
+        self._ended: queue.SimpleQueue[PrefectFuture[Any]] = queue.SimpleQueue()
+        self._preparing: dict[PrefectFuture[Any], str] = {}
+        self._evaluating: dict[PrefectFuture[Any], Cell] = {}
+        self._failures: dict[Cell, str] = {}
+        self.submitted = 0
+
+    def run_all(self, cells: Sequence[Cell]) -> dict[Cell, str]:
+        """Do these cells, and return those that failed with the reason.
+
+        Domains are begun in the order of their first cell. Ctrl-C lets the cells at work finish their shard, begins no
+        other, and returns.
+        """
+        domains: dict[str, list[Cell]] = {}
+        for cell in cells:
+            domains.setdefault(cell.domain, []).append(cell)
+        waiting, ready = deque(domains), deque[Cell]()
+        runtime = self._run.suite.runtime
+        workers = cells_at_once(runtime)
+        while waiting or ready or self._preparing or self._evaluating:
+            try:
+                while waiting and len(self._preparing) < runtime.prepare_workers:
+                    self._prepare(domains[waiting.popleft()][0])
+                while ready and len(self._evaluating) < workers:
+                    self._evaluate(ready.popleft())
+                future = self._ended.get()
+            except KeyboardInterrupt:
+                channel.ask_to_stop()
+                left = [*ready, *(cell for domain in waiting for cell in domains[domain])]
+                self._failures |= dict.fromkeys(left, NOT_BEGUN)
+                waiting.clear()
+                ready.clear()
+                continue
+            if future in self._preparing:
+                ready.extend(self._prepared(future, domains[self._preparing.pop(future)]))
+            else:
+                self._evaluated(future, self._evaluating.pop(future))
+        return self._failures
+
+    def _prepare(self, cell: Cell) -> None:
+        """Begin to prepare the domain of a cell."""
+        suite = self._run.suite
+        task = prepare.with_options(**self._retries)
+        future = task.submit(suite.domain(cell.domain), cell.corpus_id, str(self._store.path), suite.limit)
+        self._preparing[future] = cell.domain
+        self._follow(future)
+
+    def _evaluate(self, cell: Cell) -> None:
+        """Begin to evaluate a cell."""
+        suite = self._run.suite
+        task = evaluate.with_options(**self._retries)
+        future = task.submit(
+            cell, str(self._store.path), self._run.run_id, suite.model, suite.adaptation, suite.runtime
+        )
+        self._evaluating[future] = cell
+        self._follow(future)
+
+    def _follow(self, future: PrefectFuture[Any]) -> None:
+        """Have a task run announce its end."""
+        self.submitted += 1
+        future.add_done_callback(self._ended.put)
+
+    def _prepared(self, future: PrefectFuture[Any], cells: list[Cell]) -> list[Cell]:
+        """Return the cells of a domain whose preparation has ended: none of them where it failed."""
+        error = _error_of(future)
+        if error is None and not channel.stopping():
+            return cells
+        if error is None:
+            self._failures |= dict.fromkeys(cells, NOT_BEGUN)
+            return []
+        domain = cells[0].domain
+        channel.publish(DomainPrepared(domain, 0, reused=False, seconds=0.0, error=describe(error)))
+        for cell in cells:
+            row = unprepared(cell, self._store, self._run.run_id, error)
+            record_failure(self._store, CellKey(self._run.run_id, domain, cell.method), row, channel.publish)
+            self._failures[cell] = str(row.error)
+        return []
+
+    def _evaluated(self, future: PrefectFuture[Any], cell: Cell) -> None:
+        """Note how the evaluation of a cell has ended."""
+        error = _error_of(future)
+        if error is not None:
+            self._failures[cell] = describe(error)
+
+
+def _error_of(future: PrefectFuture[Any]) -> BaseException | None:
+    """Return what ended a task run that is over, none where it succeeded; a crash counts as well as an exception."""
+    future.wait()  # until then its state is stale
+    try:
+        future.result(raise_on_failure=True)
+    except Exception as error:
+        return error
+    return None

@@ -1,0 +1,74 @@
+"""The flow that evaluates a run: domains are prepared side by side, and a domain's cells start when it is ready.
+
+What is to be done is read from the store, never from Prefect's records: a flow that is run again finishes what is
+missing. One task owns its cell, so that a failure costs that cell; a domain that cannot be prepared costs its own.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from emtta_core.pipeline.cell import Cell
+from emtta_core.pipeline.models import model_of
+from emtta_core.pipeline.progress import Started, channel
+from emtta_core.pipeline.run import Run, begin, load_run
+from emtta_core.pipeline.selection import resume_command, select
+from emtta_core.pipeline.state import cell_states
+from emtta_core.store import Store
+from emtta_core.suite import load_suite
+from flows.dispatch import Dispatch
+from flows.records import wait_for_records
+
+FAILURES_NAMED = 20
+"""How many failures a state's message names; the report `failures` has all."""
+
+
+@flow(name="evaluate", flow_run_name="{suite}", persist_result=False, validate_parameters=True)
+def evaluate(
+    suite: str, store: str, run_id: str | None = None, only: Sequence[str] = (), limit: int | None = None
+) -> State[Any]:
+    """Do what is missing of a run.
+
+    Args:
+        suite: the name of a shipped suite, or the path of a suite file.
+        store: the store's folder.
+        run_id: a run that is planned already; left out, the suite is planned.
+        only: which cells, as in `domain=GS`; all where empty.
+        limit: at most this many utterances a domain, where the suite is planned here.
+
+    Returns:
+        Completed, or Failed with a message that names each failed cell and the command that finishes just those.
+    """
+    opened = Store.open(store, create=True)
+    run = load_run(opened, run_id) if run_id else _planned(suite, opened, limit)
+    wanted = select(run.cells, only)
+    todo = [state for state in cell_states(opened, run.run_id) if state.cell in wanted and not state.complete]
+    channel.publish(Started(run.run_id, len(todo), sum(state.missing for state in todo)))
+    dispatch = Dispatch(run, opened)
+    failures = dispatch.run_all([state.cell for state in todo])
+    wait_for_records(dispatch.submitted)
+    return _final_state(run, wanted, failures, suite, store)
+
+
+def _planned(suite: str, store: Store, limit: int | None) -> Run:
+    """Return the run of a suite that is planned here."""
+    loaded = load_suite(suite, limit=limit)
+    return begin(loaded, store, model_of(loaded.model).digest)
+
+
+def _final_state(run: Run, wanted: Sequence[Cell], failures: dict[Cell, str], suite: str, store: str) -> State[Any]:
+    """Return the flow's state: Completed, or Failed with what failed and how to go on."""
+    if not failures:
+        return Completed(message=f"run {run.run_id}: {len(wanted)} cells complete")
+    named = [f"{cell.name}: {error}" for cell, error in list(failures.items())[:FAILURES_NAMED]]
+    if len(failures) > FAILURES_NAMED:
+        named.append(f"… and {len(failures) - FAILURES_NAMED} more")
+    command = resume_command(suite, run.run_id, store, list(failures), run.cells)
+    message = "\n".join(
+        [f"run {run.run_id}: {len(failures)} of {len(wanted)} cells failed", *named, f"finish them with: {command}"]
+    )
+    get_run_logger().error(message)
+    return Failed(message=message)

@@ -1,0 +1,39 @@
+"""The task that owns a cell: adapt, score, store."""
+
+from prefect import task
+
+from emtta_core.pipeline.cell import Cell
+from emtta_core.pipeline.evaluate import CellReport, evaluate_cell
+from emtta_core.pipeline.models import model_of
+from emtta_core.pipeline.progress import channel
+from emtta_core.pipeline.workers import share_cores
+from emtta_core.store import Store
+from emtta_core.suite import Adaptation, ModelChoice, Runtime
+from tasks.options import UNCACHED
+
+
+@task(name="evaluate-cell", task_run_name="{cell.domain}/{cell.method}", **UNCACHED)
+def evaluate(
+    cell: Cell, store: str, run_id: str, model: ModelChoice, adaptation: Adaptation, runtime: Runtime
+) -> CellReport:
+    """Evaluate a cell whose domain is prepared; utterances that are done are left alone.
+
+    Args:
+        cell: which.
+        store: the store's folder.
+        run_id: the run that the cell belongs to.
+        model: which model, loaded once a process.
+        adaptation: the methods' options.
+        runtime: how it is carried out.
+    """
+    share_cores(runtime)
+    return evaluate_cell(
+        cell,
+        Store.open(store),
+        run_id,
+        model_of(model),
+        adaptation,
+        batch_size=runtime.batch_size,
+        progress=channel.publish,
+        stop=channel.stopping,
+    )
