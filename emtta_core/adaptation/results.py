@@ -1,0 +1,62 @@
+"""What an adaptation leaves behind."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One state of an episode, and the update made from it.
+
+    Attributes:
+        step: how many updates led to this state; 0 is the source model.
+        text: the greedy hypothesis in this state; None where it was not decoded, as the next two.
+        entropy: mean entropy along that hypothesis, nats a token.
+        tokens: its length, the end token counted.
+        loss: of the update made from this state; None where none was, as all below.
+        policy_loss: the loss's policy-gradient part.
+        entropy_loss: its entropy part.
+        candidate_entropy: mean entropy over all tokens of all candidates, nats a token.
+        advantage_std: standard deviation of the candidates' advantages, nats.
+        gradient_norm: Euclidean norm of the loss's gradient.
+        candidate_tokens: mean length of the candidates, the end token counted.
+    """
+
+    step: int
+    text: str | None = None
+    entropy: float | None = None
+    tokens: int | None = None
+    loss: float | None = None
+    policy_loss: float | None = None
+    entropy_loss: float | None = None
+    candidate_entropy: float | None = None
+    advantage_std: float | None = None
+    gradient_norm: float | None = None
+    candidate_tokens: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptationResult:
+    """What became of one utterance.
+
+    Attributes:
+        utterance_id: which.
+        text: the greedy hypothesis after the last step; "" in case of an error.
+        source_text: that of the source model.
+        entropy_before: mean entropy along the source model's hypothesis, nats a token; NaN in case of an error.
+        entropy_after: the same of the adapted model's.
+        trace: a record for each state, steps + 1 of them (one for the method `source`, none in case of an error).
+        seconds: wall time of the utterance's batch, divided by the utterances in it.
+        error: why there is no hypothesis; None if there is.
+        flags: "truncated" if the final hypothesis was cut at its limit, "collapsed" if it is empty or endless
+            repetition at an entropy near zero.
+    """
+
+    utterance_id: str
+    text: str
+    source_text: str
+    entropy_before: float
+    entropy_after: float
+    trace: tuple[StepRecord, ...]
+    seconds: float
+    error: str | None = None
+    flags: tuple[str, ...] = ()

@@ -1,0 +1,61 @@
+"""Rows that grow each by itself: what greedy decoding and sampling have in common."""
+
+import torch
+from torch import Tensor
+
+from emtta_core.model.candidates.loop import Hypotheses
+
+
+class Rows:
+    """R independent sequences of each of B utterances, written down as they grow.
+
+    Attributes:
+        rows: R.
+        utterances: `(b,)`, which of the B utterances are still in the loop.
+        limits: `(b,)`, their caps.
+        going: `(b, R)`, rows that have not ended.
+    """
+
+    rows: int
+    utterances: Tensor
+    limits: Tensor
+    going: Tensor
+
+    def begin(self, limits: Tensor, end: int, like: Tensor) -> None:
+        """Make room for sequences of B utterances, of at most `limits` `(B,)` tokens."""
+        batch, longest = len(limits), int(limits.max())
+        device = like.device
+        self.utterances = torch.arange(batch, device=device)
+        self.limits = limits
+        self.going = torch.ones((batch, self.rows), dtype=torch.bool, device=device)
+        self._end = end
+        self._tokens = torch.full((longest, batch, self.rows), end, device=device)
+        self._mask = torch.zeros((longest, batch, self.rows), dtype=torch.bool, device=device)
+        self._ended = torch.zeros((batch, self.rows), dtype=torch.bool, device=device)
+        self._length = 0
+
+    def write(self, step: int, tokens: Tensor) -> Tensor:
+        """Take `(b, R)` chosen tokens down, and return them with the end token where a row had ended before."""
+        tokens = tokens.where(self.going, self._end)
+        self._tokens[step, self.utterances] = tokens
+        self._mask[step, self.utterances] = self.going
+        self._length = step + 1
+        ends = self.going & (tokens == self._end)
+        self._ended[self.utterances] |= ends
+        self.going = self.going & ~ends & (step + 1 < self.limits).unsqueeze(1)
+        return tokens
+
+    def alive(self) -> Tensor:
+        """Return `(b,)`, true where a row still grows."""
+        return self.going.any(1)
+
+    def keep(self, utterances: Tensor) -> None:
+        """Go on with these utterances alone."""
+        self.utterances = self.utterances[utterances]
+        self.limits = self.limits[utterances]
+        self.going = self.going[utterances]
+
+    def result(self) -> Hypotheses:
+        """Return the sequences, cut to the longest."""
+        tokens = self._tokens[: self._length].permute(1, 2, 0)
+        return Hypotheses(tokens, self._mask[: self._length].permute(1, 2, 0), self._ended)

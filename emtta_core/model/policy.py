@@ -1,0 +1,70 @@
+"""The decoding policy: the one distribution that is sampled, searched, and whose entropy is minimised.
+
+Temperature 1; the tokens that the model's generation config suppresses have probability zero, everywhere. What is
+not here is not part of the distribution: no penalty for repetition, no timestamps rule (the prompt's
+`<|notimestamps|>` token asks for none, as in transformers).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+TOKENS_PER_SECOND = 12.0
+"""Candidates are cut at this many tokens a second of audio, plus `TOKENS_MARGIN`. Fast read speech is about 4 words a
+second; languages that the vocabulary covers well take 1.3 to 2.5 tokens a word."""
+
+TOKENS_MARGIN = 12
+"""Tokens allowed beyond `TOKENS_PER_SECOND`, so that a short utterance is not cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodingPolicy:
+    """Which tokens may follow, and when a sequence ends.
+
+    Attributes:
+        end: id of the end token.
+        bias: `(V,)`, added to every token's logits: -inf at suppressed tokens, else 0.
+        first_bias: `(V,)`, the same for the first token after the prompt, with the begin-suppressed tokens too.
+        max_target_positions: the most tokens that the decoder can hold, the prompt included.
+    """
+
+    end: int
+    bias: Tensor
+    first_bias: Tensor
+    max_target_positions: int
+
+    @classmethod
+    def of(cls, generation: Any, config: Any, *, device: torch.device, dtype: torch.dtype) -> "DecodingPolicy":
+        """Take the rules of a generation config, for a model with the given config."""
+        end = generation.eos_token_id
+        bias = torch.zeros(config.vocab_size, dtype=dtype)
+        bias[list(generation.suppress_tokens or [])] = -torch.inf
+        first_bias = bias.clone()
+        first_bias[list(generation.begin_suppress_tokens or [])] = -torch.inf
+        return cls(
+            end=int(end[0] if isinstance(end, list) else end),
+            bias=bias.to(device),
+            first_bias=first_bias.to(device),
+            max_target_positions=int(config.max_target_positions),
+        )
+
+    def mask_step(self, logits: Tensor, *, first: bool) -> Tensor:
+        """Return the policy's logits for one position, the first after the prompt or a later one.
+
+        Args:
+            logits: `(..., V)`.
+            first: whether these follow the prompt at once.
+        """
+        return logits + (self.first_bias if first else self.bias)
+
+    def mask_nodes(self, logits: Tensor, first: Tensor) -> Tensor:
+        """Return the policy's logits `(M, V)` for nodes of which `first` `(M,)` follow the prompt at once."""
+        return logits + torch.where(first.unsqueeze(1), self.first_bias, self.bias)
+
+    def max_tokens(self, seconds: float, prompt_length: int) -> int:
+        """Return the most tokens of a candidate for an utterance of `seconds`, the end token counted."""
+        wanted = math.ceil(TOKENS_PER_SECOND * seconds) + TOKENS_MARGIN
+        return max(1, min(wanted, self.max_target_positions - prompt_length))

@@ -1,0 +1,56 @@
+"""The tokens that every sequence begins with: what to do, in which language, and that no timestamps are wanted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emtta_core.errors import unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A model's forced prompt in each language.
+
+    Attributes:
+        tokens: the prompt of each language; all of one length. An English-only Whisper has no token for language or
+            task, and its one prompt stands under "en".
+    """
+
+    tokens: dict[str, tuple[int, ...]]
+
+    @classmethod
+    def of(cls, generation: Any) -> "Prompt":
+        """Take `<|startoftranscript|>`, language, `<|transcribe|>` and `<|notimestamps|>` from a generation config."""
+        start = int(generation.decoder_start_token_id)
+        silent = getattr(generation, "no_timestamps_token_id", None)
+        tail = () if silent is None else (int(silent),)
+        languages = getattr(generation, "lang_to_id", None)
+        if not languages or not getattr(generation, "is_multilingual", True):
+            return cls({"en": (start, *tail)})
+        tasks = getattr(generation, "task_to_id", None) or {}
+        task = (int(tasks["transcribe"]),) if "transcribe" in tasks else ()
+        return cls({token.strip("<|>"): (start, int(index), *task, *tail) for token, index in languages.items()})
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The codes of the languages that the model knows."""
+        return tuple(sorted(self.tokens))
+
+    @property
+    def length(self) -> int:
+        """Tokens in a prompt."""
+        return len(next(iter(self.tokens.values())))
+
+    def rows(self, languages: Sequence[str], device: torch.device) -> Tensor:
+        """Return the prompts `(B, P)` of B utterances in `languages`.
+
+        Raises:
+            UsageError: for a language that the model does not know; it lists those that it does.
+        """
+        for language in languages:
+            if language not in self.tokens:
+                raise unknown("language", language, self.languages)
+        return torch.tensor([self.tokens[language] for language in languages], device=device)

@@ -1,0 +1,74 @@
+"""A loaded speech model: frozen weights, how it hears, what it may say, and how to write that down."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emtta_core.model.mel import LogMel
+from emtta_core.model.policy import DecodingPolicy
+from emtta_core.model.prompt import Prompt
+from emtta_core.model.weights import Weights
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpeechModel:
+    """A Whisper, ready to be adapted. Nothing in it changes, so several threads may use one at once.
+
+    Attributes:
+        name: what it was asked for by: "demo", a folder or a hub id.
+        digest: hexadecimal digest of all that can change a result: weights, prompt, policy, features, vocabulary.
+        weights: the frozen tensors.
+        mel: how waveforms become features.
+        policy: which tokens may follow which.
+        prompt: the forced beginning in each language.
+        tokenizer: a `WhisperTokenizer`.
+        precision: the name that it was loaded with.
+    """
+
+    name: str
+    digest: str
+    weights: Weights
+    mel: LogMel
+    policy: DecodingPolicy
+    prompt: Prompt
+    tokenizer: Any
+    precision: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.weights.head.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return self.weights.head.dtype
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz."""
+        return self.mel.sample_rate
+
+    @property
+    def max_seconds(self) -> float:
+        """The window: the longest waveform that can be transcribed."""
+        return self.mel.samples / self.mel.sample_rate
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Codes of the languages that it can be asked for."""
+        return self.prompt.languages
+
+    @property
+    def size(self) -> int:
+        """Parameters; the output projection is not counted where it is the embedding."""
+        sizes = {tensor.data_ptr(): tensor.numel() for tensor in self.weights.tensors()}
+        return sum(sizes.values())
+
+    def texts(self, tokens: Tensor, mask: Tensor) -> list[str]:
+        """Return the texts of sequences `(K, T)`, special tokens left out, white space at the ends cut."""
+        rows: Sequence[Sequence[int]] = [row[keep].tolist() for row, keep in zip(tokens.cpu(), mask.cpu(), strict=True)]
+        return [str(self.tokenizer.decode(row, skip_special_tokens=True)).strip() for row in rows]

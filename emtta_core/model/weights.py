@@ -1,0 +1,187 @@
+"""Whisper's frozen weights, prepared once for the functional forward pass, and its LayerNorm parameters apart.
+
+Only LayerNorm weights and biases are adapted, so they are kept out of the shared weights, in one vector that the
+adaptation copies for each utterance.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """The projections of one attention block; the query's are multiplied by `head_dim ** -0.5`.
+
+    Attributes:
+        query: weight `(d, d)`; for self-attention query, key and value stacked, `(3d, d)`.
+        query_bias: likewise `(d,)` or `(3d,)` (Whisper's keys have no bias: zeros).
+        memory: key and value weights for cross-attention, stacked `(2d, d)`; None for self-attention.
+        memory_bias: likewise `(2d,)`.
+        out: weight `(d, d)`.
+        out_bias: `(d,)`.
+    """
+
+    query: Tensor
+    query_bias: Tensor
+    memory: Tensor | None
+    memory_bias: Tensor | None
+    out: Tensor
+    out_bias: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class FeedForward:
+    """The two linear maps of a feed-forward block, `(f, d)` and `(d, f)`."""
+
+    up: Tensor
+    up_bias: Tensor
+    down: Tensor
+    down_bias: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderLayer:
+    """One encoder layer without its two LayerNorms."""
+
+    attention: Attention
+    feed_forward: FeedForward
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderLayer:
+    """One decoder layer without its three LayerNorms."""
+
+    attention: Attention
+    cross_attention: Attention
+    feed_forward: FeedForward
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """All frozen tensors of a Whisper.
+
+    LayerNorms are counted in the order of the forward pass: two for each encoder layer (before attention, before the
+    feed-forward block) and one after the last; three for each decoder layer (before self-attention, before
+    cross-attention, before the feed-forward block) and one after the last.
+
+    Attributes:
+        width: d, the model's width.
+        encoder_heads: attention heads in the encoder.
+        decoder_heads: attention heads in the decoder.
+        conv1: weight and bias of the first convolution, stride 1.
+        conv2: likewise of the second, stride 2.
+        encoder_positions: `(S, d)`.
+        encoder_layers: the encoder's layers.
+        embedding: `(V, d)`, the tokens' input embedding.
+        decoder_positions: `(T, d)`.
+        decoder_layers: the decoder's layers.
+        head: `(V, d)`, the output projection (the embedding itself where the model ties them).
+        norms: `(N, 2, d)`, each LayerNorm's weight and bias as trained.
+        norm_epsilon: what LayerNorm adds to the variance.
+    """
+
+    width: int
+    encoder_heads: int
+    decoder_heads: int
+    conv1: tuple[Tensor, Tensor]
+    conv2: tuple[Tensor, Tensor]
+    encoder_positions: Tensor
+    encoder_layers: tuple[EncoderLayer, ...]
+    embedding: Tensor
+    decoder_positions: Tensor
+    decoder_layers: tuple[DecoderLayer, ...]
+    head: Tensor
+    norms: Tensor
+    norm_epsilon: float
+
+    @property
+    def encoder_norms(self) -> int:
+        """How many of the LayerNorms belong to the encoder; they come first."""
+        return 2 * len(self.encoder_layers) + 1
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Yield every tensor, in a fixed order."""
+        yield from (*self.conv1, *self.conv2, self.encoder_positions, self.embedding, self.decoder_positions)
+        yield from (self.head, self.norms)
+        for encoder_layer in self.encoder_layers:
+            yield from _block_tensors(encoder_layer.attention, encoder_layer.feed_forward)
+        for layer in self.decoder_layers:
+            yield from _block_tensors(layer.attention, layer.cross_attention, layer.feed_forward)
+
+
+def prepare(model: Any, *, device: torch.device, dtype: torch.dtype) -> Weights:
+    """Take the weights out of a `WhisperForConditionalGeneration`.
+
+    Args:
+        model: the model as transformers loads it; it is not changed.
+        device: where the weights go.
+        dtype: what they are cast to.
+    """
+    state = {name: tensor.detach().to(device, dtype) for name, tensor in model.state_dict().items()}
+    config = model.config
+    width = int(config.d_model)
+
+    def pair(prefix: str) -> tuple[Tensor, Tensor]:
+        return state[f"{prefix}.weight"], state[f"{prefix}.bias"]
+
+    def feed_forward(prefix: str) -> FeedForward:
+        return FeedForward(*pair(f"{prefix}.fc1"), *pair(f"{prefix}.fc2"))
+
+    def attention(prefix: str, heads: int, *, cross: bool) -> Attention:
+        scale = (width // heads) ** -0.5
+        query, query_bias = pair(f"{prefix}.q_proj")
+        key = state[f"{prefix}.k_proj.weight"]
+        value, value_bias = pair(f"{prefix}.v_proj")
+        query, query_bias = query * scale, query_bias * scale
+        memory, memory_bias = torch.cat([key, value]), torch.cat([torch.zeros_like(value_bias), value_bias])
+        out = pair(f"{prefix}.out_proj")
+        if cross:
+            return Attention(query, query_bias, memory, memory_bias, *out)
+        return Attention(torch.cat([query, memory]), torch.cat([query_bias, memory_bias]), None, None, *out)
+
+    encoder, decoder = "model.encoder", "model.decoder"
+    encoder_heads, decoder_heads = int(config.encoder_attention_heads), int(config.decoder_attention_heads)
+    norm_names: list[str] = []
+    encoder_layers = []
+    for index in range(config.encoder_layers):
+        prefix = f"{encoder}.layers.{index}"
+        norm_names += [f"{prefix}.self_attn_layer_norm", f"{prefix}.final_layer_norm"]
+        block = attention(f"{prefix}.self_attn", encoder_heads, cross=False)
+        encoder_layers.append(EncoderLayer(block, feed_forward(prefix)))
+    norm_names.append(f"{encoder}.layer_norm")
+    decoder_layers = []
+    for index in range(config.decoder_layers):
+        prefix = f"{decoder}.layers.{index}"
+        norm_names += [f"{prefix}.{part}_layer_norm" for part in ("self_attn", "encoder_attn", "final")]
+        block = attention(f"{prefix}.self_attn", decoder_heads, cross=False)
+        cross_block = attention(f"{prefix}.encoder_attn", decoder_heads, cross=True)
+        decoder_layers.append(DecoderLayer(block, cross_block, feed_forward(prefix)))
+    norm_names.append(f"{decoder}.layer_norm")
+    return Weights(
+        width=width,
+        encoder_heads=encoder_heads,
+        decoder_heads=decoder_heads,
+        conv1=pair(f"{encoder}.conv1"),
+        conv2=pair(f"{encoder}.conv2"),
+        encoder_positions=state[f"{encoder}.embed_positions.weight"],
+        encoder_layers=tuple(encoder_layers),
+        embedding=state[f"{decoder}.embed_tokens.weight"],
+        decoder_positions=state[f"{decoder}.embed_positions.weight"],
+        decoder_layers=tuple(decoder_layers),
+        head=state["proj_out.weight"],
+        norms=torch.stack([torch.stack(pair(name)) for name in norm_names]),
+        norm_epsilon=float(model.get_submodule(f"{decoder}.layer_norm").eps),
+    )
+
+
+def _block_tensors(*blocks: Attention | FeedForward) -> Iterator[Tensor]:
+    """Yield the tensors of attention and feed-forward blocks, in the order of their fields."""
+    for block in blocks:
+        for name in block.__slots__:
+            tensor = getattr(block, name)
+            if tensor is not None:
+                yield tensor
