@@ -92,9 +92,9 @@ def step_errors(reference: str, hypotheses: Sequence[str | None], language: str)
 def _normalised_reference(reference: str, language: str) -> str:
     normalise = normaliser(language)
     text = normalise(reference)
-    if not text:
+    if not any(character.isalnum() for character in text):  # "…" leaves dots behind
         raise EmptyReferenceError(
-            f"the transcript {reference!r} has no word left once normalised by {normalise.name}; "
+            f"the transcript {reference!r} has no word left when normalised by {normalise.name}; "
             "mend it, or leave its utterance out"
         )
     return text

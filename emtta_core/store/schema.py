@@ -276,5 +276,6 @@ def _arrow_type(kind: Any) -> pa.DataType:
         nullable, inner = _optional(typing.get_args(kind)[0])
         return pa.list_(pa.field("element", _arrow_type(inner), nullable=nullable))
     if is_dataclass(kind):
-        return pa.struct(_arrow_fields(typing.cast("type[Any]", kind)))
+        inside = _arrow_fields(typing.cast("type[Any]", kind))
+        return pa.struct([field.with_nullable(True) for field in inside])  # `datasets` knows audio in this form alone
     raise TypeError(f"no column can hold {kind!r}")

@@ -1,0 +1,68 @@
+"""The tables, views and reports as Markdown, for `docs/store.md`.
+
+    python -m emtta_core.store.document docs/store.md
+
+writes them anew between the page's two markers.
+"""
+
+import sys
+from pathlib import Path
+
+from emtta_core.store.reports import reports, views
+from emtta_core.store.schema import TABLES, Table
+
+BEGIN = "<!-- generated: python -m emtta_core.store.document docs/store.md -->\n"
+END = "<!-- end of what is generated -->\n"
+
+
+def document() -> str:
+    """Return the generated part of the page."""
+    return "\n".join(
+        [
+            "## Tables\n",
+            *(_table(table) for table in TABLES.values()),
+            "## Views\n",
+            _views(),
+            "## Reports\n",
+            _reports(),
+        ]
+    )
+
+
+def renew(page: str) -> str:
+    """Return `page` with what stands between its markers written anew."""
+    head, _, rest = page.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    return f"{head}{BEGIN}\n{document()}\n{END}{tail}"
+
+
+def _table(table: Table) -> str:
+    lines = [
+        f"### {table.name}\n",
+        f"`{table.layout}`\n",
+        f"{table.row.__doc__}\n",
+        "| column | type | meaning |",
+        "|---|---|---|",
+    ]
+    for field in table.schema:
+        kind = str(field.type) + (", may be null" if field.nullable else "")
+        lines.append(f"| `{field.name}` | {kind} | {field.metadata[b'doc'].decode()} |")
+    return "\n".join(lines) + "\n"
+
+
+def _views() -> str:
+    lines = ["| view | shows |", "|---|---|", *(f"| `{view.name}` | {view.summary} |" for view in views().values())]
+    return "\n".join(lines) + "\n"
+
+
+def _reports() -> str:
+    lines = ["| report | shows | parameters |", "|---|---|---|"]
+    for report in reports().values():
+        parameters = "; ".join(f"`{item.name}`: {item.text}" for item in report.parameters.values())
+        lines.append(f"| `{report.name}` | {report.summary} | {parameters} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    path.write_text(renew(path.read_text("utf-8")), "utf-8")

@@ -1,0 +1,163 @@
+"""Small stores for tests: runs whose texts, and so whose errors, each test chooses."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from emtta_core.scoring import EmptyReferenceError, step_errors, word_errors
+from emtta_core.store import CellKey, CellRow, HypothesisRow, PlanRow, RunRow, ScoreRow, StepRow, Store
+
+REFERENCE = "red green blue river"
+"""Four words; `heard(n)` has n errors against it."""
+
+ERROR = "the waveform is silent"
+
+
+def heard(errors: int) -> str:
+    """Return a hypothesis with `errors` substitutions (0 to 4) against `REFERENCE`."""
+    return " ".join(["wrong"] * errors + REFERENCE.split()[errors:])
+
+
+def begin_run(
+    store: Store,
+    run_id: str,
+    cells: Sequence[tuple[str, str, str]],
+    *,
+    utterances: int = 2,
+    created_at: datetime = datetime(2026, 11, 23, tzinfo=UTC),
+) -> None:
+    """Write the plan and the record of a run; `cells` are (group, domain, method)."""
+    store.write_plan(
+        run_id,
+        [
+            PlanRow(
+                domain=domain,
+                group=group,
+                method=method,
+                cell_id=f"{domain}.{method}",
+                corpus_id=f"corpus-{domain}",
+                utterances=utterances,
+            )
+            for group, domain, method in cells
+        ],
+    )
+    store.write_run(
+        run_id,
+        RunRow(
+            suite="test",
+            suite_toml='name = "test"',
+            plan_id="0123456789abcdef",
+            created_at=created_at,
+            model="demo",
+            model_digest="d",
+            algorithm_version=1,
+            versions="{}",
+            git_commit=None,
+            host="here",
+        ),
+    )
+
+
+def write_shard(
+    store: Store,
+    key: CellKey,
+    texts: Mapping[str, Sequence[str] | None],
+    *,
+    attempt: int = 1,
+    shard: int = 0,
+    cell_id: str | None = None,
+    reference: str = REFERENCE,
+    scored: bool = True,
+) -> None:
+    """Write one shard of an attempt.
+
+    Args:
+        store: where.
+        key: the cell.
+        texts: by utterance, the greedy hypothesis in each state, the unadapted first; None for an error.
+        attempt: the attempt.
+        shard: the shard.
+        cell_id: the plan's by default.
+        reference: the transcript.
+        scored: False for an attempt that was stopped between hypotheses and scores.
+    """
+    cell_id = cell_id or f"{key.domain}.{key.method}"
+    hypotheses, steps, scores = [], [], []
+    for utterance_id, states in texts.items():
+        same = {"cell_id": cell_id, "attempt": attempt, "utterance_id": utterance_id}
+        hypotheses.append(
+            HypothesisRow(
+                **same,
+                language="en",
+                speaker="s",
+                audio_seconds=2.0,
+                reference=reference,
+                hypothesis=states[-1] if states else None,
+                source_hypothesis=states[0] if states else None,
+                entropy_before=1.0 if states else None,
+                entropy_after=0.5 if states else None,
+                tokens=5 if states else None,
+                seconds=0.1,
+                error=None if states else ERROR,
+            )
+        )
+        for step, text in enumerate(states or ()):
+            steps.append(StepRow(**same, step=step, hypothesis=text, entropy=1.0 - 0.1 * step, tokens=5))
+        if states:
+            scores.append(_score(same, reference, states))
+    store.write_steps(key, attempt, shard, steps)
+    store.write_hypotheses(key, attempt, shard, hypotheses)
+    if scored:
+        store.write_scores(key, attempt, shard, scores)
+
+
+def end_attempt(store: Store, key: CellKey, *, group: str, attempt: int = 1, error: str | None = None) -> None:
+    """Write the record of an attempt, failed when there is an error."""
+    store.write_cell(
+        key,
+        CellRow(
+            cell_id=f"{key.domain}.{key.method}",
+            attempt=attempt,
+            group=group,
+            state="failed" if error else "complete",
+            planned=2,
+            done=2,
+            reused=0,
+            errors=0,
+            error=error,
+            started_at=datetime(2026, 11, 23, 1, tzinfo=UTC),
+            finished_at=datetime(2026, 11, 23, 2, tzinfo=UTC),
+            seconds=3600.0,
+            audio_seconds=4.0,
+            device="cpu",
+            peak_memory_bytes=None,
+            host="here",
+            batch_size=16,
+        ),
+    )
+
+
+def _score(same: Mapping[str, object], reference: str, states: Sequence[str]) -> ScoreRow:
+    try:
+        found = word_errors(reference, states[-1], "en")
+    except EmptyReferenceError as error:
+        nothing = dict.fromkeys(
+            [
+                *("hits", "substitutions", "deletions", "insertions", "words", "characters", "character_errors"),
+                *("reference_normalised", "hypothesis_normalised"),
+            ]
+        )
+        return ScoreRow(**same, **nothing, normaliser="none", error=str(error))
+    return ScoreRow(
+        **same,
+        hits=found.hits,
+        substitutions=found.substitutions,
+        deletions=found.deletions,
+        insertions=found.insertions,
+        words=found.words,
+        characters=found.characters,
+        character_errors=found.character_errors,
+        normaliser=found.normaliser,
+        reference_normalised=found.reference_normalised,
+        hypothesis_normalised=found.hypothesis_normalised,
+        step_errors=step_errors(reference, states, "en"),
+    )

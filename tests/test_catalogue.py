@@ -1,0 +1,211 @@
+"""SQL reads the whole store, whatever state it is in, and changes nothing in it."""
+
+import hashlib
+import logging
+from pathlib import Path
+
+import pytest
+from store_factory import begin_run, heard, write_shard
+
+from emtta_core.errors import EmttaError, UsageError
+from emtta_core.store import Catalogue, CellKey, Store, reports, views
+from emtta_core.store.schema import TABLES
+
+
+def one_run(store: Store, run_id: str, errors: int = 1) -> None:
+    begin_run(store, run_id, [("noise", "babble", "source")])
+    write_shard(store, CellKey(run_id, "babble", "source"), {"a": [heard(errors)], "b": [heard(errors)]})
+
+
+def content(folder: Path) -> dict[str, str]:
+    """Return a digest of every file below a folder."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = Store.open(tmp_path_factory.mktemp("store"), create=True)
+    one_run(store, "run")
+    return store
+
+
+@pytest.fixture(scope="module")
+def catalogue(store: Store) -> Catalogue:
+    return Catalogue(store)
+
+
+def test_every_table_view_and_report_answers_on_an_empty_store(tmp_path: Path, catalogue: Catalogue) -> None:
+    empty = Catalogue(Store.open(tmp_path, create=True))
+    for name in views():
+        rows = empty.query(f'SELECT * FROM "{name}"').rows
+        assert rows == [] or name == "methods"
+    for table in TABLES.values():
+        found = empty.query(f"SELECT * FROM raw.{table.name}")
+        assert found.rows == []
+        assert set(found.columns) == {*table.schema.names, *(table.keys or ("corpus_id",))}
+    for name in reports():
+        assert empty.report(name).rows == []
+        if name != "methods":  # which has a column for each group of the run
+            assert empty.report(name).arrow.schema == catalogue.report(name).arrow.schema
+
+
+def test_columns_have_the_same_types_with_files_and_without(tmp_path: Path, catalogue: Catalogue) -> None:
+    empty = Catalogue(Store.open(tmp_path, create=True))
+    for name in views():
+        sql = f'DESCRIBE SELECT * FROM "{name}"'
+        assert empty.query(sql).rows == catalogue.query(sql).rows
+
+
+def test_the_head_of_each_view_names_all_its_columns(catalogue: Catalogue) -> None:
+    for view in views().values():
+        head = "\n".join(line for line in view.sql.splitlines() if line.startswith("--"))
+        assert "-- grain: " in head
+        for column in catalogue.query(f'SELECT * FROM "{view.name}" LIMIT 0').columns:
+            assert column in head.replace(",", " ").replace('"', " ").split(), f"{view.name}.{column}"
+
+
+def test_the_head_of_each_report_names_all_its_columns(catalogue: Catalogue) -> None:
+    for report in reports().values():
+        head = "\n".join(line for line in report.sql.splitlines() if line.startswith("--"))
+        for column in set(catalogue.report(report.name).columns) - {"noise"}:
+            assert column in head.replace(",", " ").split(), f"{report.name}.{column}"
+
+
+@pytest.mark.parametrize("names", [("20261123", "007"), ("1e5", "true"), ("2026-11-23", "null")])
+def test_names_that_look_like_numbers_or_dates_stay_text(names: tuple[str, str], tmp_path: Path) -> None:
+    run_id, domain = names
+    store = Store.open(tmp_path, create=True)
+    begin_run(store, run_id, [("noise", domain, "source")])
+    write_shard(store, CellKey(run_id, domain, "source"), {"a": [heard(1)], "b": [heard(1)]})
+    catalogue = Catalogue(store)
+    assert catalogue.query("SELECT run_id, domain, wer FROM cells").rows == [(run_id, domain, 25.0)]
+    assert catalogue.report("leaderboard", run_id).records[0]["wer"] == 25.0
+
+
+@pytest.mark.parametrize("name", ["plain", "with space", "quo'te", "b[ra]ck*et?", "ü日本"])
+def test_a_store_may_lie_in_any_folder(name: str, tmp_path: Path) -> None:
+    store = Store.open(tmp_path / name / "store", create=True)
+    one_run(store, "run")
+    assert Catalogue(store).query("SELECT wer FROM cells").rows == [(25.0,)]
+    path = store.path / "runs" / "run_id=other" / "run.parquet"
+    path.parent.mkdir()
+    path.write_bytes(b"PAR1")
+    assert Catalogue(store).query("SELECT run_id, state FROM runs").rows == [("run", "complete")]
+
+
+@pytest.mark.parametrize("table", ["hypotheses", "steps", "scores", "plans", "runs"])
+@pytest.mark.parametrize("keep", [0, 300])
+def test_a_broken_file_of_another_run_breaks_no_query(
+    table: str, keep: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store.open(tmp_path, create=True)
+    one_run(store, "good")
+    one_run(store, "bad")
+    (path,) = (tmp_path / table).glob("run_id=bad/**/*.parquet")
+    path.write_bytes(path.read_bytes()[:keep])
+    with caplog.at_level(logging.WARNING, logger="emtta.store"):
+        catalogue = Catalogue(store)
+    assert [file.path for file in catalogue.broken] == [path]
+    assert str(path) in caplog.text
+    assert catalogue.query("SELECT state, done, wer FROM cells WHERE run_id = 'good'").rows == [("complete", 2, 25.0)]
+    for name in reports():
+        catalogue.report(name, "good" if "run_id" in reports()[name].parameters else None)
+
+
+def test_what_is_written_later_is_seen(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, create=True)
+    one_run(store, "first")
+    catalogue = Catalogue(store)
+    one_run(store, "second", errors=2)
+    assert catalogue.query("SELECT run_id, wer FROM cells ORDER BY run_id").rows == [("first", 25.0), ("second", 50.0)]
+
+
+def test_parameters_are_bound(catalogue: Catalogue) -> None:
+    assert catalogue.query("SELECT $a || 'x' AS y", {"a": "'; --"}).rows == [("'; --x",)]
+    assert catalogue.query("SELECT ? + 1 AS y", [1]).records == [{"y": 2}]
+
+
+def test_a_mistake_in_sql_is_answered_in_the_words_of_duckdb(catalogue: Catalogue) -> None:
+    with pytest.raises(EmttaError, match="syntax error at or near"):
+        catalogue.query("SELEC 1")
+    with pytest.raises(EmttaError, match="no_such_table does not exist"):
+        catalogue.query("SELECT * FROM no_such_table")
+    with pytest.raises(EmttaError, match="no_such_column"):
+        catalogue.query("SELECT no_such_column FROM cells")
+    assert catalogue.query("SELECT 1 AS x").rows == [(1,)], "the catalogue goes on after a mistake"
+
+
+WRITES = [
+    "COPY (SELECT 1) TO '{store}/x.csv'",
+    "COPY (SELECT 1) TO '{store}' (FORMAT parquet, PARTITION_BY (x))",
+    "WITH x AS (COPY (SELECT 1) TO '{store}/x.csv') SELECT * FROM x",
+    "SELECT * FROM (WITH x AS (COPY (SELECT 1) TO '{store}/x.csv') SELECT * FROM x)",
+    "SELECT 1 WHERE EXISTS (WITH x AS (COPY (SELECT 1) TO '{store}/x.csv') SELECT * FROM x)",
+    "FROM query('SELECT 1')",
+    "SELECT 1; COPY (SELECT 1) TO '{store}/x.csv'",
+    "EXPLAIN ANALYZE COPY (SELECT 1) TO '{store}/x.csv'",
+    "EXPORT DATABASE '{store}/x'",
+    "ATTACH '{store}/x.duckdb'",
+    "CREATE TABLE x AS SELECT 1",
+    "CREATE OR REPLACE VIEW cells AS SELECT 1",
+    "DROP VIEW cells",
+    "SET enable_external_access = true",
+    "RESET lock_configuration",
+    "INSTALL httpfs",
+    "LOAD '{store}/x'",
+    "PRAGMA enable_profiling",
+    "CALL pragma_version()",
+]
+
+
+@pytest.mark.parametrize("sql", WRITES)
+def test_no_query_writes(sql: str, catalogue: Catalogue, store: Store) -> None:
+    before = content(store.path)
+    with pytest.raises(EmttaError):
+        catalogue.query(sql.replace("{store}", str(store.path)))
+    assert content(store.path) == before
+    assert catalogue.query("SELECT count(*) FROM cells").rows == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "read_text('{outside}')",
+        "read_csv('{outside}')",
+        "'{outside}'",
+        "glob('{folder}/*')",
+        "read_text('{store}/../{name}')",
+        "read_blob('/etc/hostname')",
+    ],
+)
+def test_no_query_reads_outside_the_store(source: str, tmp_path: Path) -> None:
+    outside = tmp_path / "secret.csv"
+    outside.write_text("a\n1\n")
+    store = Store.open(tmp_path / "store", create=True)
+    asked = source.format(outside=outside, folder=tmp_path, store=store.path, name=outside.name)
+    with pytest.raises(EmttaError, match="disabled by configuration"):
+        Catalogue(store).query(f"SELECT * FROM {asked}")
+
+
+def test_no_query_sees_the_variables_of_the_program(catalogue: Catalogue) -> None:
+    import pyarrow as pa
+
+    secret = pa.table({"x": [1]})
+    with pytest.raises(EmttaError, match="secret does not exist"):
+        catalogue.query("SELECT * FROM secret")
+    assert secret.num_rows == 1
+
+
+def test_an_unknown_report_run_or_parameter_is_answered_with_those_there_are(catalogue: Catalogue) -> None:
+    with pytest.raises(UsageError, match=r"unknown report 'x'; there are: coverage, domains, failures, leaderboard"):
+        catalogue.report("x")
+    with pytest.raises(UsageError, match=r"unknown run 'x'; there are: run"):
+        catalogue.report("leaderboard", "x")
+    with pytest.raises(UsageError, match=r"unknown parameter .* 'colour'; there are: group, method, run_id"):
+        catalogue.report("domains", colour="red")
+    with pytest.raises(UsageError, match=r"unknown parameter .* 'run_id'; there are: \(none\)"):
+        catalogue.report("runs", "run")

@@ -1,0 +1,71 @@
+"""A result is written down the same in every format, and nothing in it is taken for markup."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from emtta_core.store import Catalogue, Result, Store
+
+SQL = """
+SELECT * FROM (VALUES
+    ('a', 1, 12.3456789, TIMESTAMPTZ '2026-11-23 01:02:03+00', ['x', 'y'], 'pipe | and
+line'),
+    ('[red]b', NULL, 'nan'::DOUBLE, NULL, [], '<script>')
+) AS t (name, count, wer, "at", flags, text)
+"""
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return Catalogue(Store.open(tmp_path_factory.mktemp("store"), create=True)).query(SQL)
+
+
+def test_a_terminal_shows_two_decimals_and_a_dash_for_nothing(result: Result) -> None:
+    console = Console(file=io.StringIO(), width=120)
+    console.print(result.to_table("a title"))
+    text = console.file.getvalue()
+    assert "a title" in text
+    assert "12.35" in text
+    assert "12.346" not in text
+    assert "[red]b" in text
+    assert "—" in text
+    assert "2026-11-23 01:02:03+00:00" in text
+
+
+def test_csv_is_read_back(result: Result) -> None:
+    rows = list(csv.DictReader(io.StringIO(result.csv())))
+    assert rows[0] == {
+        "name": "a",
+        "count": "1",
+        "wer": "12.3456789",
+        "at": "2026-11-23T01:02:03+00:00",
+        "flags": '["x", "y"]',
+        "text": "pipe | and\nline",
+    }
+    assert (rows[1]["count"], rows[1]["wer"], rows[1]["text"]) == ("", "", "<script>")
+
+
+def test_json_is_read_back_and_has_no_nan(result: Result) -> None:
+    rows = json.loads(result.json(), parse_constant=pytest.fail)
+    assert rows[0]["wer"] == 12.3456789
+    assert rows[0]["flags"] == ["x", "y"]
+    assert rows[1] == {"name": "[red]b", "count": None, "wer": None, "at": None, "flags": [], "text": "<script>"}
+
+
+def test_markdown_keeps_its_columns(result: Result) -> None:
+    lines = result.markdown().splitlines()
+    assert lines[:2] == ["| name | count | wer | at | flags | text |", "| --- | ---: | ---: | --- | --- | --- |"]
+    assert len(lines) == 4
+    assert lines[2].endswith(r"| x, y | pipe \| and line |")
+
+
+def test_a_result_without_rows_still_has_its_columns(tmp_path: Path) -> None:
+    empty = Catalogue(Store.open(tmp_path, create=True)).report("runs")
+    assert empty.csv().startswith("run_id,suite,")
+    assert json.loads(empty.json()) == []
+    assert empty.markdown().count("\n") == 2
+    assert empty.rows == []

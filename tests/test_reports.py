@@ -1,0 +1,207 @@
+"""The reports show what was measured: right sums, nothing hidden, nothing shown too early."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from store_factory import ERROR, begin_run, end_attempt, heard, write_shard
+
+from emtta_core.store import Catalogue, CellKey, Store, reports
+
+# WER of source and em-tok-b on each domain, in errors of four words an utterance: two utterances a domain.
+ERRORS = {
+    ("noise", "vacuum"): {"source": (2, 2), "em-tok-b": (1, 1)},
+    ("noise", "babble"): {"source": (4, 4), "em-tok-b": (4, 0)},
+    ("accent", "scotland"): {"source": (1, 0), "em-tok-b": (0, 0)},
+}
+
+
+def fill(store: Store, run_id: str = "run", created_at: datetime = datetime(2026, 11, 23, tzinfo=UTC)) -> None:
+    """Write a complete run whose methods stand in the plan in the wrong order."""
+    cells = [(*where, method) for method in ("em-tok-b", "source") for where in ERRORS]
+    begin_run(store, run_id, cells, created_at=created_at)
+    for (group, domain), methods in ERRORS.items():
+        for method, errors in methods.items():
+            key = CellKey(run_id, domain, method)
+            start = ERRORS[group, domain]["source"]
+            states = {
+                f"u{i}": [heard(first), heard(last)] if method != "source" else [heard(last)]
+                for i, (first, last) in enumerate(zip(start, errors, strict=True))
+            }
+            write_shard(store, key, states)
+            end_attempt(store, key, group=group)
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+    store = Store.open(tmp_path_factory.mktemp("complete"), create=True)
+    fill(store)
+    return Catalogue(store)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path, create=True)
+
+
+def test_the_leaderboard_has_methods_in_their_order_and_groups_in_that_of_the_plan(complete: Catalogue) -> None:
+    board = complete.report("leaderboard")
+    assert board.columns == (
+        *("method", "group", "domains", "utterances", "in_error"),
+        *("wer", "pooled_wer", "change_percent", "withheld"),
+    )
+    assert [row[:2] for row in board.rows] == [
+        (method, group) for method in ("source", "em-tok-b") for group in ("noise", "accent", "all")
+    ]
+
+
+def test_a_group_has_the_mean_of_its_domains_and_the_rate_over_all_its_words(complete: Catalogue) -> None:
+    rows = {(row["method"], row["group"]): row for row in complete.report("leaderboard").records}
+    assert rows["source", "noise"]["wer"] == pytest.approx((50 + 100) / 2)
+    assert rows["source", "all"]["wer"] == pytest.approx((50 + 100 + 12.5) / 3)
+    assert rows["em-tok-b", "all"]["wer"] == pytest.approx((25 + 50 + 0) / 3)
+    assert rows["em-tok-b", "all"]["pooled_wer"] == pytest.approx(100 * 6 / 24)
+    assert rows["em-tok-b", "noise"]["change_percent"] == pytest.approx(100 * (37.5 - 75) / 75)
+    assert rows["source", "noise"]["change_percent"] == 0
+    assert all(row["withheld"] is None and row["in_error"] == 0 for row in rows.values())
+
+
+def test_the_pooled_rate_and_the_mean_differ_where_domains_differ_in_length(store: Store) -> None:
+    begin_run(store, "run", [("noise", "a", "source"), ("noise", "b", "source")], utterances=1)
+    write_shard(store, CellKey("run", "a", "source"), {"u": ["x"]}, reference="x")
+    write_shard(store, CellKey("run", "b", "source"), {"u": ["x x x x"]}, reference="red green blue river")
+    row = Catalogue(store).report("leaderboard").records[0]
+    assert row["wer"] == pytest.approx(50)
+    assert row["pooled_wer"] == pytest.approx(80)
+
+
+def test_a_figure_is_withheld_with_its_reason_until_each_domain_is_there(store: Store) -> None:
+    fill(store)
+    plan = [(group, domain, "source") for group, domain in ERRORS] + [("noise", "typing", "source")]
+    begin_run(store, "run", plan)
+    write_shard(store, CellKey("run", "typing", "source"), {"a": [heard(0)]})
+    rows = {row["group"]: row for row in Catalogue(store).report("leaderboard").records}
+    for group in ("noise", "all"):
+        assert (rows[group]["wer"], rows[group]["pooled_wer"], rows[group]["change_percent"]) == (None, None, None)
+    assert rows["noise"]["withheld"] == "1 of 3 domains not there: typing (1 of 2 utterances)"
+    assert rows["accent"]["wer"] == 12.5
+    assert rows["accent"]["withheld"] is None
+
+    write_shard(store, CellKey("run", "typing", "source"), {"b": [heard(0)]}, attempt=2)
+    rows = {row["group"]: row for row in Catalogue(store).report("leaderboard").records}
+    assert rows["noise"]["wer"] == pytest.approx(50)
+
+
+def test_an_utterance_in_error_is_counted_and_shown_and_in_no_rate(store: Store) -> None:
+    begin_run(store, "run", [("noise", "babble", "source")], utterances=3)
+    key = CellKey("run", "babble", "source")
+    write_shard(store, key, {"a": [heard(2)], "b": None})
+    write_shard(store, key, {"c": [heard(4)]}, shard=1, reference="…")
+    catalogue = Catalogue(store)
+    row = catalogue.report("leaderboard").records[0]
+    assert (row["utterances"], row["in_error"], row["wer"], row["withheld"]) == (3, 2, 50.0, None)
+    failures = catalogue.report("failures").records
+    assert [(row["what"], row["utterance_id"]) for row in failures] == [("utterance", "b"), ("utterance", "c")]
+    assert failures[0]["error"] == ERROR
+    assert "no word left" in failures[1]["error"]
+
+
+def test_a_domain_in_which_all_is_in_error_is_withheld_and_not_nought(store: Store) -> None:
+    begin_run(store, "run", [("noise", "babble", "source")], utterances=1)
+    write_shard(store, CellKey("run", "babble", "source"), {"a": None})
+    row = Catalogue(store).report("leaderboard").records[0]
+    assert row["wer"] is None
+    assert row["withheld"] == "1 of 1 domains not there: babble (no utterance without an error)"
+
+
+def test_a_method_without_a_source_beside_it_has_no_change(store: Store) -> None:
+    begin_run(store, "run", [("noise", "babble", "em-tok"), ("noise", "babble", "my-own")], utterances=1)
+    for method in ("em-tok", "my-own"):
+        write_shard(store, CellKey("run", "babble", method), {"a": [heard(1)]})
+    rows = Catalogue(store).report("leaderboard").records
+    assert [(row["method"], row["wer"], row["change_percent"]) for row in rows[::2]] == [
+        ("em-tok", 25.0, None),
+        ("my-own", 25.0, None),
+    ]
+
+
+def test_the_methods_stand_in_one_row_each_with_a_column_a_group(complete: Catalogue) -> None:
+    wide = complete.report("methods")
+    assert wide.columns == ("method", "accent", "noise", "all", "change_percent")
+    assert [row[0] for row in wide.rows] == ["source", "em-tok-b"]
+    assert wide.rows[1] == pytest.approx(("em-tok-b", 0.0, 37.5, 25.0, 100 * (25 - 162.5 / 3) / (162.5 / 3)))
+
+
+def test_domains_can_be_narrowed_to_a_group_or_a_method(complete: Catalogue) -> None:
+    rows = complete.report("domains").records
+    assert [(row["domain"], row["method"], row["wer"]) for row in rows] == [
+        (domain, method, 12.5 * sum(errors))
+        for (_, domain), methods in ERRORS.items()
+        for method, errors in methods.items()
+    ]
+    narrow = complete.report("domains", group="noise", method="em-tok-b").records
+    assert [(row["domain"], row["change_percent"]) for row in narrow] == [("vacuum", -50.0), ("babble", -50.0)]
+
+
+def test_failures_name_the_cells_that_are_not_complete_and_why(store: Store) -> None:
+    cells = [("noise", domain, "source") for domain in ("done", "failed", "partial", "missing")]
+    begin_run(store, "run", cells)
+    for domain, texts in {"done": "ab", "failed": "a", "partial": "a"}.items():
+        write_shard(store, CellKey("run", domain, "source"), {name: [heard(1)] for name in texts})
+    end_attempt(store, CellKey("run", "failed", "source"), group="noise", error="no such device: cuda:9")
+    rows = Catalogue(store).report("failures").records
+    assert [(row["domain"], row["state"], row["done"], row["planned"], row["error"]) for row in rows] == [
+        ("failed", "failed", 1, 2, "no such device: cuda:9"),
+        ("missing", "missing", 0, 2, None),
+        ("partial", "partial", 1, 2, None),
+    ]
+
+
+def test_steps_go_from_the_source_to_the_last_state(complete: Catalogue) -> None:
+    rows = {(row["method"], row["step"]): row for row in complete.report("steps").records}
+    board = {(row["method"], row["group"]): row for row in complete.report("leaderboard").records}
+    assert set(rows) == {("source", 0), ("em-tok-b", 0), ("em-tok-b", 1)}
+    assert rows["em-tok-b", 0]["wer"] == pytest.approx(board["source", "all"]["wer"])
+    assert rows["em-tok-b", 1]["wer"] == pytest.approx(board["em-tok-b", "all"]["wer"])
+    assert rows["em-tok-b", 1]["pooled_wer"] == pytest.approx(board["em-tok-b", "all"]["pooled_wer"])
+    assert rows["em-tok-b", 1]["change_percent"] == pytest.approx(board["em-tok-b", "all"]["change_percent"])
+    assert rows["em-tok-b", 0]["change_percent"] == 0
+    assert (rows["em-tok-b", 0]["entropy"], rows["em-tok-b", 1]["entropy"]) == pytest.approx((1.0, 0.9))
+    assert rows["em-tok-b", 1]["utterances"] == 6
+    noise = {row["step"]: row for row in complete.report("steps", group="noise").records if row["method"] != "source"}
+    assert noise[1]["wer"] == pytest.approx(37.5)
+
+
+def test_coverage_counts_what_is_planned_and_what_is_there(store: Store) -> None:
+    begin_run(store, "run", [("noise", "a", "source"), ("noise", "b", "source")])
+    write_shard(store, CellKey("run", "a", "source"), {"x": [heard(0)], "y": None})
+    rows = Catalogue(store).report("coverage").records
+    assert [row["group"] for row in rows] == ["noise", "all"]
+    for row in rows:
+        assert (row["domains"], row["complete"], row["planned"], row["done"], row["in_error"]) == (2, 1, 4, 2, 1)
+        assert row["done_percent"] == 50
+
+
+def test_a_report_is_on_the_newest_run_unless_another_is_named(store: Store) -> None:
+    fill(store, "z-old", datetime(2026, 1, 1, tzinfo=UTC))
+    begin_run(store, "a-new", [("noise", "vacuum", "source")], created_at=datetime(2026, 1, 2, tzinfo=UTC))
+    catalogue = Catalogue(store)
+    assert [row["withheld"] for row in catalogue.report("leaderboard").records] == [
+        "1 of 1 domains not there: vacuum (0 of 2 utterances)"
+    ] * 2
+    assert len(catalogue.report("leaderboard", "z-old").rows) == 6
+    assert [(row["run_id"], row["state"]) for row in catalogue.report("runs").records] == [
+        ("a-new", "incomplete"),
+        ("z-old", "complete"),
+    ]
+
+
+def test_the_methods_of_the_registry_are_those_that_the_tables_order(complete: Catalogue) -> None:
+    from emtta_core.adaptation.methods import METHODS
+
+    listed = [row[0] for row in complete.query("SELECT method FROM methods ORDER BY rank").rows]
+    assert listed == list(METHODS)
+
+
+def test_the_reports_that_the_command_promises_are_there() -> None:
+    assert set(reports()) == {"coverage", "domains", "failures", "leaderboard", "methods", "runs", "steps"}

@@ -1,0 +1,56 @@
+"""Errors are counted on words as Whisper's evaluation normalises them, and the counts are the edit distance."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emtta_core.scoring import EmptyReferenceError, normaliser, step_errors, word_errors
+
+WORDS = st.lists(st.sampled_from(["red", "green", "blue", "river"]), max_size=7).map(" ".join)
+
+
+def edit_distance(a: str, b: str) -> int:
+    """The textbook recurrence over words."""
+    left, right = a.split(), b.split()
+    row = list(range(len(right) + 1))
+    for i, word in enumerate(left, 1):
+        previous, row[0] = row[0], i
+        for j, other in enumerate(right, 1):
+            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (word != other))
+    return row[-1]
+
+
+@given(WORDS.filter(bool), WORDS)
+def test_the_errors_are_the_edit_distance(reference: str, hypothesis: str) -> None:
+    found = word_errors(reference, hypothesis, "de")
+    assert found.errors == edit_distance(reference, hypothesis)
+    assert found.words == len(reference.split()) == found.hits + found.substitutions + found.deletions
+    assert found.hits + found.substitutions + found.insertions == len(hypothesis.split())
+
+
+def test_english_is_normalised_by_the_english_normaliser_and_other_languages_by_the_basic_one() -> None:
+    assert word_errors("It's twenty-five colours!", "it is 25 colors", "en").errors == 0
+    assert word_errors("twenty-five", "25", "de").errors == 2
+    assert word_errors("Grün, ja!", "grün ja", "de").errors == 0
+    assert normaliser("en").name.startswith("whisper-english/")
+    assert normaliser("pl").name.startswith("whisper-basic/")
+
+
+def test_an_empty_hypothesis_is_all_deletions() -> None:
+    found = word_errors("red blue", "", "en")
+    assert (found.deletions, found.substitutions, found.insertions) == (2, 0, 0)
+    assert found.character_errors == found.characters
+
+
+@pytest.mark.parametrize("reference", ["", "   ", "…", "[noise]", "uh"])
+def test_a_transcript_that_normalises_to_nothing_is_refused_by_name(reference: str) -> None:
+    with pytest.raises(EmptyReferenceError, match="no word left"):
+        word_errors(reference, "hello", "en")
+    with pytest.raises(EmptyReferenceError):
+        step_errors(reference, ["hello"], "en")
+
+
+def test_each_step_is_scored_as_the_hypothesis_would_be_and_a_step_without_text_is_not() -> None:
+    texts = ["red blew", "red blue", None, "red blue", ""]
+    expected = tuple(None if text is None else word_errors("red blue", text, "en").errors for text in texts)
+    assert step_errors("red blue", texts, "en") == expected == (1, 0, None, 0, 2)

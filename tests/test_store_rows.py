@@ -1,0 +1,154 @@
+"""What is written is what is read, and every file says what it holds."""
+
+import dataclasses
+import io
+from datetime import UTC, datetime
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+from store_factory import begin_run
+
+from emtta_core.errors import StoreError, UsageError
+from emtta_core.store import AudioBytes, CellKey, PreparedRow, Store
+from emtta_core.store.read import read_rows
+from emtta_core.store.schema import SCHEMA_VERSION, TABLES, Table, documented
+from emtta_core.store.write import write_rows
+
+
+def sample(kind: Any) -> Any:
+    """Return a value of the type `kind`."""
+    if isinstance(kind, UnionType):
+        kind = get_args(kind)[0]
+    if get_origin(kind) is tuple:
+        item = get_args(kind)[0]
+        return (sample(item), None, sample(item)) if isinstance(item, UnionType) else (sample(item),)
+    if dataclasses.is_dataclass(kind):
+        return kind(**{name: sample(inner) for name, inner, _ in documented(kind)})
+    return {str: "Grüße, 'x'", bytes: b"\x00\xff", int: 2**40, float: 0.1, datetime: datetime(2026, 1, 2, tzinfo=UTC)}[
+        kind
+    ]
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))
+def test_a_row_comes_back_as_it_was(table: Table, tmp_path: Path) -> None:
+    full = table.row(**{name: sample(kind) for name, kind, _ in documented(table.row)})
+    sparse = dataclasses.replace(
+        full, **{name: None for name, kind, _ in documented(table.row) if isinstance(kind, UnionType)}
+    )
+    path = write_rows(tmp_path / "rows.parquet", [full, sparse], table.schema)
+    assert read_rows(path, table.row) == [full, sparse]
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))
+def test_a_file_carries_its_version_and_a_line_on_each_column(table: Table, tmp_path: Path) -> None:
+    schema = pq.read_schema(write_rows(tmp_path / "rows.parquet", [], table.schema))
+    assert schema.metadata[b"emtta.schema_version"] == str(SCHEMA_VERSION).encode()
+    assert schema.metadata[b"emtta.table"] == table.name.encode()
+    assert all(field.metadata[b"doc"] for field in schema)
+
+
+def test_a_file_of_another_version_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    schema = TABLES["plans"].schema.with_metadata({b"emtta.schema_version": b"999"})
+    path = write_rows(tmp_path / "plans" / "run_id=old" / "plan.parquet", [], schema)
+    store = Store.open(tmp_path)
+    with pytest.raises(StoreError, match="version 999"):
+        store.plan("old")
+    assert path.exists()
+
+
+def test_runs_are_listed_newest_first_and_an_unknown_one_is_answered_with_their_names(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, create=True)
+    assert store.runs() == {}
+    for day, run_id in enumerate(["b-first", "a-second"], 1):
+        begin_run(store, run_id, [("noise", "babble", "source")], created_at=datetime(2026, 1, day, tzinfo=UTC))
+    assert list(store.runs()) == ["a-second", "b-first"]
+    assert store.run("b-first").suite == "test"
+    for ask in (store.run, store.plan):
+        with pytest.raises(UsageError, match=r"unknown run 'c'; there are: a-second, b-first"):
+            ask("c")
+
+
+def test_a_plan_keeps_its_order(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, create=True)
+    cells = [("noise", "vacuum", "source"), ("accent", "arabic", "source"), ("noise", "babble", "source")]
+    begin_run(store, "run", cells)
+    assert [(row.group, row.domain, row.method) for row in store.plan("run")] == cells
+    assert [row.position for row in store.plan("run")] == [0, 1, 2]
+
+
+def test_a_broken_run_is_no_run_and_does_not_hide_the_others(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, create=True)
+    for run_id in ("good", "bad"):
+        begin_run(store, run_id, [("noise", "babble", "source")])
+    path = tmp_path / "runs" / "run_id=bad" / "run.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    assert list(store.runs()) == ["good"]
+    with pytest.raises(StoreError, match=r"cannot read .*run\.parquet.*run the suite again"):
+        store.run("bad")
+    begin_run(store, "bad", [("noise", "babble", "source")])
+    assert set(store.runs()) == {"good", "bad"}
+
+
+def prepared_row(utterance_id: str) -> PreparedRow:
+    flac = io.BytesIO()
+    soundfile.write(flac, np.full(160, 0.25, dtype=np.float32), 16_000, format="FLAC")
+    return PreparedRow(
+        utterance_id=utterance_id,
+        audio=AudioBytes(bytes=flac.getvalue(), path=f"{utterance_id}.flac"),
+        text="hello",
+        language="en",
+        speaker="s",
+        seconds=0.01,
+        corruption="babble",
+        snr_db=5.0,
+    )
+
+
+def test_a_prepared_corpus_is_there_once_it_is_complete_and_gone_once_a_shard_is_cut(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, create=True)
+    broken = dataclasses.replace(prepared_row("c"), audio=None, seconds=0.0, error="it is silent")
+    store.write_prepared("abc", 0, [prepared_row("a"), prepared_row("b")])
+    assert store.prepared("abc") is None
+    with pytest.raises(StoreError, match="missing or broken"):
+        store.finish_prepared("abc", shards=2, utterances=3)
+    assert store.prepared("abc") is None
+    store.write_prepared("abc", 1, [broken])
+    corpus = store.finish_prepared("abc", shards=2, utterances=3)
+    assert store.prepared("abc") == corpus
+    assert list(store.read_prepared(corpus)) == [prepared_row("a"), prepared_row("b"), broken]
+
+    with corpus.shards[1].open("r+b") as file:
+        file.truncate(100)
+    assert store.prepared("abc") is None
+    with pytest.raises(StoreError, match="cannot read"):
+        list(store.read_prepared(corpus))
+
+
+def test_the_datasets_library_reads_prepared_audio(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    store = Store.open(tmp_path / "store", create=True)
+    store.write_prepared("abc", 0, [prepared_row("a"), dataclasses.replace(prepared_row("b"), audio=None, error="x")])
+    (path,) = store.finish_prepared("abc", shards=1, utterances=2).shards
+    corpus = datasets.load_dataset("parquet", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
+    assert corpus.features["audio"] == datasets.Audio(sampling_rate=16_000)
+    undecoded = corpus.cast_column("audio", datasets.Audio(decode=False))
+    samples, rate = soundfile.read(io.BytesIO(undecoded[0]["audio"]["bytes"]))
+    assert (rate, samples.shape) == (16_000, (160,))
+    assert undecoded[0]["text"] == "hello"
+    assert undecoded[1]["audio"] is None
+
+
+def test_attempts_are_numbered_after_any_file_of_the_cell(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, create=True)
+    key = CellKey("run", "babble", "em-tok")
+    assert store.next_attempt(key) == 1
+    store.write_steps(key, 1, 0, [])
+    assert store.next_attempt(key) == 2
+    store.write_scores(key, 12, 3, [])
+    assert store.next_attempt(key) == 13
+    assert store.next_attempt(CellKey("run", "babble", "em-tok-b")) == 1

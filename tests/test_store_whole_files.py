@@ -1,0 +1,161 @@
+"""A file of the store is there whole or not at all, whatever happens to its writer."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from store_factory import begin_run, heard, write_shard
+
+from emtta_core.errors import StoreError, UsageError
+from emtta_core.store import CellKey, Store
+
+KEY = CellKey("run", "babble", "em-tok")
+
+WRITER = """
+    import sys
+    from emtta_core.store import CellKey, StepRow, Store
+
+    store, key = Store.open(sys.argv[1], create=True), CellKey("run", "babble", "em-tok")
+    rows = [
+        StepRow(cell_id="c", attempt=1, utterance_id=f"u{i}", step=i, hypothesis=f"{i * 7919}", entropy=i / 7, tokens=i)
+        for i in range(int(sys.argv[2]))
+    ]
+    print("ready", flush=True)
+"""
+
+
+def start(store: Path, rows: int, then: str) -> "subprocess.Popen[str]":
+    """Start a process that opens the store, makes `rows` rows, says so, and goes on with `then`."""
+    script = textwrap.dedent(WRITER) + textwrap.dedent(then)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(store), str(rows)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_a_writer_killed_while_it_writes_leaves_no_half_file(tmp_path: Path) -> None:
+    process = start(tmp_path, 60_000, "store.write_steps(key, 1, 0, rows)")
+    deadline = time.monotonic() + 30
+    while not any(path.stat().st_size for path in tmp_path.rglob("*.tmp")):
+        assert time.monotonic() < deadline, "the writer wrote nothing"
+        assert process.poll() is None, "the writer ended before it could be killed"
+    process.kill()
+    process.wait()
+
+    assert process.returncode == -signal.SIGKILL
+    assert list(tmp_path.rglob("*.parquet")) == []
+    (left,) = tmp_path.rglob("*.tmp")
+    store = Store.open(tmp_path, create=True)
+    assert left.exists(), "a young file may have a live writer"
+    os.utime(left, (0, 0))
+    assert store.next_attempt(KEY) == 1
+    Store.open(tmp_path, create=True)
+    assert not left.exists()
+
+
+def test_a_writer_killed_at_any_moment_leaves_whole_shards_alone(tmp_path: Path) -> None:
+    for attempt in range(1, 4):
+        then = f"[store.write_steps(key, {attempt}, shard, rows) for shard in range(100_000)]"
+        process = start(tmp_path, 40, then)
+        while not list(tmp_path.rglob(f"{attempt:03d}-00002.parquet")):
+            time.sleep(0.005)
+        time.sleep(0.007 * attempt)
+        process.kill()
+        process.wait()
+    files = list(tmp_path.rglob("*.parquet"))
+    assert len(files) >= 9
+    assert all(pq.read_table(path).num_rows == 40 for path in files)
+
+
+def test_of_two_writers_of_one_shard_one_wins_and_the_other_is_told(tmp_path: Path) -> None:
+    then = "sys.stdin.readline(); store.write_steps(key, 1, 0, rows)"
+    script = textwrap.dedent(WRITER) + then
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path), str(rows)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rows in (3, 4)
+    ]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    messages = [writer.communicate()[1] for writer in writers]
+    codes = [writer.returncode for writer in writers]
+    assert sorted(codes) == [0, 1]
+    assert "is already there" in messages[codes.index(1)]
+    (file,) = tmp_path.rglob("*.parquet")
+    assert pq.read_table(file).num_rows == (3, 4)[codes.index(0)]
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+    then = """
+    import resource, signal
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    store.write_steps(key, 1, 0, rows)
+    """
+    process = start(tmp_path, 20_000, then)
+    _, message = process.communicate()
+    assert process.returncode == 1
+    assert "StoreError: cannot write" in message
+    assert "File too large" in message
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_rows_of_an_attempt_are_final(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, create=True)
+    write_shard(store, KEY, {"a": [heard(1)]})
+    with pytest.raises(StoreError, match="rows of an attempt are final"):
+        write_shard(store, KEY, {"a": [heard(0)]})
+
+
+def test_a_store_that_cannot_be_made_read_or_written_says_why(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("no folder")
+    with pytest.raises(StoreError, match="Not a directory"):
+        Store.open(file / "store", create=True)
+    with pytest.raises(StoreError, match=r"File exists|is a file"):
+        Store.open(file, create=True)
+    with pytest.raises(StoreError, match="is a file and no store"):
+        Store.open(file)
+    with pytest.raises(StoreError, match="there is no store at"):
+        Store.open(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+    store = Store.open(tmp_path / "store", create=True)
+    (store.path / "plans").write_text("in the way")
+    with pytest.raises(StoreError, match="cannot write"):
+        begin_run(store, "run", [("noise", "babble", "source")])
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", "-x", ".hidden", "a b", "ü", "a=b"])
+def test_a_name_that_is_no_path_of_its_own_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is no name"):
+        CellKey(name, "domain", "method")
+    with pytest.raises(UsageError, match="is no name"):
+        CellKey("run", name, "method")
+    store = Store.open(tmp_path, create=True)
+    with pytest.raises(UsageError, match="is no name"):
+        store.run(name)
+    with pytest.raises(UsageError, match="is no name"):
+        store.prepared(name)
