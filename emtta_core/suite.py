@@ -1,7 +1,8 @@
 """The suite: a typed file that says what one evaluation is.
 
-A suite names a model, methods and domains; its domains times its methods make the cells of a run. `load_suite` reads the TOML
-file (see `emtta_core/suites/README.md` for its layout), fills in what its domains share, and validates every field.
+A suite names a model, methods and domains; its domains times its methods make the cells of a run. `load_suite` reads
+the TOML file (see `emtta_core/suites/README.md` for its layout), fills in what its domains share, and validates every
+field.
 """
 
 import json
@@ -18,9 +19,7 @@ from emtta_core.corpora.registry import Corpus
 from emtta_core.errors import UsageError, unknown
 from emtta_core.identity import IDENTITY, RUNTIME, Record
 from emtta_core.suite_errors import explain
-
-SUITES = Path(__file__).parent / "suites"
-"""Where the shipped suites lie."""
+from emtta_core.suites import SUITES, suite_names
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """What a suite, a group, a domain and a run may be called: safe in a path and in a URL."""
@@ -154,11 +153,6 @@ class Suite(Record):
         """Return the whole suite as TOML, each default written out; `parse_suite` reads it back as it was."""
         data = self.model_dump(mode="json", exclude_none=True)
         return "".join(f"{key} = {_toml(value)}\n" for key, value in data.items())
-
-
-def suite_names() -> list[str]:
-    """Return the names of the shipped suites."""
-    return sorted(path.stem for path in SUITES.glob("*.toml"))
 
 
 def load_suite(name: str, *, limit: int | None = None) -> Suite:

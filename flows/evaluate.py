@@ -14,9 +14,10 @@ from prefect.states import Completed, Failed
 from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.models import model_of
 from emtta_core.pipeline.progress import Started, channel
-from emtta_core.pipeline.run import Run, begin, load_run
+from emtta_core.pipeline.run import Run, load_run, plan_run, record
 from emtta_core.pipeline.selection import resume_command, select
-from emtta_core.pipeline.state import cell_states
+from emtta_core.pipeline.state import CellState, cell_states
+from emtta_core.pipeline.workers import cells_at_once
 from emtta_core.store import Store
 from emtta_core.suite import load_suite
 from flows.dispatch import Dispatch
@@ -46,17 +47,28 @@ def evaluate(
     run = load_run(opened, run_id) if run_id else _planned(suite, opened, limit)
     wanted = select(run.cells, only)
     todo = [state for state in cell_states(opened, run.run_id) if state.cell in wanted and not state.complete]
-    channel.publish(Started(run.run_id, len(todo), sum(state.missing for state in todo)))
+    channel.publish(_started(run, todo))
     dispatch = Dispatch(run, opened)
     failures = dispatch.run_all([state.cell for state in todo])
     wait_for_records(dispatch.submitted)
     return _final_state(run, wanted, failures, suite, store)
 
 
+def _started(run: Run, todo: Sequence[CellState]) -> Started:
+    """Return the event that tells what is about to be done."""
+    utterances: dict[str, int] = {}
+    for state in todo:
+        utterances[state.cell.method] = utterances.get(state.cell.method, 0) + state.missing
+    domains = {state.cell.domain for state in todo}
+    return Started(run.run_id, len(domains), len(todo), utterances, cells_at_once(run.suite.runtime))
+
+
 def _planned(suite: str, store: Store, limit: int | None) -> Run:
     """Return the run of a suite that is planned here."""
     loaded = load_suite(suite, limit=limit)
-    return begin(loaded, store, model_of(loaded.model).digest)
+    run = plan_run(loaded, model_of(loaded.model).digest)
+    record(run, store)
+    return run
 
 
 def _final_state(run: Run, wanted: Sequence[Cell], failures: dict[Cell, str], suite: str, store: str) -> State[Any]:

@@ -222,7 +222,14 @@ def _waveform(row: PreparedRow) -> Waveform:
 def _shard_event(cell: Cell, tally: Tally, *, resumed: bool = False) -> UtterancesDone:
     """Return the event that tells of a shard."""
     return UtterancesDone(
-        cell.domain, cell.method, tally.utterances, tally.errors, tally.word_errors, tally.words, resumed
+        cell.domain,
+        cell.method,
+        utterances=tally.utterances,
+        errors=tally.errors,
+        word_errors=tally.word_errors,
+        words=tally.words,
+        seconds=tally.seconds,
+        resumed=resumed,
     )
 
 

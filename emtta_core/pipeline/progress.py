@@ -1,18 +1,28 @@
 """What a run tells those who watch it: small events on a channel inside the process."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The run begins: how many cells and utterances it is about to do."""
+    """The run begins: what it is about to do.
+
+    Attributes:
+        run_id: which.
+        domains: how many of its domains have something to do.
+        cells: how many of its cells.
+        utterances: those still to be done, by method.
+        workers: cells at once.
+    """
 
     run_id: str
+    domains: int
     cells: int
-    utterances: int
+    utterances: Mapping[str, int]
+    workers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +44,7 @@ class UtterancesDone:
         utterances: how many, those in error included.
         word_errors: of those that could be scored.
         words: in their references.
+        seconds: wall seconds spent on them.
         resumed: whether an earlier attempt had done them.
     """
 
@@ -43,6 +54,7 @@ class UtterancesDone:
     errors: int
     word_errors: int
     words: int
+    seconds: float
     resumed: bool = False
 
 

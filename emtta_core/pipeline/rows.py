@@ -27,6 +27,7 @@ class Tally:
     word_errors: int = 0
     words: int = 0
     audio_seconds: float = 0.0
+    seconds: float = 0.0
 
     @property
     def wer(self) -> float | None:
@@ -40,6 +41,7 @@ class Tally:
         self.word_errors += other.word_errors
         self.words += other.words
         self.audio_seconds += other.audio_seconds
+        self.seconds += other.seconds
 
 
 def make_shard(
@@ -112,6 +114,7 @@ def tally_shard(shard: Shard) -> Tally:
     """Return the sums over a shard just made."""
     tally = Tally(utterances=len(shard.hypotheses))
     tally.audio_seconds = sum(row.audio_seconds for row in shard.hypotheses)
+    tally.seconds = sum(row.seconds or 0.0 for row in shard.hypotheses)
     tally.errors = sum(row.error is not None for row in shard.hypotheses)
     tally.errors += sum(row.error is not None for row in shard.scores)
     for row in shard.scores:

@@ -16,7 +16,7 @@ from emtta_core.adaptation import ALGORITHM_VERSION
 from emtta_core.errors import UsageError
 from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.plan import Plan, plan
-from emtta_core.pipeline.state import planned_cells
+from emtta_core.pipeline.state import MISSING, CellState, cell_states, planned_cells
 from emtta_core.store import PlanRow, RunRow, Store
 from emtta_core.suite import Suite, parse_suite
 
@@ -30,34 +30,63 @@ class Run:
 
     run_id: str
     suite: Suite
-    cells: tuple[Cell, ...]
+    plan: Plan
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Its planned cells, in order."""
+        return self.plan.cells
 
 
-def run_id_of(suite: Suite, planned: Plan) -> str:
-    """Return the id under which the same suite finds its run again."""
-    return f"{suite.name}-{planned.plan_id[:8]}"
-
-
-def begin(suite: Suite, store: Store, model_digest: str, run_id: str | None = None) -> Run:
-    """Plan a suite and record the run in the store; a run that is there already is found again.
+def plan_run(suite: Suite, model_digest: str, run_id: str | None = None) -> Run:
+    """Plan a suite, and write nothing yet.
 
     Args:
         suite: what to evaluate.
-        store: where to.
         model_digest: of the suite's model.
-        run_id: another id than the default one.
+        run_id: another id than the default one, under which the same suite and model find their run again.
 
     Raises:
-        UsageError: the run is there with another plan; names the fields that differ.
+        UsageError: a corpus that cannot be read at all.
     """
     planned = plan(suite, model_digest)
-    name = run_id or run_id_of(suite, planned)
-    if name in store.runs():
-        _refuse_another(name, suite, planned, store.run(name))
-    else:
-        store.write_plan(name, [_plan_row(cell) for cell in planned.cells])
-        store.write_run(name, _run_row(suite, planned))
-    return Run(name, suite, planned.cells)
+    return Run(run_id or f"{suite.name}-{planned.plan_id[:8]}", suite, planned)
+
+
+def is_recorded(run: Run, store: Store) -> bool:
+    """Return whether the store has the run.
+
+    Raises:
+        UsageError: it has a run of this id with another plan; names the fields that differ.
+    """
+    if run.run_id not in store.runs():
+        return False
+    stored = store.run(run.run_id)
+    if stored.plan_id != run.plan.plan_id:
+        raise UsageError(_difference(run, stored))
+    return True
+
+
+def record(run: Run, store: Store) -> None:
+    """Record a run and its plan in the store, unless they are there.
+
+    Raises:
+        UsageError: a run of this id is there with another plan; names the fields that differ.
+    """
+    if not is_recorded(run, store):
+        store.write_plan(run.run_id, [_plan_row(cell) for cell in run.cells])
+        store.write_run(run.run_id, _run_row(run))
+
+
+def foresee(run: Run, store: Store | None) -> tuple[CellState, ...]:
+    """Return how far the cells of a run are, whether it is recorded or not.
+
+    Raises:
+        UsageError: a run of this id is there with another plan; names the fields that differ.
+    """
+    if store is not None and is_recorded(run, store):
+        return cell_states(store, run.run_id)
+    return tuple(CellState(cell, MISSING, 0, 0, None, None) for cell in run.cells)
 
 
 def load_run(store: Store, run_id: str) -> Run:
@@ -66,25 +95,23 @@ def load_run(store: Store, run_id: str) -> Run:
     Raises:
         UsageError: there is no such run; lists those there are.
     """
-    suite = parse_suite(store.run(run_id).suite_toml, origin=f"the suite of run {run_id}")
-    return Run(run_id, suite, planned_cells(store, run_id))
+    row = store.run(run_id)
+    suite = parse_suite(row.suite_toml, origin=f"the suite of run {run_id}")
+    return Run(run_id, suite, Plan(row.plan_id, row.model_digest, planned_cells(store, run_id)))
 
 
-def _refuse_another(run_id: str, suite: Suite, planned: Plan, stored: RunRow) -> None:
-    """Raise a `UsageError` unless the stored run has the same plan."""
-    if stored.plan_id == planned.plan_id:
-        return
-    then = parse_suite(stored.suite_toml, origin=f"the suite of run {run_id}").identity()
-    differences = [
-        f"{path}: {there!r} there, {here!r} here" for path, there, here in _differences(then, suite.identity())
-    ]
-    if stored.model_digest != planned.model_digest:
-        differences.append(f"the model's weights: {stored.model_digest} there, {planned.model_digest} here")
+def _difference(run: Run, stored: RunRow) -> str:
+    """Return the refusal of a run whose id is taken by another plan."""
+    then = parse_suite(stored.suite_toml, origin=f"the suite of run {run.run_id}").identity()
+    found = _differences(then, run.suite.identity())
+    differences = [f"{path}: {there!r} there, {here!r} here" for path, there, here in found]
+    if stored.model_digest != run.plan.model_digest:
+        differences.append(f"the model's weights: {stored.model_digest} there, {run.plan.model_digest} here")
     if stored.algorithm_version != ALGORITHM_VERSION:
         differences.append(f"the algorithm's version: {stored.algorithm_version} there, {ALGORITHM_VERSION} here")
     listed = "\n".join(f"  {line}" for line in differences) or "  the content of a corpus"
-    raise UsageError(
-        f"the run {run_id!r} is there with another plan; differences:\n{listed}\n"
+    return (
+        f"the run {run.run_id!r} is there with another plan; differences:\n{listed}\n"
         "choose another --run-id, or leave it out to have one made from the plan"
     )
 
@@ -113,15 +140,16 @@ def _plan_row(cell: Cell) -> PlanRow:
     )
 
 
-def _run_row(suite: Suite, planned: Plan) -> RunRow:
+def _run_row(run: Run) -> RunRow:
     """Return the record of a run that begins now."""
+    suite = run.suite
     return RunRow(
         suite=suite.name,
         suite_toml=suite.to_toml(),
-        plan_id=planned.plan_id,
+        plan_id=run.plan.plan_id,
         created_at=datetime.now(UTC),
         model=suite.model.name,
-        model_digest=planned.model_digest,
+        model_digest=run.plan.model_digest,
         algorithm_version=ALGORITHM_VERSION,
         versions=json.dumps(versions()),
         git_commit=_git_commit(),

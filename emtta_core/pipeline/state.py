@@ -1,10 +1,17 @@
 """How far a run is: read from the store, which is the truth about what is done, through its views."""
 
+from collections import Counter
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 from emtta_core.pipeline.cell import Cell
-from emtta_core.store import COMPLETE, Store
+from emtta_core.store import COMPLETE, FAILED, Store
 from emtta_core.store.catalogue import Catalogue
+
+MISSING = "missing"
+CELL_STATES = (COMPLETE, "partial", FAILED, MISSING)
+"""How far a cell can be, as the view `cells` defines it."""
 
 
 def planned_cells(store: Store, run_id: str) -> tuple[Cell, ...]:
@@ -62,3 +69,73 @@ def cell_states(store: Store, run_id: str) -> tuple[CellState, ...]:
         rows = catalogue.query(query, {"run_id": run_id}).rows
     by_name = {(domain, method): rest for domain, method, *rest in rows}
     return tuple(CellState(cell, *by_name[cell.domain, cell.method]) for cell in cells)
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """How far a run is.
+
+    Attributes:
+        run_id: which.
+        suite: the name of its suite.
+        model: as the suite names it.
+        created_at: when it was begun, UTC.
+        cells: how far each of its cells is.
+    """
+
+    run_id: str
+    suite: str
+    model: str
+    created_at: datetime
+    cells: tuple[CellState, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to do."""
+        return all(cell.complete for cell in self.cells)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the status as plain JSON values."""
+        counts = Counter(cell.state for cell in self.cells)
+        return {
+            "run_id": self.run_id,
+            "suite": self.suite,
+            "model": self.model,
+            "created_at": self.created_at.isoformat(),
+            "state": "complete" if self.complete else "incomplete",
+            "cells": {"planned": len(self.cells)} | {state: counts[state] for state in CELL_STATES},
+            "utterances": {
+                "planned": sum(cell.cell.utterances for cell in self.cells),
+                "done": sum(cell.done for cell in self.cells),
+                "in_error": sum(cell.in_error for cell in self.cells),
+            },
+            "failed": [
+                {"domain": cell.cell.domain, "method": cell.cell.method, "error": cell.error}
+                for cell in self.cells
+                if cell.state == FAILED
+            ],
+        }
+
+    def as_text(self) -> str:
+        """Return the status in some lines for a reader."""
+        found = self.as_dict()
+        cells, utterances = found["cells"], found["utterances"]
+        rest = ", ".join(f"{cells[state]} {state}" for state in CELL_STATES if cells[state] and state != COMPLETE)
+        lines = [
+            f"run         {self.run_id} ({found['state']})",
+            f"suite       {self.suite}, model {self.model}, begun {self.created_at:%Y-%m-%d %H:%M:%S} UTC",
+            f"cells       {cells[COMPLETE]} of {cells['planned']} complete" + (f"; {rest}" if rest else ""),
+            f"utterances  {utterances['done']} of {utterances['planned']} done, {utterances['in_error']} in error",
+            *(f"failed      {cell['domain']}/{cell['method']}: {cell['error']}" for cell in found["failed"]),
+        ]
+        return "\n".join(lines)
+
+
+def run_status(store: Store, run_id: str) -> RunStatus:
+    """Return how far a run is.
+
+    Raises:
+        UsageError: there is no such run; lists those there are.
+    """
+    row = store.run(run_id)
+    return RunStatus(run_id, row.suite, row.model, row.created_at, cell_states(store, run_id))

@@ -1,0 +1,1 @@
+"""The `emtta` command: one file a verb, no logic of its own."""

@@ -1,0 +1,68 @@
+"""The log of a run: a file in the store that takes what Prefect and the libraries say, so that the screen need not."""
+
+import atexit
+import importlib
+import logging
+import os
+import sys
+from pathlib import Path
+
+_ENVIRONMENT = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # the first start on a busy machine takes over 20 s
+    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    "PREFECT_LOGGING_LEVEL": "INFO",
+    "PREFECT_CLI_PROMPT": "false",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+
+_files: list[Path] = []
+
+
+def settle_environment() -> None:
+    """Set what Prefect reads when it is imported, where the user has not set it."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def log_to(path: Path) -> None:
+    """Send all log records of this process to the file `path`, and none to the screen. Imports Prefect."""
+    atexit.register(_hush)  # first in, last out: after Prefect's own handlers
+    settle_environment()
+    importlib.import_module("prefect")
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    from prefect.logging.formatters import PrefectFormatter
+
+    said = "%(asctime)s %(levelname)-7s %(name)s"
+    handler.setFormatter(
+        PrefectFormatter(
+            f"{said} %(message)s",
+            flow_run_fmt=f"{said} %(flow_run_name)s: %(message)s",
+            task_run_fmt=f"{said} %(task_run_name)s: %(message)s",
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.INFO)
+    for name in ("httpx", "httpcore", "urllib3"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+    _files.append(path)
+
+
+def current() -> Path | None:
+    """Return the file that takes the log, if there is one."""
+    return _files[-1] if _files else None
+
+
+def _hush() -> None:
+    """Drop what is still written to standard error, after all handlers at exit.
+
+    Prefect leaves threads behind that keep DuckDB's module from being freed, of which its binding complains at length.
+    """
+    sys.stderr.flush()
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)

@@ -1,0 +1,64 @@
+"""The entry of the `emtta` command: its verbs, and how an error ends it.
+
+Exit codes: 0 complete, 1 error, 2 usage, 3 incomplete.
+"""
+
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+import typer
+
+from emtta_core.errors import EmttaError, UsageError
+from flows.cli import demo, doctor, logs, report, run, runs, sql, status, suites
+from flows.cli.output import say
+
+ERROR, USAGE = 1, 2
+
+app = typer.Typer(
+    name="emtta",
+    help="Evaluate test-time adaptation of speech recognisers by entropy minimisation, domain by domain.",
+    epilog="Begin with: emtta run smoke (a minute), emtta run demo (some minutes), emtta report leaderboard.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command()(run.run)
+app.command()(status.status)
+app.command("list")(runs.runs)
+app.command()(report.report)
+app.command()(sql.sql)
+app.command()(suites.suites)
+app.command()(doctor.doctor)
+app.add_typer(demo.app, name="demo")
+
+
+def main() -> None:
+    """Run the command; a mistake of the user's ends it with its message alone."""
+    try:
+        app()
+    except UsageError as error:
+        say(f"error: {error}")
+        sys.exit(USAGE)
+    except EmttaError as error:
+        say(f"error: {error}")
+        sys.exit(ERROR)
+    except Exception as error:
+        say(f"unexpected error: {type(error).__name__}: {error}")
+        say(f"this is a bug, or a machine in trouble; the details are in {_write_down()}")
+        sys.exit(ERROR)
+
+
+def _write_down() -> Path:
+    """Write the traceback of the current exception to the run's log, or to a file of its own; return where."""
+    text = traceback.format_exc()
+    path = logs.current()
+    if path is None:
+        with tempfile.NamedTemporaryFile("w", prefix="emtta-error-", suffix=".log", delete=False) as file:
+            file.write(text)
+            return Path(file.name)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)
+    return path

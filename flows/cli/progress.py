@@ -1,0 +1,101 @@
+"""Showing how a run goes: a live table on a terminal, a line a finished cell anywhere else."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from emtta_core.pipeline.progress import CellFinished, DomainPrepared, Event, Started, channel
+from flows.cli.standing import Standing
+
+
+@contextmanager
+def watching(console: Console) -> Iterator[None]:
+    """Show the events of this process's channel on `console` inside the `with` block."""
+    with _live(console) if console.is_terminal else _lines(console):
+        yield
+
+
+@contextmanager
+def _lines(console: Console) -> Iterator[None]:
+    """Write a line a finished cell."""
+    standing = Standing()
+
+    def hear(event: Event) -> None:
+        standing.hear(event)
+        text = line(event, standing)
+        if text is not None:
+            console.print(text, markup=False, soft_wrap=True)
+
+    with channel.listening(hear):
+        yield
+
+
+@contextmanager
+def _live(console: Console) -> Iterator[None]:
+    """Keep a picture of the run up to date; failures stay on the screen above it."""
+    standing = Standing()
+
+    def hear(event: Event) -> None:
+        standing.hear(event)
+        if isinstance(event, CellFinished | DomainPrepared) and event.error is not None:
+            console.print(line(event, standing), markup=False, soft_wrap=True)
+
+    with (
+        Live(get_renderable=lambda: picture(standing), console=console, refresh_per_second=4, transient=True),
+        channel.listening(hear),
+    ):
+        yield
+
+
+def line(event: Event, standing: Standing) -> str | None:
+    """Return an event in one line, none for one that is not worth it."""
+    match event:
+        case Started():
+            return f"run {event.run_id}: {event.cells} cells to do, {standing.planned_utterances} utterances"
+        case DomainPrepared(error=str(error)):
+            return f"{event.domain}: not prepared: {error}"
+        case CellFinished():
+            at = f"[{len(standing.finished) + len(standing.failed):>3}/{standing.cells}] {event.domain}/{event.method}"
+            if event.error is not None:
+                return f"{at}: failed: {event.error}"
+            wer = "no WER" if event.wer is None else f"WER {event.wer:.1f} %"
+            errors = f", {event.errors} in error" if event.errors else ""
+            return f"{at}: {wer}, {event.utterances} utterances{errors}, {event.seconds:.1f} s"
+        case _:
+            return None
+
+
+def picture(standing: Standing) -> RenderableType:
+    """Return the picture of a run: a bar, its pace, and the methods' word error rates so far."""
+    if not standing.cells:
+        return Text(f"starting Prefect … {standing.elapsed:.0f} s", style="dim")
+    done, planned, left = standing.done_utterances, standing.planned_utterances, standing.seconds_left
+    head = Table.grid(padding=(0, 2))
+    head.add_row(
+        Text(standing.run_id, style="bold"),
+        ProgressBar(total=max(planned, 1), completed=done, width=30),
+        f"{len(standing.finished)}/{standing.cells} cells",
+        f"{standing.prepared}/{standing.domains} domains prepared",
+        f"{standing.utterances_a_second:.1f} utterances/s",
+        "" if left is None else f"about {clock(left)} left",
+        Text(f"{len(standing.failed)} failed", style="red") if standing.failed else "",
+    )
+    table = Table("method", box=None, padding=(0, 2))
+    for title in ("utterances", "in error", "WER so far %"):
+        table.add_column(title, justify="right")
+    for name, method in standing.methods.items():
+        wer = "-" if method.wer is None else f"{method.wer:.1f}"
+        table.add_row(name, f"{method.done}/{method.planned}", str(method.errors), wer)
+    return Group(head, table)
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as `m:ss` or `h:mm:ss`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,115 @@
+"""`emtta run`: evaluate a suite, or finish what is missing of it."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli import logs
+from flows.cli.options import DEFAULT_STORE, StoreOption
+from flows.cli.output import Format, err, out, say, show
+
+if TYPE_CHECKING:
+    from emtta_core.pipeline.cell import Cell
+    from emtta_core.pipeline.run import Run
+    from emtta_core.pipeline.state import CellState
+    from emtta_core.store import Store
+
+INCOMPLETE = 3
+
+
+def run(
+    suite: Annotated[str, typer.Argument(help="A shipped suite (see emtta suites), or the path of a .toml file.")],
+    run_id: Annotated[
+        str | None, typer.Option("--run-id", metavar="ID", help="Default: the suite's name and its plan's digest.")
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="domain=…|method=…|group=…", help="These cells; repeatable.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many utterances a domain.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+) -> None:
+    """Evaluate a suite: its domains times its methods.
+
+    The same command again finishes what is missing, and does nothing where nothing is.
+    Exit codes: 0 all is complete, 1 an error, 2 a mistake in the request, 3 something is missing.
+
+    Examples:
+        emtta run smoke
+
+        emtta run demo --only group=noise --only method=source --only method=em-tok-b
+
+        emtta run suites/mine.toml --limit 20 --dry-run
+    """
+    logs.settle_environment()
+    from emtta_core.pipeline.models import model_of
+    from emtta_core.pipeline.run import foresee, plan_run, record
+    from emtta_core.pipeline.selection import select
+    from emtta_core.store import Store
+    from emtta_core.suite import load_suite
+
+    loaded = load_suite(suite, limit=limit)
+    opened = Store.open(store, create=not dry_run) if not dry_run or store.exists() else None
+    planned = plan_run(loaded, model_of(loaded.model).digest, run_id)
+    wanted = set(select(planned.cells, only or []))
+    todo = [state for state in foresee(planned, opened) if state.cell in wanted and not state.complete]
+    if dry_run or opened is None:
+        _foretell(planned, len(wanted), todo)
+        return
+    if todo:
+        record(planned, opened)
+        _evaluate(suite, opened, planned.run_id, only or [])
+    else:
+        say(f"run {planned.run_id}: nothing to do, all of its {len(wanted)} cells are complete")
+    _conclude(suite, opened, planned, wanted)
+
+
+def _foretell(planned: "Run", wanted: int, todo: "Sequence[CellState]") -> None:
+    """Say what a run would do."""
+    from rich.table import Table
+
+    utterances = sum(state.missing for state in todo)
+    say(f"run {planned.run_id}: would do {len(todo)} of {wanted} cells, {utterances} utterances; the rest is complete")
+    table = Table("domain", "group", "methods", "utterances a method")
+    for domain in dict.fromkeys(state.cell.domain for state in todo):
+        cells = [state for state in todo if state.cell.domain == domain]
+        names = ", ".join(state.cell.method for state in cells)
+        table.add_row(domain, cells[0].cell.group, names, str(max(state.missing for state in cells)))
+    if todo:
+        out.print(table)
+
+
+def _evaluate(suite: str, store: "Store", run_id: str, only: Sequence[str]) -> None:
+    """Run the flow, and show how it goes."""
+    from flows.cli.progress import watching
+
+    log = store.path / "logs" / f"{run_id}.log"
+    with watching(err):
+        logs.log_to(log)
+        from flows.evaluate import evaluate
+
+        evaluate(suite, str(store.path), run_id, list(only), return_state=True)
+
+
+def _conclude(suite: str, store: "Store", planned: "Run", wanted: "set[Cell]") -> None:
+    """Show what was found, and what to type next."""
+    from emtta_core.pipeline.selection import resume_command
+    from emtta_core.pipeline.state import cell_states
+    from emtta_core.store.catalogue import Catalogue
+
+    with Catalogue(store) as catalogue:
+        show(catalogue.report("methods", planned.run_id), Format.TABLE, "Word error rate, %")
+    if any(domain.corpus.name == "synthetic" for domain in planned.suite.domains):
+        say("The speech is synthetic: these figures say how the methods compare here, not how they do on real speech.")
+    say(f"store: {store.path}")
+    left = [state for state in cell_states(store, planned.run_id) if state.cell in wanted and not state.complete]
+    if not left:
+        say(f"next: emtta report leaderboard --run {planned.run_id} --store {store.path}")
+        return
+    for state in left:
+        say(f"not complete: {state.cell.name}: {state.error or f'{state.done} of {state.cell.utterances} utterances'}")
+    say(f"log: {store.path / 'logs' / f'{planned.run_id}.log'}")
+    command = resume_command(suite, planned.run_id, str(store.path), [state.cell for state in left], planned.cells)
+    say(f"finish them with: {command}")
+    raise typer.Exit(INCOMPLETE)

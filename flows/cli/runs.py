@@ -1,0 +1,20 @@
+"""`emtta list`: the runs of the store."""
+
+from typing import Annotated
+
+import typer
+
+from flows.cli.options import DEFAULT_STORE, StoreOption
+from flows.cli.output import Format, show
+
+
+def runs(
+    store: StoreOption = DEFAULT_STORE,
+    form: Annotated[Format, typer.Option("--format", help="How the rows are written.")] = Format.TABLE,
+) -> None:
+    """List the runs of the store, the newest first."""
+    from emtta_core.store import Store
+    from emtta_core.store.catalogue import Catalogue
+
+    with Catalogue(Store.open(store)) as catalogue:
+        show(catalogue.report("runs"), form)

@@ -1,0 +1,35 @@
+"""`emtta status`: how far a run is."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from flows.cli.options import DEFAULT_STORE, StoreOption
+from flows.cli.output import out
+
+INCOMPLETE = 3
+
+
+def status(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id; see emtta list.")],
+    store: StoreOption = DEFAULT_STORE,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Say how far a run is; the exit code is 0 where it is complete and 3 where it is not.
+
+    Examples:
+        emtta status demo-1a2b3c4d
+
+        emtta status demo-1a2b3c4d --json | jq .cells
+    """
+    from emtta_core.pipeline.state import run_status
+    from emtta_core.store import Store
+
+    found = run_status(Store.open(store), run)
+    if as_json:
+        sys.stdout.write(json.dumps(found.as_dict(), ensure_ascii=False, indent=2) + "\n")
+    else:
+        out.print(found.as_text(), markup=False, soft_wrap=True)
+    raise typer.Exit(0 if found.complete else INCOMPLETE)
