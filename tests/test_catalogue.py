@@ -75,7 +75,7 @@ def test_the_head_of_each_report_names_all_its_columns(catalogue: Catalogue) -> 
             assert column in head.replace(",", " ").split(), f"{report.name}.{column}"
 
 
-@pytest.mark.parametrize("names", [("20261123", "007"), ("1e5", "true"), ("2026-11-23", "null")])
+@pytest.mark.parametrize("names", [("20261123", "007"), ("1e5", "true"), ("2026-11-23", "nan")])
 def test_names_that_look_like_numbers_or_dates_stay_text(names: tuple[str, str], tmp_path: Path) -> None:
     run_id, domain = names
     store = Store.open(tmp_path, create=True)

@@ -1,5 +1,6 @@
 """The reports show what was measured: right sums, nothing hidden, nothing shown too early."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,10 +34,11 @@ def fill(store: Store, run_id: str = "run", created_at: datetime = datetime(2026
 
 
 @pytest.fixture(scope="module")
-def complete(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+def complete(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
     store = Store.open(tmp_path_factory.mktemp("complete"), create=True)
     fill(store)
-    return Catalogue(store)
+    with Catalogue(store) as catalogue:
+        yield catalogue
 
 
 @pytest.fixture

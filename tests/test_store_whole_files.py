@@ -148,7 +148,7 @@ def test_a_store_that_cannot_be_made_read_or_written_says_why(tmp_path: Path) ->
         begin_run(store, "run", [("noise", "babble", "source")])
 
 
-@pytest.mark.parametrize("name", ["", "../up", "a/b", "-x", ".hidden", "a b", "ü", "a=b"])
+@pytest.mark.parametrize("name", ["", "../up", "a/b", "-x", ".hidden", "a b", "ü", "a=b", "null", "NULL"])
 def test_a_name_that_is_no_path_of_its_own_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is no name"):
         CellKey(name, "domain", "method")

@@ -259,6 +259,8 @@ class Store:
 
 
 def _check_name(what: str, name: str) -> None:
+    if name.lower() == "null":
+        raise UsageError(f"{what} {name!r} is no name: readers of Parquet take it for a missing one; choose another")
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"{what} {name!r} is no name: letters, digits, `.`, `_` and `-` are allowed, "
