@@ -13,14 +13,14 @@ wide AS (
         UNION ALL
         SELECT NULL, 'all', NULL  -- so that the column is there for a run without cells
     ) ON "group" USING first(wer) GROUP BY method
-),
-
-overall AS (
-    SELECT method, change_percent FROM groups WHERE run_id = getvariable('run_id') AND "group" = 'all'
 )
 
-SELECT wide.* EXCLUDE ("all"), wide."all", overall.change_percent
+SELECT
+    wide.* EXCLUDE ("all"),
+    wide."all",
+    100.0 * (wide."all" - max(wide."all") FILTER (method = 'source') OVER ())
+    / nullif(max(wide."all") FILTER (method = 'source') OVER (), 0) AS change_percent
 FROM wide
-INNER JOIN overall USING (method)
 LEFT JOIN methods USING (method)
+WHERE method IS NOT NULL
 ORDER BY methods.rank NULLS LAST, method

@@ -36,15 +36,14 @@ found AS (
 ),
 
 ended AS (
-    SELECT run_id, domain, method, count(*) AS attempts, arg_max(state, attempt) AS state
+    SELECT
+        run_id,
+        domain,
+        method,
+        count(*) AS attempts,
+        arg_max({'state': state, 'error': error}, attempt) AS newest  -- of an attempt together, its NULL too
     FROM attempts
     GROUP BY run_id, domain, method
-),
-
-failed AS (
-    SELECT run_id, domain, method, error
-    FROM attempts
-    WHERE newest
 ),
 
 measured AS (
@@ -58,7 +57,7 @@ measured AS (
         planned.corpus_id,
         CASE
             WHEN coalesce(found.done, 0) >= planned.utterances THEN 'complete'
-            WHEN ended.state = 'failed' THEN 'failed'
+            WHEN ended.newest.state = 'failed' THEN 'failed'
             WHEN found.done > 0 THEN 'partial'
             ELSE 'missing'
         END AS state,
@@ -74,36 +73,35 @@ measured AS (
         found.audio_seconds,
         found.seconds,
         coalesce(ended.attempts, 0) AS attempts,
-        failed.error
+        ended.newest.error AS error
     FROM planned
     LEFT JOIN found USING (run_id, domain, method)
     LEFT JOIN ended USING (run_id, domain, method)
-    LEFT JOIN failed USING (run_id, domain, method)
 )
 
 SELECT
     run_id,
-    measured.position,
-    measured."group",
+    position,
+    "group",
     domain,
-    measured.method,
-    measured.cell_id,
-    measured.corpus_id,
-    measured.state,
-    measured.planned,
-    measured.done,
-    measured.in_error,
-    measured.words,
-    measured.errors,
-    measured.wer,
-    measured.cer,
-    baseline.wer AS source_wer,
-    100.0 * (measured.wer - baseline.wer) / nullif(baseline.wer, 0) AS change_percent,
-    measured.entropy_before,
-    measured.entropy_after,
-    measured.audio_seconds,
-    measured.seconds,
-    measured.attempts,
-    CASE WHEN measured.state <> 'complete' THEN measured.error END AS error
+    method,
+    cell_id,
+    corpus_id,
+    state,
+    planned,
+    done,
+    in_error,
+    words,
+    errors,
+    wer,
+    cer,
+    -- A window and no join: a join would read the store once more.
+    max(wer) FILTER (method = 'source') OVER (PARTITION BY run_id, domain) AS source_wer,
+    100.0 * (wer - source_wer) / nullif(source_wer, 0) AS change_percent,
+    entropy_before,
+    entropy_after,
+    audio_seconds,
+    seconds,
+    attempts,
+    CASE WHEN state <> 'complete' THEN error END AS error
 FROM measured
-LEFT JOIN (FROM measured WHERE method = 'source') AS baseline USING (run_id, domain)

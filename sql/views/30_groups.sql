@@ -14,12 +14,6 @@
 --   change_percent  100 × (wer − source_wer) / source_wer
 --   withheld        why the figures are not shown, with the domains that are not there
 WITH
-members AS (
-    SELECT *, "group" AS member_of, false AS is_all FROM cells
-    UNION ALL BY NAME
-    SELECT *, 'all' AS member_of, true AS is_all FROM cells
-),
-
 checked AS (
     SELECT
         *,
@@ -28,15 +22,15 @@ checked AS (
             WHEN state = 'complete' THEN domain || ' (no utterance without an error)'
             ELSE domain || ' (' || done || ' of ' || planned || ' utterances)'
         END AS progress
-    FROM members
+    FROM cells
 ),
 
 summed AS (
     SELECT
         run_id,
         method,
-        member_of AS "group",
-        CASE WHEN is_all THEN 1000000000 ELSE min(position) END AS position,
+        CASE WHEN grouping("group") = 1 THEN 'all' ELSE "group" END AS member_of,
+        CASE WHEN grouping("group") = 1 THEN 1000000000 ELSE min(position) END AS position,
         count(*) AS domains,
         count(*) FILTER (is_there) AS complete,
         sum(planned)::BIGINT AS planned,
@@ -52,25 +46,24 @@ summed AS (
                 || string_agg(progress, ', ' ORDER BY position) FILTER (NOT is_there)
         END AS withheld
     FROM checked
-    GROUP BY run_id, method, member_of, is_all
+    GROUP BY GROUPING SETS ((run_id, method, "group"), (run_id, method))
 )
 
 SELECT
     run_id,
-    summed.method,
-    "group",
-    summed.position,
-    summed.domains,
-    summed.complete,
-    summed.planned,
-    summed.done,
-    summed.in_error,
-    summed.words,
-    summed.errors,
-    summed.wer,
-    summed.pooled_wer,
-    baseline.wer AS source_wer,
-    100.0 * (summed.wer - baseline.wer) / nullif(baseline.wer, 0) AS change_percent,
-    summed.withheld
+    method,
+    member_of AS "group",
+    position,
+    domains,
+    complete,
+    planned,
+    done,
+    in_error,
+    words,
+    errors,
+    wer,
+    pooled_wer,
+    max(wer) FILTER (method = 'source') OVER (PARTITION BY run_id, member_of) AS source_wer,
+    100.0 * (wer - source_wer) / nullif(source_wer, 0) AS change_percent,
+    withheld
 FROM summed
-LEFT JOIN (FROM summed WHERE method = 'source') AS baseline USING (run_id, "group")
