@@ -1,8 +1,11 @@
 """Random Whisper checkpoints in the layout that `from_pretrained` reads, made on the spot."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     GenerationConfig,
@@ -36,12 +39,12 @@ def make_checkpoint(
     multilingual: bool = True,
     suppress: bool = True,
     spread: float = 30.0,
-    end_bias: float = 6.0,
+    end_bias: float = 50.0,
 ) -> Path:
     """Write a random Whisper to `folder` and return it.
 
     `spread` scales the output embedding, so that distributions are neither flat nor certain; `end_bias` is how
-    much the end token is favoured, so that candidates end before their cap.
+    much later positions favour the end token, so that most candidates end before their cap.
     """
     tokenizer = make_tokenizer(folder, multilingual=multilingual)
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in tokenizer.all_special_tokens}
@@ -68,24 +71,30 @@ def make_checkpoint(
     )
     torch.manual_seed(seed)
     model = WhisperForConditionalGeneration(config)
+    gain = (32 / d_model) ** 0.5  # the factors below suit a width of 32; sums grow with the width
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "layer_norm" in name:
                 parameter.add_(0.1 * torch.randn_like(parameter))
             elif name.endswith("proj.weight") or "fc" in name:
-                parameter.mul_(4.0)
+                parameter.mul_(4.0 * gain)
+            elif "conv" in name and name.endswith("weight"):
+                parameter.mul_(10.0 * gain)
             elif name.endswith("bias"):
                 parameter.add_(0.05 * torch.randn_like(parameter))
         # Position and sound outweigh the last token, else the tied embedding repeats one token for ever.
-        model.model.decoder.embed_positions.weight.mul_(40.0)
+        model.model.decoder.embed_positions.weight.mul_(120.0)
         for layer in model.model.decoder.layers:
-            layer.encoder_attn.out_proj.weight.mul_(2.0)
+            layer.encoder_attn.q_proj.weight.mul_(max(1.0, 4.0 * gain))
+            layer.encoder_attn.k_proj.weight.mul_(max(1.0, 4.0 * gain))
+            layer.encoder_attn.out_proj.weight.mul_(max(1.0, 4.0 * gain))
         embedding = model.model.decoder.embed_tokens.weight
         embedding[end] = 0.02 * torch.randn_like(embedding[end])  # the padding row is initialised to zero
-        embedding.mul_(spread)
-        # The final layer norm's bias leans towards the end token, whose embedding is its own direction.
-        lean = embedding[end] / embedding[end].norm() ** 2
-        model.model.decoder.layer_norm.bias.add_(end_bias * lean)
+        embedding.mul_(spread * gain)
+        # The later the position, the more it leans towards the end token.
+        lean = embedding[end] / embedding[end].norm()
+        positions = model.model.decoder.embed_positions.weight
+        positions.add_(end_bias * torch.linspace(0, 1, len(positions)).unsqueeze(1) * lean)
     suppressed = [value for token, value in ids.items() if token != "<|endoftext|>"]
     settings = {
         "decoder_start_token_id": start,
@@ -132,3 +141,15 @@ def make_tokenizer(folder: Path, *, multilingual: bool = True) -> WhisperTokeniz
     tokenizer.add_special_tokens({"additional_special_tokens": specials})
     tokenizer.save_pretrained(folder)
     return tokenizer
+
+
+def sounds(seconds: Sequence[float], *, seed: int = 0) -> list[NDArray[np.float32]]:
+    """Return waveforms of the given durations at 16 kHz, each a gliding tone in noise, no two alike."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for duration in seconds:
+        time = np.arange(int(16_000 * duration)) / 16_000
+        first, glide = rng.uniform(150, 2000), rng.uniform(-100, 300)
+        tone = np.sin(2 * np.pi * (first * time + glide * time**2)) * (1 + np.sin(2 * np.pi * rng.uniform(1, 6) * time))
+        made.append((0.1 * tone + 0.01 * rng.standard_normal(len(time))).astype(np.float32))
+    return made

@@ -178,6 +178,7 @@ class Adapter:
                 trace=tuple(trace),
                 seconds=seconds,
                 flags=marks,
+                error=_divergence(trace),
             )
             for name, trace, marks in zip(ids, traces, flags, strict=True)
         ]
@@ -254,6 +255,15 @@ def _updates(update: Update | None, count: int) -> list[tuple[float | None, ...]
         update.tokens,
     )
     return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def _divergence(trace: Sequence[StepRecord]) -> str | None:
+    """Return what to say of an episode whose numbers are no longer finite, None of a sound one."""
+    for record in trace:
+        for value in (record.entropy, record.loss, record.gradient_norm):
+            if value is not None and not math.isfinite(value):
+                return f"the adaptation diverged: at step {record.step} a number is not finite; lower the learning rate"
+    return None
 
 
 def _number(value: float | None) -> float:

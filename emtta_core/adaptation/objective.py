@@ -6,7 +6,11 @@ Since y is drawn from the same p, the gradient has two parts:
 
     ∇H = E[Ĥ(y) ∇log p(y)] + E[∇Ĥ(y)]        policy gradient + entropy
 
-and for the sequence estimator the second is zero. Source: Huang, Yu, Lin, Lee, "Rethinking Entropy Minimization in
+and for the sequence estimator the second is zero, E[∇(-log p(y))] = 0, so it has no entropy part.
+
+What is exact: summed over all sequences with their probabilities, the gradient of the surrogate is ∇H, with the
+leave-one-out baseline too. What is not: both parts are divided by the number of the candidates' tokens, which weighs
+short groups of candidates more, and beams are not samples. Source: Huang, Yu, Lin, Lee, "Rethinking Entropy Minimization in
 Test-Time Adaptation for Autoregressive Models", arXiv:2605.08186.
 
 Shapes: B utterances, G candidates, T tokens, V vocabulary. Logits are the decoding policy's: -inf where a token is
@@ -34,7 +38,7 @@ class Loss:
     Attributes:
         total: what is minimised: the sum of the parts asked for.
         policy: L_PG, zero if not asked for.
-        entropy: L_ENT, zero if not asked for.
+        entropy: L_ENT, zero if not asked for, or with the sequence estimator.
         advantage: `(B, G)`, each candidate's cost above the others' mean, detached.
     """
 
@@ -60,7 +64,7 @@ def em_loss(
         mask: `(B, G, T)`, 1 up to and including the end token, else 0.
         estimator: "token" or "sequence".
         policy: whether L_PG is in the total.
-        entropy: whether L_ENT is in the total.
+        entropy: whether L_ENT is in the total; the sequence estimator has none.
 
     Raises:
         UsageError: for another estimator.
@@ -88,7 +92,7 @@ def loss_of(
     advantage = leave_one_out_advantage(cost)
     zero = torch.zeros_like(cost[:, 0])
     policy_part = policy_loss(advantage, log_probs, mask) if policy else zero
-    entropy_part = entropy_loss(entropies, mask) if entropy else zero
+    entropy_part = entropy_loss(entropies, mask) if entropy and estimator == "token" else zero
     return Loss(policy_part + entropy_part, policy_part, entropy_part, advantage)
 
 

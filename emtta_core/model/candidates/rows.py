@@ -32,14 +32,12 @@ class Rows:
         self._tokens = torch.full((longest, batch, self.rows), end, device=device)
         self._mask = torch.zeros((longest, batch, self.rows), dtype=torch.bool, device=device)
         self._ended = torch.zeros((batch, self.rows), dtype=torch.bool, device=device)
-        self._length = 0
 
     def write(self, step: int, tokens: Tensor) -> Tensor:
         """Take `(b, R)` chosen tokens down, and return them with the end token where a row had ended before."""
         tokens = tokens.where(self.going, self._end)
         self._tokens[step, self.utterances] = tokens
         self._mask[step, self.utterances] = self.going
-        self._length = step + 1
         ends = self.going & (tokens == self._end)
         self._ended[self.utterances] |= ends
         self.going = self.going & ~ends & (step + 1 < self.limits).unsqueeze(1)
@@ -57,5 +55,6 @@ class Rows:
 
     def result(self) -> Hypotheses:
         """Return the sequences, cut to the longest."""
-        tokens = self._tokens[: self._length].permute(1, 2, 0)
-        return Hypotheses(tokens, self._mask[: self._length].permute(1, 2, 0), self._ended)
+        longest = int(self._mask.sum(0).max())
+        tokens, mask = (kept[:longest].permute(1, 2, 0) for kept in (self._tokens, self._mask))
+        return Hypotheses(tokens, mask, self._ended)

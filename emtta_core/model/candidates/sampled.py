@@ -33,9 +33,9 @@ def draw(logits: Tensor, uniform: Tensor) -> Tensor:
     """Return the tokens `(...)` that uniform numbers `(...)` pick from the distributions of `logits` `(..., V)`.
 
     The token is the first at which the cumulative probability exceeds the number, so one of probability zero is never
-    picked: the number is kept below the total of the rounded sum.
+    picked: the number is kept below the total of the rounded sum. (Of logits that are NaN it is the last token.)
     """
     cumulative = logits.softmax(-1).cumsum(-1)
     largest = 1.0 - 2.0 * torch.finfo(logits.dtype).eps
     target = uniform.to(logits.dtype).clamp(max=largest).unsqueeze(-1) * cumulative[..., -1:]
-    return torch.searchsorted(cumulative, target, right=True).squeeze(-1)
+    return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp_(max=logits.shape[-1] - 1)

@@ -1,0 +1,209 @@
+"""The public face: waveforms in, results with whole traces out; what cannot be used costs itself alone."""
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from whisper_factory import make_checkpoint, sounds
+
+import emtta_core
+from emtta_core.adaptation import METHODS, Adapter, method
+from emtta_core.errors import UsageError
+from emtta_core.model import SpeechModel, load_model
+
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> SpeechModel:
+    return load_model(make_checkpoint(tmp_path_factory.mktemp("checkpoint")), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def waveforms() -> list[NDArray[np.float32]]:
+    return sounds([2.0, 0.5, 3.0])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_result_has_a_record_for_every_state(
+    model: SpeechModel, waveforms: list[NDArray[np.float32]], name: str
+) -> None:
+    adapter = Adapter(model, name, steps=STEPS, candidates=3)
+    results = adapter.transcribe(waveforms, language=["en", "de", "fr"], utterance_ids=["a", "b", "c"])
+    assert [result.utterance_id for result in results] == ["a", "b", "c"]
+    for result in results:
+        assert result.error is None
+        assert len(result.trace) == (1 if name == "source" else STEPS + 1)
+        assert [record.step for record in result.trace] == list(range(len(result.trace)))
+        assert result.trace[0].text == result.source_text
+        assert result.trace[-1].text == result.text
+        assert result.entropy_before == result.trace[0].entropy
+        assert result.entropy_after == result.trace[-1].entropy
+        assert result.seconds > 0
+        for record in result.trace:
+            assert record.entropy is not None
+            assert record.entropy >= 0
+            assert record.tokens is not None
+            assert record.tokens > 0
+        for record in result.trace[:-1]:
+            assert record.loss == pytest.approx((record.policy_loss or 0) + (record.entropy_loss or 0), rel=1e-5)
+            assert record.gradient_norm is not None
+            assert record.gradient_norm > 0
+            assert record.candidate_tokens is not None
+            assert record.candidate_tokens >= 1
+            assert record.candidate_entropy is not None
+            assert (record.policy_loss != 0) == method(name).policy
+            assert (record.entropy_loss != 0) == method(name).entropy
+        last = result.trace[-1]
+        assert last.loss is last.policy_loss is last.entropy_loss is last.gradient_norm is None
+        assert last.candidate_entropy is last.advantage_std is last.candidate_tokens is None
+
+
+def test_adapting_lowers_the_entropy(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
+    for result in Adapter(model, "greedy-em", steps=8).transcribe(waveforms):
+        assert result.entropy_after < result.entropy_before
+
+
+def test_the_source_is_what_every_method_begins_with(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
+    expected = [result.text for result in Adapter(model, "source").transcribe(waveforms)]
+    for name in METHODS:
+        results = Adapter(model, name, steps=1, candidates=2).transcribe(waveforms)
+        assert [result.source_text for result in results] == expected
+
+
+def test_hypotheses_between_may_be_left_out(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
+    for name in ("em-tok", "em-tok-b"):
+        full = Adapter(model, name, steps=STEPS, candidates=3)
+        brief = Adapter(model, name, steps=STEPS, candidates=3, decode_each_step=False)
+        for one, other in zip(brief.transcribe(waveforms), full.transcribe(waveforms), strict=True):
+            assert (one.text, one.source_text) == (other.text, other.source_text)
+            assert [record.text is None for record in one.trace] == [False, True, True, False]
+            assert one.trace[1].entropy is one.trace[1].tokens is None
+            assert one.trace[1].loss == pytest.approx(other.trace[1].loss, rel=1e-3)
+
+
+BAD = {
+    "two channels": (np.ones((100, 2), dtype=np.float32), r"shape \(100, 2\)"),
+    "empty": (np.zeros(0, dtype=np.float32), "empty"),
+    "NaN": (np.array([0.1, np.nan, 0.2], dtype=np.float32), "1 samples of 3"),
+    "infinite": (np.array([0.1, np.inf, -np.inf], dtype=np.float32), "2 samples of 3"),
+    "silent": (np.zeros(1000, dtype=np.float32), "silent"),
+    "next to silent": (np.full(1000, 9e-6, dtype=np.float32), "silent.*9e-06"),
+    "too long": (np.ones(64_001, dtype=np.float32), r"4\.00 s.*at most 4 s"),
+    "whole numbers": (np.ones(1000, dtype=np.int16), "int16"),
+}
+
+
+def test_bad_waveforms_cost_themselves_alone(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
+    adapter = Adapter(model, "em-tok", steps=2, candidates=3, batch_size=2)
+    expected = adapter.transcribe(waveforms, utterance_ids=["a", "b", "c"])
+    bad = [waveform for waveform, _ in BAD.values()]
+    mixed = [bad[0], waveforms[0], *bad[1:4], waveforms[1], waveforms[2], *bad[4:]]
+    ids = ["0", "a", "1", "2", "3", "b", "c", *(str(index) for index in range(4, len(bad)))]
+    results = {result.utterance_id: result for result in adapter.transcribe(mixed, utterance_ids=ids)}
+    assert list(results) == ids
+    for reference in expected:
+        assert results[reference.utterance_id].text == reference.text
+        assert results[reference.utterance_id].error is None
+    for index in range(len(bad)):
+        refused = results[str(index)]
+        assert refused.error is not None
+        assert (refused.text, refused.source_text, refused.trace) == ("", "", ())
+        assert math.isnan(refused.entropy_before)
+        assert math.isnan(refused.entropy_after)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_refusal_says_why_with_the_numbers(model: SpeechModel, name: str) -> None:
+    waveform, message = BAD[name]
+    import re
+
+    (result,) = Adapter(model, "source").transcribe([waveform])
+    assert result.error is not None
+    assert re.search(message, result.error)
+
+
+def test_no_waveforms_give_no_results(model: SpeechModel) -> None:
+    assert Adapter(model, "source").transcribe([]) == []
+    assert list(Adapter(model, "source").batches([])) == []
+
+
+def test_batches_come_as_they_are_done(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
+    adapter = Adapter(model, "source", batch_size=2)
+    made = list(adapter.batches([waveforms[0], np.zeros(10, dtype=np.float32), *waveforms[1:]], "en", list("abcd")))
+    assert [[result.utterance_id for result in batch] for batch in made] == [["b"], ["c", "a"], ["d"]]
+
+
+def test_without_ids_an_utterance_is_known_by_its_sound(
+    model: SpeechModel, waveforms: list[NDArray[np.float32]]
+) -> None:
+    adapter = Adapter(model, "source")
+    forwards = adapter.transcribe(waveforms)
+    backwards = adapter.transcribe(waveforms[::-1])[::-1]
+    assert [result.utterance_id for result in forwards] == [result.utterance_id for result in backwards]
+    assert len({result.utterance_id for result in forwards}) == len(waveforms)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"method": "em-word"}, "'em-word'.*em-seq.*source"),
+        ({"steps": 0}, "steps is 0"),
+        ({"candidates": 0}, "candidates is 0"),
+        ({"candidates": 1000}, "candidates is 1000.*at most"),
+        ({"learning_rate": 0.0}, "learning_rate is 0"),
+        ({"learning_rate": math.nan}, "learning_rate is nan"),
+        ({"weight_decay": -1.0}, "weight_decay is -1"),
+        ({"batch_size": 0}, "batch_size is 0"),
+    ],
+)
+def test_options_out_of_range_are_refused(model: SpeechModel, wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Adapter(model, **wrong)
+
+
+def test_languages_and_ids_must_fit_the_waveforms(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
+    adapter = Adapter(model, "source")
+    with pytest.raises(UsageError, match="2 languages were given for 3 waveforms"):
+        adapter.transcribe(waveforms, language=["en", "de"])
+    with pytest.raises(UsageError, match="1 utterance ids were given for 3 waveforms"):
+        adapter.transcribe(waveforms, utterance_ids=["a"])
+    with pytest.raises(UsageError, match=r"'xx'.*de, en, fr"):
+        adapter.transcribe(waveforms, language="xx")
+
+
+def test_a_diverged_episode_is_an_error_of_its_own(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
+    result = Adapter(model, "em-tok", steps=4, candidates=3, learning_rate=1e30).transcribe(waveforms)[0]
+    assert result.error is not None
+    assert "diverged" in result.error
+
+
+def test_the_options_that_a_method_uses_are_declared() -> None:
+    assert method("source").options == ()
+    assert method("greedy-em").options == ("steps", "learning_rate")
+    assert method("em-tok").options == ("steps", "candidates", "learning_rate", "seed")
+    assert method("em-tok-b").options == ("steps", "candidates", "learning_rate")
+    order = ["source", "greedy-em", "em-seq", "em-tok", "em-tok-b", "em-tok-policy", "em-tok-entropy"]
+    assert list(METHODS) == order
+
+
+def test_options_that_a_method_does_not_use_change_nothing(
+    model: SpeechModel, waveforms: list[NDArray[np.float32]]
+) -> None:
+    changed = {"steps": 5, "candidates": 5, "learning_rate": 2e-3, "seed": 9}
+    base = {"steps": 2, "candidates": 3, "learning_rate": 1e-3, "seed": 0}
+    for name in ("source", "greedy-em", "em-tok-b"):
+        unused = set(changed) - set(method(name).options)
+        mixed = base | {option: changed[option] for option in unused}
+        one = Adapter(model, name, **base).transcribe(waveforms)
+        other = Adapter(model, name, **mixed).transcribe(waveforms)
+        assert [result.trace for result in one] == [result.trace for result in other]
+
+
+def test_the_public_names_are_there() -> None:
+    assert {"Adapter", "load_model", "mix_at_snr"} <= set(dir(emtta_core))
+    assert emtta_core.Adapter is Adapter
+    assert emtta_core.load_model is load_model
+    with pytest.raises(AttributeError, match="no attribute 'Adaptor'"):
+        _ = emtta_core.Adaptor
