@@ -5,10 +5,12 @@ missing. One task owns its cell, so that a failure costs that cell; a domain tha
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from emtta_core.pipeline.cell import Cell
@@ -27,7 +29,13 @@ FAILURES_NAMED = 20
 """How many failures a state's message names; the report `failures` has all."""
 
 
-@flow(name="evaluate", flow_run_name="{suite}", persist_result=False, validate_parameters=True)
+def _flow_run_name() -> str:
+    """Return what Prefect calls this flow run: the run's id, or the name of the suite that is yet to be planned."""
+    parameters = flow_run.get_parameters()
+    return str(parameters.get("run_id") or Path(parameters["suite"]).stem)
+
+
+@flow(name="evaluate", flow_run_name=_flow_run_name, persist_result=False, validate_parameters=True)
 def evaluate(
     suite: str, store: str, run_id: str | None = None, only: Sequence[str] = (), limit: int | None = None
 ) -> State[Any]:

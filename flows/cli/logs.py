@@ -5,6 +5,8 @@ import importlib
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _ENVIRONMENT = {
@@ -26,31 +28,42 @@ def settle_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def log_to(path: Path) -> None:
-    """Send all log records of this process to the file `path`, and none to the screen. Imports Prefect."""
+@contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """Send all log records of this process to the file `path`, and none to the screen, inside the `with` block."""
     atexit.register(_hush)  # first in, last out: after Prefect's own handlers
     settle_environment()
-    importlib.import_module("prefect")
-
+    root = logging.getLogger()
+    importlib.import_module("prefect")  # puts its own handlers there
+    before, level = root.handlers, root.level
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
-    from prefect.logging.formatters import PrefectFormatter
-
-    said = "%(asctime)s %(levelname)-7s %(name)s"
-    handler.setFormatter(
-        PrefectFormatter(
-            f"{said} %(message)s",
-            flow_run_fmt=f"{said} %(flow_run_name)s: %(message)s",
-            task_run_fmt=f"{said} %(task_run_name)s: %(message)s",
-        )
-    )
-    root = logging.getLogger()
+    handler.setFormatter(_formatter())
     root.handlers = [handler]
     root.setLevel(logging.INFO)
+    logging.captureWarnings(True)
     for name in ("httpx", "httpcore", "urllib3"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.captureWarnings(True)
     _files.append(path)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        root.handlers = before
+        root.setLevel(level)
+        handler.close()
+
+
+def _formatter() -> logging.Formatter:
+    """Return the layout of a line; those of a flow or a task run have its name."""
+    from prefect.logging.formatters import PrefectFormatter
+
+    head = "%(asctime)s %(levelname)-7s %(name)s"
+    return PrefectFormatter(
+        f"{head} %(message)s",
+        flow_run_fmt=f"{head} %(flow_run_name)s: %(message)s",
+        task_run_fmt=f"{head} %(task_run_name)s: %(message)s",
+    )
 
 
 def current() -> Path | None:

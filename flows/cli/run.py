@@ -85,8 +85,7 @@ def _evaluate(suite: str, store: "Store", run_id: str, only: Sequence[str]) -> N
     from flows.cli.progress import watching
 
     log = store.path / "logs" / f"{run_id}.log"
-    with watching(err):
-        logs.log_to(log)
+    with watching(err), logs.logging_to(log):
         from flows.evaluate import evaluate
 
         evaluate(suite, str(store.path), run_id, list(only), return_state=True)

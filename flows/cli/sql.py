@@ -15,7 +15,7 @@ def sql(
 ) -> None:
     """Query the store with SQL (DuckDB's).
 
-    Views: runs, groups, cells, utterances, steps, attempts, planned, prepared; raw.hypotheses and the like hold all rows.
+    Views: runs, groups, cells, utterances, steps, attempts, planned, prepared. raw.hypotheses and the like: every row.
 
     Examples:
         emtta sql "SELECT domain, method, wer FROM cells ORDER BY wer DESC LIMIT 5"

@@ -1,0 +1,127 @@
+"""What several test files share: a tiny model, suites on it, corpora of files, Prefect's server, and the command."""
+
+import math
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from whisper_factory import make_checkpoint
+
+from flows.cli.logs import settle_environment
+
+settle_environment()  # before anything imports Prefect
+
+RATE = 16_000
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[str]:
+    """Prefect's own temporary server, with a database of its own; gives its address."""
+    from prefect.settings import PREFECT_API_URL
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield str(PREFECT_API_URL.value())
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Whisper with a window of 4 s that knows English, German and French."""
+    return make_checkpoint(tmp_path_factory.mktemp("tiny") / "model")
+
+
+def tone(seconds: float, hertz: float = 220.0, peak: float = 0.3) -> np.ndarray:
+    """Return a tone that swells and fades, `(N,)`: something to hear, and never silent."""
+    time = np.arange(round(seconds * RATE)) / RATE
+    return (peak * np.sin(2 * math.pi * hertz * time) * (0.6 + 0.4 * np.sin(6 * time))).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Speech:
+    """A folder corpus being made."""
+
+    path: Path
+
+    def add(self, name: str, samples: np.ndarray | bytes | None, text: str) -> None:
+        """Add an utterance: its samples, the raw bytes of its file, or no file at all."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        manifest = self.path / "manifest.csv"
+        if not manifest.exists():
+            manifest.write_text("path,text\n")
+        with manifest.open("a") as file:
+            file.write(f"{name}.wav,{text}\n")
+        place = self.path / f"{name}.wav"
+        if isinstance(samples, bytes):
+            place.write_bytes(samples)
+        elif samples is not None:
+            soundfile.write(place, samples, RATE, subtype="FLOAT")
+
+
+@pytest.fixture
+def speech(tmp_path: Path) -> Speech:
+    """A folder corpus with three good utterances."""
+    corpus = Speech(tmp_path / "speech")
+    for index, text in enumerate(("seven small boats", "the quick brown fox", "nobody knows where")):
+        corpus.add(f"good{index}", tone(0.6 + 0.2 * index, 200 + 40 * index), text)
+    return corpus
+
+
+SuiteFile = Callable[..., Path]
+
+HEAD = """\
+name = "tiny"
+methods = {methods}
+model = {{ name = "{model}" }}
+adaptation = {{ steps = 1, candidates = 2 }}
+runtime = {{ batch_size = 2, retries = 1, retry_delay = 0.01 }}
+"""
+
+CLEAN = '[[domains]]\nname = "clean"\ngroup = "clean"\ncorpus = { name = "folder", path = "speech" }\n'
+
+
+@pytest.fixture
+def suite_file(tmp_path: Path, tiny_model: Path) -> SuiteFile:
+    """Write a suite on the tiny model beside the corpus `speech`: its domains as TOML, by default one that is clean."""
+
+    def write(domains: str = CLEAN, methods: tuple[str, ...] = ("source", "em-tok-b"), name: str = "tiny.toml") -> Path:
+        path = tmp_path / name
+        path.write_text(HEAD.format(methods=list(methods), model=tiny_model) + domains)
+        return path
+
+    return write
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def emtta(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run the `emtta` command in this process."""
+    from flows.cli.main import main
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["emtta", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        else:
+            code = 0
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run

@@ -1,0 +1,170 @@
+"""The command starts fast, helps with examples, and refuses in words."""
+
+import io
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Command
+from rich.console import Console
+
+from emtta_core.errors import EmttaError
+from emtta_core.pipeline.progress import CellFinished, DomainPrepared, Started, UtterancesDone
+from emtta_core.store import Store
+from flows.cli import report as report_verb
+from flows.cli.progress import clock, line, picture
+from flows.cli.standing import Standing
+
+ENTRY = "from flows.cli.main import main; main()"
+
+
+def light(*arguments: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:
+    """Run the command in a process of its own; also return which heavy modules it imported."""
+    script = f"import atexit, sys; atexit.register(lambda: print('\\n', *sys.modules, file=sys.stderr)); {ENTRY}"
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=120)
+    return done, {"torch", "prefect", "transformers", "duckdb", "datasets"} & set(done.stderr.split())
+
+
+def test_help_and_suites_import_nothing_heavy() -> None:
+    for arguments in (["--help"], ["run", "--help"], ["suites"]):
+        done, heavy = light(*arguments)
+        assert done.returncode == 0
+        assert not heavy
+
+
+def test_questions_to_the_store_need_no_torch_and_no_prefect(tmp_path: Path) -> None:
+    Store.open(tmp_path, create=True)
+    for arguments in (["list"], ["report", "leaderboard"], ["sql", "FROM runs"]):
+        done, heavy = light(*arguments, "--store", str(tmp_path))
+        assert done.returncode == 0, done.stderr
+        assert heavy == {"duckdb"}
+
+
+def test_help_starts_in_well_under_a_second_and_a_half() -> None:
+    best = min(_seconds("--help") for _ in range(3))
+    assert best < 1.5
+
+
+def _seconds(*arguments: str) -> float:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", ENTRY, *arguments], capture_output=True, check=True, timeout=60)
+    return time.perf_counter() - started
+
+
+@pytest.mark.parametrize("verb", ["run", "status", "report", "sql"])
+def test_help_has_examples(verb: str, emtta: Command) -> None:
+    outcome = emtta(verb, "--help")
+    assert outcome.code == 0
+    assert f"emtta {verb}" in outcome.out
+    assert "Example" in outcome.out
+
+
+def test_suites_lists_what_is_shipped(emtta: Command) -> None:
+    out = emtta("suites").out
+    assert "demo" in out
+    assert "smoke" in out
+
+
+MISTAKES = {
+    "an unknown report": (["report", "leaderbord"], 2, "unknown report 'leaderbord'; there are: "),
+    "a report on an unknown run": (["report", "leaderboard", "--run", "x"], 2, "unknown run 'x'"),
+    "the status of an unknown run": (["status", "x"], 2, "unknown run 'x'"),
+    "an unknown format": (["report", "leaderboard", "--format", "xml"], 2, "xml"),
+    "SQL that is none": (["sql", "SELEKT 1"], 1, "SELEKT"),
+    "SQL that would write": (["sql", "CREATE TABLE x AS SELECT 1"], 2, "SELECT"),
+    "an unknown verb": (["fly"], 2, "fly"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "code", "words"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_ends_with_its_message_alone(
+    arguments: list[str], code: int, words: str, emtta: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store.open(tmp_path, create=True)
+    monkeypatch.setenv("EMTTA_STORE", str(tmp_path))
+    outcome = emtta(*arguments)
+    assert outcome.code == code
+    assert words in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_a_store_that_is_not_there_is_told_with_what_makes_one(emtta: Command, tmp_path: Path) -> None:
+    outcome = emtta("list", "--store", tmp_path / "nowhere")
+    assert outcome.code == 1
+    assert "there is no store at" in outcome.err
+    assert "emtta run" in outcome.err
+
+
+def test_a_bug_ends_with_a_short_line_and_the_place_of_its_traceback(
+    emtta: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store.open(tmp_path, create=True)
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(report_verb, "show", broken)
+    outcome = emtta("report", "runs", "--store", tmp_path)
+    assert outcome.code == 1
+    assert "unexpected error: ZeroDivisionError: a bug" in outcome.err
+    assert "Traceback" not in outcome.err
+    place = Path(outcome.err.split("the details are in ")[1].strip())
+    assert "ZeroDivisionError" in place.read_text()
+    place.unlink()
+
+
+def test_an_error_of_ours_is_printed_as_it_is(emtta: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Store.open(tmp_path, create=True)
+
+    def refuse(*_: object) -> None:
+        raise EmttaError("mend [this] and try again")
+
+    monkeypatch.setattr(report_verb, "show", refuse)
+    outcome = emtta("report", "runs", "--store", tmp_path)
+    assert (outcome.code, outcome.err.strip()) == (1, "error: mend [this] and try again")
+
+
+def test_the_live_picture_shows_cells_pace_rates_and_the_time_left() -> None:
+    standing = Standing()
+    standing.hear(Started("demo-1", domains=2, cells=4, utterances={"source": 20, "em-tok": 20}, workers=1))
+    standing.hear(DomainPrepared("BA", 10, reused=False, seconds=0.1))
+    standing.hear(UtterancesDone("BA", "source", 10, errors=1, word_errors=20, words=80, seconds=5.0))
+    standing.hear(CellFinished("BA", "source", 10, 1, 25.0, 5.0))
+    standing.hear(CellFinished("BA", "em-tok", 0, 0, None, 1.0, error="out of memory"))
+    assert standing.seconds_left == 15.0  # ten of source at half a second, twenty of em-tok at the slowest pace
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(picture(standing))
+    shown = console.export_text()
+    for words in (
+        "demo-1",
+        "1/4 cells",
+        "1/2 domains prepared",
+        "utterances/s",
+        "0:15 left",
+        "1 failed",
+        "10/20",
+        "25.0",
+    ):
+        assert words in shown
+
+
+def test_a_cell_that_is_tried_again_is_counted_once() -> None:
+    standing = Standing()
+    standing.hear(Started("demo-1", domains=1, cells=1, utterances={"source": 1}, workers=1))
+    for error in ("busy", None):
+        standing.hear(CellFinished("BA", "source", 1, 0, 25.0, 5.0, error=error))
+    assert (len(standing.finished), len(standing.failed)) == (1, 0)
+
+
+def test_a_line_a_cell_says_what_came_of_it() -> None:
+    standing = Standing(cells=115)
+    event = CellFinished("BA", "em-tok-b", 12, 2, 43.94, 3.21)
+    standing.hear(event)
+    assert line(event, standing) == "[  1/115] BA/em-tok-b: WER 43.9 %, 12 utterances, 2 in error, 3.2 s"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (75, "1:15"), (3725, "1:02:05")])
+def test_durations_read_like_a_clock(seconds: float, text: str) -> None:
+    assert clock(seconds) == text

@@ -1,0 +1,124 @@
+"""`emtta run` evaluates, resumes, does nothing where nothing is missing, and its exit code says how it went."""
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import CLEAN, Command, Speech, SuiteFile
+
+from emtta_core.store import Store
+
+UNKNOWN_LANGUAGE = CLEAN.replace('"clean"', '"polish"', 1).replace("speech", 'speech", language = "pl')
+
+
+def test_a_run_ends_with_the_methods_and_what_to_type_next(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
+) -> None:
+    store, handlers = tmp_path / "store", list(logging.getLogger().handlers)
+    first = emtta("run", suite_file(), "--store", store)
+    (run_id,) = Store.open(store).runs()
+    assert first.code == 0, first.err
+    assert f"run {run_id}: 2 cells to do, 6 utterances" in first.err
+    assert "[  2/2] clean/em-tok-b: WER " in first.err
+    assert "em-tok-b" in first.out
+    assert f"next: emtta report leaderboard --run {run_id}" in first.err
+    assert "synthetic" not in first.err
+    log = (store / "logs" / f"{run_id}.log").read_text()
+    assert "clean/em-tok-b: Finished in state Completed()" in log
+    assert logging.getLogger().handlers == handlers
+
+    second = emtta("run", suite_file(), "--store", store)
+    assert second.code == 0
+    assert f"run {run_id}: nothing to do, all of its 2 cells are complete" in second.err
+    assert second.out == first.out
+
+    for form, words in (("csv", "method,group"), ("json", '"method": "em-tok-b"'), ("markdown", "| method |")):
+        assert words in emtta("report", "leaderboard", "--format", form, "--store", store).out
+    assert emtta("status", run_id, "--store", store).code == 0
+    assert run_id in emtta("list", "--store", store).out
+    answer = emtta("sql", "SELECT count(*) AS n FROM utterances", "--format", "csv", "--store", store)
+    assert answer.out == "n\n6\n"
+
+
+def test_what_failed_is_named_with_the_command_that_finishes_it(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
+) -> None:
+    path, store = suite_file(CLEAN + UNKNOWN_LANGUAGE, ("source",)), tmp_path / "store"
+    outcome = emtta("run", path, "--run-id", "mine", "--store", store)
+    assert outcome.code == 3
+    assert "polish/source: failed: " in outcome.err
+    assert f"finish them with: emtta run {path} --run-id mine --store {store} --only domain=polish" in outcome.err
+    assert "Traceback" not in outcome.err
+    status = emtta("status", "mine", "--store", store)
+    assert status.code == 3
+    assert "1 of 2 complete; 1 failed" in status.out
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    outcome = emtta("run", suite_file(), "--store", tmp_path / "store", "--dry-run", "--limit", 2)
+    assert outcome.code == 0
+    assert "would do 2 of 2 cells, 4 utterances" in outcome.err
+    assert not (tmp_path / "store").exists()
+
+
+def test_nothing_starts_where_nothing_is_missing(
+    emtta: Command,
+    suite_file: SuiteFile,
+    speech: Speech,
+    tmp_path: Path,
+    prefect_server: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path, store = suite_file(methods=("source",)), tmp_path / "store"
+    assert emtta("run", path, "--store", store).code == 0
+    shutil.rmtree(store / "logs")
+    environment = os.environ | {"PREFECT_API_URL": "http://127.0.0.1:9/api"}  # nobody listens there
+    command = [sys.executable, "-c", "from flows.cli.main import main; main()", "run", str(path), "--store", str(store)]
+    outcome = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "nothing to do" in outcome.stderr
+    assert not (store / "logs").exists()
+
+
+MISTAKES = {
+    "an unknown suite": (["dmeo"], 2, "unknown suite 'dmeo'; there are: demo, smoke"),
+    "a missing suite file": (["no.toml"], 2, "no suite file 'no.toml'"),
+    "an unknown domain": (["SUITE", "--only", "domain=AB"], 2, "unknown domain 'AB'; there are: clean"),
+    "an unknown method": (["SUITE", "--only", "method=tent"], 2, "unknown method 'tent'; there are: em-tok-b, source"),
+    "an unknown key": (["SUITE", "--only", "speaker=x"], 2, "not of the form"),
+    "a limit of nothing": (["SUITE", "--limit", "0"], 2, "greater than or equal to 1"),
+    "a bad run id": (["SUITE", "--run-id", "../x"], 2, "run id"),
+    "an unknown option": (["SUITE", "--speed"], 2, "--speed"),
+    "a store that is a file": (["SUITE", "--store", "FILE"], 1, "cannot open the store"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "code", "words"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_ends_with_its_message_alone(
+    arguments: list[str], code: int, words: str, emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("no folder")
+    names = {"SUITE": str(suite_file()), "FILE": str(file)}
+    store = [] if "--store" in arguments else ["--store", str(tmp_path / "store")]
+    outcome = emtta("run", *(names.get(word, word) for word in arguments), *store)
+    assert outcome.code == code
+    assert words in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_a_mistake_in_a_suite_file_is_told_with_its_field(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    path = suite_file()
+    path.write_text(path.read_text().replace("steps = 1", 'steps = "many"'))
+    outcome = emtta("run", path, "--store", tmp_path / "store")
+    assert outcome.code == 2
+    assert "adaptation.steps is 'many'; it should be a valid integer" in outcome.err
+    assert not (tmp_path / "store").exists()

@@ -1,0 +1,129 @@
+"""The flow does what is missing, lets no domain's failure stop another, and says what failed and how to finish it."""
+
+import errno
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import CLEAN, Speech, SuiteFile
+from prefect import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import State, TaskRun
+
+from emtta_core.errors import StoreError
+from emtta_core.pipeline.progress import CellFinished, DomainPrepared, Event, Started, channel
+from emtta_core.pipeline.state import cell_states
+from emtta_core.store import CellKey, HypothesisRow, Store
+from flows.evaluate import evaluate
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+NOISY = CLEAN.replace('"clean"', '"noisy"', 1) + 'corruption = { name = "noise", kind = "typing", snr_db = 5 }\n'
+UNSPOKEN = """\
+[[domains]]
+name = "unspoken"
+group = "synthetic"
+corpus = { name = "synthetic", utterances = 1, voices = ["no-such-voice"] }
+"""
+UNKNOWN_LANGUAGE = CLEAN.replace('"clean"', '"polish"', 1).replace("speech", 'speech", language = "pl')
+
+
+def run(path: Path, store: Path, only: Sequence[str] = (), events: list[Event] | None = None) -> State[Any]:
+    heard: list[Event] = [] if events is None else events
+    with channel.listening(heard.append):
+        return evaluate(str(path), str(store), None, list(only), return_state=True)
+
+
+def run_id(store: Path) -> str:
+    (found,) = Store.open(store).runs()
+    return found
+
+
+def states(store: Path) -> dict[str, str]:
+    return {state.cell.name: state.state for state in cell_states(Store.open(store), run_id(store))}
+
+
+def task_runs(state: State[Any]) -> list[TaskRun]:
+    flow_run = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+    with get_client(sync_client=True) as client:
+        return client.read_task_runs(flow_run_filter=flow_run)
+
+
+def test_every_cell_of_every_domain_is_evaluated(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
+    events: list[Event] = []
+    state = run(suite_file(CLEAN + NOISY), tmp_path / "store", events=events)
+    assert state.is_completed(), state.message
+    assert state.message == f"run {run_id(tmp_path / 'store')}: 4 cells complete"
+    assert set(states(tmp_path / "store").values()) == {"complete"}
+    started = [event for event in events if isinstance(event, Started)]
+    assert [(event.domains, event.cells, event.utterances) for event in started] == [
+        (2, 4, {"source": 6, "em-tok-b": 6})
+    ]
+    assert sum(isinstance(event, CellFinished) for event in events) == 4
+    records = task_runs(state)
+    assert len(records) == 6  # two domains, four cells
+    assert all(record.state is not None and record.state.is_completed() for record in records)
+    assert {record.name for record in records} >= {"prepare clean", "noisy/em-tok-b"}
+
+    again = run(suite_file(CLEAN + NOISY), tmp_path / "store")
+    assert again.is_completed()
+    assert not task_runs(again)
+
+
+def test_no_failure_costs_another_domain_and_the_message_names_each(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    events: list[Event] = []
+    path, store = suite_file(UNSPOKEN + UNKNOWN_LANGUAGE + CLEAN), tmp_path / "store"
+    state = run(path, store, events=events)
+    assert state.is_failed()
+    message = str(state.message)
+    assert states(store) == {
+        "unspoken/source": "failed",
+        "unspoken/em-tok-b": "failed",
+        "polish/source": "failed",
+        "polish/em-tok-b": "failed",
+        "clean/source": "complete",
+        "clean/em-tok-b": "complete",
+    }
+    assert "4 of 6 cells failed" in message
+    assert "unspoken/source: the domain could not be prepared: espeak-ng has no voice 'no-such-voice'" in message
+    assert "polish/em-tok-b: " in message
+    assert (
+        f"emtta run {path} --run-id {run_id(store)} --store {store} --only domain=unspoken --only domain=polish"
+        in message
+    )
+    assert [event.domain for event in events if isinstance(event, DomainPrepared) and event.error] == ["unspoken"]
+
+
+def test_a_mistake_is_not_tried_again(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
+    state = run(suite_file(UNKNOWN_LANGUAGE, ("source",)), tmp_path / "store")
+    assert state.is_failed()
+    attempts = Store.open(tmp_path / "store").cells(CellKey(run_id(tmp_path / "store"), "polish", "source"))
+    assert [row.state for row in attempts] == ["failed"]
+
+
+def test_a_passing_fault_is_tried_again_and_costs_only_its_shard(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, calls = Store.write_hypotheses, 0
+
+    def busy(self: Store, key: CellKey, attempt: int, shard: int, rows: Sequence[HypothesisRow]) -> Path:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise StoreError("the disk is full") from OSError(errno.ENOSPC, "no space left on device")
+        return write(self, key, attempt, shard, rows)
+
+    monkeypatch.setattr(Store, "write_hypotheses", busy)
+    state = run(suite_file(methods=("em-tok-b",)), tmp_path / "store")
+    assert state.is_completed(), state.message
+    attempts = Store.open(tmp_path / "store").cells(CellKey(run_id(tmp_path / "store"), "clean", "em-tok-b"))
+    assert [(row.state, row.done, row.reused) for row in attempts] == [("failed", 2, 0), ("complete", 1, 2)]
+
+
+def test_only_the_chosen_cells_are_evaluated(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
+    state = run(suite_file(CLEAN + NOISY), tmp_path / "store", only=["domain=noisy", "method=source"])
+    assert state.is_completed()
+    assert [name for name, found in states(tmp_path / "store").items() if found == "complete"] == ["noisy/source"]

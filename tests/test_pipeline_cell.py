@@ -1,0 +1,182 @@
+"""A cell is done to the last utterance, each bad one costs itself alone, and what is done is never done again."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Speech, SuiteFile, tone
+
+from emtta_core.errors import StoreError
+from emtta_core.model import load_model
+from emtta_core.pipeline.cell import Cell
+from emtta_core.pipeline.evaluate import InterruptedRunError, evaluate_cell
+from emtta_core.pipeline.plan import plan
+from emtta_core.pipeline.prepare import prepare_domain
+from emtta_core.pipeline.progress import CellFinished, Event, UtterancesDone
+from emtta_core.store import CellKey, HypothesisRow, Store
+from emtta_core.store.catalogue import Catalogue
+from emtta_core.suite import Suite, load_suite
+
+RUN = "run"
+
+
+class Bench:
+    """A suite planned and prepared, whose cells are evaluated one by one."""
+
+    def __init__(self, suite: Suite, store: Path) -> None:
+        self.suite, self.store = suite, Store.open(store, create=True)
+        self.model = load_model(suite.model.name)
+        self.cells = {cell.method: cell for cell in plan(suite, self.model.digest).cells}
+        self.events: list[Event] = []
+        any_cell = next(iter(self.cells.values()))
+        prepare_domain(suite.domains[0], any_cell.corpus_id, self.store, suite.limit)
+
+    def key(self, cell: Cell) -> CellKey:
+        return CellKey(RUN, cell.domain, cell.method)
+
+    def evaluate(self, method: str, stop_after: int | None = None) -> dict[str, HypothesisRow]:
+        """Evaluate a cell, stopping after so many shards, and return what is done."""
+        cell = self.cells[method]
+        shards = 0
+
+        def stop() -> bool:
+            nonlocal shards
+            shards += 1
+            return stop_after is not None and shards >= stop_after
+
+        try:
+            evaluate_cell(
+                cell,
+                self.store,
+                RUN,
+                self.model,
+                self.suite.adaptation,
+                batch_size=self.suite.runtime.batch_size,
+                progress=self.events.append,
+                stop=stop,
+            )
+        finally:
+            self.done = self.store.done(self.key(cell), cell.cell_id)
+        return self.done
+
+
+@pytest.fixture
+def bench(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> Bench:
+    return Bench(load_suite(str(suite_file(methods=("source", "em-tok-b", "em-tok")))), tmp_path / "store")
+
+
+BAD = {
+    "unreadable": (b"RIFF this is no sound", "lost", "unreadable"),
+    "empty": (b"", "lost", "empty"),
+    "missing": (None, "lost", "missing"),
+    "nan": (np.full(8000, np.nan, np.float32), "lost", "not numbers"),
+    "silence": (np.zeros(8000, np.float32), "lost", "silen"),
+    "long": (tone(4.5), "lost", "4.5"),
+}
+
+
+def test_each_bad_utterance_is_a_row_that_says_why_and_costs_no_other(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    for name, (samples, text, _) in BAD.items():
+        speech.add(name, samples, text)
+    speech.add("last", tone(0.5), "still here")
+    done = Bench(load_suite(str(suite_file())), tmp_path / "store").evaluate("em-tok-b")
+    assert set(done) == {"good0", "good1", "good2", "last", *BAD}
+    for name, (_, _, words) in BAD.items():
+        assert words in str(done[name].error)
+        assert done[name].hypothesis is None
+    assert all(done[name].error is None for name in ("good0", "good1", "good2", "last"))
+
+
+def test_a_transcript_that_normalises_to_nothing_is_in_error_and_in_no_rate(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    speech.add("hm", tone(0.5), "... hmm")
+    bench = Bench(load_suite(str(suite_file())), tmp_path / "store")
+    bench.evaluate("source")
+    finished = bench.events[-1]
+    assert isinstance(finished, CellFinished)
+    assert (finished.utterances, finished.errors) == (4, 1)
+    with Catalogue(bench.store) as catalogue:
+        ((error, words),) = catalogue.query("SELECT error, words FROM raw.scores WHERE utterance_id = 'hm'").rows
+    assert "no word left" in error
+    assert words is None
+
+
+def test_every_utterance_has_a_hypothesis_a_score_and_a_step_for_each_update(bench: Bench) -> None:
+    bench.evaluate("em-tok-b")
+    query = "SELECT utterance_id, count(*) FROM raw.{} GROUP BY ALL ORDER BY ALL"
+    with Catalogue(bench.store) as catalogue:
+        counts = {table: catalogue.query(query.format(table)).rows for table in ("hypotheses", "scores", "steps")}
+        ((errors, last),) = catalogue.query(
+            "SELECT step_errors, substitutions + deletions + insertions FROM raw.scores WHERE utterance_id = 'good0'"
+        ).rows
+    names = ["good0", "good1", "good2"]
+    assert counts["hypotheses"] == counts["scores"] == [(name, 1) for name in names]
+    assert counts["steps"] == [(name, 2) for name in names]
+    assert len(errors) == 2
+    assert errors[-1] == last
+
+
+def test_a_cell_cut_short_goes_on_where_it_stopped_and_comes_to_the_same(
+    bench: Bench, suite_file: SuiteFile, tmp_path: Path
+) -> None:
+    with pytest.raises(InterruptedRunError):
+        bench.evaluate("em-tok", stop_after=1)
+    first = dict(bench.done)
+    assert len(first) == 2  # a batch
+    resumed = bench.evaluate("em-tok")
+    assert {name: resumed[name] for name in first} == first
+    assert {row.attempt for row in resumed.values()} == {1, 2}
+    states = [(row.state, row.done, row.reused) for row in bench.store.cells(bench.key(bench.cells["em-tok"]))]
+    assert states == [("failed", 2, 0), ("complete", 1, 2)]
+    whole = Bench(bench.suite, tmp_path / "undisturbed").evaluate("em-tok")
+    assert {name: row.hypothesis for name, row in resumed.items()} == {
+        name: row.hypothesis for name, row in whole.items()
+    }
+
+
+def test_a_finished_cell_does_nothing_the_second_time(bench: Bench) -> None:
+    done = bench.evaluate("source")
+    again = bench.evaluate("source")
+    assert again == done
+    assert bench.store.cells(bench.key(bench.cells["source"]))[-1].done == 0
+
+
+def test_progress_tells_of_each_shard_and_of_the_end(bench: Bench) -> None:
+    bench.evaluate("source")
+    shards = [event for event in bench.events if isinstance(event, UtterancesDone)]
+    finished = bench.events[-1]
+    assert sum(shard.utterances for shard in shards) == 3
+    assert isinstance(finished, CellFinished)
+    assert finished.wer == pytest.approx(
+        100 * sum(shard.word_errors for shard in shards) / sum(shard.words for shard in shards)
+    )
+
+
+def test_a_cell_whose_audio_is_gone_fails_and_is_recorded_so(bench: Bench) -> None:
+    corpus = bench.store.prepared(bench.cells["source"].corpus_id)
+    assert corpus is not None
+    corpus.shards[0].unlink()
+    with pytest.raises(StoreError, match="not in the store"):
+        bench.evaluate("source")
+    (row,) = bench.store.cells(bench.key(bench.cells["source"]))
+    assert row.state == "failed"
+    assert "not in the store" in str(row.error)
+
+
+def test_the_record_of_an_attempt_says_where_when_and_with_how_much(bench: Bench) -> None:
+    bench.evaluate("source")
+    (row,) = bench.store.cells(bench.key(bench.cells["source"]))
+    assert (row.state, row.group, row.planned, row.done, row.device) == (
+        "complete",
+        "clean",
+        3,
+        3,
+        str(bench.model.device),
+    )
+    assert row.started_at <= row.finished_at
+    assert row.audio_seconds == pytest.approx(2.4)
+    assert row.peak_memory_bytes is not None
+    assert row.peak_memory_bytes > 10_000_000

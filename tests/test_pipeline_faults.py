@@ -1,0 +1,46 @@
+"""Which faults are worth another attempt: a closed rule."""
+
+import errno
+
+import pytest
+import torch
+
+from emtta_core.errors import EmttaError, StoreError, UsageError
+from emtta_core.pipeline.faults import is_transient
+
+TRANSIENT = [
+    OSError(errno.EIO, "input/output error"),
+    OSError(errno.ENOSPC, "no space left"),
+    OSError(errno.EAGAIN, "try again"),
+    ConnectionResetError("reset"),
+    TimeoutError("too slow"),
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory"),
+]
+PERMANENT = [
+    UsageError("unknown method"),
+    EmttaError("anything of ours"),
+    FileNotFoundError(errno.ENOENT, "gone"),
+    PermissionError(errno.EACCES, "forbidden"),
+    OSError(errno.EROFS, "read-only file system"),
+    ValueError("a bug"),
+    KeyboardInterrupt(),
+]
+
+
+@pytest.mark.parametrize("error", TRANSIENT, ids=repr)
+def test_what_may_pass_by_itself_is_tried_again(error: BaseException) -> None:
+    assert is_transient(error)
+
+
+@pytest.mark.parametrize("error", PERMANENT, ids=repr)
+def test_what_stays_as_it_is_is_not(error: BaseException) -> None:
+    assert not is_transient(error)
+
+
+def test_the_cause_of_an_error_counts() -> None:
+    error = StoreError("cannot write")
+    error.__cause__ = OSError(errno.EIO, "input/output error")
+    assert is_transient(error)
+    error.__cause__ = OSError(errno.EROFS, "read-only file system")
+    assert not is_transient(error)

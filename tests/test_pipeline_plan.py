@@ -1,0 +1,174 @@
+"""A plan's identities change with all that can change a result, and with nothing else."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import Speech, SuiteFile, tone
+
+from emtta_core.errors import UsageError
+from emtta_core.pipeline.plan import Plan, plan
+from emtta_core.pipeline.selection import resume_command, select
+from emtta_core.suite import Suite, load_suite, parse_suite
+
+DIGEST = "0123456789abcdef"
+
+SUITE = """\
+name = "planned"
+methods = ["source", "greedy-em", "em-seq", "em-tok", "em-tok-b"]
+model = { name = "demo" }
+adaptation = { steps = 3, candidates = 4 }
+[defaults]
+corpus = { name = "synthetic", utterances = 2 }
+[[domains]]
+name = "clean"
+group = "clean"
+[[domains]]
+name = "BA"
+group = "noise"
+corruption = { name = "noise", kind = "babble", snr_db = 5 }
+"""
+
+
+def ids(planned: Plan) -> dict[tuple[str, str], str]:
+    return {(cell.domain, cell.method): cell.cell_id for cell in planned.cells}
+
+
+def changed(old: str, new: str) -> set[str]:
+    """Return the methods whose cells change their identity in some domain when a line of the suite changes."""
+    assert old in SUITE
+    before, after = ids(plan(parse_suite(SUITE), DIGEST)), ids(plan(parse_suite(SUITE.replace(old, new)), DIGEST))
+    return {method for (domain, method), identity in before.items() if after.get((domain, method)) != identity}
+
+
+ALL = {"source", "greedy-em", "em-seq", "em-tok", "em-tok-b"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "methods"),
+    [
+        ("steps = 3", "steps = 4", ALL - {"source"}),
+        ("candidates = 4", "candidates = 5", {"em-seq", "em-tok", "em-tok-b"}),
+        ("candidates = 4", "candidates = 4, learning_rate = 0.01", ALL - {"source"}),
+        ("candidates = 4", "candidates = 4, seed = 1", {"em-seq", "em-tok"}),
+        ("utterances = 2", "utterances = 3", ALL),
+        ("snr_db = 5", "snr_db = 6", ALL),
+        ('name = "demo"', 'name = "demo", precision = "float64"', ALL),
+    ],
+)
+def test_an_option_changes_the_cells_whose_result_it_can_change(old: str, new: str, methods: set[str]) -> None:
+    assert changed(old, new) == methods
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('name = "planned"', 'name = "other"'),
+        ('name = "demo"', 'name = "demo", device = "cpu"'),
+        ("[defaults]", "[runtime]\nbatch_size = 3\nretries = 9\nworkers = 2\n[defaults]"),
+        ('group = "noise"', 'group = "loud"'),
+    ],
+)
+def test_what_cannot_change_a_result_changes_no_cell(old: str, new: str) -> None:
+    assert changed(old, new) == set()
+
+
+def test_other_weights_are_another_cell() -> None:
+    suite = parse_suite(SUITE)
+    before, after = ids(plan(suite, DIGEST)), ids(plan(suite, DIGEST[::-1]))
+    assert all(before[cell] != after[cell] for cell in before)
+
+
+def test_cells_stand_domain_by_domain_in_the_suites_order() -> None:
+    planned = plan(parse_suite(SUITE), DIGEST)
+    assert [cell.name for cell in planned.cells[:6]] == [
+        "clean/source",
+        "clean/greedy-em",
+        "clean/em-seq",
+        "clean/em-tok",
+        "clean/em-tok-b",
+        "BA/source",
+    ]
+    assert all(cell.utterances == 2 for cell in planned.cells)
+
+
+def test_a_limit_is_another_corpus_with_fewer_utterances() -> None:
+    suite = parse_suite(SUITE)
+    limited = plan(suite.model_copy(update={"limit": 1}), DIGEST)
+    assert all(cell.utterances == 1 for cell in limited.cells)
+    assert limited.plan_id != plan(suite, DIGEST).plan_id
+
+
+def test_a_folder_corpus_is_known_by_its_content_and_not_by_its_place(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Any
+) -> None:
+    def planned() -> Plan:
+        return plan(load_suite(str(suite_file())), DIGEST)
+
+    before = planned()
+    speech.path.rename(tmp_path / "moved")
+    moved = plan(
+        load_suite(
+            str(
+                suite_file(
+                    '[[domains]]\nname = "clean"\ngroup = "clean"\ncorpus = { name = "folder", path = "moved" }\n'
+                )
+            )
+        ),
+        DIGEST,
+    )
+    assert moved.plan_id == before.plan_id
+    (tmp_path / "moved").rename(speech.path)
+    speech.add("another", tone(0.5), "one more")
+    assert planned().plan_id != before.plan_id
+
+
+def test_a_corpus_without_a_manifest_is_refused_before_anything_runs(suite_file: SuiteFile) -> None:
+    with pytest.raises(UsageError, match="speech"):
+        plan(load_suite(str(suite_file())), DIGEST)
+
+
+@pytest.mark.parametrize(
+    ("only", "names"),
+    [
+        ([], 10),
+        (["domain=BA"], 5),
+        (["domain=BA", "domain=clean"], 10),
+        (["method=source"], 2),
+        (["domain=BA", "method=source"], 1),
+        (["group=noise", "method=source", "method=em-tok"], 2),
+        (["group=clean", "domain=BA"], 0),
+    ],
+)
+def test_a_selection_takes_the_cells_that_match_each_of_its_keys(only: list[str], names: int) -> None:
+    assert len(select(plan(parse_suite(SUITE), DIGEST).cells, only)) == names
+
+
+@pytest.mark.parametrize(
+    ("only", "words"),
+    [
+        ("domain=AB", "unknown domain 'AB'; there are: BA, clean"),
+        ("method=tent", "unknown method 'tent'; there are: em-seq"),
+        ("group=x", "unknown group 'x'; there are: clean, noise"),
+        ("speaker=x", "not of the form domain="),
+        ("BA", "not of the form domain="),
+    ],
+)
+def test_a_selection_that_names_nothing_is_refused(only: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        select(plan(parse_suite(SUITE), DIGEST).cells, [only])
+
+
+def commands() -> Callable[[list[str]], str]:
+    suite: Suite = parse_suite(SUITE)
+    cells = plan(suite, DIGEST).cells
+    return lambda only: resume_command("my suite.toml", "run-1", "s", select(cells, only), cells)
+
+
+def test_the_command_that_finishes_some_cells_selects_them() -> None:
+    command = commands()
+    start = "emtta run 'my suite.toml' --run-id run-1 --store s"
+    assert command([]) == start
+    assert command(["domain=BA"]) == f"{start} --only domain=BA"
+    assert command(["method=em-tok"]) == f"{start} --only method=em-tok"
+    assert command(["domain=BA", "method=em-tok"]) == f"{start} --only domain=BA --only method=em-tok"

@@ -1,0 +1,131 @@
+"""A domain is prepared once; what cannot be heard becomes a row that says why, and costs nothing else."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CLEAN, Speech, SuiteFile, tone
+
+from emtta_core.audio.files import read_audio
+from emtta_core.pipeline.plan import corpus_id
+from emtta_core.pipeline.prepare import SHARD_UTTERANCES, Prepared, prepare_domain
+from emtta_core.store import PreparedRow, Store
+from emtta_core.suite import Domain, load_suite
+
+NOISY = CLEAN + 'corruption = { name = "noise", kind = "gaussian", snr_db = 10 }\n'
+
+
+def prepared(path: Path, store: Store, limit: int | None = None) -> Prepared:
+    domain = load_suite(str(path)).domains[0]
+    return prepare_domain(domain, corpus_id(domain, limit), store, limit)
+
+
+def rows(done: Prepared, store: Store) -> dict[str, PreparedRow]:
+    return {row.utterance_id: row for row in store.read_prepared(done.corpus)}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store", create=True)
+
+
+def test_clean_speech_comes_back_sample_for_sample(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+    found = rows(prepared(suite_file(), store), store)
+    assert list(found) == ["good0", "good1", "good2"]
+    row = found["good1"]
+    assert row.audio is not None
+    np.testing.assert_allclose(read_audio(row.audio.bytes), read_audio(speech.path / "good1.wav"), atol=1 / 32768)
+    assert (row.text, row.language, row.corruption, row.snr_db, row.gain) == (
+        "the quick brown fox",
+        "en",
+        None,
+        None,
+        1,
+    )
+    assert row.seconds == pytest.approx(0.8)
+
+
+def test_noise_is_recorded_with_its_ratio(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+    row = rows(prepared(suite_file(NOISY), store), store)["good0"]
+    assert (row.corruption, row.snr_db) == ("noise/gaussian", 10)
+
+
+def test_the_second_time_the_audio_is_there(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+    first = prepared(suite_file(), store)
+    written = {path: path.stat().st_mtime_ns for path in first.corpus.shards}
+    second = prepared(suite_file(), store)
+    assert (first.reused, second.reused) == (False, True)
+    assert {path: path.stat().st_mtime_ns for path in second.corpus.shards} == written
+
+
+def test_a_shard_that_was_cut_short_is_made_again(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+    shard = prepared(suite_file(), store).corpus.shards[0]
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[: len(whole) // 2])
+    again = prepared(suite_file(), store)
+    assert not again.reused
+    assert shard.read_bytes() == whole
+
+
+def test_two_domains_of_one_content_are_made_once_even_at_the_same_time(
+    suite_file: SuiteFile, speech: Speech, store: Store
+) -> None:
+    path = suite_file(NOISY)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: prepared(path, store), range(4)))
+    assert sorted(each.reused for each in found) == [False, True, True, True]
+
+
+def test_what_cannot_be_heard_is_a_row_that_says_why(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+    speech.add("unreadable", b"RIFF this is no sound", "lost")
+    speech.add("empty", b"", "lost")
+    speech.add("missing", None, "lost")
+    speech.add("nan", np.full(8000, np.nan, np.float32), "lost")
+    speech.add("last", tone(0.5), "still here")
+    found = rows(prepared(suite_file(), store), store)
+    errors = {name: row.error for name, row in found.items() if row.error is not None}
+    assert set(errors) == {"unreadable", "empty", "missing", "nan"}
+    assert all(name in str(error) for name, error in errors.items())
+    assert all(found[name].audio is None for name in errors)
+    assert found["last"].audio is not None
+
+
+def test_silence_cannot_be_given_noise_at_a_ratio(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+    speech.add("silence", np.zeros(8000, np.float32), "nothing")
+    row = rows(prepared(suite_file(NOISY), store), store)["silence"]
+    assert "silent" in str(row.error)
+
+
+def test_speech_over_full_scale_is_scaled_back_and_says_so(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+    speech.add("loud", tone(0.5, peak=2.0), "loud")
+    row = rows(prepared(suite_file(), store), store)["loud"]
+    assert row.audio is not None
+    assert row.gain == pytest.approx(0.5, abs=0.01)
+    assert np.abs(read_audio(row.audio.bytes)).max() == pytest.approx(1, abs=1e-3)
+
+
+def test_a_limit_keeps_the_first_utterances(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+    assert list(rows(prepared(suite_file(), store, limit=2), store)) == ["good0", "good1"]
+
+
+def test_a_long_corpus_is_cut_into_shards(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+    for index in range(SHARD_UTTERANCES):
+        speech.add(f"more{index}", tone(0.05), "more")
+    done = prepared(suite_file(), store)
+    assert len(done.corpus.shards) == 2
+    assert done.corpus.utterances == len(rows(done, store)) == SHARD_UTTERANCES + 3
+
+
+def test_a_synthetic_domain_is_the_same_on_every_day(suite_file: SuiteFile, tmp_path: Path) -> None:
+    path = suite_file(
+        NOISY.replace('"folder", path = "speech"', '"synthetic", utterances = 2').replace("gaussian", "babble")
+    )
+    stores = [Store.open(tmp_path / name, create=True) for name in ("one", "two")]
+    first, second = (rows(prepared(path, store), store) for store in stores)
+    assert first == second
+
+
+def test_a_domain_is_a_record_that_can_cross_a_process(suite_file: SuiteFile) -> None:
+    domain = load_suite(str(suite_file(NOISY))).domains[0]
+    assert Domain.model_validate_json(domain.model_dump_json()) == domain

@@ -1,0 +1,100 @@
+"""A suite finds its run again, and a run id is never given to another plan."""
+
+from pathlib import Path
+
+import pytest
+from conftest import CLEAN, Speech, SuiteFile
+
+from emtta_core.errors import UsageError
+from emtta_core.pipeline.run import Run, foresee, load_run, plan_run, record
+from emtta_core.pipeline.state import run_status
+from emtta_core.store import Store
+from emtta_core.suite import load_suite
+
+DIGEST = "0123456789abcdef"
+
+
+def planned(path: Path, run_id: str | None = None, digest: str = DIGEST) -> Run:
+    return plan_run(load_suite(str(path)), digest, run_id)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store", create=True)
+
+
+def test_the_same_suite_finds_its_run_again(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+    first = planned(suite_file())
+    record(first, store)
+    record(planned(suite_file()), store)
+    assert list(store.runs()) == [first.run_id]
+    assert first.run_id.startswith("tiny-")
+
+
+def test_a_recorded_run_reads_back_as_it_was(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+    run = planned(suite_file())
+    record(run, store)
+    assert load_run(store, run.run_id) == run
+
+
+def test_planning_alone_writes_nothing(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+    states = foresee(planned(suite_file()), store)
+    assert [(state.cell.method, state.state, state.missing) for state in states] == [
+        ("source", "missing", 3),
+        ("em-tok-b", "missing", 3),
+    ]
+    assert not store.runs()
+
+
+def test_a_run_id_with_another_plan_is_refused_with_what_differs(
+    suite_file: SuiteFile, speech: Speech, store: Store
+) -> None:
+    record(planned(suite_file(), "mine"), store)
+    noisy = CLEAN + 'corruption = { name = "noise", kind = "typing", snr_db = 3 }\n'
+    with pytest.raises(UsageError) as refusal:
+        record(planned(suite_file(noisy, ("source",)), "mine"), store)
+    message = str(refusal.value)
+    assert "'mine' is there with another plan" in message
+    assert "methods: ['source', 'em-tok-b'] there, ['source'] here" in message
+    assert "domains.clean.corruption: None there" in message
+    assert "--run-id" in message
+
+
+def test_other_weights_under_one_run_id_are_refused(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+    record(planned(suite_file(), "mine"), store)
+    with pytest.raises(UsageError, match=f"the model's weights: {DIGEST} there, fedc here"):
+        record(planned(suite_file(), "mine", "fedc"), store)
+
+
+def test_changed_speech_under_one_run_id_is_refused(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+    record(planned(suite_file(), "mine"), store)
+    (speech.path / "good0.wav").write_bytes(b"something else")
+    with pytest.raises(UsageError, match="the content of a corpus"):
+        record(planned(suite_file(), "mine"), store)
+
+
+def test_a_changed_runtime_is_still_the_same_run(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+    record(planned(suite_file(), "mine"), store)
+    path = suite_file()
+    path.write_text(path.read_text().replace("batch_size = 2", "batch_size = 7"))
+    record(planned(path, "mine"), store)
+
+
+def test_the_status_of_a_run_counts_what_there_is(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+    run = planned(suite_file(), "mine")
+    record(run, store)
+    status = run_status(store, "mine").as_dict()
+    assert (status["state"], status["cells"]["planned"], status["cells"]["missing"]) == ("incomplete", 2, 2)
+    assert status["utterances"] == {"planned": 6, "done": 0, "in_error": 0}
+
+
+def test_an_unknown_run_is_refused_with_those_there_are(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+    record(planned(suite_file(), "mine"), store)
+    for ask in (load_run, run_status):
+        with pytest.raises(UsageError, match="unknown run 'yours'; there are: mine"):
+            ask(store, "yours")
+
+
+def test_a_run_id_that_would_leave_the_store_is_refused(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+    with pytest.raises(UsageError, match="run id"):
+        record(planned(suite_file(), "../mine"), store)

@@ -1,0 +1,179 @@
+"""A suite file says what one evaluation is; what it shares is filled in, and what is in it comes back as it was."""
+
+from pathlib import Path
+
+import pytest
+from conftest import CLEAN, SuiteFile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emtta_core.corpora.folder import Folder
+from emtta_core.corpora.synthetic import Synthetic
+from emtta_core.errors import UsageError
+from emtta_core.suite import Suite, load_suite, parse_suite
+from emtta_core.suites import suite_names
+
+LAYERS = """\
+name = "layers"
+methods = ["source"]
+model = { name = "demo" }
+[defaults]
+corpus = { name = "synthetic", utterances = 7, rate = 150 }
+[groups.noise]
+corpus = { language = "en", voices = ["en-us+m1"] }
+corruption = { name = "noise", snr_db = 5 }
+[[domains]]
+name = "BA"
+group = "noise"
+corruption = { kind = "babble" }
+[[domains]]
+name = "loud"
+group = "noise"
+corpus = { rate = 160 }
+corruption = { kind = "typing", snr_db = -5 }
+[[domains]]
+name = "mine"
+group = "own"
+corpus = { name = "folder", path = "speech" }
+"""
+
+
+def test_demo_has_the_papers_domains_in_three_groups_and_five_methods() -> None:
+    suite = load_suite("demo")
+    sizes = {group: sum(domain.group == group for domain in suite.domains) for group in suite.groups}
+    assert sizes == {"noise": 10, "accent": 6, "language": 7}
+    assert suite.methods == ("source", "greedy-em", "em-seq", "em-tok", "em-tok-b")
+
+
+def test_smoke_has_three_domains_and_two_methods() -> None:
+    suite = load_suite("smoke")
+    assert (len(suite.domains), len(suite.methods), len(suite.groups)) == (3, 2, 3)
+
+
+def test_every_shipped_suite_tells_what_it_is() -> None:
+    for name in suite_names():
+        suite = load_suite(name)
+        assert suite.name == name
+        assert suite.description
+
+
+def test_a_domain_takes_from_its_group_what_it_does_not_say_and_from_the_defaults_the_rest() -> None:
+    suite = parse_suite(LAYERS)
+    babble, loud = suite.domain("BA"), suite.domain("loud")
+    assert babble.corpus == Synthetic(language="en", voices=("en-us+m1",), utterances=7, rate=150)
+    assert isinstance(loud.corpus, Synthetic)
+    assert loud.corpus.rate == 160
+    assert babble.corruption is not None and loud.corruption is not None
+    assert (babble.corruption.kind, babble.corruption.snr_db) == ("babble", 5)
+    assert (loud.corruption.kind, loud.corruption.snr_db) == ("typing", -5)
+
+
+def test_a_corpus_of_another_kind_takes_nothing_from_the_defaults() -> None:
+    mine = parse_suite(LAYERS, folder=Path("/data")).domain("mine")
+    assert mine.corpus == Folder(path="/data/speech")
+    assert mine.corruption is None
+
+
+def test_relative_paths_start_at_the_suites_folder(suite_file: SuiteFile, tmp_path: Path) -> None:
+    corpus = load_suite(str(suite_file())).domains[0].corpus
+    assert isinstance(corpus, Folder)
+    assert corpus.path == str(tmp_path / "speech")
+
+
+def test_a_limit_given_at_the_call_stands_over_the_files(suite_file: SuiteFile) -> None:
+    path = str(suite_file())
+    assert load_suite(path).limit is None
+    assert load_suite(path, limit=3).limit == 3
+
+
+@pytest.mark.parametrize("name", ["demo", "smoke"])
+def test_a_suite_written_out_reads_back_as_it_was(name: str) -> None:
+    suite = load_suite(name, limit=5)
+    assert parse_suite(suite.to_toml()) == suite
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])), st.floats(min_value=1e-12, max_value=0.9))
+def test_any_text_and_number_survive_being_written_out(description: str, learning_rate: float) -> None:
+    suite = parse_suite(LAYERS)
+    adaptation = suite.adaptation.model_copy(update={"learning_rate": learning_rate})
+    changed = suite.model_copy(update={"description": description, "adaptation": adaptation})
+    assert parse_suite(changed.to_toml()) == changed
+
+
+MISTAKES = {
+    "a wrong type": ('steps = "ten"', ["adaptation.steps is 'ten'", "integer"]),
+    "a number as text": ('steps = "10"', ["adaptation.steps is '10'", "integer"]),
+    "a number out of range": ("steps = 0", ["adaptation.steps is 0", "greater than or equal to 1"]),
+    "an unknown field": ("stepz = 3", ["adaptation.stepz is no field", "steps"]),
+}
+
+
+@pytest.mark.parametrize(("line", "words"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_refused_with_the_field_its_value_and_what_is_allowed(line: str, words: list[str]) -> None:
+    text = LAYERS.replace("[defaults]", f"[adaptation]\n{line}\n[defaults]")
+    with pytest.raises(UsageError) as refusal:
+        parse_suite(text, origin="layers.toml")
+    for word in ["layers.toml", *words]:
+        assert word in str(refusal.value)
+
+
+REPLACEMENTS = {
+    "an unknown method": ('"source"]', '"sauce"]', ["methods", "'sauce'", "em-tok-b"]),
+    "a method twice": ('"source"]', '"source", "source"]', ["method", "twice: source"]),
+    "no method": ('["source"]', "[]", ["methods", "at least 1"]),
+    "a domain twice": ('"loud"', '"BA"', ["domain", "twice: BA"]),
+    "a bad name": ('"loud"', '"too loud"', ["domains[too loud].name", "'too loud'", "letters"]),
+    "a bad name that leaves the store": ('"loud"', '"../loud"', ["domains[../loud].name"]),
+    "an unknown kind of noise": ('"typing"', '"tapping"', ["domains[loud].corruption.kind", "'tapping'", "babble"]),
+    "an unknown corruption": ('name = "noise", snr', 'name = "echo", snr', ["corruption.name", "'echo'", "noise"]),
+    "an unknown corpus": ('name = "synthetic"', 'name = "vinyl"', ["corpus.name", "'vinyl'", "folder"]),
+    "an unknown field of a corpus": ("rate = 160", "speed = 160", ["domains[loud].corpus.speed is no field", "rate"]),
+    "a missing field": ('kind = "babble"', "", ["domains[BA].corruption.kind is missing"]),
+    "a wrong type in a domain": ("rate = 160", 'rate = "fast"', ["domains[loud].corpus.rate is 'fast'", "integer"]),
+    "an unknown field at the top": ('name = "layers"', 'name = "layers"\nspeed = 1', ["speed is no field", "methods"]),
+    "a group that no domain has": ("[groups.noise]", "[groups.noises]", ["groups.noises", "noise"]),
+    "something else in the defaults": ("[defaults]", "[defaults]\nsteps = 3", ["defaults", "corpus and corruption"]),
+    "text that is no TOML": ("[defaults]", "[defaults", ["not valid TOML", "line"]),
+}
+
+
+@pytest.mark.parametrize(("there", "instead", "words"), REPLACEMENTS.values(), ids=REPLACEMENTS)
+def test_a_suite_with_a_mistake_is_refused_in_words(there: str, instead: str, words: list[str]) -> None:
+    assert there in LAYERS
+    with pytest.raises(UsageError) as refusal:
+        parse_suite(LAYERS.replace(there, instead), origin="layers.toml")
+    for word in words:
+        assert word in str(refusal.value)
+
+
+def test_several_mistakes_are_told_at_once() -> None:
+    text = LAYERS.replace("rate = 160", 'rate = "fast"').replace('"typing"', '"tapping"')
+    with pytest.raises(UsageError, match="2 mistakes"):
+        parse_suite(text)
+
+
+def test_an_unknown_suite_is_refused_with_those_there_are() -> None:
+    with pytest.raises(UsageError, match=r"unknown suite 'dmeo'; there are: demo, smoke"):
+        load_suite("dmeo")
+
+
+def test_a_missing_suite_file_is_refused_by_its_path(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no suite file .*mine\.toml"):
+        load_suite(str(tmp_path / "mine.toml"))
+
+
+def test_an_unknown_domain_is_refused_with_those_there_are() -> None:
+    with pytest.raises(UsageError, match="unknown domain 'AB'; there are: BA, loud, mine"):
+        parse_suite(LAYERS).domain("AB")
+
+
+def test_the_layout_of_the_readme_is_a_valid_suite(tmp_path: Path) -> None:
+    readme = Path(__file__).parents[1] / "emtta_core" / "suites" / "README.md"
+    block = readme.read_text(encoding="utf-8").split("```toml\n")[1].split("```")[0]
+    suite = parse_suite(block, folder=tmp_path)
+    assert isinstance(suite, Suite)
+    assert [domain.name for domain in suite.domains] == ["clean", "babble"]
+
+
+def test_a_suite_of_one_domain_takes_no_more_than_its_own_lines(suite_file: SuiteFile) -> None:
+    assert [domain.name for domain in load_suite(str(suite_file(CLEAN))).domains] == ["clean"]
