@@ -13,6 +13,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
+from emtta_core.errors import UsageError
 from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.models import model_of
 from emtta_core.pipeline.progress import Started, channel
@@ -52,7 +53,7 @@ def evaluate(
         Completed, or Failed with a message that names each failed cell and the command that finishes just those.
     """
     opened = Store.open(store, create=True)
-    run = load_run(opened, run_id) if run_id else _planned(suite, opened, limit)
+    run = _recorded(run_id, opened) if run_id else _planned(suite, opened, limit)
     wanted = select(run.cells, only)
     todo = [state for state in cell_states(opened, run.run_id) if state.cell in wanted and not state.complete]
     channel.publish(_started(run, todo))
@@ -69,6 +70,18 @@ def _started(run: Run, todo: Sequence[CellState]) -> Started:
         utterances[state.cell.method] = utterances.get(state.cell.method, 0) + state.missing
     domains = {state.cell.domain for state in todo}
     return Started(run.run_id, len(domains), len(todo), utterances, cells_at_once(run.suite.runtime))
+
+
+def _recorded(run_id: str, store: Store) -> Run:
+    """Return a run that is planned already; its cells are those of the model that it was planned with, and no other."""
+    run = load_run(store, run_id)
+    digest = model_of(run.suite.model).digest
+    if digest != run.plan.model_digest:
+        raise UsageError(
+            f"run {run_id} was planned with a model of the digest {run.plan.model_digest}, "
+            f"but {run.suite.model.name!r} now has {digest}; begin another run, or bring the model back"
+        )
+    return run
 
 
 def _planned(suite: str, store: Store, limit: int | None) -> Run:

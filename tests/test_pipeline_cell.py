@@ -1,11 +1,15 @@
 """A cell is done to the last utterance, each bad one costs itself alone, and what is done is never done again."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import Speech, SuiteFile, tone
 
+from emtta_core.adaptation import AdaptationResult, Adapter
 from emtta_core.errors import StoreError
 from emtta_core.model import load_model
 from emtta_core.pipeline.cell import Cell
@@ -135,6 +139,43 @@ def test_a_cell_cut_short_goes_on_where_it_stopped_and_comes_to_the_same(
     assert {name: row.hypothesis for name, row in resumed.items()} == {
         name: row.hypothesis for name, row in whole.items()
     }
+
+
+def test_a_batch_too_large_for_the_memory_becomes_a_smaller_one_and_changes_no_result(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = bench.evaluate("em-tok")
+
+    class Small(Adapter):
+        """An engine on a device with room for one utterance."""
+
+        def batches(self, *arguments: Any, **options: Any) -> Iterator[list[AdaptationResult]]:
+            for results in super().batches(*arguments, **options):
+                if len(results) > 1:
+                    raise torch.OutOfMemoryError("CUDA out of memory")
+                yield results
+
+    monkeypatch.setattr("emtta_core.pipeline.batches.Adapter", Small)
+    small = Bench(bench.suite, tmp_path / "small")
+    tight = small.evaluate("em-tok")
+    assert {name: row.hypothesis for name, row in tight.items()} == {
+        name: row.hypothesis for name, row in usual.items()
+    }
+    (row,) = small.store.cells(small.key(small.cells["em-tok"]))
+    assert (row.state, row.done, row.batch_size) == ("complete", 3, 1)
+
+
+def test_memory_that_does_not_suffice_for_one_utterance_fails_the_cell(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any, **__: Any) -> Iterator[list[AdaptationResult]]:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Adapter, "batches", never)
+    with pytest.raises(torch.OutOfMemoryError):
+        bench.evaluate("em-tok")
+    (row,) = bench.store.cells(bench.key(bench.cells["em-tok"]))
+    assert (row.state, row.batch_size) == ("failed", 1)
 
 
 def test_a_finished_cell_does_nothing_the_second_time(bench: Bench) -> None:

@@ -4,33 +4,25 @@ Nothing is done twice: utterances that an earlier attempt has finished are left 
 it: a task of the flow, a process of its own, or a notebook.
 """
 
-import itertools
 import logging
 import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import numpy as np
-
-from emtta_core.adaptation import AdaptationResult, Adapter
-from emtta_core.audio.files import read_audio
-from emtta_core.audio.waveform import Waveform
-from emtta_core.errors import AudioError, EmttaError, StoreError
+from emtta_core.errors import EmttaError, StoreError
 from emtta_core.model import SpeechModel
+from emtta_core.pipeline.batches import Batches
 from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.progress import CellFinished, Listener, UtterancesDone, ignore, never
 from emtta_core.pipeline.rows import Tally, make_shard, tally_done, tally_shard
-from emtta_core.store import COMPLETE, FAILED, CellKey, CellRow, PreparedRow, Store
+from emtta_core.store import COMPLETE, FAILED, CellKey, CellRow, Store
 from emtta_core.suite import Adaptation
 
 log = logging.getLogger("emtta.pipeline")
-
-CHUNK_UTTERANCES = 256
-"""Waveforms held in memory at once: some minutes of speech each hundred, 64 kB a second."""
 
 
 class InterruptedRunError(EmttaError):
@@ -67,8 +59,8 @@ class _Attempt:
     cell: Cell
     key: CellKey
     number: int
-    batch_size: int
     device: str
+    batches: Batches | None = None
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     started: float = field(default_factory=time.perf_counter)
     reused: Tally = field(default_factory=Tally)
@@ -93,7 +85,7 @@ class _Attempt:
             device=self.device,
             peak_memory_bytes=_peak_memory(self.device),
             host=platform.node(),
-            batch_size=self.batch_size,
+            batch_size=self.batches.size if self.batches is not None else 0,
         )
 
 
@@ -126,11 +118,11 @@ def evaluate_cell(
         Exception: whatever else ends the attempt; it is recorded as failed first.
     """
     key = CellKey(run_id, cell.domain, cell.method)
-    attempt = _Attempt(cell, key, store.next_attempt(key), batch_size, str(model.device))
+    batches = Batches(model, cell.method, adaptation, batch_size)
+    attempt = _Attempt(cell, key, store.next_attempt(key), str(model.device), batches)
+    _forget_peak_memory(attempt.device)
     try:
-        options = {name: getattr(adaptation, name) for name in type(adaptation).model_fields}
-        adapter = Adapter(model, method=cell.method, batch_size=batch_size, **options)
-        _evaluate(attempt, store, adapter, progress, stop)
+        _evaluate(attempt, batches, store, progress, stop)
     except BaseException as error:
         record_failure(store, key, attempt.row(error), progress)
         raise
@@ -155,7 +147,7 @@ def record_failure(store: Store, key: CellKey, row: CellRow, progress: Listener)
 def unprepared(cell: Cell, store: Store, run_id: str, error: BaseException) -> CellRow:
     """Return the record of an attempt at a cell whose domain could not be prepared."""
     key = CellKey(run_id, cell.domain, cell.method)
-    attempt = _Attempt(cell, key, store.next_attempt(key), 0, "none")
+    attempt = _Attempt(cell, key, store.next_attempt(key), "none")
     return attempt.row(EmttaError(f"the domain could not be prepared: {describe(error)}"))
 
 
@@ -165,7 +157,7 @@ def describe(error: BaseException) -> str:
     return text if isinstance(error, EmttaError) else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
-def _evaluate(attempt: _Attempt, store: Store, adapter: Adapter, progress: Listener, stop: Callable[[], bool]) -> None:
+def _evaluate(attempt: _Attempt, batches: Batches, store: Store, progress: Listener, stop: Callable[[], bool]) -> None:
     """Do what the attempt has to do, shard by shard."""
     cell = attempt.cell
     corpus = store.prepared(cell.corpus_id)
@@ -176,7 +168,7 @@ def _evaluate(attempt: _Attempt, store: Store, adapter: Adapter, progress: Liste
         attempt.reused = tally_done(list(done.values()))
         progress(_shard_event(cell, attempt.reused, resumed=True))
     missing = (row for row in store.read_prepared(corpus) if row.utterance_id not in done)
-    for number, (rows, results) in enumerate(_adapted(missing, adapter)):
+    for number, (rows, results) in enumerate(batches.adapt(missing)):
         shard = make_shard(cell.cell_id, attempt.number, rows, results)
         store.write_steps(attempt.key, attempt.number, number, shard.steps)
         store.write_hypotheses(attempt.key, attempt.number, number, shard.hypotheses)
@@ -186,37 +178,6 @@ def _evaluate(attempt: _Attempt, store: Store, adapter: Adapter, progress: Liste
         progress(_shard_event(cell, tally))
         if stop():
             raise InterruptedRunError("the run was asked to stop; what is finished is kept")
-
-
-def _adapted(
-    rows: Iterable[PreparedRow], adapter: Adapter
-) -> Iterator[tuple[Sequence[PreparedRow], Sequence[AdaptationResult | str]]]:
-    """Yield utterances with what became of each, a batch at a time; those without audio first."""
-    remaining = iter(rows)
-    while chunk := list(itertools.islice(remaining, CHUNK_UTTERANCES)):
-        heard: list[tuple[PreparedRow, Waveform]] = []
-        lost: list[tuple[PreparedRow, str]] = []
-        for row in chunk:
-            try:
-                heard.append((row, _waveform(row)))
-            except AudioError as error:
-                lost.append((row, str(error)))
-        if lost:
-            yield [row for row, _ in lost], [error for _, error in lost]
-        by_id = {row.utterance_id: row for row, _ in heard}
-        for results in adapter.batches(
-            [waveform for _, waveform in heard],
-            language=[row.language for row, _ in heard],
-            utterance_ids=[row.utterance_id for row, _ in heard],
-        ):
-            yield [by_id[result.utterance_id] for result in results], results
-
-
-def _waveform(row: PreparedRow) -> Waveform:
-    """Return the waveform of a prepared utterance; AudioError says why there is none."""
-    if row.error is not None or row.audio is None:
-        raise AudioError(row.error or "it was prepared without audio")
-    return np.ascontiguousarray(read_audio(row.audio.bytes, name=row.utterance_id))
 
 
 def _shard_event(cell: Cell, tally: Tally, *, resumed: bool = False) -> UtterancesDone:
@@ -231,6 +192,14 @@ def _shard_event(cell: Cell, tally: Tally, *, resumed: bool = False) -> Utteranc
         seconds=tally.seconds,
         resumed=resumed,
     )
+
+
+def _forget_peak_memory(device: str) -> None:
+    """Begin to measure a CUDA device's memory anew; of the process, the system knows the peak since its start alone."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def _peak_memory(device: str) -> int | None:

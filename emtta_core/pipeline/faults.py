@@ -40,11 +40,17 @@ def is_transient(error: BaseException) -> bool:
 
 def _transient(error: BaseException) -> bool:
     """Judge one exception, without its causes."""
-    if isinstance(error, ConnectionError | TimeoutError | MemoryError):
+    if isinstance(error, ConnectionError | TimeoutError):
         return True
     if isinstance(error, OSError):
         return error.errno in TRANSIENT_ERRNOS
-    return type(error).__name__ == "OutOfMemoryError"  # torch's, which this module need not import
+    return is_out_of_memory(error)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory did not suffice, of the machine or of a device."""
+    # torch's error is known by its name, so that this module need not import torch.
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

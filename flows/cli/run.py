@@ -88,7 +88,9 @@ def _evaluate(suite: str, store: "Store", run_id: str, only: Sequence[str]) -> N
     with watching(err), logs.logging_to(log):
         from flows.evaluate import evaluate
 
-        evaluate(suite, str(store.path), run_id, list(only), return_state=True)
+        ended = evaluate(suite, str(store.path), run_id, list(only), return_state=True).result(raise_on_failure=False)
+    if isinstance(ended, BaseException):  # not what a cell met, of which the store knows, but what stopped the flow
+        raise ended
 
 
 def _conclude(suite: str, store: "Store", planned: "Run", wanted: "set[Cell]") -> None:
