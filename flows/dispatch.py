@@ -43,7 +43,7 @@ class Dispatch:
         """Do these cells, and return those that failed with the reason.
 
         Domains are begun in the order of their first cell. Ctrl-C lets the cells at work finish their shard, begins no
-        other, and returns.
+        other, and returns; a second one ends at once.
         """
         domains: dict[str, list[Cell]] = {}
         for cell in cells:
@@ -59,6 +59,8 @@ class Dispatch:
                     self._evaluate(ready.popleft())
                 future = self._ended.get()
             except KeyboardInterrupt:
+                if channel.stopping():
+                    raise
                 channel.ask_to_stop()
                 left = [*ready, *(cell for domain in waiting for cell in domains[domain])]
                 self._failures |= dict.fromkeys(left, NOT_BEGUN)

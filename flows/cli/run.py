@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli import logs
+from flows.cli import logs, server
 from flows.cli.options import DEFAULT_STORE, StoreOption
 from flows.cli.output import Format, err, out, say, show
 
@@ -88,6 +88,7 @@ def _evaluate(suite: str, store: "Store", run_id: str, only: Sequence[str]) -> N
     with watching(err), logs.logging_to(log):
         from flows.evaluate import evaluate
 
+        server.start()
         ended = evaluate(suite, str(store.path), run_id, list(only), return_state=True).result(raise_on_failure=False)
     if isinstance(ended, BaseException):  # not what a cell met, of which the store knows, but what stopped the flow
         raise ended

@@ -47,6 +47,7 @@ class Standing:
         """Take an event into account."""
         match event:
             case Started():
+                self.started = time.monotonic()  # Prefect is up
                 self.run_id, self.domains, self.cells = event.run_id, event.domains, event.cells
                 self.workers = event.workers
                 self.methods = {name: MethodStanding(planned=count) for name, count in event.utterances.items()}
