@@ -8,7 +8,8 @@ import torch
 from transformers import WhisperForConditionalGeneration
 
 from emtta_core.demo.examples import Examples, phoneme_inventory
-from emtta_core.demo.train import STATE_FILE, Recipe, Student, train
+from emtta_core.demo.recipe import Recipe
+from emtta_core.demo.train import STATE_FILE, Student, train
 
 TINY = Recipe(
     utterances=24,
@@ -75,3 +76,4 @@ def test_the_command_leaves_a_whisper_that_from_pretrained_reads(tmp_path: Path)
     assert model.config.max_source_positions == 125
     assert "0 of 6 updates are done" in said[0]
     assert not (tmp_path / "model" / STATE_FILE).exists()
+    assert Recipe.load(tmp_path / "model") == TINY

@@ -2,16 +2,20 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 from emtta_core.adaptation import Adapter
 from emtta_core.corpora.synthetic import Synthetic
-from emtta_core.demo.train import Recipe
+from emtta_core.demo.recipe import Recipe
 from emtta_core.demo.voices import LANGUAGES, trained_voices
+from emtta_core.errors import ModelError
 from emtta_core.model import SpeechModel, load_model
 from emtta_core.scoring import word_errors
 
 CARD_FILE = "README.md"
+CARRIED = Path(str(files("emtta_core.model"))) / "demo"
+"""The folder of the model that emtta carries."""
 
 _UNHEARD = (
     ("en", "en-gb-scotland"),
@@ -75,8 +79,21 @@ def _measure(model: SpeechModel, language: str, voices: tuple[str, ...], name: s
     return Measured(language, name, count, sum(each.words for each in scores), sum(each.errors for each in scores))
 
 
-def write_card(folder: Path, rows: list[Measured], recipe: Recipe) -> str:
-    """Write the card into the model's folder, and return its text."""
+def read_card(folder: Path) -> str:
+    """Return the text of a model's card.
+
+    Raises:
+        ModelError: when the folder has none.
+    """
+    file = folder / CARD_FILE
+    if not file.is_file():
+        raise ModelError(f"{folder} has no {CARD_FILE}; `emtta demo card --model {folder} --measure` writes it")
+    return file.read_text(encoding="utf-8")
+
+
+def write_card(folder: Path, rows: list[Measured]) -> str:
+    """Write the card into the folder of a model that `emtta demo train` made, and return its text."""
+    recipe = Recipe.load(folder)
     table = "\n".join(
         f"| {row.language} | {row.voices} | {row.utterances} | {row.words} | {row.wer:.1f} |" for row in rows
     )
@@ -90,11 +107,6 @@ def _megabytes(folder: Path) -> float:
 
 
 _CARD = """\
----
-license: apache-2.0
-library_name: transformers
-pipeline_tag: automatic-speech-recognition
----
 # The demo model of emtta
 
 A genuine `WhisperForConditionalGeneration`, {megabytes:.1f} MB, that transcribes **synthetic** speech: sentences of
@@ -110,11 +122,12 @@ no download. It says how adaptation behaves; it does not hear people.
 | text tokens | {recipe.text_tokens}, byte pairs |
 | training | {recipe.utterances:,} utterances, each seen once; AdamW, peak rate {recipe.learning_rate:g}, cosine |
 | made by | `emtta demo train` (emtta_core/demo) |
+| license | Apache-2.0 |
 
 ## Word error rates
 
 Test sentences (never in training), clean, at 175 words a minute; `trained` are the voices of emtta_core/demo/voices.py.
-Measured with `emtta demo card`.
+Measured with `emtta demo card --measure`.
 
 | language | voices | utterances | words | WER % |
 |---|---|---|---|---|

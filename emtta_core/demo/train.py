@@ -10,7 +10,6 @@ Training can be stopped at any time: the same command goes on from the last stat
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,43 +25,11 @@ from transformers import (
 )
 
 from emtta_core.demo.examples import IGNORE, Example, Examples, collate, padded, phoneme_inventory
+from emtta_core.demo.recipe import Recipe
 from emtta_core.demo.vocabulary import START, TASKS, train_tokenizer
 from emtta_core.demo.voices import LANGUAGES
 
 STATE_FILE = "training.pt"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Every number of the training. A batch is `batch` utterances; `utterances` are seen in all, none twice."""
-
-    utterances: int = 130_000
-    batch: int = 32
-    learning_rate: float = 2e-3
-    warmup: int = 300
-    weight_decay: float = 0.01
-    phoneme_weight: float = 1.0
-    seed: int = 0
-    text_tokens: int = 1_000
-    inventory_sentences: int = 200
-    width: int = 160
-    heads: int = 4
-    encoder_layers: int = 4
-    decoder_layers: int = 2
-    window_seconds: int = 4
-    hop_length: int = 256
-    mels: int = 80
-    max_tokens: int = 64
-
-    @property
-    def frames(self) -> int:
-        """Encoder frames in a window; the second convolution halves the spectrogram's."""
-        return self.window_seconds * 16_000 // self.hop_length // 2
-
-    @property
-    def steps(self) -> int:
-        """Updates in all."""
-        return self.utterances // self.batch
 
 
 def train(out: Path, recipe: Recipe | None = None, say: Callable[[str], None] = print) -> None:
@@ -80,6 +47,7 @@ def train(out: Path, recipe: Recipe | None = None, say: Callable[[str], None] = 
     out.mkdir(parents=True, exist_ok=True)
     student = Student(recipe, phoneme_inventory(recipe.inventory_sentences))
     student.save_processors(out)
+    recipe.save(out)
     done = student.restore(out / STATE_FILE)
     say(f"{student.size:,} parameters, {len(student.inventory)} phonemes; {done} of {recipe.steps} updates are done")
     began, saved = time.monotonic(), time.monotonic()

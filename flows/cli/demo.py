@@ -5,20 +5,24 @@ from typing import Annotated
 
 import typer
 
+from flows.cli.output import out as screen
 from flows.cli.output import say
 
-app = typer.Typer(help="Train the demo model, and measure its card.", no_args_is_help=True)
+app = typer.Typer(help="Train the demo model, and show or measure its card.", no_args_is_help=True)
 
-Folder = Annotated[Path, typer.Option("--out", metavar="DIR", help="The model's folder.")]
 DEFAULT_FOLDER = Path("demo-model")
 
 
 @app.command()
-def train(out: Folder = DEFAULT_FOLDER) -> None:
-    """Train the demo model; the same command again goes on from the last state.
+def train(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The new model's folder.")] = DEFAULT_FOLDER,
+) -> None:
+    """Train the demo model anew; the same command again goes on from the last state.
+
+    A suite evaluates it with model = { name = "demo-model" }.
 
     Example:
-        emtta demo train --out demo-model && emtta run demo
+        emtta demo train --out demo-model && emtta demo card --model demo-model --measure
     """
     from emtta_core.demo.train import train as train_model
 
@@ -27,19 +31,28 @@ def train(out: Folder = DEFAULT_FOLDER) -> None:
 
 @app.command()
 def card(
-    out: Folder = DEFAULT_FOLDER,
+    model: Annotated[
+        Path | None, typer.Option("--model", metavar="DIR", help="Default: the model that emtta carries.")
+    ] = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Measure anew, and write the card.")] = False,
     utterances: Annotated[int, typer.Option(min=1, help="Test utterances a language and voice.")] = 150,
 ) -> None:
-    """Measure the word error rates of a demo model, and write them into its card.
+    """Show the card of a demo model: what it is, and its word error rates.
 
-    Example:
-        emtta demo card --out demo-model --utterances 50
+    Examples:
+        emtta demo card
+
+        emtta demo card --model demo-model --measure --utterances 50
     """
-    from emtta_core.demo.card import measure, write_card
-    from emtta_core.demo.train import Recipe
+    from rich.markdown import Markdown
 
-    rows = []
-    for row in measure(out, utterances):
-        say(f"{row.language} {row.voices}: {row.wer:.1f} %")
-        rows.append(row)
-    write_card(out, rows, Recipe())
+    from emtta_core.demo import card as cards
+
+    folder = model or cards.CARRIED
+    if measure:
+        rows = []
+        for row in cards.measure(folder, utterances):
+            say(f"{row.language} {row.voices}: {row.wer:.1f} %")
+            rows.append(row)
+        cards.write_card(folder, rows)
+    screen.print(Markdown(cards.read_card(folder)))

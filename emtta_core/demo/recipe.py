@@ -1,0 +1,59 @@
+"""The numbers of the demo model's training."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from emtta_core.errors import ModelError
+
+RECIPE_FILE = "recipe.json"
+"""Where a trained model's recipe lies, in its folder."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every number of the training. A batch is `batch` utterances; `utterances` are seen in all, none twice."""
+
+    utterances: int = 130_000
+    batch: int = 32
+    learning_rate: float = 2e-3
+    warmup: int = 300
+    weight_decay: float = 0.01
+    phoneme_weight: float = 1.0
+    seed: int = 0
+    text_tokens: int = 1_000
+    inventory_sentences: int = 200
+    width: int = 160
+    heads: int = 4
+    encoder_layers: int = 4
+    decoder_layers: int = 2
+    window_seconds: int = 4
+    hop_length: int = 256
+    mels: int = 80
+    max_tokens: int = 64
+
+    @property
+    def frames(self) -> int:
+        """Encoder frames in a window; the second convolution halves the spectrogram's."""
+        return self.window_seconds * 16_000 // self.hop_length // 2
+
+    @property
+    def steps(self) -> int:
+        """Updates in all."""
+        return self.utterances // self.batch
+
+    def save(self, folder: Path) -> None:
+        """Write the recipe beside the model that it makes."""
+        (folder / RECIPE_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Recipe":
+        """Read the recipe that lies beside a model.
+
+        Raises:
+            ModelError: when there is none.
+        """
+        file = folder / RECIPE_FILE
+        if not file.is_file():
+            raise ModelError(f"{folder} has no {RECIPE_FILE}; give a folder that `emtta demo train` made")
+        return cls(**json.loads(file.read_text(encoding="utf-8")))
