@@ -12,6 +12,7 @@ from emtta_core.adaptation.layernorm import source_parameters, split
 from emtta_core.model import SpeechModel, forward, load_model
 from emtta_core.model.candidates import BeamSearch, Greedy, Hypotheses, Sampled, Strategy, generate
 from emtta_core.model.candidates.sampled import draw
+from emtta_core.model.layout import Layout
 from emtta_core.model.policy import TOKENS_MARGIN, TOKENS_PER_SECOND
 from emtta_core.model.tree import grow
 
@@ -38,7 +39,7 @@ def options(name: str, seed: int = 0) -> Options:
 def test_a_draw_is_the_inverse_of_the_cumulative_distribution() -> None:
     probabilities = torch.tensor([0.1, 0.0, 0.6, 0.3, 0.0], dtype=torch.float64)
     uniform = torch.linspace(0, 1, 10_001, dtype=torch.float64)[:-1]
-    tokens = draw(probabilities.log().expand(len(uniform), -1), uniform)
+    tokens = draw(probabilities.log().unsqueeze(0), torch.zeros(len(uniform), dtype=torch.long), uniform)
     shares = torch.bincount(tokens, minlength=5) / len(tokens)
     torch.testing.assert_close(shares.double(), probabilities, rtol=0, atol=1e-3)
 
@@ -49,7 +50,7 @@ def test_an_impossible_token_is_never_drawn(dtype: torch.dtype) -> None:
     logits[0, 100:40_000] = 0.0
     logits[1, 7] = 0.0
     for number in (0.0, 1e-12, 0.5, 1.0 - 1e-12, 1.0):
-        tokens = draw(logits, torch.full((2,), number, dtype=torch.float64))
+        tokens = draw(logits, torch.arange(2), torch.full((2,), number, dtype=torch.float64))
         assert 100 <= int(tokens[0]) < 40_000
         assert int(tokens[1]) == 7
 
@@ -69,8 +70,10 @@ def first_distribution(model: SpeechModel) -> Tensor:
     memory = forward.cross_memory(model.weights, forward.encode(model.weights, norms, forward.stem(model.weights, mel)))
     prompt = model.prompt.rows(["en"], model.device)
     causal = torch.full((prompt.shape[1],) * 2, -torch.inf, dtype=model.dtype).triu(1)
-    hidden = forward.decode(model.weights, norms, memory, prompt, torch.arange(prompt.shape[1]), causal)
-    return model.policy.mask_step(forward.logits(model.weights, hidden[:, -1]), first=True).softmax(-1)[0]
+    layout = Layout.of(torch.zeros(prompt.shape[1], dtype=torch.long), 1)
+    nodes = forward.Nodes(prompt[0], torch.arange(prompt.shape[1]), layout)
+    hidden = forward.decode(model.weights, norms, memory, nodes, causal)
+    return model.policy.mask_step(forward.logits(model.weights, hidden[-1]), first=True).softmax(-1)
 
 
 def test_every_candidate_ends_once_or_meets_its_own_limit(model: SpeechModel) -> None:
@@ -122,9 +125,9 @@ def forced(model: SpeechModel, made: Hypotheses) -> tuple[Tensor, Tensor]:
     memory = forward.cross_memory(model.weights, forward.encode(model.weights, norms, forward.stem(model.weights, mel)))
     prompt = model.prompt.rows(["en"], model.device)
     tree = grow(prompt, made.tokens, made.mask, dtype=model.dtype)
-    hidden = forward.decode(model.weights, norms, memory, tree.tokens, tree.positions, tree.visible)
-    logits = forward.logits(model.weights, hidden[0])
-    masked = model.policy.mask_nodes(logits, tree.first[0])[tree.owner[0, 0][made.mask[0, 0]]]
+    hidden = forward.decode(model.weights, norms, memory, tree.nodes, tree.visible)
+    logits = forward.logits(model.weights, hidden[tree.contexts])
+    masked = model.policy.mask_nodes(logits, tree.first)[tree.owner[0, 0][made.mask[0, 0]]]
     return torch.special.entr(masked.softmax(-1)).sum(-1), masked
 
 
@@ -134,9 +137,11 @@ def test_equal_beginnings_are_one_node() -> None:
     mask = torch.tensor([[[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 0, 0]]], dtype=torch.bool)
     tree = grow(prompt, tokens, mask, dtype=torch.float32)
     # The contexts: prompt | 5 | 4 | 5 6 | 5 6 7 | 5 6 8
-    assert tree.tokens.tolist() == [[90, 91, 92, 5, 4, 6, 7, 8]]
-    assert tree.positions.tolist() == [[0, 1, 2, 3, 3, 4, 5, 5]]
-    assert tree.owner.tolist() == [[[2, 3, 5, 6], [2, 3, 5, 7], [2, 3, 5, 6], [2, 4, 0, 0]]]
+    assert tree.nodes.tokens.tolist() == [90, 91, 92, 5, 4, 6, 7, 8]
+    assert tree.nodes.positions.tolist() == [0, 1, 2, 3, 3, 4, 5, 5]
+    assert tree.contexts.tolist() == [2, 3, 4, 5, 6, 7]
+    assert tree.first.tolist() == [True, False, False, False, False, False]
+    assert tree.owner.tolist() == [[[0, 1, 3, 4], [0, 1, 3, 5], [0, 1, 3, 4], [0, 2, 0, 0]]]
     sees = (tree.visible[0, 0] == 0).int().tolist()
     assert sees == [
         [1, 0, 0, 0, 0, 0, 0, 0],
@@ -148,8 +153,6 @@ def test_equal_beginnings_are_one_node() -> None:
         [1, 1, 1, 1, 0, 1, 1, 0],
         [1, 1, 1, 1, 0, 1, 0, 1],
     ]
-    assert tree.contexts.tolist() == [[False, False, True, True, True, True, True, True]]
-    assert tree.first.tolist() == [[False, False, True, False, False, False, False, False]]
 
 
 def test_random_numbers_belong_to_seed_utterance_method_and_step() -> None:

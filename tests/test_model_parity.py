@@ -81,15 +81,15 @@ def test_teacher_forced_logits_are_whispers(pair: Pair) -> None:
     tree = grow(prompt, tokens, mask, dtype=torch.float32)
     with torch.no_grad():
         norms, memory = listen(pair.ours, pair.mel)
-        hidden = forward.decode(pair.ours.weights, norms, memory, tree.tokens, tree.positions, tree.visible)
-        ours = forward.logits(pair.ours.weights, hidden)
+        hidden = forward.decode(pair.ours.weights, norms, memory, tree.nodes, tree.visible)
+        ours = forward.logits(pair.ours.weights, hidden[tree.contexts])
         for row in range(3):
             ids = torch.cat([prompt, tokens[:, row, :-1]], dim=1)
             theirs = pair.theirs(input_features=pair.mel, decoder_input_ids=ids).logits[:, start - 1 :]
             for utterance in range(len(prompt)):
                 keep = mask[utterance, row]
                 torch.testing.assert_close(
-                    ours[utterance, tree.owner[utterance, row][keep]], theirs[utterance][keep], rtol=0, atol=1e-4
+                    ours[tree.owner[utterance, row][keep]], theirs[utterance][keep], rtol=0, atol=1e-4
                 )
 
 

@@ -157,19 +157,13 @@ def candidate_loss(
     weights = model.weights
     mask = candidates.mask
     tree = grow(prompt, candidates.tokens, mask, dtype=weights.head.dtype)
-    hidden = forward.decode(weights, norms, memory, tree.tokens, tree.positions, tree.visible)
-    nodes = tree.contexts.flatten().nonzero().squeeze(1)
-    raw = forward.logits(weights, hidden.flatten(0, 1).index_select(0, nodes))
-    masked = model.policy.mask_nodes(raw, tree.first.flatten()[nodes])
-    # The place of each context among those computed, for every token of every candidate.
-    place = torch.zeros_like(tree.contexts, dtype=torch.long).flatten()
-    place[nodes] = torch.arange(len(nodes), device=nodes.device)
-    owner = tree.owner + tree.contexts.shape[1] * torch.arange(len(prompt), device=prompt.device).view(-1, 1, 1)
-    rows = place[owner[mask]]
-    entropies, log_probs = token_statistics(masked, candidates.tokens[mask], rows)
-    empty = entropies.new_zeros(mask.shape)
-    entropies = empty.masked_scatter(mask, entropies.index_select(0, rows))
-    log_probs = empty.masked_scatter(mask, log_probs)
+    hidden = forward.decode(weights, norms, memory, tree.nodes, tree.visible)
+    raw = forward.logits(weights, hidden.index_select(0, tree.contexts))
+    owner = tree.owner[mask]
+    statistics = token_statistics(model.policy.mask_nodes(raw, tree.first), candidates.tokens[mask], owner)
+    empty = statistics.entropy.new_zeros(mask.shape)
+    entropies = empty.masked_scatter(mask, statistics.entropy.index_select(0, owner))
+    log_probs = empty.masked_scatter(mask, statistics.log_prob)
     loss = loss_of(entropies, log_probs, mask, estimator=method.estimator, policy=method.policy, entropy=method.entropy)
     return loss, entropies.detach().sum((1, 2)) / mask.sum((1, 2))
 

@@ -10,8 +10,8 @@ and for the sequence estimator the second is zero, E[∇(-log p(y))] = 0, so it 
 
 What is exact: summed over all sequences with their probabilities, the gradient of the surrogate is ∇H, with the
 leave-one-out baseline too. What is not: both parts are divided by the number of the candidates' tokens, which weighs
-short groups of candidates more, and beams are not samples. Source: Huang, Yu, Lin, Lee, "Rethinking Entropy Minimization in
-Test-Time Adaptation for Autoregressive Models", arXiv:2605.08186.
+short groups of candidates more, and beams are not samples. Source: Huang, Yu, Lin, Lee, "Rethinking Entropy
+Minimization in Test-Time Adaptation for Autoregressive Models", arXiv:2605.08186.
 
 Shapes: B utterances, G candidates, T tokens, V vocabulary. Logits are the decoding policy's: -inf where a token is
 suppressed, with 0 · log 0 = 0.

@@ -6,7 +6,8 @@ values, made once an utterance, serve every node. A visibility mask says which n
 ancestors and itself. The same function thus runs the prompt, one step of a token loop with its cache, and the whole
 tree of candidates at once.
 
-Shapes: B utterances, S encoder positions, N nodes an utterance, M nodes to attend to, H heads, d width, V vocabulary.
+Shapes: B utterances, S encoder positions, F nodes in all, N at most in one utterance, M nodes to attend to, H heads,
+d width, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from emtta_core.model.layout import Layout
 from emtta_core.model.weights import Attention, FeedForward, Weights
 
 Norms = Sequence[tuple[Tensor, Tensor]]
@@ -25,37 +27,62 @@ Memory = tuple[tuple[Tensor, Tensor], ...]
 """Cross-attention keys and values, `(B, H, S, d / H)` each, of every decoder layer."""
 
 
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """Tokens in their contexts.
+
+    Attributes:
+        tokens: `(F,)`, each node's token.
+        positions: `(F,)`, its position in its sequence, the prompt's first token being 0.
+        layout: whose they are.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    layout: Layout
+
+
 @dataclass(slots=True)
 class Cache:
     """Keys and values of the nodes decoded so far, with room for more.
 
     Attributes:
-        layers: for each decoder layer `(B, room, 2d)`, keys before values.
-        length: nodes in it.
+        layers: for each decoder layer `(B, room, 2d)`, keys before values. Places not used are zero: an attention
+            weight of zero must not meet a number that is not finite.
+        used: `(B,)`, places used by each utterance.
+        length: the largest of these.
     """
 
     layers: list[Tensor]
+    used: Tensor
     length: int = 0
 
     @classmethod
     def empty(cls, weights: Weights, batch: int, room: int) -> "Cache":
         """Return a cache with room for `room` nodes of each of `batch` utterances."""
-        shape = (batch, room, 2 * weights.width)
-        return cls([weights.head.new_empty(shape) for _ in weights.decoder_layers])
+        head = weights.head
+        layers = [head.new_zeros((batch, room, 2 * weights.width)) for _ in weights.decoder_layers]
+        return cls(layers, torch.zeros(batch, dtype=torch.long, device=head.device))
 
-    def append(self, layer: int, rows: Tensor) -> Tensor:
-        """Put the keys and values `(B, N, 2d)` behind those of a layer, and return all, `(B, length + N, 2d)`."""
-        stop = self.length + rows.shape[1]
-        kept = self.layers[layer]
-        if stop > kept.shape[1]:
-            kept = torch.cat([kept, torch.empty_like(kept)], dim=1)
-            self.layers[layer] = kept
-        kept[:, self.length : stop] = rows
-        return kept[:, :stop]
+    def reserve(self, layout: Layout) -> Tensor:
+        """Take a place for every node, and return the places `(F,)`, each in its own utterance."""
+        places = self.used.index_select(0, layout.utterance) + layout.rank
+        self.used = self.used + torch.bincount(layout.utterance, minlength=layout.batch)
+        self.length = int(self.used.max())
+        while self.length > self.layers[0].shape[1]:
+            self.layers = [torch.cat([layer, torch.zeros_like(layer)], dim=1) for layer in self.layers]
+        return places
 
-    def select(self, rows: Tensor) -> None:
-        """Keep the utterances `rows` alone."""
-        self.layers = [layer.index_select(0, rows) for layer in self.layers]
+    def write(self, number: int, utterance: Tensor, places: Tensor, rows: Tensor) -> Tensor:
+        """Put keys and values `(F, 2d)` of a layer in their places, and return all its `(B, length, 2d)`."""
+        layer = self.layers[number]
+        layer[utterance, places] = rows
+        return layer[:, : self.length]
+
+    def keep(self, utterances: Tensor) -> None:
+        """Keep these utterances alone."""
+        self.layers = [layer.index_select(0, utterances) for layer in self.layers]
+        self.used = self.used.index_select(0, utterances)
 
 
 def stem(weights: Weights, mel: Tensor) -> Tensor:
@@ -65,17 +92,20 @@ def stem(weights: Weights, mel: Tensor) -> Tensor:
     """
     x = F.gelu(F.conv1d(mel, *weights.conv1, padding=1))
     x = F.gelu(F.conv1d(x, *weights.conv2, stride=2, padding=1))
-    return x.transpose(1, 2) + weights.encoder_positions
+    return x.transpose(1, 2).contiguous() + weights.encoder_positions
 
 
 def encode(weights: Weights, norms: Norms, x: Tensor) -> Tensor:
     """Run the encoder's layers over the stem's output; `(B, S, d)` to `(B, S, d)`."""
-    index = 0
-    for layer in weights.encoder_layers:
-        x = x + self_attend(layer.attention, weights.encoder_heads, normalise(weights, norms[index], x))
-        x = x + feed_forward(layer.feed_forward, normalise(weights, norms[index + 1], x))
-        index += 2
-    return normalise(weights, norms[index], x)
+    wide = [(weight.unsqueeze(1), bias.unsqueeze(1)) for weight, bias in norms[: weights.encoder_norms]]
+    heads = weights.encoder_heads
+    for number, layer in enumerate(weights.encoder_layers):
+        block = layer.attention
+        qkv = F.linear(normalise(weights, wide[2 * number], x), block.query, block.query_bias)
+        query, keys, values = qkv.chunk(3, dim=-1)
+        x = x + project(block, attend(_heads(query, heads), _heads(keys, heads), _heads(values, heads)))
+        x = x + feed_forward(layer.feed_forward, normalise(weights, wide[2 * number + 1], x))
+    return normalise(weights, wide[-1], x)
 
 
 def cross_memory(weights: Weights, encoded: Tensor) -> Memory:
@@ -93,42 +123,45 @@ def decode(
     weights: Weights,
     norms: Norms,
     memory: Memory,
-    tokens: Tensor,
-    positions: Tensor,
+    nodes: Nodes,
     visible: Tensor,
     cache: Cache | None = None,
+    places: Tensor | None = None,
 ) -> Tensor:
-    """Return the decoder's hidden states `(B, N, d)`, after its last LayerNorm, of N nodes an utterance.
+    """Return the decoder's hidden states `(F, d)`, after its last LayerNorm.
 
     Args:
         weights: the frozen weights.
         norms: LayerNorm parameters; those of the encoder are skipped.
         memory: from `cross_memory`.
-        tokens: `(B, N)`, each node's token.
-        positions: `(B, N)` or `(N,)`, each node's position in its sequence, the prompt's first token being 0.
+        nodes: F tokens in their contexts.
         visible: `(B, 1, N, M)` or what broadcasts to it, added to the attention logits: 0 where a node sees another,
-            -inf where not; M counts the nodes in the cache before these.
-        cache: if given, these nodes' keys and values are put behind those in it.
+            -inf where not; without a cache M is N.
+        cache: if given, the nodes' keys and values are put there, and nodes attend to all that is there.
+        places: `(F,)`, where in the cache, from `Cache.reserve`.
     """
-    heads = weights.decoder_heads
-    index = weights.encoder_norms
-    x = F.embedding(tokens, weights.embedding) + F.embedding(positions, weights.decoder_positions)
+    layout, heads, width = nodes.layout, weights.decoder_heads, weights.width
+    rows = layout.utterance
+    own = [
+        (weight.index_select(0, rows), bias.index_select(0, rows)) for weight, bias in norms[weights.encoder_norms :]
+    ]
+    x = F.embedding(nodes.tokens, weights.embedding) + F.embedding(nodes.positions, weights.decoder_positions)
     for number, layer in enumerate(weights.decoder_layers):
         block = layer.attention
-        qkv = F.linear(normalise(weights, norms[index], x), block.query, block.query_bias)
-        query, rows = qkv[..., : weights.width], qkv[..., weights.width :]
-        if cache is not None:
-            rows = cache.append(number, rows)
-        keys, values = rows.chunk(2, dim=-1)
-        x = x + attend(block, _heads(query, heads), _heads(keys, heads), _heads(values, heads), visible)
+        qkv = F.linear(normalise(weights, own[3 * number], x), block.query, block.query_bias)
+        if cache is None or places is None:
+            query, keys, values = layout.pad(qkv).chunk(3, dim=-1)
+        else:
+            query = layout.pad(qkv[:, :width])
+            keys, values = cache.write(number, rows, places, qkv[:, width:]).chunk(2, dim=-1)
+        seen = attend(_heads(query, heads), _heads(keys, heads), _heads(values, heads), visible)
+        x = x + project(block, layout.pack(seen))
         block = layer.cross_attention
-        query = F.linear(normalise(weights, norms[index + 1], x), block.query, block.query_bias)
-        x = x + attend(block, _heads(query, heads), *memory[number])
-        x = x + feed_forward(layer.feed_forward, normalise(weights, norms[index + 2], x))
-        index += 3
-    if cache is not None:
-        cache.length += tokens.shape[1]
-    return normalise(weights, norms[index], x)
+        query = F.linear(normalise(weights, own[3 * number + 1], x), block.query, block.query_bias)
+        heard = attend(_heads(layout.pad(query), heads), *memory[number])
+        x = x + project(block, layout.pack(heard))
+        x = x + feed_forward(layer.feed_forward, normalise(weights, own[3 * number + 2], x))
+    return normalise(weights, own[-1], x)
 
 
 def logits(weights: Weights, hidden: Tensor) -> Tensor:
@@ -137,10 +170,9 @@ def logits(weights: Weights, hidden: Tensor) -> Tensor:
 
 
 def normalise(weights: Weights, norm: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
-    """LayerNorm of `x` `(B, N, d)` with a weight and a bias `(B, d)` for each utterance."""
+    """LayerNorm of `x` `(..., d)` with a weight and a bias that broadcast to it."""
     weight, bias = norm
-    plain = F.layer_norm(x, (weights.width,), eps=weights.norm_epsilon)
-    return torch.addcmul(bias.unsqueeze(1), plain, weight.unsqueeze(1))
+    return torch.addcmul(bias, F.layer_norm(x, (weights.width,), eps=weights.norm_epsilon), weight)
 
 
 def feed_forward(block: FeedForward, x: Tensor) -> Tensor:
@@ -148,16 +180,15 @@ def feed_forward(block: FeedForward, x: Tensor) -> Tensor:
     return F.linear(F.gelu(F.linear(x, block.up, block.up_bias)), block.down, block.down_bias)
 
 
-def self_attend(block: Attention, heads: int, x: Tensor) -> Tensor:
-    """Return the output of attention of all positions to all, for its normalised input `(B, N, d)`."""
-    query, keys, values = F.linear(x, block.query, block.query_bias).chunk(3, dim=-1)
-    return attend(block, _heads(query, heads), _heads(keys, heads), _heads(values, heads))
-
-
-def attend(block: Attention, query: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None = None) -> Tensor:
-    """Attend from queries `(B, H, N, d / H)`, already scaled, and project; returns `(B, N, d)`."""
+def attend(query: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None = None) -> Tensor:
+    """Attend from queries `(B, H, N, d / H)`, already scaled; returns `(B, N, d)`."""
     out = F.scaled_dot_product_attention(query, keys, values, attn_mask=visible, scale=1.0)
-    return F.linear(out.transpose(1, 2).flatten(2), block.out, block.out_bias)
+    return out.transpose(1, 2).flatten(2)
+
+
+def project(block: Attention, x: Tensor) -> Tensor:
+    """Return the output projection of what was attended to."""
+    return F.linear(x, block.out, block.out_bias)
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:

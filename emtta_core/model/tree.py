@@ -9,26 +9,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from emtta_core.model.forward import Nodes
+from emtta_core.model.layout import Layout
+
 
 @dataclass(frozen=True, slots=True)
 class TokenTree:
     """The contexts in which the tokens of G candidates were chosen, each once.
 
     The nodes of an utterance are its P prompt tokens, then every distinct beginning of its candidates that a further
-    token followed. Padding nodes see the prompt and are seen by none.
+    token followed. A context is a node whose next token some candidate chose: all but the prompt's beginning.
 
     Attributes:
-        tokens: `(B, N)`, each node's own token.
-        positions: `(B, N)`, its place in the sequence.
-        visible: `(B, 1, N, N)`, 0 where the second node is the first or one before it in its sequence, -inf elsewhere.
-        contexts: `(B, N)`, true for nodes whose next token some candidate chose: all but the prompt's beginning and
-            the padding.
-        first: `(B, N)`, true for the node that the first token follows.
-        owner: `(B, G, T)`, the node in whose context each token of each candidate was chosen; 0 where masked.
+        nodes: the F nodes.
+        visible: `(B, 1, N, N)`, 0 where the second node is the first or one before it in its sequence, -inf elsewhere;
+            padding sees the prompt and is seen by none.
+        contexts: `(C,)`, which of the nodes are contexts.
+        first: `(C,)`, true for those that the first token after the prompt follows.
+        owner: `(B, G, T)`, which of the contexts each token of each candidate was chosen in; 0 where masked.
     """
 
-    tokens: Tensor
-    positions: Tensor
+    nodes: Nodes
     visible: Tensor
     contexts: Tensor
     first: Tensor
@@ -82,9 +83,14 @@ def grow(prompt: Tensor, candidates: Tensor, mask: Tensor, *, dtype: torch.dtype
     sees[:, start:, :start] = True
     visible = torch.zeros(sees.shape, dtype=dtype, device=device).masked_fill_(~sees, -torch.inf)
 
-    contexts = torch.zeros((batch, total), dtype=torch.bool, device=device)
-    contexts[:, start - 1] = True
-    contexts[utterance, node] = True
-    first = torch.zeros_like(contexts)
-    first[:, start - 1] = True
-    return TokenTree(tokens, positions, visible.unsqueeze(1), contexts, first, owner)
+    exists = torch.zeros((batch, total), dtype=torch.bool, device=device)
+    exists[:, :start] = True
+    exists[utterance, node] = True
+    contexts = exists.clone()
+    contexts[:, : start - 1] = False
+    packed = contexts[exists].nonzero().squeeze(1)
+    among = (contexts.flatten().cumsum(0) - 1).view(batch, total)
+    owner = among.gather(1, owner.flatten(1)).view_as(owner).masked_fill(~mask, 0)
+    owners = exists.nonzero()[:, 0]
+    nodes = Nodes(tokens[exists], positions[exists], Layout.of(owners, batch))
+    return TokenTree(nodes, visible.unsqueeze(1), packed, nodes.positions[packed] == start - 1, owner)

@@ -2,7 +2,7 @@
 
 from emtta_core.model.candidates.beam import BeamSearch
 from emtta_core.model.candidates.greedy import Greedy
-from emtta_core.model.candidates.loop import Hypotheses, Strategy, generate
+from emtta_core.model.candidates.loop import Frontier, Hypotheses, Strategy, generate
 from emtta_core.model.candidates.sampled import Sampled
 
-__all__ = ["BeamSearch", "Greedy", "Hypotheses", "Sampled", "Strategy", "generate"]
+__all__ = ["BeamSearch", "Frontier", "Greedy", "Hypotheses", "Sampled", "Strategy", "generate"]

@@ -16,7 +16,7 @@ transformers' do at `max_new_tokens`.
 import torch
 from torch import Tensor
 
-from emtta_core.model.candidates.loop import Hypotheses
+from emtta_core.model.candidates.loop import Frontier, Hypotheses
 
 NEVER = -1.0e9
 """The score of a beam that must not be chosen, as in transformers (-inf would make ties of them and NaN of sums)."""
@@ -47,10 +47,11 @@ class BeamSearch:
         self._open = torch.ones(batch, dtype=torch.bool, device=device)
         self._final = Hypotheses(self._done.clone(), torch.zeros_like(self._done, dtype=torch.bool), self._done_ended)
 
-    def advance(self, step: int, raw: Tensor, masked: Tensor) -> tuple[Tensor, Tensor | None]:
+    def advance(self, step: int, frontier: Frontier) -> tuple[Tensor, Tensor | None]:
         """Go on with the best continuations, and keep the best that ended."""
-        batch, beams, vocabulary = masked.shape
-        scores = masked - raw.logsumexp(-1, keepdim=True) + self._running_scores.unsqueeze(-1)
+        batch, beams, vocabulary = *frontier.nodes.shape, frontier.masked.shape[-1]
+        log_probs = frontier.masked - frontier.raw.logsumexp(-1, keepdim=True)
+        scores = log_probs[frontier.nodes] + self._running_scores.unsqueeze(-1)
         top, index = scores.reshape(batch, -1).topk(2 * beams)
         parents, tokens = index.div(vocabulary, rounding_mode="floor"), index % vocabulary
         sequences = _pick(self._running, parents)
@@ -76,9 +77,9 @@ class BeamSearch:
         self._open = self._open & (hoped > worst).any(1) & (step + 1 < self._limits)
         return tokens.gather(1, going), parents.gather(1, going)
 
-    def alive(self) -> Tensor:
-        """Return `(b,)`, true where a running beam may still enter the top G."""
-        return self._open
+    def going(self) -> Tensor:
+        """Return `(b, G)`, true where a running beam may still enter the top G."""
+        return self._open.unsqueeze(1).expand(-1, self.rows)
 
     def keep(self, utterances: Tensor) -> None:
         """Set the others' beams down as final, and go on with these utterances alone."""

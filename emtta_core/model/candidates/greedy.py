@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from emtta_core.model.candidates.loop import Hypotheses
+from emtta_core.model.candidates.loop import Frontier, Hypotheses
 from emtta_core.model.candidates.rows import Rows
 
 
@@ -19,12 +19,12 @@ class Greedy(Rows):
         super().begin(limits, end, like)
         self._entropy = like.new_zeros(len(limits))
 
-    def advance(self, step: int, raw: Tensor, masked: Tensor) -> tuple[Tensor, Tensor | None]:
+    def advance(self, step: int, frontier: Frontier) -> tuple[Tensor, Tensor | None]:
         """Choose the most probable token."""
-        del raw
+        masked = frontier.masked.index_select(0, frontier.nodes[:, 0])
         entropy = torch.special.entr(masked.softmax(-1)).sum(-1)
-        self._entropy[self.utterances] += entropy.where(self.going, 0.0).squeeze(1)
-        return self.write(step, masked.argmax(-1)), None
+        self._entropy[self.utterances] += entropy.where(self.live[:, 0], 0.0)
+        return self.write(step, masked.argmax(-1, keepdim=True)), None
 
     def result(self) -> Hypotheses:
         """Return the hypothesis and its mean entropy a token."""

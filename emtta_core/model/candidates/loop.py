@@ -1,8 +1,9 @@
 """The token loop that every way of making candidates shares.
 
 Each utterance has R rows that grow by a token at a time: those of every strategy asked for, side by side, so that the
-greedy hypothesis rides along with the candidates at the price of one more row. The keys and values of all rows lie in
-one cache for each utterance, and a row sees its own ancestors there: a beam that changes its parent moves no keys.
+greedy hypothesis rides along with the candidates. Rows that have said the same so far are one node: the decoder sees
+each distinct beginning once, and ended rows never again. The keys and values of an utterance's nodes lie in one cache,
+where a node sees its ancestors: a beam that changes its parent moves no keys.
 """
 
 from collections.abc import Sequence
@@ -12,12 +13,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from emtta_core.model.forward import Cache, Memory, Norms, decode, logits
+from emtta_core.model.forward import Cache, Memory, Nodes, Norms, decode, logits
+from emtta_core.model.layout import Layout
 from emtta_core.model.policy import DecodingPolicy
 from emtta_core.model.weights import Weights
 
 COMPACTION = 0.75
-"""Ended utterances leave the loop once at most this share of its rows is still alive (measured; a copy costs too)."""
+"""Ended utterances leave the loop once at most this share of its utterances is still alive: leaving costs a copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,21 @@ class Hypotheses:
     entropy: Tensor | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Frontier:
+    """What may follow the beginnings said so far.
+
+    Attributes:
+        raw: `(F, V)`, the model's logits after each distinct beginning.
+        masked: `(F, V)`, the policy's.
+        nodes: `(B, R)`, which of the F beginnings each row has said; any for a row that has ended.
+    """
+
+    raw: Tensor
+    masked: Tensor
+    nodes: Tensor
+
+
 class Strategy(Protocol):
     """A way of choosing the next token of its own rows.
 
@@ -48,20 +65,15 @@ class Strategy(Protocol):
     def begin(self, limits: Tensor, end: int, like: Tensor) -> None:
         """Prepare for B utterances, capped at `limits` `(B,)` tokens; `like` has the device and dtype of logits."""
 
-    def advance(self, step: int, raw: Tensor, masked: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Choose the tokens at position `step` after the prompt.
-
-        Args:
-            step: the position, from 0.
-            raw: `(B, rows, V)`, the model's logits.
-            masked: the policy's.
+    def advance(self, step: int, frontier: Frontier) -> tuple[Tensor, Tensor | None]:
+        """Choose the tokens at position `step` after the prompt, from 0.
 
         Returns:
             The rows' tokens `(B, rows)`, and the row that each goes on from, `(B, rows)`, or None if each from itself.
         """
 
-    def alive(self) -> Tensor:
-        """Return `(B,)`, false where nothing more can change for the utterance."""
+    def going(self) -> Tensor:
+        """Return `(B, rows)`, true for rows that need another token."""
 
     def keep(self, utterances: Tensor) -> None:
         """Go on with these utterances alone."""
@@ -98,54 +110,69 @@ def generate(
         memory = tuple((keys.detach(), values.detach()) for keys, values in memory)
         batch, start = prompt.shape
         device, dtype = prompt.device, weights.head.dtype
-        rows = sum(strategy.rows for strategy in strategies)
         longest = int(limits.max())
-        cache = Cache.empty(weights, batch, start + rows * min(longest, 32))
-        causal = torch.full((start, start), -torch.inf, dtype=dtype, device=device).triu(1)
-        positions = torch.arange(start + longest, device=device)
-        hidden = decode(weights, norms, memory, prompt, positions[:start], causal, cache)
-        raw = logits(weights, hidden[:, -1:]).expand(-1, rows, -1)
-        visible = torch.full((batch, rows, start + rows * longest), -torch.inf, dtype=dtype, device=device)
-        visible[:, :, :start] = 0.0
-        own = torch.full((rows, rows), -torch.inf, dtype=dtype, device=device).fill_diagonal_(0.0)
+        cache = Cache.empty(weights, batch, start + 64)
+        raw = _prefill(weights, norms, memory, prompt, cache)
+        # Every row has said the prompt: one node an utterance, which sees all of it.
+        nodes = torch.arange(batch, device=device).unsqueeze(1).expand(-1, sum(part.rows for part in strategies))
+        visible = torch.zeros((batch, start), dtype=dtype, device=device)
         for strategy in strategies:
             strategy.begin(limits, policy.end, raw)
         for step in range(longest):
-            tokens, visible = _advance(strategies, step, raw, policy, visible, cache.length)
-            alive = torch.stack([strategy.alive() for strategy in strategies]).any(0)
+            frontier = Frontier(raw, policy.mask_step(raw, first=step == 0), nodes)
+            tokens, parents = _advance(strategies, step, frontier)
+            going = torch.cat([strategy.going() for strategy in strategies], dim=1)
+            alive = going.any(1)
             count = int(alive.sum())
             if count == 0 or step + 1 == longest:
                 break
             if count <= COMPACTION * len(alive):
-                keep = alive.nonzero().squeeze(1)
+                kept = alive.nonzero().squeeze(1)
                 for strategy in strategies:
-                    strategy.keep(keep)
-                cache.select(keep)
-                tokens, visible = tokens.index_select(0, keep), visible.index_select(0, keep)
-                norms = [(weight.index_select(0, keep), bias.index_select(0, keep)) for weight, bias in norms]
-                memory = tuple((keys.index_select(0, keep), values.index_select(0, keep)) for keys, values in memory)
-            stop = cache.length + rows
-            visible[:, :, cache.length : stop] = own
-            position = positions[start + step : start + step + 1]
-            hidden = decode(weights, norms, memory, tokens, position, visible[:, None, :, :stop], cache)
+                    strategy.keep(kept)
+                cache.keep(kept)
+                tokens, parents, going = tokens[kept], parents[kept], going[kept]
+                norms = [(weight.index_select(0, kept), bias.index_select(0, kept)) for weight, bias in norms]
+                memory = tuple((keys.index_select(0, kept), values.index_select(0, kept)) for keys, values in memory)
+            # Rows that go on from one node with one token are one node; sorting by the old keeps utterances together.
+            said = parents[going] * raw.shape[1] + tokens[going]
+            distinct, inverse = torch.unique(said, return_inverse=True)
+            parent = distinct.div(raw.shape[1], rounding_mode="floor")
+            owner = torch.empty_like(distinct).scatter_(0, inverse, going.nonzero()[:, 0])
+            layout = Layout.of(owner, len(going))
+            nodes = torch.zeros_like(tokens)
+            nodes[going] = inverse
+            places = cache.reserve(layout)
+            seen = visible.new_full((len(distinct), cache.length), -torch.inf)
+            known = min(cache.length, visible.shape[1])  # less than before where the longest utterance has left
+            seen[:, :known] = visible[:, :known].index_select(0, parent)
+            visible = seen.scatter_(1, places.unsqueeze(1), 0.0)
+            position = torch.full_like(distinct, start + step)
+            grown = Nodes(distinct % raw.shape[1], position, layout)
+            hidden = decode(weights, norms, memory, grown, layout.pad(visible).unsqueeze(1), cache, places)
             raw = logits(weights, hidden)
         return [strategy.result() for strategy in strategies]
 
 
-def _advance(
-    strategies: Sequence[Strategy], step: int, raw: Tensor, policy: DecodingPolicy, visible: Tensor, length: int
-) -> tuple[Tensor, Tensor]:
-    """Let each strategy choose for its rows; return all rows' tokens, and what each row sees after that."""
-    masked = policy.mask_step(raw, first=step == 0)
-    chosen = []
+def _prefill(weights: Weights, norms: Norms, memory: Memory, prompt: Tensor, cache: Cache) -> Tensor:
+    """Decode the prompts `(B, P)`, and return the logits `(B, V)` after them."""
+    batch, start = prompt.shape
+    utterance = torch.arange(batch, device=prompt.device).repeat_interleave(start)
+    layout = Layout.of(utterance, batch)
+    causal = torch.full((start, start), -torch.inf, dtype=weights.head.dtype, device=prompt.device).triu(1)
+    nodes = Nodes(prompt.flatten(), layout.rank, layout)
+    hidden = decode(weights, norms, memory, nodes, causal, cache, cache.reserve(layout))
+    return logits(weights, hidden[start - 1 :: start])
+
+
+def _advance(strategies: Sequence[Strategy], step: int, frontier: Frontier) -> tuple[Tensor, Tensor]:
+    """Let each strategy choose for its rows; return all rows' tokens, and the node that each goes on from."""
+    chosen, sources = [], []
     begin = 0
     for strategy in strategies:
-        stop = begin + strategy.rows
-        tokens, parents = strategy.advance(step, raw[:, begin:stop], masked[:, begin:stop])
+        nodes = frontier.nodes[:, begin : begin + strategy.rows]
+        tokens, parents = strategy.advance(step, Frontier(frontier.raw, frontier.masked, nodes))
         chosen.append(tokens)
-        if parents is not None:
-            seen = visible[:, begin:stop, :length]
-            index = parents.unsqueeze(-1).expand(-1, -1, length)
-            visible[:, begin:stop, :length] = seen.gather(1, index)
-        begin = stop
-    return torch.cat(chosen, dim=1), visible
+        sources.append(nodes if parents is None else nodes.gather(1, parents))
+        begin += strategy.rows
+    return torch.cat(chosen, dim=1), torch.cat(sources, dim=1)

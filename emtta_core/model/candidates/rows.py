@@ -13,13 +13,13 @@ class Rows:
         rows: R.
         utterances: `(b,)`, which of the B utterances are still in the loop.
         limits: `(b,)`, their caps.
-        going: `(b, R)`, rows that have not ended.
+        live: `(b, R)`, rows that have not ended.
     """
 
     rows: int
     utterances: Tensor
     limits: Tensor
-    going: Tensor
+    live: Tensor
 
     def begin(self, limits: Tensor, end: int, like: Tensor) -> None:
         """Make room for sequences of B utterances, of at most `limits` `(B,)` tokens."""
@@ -27,7 +27,7 @@ class Rows:
         device = like.device
         self.utterances = torch.arange(batch, device=device)
         self.limits = limits
-        self.going = torch.ones((batch, self.rows), dtype=torch.bool, device=device)
+        self.live = torch.ones((batch, self.rows), dtype=torch.bool, device=device)
         self._end = end
         self._tokens = torch.full((longest, batch, self.rows), end, device=device)
         self._mask = torch.zeros((longest, batch, self.rows), dtype=torch.bool, device=device)
@@ -35,23 +35,23 @@ class Rows:
 
     def write(self, step: int, tokens: Tensor) -> Tensor:
         """Take `(b, R)` chosen tokens down, and return them with the end token where a row had ended before."""
-        tokens = tokens.where(self.going, self._end)
+        tokens = tokens.where(self.live, self._end)
         self._tokens[step, self.utterances] = tokens
-        self._mask[step, self.utterances] = self.going
-        ends = self.going & (tokens == self._end)
+        self._mask[step, self.utterances] = self.live
+        ends = self.live & (tokens == self._end)
         self._ended[self.utterances] |= ends
-        self.going = self.going & ~ends & (step + 1 < self.limits).unsqueeze(1)
+        self.live = self.live & ~ends & (step + 1 < self.limits).unsqueeze(1)
         return tokens
 
-    def alive(self) -> Tensor:
-        """Return `(b,)`, true where a row still grows."""
-        return self.going.any(1)
+    def going(self) -> Tensor:
+        """Return `(b, R)`, true for rows that still grow."""
+        return self.live
 
     def keep(self, utterances: Tensor) -> None:
         """Go on with these utterances alone."""
         self.utterances = self.utterances[utterances]
         self.limits = self.limits[utterances]
-        self.going = self.going[utterances]
+        self.live = self.live[utterances]
 
     def result(self) -> Hypotheses:
         """Return the sequences, cut to the longest."""

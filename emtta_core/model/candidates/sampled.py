@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from emtta_core.model.candidates.loop import Frontier
 from emtta_core.model.candidates.rows import Rows
 
 
@@ -18,10 +19,9 @@ class Sampled(Rows):
         self.rows = uniform.shape[1]
         self._uniform = uniform
 
-    def advance(self, step: int, raw: Tensor, masked: Tensor) -> tuple[Tensor, Tensor | None]:
+    def advance(self, step: int, frontier: Frontier) -> tuple[Tensor, Tensor | None]:
         """Draw a token for each row."""
-        del raw
-        return self.write(step, draw(masked, self._uniform[:, :, step])), None
+        return self.write(step, draw(frontier.masked, frontier.nodes, self._uniform[:, :, step])), None
 
     def keep(self, utterances: Tensor) -> None:
         """Go on with these utterances alone."""
@@ -29,13 +29,18 @@ class Sampled(Rows):
         self._uniform = self._uniform[utterances]
 
 
-def draw(logits: Tensor, uniform: Tensor) -> Tensor:
-    """Return the tokens `(...)` that uniform numbers `(...)` pick from the distributions of `logits` `(..., V)`.
+def draw(logits: Tensor, nodes: Tensor, uniform: Tensor) -> Tensor:
+    """Return the tokens `(...)` that uniform numbers `(...)` pick, each from the distribution that `nodes` names.
 
     The token is the first at which the cumulative probability exceeds the number, so one of probability zero is never
     picked: the number is kept below the total of the rounded sum. (Of logits that are NaN it is the last token.)
+
+    Args:
+        logits: `(F, V)`, the distributions.
+        nodes: which of them.
+        uniform: at least 0 and below 1.
     """
-    cumulative = logits.softmax(-1).cumsum(-1)
+    cumulative = logits.softmax(-1).cumsum(-1)[nodes]
     largest = 1.0 - 2.0 * torch.finfo(logits.dtype).eps
     target = uniform.to(logits.dtype).clamp(max=largest).unsqueeze(-1) * cumulative[..., -1:]
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp_(max=logits.shape[-1] - 1)
