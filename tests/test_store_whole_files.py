@@ -44,16 +44,31 @@ def start(store: Path, rows: int, then: str) -> "subprocess.Popen[str]":
     return process
 
 
-def test_a_writer_killed_while_it_writes_leaves_no_half_file(tmp_path: Path) -> None:
-    process = start(tmp_path, 60_000, "store.write_steps(key, 1, 0, rows)")
-    deadline = time.monotonic() + 30
-    while not any(path.stat().st_size for path in tmp_path.rglob("*.tmp")):
-        assert time.monotonic() < deadline, "the writer wrote nothing"
-        assert process.poll() is None, "the writer ended before it could be killed"
-    process.kill()
-    process.wait()
+IN_THE_MIDDLE = """
+    import resource, signal
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # the system kills the process at its 4097th byte
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    store.write_steps(key, 1, 0, rows)
+"""
 
-    assert process.returncode == -signal.SIGKILL
+BEFORE_IT_HAS_ITS_NAME = """
+    import os, signal
+    os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+    store.write_steps(key, 1, 0, rows)
+"""
+
+
+@pytest.mark.parametrize(
+    ("then", "killed_by"), [(IN_THE_MIDDLE, signal.SIGXFSZ), (BEFORE_IT_HAS_ITS_NAME, signal.SIGKILL)]
+)
+def test_a_writer_killed_while_it_writes_leaves_no_half_file(
+    then: str, killed_by: signal.Signals, tmp_path: Path
+) -> None:
+    process = start(tmp_path, 20_000, then)
+    process.communicate()
+
+    assert process.returncode == -killed_by
     assert list(tmp_path.rglob("*.parquet")) == []
     (left,) = tmp_path.rglob("*.tmp")
     store = Store.open(tmp_path, create=True)
@@ -69,6 +84,7 @@ def test_a_writer_killed_at_any_moment_leaves_whole_shards_alone(tmp_path: Path)
         then = f"[store.write_steps(key, {attempt}, shard, rows) for shard in range(100_000)]"
         process = start(tmp_path, 40, then)
         while not list(tmp_path.rglob(f"{attempt:03d}-00002.parquet")):
+            assert process.poll() is None, "the writer ended before it could be killed"
             time.sleep(0.005)
         time.sleep(0.007 * attempt)
         process.kill()
@@ -76,6 +92,15 @@ def test_a_writer_killed_at_any_moment_leaves_whole_shards_alone(tmp_path: Path)
     files = list(tmp_path.rglob("*.parquet"))
     assert len(files) >= 9
     assert all(pq.read_table(path).num_rows == 40 for path in files)
+
+
+def test_tidying_up_leaves_alone_what_the_store_did_not_write(tmp_path: Path) -> None:
+    others = [tmp_path / name for name in (".mine.tmp", ".mine.0123456789ab", "notes.0123456789ab.tmp", ".a.b.tmp")]
+    for path in others:
+        path.write_text("dear to its owner")
+        os.utime(path, (0, 0))
+    Store.open(tmp_path, create=True)
+    assert all(path.exists() for path in others)
 
 
 def test_of_two_writers_of_one_shard_one_wins_and_the_other_is_told(tmp_path: Path) -> None:
@@ -141,6 +166,10 @@ def test_a_store_that_cannot_be_made_read_or_written_says_why(tmp_path: Path) ->
     with pytest.raises(StoreError, match="there is no store at"):
         Store.open(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
+
+    with pytest.raises(StoreError, match=r"'run_id=old', which readers of Parquet take for a column"):
+        Store.open(tmp_path / "run_id=old" / "store", create=True)
+    assert not (tmp_path / "run_id=old").exists()
 
     store = Store.open(tmp_path / "store", create=True)
     (store.path / "plans").write_text("in the way")

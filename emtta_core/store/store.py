@@ -94,9 +94,15 @@ class Store:
             create: make it where it is missing, check that it can be written, tidy up after killed writers.
 
         Raises:
-            StoreError: when there is none, or it cannot be made, written or read.
+            StoreError: when there is none, or it cannot be made, written or read, or a folder of its path has an `=`.
         """
         folder = Path(path).expanduser().absolute()
+        column = next((part for part in folder.parts if "=" in part), None)
+        if column is not None:
+            raise StoreError(
+                f"the path of the store {folder} holds {column!r}, which readers of Parquet take for a column; "
+                "choose a path without '='"
+            )
         try:
             if create:
                 folder.mkdir(parents=True, exist_ok=True)

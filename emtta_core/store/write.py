@@ -9,6 +9,7 @@ folder, some 5 ms together on a common disk.
 import contextlib
 import errno
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 from emtta_core.errors import StoreError
 from emtta_core.store.schema import AudioBytes
 
-TEMPORARY_SUFFIX = ".tmp"
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -62,9 +63,10 @@ def sweep(root: Path, *, older_than: float = 86_400.0) -> int:
         older_than: seconds since the last change; a younger file may have a live writer.
     """
     count = 0
-    for path in root.rglob(f".*{TEMPORARY_SUFFIX}"):
+    for path in root.rglob(".*.tmp"):
         with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > older_than:
+            ours = _TEMPORARY.fullmatch(path.name)  # the folder may hold more than a store
+            if ours and time.time() - path.stat().st_mtime > older_than:
                 path.unlink()
                 count += 1
     return count
@@ -73,7 +75,7 @@ def sweep(root: Path, *, older_than: float = 86_400.0) -> int:
 @contextlib.contextmanager
 def _placed(path: Path, *, replace: bool) -> Iterator[Path]:
     """Yield a temporary path beside `path`; what was written there stands at `path` afterwards."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{TEMPORARY_SUFFIX}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
