@@ -1,5 +1,6 @@
 """The functional forward pass is Whisper: features, logits, greedy and beam candidates equal transformers' own."""
 
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from emtta_core.model.candidates import BeamSearch, Greedy, Hypotheses, Strategy
 from emtta_core.model.tree import grow
 
 SHAPES: dict[str, dict[str, Any]] = {
-    "demo": {"d_model": 32, "heads": 4, "encoder_layers": 3, "decoder_layers": 2},
+    "demo checkpoint": {},
+    "small random": {"d_model": 32, "heads": 4, "encoder_layers": 3, "decoder_layers": 2},
     "tiny": {"d_model": 384, "heads": 6, "chunk_seconds": 2, "hop_length": 160},
     "base": {"d_model": 512, "heads": 8, "chunk_seconds": 2, "hop_length": 160},
     "small": {"d_model": 768, "heads": 12, "chunk_seconds": 2, "hop_length": 160},
@@ -30,8 +32,10 @@ class Pair:
     """One checkpoint, loaded by transformers and by emtta."""
 
     def __init__(self, folder: Path, name: str):
-        shape = {"encoder_layers": 2, "decoder_layers": 2, **SHAPES[name]}
-        make_checkpoint(folder, **shape)
+        if name == "demo checkpoint":
+            folder = Path(str(resources.files("emtta_core.model") / "demo"))
+        else:
+            make_checkpoint(folder, **{"encoder_layers": 2, "decoder_layers": 2, **SHAPES[name]})
         self.theirs = WhisperForConditionalGeneration.from_pretrained(folder).eval()
         self.extractor = WhisperFeatureExtractor.from_pretrained(folder)
         self.ours = load_model(folder, device="cpu")

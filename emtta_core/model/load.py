@@ -44,18 +44,36 @@ def load_model(
     """
     if precision not in PRECISIONS:
         raise UsageError(f"unknown precision {precision!r}; there are: {', '.join(PRECISIONS)}")
-    target = choose_device(device)
+    choose_device(device)
     name = str(name)
-    source = _folder(name)
-    network, extractor, tokenizer = _read(name, source, revision)
+    network, extractor, tokenizer = _read(name, _folder(name), revision)
+    return from_transformers(network, extractor, tokenizer, name=name, device=device, precision=precision)
+
+
+def from_transformers(
+    network: Any, extractor: Any, tokenizer: Any, *, name: str, device: str = "auto", precision: str = "float32"
+) -> SpeechModel:
+    """Take a Whisper from transformers' own objects, which are not changed.
+
+    Args:
+        network: a `WhisperForConditionalGeneration` with its generation config.
+        extractor: its `WhisperFeatureExtractor`.
+        tokenizer: its `WhisperTokenizer`.
+        name: what to call it.
+        device: as for `load_model`.
+        precision: as for `load_model`.
+
+    Raises:
+        ModelError: if its parts do not fit together, or it has something that the forward pass does not know.
+        UsageError: for a device that there is not.
+    """
+    target, dtype = choose_device(device), PRECISIONS[precision]
     generation, config = network.generation_config, network.config
     mel, prompt = LogMel.of(extractor), Prompt.of(generation)
     _check(name, config, generation, mel, len(tokenizer))
-    digest = _digest(network, mel, prompt, tokenizer)
-    dtype = PRECISIONS[precision]
     return SpeechModel(
         name=name,
-        digest=digest,
+        digest=_digest(network, mel, prompt, tokenizer),
         weights=prepare(network, device=target, dtype=dtype),
         mel=mel,
         policy=DecodingPolicy.of(generation, config, device=target, dtype=dtype),

@@ -1,0 +1,99 @@
+"""The engine's two references: the same method, written as a careful user of transformers would.
+
+- `plain`: one utterance at a time; `generate` with G returned sequences; a forward pass with the input repeated G
+  times; `load_state_dict` to forget the utterance.
+- `careful`: the same, but one encoder pass for the loss, whose output is repeated for the decoder.
+
+Both make the candidates of `em-tok` (sampled) or `em-tok-b` (beams), and take the loss from the engine's `em_loss`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import GenerationMixin
+from transformers.modeling_outputs import BaseModelOutput
+
+from emtta_core.adaptation.adapter import WEIGHT_DECAY
+from emtta_core.adaptation.methods import Method
+from emtta_core.adaptation.objective import em_loss
+from emtta_core.model import SpeechModel
+
+
+class Reference:
+    """Adapts a transformers Whisper to one utterance after another."""
+
+    def __init__(self, model: SpeechModel, network: Any, method: Method, *, encode_once: bool):
+        """Take the network to adapt, and what it has in common with the engine's model.
+
+        Args:
+            model: the engine's, for features, prompt and policy.
+            network: the `WhisperForConditionalGeneration` that it was made from.
+            method: `em-tok` or `em-tok-b`.
+            encode_once: false for `plain`, true for `careful`.
+        """
+        self.model, self.network, self.method, self.encode_once = model, network, method, encode_once
+        network.requires_grad_(False)
+        self.norms = [
+            parameter.requires_grad_() for name, parameter in network.named_parameters() if "layer_norm" in name
+        ]
+
+    def transcribe(
+        self, waveforms: Sequence[NDArray[np.float32]], language: str, *, steps: int, candidates: int, rate: float
+    ) -> list[str]:
+        """Adapt to each utterance, and return its text."""
+        source = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        texts = []
+        for waveform in waveforms:
+            mel = self.model.mel([waveform], device=self.model.device, dtype=self.model.dtype)
+            limit = self.model.policy.max_tokens(len(waveform) / self.model.sample_rate, self.model.prompt.length)
+            prompt = self.model.prompt.rows([language], self.model.device)
+            self.generate(mel, prompt, limit)
+            optimizer = torch.optim.AdamW(self.norms, lr=rate, weight_decay=WEIGHT_DECAY)
+            for _ in range(steps):
+                self.step(mel, prompt, limit, candidates, optimizer)
+            final = self.generate(mel, prompt, limit)
+            texts.append(str(self.model.tokenizer.decode(final[0].tolist(), skip_special_tokens=True)).strip())
+            self.network.load_state_dict(source)
+        return texts
+
+    def generate(self, mel: Tensor, prompt: Tensor, limit: int, **arguments: Any) -> Tensor:
+        """Return the tokens `(G, T)` after the prompt; greedy unless asked otherwise."""
+        with torch.no_grad():
+            made = GenerationMixin.generate(
+                self.network, mel, decoder_input_ids=prompt, max_new_tokens=limit, **{"do_sample": False} | arguments
+            )
+        return made[:, prompt.shape[1] :]
+
+    def step(self, mel: Tensor, prompt: Tensor, limit: int, count: int, optimizer: torch.optim.Optimizer) -> None:
+        """Make one update."""
+        if self.method.candidates == "beam":
+            tokens = self.generate(mel, prompt, limit, num_beams=count, num_return_sequences=count)
+        else:
+            arguments = {"do_sample": True, "top_k": 0, "num_return_sequences": count}
+            tokens = self.generate(mel, prompt, limit, **arguments)
+        ended = (tokens == self.model.policy.end).cumsum(1)
+        mask = (ended == 0) | ((ended == 1) & (tokens == self.model.policy.end))
+        inputs = torch.cat([prompt.expand(count, -1), tokens[:, :-1]], dim=1)
+        if self.encode_once:
+            hidden = self.network.model.encoder(mel).last_hidden_state.expand(count, -1, -1)
+            out = self.network(encoder_outputs=BaseModelOutput(hidden), decoder_input_ids=inputs)
+        else:
+            out = self.network(input_features=mel.expand(count, -1, -1), decoder_input_ids=inputs)
+        logits = out.logits[:, prompt.shape[1] - 1 :]
+        first = torch.arange(logits.shape[1], device=logits.device) == 0
+        masked = torch.stack([self.model.policy.mask_nodes(row, first) for row in logits])
+        loss = em_loss(
+            masked.unsqueeze(0),
+            tokens.unsqueeze(0),
+            mask.unsqueeze(0),
+            estimator=self.method.estimator,
+            policy=self.method.policy,
+            entropy=self.method.entropy,
+        )
+        optimizer.zero_grad()
+        loss.total.sum().backward()
+        optimizer.step()
