@@ -56,6 +56,14 @@ def test_json_is_read_back_and_has_no_nan(result: Result) -> None:
     assert rows[1] == {"name": "[red]b", "count": None, "wer": None, "at": None, "flags": [], "text": "<script>"}
 
 
+def test_sums_and_decimals_are_numbers_and_a_time_of_day_is_shown_in_every_format(tmp_path: Path) -> None:
+    sql = "SELECT sum(x) AS total, 12.345 AS rate, TIME '01:02:03' AS at FROM (VALUES (2::BIGINT), (3)) AS t (x)"
+    found = Catalogue(Store.open(tmp_path, create=True)).query(sql)
+    assert json.loads(found.json()) == [{"total": 5, "rate": 12.345, "at": "01:02:03"}]
+    assert found.csv().splitlines()[1] == "5,12.345,01:02:03"
+    assert found.markdown().splitlines()[2] in {"| 5 | 12.35 | 01:02:03 |", "| 5 | 12.34 | 01:02:03 |"}
+
+
 def test_markdown_keeps_its_columns(result: Result) -> None:
     lines = result.markdown().splitlines()
     assert lines[:2] == ["| name | count | wer | at | flags | text |", "| --- | ---: | ---: | --- | --- | --- |"]

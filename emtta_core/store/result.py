@@ -5,6 +5,8 @@ import io
 import json
 import math
 from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -73,13 +75,18 @@ def _is_number(kind: pa.DataType) -> bool:
 def _cell(value: Any) -> str:
     if value is None:
         return "—"
+    if isinstance(value, Decimal):
+        value = _plain_number(value)
     if isinstance(value, float):
         return f"{value:.2f}"
     if isinstance(value, list):
         return ", ".join(_cell(item) for item in value)
-    if hasattr(value, "isoformat"):
-        return str(value.isoformat(sep=" ", timespec="seconds")) if hasattr(value, "hour") else str(value)
-    return str(value)
+    return value.isoformat(sep=" ", timespec="seconds") if isinstance(value, datetime) else str(value)
+
+
+def _plain_number(value: Decimal) -> int | float:
+    """Return a decimal, as DuckDB makes of a sum of whole numbers, as the number that it is."""
+    return int(value) if value.as_tuple().exponent == 0 else float(value)
 
 
 def _escape(value: str) -> str:
@@ -100,6 +107,8 @@ def _json(value: Any) -> Any:
         return None
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, Decimal):
+        return _plain_number(value)
     if isinstance(value, bytes):
         return value.hex()
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
