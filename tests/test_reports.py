@@ -150,12 +150,15 @@ def test_failures_name_the_cells_that_are_not_complete_and_why(store: Store) -> 
     begin_run(store, "run", cells)
     for domain, texts in {"done": "ab", "failed": "a", "partial": "a"}.items():
         write_shard(store, CellKey("run", domain, "source"), {name: [heard(1)] for name in texts})
-    end_attempt(store, CellKey("run", "failed", "source"), group="noise", error="no such device: cuda:9")
+    failed = CellKey("run", "failed", "source")
+    end_attempt(store, failed, group="noise", attempt=2, error="no such device: cuda:9")  # the first was killed
     rows = Catalogue(store).report("failures").records
-    assert [(row["domain"], row["state"], row["done"], row["planned"], row["error"]) for row in rows] == [
-        ("failed", "failed", 1, 2, "no such device: cuda:9"),
-        ("missing", "missing", 0, 2, None),
-        ("partial", "partial", 1, 2, None),
+    assert [
+        (row["domain"], row["state"], row["done"], row["planned"], row["attempt"], row["error"]) for row in rows
+    ] == [
+        ("failed", "failed", 1, 2, 2, "no such device: cuda:9"),
+        ("missing", "missing", 0, 2, None, None),
+        ("partial", "partial", 1, 2, None, None),
     ]
 
 

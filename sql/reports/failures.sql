@@ -14,12 +14,15 @@ SELECT
     domain,
     method,
     NULL AS utterance_id,
-    state,
+    cells.state,
     done,
     planned,
-    nullif(attempts, 0) AS attempt,
-    error
+    ended.attempt,
+    cells.error
 FROM cells
+LEFT JOIN (
+    SELECT run_id, domain, method, attempt FROM attempts WHERE newest
+) AS ended USING (run_id, domain, method)
 WHERE run_id = getvariable('run_id') AND state <> 'complete'
 UNION ALL
 SELECT
