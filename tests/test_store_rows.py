@@ -94,6 +94,25 @@ def test_a_broken_run_is_no_run_and_does_not_hide_the_others(tmp_path: Path) -> 
     assert set(store.runs()) == {"good", "bad"}
 
 
+@pytest.mark.parametrize("broken", ["cut", "gone"])
+def test_a_plan_that_cannot_be_read_is_mended_by_doing_what_the_message_says(broken: str, tmp_path: Path) -> None:
+    store = Store.open(tmp_path, create=True)
+    begin_run(store, "run", [("noise", "babble", "source")])
+    path = tmp_path / "plans" / "run_id=run" / "plan.parquet"
+    if broken == "cut":
+        path.write_bytes(path.read_bytes()[:-20])
+    else:
+        path.unlink()
+    with pytest.raises(
+        StoreError, match=r"cannot read .*plan\.parquet: .*; delete (.*run\.parquet) and run"
+    ) as refusal:
+        store.plan("run")
+    Path(str(refusal.value).split("; delete ")[1].split(" and run ")[0]).unlink()
+    assert store.runs() == {}, "so that the next `emtta run` plans it anew"
+    begin_run(store, "run", [("noise", "babble", "source")])
+    assert len(store.plan("run")) == 1
+
+
 def prepared_row(utterance_id: str) -> PreparedRow:
     flac = io.BytesIO()
     soundfile.write(flac, np.full(160, 0.25, dtype=np.float32), 16_000, format="FLAC")

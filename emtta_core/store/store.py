@@ -132,11 +132,11 @@ class Store:
 
     def run(self, run_id: str) -> RunRow:
         """Return the record of a run; UsageError when there is no such run, StoreError when it is broken."""
-        return self._of_run(self._run_path("runs", run_id), run_id, RunRow)[0]
+        return self._of_run("runs", run_id, RunRow)[0]
 
     def plan(self, run_id: str) -> tuple[PlanRow, ...]:
-        """Return the planned cells of a run, in order; UsageError when there is no such run."""
-        rows = self._of_run(self._run_path("plans", run_id), run_id, PlanRow)
+        """Return the planned cells of a run, in order; UsageError when there is no such run, StoreError when broken."""
+        rows = self._of_run("plans", run_id, PlanRow)
         return tuple(sorted(rows, key=lambda row: row.position))
 
     def write_plan(self, run_id: str, rows: Sequence[PlanRow]) -> Path:
@@ -255,12 +255,13 @@ class Store:
         _check_name("run id", run_id)
         return self.path / table / f"run_id={run_id}" / f"{table.removesuffix('s')}.parquet"
 
-    def _of_run(self, path: Path, run_id: str, row: type[Row]) -> list[Row]:
-        if not path.exists():
+    def _of_run(self, table: str, run_id: str, row: type[Row]) -> list[Row]:
+        path, record = self._run_path(table, run_id), self._run_path("runs", run_id)
+        if not path.exists() and not record.exists():
             raise unknown("run", run_id, list(self.runs()))
         rows = read_rows(path, row)
-        if isinstance(rows, BrokenFile):
-            raise StoreError(f"cannot read {path}: {rows.reason}; delete it and run the suite again to write it anew")
+        if isinstance(rows, BrokenFile):  # a run that has its record is not planned anew
+            raise StoreError(f"cannot read {path}: {rows.reason}; delete {record} and run the suite again to mend it")
         return rows
 
 
