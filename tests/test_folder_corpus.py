@@ -155,12 +155,32 @@ def test_missing_and_broken_audio_costs_its_own_utterance_alone(corpus: Folder) 
         ("m.jsonl", '["a.wav", "b"]\n', r"line 1: there is '\[.*it must be an object"),
         ("m.jsonl", '{"path": "a.wav"}\n', r"line 1: there is no column 'text', only 'path'"),
         ("m.jsonl", '{"path": "a.wav", "text": "b", "id": 7}\n', r"line 1, column 'id': 7: it must be text, in quotes"),
+        ("m.csv", "path,text,text\na.wav,b,c\n", r"line 1: the column 'text' is there more than once"),
+        (
+            "m.jsonl",
+            '{"path": "a.wav", "text": "half \\ud83d"}\n',
+            r"m\.jsonl, line 1, column 'text': it holds '\\ud83d', half of a pair",
+        ),
         ("m.txt", "a.wav hello\n", r"m\.txt ends in '\.txt'; it must end in \.csv or \.jsonl"),
     ],
 )
 def test_a_mistake_in_the_manifest_is_shown_where_it_is(tmp_path: Path, name: str, manifest: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         folder(tmp_path, manifest, name).read_all()
+
+
+@pytest.mark.parametrize(
+    ("name", "manifest"),
+    [
+        ("m.csv", "path,text,speaker,speaker_id,,\na.wav,b,anna,7,,\n"),
+        ("m.jsonl", '{"path": "a.wav", "text": "b", "texts": ["b", "c"], "speaker": "anna"}\n'),
+    ],
+)
+def test_a_column_that_was_not_asked_for_is_left_alone_beside_those_that_were(
+    tmp_path: Path, name: str, manifest: str
+) -> None:
+    (utterance,) = folder(tmp_path, manifest, name).read_all()
+    assert (utterance.text, utterance.speaker) == ("b", "anna")
 
 
 def test_text_that_is_not_utf_8_is_refused_by_its_line(tmp_path: Path) -> None:

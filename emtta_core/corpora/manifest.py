@@ -19,11 +19,14 @@ class Columns:
     optional: tuple[str, ...]
 
     def check(self, place: str, names: Collection[str]) -> None:
-        """Refuse column names of which a required one is missing, or one is nearly that of an asked one."""
+        """Refuse column names of which an asked one stands twice, a required one is missing, or one is nearly a missing one."""
         asked = (*self.required, *self.optional)
+        twice = [name for name in asked if list(names).count(name) > 1]
+        if twice:
+            raise UsageError(f"{place}: the column {twice[0]!r} is there more than once; give each a name of its own")
         for name in names:
             near = difflib.get_close_matches(name.strip().lower(), asked, n=1, cutoff=0.75)
-            if name not in asked and near:
+            if name not in asked and near and near[0] not in names:  # `speaker_id` beside `speaker` is no slip
                 raise UsageError(f"{place}: there is a column {name!r}; should it be {near[0]!r}?")
         for name in self.required:
             if name not in names:
@@ -56,7 +59,7 @@ def read_manifest(path: Path, columns: Columns) -> list[Row]:
     """Return the rows of a manifest, of which there is at least one.
 
     Blank lines are skipped, and columns that were not asked for are left alone, unless their name is nearly that
-    of one that was: that is taken for a slip.
+    of one that was and is missing: that is taken for a slip.
 
     Args:
         path: a file that ends in `.csv` (with a header line) or `.jsonl` (an object a line, its values text).
@@ -133,4 +136,10 @@ def _json_rows(path: Path, text: str, columns: Columns) -> Iterator[tuple[int, d
         for name in (*columns.required, *columns.optional):
             if not isinstance(fields.get(name, ""), str):
                 raise UsageError(f"{place}, column {name!r}: {fields[name]!r}: it must be text, in quotes")
+            lone = next((letter for letter in fields.get(name, "") if "\ud800" <= letter <= "\udfff"), None)
+            if lone is not None:
+                raise UsageError(
+                    f"{place}, column {name!r}: it holds {lone!r}, half of a pair of UTF-16 and no letter; "
+                    "write the letter itself, in UTF-8"
+                )
         yield number, fields
