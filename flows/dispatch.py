@@ -12,6 +12,7 @@ from prefect.futures import PrefectFuture
 
 from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.evaluate import describe, record_failure, unprepared
+from emtta_core.pipeline.models import model_of
 from emtta_core.pipeline.progress import DomainPrepared, channel
 from emtta_core.pipeline.run import Run
 from emtta_core.pipeline.workers import cells_at_once
@@ -27,6 +28,7 @@ class Dispatch:
     """The cells of one run on their way through preparation and evaluation.
 
     Attributes:
+        workers: cells at once.
         submitted: task runs handed to Prefect so far.
     """
 
@@ -37,6 +39,7 @@ class Dispatch:
         self._preparing: dict[PrefectFuture[Any], str] = {}
         self._evaluating: dict[PrefectFuture[Any], Cell] = {}
         self._failures: dict[Cell, str] = {}
+        self.workers = cells_at_once(run.suite.runtime, str(model_of(run.suite.model).device))
         self.submitted = 0
 
     def run_all(self, cells: Sequence[Cell]) -> dict[Cell, str]:
@@ -50,12 +53,11 @@ class Dispatch:
             domains.setdefault(cell.domain, []).append(cell)
         waiting, ready = deque(domains), deque[Cell]()
         runtime = self._run.suite.runtime
-        workers = cells_at_once(runtime)
         while waiting or ready or self._preparing or self._evaluating:
             try:
                 while waiting and len(self._preparing) < runtime.prepare_workers:
                     self._prepare(domains[waiting.popleft()][0])
-                while ready and len(self._evaluating) < workers:
+                while ready and len(self._evaluating) < self.workers:
                     self._evaluate(ready.popleft())
                 future = self._ended.get()
             except KeyboardInterrupt:

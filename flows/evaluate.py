@@ -20,7 +20,6 @@ from emtta_core.pipeline.progress import Started, channel
 from emtta_core.pipeline.run import Run, load_run, plan_run, record
 from emtta_core.pipeline.selection import resume_command, select
 from emtta_core.pipeline.state import CellState, cell_states
-from emtta_core.pipeline.workers import cells_at_once
 from emtta_core.store import Store
 from emtta_core.suite import load_suite
 from flows.dispatch import Dispatch
@@ -56,20 +55,20 @@ def evaluate(
     run = _recorded(run_id, opened) if run_id else _planned(suite, opened, limit)
     wanted = select(run.cells, only)
     todo = [state for state in cell_states(opened, run.run_id) if state.cell in wanted and not state.complete]
-    channel.publish(_started(run, todo))
     dispatch = Dispatch(run, opened)
+    channel.publish(_started(run, todo, dispatch.workers))
     failures = dispatch.run_all([state.cell for state in todo])
     wait_for_records(dispatch.submitted)
     return _final_state(run, wanted, failures, suite, store)
 
 
-def _started(run: Run, todo: Sequence[CellState]) -> Started:
+def _started(run: Run, todo: Sequence[CellState], workers: int) -> Started:
     """Return the event that tells what is about to be done."""
     utterances: dict[str, int] = {}
     for state in todo:
         utterances[state.cell.method] = utterances.get(state.cell.method, 0) + state.missing
     domains = {state.cell.domain for state in todo}
-    return Started(run.run_id, len(domains), len(todo), utterances, cells_at_once(run.suite.runtime))
+    return Started(run.run_id, len(domains), len(todo), utterances, workers)
 
 
 def _recorded(run_id: str, store: Store) -> Run:

@@ -26,12 +26,13 @@ def evaluate(
         adaptation: the methods' options.
         runtime: how it is carried out.
     """
-    share_cores(runtime)
+    loaded = model_of(model)
+    share_cores(runtime, str(loaded.device))
     return evaluate_cell(
         cell,
         Store.open(store),
         run_id,
-        model_of(model),
+        loaded,
         adaptation,
         batch_size=runtime.batch_size,
         progress=channel.publish,

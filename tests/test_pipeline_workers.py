@@ -1,0 +1,31 @@
+"""Cells share a machine's cores as the suite says, else as suits the device."""
+
+import threading
+
+import pytest
+import torch
+
+from emtta_core.pipeline.workers import cells_at_once, cores, share_cores
+from emtta_core.suite import Runtime
+
+
+@pytest.mark.parametrize(("workers", "device", "cells"), [(None, "cuda:0", 1), (3, "cpu", 3), (3, "cuda:0", 3)])
+def test_a_suite_decides_and_else_the_device(workers: int | None, device: str, cells: int) -> None:
+    assert cells_at_once(Runtime(workers=workers), device) == cells
+
+
+def test_on_a_cpu_no_more_cells_run_than_there_are_cores() -> None:
+    assert 1 <= cells_at_once(Runtime(), "cpu") <= cores()
+
+
+def test_cells_at_once_share_the_cores_between_them() -> None:
+    found: list[int] = []
+
+    def look() -> None:
+        share_cores(Runtime(workers=cores()), "cpu")
+        found.append(torch.get_num_threads())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert found == [1]
