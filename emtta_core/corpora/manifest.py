@@ -19,7 +19,7 @@ class Columns:
     optional: tuple[str, ...]
 
     def check(self, place: str, names: Collection[str]) -> None:
-        """Refuse column names of which an asked one stands twice, a required one is missing, or one is nearly a missing one."""
+        """Refuse column names: an asked one twice, a required one missing, or one that is nearly a missing one."""
         asked = (*self.required, *self.optional)
         twice = [name for name in asked if list(names).count(name) > 1]
         if twice:
