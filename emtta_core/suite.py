@@ -64,7 +64,7 @@ class Runtime(Record):
 
     Attributes:
         batch_size: utterances adapted side by side; halved where memory does not suffice.
-        workers: cells at once; left out, the device decides.
+        workers: cells at once; left out, two on a CPU and one on a GPU.
         prepare_workers: domains prepared at once.
         retries: further attempts at a task after a transient fault.
         retry_delay: seconds before the first further attempt; doubled each time.
@@ -91,6 +91,14 @@ class Domain(Record):
     group: Annotated[Name, IDENTITY]
     corpus: Annotated[Corpus, IDENTITY]
     corruption: Annotated[Corruption | None, IDENTITY] = None
+
+    @field_validator("group")
+    @classmethod
+    def _not_all(cls, value: str) -> str:
+        """Refuse the name under which reports show every domain together."""
+        if value.lower() == "all":
+            raise ValueError(f"{value!r} is what reports call every domain together; choose another name")
+        return value
 
 
 class Suite(Record):

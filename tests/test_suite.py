@@ -124,6 +124,7 @@ REPLACEMENTS = {
     "a domain twice": ('"loud"', '"BA"', ["domain", "twice: BA"]),
     "a bad name": ('"loud"', '"too loud"', ["domains[too loud].name", "'too loud'", "letters"]),
     "a bad name that leaves the store": ('"loud"', '"../loud"', ["domains[../loud].name"]),
+    "a group of the reports' own name": ('group = "own"', 'group = "all"', ["domains[mine].group", "'all'", "choose"]),
     "an unknown kind of noise": ('"typing"', '"tapping"', ["domains[loud].corruption.kind", "'tapping'", "babble"]),
     "an unknown corruption": ('name = "noise", snr', 'name = "echo", snr', ["corruption.name", "'echo'", "noise"]),
     "an unknown corpus": ('name = "synthetic"', 'name = "vinyl"', ["corpus.name", "'vinyl'", "folder"]),
