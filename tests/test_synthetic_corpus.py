@@ -105,6 +105,13 @@ def test_sentences_fit_the_demo_models_window_of_four_seconds(language: str) -> 
     assert max(lengths) < 4.0
 
 
+def test_another_release_of_the_voices_is_another_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Synthetic().content_digest()
+    assert Synthetic().content_digest() == before
+    monkeypatch.setattr("emtta_core.corpora.synthetic.version", lambda package: f"another {package}", raising=False)
+    assert Synthetic().content_digest() != before
+
+
 def test_voices_for_noise_are_training_sentences_and_repeatable() -> None:
     first, second = voices_for_noise(2, seed=5), voices_for_noise(2, seed=5)
     for one, other in zip(first, second, strict=True):

@@ -7,6 +7,7 @@ a model hears people.
 import random
 from collections.abc import Iterator
 from functools import partial
+from importlib.metadata import version
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -72,9 +73,10 @@ class Synthetic(Record):
             )
 
     def content_digest(self) -> str:
-        """Return a digest that changes whenever the sentences can change, beyond the settings of this record."""
+        """Return a digest that changes whenever sentences or speech can change, beyond the settings of this record."""
         grammar = load_grammar(self.language)
-        return digest([SYNTHETIC_VERSION, list(grammar.templates), {k: list(v) for k, v in grammar.symbols.items()}])
+        symbols = {name: list(alternatives) for name, alternatives in grammar.symbols.items()}
+        return digest([SYNTHETIC_VERSION, version("espeakng-loader"), list(grammar.templates), symbols])
 
 
 def voices_for_noise(count: int, seed: int) -> list[Waveform]:
