@@ -1,6 +1,7 @@
 """Speech from espeak-ng, through the library and the voices that the package `espeakng-loader` carries.
 
-espeak-ng is licensed under the GPL, version 3 (see NOTICE); nothing but the synthetic corpus imports this module.
+espeak-ng is licensed under the GPL, version 3 (see NOTICE); only the synthetic corpus and the demo model's training
+import this module.
 The C interface is that of espeak-ng's `speak_lib.h` (https://github.com/espeak-ng/espeak-ng).
 """
 
