@@ -86,6 +86,21 @@ def test_nothing_starts_where_nothing_is_missing(
     assert not (store / "logs").exists()
 
 
+def test_a_server_that_does_not_answer_is_named_with_what_to_do(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
+) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        outcome = emtta("run", suite_file(), "--store", tmp_path / "store")
+        examined = emtta("doctor", "--store", tmp_path / "store")
+    assert outcome.code == 1
+    assert "Prefect's server http://127.0.0.1:9/api does not answer" in outcome.err
+    assert "unset PREFECT_API_URL" in outcome.err
+    assert examined.code == 1
+    assert "does not answer" in examined.out
+
+
 MISTAKES = {
     "an unknown suite": (["dmeo"], 2, "unknown suite 'dmeo'; there are: demo, smoke"),
     "a missing suite file": (["no.toml"], 2, "no suite file 'no.toml'"),

@@ -1,6 +1,5 @@
 """What `emtta doctor` looks at; each check says what it found and whether that will do."""
 
-import importlib.util
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ def checks(store: Path) -> Iterator[Check]:
     yield _tried("demo model", _model)
     yield _tried("store", lambda: _store(store))
     yield _disk(store)
-    yield _prefect()
+    yield _tried("prefect", _prefect)
 
 
 def _tried(what: str, look: Callable[[], str]) -> Check:
@@ -90,20 +89,14 @@ def _disk(store: Path) -> Check:
     return Check("disk", free >= FREE_BYTES, f"{free / 1e9:.1f} GB free at {place}")
 
 
-def _prefect() -> Check:
+def _prefect() -> str:
     """Look which Prefect server flows will use, and whether one that is configured answers."""
-    if importlib.util.find_spec("prefect") is None:
-        return Check("prefect", False, "not installed; pip install emtta brings it")
-    import httpx
     from prefect.settings import PREFECT_API_URL, PREFECT_HOME
+
+    from flows.cli.server import reach
 
     url = PREFECT_API_URL.value()
     if not url:
-        return Check(
-            "prefect", True, f"no server configured: a temporary one serves, with its records in {PREFECT_HOME.value()}"
-        )
-    try:
-        httpx.get(f"{url}/health", timeout=5).raise_for_status()
-    except httpx.HTTPError as error:
-        return Check("prefect", False, f"the server {url} does not answer: {error}; start it, or unset PREFECT_API_URL")
-    return Check("prefect", True, f"the server {url}")
+        return f"no server configured: a temporary one serves, with its records in {PREFECT_HOME.value()}"
+    reach()
+    return f"the server {url} answers"

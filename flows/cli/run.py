@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from emtta_core.store import Store
 
 INCOMPLETE = 3
+FAILURES_NAMED = 20
+"""How many cells are named at the end that are not complete."""
 
 
 def run(
@@ -88,7 +90,7 @@ def _evaluate(suite: str, store: "Store", run_id: str, only: Sequence[str]) -> N
     with watching(err), logs.logging_to(log):
         from flows.evaluate import evaluate
 
-        server.start()
+        server.reach()
         ended = evaluate(suite, str(store.path), run_id, list(only), return_state=True).result(raise_on_failure=False)
     if isinstance(ended, BaseException):  # not what a cell met, of which the store knows, but what stopped the flow
         raise ended
@@ -109,8 +111,11 @@ def _conclude(suite: str, store: "Store", planned: "Run", wanted: "set[Cell]") -
     if not left:
         say(f"next: emtta report leaderboard --run {planned.run_id} --store {store.path}")
         return
-    for state in left:
-        say(f"not complete: {state.cell.name}: {state.error or f'{state.done} of {state.cell.utterances} utterances'}")
+    failed = [state for state in left if state.error is not None]
+    for state in failed[:FAILURES_NAMED]:
+        say(f"not complete: {state.cell.name}: {state.error}")
+    if len(left) > len(failed[:FAILURES_NAMED]):
+        say(f"not complete: {len(left) - len(failed[:FAILURES_NAMED])} more cells; see emtta report failures")
     say(f"log: {store.path / 'logs' / f'{planned.run_id}.log'}")
     command = resume_command(suite, planned.run_id, str(store.path), [state.cell for state in left], planned.cells)
     say(f"finish them with: {command}")
