@@ -37,6 +37,7 @@ class Reference:
         """
         self.model, self.network, self.method, self.encode_once = model, network, method, encode_once
         network.requires_grad_(False)
+        network.generation_config.max_length = None  # else transformers warns at every call
         self.norms = [
             parameter.requires_grad_() for name, parameter in network.named_parameters() if "layer_norm" in name
         ]

@@ -16,6 +16,5 @@ def source_parameters(weights: Weights, batch: int) -> Tensor:
 
 
 def split(weights: Weights, parameters: Tensor) -> Norms:
-    """Return views of `parameters` `(B, P)`: each LayerNorm's weight and bias, `(B, d)` each."""
-    pieces = parameters.view(len(parameters), -1, weights.width).unbind(1)
-    return list(zip(pieces[::2], pieces[1::2], strict=True))
+    """Return the LayerNorms that `parameters` `(B, P)` hold, without a copy."""
+    return parameters.view(len(parameters), *weights.norms.shape)

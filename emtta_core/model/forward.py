@@ -10,7 +10,6 @@ Shapes: B utterances, S encoder positions, F nodes in all, N at most in one utte
 d width, V vocabulary.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,8 +19,8 @@ from torch import Tensor
 from emtta_core.model.layout import Layout
 from emtta_core.model.weights import Attention, FeedForward, Weights
 
-Norms = Sequence[tuple[Tensor, Tensor]]
-"""The weight and bias, `(B, d)` each, of every LayerNorm, in the order of `Weights`."""
+Norms = Tensor
+"""Every LayerNorm's weight and bias, `(B, K, 2, d)`, one set an utterance, K of them in the order of `Weights`."""
 
 Memory = tuple[tuple[Tensor, Tensor], ...]
 """Cross-attention keys and values, `(B, H, S, d / H)` each, of every decoder layer."""
@@ -97,7 +96,7 @@ def stem(weights: Weights, mel: Tensor) -> Tensor:
 
 def encode(weights: Weights, norms: Norms, x: Tensor) -> Tensor:
     """Run the encoder's layers over the stem's output; `(B, S, d)` to `(B, S, d)`."""
-    wide = [(weight.unsqueeze(1), bias.unsqueeze(1)) for weight, bias in norms[: weights.encoder_norms]]
+    wide = _pairs(norms[:, : weights.encoder_norms].unsqueeze(3))
     heads = weights.encoder_heads
     for number, layer in enumerate(weights.encoder_layers):
         block = layer.attention
@@ -142,9 +141,7 @@ def decode(
     """
     layout, heads, width = nodes.layout, weights.decoder_heads, weights.width
     rows = layout.utterance
-    own = [
-        (weight.index_select(0, rows), bias.index_select(0, rows)) for weight, bias in norms[weights.encoder_norms :]
-    ]
+    own = _pairs(norms[:, weights.encoder_norms :].index_select(0, rows))
     x = F.embedding(nodes.tokens, weights.embedding) + F.embedding(nodes.positions, weights.decoder_positions)
     for number, layer in enumerate(weights.decoder_layers):
         block = layer.attention
@@ -189,6 +186,12 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None =
 def project(block: Attention, x: Tensor) -> Tensor:
     """Return the output projection of what was attended to."""
     return F.linear(x, block.out, block.out_bias)
+
+
+def _pairs(norms: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return the weight and the bias of each LayerNorm of `(X, K, 2, ...)`, in one call for the gradient."""
+    pieces = norms.flatten(1, 2).unbind(1)
+    return list(zip(pieces[::2], pieces[1::2], strict=True))
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:

@@ -106,7 +106,7 @@ def generate(
         Each strategy's hypotheses.
     """
     with torch.no_grad():
-        norms = [(weight.detach(), bias.detach()) for weight, bias in norms]
+        norms = norms.detach()
         memory = tuple((keys.detach(), values.detach()) for keys, values in memory)
         batch, start = prompt.shape
         device, dtype = prompt.device, weights.head.dtype
@@ -132,7 +132,7 @@ def generate(
                     strategy.keep(kept)
                 cache.keep(kept)
                 tokens, parents, going = tokens[kept], parents[kept], going[kept]
-                norms = [(weight.index_select(0, kept), bias.index_select(0, kept)) for weight, bias in norms]
+                norms = norms.index_select(0, kept)
                 memory = tuple((keys.index_select(0, kept), values.index_select(0, kept)) for keys, values in memory)
             # Rows that go on from one node with one token are one node; sorting by the old keeps utterances together.
             said = parents[going] * raw.shape[1] + tokens[going]
