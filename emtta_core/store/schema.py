@@ -26,7 +26,6 @@ TABLE_KEY = b"emtta.table"
 
 COMPLETE = "complete"
 FAILED = "failed"
-CELL_STATES = (COMPLETE, FAILED)
 """How an attempt at a cell can have ended."""
 
 
