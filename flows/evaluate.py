@@ -54,12 +54,17 @@ def evaluate(
     opened = Store.open(store, create=True)
     run = _recorded(run_id, opened) if run_id else _planned(suite, opened, limit)
     wanted = select(run.cells, only)
-    todo = [state for state in cell_states(opened, run.run_id) if state.cell in wanted and not state.complete]
+    incomplete = [state for state in cell_states(opened, run.run_id) if not state.complete]
+    todo = [state for state in incomplete if state.cell in wanted]
     dispatch = Dispatch(run, opened)
     channel.publish(_started(run, todo, dispatch.workers))
     failures = dispatch.run_all([state.cell for state in todo])
     wait_for_records(dispatch.submitted)
-    return _final_state(run, wanted, failures, suite, store)
+    if not failures:
+        return Completed(message=f"run {run.run_id}: {len(wanted)} cells complete")
+    others = [state.cell for state in incomplete if state.cell not in wanted]
+    command = resume_command(suite, run.run_id, store, list(failures), [*failures, *others])
+    return _failed(run.run_id, len(wanted), failures, command)
 
 
 def _started(run: Run, todo: Sequence[CellState], workers: int) -> Started:
@@ -91,16 +96,12 @@ def _planned(suite: str, store: Store, limit: int | None) -> Run:
     return run
 
 
-def _final_state(run: Run, wanted: Sequence[Cell], failures: dict[Cell, str], suite: str, store: str) -> State[Any]:
-    """Return the flow's state: Completed, or Failed with what failed and how to go on."""
-    if not failures:
-        return Completed(message=f"run {run.run_id}: {len(wanted)} cells complete")
+def _failed(run_id: str, wanted: int, failures: dict[Cell, str], command: str) -> State[Any]:
+    """Return the state that says what failed and how to go on, and log it."""
     named = [f"{cell.name}: {error}" for cell, error in list(failures.items())[:FAILURES_NAMED]]
     if len(failures) > FAILURES_NAMED:
         named.append(f"… and {len(failures) - FAILURES_NAMED} more")
-    command = resume_command(suite, run.run_id, store, list(failures), run.cells)
-    message = "\n".join(
-        [f"run {run.run_id}: {len(failures)} of {len(wanted)} cells failed", *named, f"finish them with: {command}"]
-    )
+    head, tail = f"run {run_id}: {len(failures)} of {wanted} cells failed", f"finish them with: {command}"
+    message = "\n".join([head, *named, tail])
     get_run_logger().error(message)
     return Failed(message=message)

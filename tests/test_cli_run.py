@@ -46,14 +46,14 @@ def test_what_failed_is_named_with_the_command_that_finishes_it(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
 ) -> None:
     path, store = suite_file(CLEAN + UNKNOWN_LANGUAGE, ("source",)), tmp_path / "store"
-    outcome = emtta("run", path, "--run-id", "mine", "--store", store)
+    outcome = emtta("run", path, "--run-id", "mine", "--store", store, "--only", "domain=polish")
     assert outcome.code == 3
     assert "polish/source: failed: " in outcome.err
     assert f"finish them with: emtta run {path} --run-id mine --store {store} --only domain=polish" in outcome.err
     assert "Traceback" not in outcome.err
     status = emtta("status", "mine", "--store", store)
     assert status.code == 3
-    assert "1 of 2 complete; 1 failed" in status.out
+    assert "0 of 2 complete; 1 failed, 1 missing" in status.out
 
 
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(

@@ -172,3 +172,8 @@ def test_the_command_that_finishes_some_cells_selects_them() -> None:
     assert command(["domain=BA"]) == f"{start} --only domain=BA"
     assert command(["method=em-tok"]) == f"{start} --only method=em-tok"
     assert command(["domain=BA", "method=em-tok"]) == f"{start} --only domain=BA --only method=em-tok"
+
+
+def test_the_command_need_not_leave_out_what_is_complete() -> None:
+    cells = select(plan(parse_suite(SUITE), DIGEST).cells, ["domain=BA"])
+    assert resume_command("demo", "run-1", "s", cells, cells) == "emtta run demo --run-id run-1 --store s"

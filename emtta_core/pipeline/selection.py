@@ -31,24 +31,20 @@ def select(cells: Sequence[Cell], only: Sequence[str]) -> tuple[Cell, ...]:
     return tuple(cell for cell in cells if all(getattr(cell, key) in values for key, values in wanted.items()))
 
 
-def as_options(cells: Sequence[Cell], among: Sequence[Cell]) -> list[str]:
-    """Return `--only` values that select `cells` among a plan's cells, and few others.
+def resume_command(suite: str, run_id: str, store: str, cells: Sequence[Cell], incomplete: Sequence[Cell]) -> str:
+    """Return the command that finishes these cells of a run, and few others: it selects whole domains and methods.
 
-    Whole domains are named by their domain; the methods stand beside them unless every method is meant.
+    Args:
+        suite: as it was typed.
+        run_id: the run.
+        store: the store's folder.
+        cells: which to finish.
+        incomplete: all cells of the run that are not complete; what is complete need not be left out.
     """
-    domains = dict.fromkeys(cell.domain for cell in cells)
-    methods = dict.fromkeys(cell.method for cell in cells)
-    options = []
-    if set(domains) != {cell.domain for cell in among}:
-        options += [f"domain={domain}" for domain in domains]
-    if set(methods) != {cell.method for cell in among}:
-        options += [f"method={name}" for name in methods]
-    return options
-
-
-def resume_command(suite: str, run_id: str, store: str, cells: Sequence[Cell], among: Sequence[Cell]) -> str:
-    """Return the command that finishes these cells of a run."""
     words = ["emtta", "run", suite, "--run-id", run_id, "--store", store]
-    for option in as_options(cells, among):
-        words += ["--only", option]
+    for key in ("domain", "method"):
+        values = dict.fromkeys(str(getattr(cell, key)) for cell in cells)
+        if set(values) != {getattr(cell, key) for cell in incomplete}:
+            for value in values:
+                words += ["--only", f"{key}={value}"]
     return shlex.join(words)

@@ -47,9 +47,11 @@ def card(
     from rich.markdown import Markdown
 
     from emtta_core.demo import card as cards
+    from emtta_core.demo.recipe import Recipe
 
     folder = model or cards.CARRIED
     if measure:
+        Recipe.load(folder)  # refuses another kind of folder before minutes are spent
         rows = []
         for row in cards.measure(folder, utterances):
             say(f"{row.language} {row.voices}: {row.wer:.1f} %")

@@ -107,7 +107,8 @@ def _conclude(suite: str, store: "Store", planned: "Run", wanted: "set[Cell]") -
     if any(domain.corpus.name == "synthetic" for domain in planned.suite.domains):
         say("The speech is synthetic: these figures say how the methods compare here, not how they do on real speech.")
     say(f"store: {store.path}")
-    left = [state for state in cell_states(store, planned.run_id) if state.cell in wanted and not state.complete]
+    incomplete = [state for state in cell_states(store, planned.run_id) if not state.complete]
+    left = [state for state in incomplete if state.cell in wanted]
     if not left:
         say(f"next: emtta report leaderboard --run {planned.run_id} --store {store.path}")
         return
@@ -117,6 +118,7 @@ def _conclude(suite: str, store: "Store", planned: "Run", wanted: "set[Cell]") -
     if len(left) > len(failed[:FAILURES_NAMED]):
         say(f"not complete: {len(left) - len(failed[:FAILURES_NAMED])} more cells; see emtta report failures")
     say(f"log: {store.path / 'logs' / f'{planned.run_id}.log'}")
-    command = resume_command(suite, planned.run_id, str(store.path), [state.cell for state in left], planned.cells)
+    cells, others = ([state.cell for state in states] for states in (left, incomplete))
+    command = resume_command(suite, planned.run_id, str(store.path), cells, others)
     say(f"finish them with: {command}")
     raise typer.Exit(INCOMPLETE)
