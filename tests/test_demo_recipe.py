@@ -1,5 +1,6 @@
 """The demo model's recipe: examples are repeatable, training can be stopped and resumed, the result is a Whisper."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from transformers import WhisperForConditionalGeneration
 from emtta_core.demo.examples import Examples, phoneme_inventory
 from emtta_core.demo.recipe import Recipe
 from emtta_core.demo.train import STATE_FILE, Student, train
+from emtta_core.errors import ModelError, UsageError
 
 TINY = Recipe(
     utterances=24,
@@ -77,3 +79,21 @@ def test_the_command_leaves_a_whisper_that_from_pretrained_reads(tmp_path: Path)
     assert "0 of 6 updates are done" in said[0]
     assert not (tmp_path / "model" / STATE_FILE).exists()
     assert Recipe.load(tmp_path / "model") == TINY
+
+
+def test_a_finished_model_or_another_recipes_state_is_not_spoilt(tmp_path: Path) -> None:
+    (tmp_path / STATE_FILE).write_bytes(b"a state")
+    TINY.save(tmp_path)
+    with pytest.raises(UsageError, match="another recipe"):
+        train(tmp_path, replace(TINY, width=32))
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    with pytest.raises(UsageError, match="finished model"):
+        train(tmp_path, TINY)
+
+
+def test_a_folder_without_a_recipe_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"recipe\.json"):
+        Recipe.load(tmp_path)
+    (tmp_path / "recipe.json").write_text('{"depth": 3}')
+    with pytest.raises(ModelError, match="depth"):
+        Recipe.load(tmp_path)

@@ -12,6 +12,7 @@ from emtta_core.demo.voices import LANGUAGES, trained_voices
 from emtta_core.errors import ModelError
 from emtta_core.model import SpeechModel, load_model
 from emtta_core.scoring import word_errors
+from emtta_core.store.write import write_bytes
 
 CARD_FILE = "README.md"
 CARRIED = Path(str(files("emtta_core.model"))) / "demo"
@@ -38,7 +39,7 @@ class Measured:
     Attributes:
         language: ISO 639-1 code.
         voices: what spoke: `trained` or a held-out voice's name.
-        utterances: how many test utterances.
+        utterances: how many test utterances fitted the model's window; the others are left out.
         words: words of their references.
         errors: substitutions, deletions and insertions in all.
     """
@@ -74,9 +75,13 @@ def _measure(model: SpeechModel, language: str, voices: tuple[str, ...], name: s
     spoken = list(Synthetic(language=language, voices=voices, utterances=count, seed=1).read_all())
     results = Adapter(model, method="source").transcribe([each.read() for each in spoken], language=language)
     scores = [
-        word_errors(utterance.text, result.text, language) for utterance, result in zip(spoken, results, strict=True)
+        word_errors(utterance.text, result.text, language)
+        for utterance, result in zip(spoken, results, strict=True)
+        if result.error is None
     ]
-    return Measured(language, name, count, sum(each.words for each in scores), sum(each.errors for each in scores))
+    return Measured(
+        language, name, len(scores), sum(each.words for each in scores), sum(each.errors for each in scores)
+    )
 
 
 def read_card(folder: Path) -> str:
@@ -98,7 +103,7 @@ def write_card(folder: Path, rows: list[Measured]) -> str:
         f"| {row.language} | {row.voices} | {row.utterances} | {row.words} | {row.wer:.1f} |" for row in rows
     )
     text = _CARD.format(table=table, recipe=recipe, megabytes=_megabytes(folder))
-    (folder / CARD_FILE).write_text(text, encoding="utf-8")
+    write_bytes(folder / CARD_FILE, text.encode())
     return text
 
 

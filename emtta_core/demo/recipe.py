@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from emtta_core.errors import ModelError
+from emtta_core.store.write import write_bytes
 
 RECIPE_FILE = "recipe.json"
 """Where a trained model's recipe lies, in its folder."""
@@ -44,16 +45,21 @@ class Recipe:
 
     def save(self, folder: Path) -> None:
         """Write the recipe beside the model that it makes."""
-        (folder / RECIPE_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        write_bytes(folder / RECIPE_FILE, (json.dumps(asdict(self), indent=2) + "\n").encode())
 
     @classmethod
     def load(cls, folder: Path) -> "Recipe":
         """Read the recipe that lies beside a model.
 
         Raises:
-            ModelError: when there is none.
+            ModelError: when there is none, or it is of another version of emtta.
         """
         file = folder / RECIPE_FILE
         if not file.is_file():
             raise ModelError(f"{folder} has no {RECIPE_FILE}; give a folder that `emtta demo train` made")
-        return cls(**json.loads(file.read_text(encoding="utf-8")))
+        try:
+            return cls(**json.loads(file.read_text(encoding="utf-8")))
+        except (TypeError, ValueError) as error:
+            raise ModelError(
+                f"{file} is no recipe of this version of emtta ({error}); train into a new folder"
+            ) from error

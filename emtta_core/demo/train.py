@@ -7,6 +7,7 @@ it would put a floor under the entropy that adaptation minimises.
 Training can be stopped at any time: the same command goes on from the last state.
 """
 
+import io
 import os
 import time
 from collections.abc import Callable
@@ -28,6 +29,8 @@ from emtta_core.demo.examples import IGNORE, Example, Examples, collate, padded,
 from emtta_core.demo.recipe import Recipe
 from emtta_core.demo.vocabulary import START, TASKS, train_tokenizer
 from emtta_core.demo.voices import LANGUAGES
+from emtta_core.errors import UsageError
+from emtta_core.store.write import write_bytes
 
 STATE_FILE = "training.pt"
 
@@ -39,8 +42,12 @@ def train(out: Path, recipe: Recipe | None = None, say: Callable[[str], None] = 
         out: the folder; a training state found there is continued.
         recipe: the numbers; the default is the recipe of the model that emtta carries.
         say: receives a line of progress now and then.
+
+    Raises:
+        UsageError: when the folder holds a finished model, or the state of a training by another recipe.
     """
     recipe = recipe or Recipe()
+    _refuse_other_work(out, recipe)
     torch.set_flush_denormal(True)
     torch.set_num_threads(max((os.cpu_count() or 2) - 1, 1))  # one core speaks the examples
     torch.manual_seed(recipe.seed)
@@ -65,6 +72,16 @@ def train(out: Path, recipe: Recipe | None = None, say: Callable[[str], None] = 
             saved = time.monotonic()
     student.save_model(out)
     (out / STATE_FILE).unlink(missing_ok=True)
+
+
+def _refuse_other_work(out: Path, recipe: Recipe) -> None:
+    """Refuse a folder whose content this training would spoil."""
+    if (out / "model.safetensors").exists():
+        raise UsageError(f"{out} holds a finished model; train into a new folder, or delete this one first")
+    if (out / STATE_FILE).exists() and Recipe.load(out) != recipe:
+        raise UsageError(
+            f"{out} holds the state of a training by another recipe; give that recipe, a new folder, or delete this one"
+        )
 
 
 class Student:
@@ -160,11 +177,11 @@ class Student:
         return int(state["step"])
 
     def save_state(self, file: Path, step: int) -> None:
-        """Write the training state beside, then rename: a stop while writing loses nothing."""
+        """Write the training state in one step: a stop while writing loses nothing."""
         parts = {name: getattr(self, name).state_dict() for name in ("model", "head", "optimizer", "scheduler")}
-        beside = file.with_suffix(".tmp")
-        torch.save({**parts, "step": step}, beside)
-        beside.replace(file)
+        buffer = io.BytesIO()
+        torch.save({**parts, "step": step}, buffer)
+        write_bytes(file, buffer.getvalue())
 
     def save_processors(self, out: Path) -> None:
         """Write the tokenizer and the feature extractor."""

@@ -91,7 +91,7 @@ def copy_machine(samples: int, rng: np.random.Generator) -> Samples:
     carriage = loudness * tone(pitch, rng, 0.75 ** np.arange(12.0))
     sheet = np.interp(phase, [0, 0.3, 0.36, 0.52, 0.6, 1], [0, 0, 1, 1, 0, 0])
     paper = sheet * coloured_noise(samples, rng, band_pass(800, 5000)) * (1 + 0.4 * drift(samples, rng, 30.0))
-    strikes = np.flatnonzero(np.diff(np.floor(2 * phase + 0.1), prepend=0.0)) / SAMPLE_RATE
+    strikes = np.flatnonzero(np.diff(np.floor(2 * phase + 0.1) % 2, prepend=0.0)) / SAMPLE_RATE
     clunk = burst(0.12, rng, band_pass(200, 2500, order=1), 0.015) + ring(0.12, 130, 0.03)
     clunks = placed(samples, strikes, 2.5 * spread_levels(strikes.size, rng, 1.5), clunk)
     return carriage + 0.9 * paper + clunks + 0.3 * _room(samples, rng)
