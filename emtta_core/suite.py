@@ -1,7 +1,7 @@
 """The suite: a typed file that says what one evaluation is.
 
 A suite names a model, methods and domains; its domains times its methods make the cells of a run. `load_suite` reads
-the TOML file (see `emtta_core/suites/README.md` for its layout), fills in what its domains share, and validates every
+the TOML file (see `docs/suites.md` for its layout), fills in what its domains share, and validates every
 field.
 """
 

@@ -37,7 +37,7 @@ def _mistake(details: ErrorDetails, record: type[BaseModel], data: Mapping[str, 
         return f"{path} is missing"
     if kind in {"union_tag_invalid", "union_tag_not_found"}:
         context = details.get("ctx", {})
-        allowed = context.get("expected_tags") or "see the layout in emtta_core/suites/README.md"
+        allowed = context.get("expected_tags") or "see the layout in docs/suites.md"
         return f"{path}.name is {context.get('tag')!r}; there are: {allowed}"
     if kind == "value_error":  # raised by a validator of ours, which names the value
         return f"{path}: {details['msg'].removeprefix('Value error, ')}"

@@ -168,9 +168,9 @@ def test_an_unknown_domain_is_refused_with_those_there_are() -> None:
         parse_suite(LAYERS).domain("AB")
 
 
-def test_the_layout_of_the_readme_is_a_valid_suite(tmp_path: Path) -> None:
-    readme = Path(__file__).parents[1] / "emtta_core" / "suites" / "README.md"
-    block = readme.read_text(encoding="utf-8").split("```toml\n")[1].split("```")[0]
+def test_the_layout_in_the_docs_is_a_valid_suite(tmp_path: Path) -> None:
+    page = Path(__file__).parents[1] / "docs" / "suites.md"
+    block = page.read_text(encoding="utf-8").split("```toml\n")[1].split("```")[0]
     suite = parse_suite(block, folder=tmp_path)
     assert isinstance(suite, Suite)
     assert [domain.name for domain in suite.domains] == ["clean", "babble"]

@@ -1,4 +1,4 @@
-"""The suites that are shipped; README.md beside this file says how one is written."""
+"""The suites that are shipped; docs/suites.md says how one is written."""
 
 from pathlib import Path
 
