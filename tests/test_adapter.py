@@ -1,6 +1,8 @@
 """The public face: waveforms in, results with whole traces out; what cannot be used costs itself alone."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from whisper_factory import make_checkpoint, sounds
 
 import emtta_core
 from emtta_core.adaptation import METHODS, Adapter, method
+from emtta_core.adaptation.adapter import flags_of
 from emtta_core.errors import UsageError
 from emtta_core.model import SpeechModel, load_model
 
@@ -117,8 +120,6 @@ def test_bad_waveforms_cost_themselves_alone(model: SpeechModel, waveforms: list
 @pytest.mark.parametrize("name", BAD)
 def test_a_refusal_says_why_with_the_numbers(model: SpeechModel, name: str) -> None:
     waveform, message = BAD[name]
-    import re
-
     (result,) = Adapter(model, "source").transcribe([waveform])
     assert result.error is not None
     assert re.search(message, result.error)
@@ -177,6 +178,32 @@ def test_a_diverged_episode_is_an_error_of_its_own(model: SpeechModel, waveforms
     result = Adapter(model, "em-tok", steps=4, candidates=3, learning_rate=1e30).transcribe(waveforms)[0]
     assert result.error is not None
     assert "diverged" in result.error
+
+
+def test_a_hypothesis_that_never_ends_is_cut_and_marked(tmp_path: Path, waveforms: list[NDArray[np.float32]]) -> None:
+    endless = load_model(make_checkpoint(tmp_path, end_bias=-1000.0), device="cpu")
+    for name in ("greedy-em", "em-tok", "em-tok-b"):
+        for result in Adapter(endless, name, steps=2, candidates=3).transcribe(waveforms):
+            assert "truncated" in result.flags
+            assert result.trace[-1].tokens is not None
+            assert result.trace[-1].tokens <= endless.policy.max_tokens(3.0, endless.prompt.length)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "text", "entropy", "ended", "flags"),
+    [
+        ([5, 6, 7, 9], "sound", 0.01, True, ()),
+        ([5, 5, 5, 5, 5, 5, 5, 9], "aaaaaaa", 0.3, True, ()),
+        ([5, 5, 5, 5, 5, 5, 5, 9], "aaaaaaa", 0.01, True, ("collapsed",)),
+        ([5, 5, 5, 5, 5, 5, 5, 5], "aaaaaaaa", 0.01, False, ("truncated", "collapsed")),
+        ([9], "", 0.5, True, ("collapsed",)),
+        ([5, 6, 7, 8], "sound", 0.5, False, ("truncated",)),
+    ],
+)
+def test_collapse_is_emptiness_or_certain_repetition(
+    tokens: list[int], text: str, entropy: float, ended: bool, flags: tuple[str, ...]
+) -> None:
+    assert flags_of(tokens, text, entropy, ended=ended) == flags
 
 
 def test_the_options_that_a_method_uses_are_declared() -> None:

@@ -131,3 +131,11 @@ def test_the_engine_imports_no_more_than_it_needs() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent
     )
     assert made.stdout.strip() == "[]"
+
+
+def test_listing_the_methods_needs_no_torch() -> None:
+    script = "import sys, emtta_core.adaptation; print(list(emtta_core.adaptation.METHODS)[0], 'torch' in sys.modules)"
+    made = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent
+    )
+    assert made.stdout.split() == ["source", "False"]

@@ -1,9 +1,17 @@
-"""Test-time adaptation by entropy minimisation, many utterances side by side."""
+"""Test-time adaptation by entropy minimisation, many utterances side by side.
 
-from emtta_core.adaptation.adapter import Adapter
+What needs torch is imported when first asked for, so that listing the methods or planning a run costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from emtta_core.adaptation.methods import METHODS, Method, method
-from emtta_core.adaptation.objective import Loss, em_loss
 from emtta_core.adaptation.results import AdaptationResult, StepRecord
+
+if TYPE_CHECKING:
+    from emtta_core.adaptation.adapter import Adapter
+    from emtta_core.adaptation.objective import Loss, em_loss
 
 ALGORITHM_VERSION = 1
 """Raised whenever the same suite, model and audio may give another result than before."""
@@ -19,3 +27,16 @@ __all__ = [
     "em_loss",
     "method",
 ]
+
+_HOMES = {
+    "Adapter": "emtta_core.adaptation.adapter",
+    "Loss": "emtta_core.adaptation.objective",
+    "em_loss": "emtta_core.adaptation.objective",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -166,7 +166,8 @@ class Adapter:
                 trace.append(StepRecord(step, *hypothesis, *update))
         final = states[-1].greedy
         assert final is not None
-        flags = self._flags(final, [trace[-1] for trace in traces])
+        said = [tokens[mask].tolist() for tokens, mask in zip(final.tokens[:, 0], final.mask[:, 0], strict=True)]
+        ends = final.ended[:, 0].tolist()
         seconds = (time.perf_counter() - began) / len(ids)
         return [
             AdaptationResult(
@@ -177,10 +178,10 @@ class Adapter:
                 entropy_after=_number(trace[-1].entropy),
                 trace=tuple(trace),
                 seconds=seconds,
-                flags=marks,
+                flags=flags_of(tokens, trace[-1].text, trace[-1].entropy, ended=ended),
                 error=_divergence(trace),
             )
-            for name, trace, marks in zip(ids, traces, flags, strict=True)
+            for name, trace, tokens, ended in zip(ids, traces, said, ends, strict=True)
         ]
 
     def _hypotheses(self, greedy: Hypotheses | None, count: int) -> list[tuple[str | None, float | None, int | None]]:
@@ -192,17 +193,19 @@ class Adapter:
         lengths = greedy.mask[:, 0].sum(-1).tolist()
         return list(zip(texts, greedy.entropy[:, 0].tolist(), lengths, strict=True))
 
-    def _flags(self, final: Hypotheses, last: list[StepRecord]) -> list[tuple[str, ...]]:
-        """Return what is wrong with each final hypothesis."""
-        flags = []
-        for tokens, mask, ended, record in zip(
-            final.tokens[:, 0].cpu(), final.mask[:, 0].cpu(), final.ended[:, 0].tolist(), last, strict=True
-        ):
-            said = tokens[mask].tolist()
-            repeats = len(set(said)) < COLLAPSED_SHARE * len(said) and _number(record.entropy) < COLLAPSED_ENTROPY
-            collapsed = not record.text or repeats
-            flags.append((*(() if ended else ("truncated",)), *(("collapsed",) if collapsed else ())))
-        return flags
+
+def flags_of(tokens: Sequence[int], text: str | None, entropy: float | None, *, ended: bool) -> tuple[str, ...]:
+    """Return what is wrong with a final hypothesis, of "truncated" and "collapsed".
+
+    Args:
+        tokens: what was said, the end token too.
+        text: as text.
+        entropy: mean, nats a token.
+        ended: whether it ended by itself.
+    """
+    repeats = len(set(tokens)) < COLLAPSED_SHARE * len(tokens) and _number(entropy) < COLLAPSED_ENTROPY
+    collapsed = not text or repeats
+    return (*(() if ended else ("truncated",)), *(("collapsed",) if collapsed else ()))
 
 
 def check_waveform(waveform: NDArray[np.floating[Any]], model: SpeechModel) -> NDArray[np.float32]:

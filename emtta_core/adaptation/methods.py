@@ -1,10 +1,14 @@
-"""The methods, by name."""
+"""The methods, by name. Listing them needs no torch."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from emtta_core.adaptation.objective import Estimator
 from emtta_core.errors import unknown
+
+if TYPE_CHECKING:
+    from emtta_core.adaptation.objective import Estimator
 
 Candidates = Literal["none", "greedy", "sampled", "beam"]
 """Where a method's candidates come from."""
