@@ -1,0 +1,53 @@
+"""The engine adapts as a plain loop over transformers' own model and autograd does, parameter for parameter."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
+from whisper_factory import make_checkpoint, sounds
+
+from emtta_core.adaptation import method
+from emtta_core.adaptation.adapter import WEIGHT_DECAY
+from emtta_core.adaptation.episode import Options, prepare_batch, run
+from emtta_core.model.load import from_transformers
+from emtta_core.model.weights import prepare
+
+STEPS, BEAMS, RATE = 3, 4, 1e-2
+
+
+def references() -> ModuleType:
+    """Import the benchmark's references."""
+    path = Path(__file__).parent.parent / "benchmarks" / "references.py"
+    spec = importlib.util.spec_from_file_location("references", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("encode_once", [False, True], ids=["plain", "careful"])
+def test_the_parameters_after_an_episode_are_the_references(tmp_path: Path, encode_once: bool) -> None:
+    folder = make_checkpoint(tmp_path)
+    network = WhisperForConditionalGeneration.from_pretrained(folder).double().eval()
+    tokenizer, extractor = WhisperTokenizer.from_pretrained(folder), WhisperFeatureExtractor.from_pretrained(folder)
+    model = from_transformers(network, extractor, tokenizer, name="test", device="cpu", precision="float64")
+    waveforms = sounds([0.8, 1.5])
+    options = Options(method("em-tok-b"), STEPS, BEAMS, RATE, WEIGHT_DECAY, seed=0, decode_each_step=True)
+    batch = prepare_batch(model, waveforms, ["en", "en"], ["a", "b"])
+    _, parameters = run(model, options, batch)
+
+    reference = references().Reference(model, network, method("em-tok-b"), encode_once=encode_once)
+    source = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    for row, waveform in enumerate(waveforms):
+        mel = model.mel([waveform], device=model.device, dtype=model.dtype)
+        optimizer = torch.optim.AdamW(reference.norms, lr=RATE, weight_decay=WEIGHT_DECAY)
+        for _ in range(STEPS):
+            reference.step(mel, batch.prompt[:1], int(batch.limits[row]), BEAMS, optimizer)
+        adapted = prepare(network, device=model.device, dtype=model.dtype).norms.flatten()
+        assert (adapted - model.weights.norms.flatten()).abs().max() > 1e-3
+        torch.testing.assert_close(parameters[row], adapted, rtol=1e-9, atol=1e-9)
+        network.load_state_dict(source)
