@@ -2,14 +2,16 @@
 
 import hashlib
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from store_factory import begin_run, heard, write_shard
 
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.store import Catalogue, CellKey, Store, reports, views
-from emtta_core.store.schema import TABLES
+from emtta_core.store.schema import TABLES, VERSION_KEY
 
 
 def one_run(store: Store, run_id: str, errors: int = 1) -> None:
@@ -114,6 +116,82 @@ def test_a_broken_file_of_another_run_breaks_no_query(
     assert catalogue.query("SELECT state, done, wer FROM cells WHERE run_id = 'good'").rows == [("complete", 2, 25.0)]
     for name in reports():
         catalogue.report(name, "good" if "run_id" in reports()[name].parameters else None)
+
+
+def footer_damaged(content: bytes) -> bytes:
+    """Return a Parquet file with a footer of the right place and length that says nothing."""
+    length = int.from_bytes(content[-8:-4], "little")
+    return content[: -8 - length] + bytes([0xFF] * length) + content[-8:]
+
+
+def data_damaged(content: bytes) -> bytes:
+    """Return a Parquet file whose footer is whole and whose columns are not."""
+    length = int.from_bytes(content[-8:-4], "little")
+    return content[:4] + bytes([0xFF] * (len(content) - 12 - length)) + content[-8 - length :]
+
+
+@pytest.mark.parametrize("table", ["hypotheses", "steps", "scores", "plans", "runs"])
+@pytest.mark.parametrize("damage", [footer_damaged, data_damaged])
+@pytest.mark.parametrize("names", [("good", "worse"), ("good", "bad")])  # the broken one comes last, or first
+def test_a_file_damaged_inside_costs_its_own_rows_alone(
+    table: str,
+    damage: Callable[[bytes], bytes],
+    names: tuple[str, str],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    good, bad = names
+    store = Store.open(tmp_path, create=True)
+    one_run(store, good)
+    one_run(store, bad)
+    (path,) = (tmp_path / table).glob(f"run_id={bad}/**/*.parquet")
+    path.write_bytes(damage(path.read_bytes()))
+    with caplog.at_level(logging.WARNING, logger="emtta.store"):
+        catalogue = Catalogue(store)
+        rows = catalogue.query("SELECT state, done, wer FROM cells WHERE run_id = $run", {"run": good}).rows
+        for name in reports():
+            catalogue.report(name, good if "run_id" in reports()[name].parameters else None)
+        assert catalogue.query(f"SELECT * FROM raw.{table}").rows  # which reads the broken file, whatever those did
+    assert rows == [("complete", 2, 25.0)]
+    assert [file.path for file in catalogue.broken] == [path]
+    assert caplog.text.count(str(path)) == 1
+
+
+def test_a_file_damaged_after_the_catalogue_was_made_breaks_no_query(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, create=True)
+    one_run(store, "good")
+    one_run(store, "bad")
+    catalogue = Catalogue(store)
+    (path,) = (tmp_path / "scores").glob("run_id=bad/**/*.parquet")
+    path.write_bytes(data_damaged(path.read_bytes()))
+    assert catalogue.query("SELECT run_id, wer FROM cells ORDER BY run_id").rows == [("bad", None), ("good", 25.0)]
+
+
+def test_a_mistake_in_sql_reads_no_file(catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(catalogue.store, "path", tmp_path / "elsewhere")
+    with pytest.raises(EmttaError):
+        catalogue.query("SELECT no_such_column FROM cells")
+    monkeypatch.undo()
+    assert catalogue.query("SELECT count(*) FROM cells").rows == [(1,)]
+
+
+def test_rows_of_another_release_count_neither_in_sql_nor_in_python(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store.open(tmp_path, create=True)
+    one_run(store, "run")
+    key = CellKey("run", "babble", "source")
+    write_shard(store, key, {"a": [heard(4)], "b": [heard(4)]}, attempt=2)
+    newer = sorted(path for name in ("hypotheses", "scores") for path in (tmp_path / name).glob("**/002-*.parquet"))
+    for path in newer:
+        table = pq.read_table(path, partitioning=None)
+        pq.write_table(table.replace_schema_metadata({**table.schema.metadata, VERSION_KEY: b"999"}), path)
+    with caplog.at_level(logging.WARNING, logger="emtta.store"):
+        catalogue = Catalogue(store)
+    assert "its schema has version 999" in caplog.text
+    assert [file.path for file in catalogue.broken] == newer
+    assert catalogue.query("SELECT wer FROM cells").rows == [(25.0,)]
+    assert {row.attempt for row in store.done(key, "babble.source").values()} == {1}
 
 
 def test_what_is_written_later_is_seen(tmp_path: Path) -> None:

@@ -5,28 +5,32 @@ that count. Nothing is copied: each query reads the Parquet files it needs.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import duckdb
 
 from emtta_core.errors import EmttaError, unknown
-from emtta_core.store.read import BrokenFile, check
+from emtta_core.store.raw import Examine, create_raw_views, grouped, literal, scan, text
+from emtta_core.store.read import BrokenFile, glance
 from emtta_core.store.readonly import check_reads_only
 from emtta_core.store.reports import Query, report, views
 from emtta_core.store.result import Result
-from emtta_core.store.schema import TABLES, Table
 from emtta_core.store.store import Store
 
 log = logging.getLogger("emtta.store")
+
+_MISTAKES = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.PermissionException)
+"""What is wrong with a query, whatever the files hold."""
 
 
 class Catalogue:
     """The store's tables, views and reports, to be queried and never written.
 
-    Files that the store gains after the catalogue was made are seen where its table had any before. A file that is
-    cut short is left out, with a warning, so that it breaks no query on anything else.
+    Files that the store gains after the catalogue was made are seen where its table had any before. A file that cannot
+    be read, or whose columns are those of another release, is left out with a warning, so that it breaks no query on
+    anything else. A file cut short is found at once; that one is damaged inside is found when a query fails on it:
+    then every file is read once, and the query is asked again without the bad ones.
 
     Attributes:
         store: the store.
@@ -38,18 +42,11 @@ class Catalogue:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._connection = duckdb.connect(":memory:")
-        self._connection.execute("SET TimeZone = 'UTC'")
-        self._connection.execute("CREATE SCHEMA raw")
-        broken: list[BrokenFile] = []
-        for table in TABLES.values():
-            broken += self._create_raw(table)
-        self.broken = tuple(broken)
-        for file in self.broken:
-            log.warning("left out of the query: %s: %s", file.path, file.reason)
-        for view in views().values():
-            self._connection.execute(f'CREATE VIEW "{view.name}" AS\n{view.sql}')
-        self._close_in()
+        self.broken: tuple[BrokenFile, ...] = ()
+        try:
+            self._connection = self._connect(lambda _, path: glance(path))
+        except duckdb.Error:
+            self._connection = self._connect(scan)
 
     def __enter__(self) -> Self:
         return self
@@ -72,11 +69,12 @@ class Catalogue:
             EmttaError: when DuckDB refuses or fails it; the message holds DuckDB's own words.
             UsageError: when it is not a single SELECT that only reads.
         """
-        try:
+
+        def ask() -> Result:
             check_reads_only(self._connection, sql)
             return Result(self._connection.sql(sql, params=parameters).to_arrow_table())
-        except duckdb.Error as error:
-            raise EmttaError(f"the query failed: {error}") from error
+
+        return self._answer("the query", ask)
 
     def report(self, name: str, run_id: str | None = None, **parameters: str) -> Result:
         """Return the rows of a named report.
@@ -92,12 +90,34 @@ class Catalogue:
         """
         chosen = report(name)
         values = self._values(chosen, run_id, parameters)
-        try:
+
+        def ask() -> Result:
             for key, value in values.items():
                 self._connection.execute(f'SET VARIABLE "{key}" = CAST(? AS VARCHAR)', [value])
             return Result(self._connection.sql(chosen.sql).to_arrow_table())
+
+        return self._answer(f"the report {name}", ask)
+
+    def _answer(self, what: str, ask: Callable[[], Result]) -> Result:
+        """Return what `ask` returns, asked once more where files that nobody can read made it fail."""
+        try:
+            try:
+                return ask()
+            except duckdb.Error as error:
+                if not self._leaves_out_more(error):
+                    raise
+                return ask()
         except duckdb.Error as error:
-            raise EmttaError(f"the report {name} failed: {error}") from error
+            raise EmttaError(f"{what} failed: {error}") from error
+
+    def _leaves_out_more(self, error: duckdb.Error) -> bool:
+        """Read every file after an error that one may have caused; return whether more than before are left out."""
+        if isinstance(error, _MISTAKES):
+            return False
+        before, connection = set(self.broken), self._connection
+        self._connection = self._connect(scan)
+        connection.close()
+        return not before.issuperset(self.broken)
 
     def _values(self, chosen: Query, run_id: str | None, parameters: Mapping[str, str]) -> dict[str, str | None]:
         """Return a value for each parameter of a report."""
@@ -115,61 +135,26 @@ class Catalogue:
                 raise unknown("run", values["run_id"], names)
         return values
 
-    def _create_raw(self, table: Table) -> list[BrokenFile]:
-        """Create the view over a table's files, and return those that were left out."""
-        paths = sorted(self.store.path.glob(table.pattern))
-        broken = [found for found in map(check, paths) if found is not None]
-        # A glob stays short for thousands of files, and sees those to come. One broken file under it would break
-        # every query, so that the good ones are listed then.
-        left_out = {found.path for found in broken}
-        patterns = (
-            [_literal(path) for path in paths if path not in left_out]
-            if broken
-            else [_literal(self.store.path, table.pattern)] * bool(paths)
-        )
-        selects = [self._empty_select(table)]
-        if patterns:
-            selects.append(_files_select(table, patterns))
-        self._connection.execute(f"CREATE VIEW raw.{table.name} AS {' UNION ALL BY NAME '.join(selects)}")
-        return broken
+    def _connect(self, examine: Examine) -> duckdb.DuckDBPyConnection:
+        """Return a database with every view, over the files that `examine` lets through; warn of the others."""
+        connection = duckdb.connect(":memory:")
+        connection.execute("SET TimeZone = 'UTC'")
+        broken = create_raw_views(connection, self.store.path, examine)
+        for line in grouped([file for file in broken if file not in self.broken]):
+            log.warning("left out of every query: %s", line)
+        self.broken = broken
+        for view in views().values():
+            connection.execute(f'CREATE VIEW "{view.name}" AS\n{view.sql}')
+        self._close_in(connection)
+        return connection
 
-    def _empty_select(self, table: Table) -> str:
-        """Return a SELECT of no row, with all columns of a table, so that its view is there without any file."""
-        empty = self._connection.from_arrow(table.schema.empty_table())
-        columns = [*zip(empty.columns, empty.types, strict=True), *((key, "VARCHAR") for key in _keys(table))]
-        return "SELECT " + ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in columns) + " WHERE false"
-
-    def _close_in(self) -> None:
+    def _close_in(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Keep every later statement within the store's folder."""
-        folders = f"{_literal(self.store.path)}, {_text(str(self.store.path))}"
+        folders = f"{literal(self.store.path)}, {text(str(self.store.path))}"
         for setting in (
             f"allowed_directories = [{folders}]",
             "enable_external_access = false",
             "python_enable_replacements = false",
             "lock_configuration = true",
         ):
-            self._connection.execute(f"SET {setting}")
-
-
-def _keys(table: Table) -> tuple[str, ...]:
-    """Return the columns that come from a file's path."""
-    return table.keys or ("corpus_id",)
-
-
-def _files_select(table: Table, patterns: Sequence[str]) -> str:
-    """Return the SELECT of a table's files; the columns of the path are text, whatever they look like."""
-    source = f"read_parquet([{', '.join(patterns)}]"
-    if table.keys:
-        return f"SELECT * FROM {source}, hive_partitioning = true, hive_types_autocast = false)"
-    corpus = r"regexp_extract(filename, '([^/\\]+)[/\\][^/\\]+$', 1) AS corpus_id"
-    return f"SELECT * EXCLUDE (filename), {corpus} FROM {source}, filename = true)"
-
-
-def _literal(path: Path, pattern: str = "") -> str:
-    """Return `path`, its own characters taken as they are, followed by the glob `pattern`, as an SQL text."""
-    escaped = "".join(f"[{character}]" if character in "*?[" else character for character in str(path))
-    return _text("/".join([escaped, pattern]) if pattern else escaped)
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+            connection.execute(f"SET {setting}")
