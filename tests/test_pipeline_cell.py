@@ -1,6 +1,8 @@
 """A cell is done to the last utterance, each bad one costs itself alone, and what is done is never done again."""
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +185,24 @@ def test_a_finished_cell_does_nothing_the_second_time(bench: Bench) -> None:
     again = bench.evaluate("source")
     assert again == done
     assert bench.store.cells(bench.key(bench.cells["source"]))[-1].done == 0
+
+
+def test_a_cell_that_two_processes_evaluate_at_once_fails_neither(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = threading.Barrier(2)
+    begin = bench.store.begin_attempt
+
+    def begin_together(key: CellKey) -> int:
+        both.wait(60)
+        return begin(key)
+
+    monkeypatch.setattr(bench.store, "begin_attempt", begin_together)
+    with ThreadPoolExecutor(2) as pool:
+        done = [attempt.result() for attempt in [pool.submit(bench.evaluate, "source") for _ in range(2)]]
+    assert done[0].keys() == done[1].keys() == {"good0", "good1", "good2"}
+    cells = bench.store.cells(bench.key(bench.cells["source"]))
+    assert [(cell.attempt, cell.state) for cell in cells] == [(1, "complete"), (2, "complete")]
 
 
 def test_progress_tells_of_each_shard_and_of_the_end(bench: Bench) -> None:

@@ -111,7 +111,7 @@ def test_the_utterances_of_a_file_cut_short_are_done_again_and_no_others(
         assert set(store.done(KEY, CELL)) == {"a"}
     assert str(path) in caplog.text
     assert set(counted(store)) == {"a"}
-    write_shard(store, KEY, {"b": [heard(0)]}, attempt=store.next_attempt(KEY))
+    write_shard(store, KEY, {"b": [heard(0)]}, attempt=store.begin_attempt(KEY))
     assert counted(store) == {"a": (1, heard(1)), "b": (2, heard(0))}
 
 

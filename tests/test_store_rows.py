@@ -2,6 +2,8 @@
 
 import dataclasses
 import io
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from types import UnionType
@@ -165,9 +167,31 @@ def test_the_datasets_library_reads_prepared_audio(tmp_path: Path) -> None:
 def test_attempts_are_numbered_after_any_file_of_the_cell(tmp_path: Path) -> None:
     store = Store.open(tmp_path, create=True)
     key = CellKey("run", "babble", "em-tok")
-    assert store.next_attempt(key) == 1
-    store.write_steps(key, 1, 0, [])
-    assert store.next_attempt(key) == 2
+    assert store.begin_attempt(key) == 1
+    assert store.begin_attempt(key) == 2, "the first is on its way, or was killed before it wrote anything"
     store.write_scores(key, 12, 3, [])
-    assert store.next_attempt(key) == 13
-    assert store.next_attempt(CellKey("run", "babble", "em-tok-b")) == 1
+    assert store.begin_attempt(key) == 13
+    assert store.begin_attempt(CellKey("run", "babble", "em-tok-b")) == 1
+
+
+def test_attempts_begun_at_the_same_time_have_numbers_of_their_own(tmp_path: Path) -> None:
+    script = """
+import sys
+from emtta_core.store import CellKey, Store
+store, key = Store.open(sys.argv[1], create=True), CellKey("run", "babble", "em-tok")
+print("ready", flush=True)
+sys.stdin.readline()
+print(*(store.begin_attempt(key) for _ in range(200)))
+"""
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(3)]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    numbers = [int(number) for process in processes for number in process.communicate()[0].split()]
+    assert sorted(numbers) == list(range(1, 601))

@@ -74,7 +74,7 @@ def test_a_writer_killed_while_it_writes_leaves_no_half_file(
     store = Store.open(tmp_path, create=True)
     assert left.exists(), "a young file may have a live writer"
     os.utime(left, (0, 0))
-    assert store.next_attempt(KEY) == 1
+    assert store.begin_attempt(KEY) == 1
     Store.open(tmp_path, create=True)
     assert not left.exists()
 

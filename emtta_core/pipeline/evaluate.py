@@ -119,7 +119,7 @@ def evaluate_cell(
     """
     key = CellKey(run_id, cell.domain, cell.method)
     batches = Batches(model, cell.method, adaptation, batch_size)
-    attempt = _Attempt(cell, key, store.next_attempt(key), str(model.device), batches)
+    attempt = _Attempt(cell, key, store.begin_attempt(key), str(model.device), batches)
     _forget_peak_memory(attempt.device)
     try:
         _evaluate(attempt, batches, store, progress, stop)
@@ -147,7 +147,7 @@ def record_failure(store: Store, key: CellKey, row: CellRow, progress: Listener)
 def unprepared(cell: Cell, store: Store, run_id: str, error: BaseException) -> CellRow:
     """Return the record of an attempt at a cell whose domain could not be prepared."""
     key = CellKey(run_id, cell.domain, cell.method)
-    attempt = _Attempt(cell, key, store.next_attempt(key), "none")
+    attempt = _Attempt(cell, key, store.begin_attempt(key), "none")
     return attempt.row(EmttaError(f"the domain could not be prepared: {describe(error)}"))
 
 

@@ -24,11 +24,11 @@ from emtta_core.store.schema import (
     ScoreRow,
     StepRow,
 )
-from emtta_core.store.write import sweep, write_bytes, write_rows
+from emtta_core.store.write import claim, sweep, write_bytes, write_rows
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _COMPLETE = "_complete.json"
-_ATTEMPT = re.compile(r"(\d+)(-\d+)?\.parquet")
+_ATTEMPT = re.compile(r"(\d+)(?:-\d+\.parquet|\.parquet|\.begun)")
 
 Row = TypeVar("Row")
 
@@ -150,14 +150,17 @@ class Store:
 
     # Cells
 
-    def next_attempt(self, key: CellKey) -> int:
-        """Return the number of the next attempt at a cell, from 1: one more than any file of it has."""
+    def begin_attempt(self, key: CellKey) -> int:
+        """Return the number of a new attempt at a cell, from 1; no other process or thread is given the same."""
         attempts = [0]
         for table in ("steps", "hypotheses", "scores", "cells"):
-            for path in (self.path / table / key.folder).glob("*.parquet"):
+            for path in (self.path / table / key.folder).glob("*"):
                 match = _ATTEMPT.fullmatch(path.name)
                 attempts += [int(match[1])] if match else []
-        return max(attempts) + 1
+        number = max(attempts) + 1
+        while not claim(self.path / "cells" / key.folder / f"{number:03d}.begun"):
+            number += 1
+        return number
 
     def write_steps(self, key: CellKey, attempt: int, shard: int, rows: Sequence[StepRow]) -> Path:
         """Write a shard's steps; the first of the shard's three files."""

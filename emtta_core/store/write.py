@@ -55,6 +55,22 @@ def write_bytes(path: Path, content: bytes) -> Path:
     return path
 
 
+def claim(path: Path) -> bool:
+    """Create the empty file `path`; return False where it is there already, so that one caller alone gets True.
+
+    Raises:
+        StoreError: when it cannot be created.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise _refused(path, error) from error
+    return True
+
+
 def sweep(root: Path, *, older_than: float = 86_400.0) -> int:
     """Delete the temporary files below `root` that killed writers left, and return how many there were.
 
@@ -87,10 +103,7 @@ def _placed(path: Path, *, replace: bool) -> Iterator[Path]:
         with contextlib.suppress(OSError):  # some network file systems cannot flush a folder
             _flush(path.parent)
     except OSError as error:
-        raise StoreError(
-            f"cannot write {path}: {error.strerror or error}; "
-            "choose a store that can be written, or make room or permission for it"
-        ) from error
+        raise _refused(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -108,6 +121,13 @@ def _place_new(temporary: Path, path: Path) -> None:
         if path.exists():  # a file system without hard links leaves a gap between this line and the next
             raise _taken(path) from None
         temporary.replace(path)
+
+
+def _refused(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"cannot write {path}: {error.strerror or error}; "
+        "choose a store that can be written, or make room or permission for it"
+    )
 
 
 def _taken(path: Path) -> StoreError:
