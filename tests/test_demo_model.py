@@ -1,0 +1,45 @@
+"""The demo model: a genuine Whisper under 12 MB that hears its trained voices, on clean synthetic speech."""
+
+from importlib.resources import as_file, files
+
+import pytest
+from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
+
+from emtta_core.demo.card import CARD_FILE, measure
+from emtta_core.demo.voices import LANGUAGES
+from emtta_core.model import load_model
+
+DEMO = files("emtta_core.model") / "demo"
+WER_AT_MOST = {"en": 2.0}
+WER_AT_MOST_ELSEWHERE = 5.0
+
+
+def test_transformers_reads_it_as_it_reads_any_whisper() -> None:
+    with as_file(DEMO) as folder:
+        model = WhisperForConditionalGeneration.from_pretrained(folder)
+        tokenizer = WhisperTokenizer.from_pretrained(folder)
+        extractor = WhisperFeatureExtractor.from_pretrained(folder)
+        assert (folder / "model.safetensors").stat().st_size < 12e6
+    assert len(tokenizer) == model.config.vocab_size
+    assert extractor.nb_max_frames == 2 * model.config.max_source_positions
+    assert set(model.generation_config.lang_to_id) == {f"<|{language}|>" for language in LANGUAGES}
+
+
+def test_it_hears_trained_voices_on_sentences_it_never_saw() -> None:
+    with as_file(DEMO) as folder:
+        rows = list(measure(folder, utterances=40, unheard=False))
+    assert [row.language for row in rows] == list(LANGUAGES)
+    for row in rows:
+        assert row.wer <= WER_AT_MOST.get(row.language, WER_AT_MOST_ELSEWHERE), row
+
+
+def test_its_card_says_that_it_is_synthetic_and_gives_each_languages_wer() -> None:
+    card = (DEMO / CARD_FILE).read_text(encoding="utf-8")
+    assert "**synthetic**" in card
+    for language in LANGUAGES:
+        assert f"| {language} | trained |" in card
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_it_knows_its_languages(language: str) -> None:
+    assert language in load_model("demo").languages
