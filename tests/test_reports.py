@@ -177,6 +177,26 @@ def test_steps_go_from_the_source_to_the_last_state(complete: Catalogue) -> None
     assert noise[1]["wer"] == pytest.approx(37.5)
 
 
+def test_a_step_is_withheld_with_its_reason_until_each_domain_has_it(store: Store) -> None:
+    domains = ("a", "b", "c", "d")
+    begin_run(store, "run", [("noise", domain, "em-tok") for domain in domains])
+    for domain in ("a", "b"):
+        states = {"x": [heard(2), heard(1)], "y": [heard(2), heard(1)]}
+        write_shard(store, CellKey("run", domain, "em-tok"), states)
+    write_shard(store, CellKey("run", "c", "em-tok"), {"x": [heard(4), heard(4)], "y": [heard(4)]})
+    (begun, ended) = Catalogue(store).report("steps").records
+    assert (begun["domains"], begun["planned"]) == (3, 4)
+    assert begun["withheld"] == "1 of 4 domains not there: d (0 of 2 utterances)"
+    assert ended["withheld"] == "2 of 4 domains not there: c (1 of 2 utterances), d (0 of 2 utterances)"
+    for row in (begun, ended):
+        assert [row[name] for name in ("entropy", "wer", "pooled_wer", "change_percent")] == [None] * 4
+    write_shard(store, CellKey("run", "c", "em-tok"), {"y": [heard(4), heard(4)]}, attempt=2)
+    write_shard(store, CellKey("run", "d", "em-tok"), {"x": [heard(0), heard(0)], "y": None})
+    (begun, ended) = Catalogue(store).report("steps").records
+    assert (ended["domains"], ended["planned"], ended["withheld"]) == (4, 4, None)
+    assert (begun["wer"], ended["wer"]) == (50.0, 37.5)
+
+
 def test_coverage_counts_what_is_planned_and_what_is_there(store: Store) -> None:
     begin_run(store, "run", [("noise", "a", "source"), ("noise", "b", "source")])
     write_shard(store, CellKey("run", "a", "source"), {"x": [heard(0)], "y": None})

@@ -1,4 +1,4 @@
--- steps: entropy and WER of each method after 0, 1, … updates.
+-- steps: entropy and WER of each method after 0, 1, … updates, withheld until each planned domain is there.
 -- columns:
 --   method, step    the method; updates made
 --   entropy         mean over utterances of the mean nats a token
@@ -6,19 +6,19 @@
 --   pooled_wer      all errors over all words, %
 --   change_percent  change of wer relative to step 0, %
 --   utterances      utterances that were decoded at this step
+--   domains         domains that are there: the cell has its figure, and each of its utterances this step
+--   planned         domains that the plan holds
+--   withheld        why there is no figure yet
 -- param run_id: the run; the newest by default
 -- param group: one group alone
 WITH
-decoded AS (
+chosen AS (
     SELECT *
-    FROM steps
-    WHERE
-        run_id = getvariable('run_id')
-        AND "group" = coalesce(getvariable('group'), "group")
-        AND errors IS NOT NULL
+    FROM cells
+    WHERE run_id = getvariable('run_id') AND "group" = coalesce(getvariable('group'), "group")
 ),
 
-by_domain AS (
+decoded AS (
     SELECT
         method,
         step,
@@ -28,18 +28,50 @@ by_domain AS (
         count(entropy) AS entropies,
         sum(errors) AS errors,
         sum(words) AS words
-    FROM decoded
+    FROM steps
+    WHERE
+        run_id = getvariable('run_id')
+        AND "group" = coalesce(getvariable('group'), "group")
+        AND errors IS NOT NULL
     GROUP BY method, step, domain
+),
+
+by_domain AS (
+    SELECT
+        method,
+        step,
+        domain,
+        chosen.position,
+        chosen.planned,
+        decoded.* EXCLUDE (method, step, domain),
+        coalesce(
+            chosen.state = 'complete' AND chosen.wer IS NOT NULL
+            AND decoded.utterances = chosen.done - chosen.in_error,
+            false
+        ) AS is_there
+    FROM (SELECT DISTINCT method, step FROM decoded) AS reached
+    INNER JOIN chosen USING (method)
+    LEFT JOIN decoded USING (method, step, domain)
 ),
 
 by_step AS (
     SELECT
         method,
         step,
-        sum(entropy) / nullif(sum(entropies), 0) AS entropy,
-        avg(100.0 * errors / words) AS wer,
-        100.0 * sum(errors) / sum(words) AS pooled_wer,
-        sum(utterances)::BIGINT AS utterances
+        CASE WHEN bool_and(is_there) THEN sum(entropy) / nullif(sum(entropies), 0) END AS entropy,
+        CASE WHEN bool_and(is_there) THEN avg(100.0 * errors / words) END AS wer,
+        CASE WHEN bool_and(is_there) THEN 100.0 * sum(errors) / sum(words) END AS pooled_wer,
+        sum(utterances)::BIGINT AS utterances,
+        count(*) FILTER (is_there) AS domains,
+        count(*) AS planned,
+        CASE
+            WHEN NOT bool_and(is_there) THEN
+                count(*) FILTER (NOT is_there) || ' of ' || count(*) || ' domains not there: '
+                || string_agg(
+                    domain || ' (' || coalesce(utterances, 0) || ' of ' || by_domain.planned || ' utterances)',
+                    ', ' ORDER BY position
+                ) FILTER (NOT is_there)
+        END AS withheld
     FROM by_domain
     GROUP BY method, step
 )
@@ -51,7 +83,10 @@ SELECT
     by_step.wer,
     by_step.pooled_wer,
     100.0 * (by_step.wer - begun.wer) / nullif(begun.wer, 0) AS change_percent,
-    by_step.utterances
+    by_step.utterances,
+    by_step.domains,
+    by_step.planned,
+    by_step.withheld
 FROM by_step
 LEFT JOIN (FROM by_step WHERE step = 0) AS begun USING (method)
 LEFT JOIN methods USING (method)
