@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emtta_core.scoring import EmptyReferenceError, normaliser, step_errors, word_errors
+from emtta_core.scoring import EmptyReferenceError, normaliser, normaliser_names, step_errors, word_errors
 
 WORDS = st.lists(st.sampled_from(["red", "green", "blue", "river"]), max_size=7).map(" ".join)
 
@@ -34,6 +34,22 @@ def test_english_is_normalised_by_the_english_normaliser_and_other_languages_by_
     assert word_errors("Grün, ja!", "grün ja", "de").errors == 0
     assert normaliser("en").name.startswith("whisper-english/")
     assert normaliser("pl").name.startswith("whisper-basic/")
+
+
+@pytest.mark.parametrize(
+    ("language", "reference", "heard", "words"),
+    [("zh", "今天天气好。", "今天天汽好", 5), ("ja", "あさごはん", "あさごばん", 5), ("th", "มานี", "มานา", 3)],
+)
+def test_where_no_spaces_are_written_each_letter_counts_as_a_word(
+    language: str, reference: str, heard: str, words: int
+) -> None:
+    found = word_errors(reference, heard, language)
+    assert found.words == words
+    assert 0 < found.errors < words
+    assert found.characters == words, "the spaces that set the letters apart are no characters of the text"
+    assert found.character_errors == found.errors
+    assert found.normaliser.startswith("whisper-basic-by-letter/")
+    assert found.normaliser in normaliser_names()
 
 
 def test_an_empty_hypothesis_is_all_deletions() -> None:

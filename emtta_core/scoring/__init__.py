@@ -1,6 +1,14 @@
 """Scoring: text normalised as Whisper's evaluation does it, and its word and character errors."""
 
 from emtta_core.scoring.errors import EmptyReferenceError, WordErrors, step_errors, word_errors
-from emtta_core.scoring.normaliser import Normaliser, normaliser
+from emtta_core.scoring.normaliser import Normaliser, normaliser, normaliser_names
 
-__all__ = ["EmptyReferenceError", "Normaliser", "WordErrors", "normaliser", "step_errors", "word_errors"]
+__all__ = [
+    "EmptyReferenceError",
+    "Normaliser",
+    "WordErrors",
+    "normaliser",
+    "normaliser_names",
+    "step_errors",
+    "word_errors",
+]

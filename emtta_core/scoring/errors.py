@@ -23,7 +23,7 @@ class WordErrors:
         deletions: words of the reference that are missing.
         insertions: words that the reference has not.
         words: words of the reference.
-        characters: characters of the reference, its single spaces included.
+        characters: characters of the reference, its single spaces included where words are written apart.
         character_errors: edits between the two texts by character.
         normaliser: the normaliser and its release.
         reference_normalised: the reference as it was compared.
@@ -56,7 +56,8 @@ def word_errors(reference: str, hypothesis: str, language: str) -> WordErrors:
     normalise = normaliser(language)
     expected, heard = _normalised_reference(reference, language), normalise(hypothesis)
     by_word = jiwer.process_words(expected, heard)
-    by_character = jiwer.process_characters(expected, heard)
+    between = "" if normalise.by_letter else " "
+    by_character = jiwer.process_characters(expected.replace(" ", between), heard.replace(" ", between))
     return WordErrors(
         hits=by_word.hits,
         substitutions=by_word.substitutions,

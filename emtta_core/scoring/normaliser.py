@@ -2,16 +2,29 @@
 
 English text goes through Whisper's English normaliser (contractions, spellings, numbers, fillers), text in
 any other language through its basic one, as in the evaluation of the Whisper paper (arXiv:2212.04356,
-appendix C).
+appendix C). Of a language that is written without spaces each letter counts as a word there, and so here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
+from types import MappingProxyType
 
 from whisper_normalizer.basic import BasicTextNormalizer
 from whisper_normalizer.english import EnglishTextNormalizer
+
+
+WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my"})
+"""The languages whose letters are set apart (ISO 639-1), as in the Whisper paper."""
+
+_FUNCTIONS: Mapping[str, Callable[[], Callable[[str], str]]] = MappingProxyType(
+    {
+        "whisper-english": EnglishTextNormalizer,
+        "whisper-basic": BasicTextNormalizer,
+        "whisper-basic-by-letter": partial(BasicTextNormalizer, split_letters=True),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +34,12 @@ class Normaliser:
     Attributes:
         name: which one, and the release of the package that holds it.
         function: text to text.
+        by_letter: whether it sets the letters apart, so that each counts as a word.
     """
 
     name: str
     function: Callable[[str], str]
+    by_letter: bool = False
 
     def __call__(self, text: str) -> str:
         """Return `text` normalised, with single spaces between its words and none around them."""
@@ -33,10 +48,20 @@ class Normaliser:
 
 def normaliser(language: str) -> Normaliser:
     """Return the normaliser for an ISO 639-1 language code."""
-    return _load("english" if language == "en" else "basic")
+    if language == "en":
+        return _load("whisper-english")
+    return _load("whisper-basic-by-letter" if language in WITHOUT_SPACES else "whisper-basic")
+
+
+def normaliser_names() -> tuple[str, ...]:
+    """Return the names of all normalisers, with their release: results scored by others cannot be compared."""
+    return tuple(_full_name(kind) for kind in _FUNCTIONS)
 
 
 @cache
 def _load(kind: str) -> Normaliser:
-    function = EnglishTextNormalizer() if kind == "english" else BasicTextNormalizer()
-    return Normaliser(f"whisper-{kind}/{version('whisper-normalizer')}", function)
+    return Normaliser(_full_name(kind), _FUNCTIONS[kind](), by_letter=kind.endswith("by-letter"))
+
+
+def _full_name(kind: str) -> str:
+    return f"{kind}/{version('whisper-normalizer')}"
