@@ -9,6 +9,9 @@ from emtta_core.store import CellKey, CellRow, HypothesisRow, PlanRow, RunRow, S
 REFERENCE = "red green blue river"
 """Four words; `heard(n)` has n errors against it."""
 
+LANGUAGE = "en"
+"""Of every utterance, and of its normaliser."""
+
 ERROR = "the waveform is silent"
 
 
@@ -87,7 +90,7 @@ def write_shard(
         hypotheses.append(
             HypothesisRow(
                 **same,
-                language="en",
+                language=LANGUAGE,
                 speaker="s",
                 audio_seconds=2.0,
                 reference=reference,
@@ -138,7 +141,7 @@ def end_attempt(store: Store, key: CellKey, *, group: str, attempt: int = 1, err
 
 def _score(same: Mapping[str, object], reference: str, states: Sequence[str]) -> ScoreRow:
     try:
-        found = word_errors(reference, states[-1], "en")
+        found = word_errors(reference, states[-1], LANGUAGE)
     except EmptyReferenceError as error:
         nothing = dict.fromkeys(
             [
@@ -159,5 +162,5 @@ def _score(same: Mapping[str, object], reference: str, states: Sequence[str]) ->
         normaliser=found.normaliser,
         reference_normalised=found.reference_normalised,
         hypothesis_normalised=found.hypothesis_normalised,
-        step_errors=step_errors(reference, states, "en"),
+        step_errors=step_errors(reference, states, LANGUAGE),
     )

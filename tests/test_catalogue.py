@@ -191,7 +191,7 @@ def test_rows_of_another_release_count_neither_in_sql_nor_in_python(
     assert "its schema has version 999" in caplog.text
     assert [file.path for file in catalogue.broken] == newer
     assert catalogue.query("SELECT wer FROM cells").rows == [(25.0,)]
-    assert {row.attempt for row in store.done(key, "babble.source").values()} == {1}
+    assert {row.hypothesis.attempt for row in store.done(key, "babble.source").values()} == {1}
 
 
 def test_what_is_written_later_is_seen(tmp_path: Path) -> None:

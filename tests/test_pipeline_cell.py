@@ -62,7 +62,8 @@ class Bench:
                 stop=stop,
             )
         finally:
-            self.done = self.store.done(self.key(cell), cell.cell_id)
+            done = self.store.done(self.key(cell), cell.cell_id)
+            self.done = {name: utterance.hypothesis for name, utterance in done.items()}
         return self.done
 
 
@@ -185,6 +186,17 @@ def test_a_finished_cell_does_nothing_the_second_time(bench: Bench) -> None:
     again = bench.evaluate("source")
     assert again == done
     assert bench.store.cells(bench.key(bench.cells["source"]))[-1].done == 0
+
+
+def test_what_was_done_before_keeps_the_score_that_it_was_given(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.evaluate("source")
+    first = bench.events[-1]
+    monkeypatch.delattr("emtta_core.pipeline.rows.word_errors")
+    bench.evaluate("source")
+    again = bench.events[-1]
+    assert isinstance(first, CellFinished)
+    assert isinstance(again, CellFinished)
+    assert (again.wer, again.utterances, again.errors) == (first.wer, first.utterances, first.errors)
 
 
 def test_a_cell_that_two_processes_evaluate_at_once_fails_neither(

@@ -79,6 +79,14 @@ def test_other_weights_are_another_cell() -> None:
     assert all(before[cell] != after[cell] for cell in before)
 
 
+def test_another_normaliser_is_another_plan_of_the_same_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = plan(parse_suite(SUITE), DIGEST)
+    monkeypatch.setattr("emtta_core.pipeline.plan.normaliser_names", lambda: ("whisper-english/9",))
+    after = plan(parse_suite(SUITE), DIGEST)
+    assert after.cells == before.cells
+    assert after.plan_id != before.plan_id
+
+
 def test_cells_stand_domain_by_domain_in_the_suites_order() -> None:
     planned = plan(parse_suite(SUITE), DIGEST)
     assert [cell.name for cell in planned.cells[:6]] == [

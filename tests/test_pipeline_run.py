@@ -6,7 +6,7 @@ import pytest
 from conftest import CLEAN, Speech, SuiteFile
 
 from emtta_core.errors import UsageError
-from emtta_core.pipeline.run import Run, foresee, load_run, plan_run, record
+from emtta_core.pipeline.run import Run, foresee, load_run, plan_run, record, versions
 from emtta_core.pipeline.state import run_status
 from emtta_core.store import Store
 from emtta_core.suite import load_suite
@@ -71,6 +71,21 @@ def test_changed_speech_under_one_run_id_is_refused(suite_file: SuiteFile, speec
     (speech.path / "good0.wav").write_bytes(b"something else")
     with pytest.raises(UsageError, match="the content of a corpus"):
         record(planned(suite_file(), "mine"), store)
+
+
+def test_other_normalisers_under_one_run_id_are_refused(
+    suite_file: SuiteFile, speech: Speech, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(planned(suite_file(), "mine"), store)
+    now = versions()["whisper-normalizer"]
+    monkeypatch.setattr("emtta_core.pipeline.plan.normaliser_names", lambda: ("whisper-english/9",))
+    monkeypatch.setattr("emtta_core.pipeline.run.versions", lambda: {"whisper-normalizer": "9"})
+    with pytest.raises(UsageError, match=f"whisper-normalizer, by which scores are made: {now} there, 9 here"):
+        record(planned(suite_file(), "mine"), store)
+
+
+def test_the_packages_that_can_change_a_result_are_recorded() -> None:
+    assert {"python", "torch", "transformers", "soxr", "soundfile", "whisper-normalizer", "jiwer"} <= versions().keys()
 
 
 def test_a_changed_runtime_is_still_the_same_run(suite_file: SuiteFile, speech: Speech, store: Store) -> None:

@@ -1,12 +1,14 @@
 """The reports show what was measured: right sums, nothing hidden, nothing shown too early."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from store_factory import ERROR, begin_run, end_attempt, heard, write_shard
 
+from emtta_core.scoring import normaliser, word_errors
 from emtta_core.store import Catalogue, CellKey, Store, reports
 
 # WER of source and em-tok-b on each domain, in errors of four words an utterance: two utterances a domain.
@@ -195,6 +197,32 @@ def test_a_step_is_withheld_with_its_reason_until_each_domain_has_it(store: Stor
     (begun, ended) = Catalogue(store).report("steps").records
     assert (ended["domains"], ended["planned"], ended["withheld"]) == (4, 4, None)
     assert (begun["wer"], ended["wer"]) == (50.0, 37.5)
+
+
+def test_no_figure_mixes_two_normalisers_of_one_language(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin_run(store, "run", [("noise", "a", "source"), ("noise", "b", "source")])
+    write_shard(store, CellKey("run", "a", "source"), {"x": [heard(0)], "y": [heard(0)]})
+    write_shard(store, CellKey("run", "b", "source"), {"x": [heard(0)]})
+    monkeypatch.setattr(
+        "store_factory.word_errors", lambda *texts: replace(word_errors(*texts), normaliser="whisper-english/9")
+    )
+    write_shard(store, CellKey("run", "b", "source"), {"y": [heard(0)]}, attempt=2)
+    catalogue = Catalogue(store)
+    whole, mixed = catalogue.report("domains").records
+    scored_by = f"scored by {normaliser('en').name}, whisper-english/9"
+    assert (whole["wer"], whole["cer"], whole["withheld"]) == (0, 0, None)
+    assert (mixed["state"], mixed["wer"], mixed["cer"], mixed["withheld"]) == ("complete", None, None, scored_by)
+    for row in (*catalogue.report("leaderboard").records, *catalogue.report("steps").records):
+        assert (row["wer"], row["withheld"]) == (None, f"1 of 2 domains not there: b ({scored_by})")
+
+
+def test_two_languages_have_each_their_normaliser(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin_run(store, "run", [("noise", "a", "source")])
+    key = CellKey("run", "a", "source")
+    write_shard(store, key, {"x": [heard(0)]})
+    monkeypatch.setattr("store_factory.LANGUAGE", "de")
+    write_shard(store, key, {"y": [heard(1)]}, shard=1)
+    assert Catalogue(store).report("domains").records[0]["wer"] == 12.5
 
 
 def test_coverage_counts_what_is_planned_and_what_is_there(store: Store) -> None:

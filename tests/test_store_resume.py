@@ -22,7 +22,7 @@ def store(tmp_path: Path) -> Store:
 
 def counted(store: Store) -> dict[str, tuple[int, str | None]]:
     """Return, by utterance, the attempt whose row counts and its hypothesis; the store and SQL must agree."""
-    done = {name: (row.attempt, row.hypothesis) for name, row in store.done(KEY, CELL).items()}
+    done = {name: (row.hypothesis.attempt, row.hypothesis.hypothesis) for name, row in store.done(KEY, CELL).items()}
     with Catalogue(store) as catalogue:
         rows = catalogue.query("SELECT utterance_id, attempt, hypothesis FROM utterances").rows
     assert {name: (attempt, hypothesis) for name, attempt, hypothesis in rows} == done

@@ -14,6 +14,7 @@ from emtta_core.corpora.synthetic import Synthetic
 from emtta_core.errors import UsageError
 from emtta_core.identity import digest
 from emtta_core.pipeline.cell import Cell
+from emtta_core.scoring import normaliser_names
 from emtta_core.suite import Adaptation, Domain, ModelChoice, Suite
 
 PREPARE_VERSION = 1
@@ -22,7 +23,7 @@ PREPARE_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The cells of a suite, domain by domain; `plan_id` is the identity of all of them."""
+    """The cells of a suite, domain by domain; `plan_id` is the identity of all of them and of their scoring."""
 
     plan_id: str
     model_digest: str
@@ -42,7 +43,7 @@ def plan(suite: Suite, model_digest: str) -> Plan:
             identity = cell_id(name, suite.adaptation, suite.model, model_digest, made_of)
             cells.append(Cell(domain.name, domain.group, name, identity, made_of, utterances))
     named = [[cell.domain, cell.group, cell.method, cell.cell_id] for cell in cells]
-    return Plan(digest(named), model_digest, tuple(cells))
+    return Plan(digest({"cells": named, "normalisers": normaliser_names()}), model_digest, tuple(cells))
 
 
 def corpus_id(domain: Domain, limit: int | None) -> str:

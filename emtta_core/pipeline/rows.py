@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from emtta_core.adaptation import AdaptationResult
-from emtta_core.errors import EmttaError
 from emtta_core.scoring import EmptyReferenceError, normaliser, step_errors, word_errors
-from emtta_core.store import HypothesisRow, PreparedRow, ScoreRow, StepRow
+from emtta_core.store import DoneUtterance, HypothesisRow, PreparedRow, ScoreRow, StepRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +41,11 @@ class Tally:
         self.words += other.words
         self.audio_seconds += other.audio_seconds
         self.seconds += other.seconds
+
+    def add_score(self, row: ScoreRow) -> None:
+        """Add the words of an utterance and the errors in them; nothing for one that has no score."""
+        self.word_errors += (row.substitutions or 0) + (row.deletions or 0) + (row.insertions or 0)
+        self.words += row.words or 0
 
 
 def make_shard(
@@ -118,25 +122,16 @@ def tally_shard(shard: Shard) -> Tally:
     tally.errors = sum(row.error is not None for row in shard.hypotheses)
     tally.errors += sum(row.error is not None for row in shard.scores)
     for row in shard.scores:
-        if row.error is None:
-            tally.word_errors += (row.substitutions or 0) + (row.deletions or 0) + (row.insertions or 0)
-            tally.words += row.words or 0
+        tally.add_score(row)
     return tally
 
 
-def tally_done(rows: Sequence[HypothesisRow]) -> Tally:
-    """Return the sums over utterances that an earlier attempt had done."""
-    tally = Tally(utterances=len(rows))
-    for row in rows:
-        try:
-            if row.error is not None:
-                raise EmttaError(row.error)
-            found = word_errors(row.reference, row.hypothesis or "", row.language)
-        except EmttaError:
-            tally.errors += 1
-        else:
-            tally.word_errors += found.errors
-            tally.words += found.words
+def tally_done(done: Sequence[DoneUtterance]) -> Tally:
+    """Return the sums over utterances that an earlier attempt had done, as it scored them."""
+    tally = Tally(utterances=len(done), errors=sum(utterance.error is not None for utterance in done))
+    for utterance in done:
+        if utterance.score is not None:
+            tally.add_score(utterance.score)
     return tally
 
 

@@ -20,7 +20,13 @@ from emtta_core.pipeline.state import MISSING, CellState, cell_states, planned_c
 from emtta_core.store import PlanRow, RunRow, Store
 from emtta_core.suite import Suite, parse_suite
 
-PACKAGES = ("emtta", "torch", "transformers", "numpy", "prefect", "pyarrow", "duckdb", "jiwer", "whisper-normalizer")
+NORMALISER = "whisper-normalizer"
+"""The package that holds the text normalisers."""
+
+PACKAGES = (
+    *("emtta", "torch", "transformers", "numpy", "soundfile", "soxr"),
+    *("prefect", "pyarrow", "duckdb", "jiwer", NORMALISER),
+)
 """Whose releases a run records, besides Python's."""
 
 
@@ -109,7 +115,10 @@ def _difference(run: Run, stored: RunRow) -> str:
         differences.append(f"the model's weights: {stored.model_digest} there, {run.plan.model_digest} here")
     if stored.algorithm_version != ALGORITHM_VERSION:
         differences.append(f"the algorithm's version: {stored.algorithm_version} there, {ALGORITHM_VERSION} here")
-    listed = "\n".join(f"  {line}" for line in differences) or "  the content of a corpus"
+    scored = (json.loads(stored.versions).get(NORMALISER), versions().get(NORMALISER))
+    if scored[0] != scored[1]:
+        differences.append(f"{NORMALISER}, by which scores are made: {scored[0]} there, {scored[1]} here")
+    listed = "\n".join(f"  {line}" for line in differences) or "  the content of a corpus, or the rules of scoring"
     return (
         f"the run {run.run_id!r} is there with another plan; differences:\n{listed}\n"
         "choose another --run-id, or leave it out to have one made from the plan"

@@ -14,7 +14,6 @@ from types import MappingProxyType
 from whisper_normalizer.basic import BasicTextNormalizer
 from whisper_normalizer.english import EnglishTextNormalizer
 
-
 WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my"})
 """The languages whose letters are set apart (ISO 639-1), as in the Whisper paper."""
 

@@ -16,7 +16,7 @@ from emtta_core.store.schema import (
     ScoreRow,
     StepRow,
 )
-from emtta_core.store.store import CellKey, PreparedCorpus, Store
+from emtta_core.store.store import CellKey, DoneUtterance, PreparedCorpus, Store
 
 __all__ = [
     "COMPLETE",
@@ -26,6 +26,7 @@ __all__ = [
     "Catalogue",
     "CellKey",
     "CellRow",
+    "DoneUtterance",
     "HypothesisRow",
     "Parameter",
     "PlanRow",

@@ -75,6 +75,24 @@ class PreparedCorpus:
     shards: tuple[Path, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class DoneUtterance:
+    """The rows that count of an utterance that is done.
+
+    Attributes:
+        hypothesis: what was heard, or why nothing was.
+        score: its errors; none where the hypothesis is in error.
+    """
+
+    hypothesis: HypothesisRow
+    score: ScoreRow | None
+
+    @property
+    def error(self) -> str | None:
+        """Why it has no score."""
+        return self.hypothesis.error or (self.score.error if self.score is not None else None)
+
+
 class Store:
     """A store of results and prepared audio; open one with `Store.open`.
 
@@ -183,8 +201,8 @@ class Store:
         """Return the records of a cell's attempts, the first attempt first."""
         return tuple(sorted(self._rows("cells", key, CellRow), key=lambda row: row.attempt))
 
-    def done(self, key: CellKey, cell_id: str) -> dict[str, HypothesisRow]:
-        """Return the row that counts of each utterance that is done, in error or not, by utterance id.
+    def done(self, key: CellKey, cell_id: str) -> dict[str, DoneUtterance]:
+        """Return the rows that count of each utterance that is done, in error or not, by utterance id.
 
         Of several rows the newest without an error counts, else the newest. Rows of another `cell_id` do not
         count, nor rows without scores, nor those of a file that cannot be read, of which a warning is logged.
@@ -194,16 +212,16 @@ class Store:
             for row in self._rows("scores", key, ScoreRow)
             if row.cell_id == cell_id
         }
-        best: dict[str, tuple[tuple[bool, int], HypothesisRow]] = {}
+        best: dict[str, tuple[tuple[bool, int], DoneUtterance]] = {}
         for row in self._rows("hypotheses", key, HypothesisRow):
             score = scores.get((row.utterance_id, row.attempt))
             if row.cell_id != cell_id or (row.error is None and score is None):
                 continue
-            well = row.error is None and score is not None and score.error is None
-            rank = (well, row.attempt)
+            done = DoneUtterance(row, score if row.error is None else None)
+            rank = (done.error is None, row.attempt)
             if row.utterance_id not in best or best[row.utterance_id][0] < rank:
-                best[row.utterance_id] = (rank, row)
-        return {utterance_id: row for utterance_id, (_, row) in best.items()}
+                best[row.utterance_id] = (rank, done)
+        return {utterance_id: done for utterance_id, (_, done) in best.items()}
 
     # Prepared corpora
 

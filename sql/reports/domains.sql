@@ -7,6 +7,7 @@
 --   wer, cer                word and character error rate, %
 --   change_percent          change of wer relative to source, %
 --   entropy_before, entropy_after   mean nats a token
+--   withheld                why there is no figure, where the cell has its utterances
 -- param run_id: the run; the newest by default
 -- param group: one group alone
 -- param method: one method alone
@@ -23,7 +24,8 @@ SELECT
     cells.cer,
     cells.change_percent,
     cells.entropy_before,
-    cells.entropy_after
+    cells.entropy_after,
+    cells.withheld
 FROM cells
 LEFT JOIN methods USING (method)
 WHERE

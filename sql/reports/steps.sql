@@ -42,7 +42,9 @@ by_domain AS (
         step,
         domain,
         chosen.position,
-        chosen.planned,
+        coalesce(
+            chosen.withheld, coalesce(decoded.utterances, 0) || ' of ' || chosen.planned || ' utterances'
+        ) AS progress,
         decoded.* EXCLUDE (method, step, domain),
         coalesce(
             chosen.state = 'complete' AND chosen.wer IS NOT NULL
@@ -68,8 +70,7 @@ by_step AS (
             WHEN NOT bool_and(is_there) THEN
                 count(*) FILTER (NOT is_there) || ' of ' || count(*) || ' domains not there: '
                 || string_agg(
-                    domain || ' (' || coalesce(utterances, 0) || ' of ' || by_domain.planned || ' utterances)',
-                    ', ' ORDER BY position
+                    domain || ' (' || progress || ')', ', ' ORDER BY position
                 ) FILTER (NOT is_there)
         END AS withheld
     FROM by_domain

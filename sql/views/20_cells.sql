@@ -6,13 +6,14 @@
 --   done            utterances that are done, those in error included
 --   in_error        utterances in error, which are in no rate
 --   words, errors   over the utterances without an error
---   wer             100 × errors / words
+--   wer             100 × errors / words; NULL while withheld
 --   cer             the same by character
 --   source_wer      wer of the same domain with the method source
 --   change_percent  100 × (wer − source_wer) / source_wer
 --   entropy_before, entropy_after   mean over utterances, nats a token
 --   audio_seconds   length of the speech
 --   seconds         wall seconds spent on the rows that count
+--   withheld        why wer and cer are not shown: two normalisers scored utterances of one language
 --   attempts        attempts that came to their end
 --   error           why the newest attempt failed; NULL where the cell is complete all the same
 WITH
@@ -23,6 +24,13 @@ found AS (
         method,
         count(*) AS done,
         count(error) AS in_error,
+        -- One language is scored by one normaliser, so that there are as many pairs as languages.
+        CASE
+            WHEN
+                count(DISTINCT language || ' ' || normaliser) FILTER (error IS NULL)
+                > count(DISTINCT language) FILTER (error IS NULL)
+                THEN 'scored by ' || string_agg(DISTINCT normaliser, ', ' ORDER BY normaliser) FILTER (error IS NULL)
+        END AS withheld,
         sum(words) FILTER (error IS NULL) AS words,
         sum(errors) FILTER (error IS NULL) AS errors,
         sum(characters) FILTER (error IS NULL) AS characters,
@@ -66,12 +74,13 @@ measured AS (
         coalesce(found.in_error, 0) AS in_error,
         found.words::BIGINT AS words,
         found.errors::BIGINT AS errors,
-        100.0 * found.errors / nullif(found.words, 0) AS wer,
-        100.0 * found.character_errors / nullif(found.characters, 0) AS cer,
+        CASE WHEN found.withheld IS NULL THEN 100.0 * found.errors / nullif(found.words, 0) END AS wer,
+        CASE WHEN found.withheld IS NULL THEN 100.0 * found.character_errors / nullif(found.characters, 0) END AS cer,
         found.entropy_before,
         found.entropy_after,
         found.audio_seconds,
         found.seconds,
+        found.withheld,
         coalesce(ended.attempts, 0) AS attempts,
         ended.newest.error AS error
     FROM planned
@@ -102,6 +111,7 @@ SELECT
     entropy_after,
     audio_seconds,
     seconds,
+    withheld,
     attempts,
     CASE WHEN state <> 'complete' THEN error END AS error
 FROM measured

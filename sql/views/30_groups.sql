@@ -1,6 +1,6 @@
 -- groups: the figures of a whole group of domains, withheld until each of its planned domains is there.
 -- grain: one row a run, method and group; the group `all` holds every domain.
--- A domain is there when its cell is complete and has at least one utterance without an error.
+-- A domain is there when its cell is complete, has at least one utterance without an error, and is not withheld.
 --   run_id, method  the run and the method
 --   "group"         the group, or all
 --   position        place of the group in the plan; all comes last
@@ -19,6 +19,7 @@ checked AS (
         *,
         state = 'complete' AND wer IS NOT NULL AS is_there,
         CASE
+            WHEN withheld IS NOT NULL THEN domain || ' (' || withheld || ')'
             WHEN state = 'complete' THEN domain || ' (no utterance without an error)'
             ELSE domain || ' (' || done || ' of ' || planned || ' utterances)'
         END AS progress
