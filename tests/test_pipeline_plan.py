@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from conftest import Speech, SuiteFile, tone
 
+from emtta_core.corpora.folder import Folder
 from emtta_core.errors import UsageError
 from emtta_core.pipeline.plan import Plan, plan
 from emtta_core.pipeline.selection import resume_command, select
@@ -129,6 +130,24 @@ def test_a_folder_corpus_is_known_by_its_content_and_not_by_its_place(
     (tmp_path / "moved").rename(speech.path)
     speech.add("another", tone(0.5), "one more")
     assert planned().plan_id != before.plan_id
+
+
+def test_a_folder_is_read_once_however_many_domains_it_makes(
+    suite_file: SuiteFile, speech: Speech, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    content_digest = Folder.content_digest
+    monkeypatch.setattr(Folder, "content_digest", lambda corpus: read.append(corpus) or content_digest(corpus))
+    domains = "".join(
+        f'[[domains]]\nname = "{kind}"\ngroup = "noise"\ncorpus = {{ name = "folder", path = "speech" }}\n'
+        f'corruption = {{ name = "noise", kind = "{kind}", snr_db = 5 }}\n'
+        for kind in ("typing", "munching", "gaussian")
+    )
+    suite = load_suite(str(suite_file(domains)))
+    assert len({cell.corpus_id for cell in plan(suite, DIGEST).cells}) == 3
+    assert len(read) == 1
+    plan(suite, DIGEST)
+    assert len(read) == 2, "what a folder holds may change from plan to plan"
 
 
 def test_a_corpus_without_a_manifest_is_refused_before_anything_runs(suite_file: SuiteFile) -> None:

@@ -5,11 +5,14 @@ hypotheses. Equal identities mean equal work, so that audio is prepared once and
 """
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 from emtta_core.adaptation import ALGORITHM_VERSION
 from emtta_core.adaptation.methods import method
 from emtta_core.audio.corruption import CORRUPTION_VERSION
+from emtta_core.corpora.registry import Corpus
 from emtta_core.corpora.synthetic import Synthetic
 from emtta_core.errors import UsageError
 from emtta_core.identity import digest
@@ -37,8 +40,9 @@ def plan(suite: Suite, model_digest: str) -> Plan:
         UsageError: a corpus that cannot be read at all (no manifest, no utterance).
     """
     cells = []
+    content = cache(content_digest)  # of this plan alone: a folder may be another one when it is next planned
     for domain in suite.domains:
-        made_of, utterances = corpus_id(domain, suite.limit), count_utterances(domain, suite.limit)
+        made_of, utterances = corpus_id(domain, suite.limit, content), count_utterances(domain, suite.limit)
         for name in suite.methods:
             identity = cell_id(name, suite.adaptation, suite.model, model_digest, made_of)
             cells.append(Cell(domain.name, domain.group, name, identity, made_of, utterances))
@@ -46,21 +50,32 @@ def plan(suite: Suite, model_digest: str) -> Plan:
     return Plan(digest({"cells": named, "normalisers": normaliser_names()}), model_digest, tuple(cells))
 
 
-def corpus_id(domain: Domain, limit: int | None) -> str:
-    """Return the identity of a domain's prepared audio: neither its name nor its group is part of it."""
+def content_digest(corpus: Corpus) -> str:
+    """Return the digest of what a corpus holds; of a folder, all of its audio is read for it."""
+    return corpus.content_digest()
+
+
+def corpus_id(domain: Domain, limit: int | None, content: Callable[[Corpus], str] = content_digest) -> str:
+    """Return the identity of a domain's prepared audio: neither its name nor its group is part of it.
+
+    Args:
+        domain: which.
+        limit: at most this many utterances, the first ones.
+        content: gives the digest of a corpus; one that remembers spares reading a folder once a domain.
+    """
     corruption = domain.corruption
     return digest(
         {
             "prepare_version": PREPARE_VERSION,
             "corpus": domain.corpus.identity(),
-            "content": domain.corpus.content_digest(),
+            "content": content(domain.corpus),
             "limit": limit,
             "corruption": None
             if corruption is None
             else {
                 "version": CORRUPTION_VERSION,
                 "settings": corruption.identity(),
-                "voices": Synthetic(language="en").content_digest(),  # who murmurs in babble
+                "voices": content(Synthetic(language="en")),  # who murmurs in babble
             },
         }
     )
