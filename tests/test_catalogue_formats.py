@@ -77,3 +77,9 @@ def test_a_result_without_rows_still_has_its_columns(tmp_path: Path) -> None:
     assert json.loads(empty.json()) == []
     assert empty.markdown().count("\n") == 2
     assert empty.rows == []
+
+
+def test_columns_of_one_name_are_all_in_the_json(tmp_path: Path) -> None:
+    found = Catalogue(Store.open(tmp_path, create=True)).query("SELECT 1 AS x, 2 AS x, 3 AS x_1, 4 AS x")
+    assert json.loads(found.json()) == [{"x": 1, "x_2": 2, "x_1": 3, "x_3": 4}]
+    assert found.csv() == "x,x,x_1,x\n1,2,3,4\n"

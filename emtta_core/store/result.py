@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -37,8 +38,9 @@ class Result:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """The rows, each as a dictionary by column."""
-        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+        """The rows, each as a dictionary by column; a second column `x` is there as `x_1`, the next as `x_2`."""
+        names = _distinct(self.columns)
+        return [dict(zip(names, row, strict=True)) for row in self.rows]
 
     def to_table(self, title: str | None = None) -> Table:
         """Return a table for a terminal: rates with two decimals, numbers to the right, NULL as a dash."""
@@ -66,6 +68,18 @@ class Result:
     def json(self) -> str:
         """Return a JSON array of objects, numbers in full and NULL (and what is no number) as null."""
         return json.dumps([_json(record) for record in self.records], ensure_ascii=False, indent=2) + "\n"
+
+
+def _distinct(columns: Sequence[str]) -> list[str]:
+    """Return the names of the columns, each once: one that is taken gets a number that makes a name of its own."""
+    names: list[str] = []
+    for column in columns:
+        name, number = column, 0
+        while name in names or (number and name in columns):
+            number += 1
+            name = f"{column}_{number}"
+        names.append(name)
+    return names
 
 
 def _is_number(kind: pa.DataType) -> bool:
