@@ -8,34 +8,45 @@
 --   attempt                 the newest attempt that came to its end, or the one that made the utterance's row
 --   error                   what went wrong, where it is known
 -- param run_id: the run; the newest by default
-SELECT
-    'cell' AS what,
-    "group",
-    domain,
-    method,
-    NULL AS utterance_id,
-    cells.state,
-    done,
-    planned,
-    ended.attempt,
-    cells.error
-FROM cells
-LEFT JOIN (
-    SELECT run_id, domain, method, attempt FROM attempts WHERE newest
-) AS ended USING (run_id, domain, method)
-WHERE run_id = getvariable('run_id') AND state <> 'complete'
-UNION ALL
-SELECT
-    'utterance' AS what,
-    "group",
-    domain,
-    method,
-    utterance_id,
-    'in error' AS state,
-    NULL AS done,
-    NULL AS planned,
-    attempt,
-    error
-FROM utterances
-WHERE run_id = getvariable('run_id') AND error IS NOT NULL
-ORDER BY what, "group", domain, method, utterance_id
+WITH
+missing AS (
+    SELECT
+        'cell' AS what,
+        cells.position,
+        "group",
+        domain,
+        method,
+        NULL AS utterance_id,
+        cells.state,
+        done,
+        planned,
+        ended.attempt,
+        cells.error
+    FROM cells
+    LEFT JOIN (
+        SELECT run_id, domain, method, attempt FROM attempts WHERE newest
+    ) AS ended USING (run_id, domain, method)
+    WHERE run_id = getvariable('run_id') AND state <> 'complete'
+),
+
+in_error AS (
+    SELECT
+        'utterance' AS what,
+        planned.position,
+        utterances."group",
+        domain,
+        method,
+        utterance_id,
+        'in error' AS state,
+        NULL AS done,
+        NULL AS planned,
+        attempt,
+        error
+    FROM utterances
+    INNER JOIN planned USING (run_id, domain, method)
+    WHERE run_id = getvariable('run_id') AND error IS NOT NULL
+)
+
+SELECT * EXCLUDE (position)
+FROM (FROM missing UNION ALL FROM in_error) AS failed
+ORDER BY what, position, utterance_id
