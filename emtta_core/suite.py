@@ -12,19 +12,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 
 from emtta_core.audio.corruption import Corruption
 from emtta_core.corpora.registry import Corpus
 from emtta_core.errors import UsageError, unknown
 from emtta_core.identity import IDENTITY, RUNTIME, Record
+from emtta_core.names import check_name
 from emtta_core.suite_errors import explain
 from emtta_core.suites import SUITES, suite_names
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-"""What a suite, a group, a domain and a run may be called: safe in a path and in a URL."""
+COLUMNS = ("all", "method", "change_percent")
+"""What the report `methods` calls its own columns, beside one for each group."""
 
-Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=100)]
+
+def _name(value: str) -> str:
+    """Refuse what is no name, in the way in which pydantic wants it."""
+    try:
+        return check_name("the name", value)
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+
+
+Name = Annotated[str, Field(max_length=100), AfterValidator(_name)]  # a run's id adds nine characters
 
 
 class ModelChoice(Record):
@@ -94,10 +104,10 @@ class Domain(Record):
 
     @field_validator("group")
     @classmethod
-    def _not_all(cls, value: str) -> str:
-        """Refuse the name under which reports show every domain together."""
-        if value.lower() == "all":
-            raise ValueError(f"{value!r} is what reports call every domain together; choose another name")
+    def _no_column(cls, value: str) -> str:
+        """Refuse the names of the columns that reports have beside the groups."""
+        if value.lower() in COLUMNS:
+            raise ValueError(f"{value!r} is what reports call a column of their own; choose another name")
         return value
 
 
@@ -137,8 +147,10 @@ class Suite(Record):
     @field_validator("domains")
     @classmethod
     def _distinct_domains(cls, value: tuple[Domain, ...]) -> tuple[Domain, ...]:
-        """Refuse two domains of one name."""
+        """Refuse two domains of one name, and names that some file systems or SQL take for one."""
         _refuse_twice("domain", [domain.name for domain in value])
+        _refuse_alike("domains", [domain.name for domain in value])
+        _refuse_alike("groups", [domain.group for domain in value])
         return value
 
     @property
@@ -265,6 +277,14 @@ def _refuse_twice(what: str, names: list[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"each {what} may be named once; named twice: {', '.join(twice)}")
+
+
+def _refuse_alike(what: str, names: list[str]) -> None:
+    """Raise a `ValueError` that shows which of `names` differ in the case of their letters alone."""
+    for name in names:
+        alike = sorted({other for other in names if other.lower() == name.lower()})
+        if len(alike) > 1:
+            raise ValueError(f"{what} must differ in more than upper and lower case: {', '.join(alike)}")
 
 
 def _toml(value: Any) -> str:

@@ -42,9 +42,7 @@ def _mistake(details: ErrorDetails, record: type[BaseModel], data: Mapping[str, 
     if kind == "value_error":  # raised by a validator of ours, which names the value
         return f"{path}: {details['msg'].removeprefix('Value error, ')}"
     if kind == "string_pattern_mismatch":
-        return (
-            f"{path} is {_shown(value)}; it may hold letters, digits, '.', '_', '-' and begins with a letter or digit"
-        )
+        return f"{path} is {_shown(value)}; it should match the pattern {details['ctx']['pattern']}"
     return f"{path} is {_shown(value)}; it should be {details['msg'].removeprefix('Input should be ')}"
 
 

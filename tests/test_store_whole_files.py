@@ -170,6 +170,9 @@ def test_a_store_that_cannot_be_made_read_or_written_says_why(tmp_path: Path) ->
     with pytest.raises(StoreError, match=r"'run_id=old', which readers of Parquet take for a column"):
         Store.open(tmp_path / "run_id=old" / "store", create=True)
     assert not (tmp_path / "run_id=old").exists()
+    with pytest.raises(StoreError, match="holds a backslash"):
+        Store.open(tmp_path / "back\\slash" / "store", create=True)
+    assert not (tmp_path / "back\\slash").exists()
 
     store = Store.open(tmp_path / "store", create=True)
     (store.path / "plans").write_text("in the way")

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from emtta_core.errors import StoreError, UsageError, unknown
+from emtta_core.errors import StoreError, unknown
+from emtta_core.names import check_name
 from emtta_core.store.read import BrokenFile, check, read_rows, readable
 from emtta_core.store.schema import (
     TABLES,
@@ -26,7 +27,6 @@ from emtta_core.store.schema import (
 )
 from emtta_core.store.write import claim, sweep, write_bytes, write_rows
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _COMPLETE = "_complete.json"
 _ATTEMPT = re.compile(r"(\d+)(?:-\d+\.parquet|\.parquet|\.begun)")
 
@@ -43,7 +43,7 @@ class CellKey:
         method: the method.
 
     Raises:
-        UsageError: when one of them has other characters than letters, digits, `.`, `_` and `-`.
+        UsageError: when one of them is no name; see `emtta_core.names`.
     """
 
     run_id: str
@@ -52,7 +52,7 @@ class CellKey:
 
     def __post_init__(self) -> None:
         for what, name in (("run id", self.run_id), ("domain", self.domain), ("method", self.method)):
-            _check_name(what, name)
+            check_name(what, name)
 
     @property
     def folder(self) -> Path:
@@ -112,7 +112,8 @@ class Store:
             create: make it where it is missing, check that it can be written, tidy up after killed writers.
 
         Raises:
-            StoreError: when there is none, or it cannot be made, written or read, or a folder of its path has an `=`.
+            StoreError: when there is none, or it cannot be made, written or read, or its path has an `=` or a
+                backslash in it.
         """
         folder = Path(path).expanduser().absolute()
         column = next((part for part in folder.parts if "=" in part), None)
@@ -120,6 +121,11 @@ class Store:
             raise StoreError(
                 f"the path of the store {folder} holds {column!r}, which readers of Parquet take for a column; "
                 "choose a path without '='"
+            )
+        if "\\" in folder.as_posix():
+            raise StoreError(
+                f"the path of the store {folder} holds a backslash, which DuckDB takes for the end of a folder's name; "
+                "choose a path without one"
             )
         try:
             if create:
@@ -227,7 +233,7 @@ class Store:
 
     def write_prepared(self, corpus_id: str, shard: int, rows: Sequence[PreparedRow]) -> Path:
         """Write a shard of a prepared corpus, replacing one that is there."""
-        _check_name("corpus id", corpus_id)
+        check_name("corpus id", corpus_id)
         path = self.path / "prepared" / corpus_id / f"part-{shard:05d}.parquet"
         return write_rows(path, rows, TABLES["prepared"].schema, replace=True)
 
@@ -242,7 +248,7 @@ class Store:
 
     def prepared(self, corpus_id: str) -> PreparedCorpus | None:
         """Return a prepared corpus; None while it is not complete, or where a shard is gone or cut short."""
-        _check_name("corpus id", corpus_id)
+        check_name("corpus id", corpus_id)
         folder = self.path / "prepared" / corpus_id
         try:
             complete = json.loads((folder / _COMPLETE).read_bytes())
@@ -273,7 +279,7 @@ class Store:
         return write_rows(path, rows, TABLES[table].schema)
 
     def _run_path(self, table: str, run_id: str) -> Path:
-        _check_name("run id", run_id)
+        check_name("run id", run_id)
         return self.path / table / f"run_id={run_id}" / f"{table.removesuffix('s')}.parquet"
 
     def _of_run(self, table: str, run_id: str, row: type[Row]) -> list[Row]:
@@ -284,13 +290,3 @@ class Store:
         if isinstance(rows, BrokenFile):  # a run that has its record is not planned anew
             raise StoreError(f"cannot read {path}: {rows.reason}; delete {record} and run the suite again to mend it")
         return rows
-
-
-def _check_name(what: str, name: str) -> None:
-    if name.lower() == "null":
-        raise UsageError(f"{what} {name!r} is no name: readers of Parquet take it for a missing one; choose another")
-    if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"{what} {name!r} is no name: letters, digits, `.`, `_` and `-` are allowed, "
-            "and the first is a letter or a digit"
-        )
