@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from emtta_core.audio.level import rms
+from emtta_core.audio.level import scale_back, scale_to_dbfs
 from emtta_core.audio.waveform import Waveform, checked, refuse_silence
 from emtta_core.errors import AudioError
 
@@ -76,21 +76,15 @@ def mix(speech: ArrayLike, noise: ArrayLike, snr_db: float, *, offset: int = 0) 
         )
     if offset < 0:
         raise AudioError(f"the noise cannot begin at sample {offset}; the offset must be 0 or more")
-    clean = checked(speech, "the speech")
+    heard = checked(speech, "the speech")
     source = checked(noise, "the noise")
-    refuse_silence(clean, "the speech")
-    piece = source[np.arange(offset, offset + clean.size) % source.size]
+    refuse_silence(heard, "the speech")
+    piece = source[np.arange(offset, offset + heard.size) % source.size]
     refuse_silence(
         piece,
-        f"the piece of the noise that is used ({clean.size} samples from sample {offset % source.size} on)",
+        f"the piece of the noise that is used ({heard.size} samples from sample {offset % source.size} on)",
     )
-    level = 10 ** (LEVEL_DBFS / 20)
-    clean *= level / rms(clean)
-    piece *= level / rms(piece) * 10 ** (-snr_db / 20)
-    gain = min(1.0, 1.0 / max(float(np.abs(clean + piece).max()), 1.0))
-    return Mixture(
-        waveform=((clean + piece) * gain).astype(np.float32),
-        speech=(clean * gain).astype(np.float32),
-        noise=(piece * gain).astype(np.float32),
-        gain=gain,
-    )
+    clean = scale_to_dbfs(heard, LEVEL_DBFS)
+    added = scale_to_dbfs(piece, LEVEL_DBFS - snr_db)
+    waveform, gain = scale_back(clean + added)
+    return Mixture(waveform, speech=clean * np.float32(gain), noise=added * np.float32(gain), gain=gain)
