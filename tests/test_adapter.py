@@ -3,6 +3,7 @@
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from whisper_factory import make_checkpoint, sounds
 import emtta_core
 from emtta_core.adaptation import METHODS, Adapter, method
 from emtta_core.adaptation.adapter import flags_of
+from emtta_core.adaptation.episode import Batch, Options, run
 from emtta_core.errors import UsageError
 from emtta_core.model import SpeechModel, load_model
 
@@ -178,6 +180,37 @@ def test_a_diverged_episode_is_an_error_of_its_own(model: SpeechModel, waveforms
     result = Adapter(model, "em-tok", steps=4, candidates=3, learning_rate=1e30).transcribe(waveforms)[0]
     assert result.error is not None
     assert "diverged" in result.error
+
+
+def test_a_batch_that_memory_does_not_hold_is_halved_and_changes_no_result(
+    model: SpeechModel, waveforms: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = Adapter(model, "em-tok", steps=2, candidates=3).transcribe(waveforms)
+    tried: list[int] = []
+
+    def tight(model: SpeechModel, options: Options, batch: Batch) -> Any:
+        tried.append(len(batch.ids))
+        if len(batch.ids) > 1:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return run(model, options, batch)
+
+    monkeypatch.setattr("emtta_core.adaptation.adapter.run", tight)
+    adapter = Adapter(model, "em-tok", steps=2, candidates=3)
+    results = adapter.transcribe(waveforms)
+    assert [result.text for result in results] == [result.text for result in usual]
+    assert tried == [3, 1, 1, 1]
+    assert adapter.batch_size == 1  # the next call does not try again what did not fit
+
+
+def test_a_bug_in_the_engine_is_no_lack_of_memory(
+    model: SpeechModel, waveforms: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("emtta_core.adaptation.adapter.run", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        Adapter(model, "source").transcribe(waveforms)
 
 
 def test_a_hypothesis_that_never_ends_is_cut_and_marked(tmp_path: Path, waveforms: list[NDArray[np.float32]]) -> None:

@@ -1,7 +1,7 @@
 """A cell is done to the last utterance, each bad one costs itself alone, and what is done is never done again."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ import pytest
 import torch
 from conftest import Speech, SuiteFile, tone
 
-from emtta_core.adaptation import AdaptationResult, Adapter
+from emtta_core.adaptation.episode import Batch, Options, run
 from emtta_core.errors import StoreError
-from emtta_core.model import load_model
+from emtta_core.model import SpeechModel, load_model
 from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.evaluate import InterruptedRunError, evaluate_cell
 from emtta_core.pipeline.plan import plan
@@ -144,21 +144,29 @@ def test_a_cell_cut_short_goes_on_where_it_stopped_and_comes_to_the_same(
     }
 
 
+def room_for(utterances: int) -> Callable[[SpeechModel, Options, Batch], Any]:
+    """Return the engine of a machine with room for so many utterances side by side."""
+
+    def tight(model: SpeechModel, options: Options, batch: Batch) -> Any:
+        if len(batch.ids) > utterances:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(model, options, batch)
+
+    return tight
+
+
+def test_a_cell_asked_to_stop_when_all_is_done_is_complete(bench: Bench) -> None:
+    assert len(bench.evaluate("source", stop_after=2)) == 3
+    (row,) = bench.store.cells(bench.key(bench.cells["source"]))
+    assert (row.state, row.done) == ("complete", 3)
+
+
 def test_a_batch_too_large_for_the_memory_becomes_a_smaller_one_and_changes_no_result(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usual = bench.evaluate("em-tok")
 
-    class Small(Adapter):
-        """An engine on a device with room for one utterance."""
-
-        def batches(self, *arguments: Any, **options: Any) -> Iterator[list[AdaptationResult]]:
-            for results in super().batches(*arguments, **options):
-                if len(results) > 1:
-                    raise torch.OutOfMemoryError("CUDA out of memory")
-                yield results
-
-    monkeypatch.setattr("emtta_core.pipeline.batches.Adapter", Small)
+    monkeypatch.setattr("emtta_core.adaptation.adapter.run", room_for(1))
     small = Bench(bench.suite, tmp_path / "small")
     tight = small.evaluate("em-tok")
     assert {name: row.hypothesis for name, row in tight.items()} == {
@@ -171,10 +179,7 @@ def test_a_batch_too_large_for_the_memory_becomes_a_smaller_one_and_changes_no_r
 def test_memory_that_does_not_suffice_for_one_utterance_fails_the_cell(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def never(*_: Any, **__: Any) -> Iterator[list[AdaptationResult]]:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(Adapter, "batches", never)
+    monkeypatch.setattr("emtta_core.adaptation.adapter.run", room_for(0))
     with pytest.raises(torch.OutOfMemoryError):
         bench.evaluate("em-tok")
     (row,) = bench.store.cells(bench.key(bench.cells["em-tok"]))

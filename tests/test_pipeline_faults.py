@@ -16,6 +16,7 @@ TRANSIENT = [
     TimeoutError("too slow"),
     MemoryError(),
     torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
 ]
 PERMANENT = [
     UsageError("unknown method"),
@@ -24,6 +25,7 @@ PERMANENT = [
     PermissionError(errno.EACCES, "forbidden"),
     OSError(errno.EROFS, "read-only file system"),
     ValueError("a bug"),
+    RuntimeError("a bug"),
     KeyboardInterrupt(),
 ]
 
@@ -36,6 +38,12 @@ def test_what_may_pass_by_itself_is_tried_again(error: BaseException) -> None:
 @pytest.mark.parametrize("error", PERMANENT, ids=repr)
 def test_what_stays_as_it_is_is_not(error: BaseException) -> None:
     assert not is_transient(error)
+
+
+def test_what_torch_says_where_the_memory_of_a_cpu_does_not_suffice_is_known() -> None:
+    with pytest.raises(RuntimeError) as refused:
+        torch.empty(2**48)
+    assert is_transient(refused.value)
 
 
 def test_the_cause_of_an_error_counts() -> None:

@@ -1,20 +1,25 @@
 """The public face of the engine: waveforms in, hypotheses and traces out."""
 
 import hashlib
+import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from emtta_core.adaptation.episode import Options, Update, prepare_batch, run
 from emtta_core.adaptation.methods import method as method_of
 from emtta_core.adaptation.results import AdaptationResult, StepRecord
 from emtta_core.errors import AudioError, UsageError
+from emtta_core.memory import is_out_of_memory
 from emtta_core.model.candidates import Hypotheses
 from emtta_core.model.speech_model import SpeechModel
+
+log = logging.getLogger("emtta.adaptation")
 
 WEIGHT_DECAY = 0.01
 """Of AdamW. The paper says AdamW and a learning rate; this is torch's default, taken to be what it used."""
@@ -32,7 +37,12 @@ COLLAPSED_SHARE = 0.5
 class Adapter:
     """Transcribes utterances, each after adapting the model to it alone.
 
-    An adapter keeps nothing from one call to the next, and never changes the model.
+    An adapter never changes the model, and keeps nothing from one call to the next but the size of a batch.
+
+    Attributes:
+        model: what is adapted.
+        options: how.
+        batch_size: utterances adapted side by side; halved where memory does not suffice, which changes no result.
 
     Example:
         model = load_model("demo")
@@ -63,7 +73,7 @@ class Adapter:
             learning_rate: of AdamW.
             weight_decay: of AdamW.
             seed: of the sampled candidates.
-            batch_size: utterances adapted side by side; it does not change a result.
+            batch_size: utterances adapted side by side, at most; it does not change a result.
             decode_each_step: whether the trace has a greedy hypothesis for every state, or for the first and last.
 
         Raises:
@@ -100,6 +110,7 @@ class Adapter:
         Raises:
             UsageError: for a language that the model does not know, or lists of different lengths. A waveform that
                 cannot be used raises nothing: its result has an error, and the others are unharmed.
+            MemoryError: where memory does not even suffice for one utterance, or what torch raises then.
         """
         results: dict[int, AdaptationResult] = {}
         for indices, batch in self._run(waveforms, language, utterance_ids):
@@ -141,16 +152,32 @@ class Adapter:
             yield list(refused), list(refused.values())
         # Utterances of like duration end together; ids break ties, so that batches do not depend on the order given.
         order = sorted(signals, key=lambda index: (len(signals[index]), ids[index]))
-        for start in range(0, len(order), self.batch_size):
-            chosen = order[start : start + self.batch_size]
-            yield (
-                chosen,
-                self._adapt(
-                    [signals[index] for index in chosen],
-                    [languages[index] for index in chosen],
-                    [ids[index] for index in chosen],
-                ),
+        while order:
+            chosen = order[: self.batch_size]
+            results = self._adapt_if_memory_suffices(
+                [signals[index] for index in chosen],
+                [languages[index] for index in chosen],
+                [ids[index] for index in chosen],
             )
+            if results is not None:
+                order = order[len(chosen) :]
+                yield chosen, results
+
+    def _adapt_if_memory_suffices(
+        self, waveforms: list[NDArray[np.float32]], languages: list[str], ids: list[str]
+    ) -> list[AdaptationResult] | None:
+        """Run the episodes of one batch; where memory does not hold it, halve `batch_size` and return None."""
+        try:
+            return self._adapt(waveforms, languages, ids)
+        except Exception as error:
+            if not is_out_of_memory(error) or len(ids) == 1:
+                raise
+        # Only here, where the error no longer holds on to what was computed, can its memory be given back.
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.batch_size = len(ids) // 2
+        log.warning("out of memory with %d utterances side by side; going on with %d", len(ids), self.batch_size)
+        return None
 
     def _adapt(
         self, waveforms: list[NDArray[np.float32]], languages: list[str], ids: list[str]

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from emtta_core.adaptation import Adapter
 from emtta_core.errors import EmttaError, StoreError
 from emtta_core.model import SpeechModel
-from emtta_core.pipeline.batches import Batches
+from emtta_core.pipeline.batches import adapt
 from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.progress import CellFinished, Listener, UtterancesDone, ignore, never
 from emtta_core.pipeline.rows import Tally, make_shard, tally_done, tally_shard
@@ -60,7 +61,7 @@ class _Attempt:
     key: CellKey
     number: int
     device: str
-    batches: Batches | None = None
+    adapter: Adapter | None = None
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     started: float = field(default_factory=time.perf_counter)
     reused: Tally = field(default_factory=Tally)
@@ -85,7 +86,7 @@ class _Attempt:
             device=self.device,
             peak_memory_bytes=_peak_memory(self.device),
             host=platform.node(),
-            batch_size=self.batches.size if self.batches is not None else 0,
+            batch_size=self.adapter.batch_size if self.adapter is not None else 0,
         )
 
 
@@ -118,11 +119,12 @@ def evaluate_cell(
         Exception: whatever else ends the attempt; it is recorded as failed first.
     """
     key = CellKey(run_id, cell.domain, cell.method)
-    batches = Batches(model, cell.method, adaptation, batch_size)
-    attempt = _Attempt(cell, key, store.begin_attempt(key), str(model.device), batches)
+    attempt = _Attempt(cell, key, store.begin_attempt(key), str(model.device))
     _forget_peak_memory(attempt.device)
     try:
-        _evaluate(attempt, batches, store, progress, stop)
+        options = {name: getattr(adaptation, name) for name in type(adaptation).model_fields}
+        attempt.adapter = Adapter(model, cell.method, batch_size=batch_size, **options)
+        _evaluate(attempt, attempt.adapter, store, progress, stop)
     except BaseException as error:
         record_failure(store, key, attempt.row(error), progress)
         raise
@@ -157,7 +159,7 @@ def describe(error: BaseException) -> str:
     return text if isinstance(error, EmttaError) else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
-def _evaluate(attempt: _Attempt, batches: Batches, store: Store, progress: Listener, stop: Callable[[], bool]) -> None:
+def _evaluate(attempt: _Attempt, adapter: Adapter, store: Store, progress: Listener, stop: Callable[[], bool]) -> None:
     """Do what the attempt has to do, shard by shard."""
     cell = attempt.cell
     corpus = store.prepared(cell.corpus_id)
@@ -168,7 +170,7 @@ def _evaluate(attempt: _Attempt, batches: Batches, store: Store, progress: Liste
         attempt.reused = tally_done(list(done.values()))
         progress(_shard_event(cell, attempt.reused, resumed=True))
     missing = (row for row in store.read_prepared(corpus) if row.utterance_id not in done)
-    for number, (rows, results) in enumerate(batches.adapt(missing)):
+    for number, (rows, results) in enumerate(adapt(adapter, missing)):
         shard = make_shard(cell.cell_id, attempt.number, rows, results)
         store.write_steps(attempt.key, attempt.number, number, shard.steps)
         store.write_hypotheses(attempt.key, attempt.number, number, shard.hypotheses)
@@ -176,7 +178,7 @@ def _evaluate(attempt: _Attempt, batches: Batches, store: Store, progress: Liste
         tally = tally_shard(shard)
         attempt.done.add(tally)
         progress(_shard_event(cell, tally))
-        if stop():
+        if stop() and attempt.done.utterances + attempt.reused.utterances < cell.utterances:
             raise InterruptedRunError("the run was asked to stop; what is finished is kept")
 
 

@@ -4,13 +4,15 @@ The rule is closed. Transient are, whether raised or the cause of what was raise
 
 - an `OSError` whose number says that the machine or the store was busy, full, slow or cut off (`TRANSIENT_ERRNOS`),
 - a lost connection or a time limit (`ConnectionError`, `TimeoutError`),
-- memory that did not suffice, of the machine or of a device (`MemoryError`, torch's `OutOfMemoryError`).
+- memory that did not suffice, of the machine or of a device (`emtta_core.memory`).
 
 Everything else is permanent: a user's mistake, a missing file, a forbidden one, a bug.
 """
 
 import errno
 from collections.abc import Iterator
+
+from emtta_core.memory import is_out_of_memory
 
 TRANSIENT_ERRNOS = frozenset(
     {
@@ -45,12 +47,6 @@ def _transient(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno in TRANSIENT_ERRNOS
     return is_out_of_memory(error)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether memory did not suffice, of the machine or of a device."""
-    # torch's error is known by its name, so that this module need not import torch.
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -1,0 +1,12 @@
+"""Memory that does not suffice, as Python, torch and CUDA's libraries say it."""
+
+_WORDS = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA out of memory")
+"""What torch says in a plain `RuntimeError`: its allocators of a CPU's memory, and the libraries under it."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory did not suffice, of the machine or of a device."""
+    # torch's own error is known by its name, so that this module need not import torch.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
