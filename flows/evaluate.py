@@ -17,7 +17,7 @@ from emtta_core.errors import UsageError
 from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.models import model_of
 from emtta_core.pipeline.progress import Started, channel
-from emtta_core.pipeline.run import Run, load_run, plan_run, record
+from emtta_core.pipeline.run import Run, as_now, load_run, plan_run, record
 from emtta_core.pipeline.selection import resume_command, select
 from emtta_core.pipeline.state import CellState, cell_states
 from emtta_core.store import Store
@@ -46,13 +46,13 @@ def evaluate(
         store: the store's folder.
         run_id: a run that is planned already; left out, the suite is planned.
         only: which cells, as in `domain=GS`; all where empty.
-        limit: at most this many utterances a domain, where the suite is planned here.
+        limit: at most this many utterances a domain; a run that is planned already has been planned with it.
 
     Returns:
         Completed, or Failed with a message that names each failed cell and the command that finishes just those.
     """
     opened = Store.open(store, create=True)
-    run = _recorded(run_id, opened) if run_id else _planned(suite, opened, limit)
+    run = _recorded(run_id, suite, opened) if run_id else _planned(suite, opened, limit)
     wanted = select(run.cells, only)
     incomplete = [state for state in cell_states(opened, run.run_id) if not state.complete]
     todo = [state for state in incomplete if state.cell in wanted]
@@ -63,7 +63,7 @@ def evaluate(
     if not failures:
         return Completed(message=f"run {run.run_id}: {len(wanted)} cells complete")
     others = [state.cell for state in incomplete if state.cell not in wanted]
-    command = resume_command(suite, run.run_id, store, list(failures), [*failures, *others])
+    command = resume_command(suite, run.run_id, store, list(failures), [*failures, *others], limit)
     return _failed(run.run_id, len(wanted), failures, command)
 
 
@@ -76,9 +76,12 @@ def _started(run: Run, todo: Sequence[CellState], workers: int) -> Started:
     return Started(run.run_id, len(domains), len(todo), utterances, workers)
 
 
-def _recorded(run_id: str, store: Store) -> Run:
-    """Return a run that is planned already; its cells are those of the model that it was planned with, and no other."""
-    run = load_run(store, run_id)
+def _recorded(run_id: str, suite: str, store: Store) -> Run:
+    """Return a run that is planned already, carried out as its suite says now.
+
+    Its cells are those of the model that it was planned with, and no other.
+    """
+    run = as_now(load_run(store, run_id), load_suite(suite))
     digest = model_of(run.suite.model).digest
     if digest != run.plan.model_digest:
         raise UsageError(

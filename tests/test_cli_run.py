@@ -1,6 +1,7 @@
 """`emtta run` evaluates, resumes, does nothing where nothing is missing, and its exit code says how it went."""
 
 import logging
+import shlex
 import shutil
 from pathlib import Path
 
@@ -54,6 +55,32 @@ def test_what_failed_is_named_with_the_command_that_finishes_it(
     status = emtta("status", "mine", "--store", store)
     assert status.code == 3
     assert "0 of 2 complete; 1 failed, 1 missing" in status.out
+
+
+def test_the_command_that_finishes_a_limited_run_finds_it_again(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
+) -> None:
+    path, store = suite_file(UNKNOWN_LANGUAGE, ("source",)), tmp_path / "store"
+    outcome = emtta("run", path, "--store", store, "--limit", 1)
+    assert outcome.code == 3
+    typed = shlex.split(outcome.err.split("finish them with: emtta ")[1])
+    assert typed[-2:] == ["--limit", "1"]
+    again = emtta(*typed)
+    assert again.code == 3
+    assert "1 cells to do, 1 utterances" in again.err
+    assert (
+        f"finish them with: {shlex.join(['emtta', *typed])}"
+        in (Store.open(store).path / "logs" / f"{typed[typed.index('--run-id') + 1]}.log").read_text()
+    )
+
+
+def test_utterances_in_error_are_pointed_out_at_the_end(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
+) -> None:
+    speech.add("broken", b"RIFF this is no sound", "lost")
+    outcome = emtta("run", suite_file(methods=("source",)), "--run-id", "mine", "--store", tmp_path / "store")
+    assert outcome.code == 0
+    assert "utterances in error: 1, in no WER above; why: emtta report failures --run mine" in outcome.err
 
 
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(

@@ -120,6 +120,18 @@ def test_a_passing_fault_is_tried_again_and_costs_only_its_shard(
     assert [(row.state, row.done, row.reused) for row in attempts] == [("failed", 2, 0), ("complete", 1, 2)]
 
 
+def test_a_run_that_goes_on_is_carried_out_as_its_suite_says_now(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    path, store = suite_file(methods=("source", "em-tok")), tmp_path / "store"
+    assert run(path, store, only=["method=source"]).is_completed()
+    path.write_text(path.read_text().replace("batch_size = 2", "batch_size = 1"))
+    with channel.listening(lambda _: None):
+        assert evaluate(str(path), str(store), run_id(store), return_state=True).is_completed()
+    keys = [CellKey(run_id(store), "clean", method) for method in ("source", "em-tok")]
+    assert [row.batch_size for key in keys for row in Store.open(store).cells(key)] == [2, 1]
+
+
 def test_only_the_chosen_cells_are_evaluated(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     state = run(suite_file(CLEAN + NOISY), tmp_path / "store", only=["domain=noisy", "method=source"])
     assert state.is_completed()

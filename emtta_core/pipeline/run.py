@@ -6,7 +6,7 @@ The store, not the scheduler, is the truth about what is done: everything here i
 import json
 import platform
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -104,6 +104,14 @@ def load_run(store: Store, run_id: str) -> Run:
     row = store.run(run_id)
     suite = parse_suite(row.suite_toml, origin=f"the suite of run {run_id}")
     return Run(run_id, suite, Plan(row.plan_id, row.model_digest, planned_cells(store, run_id)))
+
+
+def as_now(run: Run, suite: Suite) -> Run:
+    """Return a run carried out as `suite`, the one it was planned from, says now: its runtime, its device, its model's
+    place; the plan is as it was.
+    """
+    model = suite.model.model_copy(update={"precision": run.suite.model.precision})
+    return replace(run, suite=run.suite.model_copy(update={"runtime": suite.runtime, "model": model}))
 
 
 def _difference(run: Run, stored: RunRow) -> str:

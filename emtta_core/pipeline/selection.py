@@ -31,7 +31,9 @@ def select(cells: Sequence[Cell], only: Sequence[str]) -> tuple[Cell, ...]:
     return tuple(cell for cell in cells if all(getattr(cell, key) in values for key, values in wanted.items()))
 
 
-def resume_command(suite: str, run_id: str, store: str, cells: Sequence[Cell], incomplete: Sequence[Cell]) -> str:
+def resume_command(
+    suite: str, run_id: str, store: str, cells: Sequence[Cell], incomplete: Sequence[Cell], limit: int | None = None
+) -> str:
     """Return the command that finishes these cells of a run, and few others: it selects whole domains and methods.
 
     Args:
@@ -40,8 +42,11 @@ def resume_command(suite: str, run_id: str, store: str, cells: Sequence[Cell], i
         store: the store's folder.
         cells: which to finish.
         incomplete: all cells of the run that are not complete; what is complete need not be left out.
+        limit: as it was typed, if it was: without it the suite would be planned as another run.
     """
     words = ["emtta", "run", suite, "--run-id", run_id, "--store", store]
+    if limit is not None:
+        words += ["--limit", str(limit)]
     for key in ("domain", "method"):
         values = dict.fromkeys(str(getattr(cell, key)) for cell in cells)
         if set(values) != {getattr(cell, key) for cell in incomplete}:

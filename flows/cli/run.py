@@ -61,10 +61,10 @@ def run(
         return
     if todo:
         record(planned, opened)
-        _evaluate(suite, opened, planned.run_id, only or [])
+        _evaluate(suite, opened, planned.run_id, only or [], limit)
     else:
         say(f"run {planned.run_id}: nothing to do, all of its {len(wanted)} cells are complete")
-    _conclude(suite, opened, planned, wanted)
+    _conclude(suite, opened, planned, wanted, limit)
 
 
 def _foretell(planned: "Run", wanted: int, todo: "Sequence[CellState]") -> None:
@@ -82,7 +82,7 @@ def _foretell(planned: "Run", wanted: int, todo: "Sequence[CellState]") -> None:
         out.print(table)
 
 
-def _evaluate(suite: str, store: "Store", run_id: str, only: Sequence[str]) -> None:
+def _evaluate(suite: str, store: "Store", run_id: str, only: Sequence[str], limit: int | None) -> None:
     """Run the flow, and show how it goes."""
     from flows.cli.progress import watching
 
@@ -91,12 +91,13 @@ def _evaluate(suite: str, store: "Store", run_id: str, only: Sequence[str]) -> N
         from flows.evaluate import evaluate
 
         server.reach()
-        ended = evaluate(suite, str(store.path), run_id, list(only), return_state=True).result(raise_on_failure=False)
+        flow_run = evaluate(suite, str(store.path), run_id, list(only), limit, return_state=True)
+        ended = flow_run.result(raise_on_failure=False)
     if isinstance(ended, BaseException):  # not what a cell met, of which the store knows, but what stopped the flow
         raise ended
 
 
-def _conclude(suite: str, store: "Store", planned: "Run", wanted: "set[Cell]") -> None:
+def _conclude(suite: str, store: "Store", planned: "Run", wanted: "set[Cell]", limit: int | None) -> None:
     """Show what was found, and what to type next."""
     from emtta_core.pipeline.selection import resume_command
     from emtta_core.pipeline.state import cell_states
@@ -107,7 +108,12 @@ def _conclude(suite: str, store: "Store", planned: "Run", wanted: "set[Cell]") -
     if any(domain.corpus.name == "synthetic" for domain in planned.suite.domains):
         say("The speech is synthetic: these figures say how the methods compare here, not how they do on real speech.")
     say(f"store: {store.path}")
-    incomplete = [state for state in cell_states(store, planned.run_id) if not state.complete]
+    states = cell_states(store, planned.run_id)
+    in_error = sum(state.in_error for state in states if state.cell in wanted)
+    if in_error:
+        failures = f"emtta report failures --run {planned.run_id} --store {store.path}"
+        say(f"utterances in error: {in_error}, in no WER above; why: {failures}")
+    incomplete = [state for state in states if not state.complete]
     left = [state for state in incomplete if state.cell in wanted]
     if not left:
         say(f"next: emtta report leaderboard --run {planned.run_id} --store {store.path}")
@@ -116,9 +122,9 @@ def _conclude(suite: str, store: "Store", planned: "Run", wanted: "set[Cell]") -
     for state in failed[:FAILURES_NAMED]:
         say(f"not complete: {state.cell.name}: {state.error}")
     if len(left) > len(failed[:FAILURES_NAMED]):
-        say(f"not complete: {len(left) - len(failed[:FAILURES_NAMED])} more cells; see emtta report failures")
+        say(f"not complete: {len(left) - len(failed[:FAILURES_NAMED])} more cells")
     say(f"log: {store.path / 'logs' / f'{planned.run_id}.log'}")
     cells, others = ([state.cell for state in states] for states in (left, incomplete))
-    command = resume_command(suite, planned.run_id, str(store.path), cells, others)
+    command = resume_command(suite, planned.run_id, str(store.path), cells, others, limit)
     say(f"finish them with: {command}")
     raise typer.Exit(INCOMPLETE)
