@@ -20,7 +20,10 @@ from emtta_core.store.store import Store
 
 log = logging.getLogger("emtta.store")
 
-_MISTAKES = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.PermissionException)
+_MISTAKES = (
+    *(duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.PermissionException),
+    *(duckdb.ConversionException, duckdb.OutOfRangeException),
+)
 """What is wrong with a query, whatever the files hold."""
 
 

@@ -1,7 +1,7 @@
 -- methods: WER of each method in one row, with a column for each group of domains.
 -- columns:
 --   method          the method
---   <group>, …      mean of the group's WER over its domains, %; empty until each domain is there; as the suite orders them
+--   <group>, …      mean of the group's WER over its domains, %; empty until each domain is there; in the suite's order
 --   all             the same over every domain
 --   change_percent  change of `all` relative to source, %
 -- param run_id: the run; the newest by default
