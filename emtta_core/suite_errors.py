@@ -18,7 +18,7 @@ def explain(error: ValidationError, record: type[BaseModel], data: Mapping[str, 
         data: what it was validated from; names domains in place of their numbers.
         origin: the file, or what else to call the suite.
     """
-    found = error.errors(include_url=False, include_context=True)
+    found = list(_own(error.errors(include_url=False, include_context=True)))
     lines = [f"  {_mistake(details, record, data)}" for details in found[:MISTAKES_SHOWN]]
     if len(found) > MISTAKES_SHOWN:
         lines.append(f"  … and {len(found) - MISTAKES_SHOWN} more")
@@ -43,7 +43,17 @@ def _mistake(details: ErrorDetails, record: type[BaseModel], data: Mapping[str, 
         return f"{path}: {details['msg'].removeprefix('Value error, ')}"
     if kind == "string_pattern_mismatch":
         return f"{path} is {_shown(value)}; it should match the pattern {details['ctx']['pattern']}"
-    return f"{path} is {_shown(value)}; it should be {details['msg'].removeprefix('Input should be ')}"
+    wanted = details["msg"].partition(" should ")[2].partition(" after validation")[0]
+    return f"{path} is {_shown(value)}; it should {wanted or 'not be: ' + details['msg']}"
+
+
+def _own(found: list[ErrorDetails]) -> Iterator[ErrorDetails]:
+    """Yield the mistakes, without those that follow from others: a list counts as too short when its items are bad."""
+    for details in found:
+        place = details["loc"]
+        inside = any(other["loc"][: len(place)] == place and other is not details for other in found)
+        if not (details["type"] == "too_short" and inside):
+            yield details
 
 
 def _walk(

@@ -125,6 +125,7 @@ REPLACEMENTS = {
     "a bad name": ('"loud"', '"too loud"', ["domains[too loud].name", "'too loud'", "letters"]),
     "a bad name that leaves the store": ('"loud"', '"../loud"', ["domains[../loud].name"]),
     "a name that readers take for none": ('"loud"', '"Null"', ["domains[Null].name", "'Null'", "missing"]),
+    "an empty name of a model": ('name = "demo"', 'name = ""', ["model.name is ''", "it should have at least 1"]),
     "a name too long": ('"loud"', f'"{"x" * 101}"', ["domains[xxx", "at most 100"]),
     "domains that differ in case alone": ('"loud"', '"ba"', ["domains must differ", "BA, ba"]),
     "groups that differ in case alone": ('group = "own"', 'group = "Noise"', ["groups must differ", "Noise, noise"]),
@@ -184,3 +185,11 @@ def test_the_layout_in_the_docs_is_a_valid_suite(tmp_path: Path) -> None:
 
 def test_a_suite_of_one_domain_takes_no_more_than_its_own_lines(suite_file: SuiteFile) -> None:
     assert [domain.name for domain in load_suite(str(suite_file(CLEAN))).domains] == ["clean"]
+
+
+def test_a_mistake_in_every_domain_is_no_lack_of_domains(suite_file: SuiteFile) -> None:
+    with pytest.raises(UsageError) as refusal:
+        load_suite(str(suite_file(CLEAN.replace("path", "pth"))))
+    assert "has 2 mistakes" in str(refusal.value)
+    assert "domains[clean].corpus.pth is no field" in str(refusal.value)
+    assert "after validation" not in str(refusal.value)
