@@ -1,6 +1,7 @@
 """What `emtta doctor` looks at; each check says what it found and whether that will do."""
 
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,9 @@ def _store(path: Path) -> str:
 
     if path.exists():
         return f"{Store.open(path, create=True).path} can be written"
-    Store.open(path, create=True).path.rmdir()
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    with tempfile.TemporaryDirectory(prefix=".emtta-", dir=above) as trial:
+        Store.open(trial, create=True)
     return f"{path.absolute()} can be made"
 
 

@@ -1,20 +1,28 @@
 """The entry of the `emtta` command: its verbs, and how an error ends it.
 
-Exit codes: 0 complete, 1 error, 2 usage, 3 incomplete.
+Exit codes: see `flows.cli.output`.
 """
 
 import sys
 import tempfile
 import traceback
+from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from emtta_core.errors import EmttaError, UsageError
 from flows.cli import demo, doctor, logs, report, run, runs, sql, status, suites
-from flows.cli.output import say
+from flows.cli.output import ERROR, USAGE, say
 
-ERROR, USAGE = 1, 2
+
+def _version(wanted: bool) -> None:
+    """Say which release this is, and end."""
+    if wanted:
+        typer.echo(f"emtta {version('emtta')}")
+        raise typer.Exit
+
 
 app = typer.Typer(
     name="emtta",
@@ -25,6 +33,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a verb."""
+
+
 app.command()(run.run)
 app.command()(status.status)
 app.command("list")(runs.runs)

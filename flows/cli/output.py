@@ -9,6 +9,9 @@ from rich.console import Console
 if TYPE_CHECKING:
     from emtta_core.store.result import Result
 
+COMPLETE, ERROR, USAGE, INCOMPLETE = range(4)
+"""The exit codes of every verb: a mistake in the request is USAGE, work still to do is INCOMPLETE."""
+
 WIDTH_OF_A_FILE = 200
 """Columns for tables where standard output is no terminal: a line of a table is a line of the file."""
 

@@ -7,7 +7,7 @@ import typer
 
 from flows.cli import logs, server
 from flows.cli.options import DEFAULT_STORE, StoreOption
-from flows.cli.output import Format, err, out, say, show
+from flows.cli.output import INCOMPLETE, Format, err, out, say, show
 
 if TYPE_CHECKING:
     from emtta_core.pipeline.cell import Cell
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from emtta_core.pipeline.state import CellState
     from emtta_core.store import Store
 
-INCOMPLETE = 3
 FAILURES_NAMED = 20
 """How many cells are named at the end that are not complete."""
 

@@ -12,7 +12,13 @@ def runs(
     store: StoreOption = DEFAULT_STORE,
     form: Annotated[Format, typer.Option("--format", help="How the rows are written.")] = Format.TABLE,
 ) -> None:
-    """List the runs of the store, the newest first."""
+    """List the runs of the store, the newest first.
+
+    Examples:
+        emtta list
+
+        emtta list --format json
+    """
     from emtta_core.store import Store
     from emtta_core.store.catalogue import Catalogue
 

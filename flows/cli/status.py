@@ -7,9 +7,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.options import DEFAULT_STORE, StoreOption
-from flows.cli.output import out
-
-INCOMPLETE = 3
+from flows.cli.output import COMPLETE, INCOMPLETE, out
 
 
 def status(
@@ -32,4 +30,4 @@ def status(
         sys.stdout.write(json.dumps(found.as_dict(), ensure_ascii=False, indent=2) + "\n")
     else:
         out.print(found.as_text(), markup=False, soft_wrap=True)
-    raise typer.Exit(0 if found.complete else INCOMPLETE)
+    raise typer.Exit(COMPLETE if found.complete else INCOMPLETE)

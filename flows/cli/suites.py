@@ -10,7 +10,12 @@ from flows.cli.output import out
 def suites() -> None:
     """List the shipped suites.
 
-    A suite of your own is a TOML file, named by its path: emtta run suites/mine.toml.
+    A suite of your own is a TOML file, named by its path.
+
+    Examples:
+        emtta suites
+
+        emtta run suites/mine.toml
     """
     from emtta_core.suites import SUITES, suite_names
 
