@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from whisper_factory import make_checkpoint
 
 from emtta_core.errors import ModelError, UsageError
 from emtta_core.model import load_model
+from emtta_core.model.load import PRECISIONS
+from emtta_core.suite import ModelChoice
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +121,10 @@ def test_devices_and_precisions_that_there_are_not_are_refused(checkpoint: Path)
         load_model(checkpoint, device="toaster")
     with pytest.raises(UsageError, match=r"'int3'.*float32"):
         load_model(checkpoint, precision="int3")
+
+
+def test_a_suite_offers_the_precisions_that_can_be_loaded() -> None:
+    assert get_args(ModelChoice.model_fields["precision"].annotation) == tuple(PRECISIONS)
 
 
 def test_the_engine_imports_no_more_than_it_needs() -> None:
