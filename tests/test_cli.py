@@ -11,10 +11,10 @@ from conftest import Command
 from rich.console import Console
 
 from emtta_core.errors import EmttaError
-from emtta_core.pipeline.progress import CellFinished, DomainPrepared, Started, UtterancesDone
+from emtta_core.pipeline.progress import CellFinished, Channel, DomainPrepared, Started, UtterancesDone
 from emtta_core.store import Store
 from flows.cli import report as report_verb
-from flows.cli.progress import clock, line, picture
+from flows.cli.progress import clock, line, picture, watching
 from flows.cli.standing import Standing
 
 ENTRY = "from flows.cli.main import main; main()"
@@ -170,6 +170,15 @@ def test_a_line_a_cell_says_what_came_of_it() -> None:
     event = CellFinished("BA", "em-tok-b", 12, 2, 43.94, 3.21)
     standing.hear(event)
     assert line(event, standing) == "[  1/115] BA/em-tok-b: WER 43.9 %, 12 utterances, 2 in error, 3.2 s"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_who_asks_to_stop_is_told_what_happens_now(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    channel, written = Channel(), io.StringIO()
+    monkeypatch.setattr("flows.cli.progress.channel", channel)
+    with watching(Console(file=written, width=200, force_terminal=terminal)):
+        channel.ask_to_stop()
+    assert "stopping when the batches in hand are done; Ctrl-C again" in written.getvalue()
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (75, "1:15"), (3725, "1:02:05")])

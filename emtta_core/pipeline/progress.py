@@ -71,7 +71,12 @@ class CellFinished:
     error: str | None = None
 
 
-Event = Started | DomainPrepared | UtterancesDone | CellFinished
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """Somebody asked to stop: the cells at work finish the batch in hand, and no other is begun."""
+
+
+Event = Started | DomainPrepared | UtterancesDone | CellFinished | Stopping
 Listener = Callable[[Event], None]
 
 
@@ -101,6 +106,7 @@ class Channel:
     def ask_to_stop(self) -> None:
         """Ask the cells that are at work to end after their shard."""
         self._stop.set()
+        self.publish(Stopping())
 
     def stopping(self) -> bool:
         """Return whether somebody who listens has asked to stop."""

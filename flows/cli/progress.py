@@ -9,7 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from emtta_core.pipeline.progress import CellFinished, DomainPrepared, Event, Started, channel
+from emtta_core.pipeline.progress import CellFinished, DomainPrepared, Event, Started, Stopping, channel
 from flows.cli.standing import Standing
 
 
@@ -42,7 +42,8 @@ def _live(console: Console) -> Iterator[None]:
 
     def hear(event: Event) -> None:
         standing.hear(event)
-        if isinstance(event, CellFinished | DomainPrepared) and event.error is not None:
+        worth_keeping = isinstance(event, Stopping) or getattr(event, "error", None) is not None
+        if worth_keeping:
             console.print(line(event, standing), markup=False, soft_wrap=True)
 
     with (
@@ -57,6 +58,8 @@ def line(event: Event, standing: Standing) -> str | None:
     match event:
         case Started():
             return f"run {event.run_id}: {event.cells} cells to do, {standing.planned_utterances} utterances"
+        case Stopping():
+            return "stopping when the batches in hand are done; Ctrl-C again to end at once"
         case DomainPrepared(error=str(error)):
             return f"{event.domain}: not prepared: {error}"
         case CellFinished():
