@@ -180,6 +180,10 @@ def test_a_diverged_episode_is_an_error_of_its_own(model: SpeechModel, waveforms
     result = Adapter(model, "em-tok", steps=4, candidates=3, learning_rate=1e30).transcribe(waveforms)[0]
     assert result.error is not None
     assert "diverged" in result.error
+    assert (result.text, result.flags) == ("", ())
+    assert math.isnan(result.entropy_after)
+    assert result.source_text == result.trace[0].text
+    assert math.isfinite(result.entropy_before)
 
 
 def test_a_batch_that_memory_does_not_hold_is_halved_and_changes_no_result(

@@ -196,20 +196,23 @@ class Adapter:
         said = [tokens[mask].tolist() for tokens, mask in zip(final.tokens[:, 0], final.mask[:, 0], strict=True)]
         ends = final.ended[:, 0].tolist()
         seconds = (time.perf_counter() - began) / len(ids)
-        return [
-            AdaptationResult(
-                utterance_id=name,
-                text=trace[-1].text or "",
-                source_text=trace[0].text or "",
-                entropy_before=_number(trace[0].entropy),
-                entropy_after=_number(trace[-1].entropy),
-                trace=tuple(trace),
-                seconds=seconds,
-                flags=flags_of(tokens, trace[-1].text, trace[-1].entropy, ended=ended),
-                error=_divergence(trace),
+        results = []
+        for name, trace, tokens, ended in zip(ids, traces, said, ends, strict=True):
+            error, last = _divergence(trace), trace[-1]
+            results.append(
+                AdaptationResult(
+                    utterance_id=name,
+                    text="" if error else last.text or "",
+                    source_text=trace[0].text or "",
+                    entropy_before=_number(trace[0].entropy),
+                    entropy_after=math.nan if error else _number(last.entropy),
+                    trace=tuple(trace),
+                    seconds=seconds,
+                    flags=() if error else flags_of(tokens, last.text, last.entropy, ended=ended),
+                    error=error,
+                )
             )
-            for name, trace, tokens, ended in zip(ids, traces, said, ends, strict=True)
-        ]
+        return results
 
     def _hypotheses(self, greedy: Hypotheses | None, count: int) -> list[tuple[str | None, float | None, int | None]]:
         """Return the text, mean entropy and length of B greedy hypotheses."""

@@ -41,10 +41,11 @@ class AdaptationResult:
     Attributes:
         utterance_id: which.
         text: the greedy hypothesis after the last step; "" in case of an error.
-        source_text: that of the source model.
-        entropy_before: mean entropy along the source model's hypothesis, nats a token; NaN in case of an error.
-        entropy_after: the same of the adapted model's.
-        trace: a record for each state, steps + 1 of them (one for the method `source`, none in case of an error).
+        source_text: that of the source model; "" if the waveform cannot be used.
+        entropy_before: mean entropy along the source model's hypothesis, nats a token; NaN where there is none.
+        entropy_after: the same of the adapted model's; NaN in case of an error.
+        trace: a record for each state, steps + 1 of them (one for the method `source`); none if the waveform cannot be
+            used. Of an adaptation that diverged it shows where.
         seconds: wall time of the utterance's batch, divided by the utterances in it.
         error: why there is no hypothesis; None if there is.
         flags: "truncated" if the final hypothesis was cut at its limit, "collapsed" if it is empty or endless
