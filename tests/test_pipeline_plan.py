@@ -164,11 +164,15 @@ def test_a_corpus_without_a_manifest_is_refused_before_anything_runs(suite_file:
         (["method=source"], 2),
         (["domain=BA", "method=source"], 1),
         (["group=noise", "method=source", "method=em-tok"], 2),
-        (["group=clean", "domain=BA"], 0),
     ],
 )
 def test_a_selection_takes_the_cells_that_match_each_of_its_keys(only: list[str], names: int) -> None:
     assert len(select(plan(parse_suite(SUITE), DIGEST).cells, only)) == names
+
+
+def test_a_selection_whose_keys_exclude_each_other_is_refused() -> None:
+    with pytest.raises(UsageError, match="no cell is all of group=clean, domain=BA"):
+        select(plan(parse_suite(SUITE), DIGEST).cells, ["group=clean", "domain=BA"])
 
 
 @pytest.mark.parametrize(

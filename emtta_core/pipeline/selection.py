@@ -17,7 +17,8 @@ def select(cells: Sequence[Cell], only: Sequence[str]) -> tuple[Cell, ...]:
         only: as in `["domain=GS", "domain=BA", "method=em-tok"]`.
 
     Raises:
-        UsageError: no `key=value`, another key, or a value that no cell has; lists those there are.
+        UsageError: no `key=value`, another key, a value that no cell has (lists those there are), or values that no
+            cell has together.
     """
     wanted: dict[str, set[str]] = {}
     for text in only:
@@ -28,7 +29,12 @@ def select(cells: Sequence[Cell], only: Sequence[str]) -> tuple[Cell, ...]:
         if value not in there:
             raise unknown(key, value, there)
         wanted.setdefault(key, set()).add(value)
-    return tuple(cell for cell in cells if all(getattr(cell, key) in values for key, values in wanted.items()))
+    found = tuple(cell for cell in cells if all(getattr(cell, key) in values for key, values in wanted.items()))
+    if not found:
+        raise UsageError(
+            f"no cell is all of {', '.join(only)}; values of one key are alternatives, different keys must all hold"
+        )
+    return found
 
 
 def resume_command(
