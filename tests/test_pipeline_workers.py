@@ -1,6 +1,7 @@
 """Cells share a machine's cores as the suite says, else as suits the device."""
 
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,19 @@ def test_a_suite_decides_and_else_the_device(workers: int | None, device: str, c
 
 def test_on_a_cpu_no_more_cells_run_than_there_are_cores() -> None:
     assert 1 <= cells_at_once(Runtime(), "cpu") <= cores()
+
+
+@pytest.mark.parametrize(
+    ("quota", "found"), [("100000 100000", 1), ("50000 100000", 1), ("max 100000", None), ("", None)]
+)
+def test_a_container_s_quota_limits_the_cores(
+    quota: str, found: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emtta_core.pipeline.workers.QUOTA", tmp_path / "none")
+    unlimited = cores()
+    (tmp_path / "cpu.max").write_text(quota)
+    monkeypatch.setattr("emtta_core.pipeline.workers.QUOTA", tmp_path / "cpu.max")
+    assert cores() == (found or unlimited)
 
 
 def test_cells_at_once_share_the_cores_between_them() -> None:
