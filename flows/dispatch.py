@@ -11,12 +11,12 @@ from typing import Any
 from prefect.futures import PrefectFuture
 
 from emtta_core.pipeline.cell import Cell
-from emtta_core.pipeline.evaluate import describe, record_failure, unprepared
+from emtta_core.pipeline.evaluate import describe, fail_unprepared
 from emtta_core.pipeline.models import model_of
 from emtta_core.pipeline.progress import DomainPrepared, channel
 from emtta_core.pipeline.run import Run
 from emtta_core.pipeline.workers import cells_at_once
-from emtta_core.store import CellKey, Store
+from emtta_core.store import Store
 from tasks.evaluate import evaluate
 from tasks.options import retry_options
 from tasks.prepare import prepare
@@ -109,9 +109,8 @@ class Dispatch:
         domain = cells[0].domain
         channel.publish(DomainPrepared(domain, 0, reused=False, seconds=0.0, error=describe(error)))
         for cell in cells:
-            row = unprepared(cell, self._store, self._run.run_id, error)
-            record_failure(self._store, CellKey(self._run.run_id, domain, cell.method), row, channel.publish)
-            self._failures[cell] = str(row.error)
+            reason = fail_unprepared(cell, self._store, self._run.run_id, error, channel.publish)
+            self._failures[cell] = describe(reason)
         return []
 
     def _evaluated(self, future: PrefectFuture[Any], cell: Cell) -> None:

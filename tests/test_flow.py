@@ -94,6 +94,22 @@ def test_no_failure_costs_another_domain_and_the_message_names_each(
     assert [event.domain for event in events if isinstance(event, DomainPrepared) and event.error] == ["unspoken"]
 
 
+def test_a_store_that_takes_no_record_of_a_failure_costs_no_other_domain(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = Store.begin_attempt
+
+    def refuse(self: Store, key: CellKey) -> int:
+        if key.domain == "unspoken":
+            raise StoreError("the disk is full")
+        return begin(self, key)
+
+    monkeypatch.setattr(Store, "begin_attempt", refuse)
+    state = run(suite_file(UNSPOKEN + CLEAN, ("source",)), tmp_path / "store")
+    assert "unspoken/source: the domain could not be prepared: espeak-ng has no voice" in str(state.message)
+    assert states(tmp_path / "store") == {"unspoken/source": "missing", "clean/source": "complete"}
+
+
 def test_a_mistake_is_not_tried_again(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     state = run(suite_file(UNKNOWN_LANGUAGE, ("source",)), tmp_path / "store")
     assert state.is_failed()

@@ -126,7 +126,7 @@ def evaluate_cell(
         attempt.adapter = Adapter(model, cell.method, batch_size=batch_size, **options)
         _evaluate(attempt, attempt.adapter, store, progress, stop)
     except BaseException as error:
-        record_failure(store, key, attempt.row(error), progress)
+        _record_failure(store, key, attempt.row(error), progress)
         raise
     row = attempt.row()
     store.write_cell(key, row)
@@ -137,20 +137,38 @@ def evaluate_cell(
     return CellReport(cell, attempt.number, row.done, row.reused, row.errors, total.wer, row.seconds)
 
 
-def record_failure(store: Store, key: CellKey, row: CellRow, progress: Listener) -> None:
+def fail_unprepared(
+    cell: Cell, store: Store, run_id: str, error: BaseException, progress: Listener = ignore
+) -> EmttaError:
+    """Record the attempt at a cell whose domain could not be prepared if the store still takes it, and tell of it.
+
+    Returns:
+        Why the cell has failed.
+    """
+    reason = EmttaError(f"the domain could not be prepared: {describe(error)}")
+    key = CellKey(run_id, cell.domain, cell.method)
+    try:
+        number = store.begin_attempt(key)
+    except StoreError as refusal:
+        _log_unrecorded(key, refusal)
+        progress(CellFinished(cell.domain, cell.method, 0, 0, None, 0.0, describe(reason)))
+    else:
+        _record_failure(store, key, _Attempt(cell, key, number, "none").row(reason), progress)
+    return reason
+
+
+def _record_failure(store: Store, key: CellKey, row: CellRow, progress: Listener) -> None:
     """Write the record of a failed attempt if the store still takes it, and tell of it."""
     try:
         store.write_cell(key, row)
     except StoreError as error:
-        log.error("the failed attempt at %s/%s could not be recorded: %s", key.domain, key.method, error)
+        _log_unrecorded(key, error)
     progress(CellFinished(key.domain, key.method, row.done + row.reused, row.errors, None, row.seconds, row.error))
 
 
-def unprepared(cell: Cell, store: Store, run_id: str, error: BaseException) -> CellRow:
-    """Return the record of an attempt at a cell whose domain could not be prepared."""
-    key = CellKey(run_id, cell.domain, cell.method)
-    attempt = _Attempt(cell, key, store.begin_attempt(key), "none")
-    return attempt.row(EmttaError(f"the domain could not be prepared: {describe(error)}"))
+def _log_unrecorded(key: CellKey, error: StoreError) -> None:
+    """Say that a failed attempt is not in the store."""
+    log.error("the failed attempt at %s/%s could not be recorded: %s", key.domain, key.method, error)
 
 
 def describe(error: BaseException) -> str:
