@@ -22,6 +22,7 @@ from tasks.options import retry_options
 from tasks.prepare import prepare
 
 NOT_BEGUN = "not begun: the run was asked to stop"
+"""Why a cell is not complete that nothing else is known of."""
 
 
 class Dispatch:
@@ -38,6 +39,7 @@ class Dispatch:
         self._ended: queue.SimpleQueue[PrefectFuture[Any]] = queue.SimpleQueue()
         self._preparing: dict[PrefectFuture[Any], str] = {}
         self._evaluating: dict[PrefectFuture[Any], Cell] = {}
+        self._complete: set[Cell] = set()
         self._failures: dict[Cell, str] = {}
         self.workers = cells_at_once(run.suite.runtime, str(model_of(run.suite.model).device))
         self.submitted = 0
@@ -60,20 +62,18 @@ class Dispatch:
                 while ready and len(self._evaluating) < self.workers:
                     self._evaluate(ready.popleft())
                 future = self._ended.get()
+                if future in self._preparing:
+                    ready.extend(self._prepared(future, domains[self._preparing.pop(future)]))
+                elif future in self._evaluating:  # not one that Ctrl-C struck before it was noted
+                    self._evaluated(future, self._evaluating.pop(future))
             except KeyboardInterrupt:
                 if channel.stopping():
                     raise
                 channel.ask_to_stop()
-                left = [*ready, *(cell for domain in waiting for cell in domains[domain])]
-                self._failures |= dict.fromkeys(left, NOT_BEGUN)
                 waiting.clear()
                 ready.clear()
-                continue
-            if future in self._preparing:
-                ready.extend(self._prepared(future, domains[self._preparing.pop(future)]))
-            else:
-                self._evaluated(future, self._evaluating.pop(future))
-        return self._failures
+        # Ctrl-C can strike anywhere, so a cell counts as complete where that is known, and not where a failure is not.
+        return {cell: self._failures.get(cell, NOT_BEGUN) for cell in cells if cell not in self._complete}
 
     def _prepare(self, cell: Cell) -> None:
         """Begin to prepare the domain of a cell."""
@@ -99,13 +99,10 @@ class Dispatch:
         future.add_done_callback(self._ended.put)
 
     def _prepared(self, future: PrefectFuture[Any], cells: list[Cell]) -> list[Cell]:
-        """Return the cells of a domain whose preparation has ended: none of them where it failed."""
+        """Return the cells of a domain that can begin now that its preparation has ended: none where it failed."""
         error = _error_of(future)
-        if error is None and not channel.stopping():
-            return cells
         if error is None:
-            self._failures |= dict.fromkeys(cells, NOT_BEGUN)
-            return []
+            return [] if channel.stopping() else cells
         domain = cells[0].domain
         channel.publish(DomainPrepared(domain, 0, reused=False, seconds=0.0, error=describe(error)))
         for cell in cells:
@@ -116,7 +113,9 @@ class Dispatch:
     def _evaluated(self, future: PrefectFuture[Any], cell: Cell) -> None:
         """Note how the evaluation of a cell has ended."""
         error = _error_of(future)
-        if error is not None:
+        if error is None:
+            self._complete.add(cell)
+        else:
             self._failures[cell] = describe(error)
 
 

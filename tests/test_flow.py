@@ -1,6 +1,8 @@
 """The flow does what is missing, lets no domain's failure stop another, and says what failed and how to finish it."""
 
 import errno
+import signal
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State, TaskRun
 
 from emtta_core.errors import StoreError
-from emtta_core.pipeline.progress import CellFinished, DomainPrepared, Event, Started, channel
+from emtta_core.pipeline.progress import CellFinished, DomainPrepared, Event, Started, Stopping, UtterancesDone, channel
 from emtta_core.pipeline.state import cell_states
 from emtta_core.store import CellKey, HypothesisRow, Store
 from flows.evaluate import evaluate
@@ -146,6 +148,32 @@ def test_a_run_that_goes_on_is_carried_out_as_its_suite_says_now(
         assert evaluate(str(path), str(store), run_id(store), return_state=True).is_completed()
     keys = [CellKey(run_id(store), "clean", method) for method in ("source", "em-tok")]
     assert [row.batch_size for key in keys for row in Store.open(store).cells(key)] == [2, 1]
+
+
+def test_ctrl_c_begins_no_other_cell_and_the_same_run_goes_on(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    path, store = suite_file(CLEAN + NOISY, ("source", "em-tok", "em-tok-b")), tmp_path / "store"
+    heard: list[Event] = []
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, UtterancesDone) and not any(isinstance(other, UtterancesDone) for other in heard):
+            signal.pthread_kill(main, signal.SIGINT)
+        heard.append(event)
+
+    main = threading.main_thread().ident
+    assert main is not None
+    with channel.listening(interrupt):
+        state = evaluate(str(path), str(store), return_state=True)
+    assert state.is_failed()
+    assert sum(isinstance(event, Stopping) for event in heard) == 1
+    left = [name for name, found in states(store).items() if found != "complete"]
+    assert left
+    assert all(f"{name}: " in str(state.message) for name in left)
+    assert "not begun: the run was asked to stop" in str(state.message)
+
+    assert run(path, store).is_completed()
+    assert set(states(store).values()) == {"complete"}
 
 
 def test_only_the_chosen_cells_are_evaluated(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
