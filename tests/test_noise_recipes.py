@@ -1,6 +1,5 @@
 """Each of the ten noises sounds like what it is called, is made fast, and is the same for the same seed."""
 
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
