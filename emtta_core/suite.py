@@ -22,6 +22,9 @@ from emtta_core.names import check_name
 from emtta_core.suite_errors import explain
 from emtta_core.suites import SUITES, suite_names
 
+DEMO = "demo"
+"""The name of the model that emtta carries, whatever folder may lie beside a suite."""
+
 COLUMNS = ("all", "method", "change_percent")
 """What the report `methods` calls its own columns, beside one for each group."""
 
@@ -205,7 +208,7 @@ def parse_suite(text: str, *, origin: str = "the suite", folder: Path = Path()) 
     Args:
         text: the file's content.
         origin: what to call it in a refusal.
-        folder: relative paths of corpora start here.
+        folder: relative paths of corpora and of models start here.
 
     Raises:
         UsageError: a mistake in it; names the field, its value and what is allowed.
@@ -258,7 +261,18 @@ def _expand(data: Mapping[str, Any], origin: str, folder: Path) -> dict[str, Any
             if value is not None:
                 whole[part] = value
         filled.append(whole)
-    return suite | {"domains": filled} if "domains" in suite else suite
+    if "domains" in suite:
+        suite = suite | {"domains": filled}
+    return suite | {"model": _placed(suite["model"], folder)} if "model" in suite else suite
+
+
+def _placed(model: Any, folder: Path) -> Any:
+    """Return the table `model` with a name that is a folder's path beside the suite made absolute."""
+    name = model.get("name") if isinstance(model, dict) else None
+    if not isinstance(name, str) or name in ("", DEMO):
+        return model
+    place = folder / Path(name).expanduser()
+    return model | {"name": str(place.resolve())} if place.is_dir() else model
 
 
 def _over(below: Any, above: Any) -> Any:

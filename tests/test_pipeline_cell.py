@@ -96,6 +96,16 @@ def test_each_bad_utterance_is_a_row_that_says_why_and_costs_no_other(
     assert all(done[name].error is None for name in ("good0", "good1", "good2", "last"))
 
 
+def test_an_utterance_in_a_language_that_the_model_does_not_know_costs_no_other(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    manifest = "path,text,language\ngood0.wav,one,en\ngood1.wav,jeden,xx\ngood2.wav,three,en\n"
+    (speech.path / "manifest.csv").write_text(manifest)
+    done = Bench(load_suite(str(suite_file())), tmp_path / "store").evaluate("em-tok-b")
+    assert "unknown language 'xx'" in str(done["good1"].error)
+    assert [done[name].error for name in ("good0", "good2")] == [None, None]
+
+
 def test_a_transcript_that_normalises_to_nothing_is_in_error_and_in_no_rate(
     suite_file: SuiteFile, speech: Speech, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """A suite file says what one evaluation is; what it shares is filled in, and what is in it comes back as it was."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,17 @@ def test_relative_paths_start_at_the_suites_folder(suite_file: SuiteFile, tmp_pa
     corpus = load_suite(str(suite_file())).domains[0].corpus
     assert isinstance(corpus, Folder)
     assert corpus.path == str(tmp_path / "speech")
+
+
+@pytest.mark.parametrize(("name", "found"), [("mine", "{folder}/mine"), ("demo", "demo"), ("openai/x", "openai/x")])
+def test_a_model_that_is_a_folder_lies_beside_the_suite(
+    name: str, found: str, suite_file: SuiteFile, tmp_path: Path
+) -> None:
+    for folder in ("mine", "demo"):
+        (tmp_path / folder).mkdir()
+    path = suite_file()
+    path.write_text(re.sub(r'model = \{ name = "[^"]*"', f'model = {{ name = "{name}"', path.read_text()))
+    assert load_suite(str(path)).model.name == found.format(folder=tmp_path)
 
 
 def test_a_limit_given_at_the_call_stands_over_the_files(suite_file: SuiteFile) -> None:
