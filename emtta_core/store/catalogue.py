@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import duckdb
 
-from emtta_core.errors import EmttaError, unknown
+from emtta_core.errors import EmttaError, UsageError, unknown
 from emtta_core.store.raw import Examine, create_raw_views, grouped, literal, scan, text
 from emtta_core.store.read import BrokenFile, glance
 from emtta_core.store.readonly import check_reads_only
@@ -124,6 +124,8 @@ class Catalogue:
 
     def _values(self, chosen: Query, run_id: str | None, parameters: Mapping[str, str]) -> dict[str, str | None]:
         """Return a value for each parameter of a report."""
+        if run_id is not None and "run_id" not in chosen.parameters:
+            raise UsageError(f"the report {chosen.name} is on all runs of the store; leave the run {run_id!r} out")
         given = dict(parameters) if run_id is None else {**parameters, "run_id": run_id}
         for key in given:
             if key not in chosen.parameters:
