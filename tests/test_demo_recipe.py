@@ -73,7 +73,10 @@ def test_training_that_was_stopped_goes_on_to_the_same_weights(tmp_path: Path, i
 
 def test_the_command_leaves_a_whisper_that_from_pretrained_reads(tmp_path: Path) -> None:
     said: list[str] = []
+    threads = torch.get_num_threads()
     train(tmp_path / "model", TINY, say=said.append)
+    assert torch.get_num_threads() == threads
+    assert np.float32(1e-40) * np.float32(0.5) > 0, "small numbers are what they were before"
     model = WhisperForConditionalGeneration.from_pretrained(tmp_path / "model")
     assert model.config.max_source_positions == 125
     assert "0 of 6 updates are done" in said[0]

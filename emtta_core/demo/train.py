@@ -10,7 +10,8 @@ Training can be stopped at any time: the same command goes on from the last stat
 import io
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -48,8 +49,25 @@ def train(out: Path, recipe: Recipe | None = None, say: Callable[[str], None] = 
     """
     recipe = recipe or Recipe()
     _refuse_other_work(out, recipe)
+    with _settings_of_training():
+        _train(out, recipe, say)
+
+
+@contextmanager
+def _settings_of_training() -> Iterator[None]:
+    """Set what makes training on a CPU fast, and set it back: it holds for the whole process."""
+    threads = torch.get_num_threads()
     torch.set_flush_denormal(True)
     torch.set_num_threads(max((os.cpu_count() or 2) - 1, 1))  # one core speaks the examples
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)
+
+
+def _train(out: Path, recipe: Recipe, say: Callable[[str], None]) -> None:
+    """Train into the folder, from the state that lies there if there is one."""
     torch.manual_seed(recipe.seed)
     out.mkdir(parents=True, exist_ok=True)
     student = Student(recipe, phoneme_inventory(recipe.inventory_sentences))

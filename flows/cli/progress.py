@@ -80,7 +80,6 @@ def picture(standing: Standing) -> RenderableType:
     done, planned, left = standing.done_utterances, standing.planned_utterances, standing.seconds_left
     head = Table.grid(padding=(0, 2))
     head.add_row(
-        Text(standing.run_id, style="bold"),
         ProgressBar(total=max(planned, 1), completed=done, width=30),
         f"{len(standing.finished)}/{standing.cells} cells",
         f"{standing.prepared}/{standing.domains} domains prepared",
@@ -94,7 +93,7 @@ def picture(standing: Standing) -> RenderableType:
     for name, method in standing.methods.items():
         wer = "-" if method.wer is None else f"{method.wer:.1f}"
         table.add_row(name, f"{method.done}/{method.planned}", str(method.errors), wer)
-    return Group(head, table)
+    return Group(Text(f"run {standing.run_id}", style="bold"), head, table)
 
 
 def clock(seconds: float) -> str:
