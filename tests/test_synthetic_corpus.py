@@ -3,6 +3,7 @@
 import itertools
 import random
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -69,6 +70,15 @@ def test_a_sentence_sounds_the_same_whatever_was_spoken_before() -> None:
     again = speak("the yellow river carried my pencil", "en-us+m3")
     np.testing.assert_array_equal(first.waveform, again.waveform)
     assert first.phonemes == again.phonemes
+
+
+def test_a_breathy_voice_sounds_the_same_at_another_time_of_day() -> None:
+    """espeak-ng seeds its generator with the second; the voices of the murmur behind speech draw from it."""
+    voices = [f"en-us+{variant}" for variant in ("f2", "f3", "f5", "whisper")]
+    before = [speak("every purple tiger stumbled", voice).waveform for voice in voices]
+    time.sleep(1.1)
+    for voice, waveform in zip(voices, before, strict=True):
+        np.testing.assert_array_equal(speak("every purple tiger stumbled", voice).waveform, waveform)
 
 
 def test_threads_that_speak_at_once_do_not_disturb_one_another() -> None:

@@ -26,6 +26,7 @@ _DONT_EXIT = 0x8000
 _UTF8 = 1
 _EVENT_END, _EVENT_PHONEME = 0, 7
 _RATE, _PITCH, _RANGE = 1, 3, 4
+_SEED = 1
 
 
 class _EventId(ctypes.Union):
@@ -94,7 +95,7 @@ def _library() -> Iterator["_Espeak"]:
     """
     library = ctypes.CDLL(espeakng_loader.get_library_path())
     system = ctypes.CDLL(None)
-    system.srand(1)  # the aspiration noise of some voices comes from the C library's rand()
+    system.srand(_SEED)  # some voices draw noise from the C library, breathy ones from espeak-ng's own generator
     try:
         yield _Espeak(library)
     finally:
@@ -111,6 +112,7 @@ class _Espeak:
         self._native_rate = library.espeak_Initialize(_RETRIEVAL, 0, data, _PHONEME_EVENTS | _DONT_EXIT)
         if self._native_rate <= 0:
             raise AudioError("espeak-ng could not start; reinstall the package espeakng-loader")
+        library.espeak_ng_SetRandSeed(ctypes.c_long(_SEED))  # else it is the time of day
         self._chunks: list[NDArray[np.int16]] = []
         self._phonemes: list[Phoneme] = []
         self._receive = _Callback(self._on_samples)
