@@ -115,7 +115,7 @@ def compare(name: str, work: Work, arguments: argparse.Namespace) -> dict[str, A
         candidates=work.candidates,
         learning_rate=RATE,
         batch_size=count,
-        decode_each_step=False,
+        trace="metrics",
     )
     chosen = method(arguments.method)
     runs: dict[str, Callable[[], object]] = {"ours": partial(adapter.transcribe, waveforms)}
@@ -127,7 +127,7 @@ def compare(name: str, work: Work, arguments: argparse.Namespace) -> dict[str, A
     for _ in range(arguments.repeat):
         for label, run in runs.items():
             costs[label].append(measure(run, model.device))
-    flops, peak = operations(runs["ours"]), matrix_peak(model.device, model.dtype)
+    flops, peak = operations(runs["ours"]), matrix_peak(model.device, model.precision.weights)
     audio = sum(len(waveform) for waveform in waveforms) / model.sample_rate
     rows = {label: summary(costs[label], count * steps, audio) for label in runs}
     rows["ours"]["peak_share"] = flops / rows["ours"]["seconds"] / peak
@@ -158,7 +158,7 @@ def sweep(name: str, work: Work, arguments: argparse.Namespace) -> dict[str, Any
     table = Table("steps", "G", "B", "ms an utterance-step", title=f"{name}, {arguments.method}")
     rows = []
     for setting in settings:
-        adapter = Adapter(model, arguments.method, learning_rate=RATE, decode_each_step=False, **setting)
+        adapter = Adapter(model, arguments.method, learning_rate=RATE, trace="metrics", **setting)
         run = partial(adapter.transcribe, waveforms)
         costs = [measure(run, model.device) for _ in range(arguments.repeat)]
         row = setting | summary(costs, len(waveforms) * setting["steps"], 0.0)

@@ -91,9 +91,9 @@ class Reference:
             masked.unsqueeze(0),
             tokens.unsqueeze(0),
             mask.unsqueeze(0),
-            estimator=self.method.estimator,
-            policy=self.method.policy,
-            entropy=self.method.entropy,
+            estimator=self.method.objective.estimator,
+            policy=self.method.objective.policy,
+            entropy=self.method.objective.entropy,
         )
         optimizer.zero_grad()
         loss.total.sum().backward()

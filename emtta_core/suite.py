@@ -20,6 +20,7 @@ from emtta_core.errors import UsageError, unknown
 from emtta_core.identity import IDENTITY, RUNTIME, Record
 from emtta_core.names import check_name
 from emtta_core.suite_errors import explain
+from emtta_core.suite_method import Adaptation, MethodChoice
 from emtta_core.suites import SUITES, suite_names
 
 DEMO = "demo"
@@ -52,38 +53,24 @@ class ModelChoice(Record):
 
     name: Annotated[str, Field(min_length=1), IDENTITY]
     revision: Annotated[str | None, IDENTITY] = None
-    precision: Annotated[Literal["float32", "float64"], IDENTITY] = "float32"
+    precision: Annotated[Literal["float32", "float64", "tf32", "bf16"], IDENTITY] = "float32"
     device: Annotated[str, RUNTIME] = "auto"
-
-
-class Adaptation(Record):
-    """The options of the methods; a method's identity holds only those that it uses.
-
-    Attributes:
-        steps: updates an utterance.
-        candidates: sequences an update (G).
-        learning_rate: of AdamW.
-        seed: from which each utterance's own random numbers derive.
-    """
-
-    steps: Annotated[int, Field(ge=1, le=1000), IDENTITY] = 10
-    candidates: Annotated[int, Field(ge=2, le=1024), IDENTITY] = 8
-    learning_rate: Annotated[float, Field(gt=0, lt=1), IDENTITY] = 1e-3
-    seed: Annotated[int, Field(ge=0, lt=2**63), IDENTITY] = 0
 
 
 class Runtime(Record):
     """How a run is carried out; nothing here can change a result.
 
     Attributes:
-        batch_size: utterances adapted side by side; halved where memory does not suffice.
+        batch_size: utterances adapted side by side, halved where memory does not suffice; `auto`: as many as it holds.
+        trace: what is kept of each step: its hypothesis too, its numbers alone (`metrics`), or nothing.
         workers: cells at once; left out, two on a CPU and one on a GPU.
         prepare_workers: domains prepared at once.
         retries: further attempts at a task after a transient fault.
         retry_delay: seconds before the first further attempt; doubled each time.
     """
 
-    batch_size: Annotated[int, Field(ge=1), RUNTIME] = 16
+    batch_size: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], RUNTIME] = "auto"
+    trace: Annotated[Literal["none", "metrics", "hypotheses"], RUNTIME] = "hypotheses"
     workers: Annotated[int | None, Field(ge=1, le=64), RUNTIME] = None
     prepare_workers: Annotated[int, Field(ge=1, le=64), RUNTIME] = 2
     retries: Annotated[int, Field(ge=0, le=20), RUNTIME] = 2
@@ -121,13 +108,13 @@ class Suite(Record):
         name: names its runs; changes no result.
         description: one line for `emtta suites`.
         limit: at most this many utterances a domain, the first ones.
-        methods: names from the registry of methods, in the order in which they are shown.
+        methods: by name, or composed; in the order in which they are shown.
     """
 
     name: Annotated[Name, RUNTIME]
     description: Annotated[str, RUNTIME] = ""
     limit: Annotated[int | None, Field(ge=1), IDENTITY] = None
-    methods: Annotated[tuple[str, ...], Field(min_length=1), IDENTITY]
+    methods: Annotated[tuple[MethodChoice, ...], Field(min_length=1), IDENTITY]
     model: Annotated[ModelChoice, IDENTITY]
     adaptation: Annotated[Adaptation, IDENTITY] = Adaptation()
     runtime: Annotated[Runtime, RUNTIME] = Runtime()
@@ -135,16 +122,11 @@ class Suite(Record):
 
     @field_validator("methods")
     @classmethod
-    def _known_methods(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        """Refuse a method that there is not, or one named twice."""
-        from emtta_core.adaptation.methods import method  # imports torch, which the light commands do without
-
-        for name in value:
-            try:
-                method(name)
-            except UsageError as error:
-                raise ValueError(str(error)) from error
-        _refuse_twice("method", list(value))
+    def _distinct_methods(cls, value: tuple[MethodChoice, ...]) -> tuple[MethodChoice, ...]:
+        """Refuse two methods of one name."""
+        names = [choice.name for choice in value]
+        _refuse_twice("method", names)
+        _refuse_alike("methods", names)
         return value
 
     @field_validator("domains")
@@ -171,6 +153,17 @@ class Suite(Record):
             if domain.name == name:
                 return domain
         raise unknown("domain", name, [domain.name for domain in self.domains])
+
+    def method(self, name: str) -> MethodChoice:
+        """Return the method called `name`.
+
+        Raises:
+            UsageError: where there is none; lists those there are.
+        """
+        for choice in self.methods:
+            if choice.name == name:
+                return choice
+        raise unknown("method", name, [choice.name for choice in self.methods])
 
     def to_toml(self) -> str:
         """Return the whole suite as TOML, each default written out; `parse_suite` reads it back as it was."""

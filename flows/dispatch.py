@@ -87,8 +87,15 @@ class Dispatch:
         """Begin to evaluate a cell."""
         suite = self._run.suite
         task = evaluate.with_options(**self._retries)
+        choice = suite.method(cell.method)
         future = task.submit(
-            cell, str(self._store.path), self._run.run_id, suite.model, suite.adaptation, suite.runtime
+            cell,
+            str(self._store.path),
+            self._run.run_id,
+            suite.model,
+            choice.method(),
+            choice.adapted(suite.adaptation),
+            suite.runtime,
         )
         self._evaluating[future] = cell
         self._follow(future)

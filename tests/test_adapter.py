@@ -1,9 +1,11 @@
 """The public face: waveforms in, results with whole traces out; what cannot be used costs itself alone."""
 
+import itertools
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,8 +13,9 @@ from numpy.typing import NDArray
 from whisper_factory import make_checkpoint, sounds
 
 import emtta_core
-from emtta_core.adaptation import METHODS, Adapter, method
+from emtta_core.adaptation import METHODS, Adapter, Method, Objective, method
 from emtta_core.adaptation.adapter import flags_of
+from emtta_core.adaptation.batch_size import episode_bytes
 from emtta_core.adaptation.episode import Batch, Options, run
 from emtta_core.errors import UsageError
 from emtta_core.model import SpeechModel, load_model
@@ -39,10 +42,14 @@ def test_a_result_has_a_record_for_every_state(
     assert [result.utterance_id for result in results] == ["a", "b", "c"]
     for result in results:
         assert result.error is None
-        assert len(result.trace) == (1 if name == "source" else STEPS + 1)
+        chosen = METHODS[name]
+        assert result.updates == (0 if chosen.candidates == "none" else STEPS)
+        assert len(result.trace) == result.updates + 1
         assert [record.step for record in result.trace] == list(range(len(result.trace)))
         assert result.trace[0].text == result.source_text
-        assert result.trace[-1].text == result.text
+        if chosen.decision == "greedy":
+            assert result.trace[-1].text == result.text
+            assert result.trace[-1].tokens == result.tokens
         assert result.entropy_before == result.trace[0].entropy
         assert result.entropy_after == result.trace[-1].entropy
         assert result.seconds > 0
@@ -58,8 +65,8 @@ def test_a_result_has_a_record_for_every_state(
             assert record.candidate_tokens is not None
             assert record.candidate_tokens >= 1
             assert record.candidate_entropy is not None
-            assert (record.policy_loss != 0) == method(name).policy
-            assert (record.entropy_loss != 0) == method(name).entropy
+            assert (record.policy_loss != 0) == chosen.objective.policy
+            assert (record.entropy_loss != 0) == chosen.objective.entropy
         last = result.trace[-1]
         assert last.loss is last.policy_loss is last.entropy_loss is last.gradient_norm is None
         assert last.candidate_entropy is last.advantage_std is last.candidate_tokens is None
@@ -80,7 +87,7 @@ def test_the_source_is_what_every_method_begins_with(model: SpeechModel, wavefor
 def test_hypotheses_between_may_be_left_out(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     for name in ("em-tok", "em-tok-b"):
         full = Adapter(model, name, steps=STEPS, candidates=3)
-        brief = Adapter(model, name, steps=STEPS, candidates=3, decode_each_step=False)
+        brief = Adapter(model, name, steps=STEPS, candidates=3, trace="metrics")
         for one, other in zip(brief.transcribe(waveforms), full.transcribe(waveforms), strict=True):
             assert (one.text, one.source_text) == (other.text, other.source_text)
             assert [record.text is None for record in one.trace] == [False, True, True, False]
@@ -159,6 +166,9 @@ def test_without_ids_an_utterance_is_known_by_its_sound(
         ({"learning_rate": math.nan}, "learning_rate is nan"),
         ({"weight_decay": -1.0}, "weight_decay is -1"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": "much"}, "batch_size is 'much'.*'auto'"),
+        ({"early_stop": -1.0}, "early_stop is -1.0"),
+        ({"trace": "all"}, "trace 'all'.*hypotheses, metrics, none"),
     ],
 )
 def test_options_out_of_range_are_refused(model: SpeechModel, wrong: dict[str, object], message: str) -> None:
@@ -245,24 +255,83 @@ def test_collapse_is_emptiness_or_certain_repetition(
 
 def test_the_options_that_a_method_uses_are_declared() -> None:
     assert method("source").options == ()
-    assert method("greedy-em").options == ("steps", "learning_rate")
-    assert method("em-tok").options == ("steps", "candidates", "learning_rate", "seed")
-    assert method("em-tok-b").options == ("steps", "candidates", "learning_rate")
+    assert method("greedy-em").options == ("steps", "learning_rate", "early_stop")
+    assert method("em-tok").options == ("steps", "candidates", "learning_rate", "seed", "early_stop")
+    assert method("em-tok-b").options == ("steps", "candidates", "learning_rate", "early_stop")
+    assert method("mbr").options == ("candidates", "seed")
+    assert method("em-tok-b+mbr").options == ("steps", "candidates", "learning_rate", "seed", "early_stop")
     order = ["source", "greedy-em", "em-seq", "em-tok", "em-tok-b", "em-tok-policy", "em-tok-entropy"]
-    assert list(METHODS) == order
+    assert list(METHODS) == [*order, "mbr", "em-tok-b+mbr"]
 
 
 def test_options_that_a_method_does_not_use_change_nothing(
     model: SpeechModel, waveforms: list[NDArray[np.float32]]
 ) -> None:
-    changed = {"steps": 5, "candidates": 5, "learning_rate": 2e-3, "seed": 9}
-    base = {"steps": 2, "candidates": 3, "learning_rate": 1e-3, "seed": 0}
-    for name in ("source", "greedy-em", "em-tok-b"):
+    changed = {"steps": 5, "candidates": 5, "learning_rate": 2e-3, "seed": 9, "early_stop": 1e9}
+    base = {"steps": 2, "candidates": 3, "learning_rate": 1e-3, "seed": 0, "early_stop": None}
+    for name in ("source", "greedy-em", "em-tok-b", "mbr"):
         unused = set(changed) - set(method(name).options)
         mixed = base | {option: changed[option] for option in unused}
         one = Adapter(model, name, **base).transcribe(waveforms)
         other = Adapter(model, name, **mixed).transcribe(waveforms)
-        assert [result.trace for result in one] == [result.trace for result in other]
+        for left, right in zip(one, other, strict=True):
+            assert (left.text, left.trace) == (right.text, right.trace)
+
+
+@pytest.mark.parametrize("name", ["em-tok", "em-tok-b", "greedy-em", "em-tok-b+mbr"])
+def test_an_episode_may_end_when_its_own_entropy_has_settled(
+    model: SpeechModel, waveforms: list[NDArray[np.float32]], name: str
+) -> None:
+    tolerance = 0.02
+    options: dict[str, Any] = {"candidates": 3, "learning_rate": 3e-3, "batch_size": 3}
+    whole = Adapter(model, name, steps=12, **options).transcribe(waveforms)
+    ended = Adapter(model, name, steps=12, early_stop=tolerance, **options).transcribe(waveforms)
+    alone = Adapter(model, name, steps=12, early_stop=tolerance, **options | {"batch_size": 1}).transcribe(waveforms)
+    for short, single, long in zip(ended, alone, whole, strict=True):
+        entropies = [record.candidate_entropy or 0.0 for record in long.trace[:-1]]
+        moves = [abs(after - before) for before, after in itertools.pairwise(entropies)]
+        settled = next((step + 2 for step, move in enumerate(moves) if move <= tolerance), 12)
+        assert short.updates == single.updates == settled
+        assert [record.loss for record in short.trace[:-1]] == pytest.approx(
+            [record.loss for record in long.trace[:settled]], rel=1e-3
+        )
+        if name != "em-tok-b+mbr":
+            assert short.text == single.text == long.trace[settled].text
+        assert short.text == single.text
+    assert min(result.updates for result in ended) < max(result.updates for result in ended)
+
+
+@pytest.mark.parametrize("name", ["em-tok-b", "mbr"])
+def test_a_trace_may_be_left_out_and_changes_nothing_else(
+    model: SpeechModel, waveforms: list[NDArray[np.float32]], name: str
+) -> None:
+    whole = Adapter(model, name, steps=3, candidates=3).transcribe(waveforms)
+    bare = Adapter(model, name, steps=3, candidates=3, trace="none").transcribe(waveforms)
+    for one, other in zip(whole, bare, strict=True):
+        assert other.trace == ()
+        assert replace(one, trace=(), seconds=0.0) == replace(other, seconds=0.0)
+
+
+def test_a_batch_is_as_large_as_memory_holds(
+    model: SpeechModel, waveforms: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = Adapter(model, "em-tok-b", steps=1, candidates=3)
+    reference = adapter.transcribe(waveforms)
+    assert adapter.batch_size == 3
+    room = 2.5 * episode_bytes(model, adapter.options, model.policy.max_tokens(3.0, model.prompt.length))
+    monkeypatch.setattr("emtta_core.adaptation.batch_size.free_bytes", lambda device: room)
+    narrow = Adapter(model, "em-tok-b", steps=1, candidates=3)
+    assert [len(batch) for batch in narrow.batches(waveforms)] == [2, 1]
+    assert narrow.batch_size == 2
+    assert [result.text for result in narrow.transcribe(waveforms)] == [result.text for result in reference]
+    monkeypatch.setattr("emtta_core.adaptation.batch_size.free_bytes", lambda device: 0.0)
+    assert len(Adapter(model, "em-tok-b", steps=1, candidates=3).transcribe(waveforms)) == 3
+
+
+def test_a_method_of_ones_own_is_checked(model: SpeechModel) -> None:
+    odd = Method("odd", "sample", Objective(credit=cast("Any", "late")))
+    with pytest.raises(UsageError, match=r"'late'.*to-go"):
+        Adapter(model, odd)
 
 
 def test_the_public_names_are_there() -> None:

@@ -27,9 +27,11 @@ def grown(model: SpeechModel, strategies: list[Strategy], limits: list[int], see
         sounds([1.0 + 0.5 * i for i in range(len(limits))], seed=seed), device=model.device, dtype=model.dtype
     )
     norms = split(model.weights, source_parameters(model.weights, len(limits)))
-    memory = forward.cross_memory(model.weights, forward.encode(model.weights, norms, forward.stem(model.weights, mel)))
+    memory = forward.cross_memory(
+        model.weights, forward.encode(model.weights, norms.encoder, forward.stem(model.weights, mel))
+    )
     prompt = model.prompt.rows(["en"] * len(limits), model.device)
-    return generate(model.weights, norms, memory, prompt, model.policy, torch.tensor(limits), strategies)
+    return generate(model.weights, norms.decoder, memory, prompt, model.policy, torch.tensor(limits), strategies)
 
 
 def options(name: str, seed: int = 0) -> Options:
@@ -67,12 +69,14 @@ def test_samples_follow_the_policy(model: SpeechModel) -> None:
 def first_distribution(model: SpeechModel) -> Tensor:
     mel = model.mel(sounds([1.0]), device=model.device, dtype=model.dtype)
     norms = split(model.weights, source_parameters(model.weights, 1))
-    memory = forward.cross_memory(model.weights, forward.encode(model.weights, norms, forward.stem(model.weights, mel)))
+    memory = forward.cross_memory(
+        model.weights, forward.encode(model.weights, norms.encoder, forward.stem(model.weights, mel))
+    )
     prompt = model.prompt.rows(["en"], model.device)
     causal = torch.full((prompt.shape[1],) * 2, -torch.inf, dtype=model.dtype).triu(1)
     layout = Layout.of(torch.zeros(prompt.shape[1], dtype=torch.long), 1)
     nodes = forward.Nodes(prompt[0], torch.arange(prompt.shape[1]), layout)
-    hidden = forward.decode(model.weights, norms, memory, nodes, causal)
+    hidden = forward.decode(model.weights, norms.decoder, memory, nodes, causal)
     return model.policy.mask_step(forward.logits(model.weights, hidden[-1]), first=True).softmax(-1)
 
 
@@ -122,10 +126,12 @@ def forced(model: SpeechModel, made: Hypotheses) -> tuple[Tensor, Tensor]:
     """Teacher-force one utterance's one sequence; return the policy's entropies and logits at its tokens."""
     mel = model.mel(sounds([1.0]), device=model.device, dtype=model.dtype)
     norms = split(model.weights, source_parameters(model.weights, 1))
-    memory = forward.cross_memory(model.weights, forward.encode(model.weights, norms, forward.stem(model.weights, mel)))
+    memory = forward.cross_memory(
+        model.weights, forward.encode(model.weights, norms.encoder, forward.stem(model.weights, mel))
+    )
     prompt = model.prompt.rows(["en"], model.device)
     tree = grow(prompt, made.tokens, made.mask, dtype=model.dtype)
-    hidden = forward.decode(model.weights, norms, memory, tree.nodes, tree.visible)
+    hidden = forward.decode(model.weights, norms.decoder, memory, tree.nodes, tree.visible)
     logits = forward.logits(model.weights, hidden[tree.contexts])
     masked = model.policy.mask_nodes(logits, tree.first)[tree.owner[0, 0][made.mask[0, 0]]]
     return torch.special.entr(masked.softmax(-1)).sum(-1), masked

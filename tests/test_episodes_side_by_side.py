@@ -12,14 +12,21 @@ import torch
 from numpy.typing import NDArray
 from whisper_factory import make_checkpoint, sounds
 
-from emtta_core.adaptation import METHODS, AdaptationResult, Adapter, method
+from emtta_core.adaptation import METHODS, AdaptationResult, Adapter, Method, Objective
 from emtta_core.adaptation.episode import Options, State, prepare_batch, run
+from emtta_core.adaptation.layernorm import source_parameters
 from emtta_core.model import SpeechModel, load_model
 
 SECONDS = (0.4, 1.0, 3.9, 1.7, 0.7, 2.4, 1.0, 3.1)
 LANGUAGES = ("en", "de", "fr", "en", "en", "de", "en", "fr")
 IDS = tuple(f"utterance-{index}" for index in range(len(SECONDS)))
 STEPS = 3
+COMPOSED = (
+    Method("sampled-to-go", "sample", Objective(credit="to-go", baseline="none", normalisation="sequence")),
+    Method("encoder-only", "beam", parameters="encoder-layernorm"),
+    Method("decoder-only", "beam", Objective("sequence", credit="to-go"), parameters="decoder-layernorm"),
+)
+VARIANTS = METHODS | {entry.name: entry for entry in COMPOSED}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +41,7 @@ def waveforms() -> list[NDArray[np.float32]]:
 
 def options(name: str) -> Options:
     return Options(
-        method(name), STEPS, candidates=4, learning_rate=1e-2, weight_decay=0.01, seed=7, decode_each_step=True
+        VARIANTS[name], STEPS, candidates=4, learning_rate=1e-2, weight_decay=0.01, seed=7, trace="hypotheses"
     )
 
 
@@ -52,10 +59,10 @@ def alone(
     model: SpeechModel, waveforms: list[NDArray[np.float32]]
 ) -> dict[str, list[tuple[list[State], torch.Tensor]]]:
     """Every method's episode of every utterance, run by itself."""
-    return {name: [episodes(model, name, waveforms, [index]) for index in range(len(IDS))] for name in METHODS}
+    return {name: [episodes(model, name, waveforms, [index]) for index in range(len(IDS))] for name in VARIANTS}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("chosen", [[2], [5, 0, 2], [7, 6, 5, 4, 3, 2, 1, 0]], ids=["1", "3", "8"])
 def test_a_batch_is_its_episodes(
     model: SpeechModel,
@@ -69,8 +76,10 @@ def test_a_batch_is_its_episodes(
     for row, index in enumerate(chosen):
         single, expected = alone[name][index]
         close(parameters[row], expected[0])
-        moved = (expected[0] - model.weights.norms.flatten()).abs().max()
-        assert len(states) == len(single) == (1 if name == "source" else STEPS + 1)
+        source = source_parameters(model.weights, 1, VARIANTS[name].parameters)
+        moved = (expected - source).abs().max()
+        adapts = VARIANTS[name].candidates != "none"
+        assert len(states) == len(single) == (STEPS + 1 if adapts else 1)
         for state, reference in zip(states, single, strict=True):
             assert state.greedy is not None
             assert reference.greedy is not None
@@ -78,16 +87,26 @@ def test_a_batch_is_its_episodes(
                 reference.greedy.tokens[0, 0], reference.greedy.mask[0, 0]
             )
             close(state.greedy.entropy[row], reference.greedy.entropy[0])
+            assert (state.samples is None) == (reference.samples is None)
+            if state.samples is not None and reference.samples is not None:
+                for candidate in range(4):
+                    assert said(state.samples.tokens[row, candidate], state.samples.mask[row, candidate]) == said(
+                        reference.samples.tokens[0, candidate], reference.samples.mask[0, candidate]
+                    )
             if state.update is None:
                 assert reference.update is None
                 continue
             assert reference.update is not None
-            for part in ("total", "policy", "entropy", "advantage"):
+            advantage, expected_advantage = state.update.loss.advantage[row], reference.update.loss.advantage[0]
+            places = expected_advantage.shape[-1]
+            close(advantage[:, :places], expected_advantage)
+            assert not advantage[:, places:].any()
+            for part in ("total", "policy", "entropy"):
                 close(getattr(state.update.loss, part)[row], getattr(reference.update.loss, part)[0])
             close(state.update.gradient_norm[row], reference.update.gradient_norm[0])
             close(state.update.entropy[row], reference.update.entropy[0])
             close(state.update.tokens[row], reference.update.tokens[0])
-    assert (moved > 1e-3) == (name != "source")
+    assert (moved > 1e-3) == (VARIANTS[name].candidates != "none")
 
 
 def test_a_poisoned_utterance_harms_itself_alone(

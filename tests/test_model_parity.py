@@ -55,12 +55,14 @@ class Pair:
         norms, memory = listen(self.ours, self.mel)
         limits = torch.full((len(self.mel),), limit)
         with torch.no_grad():
-            return generate(self.ours.weights, norms, memory, self.prompt(), self.ours.policy, limits, [strategy])[0]
+            return generate(
+                self.ours.weights, norms.decoder, memory, self.prompt(), self.ours.policy, limits, [strategy]
+            )[0]
 
 
 def listen(model: SpeechModel, mel: Tensor) -> tuple[forward.Norms, forward.Memory]:
     norms = split(model.weights, source_parameters(model.weights, len(mel)))
-    encoded = forward.encode(model.weights, norms, forward.stem(model.weights, mel))
+    encoded = forward.encode(model.weights, norms.encoder, forward.stem(model.weights, mel))
     return norms, forward.cross_memory(model.weights, encoded)
 
 
@@ -85,7 +87,7 @@ def test_teacher_forced_logits_are_whispers(pair: Pair) -> None:
     tree = grow(prompt, tokens, mask, dtype=torch.float32)
     with torch.no_grad():
         norms, memory = listen(pair.ours, pair.mel)
-        hidden = forward.decode(pair.ours.weights, norms, memory, tree.nodes, tree.visible)
+        hidden = forward.decode(pair.ours.weights, norms.decoder, memory, tree.nodes, tree.visible)
         ours = forward.logits(pair.ours.weights, hidden[tree.contexts])
         for row in range(3):
             ids = torch.cat([prompt, tokens[:, row, :-1]], dim=1)
@@ -143,9 +145,9 @@ def test_the_candidates_of_an_utterance_do_not_depend_on_its_neighbours(pair: Pa
         pair.mel = mel[utterance : utterance + 1]
         alone = pair.ours.prompt.rows(["de" if pair.multilingual else "en"], pair.ours.device)
         norms, memory = listen(pair.ours, pair.mel)
-        made = generate(pair.ours.weights, norms, memory, alone, pair.ours.policy, torch.tensor([10]), [BeamSearch(3)])[
-            0
-        ]
+        made = generate(
+            pair.ours.weights, norms.decoder, memory, alone, pair.ours.policy, torch.tensor([10]), [BeamSearch(3)]
+        )[0]
         pair.mel = mel
         for beam in range(3):
             ours = together.tokens[utterance, beam][together.mask[utterance, beam]].tolist()

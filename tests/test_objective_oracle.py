@@ -1,11 +1,13 @@
 """The surrogate's gradient is the gradient of the sequence entropy: proven by listing every sequence of a toy model."""
 
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 import torch
 from torch import Tensor
 
+from emtta_core.adaptation.methods import Baseline, Credit, Estimator
 from emtta_core.adaptation.objective import em_loss
 from emtta_core.errors import UsageError
 
@@ -81,7 +83,15 @@ def entropy_gradient(model: ToyModel) -> list[Tensor]:
     return list(torch.autograd.grad(-(log_probs.exp() * log_probs).sum(), model.parameters))
 
 
-def expected_surrogate(model: ToyModel, group: int, estimator: str, policy: bool, entropy: bool) -> list[Tensor]:
+def expected_surrogate(
+    model: ToyModel,
+    group: int,
+    estimator: Estimator,
+    policy: bool = True,
+    entropy: bool = True,
+    credit: Credit = "trajectory",
+    baseline: Baseline = "leave-one-out",
+) -> list[Tensor]:
     """Return Σ p(y^1)…p(y^G) times the surrogate's gradient over all groups of G sequences.
 
     The loss's normalisation by tokens, which only scales a group's loss, is undone: what is left is the mean over the
@@ -93,7 +103,7 @@ def expected_surrogate(model: ToyModel, group: int, estimator: str, policy: bool
     for pick in picks.tolist():
         probability = log_probs.detach()[pick].sum().exp()
         values, tokens, mask = batch([logits[index] for index in pick], [every[index] for index in pick])
-        loss = em_loss(values, tokens, mask, estimator=estimator, policy=policy, entropy=entropy)
+        loss = em_loss(values, tokens, mask, estimator, policy, entropy, credit=credit, baseline=baseline)
         total = total + probability * loss.total[0] * mask.sum() / group
     return list(torch.autograd.grad(total, model.parameters))
 
@@ -104,17 +114,50 @@ def difference(left: list[Tensor], right: list[Tensor]) -> float:
 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("estimator", ["token", "sequence"])
-def test_one_candidate_is_unbiased(seed: int, estimator: str) -> None:
+def test_one_candidate_is_unbiased(seed: int, estimator: Estimator) -> None:
     model = ToyModel(seed)
     surrogate = expected_surrogate(model, 1, estimator, True, True)
     assert difference(surrogate, entropy_gradient(model)) < 1e-9
 
 
 @pytest.mark.parametrize("estimator", ["token", "sequence"])
-def test_the_leave_one_out_baseline_leaves_it_unbiased(estimator: str) -> None:
+def test_the_leave_one_out_baseline_leaves_it_unbiased(estimator: Estimator) -> None:
     model = ToyModel(2)
     surrogate = expected_surrogate(model, 2, estimator, True, True)
     assert difference(surrogate, entropy_gradient(model)) < 1e-9
+
+
+@pytest.mark.parametrize("baseline", ["leave-one-out", "none"])
+@pytest.mark.parametrize("estimator", ["token", "sequence"])
+def test_charging_a_token_with_what_follows_alone_leaves_it_unbiased(estimator: Estimator, baseline: Baseline) -> None:
+    model = ToyModel(3)
+    for group in (1, 2):
+        surrogate = expected_surrogate(model, group, estimator, credit="to-go", baseline=baseline)
+        assert difference(surrogate, entropy_gradient(model)) < 1e-9
+
+
+def test_the_cost_to_go_leaves_out_what_a_token_cannot_change() -> None:
+    logits, tokens, mask = example()
+    log_probs = logits.log_softmax(-1)
+    entropies = -(log_probs.exp() * log_probs).sum(-1) * mask
+    chosen = log_probs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) * mask
+    for estimator, surprise, first in (("token", entropies, 1), ("sequence", -chosen, 0)):
+        advantage = em_loss(logits, tokens, mask, estimator, credit="to-go", baseline="none").advantage
+        for place in range(6):
+            expected = surprise[..., place + first :].sum(-1) * mask[..., place]
+            torch.testing.assert_close(advantage[..., place], expected.detach(), rtol=0, atol=1e-12)
+
+
+def test_a_loss_may_be_the_mean_over_candidates_of_their_own_means() -> None:
+    logits, tokens, mask = example()
+    log_probs = logits.log_softmax(-1)
+    entropies = -(log_probs.exp() * log_probs).sum(-1) * mask
+    loss = em_loss(logits, tokens, mask, normalisation="sequence")
+    expected = (entropies.sum(-1) / mask.sum(-1)).mean(-1)
+    torch.testing.assert_close(loss.entropy, expected, rtol=0, atol=1e-12)
+    one = em_loss(logits[:, :1], tokens[:, :1], mask[:, :1], normalisation="sequence")
+    same = em_loss(logits[:, :1], tokens[:, :1], mask[:, :1], normalisation="token")
+    torch.testing.assert_close(one.total, same.total, rtol=0, atol=1e-12)
 
 
 def test_the_sequence_estimator_has_no_entropy_part() -> None:
@@ -145,7 +188,7 @@ def test_no_gradient_flows_through_the_advantage() -> None:
     (gradient,) = torch.autograd.grad(loss.policy.sum(), logits)
     advantage = loss.advantage
     log_probs = logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-    by_hand = (advantage.unsqueeze(-1) * log_probs * mask).sum((1, 2)) / mask.sum((1, 2))
+    by_hand = (advantage * log_probs * mask).sum((1, 2)) / mask.sum((1, 2))
     (expected,) = torch.autograd.grad(by_hand.sum(), logits)
     assert not advantage.requires_grad
     torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-12)
@@ -202,13 +245,15 @@ def test_a_single_candidate_has_no_baseline() -> None:
     loss = em_loss(logits[:, :1], tokens[:, :1], mask[:, :1])
     log_probs = logits[:, :1].log_softmax(-1)
     cost = (-(log_probs.exp() * log_probs).sum(-1) * mask[:, :1]).sum(-1)
-    torch.testing.assert_close(loss.advantage, cost.detach(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(loss.advantage, cost.detach().unsqueeze(-1) * mask[:, :1], rtol=0, atol=1e-12)
 
 
 def test_an_unknown_estimator_is_refused_with_those_there_are() -> None:
     logits, tokens, mask = example()
     with pytest.raises(UsageError, match=r"'word'.*sequence, token"):
-        em_loss(logits, tokens, mask, estimator="word")
+        em_loss(logits, tokens, mask, estimator=cast("Estimator", "word"))
+    with pytest.raises(UsageError, match=r"credit 'late'.*to-go"):
+        em_loss(logits, tokens, mask, credit=cast("Credit", "late"))
 
 
 def example() -> tuple[Tensor, Tensor, Tensor]:

@@ -56,6 +56,7 @@ class Bench:
                 self.store,
                 RUN,
                 self.model,
+                self.suite.method(cell.method).method(),
                 self.suite.adaptation,
                 batch_size=self.suite.runtime.batch_size,
                 progress=self.events.append,

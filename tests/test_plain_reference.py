@@ -36,7 +36,7 @@ def test_the_parameters_after_an_episode_are_the_references(tmp_path: Path, enco
     tokenizer, extractor = WhisperTokenizer.from_pretrained(folder), WhisperFeatureExtractor.from_pretrained(folder)
     model = from_transformers(network, extractor, tokenizer, name="test", device="cpu", precision="float64")
     waveforms = sounds([0.8, 1.5])
-    options = Options(method("em-tok-b"), STEPS, BEAMS, RATE, WEIGHT_DECAY, seed=0, decode_each_step=True)
+    options = Options(method("em-tok-b"), STEPS, BEAMS, RATE, WEIGHT_DECAY, seed=0, trace="hypotheses")
     batch = prepare_batch(model, waveforms, ["en", "en"], ["a", "b"])
     _, parameters = run(model, options, batch)
 
@@ -47,7 +47,7 @@ def test_the_parameters_after_an_episode_are_the_references(tmp_path: Path, enco
         optimizer = torch.optim.AdamW(reference.norms, lr=RATE, weight_decay=WEIGHT_DECAY)
         for _ in range(STEPS):
             reference.step(mel, batch.prompt[:1], int(batch.limits[row]), BEAMS, optimizer)
-        adapted = prepare(network, device=model.device, dtype=model.dtype).norms.flatten()
+        adapted = prepare(network, device=model.device, precision=model.precision).norms.flatten()
         assert (adapted - model.weights.norms.flatten()).abs().max() > 1e-3
         torch.testing.assert_close(parameters[row], adapted, rtol=1e-9, atol=1e-9)
         network.load_state_dict(source)

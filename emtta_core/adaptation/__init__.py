@@ -6,7 +6,7 @@ What needs torch is imported when first asked for, so that listing the methods o
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from emtta_core.adaptation.methods import METHODS, Method, method
+from emtta_core.adaptation.methods import METHODS, Method, Objective, method
 from emtta_core.adaptation.results import AdaptationResult, StepRecord
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ __all__ = [
     "Adapter",
     "Loss",
     "Method",
+    "Objective",
     "StepRecord",
     "em_loss",
     "method",

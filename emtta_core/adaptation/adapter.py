@@ -5,16 +5,20 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from emtta_core.adaptation.episode import Options, Update, prepare_batch, run
+from emtta_core.adaptation.batch_size import BatchSize, BatchSizeChoice
+from emtta_core.adaptation.episode import Options, State, Trace, Update, prepare_batch, run
+from emtta_core.adaptation.methods import Method
 from emtta_core.adaptation.methods import method as method_of
+from emtta_core.adaptation.objective import check_objective
 from emtta_core.adaptation.results import AdaptationResult, StepRecord
-from emtta_core.errors import AudioError, UsageError
+from emtta_core.adaptation.risk import least_risk
+from emtta_core.errors import AudioError, UsageError, unknown
 from emtta_core.memory import is_out_of_memory
 from emtta_core.model.candidates import Hypotheses
 from emtta_core.model.speech_model import SpeechModel
@@ -42,7 +46,6 @@ class Adapter:
     Attributes:
         model: what is adapted.
         options: how.
-        batch_size: utterances adapted side by side; halved where memory does not suffice, which changes no result.
 
     Example:
         model = load_model("demo")
@@ -53,46 +56,60 @@ class Adapter:
     def __init__(
         self,
         model: SpeechModel,
-        method: str = "em-tok-b",
+        method: str | Method = "em-tok-b",
         *,
         steps: int = 10,
         candidates: int = 8,
         learning_rate: float = 1e-3,
         weight_decay: float = WEIGHT_DECAY,
         seed: int = 0,
-        batch_size: int = 16,
-        decode_each_step: bool = True,
+        early_stop: float | None = None,
+        batch_size: BatchSizeChoice = "auto",
+        trace: Trace = "hypotheses",
     ):
         """Choose how to adapt.
 
         Args:
             model: from `load_model`.
-            method: a name in `emtta_core.adaptation.methods.METHODS`.
-            steps: updates an utterance.
-            candidates: candidate sequences a step, for methods that sample or search.
+            method: a name in `emtta_core.adaptation.methods.METHODS`, or a method of one's own.
+            steps: updates an utterance, at most.
+            candidates: candidate sequences a step, for methods that sample or search, and to choose a hypothesis from.
             learning_rate: of AdamW.
             weight_decay: of AdamW.
             seed: of the sampled candidates.
-            batch_size: utterances adapted side by side, at most; it does not change a result.
-            decode_each_step: whether the trace has a greedy hypothesis for every state, or for the first and last.
+            early_stop: nats a token; an episode ends with the update before which its candidates' mean entropy moved
+                by no more than this since the state before. None: every episode has all its steps.
+            batch_size: utterances adapted side by side, at most, or "auto": as many as memory holds. It is halved
+                where memory does not suffice. It does not change a result.
+            trace: "hypotheses": a record for every state, with its greedy hypothesis; "metrics": the same, but with the
+                hypotheses of the first and the last state alone; "none": no records. It does not change a result.
 
         Raises:
             UsageError: for a method that there is not, or a number out of range.
         """
         self.model = model
         self.options = Options(
-            method=method_of(method),
+            method=method_of(method) if isinstance(method, str) else method,
             steps=_at_least("steps", steps, 1),
             candidates=_at_least("candidates", candidates, 1),
             learning_rate=_positive("learning_rate", learning_rate),
             weight_decay=_not_negative("weight_decay", weight_decay),
             seed=int(seed),
-            decode_each_step=decode_each_step,
+            early_stop=None if early_stop is None else _not_negative("early_stop", early_stop),
+            trace=trace,
         )
-        self.batch_size = _at_least("batch_size", batch_size, 1)
+        if trace not in get_args(Trace):
+            raise unknown("trace", str(trace), get_args(Trace))
+        check_objective(self.options.method.objective)
+        self._size = BatchSize(batch_size, model.device)
         most = len(model.policy.bias) // 2
         if candidates > most:
             raise UsageError(f"candidates is {candidates}; this model's vocabulary allows at most {most}")
+
+    @property
+    def batch_size(self) -> int:
+        """Utterances adapted side by side: as asked for, or the most that memory held."""
+        return self._size.largest
 
     def transcribe(
         self,
@@ -152,8 +169,10 @@ class Adapter:
             yield list(refused), list(refused.values())
         # Utterances of like duration end together; ids break ties, so that batches do not depend on the order given.
         order = sorted(signals, key=lambda index: (len(signals[index]), ids[index]))
+        limits = {index: self._limit(signals[index]) for index in order}
         while order:
-            chosen = order[: self.batch_size]
+            upcoming = [limits[index] for index in order[: self._size.most]]
+            chosen = order[: self._size.fitting(self.model, self.options, upcoming)]
             results = self._adapt_if_memory_suffices(
                 [signals[index] for index in chosen],
                 [languages[index] for index in chosen],
@@ -166,7 +185,7 @@ class Adapter:
     def _adapt_if_memory_suffices(
         self, waveforms: list[NDArray[np.float32]], languages: list[str], ids: list[str]
     ) -> list[AdaptationResult] | None:
-        """Run the episodes of one batch; where memory does not hold it, halve `batch_size` and return None."""
+        """Run the episodes of one batch; where memory does not hold it, halve the batch and return None."""
         try:
             return self._adapt(waveforms, languages, ids)
         except Exception as error:
@@ -175,8 +194,8 @@ class Adapter:
         # Only here, where the error no longer holds on to what was computed, can its memory be given back.
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.batch_size = len(ids) // 2
-        log.warning("out of memory with %d utterances side by side; going on with %d", len(ids), self.batch_size)
+        self._size.halve(len(ids))
+        log.warning("out of memory with %d utterances side by side; going on with %d", len(ids), self._size.most)
         return None
 
     def _adapt(
@@ -184,35 +203,57 @@ class Adapter:
     ) -> list[AdaptationResult]:
         """Run the episodes of one batch."""
         began = time.perf_counter()
-        states, _ = run(self.model, self.options, prepare_batch(self.model, waveforms, languages, ids))
+        with self.model.precision.arithmetic(self.model.device):
+            states, _ = run(self.model, self.options, prepare_batch(self.model, waveforms, languages, ids))
         traces: list[list[StepRecord]] = [[] for _ in ids]
-        for step, state in enumerate(states):
-            hypotheses = self._hypotheses(state.greedy, len(ids))
-            updates = _updates(state.update, len(ids))
-            for trace, hypothesis, update in zip(traces, hypotheses, updates, strict=True):
-                trace.append(StepRecord(step, *hypothesis, *update))
-        final = states[-1].greedy
-        assert final is not None
-        said = [tokens[mask].tolist() for tokens, mask in zip(final.tokens[:, 0], final.mask[:, 0], strict=True)]
-        ends = final.ended[:, 0].tolist()
+        for state in states:
+            rows = state.rows.tolist()
+            hypotheses = self._hypotheses(state.greedy, len(rows))
+            updates = _updates(state.update, len(rows))
+            for row, hypothesis, update in zip(rows, hypotheses, updates, strict=True):
+                traces[row].append(StepRecord(len(traces[row]), *hypothesis, *update))
+        finals = self._finals(states[-1])
         seconds = (time.perf_counter() - began) / len(ids)
-        results = []
-        for name, trace, tokens, ended in zip(ids, traces, said, ends, strict=True):
-            error, last = _divergence(trace), trace[-1]
-            results.append(
-                AdaptationResult(
-                    utterance_id=name,
-                    text="" if error else last.text or "",
-                    source_text=trace[0].text or "",
-                    entropy_before=_number(trace[0].entropy),
-                    entropy_after=math.nan if error else _number(last.entropy),
-                    trace=tuple(trace),
-                    seconds=seconds,
-                    flags=() if error else flags_of(tokens, last.text, last.entropy, ended=ended),
-                    error=error,
-                )
-            )
-        return results
+        return [
+            self._result(name, trace, *final, seconds=seconds)
+            for name, trace, final in zip(ids, traces, finals, strict=True)
+        ]
+
+    def _result(
+        self, name: str, trace: list[StepRecord], text: str, tokens: list[int], ended: bool, *, seconds: float
+    ) -> AdaptationResult:
+        """Return what became of an utterance."""
+        error, first, last = _divergence(trace), trace[0], trace[-1]
+        return AdaptationResult(
+            utterance_id=name,
+            text="" if error else text,
+            source_text=first.text or "",
+            entropy_before=_number(first.entropy),
+            entropy_after=math.nan if error else _number(last.entropy),
+            trace=() if self.options.trace == "none" else tuple(trace),
+            seconds=seconds,
+            updates=len(trace) - 1,
+            tokens=None if error else len(tokens),
+            error=error,
+            flags=() if error else flags_of(tokens, text, last.entropy, ended=ended),
+        )
+
+    def _finals(self, state: State) -> list[tuple[str, list[int], bool]]:
+        """Return the text and the tokens of each utterance's hypothesis, and whether it ended by itself."""
+        made = state.greedy if state.samples is None else state.samples
+        assert made is not None
+        count = made.tokens.shape[1]
+        texts = self.model.texts(made.tokens.flatten(0, 1), made.mask.flatten(0, 1))
+        finals = []
+        for row, ends in enumerate(made.ended.tolist()):
+            chosen = 0 if state.samples is None else least_risk(texts[count * row : count * (row + 1)])
+            tokens = made.tokens[row, chosen][made.mask[row, chosen]].tolist()
+            finals.append((texts[count * row + chosen], tokens, ends[chosen]))
+        return finals
+
+    def _limit(self, waveform: NDArray[np.float32]) -> int:
+        """Return the most tokens of a hypothesis of the waveform."""
+        return self.model.policy.max_tokens(len(waveform) / self.model.sample_rate, self.model.prompt.length)
 
     def _hypotheses(self, greedy: Hypotheses | None, count: int) -> list[tuple[str | None, float | None, int | None]]:
         """Return the text, mean entropy and length of B greedy hypotheses."""
@@ -277,7 +318,7 @@ def _updates(update: Update | None, count: int) -> list[tuple[float | None, ...]
     if update is None:
         return [(None,) * 7] * count
     loss = update.loss
-    spread = loss.advantage.std(-1, correction=0)
+    spread = loss.advantage[..., 0].std(-1, correction=0)
     columns = (
         loss.total,
         loss.policy,

@@ -7,7 +7,8 @@ of the parameters alone, and AdamW works element by element: so B episodes side 
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +23,12 @@ from emtta_core.model.candidates import BeamSearch, Greedy, Hypotheses, Sampled,
 from emtta_core.model.speech_model import SpeechModel
 from emtta_core.model.tree import grow
 
+Trace = Literal["none", "metrics", "hypotheses"]
+"""What is noted of each state: nothing, the numbers of its update, or its greedy hypothesis too."""
+
+LAST = -1
+"""Stands for the number of the last state, whichever it is, where its samples are drawn."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -29,26 +36,29 @@ class Options:
 
     Attributes:
         method: which method.
-        steps: S, updates an utterance.
+        steps: S, updates an utterance, at most.
         candidates: G, for methods that sample or search.
         learning_rate: of AdamW.
         weight_decay: of AdamW.
         seed: what sampled candidates are drawn by, with the utterance's id, the method and the step.
-        decode_each_step: whether to decode the greedy hypothesis in every state, or in the first and the last alone.
+        early_stop: nats a token; an episode ends with the update before which the candidates' mean entropy had moved by
+            at most this since the state before. None: every episode has S updates.
+        trace: whether to decode the greedy hypothesis in every state, or in the first and the last alone.
     """
 
     method: Method
-    steps: int
-    candidates: int
-    learning_rate: float
-    weight_decay: float
-    seed: int
-    decode_each_step: bool
+    steps: int = 10
+    candidates: int = 8
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    seed: int = 0
+    early_stop: float | None = None
+    trace: Trace = "hypotheses"
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What the update from a state was made of, `(B,)` each.
+    """What the update from a state was made of, `(b,)` each.
 
     Attributes:
         loss: the loss and its parts.
@@ -65,10 +75,19 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A state of B episodes: the greedy hypotheses there, if decoded, and the update made from it, if one was."""
+    """A state of the b episodes that had come so far, or the last state of all B.
 
+    Attributes:
+        rows: `(b,)`, which utterances of the batch.
+        greedy: the greedy hypotheses there, if decoded.
+        update: the update made from it, if one was.
+        samples: of the last state, what the hypothesis is chosen from, if the method does so.
+    """
+
+    rows: Tensor
     greedy: Hypotheses | None
     update: Update | None
+    samples: Hypotheses | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +99,20 @@ class Batch:
         stem: `(B, S, d)`, what enters the encoder's layers.
         prompt: `(B, P)`.
         limits: `(B,)`, the most tokens of a hypothesis.
+        memory: their cross-attention keys and values, where the encoder is not adapted.
     """
 
     ids: Sequence[str]
     stem: Tensor
     prompt: Tensor
     limits: Tensor
+    memory: forward.Memory | None = None
+
+    def keep(self, rows: Tensor) -> "Batch":
+        """Return the batch of these utterances alone."""
+        stem, prompt, limits = (part.index_select(0, rows) for part in (self.stem, self.prompt, self.limits))
+        memory = self.memory and forward.keep(self.memory, rows)
+        return Batch([self.ids[row] for row in rows.tolist()], stem, prompt, limits, memory)
 
 
 def prepare_batch(
@@ -101,45 +128,117 @@ def prepare_batch(
     return Batch(ids, stem, prompt, torch.tensor(limits, device=model.device))
 
 
+class Episodes:
+    """The episodes that still go on: their parameters, and one optimizer for all of them.
+
+    Attributes:
+        rows: `(b,)`, which utterances of the batch they are of.
+        batch: these utterances.
+        parameters: `(b, P)`.
+    """
+
+    def __init__(self, batch: Batch, parameters: Tensor, options: Options):
+        """Begin at `parameters`."""
+        self.rows = torch.arange(len(batch.ids), device=parameters.device)
+        self.batch = batch
+        self._options = options
+        self._take(parameters)
+
+    def update(self, gradient: Tensor) -> None:
+        """Make AdamW's update."""
+        self.parameters.grad = gradient
+        self._optimizer.step()
+
+    def keep(self, going: Tensor) -> None:
+        """Go on with these of the episodes alone, `(k,)`."""
+        moments = self._optimizer.state[self.parameters]
+        self.rows, self.batch = self.rows.index_select(0, going), self.batch.keep(going)
+        self._take(self.parameters.detach().index_select(0, going))
+        self._optimizer.state[self.parameters] = {
+            name: value.index_select(0, going) if value.dim() else value for name, value in moments.items()
+        }
+
+    def _take(self, parameters: Tensor) -> None:
+        """Go on from these parameters, with moments of zero."""
+        rate, decay = self._options.learning_rate, self._options.weight_decay
+        self.parameters = parameters.requires_grad_()
+        self._optimizer = torch.optim.AdamW([self.parameters], lr=rate, weight_decay=decay, fused=True)
+
+
 def run(model: SpeechModel, options: Options, batch: Batch) -> tuple[list[State], Tensor]:
     """Run the episodes of a batch.
 
     Returns:
-        The S + 1 states (one for a method without candidates), and the parameters after the last, `(B, P)`.
+        The states, at most S + 1 (one for a method without candidates), of which the last has every utterance's own
+        last state; and the parameters there, `(B, P)`.
     """
-    steps = 0 if options.method.candidates == "none" else options.steps
-    parameters = source_parameters(model.weights, len(batch.ids)).requires_grad_()
-    optimizer = torch.optim.AdamW([parameters], lr=options.learning_rate, weight_decay=options.weight_decay)
-    states = []
-    for step in range(steps):
-        greedy, update = _step(model, options, batch, parameters, step)
-        optimizer.step()
-        states.append(State(greedy, update))
+    method, weights = options.method, model.weights
+    source = source_parameters(weights, len(batch.ids), method.parameters)
+    if method.parameters == "decoder-layernorm":
+        with torch.no_grad():
+            batch = replace(batch, memory=_hear(model, split(weights, source, method.parameters), batch))
+    last = source.clone()
+    episodes = Episodes(batch, source, options)
+    states: list[State] = []
+    for step in range(0 if method.candidates == "none" else options.steps):
+        greedy, update, gradient = _step(model, options, episodes.batch, episodes.parameters, step)
+        episodes.update(gradient)
+        states.append(State(episodes.rows, greedy, update))
+        last[episodes.rows] = episodes.parameters.detach()
+        if options.early_stop is not None and step > 0:
+            going = _unsettled(states, options.early_stop)
+            if not len(going):
+                break
+            if len(going) < len(episodes.rows):
+                episodes.keep(going)
     with torch.no_grad():
-        norms = split(model.weights, parameters)
-        memory = forward.cross_memory(model.weights, forward.encode(model.weights, norms, batch.stem))
-    strategy: list[Strategy] = [Greedy()]
-    last = generate(model.weights, norms, memory, batch.prompt, model.policy, batch.limits, strategy)
-    states.append(State(last[0], None))
-    return states, parameters.detach()
+        norms = split(weights, last, method.parameters)
+        strategies: list[Strategy] = [Greedy()]
+        if method.decision == "mbr":
+            strategies.append(_sampled(options, batch, LAST))
+        made = _generate(model, norms, _hear(model, norms, batch), batch, strategies)
+    states.append(State(torch.arange(len(batch.ids)), made[0], None, made[1] if len(made) > 1 else None))
+    return states, last
+
+
+def _unsettled(states: Sequence[State], tolerance: float) -> Tensor:
+    """Return which of the last state's episodes have an entropy that still moves."""
+    before, now = states[-2], states[-1]
+    assert before.update is not None
+    assert now.update is not None
+    place = torch.searchsorted(before.rows, now.rows)  # rows only ever leave, so they stay in order
+    moved = now.update.entropy - before.update.entropy.index_select(0, place)
+    return (moved.abs() > tolerance).nonzero().squeeze(1)
+
+
+def _hear(model: SpeechModel, norms: forward.Norms, batch: Batch) -> forward.Memory:
+    """Return the cross-attention keys and values of a batch's utterances."""
+    if batch.memory is not None:
+        return batch.memory
+    return forward.cross_memory(model.weights, forward.encode(model.weights, norms.encoder, batch.stem))
+
+
+def _generate(
+    model: SpeechModel, norms: forward.Norms, memory: forward.Memory, batch: Batch, strategies: Sequence[Strategy]
+) -> list[Hypotheses]:
+    """Return each strategy's hypotheses of a batch's utterances."""
+    return generate(model.weights, norms.decoder, memory, batch.prompt, model.policy, batch.limits, strategies)
 
 
 def _step(
     model: SpeechModel, options: Options, batch: Batch, parameters: Tensor, step: int
-) -> tuple[Hypotheses | None, Update]:
-    """Make the candidates of a state and put the gradient of their loss into `parameters`."""
-    weights = model.weights
-    norms = split(weights, parameters)
-    memory = forward.cross_memory(weights, forward.encode(weights, norms, batch.stem))
+) -> tuple[Hypotheses | None, Update, Tensor]:
+    """Make the candidates of a state, and return what was made with the gradient of their loss."""
+    norms = split(model.weights, parameters, options.method.parameters)
+    memory = _hear(model, norms, batch)
     strategies = _strategies(options, batch, step)
-    made = generate(weights, norms, memory, batch.prompt, model.policy, batch.limits, strategies)
+    made = _generate(model, norms, memory, batch, strategies)
     greedy = made[-1] if isinstance(strategies[-1], Greedy) else None
     loss, entropy = candidate_loss(model, options.method, norms, memory, batch.prompt, made[0])
     (gradient,) = torch.autograd.grad(loss.total.sum(), parameters)
-    parameters.grad = gradient
     lengths = made[0].mask.sum(-1).to(gradient.dtype).mean(-1)
     detached = Loss(loss.total.detach(), loss.policy.detach(), loss.entropy.detach(), loss.advantage)
-    return greedy, Update(detached, entropy, gradient.norm(dim=1), lengths)
+    return greedy, Update(detached, entropy, gradient.norm(dim=1), lengths), gradient
 
 
 def candidate_loss(
@@ -157,14 +256,14 @@ def candidate_loss(
     weights = model.weights
     mask = candidates.mask
     tree = grow(prompt, candidates.tokens, mask, dtype=weights.head.dtype)
-    hidden = forward.decode(weights, norms, memory, tree.nodes, tree.visible)
+    hidden = forward.decode(weights, norms.decoder, memory, tree.nodes, tree.visible)
     raw = forward.logits(weights, hidden.index_select(0, tree.contexts))
     owner = tree.owner[mask]
     statistics = token_statistics(model.policy.mask_nodes(raw, tree.first), candidates.tokens[mask], owner)
     empty = statistics.entropy.new_zeros(mask.shape)
     entropies = empty.masked_scatter(mask, statistics.entropy.index_select(0, owner))
     log_probs = empty.masked_scatter(mask, statistics.log_prob)
-    loss = loss_of(entropies, log_probs, mask, estimator=method.estimator, policy=method.policy, entropy=method.entropy)
+    loss = loss_of(entropies, log_probs, mask, method.objective)
     return loss, entropies.detach().sum((1, 2)) / mask.sum((1, 2))
 
 
@@ -173,15 +272,16 @@ def _strategies(options: Options, batch: Batch, step: int) -> list[Strategy]:
     kind = options.method.candidates
     if kind == "greedy":
         return [Greedy()]
-    made: Strategy
-    if kind == "beam":
-        made = BeamSearch(options.candidates)
-    else:
-        longest = int(batch.limits.max())
-        rows = [uniforms(options, name, step, int(limit)) for name, limit in zip(batch.ids, batch.limits, strict=True)]
-        padded = [np.pad(row, ((0, 0), (0, longest - row.shape[1]))) for row in rows]
-        made = Sampled(torch.from_numpy(np.stack(padded)).to(batch.stem.device))
-    return [made, Greedy()] if step == 0 or options.decode_each_step else [made]
+    made: Strategy = BeamSearch(options.candidates) if kind == "beam" else _sampled(options, batch, step)
+    return [made, Greedy()] if step == 0 or options.trace == "hypotheses" else [made]
+
+
+def _sampled(options: Options, batch: Batch, step: int) -> Sampled:
+    """Return what draws G candidates of each utterance."""
+    longest = int(batch.limits.max())
+    rows = [uniforms(options, name, step, int(limit)) for name, limit in zip(batch.ids, batch.limits, strict=True)]
+    padded = [np.pad(row, ((0, 0), (0, longest - row.shape[1]))) for row in rows]
+    return Sampled(torch.from_numpy(np.stack(padded)).to(batch.stem.device))
 
 
 def uniforms(

@@ -1,67 +1,132 @@
-"""The methods, by name. Listing them needs no torch."""
+"""The methods, by name, and what they are composed of. Listing them needs no torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, fields
+from typing import Literal
 
 from emtta_core.errors import unknown
 
-if TYPE_CHECKING:
-    from emtta_core.adaptation.objective import Estimator
-
-Candidates = Literal["none", "greedy", "sampled", "beam"]
+Candidates = Literal["none", "greedy", "sample", "beam"]
 """Where a method's candidates come from."""
 
-OPTIONS = ("steps", "candidates", "learning_rate", "seed")
+Estimator = Literal["token", "sequence"]
+"""How the entropy of the sequence is estimated from one candidate."""
+
+Credit = Literal["trajectory", "to-go"]
+"""Which part of its candidate's cost a token is charged with: all of it, or what follows from the token alone."""
+
+Baseline = Literal["leave-one-out", "none"]
+"""What is subtracted from a cost: the mean of the other candidates' costs, or nothing."""
+
+Normalisation = Literal["token", "sequence"]
+"""What a loss is a mean over: all tokens of all candidates, or each candidate's own and then the candidates."""
+
+Parameters = Literal["layernorm", "encoder-layernorm", "decoder-layernorm"]
+"""Whose LayerNorms are adapted: of both halves of the model, or of one."""
+
+Decision = Literal["greedy", "mbr"]
+"""How the hypothesis is found in the end: greedily, or as the candidate of the least expected risk."""
+
+OPTIONS = ("steps", "candidates", "learning_rate", "seed", "early_stop")
 """The options of an `Adapter` that can change a result."""
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
-    """How an utterance is adapted to.
+class Objective:
+    """The loss of an utterance's candidates; `emtta_core.adaptation.objective` computes it.
 
     Attributes:
-        name: what users call it.
-        candidates: where its candidates come from; "none" leaves the model as it is.
         estimator: how a candidate's cost is estimated.
         policy: whether the loss has the policy-gradient part, L_PG.
         entropy: whether the loss has the entropy part, L_ENT.
+        credit: what part of the cost each token is charged with.
+        baseline: what is subtracted from the cost.
+        normalisation: what the loss is a mean over.
+    """
+
+    estimator: Estimator = "token"
+    policy: bool = True
+    entropy: bool = True
+    credit: Credit = "trajectory"
+    baseline: Baseline = "leave-one-out"
+    normalisation: Normalisation = "token"
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How an utterance is adapted to, and transcribed.
+
+    Attributes:
+        name: what users call it.
+        candidates: where the candidates of an update come from; "none" leaves the model as it is.
+        objective: the loss of an update.
+        parameters: what an update changes.
+        decision: how the hypothesis is found after the last update.
         summary: one line for lists.
     """
 
     name: str
     candidates: Candidates
-    estimator: Estimator
-    policy: bool
-    entropy: bool
-    summary: str
+    objective: Objective = Objective()
+    parameters: Parameters = "layernorm"
+    decision: Decision = "greedy"
+    summary: str = ""
 
     @property
     def options(self) -> tuple[str, ...]:
         """The names of the `OPTIONS` that can change this method's result."""
-        used = {
-            "none": (),
-            "greedy": ("steps", "learning_rate"),
-            "beam": ("steps", "candidates", "learning_rate"),
-            "sampled": OPTIONS,
+        used = set()
+        if self.candidates != "none":
+            used |= {"steps", "learning_rate", "early_stop"}
+        if self.candidates in ("sample", "beam") or self.decision == "mbr":
+            used.add("candidates")
+        if self.candidates == "sample" or self.decision == "mbr":
+            used.add("seed")
+        return tuple(option for option in OPTIONS if option in used)
+
+    def identity(self) -> dict[str, object]:
+        """Return all that can change a result, as plain values; the name can: sampled numbers are drawn by it."""
+        objective = {field.name: getattr(self.objective, field.name) for field in fields(Objective)}
+        return {
+            "name": self.name,
+            "candidates": self.candidates,
+            "objective": objective if self.candidates != "none" else None,
+            "parameters": self.parameters if self.candidates != "none" else None,
+            "decision": self.decision,
         }
-        return used[self.candidates]
 
 
 METHODS: dict[str, Method] = {
     entry.name: entry
     for entry in (
-        Method("source", "none", "token", False, False, "the model as it is"),
-        Method("greedy-em", "greedy", "token", False, True, "entropy along the greedy hypothesis (teacher forcing)"),
-        Method("em-seq", "sampled", "sequence", True, False, "policy gradient on the sequence-level entropy"),
-        Method("em-tok", "sampled", "token", True, True, "policy gradient and entropy, token level, sampled"),
-        Method("em-tok-b", "beam", "token", True, True, "policy gradient and entropy, token level, on the top beams"),
-        Method("em-tok-policy", "sampled", "token", True, False, "ablation of em-tok: the policy gradient alone"),
-        Method("em-tok-entropy", "sampled", "token", False, True, "ablation of em-tok: the entropy alone"),
+        Method("source", "none", summary="the model as it is"),
+        Method(
+            "greedy-em",
+            "greedy",
+            Objective(policy=False),
+            summary="entropy along the greedy hypothesis (teacher forcing)",
+        ),
+        Method(
+            "em-seq",
+            "sample",
+            Objective("sequence", entropy=False),
+            summary="policy gradient on the sequence-level entropy",
+        ),
+        Method("em-tok", "sample", summary="policy gradient and entropy, token level, sampled"),
+        Method("em-tok-b", "beam", summary="policy gradient and entropy, token level, on the top beams"),
+        Method(
+            "em-tok-policy",
+            "sample",
+            Objective(entropy=False),
+            summary="ablation of em-tok: the policy gradient alone",
+        ),
+        Method("em-tok-entropy", "sample", Objective(policy=False), summary="ablation of em-tok: the entropy alone"),
+        Method("mbr", "none", decision="mbr", summary="no adaptation: minimum Bayes risk over G samples of the source"),
+        Method("em-tok-b+mbr", "beam", decision="mbr", summary="em-tok-b, then minimum Bayes risk over G samples"),
     )
 }
-"""Every method there is, in the order in which tables show them."""
+"""Every method that has a name of its own."""
 
 
 def method(name: str) -> Method:

@@ -8,27 +8,30 @@ Since y is drawn from the same p, the gradient has two parts:
 
 and for the sequence estimator the second is zero, E[∇(-log p(y))] = 0, so it has no entropy part.
 
-What is exact: summed over all sequences with their probabilities, the gradient of the surrogate is ∇H, with the
-leave-one-out baseline too. What is not: both parts are divided by the number of the candidates' tokens, which weighs
-short groups of candidates more, and beams are not samples. Source: Huang, Yu, Lin, Lee, "Rethinking Entropy
-Minimization in Test-Time Adaptation for Autoregressive Models", arXiv:2605.08186.
+What is exact: summed over all sequences with their probabilities, the gradient of the surrogate is ∇H; with the
+leave-one-out baseline or without one, and with the whole cost or with the cost to go as each token's. What is not: both
+parts are divided by the number of the candidates' tokens, which weighs short groups of candidates more (by each
+candidate's own, with the normalisation "sequence", which weighs short candidates more), and beams are not samples.
+Source: Huang, Yu, Lin, Lee, "Rethinking Entropy Minimization in Test-Time Adaptation for Autoregressive Models",
+arXiv:2605.08186.
 
 Shapes: B utterances, G candidates, T tokens, V vocabulary. Logits are the decoding policy's: -inf where a token is
 suppressed, with 0 · log 0 = 0.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import get_args, get_type_hints
 
 import torch
 from torch import Tensor
 
+from emtta_core.adaptation.methods import Baseline, Credit, Estimator, Normalisation, Objective
 from emtta_core.adaptation.statistics import token_statistics
 from emtta_core.errors import unknown
 
-Estimator = Literal["token", "sequence"]
-ESTIMATORS: tuple[Estimator, ...] = ("token", "sequence")
-"""How the entropy of the sequence is estimated from one candidate."""
+Mean = Callable[[Tensor, Tensor], Tensor]
+"""A mean `(B,)` of values `(B, G, T)` over what a mask `(B, G, T)` leaves; the values are zero elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,8 @@ class Loss:
         total: what is minimised: the sum of the parts asked for.
         policy: L_PG, zero if not asked for.
         entropy: L_ENT, zero if not asked for, or with the sequence estimator.
-        advantage: `(B, G)`, each candidate's cost above the others' mean, detached.
+        advantage: `(B, G, T)`, what each token is charged with above the baseline, detached and zero
+            where masked; the same for all tokens of a candidate where each is charged with the whole cost.
     """
 
     total: Tensor
@@ -55,6 +59,10 @@ def em_loss(
     estimator: Estimator = "token",
     policy: bool = True,
     entropy: bool = True,
+    *,
+    credit: Credit = "trajectory",
+    baseline: Baseline = "leave-one-out",
+    normalisation: Normalisation = "token",
 ) -> Loss:
     """Return the entropy-minimisation loss of candidates, from the policy's logits.
 
@@ -65,62 +73,95 @@ def em_loss(
         estimator: "token" or "sequence".
         policy: whether L_PG is in the total.
         entropy: whether L_ENT is in the total; the sequence estimator has none.
+        credit: "trajectory" or "to-go".
+        baseline: "leave-one-out" or "none".
+        normalisation: "token" or "sequence".
 
     Raises:
-        UsageError: for another estimator.
+        UsageError: for a choice that there is not.
     """
+    objective = Objective(estimator, policy, entropy, credit, baseline, normalisation)
     statistics = token_statistics(logits.flatten(0, 2), tokens.flatten())
-    return loss_of(
-        statistics.entropy.view(tokens.shape),
-        statistics.log_prob.view(tokens.shape),
-        mask,
-        estimator=estimator,
-        policy=policy,
-        entropy=entropy,
-    )
+    entropies, log_probs = (part.view(tokens.shape) for part in (statistics.entropy, statistics.log_prob))
+    return loss_of(entropies, log_probs, mask, check_objective(objective))
 
 
-def loss_of(
-    entropies: Tensor, log_probs: Tensor, mask: Tensor, *, estimator: Estimator, policy: bool, entropy: bool
-) -> Loss:
+def check_objective(objective: Objective) -> Objective:
+    """Return the objective.
+
+    Raises:
+        UsageError: for a choice that there is not.
+    """
+    allowed = get_type_hints(Objective)
+    for field in fields(objective):
+        value, choices = getattr(objective, field.name), get_args(allowed[field.name])
+        if choices and value not in choices:
+            raise unknown(field.name, str(value), choices)
+    return objective
+
+
+def loss_of(entropies: Tensor, log_probs: Tensor, mask: Tensor, objective: Objective) -> Loss:
     """Return the loss of candidates, from each position's entropy and each token's log-probability, `(B, G, T)`."""
-    if estimator not in ESTIMATORS:
-        raise unknown("estimator", estimator, ESTIMATORS)
     entropies = entropies.masked_fill(mask == 0, 0.0)
     log_probs = log_probs.masked_fill(mask == 0, 0.0)
-    cost = token_cost(entropies) if estimator == "token" else sequence_cost(log_probs)
-    advantage = leave_one_out_advantage(cost)
-    zero = torch.zeros_like(cost[:, 0])
-    policy_part = policy_loss(advantage, log_probs, mask) if policy else zero
-    entropy_part = entropy_loss(entropies, mask) if entropy and estimator == "token" else zero
+    cost = trajectory_cost if objective.credit == "trajectory" else cost_to_go
+    advantage = cost(entropies, log_probs, objective.estimator).detach()
+    if objective.baseline == "leave-one-out":
+        advantage = leave_one_out_advantage(advantage)
+    advantage = advantage.masked_fill(mask == 0, 0.0)
+    mean = token_mean if objective.normalisation == "token" else sequence_mean
+    zero = torch.zeros_like(entropies[:, 0, 0])
+    policy_part = policy_loss(advantage, log_probs, mask, mean) if objective.policy else zero
+    has_entropy = objective.entropy and objective.estimator == "token"
+    entropy_part = entropy_loss(entropies, mask, mean) if has_entropy else zero
     return Loss(policy_part + entropy_part, policy_part, entropy_part, advantage)
 
 
-def token_cost(entropies: Tensor) -> Tensor:
-    """Return c_i = Σ_t H_t^i, `(B, G)`: the token-level estimate of the sequence entropy, of masked `(B, G, T)`."""
-    return entropies.sum(-1)
+def trajectory_cost(entropies: Tensor, log_probs: Tensor, estimator: Estimator) -> Tensor:
+    """Return each candidate's cost, of masked `(B, G, T)`, for each of its tokens, `(B, G, T)`.
+
+    It is c_i = Σ_t H_t^i, the token-level estimate of the sequence's entropy, or the sequence-level c_i = -log p(y^i).
+    """
+    surprise = entropies if estimator == "token" else -log_probs
+    return surprise.sum(-1, keepdim=True).expand_as(surprise)
 
 
-def sequence_cost(log_probs: Tensor) -> Tensor:
-    """Return c_i = -log p(y^i), `(B, G)`: the sequence-level estimate, of masked `(B, G, T)`."""
-    return -log_probs.sum(-1)
+def cost_to_go(entropies: Tensor, log_probs: Tensor, estimator: Estimator) -> Tensor:
+    """Return the part of its candidate's cost that each token can still change, of masked `(B, G, T)`.
+
+    The entropy at t depends on the tokens before t alone, so y_t answers for Σ_{s>t} H_s; of the sequence's
+    log-probability it answers for its own term too, -Σ_{s≥t} log p(y_s). What is left out has, times ∇log p(y_t), the
+    expectation zero (Sutton and Barto, Reinforcement Learning, 2018, section 13.3).
+    """
+    surprise = entropies if estimator == "token" else -log_probs
+    after = surprise.flip(-1).cumsum(-1).flip(-1)
+    return after - surprise if estimator == "token" else after
 
 
 def leave_one_out_advantage(cost: Tensor) -> Tensor:
-    """Return A_i = c_i - mean_{j≠i} c_j, `(B, G)`; no gradient flows through it. One candidate has no baseline."""
-    cost = cost.detach()
-    count = cost.shape[-1]
+    """Return A_i = c_i - mean_{j≠i} c_j for costs `(B, G, T)`, at each position. One candidate has no baseline."""
+    count = cost.shape[1]
     if count == 1:
         return cost
-    baseline = (cost.sum(-1, keepdim=True) - cost) / (count - 1)
+    baseline = (cost.sum(1, keepdim=True) - cost) / (count - 1)
     return cost - baseline
 
 
-def policy_loss(advantage: Tensor, log_probs: Tensor, mask: Tensor) -> Tensor:
-    """Return L_PG = (1 / Σ_i |y^i|) Σ_i Σ_t A_i log p(y_t^i | …), `(B,)`."""
-    return (advantage.unsqueeze(-1) * log_probs).sum((1, 2)) / mask.sum((1, 2))
+def policy_loss(advantage: Tensor, log_probs: Tensor, mask: Tensor, mean: Mean) -> Tensor:
+    """Return L_PG, `(B,)`: with `token_mean`, (1 / Σ_i |y^i|) Σ_i Σ_t A_i log p(y_t^i | …)."""
+    return mean(advantage * log_probs, mask)
 
 
-def entropy_loss(entropies: Tensor, mask: Tensor) -> Tensor:
-    """Return L_ENT = (1 / Σ_i |y^i|) Σ_i Σ_t H_t^i, `(B,)`: normalised by tokens, as in DAPO."""
-    return entropies.sum((1, 2)) / mask.sum((1, 2))
+def entropy_loss(entropies: Tensor, mask: Tensor, mean: Mean) -> Tensor:
+    """Return L_ENT, `(B,)`: with `token_mean`, (1 / Σ_i |y^i|) Σ_i Σ_t H_t^i."""
+    return mean(entropies, mask)
+
+
+def token_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean of masked `(B, G, T)` over all candidates' tokens, `(B,)`, as in DAPO (arXiv:2503.14476)."""
+    return values.sum((1, 2)) / mask.sum((1, 2))
+
+
+def sequence_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean over candidates of each one's mean over its tokens, `(B,)`, as in GRPO (arXiv:2402.03300)."""
+    return (values.sum(-1) / mask.sum(-1)).mean(-1)

@@ -16,7 +16,7 @@ class StepRecord:
         policy_loss: the loss's policy-gradient part.
         entropy_loss: its entropy part.
         candidate_entropy: mean entropy over all tokens of all candidates, nats a token.
-        advantage_std: standard deviation of the candidates' advantages, nats.
+        advantage_std: standard deviation of the advantages of the candidates' first tokens, nats.
         gradient_norm: Euclidean norm of the loss's gradient.
         candidate_tokens: mean length of the candidates, the end token counted.
     """
@@ -40,13 +40,16 @@ class AdaptationResult:
 
     Attributes:
         utterance_id: which.
-        text: the greedy hypothesis after the last step; "" in case of an error.
+        text: the hypothesis after the last step, the greedy one or that of minimum Bayes risk, as the method decides;
+            "" in case of an error.
         source_text: that of the source model; "" if the waveform cannot be used.
         entropy_before: mean entropy along the source model's hypothesis, nats a token; NaN where there is none.
-        entropy_after: the same of the adapted model's; NaN in case of an error.
-        trace: a record for each state, steps + 1 of them (one for the method `source`); none if the waveform cannot be
-            used. Of an adaptation that diverged it shows where.
+        entropy_after: the same along the adapted model's greedy hypothesis; NaN in case of an error.
+        trace: a record for each state, updates + 1 of them; none if the waveform cannot be used, or if none were asked
+            for. Of an adaptation that diverged it shows where.
         seconds: wall time of the utterance's batch, divided by the utterances in it.
+        updates: how many were made.
+        tokens: length of the hypothesis, the end token counted; None in case of an error.
         error: why there is no hypothesis; None if there is.
         flags: "truncated" if the final hypothesis was cut at its limit, "collapsed" if it is empty or endless
             repetition at an entropy near zero.
@@ -59,5 +62,7 @@ class AdaptationResult:
     entropy_after: float
     trace: tuple[StepRecord, ...]
     seconds: float
+    updates: int = 0
+    tokens: int | None = None
     error: str | None = None
     flags: tuple[str, ...] = ()

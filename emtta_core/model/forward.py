@@ -11,6 +11,7 @@ d width, V vocabulary.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +20,18 @@ from torch import Tensor
 from emtta_core.model.layout import Layout
 from emtta_core.model.weights import Attention, FeedForward, Weights
 
-Norms = Tensor
-"""Every LayerNorm's weight and bias, `(B, K, 2, d)`, one set an utterance, K of them in the order of `Weights`."""
+
+class Norms(NamedTuple):
+    """Every LayerNorm's weight and bias, one set an utterance, in the order of `Weights`.
+
+    Attributes:
+        encoder: `(B, K, 2, d)`, of the encoder.
+        decoder: likewise, of the decoder.
+    """
+
+    encoder: Tensor
+    decoder: Tensor
+
 
 Memory = tuple[tuple[Tensor, Tensor], ...]
 """Cross-attention keys and values, `(B, H, S, d / H)` each, of every decoder layer."""
@@ -89,14 +100,14 @@ def stem(weights: Weights, mel: Tensor) -> Tensor:
 
     It has no LayerNorm, so it is the same in every step of an episode.
     """
-    x = F.gelu(F.conv1d(mel, *weights.conv1, padding=1))
+    x = F.gelu(F.conv1d(mel.to(weights.head.dtype), *weights.conv1, padding=1))
     x = F.gelu(F.conv1d(x, *weights.conv2, stride=2, padding=1))
-    return x.transpose(1, 2).contiguous() + weights.encoder_positions
+    return (x.transpose(1, 2).contiguous() + weights.encoder_positions).to(weights.norms.dtype)
 
 
-def encode(weights: Weights, norms: Norms, x: Tensor) -> Tensor:
-    """Run the encoder's layers over the stem's output; `(B, S, d)` to `(B, S, d)`."""
-    wide = _pairs(norms[:, : weights.encoder_norms].unsqueeze(3))
+def encode(weights: Weights, norms: Tensor, x: Tensor) -> Tensor:
+    """Run the encoder's layers over the stem's output `(B, S, d)`, with its LayerNorms `(B, K, 2, d)`."""
+    wide = _pairs(norms.unsqueeze(3))
     heads = weights.encoder_heads
     for number, layer in enumerate(weights.encoder_layers):
         block = layer.attention
@@ -118,9 +129,14 @@ def cross_memory(weights: Weights, encoded: Tensor) -> Memory:
     return tuple(memory)
 
 
+def keep(memory: Memory, utterances: Tensor) -> Memory:
+    """Return the keys and values of these utterances alone."""
+    return tuple((keys.index_select(0, utterances), values.index_select(0, utterances)) for keys, values in memory)
+
+
 def decode(
     weights: Weights,
-    norms: Norms,
+    norms: Tensor,
     memory: Memory,
     nodes: Nodes,
     visible: Tensor,
@@ -131,7 +147,7 @@ def decode(
 
     Args:
         weights: the frozen weights.
-        norms: LayerNorm parameters; those of the encoder are skipped.
+        norms: the decoder's LayerNorms, `(B, K, 2, d)`.
         memory: from `cross_memory`.
         nodes: F tokens in their contexts.
         visible: `(B, 1, N, M)` or what broadcasts to it, added to the attention logits: 0 where a node sees another,
@@ -141,8 +157,9 @@ def decode(
     """
     layout, heads, width = nodes.layout, weights.decoder_heads, weights.width
     rows = layout.utterance
-    own = _pairs(norms[:, weights.encoder_norms :].index_select(0, rows))
+    own = _pairs(norms.index_select(0, rows))
     x = F.embedding(nodes.tokens, weights.embedding) + F.embedding(nodes.positions, weights.decoder_positions)
+    x = x.to(weights.norms.dtype)
     for number, layer in enumerate(weights.decoder_layers):
         block = layer.attention
         qkv = F.linear(normalise(weights, own[3 * number], x), block.query, block.query_bias)
@@ -163,13 +180,14 @@ def decode(
 
 def logits(weights: Weights, hidden: Tensor) -> Tensor:
     """Return the logits `(..., V)` of hidden states `(..., d)`, not masked by any policy."""
-    return F.linear(hidden, weights.head)
+    return F.linear(hidden, weights.head).to(weights.norms.dtype)
 
 
 def normalise(weights: Weights, norm: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
-    """LayerNorm of `x` `(..., d)` with a weight and a bias that broadcast to it."""
+    """LayerNorm of `x` `(..., d)` with a weight and a bias that broadcast to it, ready to be multiplied."""
     weight, bias = norm
-    return torch.addcmul(bias, F.layer_norm(x, (weights.width,), eps=weights.norm_epsilon), weight)
+    normal = torch.addcmul(bias, F.layer_norm(x, (weights.width,), eps=weights.norm_epsilon), weight)
+    return normal.to(weights.head.dtype)
 
 
 def feed_forward(block: FeedForward, x: Tensor) -> Tensor:

@@ -11,18 +11,13 @@ import torch
 from emtta_core.errors import ModelError, UsageError
 from emtta_core.model.mel import LogMel
 from emtta_core.model.policy import DecodingPolicy
+from emtta_core.model.precision import choose_precision
 from emtta_core.model.prompt import Prompt
 from emtta_core.model.speech_model import SpeechModel
 from emtta_core.model.weights import prepare
 
 DEMO = "demo"
 """The name of the checkpoint that comes with the package."""
-
-PRECISIONS = {
-    "float32": torch.float32,
-    "float64": torch.float64,
-}
-"""Names of precisions, and what the weights are kept in."""
 
 
 def load_model(
@@ -35,16 +30,14 @@ def load_model(
     Args:
         name: "demo", a folder in the layout of `from_pretrained`, or a hub id such as "openai/whisper-base".
         device: "cpu", "cuda", "cuda:1", …; "auto" takes the first GPU if there is one.
-        precision: one of `PRECISIONS`.
+        precision: one of `emtta_core.model.precision.PRECISIONS`.
         revision: of a hub id: a branch, tag or commit.
 
     Raises:
         ModelError: if there is no such model, a file of it is missing or broken, or it is not a Whisper.
         UsageError: for a device or a precision that there is not.
     """
-    if precision not in PRECISIONS:
-        raise UsageError(f"unknown precision {precision!r}; there are: {', '.join(PRECISIONS)}")
-    choose_device(device)
+    choose_precision(precision, choose_device(device))
     name = str(name)
     network, extractor, tokenizer = _read(name, _folder(name), revision)
     return from_transformers(network, extractor, tokenizer, name=name, device=device, precision=precision)
@@ -65,21 +58,22 @@ def from_transformers(
 
     Raises:
         ModelError: if its parts do not fit together, or it has something that the forward pass does not know.
-        UsageError: for a device that there is not.
+        UsageError: for a device or a precision that there is not.
     """
-    target, dtype = choose_device(device), PRECISIONS[precision]
+    target = choose_device(device)
+    chosen = choose_precision(precision, target)
     generation, config = network.generation_config, network.config
     mel, prompt = LogMel.of(extractor), Prompt.of(generation)
     _check(name, config, generation, mel, len(tokenizer))
     return SpeechModel(
         name=name,
         digest=_digest(network, mel, prompt, tokenizer),
-        weights=prepare(network, device=target, dtype=dtype),
+        weights=prepare(network, device=target, precision=chosen),
         mel=mel,
-        policy=DecodingPolicy.of(generation, config, device=target, dtype=dtype),
+        policy=DecodingPolicy.of(generation, config, device=target, dtype=chosen.sums),
         prompt=prompt,
         tokenizer=tokenizer,
-        precision=precision,
+        precision=chosen,
     )
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from emtta_core.model.mel import LogMel
 from emtta_core.model.policy import DecodingPolicy
+from emtta_core.model.precision import Precision
 from emtta_core.model.prompt import Prompt
 from emtta_core.model.weights import Weights
 
@@ -25,7 +26,7 @@ class SpeechModel:
         policy: which tokens may follow which.
         prompt: the forced beginning in each language.
         tokenizer: a `WhisperTokenizer`.
-        precision: the name that it was loaded with.
+        precision: how its numbers are kept and multiplied.
     """
 
     name: str
@@ -35,7 +36,7 @@ class SpeechModel:
     policy: DecodingPolicy
     prompt: Prompt
     tokenizer: Any
-    precision: str
+    precision: Precision
 
     @property
     def device(self) -> torch.device:
@@ -44,8 +45,8 @@ class SpeechModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights."""
-        return self.weights.head.dtype
+        """Of features, LayerNorms, logits and all that is summed."""
+        return self.precision.sums
 
     @property
     def sample_rate(self) -> int:

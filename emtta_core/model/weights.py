@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from emtta_core.model.precision import Precision
+
 
 @dataclass(frozen=True, slots=True)
 class Attention:
@@ -80,7 +82,7 @@ class Weights:
         decoder_positions: `(T, d)`.
         decoder_layers: the decoder's layers.
         head: `(V, d)`, the output projection (the embedding itself where the model ties them).
-        norms: `(N, 2, d)`, each LayerNorm's weight and bias as trained.
+        norms: `(N, 2, d)`, each LayerNorm's weight and bias as trained, in the precision of sums.
         norm_epsilon: what LayerNorm adds to the variance.
     """
 
@@ -113,30 +115,32 @@ class Weights:
             yield from _block_tensors(layer.attention, layer.cross_attention, layer.feed_forward)
 
 
-def prepare(model: Any, *, device: torch.device, dtype: torch.dtype) -> Weights:
+def prepare(model: Any, *, device: torch.device, precision: Precision) -> Weights:
     """Take the weights out of a `WhisperForConditionalGeneration`.
 
     Args:
         model: the model as transformers loads it; it is not changed.
         device: where the weights go.
-        dtype: what they are cast to.
+        precision: what they are cast to.
     """
-    state = {name: tensor.detach().to(device, dtype) for name, tensor in model.state_dict().items()}
+    state = {name: tensor.detach().to(device, precision.sums) for name, tensor in model.state_dict().items()}
     config = model.config
     width = int(config.d_model)
 
+    def cast(tensor: Tensor) -> Tensor:
+        return tensor.to(precision.weights)
+
     def pair(prefix: str) -> tuple[Tensor, Tensor]:
-        return state[f"{prefix}.weight"], state[f"{prefix}.bias"]
+        return cast(state[f"{prefix}.weight"]), cast(state[f"{prefix}.bias"])
 
     def feed_forward(prefix: str) -> FeedForward:
         return FeedForward(*pair(f"{prefix}.fc1"), *pair(f"{prefix}.fc2"))
 
     def attention(prefix: str, heads: int, *, cross: bool) -> Attention:
         scale = (width // heads) ** -0.5
-        query, query_bias = pair(f"{prefix}.q_proj")
-        key = state[f"{prefix}.k_proj.weight"]
+        query, query_bias = (cast(state[f"{prefix}.q_proj.{part}"] * scale) for part in ("weight", "bias"))
+        key = cast(state[f"{prefix}.k_proj.weight"])
         value, value_bias = pair(f"{prefix}.v_proj")
-        query, query_bias = query * scale, query_bias * scale
         memory, memory_bias = torch.cat([key, value]), torch.cat([torch.zeros_like(value_bias), value_bias])
         out = pair(f"{prefix}.out_proj")
         if cross:
@@ -161,19 +165,22 @@ def prepare(model: Any, *, device: torch.device, dtype: torch.dtype) -> Weights:
         cross_block = attention(f"{prefix}.encoder_attn", decoder_heads, cross=True)
         decoder_layers.append(DecoderLayer(block, cross_block, feed_forward(prefix)))
     norm_names.append(f"{decoder}.layer_norm")
+    norms = [torch.stack([state[f"{name}.weight"], state[f"{name}.bias"]]) for name in norm_names]
+    embedding = cast(state[f"{decoder}.embed_tokens.weight"])
+    tied = model.proj_out.weight is model.get_submodule(f"{decoder}.embed_tokens").weight
     return Weights(
         width=width,
         encoder_heads=encoder_heads,
         decoder_heads=decoder_heads,
         conv1=pair(f"{encoder}.conv1"),
         conv2=pair(f"{encoder}.conv2"),
-        encoder_positions=state[f"{encoder}.embed_positions.weight"],
+        encoder_positions=cast(state[f"{encoder}.embed_positions.weight"]),
         encoder_layers=tuple(encoder_layers),
-        embedding=state[f"{decoder}.embed_tokens.weight"],
-        decoder_positions=state[f"{decoder}.embed_positions.weight"],
+        embedding=embedding,
+        decoder_positions=cast(state[f"{decoder}.embed_positions.weight"]),
         decoder_layers=tuple(decoder_layers),
-        head=state["proj_out.weight"],
-        norms=torch.stack([torch.stack(pair(name)) for name in norm_names]),
+        head=embedding if tied else cast(state["proj_out.weight"]),
+        norms=torch.stack(norms),
         norm_epsilon=float(model.get_submodule(f"{decoder}.layer_norm").eps),
     )
 

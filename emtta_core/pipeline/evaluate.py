@@ -13,7 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from emtta_core.adaptation import Adapter
+from emtta_core.adaptation import Adapter, Method
+from emtta_core.adaptation.batch_size import BatchSizeChoice
+from emtta_core.adaptation.episode import Trace
 from emtta_core.errors import EmttaError, StoreError
 from emtta_core.model import SpeechModel
 from emtta_core.pipeline.batches import adapt
@@ -21,7 +23,7 @@ from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.progress import CellFinished, Listener, UtterancesDone, ignore, never
 from emtta_core.pipeline.rows import Tally, make_shard, tally_done, tally_shard
 from emtta_core.store import COMPLETE, FAILED, CellKey, CellRow, Store
-from emtta_core.suite import Adaptation
+from emtta_core.suite_method import Adaptation
 
 log = logging.getLogger("emtta.pipeline")
 
@@ -95,9 +97,11 @@ def evaluate_cell(
     store: Store,
     run_id: str,
     model: SpeechModel,
+    method: Method,
     adaptation: Adaptation,
     *,
-    batch_size: int = 16,
+    batch_size: BatchSizeChoice = "auto",
+    trace: Trace = "hypotheses",
     progress: Listener = ignore,
     stop: Callable[[], bool] = never,
 ) -> CellReport:
@@ -108,8 +112,10 @@ def evaluate_cell(
         store: where its audio lies and its rows go.
         run_id: the run that it belongs to.
         model: of the digest with which the cell was planned.
-        adaptation: the methods' options.
+        method: the cell's.
+        adaptation: its options.
         batch_size: utterances side by side.
+        trace: what is kept of each step.
         progress: is told of each shard, and of the end.
         stop: is asked after each shard; true ends the attempt resumable.
 
@@ -123,7 +129,7 @@ def evaluate_cell(
     _forget_peak_memory(attempt.device)
     try:
         options = {name: getattr(adaptation, name) for name in type(adaptation).model_fields}
-        attempt.adapter = Adapter(model, cell.method, batch_size=batch_size, **options)
+        attempt.adapter = Adapter(model, method, batch_size=batch_size, trace=trace, **options)
         _evaluate(attempt, attempt.adapter, store, progress, stop)
     except BaseException as error:
         _record_failure(store, key, attempt.row(error), progress)

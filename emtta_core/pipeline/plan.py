@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from emtta_core.adaptation import ALGORITHM_VERSION
-from emtta_core.adaptation.methods import method
+from emtta_core.adaptation.methods import Method
 from emtta_core.audio.corruption import CORRUPTION_VERSION
 from emtta_core.corpora.registry import Corpus
 from emtta_core.corpora.synthetic import Synthetic
@@ -18,7 +18,8 @@ from emtta_core.errors import UsageError
 from emtta_core.identity import digest
 from emtta_core.pipeline.cell import Cell
 from emtta_core.scoring import normaliser_names
-from emtta_core.suite import Adaptation, Domain, ModelChoice, Suite
+from emtta_core.suite import Domain, ModelChoice, Suite
+from emtta_core.suite_method import Adaptation
 
 PREPARE_VERSION = 1
 """Raised whenever the same corpus and corruption would be prepared as other samples or other rows."""
@@ -43,9 +44,9 @@ def plan(suite: Suite, model_digest: str) -> Plan:
     content = cache(content_digest)  # of this plan alone: a folder may be another one when it is next planned
     for domain in suite.domains:
         made_of, utterances = corpus_id(domain, suite.limit, content), count_utterances(domain, suite.limit)
-        for name in suite.methods:
-            identity = cell_id(name, suite.adaptation, suite.model, model_digest, made_of)
-            cells.append(Cell(domain.name, domain.group, name, identity, made_of, utterances))
+        for choice in suite.methods:
+            identity = cell_id(choice.method(), choice.adapted(suite.adaptation), suite.model, model_digest, made_of)
+            cells.append(Cell(domain.name, domain.group, choice.name, identity, made_of, utterances))
     named = [[cell.domain, cell.group, cell.method, cell.cell_id] for cell in cells]
     return Plan(digest({"cells": named, "normalisers": normaliser_names()}), model_digest, tuple(cells))
 
@@ -81,7 +82,7 @@ def corpus_id(domain: Domain, limit: int | None, content: Callable[[Corpus], str
     )
 
 
-def cell_id(name: str, adaptation: Adaptation, model: ModelChoice, model_digest: str, made_of: str) -> str:
+def cell_id(method: Method, adaptation: Adaptation, model: ModelChoice, model_digest: str, made_of: str) -> str:
     """Return the identity of a cell: of the options, only those that its method uses."""
     return digest(
         {
@@ -89,8 +90,8 @@ def cell_id(name: str, adaptation: Adaptation, model: ModelChoice, model_digest:
             "model": model_digest,
             "precision": model.precision,
             "corpus": made_of,
-            "method": name,
-            "options": {option: getattr(adaptation, option) for option in method(name).options},
+            "method": method.identity(),
+            "options": {option: getattr(adaptation, option) for option in method.options},
         }
     )
 

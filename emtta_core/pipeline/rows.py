@@ -139,7 +139,6 @@ def _hypothesis(cell_id: str, attempt: int, row: PreparedRow, result: Adaptation
     """Return the row of hypotheses of one utterance."""
     error = result if isinstance(result, str) else result.error
     known = None if isinstance(result, str) or error is not None else result
-    last = known.trace[-1] if known is not None and known.trace else None
     return HypothesisRow(
         cell_id=cell_id,
         attempt=attempt,
@@ -152,7 +151,7 @@ def _hypothesis(cell_id: str, attempt: int, row: PreparedRow, result: Adaptation
         source_hypothesis=known.source_text if known else None,
         entropy_before=known.entropy_before if known else None,
         entropy_after=known.entropy_after if known else None,
-        tokens=last.tokens if last else None,
+        tokens=known.tokens if known else None,
         seconds=known.seconds if known else None,
         flags=tuple(known.flags) if known else (),
         error=error,

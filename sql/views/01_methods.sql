@@ -10,5 +10,7 @@ FROM (VALUES
     ('em-tok', 4),
     ('em-tok-b', 5),
     ('em-tok-policy', 6),
-    ('em-tok-entropy', 7)
+    ('em-tok-entropy', 7),
+    ('mbr', 8),
+    ('em-tok-b+mbr', 9)
 ) AS listed (method, rank)

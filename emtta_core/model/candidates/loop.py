@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from emtta_core.model.forward import Cache, Memory, Nodes, Norms, decode, logits
+from emtta_core.model.forward import Cache, Memory, Nodes, decode, keep, logits
 from emtta_core.model.layout import Layout
 from emtta_core.model.policy import DecodingPolicy
 from emtta_core.model.weights import Weights
@@ -84,7 +84,7 @@ class Strategy(Protocol):
 
 def generate(
     weights: Weights,
-    norms: Norms,
+    norms: Tensor,
     memory: Memory,
     prompt: Tensor,
     policy: DecodingPolicy,
@@ -95,7 +95,7 @@ def generate(
 
     Args:
         weights: the frozen weights.
-        norms: LayerNorm parameters of the B utterances.
+        norms: the decoder's LayerNorms of the B utterances, `(B, K, 2, d)`.
         memory: their cross-attention keys and values.
         prompt: `(B, P)`.
         policy: which tokens may follow, and which one ends.
@@ -133,7 +133,7 @@ def generate(
                 cache.keep(kept)
                 tokens, parents, going = tokens[kept], parents[kept], going[kept]
                 norms = norms.index_select(0, kept)
-                memory = tuple((keys.index_select(0, kept), values.index_select(0, kept)) for keys, values in memory)
+                memory = keep(memory, kept)
             # Rows that go on from one node with one token are one node; sorting by the old keeps utterances together.
             said = parents[going] * raw.shape[1] + tokens[going]
             distinct, inverse = torch.unique(said, return_inverse=True)
@@ -154,7 +154,7 @@ def generate(
         return [strategy.result() for strategy in strategies]
 
 
-def _prefill(weights: Weights, norms: Norms, memory: Memory, prompt: Tensor, cache: Cache) -> Tensor:
+def _prefill(weights: Weights, norms: Tensor, memory: Memory, prompt: Tensor, cache: Cache) -> Tensor:
     """Decode the prompts `(B, P)`, and return the logits `(B, V)` after them."""
     batch, start = prompt.shape
     utterance = torch.arange(batch, device=prompt.device).repeat_interleave(start)

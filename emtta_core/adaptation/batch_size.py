@@ -1,0 +1,120 @@
+"""How many utterances are adapted side by side: as many as were asked for, or as memory holds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from emtta_core.adaptation.episode import Options
+from emtta_core.errors import UsageError
+from emtta_core.model.speech_model import SpeechModel
+
+AUTO = "auto"
+
+BatchSizeChoice = int | Literal["auto"]
+"""A number of utterances, or "auto": as many as memory holds."""
+
+MOST = {"cpu": 16, "cuda": 256}
+"""Utterances side by side at most with "auto"; more gain nothing there (benchmarks/NOTES.md)."""
+
+SHARE = 0.7
+"""Of the memory that is free, what "auto" plans to use: what it plans by is an estimate."""
+
+CPU_BYTES = 4 * 2**30
+"""What "auto" plans to use of a CPU's memory, at most: others need it too."""
+
+SPOKEN = 0.5
+"""Of the tokens that its cap allows an utterance, what "auto" plans for."""
+
+
+class BatchSize:
+    """The number of utterances side by side; it never grows again once memory did not suffice.
+
+    Attributes:
+        most: utterances side by side at most.
+        auto: whether memory decides too.
+        largest: the most that were taken at once since memory last did not suffice; `most` where it does not decide.
+    """
+
+    def __init__(self, choice: BatchSizeChoice, device: torch.device):
+        """Take what was asked for.
+
+        Raises:
+            UsageError: if it is neither "auto" nor a whole number of at least 1.
+        """
+        self.auto = choice == AUTO
+        if not self.auto and (isinstance(choice, bool) or not isinstance(choice, int) or choice < 1):
+            raise UsageError(f"batch_size is {choice!r}; it must be a whole number, at least 1, or 'auto'")
+        self.most = int(choice) if isinstance(choice, int) else MOST.get(device.type, MOST["cpu"])
+        self.largest = 0 if self.auto else self.most
+
+    def fitting(self, model: SpeechModel, options: Options, limits: Sequence[int]) -> int:
+        """Return how many of the next utterances to take.
+
+        Args:
+            model: the model.
+            options: how it is adapted.
+            limits: the most tokens of a hypothesis of each, in the order in which they are taken, at least one.
+        """
+        size = min(self.most, len(limits))
+        if self.auto:
+            size = self._held(model, options, limits[:size])
+        self.largest = max(self.largest, size)
+        return size
+
+    def _held(self, model: SpeechModel, options: Options, limits: Sequence[int]) -> int:
+        """Return how many of the next utterances memory holds; one is always tried."""
+        free = free_bytes(model.device)
+        longest = 0
+        for count, limit in enumerate(limits, start=1):
+            longest = max(longest, limit)
+            if count > 1 and count * episode_bytes(model, options, longest) > free:
+                return count - 1
+        return len(limits)
+
+    def halve(self, tried: int) -> None:
+        """Take half as many as did not fit."""
+        self.most = self.largest = tried // 2
+
+
+def episode_bytes(model: SpeechModel, options: Options, limit: int) -> int:
+    """Return an estimate of the memory that an utterance's episode takes beside the weights, in bytes.
+
+    It counts what a step keeps for its gradient, and the largest of what it needs for a moment. A position of the
+    encoder keeps, a layer, the input and the normalised input of two LayerNorms, the query, key, value and output of
+    attention and the input of GELU; a node of the decoder likewise, its own copy of every LayerNorm, and its logits.
+
+    Args:
+        model: the model.
+        options: how it is adapted.
+        limit: the most tokens of a hypothesis.
+    """
+    weights = model.weights
+    width, vocabulary = weights.width, len(weights.head)
+    narrow, wide = weights.head.element_size(), weights.norms.element_size()
+    positions = len(weights.encoder_positions)
+    listening = positions * width * 2 * narrow * len(weights.decoder_layers)
+    moment = positions * width * 8 * wide
+    if options.method.candidates == "none":
+        return listening + moment
+    sequences = 1 if options.method.candidates == "greedy" else options.candidates
+    nodes = model.prompt.length + SPOKEN * limit * sequences
+    encoder = positions * width * (4 * wide + 8 * narrow) * len(weights.encoder_layers)
+    decoder = nodes * width * (6 * wide + 12 * narrow) * len(weights.decoder_layers)
+    norms = nodes * width * 2 * wide * (len(weights.norms) - weights.encoder_norms)
+    logits = nodes * vocabulary * 4 * wide
+    return int(listening + moment + encoder + decoder + norms + logits)
+
+
+def free_bytes(device: torch.device) -> float:
+    """Return the memory that may be planned for, in bytes."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return SHARE * (torch.cuda.mem_get_info(device)[0] + unused)
+    table = Path("/proc/meminfo")  # Linux; elsewhere the constant has to do
+    if table.is_file():
+        for line in table.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return min(SHARE * 1024 * int(line.split()[1]), CPU_BYTES)
+    return CPU_BYTES

@@ -1,0 +1,69 @@
+"""Precisions: what the frozen weights are kept in, and how their matrix multiplications are done.
+
+In each of them LayerNorms and their parameters, the residual stream, logits, entropies, losses and the optimizer's
+state are float32 (float64 in float64): an update of a thousandth would be lost in the eight bits of bfloat16.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from emtta_core.errors import UsageError, unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """How numbers are kept and multiplied.
+
+    Attributes:
+        name: what users call it.
+        weights: of the frozen weights, and of what they are multiplied with.
+        sums: of LayerNorm, residuals, logits, entropies, losses and the optimizer.
+        tensor_float: whether a GPU may round the factors of float32 products to TF32's 10 bits.
+    """
+
+    name: str
+    weights: torch.dtype
+    sums: torch.dtype
+    tensor_float: bool = False
+
+    @contextmanager
+    def arithmetic(self, device: torch.device) -> Iterator[None]:
+        """Multiply on a GPU as this precision says; torch keeps that for the whole process, so it is put back after."""
+        if device.type != "cuda":
+            yield
+            return
+        matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
+        before = matmul.allow_tf32, convolution.allow_tf32
+        matmul.allow_tf32 = convolution.allow_tf32 = self.tensor_float
+        try:
+            yield
+        finally:
+            matmul.allow_tf32, convolution.allow_tf32 = before
+
+
+PRECISIONS: dict[str, Precision] = {
+    precision.name: precision
+    for precision in (
+        Precision("float32", torch.float32, torch.float32),
+        Precision("float64", torch.float64, torch.float64),
+        Precision("tf32", torch.float32, torch.float32, tensor_float=True),
+        Precision("bf16", torch.bfloat16, torch.float32),
+    )
+}
+"""Every precision there is."""
+
+
+def choose_precision(name: str, device: torch.device) -> Precision:
+    """Return the precision of that name.
+
+    Raises:
+        UsageError: if there is none, or the device does not have it.
+    """
+    if name not in PRECISIONS:
+        raise unknown("precision", name, list(PRECISIONS))
+    if name == "tf32" and device.type != "cuda":
+        raise UsageError(f"precision 'tf32' is a GPU's, and the device is {str(device)!r}; use 'float32' there")
+    return PRECISIONS[name]

@@ -1,0 +1,142 @@
+"""The methods of a suite: those that have a name of their own, and those that a suite composes."""
+
+from dataclasses import fields, replace
+from typing import Annotated, Any
+
+from pydantic import Field, model_serializer, model_validator
+
+from emtta_core.adaptation.methods import (
+    METHODS,
+    Baseline,
+    Candidates,
+    Credit,
+    Decision,
+    Estimator,
+    Method,
+    Normalisation,
+    Objective,
+    Parameters,
+    method,
+)
+from emtta_core.errors import UsageError
+from emtta_core.identity import IDENTITY, Record
+from emtta_core.names import check_name
+
+BASE = "em-tok"
+"""The method that a composed one is like where it names no other."""
+
+
+class Adaptation(Record):
+    """The options of the methods; a method's identity holds only those that it uses.
+
+    Attributes:
+        steps: updates an utterance, at most.
+        candidates: sequences an update (G), and to choose a hypothesis from.
+        learning_rate: of AdamW.
+        seed: from which each utterance's own random numbers derive.
+        early_stop: nats a token by which an episode's entropy may move and count as settled; none: it never ends early.
+    """
+
+    steps: Annotated[int, Field(ge=1, le=1000), IDENTITY] = 10
+    candidates: Annotated[int, Field(ge=2, le=1024), IDENTITY] = 8
+    learning_rate: Annotated[float, Field(gt=0, lt=1), IDENTITY] = 1e-3
+    seed: Annotated[int, Field(ge=0, lt=2**63), IDENTITY] = 0
+    early_stop: Annotated[float | None, Field(ge=0), IDENTITY] = None
+
+
+class OwnAdaptation(Record):
+    """The options of one method that are not those of the suite."""
+
+    steps: Annotated[int | None, Field(ge=1, le=1000), IDENTITY] = None
+    candidates: Annotated[int | None, Field(ge=2, le=1024), IDENTITY] = None
+    learning_rate: Annotated[float | None, Field(gt=0, lt=1), IDENTITY] = None
+    seed: Annotated[int | None, Field(ge=0, lt=2**63), IDENTITY] = None
+    early_stop: Annotated[float | None, Field(ge=0), IDENTITY] = None
+
+
+class MethodChoice(Record):
+    """A method of a suite. In its file, the name alone stands for a method that has one.
+
+    Attributes:
+        name: of the method that there is, or of the one composed here.
+        base: the method that the composed one is like but for the fields below.
+        candidates: where an update's candidates come from.
+        estimator: how a candidate's cost is estimated.
+        policy: whether the loss has the policy-gradient part.
+        entropy: whether the loss has the entropy part.
+        credit: what part of the cost each token is charged with.
+        baseline: what is subtracted from the cost.
+        normalisation: what the loss is a mean over.
+        parameters: whose LayerNorms are adapted.
+        decision: how the hypothesis is found in the end.
+        adaptation: options that are not those of the suite.
+    """
+
+    name: Annotated[str, Field(max_length=100), IDENTITY]
+    base: Annotated[str | None, IDENTITY] = None
+    candidates: Annotated[Candidates | None, IDENTITY] = None
+    estimator: Annotated[Estimator | None, IDENTITY] = None
+    policy: Annotated[bool | None, IDENTITY] = None
+    entropy: Annotated[bool | None, IDENTITY] = None
+    credit: Annotated[Credit | None, IDENTITY] = None
+    baseline: Annotated[Baseline | None, IDENTITY] = None
+    normalisation: Annotated[Normalisation | None, IDENTITY] = None
+    parameters: Annotated[Parameters | None, IDENTITY] = None
+    decision: Annotated[Decision | None, IDENTITY] = None
+    adaptation: Annotated[OwnAdaptation | None, IDENTITY] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        """Take a name alone for the method of that name."""
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _is_a_method(self) -> "MethodChoice":
+        """Refuse a name or a base that there is not, a name that is taken, and a method that learns nothing."""
+        try:
+            if self.model_fields_set == {"name"}:
+                method(self.name)
+                return self
+            check_name("the method's name", self.name)
+            if self.base is not None:
+                method(self.base)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        if self.name in METHODS:
+            raise ValueError(f"{self.name!r} is a method of emtta's own; give the one composed here another name")
+        made = self.method()
+        wants = made.objective.policy or (made.objective.entropy and made.objective.estimator == "token")
+        if made.candidates != "none" and not wants:
+            raise ValueError(
+                f"{self.name!r} has no loss: set policy = true, or entropy = true with estimator = 'token'"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _plain(self, serialise: Any) -> Any:
+        """Return the name alone where there is nothing else, as suites write it."""
+        return self.name if self.model_fields_set == {"name"} else serialise(self)
+
+    def identity(self) -> Any:
+        """Return the name of a method that has one, and what is given of one composed here."""
+        given = {name: value for name, value in super().identity().items() if value is not None}
+        return self.name if set(given) == {"name"} else given
+
+    def method(self) -> Method:
+        """Return the method."""
+        if self.model_fields_set == {"name"}:
+            return method(self.name)
+        like = method(self.base or BASE)
+        own = self._given("candidates", "parameters", "decision")
+        objective = replace(like.objective, **self._given(*(field.name for field in fields(Objective))))
+        return replace(like, name=self.name, objective=objective, summary=f"composed, like {like.name}", **own)
+
+    def adapted(self, adaptation: Adaptation) -> Adaptation:
+        """Return the options of the suite with those of the method in their place."""
+        own = {} if self.adaptation is None else self.adaptation.model_dump(exclude_none=True)
+        return adaptation.model_copy(update=own)
+
+    def _given(self, *names: str) -> dict[str, Any]:
+        """Return those of the fields that were given."""
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}

@@ -1,0 +1,42 @@
+"""Minimum Bayes risk: the transcript with the fewest expected word errors against all of the samples."""
+
+import numpy as np
+import pytest
+from jiwer import process_words
+from rapidfuzz.distance import Levenshtein
+
+from emtta_core.adaptation.risk import edit_distances, least_risk, units
+
+
+def test_distances_are_levenshteins() -> None:
+    rng = np.random.default_rng(0)
+    sequences = [[str(unit) for unit in rng.integers(4, size=rng.integers(0, 9))] for _ in range(24)]
+    found = edit_distances(sequences)
+    expected = [[Levenshtein.distance(one, other) for other in sequences] for one in sequences]
+    assert found.tolist() == expected
+
+
+def test_a_distance_is_the_number_of_word_errors() -> None:
+    texts = ["turn the red lamp on", "turn red lamps on now", "burn the lamp"]
+    found = edit_distances(units(texts))
+    for row, reference in enumerate(texts):
+        for column, hypothesis in enumerate(texts):
+            score = process_words(reference, hypothesis)
+            assert found[row, column] == score.substitutions + score.deletions + score.insertions
+
+
+def test_the_text_that_most_agree_with_is_chosen() -> None:
+    assert least_risk(["a red bus", "the red bus stops", "the red bus", "the bread bus"]) == 2
+    assert least_risk(["one", "two", "three"]) == 0  # of several, the first
+    assert least_risk([""]) == 0
+    assert least_risk(["", "", "noise"]) == 0
+
+
+def test_case_and_punctuation_do_not_count() -> None:
+    assert edit_distances(units(["Stop, now!", "stop now"])).tolist() == [[0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("texts", [["東京タワー", "東京ダワー", "京都"], ["yes", "yet", "nothing"]])
+def test_texts_without_spaces_are_compared_by_characters(texts: list[str]) -> None:
+    assert edit_distances(units(texts))[0, 1] == 1
+    assert least_risk(texts) in (0, 1)
