@@ -4,7 +4,7 @@ import re
 
 from emtta_core.errors import UsageError
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 def check_name(what: str, name: str) -> str:
@@ -18,7 +18,7 @@ def check_name(what: str, name: str) -> str:
         raise UsageError(f"{what} {name!r} is no name: readers of Parquet take it for a missing one; choose another")
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"{what} {name!r} is no name: letters, digits, `.`, `_` and `-` are allowed, "
+            f"{what} {name!r} is no name: letters, digits, `.`, `_`, `+` and `-` are allowed, "
             "and the first is a letter or a digit"
         )
     return name
