@@ -1,0 +1,228 @@
+"""How good and how costly variants of the methods are, on the 23 synthetic domains of the suite `demo`.
+
+    python benchmarks/variants.py --store variants-store            # the same command goes on where it was stopped
+    python benchmarks/variants.py --store variants-store --results  # of what is there already, without a run
+
+`emtta run` does the work, in one run in float32 and one in bf16, whose suite files are written into the store. A WER is
+the mean of the domains' WERs. A difference is that from the variant's reference on the same utterances, with the 95 %
+interval of a bootstrap that draws utterances anew within each domain. Processor time is measured apart, on 16
+utterances of one voice, in turns. Results are printed as Markdown, and written to benchmarks/results/variants.json.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import tomllib
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from adaptation import RESULTS, WORKS, sounds
+from measure import machine, measure
+from numpy.typing import NDArray
+
+from emtta_core.adaptation import Adapter
+from emtta_core.adaptation.episode import Trace
+from emtta_core.model import load_model
+from emtta_core.pipeline.run import plan_run
+from emtta_core.store import Catalogue, Store
+from emtta_core.suite import Suite, load_suite
+from emtta_core.suite_method import MethodChoice
+
+METHODS = """
+methods = [
+    "source",
+    "em-tok",
+    { name = "em-tok-again", base = "em-tok", adaptation = { seed = 1 } },
+    { name = "em-tok-to-go", base = "em-tok", credit = "to-go" },
+    { name = "em-tok-no-baseline", base = "em-tok", baseline = "none" },
+    { name = "em-tok-sequence", base = "em-tok", normalisation = "sequence" },
+    "em-tok-b",
+    { name = "em-tok-b-to-go", base = "em-tok-b", credit = "to-go" },
+    { name = "em-tok-b-no-baseline", base = "em-tok-b", baseline = "none" },
+    { name = "em-tok-b-sequence", base = "em-tok-b", normalisation = "sequence" },
+    { name = "em-tok-b-encoder", base = "em-tok-b", parameters = "encoder-layernorm" },
+    { name = "em-tok-b-decoder", base = "em-tok-b", parameters = "decoder-layernorm" },
+    "mbr",
+    { name = "mbr-64", base = "mbr", adaptation = { candidates = 64 } },
+    { name = "mbr-400", base = "mbr", adaptation = { candidates = 400 } },
+    "em-tok-b+mbr",
+    { name = "em-tok-b-stop-0.003", base = "em-tok-b", adaptation = { early_stop = 0.003 } },
+    { name = "em-tok-b-stop-0.01", base = "em-tok-b", adaptation = { early_stop = 0.01 } },
+    { name = "em-tok-b-stop-0.03", base = "em-tok-b", adaptation = { early_stop = 0.03 } },
+    { name = "em-tok-b-3-steps", base = "em-tok-b", adaptation = { steps = 3 } },
+    { name = "em-tok-b-7-steps", base = "em-tok-b", adaptation = { steps = 7 } },
+]
+"""
+"""In float32; 400 samples cost about as much as the ten updates of em-tok-b."""
+
+BF16 = ("source", "em-tok", "em-tok-b")
+REFERENCES = {"mbr-64": "source", "mbr-400": "source", "em-tok-b+mbr": "em-tok-b"}
+"""What a method is compared with, where that is not the method that it is like, or else the source."""
+
+TRACES: tuple[Trace, ...] = ("none", "metrics", "hypotheses")
+RESAMPLES = 10_000
+
+Counts = dict[str, dict[str, NDArray[np.int64]]]
+"""For each method and domain the word errors and the words of its utterances, `(2, N)`, by their ids."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", type=Path, required=True, help="the store's folder; made where there is none")
+    parser.add_argument("--results", action="store_true", help="run nothing")
+    parser.add_argument("--repeat", type=int, default=3, help="times that processor time is measured")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    suites = {precision: suite(precision) for precision in ("float32", "bf16")}
+    if not arguments.results:
+        for precision, chosen in suites.items():
+            path = arguments.store / f"variants-{precision}.toml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(chosen.to_toml(), encoding="utf-8")
+            subprocess.run(["emtta", "run", str(path), "--store", str(arguments.store)], check=True)
+    rows: list[dict[str, Any]] = []
+    with Catalogue(Store.open(arguments.store)) as catalogue:
+        digest = load_model("demo").digest
+        runs = {name: plan_run(chosen, digest).run_id for name, chosen in suites.items()}
+        found = {name: counts(catalogue, run_id) for name, run_id in runs.items()}
+        for precision, chosen in suites.items():
+            made = updates(catalogue, runs[precision])
+            for choice in chosen.methods:
+                rows.append(quality(choice, precision, found, chosen) | {"updates": made[choice.name]})
+    for row, seconds in zip(rows, costs(suites, arguments.repeat), strict=True):
+        row["cpu_seconds_utterance"] = seconds
+    report = {
+        "machine": machine(torch.device("cpu")),
+        "utterances": sum(errors.shape[1] for errors in found["float32"]["source"].values()),
+        "domains": len(found["float32"]["source"]),
+        "rows": rows,
+        "trace_cpu_seconds_utterance": trace_costs(arguments.repeat),
+    }
+    show(rows, report["trace_cpu_seconds_utterance"])
+    (RESULTS / "variants.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def suite(precision: str) -> Suite:
+    """Return the suite `demo` with the sweep's methods."""
+    demo = load_suite("demo")
+    written = tomllib.loads(METHODS)["methods"] if precision == "float32" else BF16
+    changes: dict[str, Any] = {
+        "name": f"variants-{precision}",
+        "methods": tuple(MethodChoice.model_validate(method) for method in written),
+        "model": demo.model.model_copy(update={"precision": precision}),
+        "runtime": demo.runtime.model_copy(update={"trace": "metrics", "batch_size": "auto", "workers": 1}),
+    }
+    return demo.model_copy(update=changes)
+
+
+def counts(catalogue: Catalogue, run_id: str) -> Counts:
+    """Return the errors and words of each utterance of a run."""
+    query = """
+        SELECT method, domain, list(errors ORDER BY utterance_id), list(words ORDER BY utterance_id)
+        FROM utterances WHERE run_id = $run AND error IS NULL GROUP BY method, domain ORDER BY domain
+    """
+    found: Counts = {}
+    for method, domain, errors, words in catalogue.query(query, {"run": run_id}).rows:
+        found.setdefault(method, {})[domain] = np.array([errors, words])
+    return found
+
+
+def updates(catalogue: Catalogue, run_id: str) -> dict[str, float]:
+    """Return the mean number of updates an utterance, by method."""
+    query = """
+        SELECT method, avg(made) FROM (
+            SELECT method, max(step) AS made FROM steps WHERE run_id = $run GROUP BY method, domain, utterance_id
+        ) GROUP BY method
+    """
+    return {method: float(made) for method, made in catalogue.query(query, {"run": run_id}).rows}
+
+
+def quality(choice: MethodChoice, precision: str, found: Mapping[str, Counts], chosen: Suite) -> dict[str, Any]:
+    """Return a variant's WER, of all domains and of each group, and what it differs by from its reference."""
+    name = choice.name
+    own = found[precision][name]
+    if precision == "float32":
+        reference = REFERENCES.get(name, choice.base or "source")
+        label, other = name, found["float32"][reference]
+    else:
+        label, reference, other = f"{name}, {precision}", name, found["float32"][name]
+    groups = {
+        group: mean_wer({d.name: own[d.name] for d in chosen.domains if d.group == group}) for group in chosen.groups
+    }
+    interval = bootstrap(own, other)
+    return {
+        "label": label,
+        "method": name,
+        "precision": precision,
+        "wer": mean_wer(own),
+        "groups": groups,
+        "reference": reference,
+        "difference": mean_wer(own) - mean_wer(other),
+        "interval": interval,
+    }
+
+
+def mean_wer(own: Mapping[str, NDArray[np.int64]]) -> float:
+    """Return the mean of the domains' WERs, in percent."""
+    return float(np.mean([100 * errors.sum() / words.sum() for errors, words in own.values()]))
+
+
+def bootstrap(own: Mapping[str, NDArray[np.int64]], other: Mapping[str, NDArray[np.int64]]) -> tuple[float, float]:
+    """Return the 95 % interval of the difference of the mean WERs, each domain's utterances drawn anew."""
+    rng = np.random.default_rng(0)
+    differences = np.zeros(RESAMPLES)
+    for domain, (errors, words) in own.items():
+        drawn = rng.integers(len(words), size=(RESAMPLES, len(words)))
+        differences += 100 * (errors - other[domain][0])[drawn].sum(1) / words[drawn].sum(1)
+    low, high = np.percentile(differences / len(own), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def costs(suites: Mapping[str, Suite], repeat: int) -> list[float]:
+    """Return the processor seconds an utterance of each variant, in the order of the suites."""
+    waveforms = sounds(WORKS["demo"], 16)
+    runs = []
+    for precision, chosen in suites.items():
+        model = load_model("demo", device="cpu", precision=precision)
+        for choice in chosen.methods:
+            options = choice.adapted(chosen.adaptation).model_dump()
+            runs.append(partial(Adapter(model, choice.method(), trace="metrics", **options).transcribe, waveforms))
+    return in_turns(runs, len(waveforms), repeat)
+
+
+def trace_costs(repeat: int) -> dict[str, float]:
+    """Return the processor seconds an utterance of em-tok-b with each kind of trace."""
+    model, waveforms = load_model("demo", device="cpu"), sounds(WORKS["demo"], 16)
+    runs = [partial(Adapter(model, "em-tok-b", trace=trace).transcribe, waveforms) for trace in TRACES]
+    return dict(zip(TRACES, in_turns(runs, len(waveforms), repeat), strict=True))
+
+
+def in_turns(runs: Sequence[partial[Any]], utterances: int, repeat: int) -> list[float]:
+    """Return the median processor seconds an utterance of each run."""
+    seconds = [[measure(run, torch.device("cpu")).cpu_seconds for run in runs] for _ in range(repeat)]
+    return [statistics.median(column) / utterances for column in zip(*seconds, strict=True)]
+
+
+def show(rows: Sequence[Mapping[str, Any]], traces: Mapping[str, float]) -> None:
+    """Print the tables as Markdown."""
+    groups = list(rows[0]["groups"])
+    print(f"| method | {' | '.join(groups)} | all | against | difference (95 %) | updates | CPU s an utterance |")
+    print("| --- |" + " ---: |" * (len(groups) + 1) + " --- | ---: | ---: | ---: |")
+    for row in rows:
+        low, high = row["interval"]
+        compared = f"{row['difference']:+.2f} ({low:+.2f} to {high:+.2f})" if low or high else "0"
+        figures = " | ".join(f"{row['groups'][group]:.2f}" for group in groups)
+        cost = f"{row['updates']:.1f} | {row['cpu_seconds_utterance']:.2f}"
+        print(f"| {row['label']} | {figures} | {row['wer']:.2f} | {row['reference']} | {compared} | {cost} |")
+    print("\n| trace | CPU s an utterance |\n| --- | ---: |")
+    for trace, seconds in traces.items():
+        print(f"| {trace} | {seconds:.3f} |")
+
+
+if __name__ == "__main__":
+    main()
