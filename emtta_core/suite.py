@@ -40,6 +40,9 @@ def _name(value: str) -> str:
 
 Name = Annotated[str, Field(max_length=100), AfterValidator(_name)]  # a run's id adds nine characters
 
+Isolation = Literal["process", "none"]
+"""Whether cells run in processes of their own."""
+
 
 class ModelChoice(Record):
     """Which model is adapted, and where it runs.
@@ -67,6 +70,10 @@ class Runtime(Record):
         prepare_workers: domains prepared at once.
         retries: further attempts at a task after a transient fault.
         retry_delay: seconds before the first further attempt; doubled each time.
+        isolation: whether cells run in processes of their own, so that a crash costs no more than a shard.
+        timeout: seconds after which an attempt at a cell is ended, where cells have processes of their own.
+        retry_on_error: how often the utterances in error are tried again before they are stored as such.
+        fail_on_error: a cell fails with more utterances in error: a count, or as a fraction below 1 a share.
     """
 
     batch_size: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], RUNTIME] = "auto"
@@ -75,6 +82,10 @@ class Runtime(Record):
     prepare_workers: Annotated[int, Field(ge=1, le=64), RUNTIME] = 2
     retries: Annotated[int, Field(ge=0, le=20), RUNTIME] = 2
     retry_delay: Annotated[float, Field(ge=0, le=3600), RUNTIME] = 5.0
+    isolation: Annotated[Isolation, RUNTIME] = "process"
+    timeout: Annotated[float | None, Field(gt=0), RUNTIME] = None
+    retry_on_error: Annotated[int, Field(ge=0, le=20), RUNTIME] = 0
+    fail_on_error: Annotated[Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)] | None, RUNTIME] = None
 
 
 class Domain(Record):

@@ -5,17 +5,17 @@ The limit is kept here and not in Prefect's server, whose limits poll and leave 
 
 import queue
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from prefect.futures import PrefectFuture
 
+from emtta_core.errors import EmttaError
 from emtta_core.pipeline.cell import Cell
-from emtta_core.pipeline.evaluate import describe, fail_unprepared
-from emtta_core.pipeline.models import model_of
+from emtta_core.pipeline.evaluate import CellReport, describe, fail_cell
+from emtta_core.pipeline.job import Job
 from emtta_core.pipeline.progress import DomainPrepared, channel
 from emtta_core.pipeline.run import Run
-from emtta_core.pipeline.workers import cells_at_once
 from emtta_core.store import Store
 from tasks.evaluate import evaluate
 from tasks.options import retry_options
@@ -29,19 +29,25 @@ class Dispatch:
     """The cells of one run on their way through preparation and evaluation.
 
     Attributes:
-        workers: cells at once.
         submitted: task runs handed to Prefect so far.
     """
 
-    def __init__(self, run: Run, store: Store) -> None:
-        self._run, self._store = run, store
+    def __init__(self, run: Run, store: Store, carry_out: Callable[[Job], CellReport], workers: int) -> None:
+        """Prepare to do cells of a run.
+
+        Args:
+            run: which.
+            store: where.
+            carry_out: does a cell.
+            workers: cells at once.
+        """
+        self._run, self._store, self._carry_out, self._workers = run, store, carry_out, workers
         self._retries = retry_options(run.suite.runtime)
         self._ended: queue.SimpleQueue[PrefectFuture[Any]] = queue.SimpleQueue()
         self._preparing: dict[PrefectFuture[Any], str] = {}
         self._evaluating: dict[PrefectFuture[Any], Cell] = {}
         self._complete: set[Cell] = set()
         self._failures: dict[Cell, str] = {}
-        self.workers = cells_at_once(run.suite.runtime, str(model_of(run.suite.model).device))
         self.submitted = 0
 
     def run_all(self, cells: Sequence[Cell]) -> dict[Cell, str]:
@@ -59,7 +65,7 @@ class Dispatch:
             try:
                 while waiting and len(self._preparing) < runtime.prepare_workers:
                     self._prepare(domains[waiting.popleft()][0])
-                while ready and len(self._evaluating) < self.workers:
+                while ready and len(self._evaluating) < self._workers:
                     self._evaluate(ready.popleft())
                 future = self._ended.get()
                 if future in self._preparing:
@@ -85,18 +91,8 @@ class Dispatch:
 
     def _evaluate(self, cell: Cell) -> None:
         """Begin to evaluate a cell."""
-        suite = self._run.suite
         task = evaluate.with_options(**self._retries)
-        choice = suite.method(cell.method)
-        future = task.submit(
-            cell,
-            str(self._store.path),
-            self._run.run_id,
-            suite.model,
-            choice.method(),
-            choice.adapted(suite.adaptation),
-            suite.runtime,
-        )
+        future = task.submit(Job.of(self._run, cell, str(self._store.path)), self._carry_out)
         self._evaluating[future] = cell
         self._follow(future)
 
@@ -112,8 +108,9 @@ class Dispatch:
             return [] if channel.stopping() else cells
         domain = cells[0].domain
         channel.publish(DomainPrepared(domain, 0, reused=False, seconds=0.0, error=describe(error)))
+        reason = EmttaError(f"the domain could not be prepared: {describe(error)}")
         for cell in cells:
-            reason = fail_unprepared(cell, self._store, self._run.run_id, error, channel.publish)
+            fail_cell(cell, self._store, self._run.run_id, reason, channel.publish)
             self._failures[cell] = describe(reason)
         return []
 

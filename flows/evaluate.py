@@ -15,13 +15,16 @@ from prefect.states import Completed, Failed
 
 from emtta_core.errors import UsageError
 from emtta_core.pipeline.cell import Cell
-from emtta_core.pipeline.models import model_of
+from emtta_core.pipeline.models import digest_of
 from emtta_core.pipeline.progress import Started, channel
 from emtta_core.pipeline.run import Run, as_now, load_run, plan_run, record
 from emtta_core.pipeline.selection import resume_command, select
 from emtta_core.pipeline.state import CellState, cell_states
 from emtta_core.store import Store
-from emtta_core.suite import load_suite
+from emtta_core.suite import Isolation, load_suite
+from emtta_core.worker.devices import choose_devices
+from emtta_core.worker.own_process import OwnProcess
+from emtta_core.worker.pool import WorkerPool
 from flows.dispatch import Dispatch
 from flows.records import wait_for_records
 
@@ -37,7 +40,13 @@ def _flow_run_name() -> str:
 
 @flow(name="evaluate", flow_run_name=_flow_run_name, persist_result=False, validate_parameters=True)
 def evaluate(
-    suite: str, store: str, run_id: str | None = None, only: Sequence[str] = (), limit: int | None = None
+    suite: str,
+    store: str,
+    run_id: str | None = None,
+    only: Sequence[str] = (),
+    limit: int | None = None,
+    devices: str | None = None,
+    isolation: Isolation | None = None,
 ) -> State[Any]:
     """Do what is missing of a run.
 
@@ -47,6 +56,8 @@ def evaluate(
         run_id: a run that is planned already; left out, the suite is planned.
         only: which cells, as in `domain=GS`; all where empty.
         limit: at most this many utterances a domain; a run that is planned already has been planned with it.
+        devices: where cells run, as in `cuda:0,cuda:1`; left out, as the suite's model says.
+        isolation: whether cells run in processes of their own; left out, as the suite says.
 
     Returns:
         Completed, or Failed with a message that names each failed cell and the command that finishes just those.
@@ -56,9 +67,13 @@ def evaluate(
     wanted = select(run.cells, only)
     incomplete = [state for state in cell_states(opened, run.run_id) if not state.complete]
     todo = [state for state in incomplete if state.cell in wanted]
-    dispatch = Dispatch(run, opened)
-    channel.publish(_started(run, todo, dispatch.workers))
-    failures = dispatch.run_all([state.cell for state in todo])
+    runtime = run.suite.runtime
+    places = choose_devices(devices or run.suite.model.device, runtime)
+    apart = (isolation or runtime.isolation) == "process"
+    with WorkerPool(places, channel.publish, channel.stopping) if apart else OwnProcess(places) as workers:
+        dispatch = Dispatch(run, opened, workers.do, len(places))
+        channel.publish(_started(run, todo, len(places)))
+        failures = dispatch.run_all([state.cell for state in todo])
     wait_for_records(dispatch.submitted)
     if not failures:
         return Completed(message=f"run {run.run_id}: {len(wanted)} cells complete")
@@ -82,7 +97,7 @@ def _recorded(run_id: str, suite: str, store: Store) -> Run:
     Its cells are those of the model that it was planned with, and no other.
     """
     run = as_now(load_run(store, run_id), load_suite(suite))
-    digest = model_of(run.suite.model).digest
+    digest = digest_of(run.suite.model)
     if digest != run.plan.model_digest:
         raise UsageError(
             f"run {run_id} was planned with a model of the digest {run.plan.model_digest}, "
@@ -94,7 +109,7 @@ def _recorded(run_id: str, suite: str, store: Store) -> Run:
 def _planned(suite: str, store: Store, limit: int | None) -> Run:
     """Return the run of a suite that is planned here."""
     loaded = load_suite(suite, limit=limit)
-    run = plan_run(loaded, model_of(loaded.model).digest)
+    run = plan_run(loaded, digest_of(loaded.model))
     record(run, store)
     return run
 

@@ -77,7 +77,7 @@ name = "tiny"
 methods = {methods}
 model = {{ name = "{model}" }}
 adaptation = {{ steps = 1, candidates = 2 }}
-runtime = {{ batch_size = 2, retries = 1, retry_delay = 0.01 }}
+runtime = {{ batch_size = 2, retries = 1, retry_delay = 0.01, isolation = "none" }}
 """
 
 CLEAN = '[[domains]]\nname = "clean"\ngroup = "clean"\ncorpus = { name = "folder", path = "speech" }\n'

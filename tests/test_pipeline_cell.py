@@ -16,9 +16,11 @@ from emtta_core.errors import StoreError
 from emtta_core.model import SpeechModel, load_model
 from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.evaluate import InterruptedRunError, evaluate_cell
+from emtta_core.pipeline.job import Job
 from emtta_core.pipeline.plan import plan
 from emtta_core.pipeline.prepare import prepare_domain
 from emtta_core.pipeline.progress import CellFinished, Event, UtterancesDone
+from emtta_core.pipeline.run import Run
 from emtta_core.store import CellKey, HypothesisRow, Store
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.suite import Suite, load_suite
@@ -32,7 +34,8 @@ class Bench:
     def __init__(self, suite: Suite, store: Path) -> None:
         self.suite, self.store = suite, Store.open(store, create=True)
         self.model = load_model(suite.model.name)
-        self.cells = {cell.method: cell for cell in plan(suite, self.model.digest).cells}
+        self.plan = plan(suite, self.model.digest)
+        self.cells = {cell.method: cell for cell in self.plan.cells}
         self.events: list[Event] = []
         any_cell = next(iter(self.cells.values()))
         prepare_domain(suite.domains[0], any_cell.corpus_id, self.store, suite.limit)
@@ -52,13 +55,9 @@ class Bench:
 
         try:
             evaluate_cell(
-                cell,
+                Job.of(Run(RUN, self.suite, self.plan), cell, str(self.store.path)),
                 self.store,
-                RUN,
                 self.model,
-                self.suite.method(cell.method).method(),
-                self.suite.adaptation,
-                batch_size=self.suite.runtime.batch_size,
                 progress=self.events.append,
                 stop=stop,
             )

@@ -4,25 +4,28 @@ Nothing is done twice: utterances that an earlier attempt has finished are left 
 it: a task of the flow, a process of its own, or a notebook.
 """
 
+import itertools
 import logging
 import platform
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from emtta_core.adaptation import Adapter, Method
-from emtta_core.adaptation.batch_size import BatchSizeChoice
-from emtta_core.adaptation.episode import Trace
+import torch
+
+from emtta_core.adaptation import AdaptationResult, Adapter
 from emtta_core.errors import EmttaError, StoreError
 from emtta_core.model import SpeechModel
 from emtta_core.pipeline.batches import adapt
 from emtta_core.pipeline.cell import Cell
-from emtta_core.pipeline.progress import CellFinished, Listener, UtterancesDone, ignore, never
-from emtta_core.pipeline.rows import Tally, make_shard, tally_done, tally_shard
-from emtta_core.store import COMPLETE, FAILED, CellKey, CellRow, Store
+from emtta_core.pipeline.job import Job
+from emtta_core.pipeline.progress import AttemptBegun, CellFinished, Listener, UtterancesDone, ignore, never
+from emtta_core.pipeline.rows import Shard, Tally, make_shard, tally_done, tally_shard
+from emtta_core.store import COMPLETE, FAILED, CellKey, CellRow, PreparedRow, Store
+from emtta_core.suite import Runtime
 from emtta_core.suite_method import Adaptation
 
 log = logging.getLogger("emtta.pipeline")
@@ -30,6 +33,10 @@ log = logging.getLogger("emtta.pipeline")
 
 class InterruptedRunError(EmttaError):
     """The run was asked to stop; what is finished is in the store."""
+
+
+class TooManyErrorsError(EmttaError):
+    """More utterances of a cell are in error than the suite allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +69,8 @@ class _Attempt:
     cell: Cell
     key: CellKey
     number: int
-    device: str
+    device: torch.device | None
+    called: str
     adapter: Adapter | None = None
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     started: float = field(default_factory=time.perf_counter)
@@ -85,7 +93,7 @@ class _Attempt:
             finished_at=datetime.now(UTC),
             seconds=time.perf_counter() - self.started,
             audio_seconds=self.done.audio_seconds,
-            device=self.device,
+            device=self.called,
             peak_memory_bytes=_peak_memory(self.device),
             host=platform.node(),
             batch_size=self.adapter.batch_size if self.adapter is not None else 0,
@@ -93,29 +101,19 @@ class _Attempt:
 
 
 def evaluate_cell(
-    cell: Cell,
+    job: Job,
     store: Store,
-    run_id: str,
     model: SpeechModel,
-    method: Method,
-    adaptation: Adaptation,
     *,
-    batch_size: BatchSizeChoice = "auto",
-    trace: Trace = "hypotheses",
     progress: Listener = ignore,
     stop: Callable[[], bool] = never,
 ) -> CellReport:
     """Adapt to each utterance of a cell that is not done yet, and record the attempt.
 
     Args:
-        cell: which; its domain must be prepared.
-        store: where its audio lies and its rows go.
-        run_id: the run that it belongs to.
-        model: of the digest with which the cell was planned.
-        method: the cell's.
-        adaptation: its options.
-        batch_size: utterances side by side.
-        trace: what is kept of each step.
+        job: which cell, and how; its domain must be prepared.
+        store: the job's.
+        model: the job's, of the digest with which the cell was planned.
         progress: is told of each shard, and of the end.
         stop: is asked after each shard; true ends the attempt resumable.
 
@@ -124,13 +122,16 @@ def evaluate_cell(
         StoreError: the store cannot be read or written.
         Exception: whatever else ends the attempt; it is recorded as failed first.
     """
-    key = CellKey(run_id, cell.domain, cell.method)
-    attempt = _Attempt(cell, key, store.begin_attempt(key), str(model.device))
-    _forget_peak_memory(attempt.device)
+    cell, runtime = job.cell, job.runtime
+    key = CellKey(job.run_id, cell.domain, cell.method)
+    attempt = _Attempt(cell, key, store.begin_attempt(key), model.device, job.device or str(model.device))
+    progress(AttemptBegun(cell.domain, cell.method, attempt.number))
+    _forget_peak_memory(model.device)
     try:
-        options = {name: getattr(adaptation, name) for name in type(adaptation).model_fields}
-        attempt.adapter = Adapter(model, method, batch_size=batch_size, trace=trace, **options)
-        _evaluate(attempt, attempt.adapter, store, progress, stop)
+        options = {name: getattr(job.adaptation, name) for name in Adaptation.model_fields}
+        adapter = Adapter(model, job.method.method(), batch_size=runtime.batch_size, trace=runtime.trace, **options)
+        attempt.adapter = adapter
+        _evaluate(attempt, adapter, store, runtime, progress, stop)
     except BaseException as error:
         _record_failure(store, key, attempt.row(error), progress)
         raise
@@ -143,24 +144,37 @@ def evaluate_cell(
     return CellReport(cell, attempt.number, row.done, row.reused, row.errors, total.wer, row.seconds)
 
 
-def fail_unprepared(
-    cell: Cell, store: Store, run_id: str, error: BaseException, progress: Listener = ignore
-) -> EmttaError:
-    """Record the attempt at a cell whose domain could not be prepared if the store still takes it, and tell of it.
+def fail_cell(
+    cell: Cell,
+    store: Store,
+    run_id: str,
+    error: BaseException,
+    progress: Listener = ignore,
+    *,
+    attempt: int | None = None,
+    device: str = "none",
+) -> None:
+    """Record a failed attempt at a cell, made by somebody who cannot, if the store still takes it, and tell of it.
 
-    Returns:
-        Why the cell has failed.
+    Args:
+        cell: which.
+        store: where.
+        run_id: the run.
+        error: why.
+        progress: is told of the end.
+        attempt: its number; None where none was begun.
+        device: where it ran.
     """
-    reason = EmttaError(f"the domain could not be prepared: {describe(error)}")
     key = CellKey(run_id, cell.domain, cell.method)
     try:
-        number = store.begin_attempt(key)
+        number = store.begin_attempt(key) if attempt is None else attempt
+        reused = tally_done(list(store.done(key, cell.cell_id).values()))
     except StoreError as refusal:
         _log_unrecorded(key, refusal)
-        progress(CellFinished(cell.domain, cell.method, 0, 0, None, 0.0, describe(reason)))
+        progress(CellFinished(cell.domain, cell.method, 0, 0, None, 0.0, describe(error)))
     else:
-        _record_failure(store, key, _Attempt(cell, key, number, "none").row(reason), progress)
-    return reason
+        lost = _Attempt(cell, key, number, None, device, reused=reused)
+        _record_failure(store, key, lost.row(error), progress)
 
 
 def _record_failure(store: Store, key: CellKey, row: CellRow, progress: Listener) -> None:
@@ -183,19 +197,24 @@ def describe(error: BaseException) -> str:
     return text if isinstance(error, EmttaError) else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
-def _evaluate(attempt: _Attempt, adapter: Adapter, store: Store, progress: Listener, stop: Callable[[], bool]) -> None:
-    """Do what the attempt has to do, shard by shard."""
+def _evaluate(
+    attempt: _Attempt, adapter: Adapter, store: Store, runtime: Runtime, progress: Listener, stop: Callable[[], bool]
+) -> None:
+    """Do what the attempt has to do, shard by shard; utterances in error wait until the others are done."""
     cell = attempt.cell
     corpus = store.prepared(cell.corpus_id)
     if corpus is None:
         raise StoreError(f"the prepared audio of {cell.domain} is not in the store; run the suite again to prepare it")
     done = store.done(attempt.key, cell.cell_id)
+    if too_many(runtime.fail_on_error, sum(utterance.error is not None for utterance in done.values()), cell):
+        done = {name: utterance for name, utterance in done.items() if utterance.error is None}
     if done:
         attempt.reused = tally_done(list(done.values()))
         progress(_shard_event(cell, attempt.reused, resumed=True))
-    missing = (row for row in store.read_prepared(corpus) if row.utterance_id not in done)
-    for number, (rows, results) in enumerate(adapt(adapter, missing)):
-        shard = make_shard(cell.cell_id, attempt.number, rows, results)
+    shards = itertools.count()
+
+    def keep(shard: Shard) -> None:
+        number = next(shards)
         store.write_steps(attempt.key, attempt.number, number, shard.steps)
         store.write_hypotheses(attempt.key, attempt.number, number, shard.hypotheses)
         store.write_scores(attempt.key, attempt.number, number, shard.scores)
@@ -204,6 +223,35 @@ def _evaluate(attempt: _Attempt, adapter: Adapter, store: Store, progress: Liste
         progress(_shard_event(cell, tally))
         if stop() and attempt.done.utterances + attempt.reused.utterances < cell.utterances:
             raise InterruptedRunError("the run was asked to stop; what is finished is kept")
+
+    waiting: Iterable[PreparedRow] = (row for row in store.read_prepared(corpus) if row.utterance_id not in done)
+    for again in range(runtime.retry_on_error, -1, -1):
+        held: list[PreparedRow] = []
+        for rows, results in adapt(adapter, waiting):
+            pairs = list(zip(rows, results, strict=True))
+            kept = [pair for pair in pairs if not (again and is_error(pair[1]))]
+            held += [row for row, result in pairs if again and is_error(result)]
+            if kept:
+                keep(make_shard(cell.cell_id, attempt.number, [row for row, _ in kept], [result for _, result in kept]))
+        waiting = held
+    errors = attempt.done.errors + attempt.reused.errors
+    if too_many(runtime.fail_on_error, errors, cell):
+        raise TooManyErrorsError(
+            f"{errors} of {cell.utterances} utterances are in error, and fail_on_error is {runtime.fail_on_error}; "
+            "the report `failures` says why; they are tried again when the run goes on"
+        )
+
+
+def is_error(result: AdaptationResult | str) -> bool:
+    """Return whether an utterance has no hypothesis."""
+    return isinstance(result, str) or result.error is not None
+
+
+def too_many(limit: int | float | None, errors: int, cell: Cell) -> bool:
+    """Return whether more of a cell's utterances are in error than a count, or a share below 1, allows."""
+    if limit is None:
+        return False
+    return errors > (limit * cell.utterances if isinstance(limit, float) else limit)
 
 
 def _shard_event(cell: Cell, tally: Tally, *, resumed: bool = False) -> UtterancesDone:
@@ -220,19 +268,17 @@ def _shard_event(cell: Cell, tally: Tally, *, resumed: bool = False) -> Utteranc
     )
 
 
-def _forget_peak_memory(device: str) -> None:
+def _forget_peak_memory(device: torch.device) -> None:
     """Begin to measure a CUDA device's memory anew; of the process, the system knows the peak since its start alone."""
-    if device.startswith("cuda"):
-        import torch
-
+    if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def _peak_memory(device: str) -> int | None:
+def _peak_memory(device: torch.device | None) -> int | None:
     """Return the most memory in use so far, in bytes: of a CUDA device, else of the process."""
-    if device.startswith("cuda"):
-        import torch
-
+    if device is None:
+        return None
+    if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, kibibytes elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -4,7 +4,8 @@ The rule is closed. Transient are, whether raised or the cause of what was raise
 
 - an `OSError` whose number says that the machine or the store was busy, full, slow or cut off (`TRANSIENT_ERRNOS`),
 - a lost connection or a time limit (`ConnectionError`, `TimeoutError`),
-- memory that did not suffice, of the machine or of a device (`emtta_core.memory`).
+- memory that did not suffice, of the machine or of a device (`emtta_core.memory`),
+- what another process judged so by these rules, and the loss of that process itself (`TransientError`).
 
 Everything else is permanent: a user's mistake, a missing file, a forbidden one, a bug.
 """
@@ -12,6 +13,7 @@ Everything else is permanent: a user's mistake, a missing file, a forbidden one,
 import errno
 from collections.abc import Iterator
 
+from emtta_core.errors import EmttaError
 from emtta_core.memory import is_out_of_memory
 
 TRANSIENT_ERRNOS = frozenset(
@@ -35,6 +37,10 @@ TRANSIENT_ERRNOS = frozenset(
 )
 
 
+class TransientError(EmttaError):
+    """A fault that may pass, and is known to."""
+
+
 def is_transient(error: BaseException) -> bool:
     """Return whether another attempt may succeed where this one failed."""
     return any(_transient(cause) for cause in _chain(error))
@@ -42,7 +48,7 @@ def is_transient(error: BaseException) -> bool:
 
 def _transient(error: BaseException) -> bool:
     """Judge one exception, without its causes."""
-    if isinstance(error, ConnectionError | TimeoutError):
+    if isinstance(error, ConnectionError | TimeoutError | TransientError):
         return True
     if isinstance(error, OSError):
         return error.errno in TRANSIENT_ERRNOS

@@ -9,6 +9,15 @@ _lock = threading.Lock()
 _loaded: dict[str, SpeechModel] = {}
 
 
+def digest_of(choice: ModelChoice) -> str:
+    """Return the digest of the model that a suite names; no GPU is used for it.
+
+    Raises:
+        ModelError: there is no such model, or it is not of a kind that can be adapted.
+    """
+    return model_of(choice.model_copy(update={"device": "cpu", "precision": "float32"})).digest
+
+
 def model_of(choice: ModelChoice) -> SpeechModel:
     """Return the model that a suite names; of several, only the last stays in memory.
 

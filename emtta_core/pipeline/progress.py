@@ -37,6 +37,15 @@ class DomainPrepared:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptBegun:
+    """An attempt at a cell has begun, and has this number."""
+
+    domain: str
+    method: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class UtterancesDone:
     """A shard of a cell lies in the store.
 
@@ -76,7 +85,7 @@ class Stopping:
     """Somebody asked to stop: the cells at work finish the batch in hand, and no other is begun."""
 
 
-Event = Started | DomainPrepared | UtterancesDone | CellFinished | Stopping
+Event = Started | DomainPrepared | AttemptBegun | UtterancesDone | CellFinished | Stopping
 Listener = Callable[[Event], None]
 
 

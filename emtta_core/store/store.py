@@ -203,6 +203,10 @@ class Store:
         path = self.path / "cells" / key.folder / f"{row.attempt:03d}.parquet"
         return write_rows(path, [row], TABLES["cells"].schema)
 
+    def write_log(self, key: CellKey, attempt: int, text: bytes) -> Path:
+        """Write the log of an attempt at a cell."""
+        return write_bytes(self.path / "logs" / key.folder / f"{attempt:03d}.log", text)
+
     def cells(self, key: CellKey) -> tuple[CellRow, ...]:
         """Return the records of a cell's attempts, the first attempt first."""
         return tuple(sorted(self._rows("cells", key, CellRow), key=lambda row: row.attempt))

@@ -44,7 +44,7 @@ def run(
         emtta run suites/mine.toml --limit 20 --dry-run
     """
     logs.settle_environment()
-    from emtta_core.pipeline.models import model_of
+    from emtta_core.pipeline.models import digest_of
     from emtta_core.pipeline.run import foresee, plan_run, record
     from emtta_core.pipeline.selection import select
     from emtta_core.store import Store
@@ -52,7 +52,7 @@ def run(
 
     loaded = load_suite(suite, limit=limit)
     opened = Store.open(store, create=not dry_run) if not dry_run or store.exists() else None
-    planned = plan_run(loaded, model_of(loaded.model).digest, run_id)
+    planned = plan_run(loaded, digest_of(loaded.model), run_id)
     wanted = set(select(planned.cells, only or []))
     todo = [state for state in foresee(planned, opened) if state.cell in wanted and not state.complete]
     if dry_run or opened is None:

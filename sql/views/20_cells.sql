@@ -1,7 +1,8 @@
 -- cells: how far each planned cell is, and what it found.
 -- grain: one row a planned cell (run, domain, method).
 --   run_id, position, "group", domain, method, cell_id, corpus_id   as in planned
---   state           complete (each planned utterance is done), failed (the newest attempt failed), partial, missing
+--   state           complete (each planned utterance is done, and not too many in error), failed (the newest
+--                   attempt failed), partial, missing
 --   planned         utterances that the cell is to have
 --   done            utterances that are done, those in error included
 --   in_error        utterances in error, which are in no rate
@@ -64,7 +65,10 @@ measured AS (
         planned.cell_id,
         planned.corpus_id,
         CASE
-            WHEN coalesce(found.done, 0) >= planned.utterances THEN 'complete'
+            WHEN
+                coalesce(found.done, 0) >= planned.utterances
+                AND (found.in_error = 0 OR ended.newest.state IS DISTINCT FROM 'failed')
+                THEN 'complete'
             WHEN ended.newest.state = 'failed' THEN 'failed'
             WHEN found.done > 0 THEN 'partial'
             ELSE 'missing'

@@ -1,0 +1,59 @@
+"""The job: all that a cell's evaluation needs to know, in a form that travels to another process or machine."""
+
+from pydantic import BaseModel, ConfigDict
+
+from emtta_core.pipeline.cell import Cell
+from emtta_core.pipeline.run import Run
+from emtta_core.suite import ModelChoice, Runtime
+from emtta_core.suite_method import Adaptation, MethodChoice
+
+
+class Job(BaseModel):
+    """One cell to be evaluated.
+
+    Attributes:
+        store: where its audio lies and its rows go.
+        run_id: the run that it belongs to.
+        cell: which; its domain must be prepared.
+        model: which model, and on which device.
+        method: the cell's.
+        adaptation: the method's options.
+        runtime: how it is carried out.
+        device: what the device is called in the store; None: as torch calls it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    store: str
+    run_id: str
+    cell: Cell
+    model: ModelChoice
+    method: MethodChoice
+    adaptation: Adaptation
+    runtime: Runtime
+    device: str | None = None
+
+    @classmethod
+    def of(cls, run: Run, cell: Cell, store: str) -> "Job":
+        """Return the job of a run's cell."""
+        suite = run.suite
+        choice = suite.method(cell.method)
+        return cls(
+            store=store,
+            run_id=run.run_id,
+            cell=cell,
+            model=suite.model,
+            method=choice,
+            adaptation=choice.adapted(suite.adaptation),
+            runtime=suite.runtime,
+        )
+
+    def on(self, device: str, called: str) -> "Job":
+        """Return the same job on another device.
+
+        Args:
+            device: as torch is to be asked for it.
+            called: what the store calls it.
+        """
+        model = self.model.model_copy(update={"device": device})
+        return self.model_copy(update={"model": model, "device": called})

@@ -1,0 +1,75 @@
+"""The devices of this machine that cells are given to."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from emtta_core.errors import UsageError
+from emtta_core.pipeline.workers import cells_at_once, cores
+from emtta_core.suite import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One place where one cell at a time runs; a device that takes several cells is several places.
+
+    Attributes:
+        name: what users and the store call it: `cpu`, `cuda:1`.
+        torch_name: what torch calls it in a process that sees no other.
+        environment: variables of such a process.
+    """
+
+    name: str
+    torch_name: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def choose_devices(wanted: str, runtime: Runtime) -> tuple[Device, ...]:
+    """Return the places where cells run.
+
+    Args:
+        wanted: `auto` (every GPU, else the CPU), `cpu`, or devices with commas between them, as in `cuda:0,cuda:1`.
+        runtime: of the suite; says how many cells a device takes, if it says so.
+
+    Raises:
+        UsageError: a device that this machine does not have; lists those it has.
+    """
+    found = _gpus()
+    names = [name.strip() for name in wanted.split(",")]
+    if names == ["auto"]:
+        names = found or ["cpu"]
+    elif names == ["cuda"]:
+        names = found[:1] or names
+    for name in names:
+        if name != "cpu" and name not in found:
+            there = ", ".join(["auto", "cpu", *found])
+            raise UsageError(f"there is no device {name!r} on this machine; there are: {there}")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(f"the device {twice[0]!r} is named twice; runtime.workers says how many cells one takes")
+    places = []
+    for name in names:
+        count = cells_at_once(runtime, name)
+        places += [_place(name, count)] * count
+    return tuple(places)
+
+
+def _place(name: str, count: int) -> Device:
+    """Return a device as one of `count` processes on it sees it."""
+    threads = {"OMP_NUM_THREADS": str(max(1, cores() // count))}
+    if name == "cpu":
+        return Device(name, name, threads | {"CUDA_VISIBLE_DEVICES": ""})
+    return Device(name, "cuda:0", threads | {"CUDA_VISIBLE_DEVICES": _visible(int(name.partition(":")[2]))})
+
+
+def _visible(index: int) -> str:
+    """Return what to call a GPU to a process that is to see it alone, of those that this process may see."""
+    listed = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
+    return listed[index] if listed else str(index)
+
+
+def _gpus() -> list[str]:
+    """Return the names of the GPUs that this process may use."""
+    import torch
+
+    return [f"cuda:{index}" for index in range(torch.cuda.device_count())]

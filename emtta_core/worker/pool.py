@@ -1,0 +1,119 @@
+"""A pool of worker processes: one for each place on a device, started when first needed, and kept for the next cell."""
+
+import logging
+import queue
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from emtta_core.errors import StoreError
+from emtta_core.pipeline.evaluate import CellReport, fail_cell
+from emtta_core.pipeline.job import Job
+from emtta_core.pipeline.progress import AttemptBegun, Event, Listener
+from emtta_core.store import CellKey, Store
+from emtta_core.worker.devices import Device
+from emtta_core.worker.process import Worker, WorkerLostError
+
+log = logging.getLogger("emtta.worker")
+
+
+class WorkerPool:
+    """Worker processes, and the places on devices where they run. A place is a token: whoever has it may compute there.
+
+    Use it as a context manager: at the end its processes are gone.
+    """
+
+    def __init__(self, devices: Sequence[Device], progress: Listener, stop: Callable[[], bool]) -> None:
+        """Have a place for each of `devices`.
+
+        Args:
+            devices: from `choose_devices`.
+            progress: is told of what cells do.
+            stop: is asked whether cells are to end after their shard.
+        """
+        self._progress, self._stop = progress, stop
+        self._free: queue.SimpleQueue[_Place] = queue.SimpleQueue()
+        self._logs = tempfile.TemporaryDirectory(prefix="emtta-worker-")
+        self._places = [
+            _Place(device, Path(self._logs.name) / f"{number}.log") for number, device in enumerate(devices)
+        ]
+        for place in self._places:
+            self._free.put(place)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for place in self._places:
+            place.end()
+        self._logs.cleanup()
+
+    def do(self, job: Job) -> CellReport:
+        """Have a job done by the next free worker.
+
+        Raises:
+            WorkerLostError: its process was lost, which is recorded as a failed attempt.
+            InterruptedRunError: the run was asked to stop.
+            EmttaError: the job failed.
+        """
+        place = self._free.get()
+        attempt: int | None = None
+
+        def listen(event: Event) -> None:
+            nonlocal attempt
+            if isinstance(event, AttemptBegun):
+                attempt = event.attempt
+            self._progress(event)
+
+        worker = place.worker()
+        began = place.log_size()
+        try:
+            return worker.do(job, timeout=job.runtime.timeout, progress=listen, stop=self._stop)
+        except WorkerLostError as error:
+            store, name = Store.open(job.store), place.device.name
+            fail_cell(job.cell, store, job.run_id, error, self._progress, attempt=attempt, device=name)
+            raise
+        finally:
+            self._keep_log(job, attempt, place.log_since(began))
+            self._free.put(place)
+
+    def _keep_log(self, job: Job, attempt: int | None, text: bytes) -> None:
+        """Put the log of an attempt into the store, if it takes it."""
+        if attempt is None:
+            return
+        key = CellKey(job.run_id, job.cell.domain, job.cell.method)
+        try:
+            Store.open(job.store).write_log(key, attempt, text)
+        except StoreError as error:
+            log.warning("the log of %s, attempt %d, could not be kept: %s", job.cell.name, attempt, error)
+
+
+class _Place:
+    """One place on a device, and its process if it has one."""
+
+    def __init__(self, device: Device, log: Path) -> None:
+        self.device, self._log = device, log
+        self._worker: Worker | None = None
+
+    def worker(self) -> Worker:
+        """Return its process, a new one where there is none that lives."""
+        if self._worker is None or not self._worker.alive:
+            self._worker = Worker(self.device, self._log)
+        return self._worker
+
+    def log_size(self) -> int:
+        """Return the bytes in the log so far."""
+        return self._log.stat().st_size if self._log.exists() else 0
+
+    def log_since(self, offset: int) -> bytes:
+        """Return what was logged since."""
+        return self._log.read_bytes()[offset:]
+
+    def end(self) -> None:
+        """End its process; whatever it does is over or unwanted."""
+        if self._worker is not None:
+            self._worker.kill()
