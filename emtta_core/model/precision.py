@@ -35,13 +35,14 @@ class Precision:
         if device.type != "cuda":
             yield
             return
-        matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
-        before = matmul.allow_tf32, convolution.allow_tf32
-        matmul.allow_tf32 = convolution.allow_tf32 = self.tensor_float
+        # Not `allow_tf32`: torch refuses to read it in a program that has chosen TF32 by `fp32_precision`.
+        matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+        before = matmul.fp32_precision, convolution.fp32_precision
+        matmul.fp32_precision = convolution.fp32_precision = "tf32" if self.tensor_float else "ieee"
         try:
             yield
         finally:
-            matmul.allow_tf32, convolution.allow_tf32 = before
+            matmul.fp32_precision, convolution.fp32_precision = before
 
 
 PRECISIONS: dict[str, Precision] = {
