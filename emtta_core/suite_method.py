@@ -41,7 +41,7 @@ class Adaptation(Record):
     candidates: Annotated[int, Field(ge=2, le=1024), IDENTITY] = 8
     learning_rate: Annotated[float, Field(gt=0, lt=1), IDENTITY] = 1e-3
     seed: Annotated[int, Field(ge=0, lt=2**63), IDENTITY] = 0
-    early_stop: Annotated[float | None, Field(ge=0), IDENTITY] = None
+    early_stop: Annotated[float | None, Field(ge=0, allow_inf_nan=False), IDENTITY] = None
 
 
 class OwnAdaptation(Record):
@@ -51,7 +51,7 @@ class OwnAdaptation(Record):
     candidates: Annotated[int | None, Field(ge=2, le=1024), IDENTITY] = None
     learning_rate: Annotated[float | None, Field(gt=0, lt=1), IDENTITY] = None
     seed: Annotated[int | None, Field(ge=0, lt=2**63), IDENTITY] = None
-    early_stop: Annotated[float | None, Field(ge=0), IDENTITY] = None
+    early_stop: Annotated[float | None, Field(ge=0, allow_inf_nan=False), IDENTITY] = None
 
 
 class MethodChoice(Record):
@@ -93,7 +93,10 @@ class MethodChoice(Record):
 
     @model_validator(mode="after")
     def _is_a_method(self) -> "MethodChoice":
-        """Refuse a name or a base that there is not, a name that is taken, and a method that learns nothing."""
+        """Refuse a name or a base that there is not, a name that is taken, and a method that learns nothing.
+
+        A field or an option that the method does not use is refused too: it would seem to be compared, and is not.
+        """
         try:
             if self.model_fields_set == {"name"}:
                 method(self.name)
@@ -103,14 +106,19 @@ class MethodChoice(Record):
                 method(self.base)
         except UsageError as error:
             raise ValueError(str(error)) from error
-        if self.name in METHODS:
-            raise ValueError(f"{self.name!r} is a method of emtta's own; give the one composed here another name")
+        if self.name.lower() in METHODS:
+            raise ValueError(
+                f"the name {self.name!r} is that of a method of emtta's own; give the one composed here another"
+            )
         made = self.method()
         wants = made.objective.policy or (made.objective.entropy and made.objective.estimator == "token")
         if made.candidates != "none" and not wants:
             raise ValueError(
                 f"{self.name!r} has no loss: set policy = true, or entropy = true with estimator = 'token'"
             )
+        unused = self._unused(made)
+        if unused:
+            raise ValueError(f"{self.name!r} makes no use of {', '.join(unused)}: leave that out")
         return self
 
     @model_serializer(mode="wrap")
@@ -136,6 +144,16 @@ class MethodChoice(Record):
         """Return the options of the suite with those of the method in their place."""
         own = {} if self.adaptation is None else self.adaptation.model_dump(exclude_none=True)
         return adaptation.model_copy(update=own)
+
+    def _unused(self, made: Method) -> list[str]:
+        """Return those of the fields and options that were given and that the method does not use."""
+        idle: tuple[str, ...] = ()
+        if made.candidates == "none":
+            idle = (*(field.name for field in fields(Objective)), "parameters")
+        elif not made.objective.policy:
+            idle = ("credit", "baseline")
+        options = {} if self.adaptation is None else self.adaptation.model_dump(exclude_none=True)
+        return [*self._given(*idle), *(f"adaptation.{name}" for name in options if name not in made.options)]
 
     def _given(self, *names: str) -> dict[str, Any]:
         """Return those of the fields that were given."""
