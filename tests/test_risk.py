@@ -40,3 +40,7 @@ def test_case_and_punctuation_do_not_count() -> None:
 def test_texts_without_spaces_are_compared_by_characters(texts: list[str]) -> None:
     assert edit_distances(units(texts))[0, 1] == 1
     assert least_risk(texts) in (0, 1)
+
+
+def test_vowel_signs_and_accents_written_apart_do_not_part_a_word() -> None:
+    assert units(["हिन्दी में बोलो!", "cafe\u0301 noir"]) == [["हिन्दी", "में", "बोलो"], ["cafe\u0301", "noir"]]

@@ -6,7 +6,7 @@ recognition", 2000; with samples in place of a lattice, Jinnai, arXiv:2510.19471
 at temperature 1, and the risk is the number of word errors.
 """
 
-import re
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,8 +24,13 @@ def least_risk(texts: Sequence[str]) -> int:
 
 def units(texts: Sequence[str]) -> list[list[str]]:
     """Return what is compared: each text's words, or its characters where no text has two words."""
-    words = [re.findall(r"\w+", text.casefold()) for text in texts]
+    words = ["".join(" " if _separates(mark) else mark for mark in text.casefold()).split() for text in texts]
     return words if any(len(row) > 1 for row in words) else [list("".join(row)) for row in words]
+
+
+def _separates(mark: str) -> bool:
+    """Return whether a character is punctuation or a symbol; marks upon letters, as Hindi's vowels, are neither."""
+    return unicodedata.category(mark)[0] in "PS"
 
 
 def edit_distances(sequences: Sequence[Sequence[str]]) -> NDArray[np.int64]:
