@@ -7,6 +7,7 @@ state are float32 (float64 in float64): an update of a thousandth would be lost 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -36,7 +37,8 @@ class Precision:
             yield
             return
         # Not `allow_tf32`: torch refuses to read it in a program that has chosen TF32 by `fp32_precision`.
-        matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+        backends: Any = torch.backends  # torch makes what is in there as it is asked for, and types leave it out
+        matmul, convolution = backends.cuda.matmul, backends.cudnn.conv
         before = matmul.fp32_precision, convolution.fp32_precision
         matmul.fp32_precision = convolution.fp32_precision = "tf32" if self.tensor_float else "ieee"
         try:
