@@ -85,14 +85,14 @@ class Dispatch:
         """Begin to prepare the domain of a cell."""
         suite = self._run.suite
         task = prepare.with_options(**self._retries)
-        future = task.submit(suite.domain(cell.domain), cell.corpus_id, str(self._store.path), suite.limit)
+        future = task.submit(suite.domain(cell.domain), cell.corpus_id, self._store.location, suite.limit)
         self._preparing[future] = cell.domain
         self._follow(future)
 
     def _evaluate(self, cell: Cell) -> None:
         """Begin to evaluate a cell."""
         task = evaluate.with_options(**self._retries)
-        future = task.submit(Job.of(self._run, cell, str(self._store.path)), self._carry_out)
+        future = task.submit(Job.of(self._run, cell, self._store.location), self._carry_out)
         self._evaluating[future] = cell
         self._follow(future)
 

@@ -52,7 +52,7 @@ def evaluate(
 
     Args:
         suite: the name of a shipped suite, or the path of a suite file.
-        store: the store's folder.
+        store: the store's location.
         run_id: a run that is planned already; left out, the suite is planned.
         only: which cells, as in `domain=GS`; all where empty.
         limit: at most this many utterances a domain; a run that is planned already has been planned with it.

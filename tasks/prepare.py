@@ -16,7 +16,7 @@ def prepare(domain: Domain, corpus_id: str, store: str, limit: int | None) -> Pr
     Args:
         domain: which.
         corpus_id: identity of its prepared audio.
-        store: the store's folder.
+        store: the store's location.
         limit: at most this many utterances.
     """
     prepared = prepare_domain(domain, corpus_id, Store.open(store), limit)

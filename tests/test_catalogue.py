@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from store_factory import begin_run, heard, write_shard
@@ -12,6 +13,7 @@ from store_factory import begin_run, heard, write_shard
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.store import Catalogue, CellKey, Store, reports, views
 from emtta_core.store.schema import TABLES, VERSION_KEY
+from emtta_core.store.write import parquet
 
 
 def one_run(store: Store, run_id: str, errors: int = 1) -> None:
@@ -19,13 +21,15 @@ def one_run(store: Store, run_id: str, errors: int = 1) -> None:
     write_shard(store, CellKey(run_id, "babble", "source"), {"a": [heard(errors)], "b": [heard(errors)]})
 
 
-def content(folder: Path) -> dict[str, str]:
-    """Return a digest of every file below a folder."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+def content(store: Store) -> dict[str, str]:
+    """Return a digest of every file of a store."""
+    names = [entry.name for table in TABLES for entry in store.place.list(table)]
+    return {name: hashlib.sha256(store.place.read(name)).hexdigest() for name in names}
+
+
+def files(store: Store, folder: str) -> list[str]:
+    """Return the names of the Parquet files below a folder of the store."""
+    return [entry.name for entry in store.place.list(folder) if entry.name.endswith(".parquet")]
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +97,7 @@ def test_a_store_may_lie_in_any_folder(name: str, tmp_path: Path) -> None:
     store = Store.open(tmp_path / name / "store", create=True)
     one_run(store, "run")
     assert Catalogue(store).query("SELECT wer FROM cells").rows == [(25.0,)]
-    path = store.path / "runs" / "run_id=other" / "run.parquet"
-    path.parent.mkdir()
-    path.write_bytes(b"PAR1")
+    store.place.write("runs/run_id=other/run.parquet", b"PAR1")
     assert Catalogue(store).query("SELECT run_id, state FROM runs").rows == [("run", "complete")]
 
 
@@ -107,15 +109,15 @@ def test_a_broken_file_of_another_run_breaks_no_query(
     store = Store.open(tmp_path, create=True)
     one_run(store, "good")
     one_run(store, "bad")
-    (path,) = (tmp_path / table).glob("run_id=bad/**/*.parquet")
-    path.write_bytes(path.read_bytes()[:keep])
+    (name,) = files(store, f"{table}/run_id=bad")
+    store.place.write(name, store.place.read(name)[:keep])
     with caplog.at_level(logging.WARNING, logger="emtta.store"):
         catalogue = Catalogue(store)
-    assert [file.path for file in catalogue.broken] == [path]
-    assert str(path) in caplog.text
+    assert [file.name for file in catalogue.broken] == [name]
+    assert store.place.url(name) in caplog.text
     assert catalogue.query("SELECT state, done, wer FROM cells WHERE run_id = 'good'").rows == [("complete", 2, 25.0)]
-    for name in reports():
-        catalogue.report(name, "good" if "run_id" in reports()[name].parameters else None)
+    for report in reports().values():
+        catalogue.report(report.name, "good" if "run_id" in report.parameters else None)
 
 
 def footer_damaged(content: bytes) -> bytes:
@@ -144,17 +146,17 @@ def test_a_file_damaged_inside_costs_its_own_rows_alone(
     store = Store.open(tmp_path, create=True)
     one_run(store, good)
     one_run(store, bad)
-    (path,) = (tmp_path / table).glob(f"run_id={bad}/**/*.parquet")
-    path.write_bytes(damage(path.read_bytes()))
+    (name,) = files(store, f"{table}/run_id={bad}")
+    store.place.write(name, damage(store.place.read(name)))
     with caplog.at_level(logging.WARNING, logger="emtta.store"):
         catalogue = Catalogue(store)
         rows = catalogue.query("SELECT state, done, wer FROM cells WHERE run_id = $run", {"run": good}).rows
-        for name in reports():
-            catalogue.report(name, good if "run_id" in reports()[name].parameters else None)
+        for report in reports().values():
+            catalogue.report(report.name, good if "run_id" in report.parameters else None)
         assert catalogue.query(f"SELECT * FROM raw.{table}").rows  # which reads the broken file, whatever those did
     assert rows == [("complete", 2, 25.0)]
-    assert [file.path for file in catalogue.broken] == [path]
-    assert caplog.text.count(str(path)) == 1
+    assert [file.name for file in catalogue.broken] == [name]
+    assert caplog.text.count(store.place.url(name)) == 1
 
 
 def test_a_file_damaged_after_the_catalogue_was_made_breaks_no_query(tmp_path: Path) -> None:
@@ -162,8 +164,8 @@ def test_a_file_damaged_after_the_catalogue_was_made_breaks_no_query(tmp_path: P
     one_run(store, "good")
     one_run(store, "bad")
     catalogue = Catalogue(store)
-    (path,) = (tmp_path / "scores").glob("run_id=bad/**/*.parquet")
-    path.write_bytes(data_damaged(path.read_bytes()))
+    (name,) = files(store, "scores/run_id=bad")
+    store.place.write(name, data_damaged(store.place.read(name)))
     assert catalogue.query("SELECT run_id, wer FROM cells ORDER BY run_id").rows == [("bad", None), ("good", 25.0)]
 
 
@@ -181,14 +183,15 @@ def test_rows_of_another_release_count_neither_in_sql_nor_in_python(
     one_run(store, "run")
     key = CellKey("run", "babble", "source")
     write_shard(store, key, {"a": [heard(4)], "b": [heard(4)]}, attempt=2)
-    newer = sorted(path for name in ("hypotheses", "scores") for path in (tmp_path / name).glob("**/002-*.parquet"))
-    for path in newer:
-        table = pq.read_table(path, partitioning=None)
-        pq.write_table(table.replace_schema_metadata({**table.schema.metadata, VERSION_KEY: b"999"}), path)
+    newer = [name for table in ("hypotheses", "scores") for name in files(store, table) if "/002-" in name]
+    for name in newer:
+        rows = pq.read_table(pa.BufferReader(store.place.read(name)))
+        metadata = {**rows.schema.metadata, VERSION_KEY: b"999"}
+        store.place.write(name, parquet(rows.replace_schema_metadata(metadata)))
     with caplog.at_level(logging.WARNING, logger="emtta.store"):
         catalogue = Catalogue(store)
     assert "its schema has version 999" in caplog.text
-    assert [file.path for file in catalogue.broken] == newer
+    assert [file.name for file in catalogue.broken] == newer
     assert catalogue.query("SELECT wer FROM cells").rows == [(25.0,)]
     assert {row.hypothesis.attempt for row in store.done(key, "babble.source").values()} == {1}
 
@@ -241,10 +244,10 @@ WRITES = [
 
 @pytest.mark.parametrize("sql", WRITES)
 def test_no_query_writes(sql: str, catalogue: Catalogue, store: Store) -> None:
-    before = content(store.path)
+    before = content(store)
     with pytest.raises(EmttaError):
-        catalogue.query(sql.replace("{store}", str(store.path)))
-    assert content(store.path) == before
+        catalogue.query(sql.replace("{store}", store.location))
+    assert content(store) == before
     assert catalogue.query("SELECT count(*) FROM cells").rows == [(1,)]
 
 
@@ -263,14 +266,12 @@ def test_no_query_reads_outside_the_store(source: str, tmp_path: Path) -> None:
     outside = tmp_path / "secret.csv"
     outside.write_text("a\n1\n")
     store = Store.open(tmp_path / "store", create=True)
-    asked = source.format(outside=outside, folder=tmp_path, store=store.path, name=outside.name)
+    asked = source.format(outside=outside, folder=tmp_path, store=store.location, name=outside.name)
     with pytest.raises(EmttaError, match="disabled by configuration"):
         Catalogue(store).query(f"SELECT * FROM {asked}")
 
 
 def test_no_query_sees_the_variables_of_the_program(catalogue: Catalogue) -> None:
-    import pyarrow as pa
-
     secret = pa.table({"x": [1]})
     with pytest.raises(EmttaError, match="secret does not exist"):
         catalogue.query("SELECT * FROM secret")

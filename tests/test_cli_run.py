@@ -70,7 +70,7 @@ def test_the_command_that_finishes_a_limited_run_finds_it_again(
     assert "1 cells to do, 1 utterances" in again.err
     assert (
         f"finish them with: {shlex.join(['emtta', *typed])}"
-        in (Store.open(store).path / "logs" / f"{typed[typed.index('--run-id') + 1]}.log").read_text()
+        in (store / "logs" / f"{typed[typed.index('--run-id') + 1]}.log").read_text()
     )
 
 

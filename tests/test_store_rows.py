@@ -17,9 +17,12 @@ from store_factory import begin_run
 
 from emtta_core.errors import StoreError, UsageError
 from emtta_core.store import AudioBytes, CellKey, PreparedRow, Store
+from emtta_core.store.place import open_place
 from emtta_core.store.read import read_rows
 from emtta_core.store.schema import SCHEMA_VERSION, TABLES, Table, documented
 from emtta_core.store.write import write_rows
+
+BAD_RUN = "runs/run_id=bad/run.parquet"
 
 
 def sample(kind: Any) -> Any:
@@ -42,13 +45,15 @@ def test_a_row_comes_back_as_it_was(table: Table, tmp_path: Path) -> None:
     sparse = dataclasses.replace(
         full, **{name: None for name, kind, _ in documented(table.row) if isinstance(kind, UnionType)}
     )
-    path = write_rows(tmp_path / "rows.parquet", [full, sparse], table.schema)
-    assert read_rows(path, table.row) == [full, sparse]
+    place = open_place(tmp_path)
+    write_rows(place, "rows.parquet", [full, sparse], table.schema)
+    assert read_rows(place, "rows.parquet", table.row) == [full, sparse]
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))
 def test_a_file_carries_its_version_and_a_line_on_each_column(table: Table, tmp_path: Path) -> None:
-    schema = pq.read_schema(write_rows(tmp_path / "rows.parquet", [], table.schema))
+    write_rows(open_place(tmp_path), "rows.parquet", [], table.schema)
+    schema = pq.read_schema(tmp_path / "rows.parquet")
     assert schema.metadata[b"emtta.schema_version"] == str(SCHEMA_VERSION).encode()
     assert schema.metadata[b"emtta.table"] == table.name.encode()
     assert all(field.metadata[b"doc"] for field in schema)
@@ -56,11 +61,11 @@ def test_a_file_carries_its_version_and_a_line_on_each_column(table: Table, tmp_
 
 def test_a_file_of_another_version_is_not_taken_for_this_one(tmp_path: Path) -> None:
     schema = TABLES["plans"].schema.with_metadata({b"emtta.schema_version": b"999"})
-    path = write_rows(tmp_path / "plans" / "run_id=old" / "plan.parquet", [], schema)
     store = Store.open(tmp_path)
+    write_rows(store.place, "plans/run_id=old/plan.parquet", [], schema)
     with pytest.raises(StoreError, match="version 999"):
         store.plan("old")
-    assert path.exists()
+    assert store.place.exists("plans/run_id=old/plan.parquet")
 
 
 def test_runs_are_listed_newest_first_and_an_unknown_one_is_answered_with_their_names(tmp_path: Path) -> None:
@@ -87,8 +92,7 @@ def test_a_broken_run_is_no_run_and_does_not_hide_the_others(tmp_path: Path) -> 
     store = Store.open(tmp_path, create=True)
     for run_id in ("good", "bad"):
         begin_run(store, run_id, [("noise", "babble", "source")])
-    path = tmp_path / "runs" / "run_id=bad" / "run.parquet"
-    path.write_bytes(path.read_bytes()[:-20])
+    store.place.write(BAD_RUN, store.place.read(BAD_RUN)[:-20])
     assert list(store.runs()) == ["good"]
     with pytest.raises(StoreError, match=r"cannot read .*run\.parquet.*run the suite again"):
         store.run("bad")
@@ -100,16 +104,17 @@ def test_a_broken_run_is_no_run_and_does_not_hide_the_others(tmp_path: Path) -> 
 def test_a_plan_that_cannot_be_read_is_mended_by_doing_what_the_message_says(broken: str, tmp_path: Path) -> None:
     store = Store.open(tmp_path, create=True)
     begin_run(store, "run", [("noise", "babble", "source")])
-    path = tmp_path / "plans" / "run_id=run" / "plan.parquet"
+    plan = "plans/run_id=run/plan.parquet"
     if broken == "cut":
-        path.write_bytes(path.read_bytes()[:-20])
+        store.place.write(plan, store.place.read(plan)[:-20])
     else:
-        path.unlink()
+        store.place.remove([plan])
     with pytest.raises(
         StoreError, match=r"cannot read .*plan\.parquet: .*; delete (.*run\.parquet) and run"
     ) as refusal:
         store.plan("run")
-    Path(str(refusal.value).split("; delete ")[1].split(" and run ")[0]).unlink()
+    record = str(refusal.value).split("; delete ")[1].split(" and run ")[0]
+    store.place.remove([record.removeprefix(f"{store.location}/")])
     assert store.runs() == {}, "so that the next `emtta run` plans it anew"
     begin_run(store, "run", [("noise", "babble", "source")])
     assert len(store.plan("run")) == 1
@@ -143,8 +148,7 @@ def test_a_prepared_corpus_is_there_once_it_is_complete_and_gone_once_a_shard_is
     assert store.prepared("abc") == corpus
     assert list(store.read_prepared(corpus)) == [prepared_row("a"), prepared_row("b"), broken]
 
-    with corpus.shards[1].open("r+b") as file:
-        file.truncate(100)
+    store.place.write(corpus.shards[1], store.place.read(corpus.shards[1])[:100])
     assert store.prepared("abc") is None
     with pytest.raises(StoreError, match="cannot read"):
         list(store.read_prepared(corpus))
@@ -155,7 +159,8 @@ def test_the_datasets_library_reads_prepared_audio(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     store.write_prepared("abc", 0, [prepared_row("a"), dataclasses.replace(prepared_row("b"), audio=None, error="x")])
     (path,) = store.finish_prepared("abc", shards=1, utterances=2).shards
-    corpus = datasets.load_dataset("parquet", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
+    file = store.place.url(path)
+    corpus = datasets.load_dataset("parquet", data_files=file, split="train", cache_dir=str(tmp_path / "cache"))
     assert corpus.features["audio"] == datasets.Audio(sampling_rate=16_000)
     undecoded = corpus.cast_column("audio", datasets.Audio(decode=False))
     samples, rate = soundfile.read(io.BytesIO(undecoded[0]["audio"]["bytes"]))

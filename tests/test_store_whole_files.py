@@ -175,7 +175,7 @@ def test_a_store_that_cannot_be_made_read_or_written_says_why(tmp_path: Path) ->
     assert not (tmp_path / "back\\slash").exists()
 
     store = Store.open(tmp_path / "store", create=True)
-    (store.path / "plans").write_text("in the way")
+    (tmp_path / "store" / "plans").write_text("in the way")
     with pytest.raises(StoreError, match="cannot write"):
         begin_run(store, "run", [("noise", "babble", "source")])
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from emtta_core.errors import ModelError
-from emtta_core.store.write import write_bytes
+from emtta_core.store.folder import write_bytes
 
 RECIPE_FILE = "recipe.json"
 """Where a trained model's recipe lies, in its folder."""

@@ -31,7 +31,7 @@ from emtta_core.demo.recipe import Recipe
 from emtta_core.demo.vocabulary import START, TASKS, train_tokenizer
 from emtta_core.demo.voices import LANGUAGES
 from emtta_core.errors import UsageError
-from emtta_core.store.write import write_bytes
+from emtta_core.store.folder import write_bytes
 
 STATE_FILE = "training.pt"
 

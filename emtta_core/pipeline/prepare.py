@@ -56,7 +56,7 @@ def prepare_domain(domain: Domain, corpus_id: str, store: Store, limit: int | No
         StoreError: the store cannot be written.
     """
     started = time.perf_counter()
-    with _locks[f"{store.path}/{corpus_id}"]:
+    with _locks[f"{store.location}/{corpus_id}"]:
         there = store.prepared(corpus_id)
         if there is not None:
             return Prepared(there, reused=True, seconds=time.perf_counter() - started)

@@ -45,7 +45,7 @@ def resume_command(
     Args:
         suite: as it was typed.
         run_id: the run.
-        store: the store's folder.
+        store: the store's location.
         cells: which to finish.
         incomplete: all cells of the run that are not complete; what is complete need not be left out.
         limit: as it was typed, if it was: without it the suite would be planned as another run.

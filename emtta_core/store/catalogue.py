@@ -6,6 +6,7 @@ that count. Nothing is copied: each query reads the Parquet files it needs.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 import duckdb
@@ -47,9 +48,9 @@ class Catalogue:
         self.store = store
         self.broken: tuple[BrokenFile, ...] = ()
         try:
-            self._connection = self._connect(lambda _, path: glance(path))
+            self._connection = self._connect(lambda _, entries: glance(store.place, entries))
         except duckdb.Error:
-            self._connection = self._connect(scan)
+            self._connection = self._connect(partial(scan, store.place))
 
     def __enter__(self) -> Self:
         return self
@@ -118,7 +119,7 @@ class Catalogue:
         if isinstance(error, _MISTAKES):
             return False
         before, connection = set(self.broken), self._connection
-        self._connection = self._connect(scan)
+        self._connection = self._connect(partial(scan, self.store.place))
         connection.close()
         return not before.issuperset(self.broken)
 
@@ -144,8 +145,9 @@ class Catalogue:
         """Return a database with every view, over the files that `examine` lets through; warn of the others."""
         connection = duckdb.connect(":memory:")
         connection.execute("SET TimeZone = 'UTC'")
-        broken = create_raw_views(connection, self.store.path, examine)
-        for line in grouped([file for file in broken if file not in self.broken]):
+        self.store.place.open_to(connection)
+        broken = create_raw_views(connection, self.store.place, examine)
+        for line in grouped(self.store.place, [file for file in broken if file not in self.broken]):
             log.warning("left out of every query: %s", line)
         self.broken = broken
         for view in views().values():
@@ -154,8 +156,8 @@ class Catalogue:
         return connection
 
     def _close_in(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Keep every later statement within the store's folder."""
-        folders = f"{literal(self.store.path)}, {text(str(self.store.path))}"
+        """Keep every later statement within the store's place."""
+        folders = f"{literal(self.store.location)}, {text(self.store.location)}"
         for setting in (
             f"allowed_directories = [{folders}]",
             "enable_external_access = false",

@@ -1,19 +1,19 @@
 """The views `raw.<table>`: the columns of a table over all of its files that can be read."""
 
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import duckdb
 
+from emtta_core.store.place import Entry, Place
 from emtta_core.store.read import BrokenFile, check
 from emtta_core.store.schema import TABLES, Table
 
-Examine = Callable[[Table, Path], BrokenFile | None]
-"""Tells what is wrong with a file of a table; None for nothing."""
+Examine = Callable[[Table, Sequence[Entry]], Iterable[BrokenFile]]
+"""Tells what is wrong with files of a table."""
 
 
-def create_raw_views(connection: duckdb.DuckDBPyConnection, folder: Path, examine: Examine) -> tuple[BrokenFile, ...]:
-    """Create the view of each table over its files in the store at `folder`, and return those that were left out.
+def create_raw_views(connection: duckdb.DuckDBPyConnection, place: Place, examine: Examine) -> tuple[BrokenFile, ...]:
+    """Create the view of each table over its files in the store at `place`, and return those that were left out.
 
     Raises:
         duckdb.Error: when a file that `examine` lets through cannot be read all the same.
@@ -21,35 +21,39 @@ def create_raw_views(connection: duckdb.DuckDBPyConnection, folder: Path, examin
     broken: list[BrokenFile] = []
     connection.execute("CREATE SCHEMA raw")
     for table in TABLES.values():
-        broken += _create(connection, table, folder, examine)
+        broken += _create(connection, table, place, examine)
     return tuple(broken)
 
 
-def scan(table: Table, path: Path) -> BrokenFile | None:
-    """Return what is wrong with a file of `table`, of which every column is read but the audio, as DuckDB reads it."""
-    broken = check(path)
-    if broken is not None:
-        return broken
-    columns = [f'max(hash("{name}"))' for name in table.schema.names if name != "audio"]
-    try:
-        with duckdb.connect(":memory:") as connection:
-            connection.execute(f"SELECT {', '.join(columns)} FROM ({_files_select(table, [literal(path)])})").fetchall()
-    except duckdb.Error as error:
-        return BrokenFile(path, " ".join(str(error).split())[:300])
-    return None
+def scan(place: Place, table: Table, entries: Sequence[Entry]) -> Iterator[BrokenFile]:
+    """Yield what is wrong with files of `table`, of which every column is read but the audio, as DuckDB reads it."""
+    broken = tuple(check(place, entries))
+    yield from broken
+    left_out = {file.name for file in broken}
+    columns = ", ".join(f'max(hash("{name}"))' for name in table.schema.names if name != "audio")
+    with duckdb.connect(":memory:") as connection:
+        place.open_to(connection)
+        for entry in entries:
+            if entry.name in left_out:
+                continue
+            try:
+                connection.execute(f"SELECT {columns} FROM ({_files_select(table, [literal(place.url(entry.name))])})")
+                connection.fetchall()
+            except duckdb.Error as error:
+                yield BrokenFile(entry.name, " ".join(str(error).split())[:300])
 
 
-def grouped(broken: Sequence[BrokenFile], named: int = 3) -> Iterator[str]:
+def grouped(place: Place, broken: Sequence[BrokenFile], named: int = 3) -> Iterator[str]:
     """Yield what is wrong with some files, a line a reason, which names at most `named` of its files."""
     for reason in dict.fromkeys(file.reason for file in broken):
-        paths = [str(file.path) for file in broken if file.reason == reason]
-        more = f" and {len(paths) - named} more" if len(paths) > named else ""
-        yield f"{', '.join(paths[:named])}{more}: {reason}"
+        files = [place.url(file.name) for file in broken if file.reason == reason]
+        more = f" and {len(files) - named} more" if len(files) > named else ""
+        yield f"{', '.join(files[:named])}{more}: {reason}"
 
 
-def literal(path: Path, pattern: str = "") -> str:
+def literal(path: str, pattern: str = "") -> str:
     """Return `path`, its own characters taken as they are, followed by the glob `pattern`, as an SQL text."""
-    escaped = "".join(f"[{character}]" if character in "*?[" else character for character in str(path))
+    escaped = "".join(f"[{character}]" if character in "*?[" else character for character in path)
     return text("/".join([escaped, pattern]) if pattern else escaped)
 
 
@@ -59,18 +63,18 @@ def text(value: str) -> str:
 
 
 def _create(
-    connection: duckdb.DuckDBPyConnection, table: Table, folder: Path, examine: Examine
+    connection: duckdb.DuckDBPyConnection, table: Table, place: Place, examine: Examine
 ) -> Sequence[BrokenFile]:
     """Create the view over a table's files, and return those that were left out."""
-    paths = sorted(folder.glob(table.pattern))
-    broken = [found for found in (examine(table, path) for path in paths) if found is not None]
+    entries = [entry for entry in place.list(table.name) if table.holds(entry.name)]
+    broken = list(examine(table, entries))
     # A glob stays short for thousands of files, and sees those to come. One broken file under it would break
     # every query, so that the good ones are listed then.
-    left_out = {found.path for found in broken}
+    left_out = {found.name for found in broken}
     patterns = (
-        [literal(path) for path in paths if path not in left_out]
+        [literal(place.url(entry.name)) for entry in entries if entry.name not in left_out]
         if broken
-        else [literal(folder, table.pattern)] * bool(paths)
+        else [literal(place.location, table.pattern)] * bool(entries)
     )
     selects = [_empty_select(connection, table)]
     if patterns:

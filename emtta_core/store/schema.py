@@ -196,6 +196,12 @@ class Table:
         depth = self.layout.count("/") - 1
         return "/".join([self.name, *["*"] * depth, "*.parquet"])
 
+    def holds(self, name: str) -> bool:
+        """Return whether the file `name` of the store is one that `pattern` matches."""
+        return (
+            name.startswith(f"{self.name}/") and name.count("/") == self.layout.count("/") and name.endswith(".parquet")
+        )
+
 
 _CELL = ("run_id", "domain", "method")
 _SHARD = "run_id=…/domain=…/method=…/<attempt>-<shard>.parquet"

@@ -1,4 +1,4 @@
-"""The store: a folder of immutable Parquet files, and the one way to write and read their rows.
+"""The store: immutable Parquet files in one place, and the one way to write and read their rows.
 
 Layout, rules and columns: `docs/store.md`. An attempt at a cell writes its utterances in shards: first the
 steps, then the hypotheses, then the scores. An utterance is *done* when its row of hypotheses is in error, or
@@ -8,12 +8,14 @@ when its row of scores is there as well; a writer killed between the two has los
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from emtta_core.errors import StoreError, unknown
 from emtta_core.names import check_name
+from emtta_core.store.place import Place, open_place
 from emtta_core.store.read import BrokenFile, check, read_rows, readable
 from emtta_core.store.schema import (
     TABLES,
@@ -25,7 +27,7 @@ from emtta_core.store.schema import (
     ScoreRow,
     StepRow,
 )
-from emtta_core.store.write import claim, sweep, write_bytes, write_rows
+from emtta_core.store.write import write_rows
 
 _COMPLETE = "_complete.json"
 _ATTEMPT = re.compile(r"(\d+)(?:-\d+\.parquet|\.parquet|\.begun)")
@@ -55,9 +57,9 @@ class CellKey:
             check_name(what, name)
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> str:
         """The cell's folder below a table's."""
-        return Path(f"run_id={self.run_id}", f"domain={self.domain}", f"method={self.method}")
+        return f"run_id={self.run_id}/domain={self.domain}/method={self.method}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +69,12 @@ class PreparedCorpus:
     Attributes:
         corpus_id: its identity.
         utterances: how many rows it has, those in error included.
-        shards: its files, in order.
+        shards: its files in the store's place, in order.
     """
 
     corpus_id: str
     utterances: int
-    shards: tuple[Path, ...]
+    shards: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,61 +99,51 @@ class Store:
     """A store of results and prepared audio; open one with `Store.open`.
 
     Attributes:
-        path: its folder.
+        place: where its files lie.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    @property
+    def location(self) -> str:
+        """The store as a user names it: it opens the same store in another process."""
+        return self.place.location
 
     @classmethod
-    def open(cls, path: str | Path, *, create: bool = False) -> Self:
-        """Open the store in the folder `path`.
+    def open(cls, location: str | Path, *, create: bool = False) -> Self:
+        """Open the store at `location`.
 
         Args:
-            path: the folder.
+            location: a folder, or `s3://BUCKET/PREFIX`.
             create: make it where it is missing, check that it can be written, tidy up after killed writers.
 
         Raises:
             StoreError: when there is none, or it cannot be made, written or read, or its path has an `=` or a
                 backslash in it.
         """
-        folder = Path(path).expanduser().absolute()
-        column = next((part for part in folder.parts if "=" in part), None)
-        if column is not None:
-            raise StoreError(
-                f"the path of the store {folder} holds {column!r}, which readers of Parquet take for a column; "
-                "choose a path without '='"
-            )
-        if "\\" in folder.as_posix():
-            raise StoreError(
-                f"the path of the store {folder} holds a backslash, which DuckDB takes for the end of a folder's name; "
-                "choose a path without one"
-            )
-        try:
-            if create:
-                folder.mkdir(parents=True, exist_ok=True)
-                sweep(folder)
-            elif not folder.exists():
-                raise StoreError(f"there is no store at {folder}; `emtta run SUITE --store {folder}` makes one")
-            if not folder.is_dir():
-                raise StoreError(f"{folder} is a file and no store; name a folder")
-            next(folder.iterdir(), None)
-        except OSError as error:
-            raise StoreError(
-                f"cannot open the store {folder}: {error.strerror or error}; name another folder"
-            ) from error
+        place = open_place(location)
         if create:
-            probe = write_bytes(folder / ".writable", b"")
-            probe.unlink(missing_ok=True)
-        return cls(folder)
+            place.make()
+        elif not place.is_there():
+            raise StoreError(
+                f"there is no store at {place.location}; `emtta run SUITE --store {place.location}` makes one"
+            )
+        return cls(place)
+
+    @classmethod
+    def find(cls, location: str | Path) -> Self | None:
+        """Return the store at `location`, or None where there is none; errors are those of `open`."""
+        place = open_place(location)
+        return cls(place) if place.is_there() else None
 
     # Runs and plans
 
     def runs(self) -> Mapping[str, RunRow]:
         """Return the runs whose record can be read, by run id, the newest first."""
         found = {}
-        for path, rows in readable(sorted(self.path.glob(TABLES["runs"].pattern)), RunRow):
-            found[path.parent.name.removeprefix("run_id=")] = rows[0]
+        for name, rows in readable(self.place, self._files(TABLES["runs"].name), RunRow):
+            found[name.split("/")[1].removeprefix("run_id=")] = rows[0]
         return dict(sorted(found.items(), key=lambda item: (item[1].created_at, item[0]), reverse=True))
 
     def run(self, run_id: str) -> RunRow:
@@ -163,14 +155,19 @@ class Store:
         rows = self._of_run("plans", run_id, PlanRow)
         return tuple(sorted(rows, key=lambda row: row.position))
 
-    def write_plan(self, run_id: str, rows: Sequence[PlanRow]) -> Path:
+    def write_plan(self, run_id: str, rows: Sequence[PlanRow]) -> None:
         """Write the plan of a run, in the order of `rows`; write it before the run itself."""
         placed = [replace(row, position=position) for position, row in enumerate(rows)]
-        return write_rows(self._run_path("plans", run_id), placed, TABLES["plans"].schema, replace=True)
+        write_rows(self.place, _run_file("plans", run_id), placed, TABLES["plans"].schema, replace=True)
 
-    def write_run(self, run_id: str, row: RunRow) -> Path:
+    def write_run(self, run_id: str, row: RunRow) -> None:
         """Write the record of a run; from then on it is one of `runs`."""
-        return write_rows(self._run_path("runs", run_id), [row], TABLES["runs"].schema, replace=True)
+        write_rows(self.place, _run_file("runs", run_id), [row], TABLES["runs"].schema, replace=True)
+
+    def run_log(self, run_id: str) -> AbstractContextManager[Path]:
+        """Yield the file of this machine to which the log of a run is to be appended; see `Place.growing`."""
+        check_name("run id", run_id)
+        return self.place.growing(f"logs/{run_id}.log")
 
     # Cells
 
@@ -178,34 +175,33 @@ class Store:
         """Return the number of a new attempt at a cell, from 1; no other process or thread is given the same."""
         attempts = [0]
         for table in ("steps", "hypotheses", "scores", "cells"):
-            for path in (self.path / table / key.folder).glob("*"):
-                match = _ATTEMPT.fullmatch(path.name)
+            for entry in self.place.list(f"{table}/{key.folder}"):
+                match = _ATTEMPT.fullmatch(entry.name.rpartition("/")[2])
                 attempts += [int(match[1])] if match else []
         number = max(attempts) + 1
-        while not claim(self.path / "cells" / key.folder / f"{number:03d}.begun"):
+        while not self.place.write_new(f"cells/{key.folder}/{number:03d}.begun", b""):
             number += 1
         return number
 
-    def write_steps(self, key: CellKey, attempt: int, shard: int, rows: Sequence[StepRow]) -> Path:
+    def write_steps(self, key: CellKey, attempt: int, shard: int, rows: Sequence[StepRow]) -> None:
         """Write a shard's steps; the first of the shard's three files."""
-        return self._write_shard("steps", key, attempt, shard, rows)
+        self._write_shard("steps", key, attempt, shard, rows)
 
-    def write_hypotheses(self, key: CellKey, attempt: int, shard: int, rows: Sequence[HypothesisRow]) -> Path:
+    def write_hypotheses(self, key: CellKey, attempt: int, shard: int, rows: Sequence[HypothesisRow]) -> None:
         """Write a shard's hypotheses; the second of the shard's three files."""
-        return self._write_shard("hypotheses", key, attempt, shard, rows)
+        self._write_shard("hypotheses", key, attempt, shard, rows)
 
-    def write_scores(self, key: CellKey, attempt: int, shard: int, rows: Sequence[ScoreRow]) -> Path:
+    def write_scores(self, key: CellKey, attempt: int, shard: int, rows: Sequence[ScoreRow]) -> None:
         """Write a shard's scores; the last of the shard's three files, which makes its utterances done."""
-        return self._write_shard("scores", key, attempt, shard, rows)
+        self._write_shard("scores", key, attempt, shard, rows)
 
-    def write_cell(self, key: CellKey, row: CellRow) -> Path:
+    def write_cell(self, key: CellKey, row: CellRow) -> None:
         """Write the record of an attempt at its end."""
-        path = self.path / "cells" / key.folder / f"{row.attempt:03d}.parquet"
-        return write_rows(path, [row], TABLES["cells"].schema)
+        write_rows(self.place, f"cells/{key.folder}/{row.attempt:03d}.parquet", [row], TABLES["cells"].schema)
 
-    def write_log(self, key: CellKey, attempt: int, text: bytes) -> Path:
+    def write_log(self, key: CellKey, attempt: int, text: bytes) -> None:
         """Write the log of an attempt at a cell."""
-        return write_bytes(self.path / "logs" / key.folder / f"{attempt:03d}.log", text)
+        self.place.write(f"logs/{key.folder}/{attempt:03d}.log", text)
 
     def cells(self, key: CellKey) -> tuple[CellRow, ...]:
         """Return the records of a cell's attempts, the first attempt first."""
@@ -235,62 +231,79 @@ class Store:
 
     # Prepared corpora
 
-    def write_prepared(self, corpus_id: str, shard: int, rows: Sequence[PreparedRow]) -> Path:
+    def write_prepared(self, corpus_id: str, shard: int, rows: Sequence[PreparedRow]) -> None:
         """Write a shard of a prepared corpus, replacing one that is there."""
-        check_name("corpus id", corpus_id)
-        path = self.path / "prepared" / corpus_id / f"part-{shard:05d}.parquet"
-        return write_rows(path, rows, TABLES["prepared"].schema, replace=True)
+        name = f"{_prepared_folder(corpus_id)}/{_prepared_shard(shard)}"
+        write_rows(self.place, name, rows, TABLES["prepared"].schema, replace=True)
 
     def finish_prepared(self, corpus_id: str, *, shards: int, utterances: int) -> PreparedCorpus:
         """Declare a prepared corpus complete; StoreError when one of its shards is missing or broken."""
-        content = json.dumps({"shards": shards, "utterances": utterances}).encode()
-        write_bytes(self.path / "prepared" / corpus_id / _COMPLETE, content)
+        folder = _prepared_folder(corpus_id)
+        self.place.write(f"{folder}/{_COMPLETE}", json.dumps({"shards": shards, "utterances": utterances}).encode())
         corpus = self.prepared(corpus_id)
         if corpus is None:
-            raise StoreError(f"a shard of {self.path / 'prepared' / corpus_id} is missing or broken; prepare it again")
+            raise StoreError(f"a shard of {self.place.url(folder)} is missing or broken; prepare it again")
         return corpus
 
     def prepared(self, corpus_id: str) -> PreparedCorpus | None:
         """Return a prepared corpus; None while it is not complete, or where a shard is gone or cut short."""
-        check_name("corpus id", corpus_id)
-        folder = self.path / "prepared" / corpus_id
+        folder = _prepared_folder(corpus_id)
         try:
-            complete = json.loads((folder / _COMPLETE).read_bytes())
+            complete = json.loads(self.place.read(f"{folder}/{_COMPLETE}"))
             count, utterances = int(complete["shards"]), int(complete["utterances"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        shards = tuple(folder / f"part-{shard:05d}.parquet" for shard in range(count))
-        if any(check(path) for path in shards):
+        shards = tuple(f"{folder}/{_prepared_shard(shard)}" for shard in range(count))
+        there = {entry.name: entry for entry in self.place.list(folder)}
+        if any(name not in there for name in shards):
+            return None
+        if any(check(self.place, [there[name] for name in shards])):
             return None
         return PreparedCorpus(corpus_id, utterances, shards)
 
     def read_prepared(self, corpus: PreparedCorpus) -> Iterator[PreparedRow]:
         """Yield the rows of a prepared corpus, a shard in memory at a time; StoreError when one is broken."""
-        for path in corpus.shards:
-            rows = read_rows(path, PreparedRow)
+        for name in corpus.shards:
+            rows = read_rows(self.place, name, PreparedRow)
             if isinstance(rows, BrokenFile):
-                raise StoreError(f"cannot read {path}: {rows.reason}; delete its folder to have it prepared again")
+                file = self.place.url(name)
+                raise StoreError(f"cannot read {file}: {rows.reason}; delete its folder to have it prepared again")
             yield from rows
 
     # Helpers
 
+    def _files(self, folder: str) -> list[str]:
+        """Return the Parquet files below a folder, in order."""
+        return [entry.name for entry in self.place.list(folder) if entry.name.endswith(".parquet")]
+
     def _rows(self, table: str, key: CellKey, row: type[Row]) -> Iterator[Row]:
-        for _, rows in readable(sorted((self.path / table / key.folder).glob("*.parquet")), row):
+        for _, rows in readable(self.place, self._files(f"{table}/{key.folder}"), row):
             yield from rows
 
-    def _write_shard(self, table: str, key: CellKey, attempt: int, shard: int, rows: Sequence[Any]) -> Path:
-        path = self.path / table / key.folder / f"{attempt:03d}-{shard:05d}.parquet"
-        return write_rows(path, rows, TABLES[table].schema)
-
-    def _run_path(self, table: str, run_id: str) -> Path:
-        check_name("run id", run_id)
-        return self.path / table / f"run_id={run_id}" / f"{table.removesuffix('s')}.parquet"
+    def _write_shard(self, table: str, key: CellKey, attempt: int, shard: int, rows: Sequence[Any]) -> None:
+        write_rows(self.place, f"{table}/{key.folder}/{attempt:03d}-{shard:05d}.parquet", rows, TABLES[table].schema)
 
     def _of_run(self, table: str, run_id: str, row: type[Row]) -> list[Row]:
-        path, record = self._run_path(table, run_id), self._run_path("runs", run_id)
-        if not path.exists() and not record.exists():
+        name, record = _run_file(table, run_id), _run_file("runs", run_id)
+        rows = read_rows(self.place, name, row)
+        if not isinstance(rows, BrokenFile):
+            return rows
+        if not self.place.exists(name) and not self.place.exists(record):
             raise unknown("run", run_id, list(self.runs()))
-        rows = read_rows(path, row)
-        if isinstance(rows, BrokenFile):  # a run that has its record is not planned anew
-            raise StoreError(f"cannot read {path}: {rows.reason}; delete {record} and run the suite again to mend it")
-        return rows
+        file, record = self.place.url(name), self.place.url(record)  # a run that has its record is not planned anew
+        raise StoreError(f"cannot read {file}: {rows.reason}; delete {record} and run the suite again to mend it")
+
+
+def _run_file(table: str, run_id: str) -> str:
+    """Return the file of a table that has one a run."""
+    check_name("run id", run_id)
+    return f"{table}/run_id={run_id}/{table.removesuffix('s')}.parquet"
+
+
+def _prepared_folder(corpus_id: str) -> str:
+    check_name("corpus id", corpus_id)
+    return f"prepared/{corpus_id}"
+
+
+def _prepared_shard(shard: int) -> str:
+    return f"part-{shard:05d}.parquet"

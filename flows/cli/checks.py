@@ -1,7 +1,6 @@
 """What `emtta doctor` looks at; each check says what it found and whether that will do."""
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ class Check:
     found: str
 
 
-def checks(store: Path) -> Iterator[Check]:
+def checks(store: str) -> Iterator[Check]:
     """Yield each check, made when it is asked for."""
     yield Check("versions", True, _versions())
     yield Check("devices", True, _devices())
@@ -73,21 +72,17 @@ def _model() -> str:
     return f"{model.size:,} parameters on {model.device}, digest {model.digest}"
 
 
-def _store(path: Path) -> str:
-    """Open the store for writing where it is there; else look whether it could be made."""
-    from emtta_core.store import Store
+def _store(location: str) -> str:
+    """Look whether the store can be written, or could be made."""
+    from emtta_core.store.place import open_place
 
-    if path.exists():
-        return f"{Store.open(path, create=True).path} can be written"
-    above = next(folder for folder in path.absolute().parents if folder.exists())
-    with tempfile.TemporaryDirectory(prefix=".emtta-", dir=above) as trial:
-        Store.open(trial, create=True)
-    return f"{path.absolute()} can be made"
+    return open_place(location).try_out()
 
 
-def _disk(store: Path) -> Check:
-    """Look how much room there is where the store is, or would be."""
-    place = next(folder for folder in [store.absolute(), *store.absolute().parents] if folder.exists())
+def _disk(store: str) -> Check:
+    """Look how much room there is where the store is, or would be; where it is no folder, in the current one."""
+    path = Path(store).absolute()
+    place = next(folder for folder in [path, *path.parents] if folder.exists())
     free = shutil.disk_usage(place).free
     return Check("disk", free >= FREE_BYTES, f"{free / 1e9:.1f} GB free at {place}")
 

@@ -36,7 +36,6 @@ def logging_to(path: Path) -> Iterator[None]:
     root = logging.getLogger()
     importlib.import_module("prefect")  # puts its own handlers there
     before, level = root.handlers, root.level
-    path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(_formatter())
     root.handlers = [handler]
@@ -67,8 +66,8 @@ def _formatter() -> logging.Formatter:
 
 
 def current() -> Path | None:
-    """Return the file that takes the log, if there is one."""
-    return _files[-1] if _files else None
+    """Return the file that takes the log, if there is one and it is still on this machine."""
+    return _files[-1] if _files and _files[-1].exists() else None
 
 
 def _hush() -> None:

@@ -1,13 +1,15 @@
 """Options that several verbs share."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 StoreOption = Annotated[
-    Path, typer.Option("--store", metavar="DIR", envvar="EMTTA_STORE", help="The store's folder.", show_default=True)
+    str,
+    typer.Option(
+        "--store", metavar="STORE", envvar="EMTTA_STORE", help="A folder, or s3://BUCKET/PREFIX.", show_default=True
+    ),
 ]
 """Where results lie."""
 
-DEFAULT_STORE = Path("emtta-store")
+DEFAULT_STORE = "emtta-store"

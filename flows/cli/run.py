@@ -51,7 +51,7 @@ def run(
     from emtta_core.suite import load_suite
 
     loaded = load_suite(suite, limit=limit)
-    opened = Store.open(store, create=not dry_run) if not dry_run or store.exists() else None
+    opened = Store.find(store) if dry_run else Store.open(store, create=True)
     planned = plan_run(loaded, digest_of(loaded.model), run_id)
     wanted = set(select(planned.cells, only or []))
     todo = [state for state in foresee(planned, opened) if state.cell in wanted and not state.complete]
@@ -85,12 +85,11 @@ def _evaluate(suite: str, store: "Store", run_id: str, only: Sequence[str], limi
     """Run the flow, and show how it goes."""
     from flows.cli.progress import watching
 
-    log = store.path / "logs" / f"{run_id}.log"
-    with watching(err), logs.logging_to(log):
+    with store.run_log(run_id) as log, watching(err), logs.logging_to(log):
         from flows.evaluate import evaluate
 
         server.reach()
-        flow_run = evaluate(suite, str(store.path), run_id, list(only), limit, return_state=True)
+        flow_run = evaluate(suite, store.location, run_id, list(only), limit, return_state=True)
         ended = flow_run.result(raise_on_failure=False)
     if isinstance(ended, BaseException):  # not what a cell met, of which the store knows, but what stopped the flow
         raise ended
@@ -106,24 +105,24 @@ def _conclude(suite: str, store: "Store", planned: "Run", wanted: "set[Cell]", l
         show(catalogue.report("methods", planned.run_id), Format.TABLE, "Word error rate, %")
     if any(domain.corpus.name == "synthetic" for domain in planned.suite.domains):
         say("The speech is synthetic: these figures say how the methods compare here, not how they do on real speech.")
-    say(f"store: {store.path}")
+    say(f"store: {store.location}")
     states = cell_states(store, planned.run_id)
     in_error = sum(state.in_error for state in states if state.cell in wanted)
     if in_error:
-        failures = f"emtta report failures --run {planned.run_id} --store {store.path}"
+        failures = f"emtta report failures --run {planned.run_id} --store {store.location}"
         say(f"utterances in error: {in_error}, in no WER above; why: {failures}")
     incomplete = [state for state in states if not state.complete]
     left = [state for state in incomplete if state.cell in wanted]
     if not left:
-        say(f"next: emtta report leaderboard --run {planned.run_id} --store {store.path}")
+        say(f"next: emtta report leaderboard --run {planned.run_id} --store {store.location}")
         return
     failed = [state for state in left if state.error is not None]
     for state in failed[:FAILURES_NAMED]:
         say(f"not complete: {state.cell.name}: {state.error}")
     if len(left) > len(failed[:FAILURES_NAMED]):
         say(f"not complete: {len(left) - len(failed[:FAILURES_NAMED])} more cells")
-    say(f"log: {store.path / 'logs' / f'{planned.run_id}.log'}")
+    say(f"log: {store.place.url(f'logs/{planned.run_id}.log')}")
     cells, others = ([state.cell for state in states] for states in (left, incomplete))
-    command = resume_command(suite, planned.run_id, str(store.path), cells, others, limit)
+    command = resume_command(suite, planned.run_id, store.location, cells, others, limit)
     say(f"finish them with: {command}")
     raise typer.Exit(INCOMPLETE)

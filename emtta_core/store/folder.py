@@ -1,0 +1,236 @@
+"""A store in a folder.
+
+A file is written to a temporary file beside its place, flushed to the disk, and then named in one step. Whoever reads
+meanwhile sees the old state or the new one, and a writer that is killed leaves at most a temporary file, whose name
+ends in `.tmp` and is seen by no reader. The price is one `fsync` a file and one a folder, some 5 ms together on a
+common disk.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import tempfile
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import duckdb
+
+from emtta_core.errors import StoreError
+from emtta_core.store.place import Entry, Place
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_NO_FOLDER = (FileNotFoundError, NotADirectoryError)
+_OLD = 86_400.0
+"""Seconds after which nobody writes a temporary file any more."""
+
+
+class Folder(Place):
+    """A folder of this machine, or of a network file system."""
+
+    def __init__(self, path: Path) -> None:
+        """Name a folder, `~` for the user's own.
+
+        Raises:
+            StoreError: its path has an `=` or a backslash in it.
+        """
+        self._path = path.expanduser().absolute()
+        super().__init__(str(self._path))
+        if "\\" in self._path.as_posix():
+            raise StoreError(
+                f"the path of the store {self._path} holds a backslash, which DuckDB takes for the end of a folder's "
+                "name; choose a path without one"
+            )
+
+    def is_there(self) -> bool:
+        """Return whether the folder is there and can be read."""
+        try:
+            if not self._path.exists():
+                return False
+            if not self._path.is_dir():
+                raise StoreError(f"{self._path} is a file and no store; name a folder")
+            next(self._path.iterdir(), None)
+        except OSError as error:
+            raise self._closed(error) from error
+        return True
+
+    def make(self) -> None:
+        """Make the folder where it is missing, check that it can be written, tidy up after killed writers."""
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._closed(error) from error
+        self._sweep()
+        self.write(".writable", b"")
+        self.remove([".writable"])
+
+    def try_out(self) -> str:
+        """Return in words that the folder can be written, or made; leave nothing behind."""
+        if self.is_there():
+            self.make()
+            return f"{self.location} can be written"
+        above = next(folder for folder in self._path.parents if folder.exists())
+        try:
+            with tempfile.TemporaryDirectory(prefix=".emtta-", dir=above) as trial:
+                Folder(Path(trial)).make()
+        except OSError as error:
+            raise self._closed(error) from error
+        return f"{self.location} can be made"
+
+    def open_to(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Do nothing: DuckDB reads folders by itself."""
+
+    def list(self, folder: str) -> Sequence[Entry]:
+        """Return the files below `folder`, by name, but the hidden ones."""
+        return sorted(self._below(folder), key=lambda entry: entry.name)
+
+    def exists(self, name: str) -> bool:
+        """Return whether a file is there."""
+        return (self._path / name).exists()
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file."""
+        return (self._path / name).read_bytes()
+
+    def tails(self, entries: Iterable[Entry], length: int) -> Iterator[tuple[Entry, bytes | OSError]]:
+        """Yield each file with its last `length` bytes, or with why it cannot be read."""
+        for entry in entries:
+            try:
+                with (self._path / entry.name).open("rb", buffering=0) as file:
+                    file.seek(max(0, entry.size - length))
+                    yield entry, file.read()
+            except OSError as error:
+                yield entry, error
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file in one step, in place of one that is there."""
+        write_bytes(self._path / name, content)
+
+    def write_new(self, name: str, content: bytes) -> bool:
+        """Write a file in one step unless it is there: a hard link, unlike a rename, can refuse."""
+        path = self._path / name
+        if not content:
+            return _touch_new(path)
+        with _beside(path, content) as temporary:
+            try:
+                path.hardlink_to(temporary)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                if path.exists():  # a file system without hard links leaves a gap between this line and the next
+                    return False
+                temporary.replace(path)
+        return True
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files, and the folders that are empty then."""
+        for name in names:
+            path = self._path / name
+            try:
+                path.unlink(missing_ok=True)
+            except NotADirectoryError:
+                continue
+            except OSError as error:
+                raise StoreError(
+                    f"cannot remove {path}: {error.strerror or error}; see to its permission, or remove it yourself"
+                ) from error
+            with contextlib.suppress(OSError):  # a folder that is not empty ends it
+                for folder in path.relative_to(self._path).parents[:-1]:
+                    (self._path / folder).rmdir()
+
+    @contextlib.contextmanager
+    def growing(self, name: str) -> Iterator[Path]:
+        """Yield the file itself."""
+        path = self._path / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _refused(path, error) from error
+        yield path
+
+    def _below(self, folder: str) -> Iterator[Entry]:
+        """Yield the files below `folder`, at any depth; one that vanishes meanwhile is left out."""
+        path = self._path / folder
+        try:
+            with os.scandir(path) as found:
+                for item in found:
+                    if item.name.startswith("."):
+                        continue
+                    name = f"{folder}/{item.name}"
+                    if item.is_dir():
+                        yield from self._below(name)
+                    else:
+                        with contextlib.suppress(FileNotFoundError):
+                            state = item.stat()
+                            yield Entry(name, state.st_size, str(state.st_mtime_ns))
+        except _NO_FOLDER:
+            return
+        except OSError as error:
+            raise StoreError(f"cannot list {path}: {error.strerror or error}; see to its permission") from error
+
+    def _sweep(self) -> None:
+        """Delete the temporary files that killed writers left; a younger one may have a live writer."""
+        for path in self._path.rglob(".*.tmp"):
+            with contextlib.suppress(OSError):
+                ours = _TEMPORARY.fullmatch(path.name)  # the folder may hold more than a store
+                if ours and time.time() - path.stat().st_mtime > _OLD:
+                    path.unlink()
+
+    def _closed(self, error: OSError) -> StoreError:
+        return StoreError(f"cannot open the store {self._path}: {error.strerror or error}; name another folder")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` in one step, replacing what is there; StoreError when it cannot be."""
+    with _beside(path, content) as temporary:
+        temporary.replace(path)
+
+
+@contextlib.contextmanager
+def _beside(path: Path, content: bytes) -> Iterator[Path]:
+    """Yield a temporary file beside `path` that holds `content` for good; remove it if it is still there."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        _flush(temporary)
+        yield temporary
+        with contextlib.suppress(OSError):  # some network file systems cannot flush a folder
+            _flush(path.parent)
+    except OSError as error:
+        raise _refused(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _touch_new(path: Path) -> bool:
+    """Make an empty file unless it is there; it is whole as soon as it is there."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise _refused(path, error) from error
+    return True
+
+
+def _refused(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"cannot write {path}: {error.strerror or error}; "
+        "choose a store that can be written, or make room or permission for it"
+    )
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

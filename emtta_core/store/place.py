@@ -1,0 +1,145 @@
+"""The place of a store: a folder, or a prefix of an object store, and the few things that the store does there.
+
+Whatever differs between the two stands in the classes that implement `Place`; nobody else asks which it is.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from emtta_core.errors import StoreError
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file of a place, as a listing has it.
+
+    Attributes:
+        name: the file.
+        size: bytes.
+        tag: changes whenever the file's content does.
+    """
+
+    name: str
+    size: int
+    tag: str
+
+
+class Place(ABC):
+    """Where files lie. A file is called by its path below the place, as in `runs/run_id=a/run.parquet`.
+
+    A file is there whole or not at all, for every reader and at any moment, whatever becomes of its writer.
+
+    Every method raises `StoreError` where the place as a whole does not answer as it should: it is gone, out of reach,
+    full, forbidden. Those that read raise `OSError` where one file alone cannot be read, `FileNotFoundError` where it
+    is not there.
+
+    Attributes:
+        location: the place as a user names it; it opens the same one in another process.
+        lanes: how many requests are worth making at once.
+    """
+
+    location: str
+    lanes: int = 1
+
+    def __init__(self, location: str) -> None:
+        column = next((part for part in location.split("/") if "=" in part), None)
+        if column is not None:
+            raise StoreError(
+                f"the path of the store {location} holds {column!r}, which readers of Parquet take for a column; "
+                "choose a path without '='"
+            )
+        self.location = location
+
+    def url(self, name: str) -> str:
+        """Return what a file is called outside the place: in messages, and in DuckDB."""
+        return f"{self.location.rstrip('/')}/{name}"
+
+    # The place
+
+    @abstractmethod
+    def is_there(self) -> bool:
+        """Return whether there is a store here, or could have been one: a folder, an object."""
+
+    @abstractmethod
+    def make(self) -> None:
+        """Make the place where it is missing, check that it can be written, tidy up after killed writers."""
+
+    @abstractmethod
+    def try_out(self) -> str:
+        """Return in words that files can be written here, or could be once the place is made; leave nothing behind."""
+
+    @abstractmethod
+    def open_to(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Let DuckDB read the files by their `url`, and globs of them."""
+
+    # Reading
+
+    @abstractmethod
+    def list(self, folder: str) -> Sequence[Entry]:
+        """Return the files below `folder`, at any depth, by name; those whose own name begins with a dot are hidden."""
+
+    @abstractmethod
+    def exists(self, name: str) -> bool:
+        """Return whether a file is there."""
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """Return the content of a file."""
+
+    def read_all(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
+        """Yield each file with its content, or with why it alone cannot be read; in order."""
+        for name in names:
+            try:
+                yield name, self.read(name)
+            except OSError as error:
+                yield name, error
+
+    @abstractmethod
+    def tails(self, entries: Iterable[Entry], length: int) -> Iterator[tuple[Entry, bytes | OSError]]:
+        """Yield each file with its last bytes, or with why it alone cannot be read; in order.
+
+        Args:
+            entries: the files, as `list` gave them.
+            length: how many bytes are wanted at least; a shorter file is given whole.
+        """
+
+    # Writing
+
+    @abstractmethod
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file in one step, in place of one that is there."""
+
+    @abstractmethod
+    def write_new(self, name: str, content: bytes) -> bool:
+        """Write a file in one step unless it is there; of any number of callers at once, one alone gets True."""
+
+    @abstractmethod
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files; one that is not there is no error."""
+
+    @abstractmethod
+    def growing(self, name: str) -> AbstractContextManager[Path]:
+        """Yield a file of this machine that goes on from the file `name`; what is appended there is in the place.
+
+        At once in a folder, at the end of the block in an object store. It is for logs, which no query reads.
+        """
+
+
+def open_place(location: str | Path) -> Place:
+    """Return the place that a user names.
+
+    Args:
+        location: a folder, or `s3://BUCKET/PREFIX`.
+
+    Raises:
+        UsageError: another kind of place is named.
+        StoreError: its name will not do.
+    """
+    from emtta_core.store.folder import Folder
+
+    return Folder(Path(location))
