@@ -74,7 +74,7 @@ def first_distribution(model: SpeechModel) -> Tensor:
     )
     prompt = model.prompt.rows(["en"], model.device)
     causal = torch.full((prompt.shape[1],) * 2, -torch.inf, dtype=model.dtype).triu(1)
-    layout = Layout.of(torch.zeros(prompt.shape[1], dtype=torch.long), 1)
+    layout = Layout.of(torch.tensor([prompt.shape[1]]), [prompt.shape[1]])
     nodes = forward.Nodes(prompt[0], torch.arange(prompt.shape[1]), layout)
     hidden = forward.decode(model.weights, norms.decoder, memory, nodes, causal)
     return model.policy.mask_step(forward.logits(model.weights, hidden[-1]), first=True).softmax(-1)

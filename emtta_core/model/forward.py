@@ -10,6 +10,7 @@ Shapes: B utterances, S encoder positions, F nodes in all, N at most in one utte
 d width, V vocabulary.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -60,25 +61,30 @@ class Cache:
         layers: for each decoder layer `(B, room, 2d)`, keys before values. Places not used are zero: an attention
             weight of zero must not meet a number that is not finite.
         used: `(B,)`, places used by each utterance.
-        length: the largest of these.
+        sizes: the same numbers, known to the host.
     """
 
     layers: list[Tensor]
     used: Tensor
-    length: int = 0
+    sizes: list[int]
 
     @classmethod
     def empty(cls, weights: Weights, batch: int, room: int) -> "Cache":
         """Return a cache with room for `room` nodes of each of `batch` utterances."""
         head = weights.head
         layers = [head.new_zeros((batch, room, 2 * weights.width)) for _ in weights.decoder_layers]
-        return cls(layers, torch.zeros(batch, dtype=torch.long, device=head.device))
+        return cls(layers, torch.zeros(batch, dtype=torch.long, device=head.device), [0] * batch)
+
+    @property
+    def length(self) -> int:
+        """The most places that an utterance uses."""
+        return max(self.sizes)
 
     def reserve(self, layout: Layout) -> Tensor:
         """Take a place for every node, and return the places `(F,)`, each in its own utterance."""
         places = self.used.index_select(0, layout.utterance) + layout.rank
-        self.used = self.used + torch.bincount(layout.utterance, minlength=layout.batch)
-        self.length = int(self.used.max())
+        self.used = self.used + layout.counts
+        self.sizes = [used + new for used, new in zip(self.sizes, layout.sizes, strict=True)]
         while self.length > self.layers[0].shape[1]:
             self.layers = [torch.cat([layer, torch.zeros_like(layer)], dim=1) for layer in self.layers]
         return places
@@ -89,10 +95,12 @@ class Cache:
         layer[utterance, places] = rows
         return layer[:, : self.length]
 
-    def keep(self, utterances: Tensor) -> None:
+    def keep(self, utterances: Sequence[int]) -> None:
         """Keep these utterances alone."""
-        self.layers = [layer.index_select(0, utterances) for layer in self.layers]
-        self.used = self.used.index_select(0, utterances)
+        kept = torch.tensor(utterances, device=self.used.device)
+        self.layers = [layer.index_select(0, kept) for layer in self.layers]
+        self.used = self.used.index_select(0, kept)
+        self.sizes = [self.sizes[utterance] for utterance in utterances]
 
 
 def stem(weights: Weights, mel: Tensor) -> Tensor:

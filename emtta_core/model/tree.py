@@ -62,7 +62,9 @@ def grow(prompt: Tensor, candidates: Tensor, mask: Tensor, *, dtype: torch.dtype
     owner = number.gather(1, leader)
     owner[..., 0] = start - 1
     owner = owner.masked_fill(~mask, 0)
-    total = start + int(by_time.sum(1).max())
+    counts = by_time.sum(1) + start
+    sizes = counts.tolist()
+    total = max(sizes)
 
     tokens = prompt.new_zeros((batch, total))
     positions = prompt.new_zeros((batch, total))
@@ -91,6 +93,5 @@ def grow(prompt: Tensor, candidates: Tensor, mask: Tensor, *, dtype: torch.dtype
     packed = contexts[exists].nonzero().squeeze(1)
     among = (contexts.flatten().cumsum(0) - 1).view(batch, total)
     owner = among.gather(1, owner.flatten(1)).view_as(owner).masked_fill(~mask, 0)
-    owners = exists.nonzero()[:, 0]
-    nodes = Nodes(tokens[exists], positions[exists], Layout.of(owners, batch))
+    nodes = Nodes(tokens[exists], positions[exists], Layout.of(counts, sizes))
     return TokenTree(nodes, visible.unsqueeze(1), packed, nodes.positions[packed] == start - 1, owner)

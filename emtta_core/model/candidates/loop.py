@@ -21,6 +21,9 @@ from emtta_core.model.weights import Weights
 COMPACTION = 0.75
 """Ended utterances leave the loop once at most this share of its utterances is still alive: leaving costs a copy."""
 
+SILENT = torch.iinfo(torch.long).max
+"""What a row says that has ended."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hypotheses:
@@ -122,29 +125,31 @@ def generate(
             frontier = Frontier(raw, policy.mask_step(raw, first=step == 0), nodes)
             tokens, parents = _advance(strategies, step, frontier)
             going = torch.cat([strategy.going() for strategy in strategies], dim=1)
-            alive = going.any(1)
-            count = int(alive.sum())
-            if count == 0 or step + 1 == longest:
+            said = (parents * raw.shape[1] + tokens).masked_fill(~going, SILENT)
+            rank, counts = _distinct(said)
+            sizes = counts.tolist()  # the one time in a token that the host waits for the device
+            alive = [utterance for utterance, size in enumerate(sizes) if size]
+            if not alive or step + 1 == longest:
                 break
-            if count <= COMPACTION * len(alive):
-                kept = alive.nonzero().squeeze(1)
+            if len(alive) <= COMPACTION * len(sizes):
+                kept = torch.tensor(alive, device=device)
                 for strategy in strategies:
                     strategy.keep(kept)
-                cache.keep(kept)
-                tokens, parents, going = tokens[kept], parents[kept], going[kept]
+                cache.keep(alive)
+                said, rank, counts = said[kept], rank[kept], counts[kept]
+                sizes = [sizes[utterance] for utterance in alive]
                 norms = norms.index_select(0, kept)
                 memory = keep(memory, kept)
-            # Rows that go on from one node with one token are one node; sorting by the old keeps utterances together.
-            said = parents[going] * raw.shape[1] + tokens[going]
-            distinct, inverse = torch.unique(said, return_inverse=True)
-            parent = distinct.div(raw.shape[1], rounding_mode="floor")
-            owner = torch.empty_like(distinct).scatter_(0, inverse, going.nonzero()[:, 0])
-            layout = Layout.of(owner, len(going))
-            nodes = torch.zeros_like(tokens)
-            nodes[going] = inverse
+            layout = Layout.of(counts, sizes)
+            # Rows that go on from one node with one token are one node; those that have ended write behind the last.
+            total = len(layout.utterance)
+            nodes = (layout.starts.unsqueeze(1) + rank).masked_fill(said == SILENT, total)
+            distinct = said.new_empty(total + 1).scatter_(0, nodes.flatten(), said.flatten())[:total]
+            nodes = nodes.clamp(max=total - 1)
             places = cache.reserve(layout)
-            seen = visible.new_full((len(distinct), cache.length), -torch.inf)
+            seen = visible.new_full((total, cache.length), -torch.inf)
             known = min(cache.length, visible.shape[1])  # less than before where the longest utterance has left
+            parent = distinct.div(raw.shape[1], rounding_mode="floor")
             seen[:, :known] = visible[:, :known].index_select(0, parent)
             visible = seen.scatter_(1, places.unsqueeze(1), 0.0)
             position = torch.full_like(distinct, start + step)
@@ -157,12 +162,27 @@ def generate(
 def _prefill(weights: Weights, norms: Tensor, memory: Memory, prompt: Tensor, cache: Cache) -> Tensor:
     """Decode the prompts `(B, P)`, and return the logits `(B, V)` after them."""
     batch, start = prompt.shape
-    utterance = torch.arange(batch, device=prompt.device).repeat_interleave(start)
-    layout = Layout.of(utterance, batch)
+    layout = Layout.of(prompt.new_full((batch,), start), [start] * batch)
     causal = torch.full((start, start), -torch.inf, dtype=weights.head.dtype, device=prompt.device).triu(1)
     nodes = Nodes(prompt.flatten(), layout.rank, layout)
     hidden = decode(weights, norms, memory, nodes, causal, cache, cache.reserve(layout))
     return logits(weights, hidden[start - 1 :: start])
+
+
+def _distinct(said: Tensor) -> tuple[Tensor, Tensor]:
+    """Number the distinct things that each utterance's rows have said, smallest first.
+
+    Args:
+        said: `(B, R)`, equal where two rows have said the same, `SILENT` for a row that has ended.
+
+    Returns:
+        The number of what each row said, `(B, R)`; and how many distinct things there are, `(B,)`, ended rows apart.
+    """
+    ordered, order = said.sort(1)
+    fresh = ordered < SILENT
+    fresh[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
+    rank = torch.empty_like(order).scatter_(1, order, fresh.cumsum(1) - 1)
+    return rank, fresh.sum(1)
 
 
 def _advance(strategies: Sequence[Strategy], step: int, frontier: Frontier) -> tuple[Tensor, Tensor]:
