@@ -165,12 +165,12 @@ def decode(
     """
     layout, heads, width = nodes.layout, weights.decoder_heads, weights.width
     rows = layout.utterance
-    own = _pairs(norms.index_select(0, rows))
+    own = _pairs(norms)
     x = F.embedding(nodes.tokens, weights.embedding) + F.embedding(nodes.positions, weights.decoder_positions)
     x = x.to(weights.norms.dtype)
     for number, layer in enumerate(weights.decoder_layers):
         block = layer.attention
-        qkv = F.linear(normalise(weights, own[3 * number], x), block.query, block.query_bias)
+        qkv = F.linear(normalise(weights, _of_nodes(layout, own[3 * number]), x), block.query, block.query_bias)
         if cache is None or places is None:
             query, keys, values = layout.pad(qkv).chunk(3, dim=-1)
         else:
@@ -179,11 +179,11 @@ def decode(
         seen = attend(_heads(query, heads), _heads(keys, heads), _heads(values, heads), visible)
         x = x + project(block, layout.pack(seen))
         block = layer.cross_attention
-        query = F.linear(normalise(weights, own[3 * number + 1], x), block.query, block.query_bias)
+        query = F.linear(normalise(weights, _of_nodes(layout, own[3 * number + 1]), x), block.query, block.query_bias)
         heard = attend(_heads(layout.pad(query), heads), *memory[number])
         x = x + project(block, layout.pack(heard))
-        x = x + feed_forward(layer.feed_forward, normalise(weights, own[3 * number + 2], x))
-    return normalise(weights, own[-1], x)
+        x = x + feed_forward(layer.feed_forward, normalise(weights, _of_nodes(layout, own[3 * number + 2]), x))
+    return normalise(weights, _of_nodes(layout, own[-1]), x)
 
 
 def logits(weights: Weights, hidden: Tensor) -> Tensor:
@@ -218,6 +218,12 @@ def _pairs(norms: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Return the weight and the bias of each LayerNorm of `(X, K, 2, ...)`, in one call for the gradient."""
     pieces = norms.flatten(1, 2).unbind(1)
     return list(zip(pieces[::2], pieces[1::2], strict=True))
+
+
+def _of_nodes(layout: Layout, norm: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return each node's weight and bias, `(F, d)`, of a LayerNorm of which each utterance has its own, `(B, d)`."""
+    weight, bias = norm
+    return weight.index_select(0, layout.utterance), bias.index_select(0, layout.utterance)
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:
