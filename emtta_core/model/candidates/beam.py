@@ -50,9 +50,10 @@ class BeamSearch:
     def advance(self, step: int, frontier: Frontier) -> tuple[Tensor, Tensor | None]:
         """Go on with the best continuations, and keep the best that ended."""
         batch, beams, vocabulary = *frontier.nodes.shape, frontier.masked.shape[-1]
-        log_probs = frontier.masked - frontier.raw.logsumexp(-1, keepdim=True)
-        scores = log_probs[frontier.nodes] + self._running_scores.unsqueeze(-1)
-        top, index = scores.reshape(batch, -1).topk(2 * beams)
+        log_probs = frontier.raw.log_softmax(-1).masked_fill_(frontier.masked == -torch.inf, -torch.inf)
+        scores = log_probs.index_select(0, frontier.nodes.flatten()).view(batch, beams, vocabulary)
+        scores += self._running_scores.unsqueeze(-1)
+        top, index = scores.flatten(1).topk(2 * beams)
         parents, tokens = index.div(vocabulary, rounding_mode="floor"), index % vocabulary
         sequences = _pick(self._running, parents)
         sequences[:, :, step] = tokens
