@@ -21,11 +21,13 @@ MOST = {"cpu": 16, "cuda": 256}
 SHARE = 0.7
 """Of the memory that is free, what "auto" plans to use: what it plans by is an estimate."""
 
-CPU_BYTES = 4 * 2**30
-"""What "auto" plans to use of a CPU's memory, at most: others need it too."""
+CPU_BYTES = 3 * 2**30
+"""What "auto" plans to use of a CPU's memory, at most: others need it too, and a system ends what takes too much rather
+than refuse it. Sequences that all run to the cap take about twice what is planned."""
 
-SPOKEN = 0.5
-"""Of the tokens that its cap allows an utterance, what "auto" plans for."""
+SPOKEN = 0.35
+"""Of the tokens that their cap allows an utterance's candidates, how many contexts "auto" plans for. The demo's speech
+has 0.15 to 0.25 with 8 or 16 candidates, which share their beginnings; sequences that run to the cap have up to 1."""
 
 
 class BatchSize:
@@ -84,6 +86,7 @@ def episode_bytes(model: SpeechModel, options: Options, limit: int) -> int:
     It counts what a step keeps for its gradient, and the largest of what it needs for a moment. A position of the
     encoder keeps, a layer, the input and the normalised input of two LayerNorms, the query, key, value and output of
     attention and the input of GELU; a node of the decoder likewise, its own copy of every LayerNorm, and its logits.
+    Without an update, what is drawn from needs its logits and its cache of keys and values.
 
     Args:
         model: the model.
@@ -96,10 +99,13 @@ def episode_bytes(model: SpeechModel, options: Options, limit: int) -> int:
     positions = len(weights.encoder_positions)
     listening = positions * width * 2 * narrow * len(weights.decoder_layers)
     moment = positions * width * 8 * wide
-    if options.method.candidates == "none":
-        return listening + moment
-    sequences = 1 if options.method.candidates == "greedy" else options.candidates
+    adapts = options.method.candidates != "none"
+    many = options.method.candidates in ("sample", "beam") if adapts else options.method.decision == "mbr"
+    sequences = options.candidates if many else 1
     nodes = model.prompt.length + SPOKEN * limit * sequences
+    if not adapts:
+        cache = nodes * width * 2 * narrow * len(weights.decoder_layers)
+        return int(listening + max(moment, sequences * vocabulary * 5 * wide + cache))
     encoder = positions * width * (4 * wide + 8 * narrow) * len(weights.encoder_layers)
     decoder = nodes * width * (6 * wide + 12 * narrow) * len(weights.decoder_layers)
     norms = nodes * width * 2 * wide * (len(weights.norms) - weights.encoder_norms)

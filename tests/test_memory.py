@@ -1,0 +1,113 @@
+"""A batch of automatic size fits: the estimate that it is planned by is near the truth, and a process stays small."""
+
+import subprocess
+import sys
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from demo_speech import DemoSpeech, prepare
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from emtta_core.adaptation import method
+from emtta_core.adaptation.batch_size import episode_bytes
+from emtta_core.adaptation.episode import Options, prepare_batch, run
+from emtta_core.model import SpeechModel, load_model
+
+EACH = 6
+
+
+class Footprint(TorchDispatchMode):
+    """Counts the bytes of all tensors in use that are made while it is on.
+
+    Attributes:
+        now: bytes in use.
+        peak: the most that were.
+    """
+
+    def __init__(self, model: SpeechModel):
+        super().__init__()
+        self.now = self.peak = 0
+        self._known = {tensor.untyped_storage()._cdata for tensor in model.weights.tensors()}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(tensor, torch.Tensor):
+                self._count(tensor.untyped_storage())
+        return out
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if storage._cdata not in self._known:
+            self._known.add(storage._cdata)
+            self.now += storage.nbytes()
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._forget, storage._cdata, storage.nbytes())
+
+    def _forget(self, storage: int, size: int) -> None:
+        self._known.discard(storage)
+        self.now -= size
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> DemoSpeech:
+    return prepare(tmp_path_factory.mktemp("demo") / "store", ("TP",), EACH)
+
+
+@pytest.fixture(scope="module")
+def model() -> SpeechModel:
+    return load_model("demo", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "candidates"),
+    [("source", 2), ("greedy-em", 2), ("em-tok", 8), ("em-tok-b", 8), ("em-tok-b", 16), ("mbr", 64)],
+)
+def test_the_estimate_of_an_episodes_memory_is_near_the_truth(
+    model: SpeechModel, speech: DemoSpeech, name: str, candidates: int
+) -> None:
+    options = Options(method(name), steps=1, candidates=candidates)
+    batch = prepare_batch(model, speech.waveforms, speech.languages, speech.ids)
+    estimate = sum(episode_bytes(model, options, int(limit)) for limit in batch.limits)
+    with Footprint(model) as footprint:
+        run(model, options, batch)
+    assert footprint.peak > 2**20
+    assert footprint.peak / 1.6 < estimate < footprint.peak * 1.6
+
+
+def test_an_estimate_grows_with_what_an_episode_holds(model: SpeechModel) -> None:
+    def estimate(name: str, limit: int = 40, **options: int) -> int:
+        return episode_bytes(model, Options(method(name), **options), limit)
+
+    assert estimate("source") < estimate("mbr", candidates=64) < estimate("em-tok-b", candidates=64)
+    assert estimate("source") < estimate("greedy-em") < estimate("em-tok")
+    assert estimate("em-tok", candidates=4) < estimate("em-tok", candidates=8)
+    assert estimate("em-tok", limit=40) < estimate("em-tok", limit=80)
+    assert estimate("em-tok", steps=1) == estimate("em-tok", steps=20)
+
+
+WORK = """
+import sys
+from emtta_core import Adapter, load_model
+from emtta_core.corpora.synthetic import Synthetic
+
+speech = list(Synthetic(language="en", voices=("en-gb-scotland",), utterances=16).read_all())
+adapter = Adapter(load_model("demo", device="cpu"), "em-tok-b", steps=3, candidates=16, batch_size="auto")
+results = adapter.transcribe([utterance.read() for utterance in speech], "en")
+assert [result.error for result in results] == [None] * 16
+status = open("/proc/self/status").read()
+print(adapter.batch_size, int(status.split("VmHWM:")[1].split()[0]) * 1024)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the system does not tell a process's peak memory")
+def test_the_demos_work_stays_under_two_gigabytes() -> None:
+    # A process of its own, whose peak is read as VmHWM: the peak of getrusage is handed down by the parent.
+    done = subprocess.run([sys.executable, "-c", WORK], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    batch_size, peak = map(int, done.stdout.split())
+    assert batch_size == 16
+    assert 100e6 < peak < 2e9
