@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from s3_server import S3Server, serving
 from whisper_factory import make_checkpoint
 
 from flows.cli.logs import settle_environment
@@ -26,6 +27,28 @@ def prefect_server() -> Iterator[str]:
 
     with prefect_test_harness(server_startup_timeout=120):
         yield str(PREFECT_API_URL.value())
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A server that speaks S3, which the environment names to every process that is started."""
+    with serving(tmp_path_factory.mktemp("s3") / "requests.log") as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture(params=["folder", "s3"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a store may be, of each kind; nothing is there yet."""
+    return new_location(request, tmp_path)
+
+
+def new_location(request: pytest.FixtureRequest, folder: Path) -> str:
+    """Return a place for a new store, of the kind that the fixture's parameter names."""
+    if request.param == "folder":
+        return str(folder / "store")
+    return f"s3://{request.getfixturevalue('s3').bucket()}/some/store"
 
 
 @pytest.fixture(scope="session")

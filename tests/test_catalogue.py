@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import new_location
 from store_factory import begin_run, heard, write_shard
 
 from emtta_core.errors import EmttaError, UsageError
@@ -32,9 +33,9 @@ def files(store: Store, folder: str) -> list[str]:
     return [entry.name for entry in store.place.list(folder) if entry.name.endswith(".parquet")]
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    store = Store.open(tmp_path_factory.mktemp("store"), create=True)
+@pytest.fixture(scope="module", params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = Store.open(new_location(request, tmp_path_factory.mktemp("place")), create=True)
     one_run(store, "run")
     return store
 
@@ -82,9 +83,9 @@ def test_the_head_of_each_report_names_all_its_columns(catalogue: Catalogue) -> 
 
 
 @pytest.mark.parametrize("names", [("20261123", "007"), ("1e5", "true"), ("2026-11-23", "nan")])
-def test_names_that_look_like_numbers_or_dates_stay_text(names: tuple[str, str], tmp_path: Path) -> None:
+def test_names_that_look_like_numbers_or_dates_stay_text(names: tuple[str, str], location: str) -> None:
     run_id, domain = names
-    store = Store.open(tmp_path, create=True)
+    store = Store.open(location, create=True)
     begin_run(store, run_id, [("noise", domain, "source")])
     write_shard(store, CellKey(run_id, domain, "source"), {"a": [heard(1)], "b": [heard(1)]})
     catalogue = Catalogue(store)
@@ -104,9 +105,9 @@ def test_a_store_may_lie_in_any_folder(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("table", ["hypotheses", "steps", "scores", "plans", "runs"])
 @pytest.mark.parametrize("keep", [0, 300])
 def test_a_broken_file_of_another_run_breaks_no_query(
-    table: str, keep: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    table: str, keep: int, location: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = Store.open(tmp_path, create=True)
+    store = Store.open(location, create=True)
     one_run(store, "good")
     one_run(store, "bad")
     (name,) = files(store, f"{table}/run_id=bad")
@@ -139,11 +140,11 @@ def test_a_file_damaged_inside_costs_its_own_rows_alone(
     table: str,
     damage: Callable[[bytes], bytes],
     names: tuple[str, str],
-    tmp_path: Path,
+    location: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     good, bad = names
-    store = Store.open(tmp_path, create=True)
+    store = Store.open(location, create=True)
     one_run(store, good)
     one_run(store, bad)
     (name,) = files(store, f"{table}/run_id={bad}")
@@ -159,8 +160,8 @@ def test_a_file_damaged_inside_costs_its_own_rows_alone(
     assert caplog.text.count(store.place.url(name)) == 1
 
 
-def test_a_file_damaged_after_the_catalogue_was_made_breaks_no_query(tmp_path: Path) -> None:
-    store = Store.open(tmp_path, create=True)
+def test_a_file_damaged_after_the_catalogue_was_made_breaks_no_query(location: str) -> None:
+    store = Store.open(location, create=True)
     one_run(store, "good")
     one_run(store, "bad")
     catalogue = Catalogue(store)
@@ -177,9 +178,9 @@ def test_a_mistake_in_sql_reads_no_file(sql: str, catalogue: Catalogue, monkeypa
 
 
 def test_rows_of_another_release_count_neither_in_sql_nor_in_python(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    location: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = Store.open(tmp_path, create=True)
+    store = Store.open(location, create=True)
     one_run(store, "run")
     key = CellKey("run", "babble", "source")
     write_shard(store, key, {"a": [heard(4)], "b": [heard(4)]}, attempt=2)
@@ -196,8 +197,8 @@ def test_rows_of_another_release_count_neither_in_sql_nor_in_python(
     assert {row.hypothesis.attempt for row in store.done(key, "babble.source").values()} == {1}
 
 
-def test_what_is_written_later_is_seen(tmp_path: Path) -> None:
-    store = Store.open(tmp_path, create=True)
+def test_what_is_written_later_is_seen(location: str) -> None:
+    store = Store.open(location, create=True)
     one_run(store, "first")
     catalogue = Catalogue(store)
     one_run(store, "second", errors=2)

@@ -2,7 +2,6 @@
 
 import logging
 import random
-from pathlib import Path
 
 import pytest
 from store_factory import begin_run, end_attempt, heard, write_shard
@@ -14,8 +13,8 @@ CELL = "babble.em-tok"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    store = Store.open(tmp_path, create=True)
+def store(location: str) -> Store:
+    store = Store.open(location, create=True)
     begin_run(store, "run", [("noise", "babble", "em-tok")], utterances=12)
     return store
 

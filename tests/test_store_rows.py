@@ -10,6 +10,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
@@ -40,36 +41,37 @@ def sample(kind: Any) -> Any:
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))
-def test_a_row_comes_back_as_it_was(table: Table, tmp_path: Path) -> None:
+def test_a_row_comes_back_as_it_was(table: Table, location: str) -> None:
     full = table.row(**{name: sample(kind) for name, kind, _ in documented(table.row)})
     sparse = dataclasses.replace(
         full, **{name: None for name, kind, _ in documented(table.row) if isinstance(kind, UnionType)}
     )
-    place = open_place(tmp_path)
+    place = open_place(location)
     write_rows(place, "rows.parquet", [full, sparse], table.schema)
     assert read_rows(place, "rows.parquet", table.row) == [full, sparse]
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))
-def test_a_file_carries_its_version_and_a_line_on_each_column(table: Table, tmp_path: Path) -> None:
-    write_rows(open_place(tmp_path), "rows.parquet", [], table.schema)
-    schema = pq.read_schema(tmp_path / "rows.parquet")
+def test_a_file_carries_its_version_and_a_line_on_each_column(table: Table, location: str) -> None:
+    place = open_place(location)
+    write_rows(place, "rows.parquet", [], table.schema)
+    schema = pq.read_schema(pa.BufferReader(place.read("rows.parquet")))
     assert schema.metadata[b"emtta.schema_version"] == str(SCHEMA_VERSION).encode()
     assert schema.metadata[b"emtta.table"] == table.name.encode()
     assert all(field.metadata[b"doc"] for field in schema)
 
 
-def test_a_file_of_another_version_is_not_taken_for_this_one(tmp_path: Path) -> None:
+def test_a_file_of_another_version_is_not_taken_for_this_one(location: str) -> None:
     schema = TABLES["plans"].schema.with_metadata({b"emtta.schema_version": b"999"})
-    store = Store.open(tmp_path)
+    store = Store.open(location, create=True)
     write_rows(store.place, "plans/run_id=old/plan.parquet", [], schema)
     with pytest.raises(StoreError, match="version 999"):
         store.plan("old")
     assert store.place.exists("plans/run_id=old/plan.parquet")
 
 
-def test_runs_are_listed_newest_first_and_an_unknown_one_is_answered_with_their_names(tmp_path: Path) -> None:
-    store = Store.open(tmp_path, create=True)
+def test_runs_are_listed_newest_first_and_an_unknown_one_is_answered_with_their_names(location: str) -> None:
+    store = Store.open(location, create=True)
     assert store.runs() == {}
     for day, run_id in enumerate(["b-first", "a-second"], 1):
         begin_run(store, run_id, [("noise", "babble", "source")], created_at=datetime(2026, 1, day, tzinfo=UTC))
@@ -80,16 +82,16 @@ def test_runs_are_listed_newest_first_and_an_unknown_one_is_answered_with_their_
             ask("c")
 
 
-def test_a_plan_keeps_its_order(tmp_path: Path) -> None:
-    store = Store.open(tmp_path, create=True)
+def test_a_plan_keeps_its_order(location: str) -> None:
+    store = Store.open(location, create=True)
     cells = [("noise", "vacuum", "source"), ("accent", "arabic", "source"), ("noise", "babble", "source")]
     begin_run(store, "run", cells)
     assert [(row.group, row.domain, row.method) for row in store.plan("run")] == cells
     assert [row.position for row in store.plan("run")] == [0, 1, 2]
 
 
-def test_a_broken_run_is_no_run_and_does_not_hide_the_others(tmp_path: Path) -> None:
-    store = Store.open(tmp_path, create=True)
+def test_a_broken_run_is_no_run_and_does_not_hide_the_others(location: str) -> None:
+    store = Store.open(location, create=True)
     for run_id in ("good", "bad"):
         begin_run(store, run_id, [("noise", "babble", "source")])
     store.place.write(BAD_RUN, store.place.read(BAD_RUN)[:-20])
@@ -101,8 +103,8 @@ def test_a_broken_run_is_no_run_and_does_not_hide_the_others(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("broken", ["cut", "gone"])
-def test_a_plan_that_cannot_be_read_is_mended_by_doing_what_the_message_says(broken: str, tmp_path: Path) -> None:
-    store = Store.open(tmp_path, create=True)
+def test_a_plan_that_cannot_be_read_is_mended_by_doing_what_the_message_says(broken: str, location: str) -> None:
+    store = Store.open(location, create=True)
     begin_run(store, "run", [("noise", "babble", "source")])
     plan = "plans/run_id=run/plan.parquet"
     if broken == "cut":
@@ -135,8 +137,8 @@ def prepared_row(utterance_id: str) -> PreparedRow:
     )
 
 
-def test_a_prepared_corpus_is_there_once_it_is_complete_and_gone_once_a_shard_is_cut(tmp_path: Path) -> None:
-    store = Store.open(tmp_path, create=True)
+def test_a_prepared_corpus_is_there_once_it_is_complete_and_gone_once_a_shard_is_cut(location: str) -> None:
+    store = Store.open(location, create=True)
     broken = dataclasses.replace(prepared_row("c"), audio=None, seconds=0.0, error="it is silent")
     store.write_prepared("abc", 0, [prepared_row("a"), prepared_row("b")])
     assert store.prepared("abc") is None
@@ -169,8 +171,8 @@ def test_the_datasets_library_reads_prepared_audio(tmp_path: Path) -> None:
     assert undecoded[1]["audio"] is None
 
 
-def test_attempts_are_numbered_after_any_file_of_the_cell(tmp_path: Path) -> None:
-    store = Store.open(tmp_path, create=True)
+def test_attempts_are_numbered_after_any_file_of_the_cell(location: str) -> None:
+    store = Store.open(location, create=True)
     key = CellKey("run", "babble", "em-tok")
     assert store.begin_attempt(key) == 1
     assert store.begin_attempt(key) == 2, "the first is on its way, or was killed before it wrote anything"
@@ -179,17 +181,18 @@ def test_attempts_are_numbered_after_any_file_of_the_cell(tmp_path: Path) -> Non
     assert store.begin_attempt(CellKey("run", "babble", "em-tok-b")) == 1
 
 
-def test_attempts_begun_at_the_same_time_have_numbers_of_their_own(tmp_path: Path) -> None:
+def test_attempts_begun_at_the_same_time_have_numbers_of_their_own(location: str) -> None:
+    each = 20 if location.startswith("s3://") else 200
     script = """
 import sys
 from emtta_core.store import CellKey, Store
 store, key = Store.open(sys.argv[1], create=True), CellKey("run", "babble", "em-tok")
 print("ready", flush=True)
 sys.stdin.readline()
-print(*(store.begin_attempt(key) for _ in range(200)))
+print(*(store.begin_attempt(key) for _ in range(int(sys.argv[2]))))
 """
     pipe = subprocess.PIPE
-    command = [sys.executable, "-c", script, str(tmp_path)]
+    command = [sys.executable, "-c", script, location, str(each)]
     processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(3)]
     for process in processes:
         assert process.stdout is not None
@@ -199,4 +202,4 @@ print(*(store.begin_attempt(key) for _ in range(200)))
         process.stdin.write("go\n")
         process.stdin.flush()
     numbers = [int(number) for process in processes for number in process.communicate()[0].split()]
-    assert sorted(numbers) == list(range(1, 601))
+    assert sorted(numbers) == list(range(1, 3 * each + 1))

@@ -8,12 +8,13 @@ import textwrap
 import time
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from store_factory import begin_run, heard, write_shard
 
 from emtta_core.errors import StoreError, UsageError
-from emtta_core.store import CellKey, Store
+from emtta_core.store import CellKey, StepRow, Store
+from emtta_core.store.place import open_place
+from emtta_core.store.read import read_rows
 
 KEY = CellKey("run", "babble", "em-tok")
 
@@ -30,7 +31,7 @@ WRITER = """
 """
 
 
-def start(store: Path, rows: int, then: str) -> "subprocess.Popen[str]":
+def start(store: "str | Path", rows: int, then: str) -> "subprocess.Popen[str]":
     """Start a process that opens the store, makes `rows` rows, says so, and goes on with `then`."""
     script = textwrap.dedent(WRITER) + textwrap.dedent(then)
     process = subprocess.Popen(
@@ -79,19 +80,20 @@ def test_a_writer_killed_while_it_writes_leaves_no_half_file(
     assert not left.exists()
 
 
-def test_a_writer_killed_at_any_moment_leaves_whole_shards_alone(tmp_path: Path) -> None:
+def test_a_writer_killed_at_any_moment_leaves_whole_shards_alone(location: str) -> None:
+    store, folder = Store.open(location, create=True), f"steps/{KEY.folder}"
     for attempt in range(1, 4):
         then = f"[store.write_steps(key, {attempt}, shard, rows) for shard in range(100_000)]"
-        process = start(tmp_path, 40, then)
-        while not list(tmp_path.rglob(f"{attempt:03d}-00002.parquet")):
+        process = start(location, 40, then)
+        while not store.place.exists(f"{folder}/{attempt:03d}-00002.parquet"):
             assert process.poll() is None, "the writer ended before it could be killed"
             time.sleep(0.005)
         time.sleep(0.007 * attempt)
         process.kill()
         process.wait()
-    files = list(tmp_path.rglob("*.parquet"))
+    files = [entry.name for entry in store.place.list("steps")]
     assert len(files) >= 9
-    assert all(pq.read_table(path).num_rows == 40 for path in files)
+    assert all(len(read_rows(store.place, name, StepRow)) == 40 for name in files)
 
 
 def test_tidying_up_leaves_alone_what_the_store_did_not_write(tmp_path: Path) -> None:
@@ -103,12 +105,12 @@ def test_tidying_up_leaves_alone_what_the_store_did_not_write(tmp_path: Path) ->
     assert all(path.exists() for path in others)
 
 
-def test_of_two_writers_of_one_shard_one_wins_and_the_other_is_told(tmp_path: Path) -> None:
+def test_of_two_writers_of_one_shard_one_wins_and_the_other_is_told(location: str) -> None:
     then = "sys.stdin.readline(); store.write_steps(key, 1, 0, rows)"
     script = textwrap.dedent(WRITER) + then
     writers = [
         subprocess.Popen(
-            [sys.executable, "-c", script, str(tmp_path), str(rows)],
+            [sys.executable, "-c", script, location, str(rows)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -127,9 +129,10 @@ def test_of_two_writers_of_one_shard_one_wins_and_the_other_is_told(tmp_path: Pa
     codes = [writer.returncode for writer in writers]
     assert sorted(codes) == [0, 1]
     assert "is already there" in messages[codes.index(1)]
-    (file,) = tmp_path.rglob("*.parquet")
-    assert pq.read_table(file).num_rows == (3, 4)[codes.index(0)]
-    assert not list(tmp_path.rglob("*.tmp"))
+    place = open_place(location)
+    (file,) = place.list("steps")
+    assert len(read_rows(place, file.name, StepRow)) == (3, 4)[codes.index(0)]
+    assert not list(Path(location).rglob("*.tmp"))
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
@@ -147,8 +150,8 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_rows_of_an_attempt_are_final(tmp_path: Path) -> None:
-    store = Store.open(tmp_path, create=True)
+def test_rows_of_an_attempt_are_final(location: str) -> None:
+    store = Store.open(location, create=True)
     write_shard(store, KEY, {"a": [heard(1)]})
     with pytest.raises(StoreError, match="rows of an attempt are final"):
         write_shard(store, KEY, {"a": [heard(0)]})
@@ -181,12 +184,12 @@ def test_a_store_that_cannot_be_made_read_or_written_says_why(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", "-x", ".hidden", "a b", "ü", "a=b", "null", "NULL"])
-def test_a_name_that_is_no_path_of_its_own_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_name_that_is_no_path_of_its_own_is_refused(name: str, location: str) -> None:
     with pytest.raises(UsageError, match="is no name"):
         CellKey(name, "domain", "method")
     with pytest.raises(UsageError, match="is no name"):
         CellKey("run", name, "method")
-    store = Store.open(tmp_path, create=True)
+    store = Store.open(location, create=True)
     with pytest.raises(UsageError, match="is no name"):
         store.run(name)
     with pytest.raises(UsageError, match="is no name"):

@@ -103,25 +103,25 @@ class Catalogue:
         return self._answer(f"the report {name}", ask)
 
     def _answer(self, what: str, ask: Callable[[], Result]) -> Result:
-        """Return what `ask` returns, asked once more where files that nobody can read made it fail."""
-        try:
+        """Return what `ask` returns, asked again where a file may have made it fail.
+
+        At first of the files that are there now, for one may have been removed meanwhile, then of those alone that can
+        be read from end to end.
+        """
+        place = self.store.place
+        more: list[Examine] = [lambda _, entries: glance(place, entries), partial(scan, place)]
+        self._look_again()
+        while True:
             try:
                 return ask()
+            except _MISTAKES as error:
+                raise EmttaError(f"{what} failed: {error}") from error
             except duckdb.Error as error:
-                if not self._leaves_out_more(error):
-                    raise
-                return ask()
-        except duckdb.Error as error:
-            raise EmttaError(f"{what} failed: {error}") from error
-
-    def _leaves_out_more(self, error: duckdb.Error) -> bool:
-        """Read every file after an error that one may have caused; return whether more than before are left out."""
-        if isinstance(error, _MISTAKES):
-            return False
-        before, connection = set(self.broken), self._connection
-        self._connection = self._connect(partial(scan, self.store.place))
-        connection.close()
-        return not before.issuperset(self.broken)
+                if not more:
+                    raise EmttaError(f"{what} failed: {error}") from error
+                connection = self._connection
+                self._connection = self._connect(more.pop(0))
+                connection.close()
 
     def _values(self, chosen: Query, run_id: str | None, parameters: Mapping[str, str]) -> dict[str, str | None]:
         """Return a value for each parameter of a report."""
@@ -145,7 +145,7 @@ class Catalogue:
         """Return a database with every view, over the files that `examine` lets through; warn of the others."""
         connection = duckdb.connect(":memory:")
         connection.execute("SET TimeZone = 'UTC'")
-        self.store.place.open_to(connection)
+        self._look_again = self.store.place.open_to(connection)
         broken = create_raw_views(connection, self.store.place, examine)
         for line in grouped(self.store.place, [file for file in broken if file not in self.broken]):
             log.warning("left out of every query: %s", line)

@@ -13,7 +13,7 @@ import re
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import duckdb
@@ -80,8 +80,9 @@ class Folder(Place):
             raise self._closed(error) from error
         return f"{self.location} can be made"
 
-    def open_to(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def open_to(self, _connection: duckdb.DuckDBPyConnection) -> Callable[[], None]:
         """Do nothing: DuckDB reads folders by itself."""
+        return lambda: None
 
     def list(self, folder: str) -> Sequence[Entry]:
         """Return the files below `folder`, by name, but the hidden ones."""
@@ -167,7 +168,7 @@ class Folder(Place):
                     else:
                         with contextlib.suppress(FileNotFoundError):
                             state = item.stat()
-                            yield Entry(name, state.st_size, str(state.st_mtime_ns))
+                            yield Entry(name, state.st_size, str(state.st_mtime_ns), state.st_mtime)
         except _NO_FOLDER:
             return
         except OSError as error:

@@ -3,15 +3,18 @@
 Whatever differs between the two stands in the classes that implement `Place`; nobody else asks which it is.
 """
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 
-from emtta_core.errors import StoreError
+from emtta_core.errors import StoreError, UsageError
+
+_SCHEME = re.compile(r"(?P<name>[A-Za-z][A-Za-z0-9+.-]+):/", re.ASCII)  # a drive of Windows has one letter
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +25,13 @@ class Entry:
         name: the file.
         size: bytes.
         tag: changes whenever the file's content does.
+        modified: when it was written, in seconds since 1970 by the clock of whoever keeps it.
     """
 
     name: str
     size: int
     tag: str
+    modified: float
 
 
 class Place(ABC):
@@ -40,11 +45,9 @@ class Place(ABC):
 
     Attributes:
         location: the place as a user names it; it opens the same one in another process.
-        lanes: how many requests are worth making at once.
     """
 
     location: str
-    lanes: int = 1
 
     def __init__(self, location: str) -> None:
         column = next((part for part in location.split("/") if "=" in part), None)
@@ -74,8 +77,12 @@ class Place(ABC):
         """Return in words that files can be written here, or could be once the place is made; leave nothing behind."""
 
     @abstractmethod
-    def open_to(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Let DuckDB read the files by their `url`, and globs of them."""
+    def open_to(self, connection: duckdb.DuckDBPyConnection) -> Callable[[], None]:
+        """Let DuckDB read the files by their `url`, and globs of them.
+
+        Returns:
+            What to call before each question, so that it sees the files that were written since the last.
+        """
 
     # Reading
 
@@ -116,7 +123,12 @@ class Place(ABC):
 
     @abstractmethod
     def write_new(self, name: str, content: bytes) -> bool:
-        """Write a file in one step unless it is there; of any number of callers at once, one alone gets True."""
+        """Write a file in one step unless it is there.
+
+        Returns:
+            Whether it was written: of callers at the same time with contents of their own, or with none, one alone
+            gets True.
+        """
 
     @abstractmethod
     def remove(self, names: Iterable[str]) -> None:
@@ -137,9 +149,21 @@ def open_place(location: str | Path) -> Place:
         location: a folder, or `s3://BUCKET/PREFIX`.
 
     Raises:
-        UsageError: another kind of place is named.
-        StoreError: its name will not do.
+        UsageError: no such kind of place is known.
+        StoreError: its name will not do, or what it needs is not installed.
     """
-    from emtta_core.store.folder import Folder
+    name = str(location)
+    scheme = _SCHEME.match(name)
+    if scheme is None:
+        from emtta_core.store.folder import Folder
 
-    return Folder(Path(location))
+        return Folder(Path(location))
+    if scheme["name"] != "s3":
+        raise UsageError(f"a store cannot be at {name!r}; there are: a folder, or s3://BUCKET/PREFIX")
+    try:
+        from emtta_core.store.s3 import S3
+    except ImportError as error:
+        raise StoreError(
+            f"the store {name} needs the package {error.name}, which is not installed: pip install 'emtta[s3]'"
+        ) from error
+    return S3(name)

@@ -1,0 +1,282 @@
+"""A store in an object store that speaks S3: files are objects below a prefix of a bucket.
+
+An object is written by one PUT, so that it is there whole or not at all; there is no renaming, and nothing to tidy up
+after a killed writer. A file that must not replace another is written by a conditional PUT (`If-None-Match: *`), which
+the server refuses where the object is there. Whether a server knows the condition is found out by a trial; with one
+that does not, the object is looked for before it is written.
+
+Why `s3fs`: DuckDB takes a file system of `fsspec`, which spares it an extension that would have to be downloaded, and
+`pyarrow.fs`, which is installed anyway, has no conditional PUT.
+"""
+
+import contextlib
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import duckdb
+import s3fs
+
+from emtta_core.errors import StoreError, UsageError
+from emtta_core.store.place import Entry, Place
+from emtta_core.store.s3_errors import cause, refusal
+from emtta_core.store.s3_window import Window
+
+log = logging.getLogger("emtta.store")
+
+LANES = 32
+"""Requests at once."""
+
+TAIL = 65_536
+"""Bytes of a file's end that one request fetches; most files have no more."""
+
+REMEMBERED = 2048
+"""Ends of files that are kept in memory: 128 MiB."""
+
+_LOCATION = re.compile(
+    r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?P<prefix>(/(?!\.{1,2}(/|$))[\w.+-]+)*)/*", re.ASCII
+)
+_SETTINGS = (
+    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"),
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+)
+_SIGN = ".writable"
+_PUT_BYTES = 5 * 2**30  # the largest object that one PUT may write
+_KEYS = 1000  # as many does one request remove
+_TRIES = 5
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+class S3(Place):
+    """A prefix of a bucket; server and credentials are those of the environment (`AWS_…`), or of AWS's own files."""
+
+    def __init__(self, location: str) -> None:
+        """Name a prefix; nothing is asked of the server yet.
+
+        Args:
+            location: as `s3://BUCKET/PREFIX`.
+
+        Raises:
+            UsageError: it is not of that form.
+        """
+        match = _LOCATION.fullmatch(location)
+        if match is None:
+            raise UsageError(
+                f"{location!r} names no store; write s3://BUCKET/PREFIX, the bucket's name of 3 to 63 small letters, "
+                "digits, '.' and '-', the prefix of letters, digits and '. _ + -' with '/' between its parts"
+            )
+        self._bucket, self._prefix = match["bucket"], match["prefix"].removeprefix("/")
+        super().__init__(f"s3://{self._bucket}{match['prefix']}")
+        self._conditional: bool | None = None
+
+    # The place
+
+    def is_there(self) -> bool:
+        """Return whether an object is below the prefix."""
+        with self._asking("list"):
+            found = self._files.call_s3("list_objects_v2", Bucket=self._bucket, Prefix=self._key(""), MaxKeys=1)
+        return bool(found.get("Contents"))
+
+    def make(self) -> None:
+        """Write an empty object that stays: the place can be written, and a store is here."""
+        self.write(_SIGN, b"")
+
+    def try_out(self) -> str:
+        """Return in words that the place can be written; leave nothing behind."""
+        there, name = self.is_there(), f".emtta-{os.urandom(6).hex()}"
+        self.write(name, b"")
+        self.remove([name])
+        return f"{self.location} can be {'written' if there else 'made'}"
+
+    def open_to(self, connection: duckdb.DuckDBPyConnection) -> Callable[[], None]:
+        """Let DuckDB read through the same file system, many files at once; return what makes it list them anew."""
+        window = Window(self)
+        connection.register_filesystem(window)
+        connection.execute(f"SET threads = {LANES}")  # what takes time is the way to the server, and no core
+        connection.execute("SET enable_external_file_cache = false")  # it tells a file by its time, to the second
+        return window.forget
+
+    # Reading
+
+    def list(self, folder: str) -> Sequence[Entry]:
+        """Return the objects below `folder`, by name; 1,000 a request."""
+        found, options = [], {"Bucket": self._bucket, "Prefix": self._key(f"{folder}/")}
+        while True:
+            with self._asking("list"):
+                page = self._files.call_s3("list_objects_v2", **options)
+            for item in page.get("Contents", ()):
+                name = item["Key"][len(self._key("")) :]
+                if not name.rpartition("/")[2].startswith("."):
+                    found.append(Entry(name, item["Size"], item["ETag"], item["LastModified"].timestamp()))
+            if not page.get("IsTruncated"):
+                return found
+            options["ContinuationToken"] = page["NextContinuationToken"]
+
+    def exists(self, name: str) -> bool:
+        """Return whether an object is there."""
+        try:
+            with self._asking("read", name):
+                self._files.call_s3("head_object", Bucket=self._bucket, Key=self._key(name))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def read(self, name: str) -> bytes:
+        """Return the content of an object."""
+        with self._asking("read", name):
+            return bytes(self._files.cat_file(self._path(name), max_concurrency=1))  # with more, its size is asked for
+
+    def read_all(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
+        """Yield each object with its content, read many at a time."""
+        return _at_once(self.read, names)
+
+    def tails(self, entries: Iterable[Entry], length: int) -> Iterator[tuple[Entry, bytes | OSError]]:
+        """Yield each object with its last bytes, read many at a time; what was read before is remembered."""
+        return _at_once(lambda entry: self.tail(entry, length), entries)
+
+    def tail(self, entry: Entry, length: int = TAIL) -> bytes:
+        """Return the last bytes of an object: `length` of them or more, or all that there are."""
+        with self._asking("read", entry.name):
+            return _end(self._files, self._path(entry.name), entry.size, entry.tag, max(length, TAIL))
+
+    def stream(self, entry: Entry) -> Any:
+        """Return an open file of which parts are read when they are asked for."""
+        with self._asking("read", entry.name):
+            return self._files.open(self._path(entry.name), "rb", block_size=TAIL, size=entry.size)
+
+    # Writing
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write an object, in place of one that is there."""
+        with self._asking("write", name):
+            self._files.pipe_file(self._path(name), content, chunksize=_PUT_BYTES)
+
+    def write_new(self, name: str, content: bytes) -> bool:
+        """Write an object unless it is there.
+
+        A request whose answer is lost is made again, and then finds the object that it wrote itself. So one of the
+        same content counts as written here, unless it is empty: an attempt then goes on to the next number.
+        """
+        if self._keeps_writers_apart():
+            return self._put_new(name, content) or (bool(content) and self.read(name) == content)
+        if self.exists(name):
+            return False
+        self.write(name, content)
+        return True
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove objects, 1,000 a request."""
+        keys = [{"Key": self._key(name)} for name in names]
+        for start in range(0, len(keys), _KEYS):
+            doomed = {"Objects": keys[start : start + _KEYS], "Quiet": True}
+            with self._asking("remove"):
+                answer = self._files.call_s3("delete_objects", Bucket=self._bucket, Delete=doomed)
+            for failed in answer.get("Errors", ()):
+                raise StoreError(
+                    f"cannot remove s3://{self._bucket}/{failed['Key']}: {failed.get('Message', failed.get('Code'))}; "
+                    "see to the permission s3:DeleteObject"
+                )
+
+    @contextlib.contextmanager
+    def growing(self, name: str) -> Iterator[Path]:
+        """Yield a temporary file that begins with what the object holds; write the object anew at the end."""
+        with tempfile.TemporaryDirectory(prefix="emtta-") as folder:
+            path = Path(folder) / name.rpartition("/")[2]
+            with contextlib.suppress(FileNotFoundError):
+                path.write_bytes(self.read(name))
+            try:
+                yield path
+            finally:
+                if path.exists():
+                    self.write(name, path.read_bytes())
+
+    # Helpers
+
+    @property
+    def _files(self) -> Any:
+        """The file system of `s3fs`, one a process for each server and credentials."""
+        return _file_system(*(os.environ.get(name) for name in _SETTINGS))
+
+    def _key(self, name: str) -> str:
+        """Return the key of an object."""
+        return f"{self._prefix}/{name}" if self._prefix else name
+
+    def _path(self, name: str) -> str:
+        """Return what `s3fs` calls an object."""
+        return f"{self._bucket}/{self._key(name)}"
+
+    def _keeps_writers_apart(self) -> bool:
+        """Return whether the server refuses a conditional PUT where the object is there; tried once."""
+        if self._conditional is None:
+            try:
+                self._conditional = not self._put_new(_SIGN, b"") or not self._put_new(_SIGN, b"")
+            except NotImplementedError:
+                self._conditional = False
+            if not self._conditional:
+                log.warning(
+                    "the server of %s knows no conditional PUT (If-None-Match), which keeps two writers apart; "
+                    "let no two processes write the same run",
+                    self.location,
+                )
+        return self._conditional
+
+    def _put_new(self, name: str, content: bytes) -> bool:
+        """Write an object by a conditional PUT; return False where one is there, or is being written."""
+        for _ in range(_TRIES):
+            try:
+                with self._asking("write", name):
+                    self._files.pipe_file(self._path(name), content, chunksize=_PUT_BYTES, mode="create")
+            except FileExistsError:
+                return False
+            except BlockingIOError:
+                continue
+            return True
+        return False
+
+    @contextlib.contextmanager
+    def _asking(self, what: str, name: str | None = None) -> Iterator[None]:
+        """Turn what a request raises into an error of the place, or of one file."""
+        try:
+            yield
+        except Exception as error:
+            url = self.location if name is None else self.url(name)
+            raise refusal(error, what, url, self._bucket) from cause(error)
+
+
+def _at_once(ask: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[tuple[Item, Answer | OSError]]:
+    """Yield each item with what `ask` returns for it, or the `OSError` that it raises; in order, many at a time."""
+
+    def answer(item: Item) -> tuple[Item, Answer | OSError]:
+        try:
+            return item, ask(item)
+        except OSError as error:
+            return item, error
+
+    with ThreadPoolExecutor(LANES, thread_name_prefix="s3") as pool:
+        yield from pool.map(answer, items)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _end(files: Any, path: str, size: int, _tag: str, length: int) -> bytes:
+    """Return the last bytes of an object; one of another tag is another."""
+    return bytes(files.cat_file(path, start=max(0, size - length), end=size)) if size else b""
+
+
+@lru_cache(maxsize=8)
+def _file_system(*settings: str | None) -> Any:
+    """Return the file system for the values of `_SETTINGS`, which botocore reads by itself, but for AWS_REGION."""
+    region = dict(zip(_SETTINGS, settings, strict=True))["AWS_REGION"]
+    return s3fs.S3FileSystem(
+        client_kwargs={"region_name": region} if region else {},
+        config_kwargs={"retries": {"mode": "standard", "max_attempts": 5}, "max_pool_connections": LANES},
+        use_listings_cache=False,
+        skip_instance_cache=True,
+    )

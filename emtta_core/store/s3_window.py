@@ -1,0 +1,87 @@
+"""What DuckDB sees of a store in an object store: a file system of `fsspec` that reads, and holds this store alone."""
+
+import io
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from fsspec import AbstractFileSystem
+
+from emtta_core.store.place import Entry
+
+if TYPE_CHECKING:
+    from emtta_core.store.s3 import S3
+
+
+class Window(AbstractFileSystem):
+    """The files of one place by their `url`.
+
+    A table is listed once a question, by one request for 1,000 files, however often the question names it. A file of
+    some kilobytes costs one request, which the look for broken files has made already.
+    """
+
+    protocol = "s3"
+    cachable = False
+
+    def __init__(self, place: "S3") -> None:
+        """Open a window on `place`."""
+        super().__init__()
+        self._place = place
+        self._listings: dict[str, Mapping[str, Entry]] = {}
+
+    def forget(self) -> None:
+        """List anew what is asked for from now on."""
+        self._listings = {}
+
+    def glob(self, path: str, **_: Any) -> Sequence[str]:
+        """Return the URLs of the files that a pattern matches; a path without `*` is its own."""
+        if "*" not in path:
+            return [path]
+        pattern = self._name(path).split("/")
+        return [self._place.url(name) for name in self._listing(pattern[0]) if _matches(name.split("/"), pattern)]
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        """Return name, size and time of a file."""
+        entry = self._entry(path)
+        return {"name": path, "size": entry.size, "type": "file", "mtime": entry.modified}
+
+    def modified(self, path: str) -> datetime:
+        """Return when a file was written."""
+        return datetime.fromtimestamp(self._entry(path).modified, UTC)
+
+    def _open(self, path: str, mode: str = "rb", **_: Any) -> Any:
+        """Open a file: a small one from memory, of a large one what is read."""
+        if mode != "rb":
+            raise PermissionError(f"{path} is only read here")
+        entry = self._entry(path)
+        tail = self._place.tail(entry)
+        return io.BytesIO(tail) if len(tail) == entry.size else self._place.stream(entry)
+
+    def _name(self, path: str) -> str:
+        """Return the name of a file in the place."""
+        url = str(self.unstrip_protocol(path))
+        if not url.startswith(self._place.url("")):
+            raise PermissionError(f"{url} is not in the store {self._place.location}")
+        return url.removeprefix(self._place.url(""))
+
+    def _entry(self, path: str) -> Entry:
+        """Return a file as its folder's listing has it."""
+        name = self._name(path)
+        folder = name.split("/")[0]
+        if name not in self._listing(folder):
+            raise FileNotFoundError(f"{path} is not there")
+        return self._listing(folder)[name]
+
+    def _listing(self, folder: str) -> Mapping[str, Entry]:
+        """Return the files below a folder by name."""
+        if folder not in self._listings:
+            self._listings[folder] = {entry.name: entry for entry in self._place.list(folder)}
+        return self._listings[folder]
+
+
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Return whether the parts of a name are those of a pattern: each the same, `*`, or `*` and its end."""
+    return len(parts) == len(pattern) and all(
+        part.endswith(wanted[1:]) if wanted.startswith("*") else part == wanted
+        for part, wanted in zip(parts, pattern, strict=True)
+    )
