@@ -28,8 +28,9 @@ corpus = {{ name = "synthetic", utterances = 2 }}
 
 WHOLE = (
     '{ name = "mine", base = "em-tok-b", candidates = "sample", estimator = "sequence", policy = true, '
-    'entropy = false, credit = "to-go", baseline = "none", normalisation = "sequence", parameters = "decoder-layernorm", '
-    'decision = "mbr", adaptation = { steps = 5, candidates = 6, learning_rate = 0.002, seed = 7, early_stop = 0.01 } }'
+    'entropy = false, credit = "to-go", baseline = "none", normalisation = "sequence", '
+    'parameters = "decoder-layernorm", decision = "mbr", '
+    "adaptation = { steps = 5, candidates = 6, learning_rate = 0.002, seed = 7, early_stop = 0.01 } }"
 )
 
 
