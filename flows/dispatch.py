@@ -15,6 +15,7 @@ from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.evaluate import CellReport, describe, fail_cell
 from emtta_core.pipeline.job import Job
 from emtta_core.pipeline.progress import DomainPrepared, channel
+from emtta_core.pipeline.redo import Redo
 from emtta_core.pipeline.run import Run
 from emtta_core.store import Store
 from tasks.evaluate import evaluate
@@ -32,7 +33,9 @@ class Dispatch:
         submitted: task runs handed to Prefect so far.
     """
 
-    def __init__(self, run: Run, store: Store, carry_out: Callable[[Job], CellReport], workers: int) -> None:
+    def __init__(
+        self, run: Run, store: Store, carry_out: Callable[[Job], CellReport], workers: int, redo: Redo
+    ) -> None:
         """Prepare to do cells of a run.
 
         Args:
@@ -40,8 +43,10 @@ class Dispatch:
             store: where.
             carry_out: does a cell.
             workers: cells at once.
+            redo: which of their utterances.
         """
         self._run, self._store, self._carry_out, self._workers = run, store, carry_out, workers
+        self._redo = redo
         self._retries = retry_options(run.suite.runtime)
         self._ended: queue.SimpleQueue[PrefectFuture[Any]] = queue.SimpleQueue()
         self._preparing: dict[PrefectFuture[Any], str] = {}
@@ -92,7 +97,7 @@ class Dispatch:
     def _evaluate(self, cell: Cell) -> None:
         """Begin to evaluate a cell."""
         task = evaluate.with_options(**self._retries)
-        future = task.submit(Job.of(self._run, cell, self._store.location), self._carry_out)
+        future = task.submit(Job.of(self._run, cell, self._store.location, self._redo), self._carry_out)
         self._evaluating[future] = cell
         self._follow(future)
 

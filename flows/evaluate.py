@@ -17,10 +17,12 @@ from emtta_core.errors import UsageError
 from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.models import digest_of
 from emtta_core.pipeline.progress import Started, channel
+from emtta_core.pipeline.redo import Redo
 from emtta_core.pipeline.run import Run, as_now, load_run, plan_run, record
 from emtta_core.pipeline.selection import resume_command, select
 from emtta_core.pipeline.state import CellState, cell_states
 from emtta_core.store import Store
+from emtta_core.store.lease import lease
 from emtta_core.suite import Isolation, load_suite
 from emtta_core.worker.devices import choose_devices
 from emtta_core.worker.own_process import OwnProcess
@@ -35,50 +37,63 @@ FAILURES_NAMED = 20
 def _flow_run_name() -> str:
     """Return what Prefect calls this flow run: the run's id, or the name of the suite that is yet to be planned."""
     parameters = flow_run.get_parameters()
-    return str(parameters.get("run_id") or Path(parameters["suite"]).stem)
+    return str(parameters.get("run_id") or Path(str(parameters["suite"])).stem)
 
 
 @flow(name="evaluate", flow_run_name=_flow_run_name, persist_result=False, validate_parameters=True)
 def evaluate(
-    suite: str,
+    suite: str | None,
     store: str,
     run_id: str | None = None,
     only: Sequence[str] = (),
     limit: int | None = None,
     devices: str | None = None,
     isolation: Isolation | None = None,
+    redo: Redo = "missing",
 ) -> State[Any]:
     """Do what is missing of a run.
 
     Args:
-        suite: the name of a shipped suite, or the path of a suite file.
+        suite: the name of a shipped suite, or the path of a suite file; none for a run that is planned already, to be
+            carried out as it was recorded.
         store: the store's location.
         run_id: a run that is planned already; left out, the suite is planned.
         only: which cells, as in `domain=GS`; all where empty.
         limit: at most this many utterances a domain; a run that is planned already has been planned with it.
         devices: where cells run, as in `cuda:0,cuda:1`; left out, as the suite's model says.
         isolation: whether cells run in processes of their own; left out, as the suite says.
+        redo: which utterances of the cells: the missing ones, those in error too, or all of them anew.
+
+    Raises:
+        StoreError: another process works at the run.
 
     Returns:
         Completed, or Failed with a message that names each failed cell and the command that finishes just those.
     """
     opened = Store.open(store, create=True)
     run = _recorded(run_id, suite, opened) if run_id else _planned(suite, opened, limit)
-    wanted = select(run.cells, only)
-    incomplete = [state for state in cell_states(opened, run.run_id) if not state.complete]
-    todo = [state for state in incomplete if state.cell in wanted]
+    with lease(opened, run.run_id):
+        return _carry_out(run, opened, select(run.cells, only), devices, isolation, redo)
+
+
+def _carry_out(
+    run: Run, store: Store, wanted: Sequence[Cell], devices: str | None, isolation: Isolation | None, redo: Redo
+) -> State[Any]:
+    """Do what is wanted of a run."""
+    states = cell_states(store, run.run_id)
+    todo = [state for state in states if state.cell in wanted and state.open_to(redo)]
     runtime = run.suite.runtime
-    places = choose_devices(devices or run.suite.model.device, runtime)
+    slots = choose_devices(devices or run.suite.model.device, runtime)
     apart = (isolation or runtime.isolation) == "process"
-    with WorkerPool(places, channel.publish, channel.stopping) if apart else OwnProcess(places) as workers:
-        dispatch = Dispatch(run, opened, workers.do, len(places))
-        channel.publish(_started(run, todo, len(places)))
+    with WorkerPool(slots, channel.publish, channel.stopping) if apart else OwnProcess(slots) as workers:
+        dispatch = Dispatch(run, store, workers.do, len(slots), redo)
+        channel.publish(_started(run, todo, len(slots)))
         failures = dispatch.run_all([state.cell for state in todo])
     wait_for_records(dispatch.submitted)
     if not failures:
         return Completed(message=f"run {run.run_id}: {len(wanted)} cells complete")
-    others = [state.cell for state in incomplete if state.cell not in wanted]
-    command = resume_command(suite, run.run_id, store, list(failures), [*failures, *others], limit)
+    others = [state.cell for state in states if not (state.complete or state.cell in wanted)]
+    command = resume_command(run.run_id, store.location, list(failures), [*failures, *others])
     return _failed(run.run_id, len(wanted), failures, command)
 
 
@@ -91,12 +106,14 @@ def _started(run: Run, todo: Sequence[CellState], workers: int) -> Started:
     return Started(run.run_id, len(domains), len(todo), utterances, workers)
 
 
-def _recorded(run_id: str, suite: str, store: Store) -> Run:
+def _recorded(run_id: str, suite: str | None, store: Store) -> Run:
     """Return a run that is planned already, carried out as its suite says now.
 
     Its cells are those of the model that it was planned with, and no other.
     """
-    run = as_now(load_run(store, run_id), load_suite(suite))
+    run = load_run(store, run_id)
+    if suite is not None:
+        run = as_now(run, load_suite(suite))
     digest = digest_of(run.suite.model)
     if digest != run.plan.model_digest:
         raise UsageError(
@@ -106,8 +123,10 @@ def _recorded(run_id: str, suite: str, store: Store) -> Run:
     return run
 
 
-def _planned(suite: str, store: Store, limit: int | None) -> Run:
+def _planned(suite: str | None, store: Store, limit: int | None) -> Run:
     """Return the run of a suite that is planned here."""
+    if suite is None:
+        raise UsageError("neither a suite nor a run was named; name one of them")
     loaded = load_suite(suite, limit=limit)
     run = plan_run(loaded, digest_of(loaded.model))
     record(run, store)

@@ -50,7 +50,7 @@ def test_what_failed_is_named_with_the_command_that_finishes_it(
     outcome = emtta("run", path, "--run-id", "mine", "--store", store, "--only", "domain=polish")
     assert outcome.code == 3
     assert "polish/source: failed: " in outcome.err
-    assert f"finish them with: emtta run {path} --run-id mine --store {store} --only domain=polish" in outcome.err
+    assert f"finish them with: emtta rerun mine --store {store} --domain polish" in outcome.err
     assert "Traceback" not in outcome.err
     status = emtta("status", "mine", "--store", store)
     assert status.code == 3
@@ -64,14 +64,11 @@ def test_the_command_that_finishes_a_limited_run_finds_it_again(
     outcome = emtta("run", path, "--store", store, "--limit", 1)
     assert outcome.code == 3
     typed = shlex.split(outcome.err.split("finish them with: emtta ")[1])
-    assert typed[-2:] == ["--limit", "1"]
+    assert typed[0] == "rerun"
     again = emtta(*typed)
     assert again.code == 3
     assert "1 cells to do, 1 utterances" in again.err
-    assert (
-        f"finish them with: {shlex.join(['emtta', *typed])}"
-        in (store / "logs" / f"{typed[typed.index('--run-id') + 1]}.log").read_text()
-    )
+    assert f"finish them with: {shlex.join(['emtta', *typed])}" in (store / "logs" / f"{typed[1]}.log").read_text()
 
 
 def test_utterances_in_error_are_pointed_out_at_the_end(

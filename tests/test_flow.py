@@ -92,7 +92,7 @@ def test_no_failure_costs_another_domain_and_the_message_names_each(
     assert "4 of 6 cells failed" in message
     assert "unspoken/source: the domain could not be prepared: espeak-ng has no voice 'no-such-voice'" in message
     assert "polish/em-tok-b: " in message
-    assert f"emtta run {path} --run-id {run_id(store)} --store {store}" in message
+    assert f"emtta rerun {run_id(store)} --store {store}" in message
     assert [event.domain for event in events if isinstance(event, DomainPrepared) and event.error] == ["unspoken"]
 
 

@@ -193,18 +193,18 @@ def test_a_selection_that_names_nothing_is_refused(only: str, words: str) -> Non
 def commands() -> Callable[[list[str]], str]:
     suite: Suite = parse_suite(SUITE)
     cells = plan(suite, DIGEST).cells
-    return lambda only: resume_command("my suite.toml", "run-1", "s", select(cells, only), cells)
+    return lambda only: resume_command("run-1", "my store", select(cells, only), cells)
 
 
 def test_the_command_that_finishes_some_cells_selects_them() -> None:
     command = commands()
-    start = "emtta run 'my suite.toml' --run-id run-1 --store s"
+    start = "emtta rerun run-1 --store 'my store'"
     assert command([]) == start
-    assert command(["domain=BA"]) == f"{start} --only domain=BA"
-    assert command(["method=em-tok"]) == f"{start} --only method=em-tok"
-    assert command(["domain=BA", "method=em-tok"]) == f"{start} --only domain=BA --only method=em-tok"
+    assert command(["domain=BA"]) == f"{start} --domain BA"
+    assert command(["method=em-tok"]) == f"{start} --method em-tok"
+    assert command(["domain=BA", "method=em-tok"]) == f"{start} --domain BA --method em-tok"
 
 
 def test_the_command_need_not_leave_out_what_is_complete() -> None:
     cells = select(plan(parse_suite(SUITE), DIGEST).cells, ["domain=BA"])
-    assert resume_command("demo", "run-1", "s", cells, cells) == "emtta run demo --run-id run-1 --store s"
+    assert resume_command("run-1", "s", cells, cells) == "emtta rerun run-1 --store s"

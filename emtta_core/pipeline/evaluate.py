@@ -25,7 +25,6 @@ from emtta_core.pipeline.job import Job
 from emtta_core.pipeline.progress import AttemptBegun, CellFinished, Listener, UtterancesDone, ignore, never
 from emtta_core.pipeline.rows import Shard, Tally, make_shard, tally_done, tally_shard
 from emtta_core.store import COMPLETE, FAILED, CellKey, CellRow, PreparedRow, Store
-from emtta_core.suite import Runtime
 from emtta_core.suite_method import Adaptation
 
 log = logging.getLogger("emtta.pipeline")
@@ -131,7 +130,7 @@ def evaluate_cell(
         options = {name: getattr(job.adaptation, name) for name in Adaptation.model_fields}
         adapter = Adapter(model, job.method.method(), batch_size=runtime.batch_size, trace=runtime.trace, **options)
         attempt.adapter = adapter
-        _evaluate(attempt, adapter, store, runtime, progress, stop)
+        _evaluate(attempt, adapter, store, job, progress, stop)
     except BaseException as error:
         _record_failure(store, key, attempt.row(error), progress)
         raise
@@ -198,15 +197,16 @@ def describe(error: BaseException) -> str:
 
 
 def _evaluate(
-    attempt: _Attempt, adapter: Adapter, store: Store, runtime: Runtime, progress: Listener, stop: Callable[[], bool]
+    attempt: _Attempt, adapter: Adapter, store: Store, job: Job, progress: Listener, stop: Callable[[], bool]
 ) -> None:
     """Do what the attempt has to do, shard by shard; utterances in error wait until the others are done."""
-    cell = attempt.cell
+    cell, runtime = job.cell, job.runtime
     corpus = store.prepared(cell.corpus_id)
     if corpus is None:
         raise StoreError(f"the prepared audio of {cell.domain} is not in the store; run the suite again to prepare it")
-    done = store.done(attempt.key, cell.cell_id)
-    if too_many(runtime.fail_on_error, sum(utterance.error is not None for utterance in done.values()), cell):
+    done = {} if job.redo == "all" else store.done(attempt.key, cell.cell_id)
+    errors = sum(utterance.error is not None for utterance in done.values())
+    if job.redo == "errors" or too_many(runtime.fail_on_error, errors, cell):
         done = {name: utterance for name, utterance in done.items() if utterance.error is None}
     if done:
         attempt.reused = tally_done(list(done.values()))

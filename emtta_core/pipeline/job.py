@@ -3,6 +3,7 @@
 from pydantic import BaseModel, ConfigDict
 
 from emtta_core.pipeline.cell import Cell
+from emtta_core.pipeline.redo import Redo
 from emtta_core.pipeline.run import Run
 from emtta_core.suite import ModelChoice, Runtime
 from emtta_core.suite_method import Adaptation, MethodChoice
@@ -19,6 +20,7 @@ class Job(BaseModel):
         method: the cell's.
         adaptation: the method's options.
         runtime: how it is carried out.
+        redo: what is done again though it is done.
         device: what the device is called in the store; None: as torch calls it.
     """
 
@@ -31,10 +33,11 @@ class Job(BaseModel):
     method: MethodChoice
     adaptation: Adaptation
     runtime: Runtime
+    redo: Redo = "missing"
     device: str | None = None
 
     @classmethod
-    def of(cls, run: Run, cell: Cell, store: str) -> "Job":
+    def of(cls, run: Run, cell: Cell, store: str, redo: Redo = "missing") -> "Job":
         """Return the job of a run's cell."""
         suite = run.suite
         choice = suite.method(cell.method)
@@ -46,6 +49,7 @@ class Job(BaseModel):
             method=choice,
             adaptation=choice.adapted(suite.adaptation),
             runtime=suite.runtime,
+            redo=redo,
         )
 
     def on(self, device: str, called: str) -> "Job":

@@ -1,4 +1,4 @@
-"""Which cells of a plan are meant: `domain=…`, `method=…`, `group=…`."""
+"""Which cells of a plan are meant: `domain=…`, `method=…`, `group=…`, or one by `name=domain/method`."""
 
 import shlex
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from emtta_core.errors import UsageError, unknown
 from emtta_core.pipeline.cell import Cell
 
-KEYS = ("domain", "method", "group")
+KEYS = ("domain", "method", "group", "name")
 
 
 def select(cells: Sequence[Cell], only: Sequence[str]) -> tuple[Cell, ...]:
@@ -37,25 +37,19 @@ def select(cells: Sequence[Cell], only: Sequence[str]) -> tuple[Cell, ...]:
     return found
 
 
-def resume_command(
-    suite: str, run_id: str, store: str, cells: Sequence[Cell], incomplete: Sequence[Cell], limit: int | None = None
-) -> str:
+def resume_command(run_id: str, store: str, cells: Sequence[Cell], incomplete: Sequence[Cell]) -> str:
     """Return the command that finishes these cells of a run, and few others: it selects whole domains and methods.
 
     Args:
-        suite: as it was typed.
         run_id: the run.
         store: the store's location.
         cells: which to finish.
         incomplete: all cells of the run that are not complete; what is complete need not be left out.
-        limit: as it was typed, if it was: without it the suite would be planned as another run.
     """
-    words = ["emtta", "run", suite, "--run-id", run_id, "--store", store]
-    if limit is not None:
-        words += ["--limit", str(limit)]
+    words = ["emtta", "rerun", run_id, "--store", store]
     for key in ("domain", "method"):
         values = dict.fromkeys(str(getattr(cell, key)) for cell in cells)
         if set(values) != {getattr(cell, key) for cell in incomplete}:
             for value in values:
-                words += ["--only", f"{key}={value}"]
+                words += [f"--{key}", value]
     return shlex.join(words)

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from emtta_core.pipeline.cell import Cell
+from emtta_core.pipeline.redo import Redo
 from emtta_core.store import COMPLETE, FAILED, Store
 from emtta_core.store.catalogue import Catalogue
 
@@ -50,6 +51,10 @@ class CellState:
     def complete(self) -> bool:
         """Whether nothing is left to do."""
         return self.state == COMPLETE
+
+    def open_to(self, redo: Redo) -> bool:
+        """Return whether something is to be done again, or for the first time."""
+        return not self.complete or redo == "all" or (redo == "errors" and self.in_error > 0)
 
     @property
     def missing(self) -> int:

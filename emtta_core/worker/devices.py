@@ -11,7 +11,7 @@ from emtta_core.suite import Runtime
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One place where one cell at a time runs; a device that takes several cells is several places.
+    """One slot, where one cell at a time runs; a device that takes several cells is several slots.
 
     Attributes:
         name: what users and the store call it: `cpu`, `cuda:1`.
@@ -25,7 +25,7 @@ class Device:
 
 
 def choose_devices(wanted: str, runtime: Runtime) -> tuple[Device, ...]:
-    """Return the places where cells run.
+    """Return the slots of the devices where cells run.
 
     Args:
         wanted: `auto` (every GPU, else the CPU), `cpu`, or devices with commas between them, as in `cuda:0,cuda:1`.
@@ -47,14 +47,14 @@ def choose_devices(wanted: str, runtime: Runtime) -> tuple[Device, ...]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UsageError(f"the device {twice[0]!r} is named twice; runtime.workers says how many cells one takes")
-    places = []
+    slots = []
     for name in names:
         count = cells_at_once(runtime, name)
-        places += [_place(name, count)] * count
-    return tuple(places)
+        slots += [_slot(name, count)] * count
+    return tuple(slots)
 
 
-def _place(name: str, count: int) -> Device:
+def _slot(name: str, count: int) -> Device:
     """Return a device as one of `count` processes on it sees it."""
     threads = {"OMP_NUM_THREADS": str(max(1, cores() // count))}
     if name == "cpu":

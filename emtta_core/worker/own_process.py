@@ -18,7 +18,7 @@ class OwnProcess:
     """Stands where a `WorkerPool` could: it does jobs in the threads that bring them."""
 
     def __init__(self, devices: Sequence[Device]) -> None:
-        """Compute on the device of these places.
+        """Compute on the device of these slots.
 
         Raises:
             UsageError: they are on several devices.

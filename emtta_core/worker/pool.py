@@ -1,4 +1,4 @@
-"""A pool of worker processes: one for each place on a device, started when first needed, and kept for the next cell."""
+"""A pool of worker processes: one for each slot on a device, started when first needed, and kept for the next cell."""
 
 import logging
 import queue
@@ -20,13 +20,13 @@ log = logging.getLogger("emtta.worker")
 
 
 class WorkerPool:
-    """Worker processes, and the places on devices where they run. A place is a token: whoever has it may compute there.
+    """Worker processes, and the slots on devices where they run. A slot is a token: whoever has it may compute there.
 
     Use it as a context manager: at the end its processes are gone.
     """
 
     def __init__(self, devices: Sequence[Device], progress: Listener, stop: Callable[[], bool]) -> None:
-        """Have a place for each of `devices`.
+        """Have a slot for each of `devices`.
 
         Args:
             devices: from `choose_devices`.
@@ -34,13 +34,11 @@ class WorkerPool:
             stop: is asked whether cells are to end after their shard.
         """
         self._progress, self._stop = progress, stop
-        self._free: queue.SimpleQueue[_Place] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         self._logs = tempfile.TemporaryDirectory(prefix="emtta-worker-")
-        self._places = [
-            _Place(device, Path(self._logs.name) / f"{number}.log") for number, device in enumerate(devices)
-        ]
-        for place in self._places:
-            self._free.put(place)
+        self._slots = [_Slot(device, Path(self._logs.name) / f"{number}.log") for number, device in enumerate(devices)]
+        for slot in self._slots:
+            self._free.put(slot)
 
     def __enter__(self) -> Self:
         return self
@@ -48,8 +46,8 @@ class WorkerPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for place in self._places:
-            place.end()
+        for slot in self._slots:
+            slot.end()
         self._logs.cleanup()
 
     def do(self, job: Job) -> CellReport:
@@ -60,7 +58,7 @@ class WorkerPool:
             InterruptedRunError: the run was asked to stop.
             EmttaError: the job failed.
         """
-        place = self._free.get()
+        slot = self._free.get()
         attempt: int | None = None
 
         def listen(event: Event) -> None:
@@ -69,17 +67,17 @@ class WorkerPool:
                 attempt = event.attempt
             self._progress(event)
 
-        worker = place.worker()
-        began = place.log_size()
+        worker = slot.worker()
+        began = slot.log_size()
         try:
             return worker.do(job, timeout=job.runtime.timeout, progress=listen, stop=self._stop)
         except WorkerLostError as error:
-            store, name = Store.open(job.store), place.device.name
+            store, name = Store.open(job.store), slot.device.name
             fail_cell(job.cell, store, job.run_id, error, self._progress, attempt=attempt, device=name)
             raise
         finally:
-            self._keep_log(job, attempt, place.log_since(began))
-            self._free.put(place)
+            self._keep_log(job, attempt, slot.log_since(began))
+            self._free.put(slot)
 
     def _keep_log(self, job: Job, attempt: int | None, text: bytes) -> None:
         """Put the log of an attempt into the store, if it takes it."""
@@ -92,8 +90,8 @@ class WorkerPool:
             log.warning("the log of %s, attempt %d, could not be kept: %s", job.cell.name, attempt, error)
 
 
-class _Place:
-    """One place on a device, and its process if it has one."""
+class _Slot:
+    """One slot on a device, and its process if it has one."""
 
     def __init__(self, device: Device, log: Path) -> None:
         self.device, self._log = device, log

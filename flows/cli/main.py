@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from emtta_core.errors import EmttaError, UsageError
-from flows.cli import demo, doctor, logs, report, run, runs, sql, status, suites
+from flows.cli import demo, doctor, logs, report, rerun, run, runs, sql, status, suites
 from flows.cli.output import ERROR, USAGE, say
 
 
@@ -45,6 +45,7 @@ def _options(
 
 
 app.command()(run.run)
+app.command()(rerun.rerun)
 app.command()(status.status)
 app.command("list")(runs.runs)
 app.command()(report.report)

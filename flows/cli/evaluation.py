@@ -1,0 +1,99 @@
+"""What `emtta run` and `emtta rerun` have in common: say what will be done, do it, and show what was found."""
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from flows.cli import logs, server
+from flows.cli.output import INCOMPLETE, Format, err, out, say, show
+
+if TYPE_CHECKING:
+    from emtta_core.pipeline.cell import Cell
+    from emtta_core.pipeline.run import Run
+    from emtta_core.pipeline.state import CellState
+    from emtta_core.store import Store
+
+FAILURES_NAMED = 20
+"""How many cells are named at the end that are not complete."""
+
+
+def foretell(run_id: str, states: "Sequence[CellState]", todo: "Sequence[CellState]", redo: str = "missing") -> None:
+    """Say what would be done, and what is reused.
+
+    Args:
+        run_id: the run.
+        states: of the cells that were asked for.
+        todo: those of them that have something to do.
+        redo: which of their utterances.
+    """
+    from rich.table import Table
+
+    def utterances(state: "CellState") -> int:
+        again = {"missing": 0, "errors": state.in_error, "all": state.done}[redo]
+        return state.missing + again
+
+    count = sum(utterances(state) for state in todo)
+    say(f"run {run_id}: would do {len(todo)} of {len(states)} cells, {count} utterances; the rest is complete")
+    kept = sum(state.done for state in states) + sum(state.missing for state in todo) - count
+    if kept:
+        say(f"it would reuse {kept} utterances that are done, and the audio that is prepared")
+    table = Table("domain", "group", "methods", "utterances a method")
+    for domain in dict.fromkeys(state.cell.domain for state in todo):
+        cells = [state for state in todo if state.cell.domain == domain]
+        names = ", ".join(state.cell.method for state in cells)
+        table.add_row(domain, cells[0].cell.group, names, str(max(utterances(state) for state in cells)))
+    if todo:
+        out.print(table)
+
+
+def carry_out(store: "Store", run_id: str, **parameters: Any) -> None:
+    """Run the flow `evaluate`, and show how it goes.
+
+    Args:
+        store: where.
+        run_id: a run that is recorded there.
+        parameters: the flow's others.
+    """
+    from flows.cli.progress import watching
+
+    with store.run_log(run_id) as log, watching(err), logs.logging_to(log):
+        from flows.evaluate import evaluate
+
+        server.reach()
+        flow_run = evaluate(store=store.location, run_id=run_id, return_state=True, **parameters)
+        ended = flow_run.result(raise_on_failure=False)
+    if isinstance(ended, BaseException):  # not what a cell met, of which the store knows, but what stopped the flow
+        raise ended
+
+
+def conclude(store: "Store", run: "Run", wanted: "Collection[Cell]") -> None:
+    """Show what was found, and what to type next."""
+    from emtta_core.pipeline.selection import resume_command
+    from emtta_core.pipeline.state import cell_states
+    from emtta_core.store.catalogue import Catalogue
+
+    with Catalogue(store) as catalogue:
+        show(catalogue.report("methods", run.run_id), Format.TABLE, "Word error rate, %")
+    if any(domain.corpus.name == "synthetic" for domain in run.suite.domains):
+        say("The speech is synthetic: these figures say how the methods compare here, not how they do on real speech.")
+    say(f"store: {store.location}")
+    states = cell_states(store, run.run_id)
+    in_error = sum(state.in_error for state in states if state.cell in wanted)
+    if in_error:
+        failures = f"emtta report failures --run {run.run_id} --store {store.location}"
+        say(f"utterances in error: {in_error}, in no WER above; why: {failures}")
+    incomplete = [state for state in states if not state.complete]
+    left = [state for state in incomplete if state.cell in wanted]
+    if not left:
+        say(f"next: emtta report leaderboard --run {run.run_id} --store {store.location}")
+        return
+    failed = [state for state in left if state.error is not None]
+    for state in failed[:FAILURES_NAMED]:
+        say(f"not complete: {state.cell.name}: {state.error}")
+    if len(left) > len(failed[:FAILURES_NAMED]):
+        say(f"not complete: {len(left) - len(failed[:FAILURES_NAMED])} more cells")
+    say(f"log: {store.place.url(f'logs/{run.run_id}.log')}")
+    cells, others = ([state.cell for state in states] for states in (left, incomplete))
+    say(f"finish them with: {resume_command(run.run_id, store.location, cells, others)}")
+    raise typer.Exit(INCOMPLETE)

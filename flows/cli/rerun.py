@@ -1,0 +1,73 @@
+"""`emtta rerun`: do again what is missing of a run, what failed, or all of it."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli import logs
+from flows.cli.evaluation import carry_out, conclude, foretell
+from flows.cli.options import DEFAULT_STORE, DevicesOption, DryRunOption, IsolationOption, StoreOption
+from flows.cli.output import say
+
+if TYPE_CHECKING:
+    from emtta_core.pipeline.redo import Redo
+
+
+def rerun(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id; see emtta list.")],
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Only cells that failed, and utterances in error, which are tried again.")
+    ] = False,
+    domain: Annotated[list[str] | None, typer.Option("--domain", help="Only this domain; repeatable.")] = None,
+    method: Annotated[list[str] | None, typer.Option("--method", help="Only this method; repeatable.")] = None,
+    group: Annotated[list[str] | None, typer.Option("--group", help="Only this group; repeatable.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="All of it anew, what is complete too.")] = False,
+    store: StoreOption = DEFAULT_STORE,
+    devices: DevicesOption = None,
+    isolation: IsolationOption = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Do what is missing of a run, as the next attempt under the same id; what is done is reused.
+
+    The run is carried out as it was recorded; no suite file is needed. Its corpora must be where they were, unless
+    their audio is prepared. Exit codes are those of emtta run.
+
+    Examples:
+        emtta rerun demo-1a2b3c4d --dry-run
+
+        emtta rerun demo-1a2b3c4d --failed
+
+        emtta rerun demo-1a2b3c4d --domain BA --method em-tok-b --force
+    """
+    logs.settle_environment()
+    from emtta_core.errors import UsageError
+    from emtta_core.pipeline.run import load_run
+    from emtta_core.pipeline.selection import select
+    from emtta_core.pipeline.state import cell_states
+    from emtta_core.store import FAILED, Store
+
+    if failed and force:
+        raise UsageError("--failed does what failed, --force does everything; give one of them")
+    opened = Store.open(store, create=not dry_run)
+    found = load_run(opened, run)
+    only = [f"{key}={value}" for key, values in _keys(domain, method, group) for value in values]
+    wanted = set(select(found.cells, only))
+    states = [state for state in cell_states(opened, run) if state.cell in wanted]
+    redo: Redo = "all" if force else "errors" if failed else "missing"
+    todo = [state for state in states if state.open_to(redo)]
+    if failed:
+        todo = [state for state in todo if state.state == FAILED or state.in_error]
+    foretell(run, states, todo, redo)
+    if dry_run:
+        return
+    if todo:
+        cells = [f"name={state.cell.name}" for state in todo]
+        carry_out(opened, run, suite=None, only=cells, devices=devices, isolation=isolation, redo=redo)
+    else:
+        say(f"run {run}: nothing to do")
+    conclude(opened, found, wanted)
+
+
+def _keys(domain: list[str] | None, method: list[str] | None, group: list[str] | None) -> list[tuple[str, list[str]]]:
+    """Return what was asked for, by key."""
+    return [("domain", domain or []), ("method", method or []), ("group", group or [])]
