@@ -86,7 +86,7 @@ class Cache:
         self.used = self.used + layout.counts
         self.sizes = [used + new for used, new in zip(self.sizes, layout.sizes, strict=True)]
         while self.length > self.layers[0].shape[1]:
-            self.layers = [torch.cat([layer, torch.zeros_like(layer)], dim=1) for layer in self.layers]
+            self.layers = [F.pad(layer, (0, 0, 0, layer.shape[1])) for layer in self.layers]
         return places
 
     def write(self, number: int, utterance: Tensor, places: Tensor, rows: Tensor) -> Tensor:
