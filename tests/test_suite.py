@@ -196,6 +196,38 @@ def test_the_layout_in_the_docs_is_a_valid_suite(tmp_path: Path) -> None:
     assert [domain.name for domain in suite.domains] == ["clean", "babble"]
 
 
+def test_the_methods_composed_in_the_docs_are_valid() -> None:
+    page = Path(__file__).parents[1] / "docs" / "suites.md"
+    block = page.read_text(encoding="utf-8").split("```toml\n")[2].split("```")[0]
+    suite = parse_suite(LAYERS.replace('methods = ["source"]\n', block))
+    assert [choice.name for choice in suite.methods][2:] == ["late-credit", "encoder-only", "sampled+mbr", "mbr-64"]
+
+
+def test_how_a_run_is_carried_out_has_its_choices() -> None:
+    text = LAYERS.replace("[defaults]", '[runtime]\nbatch_size = "auto"\ntrace = "metrics"\n[defaults]')
+    runtime = parse_suite(text).runtime
+    assert (runtime.batch_size, runtime.trace) == ("auto", "metrics")
+
+
+@pytest.mark.parametrize(
+    ("there", "instead", "words"),
+    [
+        ('batch_size = "auto"', "batch_size = 0", ["runtime.batch_size"]),
+        ('batch_size = "auto"', 'batch_size = "most"', ["runtime.batch_size", "'most'", "'auto'"]),
+        ('trace = "metrics"', 'trace = "all"', ["runtime.trace is 'all'", "'none', 'metrics' or 'hypotheses'"]),
+        ('name = "demo"', 'name = "demo", precision = "fp16"', ["model.precision is 'fp16'", "'bf16'"]),
+        ("[runtime]", "[adaptation]\nearly_stop = inf\n[runtime]", ["adaptation.early_stop is inf", "finite"]),
+    ],
+)
+def test_a_mistake_in_how_a_run_is_carried_out_is_refused(there: str, instead: str, words: list[str]) -> None:
+    text = LAYERS.replace("[defaults]", '[runtime]\nbatch_size = "auto"\ntrace = "metrics"\n[defaults]')
+    assert there in text
+    with pytest.raises(UsageError) as refusal:
+        parse_suite(text.replace(there, instead))
+    for word in words:
+        assert word in str(refusal.value)
+
+
 def test_a_suite_of_one_domain_takes_no_more_than_its_own_lines(suite_file: SuiteFile) -> None:
     assert [domain.name for domain in load_suite(str(suite_file(CLEAN))).domains] == ["clean"]
 
