@@ -3,256 +3,370 @@
     python benchmarks/adaptation.py demo                    # the demo model: G = 16, 10 steps, 16 utterances
     python benchmarks/adaptation.py base                    # Whisper-base's shape: G = 16, 24 tokens, 2 utterances
     python benchmarks/adaptation.py base-gpu large-gpu      # on a machine with a GPU
-    python benchmarks/adaptation.py demo --sweep            # the engine alone, against steps, G and B
+    python benchmarks/adaptation.py base-gpu --check        # the same code at a tiny shape, on the CPU, in seconds
+    python benchmarks/adaptation.py demo --sweep            # the engine alone, against steps, G, B and more
+    python benchmarks/adaptation.py demo --profile          # where the engine's time goes
 
 Ours, `plain` and `careful` (see references.py) run in turns; each row says the median of its runs. The engine decodes
 the source and the final hypothesis, as the references do. Shapes other than the demo have random weights, and say 24
-tokens for every candidate. Results are printed, and written to benchmarks/results/ as JSON.
+tokens for every candidate. Results are printed, and written to benchmarks/results/ as JSON. It needs torch,
+transformers, numpy and rich; on a machine without the rest of emtta, put the repository's root in PYTHONPATH.
 """
 
 import argparse
 import json
-import statistics
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from measure import Cost, machine, matrix_peak, measure, operations
+from measure import (
+    Cost,
+    MemoryWarnings,
+    limit_memory,
+    load_average,
+    machine,
+    matrix_peak,
+    medians,
+    operations,
+    profile,
+    timed,
+)
 from numpy.typing import NDArray
 from references import Reference
 from rich.console import Console
 from rich.table import Table
-from transformers import (
-    GenerationConfig,
-    WhisperConfig,
-    WhisperFeatureExtractor,
-    WhisperForConditionalGeneration,
-    WhisperTokenizer,
-)
+from sweep import sweep
+from works import TINY, TINY_AXES, WORKS, Work, load, sounds, spread
 
 from emtta_core.adaptation import Adapter, method
+from emtta_core.adaptation.batch_size import AUTO, BatchSizeChoice
+from emtta_core.errors import UsageError
+from emtta_core.memory import is_out_of_memory
 from emtta_core.model import SpeechModel
-from emtta_core.model.load import from_transformers
+from emtta_core.model.precision import PRECISIONS
 
+Waveform = NDArray[np.float32]
 RESULTS = Path(__file__).parent / "results"
 RATE = 1e-3
+NO_GPU = "not measured: no GPU here"
+WIDTH = 112
+"""Of the table, in characters."""
 
-
-@dataclass(frozen=True)
-class Work:
-    """What is adapted.
-
-    Attributes:
-        shape: of the random Whisper; None for the demo model.
-        utterances: how many.
-        candidates: G.
-        steps: updates an utterance.
-        device: where.
-        references: which references to run.
-        goal: what is to be reached against `careful`.
-    """
-
-    shape: dict[str, int] | None
-    utterances: int
-    candidates: int
-    steps: int
-    device: str
-    references: tuple[str, ...]
-    goal: float
-
-
-BASE = {"d_model": 512, "heads": 8, "layers": 6, "mel": 80}
-LARGE = {"d_model": 1280, "heads": 20, "layers": 32, "mel": 128}
-WORKS = {
-    "demo": Work(None, 16, 16, 10, "cpu", ("plain", "careful"), 6.0),
-    "base": Work(BASE, 2, 16, 1, "cpu", ("plain", "careful"), 3.0),
-    "base-gpu": Work(BASE, 64, 16, 10, "cuda", ("careful",), 50.0),
-    "large-gpu": Work(LARGE, 16, 16, 10, "cuda", ("careful",), 10.0),
-}
+COUNTED = 4
+"""Utterances of which a reference's operations are counted; of equal ones, one."""
 
 
 def main() -> None:
+    """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("works", nargs="*", default=["demo"], metavar="WORK", help=", ".join(WORKS))
     parser.add_argument("--method", default="em-tok-b", choices=["em-tok", "em-tok-b"])
-    parser.add_argument("--repeat", type=int, default=3, help="runs of each, in turns")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
-    parser.add_argument("--utterances", type=int, help="instead of the work's own")
-    parser.add_argument("--steps", type=int, help="instead of the work's own")
-    parser.add_argument("--sweep", action="store_true", help="the engine alone, against steps, G and B")
+    parser.add_argument("--repeat", type=at_least_one, default=3, help="runs of each, in turns")
+    parser.add_argument("--threads", type=at_least_one, default=2, help="CPU threads")
+    parser.add_argument("--check", action="store_true", help="a tiny shape and size, on the CPU unless --device says")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--sweep", action="store_true", help="the engine alone, with one thing changed at a time")
+    kind.add_argument("--profile", action="store_true", help="print where the engine's time goes, two steps long")
+    own = parser.add_argument_group("instead of the work's own")
+    own.add_argument("--precision", choices=list(PRECISIONS))
+    own.add_argument("--device", help="cpu, cuda, cuda:1, …")
+    own.add_argument("--utterances", type=at_least_one)
+    own.add_argument("--steps", type=at_least_one)
+    own.add_argument("--candidates", type=at_least_one, help="G")
+    own.add_argument("--batch-size", type=batch_size, help="utterances side by side, or auto")
+    own.add_argument("--references", nargs="*", choices=["plain", "careful"], help="which run beside ours")
+    own.add_argument("--reference-utterances", type=at_least_one, help="how many the references adapt to")
+    parser.add_argument("--spare-memory", type=float, metavar="GIB", help="beside the models, as if there were no more")
+    parser.add_argument("--output", type=Path, help="folder of the JSON; with --check none is written without it")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.works) - set(WORKS))
     if unknown:
         parser.error(f"unknown work {unknown[0]!r}; there are: {', '.join(WORKS)}")
     torch.set_num_threads(arguments.threads)
-    for name in arguments.works:
-        work = WORKS[name]
-        report: dict[str, Any] = {"work": name, "method": arguments.method}
-        if work.device == "cuda" and not torch.cuda.is_available():
-            report["measured"] = "not measured: no GPU here"
-            print(f"{name}: {report['measured']}")
-        else:
-            report |= (sweep if arguments.sweep else compare)(name, work, arguments)
-        RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"adaptation-{name}{'-sweep' if arguments.sweep else ''}.json"
-        path.write_text(json.dumps(report, indent=2) + "\n")
+    try:
+        for name in arguments.works:
+            work = chosen(WORKS[name], arguments)
+            for precision in work.precisions:
+                report = run(name, work, precision, arguments)
+                if report is not None:
+                    write(report, arguments)
+    except UsageError as error:
+        parser.error(str(error))
 
 
-def compare(name: str, work: Work, arguments: argparse.Namespace) -> dict[str, Any]:
+def chosen(work: Work, arguments: argparse.Namespace) -> Work:
+    """Return the work as the command line wants it."""
+    if arguments.check:
+        tiny: dict[str, Any] = {
+            "utterances": 4,
+            "candidates": 4,
+            "steps": 2,
+            "reference_utterances": 2,
+            "device": "cpu",
+        }
+        shape = work.shape and replace(TINY, mel=work.shape.mel)
+        work = replace(work, **tiny, shape=shape, axes=TINY_AXES)
+    fields = ("device", "utterances", "steps", "candidates", "batch_size", "references", "reference_utterances")
+    given: dict[str, Any] = {
+        field: getattr(arguments, field) for field in fields if getattr(arguments, field) is not None
+    }
+    if arguments.precision:
+        given["precisions"] = (arguments.precision,)
+    return replace(work, **given)
+
+
+def run(name: str, work: Work, precision: str, arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """Measure a work in one precision, and return what to write; None for a profile."""
+    report: dict[str, Any] = {"work": name, "method": arguments.method, "check": arguments.check}
+    if work.device.startswith("cuda") and not torch.cuda.is_available():
+        print(f"{name}, {precision}: {NO_GPU}")
+        rows = {label: {"not_measured": NO_GPU} for label in ("ours", *work.references)}
+        return report | {"measured": False, "precision": precision, "rows": rows}
+    if arguments.check and precision == "tf32" and not work.device.startswith("cuda"):
+        report["note"] = "tf32 is a GPU's arithmetic; checked in float32"
+        precision = "float32"
+    if arguments.profile:
+        print(profiled(work, precision, arguments.method))
+        return None
+    if arguments.sweep:
+        print(f"{name}, {arguments.method}, {precision}")
+        found = sweep(work, precision, arguments.method, arguments.repeat, RATE)
+    else:
+        found = compare(name, work, precision, arguments)
+    return report | {"measured": True} | found
+
+
+@dataclass
+class Contestant:
+    """Ours or a reference.
+
+    Attributes:
+        adapt: takes waveforms and returns their texts.
+        places: of the utterances that it is measured on.
+        costs: of its runs.
+        texts: of its last run.
+        failure: why it could not be measured, if it could not.
+    """
+
+    adapt: Callable[[Sequence[Waveform]], list[str]]
+    places: Sequence[int]
+    costs: list[Cost] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    failure: str | None = None
+
+    def run(self, waveforms: Sequence[Waveform], device: torch.device) -> None:
+        """Adapt to its utterances of these once more, unless memory did not suffice before."""
+        if self.failure:
+            return
+        try:
+            cost, self.texts = timed(partial(self.adapt, [waveforms[place] for place in self.places]), device)
+            self.costs.append(cost)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self.failure = "not measured: out of memory"
+
+
+def compare(name: str, work: Work, precision: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run ours and the references in turns."""
-    network, model = load(work)
-    steps, count = arguments.steps or work.steps, arguments.utterances or work.utterances
-    waveforms = sounds(work, count)
-    adapter = Adapter(
-        model,
-        arguments.method,
-        steps=steps,
-        candidates=work.candidates,
-        learning_rate=RATE,
-        batch_size=count,
-        trace="metrics",
-    )
-    chosen = method(arguments.method)
-    runs: dict[str, Callable[[], object]] = {"ours": partial(adapter.transcribe, waveforms)}
+    network, model = load(work, precision)
+    device, facts = model.device, machine(model.device)
+    peak = matrix_peak(device, model.precision)
+    if arguments.spare_memory:
+        limit_memory(device, arguments.spare_memory)
+    waveforms = sounds(work, work.utterances)
+    adapter = engine(model, work, arguments.method)
+    ours = Contestant(partial(texts, adapter), range(len(waveforms)))
+    contestants = {"ours": ours}
     for label in work.references:
-        reference = Reference(model, network, chosen, encode_once=label == "careful")
-        runs[label] = partial(reference.transcribe, waveforms, "en", steps=steps, candidates=work.candidates, rate=RATE)
-    Adapter(model, arguments.method, steps=1, candidates=2).transcribe(waveforms[:1])  # warm up
-    costs: dict[str, list[Cost]] = {label: [] for label in runs}
-    for _ in range(arguments.repeat):
-        for label, run in runs.items():
-            costs[label].append(measure(run, model.device))
-    flops, peak = operations(runs["ours"]), matrix_peak(model.device, model.precision.weights)
-    audio = sum(len(waveform) for waveform in waveforms) / model.sample_rate
-    rows = {label: summary(costs[label], count * steps, audio) for label in runs}
-    rows["ours"]["peak_share"] = flops / rows["ours"]["seconds"] / peak
-    for row in rows.values():
-        row["ratio"] = row["seconds"] / rows["ours"]["seconds"]
-        row["cpu_ratio"] = row["cpu_seconds"] / rows["ours"]["cpu_seconds"]
-    show(name, work, rows, f"{count} utterances, G = {work.candidates}, {steps} steps")
-    return {
-        "machine": machine(model.device),
-        "utterances": count,
+        reference = Reference(model, network, method(arguments.method), encode_once=label == "careful")
+        adapt = partial(reference.transcribe, language="en", steps=work.steps, candidates=work.candidates, rate=RATE)
+        contestants[label] = Contestant(adapt, spread(waveforms, work.reference_utterances))
+    with MemoryWarnings() as warnings:
+        if device.type == "cuda":  # a whole run each: it loads the kernels, and finds the batch that memory holds
+            for contestant in contestants.values():
+                contestant.run(waveforms, device)
+                contestant.costs.clear()
+        else:
+            texts(engine(model, replace(work, steps=1, candidates=2), arguments.method), waveforms[:1])
+        for _ in range(arguments.repeat):
+            for contestant in contestants.values():
+                contestant.run(waveforms, device)
+        rows = rows_of(contestants, waveforms, work, model)
+    rows["ours"] |= {"batch_size": adapter.batch_size, "out_of_memory": warnings.said}
+    if method(arguments.method).candidates == "beam":  # sampled candidates are not the same ones
+        for label in work.references:
+            rows[label]["texts"] = agreement(ours, contestants[label])
+    facts["load_average_after"] = load_average()
+    report = {
+        "precision": precision,
+        "machine": facts,
+        "utterances": work.utterances,
+        "seconds_of_audio": sum(len(waveform) for waveform in waveforms) / model.sample_rate,
         "candidates": work.candidates,
-        "steps": steps,
+        "steps": work.steps,
+        "batch_size": work.batch_size,
+        "spare_memory_gib": arguments.spare_memory,
         "repeat": arguments.repeat,
-        "goal_against_careful": work.goal,
-        "matrix_peak_flops": peak,
+        "goal_against_careful": None if arguments.check else work.goal,
+        "goal_peak_share": None if arguments.check else work.peak_goal,
+        "matrix_peak": asdict(peak),
         "rows": rows,
     }
+    finish(report, on_cpu=device.type == "cpu")
+    show(f"{name}, {arguments.method}, {precision}", report)
+    return report
 
 
-def sweep(name: str, work: Work, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run the engine alone, with one of steps, G and B changed at a time."""
-    _, model = load(work)
-    base = {"steps": min(work.steps, 4), "candidates": 8, "batch_size": 8}
-    settings = [base | {"steps": steps} for steps in (1, 2, 4, 8)]
-    settings += [base | {"candidates": count} for count in (4, 8, 16, 32)]
-    settings += [base | {"batch_size": size} for size in (1, 2, 4, 8, 16)]
-    waveforms = sounds(work, 16)
-    table = Table("steps", "G", "B", "ms an utterance-step", title=f"{name}, {arguments.method}")
-    rows = []
-    for setting in settings:
-        adapter = Adapter(model, arguments.method, learning_rate=RATE, trace="metrics", **setting)
-        run = partial(adapter.transcribe, waveforms)
-        costs = [measure(run, model.device) for _ in range(arguments.repeat)]
-        row = setting | summary(costs, len(waveforms) * setting["steps"], 0.0)
-        rows.append(row)
-        table.add_row(*(str(value) for value in setting.values()), f"{1000 * row['seconds_utterance_step']:.1f}")
-    Console().print(table)
-    return {"machine": machine(model.device), "rows": rows}
+def engine(model: SpeechModel, work: Work, name: str) -> Adapter:
+    """Return ours."""
+    return Adapter(
+        model,
+        name,
+        steps=work.steps,
+        candidates=work.candidates,
+        learning_rate=RATE,
+        batch_size=work.batch_size,
+        trace="metrics",
+    )
 
 
-def summary(costs: list[Cost], updates: int, audio: float) -> dict[str, float]:
-    """Return the numbers of one row."""
-    seconds = statistics.median(cost.seconds for cost in costs)
-    return {
-        "seconds": seconds,
-        "cpu_seconds": statistics.median(cost.cpu_seconds for cost in costs),
-        "seconds_utterance_step": seconds / updates,
-        "rtfx": audio / seconds,
-        "peak_memory_bytes": max(cost.peak_bytes for cost in costs),
-    }
+def texts(adapter: Adapter, waveforms: Sequence[Waveform]) -> list[str]:
+    """Return what ours hears."""
+    return [result.text for result in adapter.transcribe(waveforms)]
 
 
-def show(name: str, work: Work, rows: dict[str, dict[str, float]], title: str) -> None:
+def rows_of(
+    contestants: Mapping[str, Contestant], waveforms: Sequence[Waveform], work: Work, model: SpeechModel
+) -> dict[str, dict[str, Any]]:
+    """Return each contestant's costs, and its operations, which are counted in a run of their own."""
+    rows: dict[str, dict[str, Any]] = {}
+    for label, contestant in contestants.items():
+        if contestant.failure:
+            rows[label] = {"not_measured": contestant.failure}
+            continue
+        own = [waveforms[place] for place in contestant.places]
+        counted = own
+        if label != "ours":  # one after another, so that a few tell of all
+            counted = [own[place] for place in spread(own, COUNTED if work.shape is None else 1)]
+        flops = operations(partial(contestant.adapt, counted)) / len(counted) / work.steps
+        audio = sum(len(waveform) for waveform in own) / model.sample_rate
+        rows[label] = {"utterances": len(own), **medians(contestant.costs)}
+        for clock in ("seconds", "cpu_seconds"):
+            rows[label][f"{clock}_utterance_step"] = rows[label][clock] / len(own) / work.steps
+        rows[label] |= {
+            "rtfx": audio / rows[label]["seconds"],
+            "operations_utterance_step": flops,
+            "operations_counted_on": len(counted),
+        }
+    return rows
+
+
+def finish(report: dict[str, Any], *, on_cpu: bool) -> None:
+    """Add to the rows of a report what follows from them: shares of the peak, and ratios to ours."""
+    clocks = {"seconds": ("peak_share", "wall", "ratio"), "cpu_seconds": ("cpu_peak_share", "cpu", "cpu_ratio")}
+    measured = {label: row for label, row in report["rows"].items() if "not_measured" not in row}
+    for row in measured.values():
+        for clock, (share, peak, ratio) in clocks.items():
+            own = row[f"{clock}_utterance_step"]
+            if on_cpu or clock == "seconds":  # a GPU's operations take no time of the processor
+                row[share] = row["operations_utterance_step"] / own / report["matrix_peak"][peak]
+                row[ratio] = own / measured["ours"][f"{clock}_utterance_step"] if "ours" in measured else None
+
+
+def agreement(ours: Contestant, other: Contestant) -> dict[str, Any] | None:
+    """Return how many texts of a reference's utterances are equal to ours, and those that are not.
+
+    Beams are no matter of chance, so texts differ only where rounding decides a near-tie between two tokens.
+    """
+    if ours.failure or other.failure:
+        return None
+    pairs = [(ours.texts[place], text) for place, text in zip(other.places, other.texts, strict=True)]
+    different = [{"ours": mine, "theirs": theirs} for mine, theirs in pairs if mine != theirs]
+    return {"equal": len(pairs) - len(different), "of": len(pairs), "different": different}
+
+
+def show(title: str, report: Mapping[str, Any]) -> None:
     """Print the comparison."""
-    table = Table("", "s an utterance-step", "x ours", "x ours, CPU time", title=f"{name}: {title}")
-    for column in ("RTFx", "peak memory", "of the peak"):
-        table.add_column(column)
-    for label, row in rows.items():
+    sizes = f"{report['utterances']} utterances, G = {report['candidates']}, {report['steps']} steps"
+    table = Table("", title=f"{title}: {sizes}")
+    for column in ("on", "s/step", "CPU", "x ours", "CPU", "RTFx", "memory", "of peak", "CPU", "texts equal"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for label, row in report["rows"].items():
+        if "not_measured" in row:
+            table.add_row(label, row["not_measured"])
+            continue
+        equal = row.get("texts")
         table.add_row(
             label,
+            str(row["utterances"]),
             f"{row['seconds_utterance_step']:.4f}",
-            f"{row['ratio']:.1f}",
-            f"{row['cpu_ratio']:.1f}",
+            f"{row['cpu_seconds_utterance_step']:.4f}",
+            figure(row["ratio"], "{:.1f}"),
+            figure(row.get("cpu_ratio"), "{:.1f}"),
             f"{row['rtfx']:.2f}",
             f"{row['peak_memory_bytes'] / 2**20:.0f} MiB",
-            f"{100 * row['peak_share']:.0f} %" if "peak_share" in row else "",
+            figure(row["peak_share"], "{:.0%}"),
+            figure(row.get("cpu_peak_share"), "{:.0%}"),
+            f"{equal['equal']} of {equal['of']}" if equal else "",
         )
-    Console().print(table)
-    print(f"goal against careful: {work.goal:g} x")
+    console = Console()
+    if console.width < WIDTH:
+        console = Console(width=WIDTH)
+    console.print(table)
+    print("on: utterances; s/step: seconds an utterance and step; CPU: the same in processor time")
+    ours = report["rows"]["ours"]
+    if "not_measured" not in ours:
+        print(f"ours: {ours['batch_size']} side by side; out of memory {len(ours['out_of_memory'])} times")
+    if report["goal_against_careful"]:
+        share = f", {report['goal_peak_share']:.0%} of the peak" if report["goal_peak_share"] else ""
+        print(f"goal: {report['goal_against_careful']:g} x against careful{share}")
+    print("load average: {load_average} before, {load_average_after} after".format(**report["machine"]))
 
 
-def load(work: Work) -> tuple[Any, SpeechModel]:
-    """Return a Whisper of the work's shape twice: as transformers has it, and as the engine does."""
-    demo = str(resources.files("emtta_core.model") / "demo")
-    tokenizer = WhisperTokenizer.from_pretrained(demo)
-    if work.shape is None:
-        network = WhisperForConditionalGeneration.from_pretrained(demo)
-        extractor = WhisperFeatureExtractor.from_pretrained(demo)
-    else:
-        extractor = WhisperFeatureExtractor(feature_size=work.shape["mel"])
-        network = random_whisper(work.shape)
-    network = network.eval().to(work.device)
-    return network, from_transformers(network, extractor, tokenizer, name="benchmark", device=work.device)
+def figure(value: float | None, form: str) -> str:
+    """Return a number as the table shows it, nothing for none."""
+    return "" if value is None else form.format(value)
 
 
-def random_whisper(shape: dict[str, int]) -> Any:
-    """Return a Whisper of a shape with random weights, whose sequences never end of themselves."""
-    torch.manual_seed(0)
-    config = WhisperConfig(
-        d_model=shape["d_model"],
-        encoder_layers=shape["layers"],
-        decoder_layers=shape["layers"],
-        encoder_attention_heads=shape["heads"],
-        decoder_attention_heads=shape["heads"],
-        encoder_ffn_dim=4 * shape["d_model"],
-        decoder_ffn_dim=4 * shape["d_model"],
-        num_mel_bins=shape["mel"],
-        suppress_tokens=None,
-        begin_suppress_tokens=None,
-    )
-    network = WhisperForConditionalGeneration(config)
-    end = 50257
-    network.generation_config = GenerationConfig(
-        decoder_start_token_id=50258,
-        eos_token_id=end,
-        pad_token_id=end,
-        is_multilingual=True,
-        lang_to_id={"<|en|>": 50259},
-        task_to_id={"transcribe": 50359},
-        no_timestamps_token_id=50363,
-        suppress_tokens=[end],
-        max_length=448,
-    )
-    return network
+def profiled(work: Work, precision: str, name: str) -> str:
+    """Return the profile of a short run of ours, after one that warms up."""
+    _, model = load(work, precision)
+    waveforms = sounds(work, work.utterances)
+    adapter = engine(model, replace(work, steps=min(work.steps, 2)), name)
+    texts(adapter, waveforms)
+    return profile(partial(texts, adapter, waveforms), model.device)
 
 
-def sounds(work: Work, count: int) -> list[NDArray[np.float32]]:
-    """Return synthetic speech of a strange accent for the demo; for random weights a second of noise, for 24 tokens."""
-    if work.shape is not None:
-        rng = np.random.default_rng(0)
-        return [(0.1 * rng.standard_normal(16_000)).astype(np.float32) for _ in range(count)]
-    from emtta_core.corpora.synthetic import Synthetic
+def write(report: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Write a report, unless it says that nothing was measured where something was before."""
+    folder = arguments.output or (None if arguments.check else RESULTS)
+    if folder is None:
+        return
+    kind = ("-sweep" if arguments.sweep else "") + ("-check" if arguments.check else "")
+    path = folder / f"adaptation-{report['work']}-{report['precision']}{kind}.json"
+    if not report["measured"] and path.exists() and json.loads(path.read_text())["measured"]:
+        print(f"{path} was measured elsewhere, and stays")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=2) + "\n")
 
-    corpus = Synthetic(language="en", voices=("en-gb-scotland",), utterances=count)
-    return [utterance.read() for utterance in corpus.read_all()]
+
+def at_least_one(text: str) -> int:
+    """Return a whole number of the command line, at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is too small; give a whole number, at least 1")
+    return value
+
+
+def batch_size(text: str) -> BatchSizeChoice:
+    """Return a batch size of the command line."""
+    return "auto" if text == AUTO else at_least_one(text)
 
 
 if __name__ == "__main__":

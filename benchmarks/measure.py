@@ -1,18 +1,32 @@
 """What the benchmarks measure with: time, memory, operations, and the machine's own peak."""
 
+import ctypes
+import gc
+import logging
+import os
 import platform
+import resource
+import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
+import numpy as np
 import torch
 import transformers
+from torch.profiler import ProfilerActivity
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from emtta_core.model.precision import Precision
+
 PAGE = 4096
+GLIBC = platform.libc_ver()[0] == "glibc"
+M_MMAP_THRESHOLD = -3  # of malloc.h
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -23,25 +37,96 @@ class Cost:
         seconds: wall time.
         cpu_seconds: processor time of all the process's threads, which other processes disturb less.
         peak_bytes: the most memory that was in use at once: of the process on a CPU, of torch on a GPU.
+        resting_bytes: what was in use before the run, models and all.
     """
 
     seconds: float
     cpu_seconds: float
     peak_bytes: int
+    resting_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Of matrix multiplication.
+
+    Attributes:
+        wall: floating-point operations a second.
+        cpu: the same a second of processor time; None on a GPU.
+    """
+
+    wall: float
+    cpu: float | None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A straight line through points, by least squares.
+
+    Attributes:
+        slope: what one more costs.
+        intercept: what none would cost.
+        r2: the share of the variance that the line explains, R²; 1 where all points are on it.
+    """
+
+    slope: float
+    intercept: float
+    r2: float
+
+    @classmethod
+    def of(cls, x: Sequence[float], y: Sequence[float]) -> Self:
+        """Fit the line to at least two points."""
+        slope, intercept = np.polyfit(x, y, 1)
+        values = np.asarray(y)
+        left = float(((values - slope * np.asarray(x) - intercept) ** 2).sum())
+        spread = float(((values - values.mean()) ** 2).sum())
+        return cls(float(slope), float(intercept), 1 - left / spread if spread else 1.0)
+
+
+class MemoryWarnings(logging.Handler):
+    """Notes down, while it is entered, each time that the engine halves a batch because memory did not suffice.
+
+    Attributes:
+        said: what the engine said of it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+        self._engine = logging.getLogger("emtta.adaptation")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a warning down, if it is of memory."""
+        if "out of memory" in record.getMessage():
+            self.said.append(record.getMessage())
+
+    def __enter__(self) -> Self:
+        self._engine.addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.removeHandler(self)
 
 
 def measure(work: Callable[[], object], device: torch.device) -> Cost:
-    """Run `work` once."""
+    """Run `work` once, and return what it cost."""
+    return timed(work, device)[0]
+
+
+def timed(work: Callable[[], Result], device: torch.device) -> tuple[Cost, Result]:
+    """Run `work` once, and return what it cost and what it returned."""
+    release(device)
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
+        resting = torch.cuda.memory_allocated(device)
         began, busy = time.perf_counter(), time.process_time()
-        work()
+        result = work()
         torch.cuda.synchronize(device)
         seconds, busy = time.perf_counter() - began, time.process_time() - busy
-        return Cost(seconds, busy, torch.cuda.max_memory_allocated(device))
+        return Cost(seconds, busy, torch.cuda.max_memory_allocated(device), resting), result
     done = threading.Event()
-    peak = [resident()]
+    resting = resident()
+    peak = [resting]
 
     def watch() -> None:
         while not done.wait(0.02):
@@ -51,12 +136,37 @@ def measure(work: Callable[[], object], device: torch.device) -> Cost:
     watcher.start()
     began, busy = time.perf_counter(), time.process_time()
     try:
-        work()
+        result = work()
     finally:
         seconds, busy = time.perf_counter() - began, time.process_time() - busy
         done.set()
         watcher.join()
-    return Cost(seconds, busy, peak[0])
+    return Cost(seconds, busy, peak[0], resting), result
+
+
+def release(device: torch.device) -> None:
+    """Give back the memory that earlier runs no longer use, so that it does not count as the next one's."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
+    elif GLIBC:
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def limit_memory(device: torch.device, gibibytes: float) -> None:
+    """Let this process have no more memory than this beside what it has now: of a GPU, or of the machine (Linux)."""
+    spare = int(gibibytes * 2**30)
+    if device.type == "cuda":
+        share = (torch.cuda.memory_reserved(device) + spare) / torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, share), device)
+        return
+    # What is freed goes back at once, else glibc keeps it in pieces of the wrong size, which the limit counts.
+    if GLIBC:
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**16)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    used = next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmData:"))
+    resource.setrlimit(resource.RLIMIT_DATA, (used + spare, resource.RLIM_INFINITY))
 
 
 def resident() -> int:
@@ -65,7 +175,10 @@ def resident() -> int:
 
 
 def operations(work: Callable[[], object]) -> int:
-    """Return the floating-point operations of the matrix multiplications, convolutions and attention of `work`."""
+    """Return the floating-point operations of the matrix multiplications, convolutions and attention of `work`.
+
+    Only what passes torch's dispatcher is counted: the replay of a CUDA graph would be missed.
+    """
 
     def forward(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
         return int(sdpa_flop_count(query, key, value))
@@ -83,37 +196,78 @@ def operations(work: Callable[[], object]) -> int:
     return int(counter.get_total_flops())
 
 
-def matrix_peak(device: torch.device, dtype: torch.dtype, *, size: int = 2048, seconds: float = 1.0) -> float:
-    """Return the operations a second of the best of many square matrix multiplications."""
-    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    best, began = float("inf"), time.perf_counter()
-    while time.perf_counter() - began < seconds:
-        best = min(best, measure_once(lambda: left @ right, device))
-    return 2 * size**3 / best
+def matrix_peak(device: torch.device, precision: Precision, *, seconds: float = 1.0) -> Rate:
+    """Return the rate of the best of many square matrix multiplications, in the precision's own arithmetic."""
+    size = 8192 if device.type == "cuda" else 2048
+    left, right = (torch.randn(size, size, device=device).to(precision.weights) for _ in range(2))
+    costs = []
+    with precision.arithmetic(device):
+        began = time.perf_counter()
+        while time.perf_counter() - began < seconds:
+            costs.append(measure_once(lambda: left @ right, device))
+    wall, cpu = (min(column) for column in zip(*costs, strict=True))
+    return Rate(2 * size**3 / wall, None if device.type == "cuda" else 2 * size**3 / cpu)
 
 
-def measure_once(work: Callable[[], object], device: torch.device) -> float:
-    """Return the seconds of one call."""
+def measure_once(work: Callable[[], object], device: torch.device) -> tuple[float, float]:
+    """Return the seconds of one call, by the clock and of the processor."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), time.process_time()
     work()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - began
+    return time.perf_counter() - began, time.process_time() - busy
+
+
+def profile(work: Callable[[], object], device: torch.device, *, rows: int = 25) -> str:
+    """Return torch.profiler's table of where the time of `work` goes, the dearest operation first."""
+    activities, order = [ProfilerActivity.CPU], "self_cpu_time_total"
+    if device.type == "cuda":
+        activities, order = [*activities, ProfilerActivity.CUDA], "self_cuda_time_total"
+    with torch.profiler.profile(activities=activities) as profiler:
+        work()
+    return str(profiler.key_averages().table(sort_by=order, row_limit=rows, max_name_column_width=50))
 
 
 def machine(device: torch.device) -> dict[str, object]:
-    """Return what the numbers depend on."""
+    """Return what the numbers depend on, how busy the machine is now included."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
         models = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
         name = models[0] if models else name
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else name,
+    facts: dict[str, object] = {
+        "device": name,
+        "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "load_average": load_average(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
+    }
+    if device.type == "cuda":
+        facts |= {
+            "device": torch.cuda.get_device_name(device),
+            "processor": name,
+            "memory_bytes": torch.cuda.get_device_properties(device).total_memory,
+            "cuda": torch.version.cuda,
+        }
+    return facts
+
+
+def load_average() -> list[float]:
+    """Return how many processes wanted a processor, on average over 1, 5 and 15 minutes."""
+    return [round(load, 2) for load in os.getloadavg()]
+
+
+def medians(costs: Sequence[Cost]) -> dict[str, Any]:
+    """Return what several runs of one thing cost: the median of each time, and the most memory."""
+    return {
+        "seconds": statistics.median(cost.seconds for cost in costs),
+        "cpu_seconds": statistics.median(cost.cpu_seconds for cost in costs),
+        "seconds_of_runs": [cost.seconds for cost in costs],
+        "cpu_seconds_of_runs": [cost.cpu_seconds for cost in costs],
+        "peak_memory_bytes": max(cost.peak_bytes for cost in costs),
+        "resting_memory_bytes": min(cost.resting_bytes for cost in costs),
     }

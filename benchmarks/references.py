@@ -5,6 +5,9 @@
 - `careful`: the same, but one encoder pass for the loss, whose output is repeated for the decoder.
 
 Both make the candidates of `em-tok` (sampled) or `em-tok-b` (beams), and take the loss from the engine's `em_loss`.
+They run in the engine's precision. In bf16 the weights of linear maps and convolutions are bfloat16, cast once, and
+LayerNorms, positions and the optimizer's state are float32 under autocast: without the first autocast would cast every
+frozen weight at every token, and without the second small updates of LayerNorms would be lost.
 """
 
 from collections.abc import Sequence
@@ -13,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -30,14 +33,20 @@ class Reference:
         """Take the network to adapt, and what it has in common with the engine's model.
 
         Args:
-            model: the engine's, for features, prompt and policy.
-            network: the `WhisperForConditionalGeneration` that it was made from.
+            model: the engine's, for features, prompt, policy and precision.
+            network: the `WhisperForConditionalGeneration` that it was made from; its parameters are changed: frozen
+                but for LayerNorms, and in bf16 cast.
             method: `em-tok` or `em-tok-b`.
             encode_once: false for `plain`, true for `careful`.
         """
         self.model, self.network, self.method, self.encode_once = model, network, method, encode_once
+        self.narrow = model.precision.weights != model.precision.sums
         network.requires_grad_(False)
         network.generation_config.max_length = None  # else transformers warns at every call
+        if self.narrow:
+            for module in network.modules():
+                if isinstance(module, nn.Linear | nn.Conv1d):
+                    module.to(model.precision.weights)
         self.norms = [
             parameter.requires_grad_() for name, parameter in network.named_parameters() if "layer_norm" in name
         ]
@@ -46,24 +55,34 @@ class Reference:
         self, waveforms: Sequence[NDArray[np.float32]], language: str, *, steps: int, candidates: int, rate: float
     ) -> list[str]:
         """Adapt to each utterance, and return its text."""
-        source = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
-        texts = []
-        for waveform in waveforms:
-            mel = self.model.mel([waveform], device=self.model.device, dtype=self.model.dtype)
-            limit = self.model.policy.max_tokens(len(waveform) / self.model.sample_rate, self.model.prompt.length)
-            prompt = self.model.prompt.rows([language], self.model.device)
-            self.generate(mel, prompt, limit)
-            optimizer = torch.optim.AdamW(self.norms, lr=rate, weight_decay=WEIGHT_DECAY)
-            for _ in range(steps):
-                self.step(mel, prompt, limit, candidates, optimizer)
-            final = self.generate(mel, prompt, limit)
-            texts.append(str(self.model.tokenizer.decode(final[0].tolist(), skip_special_tokens=True)).strip())
-            self.network.load_state_dict(source)
-        return texts
+        with self.model.precision.arithmetic(self.model.device):
+            source = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+            return [self._adapt(waveform, language, source, steps, candidates, rate) for waveform in waveforms]
+
+    def _adapt(
+        self,
+        waveform: NDArray[np.float32],
+        language: str,
+        source: dict[str, Tensor],
+        steps: int,
+        candidates: int,
+        rate: float,
+    ) -> str:
+        """Adapt to one utterance, and forget it."""
+        mel = self.model.mel([waveform], device=self.model.device, dtype=self.model.dtype)
+        limit = self.model.policy.max_tokens(len(waveform) / self.model.sample_rate, self.model.prompt.length)
+        prompt = self.model.prompt.rows([language], self.model.device)
+        self.generate(mel, prompt, limit)  # what the source model says, which the engine decodes too
+        optimizer = torch.optim.AdamW(self.norms, lr=rate, weight_decay=WEIGHT_DECAY)
+        for _ in range(steps):
+            self.step(mel, prompt, limit, candidates, optimizer)
+        final = self.generate(mel, prompt, limit)
+        self.network.load_state_dict(source)
+        return str(self.model.tokenizer.decode(final[0].tolist(), skip_special_tokens=True)).strip()
 
     def generate(self, mel: Tensor, prompt: Tensor, limit: int, **arguments: Any) -> Tensor:
         """Return the tokens `(G, T)` after the prompt; greedy unless asked otherwise."""
-        with torch.no_grad():
+        with torch.no_grad(), self.autocast():
             made = GenerationMixin.generate(
                 self.network, mel, decoder_input_ids=prompt, max_new_tokens=limit, **{"do_sample": False} | arguments
             )
@@ -79,16 +98,16 @@ class Reference:
         ended = (tokens == self.model.policy.end).cumsum(1)
         mask = (ended == 0) | ((ended == 1) & (tokens == self.model.policy.end))
         inputs = torch.cat([prompt.expand(count, -1), tokens[:, :-1]], dim=1)
-        if self.encode_once:
-            hidden = self.network.model.encoder(mel).last_hidden_state.expand(count, -1, -1)
-            out = self.network(encoder_outputs=BaseModelOutput(hidden), decoder_input_ids=inputs)
-        else:
-            out = self.network(input_features=mel.expand(count, -1, -1), decoder_input_ids=inputs)
-        logits = out.logits[:, prompt.shape[1] - 1 :]
+        with self.autocast():
+            if self.encode_once:
+                hidden = self.network.model.encoder(mel).last_hidden_state.expand(count, -1, -1)
+                out = self.network(encoder_outputs=BaseModelOutput(hidden), decoder_input_ids=inputs)
+            else:
+                out = self.network(input_features=mel.expand(count, -1, -1), decoder_input_ids=inputs)
+        logits = out.logits[:, prompt.shape[1] - 1 :].to(self.model.dtype)
         first = torch.arange(logits.shape[1], device=logits.device) == 0
-        masked = torch.stack([self.model.policy.mask_nodes(row, first) for row in logits])
         loss = em_loss(
-            masked.unsqueeze(0),
+            self.model.policy.mask_nodes(logits, first).unsqueeze(0),
             tokens.unsqueeze(0),
             mask.unsqueeze(0),
             estimator=self.method.objective.estimator,
@@ -98,3 +117,7 @@ class Reference:
         optimizer.zero_grad()
         loss.total.sum().backward()
         optimizer.step()
+
+    def autocast(self) -> torch.autocast:
+        """Return the context of a forward pass; it does something in bf16 alone."""
+        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.narrow)

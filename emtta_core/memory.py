@@ -1,7 +1,16 @@
 """Memory that does not suffice, as Python, torch and CUDA's libraries say it."""
 
-_WORDS = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA out of memory")
-"""What torch says in a plain `RuntimeError`: its allocators of a CPU's memory, and the libraries under it."""
+_WORDS = (
+    "can't allocate memory",
+    "not enough memory",
+    "could not create a primitive",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDA out of memory",
+)
+"""What torch says in a plain `RuntimeError`: its allocators of a CPU's memory, and the libraries under it.
+
+oneDNN says no more than that it could not create a primitive; were that for another reason, a batch of one would raise
+it in the end."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

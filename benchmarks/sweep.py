@@ -1,0 +1,167 @@
+"""The engine alone, with one thing changed at a time: what a step, a candidate, a batch or a trace costs.
+
+Cost should be linear in steps and in G, and time an utterance flat or falling in B. A line is fitted to the first two;
+the third says up to which B time an utterance does not rise by more than `TOLERANCE`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Self
+
+from measure import Cost, Fit, MemoryWarnings, load_average, machine, medians, timed
+from rich.console import Console
+from rich.table import Table
+from works import Work, load, sounds
+
+from emtta_core.adaptation import Adapter
+from emtta_core.model import SpeechModel
+from emtta_core.model.candidates import loop
+
+TOLERANCE = 0.05
+"""The share by which time an utterance may rise from one B to the next and still count as flat."""
+
+EARLY_STOPS = (None, 0.003, 0.01, 0.03)
+"""Nats a token: the entropies' change at which an episode leaves the batch."""
+
+COMPACTIONS = (0.0, 0.5, 0.75, 1.0)
+"""Shares of the utterances that are still growing at which the token loop drops the others: never, …, at once."""
+
+
+def sweep(work: Work, precision: str, method: str, repeat: int, rate: float) -> dict[str, Any]:
+    """Run every setting `repeat` times, all of them in turns, and return the rows of each sweep and their fits."""
+    _, model = load(work, precision)
+    facts = machine(model.device)
+    settings = [(name, value, setting) for name, group in groups(work).items() for value, setting in group]
+    runs: list[list[Run]] = [[] for _ in settings]
+    Run.of(settings[0][-1], model, work, method, rate)  # warm up
+    for _ in range(repeat):
+        for (_, _, setting), done in zip(settings, runs, strict=True):
+            done.append(Run.of(setting, model, work, method, rate))
+    clock = "cpu_seconds" if model.device.type == "cpu" else "seconds"
+    sweeps: dict[str, Any] = {}
+    for (name, value, setting), done in zip(settings, runs, strict=True):
+        count, made = utterances(work, setting), done[0].updates
+        row: dict[str, Any] = {"value": value, **setting, "utterances": count, "updates": made}
+        row |= {"halved": max(one.halved for one in done), **medians([one.cost for one in done])}
+        for kind in ("seconds", "cpu_seconds"):
+            row[f"{kind}_utterance"] = row[kind] / count
+            row[f"{kind}_utterance_step"] = row[kind] / count / made
+        sweeps.setdefault(name, {"rows": []})["rows"].append(row)
+    for name, result in sweeps.items():
+        result |= shape_of(name, result["rows"], clock)
+        show(name, result)
+    facts["load_average_after"] = load_average()
+    return {"machine": facts, "precision": model.precision.name, "repeat": repeat, "clock": clock, "sweeps": sweeps}
+
+
+@dataclass(frozen=True)
+class Run:
+    """Of one setting.
+
+    Attributes:
+        cost: of it.
+        updates: made, the mean of the utterances.
+        halved: how often the batch was halved because memory did not suffice.
+    """
+
+    cost: Cost
+    updates: float
+    halved: int
+
+    @classmethod
+    def of(cls, setting: Mapping[str, Any], model: SpeechModel, work: Work, method: str, rate: float) -> Self:
+        """Adapt once with this setting."""
+        waveforms = sounds(work, utterances(work, setting))
+        options = {name: value for name, value in setting.items() if name != "compaction"}
+        adapter = Adapter(model, method, learning_rate=rate, **options)
+        with MemoryWarnings() as warnings, compaction(setting.get("compaction", loop.COMPACTION)):
+            cost, results = timed(partial(adapter.transcribe, waveforms), model.device)
+        return cls(cost, sum(result.updates for result in results) / len(results), len(warnings.said))
+
+
+def groups(work: Work) -> dict[str, list[tuple[Any, dict[str, Any]]]]:
+    """Return each sweep's settings, beside the value that distinguishes each."""
+    axes = work.axes
+    base = {
+        "steps": axes.steps[-2],
+        "candidates": axes.candidates[1],
+        "batch_size": axes.batch_sizes[len(axes.batch_sizes) // 2],
+        "trace": "metrics",
+    }
+    varied: dict[str, Sequence[Any]] = {
+        "steps": axes.steps,
+        "candidates": axes.candidates,
+        "batch_size": axes.batch_sizes,
+        "trace": ("none", "metrics", "hypotheses"),
+    }
+    made = {name: [(value, base | {name: value}) for value in values] for name, values in varied.items()}
+    if work.shape is None:  # of random weights all episodes are alike, and all sequences equally long
+        long = base | {"steps": axes.steps[-1]}
+        made["early_stop"] = [(value, long | {"early_stop": value}) for value in EARLY_STOPS]
+        made["compaction"] = [(value, base | {"compaction": value}) for value in COMPACTIONS]
+    return made
+
+
+def utterances(work: Work, setting: Mapping[str, Any]) -> int:
+    """Return how many utterances a setting is run on."""
+    return max(work.axes.utterances, int(setting["batch_size"]))
+
+
+@contextmanager
+def compaction(share: float) -> Iterator[None]:
+    """Let the token loop drop ended utterances at this share of those still growing."""
+    before = loop.COMPACTION
+    loop.COMPACTION = share
+    try:
+        yield
+    finally:
+        loop.COMPACTION = before
+
+
+def shape_of(name: str, rows: Sequence[dict[str, Any]], clock: str) -> dict[str, Any]:
+    """Return how the cost depends on what was varied, and what to say of it."""
+    values = [row["value"] for row in rows]
+    if name == "batch_size":
+        times = [row[f"{clock}_utterance"] for row in rows if not row["halved"]]
+        if not times:
+            return {"says": "memory did not suffice for any B"}
+        flat = 1
+        while flat < len(times) and times[flat] <= (1 + TOLERANCE) * times[flat - 1]:
+            flat += 1
+        return {
+            "flat_or_falling_up_to": values[flat - 1],
+            "says": f"time an utterance is flat or falls up to B = {values[flat - 1]}; memory sufficed up to "
+            f"{values[len(times) - 1]} of {values[-1]}",
+        }
+    if name not in ("steps", "candidates"):
+        return {}
+    per, what = ("utterance", "step") if name == "steps" else ("utterance_step", "candidate")
+    fit = Fit.of(values, [row[f"{clock}_{per}"] for row in rows])
+    each = f"ms an {per.replace('_', '-')}"
+    return {
+        "fit": {"of": f"{clock}_{per}", **asdict(fit)},
+        "says": f"one more {what}: {1000 * fit.slope:.2f} {each}, beside {1000 * fit.intercept:.2f}; R² = {fit.r2:.4f}",
+    }
+
+
+def show(name: str, result: Mapping[str, Any]) -> None:
+    """Print a sweep: times an utterance, and an utterance and update."""
+    table = Table(title=f"against {name}")
+    table.add_column("", no_wrap=True)
+    for column in ("steps", "G", "B", "updates", "ms/utt", "ms/step", "CPU ms/step", "memory"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in result["rows"]:
+        table.add_row(
+            str(row["value"]),
+            *(str(row[field]) for field in ("steps", "candidates", "batch_size")),
+            f"{row['updates']:.1f}",
+            f"{1000 * row['seconds_utterance']:.1f}",
+            f"{1000 * row['seconds_utterance_step']:.1f}",
+            f"{1000 * row['cpu_seconds_utterance_step']:.1f}",
+            f"{row['peak_memory_bytes'] / 2**20:.0f} MiB",
+        )
+    Console().print(table)
+    if "says" in result:
+        print(result["says"])
