@@ -86,6 +86,10 @@ def main() -> None:
     unknown = sorted(set(arguments.works) - set(WORKS))
     if unknown:
         parser.error(f"unknown work {unknown[0]!r}; there are: {', '.join(WORKS)}")
+    fixed = ["utterances", "steps", "candidates", "batch_size", "references", "reference_utterances", "spare_memory"]
+    idle = [f"--{name.replace('_', '-')}" for name in fixed if arguments.sweep and getattr(arguments, name) is not None]
+    if idle:
+        parser.error(f"{idle[0]} has no place in a sweep, which goes through sizes of its own; leave it out")
     torch.set_num_threads(arguments.threads)
     try:
         for name in arguments.works:

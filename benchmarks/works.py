@@ -47,7 +47,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Axes:
-    """What a sweep goes through, one at a time, from its first steps, its second G and its middle B.
+    """What a sweep goes through, one at a time; the others stay at the last but one step, second G and middle B.
 
     Attributes:
         steps: numbers of updates.

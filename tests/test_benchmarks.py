@@ -161,6 +161,7 @@ def test_a_profile_names_the_dearest_operations(
         (["basic"], "there are: demo, base, base-gpu, large-gpu"),
         (["demo", "--steps", "0"], "at least 1"),
         (["demo", "--precision", "tf32"], "use 'float32' there"),
+        (["demo", "--sweep", "--steps", "3"], "--steps has no place in a sweep"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(
