@@ -13,7 +13,7 @@ from demo_speech import DemoSpeech, prepare
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from emtta_core.adaptation import method
-from emtta_core.adaptation.batch_size import episode_bytes
+from emtta_core.adaptation.batch_size import CPU_BYTES, episode_bytes, free_bytes
 from emtta_core.adaptation.episode import Options, prepare_batch, run
 from emtta_core.model import SpeechModel, load_model
 
@@ -87,6 +87,18 @@ def test_an_estimate_grows_with_what_an_episode_holds(model: SpeechModel) -> Non
     assert estimate("em-tok", candidates=4) < estimate("em-tok", candidates=8)
     assert estimate("em-tok", limit=40) < estimate("em-tok", limit=80)
     assert estimate("em-tok", steps=1) == estimate("em-tok", steps=20)
+
+
+def test_what_a_container_is_granted_is_not_exceeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emtta_core.adaptation.batch_size.GROUP", tmp_path)
+    cpu = torch.device("cpu")
+    without = free_bytes(cpu)
+    assert 0 < without <= CPU_BYTES
+    (tmp_path / "memory.current").write_text("700000000\n")
+    (tmp_path / "memory.stat").write_text("anon 500000000\ninactive_file 100000000\n")
+    for limit, free in (("1000000000", 0.7 * 400e6), ("max", without), (str(10**15), without)):
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        assert free_bytes(cpu) == pytest.approx(free, rel=0.1)  # what others use of the machine changes meanwhile
 
 
 WORK = """

@@ -1,5 +1,6 @@
 """How many utterances are adapted side by side: as many as were asked for, or as memory holds."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -24,6 +25,9 @@ SHARE = 0.7
 CPU_BYTES = 3 * 2**30
 """What "auto" plans to use of a CPU's memory, at most: others need it too, and a system ends what takes too much rather
 than refuse it. Sequences that all run to the cap take about twice what is planned."""
+
+GROUP = Path("/sys/fs/cgroup")
+"""Where Linux says how much memory a container gets, and uses."""
 
 SPOKEN = 0.35
 """Of the tokens that their cap allows an utterance's candidates, how many contexts "auto" plans for. The demo's speech
@@ -118,9 +122,27 @@ def free_bytes(device: torch.device) -> float:
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return SHARE * (torch.cuda.mem_get_info(device)[0] + unused)
-    table = Path("/proc/meminfo")  # Linux; elsewhere the constant has to do
+    return min(SHARE * _available(), SHARE * _granted(GROUP), CPU_BYTES)
+
+
+def _available() -> float:
+    """Return the bytes that a Linux machine has to spare; infinity elsewhere."""
+    table = Path("/proc/meminfo")
     if table.is_file():
-        for line in table.read_text().splitlines():
+        for line in table.read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
-                return min(SHARE * 1024 * int(line.split()[1]), CPU_BYTES)
-    return CPU_BYTES
+                return 1024.0 * int(line.split()[1])
+    return math.inf
+
+
+def _granted(group: Path) -> float:
+    """Return the bytes that a container's control group still grants; infinity where there is none, or no limit.
+
+    What it holds of files that nobody reads it gives back when asked, so that does not count as used.
+    """
+    try:
+        limit, used = (int((group / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
+        lines = (line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+        return limit - used + next(int(value) for name, value in lines if name == "inactive_file")
+    except (OSError, ValueError, StopIteration):  # "max" where there is no limit
+        return math.inf
