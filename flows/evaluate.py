@@ -82,8 +82,10 @@ def _carry_out(
     """Do what is wanted of a run."""
     states = cell_states(store, run.run_id)
     todo = [state for state in states if state.cell in wanted and state.open_to(redo)]
+    if not todo:
+        return Completed(message=f"run {run.run_id}: {len(wanted)} cells complete")
     runtime = run.suite.runtime
-    slots = choose_devices(devices or run.suite.model.device, runtime)
+    slots = choose_devices(devices or run.suite.model.device, runtime)[: len(todo)]
     apart = (isolation or runtime.isolation) == "process"
     with WorkerPool(slots, channel.publish, channel.stopping) if apart else OwnProcess(slots) as workers:
         dispatch = Dispatch(run, store, workers.do, len(slots), redo)

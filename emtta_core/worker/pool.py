@@ -1,4 +1,4 @@
-"""A pool of worker processes: one for each slot on a device, started when first needed, and kept for the next cell."""
+"""A pool of worker processes: one for each slot on a device, kept for the next cell, and replaced where it is lost."""
 
 import logging
 import queue
@@ -41,6 +41,9 @@ class WorkerPool:
             self._free.put(slot)
 
     def __enter__(self) -> Self:
+        """Start the processes: they import what they need while domains are prepared."""
+        for slot in self._slots:
+            slot.worker()
         return self
 
     def __exit__(
