@@ -27,6 +27,7 @@ from emtta_core.suite import Isolation, load_suite
 from emtta_core.worker.devices import choose_devices
 from emtta_core.worker.own_process import OwnProcess
 from emtta_core.worker.pool import WorkerPool
+from flows.artifacts import publish
 from flows.dispatch import Dispatch
 from flows.records import wait_for_records
 
@@ -92,6 +93,7 @@ def _carry_out(
         channel.publish(_started(run, todo, len(slots)))
         failures = dispatch.run_all([state.cell for state in todo])
     wait_for_records(dispatch.submitted)
+    publish(store, run.run_id)
     if not failures:
         return Completed(message=f"run {run.run_id}: {len(wanted)} cells complete")
     others = [state.cell for state in states if not (state.complete or state.cell in wanted)]

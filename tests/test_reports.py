@@ -257,4 +257,4 @@ def test_the_methods_of_the_registry_are_those_that_the_tables_order(complete: C
 
 
 def test_the_reports_that_the_command_promises_are_there() -> None:
-    assert set(reports()) == {"coverage", "domains", "failures", "leaderboard", "methods", "runs", "steps"}
+    assert set(reports()) == {"coverage", "domains", "failures", "leaderboard", "methods", "pairs", "runs", "steps"}

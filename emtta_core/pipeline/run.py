@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from emtta_core.adaptation import ALGORITHM_VERSION
 from emtta_core.errors import UsageError
 from emtta_core.pipeline.cell import Cell
+from emtta_core.pipeline.differences import differences
 from emtta_core.pipeline.plan import Plan, plan
 from emtta_core.pipeline.state import MISSING, CellState, cell_states, planned_cells
 from emtta_core.store import PlanRow, RunRow, Store
@@ -117,32 +117,20 @@ def as_now(run: Run, suite: Suite) -> Run:
 def _difference(run: Run, stored: RunRow) -> str:
     """Return the refusal of a run whose id is taken by another plan."""
     then = parse_suite(stored.suite_toml, origin=f"the suite of run {run.run_id}").identity()
-    found = _differences(then, run.suite.identity())
-    differences = [f"{path}: {there!r} there, {here!r} here" for path, there, here in found]
+    found = differences(then, run.suite.identity())
+    lines = [f"{path}: {there!r} there, {here!r} here" for path, there, here in found]
     if stored.model_digest != run.plan.model_digest:
-        differences.append(f"the model's weights: {stored.model_digest} there, {run.plan.model_digest} here")
+        lines.append(f"the model's weights: {stored.model_digest} there, {run.plan.model_digest} here")
     if stored.algorithm_version != ALGORITHM_VERSION:
-        differences.append(f"the algorithm's version: {stored.algorithm_version} there, {ALGORITHM_VERSION} here")
+        lines.append(f"the algorithm's version: {stored.algorithm_version} there, {ALGORITHM_VERSION} here")
     scored = (json.loads(stored.versions).get(NORMALISER), versions().get(NORMALISER))
     if scored[0] != scored[1]:
-        differences.append(f"{NORMALISER}, by which scores are made: {scored[0]} there, {scored[1]} here")
-    listed = "\n".join(f"  {line}" for line in differences) or "  the content of a corpus, or the rules of scoring"
+        lines.append(f"{NORMALISER}, by which scores are made: {scored[0]} there, {scored[1]} here")
+    listed = "\n".join(f"  {line}" for line in lines) or "  the content of a corpus, or the rules of scoring"
     return (
         f"the run {run.run_id!r} is there with another plan; differences:\n{listed}\n"
         "choose another --run-id, or leave it out to have one made from the plan"
     )
-
-
-def _differences(there: Any, here: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    """Return the places at which two plain values differ, each with both values."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        keys = [*there, *(key for key in here if key not in there)]
-        found = [_differences(there.get(key), here.get(key), f"{path}.{key}" if path else key) for key in keys]
-        return [item for items in found for item in items]
-    if path == "domains" and isinstance(there, list) and isinstance(here, list):
-        by_name = [{item["name"]: item for item in items} for items in (there, here)]
-        return _differences(by_name[0], by_name[1], path)
-    return [] if there == here else [(path, there, here)]
 
 
 def _plan_row(cell: Cell) -> PlanRow:

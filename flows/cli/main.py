@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from emtta_core.errors import EmttaError, UsageError
-from flows.cli import demo, doctor, logs, report, rerun, run, runs, sql, status, suites
+from flows.cli import compare, demo, doctor, logs, report, rerun, run, runs, schedule, sql, status, suites
 from flows.cli.output import ERROR, USAGE, say
 
 
@@ -49,7 +49,9 @@ app.command()(rerun.rerun)
 app.command()(status.status)
 app.command("list")(runs.runs)
 app.command()(report.report)
+app.command()(compare.compare)
 app.command()(sql.sql)
+app.command()(schedule.schedule)
 app.command()(suites.suites)
 app.command()(doctor.doctor)
 app.add_typer(demo.app, name="demo")

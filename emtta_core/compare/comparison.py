@@ -1,0 +1,306 @@
+"""What changed from one run to another, domain by domain and over all, and whether that is more than chance.
+
+Utterances are paired: the same domain, method and utterance in both runs. A is the earlier run, the baseline, B the
+later one; a difference is B's WER less A's, so that above zero is worse.
+"""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from emtta_core.compare.comparable import Difference, check_comparable
+from emtta_core.errors import UsageError
+from emtta_core.scoring.significance import (
+    FEWEST_SPEAKERS,
+    Floats,
+    Integers,
+    holm,
+    percentile_interval,
+    resampled_sums,
+    sign_flip_p,
+)
+from emtta_core.store import COMPLETE, Catalogue, Result, Store
+
+ALL = "all"
+"""What stands in place of a domain in a method's mean over its domains."""
+
+ALPHA = 0.05
+"""How probable a regression may be where nothing has changed."""
+
+MIN_EFFECT = 0.2
+"""A change of WER, in points, that is too small to matter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How a method's WER changed in one domain, or over all.
+
+    Attributes:
+        method: the method.
+        domain: the domain; `all` for the mean over the domains.
+        utterances: pairs that are compared.
+        wer_a: WER in run A, %.
+        wer_b: WER in run B, %.
+        difference: `wer_b` less `wer_a`, points.
+        low: lower end of its 95 % bootstrap interval, points.
+        high: upper end.
+        p: of the sign-flip test, by Holm over the method's domains; that of `all` is a test by itself.
+        wins: utterances with fewer word errors in B.
+        ties: with as many.
+        losses: with more.
+        drawn: what the interval and the test draw: `utterances`, `speakers`, or `both` where domains differ in it.
+        verdict: `worse` or `better` where the change is significant and large enough, else `same`.
+    """
+
+    method: str
+    domain: str
+    utterances: int
+    wer_a: float
+    wer_b: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    wins: int
+    ties: int
+    losses: int
+    drawn: str
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two runs beside each other.
+
+    Attributes:
+        run_a: the earlier run.
+        run_b: the later run.
+        alpha: p of a significant change is at most this.
+        min_effect: and its size more than this, points of WER.
+        changes: domain by domain, the mean last, method by method.
+        differences: in what the runs differ.
+        notes: what was left out or withheld, and why.
+    """
+
+    run_a: str
+    run_b: str
+    alpha: float
+    min_effect: float
+    changes: tuple[Change, ...]
+    differences: tuple[Difference, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def regressions(self) -> tuple[Change, ...]:
+        """The changes for the worse."""
+        return tuple(change for change in self.changes if change.verdict == "worse")
+
+    @property
+    def improvements(self) -> tuple[Change, ...]:
+        """The changes for the better."""
+        return tuple(change for change in self.changes if change.verdict == "better")
+
+    @property
+    def summary(self) -> str:
+        """One line on what was found."""
+        counts = f"{len(self.regressions)} worse and {len(self.improvements)} better of {len(self.changes)} figures"
+        return f"{self.run_b} against {self.run_a}: {counts} (p ≤ {self.alpha:g}, over {self.min_effect:g} points)"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the comparison as plain JSON values."""
+        data = asdict(self)
+        return data | {"regressions": [asdict(change) for change in self.regressions]}
+
+    def as_result(self) -> Result:
+        """Return the changes as a table for a reader."""
+        columns = {
+            "method": [change.method for change in self.changes],
+            "domain": [change.domain for change in self.changes],
+            "utterances": [change.utterances for change in self.changes],
+            "A": [change.wer_a for change in self.changes],
+            "B": [change.wer_b for change in self.changes],
+            "difference": [f"{change.difference:+.2f}" for change in self.changes],
+            "95 % interval": [f"{change.low:+.2f} … {change.high:+.2f}" for change in self.changes],
+            "p": ["< 0.001" if change.p < 0.001 else f"{change.p:.3f}" for change in self.changes],
+            "wins/ties/losses": [f"{change.wins}/{change.ties}/{change.losses}" for change in self.changes],
+            "verdict": [change.verdict for change in self.changes],
+        }
+        return Result(pa.table(columns))
+
+    def markdown(self) -> str:
+        """Return the comparison in Markdown."""
+        lines = [f"# {self.run_b} (B) against {self.run_a} (A)", "", f"{self.summary}.", ""]
+        lines += ["WER in %; above zero is worse.", "", self.as_result().markdown()]
+        for head, items in (("What differs", self.differences), ("Left out", self.notes)):
+            if items:
+                lines += [f"## {head}", "", *(f"- {item}" for item in items), ""]
+        return "\n".join(lines)
+
+
+def compare(
+    store: Store,
+    run_a: str,
+    run_b: str,
+    *,
+    methods: Collection[str] = (),
+    domains: Collection[str] = (),
+    alpha: float = ALPHA,
+    min_effect: float = MIN_EFFECT,
+) -> Comparison:
+    """Compare two runs, utterance by utterance.
+
+    Args:
+        store: which has both.
+        run_a: the earlier run.
+        run_b: the later run.
+        methods: these alone; all that both have where empty.
+        domains: likewise.
+        alpha: a change is significant with a p of at most this.
+        min_effect: and only where it is larger than this, points of WER.
+
+    Raises:
+        UsageError: the runs cannot be compared (see `check_comparable`); they were scored by other normalisers; no
+            utterance is scored in both; or `alpha` or `min_effect` is out of range.
+    """
+    if not 0 < alpha < 1:
+        raise UsageError(f"alpha is {alpha:g}; it lies between 0 and 1, as in 0.05")
+    if not 0 <= min_effect < math.inf:
+        raise UsageError(f"the least effect is {min_effect:g}; it is a number of WER points, 0 or more")
+    differing = check_comparable(store, run_a, run_b, methods=methods, domains=domains)
+    with Catalogue(store) as catalogue:
+        pairs = catalogue.report("pairs", run_b, baseline=run_a).records
+        states = _incomplete(catalogue, run_a, run_b)
+    pairs = [pair for pair in pairs if _asked(pair, methods, domains)]
+    scored = [pair for pair in pairs if pair["error_a"] is None and pair["error_b"] is None]
+    _check_scoring(scored, run_a, run_b)
+    if not scored:
+        raise UsageError(f"no utterance is scored in both {run_a} and {run_b}; see emtta status RUN")
+    notes, changes = _left_out(pairs), []
+    for method in dict.fromkeys(pair["method"] for pair in scored):
+        of_method = [pair for pair in scored if pair["method"] == method]
+        missing = [state for state in states if state[1] == method and (not domains or state[0] in domains)]
+        found = _changes(method, of_method, alpha, min_effect)
+        if missing:
+            found.pop()
+            named = ", ".join(f"{domain} in {run}" for domain, _, run in missing)
+            notes.append(f"{method}: the mean over all domains is withheld, for these are not complete: {named}")
+        changes += found
+    return Comparison(run_a, run_b, alpha, min_effect, tuple(changes), differing, tuple(notes))
+
+
+def _asked(pair: Mapping[str, Any], methods: Collection[str], domains: Collection[str]) -> bool:
+    """Return whether a pair is of the methods and domains that are asked for."""
+    return (not methods or pair["method"] in methods) and (not domains or pair["domain"] in domains)
+
+
+def _incomplete(catalogue: Catalogue, run_a: str, run_b: str) -> list[tuple[str, str, str]]:
+    """Return domain, method and run of each cell of both runs that is not complete in one of them."""
+    query = """
+        SELECT domain, method, run_id
+        FROM cells
+        WHERE run_id IN ($a, $b)
+        QUALIFY state <> $complete AND count(*) OVER (PARTITION BY domain, method) = 2
+        ORDER BY position, run_id
+    """
+    return catalogue.query(query, {"a": run_a, "b": run_b, "complete": COMPLETE}).rows
+
+
+def _check_scoring(scored: Sequence[Mapping[str, Any]], run_a: str, run_b: str) -> None:
+    """Refuse runs whose scores do not count the same words."""
+    for pair in scored:
+        if pair["normaliser_a"] != pair["normaliser_b"] or pair["words_a"] != pair["words_b"]:
+            raise UsageError(
+                f"{run_a} (A) and {run_b} (B) cannot be compared: {pair['domain']}/{pair['utterance_id']} was scored "
+                f"by {pair['normaliser_a']} over {pair['words_a']} words in A, and by {pair['normaliser_b']} over "
+                f"{pair['words_b']} words in B; run the older one's suite again, under another --run-id"
+            )
+
+
+def _left_out(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a note for each cell of which utterances are left out."""
+    counts: dict[str, list[int]] = {}
+    for pair in pairs:
+        lacking = [pair["error_a"] is not None, pair["error_b"] is not None]
+        if any(lacking):
+            count = counts.setdefault(f"{pair['domain']}/{pair['method']}", [0, 0, 0])
+            for place, value in enumerate([True, *lacking]):
+                count[place] += value
+    return [
+        f"{cell}: {both} utterances are left out, for they are in error or not done: {a} in A, {b} in B"
+        for cell, (both, a, b) in counts.items()
+    ]
+
+
+def _changes(method: str, pairs: Sequence[Mapping[str, Any]], alpha: float, min_effect: float) -> list[Change]:
+    """Return the change of each domain of a method, and that over all as the last."""
+    names = list(dict.fromkeys(pair["domain"] for pair in pairs))
+    domain = np.array([names.index(pair["domain"]) for pair in pairs])
+    columns = ("errors_a", "errors_b", "words_b")
+    counts = np.array([[pair[column] for column in columns] for pair in pairs], dtype=np.float64)
+    unit, by_speaker = _units(pairs)
+    table = np.zeros((unit.max() + 1, len(names), 3))  # (units, domains, counts)
+    np.add.at(table, (unit, domain), counts)
+    rates, replicates = _rates(table.sum(axis=0)[None])[0], _replicates(table)
+    ends = np.stack(percentile_interval(replicates))  # (2, domains + 1)
+    added = table[:, :, 1] - table[:, :, 0]
+    each = holm([sign_flip_p(added[:, place]) for place in range(len(names))])
+    over_all = sign_flip_p((added / table[:, :, 2].sum(axis=0)).sum(axis=1))
+    changes = []
+    for place, (name, p) in enumerate(zip([*names, ALL], [*each, over_all], strict=True)):
+        whole = place == len(names)
+        chosen = counts if whole else counts[domain == place]
+        better = np.sign(chosen[:, 0] - chosen[:, 1])
+        speakers = {by_speaker[other] for other in (names if whole else [name])}
+        change = Change(
+            method=method,
+            domain=name,
+            utterances=len(chosen),
+            wer_a=float(rates[place, 0]),
+            wer_b=float(rates[place, 1]),
+            difference=float(rates[place, 1] - rates[place, 0]),
+            low=float(ends[0, place]),
+            high=float(ends[1, place]),
+            p=float(p),
+            wins=int(np.sum(better > 0)),
+            ties=int(np.sum(better == 0)),
+            losses=int(np.sum(better < 0)),
+            drawn="both" if len(speakers) > 1 else "speakers" if speakers == {True} else "utterances",
+            verdict="same",
+        )
+        if change.p <= alpha and abs(change.difference) > min_effect:
+            change = replace(change, verdict="worse" if change.difference > 0 else "better")
+        changes.append(change)
+    return changes
+
+
+def _units(pairs: Sequence[Mapping[str, Any]]) -> tuple[Integers, dict[str, bool]]:
+    """Return the number of each pair's unit, and whether the units of a domain are its speakers."""
+    speakers: dict[str, set[str]] = {}
+    for pair in pairs:
+        speakers.setdefault(pair["domain"], set()).add(pair["speaker"])
+    by_speaker = {domain: len(names) >= FEWEST_SPEAKERS and "" not in names for domain, names in speakers.items()}
+    keys = [(True, pair["speaker"]) if by_speaker[pair["domain"]] else (False, pair["utterance_id"]) for pair in pairs]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return np.array([numbers[key] for key in keys]), by_speaker
+
+
+def _replicates(table: Floats) -> Floats:
+    """Return the differences of a bootstrap for each domain and, last, over all: `(resamples, domains + 1)`."""
+    units, domains, _ = table.shape
+    _, strata = np.unique(table[:, :, 2] > 0, axis=0, return_inverse=True)  # by the domains in which a unit occurs
+    sums = resampled_sums(table.reshape(units, -1), strata.ravel())
+    rates = _rates(sums.reshape(-1, domains, 3))
+    return rates[:, :, 1] - rates[:, :, 0]
+
+
+def _rates(sums: Floats) -> Floats:
+    """Return WER in % of A and B, `(N, domains + 1, 2)`, from the sums of errors and words, `(N, domains, 3)`.
+
+    The last is the mean over the domains, as in the paper.
+    """
+    rates = 100 * sums[:, :, :2] / sums[:, :, 2:]
+    return np.concatenate([rates, rates.mean(axis=1, keepdims=True)], axis=1)

@@ -1,0 +1,75 @@
+"""What a run leaves on Prefect's page: its leaderboard, its failures, and how to see the rest.
+
+An artifact is a view of the store for whoever looks at the page, and nothing is read back from one. Each key keeps its
+versions, so that the page of a suite's key shows how it went from run to run.
+"""
+
+import re
+from typing import Any
+
+from prefect import get_run_logger
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from emtta_core.compare import Comparison
+from emtta_core.store import Catalogue, Result, Store
+
+MOST_ROWS = 1_000
+"""Of a table; the report itself has all."""
+
+
+def key(kind: str, suite: str) -> str:
+    """Return an artifact's key: small letters, digits and dashes alone, as Prefect wants them."""
+    return "-".join(re.findall("[a-z0-9]+", f"{kind} {suite}".lower()))
+
+
+def publish(store: Store, run_id: str, prefix: str = "") -> None:
+    """Put the leaderboard and the failures of a run on the page of the current flow run, with the way to the rest.
+
+    A page that cannot be written costs no result: what went wrong is logged.
+
+    Args:
+        store: where the run lies.
+        run_id: which.
+        prefix: of the artifacts' keys, so that the nights have a history of their own.
+    """
+    try:
+        suite = store.run(run_id).suite
+        with Catalogue(store) as catalogue:
+            leaderboard, failures = (catalogue.report(name, run_id) for name in ("leaderboard", "failures"))
+        _table(key(f"{prefix} leaderboard", suite), leaderboard, f"WER of {run_id}, %")
+        _table(key(f"{prefix} failures", suite), failures, f"What is not complete or in error in {run_id}")
+        create_markdown_artifact(_way(store, run_id), key(f"{prefix} report", suite), f"How to see {run_id}")
+    except Exception:
+        get_run_logger().warning("the artifacts of run %s could not be written", run_id, exc_info=True)
+
+
+def publish_comparison(suite: str, comparison: Comparison) -> None:
+    """Put a comparison on the page of the current flow run; one that cannot be written is logged."""
+    try:
+        text = comparison.markdown()
+        create_markdown_artifact(text, key("comparison", suite), comparison.summary)
+    except Exception:
+        get_run_logger().warning("the comparison of %s could not be written", comparison.run_b, exc_info=True)
+
+
+def _table(name: str, result: Result, description: str) -> None:
+    """Write a table of at most `MOST_ROWS` rows, and say where there are more."""
+    rows: list[dict[str, Any]] = Result(result.arrow.slice(0, MOST_ROWS)).records
+    if result.arrow.num_rows > MOST_ROWS:
+        description += f"; the first {MOST_ROWS:,} of {result.arrow.num_rows:,} rows"
+    create_table_artifact(rows, name, description)
+
+
+def _way(store: Store, run_id: str) -> str:
+    """Return what to type for more, in Markdown."""
+    where = f"--run {run_id} --store {store.location}"
+    return (
+        f"# {run_id}\n\n"
+        f"Store: `{store.location}`\n\n"
+        "```console\n"
+        f"emtta report leaderboard {where}\n"
+        f"emtta report domains {where}\n"
+        f"emtta report failures {where}\n"
+        f"emtta status {run_id} --store {store.location}\n"
+        "```\n"
+    )

@@ -1,0 +1,59 @@
+"""`emtta schedule`: evaluate a suite each night, from this machine."""
+
+from typing import Annotated
+
+import typer
+
+from flows.cli import logs
+from flows.cli.options import DEFAULT_STORE, DevicesOption, IsolationOption, StoreOption
+from flows.cli.output import out, say
+
+SHOWN = 5
+"""How many of the next runs `--dry-run` tells."""
+
+
+def schedule(
+    suite: Annotated[str, typer.Argument(help="A shipped suite (see emtta suites), or the path of a .toml file.")],
+    cron: Annotated[
+        str, typer.Option("--cron", metavar="'M H D M W'", help="Minute, hour, day, month, day of the week.")
+    ] = "0 2 * * *",
+    timezone: Annotated[
+        str, typer.Option("--timezone", metavar="NAME", help="In which the hour is told, as Europe/Berlin.")
+    ] = "UTC",
+    store: StoreOption = DEFAULT_STORE,
+    alpha: Annotated[float, typer.Option("--alpha", help="As of emtta compare.")] = 0.05,
+    min_effect: Annotated[float, typer.Option("--min-effect", metavar="POINTS", help="As of emtta compare.")] = 0.2,
+    devices: DevicesOption = None,
+    isolation: IsolationOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say when the next runs are due, and end.")] = False,
+) -> None:
+    """Evaluate a suite each night and compare it with the night before, for as long as this command runs.
+
+    It needs Prefect's server, whose address PREFECT_API_URL names. Ctrl-C ends it, and pauses the schedule. For a
+    cluster see prefect.yaml and docs/operations.md.
+
+    Examples:
+        emtta schedule demo --cron "0 2 * * *" --timezone Europe/Berlin
+
+        emtta schedule suites/mine.toml --cron "30 1 * * 1-5" --dry-run
+    """
+    logs.settle_environment()
+    from emtta_core.store.place import open_place
+    from emtta_core.suite import load_suite
+    from flows.times import next_runs
+
+    name = load_suite(suite).name
+    location = open_place(store).location
+    due = next_runs(cron, timezone, SHOWN)
+    for date in due if dry_run else due[:1]:
+        line = f"{name}: {date:%a %Y-%m-%d %H:%M %Z} ({date:%z})"
+        if dry_run:
+            out.print(line, markup=False)
+        else:
+            say(f"next run of {line}, into {location}")
+    if dry_run:
+        return
+    from flows.serving import serve
+
+    parameters = {"suite": suite, "store": location, "timezone": timezone, "alpha": alpha, "min_effect": min_effect}
+    serve(name, cron, timezone, parameters | {"devices": devices, "isolation": isolation})

@@ -1,0 +1,141 @@
+"""The flow for each night: evaluate a suite afresh, and compare it with the last complete run.
+
+Each night is a run of its own, whose id carries the date: what was heard last night is not reused, else nothing would
+be measured, while prepared audio is. A night that was stopped is gone on with by the same flow, on the same date.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State, StateType
+from prefect.events import emit_event
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+
+from emtta_core.compare import Change, Comparison, compare
+from emtta_core.compare.comparison import ALPHA, MIN_EFFECT
+from emtta_core.errors import UsageError
+from emtta_core.pipeline.models import digest_of
+from emtta_core.pipeline.nights import baselines, plan_night
+from emtta_core.pipeline.run import record
+from emtta_core.pipeline.times import timezone_of
+from emtta_core.store import Store
+from emtta_core.suite import Isolation, load_suite
+from flows.artifacts import publish, publish_comparison
+from flows.evaluate import evaluate
+
+REGRESSED = "Regressed"
+"""The name of the state in which a night ends whose results are there, and worse."""
+
+EVENT = "emtta.wer.regressed"
+"""What an automation listens for."""
+
+REGRESSIONS_NAMED = 50
+"""How many figures the event and the state's message name; the comparison has all."""
+
+
+def _flow_run_name() -> str:
+    """Return what Prefect calls this flow run."""
+    parameters = flow_run.get_parameters()
+    return f"{parameters['suite']} {_date(parameters['timezone'])}"
+
+
+@flow(name="nightly", flow_run_name=_flow_run_name, persist_result=False, validate_parameters=True)
+def nightly(
+    suite: str,
+    store: str,
+    timezone: str = "UTC",
+    baseline: str | None = None,
+    alpha: float = ALPHA,
+    min_effect: float = MIN_EFFECT,
+    devices: str | None = None,
+    isolation: Isolation | None = None,
+) -> State[Any]:
+    """Evaluate a suite as tonight's run, and compare it with the last complete run of the same suite and model.
+
+    Args:
+        suite: the name of a shipped suite, or the path of a suite file.
+        store: the store's location.
+        timezone: in which the run's date is told, as in `Europe/Berlin`.
+        baseline: the run to compare with; left out, the last complete one that heard the same speech.
+        alpha: a change is significant with a p of at most this.
+        min_effect: and only where it is larger than this, points of WER.
+        devices: where cells run; left out, as the suite says.
+        isolation: whether cells run in processes of their own; left out, as the suite says.
+
+    Returns:
+        Completed; Failed where cells failed; or a state of the type FAILED and the name `Regressed`, where all is
+        there and a figure is significantly worse.
+    """
+    date = _date(timezone)
+    opened = Store.open(store, create=True)
+    loaded = load_suite(suite)
+    night = plan_night(loaded, digest_of(loaded.model), opened, date)
+    record(night, opened)
+    ended: State[Any] = evaluate(suite, store, night.run_id, devices=devices, isolation=isolation, return_state=True)
+    found = _compare(opened, night.run_id, baseline, alpha, min_effect)
+    message = f"{ended.message}\n{found if isinstance(found, str) else found.summary}"
+    publish(opened, night.run_id, "nightly")
+    if isinstance(found, Comparison):
+        publish_comparison(loaded.name, found)
+        if found.regressions:
+            message += "".join(f"\n{_told(change)}" for change in found.regressions[:REGRESSIONS_NAMED])
+            _emit(loaded.name, loaded.model.name, opened, found, given=baseline is not None)
+    if not ended.is_completed():
+        return Failed(message=message)
+    if isinstance(found, Comparison) and found.regressions:
+        get_run_logger().error(message)
+        return State(type=StateType.FAILED, name=REGRESSED, message=message)
+    return Completed(message=message)
+
+
+def _date(timezone: str) -> str:
+    """Return the date for which this flow run was scheduled, which a late start does not change."""
+    scheduled: datetime = flow_run.get_scheduled_start_time()
+    return scheduled.astimezone(timezone_of(timezone)).date().isoformat()
+
+
+def _compare(store: Store, run_id: str, baseline: str | None, alpha: float, min_effect: float) -> Comparison | str:
+    """Return the comparison with the baseline, or why there is none."""
+    refusals = []
+    for other in [baseline] if baseline else baselines(store, run_id):
+        try:
+            return compare(store, other, run_id, alpha=alpha, min_effect=min_effect)
+        except UsageError as error:
+            refusals.append(str(error))
+    if refusals:
+        return f"not compared: {refusals[0]}"
+    return "not compared: there is no complete run of this suite and model before it"
+
+
+def _emit(suite: str, model: str, store: Store, found: Comparison, *, given: bool) -> None:
+    """Tell Prefect's automations of a regression."""
+    emit_event(
+        EVENT,
+        resource={
+            "prefect.resource.id": f"emtta.suite.{suite}",
+            "prefect.resource.name": suite,
+            "emtta.baseline": "given" if given else "last",
+        },
+        payload={
+            "suite": suite,
+            "model": model,
+            "store": store.location,
+            "run": found.run_b,
+            "baseline": found.run_a,
+            "alpha": found.alpha,
+            "min_effect": found.min_effect,
+            "regressions": found.as_dict()["regressions"][:REGRESSIONS_NAMED],
+            "summary": found.summary,
+            "command": f"emtta compare {found.run_a} {found.run_b} --store {store.location}",
+        },
+    )
+
+
+def _told(change: Change) -> str:
+    """Return a line on a figure that is worse."""
+    return (
+        f"{change.domain}/{change.method}: {change.wer_a:.2f} → {change.wer_b:.2f} % "
+        f"({change.difference:+.2f} points, p {change.p:.2g})"
+    )

@@ -1,0 +1,48 @@
+-- pairs: two runs side by side, utterance by utterance: what `emtta compare` is made of.
+-- columns:
+--   method, group, domain, utterance_id, speaker   the utterance of a cell that both runs have
+--   words_a, words_b               words of the reference, in the baseline (a) and in the run (b); NULL where not scored
+--   errors_a, errors_b             word errors
+--   added                          errors_b - errors_a
+--   hypothesis_a, hypothesis_b     what was heard, not normalised
+--   normaliser_a, normaliser_b     by which it was scored
+--   error_a, error_b               why it has no score: what went wrong, or `not done`
+-- param run_id: the run; the newest by default
+-- param baseline: the run that it is compared with
+WITH
+shared AS (
+    SELECT
+        after.position,
+        after."group",
+        domain,
+        method
+    FROM planned AS after
+    INNER JOIN planned AS earlier USING (domain, method)
+    WHERE after.run_id = getvariable('run_id') AND earlier.run_id = getvariable('baseline')
+),
+
+a AS (FROM utterances WHERE run_id = getvariable('baseline')),
+
+b AS (FROM utterances WHERE run_id = getvariable('run_id'))
+
+SELECT
+    method,
+    shared."group",
+    domain,
+    utterance_id,
+    coalesce(b.speaker, a.speaker) AS speaker,
+    a.words AS words_a,
+    b.words AS words_b,
+    a.errors AS errors_a,
+    b.errors AS errors_b,
+    b.errors - a.errors AS added,
+    a.hypothesis AS hypothesis_a,
+    b.hypothesis AS hypothesis_b,
+    a.normaliser AS normaliser_a,
+    b.normaliser AS normaliser_b,
+    CASE WHEN a.run_id IS NULL THEN 'not done' ELSE a.error END AS error_a,
+    CASE WHEN b.run_id IS NULL THEN 'not done' ELSE b.error END AS error_b
+FROM a
+FULL JOIN b USING (domain, method, utterance_id)
+INNER JOIN shared USING (domain, method)
+ORDER BY shared.position, domain, method, utterance_id
