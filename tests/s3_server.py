@@ -75,7 +75,9 @@ def serving(log: Path) -> Iterator[S3Server]:
         process = subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE, stderr=requests, text=True)
         try:
             assert process.stdout is not None
-            yield S3Server(process.stdout.readline().strip())
+            address = process.stdout.readline().strip()
+            assert address, f"the server did not start; see {log}"
+            yield S3Server(address)
         finally:
             process.kill()
             process.wait()
