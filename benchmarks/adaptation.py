@@ -37,7 +37,6 @@ from measure import (
 )
 from numpy.typing import NDArray
 from references import Reference
-from rich.console import Console
 from rich.table import Table
 from sweep import sweep
 from works import TINY, TINY_AXES, WORKS, Work, load, sounds, spread
@@ -53,9 +52,6 @@ Waveform = NDArray[np.float32]
 RESULTS = Path(__file__).parent / "results"
 RATE = 1e-3
 NO_GPU = "not measured: no GPU here"
-WIDTH = 112
-"""Of the table, in characters."""
-
 COUNTED = 4
 """Utterances of which a reference's operations are counted; of equal ones, one."""
 
@@ -318,10 +314,7 @@ def show(title: str, report: Mapping[str, Any]) -> None:
             figure(row.get("cpu_peak_share"), "{:.0%}"),
             f"{equal['equal']} of {equal['of']}" if equal else "",
         )
-    console = Console()
-    if console.width < WIDTH:
-        console = Console(width=WIDTH)
-    console.print(table)
+    console().print(table)
     print("on: utterances; s/step: seconds an utterance and step; CPU: the same in processor time")
     ours = report["rows"]["ours"]
     if "not_measured" not in ours:

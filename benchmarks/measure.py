@@ -17,10 +17,14 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import torch
 import transformers
+from rich.console import Console
 from torch.profiler import ProfilerActivity
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from emtta_core.model.precision import Precision
+
+WIDTH = 112
+"""Of the widest table, in characters."""
 
 PAGE = 4096
 GLIBC = platform.libc_ver()[0] == "glibc"
@@ -259,6 +263,12 @@ def machine(device: torch.device) -> dict[str, object]:
 def load_average() -> list[float]:
     """Return how many processes wanted a processor, on average over 1, 5 and 15 minutes."""
     return [round(load, 2) for load in os.getloadavg()]
+
+
+def console() -> Console:
+    """Return where tables are printed: the terminal, or what is wide enough for them if it is not."""
+    terminal = Console()
+    return terminal if terminal.width >= WIDTH else Console(width=WIDTH)
 
 
 def medians(costs: Sequence[Cost]) -> dict[str, Any]:

@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Self
 
-from measure import Cost, Fit, MemoryWarnings, load_average, machine, medians, timed
-from rich.console import Console
+from measure import Cost, Fit, MemoryWarnings, console, load_average, machine, medians, timed
 from rich.table import Table
 from works import Work, load, sounds
 
@@ -162,6 +161,6 @@ def show(name: str, result: Mapping[str, Any]) -> None:
             f"{1000 * row['cpu_seconds_utterance_step']:.1f}",
             f"{row['peak_memory_bytes'] / 2**20:.0f} MiB",
         )
-    Console().print(table)
+    console().print(table)
     if "says" in result:
         print(result["says"])
