@@ -5,6 +5,7 @@ be measured, while prepared audio is. A night that was stopped is gone on with b
 """
 
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
@@ -21,7 +22,7 @@ from emtta_core.pipeline.nights import baselines, plan_night
 from emtta_core.pipeline.run import record
 from emtta_core.pipeline.times import timezone_of
 from emtta_core.store import Store
-from emtta_core.suite import Isolation, load_suite
+from emtta_core.suite import Isolation, Suite, load_suite
 from flows.artifacts import publish, publish_comparison
 from flows.evaluate import evaluate
 
@@ -38,7 +39,7 @@ REGRESSIONS_NAMED = 50
 def _flow_run_name() -> str:
     """Return what Prefect calls this flow run."""
     parameters = flow_run.get_parameters()
-    return f"{parameters['suite']} {_date(parameters['timezone'])}"
+    return f"{Path(parameters['suite']).stem} {_date(parameters['timezone'])}"
 
 
 @flow(name="nightly", flow_run_name=_flow_run_name, persist_result=False, validate_parameters=True)
@@ -81,7 +82,7 @@ def nightly(
         publish_comparison(loaded.name, found)
         if found.regressions:
             message += "".join(f"\n{_told(change)}" for change in found.regressions[:REGRESSIONS_NAMED])
-            _emit(loaded.name, loaded.model.name, opened, found, given=baseline is not None)
+            _emit(loaded, found, {"suite": suite, "store": store}, given=baseline is not None)
     if not ended.is_completed():
         return Failed(message=message)
     if isinstance(found, Comparison) and found.regressions:
@@ -109,26 +110,28 @@ def _compare(store: Store, run_id: str, baseline: str | None, alpha: float, min_
     return "not compared: there is no complete run of this suite and model before it"
 
 
-def _emit(suite: str, model: str, store: Store, found: Comparison, *, given: bool) -> None:
-    """Tell Prefect's automations of a regression."""
+def _emit(suite: Suite, found: Comparison, parameters: dict[str, str], *, given: bool) -> None:
+    """Tell Prefect's automations of a regression; `parameters` are the flow's that name the suite and the store."""
+    store = Store.open(parameters["store"]).location
     emit_event(
         EVENT,
         resource={
-            "prefect.resource.id": f"emtta.suite.{suite}",
-            "prefect.resource.name": suite,
+            "prefect.resource.id": f"emtta.suite.{suite.name}",
+            "prefect.resource.name": suite.name,
             "emtta.baseline": "given" if given else "last",
         },
         payload={
-            "suite": suite,
-            "model": model,
-            "store": store.location,
+            "suite": suite.name,
+            "model": suite.model.name,
+            "store": store,
             "run": found.run_b,
             "baseline": found.run_a,
             "alpha": found.alpha,
             "min_effect": found.min_effect,
             "regressions": found.as_dict()["regressions"][:REGRESSIONS_NAMED],
             "summary": found.summary,
-            "command": f"emtta compare {found.run_a} {found.run_b} --store {store.location}",
+            "command": f"emtta compare {found.run_a} {found.run_b} --store {store}",
+            "parameters": parameters,
         },
     )
 

@@ -70,6 +70,7 @@ def write_shard(
     cell_id: str | None = None,
     reference: str = REFERENCE,
     scored: bool = True,
+    speaker: str = "s",
 ) -> None:
     """Write one shard of an attempt.
 
@@ -82,6 +83,7 @@ def write_shard(
         cell_id: the plan's by default.
         reference: the transcript.
         scored: False for an attempt that was stopped between hypotheses and scores.
+        speaker: who speaks.
     """
     cell_id = cell_id or f"{key.domain}.{key.method}"
     hypotheses, steps, scores = [], [], []
@@ -91,7 +93,7 @@ def write_shard(
             HypothesisRow(
                 **same,
                 language=LANGUAGE,
-                speaker="s",
+                speaker=speaker,
                 audio_seconds=2.0,
                 reference=reference,
                 hypothesis=states[-1] if states else None,

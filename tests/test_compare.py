@@ -1,0 +1,279 @@
+"""Two runs are compared utterance by utterance, only where they heard the same speech, and beyond chance."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+from conftest import Command
+from store_factory import REFERENCE, begin_run, end_attempt, heard, write_shard
+
+from emtta_core.compare import ALL, Change, Comparison, compare
+from emtta_core.errors import UsageError
+from emtta_core.scoring.significance import holm
+from emtta_core.store import CellKey, Store
+from emtta_core.suites import SUITES
+
+WORDS = len(REFERENCE.split())
+Errors = Mapping[str, Sequence[int | None]]
+"""Of each domain, the word errors of its utterances; none for one in error."""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store", create=True)
+
+
+def write_run(store: Store, run_id: str, domains: Errors, *, methods: Sequence[str] = ("em-tok-b",)) -> None:
+    """Write a complete run."""
+    cells = [("noise", domain, method) for domain in domains for method in methods]
+    begin_run(store, run_id, cells, utterances=len(next(iter(domains.values()))))
+    for group, domain, method in cells:
+        texts = {
+            f"u{index:03d}": None if errors is None else [heard(errors)] for index, errors in enumerate(domains[domain])
+        }
+        write_shard(store, CellKey(run_id, domain, method), texts)
+        end_attempt(store, CellKey(run_id, domain, method), group=group)
+
+
+def change(comparison: Comparison, domain: str, method: str = "em-tok-b") -> Change:
+    (found,) = (item for item in comparison.changes if (item.domain, item.method) == (domain, method))
+    return found
+
+
+def drawn(seed: int, count: int, mean: float) -> list[int]:
+    return [int(value) for value in np.random.default_rng(seed).binomial(WORDS, mean, count)]
+
+
+def test_the_figures_are_those_of_the_utterances(store: Store) -> None:
+    a, b = (
+        {"vacuum": drawn(1, 60, 0.2), "rain": drawn(2, 60, 0.3)},
+        {"vacuum": drawn(3, 60, 0.5), "rain": drawn(4, 60, 0.3)},
+    )
+    write_run(store, "first", a)
+    write_run(store, "second", b)
+    found = compare(store, "first", "second")
+    assert [item.domain for item in found.changes] == ["vacuum", "rain", ALL]
+    p_values = []
+    for name in ("vacuum", "rain"):
+        item = change(found, name)
+        assert item.wer_a == pytest.approx(100 * sum(a[name]) / (60 * WORDS))
+        assert item.wer_b == pytest.approx(100 * sum(b[name]) / (60 * WORDS))
+        assert item.difference == pytest.approx(item.wer_b - item.wer_a)
+        assert item.low < item.difference < item.high
+        added = np.array(b[name]) - np.array(a[name])
+        assert (item.wins, item.ties, item.losses) == (sum(added < 0), sum(added == 0), sum(added > 0))
+        theirs = scipy.stats.permutation_test(
+            (added,), lambda values, axis: values.sum(axis=axis), permutation_type="samples", vectorized=True
+        )
+        p_values.append(theirs.pvalue)
+        interval = scipy.stats.bootstrap((added / WORDS * 100,), np.mean, method="percentile").confidence_interval
+        assert (item.low, item.high) == pytest.approx(tuple(interval), abs=1.0)
+    for name, p in zip(("vacuum", "rain"), holm(p_values), strict=True):
+        assert change(found, name).p == pytest.approx(p, abs=0.05)
+    mean = change(found, ALL)
+    assert mean.wer_a == pytest.approx(np.mean([change(found, name).wer_a for name in a]))
+    assert mean.wer_b == pytest.approx(np.mean([change(found, name).wer_b for name in a]))
+    assert mean.utterances == 120
+    assert [(item.domain, item.verdict) for item in found.changes] == [
+        ("vacuum", "worse"),
+        ("rain", "same"),
+        (ALL, "worse"),
+    ]
+    assert [item.domain for item in found.regressions] == ["vacuum", ALL]
+
+
+def test_a_run_is_the_same_as_its_repetition(store: Store) -> None:
+    errors = {"vacuum": drawn(1, 40, 0.2)}
+    write_run(store, "first", errors)
+    write_run(store, "second", errors)
+    for item in compare(store, "first", "second").changes:
+        assert (item.difference, item.low, item.high, item.p) == (0, 0, 0, 1)
+        assert (item.wins, item.ties, item.losses, item.verdict) == (0, 40, 0, "same")
+
+
+def test_the_other_way_round_worse_is_better(store: Store) -> None:
+    write_run(store, "first", {"vacuum": drawn(1, 50, 0.2)})
+    write_run(store, "second", {"vacuum": drawn(2, 50, 0.6)})
+    there, back = compare(store, "first", "second"), compare(store, "second", "first")
+    for one, other in zip(there.changes, back.changes, strict=True):
+        assert (one.verdict, other.verdict) == ("worse", "better")
+        assert one.difference == -other.difference
+        assert one.p == other.p
+        assert (one.wins, one.losses) == (other.losses, other.wins)
+
+
+def test_a_change_too_small_to_matter_is_none_however_sure(store: Store) -> None:
+    write_run(store, "first", {"vacuum": [1] * 30})
+    write_run(store, "second", {"vacuum": [2] * 30})
+    assert change(compare(store, "first", "second", min_effect=24.9), "vacuum").verdict == "worse"
+    found = change(compare(store, "first", "second", min_effect=25), "vacuum")
+    assert (found.difference, found.verdict) == (25, "same")
+    assert found.p < 0.001
+
+
+def test_chance_alone_is_no_regression(store: Store) -> None:
+    write_run(store, "first", {"vacuum": [1, 1, 1, 1]})
+    write_run(store, "second", {"vacuum": [2, 2, 2, 2]})  # 4 utterances: of 16 ways to flip signs 2 are as far
+    found = change(compare(store, "first", "second"), "vacuum")
+    assert (found.p, found.verdict) == (0.125, "same")
+    assert change(compare(store, "first", "second", alpha=0.2), "vacuum").verdict == "worse"
+
+
+def test_the_mean_takes_utterances_that_domains_share_as_one(store: Store) -> None:
+    # The same 20 utterances under eight noises, all with the same change: no more is known than of one domain.
+    errors_a, errors_b = drawn(1, 20, 0.3), drawn(2, 20, 0.4)
+    domains = [f"noise{index}" for index in range(8)]
+    write_run(store, "first", dict.fromkeys(domains, errors_a))
+    write_run(store, "second", dict.fromkeys(domains, errors_b))
+    found = compare(store, "first", "second")
+    one, mean = change(found, "noise0"), change(found, ALL)
+    assert (mean.low, mean.high) == pytest.approx((one.low, one.high))
+    alone = compare(store, "first", "second", domains=["noise0"])
+    assert mean.p == pytest.approx(change(alone, "noise0").p)
+
+
+def test_an_utterance_in_error_is_left_out_and_told(store: Store) -> None:
+    write_run(store, "first", {"vacuum": [1, 1, None, 1]})
+    write_run(store, "second", {"vacuum": [1, None, None, 1]})
+    found = compare(store, "first", "second")
+    assert change(found, "vacuum").utterances == 2
+    assert found.notes == (
+        "vacuum/em-tok-b: 2 utterances are left out, for they are in error or not done: 1 in A, 2 in B",
+    )
+
+
+def test_the_mean_is_withheld_until_each_domain_is_there(store: Store) -> None:
+    write_run(store, "first", {"vacuum": [1, 1], "rain": [1, 1]})
+    begin_run(store, "second", [("noise", "vacuum", "em-tok-b"), ("noise", "rain", "em-tok-b")])
+    write_shard(store, CellKey("second", "vacuum", "em-tok-b"), {"u000": [heard(1)], "u001": [heard(1)]})
+    write_shard(store, CellKey("second", "rain", "em-tok-b"), {"u000": [heard(1)]})
+    found = compare(store, "first", "second")
+    assert [item.domain for item in found.changes] == ["vacuum", "rain"]
+    assert change(found, "rain").utterances == 1
+    assert "em-tok-b: the mean over all domains is withheld, for these are not complete: rain in second" in found.notes
+    assert [item.domain for item in compare(store, "first", "second", domains=["vacuum"]).changes] == ["vacuum", ALL]
+
+
+def rewrite(store: Store, run_id: str, *, corpus: str | None = None, **changed: object) -> None:
+    """Change the record of a run, and its corpora."""
+    store.write_run(run_id, replace(store.run(run_id), **changed))
+    if corpus is not None:
+        store.write_plan(run_id, [replace(row, corpus_id=corpus) for row in store.plan(run_id)])
+
+
+def test_other_speech_is_refused_with_the_fields_that_differ(store: Store) -> None:
+    demo = (SUITES / "smoke.toml").read_text().replace('"BA"', '"vacuum"')
+    for run_id in ("first", "second"):
+        write_run(store, run_id, {"vacuum": [1, 1]})
+    rewrite(store, "first", suite_toml=demo)
+    rewrite(store, "second", suite_toml=demo.replace("snr_db = 7", "snr_db = 0"), corpus="other")
+    with pytest.raises(UsageError, match="other speech in vacuum") as refusal:
+        compare(store, "first", "second")
+    assert "domains.vacuum.corruption.snr_db: 7.0 in A, 0.0 in B" in str(refusal.value)
+    rewrite(store, "second", suite_toml=demo)
+    with pytest.raises(UsageError, match="the content of a corpus"):
+        compare(store, "first", "second")
+
+
+def test_another_normaliser_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(store, "first", {"vacuum": [1, 1]})
+    monkeypatch.setattr("store_factory.LANGUAGE", "de")  # which another normaliser scores
+    write_run(store, "second", {"vacuum": [1, 1]})
+    with pytest.raises(UsageError, match=r"was scored by .*english.* in A, and by .*basic.* in B"):
+        compare(store, "first", "second")
+
+
+def test_what_else_differs_is_said_and_allowed(store: Store) -> None:
+    demo = (SUITES / "smoke.toml").read_text()
+    for run_id in ("first", "second"):
+        write_run(store, run_id, {"vacuum": [1, 1]})
+    rewrite(store, "first", suite_toml=demo, versions='{"torch": "2.11"}')
+    other = demo.replace("steps = 5", "steps = 2")
+    rewrite(store, "second", suite_toml=other, model_digest="e", algorithm_version=2, versions='{"torch": "2.12"}')
+    told = [str(item) for item in compare(store, "first", "second").differences]
+    assert told == [
+        "adaptation.steps: 5 in A, 2 in B",
+        "the model's weights: d in A, e in B",
+        "the algorithm's version: 1 in A, 2 in B",
+        "torch: 2.11 in A, 2.12 in B",
+    ]
+
+
+def test_runs_with_nothing_in_common_are_refused(store: Store) -> None:
+    write_run(store, "first", {"vacuum": [1, 1]})
+    write_run(store, "second", {"rain": [1, 1]})
+    with pytest.raises(
+        UsageError, match="no domain and method in common: first has vacuum with em-tok-b; second has r"
+    ):
+        compare(store, "first", "second")
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"methods": ["mbr"]}, "unknown method of both runs 'mbr'; there are: em-tok-b, source"),
+        ({"domains": ["sun"]}, "unknown domain of both runs 'sun'; there are: vacuum"),
+        ({"alpha": 5.0}, "alpha is 5; it lies between 0 and 1"),
+        ({"min_effect": -1.0}, "the least effect is -1; it is a number of WER points, 0 or more"),
+        ({"min_effect": float("nan")}, "the least effect is nan"),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_refused(store: Store, asked: dict[str, object], message: str) -> None:
+    for run_id in ("first", "second"):
+        write_run(store, run_id, {"vacuum": [1, 1]}, methods=("source", "em-tok-b"))
+    with pytest.raises(UsageError) as refusal:
+        compare(store, "first", "second", **asked)
+    assert message in str(refusal.value)
+
+
+def test_speakers_are_drawn_where_there_are_enough(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(store, "first", {"vacuum": [1] * 30})
+    write_run(store, "second", {"vacuum": [2] * 30})
+    assert change(compare(store, "first", "second"), "vacuum").drawn == "utterances"  # all are of one speaker
+    write_speakers = {"first": 1, "second": 2}
+    for run_id, errors in write_speakers.items():
+        key = CellKey(run_id, "rain", "em-tok-b")
+        begin_run(store, run_id, [("noise", "rain", "em-tok-b")], utterances=30)
+        for speaker in range(15):
+            texts = {f"{speaker}-{index}": [heard(errors)] for index in range(2)}
+            write_shard(store, key, texts, shard=speaker, speaker=f"s{speaker}")
+        end_attempt(store, key, group="noise")
+    found = change(compare(store, "first", "second"), "rain")
+    assert (found.drawn, found.utterances) == ("speakers", 30)
+    assert found.p == pytest.approx(2 / 2**15, abs=2e-4)
+
+
+def two_runs(store: Store) -> None:
+    write_run(store, "first", {"vacuum": drawn(1, 50, 0.2)}, methods=("source", "em-tok-b"))
+    write_run(store, "second", {"vacuum": drawn(2, 50, 0.6)}, methods=("source", "em-tok-b"))
+
+
+def test_the_command_exits_with_3_on_a_regression_where_asked_to(store: Store, emtta: Command) -> None:
+    two_runs(store)
+    where = ("--store", store.location)
+    assert emtta("compare", "first", "second", *where).code == 0
+    assert emtta("compare", "first", "second", "--fail-on-regression", *where).code == 3
+    assert emtta("compare", "second", "first", "--fail-on-regression", *where).code == 0
+    assert emtta("compare", "first", "third", *where).code == 2
+    loose = emtta("compare", "first", "second", "--fail-on-regression", "--min-effect", 90, *where)
+    assert loose.code == 0
+
+
+def test_the_command_writes_a_table_json_and_markdown(store: Store, emtta: Command) -> None:
+    two_runs(store)
+    where = ("compare", "first", "second", "--method", "source", "--store", store.location)
+    table = emtta(*where)
+    assert "vacuum" in table.out
+    assert "worse" in table.out
+    assert "em-tok-b" not in table.out
+    assert "second against first: 2 worse and 0 better of 2 figures" in table.err
+    data = json.loads(emtta(*where, "--format", "json").out)
+    assert [item["domain"] for item in data["regressions"]] == ["vacuum", "all"]
+    assert data["changes"][0]["difference"] == pytest.approx(data["changes"][0]["wer_b"] - data["changes"][0]["wer_a"])
+    markdown = emtta(*where, "--format", "markdown").out
+    assert markdown.startswith("# second (B) against first (A)\n")
+    assert "| source | vacuum | 50 |" in markdown
