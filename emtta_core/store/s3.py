@@ -132,7 +132,7 @@ class S3(Place):
     def read(self, name: str) -> bytes:
         """Return the content of an object."""
         with self._asking("read", name):
-            return bytes(self._files.cat_file(self._path(name), max_concurrency=1))  # with more, its size is asked for
+            return bytes(self._files.cat_file(self._path(name)))
 
     def read_all(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
         """Yield each object with its content, read many at a time."""
@@ -276,7 +276,8 @@ def _file_system(*settings: str | None) -> Any:
     region = dict(zip(_SETTINGS, settings, strict=True))["AWS_REGION"]
     return s3fs.S3FileSystem(
         client_kwargs={"region_name": region} if region else {},
-        config_kwargs={"retries": {"mode": "standard", "max_attempts": 5}, "max_pool_connections": LANES},
+        config_kwargs={"retries": {"mode": "standard"}, "max_pool_connections": LANES},
+        max_concurrency=1,  # of parts of one object; with more, its size is asked for before it is read
         use_listings_cache=False,
         skip_instance_cache=True,
     )

@@ -60,9 +60,10 @@ class Window(AbstractFileSystem):
     def _name(self, path: str) -> str:
         """Return the name of a file in the place."""
         url = str(self.unstrip_protocol(path))
-        if not url.startswith(self._place.url("")):
+        name = url.removeprefix(self._place.url(""))
+        if name == url or ".." in name.split("/"):
             raise PermissionError(f"{url} is not in the store {self._place.location}")
-        return url.removeprefix(self._place.url(""))
+        return name
 
     def _entry(self, path: str) -> Entry:
         """Return a file as its folder's listing has it."""
