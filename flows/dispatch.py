@@ -4,20 +4,21 @@ The limit is kept here and not in Prefect's server, whose limits poll and leave 
 """
 
 import queue
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Sequence
 from typing import Any
 
 from prefect.futures import PrefectFuture
 
 from emtta_core.errors import EmttaError
 from emtta_core.pipeline.cell import Cell
-from emtta_core.pipeline.evaluate import CellReport, describe, fail_cell
+from emtta_core.pipeline.evaluate import describe, fail_cell
 from emtta_core.pipeline.job import Job
 from emtta_core.pipeline.progress import DomainPrepared, channel
 from emtta_core.pipeline.redo import Redo
 from emtta_core.pipeline.run import Run
 from emtta_core.store import Store
+from flows.crew import Crew, LostTaskError, error_of
 from tasks.evaluate import evaluate
 from tasks.options import retry_options
 from tasks.prepare import prepare
@@ -30,30 +31,27 @@ class Dispatch:
     """The cells of one run on their way through preparation and evaluation.
 
     Attributes:
-        submitted: task runs handed to Prefect so far.
+        records: task runs handed to Prefect so far, whose end it will have on record.
     """
 
-    def __init__(
-        self, run: Run, store: Store, carry_out: Callable[[Job], CellReport], workers: int, redo: Redo
-    ) -> None:
+    def __init__(self, run: Run, store: Store, crew: Crew, redo: Redo) -> None:
         """Prepare to do cells of a run.
 
         Args:
             run: which.
             store: where.
-            carry_out: does a cell.
-            workers: cells at once.
+            crew: does the cells.
             redo: which of their utterances.
         """
-        self._run, self._store, self._carry_out, self._workers = run, store, carry_out, workers
-        self._redo = redo
+        self._run, self._store, self._crew, self._redo = run, store, crew, redo
         self._retries = retry_options(run.suite.runtime)
         self._ended: queue.SimpleQueue[PrefectFuture[Any]] = queue.SimpleQueue()
         self._preparing: dict[PrefectFuture[Any], str] = {}
         self._evaluating: dict[PrefectFuture[Any], Cell] = {}
         self._complete: set[Cell] = set()
         self._failures: dict[Cell, str] = {}
-        self.submitted = 0
+        self._lost: Counter[Cell] = Counter()
+        self.records = 0
 
     def run_all(self, cells: Sequence[Cell]) -> dict[Cell, str]:
         """Do these cells, and return those that failed with the reason.
@@ -70,13 +68,13 @@ class Dispatch:
             try:
                 while waiting and len(self._preparing) < runtime.prepare_workers:
                     self._prepare(domains[waiting.popleft()][0])
-                while ready and len(self._evaluating) < self._workers:
+                while ready and len(self._evaluating) < self._crew.size:
                     self._evaluate(ready.popleft())
                 future = self._ended.get()
                 if future in self._preparing:
                     ready.extend(self._prepared(future, domains[self._preparing.pop(future)]))
                 elif future in self._evaluating:  # not one that Ctrl-C struck before it was noted
-                    self._evaluated(future, self._evaluating.pop(future))
+                    ready.extend(self._evaluated(future, self._evaluating.pop(future)))
             except KeyboardInterrupt:
                 if channel.stopping():
                     raise
@@ -97,18 +95,18 @@ class Dispatch:
     def _evaluate(self, cell: Cell) -> None:
         """Begin to evaluate a cell."""
         task = evaluate.with_options(**self._retries)
-        future = task.submit(Job.of(self._run, cell, self._store.location, self._redo), self._carry_out)
+        future = self._crew.begin(task, Job.of(self._run, cell, self._store.location, self._redo))
         self._evaluating[future] = cell
         self._follow(future)
 
     def _follow(self, future: PrefectFuture[Any]) -> None:
         """Have a task run announce its end."""
-        self.submitted += 1
+        self.records += 1
         future.add_done_callback(self._ended.put)
 
     def _prepared(self, future: PrefectFuture[Any], cells: list[Cell]) -> list[Cell]:
         """Return the cells of a domain that can begin now that its preparation has ended: none where it failed."""
-        error = _error_of(future)
+        error = error_of(future)
         if error is None:
             return [] if channel.stopping() else cells
         domain = cells[0].domain
@@ -119,20 +117,16 @@ class Dispatch:
             self._failures[cell] = describe(reason)
         return []
 
-    def _evaluated(self, future: PrefectFuture[Any], cell: Cell) -> None:
-        """Note how the evaluation of a cell has ended."""
-        error = _error_of(future)
+    def _evaluated(self, future: PrefectFuture[Any], cell: Cell) -> list[Cell]:
+        """Note how the evaluation of a cell has ended, and return it where it is to go on: its task run was lost."""
+        error = self._crew.error_of(future)
         if error is None:
             self._complete.add(cell)
-        else:
-            self._failures[cell] = describe(error)
-
-
-def _error_of(future: PrefectFuture[Any]) -> BaseException | None:
-    """Return what ended a task run that is over, none where it succeeded; a crash counts as well as an exception."""
-    future.wait()  # until then its state is stale
-    try:
-        future.result(raise_on_failure=True)
-    except Exception as error:
-        return error
-    return None
+            return []
+        self._failures[cell] = describe(error)
+        if isinstance(error, LostTaskError):
+            self.records -= 1  # Prefect's record of it stays open
+            self._lost[cell] += 1
+            if self._lost[cell] <= self._run.suite.runtime.retries and not channel.stopping():
+                return [cell]
+        return []

@@ -4,7 +4,9 @@ What is to be done is read from the store, never from Prefect's records: a flow 
 missing. One task owns its cell, so that a failure costs that cell; a domain that cannot be prepared costs its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,11 @@ from emtta_core.pipeline.state import CellState, cell_states
 from emtta_core.store import Store
 from emtta_core.store.lease import lease
 from emtta_core.suite import Isolation, load_suite
-from emtta_core.worker.devices import choose_devices
-from emtta_core.worker.own_process import OwnProcess
-from emtta_core.worker.pool import WorkerPool
 from flows.artifacts import publish
+from flows.crew import Crew, crew_of
 from flows.dispatch import Dispatch
 from flows.records import wait_for_records
+from flows.runner import Runner
 
 FAILURES_NAMED = 20
 """How many failures a state's message names; the report `failures` has all."""
@@ -51,6 +52,8 @@ def evaluate(
     devices: str | None = None,
     isolation: Isolation | None = None,
     redo: Redo = "missing",
+    runner: Runner = "threads",
+    ray_address: str | None = None,
 ) -> State[Any]:
     """Do what is missing of a run.
 
@@ -64,35 +67,37 @@ def evaluate(
         devices: where cells run, as in `cuda:0,cuda:1`; left out, as the suite's model says.
         isolation: whether cells run in processes of their own; left out, as the suite says.
         redo: which utterances of the cells: the missing ones, those in error too, or all of them anew.
+        runner: processes of this machine, or the machines of a Ray cluster, which must see the store.
+        ray_address: of that cluster, as in `HOST:6379`; left out, the one that this machine belongs to.
 
     Raises:
         StoreError: another process works at the run.
+        UsageError: the runner has no use for an option.
+        EmttaError: the cluster cannot be reached, or does not see the store.
 
     Returns:
         Completed, or Failed with a message that names each failed cell and the command that finishes just those.
     """
     opened = Store.open(store, create=True)
     run = _recorded(run_id, suite, opened) if run_id else _planned(suite, opened, limit)
+    hire = partial(crew_of, run, opened, runner, ray_address, devices, isolation)
     with lease(opened, run.run_id):
-        return _carry_out(run, opened, select(run.cells, only), devices, isolation, redo)
+        return _carry_out(run, opened, select(run.cells, only), hire, redo)
 
 
 def _carry_out(
-    run: Run, store: Store, wanted: Sequence[Cell], devices: str | None, isolation: Isolation | None, redo: Redo
+    run: Run, store: Store, wanted: Sequence[Cell], hire: Callable[[int], AbstractContextManager[Crew]], redo: Redo
 ) -> State[Any]:
-    """Do what is wanted of a run."""
+    """Do what is wanted of a run; `hire` gives the crew for so many cells."""
     states = cell_states(store, run.run_id)
     todo = [state for state in states if state.cell in wanted and state.open_to(redo)]
     if not todo:
         return Completed(message=f"run {run.run_id}: {len(wanted)} cells complete")
-    runtime = run.suite.runtime
-    slots = choose_devices(devices or run.suite.model.device, runtime)[: len(todo)]
-    apart = (isolation or runtime.isolation) == "process"
-    with WorkerPool(slots, channel.publish, channel.stopping) if apart else OwnProcess(slots) as workers:
-        dispatch = Dispatch(run, store, workers.do, len(slots), redo)
-        channel.publish(_started(run, todo, len(slots)))
+    with hire(len(todo)) as crew:
+        dispatch = Dispatch(run, store, crew, redo)
+        channel.publish(_started(run, todo, crew.size))
         failures = dispatch.run_all([state.cell for state in todo])
-    wait_for_records(dispatch.submitted)
+        wait_for_records(dispatch.records)  # while the processes that send some of them are there
     publish(store, run.run_id)
     if not failures:
         return Completed(message=f"run {run.run_id}: {len(wanted)} cells complete")

@@ -13,6 +13,13 @@ class Isolation(StrEnum):
     NONE = "none"
 
 
+class Runner(StrEnum):
+    """Who carries out the cells."""
+
+    THREADS = "threads"
+    RAY = "ray"
+
+
 StoreOption = Annotated[
     str,
     typer.Option(
@@ -32,6 +39,19 @@ IsolationOption = Annotated[
     typer.Option("--isolation", help="Cells in processes of their own, or all in this. Default: as the suite says."),
 ]
 """Whether cells run in processes of their own."""
+
+RunnerOption = Annotated[
+    Runner, typer.Option("--runner", help="This machine, or the machines of a Ray cluster, which must see the store.")
+]
+"""Who carries out the cells."""
+
+RayAddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address", metavar="HOST:PORT", help="Of the cluster's head. Default: the cluster of this machine."
+    ),
+]
+"""Which Ray cluster."""
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 """Whether to do nothing but say it."""

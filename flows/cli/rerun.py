@@ -6,8 +6,18 @@ import typer
 
 from flows.cli import logs
 from flows.cli.evaluation import carry_out, conclude, foretell
-from flows.cli.options import DEFAULT_STORE, DevicesOption, DryRunOption, IsolationOption, StoreOption
+from flows.cli.options import (
+    DEFAULT_STORE,
+    DevicesOption,
+    DryRunOption,
+    IsolationOption,
+    RayAddressOption,
+    Runner,
+    RunnerOption,
+    StoreOption,
+)
 from flows.cli.output import say
+from flows.runner import check_runner
 
 if TYPE_CHECKING:
     from emtta_core.pipeline.redo import Redo
@@ -25,6 +35,8 @@ def rerun(
     store: StoreOption = DEFAULT_STORE,
     devices: DevicesOption = None,
     isolation: IsolationOption = None,
+    runner: RunnerOption = Runner.THREADS,
+    ray_address: RayAddressOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """Do what is missing of a run, as the next attempt under the same id; what is done is reused.
@@ -39,6 +51,7 @@ def rerun(
 
         emtta rerun demo-1a2b3c4d --domain BA --method em-tok-b --force
     """
+    check_runner(runner.value, ray_address, devices, isolation)
     logs.settle_environment()
     from emtta_core.errors import UsageError
     from emtta_core.pipeline.run import load_run
@@ -62,7 +75,17 @@ def rerun(
         return
     if todo:
         cells = [f"name={state.cell.name}" for state in todo]
-        carry_out(opened, run, suite=None, only=cells, devices=devices, isolation=isolation, redo=redo)
+        carry_out(
+            opened,
+            run,
+            suite=None,
+            only=cells,
+            devices=devices,
+            isolation=isolation,
+            redo=redo,
+            runner=runner,
+            ray_address=ray_address,
+        )
     else:
         say(f"run {run}: nothing to do")
     conclude(opened, found, wanted)

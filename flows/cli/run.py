@@ -6,8 +6,18 @@ import typer
 
 from flows.cli import logs
 from flows.cli.evaluation import carry_out, conclude, foretell
-from flows.cli.options import DEFAULT_STORE, DevicesOption, DryRunOption, IsolationOption, StoreOption
+from flows.cli.options import (
+    DEFAULT_STORE,
+    DevicesOption,
+    DryRunOption,
+    IsolationOption,
+    RayAddressOption,
+    Runner,
+    RunnerOption,
+    StoreOption,
+)
 from flows.cli.output import say
+from flows.runner import check_runner
 
 
 def run(
@@ -22,6 +32,8 @@ def run(
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many utterances a domain.")] = None,
     devices: DevicesOption = None,
     isolation: IsolationOption = None,
+    runner: RunnerOption = Runner.THREADS,
+    ray_address: RayAddressOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """Evaluate a suite: its domains times its methods.
@@ -36,6 +48,7 @@ def run(
 
         emtta run suites/mine.toml --limit 20 --dry-run
     """
+    check_runner(runner.value, ray_address, devices, isolation)
     logs.settle_environment()
     from emtta_core.pipeline.models import digest_of
     from emtta_core.pipeline.run import foresee, plan_run, record
@@ -55,7 +68,15 @@ def run(
     if todo:
         record(planned, opened)
         carry_out(
-            opened, planned.run_id, suite=suite, only=only or [], limit=limit, devices=devices, isolation=isolation
+            opened,
+            planned.run_id,
+            suite=suite,
+            only=only or [],
+            limit=limit,
+            devices=devices,
+            isolation=isolation,
+            runner=runner,
+            ray_address=ray_address,
         )
     else:
         say(f"run {planned.run_id}: nothing to do, all of its {len(wanted)} cells are complete")

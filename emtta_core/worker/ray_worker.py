@@ -1,0 +1,128 @@
+"""The worker's side on a Ray cluster, which keeps processes apart: do a cell in this process, and say how it goes."""
+
+import contextlib
+import io
+import logging
+import os
+import platform
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from emtta_core.errors import EmttaError, ModelError, StoreError
+from emtta_core.pipeline.evaluate import CellReport, describe, evaluate_cell
+from emtta_core.pipeline.job import Job
+from emtta_core.pipeline.models import model_of
+from emtta_core.pipeline.progress import AttemptBegun
+from emtta_core.store import CellKey, Store
+from emtta_core.worker.mailbox import Letter, TakenUp
+
+log = logging.getLogger("emtta.worker")
+
+SERVER_TIMEOUT = 10.0
+"""Seconds in which Prefect's server must answer a machine of the cluster."""
+
+
+def carry_out(mailbox: Any, digest: str, job: Job) -> CellReport:
+    """Evaluate a cell in this process of Ray's.
+
+    Args:
+        mailbox: the handle of the actor `Mailbox` that is told how it goes.
+        digest: of the model that the run was planned with.
+        job: the cell, on `cpu`, or on `cuda:0` where Ray lets this process see no other GPU.
+
+    Raises:
+        ModelError: this machine has another model of that name.
+        Exception: whatever ends the attempt; it is recorded.
+    """
+    attempt, stopping = None, False
+
+    def tell(letter: Letter) -> None:
+        nonlocal attempt, stopping
+        if isinstance(letter, AttemptBegun):
+            attempt = letter.attempt
+        with contextlib.suppress(RayError):  # a mailbox that is lost costs what is shown, and no result
+            stopping = ray.get(mailbox.tell.remote(job.cell.name, letter))
+
+    gpus = ray.get_gpu_ids() if job.model.device.startswith("cuda") else []
+    device = f"cuda:{gpus[0]}" if gpus else job.model.device
+    tell(TakenUp(platform.node(), os.getpid(), device))
+    store = Store.open(job.store)
+    with _logged() as text:
+        try:
+            log.info("%s of run %s on %s", job.cell.name, job.run_id, device)
+            model = model_of(job.model)
+            if model.digest != digest:
+                raise ModelError(
+                    f"the model {job.model.name!r} on {platform.node()} has the digest {model.digest}, and the run was "
+                    f"planned with {digest}; give every machine of the cluster the same files"
+                )
+            placed = job.on(job.model.device, device)
+            return evaluate_cell(placed, store, model, progress=tell, stop=lambda: stopping)
+        except Exception:
+            log.exception("%s failed", job.cell.name)
+            raise
+        finally:
+            if attempt is not None:
+                _keep_log(store, CellKey(job.run_id, job.cell.domain, job.cell.method), attempt, text.getvalue())
+
+
+def look(store: str, run_id: str, server: str, release: str) -> str | None:
+    """Return what keeps this machine from doing cells of a run, None where nothing does.
+
+    Args:
+        store: the store's location.
+        run_id: the run, which must be recorded there.
+        server: the address of Prefect's API, as in `http://127.0.0.1:4200/api`.
+        release: of emtta, on the machine of the flow.
+    """
+    here = version("emtta")
+    if here != release:
+        return f"it has emtta {here}, and the flow has {release}; install the same release on every machine"
+    try:
+        Store.open(store).run(run_id)
+    except EmttaError as error:
+        return (
+            f"the run is not in the store that it sees at {store} ({describe(error)}); "
+            "use a folder that all machines share under one path, or s3://BUCKET/PREFIX"
+        )
+    try:
+        urllib.request.urlopen(f"{server}/health", timeout=SERVER_TIMEOUT).close()
+    except urllib.error.HTTPError:
+        return None  # it answers; what it answers is for Prefect to judge
+    except OSError as error:
+        return (
+            f"it does not reach Prefect's server at {server} ({describe(error)}); start one that all machines reach "
+            "(prefect server start --host 0.0.0.0) and set PREFECT_API_URL=http://THIS_MACHINE:4200/api"
+        )
+    return None
+
+
+@contextmanager
+def _logged() -> Iterator[io.StringIO]:
+    """Yield what takes the log of this process inside the `with` block."""
+    root, text = logging.getLogger(), io.StringIO()
+    handler = logging.StreamHandler(text)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield text
+    finally:
+        root.setLevel(level)
+        root.removeHandler(handler)
+
+
+def _keep_log(store: Store, key: CellKey, attempt: int, text: str) -> None:
+    """Put the log of an attempt into the store, if it takes it."""
+    try:
+        store.write_log(key, attempt, text.encode())
+    except StoreError as error:
+        log.warning("the log of %s/%s, attempt %d, could not be kept: %s", key.domain, key.method, attempt, error)

@@ -1,0 +1,257 @@
+"""Cells on the machines of a Ray cluster, as runs of the task on Prefect's `RayTaskRunner`.
+
+Domains are prepared by the flow itself: their corpora lie where the flow is, and only the store is everywhere.
+"""
+
+import os
+import socket
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+from prefect import Task, get_client
+from prefect.futures import PrefectFuture
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect_ray import RayTaskRunner
+from prefect_ray.context import remote_options
+from prefect_ray.task_runners import PrefectRayFuture
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from emtta_core.errors import EmttaError, UsageError
+from emtta_core.pipeline.evaluate import CellReport, describe, fail_cell
+from emtta_core.pipeline.job import Job
+from emtta_core.pipeline.progress import AttemptBegun, CellFinished, channel
+from emtta_core.pipeline.run import Run
+from emtta_core.store import Store
+from emtta_core.worker.mailbox import Letter, Mailbox, TakenUp
+from emtta_core.worker.ray_worker import carry_out, look
+from flows.crew import LostTaskError, error_of
+
+POLL = 0.5
+"""Seconds between two looks into the mailbox."""
+KNOCK = 10.0
+"""Seconds in which the head of a cluster must answer; Ray itself would wait minutes."""
+LOOK = 300.0
+"""Seconds in which a machine must say that it sees the store: time for its first Python process to start."""
+
+
+@dataclass(slots=True)
+class _Work:
+    """A cell that has been given to the cluster, and what its worker has told so far."""
+
+    job: Job
+    future: "PrefectRayFuture[CellReport]"
+    taken: TakenUp | None = None
+    taken_at: float = 0.0
+    attempt: int | None = None
+    finished: bool = False
+    ended: str | None = None  # why it was ended from here
+
+
+class RayCrew:
+    """The machines of a Ray cluster: a cell takes a GPU, or a CPU where the model runs on CPUs.
+
+    Attributes:
+        size: cells at once.
+    """
+
+    def __init__(self, run: Run, store: Store, address: str | None, cells: int) -> None:
+        """Have cells of a run done.
+
+        Args:
+            run: which.
+            store: where; every machine of the cluster must see it.
+            address: of the cluster, as in `HOST:6379`; None: the one that this machine belongs to, else a cluster of
+                this machine alone, for the run.
+            cells: how many there are to do.
+        """
+        self._run, self._store, self._address = run, store, address or os.environ.get("RAY_ADDRESS")
+        self._lock, self._over = threading.Lock(), threading.Event()
+        self._work: dict[PrefectFuture[CellReport], _Work] = {}
+        self._stack = ExitStack()
+        self.size = cells
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._runner = stack.enter_context(_connected(self._address))
+            with get_client(sync_client=True) as client:
+                self._server = str(client.api_url).rstrip("/")
+            self._options = self._choose_devices()
+            self._look()
+            # Ray keeps results, not actors, where a machine is lost: this one is begun again elsewhere.
+            self._mailbox: Any = ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1).remote()
+            listener = threading.Thread(target=self._listen, name="emtta-ray", daemon=True)
+            listener.start()
+            stack.callback(listener.join)
+            stack.callback(self._over.set)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def begin(self, task: Task[..., CellReport], job: Job) -> PrefectFuture[CellReport]:
+        """Begin a cell."""
+        placed = job.on("cuda:0" if "num_gpus" in self._options else "cpu", "")
+        do = partial(carry_out, self._mailbox, self._run.plan.model_digest)
+        # Without the address a worker would start a temporary server of its own.
+        with temporary_settings({PREFECT_API_URL: self._server}), remote_options(**self._options), self._lock:
+            work = _Work(placed, self._runner.submit(task, {"job": placed, "carry_out": do}))
+            self._work[work.future] = work
+        future: PrefectFuture[CellReport] = work.future
+        return future
+
+    def error_of(self, future: PrefectFuture[CellReport]) -> BaseException | None:
+        """Return what ended a cell that is over, none where it is complete; after a `LostTaskError` it may go on."""
+        error = error_of(future)
+        self._exchange()
+        with self._lock:
+            work = self._work.pop(future)
+        cell = work.job.cell
+        if error is not None and future.state.is_crashed():
+            if work.taken is None and channel.stopping():
+                return LostTaskError("not begun: the run was asked to stop")
+            lost = LostTaskError(_ending(work, error))
+            device = "none" if work.taken is None else work.taken.device
+            fail_cell(cell, self._store, self._run.run_id, lost, channel.publish, attempt=work.attempt, device=device)
+            return lost
+        if not work.finished:  # its worker's word was lost with a mailbox
+            report = future.result() if error is None else None
+            done = 0 if report is None else report.done + report.reused
+            channel.publish(
+                CellFinished(
+                    cell.domain,
+                    cell.method,
+                    utterances=done,
+                    errors=0 if report is None else report.errors,
+                    wer=None if report is None else report.wer,
+                    seconds=0.0 if report is None else report.seconds,
+                    error=None if error is None else describe(error),
+                )
+            )
+        return error
+
+    def _choose_devices(self) -> dict[str, Any]:
+        """Return what a cell takes of the cluster, and note how many there can be at once.
+
+        Raises:
+            UsageError: the cluster has none of what the suite's model wants.
+        """
+        found, wanted = ray.cluster_resources(), self._run.suite.model.device
+        cpus, gpus = int(found.get("CPU", 0)), int(found.get("GPU", 0))
+        on_gpu = gpus > 0 if wanted == "auto" else wanted.startswith("cuda")
+        if cpus == 0 or (on_gpu and gpus == 0):
+            raise UsageError(
+                f"the suite's model.device is {wanted!r}, and Ray's cluster has {cpus} CPUs and {gpus} GPUs for its "
+                "tasks; add machines (ray start --address=…), or change the suite"
+            )
+        options: dict[str, Any] = {"max_retries": 0, "num_cpus": 1}
+        if not on_gpu:
+            self.size = min(cpus, self.size)
+            return options
+        share = self._run.suite.runtime.workers or 1
+        self.size = min(gpus * share, self.size)
+        return options | {"num_gpus": 1 / share}
+
+    def _look(self) -> None:
+        """Have each machine that may get cells look whether it can do them.
+
+        Raises:
+            EmttaError: one cannot; names it, with the reason and what to do.
+        """
+        needed = "GPU" if "num_gpus" in self._options else "CPU"
+        nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(needed, 0) > 0]
+        looks = []
+        for node in nodes:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            task: Any = ray.remote(look).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+            looks.append(task.remote(self._store.location, self._run.run_id, self._server, version("emtta")))
+        for node, found in zip(nodes, looks, strict=True):
+            try:
+                lack = ray.get(found, timeout=LOOK)
+            except Exception as error:
+                lack = f"it cannot do emtta's work: {describe(error)}"
+            if lack is not None:
+                raise EmttaError(f"the machine {node['NodeManagerHostname']} of Ray's cluster: {lack}")
+
+    def _listen(self) -> None:
+        """Pass on what cells tell, and end those that take too long, until all is over."""
+        while not self._over.wait(POLL):
+            self._exchange()
+            with self._lock:
+                for work in self._work.values():
+                    self._end_overdue(work)
+
+    def _exchange(self) -> None:
+        """Tell the cells whether to stop, and pass on what they have told."""
+        with self._lock:
+            try:
+                letters = ray.get(self._mailbox.exchange.remote(channel.stopping()), timeout=KNOCK)
+            except RayError:
+                return  # being begun again
+            for cell, letter in letters:
+                for work in self._work.values():
+                    if work.job.cell.name == cell:
+                        _note(work, letter)
+                if not isinstance(letter, TakenUp):
+                    channel.publish(letter)
+
+    def _end_overdue(self, work: _Work) -> None:
+        """End a cell that has taken too long, or that still waits for a machine while the run is to stop."""
+        timeout = work.job.runtime.timeout
+        if work.ended is not None:
+            return
+        if work.taken is None:
+            if channel.stopping():
+                work.ended = "the run was asked to stop"
+                ray.cancel(work.future.wrapped_future)
+        elif timeout is not None and time.monotonic() - work.taken_at > timeout:
+            work.ended = f"the attempt took longer than {timeout:g} s (runtime.timeout), and its process was ended"
+            ray.cancel(work.future.wrapped_future, force=True)
+
+
+def _note(work: _Work, letter: Letter) -> None:
+    """Keep what is needed should the worker be lost."""
+    if isinstance(letter, TakenUp):
+        work.taken, work.taken_at = letter, time.monotonic()
+    elif isinstance(letter, AttemptBegun):
+        work.attempt = letter.attempt
+    elif isinstance(letter, CellFinished):
+        work.finished = True
+
+
+def _ending(work: _Work, error: BaseException) -> str:
+    """Return in words how the worker of a cell was lost."""
+    if work.ended is not None:
+        return work.ended
+    if work.taken is None:
+        return f"Ray could not begin the cell: {describe(error)}"
+    worker = f"the Ray worker {work.taken.process} on {work.taken.host}"
+    return f"{worker} was lost in the middle of its cell: {describe(error)}"
+
+
+def _connected(address: str | None) -> "RayTaskRunner[Any]":
+    """Return a runner whose cluster can be reached; it connects when it is entered.
+
+    Raises:
+        EmttaError: nobody answers there.
+    """
+    if address is not None and address not in ("auto", "local"):
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=KNOCK).close()
+        except (OSError, ValueError) as error:
+            raise EmttaError(
+                f"no Ray cluster answers at {address!r}: {describe(error)}; the address is HOST:PORT of its head, as "
+                "`ray start --head` prints it (port 6379 unless it was told another)"
+            ) from error
+    return RayTaskRunner(address, {"log_to_driver": False, "configure_logging": False})
