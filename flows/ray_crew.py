@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -16,8 +16,10 @@ from typing import Any, Self
 
 import ray
 from prefect import Task, get_client
+from prefect.exceptions import ObjectNotFound
 from prefect.futures import PrefectFuture
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Crashed
 from prefect_ray import RayTaskRunner
 from prefect_ray.context import remote_options
 from prefect_ray.task_runners import PrefectRayFuture
@@ -34,7 +36,7 @@ from emtta_core.worker.mailbox import Letter, Mailbox, TakenUp
 from emtta_core.worker.ray_worker import carry_out, look
 from flows.crew import LostTaskError, error_of
 
-POLL = 0.5
+POLL = 0.2
 """Seconds between two looks into the mailbox."""
 KNOCK = 10.0
 """Seconds in which the head of a cluster must answer; Ray itself would wait minutes."""
@@ -87,6 +89,7 @@ class RayCrew:
             self._look()
             # Ray keeps results, not actors, where a machine is lost: this one is begun again elsewhere.
             self._mailbox: Any = ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1).remote()
+            stack.callback(ray.kill, self._mailbox)
             listener = threading.Thread(target=self._listen, name="emtta-ray", daemon=True)
             listener.start()
             stack.callback(listener.join)
@@ -121,6 +124,8 @@ class RayCrew:
             if work.taken is None and channel.stopping():
                 return LostTaskError("not begun: the run was asked to stop")
             lost = LostTaskError(_ending(work, error))
+            with get_client(sync_client=True) as client, suppress(ObjectNotFound):
+                client.set_task_run_state(future.task_run_id, Crashed(message=str(lost)), force=True)
             device = "none" if work.taken is None else work.taken.device
             fail_cell(cell, self._store, self._run.run_id, lost, channel.publish, attempt=work.attempt, device=device)
             return lost
