@@ -26,6 +26,7 @@ import torch
 from measure import (
     Cost,
     MemoryWarnings,
+    console,
     limit_memory,
     load_average,
     machine,
