@@ -37,9 +37,8 @@ REGRESSIONS_NAMED = 50
 
 
 def _flow_run_name() -> str:
-    """Return what Prefect calls this flow run."""
-    parameters = flow_run.get_parameters()
-    return f"{Path(parameters['suite']).stem} {_date(parameters['timezone'])}"
+    """Return what Prefect calls this flow run: the name of the suite; the run in it has the date as well."""
+    return Path(str(flow_run.get_parameters()["suite"])).stem
 
 
 @flow(name="nightly", flow_run_name=_flow_run_name, persist_result=False, validate_parameters=True)
