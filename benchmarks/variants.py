@@ -1,7 +1,7 @@
 """How good and how costly variants of the methods are, on the 23 synthetic domains of the suite `demo`.
 
     python benchmarks/variants.py --store variants-store            # the same command goes on where it was stopped
-    python benchmarks/variants.py --store variants-store --results  # of what is there already, without a run
+    python benchmarks/variants.py --store variants-store --results  # of the domains that are there, without a run
 
 `emtta run` does the work, in one run in float32 and one in bf16, whose suite files are written into the store. A WER is
 the mean of the domains' WERs. A difference is that from the variant's reference on the same utterances, with the 95 %
@@ -13,6 +13,7 @@ import argparse
 import json
 import statistics
 import subprocess
+import time
 import tomllib
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -21,18 +22,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from adaptation import RESULTS, WORKS, sounds
-from measure import machine, measure
+from measure import machine
 from numpy.typing import NDArray
 
 from emtta_core.adaptation import Adapter
 from emtta_core.adaptation.episode import Trace
+from emtta_core.corpora.synthetic import Synthetic
 from emtta_core.model import load_model
 from emtta_core.pipeline.run import plan_run
 from emtta_core.store import Catalogue, Store
 from emtta_core.suite import Suite, load_suite
 from emtta_core.suite_method import MethodChoice
 
+RESULTS = Path(__file__).parent / "results"
 METHODS = """
 methods = [
     "source",
@@ -89,7 +91,7 @@ def main() -> None:
     with Catalogue(Store.open(arguments.store)) as catalogue:
         digest = load_model("demo").digest
         runs = {name: plan_run(chosen, digest).run_id for name, chosen in suites.items()}
-        found = {name: counts(catalogue, run_id) for name, run_id in runs.items()}
+        found = whole({name: counts(catalogue, run_id) for name, run_id in runs.items()}, suites)
         for precision, chosen in suites.items():
             made = updates(catalogue, runs[precision])
             for choice in chosen.methods:
@@ -99,7 +101,7 @@ def main() -> None:
     report = {
         "machine": machine(torch.device("cpu")),
         "utterances": sum(errors.shape[1] for errors in found["float32"]["source"].values()),
-        "domains": len(found["float32"]["source"]),
+        "domains": list(found["float32"]["source"]),
         "rows": rows,
         "trace_cpu_seconds_utterance": trace_costs(arguments.repeat),
     }
@@ -132,6 +134,25 @@ def counts(catalogue: Catalogue, run_id: str) -> Counts:
     return found
 
 
+def whole(found: Mapping[str, Counts], suites: Mapping[str, Suite]) -> dict[str, Counts]:
+    """Return the counts of the domains of which every method of every suite has as many utterances."""
+    cells = [
+        (domain.name, found[precision].get(choice.name, {}).get(domain.name, np.empty((2, 0))).shape[1])
+        for precision, chosen in suites.items()
+        for choice in chosen.methods
+        for domain in chosen.domains
+    ]
+    most = max(count for _, count in cells)
+    short = {domain for domain, count in cells if count < most}
+    return {
+        precision: {
+            method: {domain: both for domain, both in domains.items() if domain not in short}
+            for method, domains in own.items()
+        }
+        for precision, own in found.items()
+    }
+
+
 def updates(catalogue: Catalogue, run_id: str) -> dict[str, float]:
     """Return the mean number of updates an utterance, by method."""
     query = """
@@ -151,9 +172,13 @@ def quality(choice: MethodChoice, precision: str, found: Mapping[str, Counts], c
         label, other = name, found["float32"][reference]
     else:
         label, reference, other = f"{name}, {precision}", name, found["float32"][name]
-    groups = {
-        group: mean_wer({d.name: own[d.name] for d in chosen.domains if d.group == group}) for group in chosen.groups
-    }
+    groups = {}
+    for group in chosen.groups:
+        domains = {
+            domain.name: own[domain.name] for domain in chosen.domains if domain.group == group and domain.name in own
+        }
+        if domains:
+            groups[group] = mean_wer(domains)
     interval = bootstrap(own, other)
     return {
         "label": label,
@@ -185,7 +210,7 @@ def bootstrap(own: Mapping[str, NDArray[np.int64]], other: Mapping[str, NDArray[
 
 def costs(suites: Mapping[str, Suite], repeat: int) -> list[float]:
     """Return the processor seconds an utterance of each variant, in the order of the suites."""
-    waveforms = sounds(WORKS["demo"], 16)
+    waveforms = sounds()
     runs = []
     for precision, chosen in suites.items():
         model = load_model("demo", device="cpu", precision=precision)
@@ -197,15 +222,28 @@ def costs(suites: Mapping[str, Suite], repeat: int) -> list[float]:
 
 def trace_costs(repeat: int) -> dict[str, float]:
     """Return the processor seconds an utterance of em-tok-b with each kind of trace."""
-    model, waveforms = load_model("demo", device="cpu"), sounds(WORKS["demo"], 16)
+    model, waveforms = load_model("demo", device="cpu"), sounds()
     runs = [partial(Adapter(model, "em-tok-b", trace=trace).transcribe, waveforms) for trace in TRACES]
     return dict(zip(TRACES, in_turns(runs, len(waveforms), repeat), strict=True))
 
 
+def sounds() -> list[NDArray[np.float32]]:
+    """Return 16 utterances of one voice, which the model never heard."""
+    corpus = Synthetic(language="en", voices=("en-gb-scotland",), utterances=16)
+    return [utterance.read() for utterance in corpus.read_all()]
+
+
 def in_turns(runs: Sequence[partial[Any]], utterances: int, repeat: int) -> list[float]:
     """Return the median processor seconds an utterance of each run."""
-    seconds = [[measure(run, torch.device("cpu")).cpu_seconds for run in runs] for _ in range(repeat)]
+    seconds = [[busy(run) for run in runs] for _ in range(repeat)]
     return [statistics.median(column) / utterances for column in zip(*seconds, strict=True)]
+
+
+def busy(run: partial[Any]) -> float:
+    """Return the processor seconds of one run."""
+    began = time.process_time()
+    run()
+    return time.process_time() - began
 
 
 def show(rows: Sequence[Mapping[str, Any]], traces: Mapping[str, float]) -> None:
