@@ -5,21 +5,25 @@ that count. Nothing is copied: each query reads the Parquet files it needs.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import duckdb
 
 from emtta_core.errors import EmttaError, UsageError, unknown
-from emtta_core.store.raw import Examine, create_raw_views, grouped, literal, scan, text
+from emtta_core.store.place import Entry, Place
+from emtta_core.store.raw import create_raw_views, grouped, literal, scan, text
 from emtta_core.store.read import BrokenFile, glance
 from emtta_core.store.readonly import check_reads_only
 from emtta_core.store.reports import Query, report, views
 from emtta_core.store.result import Result
+from emtta_core.store.snapshot import Snapshot
 from emtta_core.store.store import Store
 
 log = logging.getLogger("emtta.store")
+
+Examine = Callable[[Place, Snapshot], Iterable[BrokenFile]]
+"""Tells what is wrong with files."""
 
 _MISTAKES = (
     *(duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.PermissionException),
@@ -28,13 +32,17 @@ _MISTAKES = (
 """What is wrong with a query, whatever the files hold."""
 
 
+_LOOKS = 20
+"""How often a query is asked again because files that it read were moved or removed meanwhile."""
+
+
 class Catalogue:
     """The store's tables, views and reports, to be queried and never written.
 
-    Files that the store gains after the catalogue was made are seen where its table had any before. A file that cannot
-    be read, or whose columns are those of another release, is left out with a warning, so that it breaks no query on
-    anything else. A file cut short is found at once; that one is damaged inside is found when a query fails on it:
-    then every file is read once, and the query is asked again without the bad ones.
+    Each query reads the files that are there when it is asked. A file that cannot be read, or whose columns are those
+    of another release, is left out with a warning, so that it breaks no query on anything else. A file cut short is
+    found at once; one that is damaged inside is found when a query fails on it: then every file is read once, and the
+    query is asked again without the bad ones.
 
     Attributes:
         store: the store.
@@ -44,13 +52,25 @@ class Catalogue:
         >>> Catalogue(Store.open("store")).query("SELECT method, wer FROM groups").rows  # doctest: +SKIP
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, run_id: str | None = None) -> None:
+        """Open the catalogue.
+
+        Args:
+            store: the store.
+            run_id: the only run that is to be seen, without its prepared audio; much faster where there are many.
+        """
         self.store = store
         self.broken: tuple[BrokenFile, ...] = ()
-        try:
-            self._connection = self._connect(lambda _, entries: glance(store.place, entries))
-        except duckdb.Error:
-            self._connection = self._connect(partial(scan, store.place))
+        self._run_id = run_id
+        self._reasons: dict[Entry, str | None] = {}
+        self._snapshot: Snapshot | None = None
+        self._connection = duckdb.connect(":memory:")
+        self._connection.execute("SET TimeZone = 'UTC'")
+        self._show = store.place.open_to(self._connection)
+        self._look_again()
+        for view in views().values():
+            self._connection.execute(f'CREATE VIEW "{view.name}" AS\n{view.sql}')
+        self._close_in()
 
     def __enter__(self) -> Self:
         return self
@@ -93,10 +113,9 @@ class Catalogue:
             EmttaError: when DuckDB fails it.
         """
         chosen = report(name)
-        values = self._values(chosen, run_id, parameters)
 
         def ask() -> Result:
-            for key, value in values.items():
+            for key, value in self._values(chosen, run_id, parameters).items():
                 self._connection.execute(f'SET VARIABLE "{key}" = CAST(? AS VARCHAR)', [value])
             return Result(self._connection.sql(chosen.sql).to_arrow_table())
 
@@ -105,23 +124,24 @@ class Catalogue:
     def _answer(self, what: str, ask: Callable[[], Result]) -> Result:
         """Return what `ask` returns, asked again where a file may have made it fail.
 
-        At first of the files that are there now, for one may have been removed meanwhile, then of those alone that can
-        be read from end to end.
+        At first of the files that are there now, as long as they are others than before, for one may have been removed
+        meanwhile; then of those alone that can be read from end to end.
         """
-        place = self.store.place
-        more: list[Examine] = [lambda _, entries: glance(place, entries), partial(scan, place)]
         self._look_again()
-        while True:
+        read_all = False
+        for _ in range(_LOOKS):
             try:
                 return ask()
             except _MISTAKES as error:
                 raise EmttaError(f"{what} failed: {error}") from error
             except duckdb.Error as error:
-                if not more:
+                if self._look():
+                    continue
+                if read_all:
                     raise EmttaError(f"{what} failed: {error}") from error
-                connection = self._connection
-                self._connection = self._connect(more.pop(0))
-                connection.close()
+                self._look(scan)
+                read_all = True
+        raise EmttaError(f"{what} failed: the files of {self.store.location} did not stand still; try again later")
 
     def _values(self, chosen: Query, run_id: str | None, parameters: Mapping[str, str]) -> dict[str, str | None]:
         """Return a value for each parameter of a report."""
@@ -133,7 +153,7 @@ class Catalogue:
                 raise unknown(f"parameter of the report {chosen.name},", key, list(chosen.parameters))
         values = {key: given.get(key, declared.default) for key, declared in chosen.parameters.items()}
         if "run_id" in values:
-            runs = self.query("SELECT run_id FROM raw.runs ORDER BY created_at DESC, run_id DESC").rows
+            runs = self._connection.sql("SELECT run_id FROM raw.runs ORDER BY created_at DESC, run_id DESC").fetchall()
             names = [str(row[0]) for row in runs]
             if values["run_id"] is None:
                 values["run_id"] = names[0] if names else None
@@ -141,21 +161,43 @@ class Catalogue:
                 raise unknown("run", values["run_id"], names)
         return values
 
-    def _connect(self, examine: Examine) -> duckdb.DuckDBPyConnection:
-        """Return a database with every view, over the files that `examine` lets through; warn of the others."""
-        connection = duckdb.connect(":memory:")
-        connection.execute("SET TimeZone = 'UTC'")
-        self._look_again = self.store.place.open_to(connection)
-        broken = create_raw_views(connection, self.store.place, examine)
-        for line in grouped(self.store.place, [file for file in broken if file not in self.broken]):
-            log.warning("left out of every query: %s", line)
-        self.broken = broken
-        for view in views().values():
-            connection.execute(f'CREATE VIEW "{view.name}" AS\n{view.sql}')
-        self._close_in(connection)
-        return connection
+    def _look_again(self) -> None:
+        """See the files that are there now."""
+        try:
+            self._look()
+        except duckdb.Error:
+            self._look(scan)
 
-    def _close_in(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def _look(self, examine: Examine | None = None) -> bool:
+        """See the files that are there now, but those that are broken; warn of these.
+
+        Args:
+            examine: tells what is wrong with files; by default those are glanced at that were never seen before.
+
+        Returns:
+            Whether they are others than those seen last.
+        """
+        place = self.store.place
+        found = Snapshot.take(place, self._run_id)
+        entries = tuple(found.entries)
+        new = [entry for entry in entries if entry not in self._reasons]
+        broken = {file.name: file.reason for file in (examine(place, found) if examine else glance(place, new))}
+        known = {entry: self._reasons.get(entry) for entry in entries}
+        self._reasons = {entry: broken.get(entry.name, reason) for entry, reason in known.items()}
+        left_out = tuple(BrokenFile(entry.name, reason) for entry, reason in self._reasons.items() if reason)
+        for line in grouped(place, [file for file in left_out if file not in self.broken]):
+            log.warning("left out of every query: %s", line)
+        self.broken = left_out
+        if left_out:
+            found = found.without({file.name for file in left_out})
+        self._show(entries)
+        if found == self._snapshot:
+            return False
+        create_raw_views(self._connection, place, found)
+        self._snapshot = found
+        return True
+
+    def _close_in(self) -> None:
         """Keep every later statement within the store's place."""
         folders = f"{literal(self.store.location)}, {text(self.store.location)}"
         for setting in (
@@ -164,4 +206,4 @@ class Catalogue:
             "python_enable_replacements = false",
             "lock_configuration = true",
         ):
-            connection.execute(f"SET {setting}")
+            self._connection.execute(f"SET {setting}")

@@ -80,9 +80,9 @@ class Folder(Place):
             raise self._closed(error) from error
         return f"{self.location} can be made"
 
-    def open_to(self, _connection: duckdb.DuckDBPyConnection) -> Callable[[], None]:
+    def open_to(self, _connection: duckdb.DuckDBPyConnection) -> Callable[[Sequence[Entry]], None]:
         """Do nothing: DuckDB reads folders by itself."""
-        return lambda: None
+        return lambda _: None
 
     def list(self, folder: str) -> Sequence[Entry]:
         """Return the files below `folder`, by name, but the hidden ones."""

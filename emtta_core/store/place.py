@@ -77,11 +77,11 @@ class Place(ABC):
         """Return in words that files can be written here, or could be once the place is made; leave nothing behind."""
 
     @abstractmethod
-    def open_to(self, connection: duckdb.DuckDBPyConnection) -> Callable[[], None]:
+    def open_to(self, connection: duckdb.DuckDBPyConnection) -> Callable[[Sequence[Entry]], None]:
         """Let DuckDB read the files by their `url`, and globs of them.
 
         Returns:
-            What to call before each question, so that it sees the files that were written since the last.
+            What to call before each question with the files that it may read by their names, as `list` gave them.
         """
 
     # Reading

@@ -1,46 +1,74 @@
-"""The views `raw.<table>`: the columns of a table over all of its files that can be read."""
+"""The views `raw.<table>`: the columns of a table over all of its files that can be read.
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+Beside them stand two that the view `utterances` is made from. `settled.utterances` holds the packs of runs that have
+no row elsewhere: each hypothesis with its score, and whether it counts. `open.hypotheses` and `open.scores` hold the
+rows of all other runs.
+"""
+
+from collections.abc import Iterator, Sequence
 
 import duckdb
 
+from emtta_core.store.pack import PACK_OF, PACKS, UTTERANCES, Pack
 from emtta_core.store.place import Entry, Place
 from emtta_core.store.read import BrokenFile, check
 from emtta_core.store.schema import TABLES, Table
-
-Examine = Callable[[Table, Sequence[Entry]], Iterable[BrokenFile]]
-"""Tells what is wrong with files of a table."""
+from emtta_core.store.snapshot import Snapshot, run_of
 
 
-def create_raw_views(connection: duckdb.DuckDBPyConnection, place: Place, examine: Examine) -> tuple[BrokenFile, ...]:
-    """Create the view of each table over its files in the store at `place`, and return those that were left out.
+def create_raw_views(connection: duckdb.DuckDBPyConnection, place: Place, snapshot: Snapshot) -> None:
+    """Create the views over the files of a snapshot, in place of those that are there.
 
     Raises:
-        duckdb.Error: when a file that `examine` lets through cannot be read all the same.
+        duckdb.Error: when a file cannot be read.
     """
-    broken: list[BrokenFile] = []
-    connection.execute("CREATE SCHEMA raw")
+    for schema in ("raw", "open", "settled"):
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+
+    def rows(name: str, kind: Table | Pack, entries: Sequence[Entry]) -> Sequence[str]:
+        """Return the SELECT of some files, if there are any; a variable keeps their names, and the view short."""
+        paths = [_escaped(place.url(entry.name)) for entry in entries]
+        connection.execute(f"SET VARIABLE files_of_{name} = CAST(? AS VARCHAR[])", [paths])
+        return [_files_select(kind, f"getvariable('files_of_{name}')")] if entries else []
+
+    def view(name: str, selects: Sequence[str]) -> None:
+        connection.execute(f"CREATE OR REPLACE VIEW {name} AS {' UNION ALL BY NAME '.join(selects)}")
+
+    opened, packs = snapshot.open_runs, snapshot.packs[UTTERANCES.name]
+    settled = rows("settled_packs", UTTERANCES, [entry for entry in packs if run_of(entry.name) not in opened])
+    unsettled = rows("open_packs", UTTERANCES, [entry for entry in packs if run_of(entry.name) in opened])
+    view("settled.utterances", [_empty_select(connection, UTTERANCES), *settled])
     for table in TABLES.values():
-        broken += _create(connection, table, place, examine)
-    return tuple(broken)
+        loose = rows(table.name, table, snapshot.loose.get(table.name, ()))
+        selects = [_empty_select(connection, table), *loose]
+        pack = PACK_OF.get(table.name)
+        if pack is UTTERANCES:
+            view(f"open.{table.name}", [*selects, *(pack.select(table.name, packed) for packed in unsettled)])
+            selects = [f"FROM open.{table.name}", *(pack.select(table.name, packed) for packed in settled)]
+        elif pack is not None:
+            packed = rows(f"packs_of_{pack.name}", pack, snapshot.packs[pack.name])
+            selects += [pack.select(table.name, select) for select in packed]
+        view(f"raw.{table.name}", selects)
 
 
-def scan(place: Place, table: Table, entries: Sequence[Entry]) -> Iterator[BrokenFile]:
-    """Yield what is wrong with files of `table`, of which every column is read but the audio, as DuckDB reads it."""
-    broken = tuple(check(place, entries))
+def scan(place: Place, snapshot: Snapshot) -> Iterator[BrokenFile]:
+    """Yield what is wrong with files, of which every column is read but the audio, as DuckDB reads it."""
+    broken = tuple(check(place, tuple(snapshot.entries)))
     yield from broken
-    left_out = {file.name for file in broken}
-    columns = ", ".join(f'max(hash("{name}"))' for name in table.schema.names if name != "audio")
+    left = snapshot.without({file.name for file in broken})
+    sources: list[tuple[list[str], Table | Pack, Sequence[Entry]]]
+    sources = [(table.schema.names, table, left.loose.get(table.name, ())) for table in TABLES.values()]
+    sources += [(pack.schema.names, pack, left.packs[pack.name]) for pack in PACKS.values()]
     with duckdb.connect(":memory:") as connection:
-        place.open_to(connection)
-        for entry in entries:
-            if entry.name in left_out:
-                continue
-            try:
-                connection.execute(f"SELECT {columns} FROM ({_files_select(table, [literal(place.url(entry.name))])})")
-                connection.fetchall()
-            except duckdb.Error as error:
-                yield BrokenFile(entry.name, " ".join(str(error).split())[:300])
+        place.open_to(connection)(tuple(left.entries))
+        for names, kind, entries in sources:
+            columns = ", ".join(f'max(hash("{name}"))' for name in names if name != "audio")
+            for entry in entries:
+                source = _files_select(kind, f"[{literal(place.url(entry.name))}]")
+                try:
+                    connection.execute(f"SELECT {columns} FROM ({source})").fetchall()
+                except duckdb.Error as error:
+                    yield BrokenFile(entry.name, " ".join(str(error).split())[:300])
 
 
 def grouped(place: Place, broken: Sequence[BrokenFile], named: int = 3) -> Iterator[str]:
@@ -51,10 +79,9 @@ def grouped(place: Place, broken: Sequence[BrokenFile], named: int = 3) -> Itera
         yield f"{', '.join(files[:named])}{more}: {reason}"
 
 
-def literal(path: str, pattern: str = "") -> str:
-    """Return `path`, its own characters taken as they are, followed by the glob `pattern`, as an SQL text."""
-    escaped = "".join(f"[{character}]" if character in "*?[" else character for character in path)
-    return text("/".join([escaped, pattern]) if pattern else escaped)
+def literal(path: str) -> str:
+    """Return `path`, its own characters taken as they are, as an SQL text."""
+    return text(_escaped(path))
 
 
 def text(value: str) -> str:
@@ -62,39 +89,22 @@ def text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def _create(
-    connection: duckdb.DuckDBPyConnection, table: Table, place: Place, examine: Examine
-) -> Sequence[BrokenFile]:
-    """Create the view over a table's files, and return those that were left out."""
-    entries = [entry for entry in place.list(table.name) if table.holds(entry.name)]
-    broken = list(examine(table, entries))
-    # A glob stays short for thousands of files, and sees those to come. One broken file under it would break
-    # every query, so that the good ones are listed then.
-    left_out = {found.name for found in broken}
-    patterns = (
-        [literal(place.url(entry.name)) for entry in entries if entry.name not in left_out]
-        if broken
-        else [literal(place.location, table.pattern)] * bool(entries)
-    )
-    selects = [_empty_select(connection, table)]
-    if patterns:
-        selects.append(_files_select(table, patterns))
-    connection.execute(f"CREATE VIEW raw.{table.name} AS {' UNION ALL BY NAME '.join(selects)}")
-    return broken
+def _escaped(path: str) -> str:
+    """Return `path` as a glob that matches it alone."""
+    return "".join(f"[{character}]" if character in "*?[" else character for character in path)
 
 
-def _empty_select(connection: duckdb.DuckDBPyConnection, table: Table) -> str:
+def _empty_select(connection: duckdb.DuckDBPyConnection, kind: Table | Pack) -> str:
     """Return a SELECT of no row, with all columns of a table, so that its view is there without any file."""
-    empty = connection.from_arrow(table.schema.empty_table())
-    keys = table.keys or ("corpus_id",)
+    empty = connection.from_arrow(kind.schema.empty_table())
+    keys = ("run_id",) if isinstance(kind, Pack) else kind.keys or ("corpus_id",)
     columns = [*zip(empty.columns, empty.types, strict=True), *((key, "VARCHAR") for key in keys)]
-    return "SELECT " + ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in columns) + " WHERE false"
+    return "SELECT " + ", ".join(f'NULL::{of_type} AS "{name}"' for name, of_type in columns) + " WHERE false"
 
 
-def _files_select(table: Table, patterns: Sequence[str]) -> str:
-    """Return the SELECT of a table's files; the columns of the path are text, whatever they look like."""
-    source = f"read_parquet([{', '.join(patterns)}]"
-    if table.keys:
-        return f"SELECT * FROM {source}, hive_partitioning = true, hive_types_autocast = false)"
+def _files_select(kind: Table | Pack, files: str) -> str:
+    """Return the SELECT of some files; the columns of the path are text, whatever they look like."""
+    if isinstance(kind, Pack) or kind.keys:
+        return f"SELECT * FROM read_parquet({files}, hive_partitioning = true, hive_types_autocast = false)"
     corpus = r"regexp_extract(filename, '([^/\\]+)[/\\][^/\\]+$', 1) AS corpus_id"
-    return f"SELECT * EXCLUDE (filename), {corpus} FROM {source}, filename = true)"
+    return f"SELECT * EXCLUDE (filename), {corpus} FROM read_parquet({files}, filename = true)"

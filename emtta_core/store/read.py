@@ -1,13 +1,14 @@
 """Reading Parquet files as records, and telling the broken ones from the good."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_origin
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from emtta_core.store.pack import Pack
 from emtta_core.store.place import Entry, Place
 from emtta_core.store.schema import SCHEMA_VERSION, VERSION_KEY, documented
 
@@ -52,17 +53,64 @@ def read_rows(place: Place, name: str, row: type[Row]) -> list[Row] | BrokenFile
     Raises:
         StoreError: the place does not answer.
     """
-    ((_, rows),) = _rows_of_each(place, [name], row)
+    ((_, rows),) = rows_of_each(place, [name], row)
     return rows
 
 
 def readable(place: Place, names: Sequence[str], row: type[Row]) -> Iterator[tuple[str, list[Row]]]:
     """Yield each file that can be read with its records; warn of each that cannot, and go on."""
-    for name, rows in _rows_of_each(place, names, row):
+    yield from sound(place, rows_of_each(place, names, row))
+
+
+def sound(place: Place, found: Iterable[tuple[str, list[Row] | BrokenFile]]) -> Iterator[tuple[str, list[Row]]]:
+    """Yield the files that could be read with their records; warn of each that could not."""
+    for name, rows in found:
         if isinstance(rows, BrokenFile):
             log.warning("skipping %s: %s; its utterances count as not done", place.url(name), rows.reason)
         else:
             yield name, rows
+
+
+def rows_of_each(
+    place: Place, names: Iterable[str], row: type[Row], pack: Pack | None = None, **cell: str
+) -> Iterator[tuple[str, list[Row] | BrokenFile]]:
+    """Yield each file with its records, or with what is wrong with it.
+
+    Args:
+        place: where.
+        names: Parquet files of the store.
+        row: the record that their rows are.
+        pack: the kind of pack that they are; none for files of one table.
+        cell: of packs, the domain and the method whose rows are wanted.
+    """
+    for name, content in place.read_all(names):
+        if isinstance(content, OSError):
+            yield name, BrokenFile(name, _why(content))
+            continue
+        rows = _rows(content, row, pack, cell)
+        yield name, BrokenFile(name, rows) if isinstance(rows, str) else rows
+
+
+def _rows(content: bytes, row: type[Row], pack: Pack | None, cell: Mapping[str, str]) -> list[Row] | str:
+    """Return the records in the content of a file, or what is wrong with it."""
+    names = [name for name, _, _ in documented(row)]
+    here = {name: name for name in names} if pack is None else pack.columns(row)
+    try:
+        with pq.ParquetFile(pa.BufferReader(content)) as file:
+            reason = _other_version(file.metadata)
+            if reason is not None:
+                return reason
+            table = file.read(columns=[*here.values(), *cell])
+            lacking = {*here.values(), *cell} - set(table.column_names)
+            if lacking:
+                return f"it lacks {', '.join(sorted(lacking))}"
+            if pack is not None:
+                table = table.filter(pack.rows_of(row, cell))
+            rows = table.select(list(here.values())).rename_columns(names).to_pylist()
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        return _one_line(error)
+    nested = _nested(row)
+    return [_record(row, values, nested) for values in rows]
 
 
 def glance(place: Place, entries: Sequence[Entry]) -> Iterator[BrokenFile]:
@@ -77,34 +125,6 @@ def glance(place: Place, entries: Sequence[Entry]) -> Iterator[BrokenFile]:
 def check(place: Place, entries: Sequence[Entry]) -> Iterator[BrokenFile]:
     """Yield what is wrong with files as their footers show it."""
     yield from _examined(place, entries, _checked)
-
-
-def _rows_of_each(place: Place, names: Sequence[str], row: type[Row]) -> Iterator[tuple[str, list[Row] | BrokenFile]]:
-    """Yield each file with its records, or with what is wrong with it."""
-    for name, content in place.read_all(names):
-        if isinstance(content, OSError):
-            yield name, BrokenFile(name, _why(content))
-            continue
-        rows = _rows(content, row)
-        yield name, BrokenFile(name, rows) if isinstance(rows, str) else rows
-
-
-def _rows(content: bytes, row: type[Row]) -> list[Row] | str:
-    """Return the records in the content of a file, or what is wrong with it."""
-    try:
-        with pq.ParquetFile(pa.BufferReader(content)) as file:
-            reason = _other_version(file.metadata)
-            if reason is not None:
-                return reason
-            names = [name for name, _, _ in documented(row)]
-            table = file.read(columns=names)
-            if set(table.column_names) != set(names):
-                return f"it lacks {', '.join(sorted(set(names) - set(table.column_names)))}"
-            rows = table.to_pylist()
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        return _one_line(error)
-    nested = _nested(row)
-    return [_record(row, values, nested) for values in rows]
 
 
 def _examined(place: Place, entries: Sequence[Entry], judge: Callable[[bytes], str | None]) -> Iterator[BrokenFile]:

@@ -96,13 +96,13 @@ class S3(Place):
         self.remove([name])
         return f"{self.location} can be {'written' if there else 'made'}"
 
-    def open_to(self, connection: duckdb.DuckDBPyConnection) -> Callable[[], None]:
-        """Let DuckDB read through the same file system, many files at once; return what makes it list them anew."""
+    def open_to(self, connection: duckdb.DuckDBPyConnection) -> Callable[[Sequence[Entry]], None]:
+        """Let DuckDB read through the same file system, many files at once; return what shows it the files."""
         window = Window(self)
         connection.register_filesystem(window)
         connection.execute(f"SET threads = {LANES}")  # what takes time is the way to the server, and no core
         connection.execute("SET enable_external_file_cache = false")  # it tells a file by its time, to the second
-        return window.forget
+        return window.show
 
     # Reading
 

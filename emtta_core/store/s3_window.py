@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Window(AbstractFileSystem):
     """The files of one place by their `url`.
 
-    A table is listed once a question, by one request for 1,000 files, however often the question names it. A file of
+    Files that were shown are not listed again, and others once a question, by one request for 1,000 files. A file of
     some kilobytes costs one request, which the look for broken files has made already.
     """
 
@@ -27,10 +27,12 @@ class Window(AbstractFileSystem):
         """Open a window on `place`."""
         super().__init__()
         self._place = place
+        self._shown: Mapping[str, Entry] = {}
         self._listings: dict[str, Mapping[str, Entry]] = {}
 
-    def forget(self) -> None:
-        """List anew what is asked for from now on."""
+    def show(self, entries: Sequence[Entry]) -> None:
+        """Take these files as they are, and list anew what else is asked for from now on."""
+        self._shown = {entry.name: entry for entry in entries}
         self._listings = {}
 
     def glob(self, path: str, **_: Any) -> Sequence[str]:
@@ -68,6 +70,8 @@ class Window(AbstractFileSystem):
     def _entry(self, path: str) -> Entry:
         """Return a file as its folder's listing has it."""
         name = self._name(path)
+        if name in self._shown:
+            return self._shown[name]
         folder = name.split("/")[0]
         if name not in self._listing(folder):
             raise FileNotFoundError(f"{path} is not there")

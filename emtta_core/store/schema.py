@@ -190,14 +190,8 @@ class Table:
         """The Parquet schema, with a line of documentation a column and the schema's version."""
         return _schema(self.name, self.row)
 
-    @property
-    def pattern(self) -> str:
-        """The glob of its files, below the store."""
-        depth = self.layout.count("/") - 1
-        return "/".join([self.name, *["*"] * depth, "*.parquet"])
-
     def holds(self, name: str) -> bool:
-        """Return whether the file `name` of the store is one that `pattern` matches."""
+        """Return whether the file `name` of the store lies where the table's files do."""
         return (
             name.startswith(f"{self.name}/") and name.count("/") == self.layout.count("/") and name.endswith(".parquet")
         )

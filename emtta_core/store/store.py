@@ -6,7 +6,6 @@ when its row of scores is there as well; a writer killed between the two has los
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -15,8 +14,9 @@ from typing import Any, Self, TypeVar
 
 from emtta_core.errors import StoreError, unknown
 from emtta_core.names import check_name
-from emtta_core.store.place import Place, open_place
-from emtta_core.store.read import BrokenFile, check, read_rows, readable
+from emtta_core.store.pack import FOLDER, PACK_OF, PACKS
+from emtta_core.store.place import Entry, Place, open_place
+from emtta_core.store.read import BrokenFile, check, read_rows, readable, rows_of_each, sound
 from emtta_core.store.schema import (
     TABLES,
     CellRow,
@@ -27,10 +27,10 @@ from emtta_core.store.schema import (
     ScoreRow,
     StepRow,
 )
+from emtta_core.store.snapshot import attempt_of, of_cell
 from emtta_core.store.write import write_rows
 
 _COMPLETE = "_complete.json"
-_ATTEMPT = re.compile(r"(\d+)(?:-\d+\.parquet|\.parquet|\.begun)")
 
 Row = TypeVar("Row")
 
@@ -173,12 +173,10 @@ class Store:
 
     def begin_attempt(self, key: CellKey) -> int:
         """Return the number of a new attempt at a cell, from 1; no other process or thread is given the same."""
-        attempts = [0]
-        for table in ("steps", "hypotheses", "scores", "cells"):
-            for entry in self.place.list(f"{table}/{key.folder}"):
-                match = _ATTEMPT.fullmatch(entry.name.rpartition("/")[2])
-                attempts += [int(match[1])] if match else []
-        number = max(attempts) + 1
+        tables = [f"{table}/{key.folder}" for table in PACK_OF]
+        packs = [f"{pack.folder}/run_id={key.run_id}" for pack in PACKS.values()]
+        attempts = [attempt_of(entry.name) for folder in (*tables, *packs) for entry in self.place.list(folder)]
+        number = max(attempts, default=0) + 1
         while not self.place.write_new(f"cells/{key.folder}/{number:03d}.begun", b""):
             number += 1
         return number
@@ -277,8 +275,22 @@ class Store:
         return [entry.name for entry in self.place.list(folder) if entry.name.endswith(".parquet")]
 
     def _rows(self, table: str, key: CellKey, row: type[Row]) -> Iterator[Row]:
-        for _, rows in readable(self.place, self._files(f"{table}/{key.folder}"), row):
+        """Yield the rows of a cell, those of files that vanish into a pack meanwhile included."""
+        files: Sequence[Entry] | None = None
+        while files != (files := of_cell(self.place, table, key.run_id, key.folder)):
+            found = list(self._rows_of(table, key, files, row))
+            if not any(isinstance(rows, BrokenFile) for _, rows in found):
+                break
+        for _, rows in sound(self.place, found):
             yield from rows
+
+    def _rows_of(
+        self, table: str, key: CellKey, files: Sequence[Entry], row: type[Row]
+    ) -> Iterator[tuple[str, list[Row] | BrokenFile]]:
+        """Yield each file with its rows of a cell, or with what is wrong with it."""
+        packs = [entry.name for entry in files if entry.name.startswith(f"{FOLDER}/")]
+        yield from rows_of_each(self.place, [entry.name for entry in files if entry.name not in packs], row)
+        yield from rows_of_each(self.place, packs, row, PACK_OF[table], domain=key.domain, method=key.method)
 
     def _write_shard(self, table: str, key: CellKey, attempt: int, shard: int, rows: Sequence[Any]) -> None:
         write_rows(self.place, f"{table}/{key.folder}/{attempt:03d}-{shard:05d}.parquet", rows, TABLES[table].schema)

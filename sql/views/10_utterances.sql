@@ -22,48 +22,57 @@
 --   step_errors           word errors after 0, 1, … updates
 --   error                 why it has no score; such a row is counted and shown, and in no rate
 WITH
-scored AS (
+-- Of runs with rows outside of packs: each hypothesis finds its score, and of an utterance's rows one counts.
+newest AS (
     SELECT
-        run_id,
-        planned."group",
-        domain,
-        method,
-        cell_id,
-        utterance_id,
-        attempt,
-        heard.language,
-        heard.speaker,
-        heard.audio_seconds,
-        heard.reference,
-        heard.hypothesis,
-        heard.source_hypothesis,
-        scores.hits,
-        scores.substitutions,
-        scores.deletions,
-        scores.insertions,
-        scores.words,
-        scores.substitutions + scores.deletions + scores.insertions AS errors,
-        scores.characters,
-        scores.character_errors,
-        heard.entropy_before,
-        heard.entropy_after,
-        heard.tokens,
-        heard.seconds,
-        heard.flags,
-        scores.normaliser,
-        scores.reference_normalised,
-        scores.hypothesis_normalised,
-        scores.step_errors,
+        heard.* EXCLUDE (error),
+        scores.* EXCLUDE (run_id, domain, method, cell_id, attempt, utterance_id, error),
         coalesce(heard.error, scores.error) AS error
-    FROM raw.hypotheses AS heard
-    INNER JOIN planned USING (run_id, domain, method, cell_id)
-    LEFT JOIN raw.scores AS scores USING (run_id, domain, method, cell_id, attempt, utterance_id)
+    FROM open.hypotheses AS heard
+    SEMI JOIN planned USING (run_id, domain, method, cell_id)
+    LEFT JOIN open.scores AS scores USING (run_id, domain, method, cell_id, attempt, utterance_id)
     WHERE heard.error IS NOT NULL OR scores.normaliser IS NOT NULL
+    QUALIFY row_number() OVER (
+        PARTITION BY run_id, domain, method, utterance_id
+        ORDER BY coalesce(heard.error, scores.error) IS NULL DESC, attempt DESC
+    ) = 1
+),
+
+-- A pack has both side by side, and knows which rows count.
+packed AS (
+    SELECT * EXCLUDE (counts, error, score_error), coalesce(error, score_error) AS error
+    FROM settled.utterances
+    WHERE counts
+),
+
+counted AS (
+    FROM newest
+    UNION ALL BY NAME
+    FROM packed
 )
 
 SELECT
-    * EXCLUDE (entropy_before, entropy_after, tokens, seconds, flags, normaliser, reference_normalised,
-               hypothesis_normalised, step_errors, error),
+    run_id,
+    planned."group",
+    domain,
+    method,
+    cell_id,
+    utterance_id,
+    attempt,
+    language,
+    speaker,
+    audio_seconds,
+    reference,
+    hypothesis,
+    source_hypothesis,
+    hits,
+    substitutions,
+    deletions,
+    insertions,
+    words,
+    substitutions + deletions + insertions AS errors,
+    characters,
+    character_errors,
     100.0 * errors / nullif(words, 0) AS wer,
     entropy_before,
     entropy_after,
@@ -75,8 +84,5 @@ SELECT
     hypothesis_normalised,
     step_errors,
     error
-FROM scored
-QUALIFY row_number() OVER (
-    PARTITION BY run_id, domain, method, utterance_id
-    ORDER BY error IS NULL DESC, attempt DESC
-) = 1
+FROM counted
+INNER JOIN planned USING (run_id, domain, method, cell_id)

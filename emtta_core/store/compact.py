@@ -1,0 +1,158 @@
+"""Compaction: a run's many shards become some packs, while others read.
+
+In this order, so that a compaction that is killed leaves nothing to mend, and its successor ends it:
+
+1. The run's lease is taken, so that nobody writes it.
+2. The rows of each kind of pack are read, and written as one new file. With it the shards are covered: readers leave
+   them alone from that moment on.
+3. What is covered is removed. Whoever had just listed it, and finds it gone, lists again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from emtta_core.errors import StoreError
+from emtta_core.store.catalogue import Catalogue
+from emtta_core.store.lease import lease
+from emtta_core.store.pack import PACK_OF, PACKS, UTTERANCES, Pack
+from emtta_core.store.place import Entry
+from emtta_core.store.raw import grouped
+from emtta_core.store.schema import TABLES
+from emtta_core.store.snapshot import Snapshot, attempt_of, newest
+from emtta_core.store.store import Store
+from emtta_core.store.write import parquet
+
+_KEYS = "run_id, domain, method, cell_id, attempt, utterance_id"
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What a compaction did, or would do.
+
+    Attributes:
+        run_id: the run.
+        files: files with rows before.
+        packs: those that stay.
+        size: bytes before.
+        packed: bytes of those that stay; none where nothing was done.
+    """
+
+    run_id: str
+    files: int
+    packs: int
+    size: int
+    packed: int | None = None
+
+    @property
+    def needed(self) -> bool:
+        """Whether there is something to do."""
+        return self.files > self.packs
+
+
+def plan_compaction(store: Store, run_id: str) -> Compaction:
+    """Return what a compaction of a run would do.
+
+    Raises:
+        UsageError: there is no such run.
+    """
+    store.run(run_id)
+    entries = _files(store, run_id)
+    held = {PACK_OF[entry.name.split("/")[0]].name for entry in entries if not entry.name.startswith("packs/")}
+    kinds = held | {entry.name.split("/")[1] for entry in entries if entry.name.startswith("packs/")}
+    return Compaction(run_id, len(entries), len(kinds), sum(entry.size for entry in entries))
+
+
+def compact(store: Store, run_id: str) -> Compaction:
+    """Put what a run has in shards into packs.
+
+    Raises:
+        UsageError: there is no such run.
+        StoreError: another process works at it, or one of its files cannot be read.
+    """
+    store.run(run_id)
+    with lease(store, run_id):
+        return compact_held(store, run_id)
+
+
+def compact_held(store: Store, run_id: str) -> Compaction:
+    """Do what `compact` does for a run whose lease the caller has."""
+    before = plan_compaction(store, run_id)
+    snapshot = Snapshot.take(store.place, run_id)
+    attempt = max((attempt_of(entry.name) for entry in _marks(store, run_id)), default=0)
+    with Catalogue(store, run_id=run_id) as catalogue:
+        for pack in PACKS.values():
+            if any(snapshot.loose[table] for table in pack.tables):
+                _write(store, pack, run_id, attempt, catalogue)
+    store.place.remove([entry.name for entry in _covered(store, run_id)])
+    after = _files(store, run_id)
+    return Compaction(run_id, before.files, len(after), before.size, sum(entry.size for entry in after))
+
+
+def _write(store: Store, pack: Pack, run_id: str, attempt: int, catalogue: Catalogue) -> None:
+    """Write a pack of all that a run has, up to an attempt."""
+    rows = _rows(pack, attempt, catalogue)
+    for table in pack.tables:
+        ((expected,),) = catalogue.query(f"SELECT count(*) FROM raw.{table} WHERE attempt <= {attempt}").rows
+        found = rows.filter(pack.rows_of(TABLES[table].row, {})).num_rows
+        if found != expected:
+            raise StoreError(
+                f"the pack {pack.name} of the run {run_id!r} would hold {found} rows of {table} instead of {expected}: "
+                "an attempt has an utterance twice. Nothing was changed; the run can be read as it is"
+            )
+    if catalogue.broken:
+        reasons = "; ".join(grouped(store.place, catalogue.broken))
+        raise StoreError(
+            f"the run {run_id!r} cannot be compacted while files of it cannot be read: {reasons}. "
+            f"Bring them back, or delete them and have their utterances done again: emtta rerun {run_id}"
+        )
+    store.place.write(pack.file(run_id, attempt), parquet(rows))
+
+
+def _rows(pack: Pack, attempt: int, catalogue: Catalogue) -> pa.Table:
+    """Return the rows of a run that belong in a pack, cell by cell."""
+    if pack is UTTERANCES:
+        query = f"""
+            SELECT *, counting.attempt IS NOT NULL AS counts
+            FROM raw.hypotheses
+            FULL JOIN (SELECT * RENAME (error AS score_error) FROM raw.scores) AS scores USING ({_KEYS})
+            LEFT JOIN (SELECT {_KEYS} FROM utterances) AS counting USING ({_KEYS})
+            WHERE attempt <= {attempt}
+            ORDER BY domain, method, attempt, utterance_id
+        """
+    else:
+        query = f"SELECT * FROM raw.{pack.tables[0]} WHERE attempt <= {attempt} ORDER BY domain, method, attempt"
+    return catalogue.query(query).arrow.select(pack.schema.names).cast(pack.schema)
+
+
+def _files(store: Store, run_id: str) -> Sequence[Entry]:
+    """Return the files of a run that have rows, covered or not."""
+    return [entry for entry in _marks(store, run_id) if entry.name.endswith(".parquet")]
+
+
+def _marks(store: Store, run_id: str) -> Sequence[Entry]:
+    """Return the files of a run by which its attempts are known."""
+    folders = [*PACK_OF, *(pack.folder for pack in PACKS.values())]
+    found = [entry for folder in folders for entry in store.place.list(f"{folder}/run_id={run_id}")]
+    return [entry for entry in found if attempt_of(entry.name)]
+
+
+def _covered(store: Store, run_id: str) -> Sequence[Entry]:
+    """Return the files of a run that are read by nobody any more."""
+    marks = _marks(store, run_id)
+    packs = {
+        name: attempt_of(entry.name)
+        for name, pack in PACKS.items()
+        for entry in newest(mark for mark in marks if mark.name.startswith(f"{pack.folder}/")).values()
+    }
+
+    def covered(entry: Entry) -> bool:
+        table, attempt = entry.name.split("/")[0], attempt_of(entry.name)
+        if entry.name.endswith(".begun"):  # a pack keeps their number from being given once more
+            return attempt <= max(packs.values(), default=0)
+        if table in PACK_OF:
+            return attempt <= packs.get(PACK_OF[table].name, 0)
+        return attempt < packs[entry.name.split("/")[1]]
+
+    return [entry for entry in marks if covered(entry)]

@@ -1,0 +1,102 @@
+"""The pack: one file that holds what the shards of a run held, so that a year of nights is some thousand files.
+
+    packs/utterances/run_id=…/<attempt>.parquet      hypotheses beside their scores, and which rows count
+    packs/steps/run_id=…/<attempt>.parquet
+    packs/cells/run_id=…/<attempt>.parquet
+
+A pack is named by the last attempt that had begun when it was made, and *covers* every row of its tables of that
+attempt and of those before it. A file that is covered is read by nobody any more, and may be removed. So the pack
+takes their place in the moment in which it is written, by one step, in a folder and in an object store alike; whoever
+lists the shards first and the packs after them sees each row once, whatever goes on meanwhile. An attempt that is begun
+afterwards has a higher number, and its shards lie beside the pack until it is made anew.
+"""
+
+import operator
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from emtta_core.store.schema import SCHEMA_VERSION, TABLE_KEY, TABLES, VERSION_KEY
+
+FOLDER = "packs"
+
+_RENAMED = {("scores", "error"): "score_error"}
+"""Columns of a pack that have another name in their table, which another table of the pack has as well."""
+
+_ALWAYS = {"hypotheses": "reference", "scores": "normaliser"}
+"""A column that no row of a table lacks, where rows of a pack may come from another table alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """A kind of pack.
+
+    Attributes:
+        name: its folder below `packs`.
+        tables: the tables whose rows it holds.
+    """
+
+    name: str
+    tables: tuple[str, ...]
+
+    @property
+    def folder(self) -> str:
+        """Where its files lie."""
+        return f"{FOLDER}/{self.name}"
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns: the cell's keys, those of its tables, and for utterances whether the row counts."""
+        fields = {name: pa.field(name, pa.string()) for name in ("domain", "method")}
+        for table in self.tables:
+            for field in TABLES[table].schema:
+                name = _RENAMED.get((table, field.name), field.name)
+                fields.setdefault(name, field.with_name(name).with_nullable(True))
+        if len(self.tables) > 1:
+            fields["counts"] = pa.field("counts", pa.bool_())
+        metadata = {VERSION_KEY: str(SCHEMA_VERSION).encode(), TABLE_KEY: self.name.encode()}
+        return pa.schema(fields.values(), metadata=metadata)
+
+    def file(self, run_id: str, attempt: int) -> str:
+        """Return the pack of a run that covers the attempts up to `attempt`."""
+        return f"{self.folder}/run_id={run_id}/{attempt:03d}.parquet"
+
+    def columns(self, row: type[Any]) -> Mapping[str, str]:
+        """Return what each field of a table's record is called here, in order."""
+        table = self._table_of(row)
+        return {name: _RENAMED.get((table, name), name) for name in TABLES[table].schema.names}
+
+    def rows_of(self, row: type[Any], cell: Mapping[str, str]) -> pc.Expression:
+        """Return which rows of a pack are records of a table and of a cell, given as column and value."""
+        always = _ALWAYS.get(self._table_of(row))
+        conditions = [pc.field(name) == value for name, value in cell.items()]
+        conditions += [pc.field(always).is_valid()] if always else []
+        return reduce(operator.and_, conditions, pc.scalar(True))
+
+    def select(self, table: str, source: str) -> str:
+        """Return the SELECT of a table's rows from the SELECT `source` of packs of this kind."""
+        columns = ", ".join(
+            f'"{here}" AS "{name}"' if here != name else f'"{name}"'
+            for name, here in self.columns(TABLES[table].row).items()
+        )
+        some = f" WHERE {_ALWAYS[table]} IS NOT NULL" if table in _ALWAYS else ""
+        return f"SELECT {columns}, run_id, domain, method FROM ({source}){some}"
+
+    def _table_of(self, row: type[Any]) -> str:
+        """Return the table whose rows are such records."""
+        return next(table for table in self.tables if TABLES[table].row is row)
+
+
+UTTERANCES = Pack("utterances", ("hypotheses", "scores"))
+PACKS: Mapping[str, Pack] = types.MappingProxyType(
+    {pack.name: pack for pack in (UTTERANCES, Pack("steps", ("steps",)), Pack("cells", ("cells",)))}
+)
+"""The kinds of packs, by name."""
+
+PACK_OF: Mapping[str, Pack] = types.MappingProxyType({table: pack for pack in PACKS.values() for table in pack.tables})
+"""The kind of pack that holds a table's rows, by table; the other tables have none."""

@@ -1,0 +1,116 @@
+"""The snapshot: the files of a store whose rows are read at one moment, each row in one of them."""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from emtta_core.store.pack import FOLDER, PACK_OF, PACKS
+from emtta_core.store.place import Entry, Place
+from emtta_core.store.schema import TABLES
+
+_ATTEMPT = re.compile(r"(\d+)(?:-\d+\.parquet|\.parquet|\.begun)")
+
+
+def attempt_of(name: str) -> int:
+    """Return the attempt that the name of a shard, a record, a pack or a mark has; 0 for another file's."""
+    match = _ATTEMPT.fullmatch(name.rpartition("/")[2])
+    return int(match[1]) if match else 0
+
+
+def run_of(name: str) -> str:
+    """Return the run whose file it is; the empty text for a file of no run."""
+    return next((part[len("run_id=") :] for part in name.split("/") if part.startswith("run_id=")), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The files that are read.
+
+    Attributes:
+        loose: by table, the files that no pack covers.
+        packs: by kind of pack, the newest of each run.
+    """
+
+    loose: Mapping[str, Sequence[Entry]]
+    packs: Mapping[str, Sequence[Entry]]
+
+    @classmethod
+    def take(cls, place: Place, run_id: str | None = None) -> "Snapshot":
+        """Look at a whole store, or at the files of one run alone and at no prepared audio.
+
+        What is moved from shards to a pack meanwhile is seen once, for the packs are listed after the shards.
+        """
+        below = "" if run_id is None else f"/run_id={run_id}"
+        tables = [table for table in TABLES.values() if table.keys or run_id is None]
+        found = {
+            table.name: [entry for entry in place.list(f"{table.name}{below}") if table.holds(entry.name)]
+            for table in tables
+        }
+        folders = [FOLDER] if run_id is None else [f"{pack.folder}{below}" for pack in PACKS.values()]
+        packed = [entry for folder in folders for entry in place.list(folder)]
+        packs = {name: newest(_below(packed, pack.folder)) for name, pack in PACKS.items()}
+        loose = {
+            table: tuple(uncovered(entries, packs[PACK_OF[table].name])) if table in PACK_OF else tuple(entries)
+            for table, entries in found.items()
+        }
+        return cls(loose, {name: tuple(entries.values()) for name, entries in packs.items()})
+
+    @property
+    def entries(self) -> Iterator[Entry]:
+        """Every file."""
+        for group in (self.loose, self.packs):
+            for entries in group.values():
+                yield from entries
+
+    def without(self, names: Collection[str]) -> "Snapshot":
+        """Return the snapshot without some files."""
+        return Snapshot(
+            *(
+                {key: tuple(entry for entry in entries if entry.name not in names) for key, entries in group.items()}
+                for group in (self.loose, self.packs)
+            )
+        )
+
+    @property
+    def open_runs(self) -> frozenset[str]:
+        """The runs with utterances that are in no pack: in another attempt they may have rows that are."""
+        return frozenset(run_of(entry.name) for table in ("hypotheses", "scores") for entry in self.loose[table])
+
+
+def of_cell(place: Place, table: str, run_id: str, folder: str) -> Sequence[Entry]:
+    """Return the files with rows of a cell: its own that no pack covers, and the pack of its run.
+
+    Args:
+        place: where.
+        table: one that has packs.
+        run_id: the run.
+        folder: the cell's, below the table's.
+    """
+    found = [entry for entry in place.list(f"{table}/{folder}") if TABLES[table].holds(entry.name)]
+    packs = newest(place.list(f"{PACK_OF[table].folder}/run_id={run_id}"))
+    return (*uncovered(found, packs), *packs.values())
+
+
+def newest(entries: Iterable[Entry]) -> dict[str, Entry]:
+    """Return, by run, the pack that covers most, of packs of one kind."""
+    found: dict[str, Entry] = {}
+    for entry in entries:
+        run_id = run_of(entry.name)
+        if attempt_of(entry.name) > (attempt_of(found[run_id].name) if run_id in found else 0):
+            found[run_id] = entry
+    return found
+
+
+def uncovered(entries: Iterable[Entry], packs: Mapping[str, Entry]) -> Iterator[Entry]:
+    """Yield the files of a table that no pack covers, given the newest by run."""
+    for entry in entries:
+        pack = packs.get(run_of(entry.name))
+        if pack is None or not 0 < attempt_of(entry.name) <= attempt_of(pack.name):
+            yield entry
+
+
+def _below(entries: Iterable[Entry], folder: str) -> Iterator[Entry]:
+    """Yield the packs below a folder."""
+    for entry in entries:
+        if entry.name.startswith(f"{folder}/") and entry.name.count("/") == 3 and attempt_of(entry.name):
+            yield entry
