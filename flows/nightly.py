@@ -64,6 +64,10 @@ def nightly(
         devices: where cells run; left out, as the suite says.
         isolation: whether cells run in processes of their own; left out, as the suite says.
 
+    Raises:
+        UsageError: no such suite or time zone, or a mistake in the suite.
+        StoreError: the store cannot be written, or another process works at the run.
+
     Returns:
         Completed; Failed where cells failed; or a state of the type FAILED and the name `Regressed`, where all is
         there and a figure is significantly worse.
@@ -74,6 +78,9 @@ def nightly(
     night = plan_night(loaded, digest_of(loaded.model), opened, date)
     record(night, opened)
     ended: State[Any] = evaluate(suite, store, night.run_id, devices=devices, isolation=isolation, return_state=True)
+    stopped = ended.result(raise_on_failure=False)
+    if isinstance(stopped, BaseException):  # not what a cell met, but what stopped the flow
+        raise stopped
     found = _compare(opened, night.run_id, baseline, alpha, min_effect)
     message = f"{ended.message}\n{found if isinstance(found, str) else found.summary}"
     publish(opened, night.run_id, "nightly")

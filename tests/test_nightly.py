@@ -1,6 +1,7 @@
 """A night is a run of its own, compared with the last complete one; a regression is a state, an event, an artifact."""
 
 import json
+import os
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,7 @@ from emtta_core.pipeline.progress import channel
 from emtta_core.pipeline.run import record
 from emtta_core.scoring import word_errors
 from emtta_core.store import CellKey, Store
+from emtta_core.store.lease import lease
 from emtta_core.suite import load_suite
 from flows.artifacts import MOST_ROWS, key, publish
 from flows.nightly import EVENT, nightly
@@ -162,6 +164,20 @@ def test_the_date_is_that_of_the_schedule_in_its_time_zone(
     assert "unknown time zone 'Asia/Tokio'; the names are those of the IANA database, as Asia/Tokyo" in str(
         state.message
     )
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_night_at_which_another_process_works_is_refused_and_not_compared(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    path, location, at = suite_file(methods=("source",)), tmp_path / "store", datetime(2026, 3, 1, tzinfo=UTC)
+    with lease(Store.open(location, create=True), "tiny-2026-03-01"):
+        state = scheduled(path, location, at, "UTC")
+    assert (state.name, state.is_failed()) == ("Failed", True)
+    assert f"process {os.getpid()} on " in str(state.message)
+    assert "compared" not in str(state.message)
+    assert scheduled(path, location, at, "UTC").is_completed()
+    assert set(Store.open(location).runs()) == {"tiny-2026-03-01"}
 
 
 @pytest.mark.usefixtures("prefect_server")
