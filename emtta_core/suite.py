@@ -83,7 +83,7 @@ class Runtime(Record):
     retries: Annotated[int, Field(ge=0, le=20), RUNTIME] = 2
     retry_delay: Annotated[float, Field(ge=0, le=3600), RUNTIME] = 5.0
     isolation: Annotated[Isolation, RUNTIME] = "process"
-    timeout: Annotated[float | None, Field(gt=0), RUNTIME] = None
+    timeout: Annotated[float | None, Field(gt=0, allow_inf_nan=False), RUNTIME] = None
     retry_on_error: Annotated[int, Field(ge=0, le=20), RUNTIME] = 0
     fail_on_error: Annotated[Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)] | None, RUNTIME] = None
 

@@ -238,3 +238,20 @@ def test_a_mistake_in_every_domain_is_no_lack_of_domains(suite_file: SuiteFile) 
     assert "has 2 mistakes" in str(refusal.value)
     assert "domains[clean].corpus.pth is no field" in str(refusal.value)
     assert "after validation" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("timeout = inf", "runtime.timeout is inf"),
+        ("timeout = 0", "runtime.timeout is 0"),
+        ("fail_on_error = 1.5", "runtime.fail_on_error"),
+        ("fail_on_error = -1", "runtime.fail_on_error"),
+        ("retry_on_error = 0.5", "runtime.retry_on_error is 0.5"),
+        ('isolation = "thread"', "runtime.isolation is 'thread'"),
+        ('batch_size = "all"', "runtime.batch_size"),
+    ],
+)
+def test_a_runtime_field_out_of_range_is_refused(line: str, words: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(words)):
+        parse_suite(LAYERS.replace("[defaults]", f"[runtime]\n{line}\n[defaults]"))
