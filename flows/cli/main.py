@@ -13,7 +13,22 @@ from typing import Annotated
 import typer
 
 from emtta_core.errors import EmttaError, UsageError
-from flows.cli import compare, demo, doctor, logs, report, rerun, run, runs, schedule, sql, status, suites
+from flows.cli import (
+    compact,
+    compare,
+    demo,
+    doctor,
+    logs,
+    prune,
+    report,
+    rerun,
+    run,
+    runs,
+    schedule,
+    sql,
+    status,
+    suites,
+)
 from flows.cli.output import ERROR, USAGE, say
 
 
@@ -52,6 +67,8 @@ app.command()(report.report)
 app.command()(compare.compare)
 app.command()(sql.sql)
 app.command()(schedule.schedule)
+app.command()(compact.compact)
+app.command()(prune.prune)
 app.command()(suites.suites)
 app.command()(doctor.doctor)
 app.add_typer(demo.app, name="demo")

@@ -1,0 +1,234 @@
+"""Pruning: old runs are removed, and the prepared audio that no plan names any more.
+
+Of a run the record goes first, then the plan, then its rows: from the first step on it is no run any more, so that one
+that is half removed is never seen. What a killed pruning leaves behind has no record, and another one removes it.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from emtta_core.errors import StoreError, UsageError, unknown
+from emtta_core.store.catalogue import Catalogue
+from emtta_core.store.lease import holder, lease
+from emtta_core.store.pack import FOLDER
+from emtta_core.store.place import Entry
+from emtta_core.store.schema import COMPLETE, TABLES
+from emtta_core.store.snapshot import run_of
+from emtta_core.store.store import Store
+
+SETTLED = 86_400.0
+"""Seconds after which rows without a record, or prepared audio without a plan, are nobody's work in hand any more."""
+
+_KEEP = re.compile(r"(?P<number>[0-9]{1,6})(?P<unit>[hdw]?)", re.ASCII)
+_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+_LOG = re.compile(r"logs/([^/]+)\.log")
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Which runs of a suite are kept.
+
+    Attributes:
+        newest: so many, the newest.
+        younger: or those that were begun since so long.
+    """
+
+    newest: int = 0
+    younger: timedelta = timedelta(0)
+
+    @classmethod
+    def parse(cls, text: str) -> "Keep":
+        """Return what `text` says, as `30d`, `12h`, `4w` or a number of runs.
+
+        Raises:
+            UsageError: it says nothing of the kind.
+        """
+        match = _KEEP.fullmatch(text)
+        if match is None or int(match["number"]) == 0:
+            raise UsageError(
+                f"--keep {text!r} says neither how many runs of a suite are kept nor how old they may be; "
+                "write a number, as 30, or an age in hours, days or weeks, as 12h, 30d or 8w; at least 1"
+            )
+        number = int(match["number"])
+        return cls(younger=number * _UNITS[match["unit"]]) if match["unit"] else cls(newest=number)
+
+    def keeps(self, place: int, created_at: datetime, now: datetime) -> bool:
+        """Return whether a run is kept: that at a place among those of its suite, 0 for the newest."""
+        return place < self.newest or now - created_at < self.younger
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What is to be removed together.
+
+    Attributes:
+        name: a run's id, or a corpus's.
+        files: its files, in the order in which they go.
+        size: their bytes.
+        suite: the run's; none where its record is gone already, and for a corpus.
+        created_at: when the run was begun.
+        state: of the run, `complete` or `incomplete`.
+    """
+
+    name: str
+    files: Sequence[str]
+    size: int
+    suite: str | None = None
+    created_at: datetime | None = None
+    state: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """What is to be removed of a store.
+
+    Attributes:
+        runs: the old runs, the oldest first, and what is left of runs that were being removed before.
+        corpora: prepared audio that no remaining plan names.
+        spared: runs that are old and stay all the same, with the reason.
+    """
+
+    runs: Sequence[Removal]
+    corpora: Sequence[Removal]
+    spared: Mapping[str, str]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(removal.size for removal in (*self.runs, *self.corpora))
+
+
+def plan_pruning(
+    store: Store, keep: Keep, *, suite: str | None = None, keep_prepared: bool = False, now: datetime | None = None
+) -> Pruning:
+    """Return what is to be removed.
+
+    The newest complete run of each suite stays in any case, and every run that is being worked at.
+
+    Args:
+        store: of which.
+        keep: which runs of each suite stay.
+        suite: the only suite whose runs may go; all where it is left out.
+        keep_prepared: whether all prepared audio stays.
+        now: the time, UTC.
+
+    Raises:
+        UsageError: no run is of that suite; lists those there are.
+    """
+    now = now or datetime.now(UTC)
+    with Catalogue(store) as catalogue:
+        query = "SELECT suite, run_id, created_at, state FROM runs ORDER BY created_at DESC, run_id DESC"
+        runs = catalogue.query(query).rows
+    suites: dict[str, list[tuple[str, datetime, str]]] = {}
+    for name, *run in runs:
+        suites.setdefault(name, []).append((run[0], run[1], run[2]))
+    if suite is not None and suite not in suites:
+        raise unknown("suite", suite, list(suites))
+    files = _files(store)
+    removals, spared = [], {}
+    for name in suites if suite is None else [suite]:
+        last = next((run_id for run_id, _, state in suites[name] if state == COMPLETE), None)
+        for place, (run_id, created_at, state) in enumerate(suites[name]):
+            if keep.keeps(place, created_at, now):
+                continue
+            worker = holder(store, run_id)
+            if run_id == last:
+                spared[run_id] = f"it is the last complete run of the suite {name}"
+            elif worker is not None:
+                spared[run_id] = f"{worker} works at it"
+            else:
+                removals.append(
+                    replace(_removal(run_id, files[run_id]), suite=name, created_at=created_at, state=state)
+                )
+    removals.sort(key=lambda removal: (removal.created_at or now, removal.name))
+    left = [] if suite is not None else _left_behind(store, files, now)
+    doomed = {removal.name for removal in (*removals, *left)}
+    corpora = () if keep_prepared else _unnamed(store, [name for name in files if name not in doomed], now)
+    return Pruning((*left, *removals), corpora, spared)
+
+
+def prune(store: Store, pruning: Pruning) -> Pruning:
+    """Remove what a pruning names, and return what was removed, and what was spared with the reason."""
+    removed, spared = [], dict(pruning.spared)
+    for removal in pruning.runs:
+        try:
+            with lease(store, removal.name):
+                record, plan, *rest = removal.files
+                for names in ([record], [plan], rest):
+                    store.place.remove(names)
+        except StoreError as error:
+            if holder(store, removal.name) is None:
+                raise
+            spared[removal.name] = str(error)
+        else:
+            removed.append(removal)
+    wanted = _corpora_in_plans(store, {run_of(entry.name) for entry in store.place.list("plans")})
+    corpora = [removal for removal in pruning.corpora if wanted is not None and removal.name not in wanted]
+    for removal in corpora:
+        store.place.remove(removal.files)
+    return Pruning(removed, corpora, spared)
+
+
+def _removal(run_id: str, entries: Sequence[Entry]) -> Removal:
+    """Return the removal of a run."""
+    first = [f"runs/run_id={run_id}/run.parquet", f"plans/run_id={run_id}/plan.parquet"]
+    rest = [entry.name for entry in entries if entry.name not in first]
+    return Removal(run_id, (*first, *rest), sum(entry.size for entry in entries))
+
+
+def _files(store: Store) -> dict[str, list[Entry]]:
+    """Return every file of every run."""
+    found: dict[str, list[Entry]] = {}
+    for folder in (*(table.name for table in TABLES.values() if table.keys), FOLDER, "logs"):
+        for entry in store.place.list(folder):
+            log = _LOG.fullmatch(entry.name)
+            run_id = log[1] if log else run_of(entry.name)
+            if run_id:
+                found.setdefault(run_id, []).append(entry)
+    return found
+
+
+def _left_behind(store: Store, files: Mapping[str, Sequence[Entry]], now: datetime) -> list[Removal]:
+    """Return what killed prunings left: the files of runs without a record, where none of them is new."""
+    return [
+        _removal(run_id, entries)
+        for run_id, entries in files.items()
+        if not any(entry.name.startswith("runs/") for entry in entries)
+        and _old(entries, now)
+        and holder(store, run_id) is None
+    ]
+
+
+def _old(entries: Iterable[Entry], now: datetime) -> bool:
+    """Return whether none of some files is new."""
+    return max(entry.modified for entry in entries) < now.timestamp() - SETTLED
+
+
+def _unnamed(store: Store, runs: Iterable[str], now: datetime) -> Sequence[Removal]:
+    """Return the prepared corpora that no plan of these runs names, but those that are new."""
+    corpora: dict[str, list[Entry]] = {}
+    for entry in store.place.list("prepared"):
+        corpora.setdefault(entry.name.split("/")[1], []).append(entry)
+    wanted = _corpora_in_plans(store, runs) if corpora else set()
+    if wanted is None:
+        return ()
+    return [
+        Removal(corpus_id, [entry.name for entry in entries], sum(entry.size for entry in entries))
+        for corpus_id, entries in sorted(corpora.items())
+        if corpus_id not in wanted and _old(entries, now)
+    ]
+
+
+def _corpora_in_plans(store: Store, runs: Iterable[str]) -> set[str] | None:
+    """Return the corpora that the plans of runs name; None where a plan cannot be read, so that nobody knows."""
+    wanted: set[str] = set()
+    for run_id in runs:
+        try:
+            wanted |= {row.corpus_id for row in store.plan(run_id)}
+        except StoreError:
+            return None
+        except UsageError:
+            continue  # it has rows and no plan
+    return wanted

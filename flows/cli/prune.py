@@ -1,0 +1,80 @@
+"""`emtta prune`: remove old runs."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli.options import DEFAULT_STORE, DryRunOption, StoreOption
+from flows.cli.output import out, say
+from flows.cli.size import size
+
+if TYPE_CHECKING:
+    from emtta_core.store.prune import Pruning
+
+
+def prune(
+    keep: Annotated[
+        str, typer.Option("--keep", metavar="N|30d", help="Of each suite the N newest runs, or those not so old.")
+    ],
+    suite: Annotated[str | None, typer.Option("--suite", help="Only runs of this suite.")] = None,
+    keep_prepared: Annotated[
+        bool, typer.Option("--keep-prepared", help="Keep prepared audio that no run needs any more.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    store: StoreOption = DEFAULT_STORE,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Remove old runs, their logs, and prepared audio that no plan names any more.
+
+    The newest complete run of each suite stays in any case, and so does a run that is being worked at. Ages are in
+    hours, days or weeks (12h, 30d, 8w).
+
+    Examples:
+        emtta prune --keep 30d --dry-run
+
+        emtta prune --keep 10 --suite demo --yes
+    """
+    from emtta_core.errors import UsageError
+    from emtta_core.store import Store
+    from emtta_core.store.prune import Keep, plan_pruning
+    from emtta_core.store.prune import prune as carry_out
+
+    wanted, opened = Keep.parse(keep), Store.open(store)
+    found = plan_pruning(opened, wanted, suite=suite, keep_prepared=keep_prepared)
+    _show(found)
+    if not found.runs and not found.corpora:
+        say("nothing to remove")
+        return
+    if dry_run:
+        say(f"would remove {_counted(found)}")
+        return
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError(f"removing {_counted(found)} wants an answer, and nobody can be asked; add --yes")
+        typer.confirm(f"Remove {_counted(found)}?", abort=True, err=True)
+    done = carry_out(opened, found)
+    for run_id in set(done.spared) - set(found.spared):
+        say(f"kept {run_id}: {done.spared[run_id]}")
+    say(f"removed {_counted(done)}")
+
+
+def _show(found: "Pruning") -> None:
+    """Write what goes on standard output, and what stays for a reason on standard error."""
+    from rich.table import Table
+
+    table = Table("run or corpus", "suite", "begun, UTC", "state", "size")
+    for run in found.runs:
+        begun = f"{run.created_at:%Y-%m-%d %H:%M}" if run.created_at else "—"
+        table.add_row(run.name, run.suite or "—", begun, run.state or "left behind", size(run.size))
+    for corpus in found.corpora:
+        table.add_row(corpus.name, "—", "—", "prepared audio", size(corpus.size))
+    if table.row_count:
+        out.print(table)
+    for run_id, reason in found.spared.items():
+        say(f"kept {run_id}: {reason}")
+
+
+def _counted(found: "Pruning") -> str:
+    """Return in words what goes."""
+    return f"{len(found.runs)} runs and {len(found.corpora)} prepared corpora, {size(found.size)}"
