@@ -1,5 +1,6 @@
 """Two runs are compared utterance by utterance, only where they heard the same speech, and beyond chance."""
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,10 +13,13 @@ from conftest import Command
 from store_factory import REFERENCE, begin_run, end_attempt, heard, write_shard
 
 from emtta_core.compare import ALL, Change, Comparison, compare
+from emtta_core.compare.comparison import ALPHA, MIN_EFFECT
 from emtta_core.errors import UsageError
 from emtta_core.scoring.significance import holm
 from emtta_core.store import CellKey, Store
 from emtta_core.suites import SUITES
+from flows.cli.compare import compare as compare_command
+from flows.cli.schedule import schedule as schedule_command
 
 WORDS = len(REFERENCE.split())
 Errors = Mapping[str, Sequence[int | None]]
@@ -245,6 +249,12 @@ def test_speakers_are_drawn_where_there_are_enough(store: Store, monkeypatch: py
     found = change(compare(store, "first", "second"), "rain")
     assert (found.drawn, found.utterances) == ("speakers", 30)
     assert found.p == pytest.approx(2 / 2**15, abs=2e-4)
+
+
+def test_the_commands_take_the_thresholds_that_a_comparison_has() -> None:
+    for command in (compare_command, schedule_command):
+        defaults = inspect.signature(command).parameters
+        assert (defaults["alpha"].default, defaults["min_effect"].default) == (ALPHA, MIN_EFFECT)
 
 
 def two_runs(store: Store) -> None:

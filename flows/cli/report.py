@@ -9,7 +9,9 @@ from flows.cli.output import Format, show
 
 
 def report(
-    name: Annotated[str, typer.Argument(help="leaderboard, methods, domains, steps, failures, coverage or runs.")],
+    name: Annotated[
+        str, typer.Argument(help="leaderboard, methods, domains, steps, failures, coverage, pairs or runs.")
+    ],
     run: Annotated[str | None, typer.Option("--run", metavar="ID", help="The run; the newest by default.")] = None,
     store: StoreOption = DEFAULT_STORE,
     param: Annotated[
