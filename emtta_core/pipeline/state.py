@@ -70,7 +70,7 @@ def cell_states(store: Store, run_id: str) -> tuple[CellState, ...]:
     """
     cells = planned_cells(store, run_id)
     query = "SELECT domain, method, state, done, in_error, wer, error FROM cells WHERE run_id = $run_id"
-    with Catalogue(store) as catalogue:
+    with Catalogue(store, run_id=run_id) as catalogue:
         rows = catalogue.query(query, {"run_id": run_id}).rows
     by_name = {(domain, method): rest for domain, method, *rest in rows}
     return tuple(CellState(cell, *by_name[cell.domain, cell.method]) for cell in cells)

@@ -18,29 +18,49 @@
 --   attempts        attempts that came to their end
 --   error           why the newest attempt failed; NULL where the cell is complete all the same
 WITH
+-- Summed by language and normaliser first: what is asked of the few rows that this gives would be slow to ask of all.
+summed AS (
+    SELECT
+        run_id,
+        domain,
+        method,
+        language,
+        normaliser,
+        error IS NULL AS scored,
+        count(*) AS utterances,
+        sum(words) AS words,
+        sum(errors) AS errors,
+        sum(characters) AS characters,
+        sum(character_errors) AS character_errors,
+        {'sum': sum(entropy_before), 'count': count(entropy_before)} AS entropy_before,
+        {'sum': sum(entropy_after), 'count': count(entropy_after)} AS entropy_after,
+        sum(audio_seconds) AS audio_seconds,
+        sum(seconds) AS seconds
+    FROM utterances
+    GROUP BY ALL
+),
+
 found AS (
     SELECT
         run_id,
         domain,
         method,
-        count(*) AS done,
-        count(error) AS in_error,
+        sum(utterances)::BIGINT AS done,
+        coalesce(sum(utterances) FILTER (NOT scored), 0)::BIGINT AS in_error,
         -- One language is scored by one normaliser, so that there are as many pairs as languages.
         CASE
-            WHEN
-                count(DISTINCT language || ' ' || normaliser) FILTER (error IS NULL)
-                > count(DISTINCT language) FILTER (error IS NULL)
-                THEN 'scored by ' || string_agg(DISTINCT normaliser, ', ' ORDER BY normaliser) FILTER (error IS NULL)
+            WHEN count(*) FILTER (scored) > count(DISTINCT language) FILTER (scored)
+                THEN 'scored by ' || string_agg(DISTINCT normaliser, ', ' ORDER BY normaliser) FILTER (scored)
         END AS withheld,
-        sum(words) FILTER (error IS NULL) AS words,
-        sum(errors) FILTER (error IS NULL) AS errors,
-        sum(characters) FILTER (error IS NULL) AS characters,
-        sum(character_errors) FILTER (error IS NULL) AS character_errors,
-        avg(entropy_before) FILTER (error IS NULL) AS entropy_before,
-        avg(entropy_after) FILTER (error IS NULL) AS entropy_after,
+        sum(words) FILTER (scored) AS words,
+        sum(errors) FILTER (scored) AS errors,
+        sum(characters) FILTER (scored) AS characters,
+        sum(character_errors) FILTER (scored) AS character_errors,
+        sum(entropy_before.sum) FILTER (scored) / sum(entropy_before.count) FILTER (scored) AS entropy_before,
+        sum(entropy_after.sum) FILTER (scored) / sum(entropy_after.count) FILTER (scored) AS entropy_after,
         sum(audio_seconds) AS audio_seconds,
         sum(seconds) AS seconds
-    FROM utterances
+    FROM summed
     GROUP BY run_id, domain, method
 ),
 
