@@ -7,7 +7,8 @@ import os
 import socket
 import threading
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -87,7 +88,7 @@ class RayCrew:
                 self._server = str(client.api_url).rstrip("/")
             self._options = self._choose_devices()
             self._look()
-            # Ray keeps results, not actors, where a machine is lost: this one is begun again elsewhere.
+            # Where its machine is lost, Ray begins it again on another.
             self._mailbox: Any = ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1).remote()
             stack.callback(ray.kill, self._mailbox)
             listener = threading.Thread(target=self._listen, name="emtta-ray", daemon=True)
@@ -244,14 +245,16 @@ def _ending(work: _Work, error: BaseException) -> str:
     return f"{worker} was lost in the middle of its cell: {describe(error)}"
 
 
-def _connected(address: str | None) -> "RayTaskRunner[Any]":
-    """Return a runner whose cluster can be reached; it connects when it is entered.
+@contextmanager
+def _connected(address: str | None) -> "Iterator[RayTaskRunner[Any]]":
+    """Yield a runner that is connected to a cluster, which is left at the end of the `with` block.
 
     Raises:
-        EmttaError: nobody answers there.
+        EmttaError: nobody answers there, or this process is not let in.
     """
     if address is not None and address not in ("auto", "local"):
-        host, _, port = address.removeprefix("ray://").rpartition(":")
+        _, _, place = address.rpartition("//")
+        host, _, port = place.rpartition(":")
         try:
             socket.create_connection((host, int(port)), timeout=KNOCK).close()
         except (OSError, ValueError) as error:
@@ -259,4 +262,13 @@ def _connected(address: str | None) -> "RayTaskRunner[Any]":
                 f"no Ray cluster answers at {address!r}: {describe(error)}; the address is HOST:PORT of its head, as "
                 "`ray start --head` prints it (port 6379 unless it was told another)"
             ) from error
-    return RayTaskRunner(address, {"log_to_driver": False, "configure_logging": False})
+    with ExitStack() as stack:
+        try:
+            runner: RayTaskRunner[Any] = RayTaskRunner(address, {"log_to_driver": False, "configure_logging": False})
+            stack.enter_context(runner)
+        except (OSError, RuntimeError, ValueError, RayError) as error:
+            raise EmttaError(
+                f"the Ray cluster {address or 'of this machine'} cannot be joined: {describe(error)}; if its head has "
+                "a token, this machine needs the same ~/.ray/auth_token and RAY_AUTH_MODE=token"
+            ) from error
+        yield runner

@@ -42,6 +42,7 @@ def cluster() -> Iterator[str]:
 
     node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # whatever token this machine has
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         found = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
