@@ -16,8 +16,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import ray
+from httpx import HTTPError
 from prefect import Task, get_client
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import PrefectException
 from prefect.futures import PrefectFuture
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Crashed
@@ -125,10 +126,9 @@ class RayCrew:
             if work.taken is None and channel.stopping():
                 return LostTaskError("not begun: the run was asked to stop")
             lost = LostTaskError(_ending(work, error))
-            with get_client(sync_client=True) as client, suppress(ObjectNotFound):
-                client.set_task_run_state(future.task_run_id, Crashed(message=str(lost)), force=True)
             device = "none" if work.taken is None else work.taken.device
             fail_cell(cell, self._store, self._run.run_id, lost, channel.publish, attempt=work.attempt, device=device)
+            _report_crash(future, lost)
             return lost
         if not work.finished:  # its worker's word was lost with a mailbox
             report = future.result() if error is None else None
@@ -233,6 +233,12 @@ def _note(work: _Work, letter: Letter) -> None:
         work.attempt = letter.attempt
     elif isinstance(letter, CellFinished):
         work.finished = True
+
+
+def _report_crash(future: PrefectFuture[CellReport], lost: LostTaskError) -> None:
+    """Have Prefect's record of a lost task run say so, if there is one: the process that kept it up to date is gone."""
+    with suppress(PrefectException, HTTPError), get_client(sync_client=True) as client:
+        client.set_task_run_state(future.task_run_id, Crashed(message=str(lost)), force=True)
 
 
 def _ending(work: _Work, error: BaseException) -> str:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,16 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
 
 from emtta_core.pipeline.models import digest_of
-from emtta_core.pipeline.progress import CellFinished, Event, Listener, Started, UtterancesDone, channel, ignore
+from emtta_core.pipeline.progress import (
+    CellFinished,
+    DomainPrepared,
+    Event,
+    Listener,
+    Started,
+    UtterancesDone,
+    channel,
+    ignore,
+)
 from emtta_core.pipeline.run import plan_run, record
 from emtta_core.pipeline.state import cell_states
 from emtta_core.store import CellKey, CellRow, Store
@@ -183,6 +193,30 @@ def test_ctrl_c_lets_cells_finish_their_shard_and_the_run_goes_on(
     assert (stopped.state, 0 < stopped.done < UTTERANCES) == ("failed", True)
     assert run(slow_suite, store, joined).is_completed()
     assert attempts(store, "em-tok-b")[-1].reused == stopped.done
+
+
+def test_ctrl_c_takes_back_cells_that_wait_for_a_machine(
+    joined: str, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    import ray
+
+    def work_of_somebody_else() -> None:
+        time.sleep(600)
+
+    others = [ray.remote(work_of_somebody_else).remote() for _ in range(2)]
+    main = threading.main_thread().ident
+    assert main is not None
+    timer = threading.Timer(3.0, signal.pthread_kill, [main, signal.SIGINT])
+
+    def begin(event: Event) -> None:
+        if isinstance(event, DomainPrepared):
+            timer.start()
+
+    state = run(suite_file(methods=("source",)), tmp_path / "store", joined, begin)
+    assert "clean/source: not begun: the run was asked to stop" in str(state.message)
+    assert attempts(tmp_path / "store", "source") == []
+    for other in others:
+        ray.cancel(other, force=True)
 
 
 def test_a_cell_that_takes_too_long_is_ended(joined: str, slow_suite: Path, tmp_path: Path) -> None:
