@@ -17,6 +17,8 @@ import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 BARE = ("torch", "transformers", "numpy", "rich")
 LEFT_OUT = ("prefect", "duckdb", "pydantic", "jiwer", "soundfile", "datasets", "pyarrow", "typer")

@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Command, Speech, SuiteFile, tone
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 EMTTA = (sys.executable, "-c", "from flows.cli.main import main; main()")
 

@@ -38,7 +38,7 @@ pytest.importorskip("prefect_ray", reason="the extra `ray` is not installed: pip
 
 from emtta_core.worker.ray_worker import look
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
 ROOT = Path(__file__).parents[1]
 NOISY = CLEAN.replace('"clean"', '"noisy"', 1) + 'corruption = { name = "noise", kind = "typing", snr_db = 5 }\n'

@@ -15,6 +15,8 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import StateType
 
+pytestmark = pytest.mark.slow
+
 WAIT = 180
 """Seconds that a busy machine may take for a start."""
 
