@@ -1,0 +1,392 @@
+"""How a store of many nightly runs answers.
+
+    python benchmarks/store.py FOLDER --nights 365
+
+writes a run a night, each of 23 domains with 5 methods and 300 utterances, where FOLDER lacks them, and then asks, each
+question in a process of its own on two cores: wall and CPU seconds of opening the store and of three askings, and the
+process's peak memory. Figures go to `benchmarks/results/store.json`, with the load of the machine.
+
+    python benchmarks/store.py FOLDER --nights 2 --shards
+
+writes the nights as runs do, in shards of 16 utterances, asks, compacts them by `emtta_core.store.compact`, and asks
+again. Without `--shards` the packs are written that a compaction leaves: 6,787 files a night with their flushes would
+measure the disk. Texts, errors and traces are drawn anew each night, from one speech.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from emtta_core.store import CellKey, CellRow, PlanRow, RunRow, Store
+from emtta_core.store.compact import compact
+from emtta_core.store.pack import PACKS
+from emtta_core.store.schema import TABLES
+from emtta_core.store.write import parquet
+
+RESULTS = Path(__file__).parent / "results" / "store.json"
+METHODS = ("source", "greedy-em", "em-seq", "em-tok", "em-tok-b")
+DOMAINS = {
+    f"{group}-{number}": group
+    for group, count in (("noise", 8), ("accent", 8), ("language", 7))
+    for number in range(count)
+}
+UTTERANCES, SHARD, VARIANTS, WORDS = 300, 16, 5, 12
+FIRST_NIGHT = datetime(2026, 1, 1, 2, tzinfo=UTC)
+ROOM = 2.0  # times what the nights are to take must be free
+
+QUESTIONS = {
+    "leaderboard": "of one run",
+    "detail": "every utterance of one run with its texts",
+    "latest": "the rows that count of all runs, their errors summed",
+    "runs": "how far each run is",
+}
+GOALS = {"leaderboard": 1.0, "detail": 0.2, "latest": 2.0}
+
+
+@dataclass(frozen=True)
+class Speech:
+    """The same utterances every night, and what may be heard of each: `VARIANTS` texts with 0, 1, … errors."""
+
+    references: np.ndarray
+    heard: np.ndarray
+
+    @classmethod
+    def make(cls) -> "Speech":
+        """Return random words, of which as many are replaced in each text as it has errors."""
+        rng = np.random.default_rng(0)
+        words = np.array(["".join(rng.choice(list("abdegiklmnoprstu"), rng.integers(2, 9))) for _ in range(2000)])
+        spoken = words[rng.integers(len(words), size=(len(DOMAINS) * UTTERANCES, WORDS))]
+        heard = []
+        for errors in range(VARIANTS):
+            text = spoken.copy()
+            text[:, :errors] = words[rng.integers(len(words), size=(len(text), errors))]
+            heard.append([" ".join(line) for line in text])
+        return cls(np.array([" ".join(line) for line in spoken]), np.array(heard))
+
+
+def night_tables(speech: Speech, night: int, steps: int) -> dict[str, pa.Table]:
+    """Return the rows of one night by kind of pack, but its cells, by domain, method and utterance."""
+    rng = np.random.default_rng(night + 1)
+    shape = (len(DOMAINS), len(METHODS), UTTERANCES)
+    count = int(np.prod(shape))
+    domain, method, utterance = (axis.ravel() for axis in np.indices(shape))
+    spoken = domain * UTTERANCES + utterance
+    errors = rng.binomial(VARIANTS - 1, np.array([0.4, 0.38, 0.36, 0.34, 0.33])[method])
+    before = rng.binomial(VARIANTS - 1, 0.4, count)
+    names = np.array([f"u{number:05d}" for number in range(UTTERANCES)])
+    states = np.where(method == 0, 1, steps + 1)
+    whose = np.repeat(np.arange(count), states)
+    step = np.arange(len(whose)) - np.repeat(np.cumsum(states) - states, states)
+    offsets = np.concatenate([[0], np.cumsum(states)])
+    cells = np.array([[f"{one}.{other}" for other in METHODS] for one in DOMAINS])
+
+    def keys(rows: np.ndarray) -> dict[str, Any]:
+        return {
+            "domain": np.array(list(DOMAINS))[domain[rows]],
+            "method": np.array(METHODS)[method[rows]],
+            "cell_id": cells[domain[rows], method[rows]],
+            "attempt": np.ones(len(rows), np.int64),
+            "utterance_id": names[utterance[rows]],
+        }
+
+    def same(value: Any, kind: pa.DataType, rows: int = count) -> pa.Array:
+        return pa.repeat(pa.scalar(value, kind), rows)
+
+    heard, reference = speech.heard[errors, spoken], speech.references[spoken]
+    now = {
+        **keys(np.arange(count)),
+        "language": same("en", pa.string()),
+        "speaker": np.array([f"s{number}" for number in range(20)])[utterance % 20],
+        "audio_seconds": 2 + (spoken % 97) / 20,
+        "reference": reference,
+        "hypothesis": heard,
+        "source_hypothesis": speech.heard[before, spoken],
+        "entropy_before": rng.gamma(2, 0.4, count),
+        "entropy_after": rng.gamma(2, 0.2, count),
+        "tokens": rng.integers(10, 40, count),
+        "seconds": rng.gamma(2, 0.1, count),
+        "flags": pa.ListArray.from_arrays(np.zeros(count + 1, np.int32), pa.array([], pa.string())),
+        "error": same(None, pa.string()),
+        "hits": WORDS - errors,
+        "substitutions": errors,
+        "deletions": same(0, pa.int64()),
+        "insertions": same(0, pa.int64()),
+        "words": same(WORDS, pa.int64()),
+        "characters": np.char.str_len(reference),
+        "character_errors": errors * 4,
+        "normaliser": same("english 1", pa.string()),
+        "reference_normalised": reference,
+        "hypothesis_normalised": heard,
+        "step_errors": pa.ListArray.from_arrays(offsets.astype(np.int32), rng.integers(0, 5, len(whose))),
+        "score_error": same(None, pa.string()),
+        "counts": same(True, pa.bool_()),
+    }
+    figures = {name: rng.normal(size=len(whose)) for name in _FIGURES}
+    then = {
+        **keys(whose),
+        "step": step,
+        "hypothesis": speech.heard[rng.integers(VARIANTS, size=len(whose)), spoken[whose]],
+        "tokens": rng.integers(10, 40, len(whose)),
+        **figures,
+    }
+    return {name: _table(name, columns) for name, columns in (("utterances", now), ("steps", then))}
+
+
+_FIGURES = (
+    *("entropy", "loss", "policy_loss", "entropy_loss", "candidate_entropy"),
+    *("advantage_std", "gradient_norm", "candidate_tokens"),
+)
+
+
+def _table(name: str, columns: dict[str, Any]) -> pa.Table:
+    schema = PACKS[name].schema
+    return pa.table({column: columns[column] for column in schema.names}).cast(schema)
+
+
+def run_name(night: int) -> str:
+    return f"nightly-{FIRST_NIGHT + timedelta(days=night):%Y-%m-%d}"
+
+
+def write_night(store: Store, speech: Speech, night: int, steps: int, shards: bool) -> None:
+    """Write a night, its record last."""
+    run_id, begun = run_name(night), FIRST_NIGHT + timedelta(days=night)
+    tables = night_tables(speech, night, steps)
+    plan = [
+        PlanRow(
+            domain=domain,
+            group=group,
+            method=method,
+            cell_id=f"{domain}.{method}",
+            corpus_id=f"corpus-{domain}",
+            utterances=UTTERANCES,
+        )
+        for domain, group in DOMAINS.items()
+        for method in METHODS
+    ]
+    ended = [
+        CellRow(
+            cell_id=cell.cell_id,
+            attempt=1,
+            group=cell.group,
+            state="complete",
+            planned=UTTERANCES,
+            done=UTTERANCES,
+            reused=0,
+            errors=0,
+            error=None,
+            started_at=begun,
+            finished_at=begun + timedelta(minutes=1),
+            seconds=60.0,
+            audio_seconds=1200.0,
+            device="cpu",
+            peak_memory_bytes=None,
+            host="here",
+            batch_size=SHARD,
+        )
+        for cell in plan
+    ]
+    store.write_plan(run_id, plan)
+    if shards:
+        for cell, row in zip(plan, ended, strict=True):
+            key = CellKey(run_id, cell.domain, cell.method)
+            attempt = store.begin_attempt(key)
+            write_shards(store, key, attempt, tables)
+            store.write_cell(key, row)
+    else:
+        rows = [
+            {"domain": cell.domain, "method": cell.method, **_plain(row)} for cell, row in zip(plan, ended, strict=True)
+        ]
+        tables["cells"] = pa.Table.from_pylist(rows, schema=PACKS["cells"].schema)
+        for name, table in tables.items():
+            store.place.write(PACKS[name].file(run_id, 1), parquet(table))
+    store.write_run(
+        run_id,
+        RunRow(
+            suite="nightly",
+            suite_toml='name = "nightly"',
+            plan_id="0123456789abcdef",
+            created_at=begun,
+            model="demo",
+            model_digest="d",
+            algorithm_version=1,
+            versions="{}",
+            git_commit=None,
+            host="here",
+        ),
+    )
+
+
+def write_shards(store: Store, key: CellKey, attempt: int, tables: dict[str, pa.Table]) -> None:
+    """Write an attempt at a cell as a run does: of each shard the steps, the hypotheses, the scores."""
+    cell = list(DOMAINS).index(key.domain) * len(METHODS) + METHODS.index(key.method)
+    rows = tables["utterances"].slice(cell * UTTERANCES, UTTERANCES)
+    every = tables["steps"]
+    of_cell = every.filter((pa.compute.field("domain") == key.domain) & (pa.compute.field("method") == key.method))
+    states = len(of_cell) // UTTERANCES
+    for shard, start in enumerate(range(0, UTTERANCES, SHARD)):
+        for name in ("steps", "hypotheses", "scores"):
+            each = states if name == "steps" else 1
+            part = (of_cell if name == "steps" else rows).slice(start * each, SHARD * each)
+            schema, pack = TABLES[name].schema, PACKS["steps" if name == "steps" else "utterances"]
+            columns = pack.columns(TABLES[name].row)
+            table = part.select(list(columns.values())).rename_columns(list(columns)).cast(schema)
+            store.place.write_new(f"{name}/{key.folder}/{attempt:03d}-{shard:05d}.parquet", parquet(table))
+
+
+def _plain(row: CellRow) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in TABLES["cells"].schema.names}
+
+
+def ask(location: str, question: str) -> dict[str, Any]:
+    """Answer one question three times in this process; return what it took."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+    from emtta_core.store.catalogue import Catalogue
+
+    def timed() -> Iterator[float]:
+        while True:
+            yield time.perf_counter()
+            yield time.process_time()
+
+    store = Store.open(location)
+    run_id = max(path.name for path in Path(location, "runs").iterdir()).removeprefix("run_id=")
+    clock = timed()
+    wall, cpu = next(clock), next(clock)
+    catalogue = Catalogue(store)
+    found: dict[str, Any] = {"open_wall": next(clock) - wall, "open_cpu": next(clock) - cpu, "wall": [], "cpu": []}
+    for _ in range(3):
+        wall, cpu = next(clock), next(clock)
+        match question:
+            case "leaderboard":
+                answer = catalogue.report("leaderboard", run_id)
+            case "detail":
+                answer = catalogue.query(
+                    "SELECT domain, method, utterance_id, attempt, wer, reference, hypothesis, error "
+                    "FROM utterances WHERE run_id = $run",
+                    {"run": run_id},
+                )
+            case "latest":
+                answer = catalogue.query(
+                    "SELECT count(*) AS utterances, sum(errors) AS errors, sum(words) AS words FROM utterances"
+                )
+            case _:
+                answer = catalogue.report("runs")
+        found["wall"].append(next(clock) - wall)
+        found["cpu"].append(next(clock) - cpu)
+    found["rows"] = answer.arrow.num_rows
+    found["first_row"] = {key: str(value)[:60] for key, value in answer.records[0].items()}
+    found["peak_memory_bytes"] = peak_memory()
+    return found
+
+
+def peak_memory() -> int:
+    """Return the most memory that this process had at once; what getrusage says, it inherits from its parent."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
+def ask_all(location: str, questions: list[str]) -> dict[str, Any]:
+    """Answer each question in a process of its own."""
+    found = {}
+    for question in questions:
+        command = [sys.executable, __file__, location, "--ask", question]
+        answered = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        found[question] = {**json.loads(answered.stdout), "load_average": os.getloadavg()[0]}
+        one = found[question]
+        wall, cpu = (", ".join(f"{value:.2f}" for value in one[kind]) for kind in ("wall", "cpu"))
+        print(
+            f"{question:12} {QUESTIONS[question]}: {wall} s (CPU {cpu} s), opening {one['open_wall']:.2f} s "
+            f"(CPU {one['open_cpu']:.2f} s), {one['peak_memory_bytes'] / 1e6:.0f} MB, {one['rows']} rows"
+            + (f"; goal {GOALS[question]} s" if question in GOALS else ""),
+            flush=True,
+        )
+    return found
+
+
+def files_in(location: str) -> tuple[int, int]:
+    """Return how many files a store has, and their bytes."""
+    sizes = [path.stat().st_size for path in Path(location).rglob("*") if path.is_file()]
+    return len(sizes), sum(sizes)
+
+
+def keep(name: str, found: dict[str, Any]) -> None:
+    """Add a measurement to the results."""
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "duckdb": __import__("duckdb").__version__}
+    results[name] = {"measured_at": datetime.now(UTC).isoformat(timespec="seconds"), **machine, **found}
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", help="the store; nights that it has are left as they are")
+    parser.add_argument("--nights", type=int, default=20, help="how many the store is to have (default: 20)")
+    parser.add_argument("--steps", type=int, default=10, help="updates an utterance of each method but source")
+    parser.add_argument("--shards", action="store_true", help="write shards, ask, compact, and ask again")
+    parser.add_argument("--question", action="append", choices=list(QUESTIONS), help="only this one; repeatable")
+    parser.add_argument("--no-results", action="store_true", help="keep no results")
+    parser.add_argument("--ask", choices=list(QUESTIONS), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.ask:
+        print(json.dumps(ask(given.folder, given.ask)))
+        return
+    if given.nights < 1:
+        parser.error(f"--nights is {given.nights}; at least one is needed")
+    store, speech = Store.open(given.folder, create=True), Speech.make()
+    missing = [
+        night for night in range(given.nights) if not store.place.exists(f"runs/run_id={run_name(night)}/run.parquet")
+    ]
+    wall, cpu = time.perf_counter(), time.process_time()
+    for done, night in enumerate(missing):
+        if done == 1:  # the first has shown what one takes
+            size = files_in(given.folder)[1] / (given.nights - len(missing) + 1)
+            needed, free = size * len(missing), shutil.disk_usage(given.folder).free
+            print(
+                f"a night takes {size / 1e6:.1f} MB; {needed / 1e9:.2f} GB are to be written, "
+                f"{free / 1e9:.0f} GB are free"
+            )
+            if free < ROOM * needed:
+                sys.exit("there is too little room; choose another folder, or fewer nights")
+        write_night(store, speech, night, given.steps, given.shards)
+    written = {"nights": len(missing), "wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+    utterances = given.nights * len(DOMAINS) * len(METHODS) * UTTERANCES
+    questions = given.question or list(QUESTIONS)
+    found: dict[str, Any] = {
+        "nights": given.nights,
+        "utterance_rows": utterances,
+        "steps": given.steps,
+        "written": written,
+    }
+
+    def measure(name: str) -> None:
+        files, size = files_in(given.folder)
+        print(f"{given.nights} nights, {utterances} utterances, {name}: {files} files, {size / 1e9:.2f} GB", flush=True)
+        found[name] = {"files": files, "bytes": size, **ask_all(given.folder, questions)}
+
+    if given.shards:
+        measure("shards")
+        wall, cpu = time.perf_counter(), time.process_time()
+        for run_id in store.runs():
+            compact(store, run_id)
+        found["compaction"] = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+        print(f"compaction of a night: {found['compaction']['cpu'] / given.nights:.2f} s of CPU")
+    measure("packs")
+    if not given.no_results:
+        keep(f"{given.nights} nights" + (", shards" if given.shards else ""), found)
+
+
+if __name__ == "__main__":
+    main()
