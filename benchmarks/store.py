@@ -286,7 +286,7 @@ def ask(location: str, question: str) -> dict[str, Any]:
                 answer = catalogue.report("runs")
         found["wall"].append(next(clock) - wall)
         found["cpu"].append(next(clock) - cpu)
-    found["rows"] = answer.arrow.num_rows
+    found["rows"] = answer.table.num_rows
     found["first_row"] = {key: str(value)[:60] for key, value in answer.records[0].items()}
     found["peak_memory_bytes"] = peak_memory()
     return found

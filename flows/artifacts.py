@@ -54,9 +54,9 @@ def publish_comparison(suite: str, comparison: Comparison) -> None:
 
 def _table(name: str, result: Result, description: str) -> None:
     """Write a table of at most `MOST_ROWS` rows, and say where there are more."""
-    rows: list[dict[str, Any]] = Result(result.arrow.slice(0, MOST_ROWS)).records
-    if result.arrow.num_rows > MOST_ROWS:
-        description += f"; the first {MOST_ROWS:,} of {result.arrow.num_rows:,} rows"
+    rows: list[dict[str, Any]] = Result(result.table.slice(0, MOST_ROWS)).records
+    if result.table.num_rows > MOST_ROWS:
+        description += f"; the first {MOST_ROWS:,} of {result.table.num_rows:,} rows"
     create_table_artifact(rows, name, description)
 
 

@@ -57,7 +57,7 @@ def test_every_table_view_and_report_answers_on_an_empty_store(tmp_path: Path, c
     for name in reports():
         assert empty.report(name).rows == []
         if name != "methods":  # which has a column for each group of the run
-            assert empty.report(name).arrow.schema == catalogue.report(name).arrow.schema
+            assert empty.report(name).table.schema == catalogue.report(name).table.schema
 
 
 def test_columns_have_the_same_types_with_files_and_without(tmp_path: Path, catalogue: Catalogue) -> None:

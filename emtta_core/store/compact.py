@@ -123,7 +123,7 @@ def _rows(pack: Pack, attempt: int, catalogue: Catalogue) -> pa.Table:
         """
     else:
         query = f"SELECT * FROM raw.{pack.tables[0]} WHERE attempt <= {attempt} ORDER BY domain, method, attempt"
-    return catalogue.query(query).arrow.select(pack.schema.names).cast(pack.schema)
+    return catalogue.query(query).table.select(pack.schema.names).cast(pack.schema)
 
 
 def _files(store: Store, run_id: str) -> Sequence[Entry]:

@@ -8,11 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from rich.table import Table
 from rich.text import Text
+
+from emtta_core.errors import EmttaError
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,20 +27,20 @@ class Result:
     """The rows that a query gave.
 
     Attributes:
-        arrow: the rows as an Arrow table, which pandas, Polars and NumPy read.
+        table: the rows as an Arrow table.
     """
 
-    arrow: pa.Table
+    table: pa.Table
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of the columns."""
-        return tuple(self.arrow.column_names)
+        return tuple(self.table.column_names)
 
     @property
     def rows(self) -> list[tuple[Any, ...]]:
         """The rows, each value as Python has it; None for NULL."""
-        columns = [column.to_pylist() for column in self.arrow.columns]
+        columns = [column.to_pylist() for column in self.table.columns]
         return list(zip(*columns, strict=True)) if columns else []
 
     @property
@@ -42,10 +49,31 @@ class Result:
         names = _distinct(self.columns)
         return [dict(zip(names, row, strict=True)) for row in self.rows]
 
+    def arrow(self) -> pa.Table:
+        """Return the rows as an Arrow table."""
+        return self.table
+
+    def df(self) -> "pandas.DataFrame":
+        """Return the rows as a data frame of pandas.
+
+        Raises:
+            EmttaError: pandas is not installed.
+        """
+        _needs("pandas", "df")
+        return self.table.to_pandas()
+
+    def pl(self) -> "polars.DataFrame":
+        """Return the rows as a data frame of Polars.
+
+        Raises:
+            EmttaError: Polars is not installed.
+        """
+        return _needs("polars", "pl").from_arrow(self.table)
+
     def to_table(self, title: str | None = None) -> Table:
         """Return a table for a terminal: rates with two decimals, numbers to the right, NULL as a dash."""
         table = Table(title=title)
-        for field in self.arrow.schema:
+        for field in self.table.schema:
             table.add_column(Text(field.name), justify="right" if _is_number(field.type) else "left")
         for row in self.rows:
             table.add_row(*(Text(_cell(value)) for value in row))
@@ -53,7 +81,7 @@ class Result:
 
     def markdown(self) -> str:
         """Return a table in Markdown, with the values that `to_table` shows."""
-        rule = ["---:" if _is_number(field.type) else "---" for field in self.arrow.schema]
+        rule = ["---:" if _is_number(field.type) else "---" for field in self.table.schema]
         lines = [self.columns, rule, *([_cell(value) for value in row] for row in self.rows)]
         return "".join(f"| {' | '.join(_escape(value) for value in line)} |\n" for line in lines)
 
@@ -68,6 +96,17 @@ class Result:
     def json(self) -> str:
         """Return a JSON array of objects, numbers in full and NULL (and what is no number) as null."""
         return json.dumps([_json(record) for record in self.records], ensure_ascii=False, indent=2) + "\n"
+
+
+def _needs(package: str, method: str) -> Any:
+    """Import a package that not everybody has; EmttaError names it where it is not installed."""
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise EmttaError(
+            f"{method}() needs the package {package}, which is not installed: pip install {package}; "
+            "arrow(), rows and records need nothing more"
+        ) from error
 
 
 def _distinct(columns: Sequence[str]) -> list[str]:
