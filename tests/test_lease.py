@@ -8,10 +8,12 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Barrier
 
 import pytest
+import time_machine
 
 from emtta_core.errors import StoreError
 from emtta_core.store import Store
@@ -91,6 +93,21 @@ def test_a_process_of_another_machine_is_dead_when_it_has_not_renewed(store: Sto
         found = holder(store, "mine")
         assert found is not None
         assert found.host != "elsewhere"
+
+
+def test_a_clock_that_is_wrong_takes_no_lease_over_and_keeps_none(store: Store) -> None:
+    far = replace(Holder.this_process(), host="elsewhere", process=1)
+    store.place.write(NAME, json.dumps(asdict(far)).encode())
+    with time_machine.travel(datetime.now(UTC) + timedelta(days=2)), pytest.raises(StoreError), lease(store, "mine"):
+        pass
+    path = Path(store.location) / NAME
+    before = path.stat().st_mtime - STALE - 1
+    os.utime(path, (before, before))
+    with time_machine.travel(datetime.now(UTC) - timedelta(days=2)), lease(store, "mine"):
+        found = holder(store, "mine")
+        assert found is not None
+        assert found.host != "elsewhere"
+    assert [entry.name for entry in store.place.list("leases")] == []
 
 
 def test_of_several_who_take_over_one_alone_gets_it(store: Store) -> None:

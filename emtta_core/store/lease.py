@@ -26,7 +26,7 @@ RENEWAL = 30.0
 """Seconds between two renewals."""
 
 STALE = 600.0
-"""Seconds without a renewal after which a process of another machine counts as dead; clocks may differ by less."""
+"""Seconds without a renewal after which a process of another machine counts as dead, by the store's own clock."""
 
 SETTLING = 0.3
 """Seconds in which several who take a lease over at once find out who wrote last."""
@@ -62,16 +62,12 @@ class Holder:
 
 def holder(store: Store, run_id: str) -> Holder | None:
     """Return who works at a run; None where nobody does, or whoever did is dead."""
-    name = _file(run_id)
     try:
-        entries = [entry for entry in store.place.list("leases") if entry.name == name]
-        found = Holder(**json.loads(store.place.read(name)))
+        found = Holder(**json.loads(store.place.read(_file(run_id))))
     except (OSError, ValueError, TypeError):
         return None
-    if found.host == platform.node():
-        return found if _lives(found) else None
-    renewed = entries[0].modified if entries else 0.0
-    return found if time.time() - renewed < STALE else None
+    lives = _lives(found) if found.host == platform.node() else _age(store, run_id) < STALE
+    return found if lives else None
 
 
 @contextmanager
@@ -109,7 +105,8 @@ def _take(store: Store, run_id: str, own: Holder) -> None:
             return
         other = holder(store, run_id)
     raise StoreError(
-        f"the run {run_id!r} is being worked at by {other or 'another process'}; wait for it, or end it, and try again"
+        f"the run {run_id!r} is being worked at by {other or 'another process'}; wait for it, or end it, and try again "
+        f"(of a machine that is gone for good, delete {store.place.url(name)})"
     )
 
 
@@ -120,6 +117,23 @@ def _renew(store: Store, name: str, own: Holder, done: threading.Event) -> None:
             store.place.write(name, json.dumps(asdict(own)).encode())
         except StoreError as error:
             log.warning("the lease %s could not be renewed: %s", name, error)
+
+
+def _age(store: Store, run_id: str) -> float:
+    """Return how many seconds ago a lease was renewed, by the clock of whoever keeps the store.
+
+    This machine's clock may be wrong, or have been set back: a file that is written now says what time it is there.
+    """
+    probe = f"leases/{run_id}.{uuid.uuid4().hex}.now"
+    try:
+        store.place.write(probe, b"")
+        modified = {entry.name: entry.modified for entry in store.place.list("leases")}
+    except StoreError:  # a store that can only be read
+        modified = {}
+    finally:
+        with suppress(OSError, StoreError):
+            store.place.remove([probe])
+    return modified.get(probe, time.time()) - modified.get(_file(run_id), 0.0)
 
 
 def _file(run_id: str) -> str:
