@@ -10,12 +10,14 @@ from typing import Any, Self
 
 import duckdb
 
-from emtta_core.errors import EmttaError, UsageError, unknown
+from emtta_core.errors import EmttaError
+from emtta_core.store.edits import create_word_edits
+from emtta_core.store.parameters import parameter_values
 from emtta_core.store.place import Entry, Place
 from emtta_core.store.raw import create_raw_views, grouped, literal, scan, text
 from emtta_core.store.read import BrokenFile, glance
 from emtta_core.store.readonly import check_reads_only
-from emtta_core.store.reports import Query, report, views
+from emtta_core.store.reports import report, views
 from emtta_core.store.result import Result
 from emtta_core.store.snapshot import Snapshot
 from emtta_core.store.store import Store
@@ -68,6 +70,7 @@ class Catalogue:
         self._connection.execute("SET TimeZone = 'UTC'")
         self._show = store.place.open_to(self._connection)
         self._look_again()
+        create_word_edits(self._connection)
         for view in views().values():
             self._connection.execute(f'CREATE VIEW "{view.name}" AS\n{view.sql}')
         self._close_in()
@@ -113,9 +116,10 @@ class Catalogue:
             EmttaError: when DuckDB fails it.
         """
         chosen = report(name)
+        given = parameters if run_id is None else {**parameters, "run_id": run_id}
 
         def ask() -> Result:
-            for key, value in self._values(chosen, run_id, parameters).items():
+            for key, value in parameter_values(self._connection, chosen, given).items():
                 self._connection.execute(f'SET VARIABLE "{key}" = CAST(? AS VARCHAR)', [value])
             return Result(self._connection.sql(chosen.sql).to_arrow_table())
 
@@ -133,33 +137,15 @@ class Catalogue:
             try:
                 return ask()
             except _MISTAKES as error:
-                raise EmttaError(f"{what} failed: {error}") from error
+                raise EmttaError(f"{what} failed: {_said(error)}") from error
             except duckdb.Error as error:
                 if self._look():
                     continue
                 if read_all:
-                    raise EmttaError(f"{what} failed: {error}") from error
+                    raise EmttaError(f"{what} failed: {_said(error)}") from error
                 self._look(scan)
                 read_all = True
         raise EmttaError(f"{what} failed: the files of {self.store.location} did not stand still; try again later")
-
-    def _values(self, chosen: Query, run_id: str | None, parameters: Mapping[str, str]) -> dict[str, str | None]:
-        """Return a value for each parameter of a report."""
-        if run_id is not None and "run_id" not in chosen.parameters:
-            raise UsageError(f"the report {chosen.name} is on all runs of the store; leave the run {run_id!r} out")
-        given = dict(parameters) if run_id is None else {**parameters, "run_id": run_id}
-        for key in given:
-            if key not in chosen.parameters:
-                raise unknown(f"parameter of the report {chosen.name},", key, list(chosen.parameters))
-        values = {key: given.get(key, declared.default) for key, declared in chosen.parameters.items()}
-        if "run_id" in values:
-            runs = self._connection.sql("SELECT run_id FROM raw.runs ORDER BY created_at DESC, run_id DESC").fetchall()
-            names = [str(row[0]) for row in runs]
-            if values["run_id"] is None:
-                values["run_id"] = names[0] if names else None
-            elif values["run_id"] not in names:
-                raise unknown("run", values["run_id"], names)
-        return values
 
     def _look_again(self) -> None:
         """See the files that are there now."""
@@ -207,3 +193,9 @@ class Catalogue:
             "lock_configuration = true",
         ):
             self._connection.execute(f"SET {setting}")
+
+
+def _said(error: duckdb.Error) -> str:
+    """Return what DuckDB says of an error: of a traceback, as a file system in Python leaves, its last line."""
+    text = str(error).strip()
+    return text.splitlines()[-1].strip() if "Traceback (most recent call last)" in text else text

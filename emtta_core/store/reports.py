@@ -1,32 +1,55 @@
-"""The SQL that is shipped: the stack of views and the named reports, with what their heads declare."""
+"""The SQL that is shipped: the stack of views and the named reports, with what their heads declare.
+
+A head begins with `-- NAME: what it shows.` A view's goes on with its grain; `--   COLUMN, …   meaning` tells of
+columns, and further lines of it are indented more; `-- param …` declares a parameter; other lines are notes.
+"""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from itertools import takewhile
 from types import MappingProxyType
 
-from emtta_core.errors import unknown
+from emtta_core.errors import UsageError, unknown
 
-_PARAMETER = re.compile(r"^-- param (?P<name>\w+)(?: = (?P<default>[^:]*))?: (?P<text>.*)$", re.MULTILINE)
+_PARAMETER = re.compile(
+    r"^-- param (?P<name>\w+)(?: = (?P<default>[^:\[]*?))?(?: \[(?P<allowed>[^\]]+)\])?: (?P<text>.*)$", re.MULTILINE
+)
+_COLUMNS = re.compile(r'--   (?P<names>(?:"?[\w<>…]+"?, )*"?[\w<>…]+"?) +(?P<text>\S.*)')
+_FURTHER = re.compile(r"--    +(?P<text>\S.*)")
+_GRAIN = "-- grain: "
 _SUMMARY = re.compile(r"^-- (?P<name>[\w-]+): (?P<text>.*)$", re.MULTILINE)
 _PLACE = re.compile(r"^\d+_")
 
 
+NUMBER = "number"
+
+
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter of a report, as the line `-- param NAME = DEFAULT: TEXT` of its head declares it.
+    """A parameter of a report, as the line `-- param NAME = DEFAULT [ALLOWED]: TEXT` of its head declares it.
 
     Attributes:
         name: its name; the query reads it with `getvariable('NAME')`, as text.
         default: its value where none is given; None for NULL.
         text: what it is.
+        allowed: the values it may have, `("number",)` for a whole number from 1; none where any will do.
     """
 
     name: str
     default: str | None
     text: str
+    allowed: tuple[str, ...] = ()
+
+    def check(self, value: str) -> None:
+        """Refuse a value that the parameter cannot have with a UsageError that says which it can."""
+        if self.allowed == (NUMBER,):
+            if not re.fullmatch("0*[1-9][0-9]{0,8}", value, re.ASCII):
+                raise UsageError(f"the parameter {self.name} is {value!r}; it is a whole number from 1")
+        elif self.allowed and value not in self.allowed:
+            raise unknown(self.name, value, list(self.allowed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +59,18 @@ class Query:
     Attributes:
         name: the view or the report.
         summary: one line on what it shows.
+        grain: what a row is; empty for a report.
+        notes: what else its head says, a line each.
+        columns: what the head says of each column, by name; of columns that it tells of together, the same.
         parameters: those of its head, by name.
         sql: the whole file, one SELECT.
     """
 
     name: str
     summary: str
+    grain: str
+    notes: tuple[str, ...]
+    columns: Mapping[str, str]
     parameters: Mapping[str, Parameter]
     sql: str
 
@@ -79,6 +108,29 @@ def _parse(name: str, sql: str) -> Query:
     if head is None or head["name"] != name:
         raise ValueError(f"the SQL file of {name!r} must begin with the line `-- {name}: what it shows`")
     parameters = {
-        match["name"]: Parameter(match["name"], match["default"], match["text"]) for match in _PARAMETER.finditer(sql)
+        match["name"]: Parameter(
+            match["name"], match["default"], match["text"], tuple(filter(None, (match["allowed"] or "").split("|")))
+        )
+        for match in _PARAMETER.finditer(sql)
     }
-    return Query(name, head["text"], MappingProxyType(parameters), sql)
+    grain, notes, columns = _read_head(sql)
+    return Query(name, head["text"], grain, notes, columns, MappingProxyType(parameters), sql)
+
+
+def _read_head(sql: str) -> tuple[str, tuple[str, ...], Mapping[str, str]]:
+    """Return the grain, the notes, and the meaning of each column, of the head of a file, its first line left out."""
+    grain, notes = "", list[str]()
+    columns: dict[str, str] = {}
+    told: list[str] = []
+    for line in takewhile(lambda line: line.startswith("--"), sql.splitlines()[1:]):
+        of_columns, further = _COLUMNS.fullmatch(line), _FURTHER.fullmatch(line)
+        if of_columns:
+            told = [name.strip('"') for name in of_columns["names"].split(", ")]
+            columns |= dict.fromkeys(told, of_columns["text"])
+        elif further and told:
+            columns |= {name: f"{columns[name]} {further['text']}" for name in told}
+        elif line.startswith(_GRAIN):
+            grain = line.removeprefix(_GRAIN)
+        elif line != "-- columns:" and not _PARAMETER.fullmatch(line):
+            notes.append(line.removeprefix("-- "))
+    return grain, tuple(notes), MappingProxyType(columns)

@@ -3,11 +3,14 @@
 --   run_id, "group", domain, method, cell_id, utterance_id, attempt   the utterance's row in utterances
 --   step               updates made so far; 0 is the unadapted model
 --   hypothesis         greedy hypothesis in this state; NULL where it was not decoded
---   errors, words      word errors of that hypothesis, and words of the reference
+--   errors             word errors of that hypothesis
+--   words              words of the reference
 --   entropy            mean nats a token along that hypothesis
 --   tokens             its tokens
---   loss, policy_loss, entropy_loss, candidate_entropy, advantage_std, gradient_norm, candidate_tokens
---                      of the update made from this state; NULL at the last
+--   loss, policy_loss, entropy_loss   of the update made from this state, and its two parts; NULL at the last
+--   candidate_entropy, candidate_tokens   of its candidates: mean nats a token, mean tokens
+--   advantage_std      standard deviation of its candidates' advantages
+--   gradient_norm      Euclidean norm of its gradient
 SELECT
     run_id,
     utterances."group",

@@ -1,0 +1,78 @@
+-- errors: the words that each method mishears most often, and how often the unadapted model does.
+-- columns:
+--   method         the method
+--   kind           substitution, deletion or insertion
+--   reference      the word that was said; empty for an insertion
+--   hypothesis     the word that was heard; empty for a deletion
+--   count          how often
+--   source_count   how often with the method source; empty where the run has none
+--   added          count - source_count
+--   utterances     utterances in which it happens
+--   percent        share of the method's errors, %
+-- param run_id: the run; the newest by default
+-- param method: one method alone
+-- param group: one group alone
+-- param domain: one domain alone
+-- param kind [substitution|deletion|insertion]: one kind alone
+-- param limit = 10 [number]: how many of each method
+WITH
+counted AS (
+    SELECT
+        method,
+        kind,
+        reference,
+        hypothesis,
+        count(*) AS count,
+        count(DISTINCT (domain, utterance_id)) AS utterances
+    FROM edits
+    WHERE
+        run_id = getvariable('run_id')
+        AND method IN (coalesce(getvariable('method'), method), 'source')
+        AND "group" = coalesce(getvariable('group'), "group")
+        AND domain = coalesce(getvariable('domain'), domain)
+    GROUP BY ALL
+),
+
+planned_source AS (
+    SELECT count(*) > 0 AS is_there
+    FROM planned
+    WHERE run_id = getvariable('run_id') AND method = 'source'
+),
+
+beside AS (
+    SELECT
+        *,
+        coalesce(
+            max(count) FILTER (method = 'source') OVER (PARTITION BY kind, reference, hypothesis), 0
+        ) AS source_count,
+        100.0 * count / sum(count) OVER (PARTITION BY method) AS percent
+    FROM counted
+),
+
+ranked AS (
+    SELECT
+        *,
+        row_number() OVER (
+            PARTITION BY method ORDER BY count DESC, reference NULLS LAST, hypothesis NULLS LAST
+        ) AS place
+    FROM beside
+    WHERE
+        kind = coalesce(getvariable('kind'), kind)
+        AND method = coalesce(getvariable('method'), method)
+)
+
+SELECT
+    ranked.method,
+    ranked.kind,
+    ranked.reference,
+    ranked.hypothesis,
+    ranked.count,
+    CASE WHEN planned_source.is_there THEN ranked.source_count END AS source_count,
+    CASE WHEN planned_source.is_there THEN ranked.count - ranked.source_count END AS added,
+    ranked.utterances,
+    ranked.percent
+FROM ranked
+CROSS JOIN planned_source
+LEFT JOIN methods ON ranked.method = methods.method
+WHERE ranked.place <= getvariable('limit')::BIGINT
+ORDER BY methods.rank NULLS LAST, ranked.method, ranked.place

@@ -1,0 +1,73 @@
+-- paper: WER of the run beside the figures that the paper publishes, group by group.
+-- columns:
+--   suite, group    the paper's suite; the group of the run. Matched by either name; what only one has stands alone
+--   method          the method
+--   wer             of the run: mean over the group's domains, %; empty while withheld
+--   paper_wer       of the paper: likewise, with Whisper-base
+--   change_percent  of the run: change relative to source, %
+--   paper_change_percent   of the paper: likewise
+--   domains, paper_domains how many domains each mean is of
+-- The two have the method in common. With other speech or another model than the paper's, compare the changes and the
+-- order of the methods, not the rates.
+-- param run_id: the run; the newest by default
+WITH
+ours AS (
+    SELECT
+        groups."group",
+        named.suite,
+        groups.position,
+        groups.method,
+        groups.domains,
+        groups.wer,
+        groups.change_percent
+    FROM groups
+    LEFT JOIN (SELECT DISTINCT suite, "group" FROM paper) AS named
+        ON lower(groups."group") IN (lower(named.suite), lower(named."group"))
+    WHERE groups.run_id = getvariable('run_id') AND groups."group" <> 'all'
+),
+
+published AS (
+    SELECT
+        suite,
+        method,
+        domains,
+        wer,
+        100.0 * (wer / max(wer) FILTER (method = 'source') OVER (PARTITION BY suite) - 1) AS change_percent
+    FROM paper
+    WHERE getvariable('run_id') IS NOT NULL
+),
+
+beside AS (
+    SELECT
+        suite,
+        method,
+        coalesce(ours."group", max(ours."group") OVER (PARTITION BY suite)) AS "group",
+        ours.position,
+        ours.wer,
+        published.wer AS paper_wer,
+        ours.change_percent,
+        published.change_percent AS paper_change_percent,
+        ours.domains,
+        published.domains AS paper_domains
+    FROM ours
+    FULL JOIN published USING (suite, method)
+)
+
+SELECT
+    beside.suite,
+    beside."group",
+    beside.method,
+    beside.wer,
+    beside.paper_wer,
+    beside.change_percent,
+    beside.paper_change_percent,
+    beside.domains,
+    beside.paper_domains
+FROM beside
+LEFT JOIN methods USING (method)
+ORDER BY
+    min(beside.position) OVER (PARTITION BY coalesce(beside.suite, beside."group")) NULLS LAST,
+    beside.suite,
+    beside."group",
+    methods.rank NULLS LAST,
+    beside.method
