@@ -1,0 +1,363 @@
+"""The charts of the page, as Vega-Lite (https://vega.github.io/vega-lite/) specifications.
+
+Colours are the page's own variables (`var(--…)`), so that one picture serves the light and the dark page. Each mark has
+a `said`: the number of its `Mark`, from which `emtta_core.report.picture` makes its tooltip and what the page filters.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from emtta_core.report.facts import ALL, SOURCE, Cell, Facts, Figure
+from emtta_core.report.numbers import interval, points, rate, signed_percent, verdict
+
+Spec = dict[str, Any]
+
+MOST_DOMAINS = 60
+"""Domains that a chart shows; of more, those with the largest changes."""
+
+STEPS_OF_COLOUR = (-10.0, -5.0, -1.0, 1.0, 5.0, 10.0)
+"""Changes of WER, points, at which the heat map's colour changes."""
+
+HUES = 8
+"""Colours that the page has for methods; a ninth method begins anew, and differs in shape."""
+
+_SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right")
+_VERDICTS = ("better", "worse", "unclear")
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a mark stands for: the text of its tooltip, and what it belongs to, where it is filtered."""
+
+    text: str
+    group: str = ""
+    method: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A chart to be drawn.
+
+    Attributes:
+        name: of the chart on its page, as a part of an id.
+        title: what it shows, for who cannot see it.
+        description: how to read it, likewise.
+        spec: in Vega-Lite.
+        marks: what its marks stand for, by the number in their `said`.
+    """
+
+    name: str
+    title: str
+    description: str
+    spec: Spec
+    marks: list[Mark] = field(default_factory=list)
+
+
+def leaderboard(facts: Facts) -> Chart | None:
+    """Return WER of each method over each group, with intervals; None where no group has a figure."""
+    marks: list[Mark] = []
+    rows = []
+    for group in (ALL, *(facts.groups if len(facts.groups) > 1 else ())):
+        for method in facts.methods:
+            standing = facts.standings.get((method, group))
+            if standing is not None and standing.figure.wer is not None:
+                found = standing.figure
+                text = f"{method}, {group}: {rate(found.wer)} %{_within(found.low, found.high)}"
+                rows.append(
+                    {"group": group, "method": method, "wer": found.wer, "low": found.low, "high": found.high}
+                    | _said(marks, text, "" if group == ALL else group, method)
+                )
+    if not rows:
+        return None
+    x = {"field": "wer", "type": "quantitative", "title": "word error rate, %", "scale": {"zero": False, "nice": True}}
+    colour = {"field": "method", "type": "nominal", "scale": _palette(facts.methods), "legend": None}
+    layers: list[Spec] = [
+        {"mark": {"type": "point", "filled": True, "size": 60, "opacity": 1}, "encoding": {"color": colour}}
+    ]
+    if any(row["low"] is not None for row in rows):
+        ends = {"x": {"field": "low", "type": "quantitative"}, "x2": {"field": "high"}, "color": colour}
+        layers.insert(0, {"mark": {"type": "rule", "strokeWidth": 2}, "encoding": ends})
+    spec = _by_group(rows, layers, x, {"field": "method", "sort": list(facts.methods)}, _width(facts.methods))
+    return Chart("leaderboard", "Word error rate of each method", "Further left is better.", _whole(spec), marks)
+
+
+def heat_map(facts: Facts) -> Chart | None:
+    """Return WER of each domain and method, coloured by the change against source; None where there is no figure."""
+    marks: list[Mark] = []
+    domains = shown_domains(facts)
+    rows = []
+    for domain in domains:
+        for method in facts.methods:
+            cell = facts.cells.get((domain, method))
+            if cell is None:
+                continue
+            wer, change = cell.figure.wer, cell.figure.change
+            text = f"{domain}, {method}: " + (cell.state if wer is None else f"{rate(wer)} %{_against(cell.figure)}")
+            level = "none" if wer is None else "0" if change is None else str(_level(change))
+            rows.append(
+                {"group": cell.group, "domain": domain, "method": method, "level": level}
+                | {"wer": "–" if wer is None else f"{wer:.1f}"}
+                | _said(marks, text, cell.group, method)
+            )
+    if all(row["wer"] == "–" for row in rows):
+        return None
+    levels = [str(level) for level in range(-3, 4)]
+    ramp = {"domain": [*levels, "none"], "range": [*(f"var(--heat{level})" for level in levels), "var(--none)"]}
+    layers: list[Spec] = [
+        {
+            "mark": {"type": "rect", "stroke": "var(--card)", "strokeWidth": 1},
+            "encoding": {"color": {"field": "level", "type": "nominal", "scale": ramp, "legend": None}},
+        },
+        {
+            "mark": {"type": "text", "fontSize": 11, "color": "var(--ink)"},
+            "encoding": {"text": {"field": "wer", "type": "nominal"}},
+        },
+    ]
+    long = max(map(len, facts.methods)) > 8
+    axis = {"orient": "top", "labelAngle": -40 if long else 0, "domain": False, "ticks": False, "title": None}
+    x = {"field": "method", "type": "nominal", "sort": list(facts.methods), "axis": axis}
+    y = {"field": "domain", "sort": list(domains)}
+    spec = _by_group(rows, layers, x, y, 48 * len(facts.methods))
+    return Chart(
+        "heat",
+        "Word error rate of each domain and method",
+        "Each cell holds a word error rate in percent; its colour says by how many points it differs from source.",
+        _whole(spec),
+        marks,
+    )
+
+
+def change_by_domain(facts: Facts, method: str) -> Chart | None:
+    """Return the change of WER against source on each domain, with intervals; None where nothing can be compared."""
+    marks: list[Mark] = []
+    domains = shown_domains(facts)
+    rows = []
+    for cell in (facts.cells[domain, method] for domain in domains if (domain, method) in facts.cells):
+        found = cell.figure
+        if found.change is not None:
+            text = (
+                f"{cell.domain}, {method}: {points(found.change)} points{_within(found.change_low, found.change_high)}"
+            )
+            ends = {"low": found.change_low, "high": found.change_high, "verdict": verdict(found)}
+            rows.append(
+                {"group": cell.group, "domain": cell.domain, "change": found.change}
+                | ends
+                | _said(marks, text, cell.group, method)
+            )
+    if not rows:
+        return None
+    hue = {"domain": list(_VERDICTS), "range": [f"var(--{name})" for name in _VERDICTS]}
+    colour = {"field": "verdict", "type": "nominal", "scale": hue, "legend": None}
+    shape = {"domain": list(_VERDICTS), "range": ["triangle-left", "triangle-right", "circle"]}
+    layers: list[Spec] = [
+        {"mark": {"type": "rule", "color": "var(--axis)"}, "encoding": {"x": {"datum": 0}, "y": None}},
+        {
+            "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
+            "encoding": {
+                "color": colour,
+                "shape": {"field": "verdict", "type": "nominal", "scale": shape, "legend": None},
+            },
+        },
+    ]
+    if any(row["low"] is not None for row in rows):
+        ends = {"x": {"field": "low", "type": "quantitative"}, "x2": {"field": "high"}, "color": colour}
+        layers.insert(1, {"mark": {"type": "rule", "strokeWidth": 2}, "encoding": ends})
+    x = {"field": "change", "type": "quantitative", "title": "change of WER against source, points"}
+    spec = _by_group(rows, layers, x, {"field": "domain", "sort": list(domains)}, 250)
+    return Chart(
+        f"change-{method}",
+        f"Change of word error rate with {method} on each domain",
+        "Points against source; left of zero is better.",
+        _whole(spec),
+        marks,
+    )
+
+
+def by_step(facts: Facts, what: str) -> Chart | None:
+    """Return WER (`wer`) or entropy (`entropy`) of each method after 0, 1, … updates; None where there is none."""
+    marks: list[Mark] = []
+    titles = {
+        "wer": ("word error rate, %", lambda value: f"{rate(value)} %"),
+        "entropy": ("entropy, nats a token", lambda value: f"{value:.3f} nats a token"),
+    }
+    title, write = titles[what]
+    rows = []
+    for step in facts.steps:
+        value = getattr(step, what)
+        if value is not None and step.method != SOURCE:
+            text = f"{step.method} after {step.step} updates: {write(value)}"
+            rows.append(
+                {"method": step.method, "step": step.step, "value": value} | _said(marks, text, "", step.method)
+            )
+    if not rows:
+        return None
+    methods = [method for method in facts.adapting if any(row["method"] == method for row in rows)]
+    x = {"field": "step", "type": "quantitative", "title": "updates", "axis": {"tickMinStep": 1, "format": "d"}}
+    y = {"field": "value", "type": "quantitative", "title": title, "scale": {"zero": what == "entropy"}}
+    shared = _series(facts.methods, methods)
+    spec: Spec = {
+        "data": {"values": rows},
+        "width": 310,
+        "height": 200,
+        "encoding": {"x": x, "y": y} | shared,
+        "layer": [
+            {"mark": {"type": "line", "strokeWidth": 2}, "encoding": {"shape": {"value": None}}},
+            {"mark": {"type": "point", "filled": True, "size": 45, "opacity": 1}, "encoding": {"description": _SAID}},
+        ],
+    }
+    name = {"wer": "Word error rate", "entropy": "Entropy"}[what]
+    return Chart(f"steps-{what}", f"{name} after each update", "Lower is better.", _whole(spec), marks)
+
+
+def speed(facts: Facts) -> Chart | None:
+    """Return WER over all domains against the time that a second of speech takes; None where there is no figure."""
+    marks: list[Mark] = []
+    rows = []
+    for standing in facts.ranked():
+        method = standing.method
+        cost = seconds_a_second(facts, method)
+        if cost:
+            text = f"{method}: {rate(standing.figure.wer)} %, {cost:.3g} s for a second of speech"
+            rows.append({"method": method, "wer": standing.figure.wer, "cost": cost} | _said(marks, text, "", method))
+    if not rows:
+        return None
+    x = {
+        "field": "cost",
+        "type": "quantitative",
+        "title": "seconds for a second of speech (logarithmic)",
+        "scale": {"type": "log", "nice": True},
+        "axis": {"tickCount": 4, "format": "~g"},
+    }
+    y = {"field": "wer", "type": "quantitative", "title": "word error rate, %", "scale": {"zero": False}}
+    spec: Spec = {
+        "data": {"values": rows},
+        "width": 310,
+        "height": 200,
+        "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
+        "encoding": {"x": x, "y": y, "description": _SAID} | _series(facts.methods, [row["method"] for row in rows]),
+    }
+    return Chart(
+        "speed", "Word error rate against cost", "Further left is faster, lower is better.", _whole(spec), marks
+    )
+
+
+def seconds_a_second(facts: Facts, method: str) -> float | None:
+    """Return the wall seconds that a method took for a second of speech; None where nothing was timed."""
+    cells = [cell for (_, name), cell in facts.cells.items() if name == method]
+    spoken = sum(cell.audio_seconds or 0.0 for cell in cells)
+    spent = sum(cell.seconds or 0.0 for cell in cells)
+    return spent / spoken if spoken and spent else None
+
+
+def shown_domains(facts: Facts) -> tuple[str, ...]:
+    """Return the domains that charts show, in the order of the plan."""
+    if len(facts.domains) <= MOST_DOMAINS:
+        return facts.domains
+    largest = sorted(facts.domains, key=_largest(facts.cells, facts.methods), reverse=True)[:MOST_DOMAINS]
+    return tuple(domain for domain in facts.domains if domain in set(largest))
+
+
+def _largest(cells: Mapping[tuple[str, str], Cell], methods: Sequence[str]) -> Callable[[str], float]:
+    def largest(domain: str) -> float:
+        changes = (cells[domain, method].figure.change for method in methods if (domain, method) in cells)
+        return max((abs(change) for change in changes if change is not None), default=-1.0)
+
+    return largest
+
+
+def _level(change: float) -> int:
+    """Return the step of the heat map's colour, from -3 (much better) over 0 (within a point) to 3."""
+    if change < 0:
+        return -sum(change <= edge for edge in STEPS_OF_COLOUR[:3])
+    return sum(change >= edge for edge in STEPS_OF_COLOUR[3:])
+
+
+def _said(marks: list[Mark], text: str, group: str, method: str) -> dict[str, str]:
+    """Add a mark; return the field of its row that names it."""
+    marks.append(Mark(text, group, method))
+    return {"said": str(len(marks) - 1)}
+
+
+_SAID = {"field": "said", "type": "nominal"}
+
+
+def _within(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f" (95 % interval {interval(low, high)})"
+
+
+def _against(figure: Figure) -> str:
+    if figure.change is None:
+        return ""
+    return f" ({points(figure.change)} points, {signed_percent(figure.change_percent)} %, against source)"
+
+
+def _width(methods: Sequence[str]) -> int:
+    """Return the width of a plot beside the methods' names, so that the whole is about as wide as a phone."""
+    return max(200, 350 - 7 * max(map(len, methods)))
+
+
+def _palette(methods: Sequence[str]) -> Spec:
+    """Return the colour of each method: grey for source, one of the page's hues for each other."""
+    hues = iter(range(len(methods)))
+    colours = ["var(--source)" if method == SOURCE else f"var(--hue{next(hues) % HUES})" for method in methods]
+    return {"domain": list(methods), "range": colours}
+
+
+def _series(methods: Sequence[str], shown: Sequence[str]) -> Spec:
+    """Return colour and shape of the methods, with a legend of those that are shown."""
+    legend = {"orient": "top", "columns": 3, "title": None, "values": list(shown), "symbolSize": 70, "symbolOpacity": 1}
+    shapes = [_SHAPES[place % len(_SHAPES)] for place in range(len(methods))]
+    return {
+        "color": {"field": "method", "type": "nominal", "scale": _palette(methods), "legend": legend},
+        "shape": {
+            "field": "method",
+            "type": "nominal",
+            "scale": {"domain": list(methods), "range": shapes},
+            "legend": legend,
+        },
+    }
+
+
+def _by_group(rows: list[Spec], layers: list[Spec], x: Spec, y: Spec, width: int) -> Spec:
+    """Return rows of a chart under the names of their groups, which share the scale of `x`."""
+    groups = list(dict.fromkeys(row["group"] for row in rows))
+    axis = {"domain": False, "ticks": False, "labelPadding": 6, "title": None, "grid": False}
+    header = {"title": None, "labelOrient": "top", "labelAnchor": "start", "labelAngle": 0, "labelPadding": 4}
+    for layer in layers:
+        layer["encoding"] = {"description": _SAID} | layer["encoding"]
+    return {
+        "data": {"values": rows},
+        "facet": {"row": {"field": "group", "type": "nominal", "sort": groups, "header": header}},
+        "spacing": 6,
+        "spec": {
+            "width": width,
+            "height": {"step": 20},
+            "encoding": {"x": x, "y": y | {"type": "nominal", "axis": axis}},
+            "layer": layers,
+        },
+        "resolve": {"scale": {"y": "independent"}},
+    }
+
+
+def _whole(spec: Spec) -> Spec:
+    """Return a specification with the page's fonts and colours."""
+    text = {"labelColor": "var(--soft)", "titleColor": "var(--soft)", "labelFontSize": 12, "titleFontSize": 12}
+    return spec | {
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "background": None,
+        "padding": 2,
+        "config": {
+            "font": "system-ui, sans-serif",
+            "axis": text
+            | {
+                "titleFontWeight": "normal",
+                "gridColor": "var(--line)",
+                "domainColor": "var(--axis)",
+                "tickColor": "var(--axis)",
+            },
+            "header": text | {"labelFontWeight": "bold", "labelColor": "var(--ink)"},
+            "legend": text | {"labelColor": "var(--ink)"},
+            "view": {"stroke": None},
+        },
+    }

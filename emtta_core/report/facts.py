@@ -1,0 +1,312 @@
+"""What the page on a run shows, read from the store as records."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from emtta_core.errors import UsageError
+from emtta_core.store import Catalogue, Store, views
+
+ALL = "all"
+"""The group that holds every domain."""
+
+SOURCE = "source"
+"""The method that leaves the model as it is."""
+
+MOST_FAILURES = 200
+"""Failures on a page; what is beyond is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A WER and how it compares with source on the same speech, with what is known of their certainty.
+
+    Attributes:
+        wer: word error rate, %; None while it is withheld.
+        source_wer: that of source, %.
+        change: points of WER against source on the utterances that both have; below zero is better.
+        change_percent: the same relative to source, %.
+        low: lower end of wer's interval, %; None where no statistics were stored.
+        high: upper end.
+        change_low: lower end of the interval of the change, points.
+        change_high: upper end.
+        p: of no difference from source, corrected for the number of domains where the figure is a domain's.
+        wins: utterances with fewer errors than source; None where no statistics were stored.
+        ties: with as many.
+        losses: with more.
+        confidence: of the intervals, as 0.95.
+    """
+
+    wer: float | None = None
+    source_wer: float | None = None
+    change: float | None = None
+    change_percent: float | None = None
+    low: float | None = None
+    high: float | None = None
+    change_low: float | None = None
+    change_high: float | None = None
+    p: float | None = None
+    wins: int | None = None
+    ties: int | None = None
+    losses: int | None = None
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A method on a domain.
+
+    Attributes:
+        group: of the domain.
+        domain: which.
+        method: which.
+        state: complete, partial, failed or missing.
+        planned: utterances that it is to have.
+        done: that are done, those in error included.
+        in_error: that are in error.
+        words: of the references.
+        figure: its WER.
+        cer: character error rate, %.
+        entropy_before: mean nats a token of the unadapted model.
+        entropy_after: of the adapted one.
+        audio_seconds: length of the speech that is done.
+        seconds: wall seconds spent on it.
+        why: why there is no figure, or why the newest attempt failed.
+    """
+
+    group: str
+    domain: str
+    method: str
+    state: str
+    planned: int
+    done: int
+    in_error: int
+    words: int | None
+    figure: Figure
+    cer: float | None
+    entropy_before: float | None
+    entropy_after: float | None
+    audio_seconds: float | None
+    seconds: float | None
+    why: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A method on a group of domains.
+
+    Attributes:
+        method: which.
+        group: which; `all` for every domain.
+        domains: domains that the plan holds.
+        complete: domains that are there.
+        planned: utterances that the plan holds.
+        done: that are done, those in error included.
+        in_error: that are in error.
+        figure: the mean of the domains' WER.
+        withheld: why there is no figure.
+    """
+
+    method: str
+    group: str
+    domains: int
+    complete: int
+    planned: int
+    done: int
+    in_error: int
+    figure: Figure
+    withheld: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A method after so many updates: mean entropy (nats a token) and mean WER over the domains, %."""
+
+    method: str
+    step: int
+    entropy: float | None
+    wer: float | None
+    withheld: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A run as its page shows it.
+
+    Attributes:
+        run_id: the run.
+        suite: name of the suite.
+        suite_toml: the suite as it was.
+        created_at: UTC.
+        about: what it was made with, as pairs of a name and a value.
+        state: complete or incomplete.
+        groups: in the order of the plan, `all` left out.
+        domains: likewise.
+        methods: in the order in which tables show them.
+        cells: by domain and method.
+        standings: by method and group.
+        steps: by method and step, in order.
+        failures: cells that are not complete and utterances in error, the first `MOST_FAILURES`.
+        failed: how many there are.
+        has_statistics: whether intervals are stored.
+    """
+
+    run_id: str
+    suite: str
+    suite_toml: str
+    created_at: datetime
+    about: tuple[tuple[str, str], ...]
+    state: str
+    groups: tuple[str, ...]
+    domains: tuple[str, ...]
+    methods: tuple[str, ...]
+    cells: Mapping[tuple[str, str], Cell]
+    standings: Mapping[tuple[str, str], Standing]
+    steps: tuple[Step, ...]
+    failures: tuple[Mapping[str, Any], ...]
+    failed: int
+    has_statistics: bool
+
+    @property
+    def adapting(self) -> tuple[str, ...]:
+        """The methods but source."""
+        return tuple(method for method in self.methods if method != SOURCE)
+
+    @property
+    def group_of(self) -> dict[str, str]:
+        """The group of each domain."""
+        return {cell.domain: cell.group for cell in self.cells.values()}
+
+    def ranked(self) -> list[Standing]:
+        """Return the standings over all domains that have a figure, the lowest WER first."""
+        found = [self.standings[method, ALL] for method in self.methods if (method, ALL) in self.standings]
+        return sorted((one for one in found if one.figure.wer is not None), key=lambda one: one.figure.wer or 0.0)
+
+
+def newest_run(store: Store) -> str:
+    """Return the newest run of a store; UsageError where it has none."""
+    newest = next(iter(store.runs()), None)
+    if newest is None:
+        raise UsageError(f"the store {store.location} has no run yet; `emtta run SUITE` makes one")
+    return newest
+
+
+def read_facts(store: Store, catalogue: Catalogue, run_id: str) -> Facts:
+    """Return what is known of a run.
+
+    Args:
+        store: which has it.
+        catalogue: of that run.
+        run_id: the run.
+
+    Raises:
+        UsageError: there is no such run.
+        StoreError: its record is broken.
+    """
+    record = store.run(run_id)
+    statistics = _statistics(catalogue, run_id)
+    cells = {
+        (row["domain"], row["method"]): _cell(row, statistics.get((row["method"], row["group"], row["domain"])))
+        for row in _ordered(catalogue, "cells", run_id)
+    }
+    standings = {
+        (row["method"], row["group"]): _standing(row, statistics.get((row["method"], row["group"], None)))
+        for row in _ordered(catalogue, "groups", run_id)
+    }
+    failures = catalogue.report("failures", run_id).records
+    return Facts(
+        run_id=run_id,
+        suite=record.suite,
+        suite_toml=record.suite_toml,
+        created_at=record.created_at,
+        about=_about(record),
+        state="complete" if all(cell.state == "complete" for cell in cells.values()) else "incomplete",
+        groups=tuple(dict.fromkeys(cell.group for cell in cells.values())),
+        domains=tuple(dict.fromkeys(domain for domain, _ in cells)),
+        methods=_methods(catalogue, cells),
+        cells=cells,
+        standings=standings,
+        steps=tuple(
+            Step(row["method"], row["step"], row["entropy"], row["wer"], row["withheld"])
+            for row in catalogue.report("steps", run_id).records
+        ),
+        failures=tuple(failures[:MOST_FAILURES]),
+        failed=len(failures),
+        has_statistics=bool(statistics),
+    )
+
+
+def _ordered(catalogue: Catalogue, view: str, run_id: str) -> list[dict[str, Any]]:
+    return catalogue.query(f"SELECT * FROM {view} WHERE run_id = $run ORDER BY position", {"run": run_id}).records
+
+
+def _methods(catalogue: Catalogue, cells: Mapping[tuple[str, str], Cell]) -> tuple[str, ...]:
+    """Return the methods of the plan in the order of the view `methods`, others after them by name."""
+    rank = dict(catalogue.query("SELECT method, rank FROM methods").rows)
+    return tuple(sorted({method for _, method in cells}, key=lambda method: (rank.get(method, len(rank) + 1), method)))
+
+
+def _statistics(catalogue: Catalogue, run_id: str) -> dict[tuple[str, str, str | None], dict[str, Any]]:
+    """Return the rows of the view `statistics` by method, group and domain; none of a store without them."""
+    if "statistics" not in views():
+        return {}
+    rows = catalogue.query("SELECT * FROM statistics WHERE run_id = $run", {"run": run_id}).records
+    return {(row["method"], row["group"], row["domain"]): row for row in rows}
+
+
+def _figure(row: Mapping[str, Any], found: Mapping[str, Any] | None) -> Figure:
+    """Return the figure of a cell or group; without a WER it has no statistics either."""
+    known = {} if found is None or row["wer"] is None else found
+    wer, source_wer = row["wer"], row["source_wer"]
+    change = None if wer is None or source_wer is None or row["method"] == SOURCE else wer - source_wer
+    return Figure(
+        wer=wer,
+        source_wer=source_wer,
+        change=known.get("change", change),
+        change_percent=None if change is None else known.get("change_percent", row["change_percent"]),
+        low=known.get("wer_low"),
+        high=known.get("wer_high"),
+        change_low=known.get("change_low"),
+        change_high=known.get("change_high"),
+        p=known.get("p"),
+        wins=known.get("wins"),
+        ties=known.get("ties"),
+        losses=known.get("losses"),
+        confidence=known.get("confidence"),
+    )
+
+
+def _cell(row: Mapping[str, Any], found: Mapping[str, Any] | None) -> Cell:
+    same = ("group", "domain", "method", "state", "planned", "done", "in_error", "words", "cer")
+    times = ("entropy_before", "entropy_after", "audio_seconds", "seconds")
+    return Cell(
+        **{name: row[name] for name in (*same, *times)},
+        figure=_figure(row, found),
+        why=row["withheld"] or row["error"],
+    )
+
+
+def _standing(row: Mapping[str, Any], found: Mapping[str, Any] | None) -> Standing:
+    same = ("method", "group", "domains", "complete", "planned", "done", "in_error", "withheld")
+    return Standing(**{name: row[name] for name in same}, figure=_figure(row, found))
+
+
+def _about(record: Any) -> tuple[tuple[str, str], ...]:
+    """Return what a run was made with, as a reader wants it named."""
+    try:
+        versions: Mapping[str, Any] = dict(json.loads(record.versions))
+    except (ValueError, TypeError):
+        versions = {"versions": record.versions}
+    pairs: Sequence[tuple[str, object]] = (
+        ("model", record.model),
+        ("digest of its weights", record.model_digest),
+        ("algorithm version", record.algorithm_version),
+        ("commit", record.git_commit or "not known"),
+        ("host", record.host),
+        ("begun", f"{record.created_at:%Y-%m-%d %H:%M} UTC"),
+        ("plan", record.plan_id),
+        *versions.items(),
+    )
+    return tuple((name, str(value)) for name, value in pairs)
