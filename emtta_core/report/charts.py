@@ -4,12 +4,13 @@ Colours are the page's own variables (`var(--…)`), so that one picture serves 
 a `said`: the number of its `Mark`, from which `emtta_core.report.picture` makes its tooltip and what the page filters.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from emtta_core.report.facts import ALL, SOURCE, Cell, Facts, Figure
-from emtta_core.report.numbers import interval, points, rate, signed_percent, verdict
+from emtta_core.report.numbers import NOTHING, interval, points, rate, signed_percent, verdict
 
 Spec = dict[str, Any]
 
@@ -57,7 +58,7 @@ class Chart:
 def leaderboard(facts: Facts) -> Chart | None:
     """Return WER of each method over each group, with intervals; None where no group has a figure."""
     marks: list[Mark] = []
-    rows = []
+    rows: list[Spec] = []
     for group in (ALL, *(facts.groups if len(facts.groups) > 1 else ())):
         for method in facts.methods:
             standing = facts.standings.get((method, group))
@@ -76,8 +77,7 @@ def leaderboard(facts: Facts) -> Chart | None:
         {"mark": {"type": "point", "filled": True, "size": 60, "opacity": 1}, "encoding": {"color": colour}}
     ]
     if any(row["low"] is not None for row in rows):
-        ends = {"x": {"field": "low", "type": "quantitative"}, "x2": {"field": "high"}, "color": colour}
-        layers.insert(0, {"mark": {"type": "rule", "strokeWidth": 2}, "encoding": ends})
+        layers.insert(0, _intervals(colour))
     spec = _by_group(rows, layers, x, {"field": "method", "sort": list(facts.methods)}, _width(facts.methods))
     return Chart("leaderboard", "Word error rate of each method", "Further left is better.", _whole(spec), marks)
 
@@ -86,7 +86,7 @@ def heat_map(facts: Facts) -> Chart | None:
     """Return WER of each domain and method, coloured by the change against source; None where there is no figure."""
     marks: list[Mark] = []
     domains = shown_domains(facts)
-    rows = []
+    rows: list[Spec] = []
     for domain in domains:
         for method in facts.methods:
             cell = facts.cells.get((domain, method))
@@ -97,10 +97,10 @@ def heat_map(facts: Facts) -> Chart | None:
             level = "none" if wer is None else "0" if change is None else str(_level(change))
             rows.append(
                 {"group": cell.group, "domain": domain, "method": method, "level": level}
-                | {"wer": "–" if wer is None else f"{wer:.1f}"}
+                | {"wer": NOTHING if wer is None else f"{wer:.1f}"}
                 | _said(marks, text, cell.group, method)
             )
-    if all(row["wer"] == "–" for row in rows):
+    if all(row["wer"] == NOTHING for row in rows):
         return None
     levels = [str(level) for level in range(-3, 4)]
     ramp = {"domain": [*levels, "none"], "range": [*(f"var(--heat{level})" for level in levels), "var(--none)"]}
@@ -114,7 +114,7 @@ def heat_map(facts: Facts) -> Chart | None:
             "encoding": {"text": {"field": "wer", "type": "nominal"}},
         },
     ]
-    long = max(map(len, facts.methods)) > 8
+    long = max(map(len, facts.methods)) > 6
     axis = {"orient": "top", "labelAngle": -40 if long else 0, "domain": False, "ticks": False, "title": None}
     x = {"field": "method", "type": "nominal", "sort": list(facts.methods), "axis": axis}
     y = {"field": "domain", "sort": list(domains)}
@@ -132,17 +132,16 @@ def change_by_domain(facts: Facts, method: str) -> Chart | None:
     """Return the change of WER against source on each domain, with intervals; None where nothing can be compared."""
     marks: list[Mark] = []
     domains = shown_domains(facts)
-    rows = []
+    rows: list[Spec] = []
     for cell in (facts.cells[domain, method] for domain in domains if (domain, method) in facts.cells):
         found = cell.figure
         if found.change is not None:
-            text = (
-                f"{cell.domain}, {method}: {points(found.change)} points{_within(found.change_low, found.change_high)}"
-            )
-            ends = {"low": found.change_low, "high": found.change_high, "verdict": verdict(found)}
+            within = _within(found.change_low, found.change_high)
+            text = f"{cell.domain}, {method}: {points(found.change)} points{within}"
+            known = {"low": found.change_low, "high": found.change_high, "verdict": verdict(found)}
             rows.append(
                 {"group": cell.group, "domain": cell.domain, "change": found.change}
-                | ends
+                | known
                 | _said(marks, text, cell.group, method)
             )
     if not rows:
@@ -161,8 +160,7 @@ def change_by_domain(facts: Facts, method: str) -> Chart | None:
         },
     ]
     if any(row["low"] is not None for row in rows):
-        ends = {"x": {"field": "low", "type": "quantitative"}, "x2": {"field": "high"}, "color": colour}
-        layers.insert(1, {"mark": {"type": "rule", "strokeWidth": 2}, "encoding": ends})
+        layers.insert(1, _intervals(colour))
     x = {"field": "change", "type": "quantitative", "title": "change of WER against source, points"}
     spec = _by_group(rows, layers, x, {"field": "domain", "sort": list(domains)}, 250)
     return Chart(
@@ -177,19 +175,18 @@ def change_by_domain(facts: Facts, method: str) -> Chart | None:
 def by_step(facts: Facts, what: str) -> Chart | None:
     """Return WER (`wer`) or entropy (`entropy`) of each method after 0, 1, … updates; None where there is none."""
     marks: list[Mark] = []
-    titles = {
-        "wer": ("word error rate, %", lambda value: f"{rate(value)} %"),
-        "entropy": ("entropy, nats a token", lambda value: f"{value:.3f} nats a token"),
-    }
-    title, write = titles[what]
-    rows = []
+    title, unit, decimals = {
+        "wer": ("word error rate, %", "%", 2),
+        "entropy": ("entropy, nats a token", "nats a token", 3),
+    }[what]
+    rows: list[Spec] = []
     for step in facts.steps:
-        value = getattr(step, what)
+        value = step.wer if what == "wer" else step.entropy
         if value is not None and step.method != SOURCE:
-            text = f"{step.method} after {step.step} updates: {write(value)}"
-            rows.append(
-                {"method": step.method, "step": step.step, "value": value} | _said(marks, text, "", step.method)
+            said = _said(
+                marks, f"{step.method} after {step.step} updates: {value:.{decimals}f} {unit}", "", step.method
             )
+            rows.append({"method": step.method, "step": step.step, "value": value} | said)
     if not rows:
         return None
     methods = [method for method in facts.adapting if any(row["method"] == method for row in rows)]
@@ -213,7 +210,7 @@ def by_step(facts: Facts, what: str) -> Chart | None:
 def speed(facts: Facts) -> Chart | None:
     """Return WER over all domains against the time that a second of speech takes; None where there is no figure."""
     marks: list[Mark] = []
-    rows = []
+    rows: list[Spec] = []
     for standing in facts.ranked():
         method = standing.method
         cost = seconds_a_second(facts, method)
@@ -222,12 +219,13 @@ def speed(facts: Facts) -> Chart | None:
             rows.append({"method": method, "wer": standing.figure.wer, "cost": cost} | _said(marks, text, "", method))
     if not rows:
         return None
+    low, high = min(row["cost"] for row in rows) / 1.5, max(row["cost"] for row in rows) * 1.5
     x = {
         "field": "cost",
         "type": "quantitative",
         "title": "seconds for a second of speech (logarithmic)",
-        "scale": {"type": "log", "nice": True},
-        "axis": {"tickCount": 4, "format": "~g"},
+        "scale": {"type": "log", "nice": False, "domain": [low, high]},
+        "axis": {"values": _ticks(low, high), "format": "~g"},
     }
     y = {"field": "wer", "type": "quantitative", "title": "word error rate, %", "scale": {"zero": False}}
     spec: Spec = {
@@ -240,6 +238,13 @@ def speed(facts: Facts) -> Chart | None:
     return Chart(
         "speed", "Word error rate against cost", "Further left is faster, lower is better.", _whole(spec), marks
     )
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Return where a logarithmic axis is marked: at 1, 2 and 5 of each power of ten, or at the powers of a wide one."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    leading = (1, 2, 5) if len(powers) < 5 else (1,)
+    return [value for power in powers for digit in leading if low <= (value := digit * 10.0**power) <= high]
 
 
 def seconds_a_second(facts: Facts, method: str) -> float | None:
@@ -319,16 +324,22 @@ def _series(methods: Sequence[str], shown: Sequence[str]) -> Spec:
     }
 
 
+def _intervals(colour: Spec) -> Spec:
+    """Return the layer that draws a line from `low` to `high`."""
+    ends = {"x": {"field": "low", "type": "quantitative"}, "x2": {"field": "high"}, "color": colour}
+    return {"mark": {"type": "rule", "strokeWidth": 2}, "encoding": ends}
+
+
 def _by_group(rows: list[Spec], layers: list[Spec], x: Spec, y: Spec, width: int) -> Spec:
-    """Return rows of a chart under the names of their groups, which share the scale of `x`."""
-    groups = list(dict.fromkeys(row["group"] for row in rows))
+    """Return the rows of a chart under the names of their groups, which share the scale of `x`."""
+    heads = list(dict.fromkeys(row["group"] for row in rows))
     axis = {"domain": False, "ticks": False, "labelPadding": 6, "title": None, "grid": False}
-    header = {"title": None, "labelOrient": "top", "labelAnchor": "start", "labelAngle": 0, "labelPadding": 4}
+    header = {"title": None, "labelOrient": "top", "labelAnchor": "start", "labelAngle": 0, "labelPadding": 0}
     for layer in layers:
         layer["encoding"] = {"description": _SAID} | layer["encoding"]
     return {
         "data": {"values": rows},
-        "facet": {"row": {"field": "group", "type": "nominal", "sort": groups, "header": header}},
+        "facet": {"row": {"field": "group", "type": "nominal", "sort": heads, "header": header}},
         "spacing": 6,
         "spec": {
             "width": width,
@@ -346,9 +357,9 @@ def _whole(spec: Spec) -> Spec:
     return spec | {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "background": None,
-        "padding": 2,
+        "padding": {"left": 8, "right": 8, "top": 2, "bottom": 2},
         "config": {
-            "font": "system-ui, sans-serif",
+            "font": "Arial, Helvetica, sans-serif",
             "axis": text
             | {
                 "titleFontWeight": "normal",

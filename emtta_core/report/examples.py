@@ -18,8 +18,12 @@ _QUERY = """
         SELECT
             changes.*,
             planned.corpus_id,
-            row_number() OVER (PARTITION BY method ORDER BY added, changes.words, domain, utterance_id) AS place_down,
-            row_number() OVER (PARTITION BY method ORDER BY added DESC, changes.words, domain, utterance_id) AS place_up,
+            row_number() OVER (
+                PARTITION BY method ORDER BY added, changes.words, domain, utterance_id
+            ) AS place_down,
+            row_number() OVER (
+                PARTITION BY method ORDER BY added DESC, changes.words, domain, utterance_id
+            ) AS place_up,
             count(*) FILTER (added < 0) OVER (PARTITION BY method) AS improved,
             count(*) FILTER (added > 0) OVER (PARTITION BY method) AS worsened
         FROM changes
