@@ -1,6 +1,5 @@
 """SQL reads the whole store, whatever state it is in, and changes nothing in it."""
 
-import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -20,12 +19,6 @@ from emtta_core.store.write import parquet
 def one_run(store: Store, run_id: str, errors: int = 1) -> None:
     begin_run(store, run_id, [("noise", "babble", "source")])
     write_shard(store, CellKey(run_id, "babble", "source"), {"a": [heard(errors)], "b": [heard(errors)]})
-
-
-def content(store: Store) -> dict[str, str]:
-    """Return a digest of every file of a store."""
-    names = [entry.name for table in TABLES for entry in store.place.list(table)]
-    return {name: hashlib.sha256(store.place.read(name)).hexdigest() for name in names}
 
 
 def files(store: Store, folder: str) -> list[str]:
@@ -218,58 +211,6 @@ def test_a_mistake_in_sql_is_answered_in_the_words_of_duckdb(catalogue: Catalogu
     with pytest.raises(EmttaError, match="no_such_column"):
         catalogue.query("SELECT no_such_column FROM cells")
     assert catalogue.query("SELECT 1 AS x").rows == [(1,)], "the catalogue goes on after a mistake"
-
-
-WRITES = [
-    "COPY (SELECT 1) TO '{store}/x.csv'",
-    "COPY (SELECT 1) TO '{store}' (FORMAT parquet, PARTITION_BY (x))",
-    "WITH x AS (COPY (SELECT 1) TO '{store}/x.csv') SELECT * FROM x",
-    "SELECT * FROM (WITH x AS (COPY (SELECT 1) TO '{store}/x.csv') SELECT * FROM x)",
-    "SELECT 1 WHERE EXISTS (WITH x AS (COPY (SELECT 1) TO '{store}/x.csv') SELECT * FROM x)",
-    "FROM query('SELECT 1')",
-    "SELECT 1; COPY (SELECT 1) TO '{store}/x.csv'",
-    "EXPLAIN ANALYZE COPY (SELECT 1) TO '{store}/x.csv'",
-    "EXPORT DATABASE '{store}/x'",
-    "ATTACH '{store}/x.duckdb'",
-    "CREATE TABLE x AS SELECT 1",
-    "CREATE OR REPLACE VIEW cells AS SELECT 1",
-    "DROP VIEW cells",
-    "SET enable_external_access = true",
-    "RESET lock_configuration",
-    "INSTALL httpfs",
-    "LOAD '{store}/x'",
-    "PRAGMA enable_profiling",
-    "CALL pragma_version()",
-]
-
-
-@pytest.mark.parametrize("sql", WRITES)
-def test_no_query_writes(sql: str, catalogue: Catalogue, store: Store) -> None:
-    before = content(store)
-    with pytest.raises(EmttaError):
-        catalogue.query(sql.replace("{store}", store.location))
-    assert content(store) == before
-    assert catalogue.query("SELECT count(*) FROM cells").rows == [(1,)]
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "read_text('{outside}')",
-        "read_csv('{outside}')",
-        "'{outside}'",
-        "glob('{folder}/*')",
-        "read_text('{store}/../{name}')",
-        "read_blob('/etc/hostname')",
-    ],
-)
-def test_no_query_reads_outside_the_store(source: str, tmp_path: Path) -> None:
-    outside = tmp_path / "secret.csv"
-    outside.write_text("a\n1\n")
-    store = Store.open(tmp_path / "store", create=True)
-    asked = source.format(outside=outside, folder=tmp_path, store=store.location, name=outside.name)
-    with pytest.raises(EmttaError, match="disabled by configuration"):
-        Catalogue(store).query(f"SELECT * FROM {asked}")
 
 
 def test_no_query_sees_the_variables_of_the_program(catalogue: Catalogue) -> None:

@@ -5,8 +5,11 @@ that count. Nothing is copied: each query reads the Parquet files it needs.
 """
 
 import logging
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
+from uuid import uuid4
 
 import duckdb
 
@@ -188,6 +191,10 @@ class Catalogue:
         folders = f"{literal(self.store.location)}, {text(self.store.location)}"
         for setting in (
             f"allowed_directories = [{folders}]",
+            "autoinstall_known_extensions = false",
+            "autoload_known_extensions = false",
+            # by default `.tmp` where the process was started, which may be the store itself
+            f"temp_directory = {text(str(Path(tempfile.gettempdir()) / f'emtta-{uuid4().hex}'))}",
             "enable_external_access = false",
             "python_enable_replacements = false",
             "lock_configuration = true",

@@ -1,8 +1,8 @@
 """Which queries of a user run: those that read, and nothing else.
 
 DuckDB keeps a query from files outside the store (`enable_external_access`), but inside it a statement like COPY
-could still write, and since DuckDB 2.0 it may hide in a WITH clause of a SELECT. So the query's syntax tree is
-walked, and only nodes that read are let through.
+could still write, and since DuckDB 2.0 it may hide in a WITH clause of a SELECT; a function like `enable_logging`
+writes from within FROM. So the query's syntax tree is walked, and only nodes and functions that read are let through.
 """
 
 import json
@@ -15,16 +15,22 @@ from emtta_core.errors import EmttaError, UsageError
 
 _READING = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 
-_REFUSED_FUNCTIONS = {
-    # run SQL that the tree does not show
-    "query",
-    "json_execute_serialized_sql",
-    # take addresses in this process's memory
-    "arrow_scan",
-    "arrow_scan_dumb",
-    "pandas_scan",
-    "python_map_function",
-}
+_TABLE_FUNCTIONS = frozenset(
+    {
+        *("unnest", "range", "generate_series", "repeat", "repeat_row", "json_each", "json_tree", "summary"),
+        *("histogram", "histogram_values"),
+        # files of the store, which DuckDB itself lets no query leave
+        *("read_parquet", "parquet_scan", "parquet_schema"),
+        *("parquet_metadata", "parquet_file_metadata", "parquet_kv_metadata"),
+        # what there is to be asked
+        *("duckdb_columns", "duckdb_functions", "duckdb_keywords", "duckdb_schemas", "duckdb_settings"),
+        *("duckdb_tables", "duckdb_types", "duckdb_views", "pragma_table_info", "pragma_version"),
+    }
+)
+"""Functions that may stand in FROM; others run hidden SQL, read memory, or write logs and profiles to a file."""
+
+_REFUSED_FUNCTIONS = frozenset({"query", "json_execute_serialized_sql", "write_log"})
+"""Functions that may stand nowhere."""
 
 
 def check_reads_only(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
@@ -53,6 +59,17 @@ def check_reads_only(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
         name = node.get("function_name")
         if isinstance(name, str) and name.lower() in _REFUSED_FUNCTIONS:
             raise UsageError(f"the function {name} cannot be used here; write what it would run as a query of its own")
+        if kind == "TABLE_FUNCTION":
+            _check_table_function(str(node.get("function", {}).get("function_name", "")).lower())
+
+
+def _check_table_function(name: str) -> None:
+    """Refuse a function in FROM that does more than give rows of the store or of its arguments."""
+    if name not in _TABLE_FUNCTIONS:
+        raise UsageError(
+            f"the function {name} cannot be used here; in FROM there may be views, tables, files of the store, "
+            f"and: {', '.join(sorted(_TABLE_FUNCTIONS))}"
+        )
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
