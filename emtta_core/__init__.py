@@ -1,8 +1,8 @@
 """Test-time adaptation of speech recognisers by entropy minimisation: the method, and its evaluation.
 
-    from emtta_core import Adapter, load_model, mix_at_snr
+    from emtta_core import Adapter, load_model, mix_at_snr, open_store
 
-The three are imported when first asked for, so that `import emtta_core` costs nothing.
+They are imported when first asked for, so that `import emtta_core` costs nothing.
 """
 
 from importlib import import_module
@@ -12,13 +12,15 @@ if TYPE_CHECKING:
     from emtta_core.adaptation.adapter import Adapter
     from emtta_core.audio.mix import mix_at_snr
     from emtta_core.model.load import load_model
+    from emtta_core.store.opened import open_store
 
-__all__ = ["Adapter", "load_model", "mix_at_snr"]
+__all__ = ["Adapter", "load_model", "mix_at_snr", "open_store"]
 
 _HOMES = {
     "Adapter": "emtta_core.adaptation.adapter",
     "load_model": "emtta_core.model.load",
     "mix_at_snr": "emtta_core.audio.mix",
+    "open_store": "emtta_core.store.opened",
 }
 
 

@@ -1,0 +1,74 @@
+"""A notebook asks a store in one line, and has the rows as what it works with."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas
+import polars
+import pyarrow as pa
+import pytest
+from store_factory import begin_run, heard, write_shard
+
+from emtta_core import open_store
+from emtta_core.errors import EmttaError, StoreError, UsageError
+from emtta_core.store import CellKey, Store
+
+SQL = "SELECT domain, wer, created_at FROM cells INNER JOIN runs USING (run_id) WHERE method = $method"
+
+
+@pytest.fixture
+def place(location: str) -> str:
+    store = Store.open(location, create=True)
+    begin_run(store, "run", [("noise", "babble", "source"), ("noise", "vacuum", "source")])
+    for domain, errors in (("babble", 1), ("vacuum", 2)):
+        write_shard(store, CellKey("run", domain, "source"), {"a": [heard(errors)], "b": [heard(errors)]})
+    return location
+
+
+def test_rows_come_as_pandas_polars_and_arrow_with_the_same_values(place: str) -> None:
+    with open_store(place) as store:
+        found = store.sql(f"{SQL} ORDER BY domain", method="source")
+    assert isinstance(found.df(), pandas.DataFrame)
+    assert isinstance(found.pl(), polars.DataFrame)
+    assert isinstance(found.arrow(), pa.Table)
+    assert list(found.df()["wer"]) == found.pl()["wer"].to_list() == found.arrow()["wer"].to_pylist() == [25.0, 50.0]
+    assert str(found.df()["created_at"].dt.tz) == found.pl()["created_at"].dtype.time_zone == "UTC"
+
+
+def test_a_report_takes_its_run_and_its_parameters(place: str) -> None:
+    store = open_store(place)
+    assert store.report("domains", run="run", group="noise").df().shape[0] == 2
+    assert store.report("hardest", limit=3).rows == []
+    assert store.report("runs").records[0]["run_id"] == "run"
+    assert repr(store) == f"open_store({place!r})"
+
+
+def test_mistakes_are_answered_in_words(place: str, tmp_path: Path) -> None:
+    store = open_store(place)
+    with pytest.raises(UsageError, match="unknown run 'no'; there are: run"):
+        store.report("domains", run="no")
+    with pytest.raises(EmttaError, match="method"):
+        store.sql(SQL)
+    with pytest.raises(StoreError, match="there is no store at"):
+        open_store(tmp_path / "nowhere")
+
+
+def test_a_library_that_is_not_there_is_named_with_the_way_to_have_it(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = open_store(place).sql("SELECT 1 AS x")
+    monkeypatch.setitem(sys.modules, "polars", None)
+    with pytest.raises(EmttaError, match=r"pl\(\) needs the package polars, .*: pip install polars"):
+        found.pl()
+    assert found.rows == [(1,)]
+
+
+def test_importing_emtta_core_and_the_method_loads_neither_duckdb_nor_prefect() -> None:
+    script = (
+        "import sys, emtta_core; assert 'open_store' in dir(emtta_core); heavy = {'duckdb', 'prefect', 'torch'}; "
+        "assert not heavy & set(sys.modules), 'emtta_core'; import emtta_core.adaptation, emtta_core.model; "
+        "assert not {'duckdb', 'prefect'} & set(sys.modules), 'the method'"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
