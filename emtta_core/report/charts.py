@@ -20,9 +20,6 @@ MOST_DOMAINS = 60
 STEPS_OF_COLOUR = (-10.0, -5.0, -1.0, 1.0, 5.0, 10.0)
 """Changes of WER, points, at which the heat map's colour changes."""
 
-HUES = 8
-"""Colours that the page has for methods; a ninth method begins anew, and differs in shape."""
-
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right")
 _VERDICTS = ("better", "worse", "unclear")
 
@@ -72,7 +69,7 @@ def leaderboard(facts: Facts) -> Chart | None:
     if not rows:
         return None
     x = {"field": "wer", "type": "quantitative", "title": "word error rate, %", "scale": {"zero": False, "nice": True}}
-    colour = {"field": "method", "type": "nominal", "scale": _palette(facts.methods), "legend": None}
+    colour = {"field": "method", "type": "nominal", "scale": _palette(facts), "legend": None}
     layers: list[Spec] = [
         {"mark": {"type": "point", "filled": True, "size": 60, "opacity": 1}, "encoding": {"color": colour}}
     ]
@@ -192,7 +189,7 @@ def by_step(facts: Facts, what: str) -> Chart | None:
     methods = [method for method in facts.adapting if any(row["method"] == method for row in rows)]
     x = {"field": "step", "type": "quantitative", "title": "updates", "axis": {"tickMinStep": 1, "format": "d"}}
     y = {"field": "value", "type": "quantitative", "title": title, "scale": {"zero": what == "entropy"}}
-    shared = _series(facts.methods, methods)
+    shared = _series(facts, methods)
     spec: Spec = {
         "data": {"values": rows},
         "width": 310,
@@ -233,7 +230,7 @@ def speed(facts: Facts) -> Chart | None:
         "width": 310,
         "height": 200,
         "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
-        "encoding": {"x": x, "y": y, "description": _SAID} | _series(facts.methods, [row["method"] for row in rows]),
+        "encoding": {"x": x, "y": y, "description": _SAID} | _series(facts, [row["method"] for row in rows]),
     }
     return Chart(
         "speed", "Word error rate against cost", "Further left is faster, lower is better.", _whole(spec), marks
@@ -302,23 +299,21 @@ def _width(methods: Sequence[str]) -> int:
     return max(200, 350 - 7 * max(map(len, methods)))
 
 
-def _palette(methods: Sequence[str]) -> Spec:
+def _palette(facts: Facts) -> Spec:
     """Return the colour of each method: grey for source, one of the page's hues for each other."""
-    hues = iter(range(len(methods)))
-    colours = ["var(--source)" if method == SOURCE else f"var(--hue{next(hues) % HUES})" for method in methods]
-    return {"domain": list(methods), "range": colours}
+    return {"domain": list(facts.methods), "range": [f"var(--{facts.hue(method)})" for method in facts.methods]}
 
 
-def _series(methods: Sequence[str], shown: Sequence[str]) -> Spec:
+def _series(facts: Facts, shown: Sequence[str]) -> Spec:
     """Return colour and shape of the methods, with a legend of those that are shown."""
     legend = {"orient": "top", "columns": 3, "title": None, "values": list(shown), "symbolSize": 70, "symbolOpacity": 1}
-    shapes = [_SHAPES[place % len(_SHAPES)] for place in range(len(methods))]
+    shapes = [_SHAPES[place % len(_SHAPES)] for place in range(len(facts.methods))]
     return {
-        "color": {"field": "method", "type": "nominal", "scale": _palette(methods), "legend": legend},
+        "color": {"field": "method", "type": "nominal", "scale": _palette(facts), "legend": legend},
         "shape": {
             "field": "method",
             "type": "nominal",
-            "scale": {"domain": list(methods), "range": shapes},
+            "scale": {"domain": list(facts.methods), "range": shapes},
             "legend": legend,
         },
     }

@@ -15,6 +15,9 @@ ALL = "all"
 SOURCE = "source"
 """The method that leaves the model as it is."""
 
+HUES = 8
+"""Colours that the page has for methods; a ninth method begins anew, and differs in shape."""
+
 MOST_FAILURES = 200
 """Failures on a page; what is beyond is counted."""
 
@@ -178,6 +181,40 @@ class Facts:
     def group_of(self) -> dict[str, str]:
         """The group of each domain."""
         return {cell.domain: cell.group for cell in self.cells.values()}
+
+    @property
+    def complete_cells(self) -> int:
+        """Cells that are complete."""
+        return sum(cell.state == "complete" for cell in self.cells.values())
+
+    @property
+    def done(self) -> int:
+        """Utterances that are done, over all cells, those in error included."""
+        return sum(cell.done for cell in self.cells.values())
+
+    @property
+    def in_error(self) -> int:
+        """Utterances in error, over all cells."""
+        return sum(cell.in_error for cell in self.cells.values())
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds spent, over all cells."""
+        return sum(cell.seconds or 0.0 for cell in self.cells.values())
+
+    @property
+    def audio_seconds(self) -> float:
+        """Seconds of speech done, over all cells."""
+        return sum(cell.audio_seconds or 0.0 for cell in self.cells.values())
+
+    @property
+    def withheld(self) -> tuple[Standing, ...]:
+        """The standings without a figure, with their reason."""
+        return tuple(standing for standing in self.standings.values() if standing.withheld is not None)
+
+    def hue(self, method: str) -> str:
+        """Return the name of the page's colour for a method: `source`, or `hue` and a number."""
+        return SOURCE if method == SOURCE else f"hue{self.adapting.index(method) % HUES}"
 
     def ranked(self) -> list[Standing]:
         """Return the standings over all domains that have a figure, the lowest WER first."""

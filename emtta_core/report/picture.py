@@ -11,6 +11,9 @@ _SVG = "http://www.w3.org/2000/svg"
 _KEPT = frozenset({"svg", "g", "path", "rect", "line", "text", "tspan", "title", "defs", "clipPath"})
 """The elements that a chart is made of; any other is dropped."""
 
+_PHONE = 440
+"""Width, in pixels, of a picture that a phone can shrink to its own and leave it readable; a wider one scrolls."""
+
 _DROPPED = ("aria-", "role", "on", "style", "href", "xmlns", "class", "version")
 """How the attributes begin that a picture does without: its title and the table beside it speak for it."""
 
@@ -34,6 +37,8 @@ def draw(chart: Chart) -> str:
             "aria-labelledby": names,
         }
     )
+    if width > _PHONE:
+        root.set("class", "wide")
     for place, (kind, text) in enumerate((("title", chart.title), ("desc", chart.description))):
         element = ET.Element(kind, {"id": names.split()[place]})
         element.text = text

@@ -1,0 +1,195 @@
+"""The page on a run: one HTML file that needs no network and no other file.
+
+Its security policy forbids every request, and every script and style but the two that it carries, by their hashes; all
+values are escaped by the template engine. Charts are drawn beforehand and hold no script.
+"""
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from importlib.metadata import version
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from emtta_core.errors import UsageError
+from emtta_core.report import charts, numbers
+from emtta_core.report.examples import Example, Examples, audio_of, data_uri, find_examples, first_of_each
+from emtta_core.report.facts import ALL, SOURCE, Facts, newest_run, read_facts
+from emtta_core.report.picture import draw
+from emtta_core.report.summary import best_of, summarise, tally
+from emtta_core.store import Catalogue, Store
+
+MOST_ROWS = 3000
+"""Rows of the table of domains and methods that a page holds."""
+
+AudioAddress = Callable[[Example], str]
+"""Where a server has the recording of an utterance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page.
+
+    Attributes:
+        run_id: the run.
+        html: the whole file.
+        recordings: how many recordings are in it.
+    """
+
+    run_id: str
+    html: str
+    recordings: int
+
+
+def make_page(
+    store: Store, run_id: str | None = None, *, audio: int = 0, audio_address: AudioAddress | None = None
+) -> Page:
+    """Make the page on a run.
+
+    Args:
+        store: which has it.
+        run_id: the run; the newest by default.
+        audio: recordings that the page holds, of the utterances that changed most; some 50 kB each.
+        audio_address: for a page that a server shows: where it has the recordings. Then the page holds none.
+
+    Raises:
+        UsageError: the store has no such run, or none; or `audio` is below 0.
+        StoreError: the record of the run, or prepared audio that is asked for, is broken.
+    """
+    if audio < 0:
+        raise UsageError(f"{audio} recordings cannot be put into a page; give 0 or more")
+    run_id = newest_run(store) if run_id is None else run_id
+    store.run(run_id)  # refuses one that is not there, before its files are looked for
+    with Catalogue(store, run_id=run_id) as catalogue:
+        facts = read_facts(store, catalogue, run_id)
+        best = best_of(facts)
+        methods = sorted(facts.adapting, key=lambda method: method != best)
+        examples = find_examples(catalogue, run_id, methods)
+        left_out = len(catalogue.broken)
+    sounds = _sounds(store, examples, audio, audio_address)
+    html = _template("page.html").render(
+        **_frame(served=audio_address is not None),
+        facts=facts,
+        summary=summarise(facts),
+        best=best,
+        tally=tally(facts, best) if best else None,
+        examples=examples,
+        sounds=sounds,
+        left_out=left_out,
+        pictures=_pictures(facts, methods),
+        costs={method: charts.seconds_a_second(facts, method) for method in facts.methods},
+        rows=list(facts.cells.values())[:MOST_ROWS],
+        shown=len(charts.shown_domains(facts)),
+        lowest=_lowest(facts),
+    )
+    return Page(run_id, html, len(set(sounds)) if audio_address is None else 0)
+
+
+def render(name: str, **values: Any) -> str:
+    """Return another page of a server, from the template of that name."""
+    return _template(name).render(**_frame(served=True), **values)
+
+
+def policy(*, served: bool) -> str:
+    """Return the page's Content-Security-Policy: nothing may be fetched, but recordings from the page's own server."""
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src {_hash(_asset('page.js'))}",
+            f"style-src {_hash(_asset('page.css'))}",
+            "media-src 'self'" if served else "media-src data:",
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+
+
+def _frame(*, served: bool) -> dict[str, Any]:
+    """Return what every page has."""
+    return {
+        "policy": policy(served=served),
+        "style": Markup(_asset("page.css")),
+        "script": Markup(_asset("page.js")),
+        "served": served,
+        "version": version("emtta"),
+    }
+
+
+def _pictures(facts: Facts, methods: list[str]) -> dict[str, Any]:
+    """Return the charts of a page by name, those of the changes by method; those without a figure are left out."""
+    drawn: Mapping[str, charts.Chart | None] = {
+        "leaderboard": charts.leaderboard(facts),
+        "heat": charts.heat_map(facts),
+        "steps_wer": charts.by_step(facts, "wer"),
+        "steps_entropy": charts.by_step(facts, "entropy"),
+        "speed": charts.speed(facts),
+    }
+    changes = {method: charts.change_by_domain(facts, method) for method in methods}
+    return {name: Markup(draw(chart)) if chart else None for name, chart in drawn.items()} | {
+        "changes": {method: Markup(draw(chart)) for method, chart in changes.items() if chart}
+    }
+
+
+def _sounds(
+    store: Store, examples: tuple[Examples, ...], audio: int, address: AudioAddress | None
+) -> dict[tuple[str, str], str]:
+    """Return the address of each recording that the page plays."""
+    if address is not None:
+        every = [one for of_method in examples for one in (*of_method.improved, *of_method.worsened)]
+        return {one.key: address(one) for one in every}
+    chosen = first_of_each(examples, audio)
+    return {key: data_uri(flac) for key, flac in audio_of(store, [one.key for one in chosen]).items()}
+
+
+def _lowest(facts: Facts) -> dict[str, float]:
+    """Return the lowest WER of each group, as the leaderboard writes it."""
+    found: dict[str, float] = {}
+    for (_, group), standing in facts.standings.items():
+        wer = standing.figure.wer
+        if wer is not None:
+            found[group] = min(found.get(group, wer), wer)
+    return found
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FunctionLoader(_asset),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(ALL=ALL, SOURCE=SOURCE)
+    environment.filters.update(
+        rate=numbers.rate,
+        points=numbers.points,
+        percent=numbers.signed_percent,
+        probability=numbers.probability,
+        number=numbers.count,
+        duration=numbers.duration,
+        verdict=numbers.verdict,
+    )
+    environment.globals.update(interval=numbers.interval)
+    return environment
+
+
+def _template(name: str) -> Template:
+    return _environment().get_template(name)
+
+
+@cache
+def _asset(name: str) -> str:
+    """Return a file of the folder `templates`."""
+    return (resources.files("emtta_core.report") / "templates" / name).read_text("utf-8")
+
+
+def _hash(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+    return f"'sha256-{digest}'"

@@ -1,0 +1,153 @@
+"""What a run found, in sentences."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from emtta_core.report.facts import ALL, SOURCE, Cell, Facts, Standing
+from emtta_core.report.numbers import count, interval, rate, verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """On how many domains a method is better than source, worse, and neither; `tested` where p decides it."""
+
+    better: int
+    worse: int
+    unclear: int
+    tested: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The top of the page.
+
+    Attributes:
+        finding: which method is best, and by how much; or why that cannot be said.
+        details: on how many domains, and what failed.
+    """
+
+    finding: str
+    details: tuple[str, ...]
+
+
+def best_of(facts: Facts) -> str | None:
+    """Return the method of which a page says most: that of the lowest WER over all domains, source left out.
+
+    Where none has every domain, it is the one with the most domains.
+    """
+    ranked = [standing.method for standing in facts.ranked() if standing.method != SOURCE]
+    if ranked:
+        return ranked[0]
+    done = [facts.standings[method, ALL] for method in facts.adapting if (method, ALL) in facts.standings]
+    return max(done, key=lambda standing: standing.complete).method if done else None
+
+
+def tally(facts: Facts, method: str) -> Tally:
+    """Count the domains of a method by how they compare with source; those that cannot be compared are left out."""
+    figures = [cell.figure for cell in _of(facts, method) if cell.figure.change is not None]
+    found = [verdict(figure) for figure in figures]
+    tested = bool(figures) and all(figure.p is not None for figure in figures)
+    return Tally(found.count("better"), found.count("worse"), found.count("unclear"), tested)
+
+
+def summarise(facts: Facts) -> Summary:
+    """Return what a run found."""
+    lacking = [*_compared(facts), *_failed(facts)]
+    ranked = facts.ranked()
+    if not facts.cells:
+        return Summary("The plan of this run holds no cell.", ())
+    if not any(cell.done for cell in facts.cells.values()):
+        return Summary(f"Nothing is done yet: {_count(len(facts.cells), 'cell')} planned.", tuple(_failed(facts)))
+    if not ranked:
+        return Summary(
+            "No method has all of its domains yet, so that no mean over them is shown; "
+            "what is there is shown domain by domain.",
+            tuple(lacking),
+        )
+    best = ranked[0]
+    domains = "its one domain" if best.domains == 1 else f"{best.domains} domains"
+    mean = f"a word error rate of {rate(best.figure.wer)} %"
+    over = f"on {domains}" if best.domains == 1 else f"in the mean over {domains}"
+    if len(facts.methods) == 1:
+        return Summary(f"{best.method} has {mean} {over}.", tuple(lacking))
+    rivals = "" if len(ranked) == len(facts.methods) else f" Of {len(facts.methods)} methods, {len(ranked)} have one."
+    if best.method == SOURCE and len(ranked) > 1:
+        finding = f"No method is better than source, which has {mean} {over}.{_next(ranked)}{rivals}"
+    else:
+        finding = f"{best.method} is best, with {mean} {over}{_against_source(best)}.{rivals}"
+    return Summary(finding, tuple(lacking))
+
+
+def _next(ranked: Sequence[Standing]) -> str:
+    second = ranked[1]
+    return f" The next is {second.method}{_against_source(second)}."
+
+
+def _against_source(standing: Standing) -> str:
+    """Return how a method compares with source, to follow its figure."""
+    found = standing.figure
+    if found.change is None:
+        return ""
+    if not found.change:
+        return ", as source has"
+    side = "below" if found.change < 0 else "above"
+    size = f": {rate(abs(found.change))} points {side} source"
+    known = [f"{abs(found.change_percent):.1f} % relative"] if found.change_percent is not None else []
+    within = interval(found.change_low, found.change_high, signed=True)
+    if within:
+        known.append(f"{_confidence(found.confidence)} interval {within} points")
+    return f"{size} ({', '.join(known)})" if known else size
+
+
+def _compared(facts: Facts) -> list[str]:
+    """Return on how many domains the most telling method is better and worse than source."""
+    method = best_of(facts)
+    if method is None:
+        return []
+    if SOURCE not in facts.methods:
+        return ["The run has no method source, so that nothing says what adaptation changed over a whole domain."]
+    found = tally(facts, method)
+    compared = found.better + found.worse + found.unclear
+    if not compared:
+        return []
+    if found.tested:
+        return [
+            f"Of {_count(compared, 'domain')}, {method} is significantly better than source on {found.better}, "
+            f"significantly worse on {found.worse}, and on {found.unclear} the difference may be chance "
+            "(sign-flip test, p ≤ 0.05 by Holm over the domains)."
+        ]
+    return [
+        f"Of {_count(compared, 'domain')}, {method} is lower than source on {found.better}, higher on {found.worse} "
+        f"and equal on {found.unclear}; the run has no intervals or tests, so that single domains may be chance."
+    ]
+
+
+def _failed(facts: Facts) -> list[str]:
+    """Return what is incomplete or in error."""
+    cells = list(facts.cells.values())
+    lacking = [cell for cell in cells if cell.state != "complete"]
+    in_error, done = sum(cell.in_error for cell in cells), sum(cell.done for cell in cells)
+    said = []
+    if lacking:
+        failed = sum(cell.state == "failed" for cell in lacking)
+        among = f", {failed} of them failed" if failed else ""
+        said.append(f"{count(len(lacking))} of {_count(len(cells), 'cell')} are not complete{among}.")
+    else:
+        said.append(f"All {_count(len(cells), 'cell')} are complete.")
+    if in_error:
+        said.append(f"{count(in_error)} of {_count(done, 'utterance')} are in error; they are in no rate.")
+    elif done:
+        said.append(f"None of {_count(done, 'utterance')} is in error.")
+    return said
+
+
+def _of(facts: Facts, method: str) -> list[Cell]:
+    return [cell for (_, name), cell in facts.cells.items() if name == method]
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{count(number)} {thing}{'' if number == 1 else 's'}"
+
+
+def _confidence(value: float | None) -> str:
+    return f"{100 * (value or 0.95):g} %"
