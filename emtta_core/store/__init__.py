@@ -14,6 +14,7 @@ from emtta_core.store.schema import (
     PreparedRow,
     RunRow,
     ScoreRow,
+    StatisticsRow,
     StepRow,
 )
 from emtta_core.store.store import CellKey, DoneUtterance, PreparedCorpus, Store
@@ -36,6 +37,7 @@ __all__ = [
     "Result",
     "RunRow",
     "ScoreRow",
+    "StatisticsRow",
     "StepRow",
     "Store",
     "reports",

@@ -169,6 +169,32 @@ class RunRow:
     host: Annotated[str, "the machine that began it"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatisticsRow:
+    """One row a method and domain of a run, and one a method and group: how sure its figures are."""
+
+    method: Annotated[str, "the method"]
+    group: Annotated[str, "the group that the domain belongs to; of a mean over domains its group, or `all`"]
+    domain: Annotated[str | None, "the domain; null for the mean over the domains of a group"]
+    revision: Annotated[str, "the facts that it was computed from, as the view `revisions` names them"]
+    utterances: Annotated[int, "utterances without an error"]
+    pairs: Annotated[int | None, "utterances without an error that `source` has as well; null for `source` itself"]
+    units: Annotated[int, "what the interval draws: so many utterances or speakers"]
+    drawn: Annotated[str, "`utterances`, `speakers`, or `both` where domains differ in it"]
+    wer: Annotated[float, "word error rate, %; of a group the mean over its domains"]
+    wer_low: Annotated[float | None, "lower end of its interval, %; null where there is a single unit"]
+    wer_high: Annotated[float | None, "upper end, %"]
+    source_wer: Annotated[float | None, "word error rate of `source` over the pairs, %; null where there is none"]
+    change: Annotated[float | None, "WER over the pairs less `source_wer`, points; null for `source` itself"]
+    change_low: Annotated[float | None, "lower end of its interval, points"]
+    change_high: Annotated[float | None, "upper end, points"]
+    p: Annotated[float | None, "of the sign-flip test, two-sided; of a domain by Holm over the method's domains"]
+    wins: Annotated[int | None, "pairs with fewer word errors than `source`"]
+    ties: Annotated[int | None, "pairs with as many"]
+    losses: Annotated[int | None, "pairs with more"]
+    confidence: Annotated[float, "of the intervals, as 0.95"]
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table of the store.
@@ -211,6 +237,7 @@ TABLES: Mapping[str, Table] = types.MappingProxyType(
             Table("cells", CellRow, _CELL, "cells/run_id=…/domain=…/method=…/<attempt>.parquet"),
             Table("plans", PlanRow, ("run_id",), "plans/run_id=…/plan.parquet"),
             Table("runs", RunRow, ("run_id",), "runs/run_id=…/run.parquet"),
+            Table("statistics", StatisticsRow, ("run_id",), "statistics/run_id=…/statistics.parquet"),
         )
     }
 )

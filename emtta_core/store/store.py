@@ -25,6 +25,7 @@ from emtta_core.store.schema import (
     PreparedRow,
     RunRow,
     ScoreRow,
+    StatisticsRow,
     StepRow,
 )
 from emtta_core.store.snapshot import attempt_of, of_cell
@@ -163,6 +164,10 @@ class Store:
     def write_run(self, run_id: str, row: RunRow) -> None:
         """Write the record of a run; from then on it is one of `runs`."""
         write_rows(self.place, _run_file("runs", run_id), [row], TABLES["runs"].schema, replace=True)
+
+    def write_statistics(self, run_id: str, rows: Sequence[StatisticsRow]) -> None:
+        """Write the statistics of a run, in place of those that are there."""
+        write_rows(self.place, _run_file("statistics", run_id), rows, TABLES["statistics"].schema, replace=True)
 
     def run_log(self, run_id: str) -> AbstractContextManager[Path]:
         """Yield the file of this machine to which the log of a run is to be appended; see `Place.growing`."""
@@ -309,7 +314,7 @@ class Store:
 def _run_file(table: str, run_id: str) -> str:
     """Return the file of a table that has one a run."""
     check_name("run id", run_id)
-    return f"{table}/run_id={run_id}/{table.removesuffix('s')}.parquet"
+    return TABLES[table].layout.replace("…", run_id)
 
 
 def _prepared_folder(corpus_id: str) -> str:

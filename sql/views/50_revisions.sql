@@ -1,0 +1,55 @@
+-- revisions: the state of the facts that a method's statistics are computed from, so that stale ones are known.
+-- grain: one row a run and method.
+-- Any later attempt that changes what counts gives another revision: an utterance that is done anew counts with a
+-- higher attempt, and one that is done for the first time counts as one more.
+--   run_id, method  the run and the method
+--   revision        a digest of what counts of each of its cells, and of those of source
+WITH
+counted AS (
+    SELECT
+        run_id,
+        domain,
+        method,
+        count(*) AS done,
+        count(error) AS in_error,
+        sum(words) AS words,
+        sum(errors) AS errors,
+        sum(attempt) AS attempts
+    FROM utterances
+    GROUP BY run_id, domain, method
+),
+
+ended AS (
+    SELECT run_id, domain, method, max(attempt) AS attempt
+    FROM attempts
+    GROUP BY run_id, domain, method
+),
+
+joined AS (
+    SELECT
+        run_id,
+        method,
+        string_agg(
+            concat_ws(
+                ' ',
+                domain,
+                cell_id,
+                coalesce(done, 0),
+                coalesce(in_error, 0),
+                coalesce(words, 0),
+                coalesce(errors, 0),
+                coalesce(attempts, 0),
+                coalesce(ended.attempt, 0)
+            ), ', ' ORDER BY domain
+        ) AS facts
+    FROM planned
+    LEFT JOIN counted USING (run_id, domain, method)
+    LEFT JOIN ended USING (run_id, domain, method)
+    GROUP BY run_id, method
+)
+
+SELECT
+    run_id,
+    method,
+    md5(facts || ' against ' || coalesce(max(facts) FILTER (method = 'source') OVER (PARTITION BY run_id), '')) AS revision
+FROM joined
