@@ -20,6 +20,11 @@ MOST_DOMAINS = 60
 STEPS_OF_COLOUR = (-10.0, -5.0, -1.0, 1.0, 5.0, 10.0)
 """Changes of WER, points, at which the heat map's colour changes."""
 
+_NAMES = {"domain": False, "ticks": False, "labelPadding": 6, "title": None, "grid": False}
+"""The axis of names on the left of a chart."""
+
+_POINT = {"type": "point", "filled": True, "size": 60, "opacity": 1}
+_SAID = {"field": "said", "type": "nominal"}
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right")
 _VERDICTS = ("better", "worse", "unclear")
 
@@ -52,31 +57,43 @@ class Chart:
     marks: list[Mark] = field(default_factory=list)
 
 
-def leaderboard(facts: Facts) -> Chart | None:
-    """Return WER of each method over each group, with intervals; None where no group has a figure."""
+def leaderboard(facts: Facts, group: str) -> Chart | None:
+    """Return WER of each method over a group, with intervals; None where it has no figure.
+
+    The scale is that of all groups, so that their charts can be compared.
+    """
     marks: list[Mark] = []
     rows: list[Spec] = []
-    for group in (ALL, *(facts.groups if len(facts.groups) > 1 else ())):
-        for method in facts.methods:
-            standing = facts.standings.get((method, group))
-            if standing is not None and standing.figure.wer is not None:
-                found = standing.figure
-                text = f"{method}, {group}: {rate(found.wer)} %{_within(found.low, found.high)}"
-                rows.append(
-                    {"group": group, "method": method, "wer": found.wer, "low": found.low, "high": found.high}
-                    | _said(marks, text, "" if group == ALL else group, method)
-                )
+    for method in facts.methods:
+        standing = facts.standings.get((method, group))
+        if standing is not None and standing.figure.wer is not None:
+            found = standing.figure
+            text = f"{method}, {group}: {rate(found.wer)} %{_within(found.low, found.high)}"
+            known = {"wer": found.wer, "low": found.low, "high": found.high}
+            rows.append({"method": method} | known | _said(marks, text, "" if group == ALL else group, method))
     if not rows:
         return None
-    x = {"field": "wer", "type": "quantitative", "title": "word error rate, %", "scale": {"zero": False, "nice": True}}
-    colour = {"field": "method", "type": "nominal", "scale": _palette(facts), "legend": None}
-    layers: list[Spec] = [
-        {"mark": {"type": "point", "filled": True, "size": 60, "opacity": 1}, "encoding": {"color": colour}}
-    ]
+    figures = [standing.figure for standing in facts.standings.values()]
+    ends = [end for found in figures for end in (found.wer, found.low, found.high) if end is not None]
+    room = 0.05 * (max(ends) - min(ends)) or 1.0
+    scale = {"domain": [max(0.0, min(ends) - room), max(ends) + room], "nice": False}
+    axis = {"tickCount": 5}
+    colour = {"field": "method", "type": "nominal", "scale": _palette(facts), "legend": None, "sort": None}
+    layers: list[Spec] = [{"mark": _POINT, "encoding": {"color": colour, "description": _SAID}}]
     if any(row["low"] is not None for row in rows):
         layers.insert(0, _intervals(colour))
-    spec = _by_group(rows, layers, x, {"field": "method", "sort": list(facts.methods)}, _width(facts.methods))
-    return Chart("leaderboard", "Word error rate of each method", "Further left is better.", _whole(spec), marks)
+    spec: Spec = {
+        "data": {"values": rows},
+        "width": _width(facts.methods),
+        "height": {"step": 20},
+        "encoding": {
+            "x": {"field": "wer", "type": "quantitative", "title": None, "scale": scale, "axis": axis},
+            "y": {"field": "method", "type": "nominal", "sort": list(facts.methods), "axis": _NAMES},
+        },
+        "layer": layers,
+    }
+    title = f"Word error rate of each method, {group}"
+    return Chart(f"leaderboard-{group}", title, "In percent; further left is better.", _whole(spec), marks)
 
 
 def heat_map(facts: Facts) -> Chart | None:
@@ -115,7 +132,7 @@ def heat_map(facts: Facts) -> Chart | None:
     axis = {"orient": "top", "labelAngle": -40 if long else 0, "domain": False, "ticks": False, "title": None}
     x = {"field": "method", "type": "nominal", "sort": list(facts.methods), "axis": axis}
     y = {"field": "domain", "sort": list(domains)}
-    spec = _by_group(rows, layers, x, y, 48 * len(facts.methods))
+    spec = _by_group(rows, layers, x, y, 56 * len(facts.methods))
     return Chart(
         "heat",
         "Word error rate of each domain and method",
@@ -149,7 +166,7 @@ def change_by_domain(facts: Facts, method: str) -> Chart | None:
     layers: list[Spec] = [
         {"mark": {"type": "rule", "color": "var(--axis)"}, "encoding": {"x": {"datum": 0}, "y": None}},
         {
-            "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
+            "mark": _POINT,
             "encoding": {
                 "color": colour,
                 "shape": {"field": "verdict", "type": "nominal", "scale": shape, "legend": None},
@@ -159,7 +176,7 @@ def change_by_domain(facts: Facts, method: str) -> Chart | None:
     if any(row["low"] is not None for row in rows):
         layers.insert(1, _intervals(colour))
     x = {"field": "change", "type": "quantitative", "title": "change of WER against source, points"}
-    spec = _by_group(rows, layers, x, {"field": "domain", "sort": list(domains)}, 250)
+    spec = _by_group(rows, layers, x, {"field": "domain", "sort": list(domains)}, 290)
     return Chart(
         f"change-{method}",
         f"Change of word error rate with {method} on each domain",
@@ -192,7 +209,7 @@ def by_step(facts: Facts, what: str) -> Chart | None:
     shared = _series(facts, methods)
     spec: Spec = {
         "data": {"values": rows},
-        "width": 310,
+        "width": 290,
         "height": 200,
         "encoding": {"x": x, "y": y} | shared,
         "layer": [
@@ -216,6 +233,7 @@ def speed(facts: Facts) -> Chart | None:
             rows.append({"method": method, "wer": standing.figure.wer, "cost": cost} | _said(marks, text, "", method))
     if not rows:
         return None
+    shown = [method for method in facts.methods if any(row["method"] == method for row in rows)]
     low, high = min(row["cost"] for row in rows) / 1.5, max(row["cost"] for row in rows) * 1.5
     x = {
         "field": "cost",
@@ -227,10 +245,10 @@ def speed(facts: Facts) -> Chart | None:
     y = {"field": "wer", "type": "quantitative", "title": "word error rate, %", "scale": {"zero": False}}
     spec: Spec = {
         "data": {"values": rows},
-        "width": 310,
+        "width": 290,
         "height": 200,
         "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
-        "encoding": {"x": x, "y": y, "description": _SAID} | _series(facts, [row["method"] for row in rows]),
+        "encoding": {"x": x, "y": y, "description": _SAID} | _series(facts, shown),
     }
     return Chart(
         "speed", "Word error rate against cost", "Further left is faster, lower is better.", _whole(spec), marks
@@ -281,9 +299,6 @@ def _said(marks: list[Mark], text: str, group: str, method: str) -> dict[str, st
     return {"said": str(len(marks) - 1)}
 
 
-_SAID = {"field": "said", "type": "nominal"}
-
-
 def _within(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f" (95 % interval {interval(low, high)})"
 
@@ -295,8 +310,8 @@ def _against(figure: Figure) -> str:
 
 
 def _width(methods: Sequence[str]) -> int:
-    """Return the width of a plot beside the methods' names, so that the whole is about as wide as a phone."""
-    return max(200, 350 - 7 * max(map(len, methods)))
+    """Return the width of a plot beside the methods' names, so that four such charts stand beside each other."""
+    return max(150, 250 - 7 * max(map(len, methods)))
 
 
 def _palette(facts: Facts) -> Spec:
@@ -328,8 +343,7 @@ def _intervals(colour: Spec) -> Spec:
 def _by_group(rows: list[Spec], layers: list[Spec], x: Spec, y: Spec, width: int) -> Spec:
     """Return the rows of a chart under the names of their groups, which share the scale of `x`."""
     heads = list(dict.fromkeys(row["group"] for row in rows))
-    axis = {"domain": False, "ticks": False, "labelPadding": 6, "title": None, "grid": False}
-    header = {"title": None, "labelOrient": "top", "labelAnchor": "start", "labelAngle": 0, "labelPadding": 0}
+    header = {"title": None, "labelOrient": "top", "labelAnchor": "start", "labelAngle": 0, "labelPadding": -8}
     for layer in layers:
         layer["encoding"] = {"description": _SAID} | layer["encoding"]
     return {
@@ -339,7 +353,7 @@ def _by_group(rows: list[Spec], layers: list[Spec], x: Spec, y: Spec, width: int
         "spec": {
             "width": width,
             "height": {"step": 20},
-            "encoding": {"x": x, "y": y | {"type": "nominal", "axis": axis}},
+            "encoding": {"x": x, "y": y | {"type": "nominal", "axis": _NAMES}},
             "layer": layers,
         },
         "resolve": {"scale": {"y": "independent"}},

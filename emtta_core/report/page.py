@@ -27,6 +27,9 @@ from emtta_core.store import Catalogue, Store
 MOST_ROWS = 3000
 """Rows of the table of domains and methods that a page holds."""
 
+MOST_GROUPS = 12
+"""Groups of which the leaderboard has a chart; its table has them all."""
+
 AudioAddress = Callable[[Example], str]
 """Where a server has the recording of an utterance."""
 
@@ -122,17 +125,19 @@ def _frame(*, served: bool) -> dict[str, Any]:
 
 
 def _pictures(facts: Facts, methods: list[str]) -> dict[str, Any]:
-    """Return the charts of a page by name, those of the changes by method; those without a figure are left out."""
+    """Return the charts of a page by name, the leaderboards by group, the changes by method; those without a figure are left out."""
     drawn: Mapping[str, charts.Chart | None] = {
-        "leaderboard": charts.leaderboard(facts),
         "heat": charts.heat_map(facts),
         "steps_wer": charts.by_step(facts, "wer"),
         "steps_entropy": charts.by_step(facts, "entropy"),
         "speed": charts.speed(facts),
     }
+    groups = (ALL, *(facts.groups if len(facts.groups) > 1 else ()))[:MOST_GROUPS]
+    boards = {group: charts.leaderboard(facts, group) for group in groups}
     changes = {method: charts.change_by_domain(facts, method) for method in methods}
     return {name: Markup(draw(chart)) if chart else None for name, chart in drawn.items()} | {
-        "changes": {method: Markup(draw(chart)) for method, chart in changes.items() if chart}
+        "boards": {group: Markup(draw(chart)) for group, chart in boards.items() if chart},
+        "changes": {method: Markup(draw(chart)) for method, chart in changes.items() if chart},
     }
 
 

@@ -52,30 +52,30 @@ def tally(facts: Facts, method: str) -> Tally:
 
 def summarise(facts: Facts) -> Summary:
     """Return what a run found."""
-    lacking = [*_compared(facts), *_failed(facts)]
-    ranked = facts.ranked()
     if not facts.cells:
         return Summary("The plan of this run holds no cell.", ())
+    details = [*_compared(facts), _failed(facts)]
+    ranked = facts.ranked()
     if not any(cell.done for cell in facts.cells.values()):
-        return Summary(f"Nothing is done yet: {_count(len(facts.cells), 'cell')} planned.", tuple(_failed(facts)))
+        return Summary(f"Nothing is done yet: {_count(len(facts.cells), 'cell')} planned.", (_failed(facts),))
     if not ranked:
         return Summary(
             "No method has all of its domains yet, so that no mean over them is shown; "
             "what is there is shown domain by domain.",
-            tuple(lacking),
+            tuple(details),
         )
     best = ranked[0]
     domains = "its one domain" if best.domains == 1 else f"{best.domains} domains"
     mean = f"a word error rate of {rate(best.figure.wer)} %"
     over = f"on {domains}" if best.domains == 1 else f"in the mean over {domains}"
     if len(facts.methods) == 1:
-        return Summary(f"{best.method} has {mean} {over}.", tuple(lacking))
+        return Summary(f"{best.method} has {mean} {over}.", tuple(details))
     rivals = "" if len(ranked) == len(facts.methods) else f" Of {len(facts.methods)} methods, {len(ranked)} have one."
     if best.method == SOURCE and len(ranked) > 1:
         finding = f"No method is better than source, which has {mean} {over}.{_next(ranked)}{rivals}"
     else:
         finding = f"{best.method} is best, with {mean} {over}{_against_source(best)}.{rivals}"
-    return Summary(finding, tuple(lacking))
+    return Summary(finding, tuple(details))
 
 
 def _next(ranked: Sequence[Standing]) -> str:
@@ -122,23 +122,22 @@ def _compared(facts: Facts) -> list[str]:
     ]
 
 
-def _failed(facts: Facts) -> list[str]:
-    """Return what is incomplete or in error."""
+def _failed(facts: Facts) -> str:
+    """Say what is incomplete or in error."""
     cells = list(facts.cells.values())
     lacking = [cell for cell in cells if cell.state != "complete"]
     in_error, done = sum(cell.in_error for cell in cells), sum(cell.done for cell in cells)
-    said = []
     if lacking:
         failed = sum(cell.state == "failed" for cell in lacking)
         among = f", {failed} of them failed" if failed else ""
-        said.append(f"{count(len(lacking))} of {_count(len(cells), 'cell')} are not complete{among}.")
+        said = f"{count(len(details))} of {_count(len(cells), 'cell')} are not complete{among}"
     else:
-        said.append(f"All {_count(len(cells), 'cell')} are complete.")
+        said = f"All {_count(len(cells), 'cell')} are complete"
     if in_error:
-        said.append(f"{count(in_error)} of {_count(done, 'utterance')} are in error; they are in no rate.")
+        said += f"; {count(in_error)} of {_count(done, 'utterance')} are in error, and in no rate"
     elif done:
-        said.append(f"None of {_count(done, 'utterance')} is in error.")
-    return said
+        said += f"; none of {_count(done, 'utterance')} is in error"
+    return f"{said}."
 
 
 def _of(facts: Facts, method: str) -> list[Cell]:

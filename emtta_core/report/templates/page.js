@@ -4,7 +4,7 @@
 
   // Theme: as the system, light, dark. A page that may not store anything forgets the choice.
   const theme = document.getElementById("theme");
-  const themes = { "": "as the system", light: "light", dark: "dark" };
+  const themes = { "": "system", light: "light", dark: "dark" };
   const remembered = (value) => {
     try {
       if (value === undefined) return localStorage.getItem("emtta-theme") || "";
