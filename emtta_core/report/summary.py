@@ -130,7 +130,7 @@ def _failed(facts: Facts) -> str:
     if lacking:
         failed = sum(cell.state == "failed" for cell in lacking)
         among = f", {failed} of them failed" if failed else ""
-        said = f"{count(len(details))} of {_count(len(cells), 'cell')} are not complete{among}"
+        said = f"{count(len(lacking))} of {_count(len(cells), 'cell')} are not complete{among}"
     else:
         said = f"All {_count(len(cells), 'cell')} are complete"
     if in_error:
