@@ -125,7 +125,7 @@ def _frame(*, served: bool) -> dict[str, Any]:
 
 
 def _pictures(facts: Facts, methods: list[str]) -> dict[str, Any]:
-    """Return the charts of a page by name, the leaderboards by group, the changes by method; only those with figures."""
+    """Return the charts of a page: by name, the leaderboards by group, changes by method; only those with figures."""
     drawn: Mapping[str, charts.Chart | None] = {
         "heat": charts.heat_map(facts),
         "steps_wer": charts.by_step(facts, "wer"),

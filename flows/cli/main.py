@@ -28,6 +28,7 @@ from flows.cli import (
     sql,
     status,
     suites,
+    view,
 )
 from flows.cli.output import ERROR, USAGE, say
 
@@ -64,6 +65,7 @@ app.command()(rerun.rerun)
 app.command()(status.status)
 app.command("list")(runs.runs)
 app.command()(report.report)
+app.command()(view.view)
 app.command()(compare.compare)
 app.command()(sql.sql)
 app.command()(schedule.schedule)

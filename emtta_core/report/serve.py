@@ -1,0 +1,218 @@
+"""A server of the pages on a store's runs, for this machine alone.
+
+It is the standard library's: four kinds of address that only read need no framework, and nothing of Prefect's. It
+listens on the loopback address, answers GET and HEAD, and refuses requests whose Host is not its own, so that no web
+page elsewhere can reach it under a name of its own (DNS rebinding). No address is made into a path: runs are looked up
+among those of the store, recordings among the rows of a corpus of that run.
+"""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+from emtta_core.errors import EmttaError, UsageError
+from emtta_core.report.examples import Example, audio_of
+from emtta_core.report.page import make_page, policy, render
+from emtta_core.store import Catalogue, Store
+from emtta_core.store.snapshot import Snapshot
+
+log = logging.getLogger("emtta.view")
+
+LOOPBACK = "127.0.0.1"
+KEPT_PAGES = 16
+"""Pages that are kept in memory, the last ones asked for."""
+
+HTML, FLAC = "text/html; charset=utf-8", "audio/flac"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an address has.
+
+    Attributes:
+        content: its bytes.
+        kind: its media type.
+        status: of HTTP.
+    """
+
+    content: bytes
+    kind: str = HTML
+    status: HTTPStatus = HTTPStatus.OK
+
+
+class Viewer:
+    """The pages of a store, each made when it is first asked for, and again when the run has other files.
+
+    Attributes:
+        store: whose runs.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._pages: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
+        self._making = threading.Lock()  # one at a time: a page takes a core for seconds
+
+    def answer(self, path: str) -> Answer:
+        """Return what an address has: `/`, `/run/RUN`, `/run/RUN/audio/CORPUS/UTTERANCE`, or a page that says no."""
+        match [unquote(part) for part in urlsplit(path).path.strip("/").split("/")]:
+            case [""]:
+                return self._list()
+            case ["run", run_id]:
+                return self._page(run_id)
+            case ["run", run_id, "audio", corpus_id, utterance_id]:
+                return self._audio(run_id, corpus_id, utterance_id)
+        return _refusal(HTTPStatus.NOT_FOUND, "There is no such page.", "See the list of all runs.")
+
+    def _list(self) -> Answer:
+        with Catalogue(self.store) as catalogue:
+            runs = catalogue.report("runs").records
+        return Answer(render("runs.html", runs=runs, location=self.store.location).encode())
+
+    def _page(self, run_id: str) -> Answer:
+        if (refused := self._unknown(run_id)) is not None:
+            return refused
+        with self._making:
+            files = hash(tuple(Snapshot.take(self.store.place, run_id).entries))
+            kept = self._pages.get(run_id)
+            if kept is None or kept[0] != files:
+                address = _audio_address(run_id)
+                kept = files, make_page(self.store, run_id, audio_address=address).html.encode()
+            self._pages[run_id] = kept
+            self._pages.move_to_end(run_id)
+            while len(self._pages) > KEPT_PAGES:
+                self._pages.popitem(last=False)
+        return Answer(kept[1])
+
+    def _audio(self, run_id: str, corpus_id: str, utterance_id: str) -> Answer:
+        if (refused := self._unknown(run_id)) is not None:
+            return refused
+        if all(row.corpus_id != corpus_id for row in self.store.plan(run_id)):
+            return _refusal(HTTPStatus.NOT_FOUND, f"{run_id} has no corpus {corpus_id}.", "See the page of the run.")
+        found = audio_of(self.store, [(corpus_id, utterance_id)])
+        if not found:
+            why = f"There is no recording of {utterance_id}: it was removed, or is in error."
+            return _refusal(HTTPStatus.NOT_FOUND, why, "See emtta report failures.")
+        return Answer(found[corpus_id, utterance_id], FLAC)
+
+    def _unknown(self, run_id: str) -> Answer | None:
+        """Return the page that says that there is no such run; None where there is."""
+        try:
+            self.store.run(run_id)
+        except UsageError:
+            return _refusal(HTTPStatus.NOT_FOUND, f"There is no run {run_id!r} here.", "See the list of all runs.")
+        return None
+
+
+class ViewServer(ThreadingHTTPServer):
+    """A server of a store's pages on the loopback address.
+
+    Attributes:
+        viewer: which has the pages.
+    """
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, store: Store, port: int = 0) -> None:
+        """Listen; 0 is any free port.
+
+        Raises:
+            UsageError: the port is no port, or is in use.
+        """
+        if not 0 <= port <= 65_535:
+            raise UsageError(f"port {port} is none; ports are 1 to 65535, and 0 is any that is free")
+        self.viewer = Viewer(store)
+        try:
+            super().__init__((LOOPBACK, port), _Handler)
+        except OSError as error:
+            raise UsageError(
+                f"cannot listen on {LOOPBACK}:{port}: {error.strerror}; choose another with --port, or --port 0"
+            ) from error
+
+    @property
+    def url(self) -> str:
+        """Where the list of runs is."""
+        return f"http://{LOOPBACK}:{self.server_port}/"
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The names under which it answers."""
+        return frozenset(f"{name}:{self.server_port}" for name in (LOOPBACK, "localhost"))
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of a reader that went away before its page was there."""
+        log.debug("a request broke off", exc_info=True)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers one request."""
+
+    server: ViewServer
+    server_version = "emtta"
+    sys_version = ""
+    protocol_version = "HTTP/1.1"
+    timeout = 30
+
+    def do_GET(self) -> None:
+        """Answer with a page."""
+        self._send(self._answer())
+
+    def do_HEAD(self) -> None:
+        """Answer with the head of a page."""
+        self._send(self._answer(), with_content=False)
+
+    def _answer(self) -> Answer:
+        if self.headers.get("Host") not in self.server.hosts:
+            here = f"This server answers as {LOOPBACK} and localhost alone."
+            return _refusal(HTTPStatus.MISDIRECTED_REQUEST, here, f"Open {self.server.url}")
+        try:
+            return self.server.viewer.answer(self.path)
+        except EmttaError as error:
+            return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "This page cannot be made.", str(error))
+        except Exception as error:  # a request that fails costs itself alone
+            log.exception("%s failed", self.path)
+            why = f"{type(error).__name__}: {error}"
+            return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "This page cannot be made.", why)
+
+    def _send(self, answer: Answer, *, with_content: bool = True) -> None:
+        self.send_response(answer.status)
+        own = {"Content-Type": answer.kind, "Content-Length": str(len(answer.content))}
+        for name, value in (_HEADERS | own).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if with_content:
+            self.wfile.write(answer.content)
+
+    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 (the base class names it so)
+        """Say what was asked, to who wants to know."""
+        log.debug(format, *arguments)
+
+
+_HEADERS = {
+    "Content-Security-Policy": f"{policy(served=True)}; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+}
+
+
+def _audio_address(run_id: str) -> Callable[[Example], str]:
+    """Return what gives the address of a recording, in the page of a run."""
+
+    def address(one: Example) -> str:
+        return "/".join(("/run", quote(run_id, ""), "audio", quote(one.corpus_id, ""), quote(one.utterance_id, "")))
+
+    return address
+
+
+def _refusal(status: HTTPStatus, what: str, hint: str) -> Answer:
+    """Return a page that says why there is nothing."""
+    html = render("refusal.html", status=int(status), phrase=status.phrase, what=what, hint=hint)
+    return Answer(html.encode(), status=status)
