@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from emtta_core.errors import UsageError
-from emtta_core.store import Catalogue, Store, views
+from emtta_core.store import COMPLETE, Catalogue, Store, views
 
 ALL = "all"
 """The group that holds every domain."""
@@ -185,7 +185,7 @@ class Facts:
     @property
     def complete_cells(self) -> int:
         """Cells that are complete."""
-        return sum(cell.state == "complete" for cell in self.cells.values())
+        return sum(cell.state == COMPLETE for cell in self.cells.values())
 
     @property
     def done(self) -> int:
@@ -252,14 +252,15 @@ def read_facts(store: Store, catalogue: Catalogue, run_id: str) -> Facts:
         (row["method"], row["group"]): _standing(row, statistics.get((row["method"], row["group"], None)))
         for row in _ordered(catalogue, "groups", run_id)
     }
-    failures = catalogue.report("failures", run_id).records
+    lacking = any(cell.state != COMPLETE or cell.in_error for cell in cells.values())
+    failures = catalogue.report("failures", run_id).records if lacking else []  # spares most runs a question
     return Facts(
         run_id=run_id,
         suite=record.suite,
         suite_toml=record.suite_toml,
         created_at=record.created_at,
         about=_about(record),
-        state="complete" if all(cell.state == "complete" for cell in cells.values()) else "incomplete",
+        state=COMPLETE if all(cell.state == COMPLETE for cell in cells.values()) else "incomplete",
         groups=tuple(dict.fromkeys(cell.group for cell in cells.values())),
         domains=tuple(dict.fromkeys(domain for domain, _ in cells)),
         methods=_methods(catalogue, cells),
