@@ -111,7 +111,7 @@ def test_a_bug_ends_with_a_short_line_and_the_place_of_its_traceback(
 ) -> None:
     Store.open(tmp_path, create=True)
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(report_verb, "show", broken)
@@ -127,7 +127,7 @@ def test_a_bug_ends_with_a_short_line_and_the_place_of_its_traceback(
 def test_an_error_of_ours_is_printed_as_it_is(emtta: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Store.open(tmp_path, create=True)
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise EmttaError("mend [this] and try again")
 
     monkeypatch.setattr(report_verb, "show", refuse)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import duckdb
 import pyarrow as pa
+from duckdb.func import PythonUDFType
 
 FUNCTION = "word_edits"
 
@@ -23,10 +24,8 @@ def create_word_edits(connection: duckdb.DuckDBPyConnection) -> None:
 
     In SQL it returns a list of `STRUCT(kind, reference, hypothesis)`; NULL where one of the texts is NULL.
     """
-    connection.create_function(
-        FUNCTION, _of_batch, ["VARCHAR", "VARCHAR"], "STRUCT(kind VARCHAR, reference VARCHAR, hypothesis VARCHAR)[]",
-        type="arrow",
-    )  # fmt: skip
+    edits = "STRUCT(kind VARCHAR, reference VARCHAR, hypothesis VARCHAR)[]"
+    connection.create_function(FUNCTION, _of_batch, ["VARCHAR", "VARCHAR"], edits, type=PythonUDFType.ARROW)
 
 
 def word_edits(references: Sequence[str], hypotheses: Sequence[str]) -> Iterator[list[Edit]]:

@@ -40,9 +40,9 @@ def parameter_values(
     if values.get("group") == EVERY:
         values["group"] = None
     for key in _OF_RUN:
-        value = values.get(key)
-        if value is not None and "run_id" in values:
-            _check_of_run(connection, values["run_id"], key, value)
+        asked = values.get(key)
+        if asked is not None and "run_id" in values:
+            _check_of_run(connection, values["run_id"], key, asked)
     return values
 
 

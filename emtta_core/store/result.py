@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from rich.table import Table
 from rich.text import Text
 
@@ -84,6 +85,12 @@ class Result:
         rule = ["---:" if _is_number(field.type) else "---" for field in self.table.schema]
         lines = [self.columns, rule, *([_cell(value) for value in row] for row in self.rows)]
         return "".join(f"| {' | '.join(_escape(value) for value in line)} |\n" for line in lines)
+
+    def parquet(self) -> bytes:
+        """Return the content of a Parquet file."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(self.table, sink, compression="zstd")
+        return bytes(sink.getvalue().to_pybytes())
 
     def csv(self) -> str:
         """Return comma-separated values with a header, numbers in full and NULL as nothing."""

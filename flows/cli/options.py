@@ -1,6 +1,7 @@
 """Options that several verbs share."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -56,4 +57,28 @@ RayAddressOption = Annotated[
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 """Whether to do nothing but say it."""
 
+ParamOption = Annotated[
+    list[str] | None,
+    typer.Option("--param", metavar="NAME=VALUE", help="A parameter; repeatable."),
+]
+"""Values for the parameters of a question."""
+
+OutOption = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", dir_okay=False, help="Write into this file.", show_default=False)
+]
+"""Where an answer goes, if not to standard output."""
+
 DEFAULT_STORE = "emtta-store"
+
+
+def pairs(given: list[str] | None) -> dict[str, str]:
+    """Return parameters from `name=value`; UsageError where one is not written so."""
+    from emtta_core.errors import UsageError
+
+    found = {}
+    for text in given or ():
+        name, sign, value = text.partition("=")
+        if not (sign and name.isidentifier()):
+            raise UsageError(f"--param {text!r} is no parameter; write NAME=VALUE")
+        found[name] = value
+    return found

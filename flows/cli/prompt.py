@@ -1,0 +1,197 @@
+"""The prompt of `emtta sql`: queries that end in a semicolon, and some commands that begin with a dot."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.lexers import PygmentsLexer
+from pygments.lexers.sql import SqlLexer
+
+from emtta_core.errors import EmttaError, UsageError, unknown
+from emtta_core.store.describe import describe, report_list, view_list
+from emtta_core.store.reports import reports, views
+from emtta_core.store.schema import TABLES
+from flows.cli.options import pairs
+from flows.cli.output import Format, say, show
+
+if TYPE_CHECKING:
+    from emtta_core.store.catalogue import Catalogue
+
+HELP = """\
+A query ends with a semicolon, and may go over several lines. Tab completes, the arrow keys bring back what was asked.
+
+  .views                         the views, and what a row of each is
+  .schema NAME                   the columns of a view, or of raw.<table>
+  .reports                       the reports, and their parameters
+  .report NAME [NAME=VALUE …]    a report; its run as run_id=ID, the newest by default
+  .format FORM                   how rows are written: table, csv, json or markdown
+  .help                          this
+  .quit                          the end (Ctrl-D, too)"""
+
+_AFTER_A_SOURCE = re.compile(r"\b(?:from|join|describe|summarize)\s+[\w.]*$", re.IGNORECASE)
+_WORD = re.compile(r"[\w.]*$")
+
+
+class Prompt:
+    """A prompt on a store.
+
+    Attributes:
+        catalogue: what answers.
+        form: how rows are written.
+    """
+
+    def __init__(self, catalogue: "Catalogue", form: Format = Format.TABLE) -> None:
+        """Make a prompt.
+
+        Args:
+            catalogue: what answers.
+            form: how rows are written.
+
+        Raises:
+            UsageError: rows in that form cannot be read on a terminal.
+        """
+        self.catalogue = catalogue
+        self.form = _readable(form)
+        self._commands: Mapping[str, Callable[[list[str]], None]] = {
+            ".help": lambda _: say(HELP),
+            ".views": lambda _: show(view_list(), self.form),
+            ".schema": lambda given: show(describe(catalogue, _one(given, ".schema NAME")), self.form),
+            ".reports": lambda _: show(report_list(), self.form),
+            ".report": self._report,
+            ".format": self._format,
+        }
+
+    def run(self) -> None:
+        """Ask and answer until the reader has enough."""
+        session: PromptSession[str] = PromptSession(
+            history=_history(),
+            completer=Words(self.catalogue, [*self._commands, ".quit"]),
+            complete_while_typing=False,
+            lexer=PygmentsLexer(SqlLexer),
+            multiline=True,
+            prompt_continuation="   ... ",
+            key_bindings=_keys(),
+        )
+        say(f"{self.catalogue.store.location}: a query ends with a semicolon; .help tells of more")
+        while True:
+            try:
+                text = session.prompt("emtta> ").strip()
+            except KeyboardInterrupt:
+                continue
+            except EOFError:
+                return
+            if text == ".quit":
+                return
+            self.answer(text)
+
+    def answer(self, text: str) -> None:
+        """Answer a query or a command; what is wrong with it is said, and the prompt goes on."""
+        try:
+            if text.startswith("."):
+                name, *given = text.rstrip(";").split()
+                if name not in self._commands:
+                    raise unknown("command", name, [*self._commands, ".quit"])
+                self._commands[name](given)
+            elif text.rstrip("; \n"):
+                show(self.catalogue.query(text), self.form)
+        except EmttaError as error:
+            say(f"error: {error}")
+        except KeyboardInterrupt:
+            say("stopped")
+
+    def _report(self, given: list[str]) -> None:
+        name = _one(given[:1], ".report NAME [NAME=VALUE …]")
+        show(self.catalogue.report(name, **pairs(given[1:])), self.form)
+
+    def _format(self, given: list[str]) -> None:
+        form = _one(given, ".format FORM")
+        if form not in set(Format):
+            raise unknown("format", form, [one for one in Format if one is not Format.PARQUET])
+        self.form = _readable(Format(form))
+
+
+class Words(Completer):
+    """Completes the names of views, columns, functions, reports and commands, where each may stand."""
+
+    def __init__(self, catalogue: "Catalogue", commands: Iterable[str]) -> None:
+        """Look up the names.
+
+        Args:
+            catalogue: whose they are.
+            commands: those of the prompt.
+        """
+        self._sources = [*views(), *(f"raw.{table}" for table in TABLES)]
+        self._commands = sorted(commands)
+        columns = catalogue.query("SELECT DISTINCT column_name FROM duckdb_columns() WHERE NOT internal").rows
+        quoted = catalogue.query("SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category = 'reserved'").rows
+        reserved = {str(row[0]) for row in quoted}
+        self._names = sorted(f'"{row[0]}"' if row[0] in reserved else str(row[0]) for row in columns)
+        self._keywords = sorted(word.upper() for word in reserved)
+        found = catalogue.query("SELECT DISTINCT function_name FROM duckdb_functions()").rows
+        self._functions = sorted(str(row[0]) for row in found if str(row[0]).isidentifier())
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:  # noqa: ARG002
+        """Yield what the word before the cursor may become."""
+        text = document.text_before_cursor
+        word = _WORD.search(text)
+        typed = word[0] if word else ""
+        for candidate in self._candidates(text):
+            if typed and candidate.strip('"').lower().startswith(typed.lower()) and candidate != typed:
+                yield Completion(candidate, start_position=-len(typed))
+
+    def _candidates(self, text: str) -> Iterable[str]:
+        line = text.lstrip()
+        if line.startswith("."):
+            command, space, _ = line.partition(" ")
+            if not space:
+                return self._commands
+            return {".schema": self._sources, ".report": [*reports()], ".format": [*Format]}.get(command, ())
+        if _AFTER_A_SOURCE.search(text):
+            return self._sources
+        return dict.fromkeys([*self._names, *self._sources, *self._keywords, *self._functions])
+
+
+def _keys() -> KeyBindings:
+    """Return the keys: Enter ends a query after its semicolon, and a command at once; before, it begins a line."""
+    keys = KeyBindings()
+
+    @keys.add("enter")
+    def _enter(event: KeyPressEvent) -> Any:
+        text = event.current_buffer.text.strip()
+        if not text or text.startswith(".") or text.endswith(";"):
+            event.current_buffer.validate_and_handle()
+        else:
+            event.current_buffer.insert_text("\n")
+
+    return keys
+
+
+def _history() -> History:
+    """Return what was asked before, kept in the reader's own folder; of this session alone where that will not do."""
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "emtta"
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        (state / "sql-history").touch()
+    except OSError:
+        return InMemoryHistory()
+    return FileHistory(str(state / "sql-history"))
+
+
+def _one(given: list[str], usage: str) -> str:
+    """Return the one word that a command was given."""
+    if len(given) != 1:
+        raise UsageError(f"there are {len(given)} names; write {usage}")
+    return given[0]
+
+
+def _readable(form: Format) -> Format:
+    if form is Format.PARQUET:
+        raise UsageError("a prompt cannot show the format 'parquet'; there are: table, csv, json, markdown")
+    return form

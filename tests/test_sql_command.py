@@ -1,0 +1,212 @@
+"""`emtta sql` takes a query as it comes, writes rows as they are wanted, and is a prompt where nothing is given."""
+
+import csv
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import Command
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
+from store_factory import begin_run, heard, write_shard
+
+from emtta_core.store import Catalogue, CellKey, Store
+from flows.cli.prompt import Prompt, Words
+
+SQL = "SELECT domain, wer FROM cells WHERE method = $method"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> str:
+    store = Store.open(tmp_path_factory.mktemp("place") / "store", create=True)
+    begin_run(store, "run", [("noise", "babble", "source")])
+    write_shard(store, CellKey("run", "babble", "source"), {"a": [heard(1)], "b": [heard(1)]})
+    return store.location
+
+
+@pytest.fixture
+def catalogue(place: str) -> Iterator[Catalogue]:
+    with Catalogue(Store.open(place)) as catalogue:
+        yield catalogue
+
+
+def test_a_query_is_an_argument_a_file_or_what_comes_through_a_pipe(
+    place: str, emtta: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "question.sql"
+    file.write_text(f"-- a comment\n{SQL};\n")
+    monkeypatch.setattr("sys.stdin", io.StringIO(SQL))
+    for given in ([SQL], ["-f", file], ["--file", file], [file], []):
+        outcome = emtta("sql", *given, "--param", "method=source", "--format", "csv", "--store", place)
+        assert (outcome.code, outcome.out) == (0, "domain,wer\nbabble,25.0\n"), outcome.err
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["nothing.sql"], "the query cannot be read from the file nothing.sql: No such file"),
+        (["SELECT 1", "-f", "x.sql"], "give one of them"),
+        ([], "there is no query: give one as an argument"),
+        (["SELECT 1", "--param", "x"], "--param 'x' is no parameter; write NAME=VALUE"),
+        (["SELECT 1", "--format", "csv", "--out", "no/such/folder/x.csv"], "cannot be written"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_in_words(
+    given: list[str], words: str, place: str, emtta: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    outcome = emtta("sql", *given, "--store", place)
+    assert outcome.code == 2
+    assert words in " ".join(outcome.err.split())
+
+
+def test_each_format_holds_the_same_rows_on_standard_output_and_in_a_file(
+    place: str, emtta: Command, tmp_path: Path
+) -> None:
+    readers = {
+        "csv": lambda text: [(row["domain"], float(row["wer"])) for row in csv.DictReader(io.StringIO(text))],
+        "json": lambda text: [(row["domain"], row["wer"]) for row in json.loads(text)],
+        "markdown": lambda text: [
+            (cells[1].strip(), float(cells[2])) for cells in (line.split("|") for line in text.splitlines()[2:])
+        ],
+        "table": lambda text: [
+            (cells[1].strip(), float(cells[2])) for cells in (line.split("│") for line in text.splitlines()[3:-1])
+        ],
+    }
+    for form, read in readers.items():
+        out = tmp_path / f"rows.{form}"
+        shown = emtta("sql", SQL, "--param", "method=source", "--format", form, "--store", place)
+        kept = emtta("sql", SQL, "--param", "method=source", "--format", form, "--store", place, "--out", out)
+        assert read(shown.out) == read(out.read_text()) == [("babble", 25.0)]
+        assert (kept.code, kept.out) == (0, "")
+
+
+def test_parquet_goes_into_a_file_or_a_pipe_and_never_to_a_terminal(place: str, emtta: Command, tmp_path: Path) -> None:
+    out = tmp_path / "rows.parquet"
+    query = "SELECT domain, wer, (SELECT max(created_at) FROM runs) AS at FROM cells"
+    assert emtta("sql", query, "--format", "parquet", "--out", out, "--store", place).code == 0
+    (row,) = pq.read_table(out).to_pylist()
+    assert (row["domain"], row["wer"], row["at"].isoformat()) == ("babble", 25.0, "2026-11-23T00:00:00+00:00")
+    command = [sys.executable, "-c", "from flows.cli.main import main; main()", "sql", query, "--store", place]
+    piped = subprocess.run([*command, "--format", "parquet"], capture_output=True, timeout=60)
+    assert pq.read_table(io.BytesIO(piped.stdout)).to_pylist() == [row]
+    main, terminal = pty.openpty()
+    refused = subprocess.run([*command, "--format", "parquet"], stdout=terminal, stderr=subprocess.PIPE, timeout=60)
+    os.close(main)
+    assert refused.returncode == 2
+    assert b"name a file with --out FILE" in refused.stderr
+
+
+def typed(catalogue: Catalogue, *lines: str) -> None:
+    """Type lines at a prompt, each ended by Enter."""
+    with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
+        keys.send_text("".join(f"{line}\r" for line in lines))
+        Prompt(catalogue).run()
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    return tmp_path / "emtta" / "sql-history"
+
+
+def test_the_prompt_asks_over_several_lines_until_a_semicolon_and_keeps_a_history(
+    catalogue: Catalogue, state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed(catalogue, ".format csv", "SELECT domain,", "wer FROM cells;", ".quit")
+    assert "domain,wer\nbabble,25.0\n" in capsys.readouterr().out
+    assert "+SELECT domain,\n+wer FROM cells;" in state.read_text()
+
+
+def test_the_prompt_goes_on_after_a_mistake(
+    catalogue: Catalogue, state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["SELEKT 1;", ".fly", ".schema nothing", ".schema", ".format parquet", ".report x", "DROP VIEW cells;"]
+    typed(catalogue, *lines, "", ";", ".format csv", "SELECT 41 + 1 AS answer;", ".quit")
+    said = capsys.readouterr()
+    for words in (
+        "SELEKT",
+        "unknown command '.fly'; there are: .format, .help, .quit, .report, .reports, .schema, .views",
+        "unknown view or table 'nothing'",
+        "there are 0 names; write .schema NAME",
+        "a prompt cannot show the format 'parquet'",
+        "unknown report 'x'",
+        "only one SELECT at a time",
+    ):
+        assert words in " ".join(said.err.split())
+    assert said.out.endswith("answer\n42\n")
+
+
+def test_the_prompt_tells_what_there_is_to_be_asked(
+    catalogue: Catalogue, state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [".format csv", ".views", ".schema cells", ".schema raw.scores", ".reports", ".help"]
+    typed(catalogue, *lines, ".report domains run_id=run group=noise;", ".quit")
+    said = capsys.readouterr()
+    rows = list(csv.reader(io.StringIO(said.out)))
+    assert ["wer", "DOUBLE"] in [row[:2] for row in rows]
+    assert ["hits", "BIGINT", "words that agree"] in rows
+    assert ["group", "VARCHAR", "as in planned"] in rows
+    assert any(row[0] == "cells" and row[2] == "one row a planned cell (run, domain, method)" for row in rows)
+    assert any(row[0] == "errors" and row[2] == "method, group, domain, kind, limit" for row in rows)
+    assert any(row[:3] == ["noise", "babble", "source"] for row in rows)
+    assert ".report NAME [NAME=VALUE …]" in said.err
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "never"),
+    [
+        ("SELECT * FROM ce", "cells", "cer"),
+        ("SELECT * FROM raw.sc", "raw.scores", "score"),
+        ("SELECT utterance_i", "utterance_id", "utterances"),
+        ("SELECT gro", '"group"', "group"),
+        ("sel", "SELECT", "steps"),
+        ("SELECT quantile_c", "quantile_cont", "cells"),
+        (".rep", ".report", "regexp_matches"),
+        (".report lead", "leaderboard", "lead"),
+        (".schema utt", "utterances", "utterance_id"),
+        (".format js", "json", "json_each"),
+    ],
+)
+def test_names_are_completed_where_they_may_stand(text: str, expected: str, never: str, catalogue: Catalogue) -> None:
+    words = Words(catalogue, [".help", ".report", ".schema", ".format"])
+    found = [one.text for one in words.get_completions(Document(text), CompleteEvent())]
+    assert expected in found
+    assert never not in found
+    assert len(found) == len(set(found))
+
+
+def test_the_prompt_works_on_a_real_terminal(place: str, tmp_path: Path) -> None:
+    main, terminal = pty.openpty()
+    command = [sys.executable, "-c", "from flows.cli.main import main; main()", "sql", "--store", place]
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
+    process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment)
+    os.close(terminal)
+    shown = b""
+
+    def until(words: bytes) -> None:
+        nonlocal shown
+        end = time.monotonic() + 30
+        while words not in shown:
+            assert time.monotonic() < end, shown
+            shown += os.read(main, 4096)
+        shown = shown.partition(words)[2]
+
+    until(b"emtta>")
+    os.write(main, b"SELECT wer + 17 AS x FROM cells;\r")
+    until(b"42.00")
+    until(b"emtta>")
+    os.write(main, b"\x04")  # Ctrl-D
+    assert process.wait(timeout=30) == 0
+    os.close(main)
