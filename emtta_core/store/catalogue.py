@@ -148,7 +148,7 @@ class Catalogue:
                     raise EmttaError(f"{what} failed: {_said(error)}") from error
                 self._look(scan)
                 read_all = True
-        raise EmttaError(f"{what} failed: the files of {self.store.location} did not stand still; try again later")
+        raise EmttaError(f"{what} failed: {self._restless()}")
 
     def _look_again(self) -> None:
         """See the files that are there now."""
@@ -160,19 +160,46 @@ class Catalogue:
     def _look(self, examine: Examine | None = None) -> bool:
         """See the files that are there now, but those that are broken; warn of these.
 
+        Where files are removed or added meanwhile, it looks once more: one that is gone is not broken.
+
         Args:
             examine: tells what is wrong with files; by default those are glanced at that were never seen before.
 
         Returns:
             Whether they are others than those seen last.
         """
-        place = self.store.place
-        found = Snapshot.take(place, self._run_id)
+        before = self._snapshot
+        for _ in range(_LOOKS):
+            found = Snapshot.take(self.store.place, self._run_id)
+            broken = self._broken(found, examine)
+            if broken.keys() - {file.name for file in self.broken} and not self._stands(found):
+                continue
+            try:
+                self._see(found, broken)
+            except duckdb.Error:
+                if self._stands(found):
+                    raise
+                continue
+            return self._snapshot != before
+        raise EmttaError(self._restless())
+
+    def _broken(self, found: Snapshot, examine: Examine | None) -> dict[str, str]:
+        """Return why each broken file of a snapshot cannot be read, by its name."""
         entries = tuple(found.entries)
         new = [entry for entry in entries if entry not in self._reasons]
-        broken = {file.name: file.reason for file in (examine(place, found) if examine else glance(place, new))}
-        known = {entry: self._reasons.get(entry) for entry in entries}
-        self._reasons = {entry: broken.get(entry.name, reason) for entry, reason in known.items()}
+        place = self.store.place
+        now = {file.name: file.reason for file in (examine(place, found) if examine else glance(place, new))}
+        known = {entry.name: reason for entry in entries if (reason := self._reasons.get(entry))}
+        return known | now
+
+    def _stands(self, found: Snapshot) -> bool:
+        """Return whether the files are those of a snapshot still."""
+        return Snapshot.take(self.store.place, self._run_id) == found
+
+    def _see(self, found: Snapshot, broken: Mapping[str, str]) -> None:
+        """Make the views those of a snapshot, without its broken files, and warn of these where that is news."""
+        place, entries = self.store.place, tuple(found.entries)
+        self._reasons = {entry: broken.get(entry.name) for entry in entries}
         left_out = tuple(BrokenFile(entry.name, reason) for entry, reason in self._reasons.items() if reason)
         for line in grouped(place, [file for file in left_out if file not in self.broken]):
             log.warning("left out of every query: %s", line)
@@ -180,11 +207,13 @@ class Catalogue:
         if left_out:
             found = found.without({file.name for file in left_out})
         self._show(entries)
-        if found == self._snapshot:
-            return False
-        create_raw_views(self._connection, place, found)
-        self._snapshot = found
-        return True
+        if found != self._snapshot:
+            create_raw_views(self._connection, place, found)
+            self._snapshot = found
+
+    def _restless(self) -> str:
+        """Return the message on a store whose files change from one look to the next."""
+        return f"the files of {self.store.location} did not stand still; try again later"
 
     def _close_in(self) -> None:
         """Keep every later statement within the store's place."""
