@@ -44,6 +44,12 @@ def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return new_location(request, tmp_path)
 
 
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.slow)])
+def usual_location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a store usually is: what holds here holds in a bucket too, which `-m slow` shows."""
+    return new_location(request, tmp_path)
+
+
 def new_location(request: pytest.FixtureRequest, folder: Path) -> str:
     """Return a place for a new store, of the kind that the fixture's parameter names."""
     if request.param == "folder":

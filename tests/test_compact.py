@@ -74,8 +74,8 @@ def rows_files(store: Store) -> list[str]:
 
 
 @pytest.fixture
-def store(location: str) -> Store:
-    store = Store.open(location, create=True)
+def store(usual_location: str) -> Store:
+    store = Store.open(usual_location, create=True)
     fill(store)
     fill(store, "other", seed=1)
     return store

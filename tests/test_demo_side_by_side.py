@@ -16,8 +16,8 @@ from emtta_core.model.tree import grow
 
 DOMAINS = ("TP", "Scotland", "German", "Spanish")
 EACH = 4
-STEPS = 3
-CANDIDATES = 8
+STEPS = 2
+CANDIDATES = 6
 NEAR = 1e-3
 MOST = 2
 

@@ -20,7 +20,7 @@ from emtta_core.model import SpeechModel, load_model
 SECONDS = (0.4, 1.0, 3.9, 1.7, 0.7, 2.4, 1.0, 3.1)
 LANGUAGES = ("en", "de", "fr", "en", "en", "de", "en", "fr")
 IDS = tuple(f"utterance-{index}" for index in range(len(SECONDS)))
-STEPS = 3
+STEPS = 2
 COMPOSED = (
     Method("sampled-to-go", "sample", Objective(credit="to-go", baseline="none", normalisation="sequence")),
     Method("encoder-only", "beam", parameters="encoder-layernorm"),

@@ -76,8 +76,8 @@ def files(store: Store, run_id: str) -> list[str]:
 
 
 @pytest.fixture
-def store(location: str) -> Store:
-    return Store.open(location, create=True)
+def store(usual_location: str) -> Store:
+    return Store.open(usual_location, create=True)
 
 
 def test_the_newest_runs_of_each_suite_stay(store: Store) -> None:

@@ -109,7 +109,14 @@ def test_a_process_finds_what_this_one_finds(bench: Bench, suite_file: SuiteFile
     assert "clean/em-tok of run tiny-" in bench.log("em-tok")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGKILL,
+        pytest.param(signal.SIGSEGV, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_process_costs_its_shard_alone(
     bench: Bench, strike: Callable[[Bench, signal.Signals], Callable[[Event], None]], number: signal.Signals
 ) -> None:
