@@ -4,8 +4,12 @@ The limit is kept here and not in Prefect's server, whose limits poll and leave 
 """
 
 import queue
+import signal
+import threading
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from prefect.futures import PrefectFuture
@@ -45,7 +49,7 @@ class Dispatch:
         """
         self._run, self._store, self._crew, self._redo = run, store, crew, redo
         self._retries = retry_options(run.suite.runtime)
-        self._ended: queue.SimpleQueue[PrefectFuture[Any]] = queue.SimpleQueue()
+        self._ended: queue.SimpleQueue[PrefectFuture[Any] | None] = queue.SimpleQueue()
         self._preparing: dict[PrefectFuture[Any], str] = {}
         self._evaluating: dict[PrefectFuture[Any], Cell] = {}
         self._complete: set[Cell] = set()
@@ -64,24 +68,21 @@ class Dispatch:
             domains.setdefault(cell.domain, []).append(cell)
         waiting, ready = deque(domains), deque[Cell]()
         runtime = self._run.suite.runtime
-        while waiting or ready or self._preparing or self._evaluating:
-            try:
+        with _interrupts(lambda: self._ended.put(None)):
+            while waiting or ready or self._preparing or self._evaluating:
                 while waiting and len(self._preparing) < runtime.prepare_workers:
                     self._prepare(domains[waiting.popleft()][0])
                 while ready and len(self._evaluating) < self._crew.size:
                     self._evaluate(ready.popleft())
                 future = self._ended.get()
-                if future in self._preparing:
+                if future is None:
+                    channel.ask_to_stop()
+                    waiting.clear()
+                    ready.clear()
+                elif future in self._preparing:
                     ready.extend(self._prepared(future, domains[self._preparing.pop(future)]))
-                elif future in self._evaluating:  # not one that Ctrl-C struck before it was noted
+                else:
                     ready.extend(self._evaluated(future, self._evaluating.pop(future)))
-            except KeyboardInterrupt:
-                if channel.stopping():
-                    raise
-                channel.ask_to_stop()
-                waiting.clear()
-                ready.clear()
-        # Ctrl-C can strike anywhere, so a cell counts as complete where that is known, and not where a failure is not.
         return {cell: self._failures.get(cell, NOT_BEGUN) for cell in cells if cell not in self._complete}
 
     def _prepare(self, cell: Cell) -> None:
@@ -130,3 +131,26 @@ class Dispatch:
             if self._lost[cell] <= self._run.suite.runtime.retries and not channel.stopping():
                 return [cell]
         return []
+
+
+@contextmanager
+def _interrupts(tell: Callable[[], None]) -> Iterator[None]:
+    """Call `tell` at the first Ctrl-C inside the `with` block; the second one raises KeyboardInterrupt as usual.
+
+    An exception could strike anywhere, Prefect's own code included, where it is lost or leaves something half done.
+    Signals come to the main thread alone; in another nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    usual = signal.getsignal(signal.SIGINT)
+
+    def first(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        tell()
+
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
