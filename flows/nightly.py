@@ -25,6 +25,7 @@ from emtta_core.store import Store
 from emtta_core.suite import Isolation, Suite, load_suite
 from flows.artifacts import publish, publish_comparison
 from flows.evaluate import evaluate
+from flows.runner import Runner, check_runner
 
 REGRESSED = "Regressed"
 """The name of the state in which a night ends whose results are there, and worse."""
@@ -51,6 +52,8 @@ def nightly(
     min_effect: float = MIN_EFFECT,
     devices: str | None = None,
     isolation: Isolation | None = None,
+    runner: Runner = "threads",
+    ray_address: str | None = None,
 ) -> State[Any]:
     """Evaluate a suite as tonight's run, and compare it with the last complete run of the same suite and model.
 
@@ -63,21 +66,25 @@ def nightly(
         min_effect: and only where it is larger than this, points of WER.
         devices: where cells run; left out, as the suite says.
         isolation: whether cells run in processes of their own; left out, as the suite says.
+        runner: processes of this machine, or the machines of a Ray cluster, which must see the store.
+        ray_address: of that cluster, as in `HOST:6379`; left out, the one that this machine belongs to.
 
     Raises:
-        UsageError: no such suite or time zone, or a mistake in the suite.
+        UsageError: no such suite or time zone, a mistake in the suite, or an option that the runner has no use for.
         StoreError: the store cannot be written, or another process works at the run.
 
     Returns:
         Completed; Failed where cells failed; or a state of the type FAILED and the name `Regressed`, where all is
         there and a figure is significantly worse.
     """
+    check_runner(runner, ray_address, devices, isolation)
     date = _date(timezone)
     opened = Store.open(store, create=True)
     loaded = load_suite(suite)
     night = plan_night(loaded, digest_of(loaded.model), opened, date)
     record(night, opened)
-    ended: State[Any] = evaluate(suite, store, night.run_id, devices=devices, isolation=isolation, return_state=True)
+    how = {"devices": devices, "isolation": isolation, "runner": runner, "ray_address": ray_address}
+    ended: State[Any] = evaluate(suite, store, night.run_id, **how, return_state=True)
     stopped = ended.result(raise_on_failure=False)
     if isinstance(stopped, BaseException):  # not what a cell met, but what stopped the flow
         raise stopped

@@ -18,6 +18,7 @@ from prefect.events.schemas.automations import AutomationCore
 from prefect.flow_engine import run_flow_sync
 from prefect.flows import load_flow_from_entrypoint
 from prefect.states import Scheduled
+from s3_server import S3Server
 from store_factory import begin_run, write_shard
 
 from emtta_core.errors import UsageError
@@ -37,7 +38,7 @@ FAR = {"alpha": 0.5}
 """With three utterances no p is below 1/4."""
 
 
-def night(path: Path, store: Path, **parameters: Any) -> State[Any]:
+def night(path: Path, store: Path | str, **parameters: Any) -> State[Any]:
     with channel.listening(lambda _: None):
         return nightly(str(path), str(store), return_state=True, **parameters)
 
@@ -125,6 +126,20 @@ def test_each_night_is_evaluated_afresh_and_compared_until_one_is_worse(
     again = night(path, location, baseline=earlier, **FAR)  # as an automation reruns it
     assert again.is_completed(), again.message
     assert f"{earlier}-4 against {earlier}: 0 worse" in str(again.message)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+def test_nights_by_worker_processes_into_a_bucket_are_compared(
+    suite_file: SuiteFile, speech: Speech, s3: S3Server
+) -> None:
+    path, location = suite_file(), f"s3://{s3.bucket()}/nights"
+    first, second = (night(path, location, isolation="process", devices="cpu") for _ in range(2))
+    assert first.is_completed(), first.message
+    assert second.is_completed(), second.message
+    later, earlier = Store.open(location).runs()
+    assert f"{later} against {earlier}: 0 worse and 0 better of 4 figures" in str(second.message)
+    assert f"--store {location}" in artifacts(second)["nightly-report-tiny"].data
 
 
 @pytest.mark.usefixtures("prefect_server")

@@ -33,6 +33,7 @@ from emtta_core.pipeline.state import cell_states
 from emtta_core.store import CellKey, CellRow, Store
 from emtta_core.suite import load_suite
 from flows.evaluate import evaluate
+from flows.nightly import nightly
 
 pytest.importorskip("prefect_ray", reason="the extra `ray` is not installed: pip install 'emtta[ray]'")
 
@@ -142,6 +143,19 @@ def test_a_cluster_finds_what_this_machine_finds(
         records = client.read_task_runs(flow_run_filter=this_run)
     assert len(records) == 6
     assert all(record.state is not None and record.state.is_completed() for record in records)
+
+
+def test_a_night_can_be_carried_out_by_a_cluster(
+    cluster: str, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    heard = list[Event]()
+    with channel.listening(heard.append):
+        state = nightly(
+            str(suite_file()), str(tmp_path / "store"), runner="ray", ray_address=cluster, return_state=True
+        )
+    assert state.is_completed(), state.message
+    assert [event.workers for event in heard if isinstance(event, Started)] == [2]
+    assert sum(isinstance(event, CellFinished) for event in heard) == 2
 
 
 def test_a_killed_worker_costs_its_shard_alone_and_the_run_goes_on(

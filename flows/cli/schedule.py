@@ -5,7 +5,15 @@ from typing import Annotated
 import typer
 
 from flows.cli import logs
-from flows.cli.options import DEFAULT_STORE, DevicesOption, IsolationOption, StoreOption
+from flows.cli.options import (
+    DEFAULT_STORE,
+    DevicesOption,
+    IsolationOption,
+    RayAddressOption,
+    Runner,
+    RunnerOption,
+    StoreOption,
+)
 from flows.cli.output import out, say
 
 SHOWN = 5
@@ -25,6 +33,8 @@ def schedule(
     min_effect: Annotated[float, typer.Option("--min-effect", metavar="POINTS", help="As of emtta compare.")] = 0.2,
     devices: DevicesOption = None,
     isolation: IsolationOption = None,
+    runner: RunnerOption = Runner.THREADS,
+    ray_address: RayAddressOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say when the next runs are due, and end.")] = False,
 ) -> None:
     """Evaluate a suite each night and compare it with the night before, for as long as this command runs.
@@ -40,8 +50,10 @@ def schedule(
     logs.settle_environment()
     from emtta_core.store.place import open_place
     from emtta_core.suite import load_suite
+    from flows.runner import check_runner
     from flows.times import next_runs
 
+    check_runner(runner.value, ray_address, devices, isolation)
     name = load_suite(suite).name
     location = open_place(store).location
     due = next_runs(cron, timezone, SHOWN)
@@ -56,4 +68,5 @@ def schedule(
     from flows.serving import serve
 
     parameters = {"suite": suite, "store": location, "timezone": timezone, "alpha": alpha, "min_effect": min_effect}
-    serve(name, cron, timezone, parameters | {"devices": devices, "isolation": isolation})
+    how = {"devices": devices, "isolation": isolation, "runner": runner.value, "ray_address": ray_address}
+    serve(name, cron, timezone, parameters | how)
