@@ -57,7 +57,7 @@ def make_page(
     Args:
         store: which has it.
         run_id: the run; the newest by default.
-        audio: recordings that the page holds, of the utterances that changed most; some 50 kB each.
+        audio: recordings that the page holds, of the utterances that changed most; 50 to 250 kB each.
         audio_address: for a page that a server shows: where it has the recordings. Then the page holds none.
 
     Raises:

@@ -5,6 +5,9 @@ from pathlib import Path
 from flows.cli.output import say
 from flows.cli.size import size
 
+PAGE = "html"
+"""What the page is called beside the reports."""
+
 OUT = "emtta-{run}.html"
 """What the file is called where no name is given."""
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from flows.cli.html import PAGE, write_page
 from flows.cli.options import DEFAULT_STORE, OutOption, ParamOption, StoreOption, pairs
 from flows.cli.output import Format, show
 
@@ -13,7 +14,7 @@ def report(
         str | None,
         typer.Argument(
             help="leaderboard, methods, groups, domains, steps, errors, hardest, oracle, speed, paper, history, …; "
-            "all of them where none is named.",
+            "html for the page on a run; all of them where none is named.",
             show_default=False,
         ),
     ] = None,
@@ -22,8 +23,11 @@ def report(
     param: ParamOption = None,
     form: Annotated[Format, typer.Option("--format", help="How the rows are written.")] = Format.TABLE,
     to: OutOption = None,
+    audio: Annotated[
+        int, typer.Option("--audio", metavar="N", help="Of html: recordings that the page holds, 50 to 250 kB each.")
+    ] = 0,
 ) -> None:
-    """Show a report on a run, or list the reports there are, with their parameters.
+    """Show a report on a run, write the page on it, or list the reports there are, with their parameters.
 
     Examples:
         emtta report leaderboard
@@ -31,6 +35,8 @@ def report(
         emtta report domains --run demo-1a2b3c4d --param group=noise --format markdown
 
         emtta report errors --param method=em-tok-b --param kind=deletion
+
+        emtta report html --run demo-1a2b3c4d --out demo.html --audio 10
 
         emtta report
     """
@@ -40,6 +46,13 @@ def report(
     parameters = pairs(param)
     if "run_id" in parameters:
         raise UsageError(f"--param run_id={parameters['run_id']} is no parameter; write the run as --run ID")
+    if name == PAGE:
+        if parameters or form is not Format.TABLE:
+            raise UsageError(f"{PAGE} is a page, not a table: it takes --run, --out and --audio, and no other option")
+        write_page(run, store, to, audio)
+        return
+    if audio:
+        raise UsageError(f"--audio {audio} is for `emtta report {PAGE}` alone; a table holds no recordings")
     if name is None:
         show(report_list(), form, to=to)
         return
