@@ -15,8 +15,7 @@ from store_factory import REFERENCE, begin_run, end_attempt, heard, write_shard
 
 from emtta_core.audio.files import encode_flac
 from emtta_core.errors import UsageError
-from emtta_core.report import make_page
-from emtta_core.report.charts import MOST_DOMAINS
+from emtta_core.report import charts, make_page
 from emtta_core.report.differences import Piece, word_differences
 from emtta_core.report.facts import MOST_FAILURES
 from emtta_core.store import AudioBytes, Catalogue, CellKey, PreparedRow, Store
@@ -220,15 +219,19 @@ def test_what_failed_is_listed_and_what_is_too_much_is_counted(store: Store) -> 
     assert text.count("the waveform is silent") == MOST_FAILURES
 
 
-def test_charts_of_very_many_domains_show_those_that_changed_most_and_say_so(store: Store) -> None:
-    domains = [f"d{number:03d}" for number in range(MOST_DOMAINS + 5)]
+def test_charts_of_very_many_domains_show_those_that_changed_most_and_say_so(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = 4
+    monkeypatch.setattr(charts, "MOST_DOMAINS", most)
+    domains = [f"d{number:03d}" for number in range(most + 5)]
     begin_run(store, "run", [("g", domain, method) for domain in domains for method in ("source", "em-tok-b")])
     for place, domain in enumerate(domains):
         for method in ("source", "em-tok-b"):
             errors = 1 if method == "source" or place < 5 else 2
             write_shard(store, CellKey("run", domain, method), {"a": [heard(1), heard(errors)], "b": [REFERENCE]})
     html = make_page(store).html
-    assert f"Shown are the {MOST_DOMAINS} of {len(domains)} domains that changed most" in squeezed(html)
+    assert f"Shown are the {most} of {len(domains)} domains that changed most" in squeezed(html)
     heat = html.split('id="heat-title"')[1].split("</svg>")[0]
     assert [domain for domain in domains if f">{domain}<" not in heat] == domains[:5]
     assert all(f">{domain}</th>" in html for domain in domains)
@@ -309,3 +312,11 @@ def test_the_command_refuses_a_file_that_cannot_be_written(complete: Store, emtt
     ended = emtta("report", "html", "--store", complete.location, "--out", tmp_path / "no" / "page.html")
     assert ended.code == 2
     assert "No such file or directory; name another file with --out" in ended.err.replace("\n", " ")
+
+
+@pytest.mark.parametrize("options", [("--format", "json"), ("--param", "group=noise")])
+def test_options_of_tables_are_refused_for_the_page(complete: Store, emtta: Command, options: tuple[str, str]) -> None:
+    ended = emtta("report", "html", "--store", complete.location, *options)
+    assert ended.code == 2
+    assert "it takes --run, --out and --audio" in ended.err.replace("\n", " ")
+    assert emtta("report", "leaderboard", "--store", complete.location, "--audio", 3).code == 2
