@@ -107,7 +107,7 @@ class RayCrew:
     def begin(self, task: Task[..., CellReport], job: Job) -> PrefectFuture[CellReport]:
         """Begin a cell."""
         placed = job.on("cuda:0" if "num_gpus" in self._options else "cpu", "")
-        do = partial(carry_out, self._mailbox, self._run.plan.model_digest)
+        do = partial(carry_out, self._mailbox)
         # Without the address a worker would start a temporary server of its own.
         with temporary_settings({PREFECT_API_URL: self._server}), remote_options(**self._options), self._lock:
             work = _Work(placed, self._runner.submit(task, {"job": placed, "carry_out": do}))

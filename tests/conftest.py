@@ -16,6 +16,16 @@ from flows.cli.logs import settle_environment
 
 settle_environment()  # before anything imports Prefect
 
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of the tests' own."""
+    place = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMTTA_CACHE", str(place))
+        yield place
+
+
 RATE = 16_000
 
 

@@ -39,7 +39,7 @@ def load_model(
     """
     choose_precision(precision, choose_device(device))
     name = str(name)
-    network, extractor, tokenizer = _read(name, _folder(name), revision)
+    network, extractor, tokenizer = _read(name, folder_of(name), revision)
     return from_transformers(network, extractor, tokenizer, name=name, device=device, precision=precision)
 
 
@@ -95,7 +95,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _folder(name: str) -> Path | None:
+def folder_of(name: str) -> Path | None:
     """Return the folder that `name` means, None for a hub id.
 
     Raises:

@@ -17,6 +17,7 @@ class Job(BaseModel):
         run_id: the run that it belongs to.
         cell: which; its domain must be prepared.
         model: which model, and on which device.
+        model_digest: of the model that the run was planned with.
         method: the cell's.
         adaptation: the method's options.
         runtime: how it is carried out.
@@ -30,6 +31,7 @@ class Job(BaseModel):
     run_id: str
     cell: Cell
     model: ModelChoice
+    model_digest: str
     method: MethodChoice
     adaptation: Adaptation
     runtime: Runtime
@@ -46,6 +48,7 @@ class Job(BaseModel):
             run_id=run.run_id,
             cell=cell,
             model=suite.model,
+            model_digest=run.plan.model_digest,
             method=choice,
             adaptation=choice.adapted(suite.adaptation),
             runtime=suite.runtime,

@@ -1,8 +1,13 @@
 """The model of a run, loaded once a process and shared by its cells."""
 
+import platform
 import threading
 
+from emtta_core.errors import ModelError
 from emtta_core.model import SpeechModel, load_model
+from emtta_core.model.load import folder_of
+from emtta_core.pipeline import digests
+from emtta_core.pipeline.job import Job
 from emtta_core.suite import ModelChoice
 
 _lock = threading.Lock()
@@ -12,19 +17,39 @@ _loaded: dict[str, SpeechModel] = {}
 def digest_of(choice: ModelChoice) -> str:
     """Return the digest of the model that a suite names; no GPU is used for it.
 
+    Of a model in a folder it is remembered, as long as no file there changes: then the model need not be loaded.
+
     Raises:
         ModelError: there is no such model, or it is not of a kind that can be adapted.
     """
-    return model_of(choice.model_copy(update={"device": "cpu", "precision": "float32"})).digest
+    folder = folder_of(choice.name)
+    found = None if folder is None else digests.recall(folder)
+    if found is None:
+        found = _model_of(choice.model_copy(update={"device": "cpu", "precision": "float32"})).digest
+        if folder is not None:
+            digests.remember(folder, found)
+    return found
 
 
-def model_of(choice: ModelChoice) -> SpeechModel:
-    """Return the model that a suite names; of several, only the last stays in memory.
+def model_for(job: Job) -> SpeechModel:
+    """Return the model of a job; of several, only the last stays in memory.
 
     Raises:
-        ModelError: there is no such model, or it is not of a kind that can be adapted.
+        ModelError: there is no such model, it is not of a kind that can be adapted, or it is another than the one that
+            the run was planned with.
         UsageError: there is no such device or precision.
     """
+    model = _model_of(job.model)
+    if model.digest != job.model_digest:
+        raise ModelError(
+            f"the model {job.model.name!r} on {platform.node()} has the digest {model.digest}, and the run was planned "
+            f"with {job.model_digest}; bring the model back (every machine needs the same files), or begin another run"
+        )
+    return model
+
+
+def _model_of(choice: ModelChoice) -> SpeechModel:
+    """Return the model that a suite names."""
     key = choice.model_dump_json()
     with _lock:
         if key not in _loaded:

@@ -7,7 +7,7 @@ from typing import Self
 from emtta_core.errors import UsageError
 from emtta_core.pipeline.evaluate import CellReport, evaluate_cell
 from emtta_core.pipeline.job import Job
-from emtta_core.pipeline.models import model_of
+from emtta_core.pipeline.models import model_for
 from emtta_core.pipeline.progress import channel
 from emtta_core.pipeline.workers import share_cores
 from emtta_core.store import Store
@@ -44,5 +44,5 @@ class OwnProcess:
         """
         placed = job.on(self._device, self._device)
         share_cores(job.runtime, self._device)
-        store, model = Store.open(job.store), model_of(placed.model)
+        store, model = Store.open(job.store), model_for(placed)
         return evaluate_cell(placed, store, model, progress=channel.publish, stop=channel.stopping)

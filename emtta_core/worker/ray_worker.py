@@ -15,10 +15,10 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from emtta_core.errors import EmttaError, ModelError, StoreError
+from emtta_core.errors import EmttaError, StoreError
 from emtta_core.pipeline.evaluate import CellReport, describe, evaluate_cell
 from emtta_core.pipeline.job import Job
-from emtta_core.pipeline.models import model_of
+from emtta_core.pipeline.models import model_for
 from emtta_core.pipeline.progress import AttemptBegun
 from emtta_core.store import CellKey, Store
 from emtta_core.worker.mailbox import Letter, TakenUp
@@ -29,12 +29,11 @@ SERVER_TIMEOUT = 10.0
 """Seconds in which Prefect's server must answer a machine of the cluster."""
 
 
-def carry_out(mailbox: Any, digest: str, job: Job) -> CellReport:
+def carry_out(mailbox: Any, job: Job) -> CellReport:
     """Evaluate a cell in this process of Ray's.
 
     Args:
         mailbox: the handle of the actor `Mailbox` that is told how it goes.
-        digest: of the model that the run was planned with.
         job: the cell, on `cpu`, or on `cuda:0` where Ray lets this process see no other GPU.
 
     Raises:
@@ -57,12 +56,7 @@ def carry_out(mailbox: Any, digest: str, job: Job) -> CellReport:
     with _logged() as text:
         try:
             log.info("%s of run %s on %s", job.cell.name, job.run_id, device)
-            model = model_of(job.model)
-            if model.digest != digest:
-                raise ModelError(
-                    f"the model {job.model.name!r} on {platform.node()} has the digest {model.digest}, and the run was "
-                    f"planned with {digest}; give every machine of the cluster the same files"
-                )
+            model = model_for(job)
             placed = job.on(job.model.device, device)
             return evaluate_cell(placed, store, model, progress=tell, stop=lambda: stopping)
         except Exception:

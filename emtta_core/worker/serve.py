@@ -11,7 +11,7 @@ from typing import TextIO
 from emtta_core.pipeline.evaluate import CellReport, InterruptedRunError, describe, evaluate_cell
 from emtta_core.pipeline.faults import is_transient
 from emtta_core.pipeline.job import Job
-from emtta_core.pipeline.models import model_of
+from emtta_core.pipeline.models import model_for
 from emtta_core.pipeline.progress import Event
 from emtta_core.store import Store
 from emtta_core.worker.messages import STOP, JobFailed, to_line
@@ -55,7 +55,7 @@ class Server:
         """Do one job."""
         log.info("%s of run %s on %s", job.cell.name, job.run_id, job.model.device)
         try:
-            store, model = Store.open(job.store), model_of(job.model)
+            store, model = Store.open(job.store), model_for(job)
             answer: CellReport | JobFailed = evaluate_cell(
                 job, store, model, progress=self._say, stop=self._stop.is_set
             )
