@@ -112,7 +112,7 @@ def test_the_summary_says_which_method_is_best_by_how_much_and_where(complete: S
     text = squeezed(make_page(complete, "run").html)
     # WER of source: 41.67, 83.33, 8.33; of em-tok-b: 16.67, 41.67, 25.00.
     assert "em-tok-b is best, with a word error rate of 27.78 % in the mean over 3 domains: 16.67 points below" in text
-    assert "Of 3 domains, em-tok-b is lower than source on 2, higher on 1 and equal on 0" in text
+    assert "Of 3 domains, em-tok-b is lower than source on 2, higher on 1 and equal on 0." in text
     assert "All 9 cells are complete; none of 27 utterances is in error." in text
 
 

@@ -175,8 +175,9 @@ def change_by_domain(facts: Facts, method: str) -> Chart | None:
     ]
     if any(row["low"] is not None for row in rows):
         layers.insert(1, _intervals(colour))
-    x = {"field": "change", "type": "quantitative", "title": "change of WER against source, points"}
-    spec = _by_group(rows, layers, x, {"field": "domain", "sort": list(domains)}, 290)
+    x: Spec = {"field": "change", "type": "quantitative", "title": "change of WER against source, points"}
+    x["axis"] = {"tickCount": 6}
+    spec = _by_group(rows, layers, x, {"field": "domain", "sort": list(domains)}, 260)
     return Chart(
         f"change-{method}",
         f"Change of word error rate with {method} on each domain",

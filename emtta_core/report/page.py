@@ -7,6 +7,7 @@ values are escaped by the template engine. Charts are drawn beforehand and hold 
 import base64
 import hashlib
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -20,7 +21,7 @@ from emtta_core.errors import UsageError
 from emtta_core.report import charts, numbers
 from emtta_core.report.examples import Example, Examples, audio_of, data_uri, find_examples, first_of_each
 from emtta_core.report.facts import ALL, SOURCE, Facts, newest_run, read_facts
-from emtta_core.report.picture import draw
+from emtta_core.report.picture import draw, warm_up
 from emtta_core.report.summary import best_of, summarise, tally
 from emtta_core.store import Catalogue, Store
 
@@ -68,7 +69,8 @@ def make_page(
         raise UsageError(f"{audio} recordings cannot be put into a page; give 0 or more")
     run_id = newest_run(store) if run_id is None else run_id
     store.run(run_id)  # refuses one that is not there, before its files are looked for
-    with Catalogue(store, run_id=run_id) as catalogue:
+    with ThreadPoolExecutor(1) as aside, Catalogue(store, run_id=run_id) as catalogue:
+        aside.submit(warm_up)
         facts = read_facts(store, catalogue, run_id)
         best = best_of(facts)
         methods = sorted(facts.adapting, key=lambda method: method != best)

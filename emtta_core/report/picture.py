@@ -18,6 +18,16 @@ _DROPPED = ("aria-", "role", "on", "style", "href", "xmlns", "class", "version")
 """How the attributes begin that a picture does without: its title and the table beside it speak for it."""
 
 
+def warm_up() -> None:
+    """Start what draws charts, which takes most of a second the first time; a thread beside other work may do it."""
+    nothing = {
+        "data": {"values": [{"x": 0}]},
+        "mark": "point",
+        "encoding": {"x": {"field": "x", "type": "quantitative"}},
+    }
+    vl_convert.vegalite_to_svg(nothing, allowed_base_urls=[])
+
+
 def draw(chart: Chart) -> str:
     """Return a chart as an `<svg>` element, which holds nothing but shapes and texts, with all values escaped.
 

@@ -6,15 +6,31 @@ from dataclasses import dataclass
 from emtta_core.report.facts import ALL, SOURCE, Cell, Facts, Standing
 from emtta_core.report.numbers import count, interval, rate, verdict
 
+_TEST = "sign-flip test, p ≤ 0.05 by Holm over the domains"
+
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """On how many domains a method is better than source, worse, and neither; `tested` where p decides it."""
+    """How a method compares with source, domain by domain.
 
-    better: int
-    worse: int
-    unclear: int
-    tested: bool
+    Attributes:
+        lower: domains on which its WER is lower.
+        equal: on which it is the same.
+        higher: on which it is higher.
+        better: on which it is lower by more than chance; None where no tests are stored.
+        worse: on which it is higher by more than chance.
+    """
+
+    lower: int
+    equal: int
+    higher: int
+    better: int | None
+    worse: int | None
+
+    @property
+    def domains(self) -> int:
+        """Domains that can be compared."""
+        return self.lower + self.equal + self.higher
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +61,16 @@ def best_of(facts: Facts) -> str | None:
 def tally(facts: Facts, method: str) -> Tally:
     """Count the domains of a method by how they compare with source; those that cannot be compared are left out."""
     figures = [cell.figure for cell in _of(facts, method) if cell.figure.change is not None]
-    found = [verdict(figure) for figure in figures]
+    changes = [figure.change for figure in figures if figure.change is not None]
     tested = bool(figures) and all(figure.p is not None for figure in figures)
-    return Tally(found.count("better"), found.count("worse"), found.count("unclear"), tested)
+    found = [verdict(figure) for figure in figures]
+    return Tally(
+        lower=sum(change < 0 for change in changes),
+        equal=sum(change == 0 for change in changes),
+        higher=sum(change > 0 for change in changes),
+        better=found.count("better") if tested else None,
+        worse=found.count("worse") if tested else None,
+    )
 
 
 def summarise(facts: Facts) -> Summary:
@@ -107,19 +130,16 @@ def _compared(facts: Facts) -> list[str]:
     if SOURCE not in facts.methods:
         return ["The run has no method source, so that nothing says what adaptation changed over a whole domain."]
     found = tally(facts, method)
-    compared = found.better + found.worse + found.unclear
-    if not compared:
+    if not found.domains:
         return []
-    if found.tested:
-        return [
-            f"Of {_count(compared, 'domain')}, {method} is significantly better than source on {found.better}, "
-            f"significantly worse on {found.worse}, and on {found.unclear} the difference may be chance "
-            "(sign-flip test, p ≤ 0.05 by Holm over the domains)."
-        ]
-    return [
-        f"Of {_count(compared, 'domain')}, {method} is lower than source on {found.better}, higher on {found.worse} "
-        f"and equal on {found.unclear}; the run has no intervals or tests, so that single domains may be chance."
-    ]
+    counts = f"lower than source on {found.lower}, higher on {found.higher} and equal on {found.equal}"
+    if found.better is None or found.worse is None:
+        sure = "The run has no intervals or tests, so that single domains may be chance."
+    elif found.better or found.worse:
+        sure = f"Taken alone, it is significantly better on {found.better} and worse on {found.worse} ({_TEST})."
+    else:
+        sure = f"No domain is significant by itself ({_TEST})."
+    return [f"Of {_count(found.domains, 'domain')}, {method} is {counts}. {sure}"]
 
 
 def _failed(facts: Facts) -> str:
