@@ -3,6 +3,7 @@
 from emtta_core.report.facts import Figure
 
 MINUS = "\N{MINUS SIGN}"
+SPACE = "\N{NO-BREAK SPACE}"
 NOTHING = "\N{EN DASH}"
 ALPHA = 0.05
 """The p from which on a difference is called one."""
@@ -28,7 +29,7 @@ def interval(low: float | None, high: float | None, *, signed: bool = False) -> 
     if low is None or high is None:
         return ""
     write = points if signed else rate
-    return f"{write(low)} … {write(high)}"
+    return f"{write(low)}{SPACE}…{SPACE}{write(high)}"
 
 
 def probability(value: float | None) -> str:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from emtta_core.report.facts import ALL, SOURCE, Cell, Facts, Standing
-from emtta_core.report.numbers import count, interval, rate, verdict
+from emtta_core.report.numbers import SPACE, count, interval, rate, verdict
 
-_TEST = "sign-flip test, p ≤ 0.05 by Holm over the domains"
+_TEST = f"sign-flip test, p{SPACE}≤{SPACE}0.05 by Holm over the domains"
 
 
 @dataclass(frozen=True, slots=True)

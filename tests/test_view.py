@@ -1,0 +1,235 @@
+"""`emtta view` shows the runs of a store to this machine alone, and never writes."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+
+import pytest
+from browser import chromium, opened
+from conftest import Command, tone
+from store_factory import REFERENCE, begin_run, end_attempt, heard, write_shard
+
+from emtta_core.audio.files import encode_flac
+from emtta_core.report.serve import ViewServer
+from emtta_core.store import AudioBytes, CellKey, PreparedRow, Store
+
+FLAC = encode_flac(tone(0.3))
+NAME = "a/b c?d&e"  # an utterance whose name is no part of a path
+
+
+def add_run(store: Store, run_id: str, day: int = 23) -> None:
+    """Add a run of one domain with recordings."""
+    cells = [("g", "d", method) for method in ("source", "em-tok-b")]
+    begin_run(store, run_id, cells, created_at=datetime(2026, 11, day, tzinfo=UTC))
+    for method, errors in (("source", 3), ("em-tok-b", 1)):
+        write_shard(store, CellKey(run_id, "d", method), {NAME: [heard(3), heard(errors)], "u": [REFERENCE] * 2})
+
+
+def prepare(store: Store, corpus_id: str) -> None:
+    """Add the recordings of a corpus."""
+    audio = AudioBytes(bytes=FLAC, path="x.flac")
+    same = {"text": REFERENCE, "language": "en", "speaker": "s", "seconds": 0.3, "corruption": None, "snr_db": None}
+    store.write_prepared(corpus_id, 0, [PreparedRow(utterance_id=NAME, audio=audio, **same)])
+    store.finish_prepared(corpus_id, shards=1, utterances=1)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = Store.open(tmp_path_factory.mktemp("view") / "store", create=True)
+    prepare(store, "corpus-d")
+    prepare(store, "corpus-of-another")
+    add_run(store, "first")
+    add_run(store, "second", day=24)
+    return store
+
+
+@pytest.fixture(scope="module")
+def server(store: Store) -> Iterator[ViewServer]:
+    with ViewServer(store) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def ask(server: ViewServer, path: str, method: str = "GET", **headers: str) -> tuple[HTTPResponse, str]:
+    """Return the answer to a request, whose path is sent as it is, and its text."""
+    connection = HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    connection.request(method, path, headers=headers)
+    response = connection.getresponse()
+    text = response.read().decode("utf-8", "replace")
+    connection.close()
+    return response, text
+
+
+def test_the_list_has_the_runs_the_newest_first_and_leads_to_their_pages(server: ViewServer) -> None:
+    response, text = ask(server, "/")
+    assert response.status == 200
+    links = re.findall(r'href="(/run/[^"]+)"', text)
+    assert links == ["/run/second", "/run/first"]
+    response, page = ask(server, links[0])
+    assert response.status == 200
+    assert "em-tok-b is best" in page
+    assert 'href="/"' in page
+
+
+def test_a_recording_is_given_when_it_is_asked_for(server: ViewServer) -> None:
+    _, page = ask(server, "/run/first")
+    assert "data:audio" not in page
+    (address,) = set(re.findall(r'<audio [^>]*src="([^"]+)"', page))
+    connection = HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    connection.request("GET", address)
+    response = connection.getresponse()
+    assert response.getheader("Content-Type") == "audio/flac"
+    assert response.read() == FLAC
+    connection.close()
+
+
+def test_a_page_is_made_once_and_again_when_the_run_goes_on(server: ViewServer, store: Store) -> None:
+    add_run(store, "growing", day=22)
+    _, before = ask(server, "/run/growing")
+    kept = server.viewer._pages["growing"]
+    _, same = ask(server, "/run/growing")
+    assert same == before
+    assert server.viewer._pages["growing"][1] is kept[1]
+    write_shard(store, CellKey("growing", "d", "em-tok-b"), {NAME: [heard(3), heard(4)]}, attempt=2)
+    end_attempt(store, CellKey("growing", "d", "em-tok-b"), group="g", attempt=2)
+    _, after = ask(server, "/run/growing")
+    assert "No method is better than source" in after
+    assert "No method is better than source" not in before
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/nowhere",
+        "/run",
+        "/run/nun",
+        "/run/first/more",
+        "/run/../../../../etc/passwd",
+        "/run/%2e%2e%2f%2e%2e%2fetc%2fpasswd",
+        "/run/first/audio/../../runs",
+        "/run/first/audio/%2e%2e/u",
+        "/run/first/audio/corpus-d/u",
+        "/run/first/audio/corpus-of-another/" + "a%2Fb%20c%3Fd%26e",
+        "/run/<script>alert(1)</script>",
+        "//127.0.0.1/etc/passwd",
+    ],
+)
+def test_what_is_not_there_is_a_page_that_says_so(server: ViewServer, path: str) -> None:
+    connection = socket.create_connection(("127.0.0.1", server.server_port), timeout=30)
+    host = f"127.0.0.1:{server.server_port}"
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+    answer = b""
+    while piece := connection.recv(65_536):
+        answer += piece
+    connection.close()
+    head, _, text = answer.decode().partition("\r\n\r\n")
+    assert head.startswith("HTTP/1.1 404 ")
+    assert '<a href="/">All runs</a>' in text
+    assert "<script>alert" not in text
+    assert "root:" not in text
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1", "127.0.0.1:1", ""])
+def test_another_host_s_name_is_refused(server: ViewServer, host: str) -> None:
+    response, text = ask(server, "/", Host=host)
+    assert response.status == 421
+    assert "/run/" not in text
+
+
+def test_localhost_is_a_name_of_it(server: ViewServer) -> None:
+    assert ask(server, "/", Host=f"localhost:{server.server_port}")[0].status == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+def test_it_only_reads(server: ViewServer, method: str) -> None:
+    assert ask(server, "/run/first", method)[0].status == 501
+
+
+def test_the_head_of_a_page_is_given_without_it(server: ViewServer) -> None:
+    response, text = ask(server, "/", "HEAD")
+    assert response.status == 200
+    assert int(response.getheader("Content-Length") or 0) > 1000
+    assert text == ""
+
+
+def test_only_this_machine_is_listened_to(server: ViewServer) -> None:
+    assert server.socket.getsockname()[0] == "127.0.0.1"
+
+
+def test_pages_say_what_they_may_do(server: ViewServer) -> None:
+    headers = ask(server, "/")[0].headers
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'; ")
+    assert "media-src 'self'" in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_broken_run_costs_its_own_page(server: ViewServer, store: Store) -> None:
+    add_run(store, "broken", day=21)
+    (Path(store.location) / "runs/run_id=broken/run.parquet").write_bytes(b"PAR1 cut short")
+    response, text = ask(server, "/run/broken")
+    assert response.status == 500
+    assert "run.parquet" in text
+    assert ask(server, "/run/first")[0].status == 200
+
+
+def test_a_browser_goes_from_the_list_to_a_page_and_hears_its_recording(server: ViewServer) -> None:
+    with chromium() as browser, opened(browser, server.url) as seen:
+        seen.page.get_by_role("link", name="second").click()
+        seen.page.wait_for_selector("h1 .id")
+        audio = seen.page.locator("audio").first
+        seconds = audio.evaluate("""(one) => new Promise((done, fail) => {
+            one.onloadedmetadata = () => done(one.duration);
+            one.onerror = () => fail(one.error.message);
+            one.load();
+            one.preload = "metadata";
+        })""")
+        assert seconds == pytest.approx(0.3, abs=0.01)
+        assert seen.complaints == []
+        assert all(address.startswith(server.url) for address in seen.requests if not address.startswith("data:"))
+
+
+def test_a_port_that_is_taken_or_none_is_refused(server: ViewServer, store: Store, emtta: Command) -> None:
+    ended = emtta("view", "--store", store.location, "--port", server.server_port, "--no-browser")
+    assert ended.code == 2
+    assert "choose another with --port" in ended.err.replace("\n", " ")
+    assert emtta("view", "--store", store.location, "--port", 70_000, "--no-browser").code == 2
+
+
+def test_the_command_opens_the_browser_and_ends_with_ctrl_c(store: Store, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    browser = tmp_path / "browser.sh"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {told}\n')
+    browser.chmod(0o755)
+    command = [sys.executable, "-c", "from flows.cli.main import main; main()"]
+    process = subprocess.Popen(
+        [*command, "view", "--store", store.location, "--port", "0"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "BROWSER": f"{browser} %s"},
+    )
+    try:
+        line = process.stderr.readline() if process.stderr else ""
+        url = re.findall(r"http://127\.0\.0\.1:\d+/", line)[0]
+        until = time.monotonic() + 30
+        while not told.exists() or not told.read_text():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        assert told.read_text().strip() == url
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert rest.strip() == "ended"
