@@ -23,6 +23,7 @@ from emtta_core.pipeline.redo import Redo
 from emtta_core.pipeline.run import Run, as_now, load_run, plan_run, record
 from emtta_core.pipeline.selection import resume_command, select
 from emtta_core.pipeline.state import CellState, cell_states
+from emtta_core.pipeline.statistics import settle_statistics
 from emtta_core.store import Store
 from emtta_core.store.lease import lease
 from emtta_core.suite import Isolation, load_suite
@@ -92,12 +93,14 @@ def _carry_out(
     states = cell_states(store, run.run_id)
     todo = [state for state in states if state.cell in wanted and state.open_to(redo)]
     if not todo:
+        settle_statistics(store, run.run_id)
         return Completed(message=f"run {run.run_id}: {len(wanted)} cells complete")
     with hire(len(todo)) as crew:
         dispatch = Dispatch(run, store, crew, redo)
         channel.publish(_started(run, todo, crew.size))
         failures = dispatch.run_all([state.cell for state in todo])
         wait_for_records(dispatch.records)  # while the processes that send some of them are there
+    settle_statistics(store, run.run_id)
     publish(store, run.run_id)
     if not failures:
         return Completed(message=f"run {run.run_id}: {len(wanted)} cells complete")

@@ -6,23 +6,15 @@ later one; a difference is B's WER less A's, so that above zero is worse.
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from emtta_core.compare.comparable import Difference, check_comparable
 from emtta_core.errors import UsageError
-from emtta_core.scoring.significance import (
-    FEWEST_SPEAKERS,
-    Floats,
-    Integers,
-    holm,
-    percentile_interval,
-    resampled_sums,
-    sign_flip_p,
-)
+from emtta_core.scoring.paired import Sample
+from emtta_core.scoring.significance import holm
 from emtta_core.store import COMPLETE, Catalogue, Result, Store
 
 ALL = "all"
@@ -46,7 +38,7 @@ class Change:
         wer_a: WER in run A, %.
         wer_b: WER in run B, %.
         difference: `wer_b` less `wer_a`, points.
-        low: lower end of its 95 % bootstrap interval, points.
+        low: lower end of its 95 % bootstrap interval, points; none for fewer than 5 units.
         high: upper end.
         p: of the sign-flip test, by Holm over the method's domains; that of `all` is a test by itself.
         wins: utterances with fewer word errors in B.
@@ -62,8 +54,8 @@ class Change:
     wer_a: float
     wer_b: float
     difference: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     p: float
     wins: int
     ties: int
@@ -124,7 +116,7 @@ class Comparison:
             "A": [change.wer_a for change in self.changes],
             "B": [change.wer_b for change in self.changes],
             "difference": [f"{change.difference:+.2f}" for change in self.changes],
-            "95 % interval": [f"{change.low:+.2f} … {change.high:+.2f}" for change in self.changes],
+            "95 % interval": [_interval(change.low, change.high) for change in self.changes],
             "p": ["< 0.001" if change.p < 0.001 else f"{change.p:.3f}" for change in self.changes],
             "wins/ties/losses": [f"{change.wins}/{change.ties}/{change.losses}" for change in self.changes],
             "verdict": [change.verdict for change in self.changes],
@@ -237,70 +229,24 @@ def _left_out(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _changes(method: str, pairs: Sequence[Mapping[str, Any]], alpha: float, min_effect: float) -> list[Change]:
     """Return the change of each domain of a method, and that over all as the last."""
-    names = list(dict.fromkeys(pair["domain"] for pair in pairs))
-    domain = np.array([names.index(pair["domain"]) for pair in pairs])
-    columns = ("errors_a", "errors_b", "words_b")
-    counts = np.array([[pair[column] for column in columns] for pair in pairs], dtype=np.float64)
-    unit, by_speaker = _units(pairs)
-    table = np.zeros((unit.max() + 1, len(names), 3))  # (units, domains, counts)
-    np.add.at(table, (unit, domain), counts)
-    rates, replicates = _rates(table.sum(axis=0)[None])[0], _replicates(table)
-    ends = np.stack(percentile_interval(replicates))  # (2, domains + 1)
-    added = table[:, :, 1] - table[:, :, 0]
-    each = holm([sign_flip_p(added[:, place]) for place in range(len(names))])
-    over_all = sign_flip_p((added / table[:, :, 2].sum(axis=0)).sum(axis=1))
+    sample = Sample(
+        [pair["domain"] for pair in pairs],
+        [pair["utterance_id"] for pair in pairs],
+        [pair["speaker"] for pair in pairs],
+        [(pair["errors_a"], pair["errors_b"], pair["words_b"]) for pair in pairs],
+    )
+    found = [sample.change([name]) for name in sample.domains]
+    whole = sample.change(sample.domains)
+    p_values = [*holm([change.p for change in found]), whole.p]
     changes = []
-    for place, (name, p) in enumerate(zip([*names, ALL], [*each, over_all], strict=True)):
-        whole = place == len(names)
-        chosen = counts if whole else counts[domain == place]
-        better = np.sign(chosen[:, 0] - chosen[:, 1])
-        speakers = {by_speaker[other] for other in (names if whole else [name])}
-        change = Change(
-            method=method,
-            domain=name,
-            utterances=len(chosen),
-            wer_a=float(rates[place, 0]),
-            wer_b=float(rates[place, 1]),
-            difference=float(rates[place, 1] - rates[place, 0]),
-            low=float(ends[0, place]),
-            high=float(ends[1, place]),
-            p=float(p),
-            wins=int(np.sum(better > 0)),
-            ties=int(np.sum(better == 0)),
-            losses=int(np.sum(better < 0)),
-            drawn="both" if len(speakers) > 1 else "speakers" if speakers == {True} else "utterances",
-            verdict="same",
-        )
-        if change.p <= alpha and abs(change.difference) > min_effect:
-            change = replace(change, verdict="worse" if change.difference > 0 else "better")
-        changes.append(change)
+    for name, change, p in zip([*sample.domains, ALL], [*found, whole], p_values, strict=True):
+        verdict = "same"
+        if p <= alpha and abs(change.difference) > min_effect:
+            verdict = "worse" if change.difference > 0 else "better"
+        changes.append(Change(**asdict(change) | {"method": method, "domain": name, "p": float(p), "verdict": verdict}))
     return changes
 
 
-def _units(pairs: Sequence[Mapping[str, Any]]) -> tuple[Integers, dict[str, bool]]:
-    """Return the number of each pair's unit, and whether the units of a domain are its speakers."""
-    speakers: dict[str, set[str]] = {}
-    for pair in pairs:
-        speakers.setdefault(pair["domain"], set()).add(pair["speaker"])
-    by_speaker = {domain: len(names) >= FEWEST_SPEAKERS and "" not in names for domain, names in speakers.items()}
-    keys = [(True, pair["speaker"]) if by_speaker[pair["domain"]] else (False, pair["utterance_id"]) for pair in pairs]
-    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-    return np.array([numbers[key] for key in keys]), by_speaker
-
-
-def _replicates(table: Floats) -> Floats:
-    """Return the differences of a bootstrap for each domain and, last, over all: `(resamples, domains + 1)`."""
-    units, domains, _ = table.shape
-    _, strata = np.unique(table[:, :, 2] > 0, axis=0, return_inverse=True)  # by the domains in which a unit occurs
-    sums = resampled_sums(table.reshape(units, -1), strata.ravel())
-    rates = _rates(sums.reshape(-1, domains, 3))
-    return rates[:, :, 1] - rates[:, :, 0]
-
-
-def _rates(sums: Floats) -> Floats:
-    """Return WER in % of A and B, `(N, domains + 1, 2)`, from the sums of errors and words, `(N, domains, 3)`.
-
-    The last is the mean over the domains, as in the paper.
-    """
-    rates = 100 * sums[:, :, :2] / sums[:, :, 2:]
-    return np.concatenate([rates, rates.mean(axis=1, keepdims=True)], axis=1)
+def _interval(low: float | None, high: float | None) -> str:
+    """Return an interval for a reader."""
+    return "—" if low is None or high is None else f"{low:+.2f} … {high:+.2f}"

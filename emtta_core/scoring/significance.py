@@ -1,13 +1,9 @@
-"""Whether a difference in word error rate is more than chance: paired bootstrap intervals, sign-flip tests, Holm.
+"""Whether a difference in word errors is more than chance: the sign-flip test of paired errors, and Holm's correction.
 
-Everything here is NumPy on counts. What is drawn is a *unit*: an utterance, or a speaker with all of their utterances,
-which are not independent of each other. Units that occur in the same domains form a stratum, whose size is kept in
-each resample; an utterance that several domains share (the same speech under eight noises) is drawn once for all.
+Everything here is NumPy on counts.
 
-Sources: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13 (percentile interval); Bisani and Ney,
-Bootstrap estimates for confidence intervals in ASR performance evaluation, ICASSP 2004 (on WER, paired, by speaker);
-Phipson and Smyth, Permutation p-values should never be zero, 2010; Holm, A simple sequentially rejective multiple test
-procedure, 1979.
+Sources: Phipson and Smyth, Permutation p-values should never be zero, 2010; Holm, A simple sequentially rejective
+multiple test procedure, 1979.
 """
 
 from collections.abc import Iterator
@@ -18,52 +14,14 @@ import numpy.typing as npt
 SEED = 20260101
 """Of every draw, so that the same results give the same figures."""
 
-RESAMPLES = 2_000
-"""Of a bootstrap."""
-
 PERMUTATIONS = 10_000
 """Of a test; where there are no more ways to flip the signs than this, all of them are tried."""
-
-FEWEST_SPEAKERS = 10
-"""With fewer, a bootstrap over speakers covers too little: their utterances are drawn instead."""
 
 _CHUNK = 4_000_000
 """Numbers drawn at once: 32 MB of counts."""
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
-
-
-def resampled_sums(table: Floats, strata: Integers, *, resamples: int = RESAMPLES, seed: int = SEED) -> Floats:
-    """Return the sums of a table's columns over units that are drawn with replacement.
-
-    Args:
-        table: what each unit adds to each sum, `(U, K)`.
-        strata: the stratum of each unit, `(U,)`; as many of its units are drawn as it has.
-        resamples: how many times to draw, R.
-        seed: of the draws.
-
-    Returns:
-        The sums, `(R, K)`.
-    """
-    generator = np.random.default_rng(seed)
-    sums = np.zeros((resamples, table.shape[1]))
-    for stratum in np.unique(strata):
-        rows = table[strata == stratum]
-        units = len(rows)
-        for some in _chunks(resamples, units):
-            times = some.stop - some.start
-            drawn = generator.integers(units, size=(times, units)) + units * np.arange(times)[:, None]
-            counts = np.bincount(drawn.ravel(), minlength=times * units).reshape(times, units)
-            sums[some] += counts.astype(np.float64) @ rows
-    return sums
-
-
-def percentile_interval(replicates: Floats, confidence: float = 0.95) -> tuple[Floats, Floats]:
-    """Return the lower and the upper end of the percentile interval of each column of `replicates`, `(R, …)`."""
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(replicates, [tail, 1 - tail], axis=0)
-    return low, high
 
 
 def sign_flip_p(differences: npt.ArrayLike, *, permutations: int = PERMUTATIONS, seed: int = SEED) -> float:
@@ -85,7 +43,7 @@ def sign_flip_p(differences: npt.ArrayLike, *, permutations: int = PERMUTATIONS,
         return float(np.mean(np.abs(_flipped(every, values)) >= least))
     generator = np.random.default_rng(seed)
     extreme = 1  # what was observed is one of the flips
-    for some in _chunks(permutations, units):
+    for some in chunks(permutations, units):
         times = some.stop - some.start
         drawn = np.frombuffer(generator.bytes(times * -(-units // 8)), np.uint8).reshape(times, -1)
         flips = np.unpackbits(drawn, axis=1, count=units)
@@ -109,7 +67,7 @@ def _flipped(flips: npt.NDArray[np.integer], values: Floats) -> Floats:
     return sums
 
 
-def _chunks(rows: int, width: int) -> Iterator[slice]:
+def chunks(rows: int, width: int) -> Iterator[slice]:
     """Yield slices that cover `rows`, none of more than `_CHUNK` numbers."""
     step = max(1, _CHUNK // max(1, width))
     for start in range(0, rows, step):

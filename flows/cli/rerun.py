@@ -57,6 +57,7 @@ def rerun(
     from emtta_core.pipeline.run import load_run
     from emtta_core.pipeline.selection import select
     from emtta_core.pipeline.state import cell_states
+    from emtta_core.pipeline.statistics import settle_statistics
     from emtta_core.store import FAILED, Store
 
     if failed and force:
@@ -88,6 +89,7 @@ def rerun(
         )
     else:
         say(f"run {run}: nothing to do")
+        settle_statistics(opened, run)
     conclude(opened, found, wanted)
 
 

@@ -53,6 +53,7 @@ def run(
     from emtta_core.pipeline.models import digest_of
     from emtta_core.pipeline.run import foresee, plan_run, record
     from emtta_core.pipeline.selection import select
+    from emtta_core.pipeline.statistics import settle_statistics
     from emtta_core.store import Store
     from emtta_core.suite import load_suite
 
@@ -80,4 +81,5 @@ def run(
         )
     else:
         say(f"run {planned.run_id}: nothing to do, all of its {len(wanted)} cells are complete")
+        settle_statistics(opened, planned.run_id)
     conclude(opened, planned, wanted)

@@ -5,10 +5,10 @@
 --   "group"         the domain's group; of a mean over domains the group, or all
 --   domain          the domain; NULL for the mean over the domains of a group
 --   utterances      utterances without an error
---   pairs           those of them that source has without an error as well; NULL for source
+--   pairs           those of them that source has without an error as well; NULL for source, and without it
 --   units, drawn    what an interval draws with replacement: so many `utterances` or `speakers`, or `both`
 --   wer             word error rate, %; of a group the mean over its domains
---   wer_low, wer_high         its bootstrap interval; NULL where there is a single unit
+--   wer_low, wer_high         its bootstrap interval; NULL for fewer than 5 units
 --   source_wer      word error rate of source over the pairs; for source itself its own
 --   change          wer over the pairs less source_wer, points; NULL for source
 --   change_low, change_high   its paired bootstrap interval

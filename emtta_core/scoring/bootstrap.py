@@ -1,0 +1,228 @@
+"""Bootstrap intervals of a word error rate, and of the difference between two.
+
+What is drawn is a *unit*: an utterance, or a speaker with all of their utterances, which are not independent of each
+other. An utterance that several domains share (the same speech under eight noises) is one unit, drawn once for all.
+A figure of several domains is the mean of their rates.
+
+Two intervals, for two shapes. A WER cannot fall below 0 and a few hard utterances make most of it, so that its estimate
+is skewed: the bootstrap-t interval divides by the standard error of each resample, and so follows the skew. A
+difference of paired errors is nearly symmetric and has heavy tails on both sides, which make the standard errors of
+single resamples shaky: Student's t with the standard error over all resamples serves it better. The coverage of both,
+measured, stands in `docs/statistics.md`.
+
+Sources: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 12 (both intervals); Hesterberg, What
+Teachers Should Know About the Bootstrap, The American Statistician 69, 2015 (why a bootstrap is too narrow); Bisani and
+Ney, Bootstrap estimates for confidence intervals in ASR performance evaluation, ICASSP 2004 (WER, pairs, speakers);
+Satterthwaite, An Approximate Distribution of Estimates of Variance Components, 1946 (degrees of freedom).
+"""
+
+from collections.abc import Iterator
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from emtta_core.scoring.significance import SEED, Floats, Integers, chunks
+
+RESAMPLES = 2_000
+"""Of a bootstrap."""
+
+CONFIDENCE = 0.95
+"""Of an interval."""
+
+FEWEST_UNITS = 5
+"""With fewer there is no interval: hardly a resample differs from the others."""
+
+Interval = tuple[float, float]
+
+
+def rate_interval(
+    errors: Floats, words: Floats, *, confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = SEED
+) -> Interval | None:
+    """Return the bootstrap-t interval of the mean over domains of WER, %; none for fewer than `FEWEST_UNITS`.
+
+    Its ends are not let out of the range of the resamples: where hardly a unit has an error, some resamples have none,
+    whose standard error is 0.
+
+    Args:
+        errors: of each unit in each domain, `(U, D)`.
+        words: likewise; 0 where a unit does not occur in a domain.
+        confidence: of the interval.
+        resamples: how many to draw.
+        seed: of the draws.
+    """
+    if len(words) < FEWEST_UNITS:
+        return None
+    strata = strata_of(words)
+    sums = resampled_sums(np.concatenate([errors, words], axis=1), strata, resamples=resamples, seed=seed)
+    totals, over = np.split(sums, 2, axis=1)
+    rate, width = mean_rate(errors, words), np.sqrt(_variances(errors, words, strata).sum())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rates = totals / over
+        replicates = 100 * rates.mean(axis=1)
+        spread = 100 * np.sqrt(_replicated_variance(errors, words, strata, rates, over, seed))
+        studentised = (replicates - rate) / spread
+    found = np.isfinite(replicates)  # but for resamples in which a domain has no word
+    studentised = np.nan_to_num(studentised[found], nan=0.0, posinf=np.inf, neginf=-np.inf)
+    tail = (1 - confidence) / 2
+    high, low = np.quantile(studentised, [tail, 1 - tail], method="inverted_cdf")  # infinities allow no interpolation
+    least, most = replicates[found].min(), replicates[found].max()
+    ends = [np.clip(rate - shift * width, least, most) if width else rate for shift in (low, high)]
+    return float(ends[0]), float(ends[1])
+
+
+def change_interval(
+    added: Floats, words: Floats, *, confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = SEED
+) -> Interval | None:
+    """Return Student's interval with the bootstrap's standard error, of the mean over domains of a difference in WER.
+
+    In points; none for fewer than `FEWEST_UNITS`.
+
+    Args:
+        added: errors of one system less those of the other, of each unit in each domain, `(U, D)`.
+        words: of the references, likewise; 0 where a unit does not occur in a domain.
+        confidence: of the interval.
+        resamples: how many to draw.
+        seed: of the draws.
+    """
+    if len(words) < FEWEST_UNITS:
+        return None
+    strata = strata_of(words)
+    sums = resampled_sums(np.concatenate([added, words], axis=1), strata, resamples=resamples, seed=seed)
+    totals, over = np.split(sums, 2, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        replicates = 100 * (totals / over).mean(axis=1)
+    width = float(replicates[np.isfinite(replicates)].std())  # but for resamples in which a domain has no word
+    width *= student_factor(_variances(added, words, strata), np.bincount(strata), confidence)
+    change = mean_rate(added, words)
+    return change - width, change + width
+
+
+def mean_rate(errors: Floats, words: Floats) -> float:
+    """Return the mean over domains of 100 * errors / words, from what each unit adds to each domain, `(U, D)`."""
+    return float(100 * (errors.sum(axis=0) / words.sum(axis=0)).mean())
+
+
+def strata_of(words: Floats) -> Integers:
+    """Return the stratum of each unit, `(U,)`: as many units of each are drawn as it has, so that domains keep theirs.
+
+    Units that occur in the same domains form one. Those that lack some domains of a larger stratum's belong to that
+    one: an utterance in error under one of eight noises is one of the utterances of all eight.
+
+    Args:
+        words: of each unit in each domain, `(U, D)`; 0 where it does not occur.
+    """
+    patterns, found, sizes = np.unique(words > 0, axis=0, return_inverse=True, return_counts=True)
+    belongs = np.arange(len(patterns))
+    for place in np.argsort(-sizes, kind="stable"):
+        wider = np.flatnonzero((patterns >= patterns[place]).all(axis=1) & (sizes > sizes[place]))
+        if len(wider):
+            belongs[place] = belongs[wider[np.argmax(sizes[wider])]]
+    strata: Integers = np.unique(belongs[found.ravel()], return_inverse=True)[1].ravel()
+    return strata
+
+
+def resampled_sums(table: Floats, strata: Integers, *, resamples: int = RESAMPLES, seed: int = SEED) -> Floats:
+    """Return the sums of a table's columns over units that are drawn with replacement.
+
+    Args:
+        table: what each unit adds to each sum, `(U, K)`.
+        strata: the stratum of each unit, `(U,)`; as many of its units are drawn as it has.
+        resamples: how many times to draw, R.
+        seed: of the draws.
+
+    Returns:
+        The sums, `(R, K)`.
+    """
+    sums = np.zeros((resamples, table.shape[1]))
+    for units, some, counts in _draws(strata, resamples, seed):
+        sums[some] += counts @ table[units]
+    return sums
+
+
+def student_factor(variances: Floats, sizes: Integers, confidence: float = CONFIDENCE) -> float:
+    """Return how many of the bootstrap's standard errors an interval reaches to either side.
+
+    For n units √(n / (n - 1)) · t: the bootstrap divides by n where the unbiased variance has n - 1, and Student's
+    quantile of n - 1 degrees of freedom stands for the normal one. Of several strata the variances add up, and the
+    degrees of freedom are Satterthwaite's.
+
+    Args:
+        variances: that each stratum adds to the estimate's, `(S,)`.
+        sizes: its units, `(S,)`.
+        confidence: of the interval.
+    """
+    whole = variances.sum()
+    if not whole:
+        return 0.0
+    freedom = np.maximum(sizes - 1, 1)
+    drawn = (variances * freedom / sizes).sum()  # what the bootstrap sees of it
+    together = whole**2 / (variances**2 / freedom).sum()
+    return float(np.sqrt(whole / drawn)) * student_quantile((1 + confidence) / 2, float(together))
+
+
+def student_quantile(share: float, freedom: float) -> float:
+    """Return a quantile of Student's t by the expansion around the normal's; within 1 % from 3 degrees of freedom on.
+
+    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 1964, 26.7.5.
+    """
+    z = NormalDist().inv_cdf(share)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92_160,
+    )
+    return z + sum(term / freedom**power for power, term in enumerate(terms, 1))
+
+
+def _variances(errors: Floats, words: Floats, strata: Integers) -> Floats:
+    """Return what each stratum adds to the variance of the mean rate, points², `(S,)`.
+
+    By the linear part of the estimate: a unit moves the rate E/W of a domain by (e - w·E/W) / W.
+    """
+    over = words.sum(axis=0)
+    moved = 100 * ((errors - words * (errors.sum(axis=0) / over)) / over).mean(axis=1)
+    sizes = np.bincount(strata)
+    centred = moved - (np.bincount(strata, moved) / sizes)[strata]
+    return np.asarray(np.bincount(strata, centred**2) * sizes / np.maximum(sizes - 1, 1), dtype=np.float64)
+
+
+def _replicated_variance(
+    errors: Floats, words: Floats, strata: Integers, rates: Floats, over: Floats, seed: int
+) -> Floats:
+    """Return what `_variances` would add up to in each resample, for rates as shares of 1, `(R,)`.
+
+    Args:
+        errors: of each unit, `(U, D)`.
+        words: likewise.
+        strata: of each unit, `(U,)`.
+        rates: of each resample, `(R, D)`.
+        over: words of each resample, `(R, D)`.
+        seed: with which the resamples were drawn.
+    """
+    domains = words.shape[1]
+    found = np.zeros(len(rates))
+    for units, some, counts in _draws(strata, len(rates), seed):
+        size = counts.shape[1]
+        moved = (1 / over[some]) @ errors[units].T - (rates[some] / over[some]) @ words[units].T
+        moved /= domains
+        weighted = counts * moved
+        squares = np.einsum("ru,ru->r", weighted, moved) - weighted.sum(axis=1) ** 2 / size
+        found[some] += np.maximum(squares, 0) * size / max(size - 1, 1)
+    return found
+
+
+def _draws(
+    strata: Integers, resamples: int, seed: int
+) -> Iterator[tuple[npt.NDArray[np.intp], slice, npt.NDArray[np.float64]]]:
+    """Yield the units of a stratum, some resamples, and how often each unit is drawn in them; the same for a seed."""
+    generator = np.random.default_rng(seed)
+    for stratum in np.unique(strata):
+        units = np.flatnonzero(strata == stratum)
+        size = len(units)
+        for some in chunks(resamples, size):
+            times = some.stop - some.start
+            drawn = generator.integers(size, size=(times, size)) + size * np.arange(times)[:, None]
+            counts = np.bincount(drawn.ravel(), minlength=times * size).reshape(times, size)
+            yield units, some, counts.astype(np.float64)
