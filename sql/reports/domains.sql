@@ -1,33 +1,37 @@
--- domains: WER of each method on each domain, and how far each cell is.
+-- domains: WER of each method on each domain, whether it differs from source by chance, and how far each cell is.
 -- columns:
---   group, domain, method   the cell
---   state                   complete, partial, failed or missing
---   planned, done, in_error utterances: planned, done, in error
---   words                   words of the references, utterances in error left out
---   wer, cer                word and character error rate, %
---   change_percent          change of wer relative to source, %
---   entropy_before, entropy_after   mean nats a token
---   withheld                why there is no figure, where the cell has its utterances
+--   domain, method  the cell; the view cells has all of its columns
+--   state           complete, partial, failed or missing
+--   in_error        utterances in error, which are in no rate
+--   wer             word error rate, %
+--   interval        its bootstrap interval (95 %), %; empty where the statistics are not computed
+--   change          WER over the utterances that source has too, less that of source, points
+--   ±               half the width of its interval, points
+--   change_percent  change of wer relative to source, %
+--   p               of a sign-flip test of the change, two-sided, by Holm over the method's domains
+--   w/t/l           utterances with fewer word errors than source, with as many, with more
+--   withheld        why there is no figure, where the cell has its utterances
 -- param run_id: the run; the newest by default
 -- param group: one group alone
 -- param method: one method alone
 SELECT
-    cells."group",
     cells.domain,
     cells.method,
     cells.state,
-    cells.planned,
-    cells.done,
     cells.in_error,
-    cells.words,
     cells.wer,
-    cells.cer,
+    printf('%.1f–%.1f', found.wer_low, found.wer_high) AS interval,
+    found.change,
+    (found.change_high - found.change_low) / 2 AS "±",
     cells.change_percent,
-    cells.entropy_before,
-    cells.entropy_after,
+    found.p,
+    found.wins || '/' || found.ties || '/' || found.losses AS "w/t/l",
     cells.withheld
 FROM cells
-LEFT JOIN methods USING (method)
+LEFT JOIN (
+    SELECT * FROM statistics WHERE run_id = getvariable('run_id') AND domain IS NOT NULL
+) AS found ON cells.domain = found.domain AND cells.method = found.method
+LEFT JOIN methods ON cells.method = methods.method
 WHERE
     cells.run_id = getvariable('run_id')
     AND cells."group" = coalesce(getvariable('group'), cells."group")

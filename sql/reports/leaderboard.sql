@@ -1,25 +1,32 @@
--- leaderboard: WER of each method over each group of domains, and over all.
+-- leaderboard: WER of each method over each group of domains, and over all, and whether it differs from source by chance.
 -- columns:
 --   method, group   the method; the group, or all
---   domains         domains that the plan holds
---   utterances      utterances that are done, those in error included
---   in_error        utterances in error, which are in no rate
 --   wer             mean of the domains' WER, %
---   pooled_wer      all errors over all words, %
+--   interval        its bootstrap interval (95 %), %; empty where the statistics are not computed
+--   change          WER over the utterances that source has too, less that of source, points
+--   ±               half the width of its interval, points
 --   change_percent  change of wer relative to source, %
+--   p               of a sign-flip test of the change, two-sided
+--   w/t/l           utterances with fewer word errors than source, with as many, with more
+--   in_error        utterances in error, which are in no rate
 --   withheld        why there is no figure yet
 -- param run_id: the run; the newest by default
 SELECT
     groups.method,
     groups."group",
-    groups.domains,
-    groups.done AS utterances,
-    groups.in_error,
     groups.wer,
-    groups.pooled_wer,
+    printf('%.1f–%.1f', found.wer_low, found.wer_high) AS interval,
+    found.change,
+    (found.change_high - found.change_low) / 2 AS "±",
     groups.change_percent,
+    found.p,
+    found.wins || '/' || found.ties || '/' || found.losses AS "w/t/l",
+    groups.in_error,
     groups.withheld
 FROM groups
-LEFT JOIN methods USING (method)
+LEFT JOIN (
+    SELECT * FROM statistics WHERE run_id = getvariable('run_id') AND domain IS NULL
+) AS found ON groups.method = found.method AND groups."group" = found."group"
+LEFT JOIN methods ON groups.method = methods.method
 WHERE groups.run_id = getvariable('run_id')
 ORDER BY methods.rank NULLS LAST, groups.method, groups.position
