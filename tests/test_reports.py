@@ -51,8 +51,8 @@ def store(tmp_path: Path) -> Store:
 def test_the_leaderboard_has_methods_in_their_order_and_groups_in_that_of_the_plan(complete: Catalogue) -> None:
     board = complete.report("leaderboard")
     assert board.columns == (
-        *("method", "group", "wer", "interval", "change", "±", "change_percent"),
-        *("p", "w/t/l", "in_error", "withheld"),
+        *("method", "group", "wer", "interval", "change", "margin", "change_percent"),
+        *("p", "wtl", "in_error", "withheld"),
     )
     assert [row[:2] for row in board.rows] == [
         (method, group) for method in ("source", "em-tok-b") for group in ("noise", "accent", "all")

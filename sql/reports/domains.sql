@@ -6,10 +6,10 @@
 --   wer             word error rate, %
 --   interval        its bootstrap interval (95 %), %; empty where the statistics are not computed
 --   change          WER over the utterances that source has too, less that of source, points
---   ±               half the width of its interval, points
+--   margin          half the width of its interval, points
 --   change_percent  change of wer relative to source, %
 --   p               of a sign-flip test of the change, two-sided, by Holm over the method's domains
---   w/t/l           utterances with fewer word errors than source, with as many, with more
+--   wtl             wins, ties and losses: utterances with fewer word errors than source, with as many, with more
 --   withheld        why there is no figure, where the cell has its utterances
 -- param run_id: the run; the newest by default
 -- param group: one group alone
@@ -22,10 +22,10 @@ SELECT
     cells.wer,
     printf('%.1f–%.1f', found.wer_low, found.wer_high) AS interval,
     found.change,
-    (found.change_high - found.change_low) / 2 AS "±",
+    (found.change_high - found.change_low) / 2 AS margin,
     cells.change_percent,
     found.p,
-    found.wins || '/' || found.ties || '/' || found.losses AS "w/t/l",
+    found.wins || '/' || found.ties || '/' || found.losses AS wtl,
     cells.withheld
 FROM cells
 LEFT JOIN (

@@ -4,10 +4,10 @@
 --   wer             mean of the domains' WER, %
 --   interval        its bootstrap interval (95 %), %; empty where the statistics are not computed
 --   change          WER over the utterances that source has too, less that of source, points
---   ±               half the width of its interval, points
+--   margin          half the width of its interval, points
 --   change_percent  change of wer relative to source, %
 --   p               of a sign-flip test of the change, two-sided
---   w/t/l           utterances with fewer word errors than source, with as many, with more
+--   wtl             wins, ties and losses: utterances with fewer word errors than source, with as many, with more
 --   in_error        utterances in error, which are in no rate
 --   withheld        why there is no figure yet
 -- param run_id: the run; the newest by default
@@ -17,10 +17,10 @@ SELECT
     groups.wer,
     printf('%.1f–%.1f', found.wer_low, found.wer_high) AS interval,
     found.change,
-    (found.change_high - found.change_low) / 2 AS "±",
+    (found.change_high - found.change_low) / 2 AS margin,
     groups.change_percent,
     found.p,
-    found.wins || '/' || found.ties || '/' || found.losses AS "w/t/l",
+    found.wins || '/' || found.ties || '/' || found.losses AS wtl,
     groups.in_error,
     groups.withheld
 FROM groups
