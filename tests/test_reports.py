@@ -260,6 +260,6 @@ def test_the_methods_of_the_registry_are_those_that_the_tables_order(complete: C
 def test_the_reports_that_the_command_promises_are_there() -> None:
     promised = {
         *("coverage", "domains", "errors", "failures", "groups", "hardest", "history", "leaderboard", "methods"),
-        *("oracle", "pairs", "paper", "runs", "speed", "steps"),
+        *("oracle", "pairs", "paper", "robustness", "runs", "speed", "steps"),
     }
     assert promised <= set(reports())
