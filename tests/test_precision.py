@@ -58,7 +58,7 @@ def test_frozen_weights_keys_and_values_are_short_and_whatever_is_summed_is_long
     norms = split(weights, parameters)
     assert batch.stem.dtype == parameters.dtype == norms.encoder.dtype == long
     memory = forward.cross_memory(weights, forward.encode(weights, norms.encoder, batch.stem))
-    assert {part.dtype for pair in memory for part in pair} == {short}
+    assert {part.dtype for pair in memory.layers for part in pair} == {short}
     (beams,) = generate(weights, norms.decoder, memory, batch.prompt, model.policy, batch.limits, [BeamSearch(3)])
     loss, entropy = candidate_loss(model, method("em-tok-b"), norms, memory, batch.prompt, beams)
     (gradient,) = torch.autograd.grad(loss.total.sum(), parameters)
@@ -126,13 +126,13 @@ def test_entropies_and_log_probabilities_of_bf16_are_not_summed_in_bf16(
 def test_float64_is_transformers_in_float64(models: dict[str, SpeechModel], speech: DemoSpeech) -> None:
     model = models["float64"]
     network = WhisperForConditionalGeneration.from_pretrained(str(resources.files("emtta_core.model") / "demo"))
-    features = model.mel(speech.waveforms[:3], device=model.device, dtype=torch.float64)
+    features = model.hearing.mel(speech.waveforms[:3], device=model.device, dtype=torch.float64)
     norms = split(model.weights, source_parameters(model.weights, 3))
     candidates = torch.randint(0, 500, (3, 2, 9), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(candidates, dtype=torch.bool)
     prompt = model.prompt.rows(["en", "de", "it"], model.device)
     with torch.no_grad():
-        encoded = forward.encode(model.weights, norms.encoder, forward.stem(model.weights, features))
+        encoded = forward.encode(model.weights, norms.encoder, model.hearing.stem(features))
         tree = grow(prompt, candidates, mask, dtype=torch.float64)
         memory = forward.cross_memory(model.weights, encoded)
         hidden = forward.decode(model.weights, norms.decoder, memory, tree.nodes, tree.visible)

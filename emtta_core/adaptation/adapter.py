@@ -300,7 +300,11 @@ def check_waveform(waveform: NDArray[np.floating[Any]], model: SpeechModel) -> N
     peak = float(np.abs(signal).max())
     if peak < SILENCE:
         raise AudioError(f"the waveform is silent: its peak is {peak:.3g}; it must be at least {SILENCE:g}")
-    if signal.size > model.mel.samples:
+    if signal.size < model.hearing.shortest:
+        raise AudioError(
+            f"the waveform has {signal.size} samples; {model.name!r} needs at least {model.hearing.shortest}"
+        )
+    if signal.size > model.hearing.longest:
         raise AudioError(
             f"the waveform is {signal.size / model.sample_rate:.2f} s long; {model.name!r} takes at most "
             f"{model.max_seconds:g} s: cut it"

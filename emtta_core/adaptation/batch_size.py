@@ -100,7 +100,7 @@ def episode_bytes(model: SpeechModel, options: Options, limit: int) -> int:
     weights = model.weights
     width, vocabulary = weights.width, len(weights.head)
     narrow, wide = weights.head.element_size(), weights.norms.element_size()
-    positions = len(weights.encoder_positions)
+    positions = model.hearing.positions
     listening = positions * width * 2 * narrow * len(weights.decoder_layers)
     moment = positions * width * 8 * wide
     adapts = options.method.candidates != "none"

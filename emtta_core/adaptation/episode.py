@@ -99,6 +99,7 @@ class Batch:
         stem: `(B, S, d)`, what enters the encoder's layers.
         prompt: `(B, P)`.
         limits: `(B,)`, the most tokens of a hypothesis.
+        audible: `(B, 1, 1, S)`, where there is sound, as in `forward.Memory`; None: everywhere.
         memory: their cross-attention keys and values, where the encoder is not adapted.
     """
 
@@ -106,13 +107,15 @@ class Batch:
     stem: Tensor
     prompt: Tensor
     limits: Tensor
+    audible: Tensor | None = None
     memory: forward.Memory | None = None
 
     def keep(self, rows: Tensor) -> "Batch":
         """Return the batch of these utterances alone."""
         stem, prompt, limits = (part.index_select(0, rows) for part in (self.stem, self.prompt, self.limits))
-        memory = self.memory and forward.keep(self.memory, rows)
-        return Batch([self.ids[row] for row in rows.tolist()], stem, prompt, limits, memory)
+        audible = None if self.audible is None else self.audible.index_select(0, rows)
+        memory = None if self.memory is None else self.memory.keep(rows)
+        return Batch([self.ids[row] for row in rows.tolist()], stem, prompt, limits, audible, memory)
 
 
 def prepare_batch(
@@ -120,12 +123,11 @@ def prepare_batch(
 ) -> Batch:
     """Compute what stays the same throughout the episodes of B utterances."""
     with torch.no_grad():
-        features = model.mel(waveforms, device=model.device, dtype=model.dtype)
-        stem = forward.stem(model.weights, features)
+        heard = model.hearing(waveforms, device=model.device, dtype=model.dtype)
     seconds = [len(waveform) / model.sample_rate for waveform in waveforms]
     limits = [model.policy.max_tokens(length, model.prompt.length) for length in seconds]
     prompt = model.prompt.rows(languages, model.device)
-    return Batch(ids, stem, prompt, torch.tensor(limits, device=model.device))
+    return Batch(ids, heard.rows, prompt, torch.tensor(limits, device=model.device), heard.audible)
 
 
 class Episodes:
@@ -215,7 +217,8 @@ def _hear(model: SpeechModel, norms: forward.Norms, batch: Batch) -> forward.Mem
     """Return the cross-attention keys and values of a batch's utterances."""
     if batch.memory is not None:
         return batch.memory
-    return forward.cross_memory(model.weights, forward.encode(model.weights, norms.encoder, batch.stem))
+    encoded = forward.encode(model.weights, norms.encoder, batch.stem, batch.audible)
+    return forward.cross_memory(model.weights, encoded, batch.audible)
 
 
 def _generate(

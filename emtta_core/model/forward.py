@@ -1,4 +1,7 @@
-"""Whisper's forward pass as functions of frozen weights and of LayerNorm parameters that each utterance has of its own.
+"""The forward pass as functions of frozen weights and of LayerNorm parameters that each utterance has of its own.
+
+It is that of every encoder and decoder with LayerNorm before each block, as Whisper is; what comes before the encoder's
+layers is the family's own (`emtta_core.model.family`).
 
 The decoder works on *nodes*: a node is one token in its context. An utterance's nodes form a tree that grows from its
 prompt, so candidates with a common beginning share the nodes of that beginning, and the cross-attention keys and
@@ -34,8 +37,29 @@ class Norms(NamedTuple):
     decoder: Tensor
 
 
-Memory = tuple[tuple[Tensor, Tensor], ...]
-"""Cross-attention keys and values, `(B, H, S, d / H)` each, of every decoder layer."""
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the decoder hears of the encoder's output.
+
+    Attributes:
+        layers: cross-attention keys and values, `(B, H, S, d / H)` each, of every decoder layer.
+        audible: `(B, 1, 1, S)`, added to the attention logits: 0 where there is sound, -inf where there is padding;
+            None where there is sound everywhere.
+    """
+
+    layers: tuple[tuple[Tensor, Tensor], ...]
+    audible: Tensor | None = None
+
+    def keep(self, utterances: Tensor) -> "Memory":
+        """Return the memory of these utterances alone."""
+        layers = tuple(
+            (keys.index_select(0, utterances), values.index_select(0, utterances)) for keys, values in self.layers
+        )
+        return Memory(layers, None if self.audible is None else self.audible.index_select(0, utterances))
+
+    def detach(self) -> "Memory":
+        """Return the same without a gradient."""
+        return Memory(tuple((keys.detach(), values.detach()) for keys, values in self.layers), self.audible)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,43 +127,35 @@ class Cache:
         self.sizes = [self.sizes[utterance] for utterance in utterances]
 
 
-def stem(weights: Weights, mel: Tensor) -> Tensor:
-    """Return what enters the encoder's layers, `(B, S, d)`, for log-mel features `(B, M, 2S)`.
+def encode(weights: Weights, norms: Tensor, x: Tensor, audible: Tensor | None = None) -> Tensor:
+    """Run the encoder's layers over what enters them.
 
-    It has no LayerNorm, so it is the same in every step of an episode.
+    Args:
+        weights: the frozen weights.
+        norms: the encoder's LayerNorms, `(B, K, 2, d)`.
+        x: `(B, S, d)`.
+        audible: as in `Memory`.
     """
-    x = F.gelu(F.conv1d(mel.to(weights.head.dtype), *weights.conv1, padding=1))
-    x = F.gelu(F.conv1d(x, *weights.conv2, stride=2, padding=1))
-    return (x.transpose(1, 2).contiguous() + weights.encoder_positions).to(weights.norms.dtype)
-
-
-def encode(weights: Weights, norms: Tensor, x: Tensor) -> Tensor:
-    """Run the encoder's layers over the stem's output `(B, S, d)`, with its LayerNorms `(B, K, 2, d)`."""
     wide = _pairs(norms.unsqueeze(3))
     heads = weights.encoder_heads
     for number, layer in enumerate(weights.encoder_layers):
         block = layer.attention
         qkv = F.linear(normalise(weights, wide[2 * number], x), block.query, block.query_bias)
         query, keys, values = qkv.chunk(3, dim=-1)
-        x = x + project(block, attend(_heads(query, heads), _heads(keys, heads), _heads(values, heads)))
-        x = x + feed_forward(layer.feed_forward, normalise(weights, wide[2 * number + 1], x))
+        x = x + project(block, attend(_heads(query, heads), _heads(keys, heads), _heads(values, heads), audible))
+        x = x + feed_forward(weights, layer.feed_forward, normalise(weights, wide[2 * number + 1], x))
     return normalise(weights, wide[-1], x)
 
 
-def cross_memory(weights: Weights, encoded: Tensor) -> Memory:
+def cross_memory(weights: Weights, encoded: Tensor, audible: Tensor | None = None) -> Memory:
     """Return each decoder layer's cross-attention keys and values of the encoder's output `(B, S, d)`."""
-    memory = []
+    layers = []
     for layer in weights.decoder_layers:
         block = layer.cross_attention
         assert block.memory is not None
         keys, values = F.linear(encoded, block.memory, block.memory_bias).chunk(2, dim=-1)
-        memory.append((_heads(keys, weights.decoder_heads), _heads(values, weights.decoder_heads)))
-    return tuple(memory)
-
-
-def keep(memory: Memory, utterances: Tensor) -> Memory:
-    """Return the keys and values of these utterances alone."""
-    return tuple((keys.index_select(0, utterances), values.index_select(0, utterances)) for keys, values in memory)
+        layers.append((_heads(keys, weights.decoder_heads), _heads(values, weights.decoder_heads)))
+    return Memory(tuple(layers), audible)
 
 
 def decode(
@@ -180,9 +196,9 @@ def decode(
         x = x + project(block, layout.pack(seen))
         block = layer.cross_attention
         query = F.linear(normalise(weights, _of_nodes(layout, own[3 * number + 1]), x), block.query, block.query_bias)
-        heard = attend(_heads(layout.pad(query), heads), *memory[number])
+        heard = attend(_heads(layout.pad(query), heads), *memory.layers[number], memory.audible)
         x = x + project(block, layout.pack(heard))
-        x = x + feed_forward(layer.feed_forward, normalise(weights, _of_nodes(layout, own[3 * number + 2]), x))
+        x = x + feed_forward(weights, layer.feed_forward, normalise(weights, _of_nodes(layout, own[3 * number + 2]), x))
     return normalise(weights, _of_nodes(layout, own[-1]), x)
 
 
@@ -198,9 +214,9 @@ def normalise(weights: Weights, norm: tuple[Tensor, Tensor], x: Tensor) -> Tenso
     return normal.to(weights.head.dtype)
 
 
-def feed_forward(block: FeedForward, x: Tensor) -> Tensor:
+def feed_forward(weights: Weights, block: FeedForward, x: Tensor) -> Tensor:
     """Return the feed-forward block's output for its normalised input."""
-    return F.linear(F.gelu(F.linear(x, block.up, block.up_bias)), block.down, block.down_bias)
+    return F.linear(weights.activation(F.linear(x, block.up, block.up_bias)), block.down, block.down_bias)
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Loading a Whisper from the demo checkpoint, a folder, or the Hugging Face hub."""
+"""Loading a model from the demo checkpoint, a folder, or the Hugging Face hub."""
 
 import hashlib
 import json
@@ -8,22 +8,24 @@ from typing import Any
 
 import torch
 
-from emtta_core.errors import ModelError, UsageError
-from emtta_core.model.mel import LogMel
-from emtta_core.model.policy import DecodingPolicy
+from emtta_core.errors import EmttaError, ModelError, UsageError
+from emtta_core.model.family import Family, Parts, family_of
 from emtta_core.model.precision import choose_precision
-from emtta_core.model.prompt import Prompt
 from emtta_core.model.speech_model import SpeechModel
-from emtta_core.model.weights import prepare
 
 DEMO = "demo"
 """The name of the checkpoint that comes with the package."""
 
 
 def load_model(
-    name: str | Path, *, device: str = "auto", precision: str = "float32", revision: str | None = None
+    name: str | Path,
+    *,
+    device: str = "auto",
+    precision: str = "float32",
+    revision: str | None = None,
+    family: str | None = None,
 ) -> SpeechModel:
-    """Load a Whisper with its feature extractor, tokenizer and generation config.
+    """Load a speech model with its feature extractor, tokenizer and generation config.
 
     Weights are read from safetensors files alone, and no code that comes with a model is run.
 
@@ -32,47 +34,54 @@ def load_model(
         device: "cpu", "cuda", "cuda:1", …; "auto" takes the first GPU if there is one.
         precision: one of `emtta_core.model.precision.PRECISIONS`.
         revision: of a hub id: a branch, tag or commit.
+        family: how to read it, as `module:object`; None: by the `model_type` in its config.json.
 
     Raises:
-        ModelError: if there is no such model, a file of it is missing or broken, or it is not a Whisper.
-        UsageError: for a device or a precision that there is not.
+        ModelError: if there is no such model, a file of it is missing or broken, or it is of no known kind.
+        UsageError: for a device, a precision or a family that there is not.
     """
     choose_precision(precision, choose_device(device))
     name = str(name)
-    network, extractor, tokenizer = _read(name, folder_of(name), revision)
-    return from_transformers(network, extractor, tokenizer, name=name, device=device, precision=precision)
+    kind, parts = _read(name, folder_of(name), revision, family)
+    return from_parts(kind, parts, name=name, device=device, precision=precision)
 
 
 def from_transformers(
     network: Any, extractor: Any, tokenizer: Any, *, name: str, device: str = "auto", precision: str = "float32"
 ) -> SpeechModel:
-    """Take a Whisper from transformers' own objects, which are not changed.
+    """Take a model from transformers' own objects, which are not changed.
 
     Args:
-        network: a `WhisperForConditionalGeneration` with its generation config.
-        extractor: its `WhisperFeatureExtractor`.
-        tokenizer: its `WhisperTokenizer`.
+        network: for instance a `WhisperForConditionalGeneration`, with its generation config.
+        extractor: its feature extractor.
+        tokenizer: its tokenizer.
         name: what to call it.
         device: as for `load_model`.
         precision: as for `load_model`.
 
     Raises:
-        ModelError: if its parts do not fit together, or it has something that the forward pass does not know.
+        ModelError: if its parts do not fit together, or it is of no known kind.
         UsageError: for a device or a precision that there is not.
     """
+    family = family_of(network.config.model_type, name)
+    return from_parts(family, Parts(network, extractor, tokenizer), name=name, device=device, precision=precision)
+
+
+def from_parts(
+    family: Family, parts: Parts, *, name: str, device: str = "auto", precision: str = "float32"
+) -> SpeechModel:
+    """Take a model of a family from its parts, which are not changed; see `from_transformers`."""
     target = choose_device(device)
     chosen = choose_precision(precision, target)
-    generation, config = network.generation_config, network.config
-    mel, prompt = LogMel.of(extractor), Prompt.of(generation)
-    _check(name, config, generation, mel, len(tokenizer))
+    made = family.make(name, parts, device=target, precision=chosen)
     return SpeechModel(
         name=name,
-        digest=_digest(network, mel, prompt, tokenizer),
-        weights=prepare(network, device=target, precision=chosen),
-        mel=mel,
-        policy=DecodingPolicy.of(generation, config, device=target, dtype=chosen.sums),
-        prompt=prompt,
-        tokenizer=tokenizer,
+        digest=_digest(made.settings, parts.network.state_dict()),
+        weights=made.weights,
+        hearing=made.hearing,
+        policy=made.policy,
+        prompt=made.prompt,
+        tokenizer=parts.tokenizer,
         precision=chosen,
     )
 
@@ -120,28 +129,26 @@ def folder_of(name: str) -> Path | None:
     return None
 
 
-def _read(name: str, folder: Path | None, revision: str | None) -> tuple[Any, Any, Any]:
-    """Return the network, the feature extractor and the tokenizer.
+def _read(name: str, folder: Path | None, revision: str | None, wanted: str | None) -> tuple[Family, Parts]:
+    """Return a model's family, and the model as that reads it.
 
     Raises:
-        ModelError: if one of them cannot be had.
+        ModelError: if a part of it cannot be had, or there is no family for it.
+        UsageError: if the family asked for is none.
     """
-    from transformers import AutoConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
+    from transformers import PreTrainedConfig
     from transformers.utils import logging
 
     source = name if folder is None else str(folder)
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
-        if config.model_type != "whisper":
-            raise ModelError(f"model {name!r} is of the kind {config.model_type!r}; only 'whisper' can be adapted")
-        network = WhisperForConditionalGeneration.from_pretrained(
-            source, revision=revision, use_safetensors=True, attn_implementation="sdpa", dtype=torch.float32
-        )
-        extractor = WhisperFeatureExtractor.from_pretrained(source, revision=revision)
-        tokenizer = WhisperTokenizer.from_pretrained(source, revision=revision)
-    except ModelError:
+        config, _ = PreTrainedConfig.get_config_dict(source, revision=revision)
+        if "model_type" not in config:
+            raise ValueError("its config.json is missing, or names no model_type")
+        family = family_of(str(config["model_type"]), name, wanted)
+        return family, family.read(source, revision=revision)
+    except EmttaError:
         raise
     except Exception as error:  # what the hub client, safetensors and the parsers raise has no common base
         what = " ".join(str(error).split())
@@ -157,47 +164,12 @@ def _read(name: str, folder: Path | None, revision: str | None) -> tuple[Any, An
     finally:
         if bars:
             logging.enable_progress_bar()
-    return network.eval(), extractor, tokenizer
 
 
-def _check(name: str, config: Any, generation: Any, mel: LogMel, vocabulary: int) -> None:
-    """Refuse a model whose parts do not fit together, or that the forward pass does not know.
-
-    Raises:
-        ModelError: naming the parts and their sizes.
-    """
-    if config.activation_function != "gelu":
-        raise ModelError(f"model {name!r} has the activation {config.activation_function!r}; only 'gelu' is known")
-    if mel.frames != 2 * config.max_source_positions:
-        raise ModelError(
-            f"model {name!r}: its feature extractor makes {mel.frames} frames but its encoder takes "
-            f"{2 * config.max_source_positions}"
-        )
-    if mel.filters.shape[1] != config.num_mel_bins:
-        raise ModelError(
-            f"model {name!r}: its feature extractor makes {mel.filters.shape[1]} mel bins but its encoder takes "
-            f"{config.num_mel_bins}"
-        )
-    if vocabulary > config.vocab_size:
-        raise ModelError(f"model {name!r}: its tokenizer knows {vocabulary} tokens, its decoder {config.vocab_size}")
-    if generation.decoder_start_token_id is None or generation.eos_token_id is None:
-        raise ModelError(f"model {name!r}: its generation_config.json names no decoder_start_token_id or eos_token_id")
-
-
-def _digest(network: Any, mel: LogMel, prompt: Prompt, tokenizer: Any) -> str:
+def _digest(settings: dict[str, Any], state: dict[str, torch.Tensor]) -> str:
     """Return the digest of all that can change a result, whatever files it came from."""
-    config, generation = network.config, network.generation_config
-    settings = {
-        "heads": [config.encoder_attention_heads, config.decoder_attention_heads],
-        "positions": [config.max_source_positions, config.max_target_positions],
-        "mel": [mel.sample_rate, mel.samples, mel.fft, mel.hop, mel.filters.tolist()],
-        "prompt": prompt.tokens,
-        "end": generation.eos_token_id,
-        "suppress": [generation.suppress_tokens, generation.begin_suppress_tokens],
-        "vocabulary": tokenizer.get_vocab(),
-    }
     content = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for key, tensor in sorted(network.state_dict().items()):
+    for key, tensor in sorted(state.items()):
         content.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
         content.update(tensor.detach().contiguous().numpy().tobytes())
     return content.hexdigest()[:16]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emtta_core.model.mel import LogMel
+from emtta_core.model.family import Hearing
 from emtta_core.model.policy import DecodingPolicy
 from emtta_core.model.precision import Precision
 from emtta_core.model.prompt import Prompt
@@ -16,23 +16,23 @@ from emtta_core.model.weights import Weights
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpeechModel:
-    """A Whisper, ready to be adapted. Nothing in it changes, so several threads may use one at once.
+    """A model, ready to be adapted. Nothing in it changes, so several threads may use one at once.
 
     Attributes:
         name: what it was asked for by: "demo", a folder or a hub id.
         digest: hexadecimal digest of all that can change a result: weights, prompt, policy, features, vocabulary.
-        weights: the frozen tensors.
-        mel: how waveforms become features.
+        weights: the frozen tensors behind the hearing.
+        hearing: how it hears.
         policy: which tokens may follow which.
         prompt: the forced beginning in each language.
-        tokenizer: a `WhisperTokenizer`.
+        tokenizer: what makes text of tokens.
         precision: how its numbers are kept and multiplied.
     """
 
     name: str
     digest: str
     weights: Weights
-    mel: LogMel
+    hearing: Hearing
     policy: DecodingPolicy
     prompt: Prompt
     tokenizer: Any
@@ -51,12 +51,12 @@ class SpeechModel:
     @property
     def sample_rate(self) -> int:
         """Hz."""
-        return self.mel.sample_rate
+        return self.hearing.sample_rate
 
     @property
     def max_seconds(self) -> float:
         """The window: the longest waveform that can be transcribed."""
-        return self.mel.samples / self.mel.sample_rate
+        return self.hearing.longest / self.hearing.sample_rate
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -66,7 +66,8 @@ class SpeechModel:
     @property
     def size(self) -> int:
         """Parameters; the output projection is not counted where it is the embedding."""
-        sizes = {tensor.data_ptr(): tensor.numel() for tensor in self.weights.tensors()}
+        tensors = (*self.hearing.tensors(), *self.weights.tensors())
+        sizes = {tensor.data_ptr(): tensor.numel() for tensor in tensors}
         return sum(sizes.values())
 
     def texts(self, tokens: Tensor, mask: Tensor) -> list[str]:

@@ -1,17 +1,22 @@
-"""Whisper's frozen weights, prepared once for the functional forward pass, and its LayerNorm parameters apart.
+"""A model's frozen weights, prepared once for the functional forward pass, and its LayerNorm parameters apart.
 
 Only LayerNorm weights and biases are adapted, so they are kept out of the shared weights, in one vector that the
 adaptation copies for each utterance.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from emtta_core.errors import ModelError
 from emtta_core.model.precision import Precision
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
+"""The activations that feed-forward blocks may have, by the name that a config gives them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +25,7 @@ class Attention:
 
     Attributes:
         query: weight `(d, d)`; for self-attention query, key and value stacked, `(3d, d)`.
-        query_bias: likewise `(d,)` or `(3d,)` (Whisper's keys have no bias: zeros).
+        query_bias: likewise `(d,)` or `(3d,)` (zeros for keys without a bias, as Whisper's).
         memory: key and value weights for cross-attention, stacked `(2d, d)`; None for self-attention.
         memory_bias: likewise `(2d,)`.
         out: weight `(d, d)`.
@@ -64,7 +69,7 @@ class DecoderLayer:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """All frozen tensors of a Whisper.
+    """All frozen tensors from the encoder's first LayerNorm to the output projection.
 
     LayerNorms are counted in the order of the forward pass: two for each encoder layer (before attention, before the
     feed-forward block) and one after the last; three for each decoder layer (before self-attention, before
@@ -74,14 +79,12 @@ class Weights:
         width: d, the model's width.
         encoder_heads: attention heads in the encoder.
         decoder_heads: attention heads in the decoder.
-        conv1: weight and bias of the first convolution, stride 1.
-        conv2: likewise of the second, stride 2.
-        encoder_positions: `(S, d)`.
+        activation: between the two maps of a feed-forward block.
         encoder_layers: the encoder's layers.
-        embedding: `(V, d)`, the tokens' input embedding.
+        embedding: `(V, d)`, the tokens' input embedding, scaled where the model scales it.
         decoder_positions: `(T, d)`.
         decoder_layers: the decoder's layers.
-        head: `(V, d)`, the output projection (the embedding itself where the model ties them).
+        head: `(V, d)`, the output projection (the embedding itself where the model ties them unscaled).
         norms: `(N, 2, d)`, each LayerNorm's weight and bias as trained, in the precision of sums.
         norm_epsilon: what LayerNorm adds to the variance.
     """
@@ -89,9 +92,7 @@ class Weights:
     width: int
     encoder_heads: int
     decoder_heads: int
-    conv1: tuple[Tensor, Tensor]
-    conv2: tuple[Tensor, Tensor]
-    encoder_positions: Tensor
+    activation: Callable[[Tensor], Tensor]
     encoder_layers: tuple[EncoderLayer, ...]
     embedding: Tensor
     decoder_positions: Tensor
@@ -107,22 +108,42 @@ class Weights:
 
     def tensors(self) -> Iterator[Tensor]:
         """Yield every tensor, in a fixed order."""
-        yield from (*self.conv1, *self.conv2, self.encoder_positions, self.embedding, self.decoder_positions)
-        yield from (self.head, self.norms)
+        yield from (self.embedding, self.decoder_positions, self.head, self.norms)
         for encoder_layer in self.encoder_layers:
             yield from _block_tensors(encoder_layer.attention, encoder_layer.feed_forward)
         for layer in self.decoder_layers:
             yield from _block_tensors(layer.attention, layer.cross_attention, layer.feed_forward)
 
 
-def prepare(model: Any, *, device: torch.device, precision: Precision) -> Weights:
-    """Take the weights out of a `WhisperForConditionalGeneration`.
+def prepare(
+    model: Any,
+    *,
+    device: torch.device,
+    precision: Precision,
+    head: str = "proj_out",
+    scale: float = 1.0,
+    positions: Tensor | None = None,
+) -> Weights:
+    """Take the weights out of a model of transformers with LayerNorm before each block, as Whisper is.
+
+    Its parts must have the names that transformers gives them there: `model.encoder.layers.0.self_attn.q_proj` and so
+    on. Of a family that calls them otherwise, its file fills in a `Weights` by itself.
 
     Args:
         model: the model as transformers loads it; it is not changed.
         device: where the weights go.
         precision: what they are cast to.
+        head: what the output projection is called.
+        scale: what the tokens' embedding is multiplied with before it enters the decoder.
+        positions: `(T, d)`, the decoder's positions; None: they are its `embed_positions`.
+
+    Raises:
+        ModelError: for an activation that is not known.
     """
+    if model.config.activation_function not in ACTIVATIONS:
+        raise ModelError(
+            f"the model has the activation {model.config.activation_function!r}; known are: {', '.join(ACTIVATIONS)}"
+        )
     state = {name: tensor.detach().to(device, precision.sums) for name, tensor in model.state_dict().items()}
     config = model.config
     width = int(config.d_model)
@@ -137,11 +158,13 @@ def prepare(model: Any, *, device: torch.device, precision: Precision) -> Weight
         return FeedForward(*pair(f"{prefix}.fc1"), *pair(f"{prefix}.fc2"))
 
     def attention(prefix: str, heads: int, *, cross: bool) -> Attention:
-        scale = (width // heads) ** -0.5
-        query, query_bias = (cast(state[f"{prefix}.q_proj.{part}"] * scale) for part in ("weight", "bias"))
+        shrink = (width // heads) ** -0.5
+        query, query_bias = (cast(state[f"{prefix}.q_proj.{part}"] * shrink) for part in ("weight", "bias"))
         key = cast(state[f"{prefix}.k_proj.weight"])
         value, value_bias = pair(f"{prefix}.v_proj")
-        memory, memory_bias = torch.cat([key, value]), torch.cat([torch.zeros_like(value_bias), value_bias])
+        bias = state.get(f"{prefix}.k_proj.bias")
+        key_bias = torch.zeros_like(value_bias) if bias is None else cast(bias)
+        memory, memory_bias = torch.cat([key, value]), torch.cat([key_bias, value_bias])
         out = pair(f"{prefix}.out_proj")
         if cross:
             return Attention(query, query_bias, memory, memory_bias, *out)
@@ -166,20 +189,20 @@ def prepare(model: Any, *, device: torch.device, precision: Precision) -> Weight
         decoder_layers.append(DecoderLayer(block, cross_block, feed_forward(prefix)))
     norm_names.append(f"{decoder}.layer_norm")
     norms = [torch.stack([state[f"{name}.weight"], state[f"{name}.bias"]]) for name in norm_names]
-    embedding = cast(state[f"{decoder}.embed_tokens.weight"])
-    tied = model.proj_out.weight is model.get_submodule(f"{decoder}.embed_tokens").weight
+    embedding = cast(state[f"{decoder}.embed_tokens.weight"] * scale)
+    tied = model.get_submodule(head).weight is model.get_submodule(f"{decoder}.embed_tokens").weight
+    if positions is None:
+        positions = state[f"{decoder}.embed_positions.weight"]
     return Weights(
         width=width,
         encoder_heads=encoder_heads,
         decoder_heads=decoder_heads,
-        conv1=pair(f"{encoder}.conv1"),
-        conv2=pair(f"{encoder}.conv2"),
-        encoder_positions=cast(state[f"{encoder}.embed_positions.weight"]),
+        activation=ACTIVATIONS[model.config.activation_function],
         encoder_layers=tuple(encoder_layers),
         embedding=embedding,
-        decoder_positions=cast(state[f"{decoder}.embed_positions.weight"]),
+        decoder_positions=cast(positions.to(device)),
         decoder_layers=tuple(decoder_layers),
-        head=embedding if tied else cast(state["proj_out.weight"]),
+        head=embedding if tied and scale == 1.0 else cast(state[f"{head}.weight"]),
         norms=torch.stack(norms),
         norm_epsilon=float(model.get_submodule(f"{decoder}.layer_norm").eps),
     )

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from emtta_core.model.forward import Cache, Memory, Nodes, decode, keep, logits
+from emtta_core.model.forward import Cache, Memory, Nodes, decode, logits
 from emtta_core.model.layout import Layout
 from emtta_core.model.policy import DecodingPolicy
 from emtta_core.model.weights import Weights
@@ -110,7 +110,7 @@ def generate(
     """
     with torch.no_grad():
         norms = norms.detach()
-        memory = tuple((keys.detach(), values.detach()) for keys, values in memory)
+        memory = memory.detach()
         batch, start = prompt.shape
         device, dtype = prompt.device, weights.head.dtype
         longest = int(limits.max())
@@ -139,7 +139,7 @@ def generate(
                 said, rank, counts = said[kept], rank[kept], counts[kept]
                 sizes = [sizes[utterance] for utterance in alive]
                 norms = norms.index_select(0, kept)
-                memory = keep(memory, kept)
+                memory = memory.keep(kept)
             layout = Layout.of(counts, sizes)
             # Rows that go on from one node with one token are one node; those that have ended write behind the last.
             total = len(layout.utterance)

@@ -1,0 +1,192 @@
+"""The kinds of model that can be adapted: one file each, which says how a kind is read, hears, and is prompted.
+
+A family is an encoder and a decoder with LayerNorm before each block. What they have in common, from the encoder's
+first LayerNorm to the logits, is `emtta_core.model.forward`; what a kind has of its own stands in its `Family`. See
+docs/models.md for how to write one.
+"""
+
+import importlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from emtta_core.errors import ModelError, UsageError
+from emtta_core.model.policy import DecodingPolicy
+from emtta_core.model.precision import Precision
+from emtta_core.model.prompt import Prompt
+from emtta_core.model.weights import Weights
+
+GROUP = "emtta.models"
+"""The entry points by which installed packages add families; each is called by the `model_type` that it reads."""
+
+BUILT_IN = {
+    "whisper": "emtta_core.model.whisper:FAMILY",
+}
+"""The families that emtta has, by the `model_type` that stands in a model's config.json."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What enters the encoder's layers.
+
+    Attributes:
+        rows: `(B, S, d)`.
+        audible: `(B, 1, 1, S)`, added to attention logits: 0 where there is sound, -inf where there is padding, which
+            must not show in what is heard elsewhere; None where all utterances have S positions.
+    """
+
+    rows: Tensor
+    audible: Tensor | None = None
+
+
+class Hearing(Protocol):
+    """How a model hears: all between a waveform and the encoder's first LayerNorm, so that it is done once an episode.
+
+    Attributes:
+        sample_rate: Hz.
+        shortest: samples of the shortest waveform that it can hear.
+        longest: samples of the longest: the window.
+        positions: S, the encoder's positions for the longest.
+    """
+
+    @property
+    def sample_rate(self) -> int: ...  # noqa: D102
+    @property
+    def shortest(self) -> int: ...  # noqa: D102
+    @property
+    def longest(self) -> int: ...  # noqa: D102
+    @property
+    def positions(self) -> int: ...  # noqa: D102
+
+    def __call__(
+        self, waveforms: Sequence[NDArray[np.floating[Any]]], *, device: torch.device, dtype: torch.dtype
+    ) -> Heard:
+        """Return what enters the encoder's layers for B mono waveforms: of each the same, whatever the others are."""
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Yield its frozen tensors, in a fixed order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A model as transformers loads it.
+
+    Attributes:
+        network: with its `config` and `generation_config`; in eval mode, float32.
+        extractor: what makes features of waveforms.
+        tokenizer: has `decode` and `get_vocab`.
+    """
+
+    network: Any
+    extractor: Any
+    tokenizer: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A model as the engine needs it.
+
+    Attributes:
+        weights: the frozen tensors behind the hearing.
+        hearing: how it hears.
+        policy: which tokens may follow which.
+        prompt: what each sequence begins with.
+        settings: all beside the network's tensors that can change a result, as JSON has it: it goes into the digest.
+    """
+
+    weights: Weights
+    hearing: Hearing
+    policy: DecodingPolicy
+    prompt: Prompt
+    settings: dict[str, Any]
+
+
+@runtime_checkable
+class Family(Protocol):
+    """A kind of speech model with an encoder and a decoder.
+
+    Attributes:
+        model_type: what stands in the config.json of the models that it reads.
+    """
+
+    @property
+    def model_type(self) -> str: ...  # noqa: D102
+
+    def read(self, source: str, *, revision: str | None) -> Parts:
+        """Read a model's files, weights from safetensors alone.
+
+        Args:
+            source: a folder, or a hub id.
+            revision: of a hub id.
+
+        Raises:
+            Exception: whatever transformers raises for what is missing or broken; the loader says it in its own words.
+        """
+
+    def make(self, name: str, parts: Parts, *, device: torch.device, precision: Precision) -> Made:
+        """Prepare a model; its parts are not changed.
+
+        Args:
+            name: what messages call it.
+            parts: as transformers loaded them, or somebody made them.
+            device: where tensors go.
+            precision: what weights are cast to.
+
+        Raises:
+            ModelError: if parts do not fit together, or something is not known.
+        """
+
+
+def family_of(model_type: str, name: str, wanted: str | None = None) -> Family:
+    """Return the family of a model.
+
+    Args:
+        model_type: what stands in its config.json.
+        name: what messages call the model.
+        wanted: the family to take, as `module:object`; None: that of the model's type, emtta's or an installed one.
+
+    Raises:
+        ModelError: there is no family for the type.
+        UsageError: `wanted` cannot be imported, is no family, or reads models of another type.
+    """
+    if wanted is not None:
+        family = _imported(wanted)
+        if family.model_type != model_type:
+            raise UsageError(
+                f"model {name!r} is of the kind {model_type!r}, and the family {wanted!r} reads {family.model_type!r}; "
+                "name the family of that kind, or none"
+            )
+        return family
+    installed = {point.name: point.value for point in entry_points(group=GROUP)}
+    known = installed | BUILT_IN
+    if model_type not in known:
+        raise ModelError(
+            f"model {name!r} is of the kind {model_type!r}; those that can be adapted are: "
+            f"{', '.join(repr(kind) for kind in sorted(known))}; docs/models.md says how to add a kind"
+        )
+    return _imported(known[model_type])
+
+
+def _imported(path: str) -> Family:
+    """Return the family at `module:object`.
+
+    Raises:
+        UsageError: it cannot be imported, or is no family.
+    """
+    module, _, attribute = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(
+            f"there is no family {path!r} ({error}); give module:object, as 'my_package.my_model:FAMILY', and install "
+            "the package or put it on PYTHONPATH"
+        ) from error
+    if not isinstance(found, Family):
+        raise UsageError(f"{path!r} is a {type(found).__name__}, no family: it needs model_type, read and make")
+    return found

@@ -1,0 +1,151 @@
+"""The family of Whisper: every size, English-only or not, distilled or fine-tuned.
+
+Source: Radford et al. 2022, arXiv:2212.04356, as transformers computes it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from emtta_core.errors import ModelError
+from emtta_core.model.family import Heard, Made, Parts
+from emtta_core.model.mel import LogMel
+from emtta_core.model.policy import DecodingPolicy
+from emtta_core.model.precision import Precision
+from emtta_core.model.prompt import Prompt
+from emtta_core.model.weights import prepare
+
+
+@dataclass(frozen=True, slots=True)
+class WhisperHearing:
+    """Log-mel features, two convolutions, and positions; every waveform fills the window.
+
+    Attributes:
+        mel: the features.
+        conv1: weight and bias of the first convolution, stride 1.
+        conv2: likewise of the second, stride 2.
+        table: `(S, d)`, the encoder's positions.
+        sums: the precision of what enters the encoder's layers.
+    """
+
+    mel: LogMel
+    conv1: tuple[Tensor, Tensor]
+    conv2: tuple[Tensor, Tensor]
+    table: Tensor
+    sums: torch.dtype
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz."""
+        return self.mel.sample_rate
+
+    @property
+    def shortest(self) -> int:
+        """One sample: what is missing is silence."""
+        return 1
+
+    @property
+    def longest(self) -> int:
+        """Samples of the window."""
+        return self.mel.samples
+
+    @property
+    def positions(self) -> int:
+        """The encoder's positions."""
+        return len(self.table)
+
+    def __call__(
+        self, waveforms: Sequence[NDArray[np.floating[Any]]], *, device: torch.device, dtype: torch.dtype
+    ) -> Heard:
+        """Return what enters the encoder's layers for B mono waveforms."""
+        return Heard(self.stem(self.mel(waveforms, device=device, dtype=dtype)))
+
+    def stem(self, mel: Tensor) -> Tensor:
+        """Return what enters the encoder's layers, `(B, S, d)`, for log-mel features `(B, M, 2S)`."""
+        x = F.gelu(F.conv1d(mel.to(self.table.dtype), *self.conv1, padding=1))
+        x = F.gelu(F.conv1d(x, *self.conv2, stride=2, padding=1))
+        return (x.transpose(1, 2).contiguous() + self.table).to(self.sums)
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Yield its frozen tensors."""
+        yield from (*self.conv1, *self.conv2, self.table)
+
+
+class Whisper:
+    """Whisper."""
+
+    model_type = "whisper"
+
+    def read(self, source: str, *, revision: str | None) -> Parts:
+        """Read a model's files."""
+        from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
+
+        network = WhisperForConditionalGeneration.from_pretrained(
+            source, revision=revision, use_safetensors=True, attn_implementation="sdpa", dtype=torch.float32
+        )
+        extractor = WhisperFeatureExtractor.from_pretrained(source, revision=revision)
+        return Parts(network.eval(), extractor, WhisperTokenizer.from_pretrained(source, revision=revision))
+
+    def make(self, name: str, parts: Parts, *, device: torch.device, precision: Precision) -> Made:
+        """Prepare a model."""
+        network, tokenizer = parts.network, parts.tokenizer
+        config, generation = network.config, network.generation_config
+        mel, prompt = LogMel.of(parts.extractor), Prompt.of(generation)
+        _check(name, config, generation, mel, len(tokenizer))
+        encoder = network.get_submodule("model.encoder")
+
+        def cast(tensor: Tensor) -> Tensor:
+            return tensor.detach().to(device, precision.weights)
+
+        return Made(
+            weights=prepare(network, device=device, precision=precision),
+            hearing=WhisperHearing(
+                mel=mel,
+                conv1=(cast(encoder.conv1.weight), cast(encoder.conv1.bias)),
+                conv2=(cast(encoder.conv2.weight), cast(encoder.conv2.bias)),
+                table=cast(encoder.embed_positions.weight),
+                sums=precision.sums,
+            ),
+            policy=DecodingPolicy.of(generation, config, device=device, dtype=precision.sums),
+            prompt=prompt,
+            settings={
+                "heads": [config.encoder_attention_heads, config.decoder_attention_heads],
+                "positions": [config.max_source_positions, config.max_target_positions],
+                "mel": [mel.sample_rate, mel.samples, mel.fft, mel.hop, mel.filters.tolist()],
+                "prompt": prompt.tokens,
+                "end": generation.eos_token_id,
+                "suppress": [generation.suppress_tokens, generation.begin_suppress_tokens],
+                "vocabulary": tokenizer.get_vocab(),
+            },
+        )
+
+
+FAMILY = Whisper()
+
+
+def _check(name: str, config: Any, generation: Any, mel: LogMel, vocabulary: int) -> None:
+    """Refuse a model whose parts do not fit together.
+
+    Raises:
+        ModelError: naming the parts and their sizes.
+    """
+    if mel.frames != 2 * config.max_source_positions:
+        raise ModelError(
+            f"model {name!r}: its feature extractor makes {mel.frames} frames but its encoder takes "
+            f"{2 * config.max_source_positions}"
+        )
+    if mel.filters.shape[1] != config.num_mel_bins:
+        raise ModelError(
+            f"model {name!r}: its feature extractor makes {mel.filters.shape[1]} mel bins but its encoder takes "
+            f"{config.num_mel_bins}"
+        )
+    if vocabulary > config.vocab_size:
+        raise ModelError(f"model {name!r}: its tokenizer knows {vocabulary} tokens, its decoder {config.vocab_size}")
+    if generation.decoder_start_token_id is None or generation.eos_token_id is None:
+        raise ModelError(f"model {name!r}: its generation_config.json names no decoder_start_token_id or eos_token_id")
