@@ -1,6 +1,6 @@
 -- domains: WER of each method on each domain, whether it differs from source by chance, and how far each cell is.
 -- columns:
---   domain, method  the cell; the view cells has all of its columns
+--   group, domain, method   the cell; the view cells has all of its columns
 --   state           complete, partial, failed or missing
 --   in_error        utterances in error, which are in no rate
 --   wer             word error rate, %
@@ -15,6 +15,7 @@
 -- param group: one group alone
 -- param method: one method alone
 SELECT
+    cells."group",
     cells.domain,
     cells.method,
     cells.state,
