@@ -71,7 +71,7 @@ def _walk(
             name = at.get("name") if isinstance(at, dict) else None
             names[-1] += f"[{name if isinstance(name, str) else part}]"
             continue
-        tagged = [kind for kind in here if _tag(kind) == part]
+        tagged = [kind for kind in here if part in _tags(kind)]
         if tagged and not any(part in kind.model_fields for kind in here):
             here = tagged  # the name that chose one record of a union is no field of its own
             continue
@@ -96,10 +96,10 @@ def _records(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _records(inner)
 
 
-def _tag(record: type[BaseModel]) -> str | None:
-    """Return the `name` that chooses a record in its union."""
+def _tags(record: type[BaseModel]) -> tuple[str, ...]:
+    """Return the values of `name` that choose a record in its union."""
     field = record.model_fields.get("name")
-    return next(iter(get_args(field.annotation)), None) if field is not None else None
+    return get_args(field.annotation) if field is not None else ()
 
 
 def _shown(value: Any) -> str:

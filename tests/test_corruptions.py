@@ -117,7 +117,6 @@ def test_speech_that_cannot_be_corrupted_is_refused(speech: Waveform, message: s
         ({"name": "noise", "kind": "typing", "snr_db": 100}, "snr_db", "less than or equal to 60"),
         ({"name": "noise", "kind": "typing", "snr_db": float("nan")}, "snr_db", "finite"),
         ({"name": "noise", "kind": "typing", "snr_db": 5, "snr": 5}, "snr", "not permitted"),
-        ({"name": "reverb", "kind": "typing", "snr_db": 5}, "name", "'noise'"),
     ],
 )
 def test_a_mistake_in_the_settings_is_refused_with_the_field_and_what_is_allowed(

@@ -1,42 +1,26 @@
 """Corruptions: what a suite can do to clean speech, by name and with settings.
 
 Each is a record whose identity fields settle the result: the same settings, utterance and speech give the same
-samples, whatever was corrupted before.
+samples, whatever was corrupted before. `made_of` is its part in the identity of prepared audio.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import Field
 
-from emtta_core.audio.mix import MAX_SNR_DB, mix
+from emtta_core.audio.corrupted import Corrupted, Voices
+from emtta_core.audio.graded import Graded
+from emtta_core.audio.mix import MAX_SNR_DB, SnrConvention, SnrOver, mix, true_snr_db
 from emtta_core.audio.noise import VOICES, NoiseKind, synthesise
-from emtta_core.audio.waveform import SAMPLE_RATE, Waveform, checked
+from emtta_core.audio.noise_file import NoiseFile, ratio_label
+from emtta_core.audio.waveform import SAMPLE_RATE, checked
 from emtta_core.identity import IDENTITY, Record, digest
 
 CORRUPTION_VERSION = 1
-"""Raised whenever the same settings would give other samples."""
-
-Voices = Callable[[int], Sequence[Waveform]]
-"""Gives so many stretches of clean speech, each shape `(N,)`, of voices foreign to the utterance; always the same."""
-
-
-@dataclass(frozen=True, slots=True)
-class Corrupted:
-    """Corrupted speech.
-
-    Attributes:
-        waveform: shape `(N,)`, the clean speech's, within full scale.
-        gain: the factor that scaled it back because it passed full scale; 1.0 where it did not.
-        snr_db: the signal-to-noise ratio in dB; None where there is no noise.
-    """
-
-    waveform: Waveform
-    gain: float
-    snr_db: float | None
+"""Raised whenever the same settings of `Noise` would give other samples."""
 
 
 class Noise(Record):
@@ -44,14 +28,31 @@ class Noise(Record):
 
     Attributes:
         kind: one of `emtta_core.audio.noise.NOISES`.
-        snr_db: the ratio of the RMS levels of speech and noise over the whole utterance, in dB.
+        snr_db: the ratio of the RMS levels of speech and noise, in dB.
+        snr_over: what the levels are measured over.
+        snr_convention: how the ratio is understood.
         seed: another seed gives other noise.
     """
 
     name: Annotated[Literal["noise"], IDENTITY] = "noise"
     kind: Annotated[NoiseKind, IDENTITY]
     snr_db: Annotated[float, IDENTITY, Field(ge=-MAX_SNR_DB, le=MAX_SNR_DB, allow_inf_nan=False)]
+    snr_over: Annotated[SnrOver, IDENTITY] = "utterance"
+    snr_convention: Annotated[SnrConvention, IDENTITY] = "exact"
     seed: Annotated[int, IDENTITY] = 0
+
+    def identity(self) -> dict[str, Any]:
+        """Return the identity fields; those that came later only where they are not as before they were there."""
+        fields = super().identity()
+        return {name: value for name, value in fields.items() if name not in _LATER or value != _LATER[name]}
+
+    def made_of(self, voices: Callable[[], str]) -> dict[str, Any]:
+        """Return all that settles what this does to an utterance; `voices` gives the digest of the foreign voices."""
+        return {"version": CORRUPTION_VERSION, "settings": self.identity(), "voices": voices()}
+
+    def label(self) -> str:
+        """Return what a row of prepared audio calls this."""
+        return f"{self.name}/{self.kind}{ratio_label(self.snr_db, self.snr_over, self.snr_convention)}"
 
     def apply(self, waveform: ArrayLike, utterance_id: str, voices: Voices) -> Corrupted:
         """Return `waveform` with noise that depends on the utterance's id and the seed.
@@ -68,9 +69,13 @@ class Noise(Record):
         rng = np.random.default_rng(int(digest([self.seed, utterance_id, self.kind], 64), 16))
         wanted = VOICES.get(self.kind, 0)
         noise = synthesise(self.kind, speech.size / SAMPLE_RATE, rng, voices=voices(wanted) if wanted else ())
-        mixture = mix(speech, noise, self.snr_db)
-        return Corrupted(mixture.waveform, mixture.gain, self.snr_db)
+        ratio = true_snr_db(self.snr_db, self.snr_convention)
+        mixture = mix(speech, noise, ratio, over=self.snr_over)
+        return Corrupted(mixture.waveform, mixture.gain, ratio)
 
 
-Corruption: TypeAlias = Noise
-"""Any corruption. A second kind makes this a union that is told apart by `name`."""
+_LATER = {"snr_over": "utterance", "snr_convention": "exact"}
+"""Fields that were added after audio had been prepared without them, and what that audio has."""
+
+Corruption = Annotated[Noise | NoiseFile | Graded, Field(discriminator="name")]
+"""Any corruption, told apart by `name`."""

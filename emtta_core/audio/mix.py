@@ -2,16 +2,18 @@
 
 The levels follow the noisy speech of the paper: both parts are brought to -25 dB FS RMS, then the noise is
 scaled by 10^(-SNR/20). That factor is one of amplitude and takes no square root; a mixer that is copied
-about in public repositories takes one, so that its "10 dB" is really 5 dB.
+about in public repositories takes one, so that its "10 dB" is really 5 dB (`SnrConvention`).
 """
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from emtta_core.audio.level import scale_back, scale_to_dbfs
+from emtta_core.audio.activity import speech_mask
+from emtta_core.audio.level import rms, scale_back, scale_to_dbfs
 from emtta_core.audio.waveform import Waveform, checked, refuse_silence
 from emtta_core.errors import AudioError
 
@@ -20,6 +22,21 @@ LEVEL_DBFS = -25.0
 
 MAX_SNR_DB = 60.0
 """Beyond this ratio, in either direction, single precision no longer holds both parts to 0.001 dB."""
+
+SnrOver = Literal["utterance", "speech"]
+"""What the ratio is measured over: all samples, or those of `emtta_core.audio.activity.speech_mask`."""
+
+SnrConvention = Literal["exact", "msnsd-old"]
+"""How a ratio is understood: as what it says, or as the first mixer of MS-SNSD did.
+
+That mixer (`snr_mixer` in `audiolib.py` of https://github.com/microsoft/MS-SNSD, mended there since) brought speech
+and noise to the same level and then scaled the noise by sqrt(1 / 10^(SNR/20)) = 10^(-SNR/40): half of the decibels.
+"""
+
+
+def true_snr_db(snr_db: float, convention: SnrConvention) -> float:
+    """Return the ratio in dB that a mixture has whose nominal one is `snr_db`."""
+    return snr_db / 2 if convention == "msnsd-old" else snr_db
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +71,19 @@ def mix_at_snr(speech: ArrayLike, noise: ArrayLike, snr_db: float, *, offset: in
     return mix(speech, noise, snr_db, offset=offset).waveform
 
 
-def mix(speech: ArrayLike, noise: ArrayLike, snr_db: float, *, offset: int = 0) -> Mixture:
+def mix(speech: ArrayLike, noise: ArrayLike, snr_db: float, *, offset: int = 0, over: SnrOver = "utterance") -> Mixture:
     """Add noise to speech, so that the ratio of their RMS levels in the result is `snr_db`.
 
     The noise is taken from `offset` on, repeated without a gap, and cut to the speech's length; its level is
-    measured over the piece that is used. A sum that passes full scale is scaled back, never clipped.
+    measured over the piece that is used. A sum that passes full scale is scaled back, never clipped. The speech
+    has `LEVEL_DBFS` over the whole utterance, whatever the ratio is measured over.
 
     Args:
         speech: shape `(N,)`.
         noise: shape `(M,)`, of any length.
         snr_db: dB, within `MAX_SNR_DB` of 0.
         offset: the sample of the noise to begin with, 0 or more; counted round where it is beyond the end.
+        over: what the two levels of the ratio are measured over.
 
     Raises:
         AudioError: when speech or noise is no waveform, or is empty or silent, or holds NaN or infinity, or
@@ -84,7 +103,14 @@ def mix(speech: ArrayLike, noise: ArrayLike, snr_db: float, *, offset: int = 0) 
         piece,
         f"the piece of the noise that is used ({heard.size} samples from sample {offset % source.size} on)",
     )
+    above = 0.0 if over == "utterance" else _above(heard, speech_mask(heard)) - _above(piece, speech_mask(heard))
     clean = scale_to_dbfs(heard, LEVEL_DBFS)
-    added = scale_to_dbfs(piece, LEVEL_DBFS - snr_db)
+    added = scale_to_dbfs(piece, LEVEL_DBFS - snr_db + above)
     waveform, gain = scale_back(clean + added)
     return Mixture(waveform, speech=clean * np.float32(gain), noise=added * np.float32(gain), gain=gain)
+
+
+def _above(samples: NDArray[np.float64], mask: NDArray[np.bool_]) -> float:
+    """Return by how many dB the level of the samples in `mask` is above that of all of them."""
+    refuse_silence(samples[mask], "what there is of the noise while there is speech")
+    return 20 * math.log10(rms(samples[mask]) / rms(samples))

@@ -11,7 +11,6 @@ from functools import cache
 
 from emtta_core.adaptation import ALGORITHM_VERSION
 from emtta_core.adaptation.methods import Method
-from emtta_core.audio.corruption import CORRUPTION_VERSION
 from emtta_core.corpora.registry import Corpus
 from emtta_core.corpora.synthetic import Synthetic
 from emtta_core.errors import UsageError
@@ -73,11 +72,7 @@ def corpus_id(domain: Domain, limit: int | None, content: Callable[[Corpus], str
             "limit": limit,
             "corruption": None
             if corruption is None
-            else {
-                "version": CORRUPTION_VERSION,
-                "settings": corruption.identity(),
-                "voices": content(Synthetic(language="en")),  # who murmurs in babble
-            },
+            else corruption.made_of(lambda: content(Synthetic(language="en"))),  # who murmurs in babble
         }
     )
 

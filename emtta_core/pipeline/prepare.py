@@ -114,8 +114,8 @@ def _row_in_error(utterance: Utterance, corruption: Corruption | None, error: st
 
 
 def _label(corruption: Corruption | None) -> str | None:
-    """Return what a corruption is called in a row: its name and its kind."""
-    return None if corruption is None else f"{corruption.name}/{corruption.kind}"
+    """Return what a corruption is called in a row."""
+    return None if corruption is None else corruption.label()
 
 
 @cache

@@ -1,0 +1,97 @@
+"""Rooms, by the image-source method of pyroomacoustics: each reflection on the walls is a source behind them.
+
+There are sixteen rooms and sixteen halls; an utterance is in one of them, the same at any severity. The direct sound is
+where it was in the dry recording, so that nothing moves in time.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emtta_core.audio.corrupted import Corrupted, Voices
+from emtta_core.audio.effects.libraries import load
+from emtta_core.audio.effects.parts import levelled
+from emtta_core.audio.level import rms
+from emtta_core.audio.spectrum import Samples, coloured_noise, low_pass
+from emtta_core.audio.waveform import SAMPLE_RATE
+
+_ROOMS = 16
+"""Rooms that are drawn once, so that a corpus of thousands of utterances costs no more than these."""
+
+_ORDER = 60
+"""Reflections that are followed, at most: what is beyond is 30 dB and more below the beginning, and costs seconds."""
+
+_HALL_RT60 = 0.6
+"""Seconds, of the rooms of `far_field`."""
+
+_NOISE_DB = 25.0
+"""By how much the direct sound at one metre is above the noise of the rooms of `far_field`."""
+
+
+def reverberation(speech: Samples, rt60: float, rng: np.random.Generator, voices: Voices) -> Corrupted:  # noqa: ARG001
+    """Put the speaker into a room of 12 to 60 m², 1 to 2 m from the microphone, that answers for `rt60` seconds.
+
+    The reflections fall by 60 dB in about that time (Sabine's formula).
+    """
+    return levelled(_heard(speech, _response(int(rng.integers(_ROOMS)), "room", rt60, None)))
+
+
+def far_field(speech: Samples, metres: float, rng: np.random.Generator, voices: Voices) -> Corrupted:  # noqa: ARG001
+    """Move the microphone away from the speaker, in a hall of about 100 m² with a reverberation of 0.6 s.
+
+    The air of the ventilation is as loud wherever the microphone is, and 25 dB below the direct sound at 1 m: so the
+    signal-to-noise ratio falls with the distance.
+    """
+    room = int(rng.integers(_ROOMS))
+    air = coloured_noise(speech.size, rng, low_pass(500, order=1))
+    heard = _heard(speech, _response(room, "hall", _HALL_RT60, metres))
+    air *= rms(speech) * 10 ** (-_NOISE_DB / 20) / rms(air)  # pyroomacoustics leaves the sound as it is at one metre
+    return levelled(heard + air, 20 * np.log10(rms(heard) / rms(air)))
+
+
+def _heard(speech: Samples, response: Samples) -> Samples:
+    """Return the speech in a room, shape as before; what still sounds after its end is left out."""
+    size = 1 << (speech.size + response.size).bit_length()
+    return np.fft.irfft(np.fft.rfft(speech, size) * np.fft.rfft(response, size), size)[: speech.size]
+
+
+@lru_cache(maxsize=4 * _ROOMS)
+def _response(room: int, kind: str, rt60: float, metres: float | None) -> Samples:
+    """Return the impulse response of a room, from the direct sound on.
+
+    Args:
+        room: 0 to 15.
+        kind: `room` or `hall`, which draws its size.
+        rt60: seconds.
+        metres: between speaker and microphone; left out, 1 to 2.
+    """
+    acoustics = load("pyroomacoustics", "reverberation" if kind == "room" else "far-field")
+    acoustics.constants.set("num_threads", 1)  # with more, the order of the sums and so the last bits may change
+    rng = np.random.default_rng([len(kind), ord(kind[0]), room])
+    lowest, highest = ((3.5, 3.5, 2.5), (9.0, 6.5, 3.2)) if kind == "room" else ((12.0, 8.0, 3.0), (14.0, 9.0, 4.0))
+    size = rng.uniform(lowest, highest)
+    speaker, microphone = _places(size, rng, metres)
+    absorption, order = acoustics.inverse_sabine(rt60, size)
+    shoe_box = acoustics.ShoeBox(
+        size, fs=SAMPLE_RATE, materials=acoustics.Material(absorption), max_order=min(order, _ORDER)
+    )
+    shoe_box.add_source(speaker)
+    shoe_box.add_microphone(microphone)
+    shoe_box.compute_rir()
+    response = np.asarray(shoe_box.rir[0][0], dtype=np.float64)
+    distance = float(np.linalg.norm(speaker - microphone))
+    arrival = round(distance / acoustics.constants.get("c") * SAMPLE_RATE)
+    return response[arrival + acoustics.constants.get("frac_delay_length") // 2 :]
+
+
+def _places(
+    size: NDArray[np.float64], rng: np.random.Generator, metres: float | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return where speaker and microphone are, in metres: at most 8 m apart in a hall, along its longer side."""
+    near = rng.uniform(1.0, 2.0)
+    apart = near if metres is None else metres
+    start = rng.uniform((0.6, 1.0, 1.4), (1.2, size[1] - 1.0, 1.8))
+    across = rng.uniform(-0.15, 0.15)
+    direction = np.array([np.cos(across), np.sin(across), 0.0])
+    return start, start + apart * direction

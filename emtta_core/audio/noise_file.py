@@ -1,0 +1,168 @@
+"""Noise from files: the recordings of MS-SNSD that the paper names, or one of your own."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from pydantic import Field, model_validator
+
+from emtta_core.audio.corrupted import Corrupted, Voices
+from emtta_core.audio.files import read_audio
+from emtta_core.audio.mix import MAX_SNR_DB, SnrConvention, SnrOver, mix, true_snr_db
+from emtta_core.audio.noise import NoiseKind, synthesise
+from emtta_core.audio.waveform import SAMPLE_RATE, Waveform, checked, refuse_silence
+from emtta_core.errors import AudioError, UsageError
+from emtta_core.identity import IDENTITY, RUNTIME, Record, digest
+
+NOISE_FILE_VERSION = 1
+"""Raised whenever the same settings and the same file would give other samples."""
+
+MS_SNSD: Mapping[str, str] = {
+    "air-conditioner": "AirConditioner_6.wav",
+    "airport-announcements": "AirportAnnouncements_2.wav",
+    "babble": "Babble_4.wav",
+    "copy-machine": "CopyMachine_2.wav",
+    "munching": "Munching_3.wav",
+    "neighbour": "Neighbor_6.wav",
+    "shutting-door": "ShuttingDoor_6.wav",
+    "typing": "Typing_2.wav",
+    "vacuum-cleaner": "VacuumCleaner_1.wav",
+}
+"""The recordings of the paper's noise domains, by kind."""
+
+FOLDERS = ("", "noise_train", "noise_test")
+"""Where a recording is looked for below the folder: MS-SNSD has them in two."""
+
+Offset = Literal["start", "random"]
+"""Where a recording is begun: at its first sample, as the paper's authors do, or anywhere, drawn by utterance."""
+
+
+class NoiseFile(Record):
+    """A recording of noise at a signal-to-noise ratio, repeated without a gap where it is shorter than the speech.
+
+    Attributes:
+        path: the folder of the recordings, such as a clone of MS-SNSD; what they hold is the identity.
+        kind: one of the paper's ten; `gaussian` is drawn anew for each utterance and needs no file.
+        file: in place of `kind`, the name of a recording of your own in the folder.
+        offset: where it is begun.
+        snr_db: the ratio of the RMS levels of speech and noise, in dB.
+        snr_over: what the levels are measured over.
+        snr_convention: how the ratio is understood.
+        seed: another seed gives other offsets, and other Gaussian noise.
+    """
+
+    name: Annotated[Literal["noise-file"], IDENTITY] = "noise-file"
+    path: Annotated[str, RUNTIME, Field(min_length=1)]
+    kind: Annotated[NoiseKind | None, IDENTITY] = None
+    file: Annotated[str | None, IDENTITY, Field(min_length=1)] = None
+    offset: Annotated[Offset, IDENTITY] = "start"
+    snr_db: Annotated[float, IDENTITY, Field(ge=-MAX_SNR_DB, le=MAX_SNR_DB, allow_inf_nan=False)]
+    snr_over: Annotated[SnrOver, IDENTITY] = "utterance"
+    snr_convention: Annotated[SnrConvention, IDENTITY] = "exact"
+    seed: Annotated[int, IDENTITY] = 0
+
+    @model_validator(mode="after")
+    def _one_recording(self) -> "NoiseFile":
+        """Refuse both a kind and a file, and neither, and a file outside of the folder."""
+        if (self.kind is None) == (self.file is None):
+            raise ValueError(
+                f"kind is {self.kind!r} and file is {self.file!r}; give one of them: "
+                f"a kind (gaussian, {', '.join(MS_SNSD)}), or the name of a file in {self.path!r}"
+            )
+        if self.file is not None and (Path(self.file).is_absolute() or ".." in Path(self.file).parts):
+            raise ValueError(f"file is {self.file!r}; it must lie in the folder {self.path!r}")
+        return self
+
+    def made_of(self, voices: Callable[[], str]) -> dict[str, Any]:  # noqa: ARG002 (no voices are used)
+        """Return all that settles what this does to an utterance: the recording by its content.
+
+        Raises:
+            UsageError: the recording is not there (says where it is to be had), or cannot be used.
+        """
+        settings = {"version": NOISE_FILE_VERSION, "settings": self.identity()}
+        if self.kind == "gaussian":
+            return settings
+        place = self._place()
+        try:
+            noise = checked(_read(place, _stamp(place)), str(place))
+            refuse_silence(noise, str(place))
+        except AudioError as error:
+            raise UsageError(f"the noise cannot be used: {error}; replace the file") from error
+        return settings | {"content": hashlib.sha256(noise.tobytes()).hexdigest()}
+
+    def label(self) -> str:
+        """Return what a row of prepared audio calls this."""
+        begun = "" if self.offset == "start" or self.kind == "gaussian" else " from anywhere"
+        ratio = ratio_label(self.snr_db, self.snr_over, self.snr_convention)
+        return f"{self.name}/{self.kind or self.file}{begun}{ratio}"
+
+    def apply(self, waveform: ArrayLike, utterance_id: str, voices: Voices) -> Corrupted:  # noqa: ARG002
+        """Return `waveform` with the recording added.
+
+        Args:
+            waveform: clean speech, shape `(N,)`.
+            utterance_id: the same id draws the same offset, at any ratio.
+            voices: never asked.
+
+        Raises:
+            AudioError: when the speech is no waveform, or is empty or silent, or holds NaN or infinity; or where
+                the piece of the recording that is used is silent.
+            UsageError: the recording is not there.
+        """
+        speech = checked(waveform, "the speech")
+        rng = np.random.default_rng(int(digest([self.seed, utterance_id, self.kind or self.file], 64), 16))
+        offset = 0
+        if self.kind == "gaussian":
+            noise = synthesise(self.kind, speech.size / SAMPLE_RATE, rng)
+        else:
+            place = self._place()
+            noise = _read(place, _stamp(place))
+            offset = int(rng.integers(noise.size)) if self.offset == "random" else 0
+        ratio = true_snr_db(self.snr_db, self.snr_convention)
+        mixture = mix(speech, noise, ratio, offset=offset, over=self.snr_over)
+        return Corrupted(mixture.waveform, mixture.gain, ratio)
+
+    def _place(self) -> Path:
+        """Return where the recording is; UsageError where it is not."""
+        name = self.file or MS_SNSD[str(self.kind)]
+        folder = Path(self.path).expanduser()
+        for below in FOLDERS:
+            if (folder / below / name).is_file():
+                return folder / below / name
+        refusal = f"the noise {name!r} is not in the folder {self.path!r}"
+        if self.file:
+            raise UsageError(f"{refusal}; put it there, or name another file")
+        raise UsageError(
+            f"{refusal}, nor in its folders noise_train and noise_test; get the recordings with "
+            f"`git clone https://github.com/microsoft/MS-SNSD`, and give the folder of the clone as path; "
+            f'or take {{ name = "noise", kind = "{self.kind}" }}, which is synthesised and needs no file'
+        )
+
+
+def ratio_label(snr_db: float, over: SnrOver, convention: SnrConvention) -> str:
+    """Return what a label says of a ratio: nothing of one that is exact and over the utterance."""
+    told = [
+        *(["SNR over speech alone"] if over == "speech" else []),
+        *(
+            [f"SNR convention msnsd-old: {snr_db:g} dB by name, {true_snr_db(snr_db, convention):g} dB in truth"]
+            if convention == "msnsd-old"
+            else []
+        ),
+    ]
+    return f" ({'; '.join(told)})" if told else ""
+
+
+def _stamp(place: Path) -> tuple[int, int]:
+    """Return what changes when a file does."""
+    stat = place.stat()
+    return stat.st_mtime_ns, stat.st_size
+
+
+@lru_cache(maxsize=32)
+def _read(place: Path, stamp: tuple[int, int]) -> Waveform:  # noqa: ARG001 (a changed file is read anew)
+    """Return a recording, shape `(N,)`; read once, for it serves every utterance."""
+    return read_audio(place)
