@@ -18,6 +18,7 @@ from flows.cli import (
     compare,
     demo,
     doctor,
+    listen,
     logs,
     prune,
     report,
@@ -72,6 +73,7 @@ app.command()(schedule.schedule)
 app.command()(compact.compact)
 app.command()(prune.prune)
 app.command()(suites.suites)
+app.command()(listen.listen)
 app.command()(doctor.doctor)
 app.add_typer(demo.app, name="demo")
 

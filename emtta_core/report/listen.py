@@ -1,0 +1,178 @@
+"""The listening page: what each corruption of a suite does to a few utterances, to be heard and seen.
+
+One HTML file that needs no network: recordings as FLAC, spectrograms as PNG, both inside of it.
+"""
+
+import base64
+import itertools
+import math
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from emtta_core.audio.corruption import Corruption
+from emtta_core.audio.files import encode_flac
+from emtta_core.audio.level import rms_dbfs, scale_back
+from emtta_core.audio.measure import RANGE_DB, signal_to_distortion_db, spectral_distance_db, spectrogram_db
+from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
+from emtta_core.corpora.synthetic import voices_for_noise
+from emtta_core.corpora.utterance import Utterance
+from emtta_core.errors import AudioError, UsageError, unknown
+from emtta_core.report.examples import data_uri
+from emtta_core.report.page import _frame, _template
+from emtta_core.suite import Domain, Suite
+
+_KEYS = {"domain": "name", "group": "group"}
+"""What a domain is chosen by, and the field."""
+
+_ROWS = 96
+"""Rows of a picture, from 0 to 8 kHz."""
+
+_COLUMNS = 400
+"""Columns of a picture, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """A recording on the page.
+
+    Attributes:
+        audio: the address that holds it.
+        picture: the address that holds its spectrogram.
+        seconds: its length.
+        level: dB FS RMS.
+    """
+
+    audio: str
+    picture: str
+    seconds: float
+    level: float
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """An utterance, clean and corrupted.
+
+    Attributes:
+        utterance_id: which.
+        text: its transcript.
+        clean: before.
+        corrupted: after.
+        snr_db: the ratio of the mixture; None without noise.
+        gain: the factor that scaled back what passed full scale.
+        distortion_db: the signal-to-distortion ratio that is measured; None where the length has changed.
+        distance_db: the mean difference in mel bands.
+        error: why it cannot be heard; then there is nothing else.
+    """
+
+    utterance_id: str
+    text: str
+    clean: Sound | None = None
+    corrupted: Sound | None = None
+    snr_db: float | None = None
+    gain: float = 1.0
+    distortion_db: float | None = None
+    distance_db: float = 0.0
+    error: str | None = None
+
+
+def make_listening_page(suite: Suite, domains: Sequence[Domain], examples: int = 2) -> str:
+    """Return the page, one HTML file.
+
+    Args:
+        suite: whose it is.
+        domains: those whose speech is corrupted are heard, the others are left out.
+        examples: utterances a domain, the first ones.
+
+    Raises:
+        UsageError: none of the domains is corrupted, or what one needs is missing; or `examples` is below 1.
+    """
+    if examples < 1:
+        raise UsageError(f"{examples} examples cannot be heard; give 1 or more")
+    noisy = [domain for domain in domains if domain.corruption is not None and domain.corruption.label() is not None]
+    if not noisy:
+        raise UsageError(f"no domain of {', '.join(domain.name for domain in domains)} has a corruption to listen to")
+    for domain in noisy:
+        assert domain.corruption is not None
+        domain.corruption.made_of(str)  # refuses what needs a library or a file that is missing
+    heard = [(domain, _examples(domain, examples)) for domain in noisy]
+    return _template("listen.html").render(**_frame(served=False), suite=suite, heard=heard)
+
+
+def choose_domains(suite: Suite, only: Sequence[str]) -> list[Domain]:
+    """Return the domains that `domain=…` and `group=…` name; all where nothing is named.
+
+    Raises:
+        UsageError: another key, a value that no domain has, or values that no domain has together.
+    """
+    wanted: dict[str, set[str]] = {}
+    for text in only:
+        key, sign, value = text.partition("=")
+        if not sign or key not in _KEYS:
+            raise UsageError(f"--only {text!r} is not of the form domain=… | group=…")
+        there = sorted({str(getattr(domain, _KEYS[key])) for domain in suite.domains})
+        if value not in there:
+            raise unknown(key, value, there)
+        wanted.setdefault(_KEYS[key], set()).add(value)
+    found = [domain for domain in suite.domains if all(getattr(domain, key) in wanted[key] for key in wanted)]
+    if not found:
+        raise UsageError(f"no domain is all of {', '.join(only)}")
+    return found
+
+
+def _examples(domain: Domain, count: int) -> list[Heard]:
+    assert domain.corruption is not None
+    return [_heard(one, domain.corruption) for one in itertools.islice(domain.corpus.read_all(), count)]
+
+
+def _heard(utterance: Utterance, corruption: Corruption) -> Heard:
+    """Return an utterance clean and corrupted, or why it cannot be heard."""
+    try:
+        clean = scale_back(utterance.read()).waveform
+        made = corruption.apply(clean, utterance.id, lambda count: _murmur(count, corruption.seed))
+        return Heard(
+            utterance.id,
+            utterance.text,
+            _sound(clean),
+            _sound(made.waveform),
+            made.snr_db,
+            made.gain,
+            signal_to_distortion_db(clean, made.waveform),
+            spectral_distance_db(clean, made.waveform),
+        )
+    except AudioError as error:
+        return Heard(utterance.id, utterance.text, error=str(error))
+
+
+@cache
+def _murmur(count: int, seed: int) -> Sequence[Waveform]:
+    return voices_for_noise(count, seed)
+
+
+def _sound(waveform: Waveform) -> Sound:
+    picture = f"data:image/png;base64,{base64.b64encode(_picture(waveform)).decode('ascii')}"
+    return Sound(data_uri(encode_flac(waveform)), picture, waveform.size / SAMPLE_RATE, rms_dbfs(waveform))
+
+
+def _picture(waveform: Waveform) -> bytes:
+    """Return the spectrogram as a PNG in greys: the louder the darker, high frequencies above."""
+    hop = max(160, math.ceil(waveform.size / _COLUMNS))
+    power = spectrogram_db(waveform, window=2 * _ROWS, hop=hop)[:_ROWS][::-1]
+    return _png(np.rint(-power / RANGE_DB * 255).astype(np.uint8))
+
+
+def _png(grey: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
+    """Return a picture in 8-bit greys, shape `(rows, columns)`, as a PNG file (ISO/IEC 15948)."""
+    rows, columns = grey.shape
+    lines = np.insert(grey, 0, 0, axis=1).tobytes()  # each line begins with its filter: none
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", columns, rows, 8, 0, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines, 9)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body

@@ -1,0 +1,41 @@
+"""`emtta listen`: what the corruptions of a suite sound like."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.output import say
+
+PAGE = "emtta-listen-{suite}.html"
+"""What the file is called."""
+
+
+def listen(
+    suite: Annotated[str, typer.Argument(help="A shipped suite (see emtta suites), or the path of a .toml file.")],
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="domain=…|group=…", help="These domains; repeatable.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", file_okay=False, help="Where the page goes.")] = Path(),
+    examples: Annotated[int, typer.Option("--examples", min=1, metavar="N", help="Utterances a domain.")] = 2,
+) -> None:
+    """Write a page with a few utterances of each corrupted domain: clean beside corrupted, with spectrograms.
+
+    Examples:
+        emtta listen demo --only group=noise
+
+        emtta listen robustness --only group=opus --examples 1 --out pages
+    """
+    from emtta_core.errors import UsageError
+    from emtta_core.report.listen import choose_domains, make_listening_page
+    from emtta_core.suite import load_suite
+
+    loaded = load_suite(suite)
+    page = make_listening_page(loaded, choose_domains(loaded, only or []), examples)
+    path = out / PAGE.format(suite=loaded.name)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}; name another folder with --out") from error
+    say(f"{path}: {path.stat().st_size / 1e6:.1f} MB")

@@ -1,0 +1,77 @@
+"""The listening page holds what it shows: clean beside corrupted, as sound and picture, with no request to anywhere."""
+
+import base64
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Command
+from numpy.typing import NDArray
+
+from emtta_core.audio.files import read_audio
+from emtta_core.errors import UsageError
+from emtta_core.report.listen import choose_domains, make_listening_page
+from emtta_core.suite import load_suite
+
+ROBUSTNESS = load_suite("robustness")
+
+
+def test_the_command_writes_one_file_that_plays_what_a_run_would_hear(emtta: Command, tmp_path: Path) -> None:
+    ended = emtta("listen", "robustness", "--only", "group=gain", "--examples", "1", "--out", tmp_path / "new")
+    assert ended.code == 0, ended.err
+    page = (tmp_path / "new" / "emtta-listen-robustness.html").read_text(encoding="utf-8")
+    sounds = [read_audio(base64.b64decode(data)) for data in re.findall(r"data:audio/flac;base64,([^\"]+)", page)]
+    (utterance,) = [u for u, _ in zip(ROBUSTNESS.domains[0].corpus.read_all(), range(1), strict=False)]
+    domains = choose_domains(ROBUSTNESS, ["group=gain"])
+    assert len(sounds) == 2 * len(domains) == 10
+    for place, domain in enumerate(domains):
+        expected = domain.corruption.apply(utterance.read(), utterance.id, lambda count: [])
+        np.testing.assert_allclose(sounds[2 * place + 1], expected.waveform, atol=1 / 32768)
+    assert "gain/5 (level -75 dB FS)" in page
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page)
+
+
+def grey(png: bytes) -> NDArray[np.uint8]:
+    """Read a PNG of 8-bit greys by the book: signature, chunks with their checksums, lines without a filter."""
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    chunks, place = {}, 8
+    while place < len(png):
+        (length,) = struct.unpack(">I", png[place : place + 4])
+        kind, data = png[place + 4 : place + 8], png[place + 8 : place + 8 + length]
+        assert struct.unpack(">I", png[place + 8 + length : place + 12 + length]) == (zlib.crc32(kind + data),)
+        chunks[kind] = data
+        place += 12 + length
+    columns, rows, *rest = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
+    assert rest == [8, 0, 0, 0, 0]
+    lines = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(rows, columns + 1)
+    assert not lines[:, 0].any()
+    assert list(chunks)[-1] == b"IEND"
+    return lines[:, 1:]
+
+
+def test_each_picture_is_a_png_of_what_is_heard() -> None:
+    page = make_listening_page(ROBUSTNESS, choose_domains(ROBUSTNESS, ["domain=low-pass-5"]), 1)
+    clean, muffled = (base64.b64decode(data) for data in re.findall(r"data:image/png;base64,([^\"]+)", page))
+    high = [grey(data)[:60].mean() for data in (clean, muffled)]
+    assert high[1] > high[0] + 20, "a low-pass at 1 kHz leaves the upper part of the picture white"
+
+
+@pytest.mark.parametrize(
+    ("only", "words"),
+    [
+        (["domain=hum"], "unknown domain 'hum'; there are: babble-1"),
+        (["method=source"], "not of the form domain="),
+        (["group=mp3", "domain=gsm-1"], "no domain is all of group=mp3, domain=gsm-1"),
+    ],
+)
+def test_a_selection_that_names_nothing_is_refused(only: list[str], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        choose_domains(ROBUSTNESS, only)
+
+
+def test_a_suite_without_corruption_has_nothing_to_listen_to() -> None:
+    with pytest.raises(UsageError, match="no domain of clean has a corruption"):
+        make_listening_page(ROBUSTNESS, choose_domains(ROBUSTNESS, ["domain=clean"]))
