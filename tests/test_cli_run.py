@@ -10,6 +10,7 @@ from conftest import CLEAN, Command, Speech, SuiteFile
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from emtta_core.store import Store
+from emtta_core.suites import suite_names
 
 UNKNOWN_LANGUAGE = CLEAN.replace('"clean"', '"polish"', 1).replace("speech", 'speech", language = "pl')
 
@@ -120,7 +121,7 @@ def test_a_server_that_does_not_answer_is_named_with_what_to_do(
 
 
 MISTAKES = {
-    "an unknown suite": (["dmeo"], 2, "unknown suite 'dmeo'; there are: demo, smoke"),
+    "an unknown suite": (["dmeo"], 2, f"unknown suite 'dmeo'; there are: {', '.join(suite_names())}"),
     "a missing suite file": (["no.toml"], 2, "no suite file 'no.toml'"),
     "an unknown domain": (["SUITE", "--only", "domain=AB"], 2, "unknown domain 'AB'; there are: clean"),
     "an unknown method": (["SUITE", "--only", "method=tent"], 2, "unknown method 'tent'; there are: em-tok-b, source"),
