@@ -17,6 +17,10 @@ class AudioError(EmttaError):
     """A waveform or an audio file cannot be used; it costs its own utterance and no other."""
 
 
+class CorpusError(EmttaError):
+    """A corpus cannot be had: it is missing, forbidden or out of reach; it costs its own domains and no other."""
+
+
 class ModelError(EmttaError):
     """A model cannot be loaded, or is not of a kind that can be adapted."""
 

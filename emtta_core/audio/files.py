@@ -55,6 +55,19 @@ def read_audio(source: str | PathLike[str] | bytes, *, name: str | None = None) 
     return samples.astype(np.float32)
 
 
+def length_in_seconds(source: str | PathLike[str] | bytes) -> float | None:
+    """Return how long the sound in a file is, as its header tells it; None where it is no audio that can be read.
+
+    Args:
+        source: a path, or the file's bytes.
+    """
+    try:
+        info = soundfile.info(io.BytesIO(source) if isinstance(source, bytes) else str(source))
+    except (soundfile.SoundFileError, OSError, ValueError):
+        return None
+    return None if info.frames in (0, _UNKNOWN) else float(info.frames / info.samplerate)
+
+
 def encode_flac(waveform: ArrayLike) -> bytes:
     """Return `waveform`, shape `(N,)`, as a FLAC file of 16 bits at 16 kHz.
 

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,6 +17,7 @@ from emtta_core.audio.noise import NoiseKind, synthesise
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform, checked, refuse_silence
 from emtta_core.errors import AudioError, UsageError
 from emtta_core.identity import IDENTITY, RUNTIME, Record, digest
+from emtta_core.shelves import CORPORA, looked_in, places
 
 NOISE_FILE_VERSION = 1
 """Raised whenever the same settings and the same file would give other samples."""
@@ -34,6 +35,9 @@ MS_SNSD: Mapping[str, str] = {
 }
 """The recordings of the paper's noise domains, by kind."""
 
+FOLDER = "MS-SNSD"
+"""What the folder of a clone is called."""
+
 FOLDERS = ("", "noise_train", "noise_test")
 """Where a recording is looked for below the folder: MS-SNSD has them in two."""
 
@@ -45,7 +49,8 @@ class NoiseFile(Record):
     """A recording of noise at a signal-to-noise ratio, repeated without a gap where it is shorter than the speech.
 
     Attributes:
-        path: the folder of the recordings, such as a clone of MS-SNSD; what they hold is the identity.
+        path: the folder of the recordings, such as a clone of MS-SNSD; what they hold is the identity. Left out, they
+            are looked for in the folders that `EMTTA_CORPORA` names, and in `MS-SNSD` there.
         kind: one of the paper's ten; `gaussian` is drawn anew for each utterance and needs no file.
         file: in place of `kind`, the name of a recording of your own in the folder.
         offset: where it is begun.
@@ -56,7 +61,7 @@ class NoiseFile(Record):
     """
 
     name: Annotated[Literal["noise-file"], IDENTITY] = "noise-file"
-    path: Annotated[str, RUNTIME, Field(min_length=1)]
+    path: Annotated[str | None, RUNTIME, Field(min_length=1)] = None
     kind: Annotated[NoiseKind | None, IDENTITY] = None
     file: Annotated[str | None, IDENTITY, Field(min_length=1)] = None
     offset: Annotated[Offset, IDENTITY] = "start"
@@ -71,10 +76,10 @@ class NoiseFile(Record):
         if (self.kind is None) == (self.file is None):
             raise ValueError(
                 f"kind is {self.kind!r} and file is {self.file!r}; give one of them: "
-                f"a kind (gaussian, {', '.join(MS_SNSD)}), or the name of a file in {self.path!r}"
+                f"a kind (gaussian, {', '.join(MS_SNSD)}), or the name of a file in {looked_in(self.path)}"
             )
         if self.file is not None and (Path(self.file).is_absolute() or ".." in Path(self.file).parts):
-            raise ValueError(f"file is {self.file!r}; it must lie in the folder {self.path!r}")
+            raise ValueError(f"file is {self.file!r}; it must lie in the folder {looked_in(self.path)}")
         return self
 
     def made_of(self, voices: Callable[[], str]) -> dict[str, Any]:  # noqa: ARG002 (no voices are used)
@@ -93,6 +98,15 @@ class NoiseFile(Record):
         except AudioError as error:
             raise UsageError(f"the noise cannot be used: {error}; replace the file") from error
         return settings | {"content": hashlib.sha256(noise.tobytes()).hexdigest()}
+
+    def located(self) -> Self:
+        """Return this with its place settled: the folder in which the recording was found, if it was."""
+        if self.path is not None or self.kind == "gaussian":
+            return self
+        try:
+            return self.model_copy(update={"path": str(self._place().parent.resolve())})
+        except UsageError:
+            return self
 
     def label(self) -> str:
         """Return what a row of prepared audio calls this."""
@@ -129,17 +143,18 @@ class NoiseFile(Record):
     def _place(self) -> Path:
         """Return where the recording is; UsageError where it is not."""
         name = self.file or MS_SNSD[str(self.kind)]
-        folder = Path(self.path).expanduser()
-        for below in FOLDERS:
-            if (folder / below / name).is_file():
-                return folder / below / name
-        refusal = f"the noise {name!r} is not in the folder {self.path!r}"
+        for folder in places(self.path, (FOLDER,)):
+            for below in FOLDERS:
+                if (folder / below / name).is_file():
+                    return folder / below / name
+        refusal = f"the noise {name!r} is not in {looked_in(self.path)}"
         if self.file:
             raise UsageError(f"{refusal}; put it there, or name another file")
         raise UsageError(
-            f"{refusal}, nor in its folders noise_train and noise_test; get the recordings with "
-            f"`git clone https://github.com/microsoft/MS-SNSD`, and give the folder of the clone as path; "
-            f'or take {{ name = "noise", kind = "{self.kind}" }}, which is synthesised and needs no file'
+            f"{refusal}, nor in the folders {FOLDER}, noise_train and noise_test there; get the recordings with "
+            f"`git clone https://github.com/microsoft/MS-SNSD`, and give the folder of the clone as path, or the one "
+            f'that it lies in as {CORPORA}; or take {{ name = "noise", kind = "{self.kind}" }}, which is synthesised '
+            "and needs no file"
         )
 
 

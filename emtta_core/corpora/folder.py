@@ -1,15 +1,16 @@
 """A corpus of one's own: a folder with audio files and a manifest that gives their transcripts."""
 
-import hashlib
 import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from emtta_core.audio.files import read_audio
+from emtta_core.audio.files import length_in_seconds, read_audio
+from emtta_core.corpora.choice import Survey, choose, is_too_long, least, survey
+from emtta_core.corpora.file_digests import FileDigests
 from emtta_core.corpora.manifest import Columns, Row, read_manifest
 from emtta_core.corpora.utterance import Utterance
 from emtta_core.errors import UsageError
@@ -18,7 +19,6 @@ from emtta_core.identity import IDENTITY, RUNTIME, Record, digest
 _COLUMNS = Columns(required=("path", "text"), optional=("id", "language", "speaker"))
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
 _ID = re.compile(r"[A-Za-z0-9._-]+")
-_CHUNK = 1 << 20
 
 
 class Folder(Record):
@@ -35,6 +35,7 @@ class Folder(Record):
         manifest: the manifest's path in the folder; it ends in `.csv` or `.jsonl`.
         language: ISO 639-1 code, of the utterances whose language the manifest does not give.
         utterances: how many to use, from the manifest's first; None for all.
+        max_seconds: longer utterances are left out, and counted.
     """
 
     name: Annotated[Literal["folder"], IDENTITY] = "folder"
@@ -42,31 +43,59 @@ class Folder(Record):
     manifest: Annotated[str, RUNTIME, Field(min_length=1)] = "manifest.csv"
     language: Annotated[str, IDENTITY, Field(pattern=f"^{_LANGUAGE.pattern}$")] = "en"
     utterances: Annotated[int | None, IDENTITY, Field(ge=1)] = None
+    max_seconds: Annotated[float | None, IDENTITY, Field(gt=0, allow_inf_nan=False)] = None
 
-    def read_all(self) -> Iterator[Utterance]:
+    def identity(self) -> dict[str, Any]:
+        """Return the identity fields; one that came later only where it is used."""
+        fields = super().identity()
+        return {name: value for name, value in fields.items() if name != "max_seconds" or value is not None}
+
+    def located(self) -> Self:
+        """Return the corpus as it is: its place is given."""
+        return self
+
+    def read_all(self, limit: int | None = None) -> Iterator[Utterance]:
         """Return the utterances in the manifest's order; the manifest is checked at once, audio is read later.
 
         A missing or broken audio file raises `AudioError` when its own utterance is read.
 
+        Args:
+            limit: at most so many, the first ones.
+
         Raises:
             UsageError: when the manifest is missing or has a mistake; names file, line and column.
         """
-        return iter([self._utterance(row) for row in self._rows()])
+        return choose(iter(self._utterances()), self.max_seconds, least(limit, self.utterances))
 
-    def content_digest(self) -> str:
-        """Return a digest of the utterances: their fields, and their audio files' bytes, which are all read.
-
-        A file that is missing counts as missing, so that the corpus is another one when it is there again.
+    def survey(self, limit: int | None = None) -> Survey:
+        """Return what `read_all` would give, counted.
 
         Raises:
             UsageError: when the manifest is missing or has a mistake.
         """
-        contents = []
-        for row in self._rows():
-            utterance = self._utterance(row)
-            fields = [utterance.id, utterance.text, utterance.language, utterance.speaker]
-            contents.append([*fields, _file_digest(self._folder / row.values["path"])])
+        return survey(iter(self._utterances()), self.max_seconds, least(limit, self.utterances))
+
+    def content_digest(self) -> str:
+        """Return a digest of the utterances: their fields, and their audio files' bytes.
+
+        The bytes are read where the file has changed since they were last read. A file that is missing counts as
+        missing, so that the corpus is another one when it is there again.
+
+        Raises:
+            UsageError: when the manifest is missing or has a mistake.
+        """
+        digests, contents = FileDigests(self._folder), list[list[str]]()
+        for row, utterance in zip(self._rows(), self._utterances(), strict=True):
+            if len(contents) == self.utterances:
+                break
+            if not is_too_long(utterance, self.max_seconds):
+                fields = [utterance.id, utterance.text, utterance.language, utterance.speaker]
+                contents.append([*fields, digests.of(self._folder / row.values["path"])])
+        digests.keep()
         return digest(contents)
+
+    def _utterances(self) -> list[Utterance]:
+        return [self._utterance(row) for row in self._rows()]
 
     @property
     def _folder(self) -> Path:
@@ -76,7 +105,7 @@ class Folder(Record):
         """Return the rows that are used, checked."""
         if not self._folder.is_dir():
             raise UsageError(f"the corpus folder {self.path!r} does not exist; give the folder that holds the audio")
-        rows = read_manifest(self._folder / self.manifest, _COLUMNS)[: self.utterances]
+        rows = read_manifest(self._folder / self.manifest, _COLUMNS)
         seen: dict[str, Row] = {}
         for row in rows:
             self._check(row, seen)
@@ -106,6 +135,7 @@ class Folder(Record):
             language=row.values["language"] or self.language,
             speaker=row.values["speaker"],
             read=partial(read_audio, self._folder / row.values["path"]),
+            seconds=partial(length_in_seconds, self._folder / row.values["path"]),
         )
 
 
@@ -121,15 +151,3 @@ def _name(row: Row) -> str:
     joined = "-".join([*folders, path.stem])
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", joined)
     return plain if plain == joined else f"{plain}-{digest(row.values['path'], 8)}"
-
-
-def _file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file, or why it cannot be read."""
-    sha = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                sha.update(chunk)
-    except (OSError, ValueError) as error:  # ValueError: a path with a null character
-        return type(error).__name__
-    return sha.hexdigest()

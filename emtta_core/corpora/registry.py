@@ -5,7 +5,12 @@ from typing import Annotated
 from pydantic import Field
 
 from emtta_core.corpora.folder import Folder
+from emtta_core.corpora.librispeech import LibriSpeech
 from emtta_core.corpora.synthetic import Synthetic
 
-Corpus = Annotated[Synthetic | Folder, Field(discriminator="name")]
-"""Any corpus, told apart by `name`. Each has `read_all()` and `content_digest()`."""
+Corpus = Annotated[Synthetic | Folder | LibriSpeech, Field(discriminator="name")]
+"""Any corpus, told apart by `name`.
+
+Each has `read_all(limit)`, the utterances; `survey(limit)`, how many those are; `content_digest()`, which stands for
+all that they hold; and `located()`, itself with its place settled, so that it is the same corpus at any later time.
+"""

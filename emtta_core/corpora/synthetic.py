@@ -8,11 +8,12 @@ import random
 from collections.abc import Iterator
 from functools import partial
 from importlib.metadata import version
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
+from emtta_core.corpora.choice import Survey, least
 from emtta_core.corpora.espeak import speak
 from emtta_core.corpora.grammar import Split, load_grammar
 from emtta_core.corpora.utterance import Utterance
@@ -54,14 +55,25 @@ class Synthetic(Record):
     rate: Annotated[int, IDENTITY, Field(ge=80, le=450)] = 175
     seed: Annotated[int, IDENTITY] = 0
 
-    def read_all(self) -> Iterator[Utterance]:
+    def located(self) -> Self:
+        """Return the corpus as it is: it is made where it is wanted."""
+        return self
+
+    def survey(self, limit: int | None = None) -> Survey:
+        """Return how many utterances `read_all` gives."""
+        return Survey(least(self.utterances, limit) or 0)
+
+    def read_all(self, limit: int | None = None) -> Iterator[Utterance]:
         """Yield the utterances in their order; each is spoken when it is read.
+
+        Args:
+            limit: at most so many, the first ones.
 
         Raises:
             UsageError: when the language has no grammar, or (on reading) when there is no such voice.
         """
         grammar = load_grammar(self.language)
-        for index in range(self.utterances):
+        for index in range(least(self.utterances, limit) or 0):
             voice = self.voices[index % len(self.voices)]
             text = grammar.sentence(_rng(self.language, self.split, self.seed, index), self.split)
             yield Utterance(

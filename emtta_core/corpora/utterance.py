@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from emtta_core.audio.waveform import Waveform
 
 
+def _unknown() -> float | None:
+    """Return that nothing is known of a length."""
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Utterance:
     """A stretch of speech with its transcript.
@@ -16,6 +21,7 @@ class Utterance:
         language: ISO 639-1 code.
         speaker: who speaks; utterances of one speaker are not independent.
         read: returns the waveform; raises `emtta_core.errors.AudioError` where there is none to be had.
+        seconds: returns its length as the audio's header tells it; None where it does not.
     """
 
     id: str
@@ -23,3 +29,4 @@ class Utterance:
     language: str
     speaker: str
     read: Callable[[], Waveform]
+    seconds: Callable[[], float | None] = _unknown

@@ -4,16 +4,16 @@ A corpus's identity covers all that can change its audio or its transcripts, a c
 hypotheses. Equal identities mean equal work, so that audio is prepared once and finished cells are not run again.
 """
 
-import itertools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 
 from emtta_core.adaptation import ALGORITHM_VERSION
 from emtta_core.adaptation.methods import Method
+from emtta_core.corpora.choice import Survey
 from emtta_core.corpora.registry import Corpus
 from emtta_core.corpora.synthetic import Synthetic
-from emtta_core.errors import UsageError
+from emtta_core.errors import EmttaError, UsageError
 from emtta_core.identity import digest
 from emtta_core.pipeline.cell import Cell
 from emtta_core.scoring import normaliser_names
@@ -26,32 +26,95 @@ PREPARE_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The cells of a suite, domain by domain; `plan_id` is the identity of all of them and of their scoring."""
+    """The cells of a suite, domain by domain.
+
+    Attributes:
+        plan_id: the identity of all of them and of their scoring.
+        model_digest: of the model that they adapt.
+        cells: in order.
+        unavailable: why the audio of a domain cannot be had, by the domain's name; its cells will fail.
+        left_out: utterances that are not used, for they are too long, by the domain's name.
+    """
 
     plan_id: str
     model_digest: str
     cells: tuple[Cell, ...]
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Audio:
+    """What a domain's audio will be.
+
+    Attributes:
+        corpus_id: its identity.
+        utterances: how many.
+        left_out: how many are too long.
+        error: why it cannot be had; then the identity says no more than that.
+    """
+
+    corpus_id: str
+    utterances: int
+    left_out: int = 0
+    error: EmttaError | None = None
 
 
 def plan(suite: Suite, model_digest: str) -> Plan:
     """Return the cells of a suite for a model whose weights have this digest.
 
+    A domain whose audio cannot be had is planned all the same, so that it costs no other.
+
     Raises:
-        UsageError: a corpus that cannot be read at all (no manifest, no utterance).
+        EmttaError: no domain's audio can be had; says why of the first.
     """
+    audio = plan_audio(suite)
     cells = []
-    content = cache(content_digest)  # of this plan alone: a folder may be another one when it is next planned
     for domain in suite.domains:
-        made_of, utterances = corpus_id(domain, suite.limit, content), count_utterances(domain, suite.limit)
+        made_of = audio[domain.name].corpus_id
         for choice in suite.methods:
             identity = cell_id(choice.method(), choice.adapted(suite.adaptation), suite.model, model_digest, made_of)
-            cells.append(Cell(domain.name, domain.group, choice.name, identity, made_of, utterances))
+            cells.append(Cell(domain.name, domain.group, choice.name, identity, made_of, audio[domain.name].utterances))
     named = [[cell.domain, cell.group, cell.method, cell.cell_id] for cell in cells]
-    return Plan(digest({"cells": named, "normalisers": normaliser_names()}), model_digest, tuple(cells))
+    plan_id = digest({"cells": named, "normalisers": normaliser_names()})
+    unavailable = {name: str(found.error) for name, found in audio.items() if found.error is not None}
+    left_out = {name: found.left_out for name, found in audio.items() if found.left_out}
+    return Plan(plan_id, model_digest, tuple(cells), unavailable, left_out)
+
+
+def plan_audio(suite: Suite) -> dict[str, Audio]:
+    """Return what the audio of each domain will be, by the domain's name.
+
+    Raises:
+        EmttaError: that of no domain can be had; says why of the first.
+    """
+    content = cache(content_digest)  # of this plan alone: a folder may be another one when it is next planned
+    counted = cache(lambda corpus: corpus.survey(suite.limit))
+    found = {domain.name: _audio(domain, suite.limit, content, counted) for domain in suite.domains}
+    errors = [audio.error for audio in found.values() if audio.error is not None]
+    if len(errors) == len(found):
+        raise errors[0]
+    return found
+
+
+def _audio(
+    domain: Domain, limit: int | None, content: Callable[[Corpus], str], counted: Callable[[Corpus], Survey]
+) -> Audio:
+    """Return what the audio of a domain will be, or that it cannot be had."""
+    try:
+        survey = counted(domain.corpus)
+        if not survey.utterances:
+            too_long = f"; {survey.left_out} are longer than max_seconds" if survey.left_out else ""
+            raise UsageError(
+                f"the corpus of domain {domain.name!r} has no utterance{too_long}; see its manifest, or leave it out"
+            )
+        return Audio(corpus_id(domain, limit, content), survey.utterances, survey.left_out)
+    except EmttaError as error:
+        return Audio(digest({"unavailable": domain.identity(), "limit": limit}), 1, error=error)
 
 
 def content_digest(corpus: Corpus) -> str:
-    """Return the digest of what a corpus holds; of a folder, all of its audio is read for it."""
+    """Return the digest of what a corpus holds; of a folder, audio that has changed is read for it."""
     return corpus.content_digest()
 
 
@@ -89,11 +152,3 @@ def cell_id(method: Method, adaptation: Adaptation, model: ModelChoice, model_di
             "options": {option: getattr(adaptation, option) for option in method.options},
         }
     )
-
-
-def count_utterances(domain: Domain, limit: int | None) -> int:
-    """Return how many utterances a domain has; no audio is read for it."""
-    count = sum(1 for _ in itertools.islice(domain.corpus.read_all(), limit))
-    if not count:
-        raise UsageError(f"the corpus of domain {domain.name!r} has no utterance; see its manifest, or leave it out")
-    return count

@@ -14,7 +14,8 @@ from emtta_core.audio.level import scale_back
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
 from emtta_core.corpora.synthetic import voices_for_noise
 from emtta_core.corpora.utterance import Utterance
-from emtta_core.errors import AudioError
+from emtta_core.errors import AudioError, UsageError
+from emtta_core.pipeline.plan import corpus_id as identity_of
 from emtta_core.store import AudioBytes, PreparedCorpus, PreparedRow, Store
 from emtta_core.suite import Domain
 
@@ -52,7 +53,9 @@ def prepare_domain(domain: Domain, corpus_id: str, store: Store, limit: int | No
         limit: at most this many utterances, the first ones.
 
     Raises:
-        UsageError: the corpus as a whole cannot be read, or the corruption cannot be applied.
+        CorpusError: the corpus cannot be had.
+        UsageError: the corpus as a whole cannot be read, is another one than when it was planned, or the corruption
+            cannot be applied.
         StoreError: the store cannot be written.
     """
     started = time.perf_counter()
@@ -60,6 +63,7 @@ def prepare_domain(domain: Domain, corpus_id: str, store: Store, limit: int | No
         there = store.prepared(corpus_id)
         if there is not None:
             return Prepared(there, reused=True, seconds=time.perf_counter() - started)
+        _refuse_changed(domain, corpus_id, limit)
         shards = utterances = 0
         for rows in _shards(_rows(domain, limit)):
             store.write_prepared(corpus_id, shards, rows)
@@ -68,9 +72,18 @@ def prepare_domain(domain: Domain, corpus_id: str, store: Store, limit: int | No
         return Prepared(made, reused=False, seconds=time.perf_counter() - started)
 
 
+def _refuse_changed(domain: Domain, planned: str, limit: int | None) -> None:
+    """Refuse a corpus that is not the one that was planned: what it gave would be kept under a wrong identity."""
+    if identity_of(domain, limit) != planned:
+        raise UsageError(
+            f"the corpus of domain {domain.name!r} is not the one that was planned: it was not there then, or it, the "
+            "noise, or emtta has changed since; begin a new run with the suite's name, or bring the old files back"
+        )
+
+
 def _rows(domain: Domain, limit: int | None) -> Iterator[PreparedRow]:
     """Yield the row of each utterance of a domain."""
-    for utterance in itertools.islice(domain.corpus.read_all(), limit):
+    for utterance in domain.corpus.read_all(limit):
         try:
             yield _row(utterance, domain.corruption)
         except AudioError as error:

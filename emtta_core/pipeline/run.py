@@ -4,6 +4,7 @@ The store, not the scheduler, is the truth about what is done: everything here i
 """
 
 import json
+import logging
 import platform
 import subprocess
 from dataclasses import dataclass, replace
@@ -15,10 +16,13 @@ from emtta_core.adaptation import ALGORITHM_VERSION
 from emtta_core.errors import UsageError
 from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.differences import differences
+from emtta_core.pipeline.locate import locate
 from emtta_core.pipeline.plan import Plan, plan
 from emtta_core.pipeline.state import MISSING, CellState, cell_states, planned_cells
 from emtta_core.store import PlanRow, RunRow, Store
 from emtta_core.suite import Suite, parse_suite
+
+log = logging.getLogger("emtta.pipeline")
 
 NORMALISER = "whisper-normalizer"
 """The package that holds the text normalisers."""
@@ -47,15 +51,23 @@ class Run:
 def plan_run(suite: Suite, model_digest: str, run_id: str | None = None) -> Run:
     """Plan a suite, and write nothing yet.
 
+    The run's suite is the one given with the place of each corpus settled. What cannot be had is in the plan's
+    `unavailable`, and in the log.
+
     Args:
         suite: what to evaluate.
         model_digest: of the suite's model.
         run_id: another id than the default one, under which the same suite and model find their run again.
 
     Raises:
-        UsageError: a corpus that cannot be read at all.
+        EmttaError: no domain's audio can be had.
     """
+    suite = locate(suite)
     planned = plan(suite, model_digest)
+    for domain, reason in planned.unavailable.items():
+        log.warning("domain %s cannot be prepared: %s", domain, reason)
+    for domain, count in planned.left_out.items():
+        log.warning("domain %s: %d utterances are longer than max_seconds and are left out", domain, count)
     return Run(run_id or f"{suite.name}-{planned.plan_id[:8]}", suite, planned)
 
 

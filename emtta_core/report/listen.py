@@ -4,7 +4,6 @@ One HTML file that needs no network: recordings as FLAC, spectrograms as PNG, bo
 """
 
 import base64
-import itertools
 import math
 import struct
 import zlib
@@ -126,7 +125,7 @@ def choose_domains(suite: Suite, only: Sequence[str]) -> list[Domain]:
 
 def _examples(domain: Domain, count: int) -> list[Heard]:
     assert domain.corruption is not None
-    return [_heard(one, domain.corruption) for one in itertools.islice(domain.corpus.read_all(), count)]
+    return [_heard(one, domain.corruption) for one in domain.corpus.read_all(count)]
 
 
 def _heard(utterance: Utterance, corruption: Corruption) -> Heard:

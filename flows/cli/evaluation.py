@@ -10,12 +10,23 @@ from flows.cli.output import INCOMPLETE, Format, err, out, say, show
 
 if TYPE_CHECKING:
     from emtta_core.pipeline.cell import Cell
+    from emtta_core.pipeline.plan import Plan
     from emtta_core.pipeline.run import Run
     from emtta_core.pipeline.state import CellState
     from emtta_core.store import Store
 
 FAILURES_NAMED = 20
 """How many cells are named at the end that are not complete."""
+
+
+def warn(plan: "Plan") -> None:
+    """Say which domains cannot be prepared, and how many utterances are left out."""
+    for domain, reason in plan.unavailable.items():
+        say(f"domain {domain} cannot be prepared: {reason}")
+    if plan.unavailable:
+        say(f"the other domains go on; the cells of {', '.join(plan.unavailable)} will fail")
+    for domain, count in plan.left_out.items():
+        say(f"domain {domain}: {count} utterances are longer than max_seconds and are left out")
 
 
 def foretell(run_id: str, states: "Sequence[CellState]", todo: "Sequence[CellState]", redo: str = "missing") -> None:

@@ -1,5 +1,6 @@
 """Options that several verbs share."""
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -54,6 +55,18 @@ RayAddressOption = Annotated[
 ]
 """Which Ray cluster."""
 
+CorpusDirOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--corpus-dir",
+        metavar="DIR",
+        file_okay=False,
+        help="Where extracted corpora lie, before the hub is asked; repeatable. Default: EMTTA_CORPORA.",
+        show_default=False,
+    ),
+]
+"""Where corpora lie."""
+
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 """Whether to do nothing but say it."""
 
@@ -69,6 +82,18 @@ OutOption = Annotated[
 """Where an answer goes, if not to standard output."""
 
 DEFAULT_STORE = "emtta-store"
+
+
+def use_corpora(folders: list[Path] | None) -> None:
+    """Have published corpora looked for in these folders; UsageError where one is not there."""
+    from emtta_core.errors import UsageError
+    from emtta_core.shelves import CORPORA
+
+    for folder in folders or ():
+        if not folder.is_dir():
+            raise UsageError(f"--corpus-dir {folder} is no folder; name the one in which LibriSpeech/ and the like lie")
+    if folders:
+        os.environ[CORPORA] = os.pathsep.join(str(folder.absolute()) for folder in folders)
 
 
 def pairs(given: list[str] | None) -> dict[str, str]:

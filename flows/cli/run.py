@@ -5,9 +5,10 @@ from typing import Annotated
 import typer
 
 from flows.cli import logs
-from flows.cli.evaluation import carry_out, conclude, foretell
+from flows.cli.evaluation import carry_out, conclude, foretell, warn
 from flows.cli.options import (
     DEFAULT_STORE,
+    CorpusDirOption,
     DevicesOption,
     DryRunOption,
     IsolationOption,
@@ -15,6 +16,7 @@ from flows.cli.options import (
     Runner,
     RunnerOption,
     StoreOption,
+    use_corpora,
 )
 from flows.cli.output import say
 from flows.runner import check_runner
@@ -34,6 +36,7 @@ def run(
     isolation: IsolationOption = None,
     runner: RunnerOption = Runner.THREADS,
     ray_address: RayAddressOption = None,
+    corpus_dir: CorpusDirOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """Evaluate a suite: its domains times its methods.
@@ -50,6 +53,7 @@ def run(
     """
     check_runner(runner.value, ray_address, devices, isolation)
     logs.settle_environment()
+    use_corpora(corpus_dir)
     from emtta_core.pipeline.models import digest_of
     from emtta_core.pipeline.run import foresee, plan_run, record
     from emtta_core.pipeline.selection import select
@@ -60,6 +64,7 @@ def run(
     loaded = load_suite(suite, limit=limit)
     opened = Store.find(store) if dry_run else Store.open(store, create=True)
     planned = plan_run(loaded, digest_of(loaded.model), run_id)
+    warn(planned.plan)
     wanted = set(select(planned.cells, only or []))
     states = [state for state in foresee(planned, opened) if state.cell in wanted]
     todo = [state for state in states if not state.complete]

@@ -1,0 +1,50 @@
+"""The digests of audio files, remembered with sizes and times, so that a corpus is not read anew at each start."""
+
+import hashlib
+from pathlib import Path
+
+from emtta_core import cache
+
+_KIND = "files"
+_CHUNK = 1 << 20
+
+
+class FileDigests:
+    """The digests of the files below one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Recall what is known of the files below `folder`."""
+        self._key = str(folder.resolve())
+        known = cache.recall(_KIND, self._key) or {}
+        self._known: dict[str, list[object]] = known.get("files", {})
+        self._grown = False
+
+    def of(self, path: Path) -> str:
+        """Return the SHA-256 of a file, or why it cannot be read."""
+        try:
+            before = path.stat()
+            state = [before.st_size, before.st_mtime_ns]
+            found = self._known.get(str(path))
+            if found is not None and found[:2] == state:
+                return str(found[2])
+            digest = _sha256(path)
+        except (OSError, ValueError) as error:  # ValueError: a path with a null character
+            return type(error).__name__
+        if cache.is_settled(before.st_mtime_ns):
+            self._known[str(path)] = [*state, digest]
+            self._grown = True
+        return digest
+
+    def keep(self) -> None:
+        """Remember what was found."""
+        if self._grown:
+            cache.remember(_KIND, self._key, {"folder": self._key, "files": self._known})
+
+
+def _sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            sha.update(chunk)
+    return sha.hexdigest()

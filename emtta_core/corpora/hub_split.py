@@ -1,0 +1,197 @@
+"""One split of a data set on the hub: its Parquet files, how many rows they have, and the rows."""
+
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.utils import glob_translate
+
+from emtta_core import cache
+from emtta_core.corpora import hub
+from emtta_core.corpora.hub import Repository
+from emtta_core.errors import CorpusError, UsageError
+
+log = logging.getLogger("emtta.corpora")
+
+CONVERTED = "refs/convert/parquet"
+"""The branch in which the hub keeps Parquet made of data sets that come as something else."""
+
+_BATCH = 16
+"""Rows in memory at a time."""
+
+_FEW = 0.5
+"""Where less than this share of the rows is wanted, they are read over the network and no file is fetched."""
+
+
+@dataclass(frozen=True, slots=True)
+class HubSplit:
+    """A split of a data set.
+
+    Attributes:
+        repository: of which data set.
+        config: the configuration, often a language.
+        split: as the hub calls it.
+    """
+
+    repository: Repository
+    config: str
+    split: str
+
+    def __str__(self) -> str:
+        return f"{self.repository.name}, {self.config}, {self.split}"
+
+
+def pin(split: HubSplit) -> HubSplit:
+    """Return the split at the commit that its revision is now.
+
+    Where the branch `main` has no Parquet of it, that is the commit of the hub's own conversion.
+
+    Raises:
+        CorpusError: the data set cannot be had.
+        UsageError: it has no such revision, configuration or split; lists those there are.
+    """
+    pinned = replace(split, repository=hub.pin(split.repository))
+    if split.repository.revision == "main" and not _paths(pinned):
+        try:
+            converted = hub.pin(replace(split.repository, revision=CONVERTED))
+        except UsageError:
+            return _refuse_none(pinned)
+        if _paths(replace(split, repository=converted)):
+            pinned = replace(split, repository=converted)
+    return _refuse_none(pinned)
+
+
+def size(split: HubSplit) -> int:
+    """Return how many bytes the files of a pinned split have."""
+    files = hub.listing(split.repository).files
+    return sum(files[path] for path in _paths(split))
+
+
+def is_fetched(split: HubSplit) -> bool:
+    """Return whether all files of a pinned split are on this machine."""
+    return all(hub.fetched(split.repository, path) is not None for path in _paths(_refuse_none(split)))
+
+
+def count(split: HubSplit) -> int:
+    """Return how many rows a pinned split has, of which the ends of its files tell; remembered.
+
+    Raises:
+        CorpusError: the data set cannot be had.
+    """
+    key = f"{hub.endpoint()}/{split.repository.name}@{split.repository.revision}/{split.config}/{split.split}"
+    known = cache.recall("rows", key)
+    if known is None:
+        found = 0
+        for path in _paths(_refuse_none(split)):
+            with _open(split, path) as file:
+                found += file.metadata.num_rows
+        known = {"rows": found}
+        cache.remember("rows", key, known)
+    return int(known["rows"])
+
+
+def rows(split: HubSplit, columns: Mapping[str, Sequence[str]], limit: int | None) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a pinned split in their order.
+
+    All rows come from files that are fetched first, once for every domain; a few of many are read over the network.
+
+    Args:
+        split: which.
+        columns: what is wanted, each with the names that its column may have, the likeliest first.
+        limit: how many are wanted; None for all.
+
+    Raises:
+        CorpusError: the data set cannot be had, there is too little room, or it lacks a column.
+    """
+    paths = _paths(_refuse_none(split))
+    if limit is None or limit >= _FEW * count(split):
+        hub.fetch(split.repository, paths)
+    for path in paths:
+        with _open(split, path) as file:
+            names = _chosen(split, columns, file.schema_arrow)
+            for batch in file.iter_batches(_BATCH, columns=sorted(set(names.values()))):
+                for row in batch.to_pylist():
+                    yield {wanted: row[name] for wanted, name in names.items()}
+
+
+@contextmanager
+def _open(split: HubSplit, path: str) -> Iterator["pq.ParquetFile"]:
+    """Open a Parquet file: on this machine where it was fetched, else over the network."""
+    local = hub.fetched(split.repository, path)
+    try:
+        with nullcontext(local) if local is not None else hub.opened(split.repository, path) as source:
+            yield pq.ParquetFile(source)
+    except pa.ArrowException as error:
+        raise CorpusError(
+            f"the file {path} of {split.repository.name} cannot be read: {' '.join(str(error).split())[:200]}; delete "
+            "it from the hub's cache on this machine (`hf cache rm`), to have it fetched again"
+        ) from error
+
+
+def _chosen(split: HubSplit, columns: Mapping[str, Sequence[str]], schema: "pa.Schema") -> dict[str, str]:
+    """Return the column of each thing that is wanted."""
+    found = {}
+    for wanted, names in columns.items():
+        name = next((name for name in names if name in schema.names), None)
+        if name is None and wanted in ("audio", "text"):
+            raise CorpusError(
+                f"{split} has no column {' or '.join(names)}, only {', '.join(schema.names)}; "
+                "the data set may have changed: give an older revision of it"
+            )
+        if name is not None:
+            found[wanted] = name
+    return found
+
+
+def _paths(split: HubSplit) -> list[str]:
+    """Return the Parquet files of a pinned split, in their order; none where it has none."""
+    listing = hub.listing(split.repository)
+    there = sorted(path for path in listing.files if path.endswith(".parquet"))
+    patterns = _patterns(split, listing.configs)
+    if patterns:
+        return [path for path in there if any(re.fullmatch(glob_translate(pattern), path) for pattern in patterns)]
+    usual = re.compile(rf"{re.escape(split.config)}/(partial-)?{re.escape(split.split)}[-/.].*")
+    found = [path for path in there if usual.fullmatch(path)]
+    if any(f"{split.config}/partial-" in path for path in found):
+        log.warning("%s: the hub's conversion calls itself partial; compare the count with the data set's page", split)
+    return found
+
+
+def _patterns(split: HubSplit, configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the patterns that the data set's card gives for the files of a split."""
+    for config in configs:
+        if config.get("config_name") == split.config and isinstance(config.get("data_files"), list):
+            for entry in config["data_files"]:
+                if isinstance(entry, dict) and entry.get("split") == split.split:
+                    path = entry.get("path")
+                    return [path] if isinstance(path, str) else list(path or ())
+    return []
+
+
+def _refuse_none(split: HubSplit) -> HubSplit:
+    """Return a pinned split as it is; raise a UsageError where it has no file."""
+    if _paths(split):
+        return split
+    listing = hub.listing(split.repository)
+    by_card = {
+        f"{config.get('config_name')}: {', '.join(_splits(config))}" for config in listing.configs if _splits(config)
+    }
+    folders = {path.partition("/")[0] for path in listing.files if path.endswith(".parquet") and "/" in path}
+    there = "; ".join(sorted(by_card)) or ", ".join(sorted(folders))
+    raise UsageError(
+        f"the data set {split.repository.name} has no split {split.split!r} of {split.config!r} in Parquet; "
+        + (f"there are: {there}" if there else f"it has no Parquet at all; see {split.repository.url}")
+    )
+
+
+def _splits(config: Mapping[str, Any]) -> list[str]:
+    """Return the splits that a card names for a configuration."""
+    entries = config.get("data_files")
+    return (
+        [str(entry.get("split")) for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    )

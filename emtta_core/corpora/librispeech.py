@@ -1,0 +1,80 @@
+"""LibriSpeech: read English books (Panayotov and others, ICASSP 2015; https://www.openslr.org/12).
+
+The extracted folder is `LibriSpeech/<split>/<speaker>/<chapter>/<speaker>-<chapter>-<number>.flac`, with the
+transcripts of a chapter in `<speaker>-<chapter>.trans.txt`: an id and its text a line. On the hub,
+`openslr/librispeech_asr` has all splits in its configuration `all`.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from emtta_core.corpora.hub import Repository
+from emtta_core.corpora.hub_split import HubSplit
+from emtta_core.corpora.published import About, Hosted, Recording
+from emtta_core.corpora.transcripts import lines_of
+from emtta_core.errors import CorpusError
+from emtta_core.identity import IDENTITY
+
+Split = Literal[
+    "test-clean", "test-other", "dev-clean", "dev-other", "train-clean-100", "train-clean-360", "train-other-500"
+]
+
+
+class LibriSpeech(Hosted):
+    """A split of LibriSpeech, 16 kHz.
+
+    Attributes:
+        split: which.
+    """
+
+    about: ClassVar[About] = About(
+        title="LibriSpeech",
+        licence="CC BY 4.0",
+        source="https://www.openslr.org/12",
+        get="get the archive of the split at https://www.openslr.org/12 and extract it",
+    )
+    folders: ClassVar[tuple[str, ...]] = ("LibriSpeech",)
+    columns: ClassVar[Mapping[str, Sequence[str]]] = {"text": ("text",), "id": ("id",), "speaker": ("speaker_id",)}
+
+    name: Annotated[Literal["librispeech"], IDENTITY] = "librispeech"
+    split: Annotated[Split, IDENTITY] = "test-other"
+
+    def part(self) -> str:
+        """Return the split."""
+        return self.split
+
+    def on_hub(self) -> HubSplit:
+        """Return the split of `openslr/librispeech_asr`: `test-other` is `test.other` there, `dev` is `validation`."""
+        split = self.split.replace("-", ".").replace("dev.", "validation.")
+        return HubSplit(Repository("openslr/librispeech_asr", self.revision), "all", split)
+
+    def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+        """Return id, transcript, language and speaker of a row."""
+        return str(row["id"]), str(row["text"]), "en", str(row["speaker"])
+
+    def inside(self, folder: Path) -> Path | None:
+        """Return the folder of the split, which may be `folder` itself."""
+        place = folder if folder.name == self.split else folder / self.split
+        return place if place.is_dir() else None
+
+    def recordings(self, place: Path) -> list[Recording]:
+        """Return the utterances by speaker, chapter and number.
+
+        Raises:
+            CorpusError: there is no chapter, or its transcripts cannot be read.
+        """
+        found = []
+        for transcript in sorted(place.glob("*/*/*.trans.txt")):
+            chapter = transcript.parent
+            texts = dict(line.split(" ", 1) for line in lines_of(transcript, " "))
+            for name in sorted({*texts, *(path.stem for path in chapter.glob("*.flac"))}):
+                error = None if name in texts else f"{transcript} has no transcript of {name}"
+                path = chapter / f"{name}.flac"
+                found.append(Recording(name, texts.get(name, ""), "en", chapter.parent.name, path, error))
+        if not found:
+            raise CorpusError(
+                f"{place} has no transcript <speaker>/<chapter>/*.trans.txt, so that the split is empty; "
+                f"{self.about.get} anew"
+            )
+        return found

@@ -1,0 +1,175 @@
+"""Corpora on the hub: read as `datasets` reads them, pinned to a commit, streamed where few are wanted, and each way in
+which they cannot be had is said in words.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from corpora_factory import librispeech_hub, librispeech_rows
+from hub_server import TOKEN, Hub
+
+from emtta_core.corpora.librispeech import LibriSpeech
+from emtta_core.errors import AudioError, CorpusError, UsageError
+
+
+def downloads(hub: Hub) -> list[str]:
+    return [line for line in hub.asked if line.startswith("GET /datasets/") and "bytes=" not in line]
+
+
+def test_the_rows_of_all_files_come_in_their_order(hub: Hub) -> None:
+    librispeech_hub(hub)
+    found = list(LibriSpeech().read_all())
+    assert [(one.id, one.text, one.language, one.speaker) for one in found] == [
+        (row["id"], row["text"], "en", str(row["speaker_id"])) for row in librispeech_rows()
+    ]
+    assert [one.read().size for one in found] == [4_800 + 1_600 * index for index in range(6)]
+    assert [one.seconds() for one in found] == pytest.approx([0.3 + 0.1 * index for index in range(6)])
+
+
+def test_datasets_reads_the_same_rows_there(hub: Hub, tmp_path: Path) -> None:
+    librispeech_hub(hub)
+    script = (
+        "from datasets import Audio, load_dataset\n"
+        "rows = load_dataset('openslr/librispeech_asr', 'all', split='test.other')\n"
+        "print([row['id'] for row in rows.cast_column('audio', Audio(decode=False))])"
+    )
+    environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.url}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == str([one.id for one in LibriSpeech().read_all()]), done.stderr
+
+
+def test_files_are_fetched_once_for_all_domains(hub: Hub) -> None:
+    librispeech_hub(hub)
+    for _ in range(2):
+        assert len(list(LibriSpeech().read_all())) == 6
+    assert len(downloads(hub)) == 2
+
+
+def test_a_few_of_many_are_read_over_the_network_and_no_file_is_fetched(hub: Hub, tmp_path: Path) -> None:
+    rows = librispeech_rows(40)
+    librispeech_hub(hub, rows)
+    assert [one.id for one in LibriSpeech(utterances=3).read_all()] == [row["id"] for row in rows[:3]]
+    assert [one.id for one in LibriSpeech().read_all(2)] == [row["id"] for row in rows[:2]]
+    assert not downloads(hub)
+    assert not list((tmp_path / "hub").rglob("*.parquet"))
+
+
+def test_counting_reads_no_audio_and_is_remembered(hub: Hub) -> None:
+    librispeech_hub(hub)
+    assert LibriSpeech().survey().utterances == 6
+    assert LibriSpeech().survey(limit=4).utterances == 4
+    assert not downloads(hub)
+    asked = len(hub.asked)
+    settled = LibriSpeech().located()
+    assert (settled.survey().utterances, len(hub.asked)) == (6, asked + 1)
+
+
+def test_longer_utterances_are_left_out_and_counted(hub: Hub) -> None:
+    librispeech_hub(hub)
+    corpus = LibriSpeech(max_seconds=0.55)
+    assert [one.text for one in corpus.read_all()] == [row["text"] for row in librispeech_rows()[:3]]
+    assert (corpus.survey().utterances, corpus.survey().left_out) == (3, 3)
+    assert (corpus.survey(limit=2).utterances, corpus.survey(limit=2).left_out) == (2, 0)
+
+
+def test_a_branch_is_pinned_to_its_commit_and_the_commit_is_the_content(hub: Hub) -> None:
+    first = librispeech_hub(hub)
+    settled, content = LibriSpeech().located(), LibriSpeech().content_digest()
+    assert settled.revision == first
+    second = librispeech_hub(hub, librispeech_rows(4))
+    assert LibriSpeech().located().revision == second
+    assert LibriSpeech().content_digest() != content == settled.content_digest()
+    assert len(list(settled.read_all())) == 6
+    assert len(list(LibriSpeech(revision=first).read_all())) == 6
+
+
+def test_without_a_network_the_last_known_commit_and_the_fetched_files_serve(hub: Hub) -> None:
+    librispeech_hub(hub)
+    content = LibriSpeech().content_digest()
+    read = [one.id for one in LibriSpeech().read_all()]
+    hub.status = 503
+    assert LibriSpeech().content_digest() == content
+    assert LibriSpeech().survey().utterances == 6
+    assert [one.id for one in LibriSpeech().read_all()] == read
+
+
+def test_no_network_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(CorpusError, match=r"librispeech_asr cannot be had from http://127\.0\.0\.1:9: .*EMTTA_CORPORA"):
+        LibriSpeech().located()
+
+
+def test_offline_mode_is_said(monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(CorpusError, match="HF_HUB_OFFLINE is set; connect to the network"):
+        LibriSpeech().located()
+
+
+def test_a_gated_set_says_where_its_terms_are_and_opens_to_a_token(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    librispeech_hub(hub, gated=True)
+    with pytest.raises(CorpusError, match=r"is gated, and no token is set; accept its terms at http.*set HF_TOKEN"):
+        LibriSpeech().survey()
+    monkeypatch.setenv("HF_TOKEN", "hf_other")
+    with pytest.raises(CorpusError, match="is gated, and the token in use has no access"):
+        list(LibriSpeech().read_all())
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert len(list(LibriSpeech().read_all())) == 6
+
+
+def test_what_is_not_there_is_refused_with_what_is(hub: Hub) -> None:
+    with pytest.raises(CorpusError, match=r"no data set openslr/librispeech_asr at http"):
+        LibriSpeech().located()
+    librispeech_hub(hub)
+    with pytest.raises(UsageError, match=r"has no revision 'v9'; give a branch"):
+        LibriSpeech(revision="v9").located()
+    with pytest.raises(UsageError, match=r"no split 'validation.other' of 'all' .*all: test.clean, test.other; "):
+        LibriSpeech(split="dev-other").located()
+
+
+def test_parquet_of_the_hubs_own_conversion_serves_where_main_has_none(hub: Hub) -> None:
+    hub.commit("openslr/librispeech_asr", {"librispeech_asr.py": b"raise SystemExit"})
+    with pytest.raises(UsageError, match="it has no Parquet at all"):
+        LibriSpeech().located()
+    files = {"all/test.other/0000.parquet": next(iter(hub_files(hub).values()))}
+    converted = hub.commit("openslr/librispeech_asr", files, branch="refs/convert/parquet")
+    assert LibriSpeech().located().revision == converted
+    assert len(list(LibriSpeech().read_all())) == 6
+
+
+def hub_files(hub: Hub) -> dict[str, bytes]:
+    other = Hub()
+    sha = librispeech_hub(other)
+    whole = other.sets["openslr/librispeech_asr"].commits[sha]
+    return {path: content for path, content in whole.items() if path.startswith("other/")}
+
+
+def test_too_little_disk_is_refused_before_anything_is_fetched(hub: Hub) -> None:
+    librispeech_hub(hub, declared={"all/test.other-00000-of-00002.parquet": 10**17})
+    with pytest.raises(
+        CorpusError, match=r"2 files of openslr/librispeech_asr take 100000000\.0 GB, and .* HF_HUB_CACHE"
+    ):
+        list(LibriSpeech().read_all())
+    assert not downloads(hub)
+
+
+def test_broken_audio_costs_its_own_utterance_alone(hub: Hub) -> None:
+    rows = librispeech_rows()
+    rows[1]["audio"]["bytes"] = rows[1]["audio"]["bytes"][:200]
+    rows[2]["audio"]["bytes"] = None
+    librispeech_hub(hub, rows)
+    found = list(LibriSpeech(max_seconds=20).read_all())
+    with pytest.raises(AudioError, match=f"{found[1].id}: "):
+        found[1].read()
+    with pytest.raises(AudioError, match="its row on the hub holds no audio"):
+        found[2].read()
+    assert found[3].read().size == 9_600
+
+
+def test_another_schema_is_refused_by_its_columns(hub: Hub) -> None:
+    librispeech_hub(hub, [{name: value for name, value in row.items() if name != "text"} for row in librispeech_rows()])
+    with pytest.raises(CorpusError, match=r"has no column text, only file, audio, speaker_id"):
+        list(LibriSpeech().read_all())
