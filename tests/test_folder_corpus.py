@@ -1,14 +1,20 @@
 """A folder with audio and a manifest is a corpus; a mistake in it is shown by file, line and column."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from corpora_factory import put, sound
 from pydantic import TypeAdapter, ValidationError
 
 from emtta_core.audio.files import encode_flac
+from emtta_core.corpora import file_digests
+from emtta_core.corpora.choice import Survey
 from emtta_core.corpora.folder import Folder
 from emtta_core.corpora.registry import Corpus
 from emtta_core.corpora.synthetic import Synthetic
@@ -77,7 +83,7 @@ def test_the_first_n_utterances_can_be_used_alone(corpus: Folder) -> None:
 
 def test_ids_can_be_given_and_paths_of_any_letters_give_distinct_ones(tmp_path: Path) -> None:
     manifest = (
-        "path,text,id\nä.wav,one,\nö.wav,two,\na b.wav,three,\nplain.tar.wav,four,\n/abs/x.wav,five,\nz.wav,six,my-6\n"
+        "path,text,id\nä.wav,one,\nö.wav,two,\na b.wav,three,\nplain.tar.wav,four,\nabs/x.wav,five,\nz.wav,six,my-6\n"
     )
     ids = [u.id for u in folder(tmp_path, manifest).read_all()]
     assert len(set(ids)) == 6
@@ -138,6 +144,9 @@ def test_missing_and_broken_audio_costs_its_own_utterance_alone(corpus: Folder) 
         ("m.csv", "path,text\na.wav\n", r"line 2: there are 1 values"),
         ("m.csv", 'path,text\na.wav,"hello\n', r"line 2: this is not CSV: unexpected end of data"),
         ("m.csv", "path,text\na.wav,b\n,c\n", r"line 3, column 'path': '': it must name an audio file"),
+        ("m.csv", "path,text\n../b.wav,b\n", r"line 2, column 'path': '\.\./b\.wav': it lies outside of the folder"),
+        ("m.csv", "path,text\na/../../b.wav,b\n", r"'a/\.\./\.\./b\.wav': it lies outside of the folder"),
+        ("m.csv", "path,text\n/etc/b.wav,b\n", r"'/etc/b\.wav': it lies outside of the folder"),
         ("m.csv", "path,text\n.,b\n", r"line 2, column 'path': '\.': it must name"),
         ("m.csv", "path,text,language\na.wav,b,English\n", r"line 2, column 'language': 'English': .*such as en"),
         ("m.csv", "path,text,id\na.wav,b,one/two\n", r"line 2, column 'id': 'one/two': it may hold letters"),
@@ -161,7 +170,7 @@ def test_missing_and_broken_audio_costs_its_own_utterance_alone(corpus: Folder) 
             '{"path": "a.wav", "text": "half \\ud83d"}\n',
             r"m\.jsonl, line 1, column 'text': it holds '\\ud83d', half of a pair",
         ),
-        ("m.txt", "a.wav hello\n", r"m\.txt ends in '\.txt'; it must end in \.csv or \.jsonl"),
+        ("m.txt", "a.wav hello\n", r"m\.txt ends in '\.txt'; it must end in \.csv, \.jsonl, \.parquet"),
     ],
 )
 def test_a_mistake_in_the_manifest_is_shown_where_it_is(tmp_path: Path, name: str, manifest: str, message: str) -> None:
@@ -193,7 +202,9 @@ def test_a_missing_folder_or_manifest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"the corpus folder '.*gone' does not exist"):
         Folder(path=str(tmp_path / "gone")).read_all()
     with pytest.raises(UsageError, match=r"manifest\.csv cannot be read: No such file"):
-        Folder(path=str(tmp_path)).content_digest()
+        Folder(path=str(tmp_path), manifest="manifest.csv").content_digest()
+    with pytest.raises(UsageError, match=r"has no audio file with a transcript: put a manifest\.csv, \.jsonl or"):
+        Folder(path=str(tmp_path)).survey()
 
 
 def test_a_suite_tells_corpora_apart_by_name() -> None:
@@ -206,3 +217,88 @@ def test_a_suite_tells_corpora_apart_by_name() -> None:
         corpora.validate_python({"name": "folder", "path": "x", "utterances": 0})
     with pytest.raises(ValidationError, match="language"):
         corpora.validate_python({"name": "folder", "path": "x", "language": "English"})
+
+
+def test_parquet_is_a_manifest_too(corpus: Folder) -> None:
+    root = Path(corpus.path)
+    columns = {
+        "path": ["anna/01.flac", "anna/02.flac", "ben/01.flac"],
+        "text": ["Well, here we are.", "Dzień dobry", "Hello there"],
+        "speaker": ["anna", "anna", None],
+        "language": [None, "pl", None],
+        "seconds": [0.1, 0.1, 0.1],
+    }
+    pq.write_table(pa.table(columns), root / "rows.parquet")
+    twin = Folder(path=str(root), manifest="rows.parquet")
+    assert twin.content_digest() == corpus.content_digest()
+    assert twin.survey().utterances == 3
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"path": ["a.wav"]}, r"m\.parquet: there is no column 'text', only 'path'"),
+        ({"path": ["a.wav"], "text": [7]}, r"m\.parquet, line 1, column 'text': 7: it must be text"),
+        ({"path": ["a.wav", None], "text": ["a", "b"]}, r"m\.parquet, line 2, column 'path': it is null"),
+        ({"path": pa.array([], pa.string()), "text": pa.array([], pa.string())}, r"m\.parquet has no rows"),
+        (b"PAR1 no more", r"m\.parquet cannot be read: "),
+    ],
+)
+def test_a_mistake_in_a_parquet_manifest_is_shown(tmp_path: Path, columns: object, message: str) -> None:
+    if isinstance(columns, bytes):
+        (tmp_path / "m.parquet").write_bytes(columns)
+    else:
+        pq.write_table(pa.table(columns), tmp_path / "m.parquet")
+    with pytest.raises(UsageError, match=message):
+        Folder(path=str(tmp_path), manifest="m.parquet").survey()
+
+
+def test_transcripts_may_lie_beside_audio_of_any_format_rate_and_channels(tmp_path: Path) -> None:
+    for name, form, rate, channels in (
+        ("a/01.flac", "FLAC", 44_100, 2),
+        ("a/02.wav", "WAV", 8_000, 1),
+        ("b/03.ogg", "OGG", 48_000, 1),
+        ("b/04.mp3", "MP3", 22_050, 2),
+    ):
+        put(tmp_path, {name: sound(0.5, form=form, rate=rate, channels=channels)})
+        put(tmp_path, {name.rpartition(".")[0] + ".txt": f"text of {name}\n"})
+    put(tmp_path, {"notes.txt": "no transcript", "c/05.wav": sound(0.2, form="WAV"), "c/picture.png": b"no sound"})
+    found = list(Folder(path=str(tmp_path)).read_all())
+    assert [(one.id, one.text) for one in found] == [
+        ("a-01", "text of a/01.flac"),
+        ("a-02", "text of a/02.wav"),
+        ("b-03", "text of b/03.ogg"),
+        ("b-04", "text of b/04.mp3"),
+        ("c-05", ""),
+    ]
+    assert [one.read().size for one in found[:3]] == [8_000, 8_000, 8_000]
+    assert abs(found[3].read().size - 8_000) < 1_200  # MP3 pads
+    with pytest.raises(AudioError, match=r"05\.wav: the transcript .*05\.txt cannot be read: No such file"):
+        found[4].read()
+
+
+def test_longer_utterances_are_left_out_and_counted(tmp_path: Path) -> None:
+    for name, seconds in (("a", 0.2), ("b", 0.5), ("c", 0.3)):
+        put(tmp_path, {f"{name}.wav": sound(seconds, form="WAV"), f"{name}.txt": name})
+    corpus = Folder(path=str(tmp_path), max_seconds=0.4)
+    assert [one.id for one in corpus.read_all()] == ["a", "c"]
+    assert corpus.survey() == Survey(2, left_out=1)
+    assert corpus.content_digest() != Folder(path=str(tmp_path)).content_digest()
+
+
+def test_two_manifests_are_one_too_many(corpus: Folder) -> None:
+    (Path(corpus.path) / "manifest.jsonl").write_text("")
+    with pytest.raises(UsageError, match=r"has manifest\.csv and manifest\.jsonl; say which"):
+        Folder(path=corpus.path).survey()
+
+
+def test_audio_that_has_not_changed_is_not_read_again(corpus: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in Path(corpus.path).rglob("*.flac"):
+        os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 60))
+    before = corpus.content_digest()
+    read: list[Path] = []
+    monkeypatch.setattr(file_digests, "_sha256", lambda path: read.append(path) or "other")
+    assert corpus.content_digest() == before
+    write_audio(Path(corpus.path) / "ben/01.flac", level=0.4)
+    assert corpus.content_digest() != before
+    assert [path.name for path in read] == ["01.flac"]

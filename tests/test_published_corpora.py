@@ -5,12 +5,41 @@ from pathlib import Path
 
 import pytest
 from conftest import Command, SuiteFile
-from corpora_factory import librispeech_folder, librispeech_hub, librispeech_rows
+from corpora_factory import (
+    ami_hub,
+    common_voice_folder,
+    common_voice_hub,
+    fleurs_folder,
+    fleurs_hub,
+    l2arctic_folder,
+    librispeech_folder,
+    librispeech_hub,
+    librispeech_rows,
+    mls_folder,
+    mls_hub,
+    tedlium_folder,
+    tedlium_hub,
+)
 from hub_server import Hub
 
+from emtta_core.corpora.ami import Ami
+from emtta_core.corpora.choice import Survey
+from emtta_core.corpora.common_voice import CommonVoice
+from emtta_core.corpora.fleurs import Fleurs
+from emtta_core.corpora.l2arctic import SPEAKERS, L2Arctic
 from emtta_core.corpora.librispeech import LibriSpeech
-from emtta_core.errors import AudioError, CorpusError
+from emtta_core.corpora.mls import CODES, MultilingualLibriSpeech
+from emtta_core.corpora.registry import Corpus
+from emtta_core.corpora.tedlium import TedLium
+from emtta_core.errors import AudioError, CorpusError, UsageError
+from emtta_core.suite import parse_suite
 
+SUITE = """
+name = "t"
+methods = ["source"]
+model = {{ name = "demo" }}
+domains = [{{ name = "x", group = "g", corpus = {} }}]
+"""
 LIBRISPEECH = '[[domains]]\nname = "{}"\ngroup = "clean"\ncorpus = {{ name = "librispeech", {} }}\n'
 
 
@@ -77,6 +106,137 @@ def test_a_missing_transcript_and_a_missing_file_cost_their_own_utterance_alone(
     with pytest.raises(AudioError, match=r"1688-142285-0002\.flac: cannot be read"):
         found[2].read()
     assert found[1].read().size
+
+
+def told(corpus: Corpus) -> list[tuple[str, str, str, str, int]]:
+    """Return what there is to know of each utterance, its length in samples too."""
+    return [(one.id, one.text, one.language, one.speaker, one.read().size) for one in corpus.read_all()]
+
+
+@pytest.mark.parametrize("opus", [False, True])
+def test_mls_is_read_from_its_folder_as_from_the_hub(tmp_path: Path, hub: Hub, opus: bool) -> None:
+    mls_hub(hub)
+    root = mls_folder(tmp_path, opus=opus)
+    there = told(MultilingualLibriSpeech(language="german"))
+    assert told(MultilingualLibriSpeech(language="german", path=str(root))) == there
+    assert there[2] == ("2422_1234_000002", "sieben kleine boote 2", "de", "2422", 8_000)
+    with pytest.raises(UsageError, match="no split 'test' of 'polish' .* there are: dutch: test; german: test"):
+        MultilingualLibriSpeech(language="polish").located()
+
+
+def test_every_language_of_mls_can_be_had_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMTTA_CORPORA", str(tmp_path))
+    for language, code in CODES.items():
+        mls_folder(tmp_path, language)
+        assert {one.language for one in MultilingualLibriSpeech(language=language).read_all()} == {code}
+    with pytest.raises(UsageError, match=r"language is 'english'; it should be 'german', 'dutch'"):
+        parse_suite(SUITE.format('{ name = "mls", language = "english" }'))
+
+
+def test_mls_without_a_transcript_of_a_recording_costs_that_one(tmp_path: Path) -> None:
+    root = mls_folder(tmp_path)
+    transcripts = root / "test/transcripts.txt"
+    transcripts.write_text("".join(transcripts.read_text().splitlines(keepends=True)[:2]))
+    *_, last = MultilingualLibriSpeech(language="german", path=str(root)).read_all()
+    with pytest.raises(AudioError, match="has no transcript of 2422_1234_000002"):
+        last.read()
+
+
+def test_l2arctic_has_six_accents_of_four_speakers_at_any_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    everyone = [speaker for speakers in SPEAKERS.values() for speaker in speakers]
+    l2arctic_folder(tmp_path, everyone)
+    monkeypatch.setenv("EMTTA_CORPORA", str(tmp_path))
+    assert len(SPEAKERS) == 6
+    assert len(set(everyone)) == 24
+    assert [one[0] for one in told(L2Arctic(accent="hindi"))] == [
+        f"{speaker}-arctic_a000{index}" for speaker in ("ASI", "RRBI", "SVBI", "TNI") for index in (1, 2)
+    ]
+    assert told(L2Arctic(accent="arabic"))[1] == ("ABA-arctic_a0002", "The quick brown fox", "en", "ABA", 6_400)
+    assert L2Arctic().survey().utterances == 48
+    settled = L2Arctic(accent="korean").located()
+    monkeypatch.delenv("EMTTA_CORPORA")
+    assert settled.content_digest() != L2Arctic(accent="hindi", path=settled.path).content_digest()
+
+
+def test_l2arctic_is_asked_for_where_it_is_missing_and_speakers_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EMTTA_CORPORA", raising=False)
+    with pytest.raises(CorpusError, match=r"L2-ARCTIC hindi is not in no folder \(.*ask for it with the form at http"):
+        L2Arctic(accent="hindi").located()
+    root = l2arctic_folder(tmp_path, ["ASI", "TNI"])
+    with pytest.raises(CorpusError, match="has no folder RRBI, SVBI with wav and transcript"):
+        L2Arctic(accent="hindi", path=str(root)).survey()
+
+
+def test_l2arctic_without_a_transcript_costs_that_one(tmp_path: Path) -> None:
+    root = l2arctic_folder(tmp_path, SPEAKERS["hindi"])
+    (root / "TNI/transcript/arctic_a0002.txt").unlink()
+    *others, last = L2Arctic(accent="hindi", path=str(root)).read_all()
+    with pytest.raises(AudioError, match=r"the transcript .*arctic_a0002\.txt cannot be read: No such file"):
+        last.read()
+    assert all(one.read().size for one in others)
+
+
+def test_common_voice_is_read_from_its_folder_as_from_the_hub(tmp_path: Path, hub: Hub) -> None:
+    common_voice_hub(hub)
+    common_voice_folder(tmp_path)
+    here = told(CommonVoice(language="pt", path=str(tmp_path)))
+    assert here == told(CommonVoice(language="pt"))
+    assert here[1][:4] == ("common_voice_pt_1001", 'Ele disse: "sim" 1.', "pt", "abababababababab")
+    with pytest.raises(CorpusError, match=r"dev\.tsv has no row, so that the split is empty"):
+        CommonVoice(language="pt", split="validation", path=str(tmp_path)).survey()
+    common_voice_folder(tmp_path, release="cv-corpus-23.0-2025-09-05")
+    with pytest.raises(CorpusError, match="there are several releases of Common Voice: "):
+        CommonVoice(language="pt", path=str(tmp_path)).survey()
+
+
+def test_fleurs_is_read_from_its_folder_as_from_the_hub(tmp_path: Path, hub: Hub) -> None:
+    commit = fleurs_hub(hub)
+    fleurs_folder(tmp_path)
+    there = told(Fleurs(language="de_de"))
+    assert sorted(there) == told(Fleurs(language="de_de", path=str(tmp_path)))
+    assert there[0] == ("100000000000000002", "Sieben, kleine Boote 2.", "de", "", 8_000)
+    assert Fleurs(language="de_de").located().revision == commit
+    assert Fleurs(language="de_de").survey().utterances == 3
+    with pytest.raises(UsageError, match="no split 'test' of 'xx_xx'; there are: de_de, pl_pl"):
+        Fleurs(language="xx_xx").located()
+    with pytest.raises(CorpusError, match=r"test\.tsv has no line, so that the split is empty"):
+        Fleurs(language="pl_pl").survey()
+
+
+def test_a_few_of_fleurs_are_read_over_the_network(hub: Hub) -> None:
+    fleurs_hub(hub)
+    assert [one.id for one in Fleurs(language="de_de").read_all(1)] == ["100000000000000002"]
+    assert not [line for line in hub.asked if "tar.gz" in line and line.startswith("GET") and "bytes=" not in line]
+
+
+def test_tedlium_is_cut_from_talks_as_it_is_on_the_hub(tmp_path: Path, hub: Hub) -> None:
+    tedlium_hub(hub)
+    tedlium_folder(tmp_path)
+    first, second, late = TedLium(path=str(tmp_path)).read_all()
+    assert [(one.id, one.text, one.read().size) for one in (first, second)] == [
+        ("AlGore_2009-0.20-0.70", "it's late", 8_000),
+        ("AlGore_2009-0.90-1.50", "come here", 9_600),
+    ]
+    with pytest.raises(AudioError, match=r"has no sound from 5 to 6 s; it is 2\.0 s long"):
+        late.read()
+    assert TedLium(path=str(tmp_path), max_seconds=0.55).survey() == Survey(1, left_out=2)
+    (there,) = TedLium().read_all()
+    assert (there.text, there.speaker, there.read().size) == ("it's late", "AlGore_2009", 8_000)
+    with pytest.raises(UsageError, match="no split 'dev' of 'tedlium' in Parquet; there are: tedlium: test"):
+        TedLium(split="dev").located()
+
+
+@pytest.mark.parametrize("branch", ["main", "refs/convert/parquet"])
+def test_ami_is_read_from_the_hub_and_equal_ids_are_told_apart(hub: Hub, branch: str) -> None:
+    hub.commit("edinburghcstr/ami", {"ami.py": b"raise SystemExit"})
+    ami_hub(hub, branch=branch)
+    name = "AMI_EN2001a_H00_MEE068_0414915_0415078"
+    assert told(Ami()) == [
+        (name, "I'VE GOTTEN MM HARDLY ANY", "en", "MEE068", 6_400),
+        (f"{name}-2", "I'VE GOTTEN MM HARDLY ANY", "en", "MEE068", 6_400),
+    ]
 
 
 def test_a_run_takes_a_corpus_from_the_hub_and_from_a_folder_and_goes_on_without_the_third(

@@ -18,9 +18,15 @@ class FileDigests:
         known = cache.recall(_KIND, self._key) or {}
         self._known: dict[str, list[object]] = known.get("files", {})
         self._grown = False
+        self._read: dict[Path, str] = {}
 
     def of(self, path: Path) -> str:
         """Return the SHA-256 of a file, or why it cannot be read."""
+        if path not in self._read:
+            self._read[path] = self._digest(path)
+        return self._read[path]
+
+    def _digest(self, path: Path) -> str:
         try:
             before = path.stat()
             state = [before.st_size, before.st_mtime_ns]

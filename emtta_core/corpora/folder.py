@@ -1,5 +1,6 @@
-"""A corpus of one's own: a folder with audio files and a manifest that gives their transcripts."""
+"""A corpus of one's own: a folder with audio files, and a manifest or files beside them that give their transcripts."""
 
+import os
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -9,30 +10,35 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field
 
 from emtta_core.audio.files import length_in_seconds, read_audio
+from emtta_core.audio.waveform import Waveform
+from emtta_core.corpora.beside import rows_beside
 from emtta_core.corpora.choice import Survey, choose, is_too_long, least, survey
 from emtta_core.corpora.file_digests import FileDigests
 from emtta_core.corpora.manifest import Columns, Row, read_manifest
 from emtta_core.corpora.utterance import Utterance
-from emtta_core.errors import UsageError
+from emtta_core.errors import AudioError, UsageError
 from emtta_core.identity import IDENTITY, RUNTIME, Record, digest
 
 _COLUMNS = Columns(required=("path", "text"), optional=("id", "language", "speaker"))
+_MANIFESTS = ("manifest.csv", "manifest.jsonl", "manifest.parquet")
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
 _ID = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class Folder(Record):
-    """A folder of audio files with a manifest: a CSV file with a header line, or a file of JSON lines.
+    """A folder of audio files with a manifest, or with a `.txt` file beside each that holds its transcript.
 
-    The columns are `path` and `text`, and, if wanted, `id`, `language` and `speaker`; others are left alone.
-    A path is relative to the folder. An utterance without an id is named after its path.
+    A manifest is a CSV file with a header line, a file of JSON lines, or a Parquet file. Its columns
+    are `path` and `text`, and, if wanted, `id`, `language` and `speaker`; others are left alone. A path is relative to
+    the folder and does not leave it. An utterance without an id is named after its path.
 
     Where the files lie and what the manifest is called are no part of the corpus's identity: `content_digest`
     is taken of what they hold.
 
     Attributes:
         path: the folder; `~` is the home folder.
-        manifest: the manifest's path in the folder; it ends in `.csv` or `.jsonl`.
+        manifest: the manifest's path in the folder; left out, it is `manifest.csv`, `.jsonl` or `.parquet`, and where
+            there is none of these the transcripts are beside the audio.
         language: ISO 639-1 code, of the utterances whose language the manifest does not give.
         utterances: how many to use, from the manifest's first; None for all.
         max_seconds: longer utterances are left out, and counted.
@@ -40,7 +46,7 @@ class Folder(Record):
 
     name: Annotated[Literal["folder"], IDENTITY] = "folder"
     path: Annotated[str, RUNTIME, Field(min_length=1)]
-    manifest: Annotated[str, RUNTIME, Field(min_length=1)] = "manifest.csv"
+    manifest: Annotated[str | None, RUNTIME, Field(min_length=1)] = None
     language: Annotated[str, IDENTITY, Field(pattern=f"^{_LANGUAGE.pattern}$")] = "en"
     utterances: Annotated[int | None, IDENTITY, Field(ge=1)] = None
     max_seconds: Annotated[float | None, IDENTITY, Field(gt=0, allow_inf_nan=False)] = None
@@ -105,16 +111,32 @@ class Folder(Record):
         """Return the rows that are used, checked."""
         if not self._folder.is_dir():
             raise UsageError(f"the corpus folder {self.path!r} does not exist; give the folder that holds the audio")
-        rows = read_manifest(self._folder / self.manifest, _COLUMNS)
+        manifest = self._manifest()
+        rows = rows_beside(self._folder, _COLUMNS) if manifest is None else read_manifest(manifest, _COLUMNS)
         seen: dict[str, Row] = {}
         for row in rows:
             self._check(row, seen)
         return rows
 
+    def _manifest(self) -> Path | None:
+        """Return the manifest; None where there is none, and transcripts are beside the audio."""
+        if self.manifest is not None:
+            return self._folder / self.manifest
+        found = [self._folder / name for name in _MANIFESTS if (self._folder / name).is_file()]
+        if len(found) > 1:
+            names = " and ".join(path.name for path in found)
+            raise UsageError(
+                f"the corpus folder {self.path!r} has {names}; say which one it is with the field manifest"
+            )
+        return found[0] if found else None
+
     def _check(self, row: Row, seen: dict[str, Row]) -> None:
         """Refuse a row whose fields cannot be used, or whose id is that of a row in `seen`; add it there."""
         if not Path(row.values["path"]).name:
             raise row.refusal("path", "it must name an audio file")
+        path = os.path.normpath(self._folder.absolute() / row.values["path"])
+        if not Path(path).is_relative_to(os.path.normpath(self._folder.absolute())):
+            raise row.refusal("path", f"it lies outside of the folder {self.path!r}; put the audio into it")
         language = row.values["language"]
         if language and not _LANGUAGE.fullmatch(language):
             raise row.refusal("language", "it must be an ISO 639-1 code such as en")
@@ -134,9 +156,15 @@ class Folder(Record):
             text=row.values["text"],
             language=row.values["language"] or self.language,
             speaker=row.values["speaker"],
-            read=partial(read_audio, self._folder / row.values["path"]),
+            read=partial(_hear, self._folder / row.values["path"], row.error),
             seconds=partial(length_in_seconds, self._folder / row.values["path"]),
         )
+
+
+def _hear(path: Path, error: str | None) -> Waveform:
+    if error is not None:
+        raise AudioError(error)
+    return read_audio(path)
 
 
 def _name(row: Row) -> str:

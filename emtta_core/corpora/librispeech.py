@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+from emtta_core.corpora.hosted import InParquet
 from emtta_core.corpora.hub import Repository
 from emtta_core.corpora.hub_split import HubSplit
-from emtta_core.corpora.published import About, Hosted, Recording
+from emtta_core.corpora.published import About, Recording
 from emtta_core.corpora.transcripts import lines_of
 from emtta_core.errors import CorpusError
 from emtta_core.identity import IDENTITY
@@ -21,7 +22,7 @@ Split = Literal[
 ]
 
 
-class LibriSpeech(Hosted):
+class LibriSpeech(InParquet):
     """A split of LibriSpeech, 16 kHz.
 
     Attributes:
@@ -34,7 +35,6 @@ class LibriSpeech(Hosted):
         source="https://www.openslr.org/12",
         get="get the archive of the split at https://www.openslr.org/12 and extract it",
     )
-    folders: ClassVar[tuple[str, ...]] = ("LibriSpeech",)
     columns: ClassVar[Mapping[str, Sequence[str]]] = {"text": ("text",), "id": ("id",), "speaker": ("speaker_id",)}
 
     name: Annotated[Literal["librispeech"], IDENTITY] = "librispeech"
@@ -43,6 +43,10 @@ class LibriSpeech(Hosted):
     def part(self) -> str:
         """Return the split."""
         return self.split
+
+    def usual_folders(self) -> tuple[str, ...]:
+        """Return `LibriSpeech`."""
+        return ("LibriSpeech",)
 
     def on_hub(self) -> HubSplit:
         """Return the split of `openslr/librispeech_asr`: `test-other` is `test.other` there, `dev` is `validation`."""

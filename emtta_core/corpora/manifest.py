@@ -1,4 +1,4 @@
-"""Manifests: tables that people write, as CSV or as JSON lines; a mistake in one is shown by line and column."""
+"""Manifests: tables that people write, as CSV, JSON lines or Parquet; a mistake is shown by line and column."""
 
 import csv
 import difflib
@@ -7,6 +7,9 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from emtta_core.errors import UsageError
 
@@ -44,11 +47,13 @@ class Row:
         file: the manifest.
         line: the number of the line that the row ends on, from 1.
         values: the text in each column that was asked for; empty where the row has none.
+        error: why the row's audio cannot be used, where that is known already.
     """
 
     file: Path
     line: int
     values: Mapping[str, str]
+    error: str | None = None
 
     def refusal(self, column: str, reason: str) -> UsageError:
         """Return the refusal of this row's value in `column`; `reason` says what is wrong and what is allowed."""
@@ -62,19 +67,20 @@ def read_manifest(path: Path, columns: Columns) -> list[Row]:
     of one that was and is missing: that is taken for a slip.
 
     Args:
-        path: a file that ends in `.csv` (with a header line) or `.jsonl` (an object a line, its values text).
+        path: a file that ends in `.csv` (with a header line), in `.jsonl` (an object a line, its values text), or in
+            `.parquet` (its columns text; the lines are the rows from 1).
         columns: what the rows must and may have.
 
     Raises:
         UsageError: when the file is missing, is not such a file, has a mistake or has no rows.
     """
-    readers = {".csv": _csv_rows, ".jsonl": _json_rows}
+    readers = {".csv": _csv_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows}
     if path.suffix not in readers:
-        raise UsageError(f"the manifest {path} ends in {path.suffix!r}; it must end in .csv or .jsonl")
+        raise UsageError(f"the manifest {path} ends in {path.suffix!r}; it must end in {', '.join(readers)}")
     asked = (*columns.required, *columns.optional)
     rows = [
         Row(path, line, {name: fields.get(name, "") for name in asked})
-        for line, fields in readers[path.suffix](path, _read_text(path), columns)
+        for line, fields in readers[path.suffix](path, columns)
     ]
     if not rows:
         raise UsageError(f"the manifest {path} has no rows; give it one for each utterance")
@@ -96,9 +102,9 @@ def _read_text(path: Path) -> str:
         ) from error
 
 
-def _csv_rows(path: Path, text: str, columns: Columns) -> Iterator[tuple[int, dict[str, str]]]:
+def _csv_rows(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the line number and the fields of each row of a CSV file."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
     header: list[str] = []
     try:
         for cells in reader:
@@ -119,9 +125,9 @@ def _csv_rows(path: Path, text: str, columns: Columns) -> Iterator[tuple[int, di
         raise UsageError(f"{path}, line {reader.line_num}: this is not CSV: {error}") from error
 
 
-def _json_rows(path: Path, text: str, columns: Columns) -> Iterator[tuple[int, dict[str, str]]]:
+def _json_rows(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the line number and the fields of each row of a file of JSON lines; a null is a field left out."""
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
         place = f"{path}, line {number}"
         if not line.strip():
             continue
@@ -142,4 +148,25 @@ def _json_rows(path: Path, text: str, columns: Columns) -> Iterator[tuple[int, d
                     f"{place}, column {name!r}: it holds {lone!r}, half of a pair of UTF-16 and no letter; "
                     "write the letter itself, in UTF-8"
                 )
+        yield number, fields
+
+
+def _parquet_rows(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the number from 1 and the fields of each row of a Parquet file; a null is a field left out."""
+    try:
+        with pq.ParquetFile(path) as file:
+            columns.check(str(path), file.schema_arrow.names)
+            asked = [name for name in (*columns.required, *columns.optional) if name in file.schema_arrow.names]
+            rows = file.read(columns=asked).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+        raise UsageError(f"the manifest {path} cannot be read: {reason}") from error
+    for number, row in enumerate(rows, start=1):
+        fields = {name: value for name, value in row.items() if value is not None}
+        for name, value in fields.items():
+            if not isinstance(value, str):
+                raise UsageError(f"{path}, line {number}, column {name!r}: {value!r}: it must be text")
+        for name in columns.required:
+            if name not in fields:
+                raise UsageError(f"{path}, line {number}, column {name!r}: it is null; it must be text")
         yield number, fields

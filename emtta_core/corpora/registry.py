@@ -4,11 +4,20 @@ from typing import Annotated
 
 from pydantic import Field
 
+from emtta_core.corpora.ami import Ami
+from emtta_core.corpora.common_voice import CommonVoice
+from emtta_core.corpora.fleurs import Fleurs
 from emtta_core.corpora.folder import Folder
+from emtta_core.corpora.l2arctic import L2Arctic
 from emtta_core.corpora.librispeech import LibriSpeech
+from emtta_core.corpora.mls import MultilingualLibriSpeech
 from emtta_core.corpora.synthetic import Synthetic
+from emtta_core.corpora.tedlium import TedLium
 
-Corpus = Annotated[Synthetic | Folder | LibriSpeech, Field(discriminator="name")]
+Corpus = Annotated[
+    Synthetic | Folder | LibriSpeech | MultilingualLibriSpeech | L2Arctic | CommonVoice | Fleurs | TedLium | Ami,
+    Field(discriminator="name"),
+]
 """Any corpus, told apart by `name`.
 
 Each has `read_all(limit)`, the utterances; `survey(limit)`, how many those are; `content_digest()`, which stands for

@@ -1,0 +1,50 @@
+"""AMI: meetings of four people (Carletta, LREC 2006; https://groups.inf.ed.ac.uk/ami/corpus/), cut into utterances.
+
+On the hub, `edinburghcstr/ami` has the configurations `ihm` (a microphone at each head) and `sdm` (one on the table).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+from emtta_core.corpora.hosted import OnHubAlone, stem_of
+from emtta_core.corpora.hub import Repository
+from emtta_core.corpora.hub_split import HubSplit
+from emtta_core.corpora.published import About
+from emtta_core.identity import IDENTITY
+
+
+class Ami(OnHubAlone):
+    """A split of the AMI meetings, 16 kHz.
+
+    Attributes:
+        microphone: `ihm` or `sdm`.
+        split: which.
+    """
+
+    about: ClassVar[About] = About(
+        title="AMI",
+        licence="CC BY 4.0",
+        source="https://huggingface.co/datasets/edinburghcstr/ami",
+        get="leave out path: it is read from the hub alone",
+    )
+    columns: ClassVar[Mapping[str, Sequence[str]]] = {
+        "text": ("text",),
+        "id": ("audio_id", "id"),
+        "speaker": ("speaker_id",),
+    }
+
+    name: Annotated[Literal["ami"], IDENTITY] = "ami"
+    microphone: Annotated[Literal["ihm", "sdm"], IDENTITY] = "ihm"
+    split: Annotated[Literal["test", "validation", "train"], IDENTITY] = "test"
+
+    def part(self) -> str:
+        """Return microphone and split."""
+        return f"{self.microphone} {self.split}"
+
+    def on_hub(self) -> HubSplit:
+        """Return the split in `edinburghcstr/ami`."""
+        return HubSplit(Repository("edinburghcstr/ami", self.revision), self.microphone, self.split)
+
+    def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+        """Return id, transcript, language and speaker of a row."""
+        return stem_of(row), str(row["text"]), "en", str(row.get("speaker", ""))

@@ -1,0 +1,116 @@
+"""Common Voice: sentences that volunteers read (Ardila and others, LREC 2020; https://commonvoice.mozilla.org).
+
+Mozilla gives its releases out at https://mozilladatacollective.com, after a registration, and took its own copies off
+the hub in October 2025. The extracted folder is `cv-corpus-<release>/<language>/`, with a table `<split>.tsv` and
+`clips/`. The hub still has copies by others: `fixie-ai/common_voice_17_0` is release 17 as Parquet.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from emtta_core.corpora.hosted import InParquet, stem_of
+from emtta_core.corpora.hub import Repository
+from emtta_core.corpora.hub_split import HubSplit
+from emtta_core.corpora.published import About, Recording
+from emtta_core.corpora.transcripts import text_of
+from emtta_core.errors import CorpusError
+from emtta_core.identity import IDENTITY
+
+_COLUMNS = ("client_id", "path", "sentence")
+
+
+class CommonVoice(InParquet):
+    """A split of one language of a release of Common Voice.
+
+    Attributes:
+        language: as Common Voice calls it: `de`, `pt`, `zh-CN`, …
+        split: which.
+        repository: the data set on the hub, with a configuration a language.
+    """
+
+    about: ClassVar[About] = About(
+        title="Common Voice",
+        licence="CC0 1.0",
+        source="https://mozilladatacollective.com",
+        get="get the archive of the language at https://mozilladatacollective.com and extract it",
+    )
+    columns: ClassVar[Mapping[str, Sequence[str]]] = {
+        "text": ("sentence", "text"),
+        "id": ("path", "id"),
+        "speaker": ("client_id",),
+    }
+
+    name: Annotated[Literal["common-voice"], IDENTITY] = "common-voice"
+    language: Annotated[str, IDENTITY, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z]+)*$")]
+    split: Annotated[Literal["test", "validation", "train"], IDENTITY] = "test"
+    repository: Annotated[str, IDENTITY, Field(pattern=r"^[^/]+/[^/]+$")] = "fixie-ai/common_voice_17_0"
+
+    def part(self) -> str:
+        """Return language and split."""
+        return f"{self.language} {self.split}"
+
+    def usual_folders(self) -> tuple[str, ...]:
+        """Return how Mozilla's folders begin."""
+        return ("cv-corpus-*",)
+
+    def on_hub(self) -> HubSplit:
+        """Return the split in the data set."""
+        return HubSplit(Repository(self.repository, self.revision), self.language, self.split)
+
+    def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+        """Return id, transcript, language and speaker of a row."""
+        return stem_of(row), str(row["text"]), self._code, str(row.get("speaker", ""))[:16]
+
+    def inside(self, folder: Path) -> Path | None:
+        """Return the folder of the language, which may be `folder` itself.
+
+        Raises:
+            CorpusError: there are several releases.
+        """
+        here = [folder] if folder.name == self.language else []
+        releases = sorted(release / self.language for release in folder.glob(self.usual_folders()[0]))
+        found = [place for place in [*here, folder / self.language, *releases] if self._is_there(place)]
+        if len(found) > 1:
+            raise CorpusError(
+                f"there are several releases of Common Voice: {', '.join(map(str, found))}; name one of them as path"
+            )
+        return found[0] if found else None
+
+    def recordings(self, place: Path) -> list[Recording]:
+        """Return the utterances in the order of the table.
+
+        Raises:
+            CorpusError: the table is empty, or lacks a column.
+        """
+        table = self._table(place)
+        rows = list(csv.DictReader(text_of(table).split("\n"), delimiter="\t", quoting=csv.QUOTE_NONE))
+        if not rows:
+            raise CorpusError(f"the table {table} has no row, so that the split is empty; choose another split")
+        lacking = [name for name in _COLUMNS if rows[0].get(name) is None]
+        if lacking:
+            raise CorpusError(f"the table {table} has no column {', '.join(lacking)}; {self.about.get} anew")
+        return [
+            Recording(
+                Path(row["path"]).stem,
+                row["sentence"],
+                self._code,
+                row["client_id"][:16],
+                place / "clips" / row["path"],
+            )
+            for row in rows
+        ]
+
+    def _table(self, place: Path) -> Path:
+        return place / f"{'dev' if self.split == 'validation' else self.split}.tsv"
+
+    def _is_there(self, place: Path) -> bool:
+        return self._table(place).is_file() and (place / "clips").is_dir()
+
+    @property
+    def _code(self) -> str:
+        """ISO 639-1 code."""
+        return self.language.partition("-")[0]

@@ -1,0 +1,191 @@
+"""Published corpora that lie on the Hugging Face hub, most of them as Parquet with a row an utterance."""
+
+import re
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import Field
+
+from emtta_core import cache
+from emtta_core.audio.files import length_in_seconds, read_audio
+from emtta_core.audio.waveform import Waveform
+from emtta_core.corpora import hub, hub_split
+from emtta_core.corpora.choice import Survey, least, survey
+from emtta_core.corpora.hub import Repository
+from emtta_core.corpora.hub_split import HubSplit
+from emtta_core.corpora.published import Published, Recording
+from emtta_core.corpora.utterance import Utterance
+from emtta_core.errors import AudioError
+from emtta_core.identity import IDENTITY, digest
+
+
+class Hosted(Published):
+    """A published corpus that the hub has.
+
+    Attributes:
+        revision: of the hub's data set: a branch, a tag, or a commit; a run records the commit.
+    """
+
+    hosted: ClassVar[bool] = True
+
+    revision: Annotated[str, IDENTITY, Field(min_length=1)] = "main"
+
+    @abstractmethod
+    def pin(self) -> Repository:
+        """Return the data set at the commit that the revision is now.
+
+        Raises:
+            CorpusError: it cannot be had.
+            UsageError: it has no such revision, language or split.
+        """
+
+    @abstractmethod
+    def count(self, repository: Repository) -> int:
+        """Return how many utterances a pinned data set has; no audio is read."""
+
+    @abstractmethod
+    def size(self, repository: Repository) -> int:
+        """Return how many bytes are fetched for all of them."""
+
+    @abstractmethod
+    def is_fetched(self, repository: Repository) -> bool:
+        """Return whether they are on this machine."""
+
+    @abstractmethod
+    def of_commit(self, repository: Repository, limit: int | None) -> Iterator[Utterance]:
+        """Return the utterances of a pinned data set, the first `limit` at least."""
+
+    def located(self) -> Self:
+        """Return the corpus with its place settled: the folder where it was found, or a commit of the hub's data set.
+
+        Raises:
+            CorpusError: it cannot be had.
+            UsageError: the hub has no such revision, language or split.
+        """
+        if self.place() is not None:
+            return super().located()
+        return self.model_copy(update={"revision": self.pin().revision})
+
+    def of_hub(self, limit: int | None) -> Iterator[Utterance]:
+        """Return the utterances on the hub, each with an id of its own, the first `limit` at least."""
+        return told_apart(self.of_commit(self.pin(), limit))
+
+    def survey_hub(self, limit: int | None) -> Survey:
+        """Return what is on the hub, counted. For lengths the audio is fetched, and they are remembered."""
+        repository = self.pin()
+        if self.max_seconds is None:
+            return Survey(least(self.count(repository), limit) or 0)
+        key = f"{hub.endpoint()}/{repository.name}@{repository.revision}/{self.part()}"
+        known = cache.recall("lengths", key)
+        if known is None:
+            known = {"seconds": [one.seconds() for one in self.of_commit(repository, None)]}
+            cache.remember("lengths", key, known)
+        lengths: list[float | None] = known["seconds"]
+        return survey((_silent(seconds) for seconds in lengths), self.max_seconds, limit)
+
+    def digest_of_hub(self) -> str:
+        """Return a digest of the data set, the commit and the part."""
+        repository = self.pin()
+        return digest({"hub": repository.name, "commit": repository.revision, "part": self.part()})
+
+
+class InParquet(Hosted):
+    """A published corpus that lies on the hub as Parquet, with a row an utterance."""
+
+    columns: ClassVar[Mapping[str, Sequence[str]]]
+    """What is read of a row, `text` at least, and what its column may be called."""
+
+    @abstractmethod
+    def on_hub(self) -> HubSplit:
+        """Return where it lies on the hub."""
+
+    @abstractmethod
+    def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+        """Return id, transcript, language and speaker of a row."""
+
+    def pin(self) -> Repository:
+        """Return the data set at the commit that the revision is now."""
+        return hub_split.pin(self.on_hub()).repository
+
+    def count(self, repository: Repository) -> int:
+        """Return how many rows there are."""
+        return hub_split.count(self._at(repository))
+
+    def size(self, repository: Repository) -> int:
+        """Return how many bytes the Parquet files have."""
+        return hub_split.size(self._at(repository))
+
+    def is_fetched(self, repository: Repository) -> bool:
+        """Return whether the Parquet files are on this machine."""
+        return hub_split.is_fetched(self._at(repository))
+
+    def of_commit(self, repository: Repository, limit: int | None) -> Iterator[Utterance]:
+        """Yield the utterance of each row."""
+        for row in hub_split.rows(self._at(repository), {"audio": ("audio",), **self.columns}, limit):
+            name, text, language, speaker = self.from_row(row)
+            yield heard(name, text, language, speaker, (row["audio"] or {}).get("bytes") or b"")
+
+    def _at(self, repository: Repository) -> HubSplit:
+        split = self.on_hub()
+        return HubSplit(repository, split.config, split.split)
+
+
+class OnHubAlone(InParquet):
+    """A corpus whose extracted folder is not read."""
+
+    def usual_folders(self) -> tuple[str, ...]:
+        """Return nothing: no folder is looked for."""
+        return ()
+
+    def inside(self, folder: Path) -> Path | None:  # noqa: ARG002 (no folder holds it)
+        """Return None."""
+        return None
+
+    def recordings(self, place: Path) -> list[Recording]:  # noqa: ARG002 (no folder holds it)
+        """Return nothing: `inside` gives no place."""
+        return []
+
+
+def heard(name: str, text: str, language: str, speaker: str, sound: bytes) -> Utterance:
+    """Return the utterance whose audio file has these bytes; without any it is one in error."""
+    name = _plain(name)
+    return Utterance(name, text, language, speaker, partial(_decode, sound, name), partial(_length, sound))
+
+
+def stem_of(row: Mapping[str, Any]) -> str:
+    """Return an utterance's id from what a row calls it, or from the name of its audio file, without the ending."""
+    name = str(row.get("id") or (row["audio"] or {}).get("path") or "utterance").rpartition("/")[2]
+    return re.sub(r"\.(wav|flac|mp3|ogg|opus)$", "", name)
+
+
+def told_apart(utterances: Iterator[Utterance]) -> Iterator[Utterance]:
+    """Yield the utterances with a number behind an id that was there before."""
+    seen: dict[str, int] = {}
+    for one in utterances:
+        seen[one.id] = seen.get(one.id, 0) + 1
+        yield one if seen[one.id] == 1 else replace(one, id=f"{one.id}-{seen[one.id]}")
+
+
+def _plain(name: str) -> str:
+    """Return a name that may be an utterance's id; what it may not hold becomes `_`, and a digest tells such apart."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)
+    return plain if plain == name else f"{plain}-{digest(name, 8)}"
+
+
+def _decode(sound: bytes, name: str) -> Waveform:
+    if not sound:
+        raise AudioError(f"{name}: the hub has no audio of it")
+    return read_audio(sound, name=name)
+
+
+def _length(sound: bytes) -> float | None:
+    return length_in_seconds(sound) if sound else None
+
+
+def _silent(seconds: float | None) -> Utterance:
+    """Return an utterance of which nothing but its length is known."""
+    return Utterance("", "", "", "", partial(_decode, b"", "an utterance"), lambda: seconds)

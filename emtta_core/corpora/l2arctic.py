@@ -1,0 +1,102 @@
+"""L2-ARCTIC: English read by speakers of six other languages (Zhao and others, Interspeech 2018;
+https://psi.engr.tamu.edu/l2-arctic-corpus/).
+
+It is given out after a registration, and the hub does not have it. The extracted folder has one folder a speaker, with
+`wav/arctic_<number>.wav` (44.1 kHz) and the sentence that was to be read in `transcript/arctic_<number>.txt`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from emtta_core.corpora.published import About, Published, Recording
+from emtta_core.corpora.transcripts import text_of
+from emtta_core.errors import CorpusError
+from emtta_core.identity import IDENTITY
+
+Accent = Literal["arabic", "mandarin", "hindi", "korean", "spanish", "vietnamese"]
+
+SPEAKERS: Mapping[str, tuple[str, ...]] = {
+    "arabic": ("ABA", "SKA", "YBAA", "ZHAA"),
+    "mandarin": ("BWC", "LXC", "NCC", "TXHC"),
+    "hindi": ("ASI", "RRBI", "SVBI", "TNI"),
+    "korean": ("HJK", "HKK", "YDCK", "YKWK"),
+    "spanish": ("EBVS", "ERMS", "MBMPS", "NJS"),
+    "vietnamese": ("HQTV", "PNV", "THV", "TLV"),
+}
+"""The speakers by their first language."""
+
+
+class L2Arctic(Published):
+    """The speakers of one accent, or all 24.
+
+    Attributes:
+        accent: their first language; None for all.
+    """
+
+    about: ClassVar[About] = About(
+        title="L2-ARCTIC",
+        licence="CC BY-NC 4.0",
+        source="https://psi.engr.tamu.edu/l2-arctic-corpus/",
+        get="ask for it with the form at https://psi.engr.tamu.edu/l2-arctic-corpus/, and extract the archive, and the "
+        "archives of the speakers in it",
+    )
+
+    name: Annotated[Literal["l2arctic"], IDENTITY] = "l2arctic"
+    accent: Annotated[Accent | None, IDENTITY] = None
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Who is heard."""
+        wanted = SPEAKERS if self.accent is None else (self.accent,)
+        return tuple(speaker for accent in wanted for speaker in SPEAKERS[accent])
+
+    def part(self) -> str:
+        """Return the accent."""
+        return self.accent or "of all accents"
+
+    def usual_folders(self) -> tuple[str, ...]:
+        """Return what the archive's folder is called."""
+        return "l2arctic", "l2arctic_release_v5.0", "L2-ARCTIC"
+
+    def inside(self, folder: Path) -> Path | None:
+        """Return the folder that has those of the speakers."""
+        return folder if any(_home(folder, speaker) is not None for speaker in self.speakers) else None
+
+    def recordings(self, place: Path) -> list[Recording]:
+        """Return the utterances by speaker and sentence.
+
+        Raises:
+            CorpusError: a speaker is missing.
+        """
+        homes = {speaker: _home(place, speaker) for speaker in self.speakers}
+        missing = [speaker for speaker, home in homes.items() if home is None]
+        if missing:
+            raise CorpusError(
+                f"{place} has no folder {', '.join(missing)} with wav and transcript in it; extract the archives of "
+                "these speakers too"
+            )
+        return [_recording(speaker, path) for speaker, home in homes.items() if home for path in _spoken(home)]
+
+
+def _home(folder: Path, speaker: str) -> Path | None:
+    """Return the folder of a speaker, which some programs extract into a folder of the archive's name."""
+    for home in (folder / speaker, folder / speaker / speaker):
+        if (home / "wav").is_dir():
+            return home
+    return None
+
+
+def _spoken(home: Path) -> list[Path]:
+    """Return the recordings of a speaker."""
+    return sorted((home / "wav").glob("*.wav"))
+
+
+def _recording(speaker: str, path: Path) -> Recording:
+    """Return a recording with the sentence that was to be read."""
+    text, error = "", None
+    try:
+        text = text_of(path.parent.parent / "transcript" / f"{path.stem}.txt")
+    except CorpusError as refusal:
+        error = str(refusal)
+    return Recording(f"{speaker}-{path.stem}", text, "en", speaker, path, error)

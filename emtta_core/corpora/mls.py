@@ -1,0 +1,96 @@
+"""Multilingual LibriSpeech: read books in seven languages (Pratap and others, Interspeech 2020;
+https://www.openslr.org/94).
+
+The extracted folder is `mls_<language>/<split>/`, with `transcripts.txt` (an id, a tabulator and the text a line) and
+`audio/<speaker>/<book>/<speaker>_<book>_<number>.flac`, or `.opus` in the smaller archives `mls_<language>_opus`. On
+the hub, `facebook/multilingual_librispeech` has a configuration a language.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from emtta_core.corpora.hosted import InParquet, stem_of
+from emtta_core.corpora.hub import Repository
+from emtta_core.corpora.hub_split import HubSplit
+from emtta_core.corpora.published import About, Recording
+from emtta_core.corpora.transcripts import lines_of
+from emtta_core.errors import CorpusError
+from emtta_core.identity import IDENTITY
+
+Language = Literal["german", "dutch", "french", "spanish", "italian", "portuguese", "polish"]
+
+CODES: Mapping[str, str] = {
+    "german": "de",
+    "dutch": "nl",
+    "french": "fr",
+    "spanish": "es",
+    "italian": "it",
+    "portuguese": "pt",
+    "polish": "pl",
+}
+"""ISO 639-1 code by language."""
+
+
+class MultilingualLibriSpeech(InParquet):
+    """A split of one language of Multilingual LibriSpeech, 16 kHz.
+
+    Attributes:
+        language: which, in English.
+        split: which.
+    """
+
+    about: ClassVar[About] = About(
+        title="Multilingual LibriSpeech",
+        licence="CC BY 4.0",
+        source="https://www.openslr.org/94",
+        get="get the archive of the language at https://www.openslr.org/94 and extract it",
+    )
+    columns: ClassVar[Mapping[str, Sequence[str]]] = {
+        "text": ("transcript", "text"),
+        "id": ("id",),
+        "speaker": ("speaker_id",),
+    }
+
+    name: Annotated[Literal["mls"], IDENTITY] = "mls"
+    language: Annotated[Language, IDENTITY]
+    split: Annotated[Literal["test", "dev", "train"], IDENTITY] = "test"
+
+    def part(self) -> str:
+        """Return language and split."""
+        return f"{self.language} {self.split}"
+
+    def usual_folders(self) -> tuple[str, ...]:
+        """Return `mls_<language>`, and the same with `_opus`."""
+        return f"mls_{self.language}", f"mls_{self.language}_opus"
+
+    def on_hub(self) -> HubSplit:
+        """Return the split in `facebook/multilingual_librispeech`."""
+        return HubSplit(Repository("facebook/multilingual_librispeech", self.revision), self.language, self.split)
+
+    def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+        """Return id, transcript, language and speaker of a row."""
+        return stem_of(row), str(row["text"]), CODES[self.language], str(row.get("speaker", ""))
+
+    def inside(self, folder: Path) -> Path | None:
+        """Return the folder of the split in the folder of the language, which may be `folder` itself."""
+        place = folder if folder.name == self.split else folder / self.split
+        return place if place.parent.name in self.usual_folders() and place.is_dir() else None
+
+    def recordings(self, place: Path) -> list[Recording]:
+        """Return the utterances in the order of `transcripts.txt`.
+
+        Raises:
+            CorpusError: there is no transcript, or they cannot be read.
+        """
+        found = []
+        audio = {path.stem: path for path in (place / "audio").glob("*/*/*") if path.suffix in (".flac", ".opus")}
+        texts = dict(line.split("\t", 1) for line in lines_of(place / "transcripts.txt", "\t"))
+        for name in [*texts, *sorted(set(audio) - set(texts))]:
+            speaker, book = [*name.split("_"), "", ""][:2]
+            path = audio.get(name, place / "audio" / speaker / book / f"{name}.flac")
+            error = None if name in texts else f"{place / 'transcripts.txt'} has no transcript of {name}"
+            found.append(Recording(name, texts.get(name, ""), CODES[self.language], speaker, path, error))
+        if not found:
+            raise CorpusError(f"{place} has no utterance, so that the split is empty; {self.about.get} anew")
+        return found

@@ -1,0 +1,141 @@
+"""TED-LIUM, release 3: English talks (Hernandez and others, SPECOM 2018; https://www.openslr.org/51).
+
+The extracted folder is `TEDLIUM_release-3/legacy/<split>/`, with `sph/<talk>.sph` and `stm/<talk>.stm`; a line of the
+latter is talk, channel, speaker, begin and end in seconds, labels, and the text. On the hub, the test split is in
+`hf-audio/esb-datasets-test-only-sorted`, cut into utterances.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from emtta_core.audio.files import read_audio
+from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
+from emtta_core.corpora.hosted import InParquet, stem_of
+from emtta_core.corpora.hub import Repository
+from emtta_core.corpora.hub_split import HubSplit
+from emtta_core.corpora.published import About, Recording
+from emtta_core.corpora.transcripts import text_of
+from emtta_core.corpora.utterance import Utterance
+from emtta_core.errors import AudioError, CorpusError
+from emtta_core.identity import IDENTITY
+
+_NOT_SCORED = "ignore_time_segment_in_scoring"
+"""The text of a piece that is no utterance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece(Recording):
+    """An utterance that is a piece of a talk, from `begin` to `end` in seconds."""
+
+    begin: float = 0.0
+    end: float = 0.0
+
+    def utterance(self) -> Utterance:
+        """Return it as every corpus does."""
+        read = partial(_cut, self.path, self.begin, self.end)
+        return Utterance(self.id, self.text, self.language, self.speaker, read, lambda: self.end - self.begin)
+
+
+class TedLium(InParquet):
+    """A split of TED-LIUM, release 3, 16 kHz.
+
+    Of a text, the marks `<unk>` of words that nobody understood are left out, and clitics that stand apart (`it 's`)
+    are joined.
+
+    Attributes:
+        split: which; the hub has `test` alone.
+    """
+
+    about: ClassVar[About] = About(
+        title="TED-LIUM 3",
+        licence="CC BY-NC-ND 3.0",
+        source="https://www.openslr.org/51",
+        get="get the archive at https://www.openslr.org/51 and extract it",
+    )
+    columns: ClassVar[Mapping[str, Sequence[str]]] = {"text": ("text",), "id": ("id",), "speaker": ("speaker_id",)}
+
+    name: Annotated[Literal["tedlium"], IDENTITY] = "tedlium"
+    split: Annotated[Literal["test", "dev", "train"], IDENTITY] = "test"
+
+    def part(self) -> str:
+        """Return the split."""
+        return self.split
+
+    def usual_folders(self) -> tuple[str, ...]:
+        """Return what the archive's folder is called."""
+        return ("TEDLIUM_release-3",)
+
+    def on_hub(self) -> HubSplit:
+        """Return the split in `hf-audio/esb-datasets-test-only-sorted`."""
+        return HubSplit(Repository("hf-audio/esb-datasets-test-only-sorted", self.revision), "tedlium", self.split)
+
+    def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+        """Return id, transcript, language and speaker of a row; an id begins with the talk."""
+        name = stem_of(row)
+        return name, _text(str(row["text"])), "en", str(row.get("speaker") or name.partition("-")[0])
+
+    def inside(self, folder: Path) -> Path | None:
+        """Return the folder of the split, which may be `folder` itself."""
+        for place in (folder / "legacy" / self.split, folder / self.split, folder):
+            if place.name == self.split and (place / "stm").is_dir():
+                return place
+        return None
+
+    def recordings(self, place: Path) -> list[Recording]:
+        """Return the utterances by talk and time.
+
+        Raises:
+            CorpusError: there is none, or a line is not as it should be.
+        """
+        found: list[Recording] = []
+        for path in sorted((place / "stm").glob("*.stm")):
+            lines = [line for line in text_of(path).split("\n") if line.strip() and not line.startswith(";;")]
+            for line in lines:
+                piece = _piece(line, path, place / "sph" / f"{path.stem}.sph")
+                if piece.text and piece.text != _NOT_SCORED:
+                    found.append(piece)
+        if not found:
+            raise CorpusError(
+                f"{place} has no utterance in stm/*.stm, so that the split is empty; {self.about.get} anew"
+            )
+        return found
+
+
+def _piece(line: str, file: Path, audio: Path) -> Piece:
+    """Return the utterance in a line of an STM file."""
+    fields = line.split(None, 6)
+    try:
+        talk, _, speaker, begin, end = fields[:5]
+        start, stop = float(begin), float(end)
+    except ValueError as error:
+        raise CorpusError(
+            f"{file}: the line {line[:60]!r} is not talk, channel, speaker, begin, end, labels and text; "
+            "extract the archive anew"
+        ) from error
+    text = _text(fields[6] if len(fields) > 6 else "")
+    return Piece(f"{talk}-{start:.2f}-{stop:.2f}", text, "en", speaker, audio, begin=start, end=stop)
+
+
+def _text(text: str) -> str:
+    """Return a text without the marks of what nobody understood, and with clitics joined."""
+    return " ".join(text.replace("<unk>", " ").split()).replace(" '", "'")
+
+
+def _cut(path: Path, begin: float, end: float) -> Waveform:
+    """Return a piece of a talk."""
+    talk = _talk(path)
+    piece = talk[round(begin * SAMPLE_RATE) : round(end * SAMPLE_RATE)]
+    if not piece.size:
+        raise AudioError(
+            f"{path}: has no sound from {begin:g} to {end:g} s; it is {talk.size / SAMPLE_RATE:.1f} s long"
+        )
+    return piece
+
+
+@lru_cache(maxsize=2)
+def _talk(path: Path) -> Waveform:
+    """Return a whole talk; its utterances come one after another."""
+    return read_audio(path)
