@@ -34,4 +34,4 @@ def looked_in(path: str | None) -> str:
     """Return in words where `places` are."""
     if path is not None:
         return repr(path)
-    return ", ".join(map(str, shelves())) or f"no folder ({CORPORA} names none)"
+    return ", ".join(map(str, shelves())) or f"any folder ({CORPORA} names none)"

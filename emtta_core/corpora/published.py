@@ -114,8 +114,9 @@ class Published(Record, ABC):
             return None
         wanted = f"{self.about.title} {self.part()}".strip()
         raise CorpusError(
-            f"{wanted} is not in {looked_in(self.path)}, nor in a folder {' or '.join(self.usual_folders())} there; "
-            f"{self.about.get}"
+            f"{wanted} is not in {looked_in(self.path)}"
+            + (f", nor in a folder {' or '.join(self.usual_folders())} there" if self.usual_folders() else "")
+            + f"; {self.about.get}"
             + (f", and name the folder that holds it in {CORPORA} or as path" if self.path is None else "")
         )
 
