@@ -63,7 +63,7 @@ class Hub:
             configs: of the card: the pattern of each split's files by configuration.
             gated: whether terms must be accepted.
             branch: which.
-            declared: sizes that the hub tells in place of the true ones.
+            declared: sizes that the list of files tells in place of the true ones.
         """
         card: dict[str, Any] = {"license": "cc-by-4.0"}
         if configs is not None:
@@ -178,7 +178,7 @@ class _Handler(BaseHTTPRequestHandler):
         entries = []
         for path in paths:
             if path in found.commits[sha]:
-                size, oid = self._size(found, sha, path), hashlib.sha1(found.commits[sha][path]).hexdigest()
+                size, oid = len(found.commits[sha][path]), hashlib.sha1(found.commits[sha][path]).hexdigest()
                 entries.append({"type": "file", "path": path, "size": size, "oid": oid})
             elif any(name.startswith(f"{path}/") for name in found.commits[sha]):
                 entries.append({"type": "directory", "path": path, "size": 0, "oid": "0" * 40})

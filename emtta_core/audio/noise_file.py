@@ -79,7 +79,7 @@ class NoiseFile(Record):
                 f"a kind (gaussian, {', '.join(MS_SNSD)}), or the name of a file in {looked_in(self.path)}"
             )
         if self.file is not None and (Path(self.file).is_absolute() or ".." in Path(self.file).parts):
-            raise ValueError(f"file is {self.file!r}; it must lie in the folder {looked_in(self.path)}")
+            raise ValueError(f"file is {self.file!r}; it must lie in the folder of the recordings")
         return self
 
     def made_of(self, voices: Callable[[], str]) -> dict[str, Any]:  # noqa: ARG002 (no voices are used)

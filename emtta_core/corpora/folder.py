@@ -15,8 +15,9 @@ from emtta_core.corpora.beside import rows_beside
 from emtta_core.corpora.choice import Survey, choose, is_too_long, least, survey
 from emtta_core.corpora.file_digests import FileDigests
 from emtta_core.corpora.manifest import Columns, Row, read_manifest
+from emtta_core.corpora.standing import Standing
 from emtta_core.corpora.utterance import Utterance
-from emtta_core.errors import AudioError, UsageError
+from emtta_core.errors import AudioError, EmttaError, UsageError
 from emtta_core.identity import IDENTITY, RUNTIME, Record, digest
 
 _COLUMNS = Columns(required=("path", "text"), optional=("id", "language", "speaker"))
@@ -72,6 +73,15 @@ class Folder(Record):
             UsageError: when the manifest is missing or has a mistake; names file, line and column.
         """
         return choose(iter(self._utterances()), self.max_seconds, least(limit, self.utterances))
+
+    def standing(self) -> Standing:
+        """Return whether the folder and its transcripts are there, and are as they should be."""
+        what = f"folder {self._folder.name}"
+        try:
+            self._rows()
+        except EmttaError as error:
+            return Standing(what, "missing", self.path, "your own", error=str(error))
+        return Standing(what, "here", self.path, "your own")
 
     def survey(self, limit: int | None = None) -> Survey:
         """Return what `read_all` would give, counted.

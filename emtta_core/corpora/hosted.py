@@ -18,6 +18,7 @@ from emtta_core.corpora.choice import Survey, least, survey
 from emtta_core.corpora.hub import Repository
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.published import Published, Recording
+from emtta_core.corpora.standing import Standing
 from emtta_core.corpora.utterance import Utterance
 from emtta_core.errors import AudioError
 from emtta_core.identity import IDENTITY, digest
@@ -86,6 +87,20 @@ class Hosted(Published):
             cache.remember("lengths", key, known)
         lengths: list[float | None] = known["seconds"]
         return survey((_silent(seconds) for seconds in lengths), self.max_seconds, limit)
+
+    def standing_on_hub(self, what: str) -> Standing:
+        """Return how `what` stands on the hub.
+
+        Raises:
+            CorpusError: it cannot be had, or is gated and no token is set.
+            UsageError: the hub has no such revision, language or split.
+        """
+        repository = self.pin()
+        where = f"{repository.url} at {repository.revision[:12]}"
+        if self.is_fetched(repository):
+            return Standing(what, "here", where, self.about.licence)
+        hub.refuse_gated(repository)
+        return Standing(what, "to fetch", where, self.about.licence, self.size(repository))
 
     def digest_of_hub(self) -> str:
         """Return a digest of the data set, the commit and the part."""

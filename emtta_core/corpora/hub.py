@@ -117,7 +117,8 @@ def fetch(repository: Repository, paths: Sequence[str]) -> list[Path]:
 
     missing = [path for path in paths if fetched(repository, path) is None]
     if missing:
-        refuse_full_disk(repository, missing)
+        needed = sum(listing(repository).files[path] for path in missing)
+        refuse_full_disk(needed, f"{len(missing)} files of {repository.name}")
     with _explained(repository):
         return [
             Path(
@@ -140,17 +141,25 @@ def fetched(repository: Repository, path: str) -> Path | None:
     return Path(found) if isinstance(found, str) and Path(found).is_file() else None
 
 
-def refuse_full_disk(repository: Repository, paths: Sequence[str]) -> None:
-    """Raise a CorpusError where files would not fit on the disk that they are fetched to."""
+def refuse_gated(repository: Repository) -> None:
+    """Raise a CorpusError where a pinned data set is gated and no token is set; whether one opens it shows later."""
+    import huggingface_hub
+
+    if listing(repository).gated and huggingface_hub.get_token() is None:
+        raise _gated(repository)
+
+
+def refuse_full_disk(needed: int, what: str) -> None:
+    """Raise a CorpusError where so many bytes would not fit on the disk that the hub's files are fetched to."""
     from huggingface_hub import constants
 
     place = Path(constants.HF_HUB_CACHE)
     there = next(folder for folder in [place, *place.parents] if folder.exists())
-    needed, free = sum(listing(repository).files[path] for path in paths), shutil.disk_usage(there).free
+    free = shutil.disk_usage(there).free
     if needed > free:
         raise CorpusError(
-            f"{len(paths)} files of {repository.name} take {needed / 1e9:.1f} GB, and there is {free / 1e9:.1f} GB "
-            f"free at {place}; make room, or set HF_HUB_CACHE to a folder on another disk"
+            f"{what} take {needed / 1e9:.1f} GB, and there is {free / 1e9:.1f} GB free at {place}; make room, or set "
+            "HF_HUB_CACHE to a folder on another disk"
         )
 
 
@@ -208,11 +217,7 @@ def _explained(repository: Repository) -> Iterator[None]:
     except EmttaError:
         raise
     except errors.GatedRepoError as error:
-        token = "the token in use has no access to it" if os.environ.get("HF_TOKEN") else "no token is set"
-        raise CorpusError(
-            f"the data set {repository.name} is gated, and {token}; accept its terms at {repository.url}, make a token "
-            f"at {HUB}/settings/tokens, and set HF_TOKEN to it"
-        ) from error
+        raise _gated(repository) from error
     except errors.RevisionNotFoundError as error:
         raise UsageError(
             f"the data set {repository.name} has no revision {repository.revision!r}; give a branch (main), a tag, or "
@@ -234,6 +239,17 @@ def _explained(repository: Repository) -> Iterator[None]:
         raise CorpusError(f"a file of the data set {repository.name} is gone from {repository.url}: {error}") from error
     except (errors.HTTPError, OSError) as error:
         raise _UnreachableError(_unreachable(repository, str(error) or type(error).__name__)) from error
+
+
+def _gated(repository: Repository) -> CorpusError:
+    """Return the refusal of a data set whose terms must be accepted."""
+    import huggingface_hub
+
+    token = "no token is set" if huggingface_hub.get_token() is None else "the token in use has no access to it"
+    return CorpusError(
+        f"the data set {repository.name} is gated, and {token}; accept its terms at {repository.url}, make a token "
+        f"at {HUB}/settings/tokens, and set HF_TOKEN to it"
+    )
 
 
 def _unreachable(repository: Repository, reason: str) -> str:

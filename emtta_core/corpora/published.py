@@ -13,8 +13,9 @@ from emtta_core.audio.files import length_in_seconds, read_audio
 from emtta_core.audio.waveform import Waveform
 from emtta_core.corpora.choice import Survey, choose, is_too_long, least, survey
 from emtta_core.corpora.file_digests import FileDigests
+from emtta_core.corpora.standing import Standing
 from emtta_core.corpora.utterance import Utterance
-from emtta_core.errors import AudioError, CorpusError
+from emtta_core.errors import AudioError, CorpusError, EmttaError
 from emtta_core.identity import IDENTITY, RUNTIME, Record, digest
 from emtta_core.shelves import CORPORA, looked_in, places
 
@@ -173,6 +174,17 @@ class Published(Record, ABC):
         digests.keep()
         return digest(contents)
 
+    def standing(self) -> Standing:
+        """Return whether the wanted part is on this machine, and else where it is to be had."""
+        what = f"{self.about.title} {self.part()}".strip()
+        try:
+            place = self.place()
+            if place is None:
+                return self.standing_on_hub(what)
+        except EmttaError as error:
+            return Standing(what, "missing", self.about.source, self.about.licence, error=str(error))
+        return Standing(what, "here", str(place), self.about.licence)
+
     def _of(self, place: Path) -> Iterator[Utterance]:
         return (one.utterance() for one in self.recordings(place))
 
@@ -183,6 +195,10 @@ class Published(Record, ABC):
     def survey_hub(self, limit: int | None) -> Survey:
         """Return what is on the hub, counted."""
         raise NotImplementedError(f"{self.about.title} is not on the hub")
+
+    def standing_on_hub(self, what: str) -> Standing:
+        """Return how `what` stands on the hub."""
+        raise NotImplementedError(f"{what} is not on the hub")
 
     def digest_of_hub(self) -> str:
         """Return a digest of what is on the hub."""

@@ -21,5 +21,6 @@ Corpus = Annotated[
 """Any corpus, told apart by `name`.
 
 Each has `read_all(limit)`, the utterances; `survey(limit)`, how many those are; `content_digest()`, which stands for
-all that they hold; and `located()`, itself with its place settled, so that it is the same corpus at any later time.
+all that they hold; `located()`, itself with its place settled, so that it is the same corpus at any later time; and
+`standing()`, whether it is on this machine, and where it is to be had.
 """

@@ -16,6 +16,7 @@ from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
 from emtta_core.corpora.choice import Survey, least
 from emtta_core.corpora.espeak import speak
 from emtta_core.corpora.grammar import Split, load_grammar
+from emtta_core.corpora.standing import Standing
 from emtta_core.corpora.utterance import Utterance
 from emtta_core.errors import AudioError
 from emtta_core.identity import IDENTITY, Record, digest
@@ -58,6 +59,10 @@ class Synthetic(Record):
     def located(self) -> Self:
         """Return the corpus as it is: it is made where it is wanted."""
         return self
+
+    def standing(self) -> Standing:
+        """Return that it is made where it is wanted."""
+        return Standing(f"synthetic {self.language}", "here", "made by espeak-ng", "none needed: made here")
 
     def survey(self, limit: int | None = None) -> Survey:
         """Return how many utterances `read_all` gives."""

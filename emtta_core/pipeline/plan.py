@@ -69,6 +69,9 @@ def plan(suite: Suite, model_digest: str) -> Plan:
         EmttaError: no domain's audio can be had; says why of the first.
     """
     audio = plan_audio(suite)
+    errors = [found.error for found in audio.values() if found.error is not None]
+    if len(errors) == len(audio):
+        raise errors[0]
     cells = []
     for domain in suite.domains:
         made_of = audio[domain.name].corpus_id
@@ -83,18 +86,10 @@ def plan(suite: Suite, model_digest: str) -> Plan:
 
 
 def plan_audio(suite: Suite) -> dict[str, Audio]:
-    """Return what the audio of each domain will be, by the domain's name.
-
-    Raises:
-        EmttaError: that of no domain can be had; says why of the first.
-    """
+    """Return what the audio of each domain will be, by the domain's name, or why it cannot be had."""
     content = cache(content_digest)  # of this plan alone: a folder may be another one when it is next planned
     counted = cache(lambda corpus: corpus.survey(suite.limit))
-    found = {domain.name: _audio(domain, suite.limit, content, counted) for domain in suite.domains}
-    errors = [audio.error for audio in found.values() if audio.error is not None]
-    if len(errors) == len(found):
-        raise errors[0]
-    return found
+    return {domain.name: _audio(domain, suite.limit, content, counted) for domain in suite.domains}
 
 
 def _audio(

@@ -68,7 +68,8 @@ def prepare_domain(domain: Domain, corpus_id: str, store: Store, limit: int | No
         for rows in _shards(_rows(domain, limit)):
             store.write_prepared(corpus_id, shards, rows)
             shards, utterances = shards + 1, utterances + len(rows)
-        made = store.finish_prepared(corpus_id, shards=shards, utterances=utterances)
+        left_out = domain.corpus.survey(limit).left_out
+        made = store.finish_prepared(corpus_id, shards=shards, utterances=utterances, left_out=left_out)
         return Prepared(made, reused=False, seconds=time.perf_counter() - started)
 
 

@@ -1,12 +1,19 @@
-"""Which cells of a plan are meant: `domain=…`, `method=…`, `group=…`, or one by `name=domain/method`."""
+"""Which cells of a plan, or domains of a suite, are meant.
+
+By `domain=…`, `method=…`, `group=…`, or one cell by `name=domain/method`.
+"""
 
 import shlex
 from collections.abc import Sequence
 
 from emtta_core.errors import UsageError, unknown
 from emtta_core.pipeline.cell import Cell
+from emtta_core.suite import Domain, Suite
 
 KEYS = ("domain", "method", "group", "name")
+
+_DOMAIN_KEYS = {"domain": "name", "group": "group"}
+"""What a domain is chosen by, and the field."""
 
 
 def select(cells: Sequence[Cell], only: Sequence[str]) -> tuple[Cell, ...]:
@@ -34,6 +41,27 @@ def select(cells: Sequence[Cell], only: Sequence[str]) -> tuple[Cell, ...]:
         raise UsageError(
             f"no cell is all of {', '.join(only)}; values of one key are alternatives, different keys must all hold"
         )
+    return found
+
+
+def choose_domains(suite: Suite, only: Sequence[str]) -> list[Domain]:
+    """Return the domains that `domain=…` and `group=…` name; all where nothing is named.
+
+    Raises:
+        UsageError: another key, a value that no domain has, or values that no domain has together.
+    """
+    wanted: dict[str, set[str]] = {}
+    for text in only:
+        key, sign, value = text.partition("=")
+        if not sign or key not in _DOMAIN_KEYS:
+            raise UsageError(f"--only {text!r} is not of the form domain=… | group=…")
+        there = sorted({str(getattr(domain, _DOMAIN_KEYS[key])) for domain in suite.domains})
+        if value not in there:
+            raise unknown(key, value, there)
+        wanted.setdefault(_DOMAIN_KEYS[key], set()).add(value)
+    found = [domain for domain in suite.domains if all(getattr(domain, key) in wanted[key] for key in wanted)]
+    if not found:
+        raise UsageError(f"no domain is all of {', '.join(only)}")
     return found
 
 

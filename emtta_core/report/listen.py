@@ -20,13 +20,10 @@ from emtta_core.audio.measure import RANGE_DB, signal_to_distortion_db, spectral
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
 from emtta_core.corpora.synthetic import voices_for_noise
 from emtta_core.corpora.utterance import Utterance
-from emtta_core.errors import AudioError, UsageError, unknown
+from emtta_core.errors import AudioError, UsageError
 from emtta_core.report.examples import data_uri
 from emtta_core.report.page import _frame, _template
 from emtta_core.suite import Domain, Suite
-
-_KEYS = {"domain": "name", "group": "group"}
-"""What a domain is chosen by, and the field."""
 
 _ROWS = 96
 """Rows of a picture, from 0 to 8 kHz."""
@@ -100,27 +97,6 @@ def make_listening_page(suite: Suite, domains: Sequence[Domain], examples: int =
         domain.corruption.made_of(str)  # refuses what needs a library or a file that is missing
     heard = [(domain, _examples(domain, examples)) for domain in noisy]
     return _template("listen.html").render(**_frame(served=False), suite=suite, heard=heard)
-
-
-def choose_domains(suite: Suite, only: Sequence[str]) -> list[Domain]:
-    """Return the domains that `domain=…` and `group=…` name; all where nothing is named.
-
-    Raises:
-        UsageError: another key, a value that no domain has, or values that no domain has together.
-    """
-    wanted: dict[str, set[str]] = {}
-    for text in only:
-        key, sign, value = text.partition("=")
-        if not sign or key not in _KEYS:
-            raise UsageError(f"--only {text!r} is not of the form domain=… | group=…")
-        there = sorted({str(getattr(domain, _KEYS[key])) for domain in suite.domains})
-        if value not in there:
-            raise unknown(key, value, there)
-        wanted.setdefault(_KEYS[key], set()).add(value)
-    found = [domain for domain in suite.domains if all(getattr(domain, key) in wanted[key] for key in wanted)]
-    if not found:
-        raise UsageError(f"no domain is all of {', '.join(only)}")
-    return found
 
 
 def _examples(domain: Domain, count: int) -> list[Heard]:

@@ -71,11 +71,13 @@ class PreparedCorpus:
         corpus_id: its identity.
         utterances: how many rows it has, those in error included.
         shards: its files in the store's place, in order.
+        left_out: how many utterances were too long for it.
     """
 
     corpus_id: str
     utterances: int
     shards: tuple[str, ...]
+    left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,10 +241,11 @@ class Store:
         name = f"{_prepared_folder(corpus_id)}/{_prepared_shard(shard)}"
         write_rows(self.place, name, rows, TABLES["prepared"].schema, replace=True)
 
-    def finish_prepared(self, corpus_id: str, *, shards: int, utterances: int) -> PreparedCorpus:
+    def finish_prepared(self, corpus_id: str, *, shards: int, utterances: int, left_out: int = 0) -> PreparedCorpus:
         """Declare a prepared corpus complete; StoreError when one of its shards is missing or broken."""
         folder = _prepared_folder(corpus_id)
-        self.place.write(f"{folder}/{_COMPLETE}", json.dumps({"shards": shards, "utterances": utterances}).encode())
+        content = {"shards": shards, "utterances": utterances, "left_out": left_out}
+        self.place.write(f"{folder}/{_COMPLETE}", json.dumps(content).encode())
         corpus = self.prepared(corpus_id)
         if corpus is None:
             raise StoreError(f"a shard of {self.place.url(folder)} is missing or broken; prepare it again")
@@ -254,6 +257,7 @@ class Store:
         try:
             complete = json.loads(self.place.read(f"{folder}/{_COMPLETE}"))
             count, utterances = int(complete["shards"]), int(complete["utterances"])
+            left_out = int(complete.get("left_out", 0))
         except (OSError, ValueError, KeyError, TypeError):
             return None
         shards = tuple(f"{folder}/{_prepared_shard(shard)}" for shard in range(count))
@@ -262,7 +266,7 @@ class Store:
             return None
         if any(check(self.place, [there[name] for name in shards])):
             return None
-        return PreparedCorpus(corpus_id, utterances, shards)
+        return PreparedCorpus(corpus_id, utterances, shards, left_out)
 
     def read_prepared(self, corpus: PreparedCorpus) -> Iterator[PreparedRow]:
         """Yield the rows of a prepared corpus, a shard in memory at a time; StoreError when one is broken."""

@@ -1,25 +1,37 @@
-"""`emtta doctor`: whether this machine can do the work."""
+"""`emtta doctor`: whether this machine can do the work, and has what a suite needs."""
+
+from typing import Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from flows.cli import logs
-from flows.cli.options import DEFAULT_STORE, StoreOption
+from flows.cli.options import DEFAULT_STORE, CorpusDirOption, StoreOption, use_corpora
 from flows.cli.output import COMPLETE, ERROR, out
 
 
-def doctor(store: StoreOption = DEFAULT_STORE) -> None:
+def doctor(
+    suite: Annotated[
+        str | None, typer.Argument(help="A suite whose corpora, noise and model are looked for.", show_default=False)
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+    corpus_dir: CorpusDirOption = None,
+) -> None:
     """Look at versions, devices, speech synthesis, the model, the store, and Prefect's server.
 
-    The exit code is 1 where something is missing.
+    Of a suite that is named, it shows too what is there, what is to be fetched and how large that is, what is missing,
+    and where it is to be had. The exit code is 1 where something is missing.
 
     Examples:
         emtta doctor
 
         emtta doctor --store /data/emtta-store
+
+        emtta doctor suites/mine.toml --corpus-dir /data
     """
     logs.settle_environment()
+    use_corpora(corpus_dir)
     from flows.cli.checks import checks
 
     table = Table("", "what", "found", box=None)
@@ -29,4 +41,18 @@ def doctor(store: StoreOption = DEFAULT_STORE) -> None:
         table.add_row(mark, check.what, Text(check.found))
         well = well and check.ok
     out.print(table)
+    if suite is not None:
+        well = _has_all(suite, store) and well
     raise typer.Exit(COMPLETE if well else ERROR)
+
+
+def _has_all(suite: str, store: str) -> bool:
+    """Show what a suite needs, and return whether none of it is missing."""
+    from emtta_core.pipeline.inventory import inventory
+    from emtta_core.store import Store
+    from emtta_core.suite import load_suite
+    from flows.cli.needs import show_needs
+
+    needs = inventory(load_suite(suite), Store.find(store))
+    show_needs(needs)
+    return all(need.standing.state != "missing" for need in needs)

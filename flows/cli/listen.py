@@ -27,7 +27,8 @@ def listen(
         emtta listen robustness --only group=opus --examples 1 --out pages
     """
     from emtta_core.errors import UsageError
-    from emtta_core.report.listen import choose_domains, make_listening_page
+    from emtta_core.pipeline.selection import choose_domains
+    from emtta_core.report.listen import make_listening_page
     from emtta_core.suite import load_suite
 
     loaded = load_suite(suite)

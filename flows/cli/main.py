@@ -20,6 +20,7 @@ from flows.cli import (
     doctor,
     listen,
     logs,
+    prepare,
     prune,
     report,
     rerun,
@@ -62,6 +63,7 @@ def _options(
 
 
 app.command()(run.run)
+app.command()(prepare.prepare)
 app.command()(rerun.rerun)
 app.command()(status.status)
 app.command("list")(runs.runs)

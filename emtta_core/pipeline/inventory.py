@@ -1,0 +1,132 @@
+"""What a suite needs before it runs: corpora, recordings of noise, the model; what is there, and where the rest is."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+from emtta_core.audio.noise_file import FOLDER, NoiseFile
+from emtta_core.corpora import hub
+from emtta_core.corpora.registry import Corpus
+from emtta_core.corpora.standing import Standing
+from emtta_core.errors import EmttaError
+from emtta_core.model.load import folder_of
+from emtta_core.pipeline.locate import locate
+from emtta_core.pipeline.plan import content_digest, corpus_id
+from emtta_core.store import Store
+from emtta_core.suite import Domain, ModelChoice, Suite
+
+NOISE = "https://github.com/microsoft/MS-SNSD"
+"""Where the recordings of noise are to be had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Something that a suite needs.
+
+    Attributes:
+        kind: `corpus`, `noise` or `model`.
+        standing: whether it is there.
+        domains: which need it.
+        utterances: how many of it will be used; None where that is not known before it is fetched.
+        left_out: how many are too long.
+        prepared: how many of the domains have their audio in the store.
+    """
+
+    kind: str
+    standing: Standing
+    domains: tuple[str, ...]
+    utterances: int | None = None
+    left_out: int = 0
+    prepared: int = 0
+
+
+def inventory(suite: Suite, store: Store | None) -> list[Need]:
+    """Return what a suite needs, in the order in which it names it; nothing is fetched for it but lists of files.
+
+    Args:
+        suite: which.
+        store: whose prepared audio counts; None where there is none.
+    """
+    suite = locate(suite)
+    return [*_corpora(suite, store), *_noises(suite.domains), _model(suite.model)]
+
+
+def refuse_full_disk(needs: Sequence[Need]) -> None:
+    """Raise a CorpusError where all that is to be fetched would not fit on the disk."""
+    fetched = [need.standing for need in needs if need.kind == "corpus" and not _is_prepared(need)]
+    hub.refuse_full_disk(sum(standing.size or 0 for standing in fetched), "the corpora of the suite")
+
+
+def _is_prepared(need: Need) -> bool:
+    return need.prepared == len(need.domains)
+
+
+def _corpora(suite: Suite, store: Store | None) -> Iterator[Need]:
+    """Yield the corpora, each with the domains that are made of it."""
+    content = cache(content_digest)
+    for corpus in dict.fromkeys(domain.corpus for domain in suite.domains):
+        domains = [domain for domain in suite.domains if domain.corpus == corpus]
+        need = Need("corpus", corpus.standing(), tuple(domain.name for domain in domains))
+        need = _counted(need, corpus, suite.limit)
+        yield replace(need, prepared=sum(_prepared(domain, suite.limit, store, content) for domain in domains))
+
+
+def _counted(need: Need, corpus: Corpus, limit: int | None) -> Need:
+    """Return a corpus with its utterances counted, where it is not fetched for that."""
+    if need.standing.state == "missing" or (need.standing.state == "to fetch" and getattr(corpus, "max_seconds", None)):
+        return need
+    try:
+        survey = corpus.survey(limit)
+    except EmttaError as error:
+        return replace(need, standing=replace(need.standing, state="missing", size=None, error=str(error)))
+    if survey.utterances:
+        return replace(need, utterances=survey.utterances, left_out=survey.left_out)
+    empty = replace(need.standing, state="missing", error=f"{need.standing.what} has no utterance that is short enough")
+    return replace(need, standing=empty)
+
+
+def _prepared(domain: Domain, limit: int | None, store: Store | None, content: Callable[[Corpus], str]) -> bool:
+    """Return whether the audio of a domain is in the store."""
+    try:
+        return store is not None and store.prepared(corpus_id(domain, limit, content)) is not None
+    except EmttaError:
+        return False
+
+
+def _noises(domains: Sequence[Domain]) -> Iterator[Need]:
+    """Yield the recordings of noise, each with its domains."""
+    users: dict[str, list[tuple[str, Standing]]] = {}
+    for domain in domains:
+        noise = domain.corruption
+        if isinstance(noise, NoiseFile) and noise.kind != "gaussian":
+            standing = _recording(noise)
+            users.setdefault(standing.what, []).append((domain.name, standing))
+    for found in users.values():
+        yield Need("noise", found[0][1], tuple(name for name, _ in found))
+
+
+def _recording(noise: NoiseFile) -> Standing:
+    """Return how a recording of noise stands."""
+    what = f"noise {noise.file or noise.kind}"
+    licence = "your own" if noise.file else f"see {FOLDER}"
+    try:
+        noise.made_of(str)
+    except EmttaError as error:
+        return Standing(what, "missing", NOISE, licence, error=str(error))
+    return Standing(what, "here", str(noise.path), licence)
+
+
+def _model(choice: ModelChoice) -> Need:
+    """Return how the model stands."""
+    import huggingface_hub
+
+    what, licence = f"model {choice.name}", "see its card"
+    try:
+        folder = folder_of(choice.name)
+    except EmttaError as error:
+        return Need("model", Standing(what, "missing", choice.name, licence, error=str(error)), ())
+    if folder is not None:
+        return Need("model", Standing(what, "here", str(folder), licence), ())
+    url = f"{hub.endpoint()}/{choice.name}"
+    cached = huggingface_hub.try_to_load_from_cache(choice.name, "config.json", revision=choice.revision)
+    return Need("model", Standing(what, "here" if isinstance(cached, str) else "to fetch", url, licence), ())

@@ -1,0 +1,49 @@
+"""The table of what a suite needs, which `emtta prepare` and `emtta doctor` show."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from flows.cli.output import out, say
+
+if TYPE_CHECKING:
+    from emtta_core.pipeline.inventory import Need
+
+MARKS = {"here": ("ok", "green"), "to fetch": ("--", "yellow"), "missing": ("no", "bold red")}
+"""What stands before a line."""
+
+
+def show_needs(needs: "Sequence[Need]") -> None:
+    """Show what a suite needs, and say of what is missing what to do."""
+    table = Table("", "what", "domains", "utterances", "state", "licence", box=None)
+    table.add_column("where", overflow="fold")
+    for need in needs:
+        mark, style = MARKS[need.standing.state]
+        row = (need.standing.what, _domains(need), _utterances(need), _state(need))
+        cells = [Text(cell) for cell in (*row, need.standing.licence, need.standing.where)]
+        table.add_row(Text(mark, style=style), *cells)
+    out.print(table)
+    for need in needs:
+        if need.standing.error is not None:
+            say(f"missing: {need.standing.error}")
+
+
+def _domains(need: "Need") -> str:
+    """Return the first domain, and how many others there are."""
+    return "".join(need.domains[:1]) + (f" and {len(need.domains) - 1} more" if len(need.domains) > 1 else "")
+
+
+def _utterances(need: "Need") -> str:
+    """Return how many utterances there are, and how many of them are left out."""
+    if need.utterances is None:
+        return ""
+    return f"{need.utterances:,}" + (f" ({need.left_out:,} too long)" if need.left_out else "")
+
+
+def _state(need: "Need") -> str:
+    """Return whether it is there, how much is to be fetched, and how many domains are prepared."""
+    size = "" if need.standing.size is None else f", {need.standing.size / 1e6:,.0f} MB"
+    prepared = f", {need.prepared} of {len(need.domains)} prepared" if need.prepared else ""
+    return f"{need.standing.state}{size}{prepared}"

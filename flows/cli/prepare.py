@@ -1,0 +1,66 @@
+"""`emtta prepare`: make the audio of a suite's domains, before anything is adapted."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli import logs
+from flows.cli.options import DEFAULT_STORE, CorpusDirOption, DryRunOption, StoreOption, use_corpora
+from flows.cli.output import COMPLETE, INCOMPLETE, say
+
+if TYPE_CHECKING:
+    from emtta_core.errors import EmttaError
+    from emtta_core.pipeline.prepare import Prepared
+
+
+def prepare(
+    suite: Annotated[str, typer.Argument(help="A shipped suite (see emtta suites), or the path of a .toml file.")],
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="domain=…|group=…", help="These domains; repeatable.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many utterances a domain.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+    corpus_dir: CorpusDirOption = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Fetch the corpora of a suite and prepare the audio of its domains; no model and no GPU is used.
+
+    First it shows what is there, what is to be fetched and how large it is, and what is missing.
+    Exit codes: 0 all is prepared, 1 an error, 2 a mistake in the request, 3 something is missing.
+
+    Examples:
+        emtta prepare demo --dry-run
+
+        emtta prepare suites/mine.toml --only group=noise --corpus-dir /data
+    """
+    logs.settle_environment()
+    use_corpora(corpus_dir)
+    from emtta_core.pipeline.inventory import inventory, refuse_full_disk
+    from emtta_core.pipeline.prepare_all import prepare_all
+    from emtta_core.pipeline.selection import choose_domains
+    from emtta_core.store import Store
+    from emtta_core.suite import load_suite
+    from flows.cli.needs import show_needs
+
+    loaded = load_suite(suite, limit=limit)
+    chosen = loaded.model_copy(update={"domains": tuple(choose_domains(loaded, only or []))})
+    opened = Store.find(store) if dry_run else Store.open(store, create=True)
+    needs = [need for need in inventory(chosen, opened) if need.kind != "model"]
+    show_needs(needs)
+    if dry_run or opened is None:
+        missing = any(need.standing.state == "missing" for need in needs)
+        raise typer.Exit(INCOMPLETE if missing else COMPLETE)
+    refuse_full_disk(needs)
+    failures = prepare_all(chosen, opened, _tell)
+    say(f"store: {opened.location}")
+    raise typer.Exit(INCOMPLETE if failures else COMPLETE)
+
+
+def _tell(domain: str, found: "Prepared | EmttaError") -> None:
+    """Say of a domain what was prepared, or why nothing was."""
+    if isinstance(found, Exception):
+        say(f"{domain}: not prepared: {found}")
+        return
+    made = "there already" if found.reused else f"prepared in {found.seconds:.1f} s"
+    left_out = f"; {found.corpus.left_out} longer than max_seconds were left out" if found.corpus.left_out else ""
+    say(f"{domain}: {found.corpus.utterances} utterances, {made}{left_out}")

@@ -1,0 +1,146 @@
+"""`emtta prepare` and `emtta doctor`: what a suite needs is shown before anything runs, and fetched and prepared."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import Command, SuiteFile
+from corpora_factory import l2arctic_folder, librispeech_folder, librispeech_hub, mls_folder, put, sound
+from hub_server import TOKEN, Hub
+
+from emtta_core.audio.noise_file import MS_SNSD
+from emtta_core.corpora.l2arctic import SPEAKERS
+from emtta_core.corpora.mls import CODES
+from emtta_core.store import Store
+
+DOMAIN = '[[domains]]\nname = "{}"\ngroup = "{}"\n'
+NOISE = 'corruption = {{ name = "noise-file", kind = "{}", snr_db = 10 }}\n'
+
+
+def paper_like() -> str:
+    """Return 23 domains like the paper's: nine recordings and Gaussian noise, six accents, seven languages."""
+    text = '[groups.noise]\ncorpus = { name = "librispeech" }\n'
+    for kind in ("gaussian", *MS_SNSD):
+        text += DOMAIN.format(kind, "noise") + NOISE.format(kind)
+    for accent in SPEAKERS:
+        text += DOMAIN.format(accent, "accent") + f'corpus = {{ name = "l2arctic", accent = "{accent}" }}\n'
+    for language in CODES:
+        text += DOMAIN.format(f"mls-{language}", "language") + f'corpus = {{ name = "mls", language = "{language}" }}\n'
+    return text
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Path:
+    """A folder with miniatures of all that the paper takes, each as it is published."""
+    root = tmp_path / "data"
+    librispeech_folder(root)
+    l2arctic_folder(root, [speaker for speakers in SPEAKERS.values() for speaker in speakers], sentences=1)
+    for language in CODES:
+        mls_folder(root, language, opus=language == "polish")
+    hiss = 0.2 * np.random.default_rng(0).standard_normal(8_000)
+    for place, name in enumerate(MS_SNSD.values()):
+        path = root / "MS-SNSD" / ("noise_train" if place % 2 else "noise_test") / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.roll(hiss, 500 * place), 16_000)
+    return root
+
+
+def test_the_papers_domains_are_prepared_from_a_shelf_without_a_network(
+    tmp_path: Path, shelf: Path, hub: Hub, suite_file: SuiteFile, emtta: Command
+) -> None:
+    suite, store = suite_file(paper_like()), tmp_path / "store"
+    foreseen = emtta("prepare", suite, "--store", store, "--corpus-dir", shelf, "--dry-run")
+    assert (foreseen.code, store.exists()) == (0, False), foreseen.err
+    assert "LibriSpeech test-other" in foreseen.out
+    assert "gaussian and 9 more" in foreseen.out
+    done = emtta("prepare", suite, "--store", store, "--corpus-dir", shelf)
+    assert done.code == 0, done.err
+    assert done.err.count("prepared in") == 23
+    assert "hindi: 4 utterances" in done.err
+    assert hub.asked == []
+    again = emtta("prepare", suite, "--store", store, "--only", "group=noise")
+    assert (again.code, again.err.count("6 utterances, there already")) == (0, 10)
+    examined = emtta("doctor", suite, "--store", store)
+    assert examined.code == 0
+    assert "here, 10 of 10 prepared" in examined.out
+    assert "noise babble" in examined.out
+
+
+def test_what_is_to_be_fetched_and_what_is_missing_is_shown_before_anything_is(
+    tmp_path: Path, hub: Hub, suite_file: SuiteFile, emtta: Command
+) -> None:
+    librispeech_hub(hub, declared={"all/test.other-00000-of-00002.parquet": 300 * 10**6})
+    suite, store = suite_file(paper_like()), tmp_path / "store"
+    shown = emtta("prepare", suite, "--store", store, "--dry-run", "--only", "group=noise", "--only", "domain=hindi")
+    assert shown.code == 2  # no domain is both
+    shown = emtta("prepare", suite, "--store", store, "--dry-run")
+    assert (shown.code, store.exists()) == (3, False), shown.err
+    line = next(line for line in shown.out.splitlines() if "LibriSpeech" in line)
+    assert "to fetch, 300 MB" in line
+    assert "CC BY 4.0" in line
+    assert "L2-ARCTIC hindi is not in any folder" in shown.err
+    assert "l2-arctic-corpus/, and extract" in shown.err
+    assert "git clone https://github.com/microsoft/MS-SNSD" in shown.err
+    assert not [line for line in hub.asked if "parquet" in line and line.startswith("GET") and "bytes=" not in line]
+
+
+def test_a_domain_that_cannot_be_prepared_costs_no_other(
+    tmp_path: Path, hub: Hub, suite_file: SuiteFile, emtta: Command
+) -> None:
+    librispeech_hub(hub)
+    text = DOMAIN.format("long", "a") + 'corpus = { name = "librispeech", max_seconds = 0.55 }\n'
+    text += DOMAIN.format("short", "a") + 'corpus = { name = "librispeech", max_seconds = 0.1 }\n'
+    text += DOMAIN.format("noisy", "a") + 'corpus = { name = "librispeech" }\n' + NOISE.format("babble")
+    text += DOMAIN.format("gone", "a") + 'corpus = { name = "l2arctic" }\n'
+    done = emtta("prepare", suite_file(text), "--store", tmp_path / "store")
+    assert done.code == 3
+    assert "long: 3 utterances, prepared in" in done.err
+    assert "3 longer than max_seconds were left out" in done.err
+    assert "short: not prepared: the corpus of domain 'short' has no utterance; 6 are longer than max_" in done.err
+    assert "noisy: not prepared: the noise 'Babble_4.wav' is not in any folder" in done.err
+    assert "gone: not prepared: L2-ARCTIC of all accents is not in any folder" in done.err
+    (corpus_id,) = {entry.name.split("/")[1] for entry in Store.open(str(tmp_path / "store")).place.list("prepared")}
+    kept = Store.open(str(tmp_path / "store")).prepared(corpus_id)
+    assert kept is not None
+    assert (kept.utterances, kept.left_out) == (3, 3)
+
+
+def test_too_little_disk_for_all_corpora_is_told_before_the_first_is_fetched(
+    tmp_path: Path, hub: Hub, suite_file: SuiteFile, emtta: Command
+) -> None:
+    librispeech_hub(hub, declared={"all/test.clean-00000-of-00001.parquet": 10**17})
+    text = DOMAIN.format("other", "a") + 'corpus = { name = "librispeech" }\n'
+    text += DOMAIN.format("clean", "a") + 'corpus = { name = "librispeech", split = "test-clean" }\n'
+    done = emtta("prepare", suite_file(text), "--store", tmp_path / "store")
+    assert done.code == 1
+    assert "the corpora of the suite take 100000000.0 GB" in done.err
+    assert not [line for line in hub.asked if "parquet" in line and line.startswith("GET") and "bytes=" not in line]
+
+
+def test_the_doctor_says_of_a_gated_set_where_its_terms_are(
+    tmp_path: Path, hub: Hub, suite_file: SuiteFile, emtta: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    librispeech_hub(hub, gated=True)
+    suite = suite_file(DOMAIN.format("x", "a") + 'corpus = { name = "librispeech" }\n')
+    examined = emtta("doctor", suite, "--store", tmp_path / "store")
+    assert examined.code == 1
+    assert "openslr/librispeech_asr is gated, and no token is set; accept its terms at" in examined.err
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    examined = emtta("doctor", suite, "--store", tmp_path / "store")
+    assert (examined.code, "to fetch" in examined.out) == (0, True)
+
+
+def test_the_doctor_shows_a_mistake_in_a_folder_of_ones_own(
+    tmp_path: Path, suite_file: SuiteFile, emtta: Command
+) -> None:
+    put(tmp_path / "speech", {"manifest.csv": "path,text\n../a.wav,hello\n", "b.wav": sound(0.2, form="WAV")})
+    examined = emtta("doctor", suite_file(), "--store", tmp_path / "store")
+    assert examined.code == 1
+    assert "manifest.csv, line 2, column 'path': '../a.wav': it lies outside of the folder" in examined.err
+
+
+def test_a_corpus_dir_that_is_no_folder_is_refused(tmp_path: Path, suite_file: SuiteFile, emtta: Command) -> None:
+    refused = emtta("prepare", suite_file(), "--corpus-dir", tmp_path / "nowhere")
+    assert refused.code == 2
+    assert "is no folder; name the one in which LibriSpeech/ and the like lie" in refused.err
