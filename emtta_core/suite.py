@@ -50,12 +50,18 @@ class ModelChoice(Record):
     Attributes:
         name: `demo`, a folder, or a name on the Hugging Face hub.
         revision: of a hub model: a branch, tag or commit.
+        family: how it is read, as `module:object`; left out, by the `model_type` in its config.json.
+        language: what it is told to hear: the corpus's language, or what the unadapted model detects.
+        long_audio: what is done with audio beyond its window: refused, or cut at silence, adapted to piece by piece.
         precision: of weights and arithmetic.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, …
     """
 
     name: Annotated[str, Field(min_length=1), IDENTITY]
     revision: Annotated[str | None, IDENTITY] = None
+    family: Annotated[str | None, Field(pattern=r"^[\w.]+:\w+$"), IDENTITY] = None
+    language: Annotated[Literal["corpus", "detect"], IDENTITY] = "corpus"
+    long_audio: Annotated[Literal["refuse", "cut"], IDENTITY] = "refuse"
     precision: Annotated[Literal["float32", "float64", "tf32", "bf16"], IDENTITY] = "float32"
     device: Annotated[str, RUNTIME] = "auto"
 

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 from conftest import Speech, SuiteFile, tone
 
+from emtta_core.adaptation import method
 from emtta_core.corpora.folder import Folder
 from emtta_core.errors import UsageError
-from emtta_core.pipeline.plan import Plan, plan
+from emtta_core.pipeline.plan import Plan, cell_id, plan
 from emtta_core.pipeline.selection import resume_command, select
-from emtta_core.suite import Suite, load_suite, parse_suite
+from emtta_core.suite import ModelChoice, Suite, load_suite, parse_suite
+from emtta_core.suite_method import Adaptation
 
 DIGEST = "0123456789abcdef"
 
@@ -55,6 +57,10 @@ ALL = {"source", "greedy-em", "em-seq", "em-tok", "em-tok-b"}
         ("utterances = 2", "utterances = 3", ALL),
         ("snr_db = 5", "snr_db = 6", ALL),
         ('name = "demo"', 'name = "demo", precision = "float64"', ALL),
+        ('name = "demo"', 'name = "demo", language = "detect"', ALL),
+        ('name = "demo"', 'name = "demo", long_audio = "cut"', ALL),
+        ('name = "demo"', 'name = "demo", family = "emtta_core.model.whisper:FAMILY"', ALL),
+        ('name = "demo"', 'name = "demo", language = "corpus", long_audio = "refuse"', set()),
     ],
 )
 def test_an_option_changes_the_cells_whose_result_it_can_change(old: str, new: str, methods: set[str]) -> None:
@@ -208,3 +214,8 @@ def test_the_command_that_finishes_some_cells_selects_them() -> None:
 def test_the_command_need_not_leave_out_what_is_complete() -> None:
     cells = select(plan(parse_suite(SUITE), DIGEST).cells, ["domain=BA"])
     assert resume_command("run-1", "s", cells, cells) == "emtta rerun run-1 --store s"
+
+
+def test_the_identity_of_a_cell_that_hears_as_usual_is_what_it_was_before_there_was_a_choice() -> None:
+    usual = cell_id(method("em-tok-b"), Adaptation(), ModelChoice(name="demo"), DIGEST, "fedcba9876543210")
+    assert usual == "4160ceae453cea69"

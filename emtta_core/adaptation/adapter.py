@@ -234,6 +234,8 @@ class Adapter:
             seconds=seconds,
             updates=len(trace) - 1,
             tokens=None if error else len(tokens),
+            source_tokens=None if error else first.tokens,
+            greedy_tokens=None if error else last.tokens,
             error=error,
             flags=() if error else flags_of(tokens, text, last.entropy, ended=ended),
         )

@@ -50,6 +50,8 @@ class AdaptationResult:
         seconds: wall time of the utterance's batch, divided by the utterances in it.
         updates: how many were made.
         tokens: length of the hypothesis, the end token counted; None in case of an error.
+        source_tokens: likewise of the source model's hypothesis, along which `entropy_before` is.
+        greedy_tokens: likewise of the adapted model's greedy hypothesis, along which `entropy_after` is.
         error: why there is no hypothesis; None if there is.
         flags: "truncated" if the final hypothesis was cut at its limit, "collapsed" if it is empty or endless
             repetition at an entropy near zero.
@@ -64,5 +66,7 @@ class AdaptationResult:
     seconds: float
     updates: int = 0
     tokens: int | None = None
+    source_tokens: int | None = None
+    greedy_tokens: int | None = None
     error: str | None = None
     flags: tuple[str, ...] = ()

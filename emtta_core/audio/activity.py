@@ -4,6 +4,8 @@ A simple measure for clean recordings, in the spirit of the active speech level 
 speech's own, and a hangover of 200 ms that keeps the short pauses between words), without its exact procedure.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,9 +27,21 @@ def speech_mask(samples: NDArray[np.float64]) -> NDArray[np.bool_]:
     Args:
         samples: clean speech that is not silent, shape `(N,)`.
     """
+    return np.repeat(active_frames(frame_powers(samples)), FRAME)[: samples.size]
+
+
+def frame_powers(samples: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Return the mean power of each frame of `FRAME` samples, the last filled up with zeros."""
     frames = -(-samples.size // FRAME)
-    power = np.square(np.pad(samples, (0, frames * FRAME - samples.size))).reshape(frames, FRAME).mean(axis=1)
-    loud = float(np.quantile(power, 0.95)) or float(power.max())  # the maximum where nearly all is digital silence
-    active = power >= loud * 10 ** (-RANGE_DB / 10)
-    recent = np.convolve(active, np.ones(HANGOVER + 1))[:frames] > 0
-    return np.repeat(recent, FRAME)[: samples.size]
+    powers: NDArray[np.floating[Any]] = (
+        np.square(np.pad(samples, (0, frames * FRAME - samples.size))).reshape(frames, FRAME).mean(axis=1)
+    )
+    return powers
+
+
+def active_frames(powers: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+    """Return which frames are speech, from the power of each; the loudest always are."""
+    loud = float(np.quantile(powers, 0.95)) or float(powers.max())  # the maximum where nearly all is digital silence
+    active = powers >= loud * 10 ** (-RANGE_DB / 10)
+    recent: NDArray[np.bool_] = np.convolve(active, np.ones(HANGOVER + 1))[: len(powers)] > 0
+    return recent

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emtta_core.errors import unknown
+from emtta_core.errors import UsageError, unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,5 +52,31 @@ class Prompt:
         """
         for language in languages:
             if language not in self.tokens:
-                raise unknown("language", language, self.languages)
+                raise self._foreign(language)
         return torch.tensor([self.tokens[language] for language in languages], device=device)
+
+    def common(self) -> tuple[int, ...]:
+        """Return what the prompts of all languages begin with; the next token of each says its language.
+
+        Raises:
+            UsageError: there is one language alone, or it is told otherwise than by one token.
+        """
+        prompts = list(self.tokens.values())
+        shared = next((place for place, tokens in enumerate(zip(*prompts, strict=True)) if len(set(tokens)) > 1), None)
+        if shared is None:
+            raise UsageError(
+                f"this model knows the language {self.languages[0]!r} alone, so that there is none to detect; "
+                "write language = 'corpus' in the suite's [model]"
+            )
+        if not shared or len({prompt[shared] for prompt in prompts}) < len(prompts):
+            raise UsageError("this model has no token by which its languages are told; write language = 'corpus'")
+        return prompts[0][:shared]
+
+    def _foreign(self, language: str) -> UsageError:
+        """Return the refusal of a language that the model does not know."""
+        if len(self.tokens) > 1:
+            return unknown("language", language, self.languages)
+        return UsageError(
+            f"unknown language {language!r}: this model knows {self.languages[0]!r} alone; take a multilingual one "
+            "(of Whisper's those whose name does not end in '.en'), or leave such domains out"
+        )

@@ -6,54 +6,116 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from emtta_core.adaptation import AdaptationResult, Adapter
+from emtta_core.adaptation.adapter import check_waveform
 from emtta_core.audio.files import read_audio
 from emtta_core.audio.waveform import Waveform
 from emtta_core.errors import AudioError, UsageError
+from emtta_core.model import SpeechModel
+from emtta_core.model.language import detect_language
+from emtta_core.pipeline.windows import HeardWindow, Outcome, join, split
 from emtta_core.store import PreparedRow
+from emtta_core.suite import ModelChoice
 
 CHUNK_UTTERANCES = 256
 """Waveforms held in memory at once, of 64 kB a second."""
 
-Done = tuple[Sequence[PreparedRow], Sequence[AdaptationResult | str]]
-"""Utterances, and what became of each; a text says why it was never adapted to."""
 
-
-def adapt(adapter: Adapter, rows: Iterable[PreparedRow]) -> Iterator[Done]:
+def adapt(adapter: Adapter, rows: Iterable[PreparedRow], choice: ModelChoice) -> Iterator[list[Outcome]]:
     """Yield the utterances as they are done; of each chunk, those that cannot be adapted to first.
+
+    Args:
+        adapter: adapts.
+        rows: the utterances.
+        choice: whether languages are detected, and long audio is cut.
 
     Raises:
         MemoryError: memory does not even suffice for one utterance (or what torch raises then).
-        UsageError: the model knows the language of none of a chunk's utterances.
+        UsageError: the model knows the language of none of a chunk's utterances, or has none to detect.
     """
+    if choice.language == "detect":
+        adapter.model.prompt.common()
     remaining = iter(rows)
     while chunk := list(itertools.islice(remaining, CHUNK_UTTERANCES)):
-        heard: dict[str, tuple[PreparedRow, Waveform]] = {}
-        lost: list[tuple[PreparedRow, str]] = []
-        foreign = _foreign_languages(adapter, chunk)
+        going: list[_Going] = []
+        lost: list[Outcome] = []
+        foreign = _foreign_languages(adapter.model, chunk) if choice.language == "corpus" else {}
         for row in chunk:
             try:
                 if row.language in foreign:
                     raise foreign[row.language]
-                heard[row.utterance_id] = (row, _waveform(row))
+                going.append(_Going(row, _waveform(row), adapter.model, choice))
             except (AudioError, UsageError) as error:
-                lost.append((row, str(error)))
+                lost.append(Outcome(row, str(error)))
         if lost:
-            yield [row for row, _ in lost], [error for _, error in lost]
-        for results in adapter.batches(
-            [waveform for _, waveform in heard.values()],
-            language=[row.language for row, _ in heard.values()],
-            utterance_ids=list(heard),
-        ):
-            yield [heard[result.utterance_id][0] for result in results], results
+            yield lost
+        yield from _adapt(adapter, going)
 
 
-def _foreign_languages(adapter: Adapter, rows: Sequence[PreparedRow]) -> dict[str, UsageError]:
+class _Going:
+    """An utterance whose windows are being adapted to.
+
+    Attributes:
+        row: the utterance.
+        windows: all of it.
+        language: what the model is told to hear.
+        waiting: ids of the windows that are not done.
+    """
+
+    def __init__(self, row: PreparedRow, waveform: Waveform, model: SpeechModel, choice: ModelChoice):
+        """Cut the utterance, and detect its language, if so chosen.
+
+        Raises:
+            AudioError: no language can be detected in what cannot be heard.
+        """
+        self.row = row
+        self.windows = split(row.utterance_id, waveform, model.hearing.longest, choice.long_audio)
+        self.waiting = {window.id for window in self.windows if not window.silent}
+        self.language = row.language
+        self._probability: float | None = None
+        self._results: dict[str, AdaptationResult] = {}
+        if choice.language == "detect":
+            first = next(window.waveform for window in self.windows if not window.silent)
+            detected = detect_language(model, check_waveform(first, model))
+            self.language, self._probability = detected.language, detected.probability
+
+    def take(self, result: AdaptationResult) -> None:
+        """Take what became of a window."""
+        self.waiting.remove(result.utterance_id)
+        self._results[result.utterance_id] = result
+
+    def outcome(self) -> Outcome:
+        """Return what became of the utterance, when no window is waiting."""
+        heard = tuple(
+            HeardWindow(window, self.language, self._probability, self._results.get(window.id))
+            for window in self.windows
+        )
+        shown = heard if len(heard) > 1 or self._probability is not None else ()
+        return Outcome(self.row, join(self.row.utterance_id, heard), shown)
+
+
+def _adapt(adapter: Adapter, going: Sequence[_Going]) -> Iterator[list[Outcome]]:
+    """Yield utterances when the last of their windows is done."""
+    windows = {window.id: (owner, window) for owner in going for window in owner.windows if not window.silent}
+    for results in adapter.batches(
+        [window.waveform for _, window in windows.values()],
+        language=[owner.language for owner, _ in windows.values()],
+        utterance_ids=list(windows),
+    ):
+        for result in results:
+            windows[result.utterance_id][0].take(result)
+        touched = dict.fromkeys(windows[result.utterance_id][0] for result in results)
+        done = [owner.outcome() for owner in touched if not owner.waiting]
+        if done:
+            yield done
+
+
+def _foreign_languages(model: SpeechModel, rows: Sequence[PreparedRow]) -> dict[str, UsageError]:
     """Return the languages of `rows` that the model does not know, with what it says of each; raise where all are."""
     foreign = {}
     languages = {row.language for row in rows}
     for language in sorted(languages):
         try:
-            adapter.model.prompt.rows([language], adapter.model.device)
+            model.prompt.rows([language], model.device)
         except UsageError as error:
             foreign[language] = error
     if len(foreign) == len(languages):

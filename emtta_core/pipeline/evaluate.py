@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from emtta_core.adaptation import AdaptationResult, Adapter
+from emtta_core.adaptation import Adapter
 from emtta_core.errors import EmttaError, StoreError
 from emtta_core.model import SpeechModel
 from emtta_core.pipeline.batches import adapt
@@ -216,6 +216,8 @@ def _evaluate(
 
     def keep(shard: Shard) -> None:
         number = next(shards)
+        if shard.windows:
+            store.write_windows(attempt.key, attempt.number, number, shard.windows)
         store.write_steps(attempt.key, attempt.number, number, shard.steps)
         store.write_hypotheses(attempt.key, attempt.number, number, shard.hypotheses)
         store.write_scores(attempt.key, attempt.number, number, shard.scores)
@@ -228,12 +230,11 @@ def _evaluate(
     waiting: Iterable[PreparedRow] = (row for row in store.read_prepared(corpus) if row.utterance_id not in done)
     for again in range(runtime.retry_on_error, -1, -1):
         held: list[PreparedRow] = []
-        for rows, results in adapt(adapter, waiting):
-            pairs = list(zip(rows, results, strict=True))
-            kept = [pair for pair in pairs if not (again and is_error(pair[1]))]
-            held += [row for row, result in pairs if again and is_error(result)]
+        for outcomes in adapt(adapter, waiting, job.model):
+            kept = [outcome for outcome in outcomes if not (again and outcome.is_error)]
+            held += [outcome.row for outcome in outcomes if again and outcome.is_error]
             if kept:
-                keep(make_shard(cell.cell_id, attempt.number, [row for row, _ in kept], [result for _, result in kept]))
+                keep(make_shard(cell.cell_id, attempt.number, kept))
         waiting = held
     errors = attempt.done.errors + attempt.reused.errors
     if too_many(runtime.fail_on_error, errors, cell):
@@ -241,11 +242,6 @@ def _evaluate(
             f"{errors} of {cell.utterances} utterances are in error, and fail_on_error is {runtime.fail_on_error}; "
             "the report `failures` says why; they are tried again when the run goes on"
         )
-
-
-def is_error(result: AdaptationResult | str) -> bool:
-    """Return whether an utterance has no hypothesis."""
-    return isinstance(result, str) or result.error is not None
 
 
 def too_many(limit: int | float | None, errors: int, cell: Cell) -> bool:

@@ -22,7 +22,7 @@ def digest_of(choice: ModelChoice) -> str:
     Raises:
         ModelError: there is no such model, or it is not of a kind that can be adapted.
     """
-    folder = folder_of(choice.name)
+    folder = folder_of(choice.name) if choice.family is None else None  # what a family of one's own does may change
     found = None if folder is None else digests.recall(folder)
     if found is None:
         found = _model_of(choice.model_copy(update={"device": "cpu", "precision": "float32"})).digest
@@ -55,6 +55,10 @@ def _model_of(choice: ModelChoice) -> SpeechModel:
         if key not in _loaded:
             _loaded.clear()
             _loaded[key] = load_model(
-                choice.name, device=choice.device, precision=choice.precision, revision=choice.revision
+                choice.name,
+                device=choice.device,
+                precision=choice.precision,
+                revision=choice.revision,
+                family=choice.family,
             )
         return _loaded[key]

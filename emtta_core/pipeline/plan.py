@@ -23,6 +23,9 @@ from emtta_core.suite_method import Adaptation
 PREPARE_VERSION = 1
 """Raised whenever the same corpus and corruption would be prepared as other samples or other rows."""
 
+HEARD = ("family", "language", "long_audio")
+"""How a model hears; part of a cell's identity where it is not as usual, so that older results are found again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -136,7 +139,9 @@ def corpus_id(domain: Domain, limit: int | None, content: Callable[[Corpus], str
 
 
 def cell_id(method: Method, adaptation: Adaptation, model: ModelChoice, model_digest: str, made_of: str) -> str:
-    """Return the identity of a cell: of the options, only those that its method uses."""
+    """Return the identity of a cell: of the options those that its method uses, of how it hears what is not usual."""
+    usual = ModelChoice(name=model.name)
+    heard = {name: getattr(model, name) for name in HEARD if getattr(model, name) != getattr(usual, name)}
     return digest(
         {
             "algorithm_version": ALGORITHM_VERSION,
@@ -146,4 +151,5 @@ def cell_id(method: Method, adaptation: Adaptation, model: ModelChoice, model_di
             "method": method.identity(),
             "options": {option: getattr(adaptation, option) for option in method.options},
         }
+        | heard
     )

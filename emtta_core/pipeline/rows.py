@@ -4,17 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from emtta_core.adaptation import AdaptationResult
+from emtta_core.audio.waveform import SAMPLE_RATE
+from emtta_core.pipeline.windows import SILENT, HeardWindow, Outcome
 from emtta_core.scoring import EmptyReferenceError, normaliser, step_errors, word_errors
-from emtta_core.store import DoneUtterance, HypothesisRow, PreparedRow, ScoreRow, StepRow
+from emtta_core.store import DoneUtterance, HypothesisRow, PreparedRow, ScoreRow, StepRow, WindowRow
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """The rows of some utterances of a cell, for the three tables that are written together."""
+    """The rows of some utterances of a cell, for the tables that are written together."""
 
     hypotheses: tuple[HypothesisRow, ...]
     steps: tuple[StepRow, ...]
     scores: tuple[ScoreRow, ...]
+    windows: tuple[WindowRow, ...] = ()
 
 
 @dataclass(slots=True)
@@ -48,26 +51,25 @@ class Tally:
         self.words += row.words or 0
 
 
-def make_shard(
-    cell_id: str, attempt: int, prepared: Sequence[PreparedRow], results: Sequence[AdaptationResult | str]
-) -> Shard:
-    """Return the rows of some utterances: their hypotheses, steps and scores.
+def make_shard(cell_id: str, attempt: int, outcomes: Sequence[Outcome]) -> Shard:
+    """Return the rows of some utterances: their hypotheses, steps, scores and windows.
 
     Args:
         cell_id: identity of the cell.
         attempt: number of the attempt.
-        prepared: the utterances.
-        results: what became of each; a text says why it was never adapted to.
+        outcomes: what became of each.
     """
-    hypotheses, steps, scores = [], [], []
-    for row, result in zip(prepared, results, strict=True):
-        hypothesis = _hypothesis(cell_id, attempt, row, result)
+    hypotheses, steps, scores, windows = [], [], [], []
+    for outcome in outcomes:
+        result = outcome.result
+        hypothesis = _hypothesis(cell_id, attempt, outcome.row, result)
         hypotheses.append(hypothesis)
+        windows += [_window(hypothesis, window) for window in outcome.windows]
         if isinstance(result, str) or hypothesis.error is not None:
             continue
         steps += _steps(hypothesis, result)
         scores.append(score(hypothesis, [record.text for record in result.trace]))
-    return Shard(tuple(hypotheses), tuple(steps), tuple(scores))
+    return Shard(tuple(hypotheses), tuple(steps), tuple(scores), tuple(windows))
 
 
 def score(hypothesis: HypothesisRow, step_texts: Sequence[str | None]) -> ScoreRow:
@@ -154,6 +156,31 @@ def _hypothesis(cell_id: str, attempt: int, row: PreparedRow, result: Adaptation
         tokens=known.tokens if known else None,
         seconds=known.seconds if known else None,
         flags=tuple(known.flags) if known else (),
+        error=error,
+    )
+
+
+def _window(hypothesis: HypothesisRow, heard: HeardWindow) -> WindowRow:
+    """Return the row of a window of an utterance."""
+    window, result = heard.window, heard.result
+    error = SILENT if result is None else result.error
+    known = result if error is None else None
+    return WindowRow(
+        cell_id=hypothesis.cell_id,
+        attempt=hypothesis.attempt,
+        utterance_id=hypothesis.utterance_id,
+        window=window.number,
+        begins=window.begin / SAMPLE_RATE,
+        seconds=len(window.waveform) / SAMPLE_RATE,
+        language=heard.language,
+        language_probability=heard.probability,
+        hypothesis=known.text if known else None,
+        source_hypothesis=known.source_text if known else None,
+        entropy_before=known.entropy_before if known else None,
+        entropy_after=known.entropy_after if known else None,
+        tokens=known.tokens if known else None,
+        updates=known.updates if known else None,
+        flags=known.flags if known else (),
         error=error,
     )
 

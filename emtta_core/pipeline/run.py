@@ -17,7 +17,7 @@ from emtta_core.errors import UsageError
 from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.differences import differences
 from emtta_core.pipeline.locate import locate
-from emtta_core.pipeline.plan import Plan, plan
+from emtta_core.pipeline.plan import HEARD, Plan, plan
 from emtta_core.pipeline.state import MISSING, CellState, cell_states, planned_cells
 from emtta_core.store import PlanRow, RunRow, Store
 from emtta_core.suite import Suite, parse_suite
@@ -122,7 +122,8 @@ def as_now(run: Run, suite: Suite) -> Run:
     """Return a run carried out as `suite`, the one it was planned from, says now: its runtime, its device, its model's
     place; the plan is as it was.
     """
-    model = suite.model.model_copy(update={"precision": run.suite.model.precision})
+    planned = run.suite.model
+    model = suite.model.model_copy(update={name: getattr(planned, name) for name in ("precision", *HEARD)})
     return replace(run, suite=run.suite.model_copy(update={"runtime": suite.runtime, "model": model}))
 
 

@@ -16,6 +16,7 @@ from emtta_core.store.schema import (
     ScoreRow,
     StatisticsRow,
     StepRow,
+    WindowRow,
 )
 from emtta_core.store.store import CellKey, DoneUtterance, PreparedCorpus, Store
 
@@ -40,6 +41,7 @@ __all__ = [
     "StatisticsRow",
     "StepRow",
     "Store",
+    "WindowRow",
     "reports",
     "views",
 ]

@@ -2,6 +2,7 @@
 
     packs/utterances/run_id=…/<attempt>.parquet      hypotheses beside their scores, and which rows count
     packs/steps/run_id=…/<attempt>.parquet
+    packs/windows/run_id=…/<attempt>.parquet         where utterances were cut, or their language detected
     packs/cells/run_id=…/<attempt>.parquet
 
 A pack is named by the last attempt that had begun when it was made, and *covers* every row of its tables of that
@@ -94,7 +95,7 @@ class Pack:
 
 UTTERANCES = Pack("utterances", ("hypotheses", "scores"))
 PACKS: Mapping[str, Pack] = types.MappingProxyType(
-    {pack.name: pack for pack in (UTTERANCES, Pack("steps", ("steps",)), Pack("cells", ("cells",)))}
+    {pack.name: pack for pack in (UTTERANCES, *(Pack(name, (name,)) for name in ("steps", "windows", "cells")))}
 )
 """The kinds of packs, by name."""
 

@@ -95,6 +95,28 @@ class StepRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WindowRow:
+    """One row a window and attempt, of an utterance that was cut into several or whose language was detected."""
+
+    cell_id: Annotated[str, "identity of the cell that made this row"]
+    attempt: Annotated[int, "the attempt at the cell that made this row, from 1"]
+    utterance_id: Annotated[str, "the utterance, unique within its domain"]
+    window: Annotated[int, "the window's number in the utterance, from 1"]
+    begins: Annotated[float, "where in the utterance it begins, seconds"]
+    seconds: Annotated[float, "how long it is"]
+    language: Annotated[str, "what the model was told to hear"]
+    language_probability: Annotated[float | None, "of that language where the unadapted model detected it, among all"]
+    hypothesis: Annotated[str | None, "what the adapted model heard, not normalised; null where in error"]
+    source_hypothesis: Annotated[str | None, "what the unadapted model heard, not normalised"]
+    entropy_before: Annotated[float | None, "mean entropy along the unadapted model's greedy hypothesis, nats a token"]
+    entropy_after: Annotated[float | None, "the same of the adapted model"]
+    tokens: Annotated[int | None, "tokens of the hypothesis, the end token included"]
+    updates: Annotated[int | None, "updates made"]
+    flags: Annotated[tuple[str, ...], "what to know of it: `truncated`, `collapsed`"] = ()
+    error: Annotated[str | None, "why there is no hypothesis, as of a silent window"] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreRow:
     """One row an utterance and attempt: its errors against the reference, after normalisation."""
 
@@ -233,6 +255,7 @@ TABLES: Mapping[str, Table] = types.MappingProxyType(
             Table("prepared", PreparedRow, (), "prepared/<corpus_id>/part-<shard>.parquet"),
             Table("hypotheses", HypothesisRow, _CELL, f"hypotheses/{_SHARD}"),
             Table("steps", StepRow, _CELL, f"steps/{_SHARD}"),
+            Table("windows", WindowRow, _CELL, f"windows/{_SHARD}"),
             Table("scores", ScoreRow, _CELL, f"scores/{_SHARD}"),
             Table("cells", CellRow, _CELL, "cells/run_id=…/domain=…/method=…/<attempt>.parquet"),
             Table("plans", PlanRow, ("run_id",), "plans/run_id=…/plan.parquet"),

@@ -27,6 +27,7 @@ from emtta_core.store.schema import (
     ScoreRow,
     StatisticsRow,
     StepRow,
+    WindowRow,
 )
 from emtta_core.store.snapshot import attempt_of, of_cell
 from emtta_core.store.write import write_rows
@@ -191,6 +192,10 @@ class Store:
     def write_steps(self, key: CellKey, attempt: int, shard: int, rows: Sequence[StepRow]) -> None:
         """Write a shard's steps; the first of the shard's three files."""
         self._write_shard("steps", key, attempt, shard, rows)
+
+    def write_windows(self, key: CellKey, attempt: int, shard: int, rows: Sequence[WindowRow]) -> None:
+        """Write a shard's windows, where it has some; before its three files."""
+        self._write_shard("windows", key, attempt, shard, rows)
 
     def write_hypotheses(self, key: CellKey, attempt: int, shard: int, rows: Sequence[HypothesisRow]) -> None:
         """Write a shard's hypotheses; the second of the shard's three files."""

@@ -1,0 +1,181 @@
+"""An utterance in windows: how it is cut, what became of each, and how they are joined to one result again.
+
+Each window is adapted to by itself, from the source model on, as an utterance of its own: its random numbers derive
+from the utterance's id and the window's number. An utterance that fits is one window and goes by its own id, so that it
+has the very result that it has without cutting.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from emtta_core.adaptation import AdaptationResult, StepRecord
+from emtta_core.audio.waveform import SILENCE_PEAK, Waveform
+from emtta_core.audio.windows import windows_of
+from emtta_core.store import PreparedRow
+
+SILENT = "it is silent: not adapted to, and nothing was heard in it"
+"""Why a window of an utterance that is not silent elsewhere has no hypothesis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A piece of an utterance that the model can hear at once.
+
+    Attributes:
+        id: by which its random numbers are drawn.
+        number: from 1.
+        begin: its first sample in the utterance.
+        waveform: its samples, `(N,)`.
+        silent: whether it is left alone, since there is sound elsewhere in the utterance.
+    """
+
+    id: str
+    number: int
+    begin: int
+    waveform: Waveform
+    silent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HeardWindow:
+    """What became of a window.
+
+    Attributes:
+        window: which.
+        language: what the model was told to hear.
+        probability: of that language, where it was detected; None where it was given.
+        result: what the engine says; None for a silent one.
+    """
+
+    window: Window
+    language: str
+    probability: float | None
+    result: AdaptationResult | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an utterance.
+
+    Attributes:
+        row: the utterance.
+        result: the joined result of its windows; a text says why it was never adapted to.
+        windows: its windows, where it was cut or its language detected; else none.
+    """
+
+    row: PreparedRow
+    result: AdaptationResult | str
+    windows: tuple[HeardWindow, ...] = ()
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the utterance has no hypothesis."""
+        return isinstance(self.result, str) or self.result.error is not None
+
+
+def split(utterance_id: str, waveform: Waveform, longest: int, long_audio: Literal["refuse", "cut"]) -> list[Window]:
+    """Return the windows of an utterance: one, unless it is to be cut and has more than `longest` samples."""
+    if long_audio == "refuse" or len(waveform) <= longest or not _sounds(waveform):
+        return [Window(utterance_id, 1, 0, waveform)]
+    found = []
+    for number, place in enumerate(windows_of(waveform, longest), 1):
+        piece = waveform[place]
+        found.append(Window(f"{utterance_id}\0{number}", number, place.start, piece, silent=not _sounds(piece)))
+    return found
+
+
+def join(utterance_id: str, windows: Sequence[HeardWindow]) -> AdaptationResult:
+    """Return the result of an utterance from those of its windows, in order; silent ones add nothing.
+
+    Texts are joined by a space. Entropies, nats a token, are means over the tokens of all windows; numbers of tokens
+    and seconds are sums. A window that diverged puts the utterance in error. In the trace, a window whose episode had
+    ended earlier stays in its last state; the numbers of an update are means over the windows that made it, weighted by
+    the tokens of their candidates, of which `candidate_tokens` is the sum.
+    """
+    parts = [window.result for window in windows if window.result is not None]
+    if len(windows) == 1:
+        return parts[0]
+    errors = [
+        f"window {window.window.number} of {len(windows)}: {window.result.error}"
+        for window in windows
+        if window.result is not None and window.result.error is not None
+    ]
+    lost = bool(errors)
+    text = _joined([part.text for part in parts])
+    flagged = {flag for part in parts for flag in part.flags if flag != "collapsed" or part.text}
+    if not text:
+        flagged.add("collapsed")
+    return AdaptationResult(
+        utterance_id=utterance_id,
+        text="" if lost else text or "",
+        source_text=_joined([part.source_text for part in parts]) or "",
+        entropy_before=_number(_mean([(part.entropy_before, part.source_tokens) for part in parts])),
+        entropy_after=_number(_mean([(part.entropy_after, part.greedy_tokens) for part in parts])),
+        trace=_trace([part.trace for part in parts]),
+        seconds=sum(part.seconds for part in parts),
+        updates=max(part.updates for part in parts),
+        tokens=None if lost else sum(part.tokens or 0 for part in parts),
+        source_tokens=None if lost else sum(part.source_tokens or 0 for part in parts),
+        greedy_tokens=None if lost else sum(part.greedy_tokens or 0 for part in parts),
+        error="; ".join(errors) or None,
+        flags=() if lost else tuple(flag for flag in ("truncated", "collapsed") if flag in flagged),
+    )
+
+
+def _sounds(waveform: Waveform) -> bool:
+    """Return whether there is anything to hear."""
+    return bool(np.abs(waveform).max() >= SILENCE_PEAK)
+
+
+def _joined(texts: Sequence[str | None]) -> str | None:
+    """Return texts joined by a space; None where one is not known."""
+    known = [text for text in texts if text is not None]
+    return " ".join(text for text in known if text) if len(known) == len(texts) else None
+
+
+def _trace(traces: Sequence[Sequence[StepRecord]]) -> tuple[StepRecord, ...]:
+    """Return the records of an utterance's states from those of its windows."""
+    if not all(traces):
+        return ()
+    return tuple(_state(step, traces) for step in range(max(len(trace) for trace in traces)))
+
+
+def _state(step: int, traces: Sequence[Sequence[StepRecord]]) -> StepRecord:
+    """Return the record of a state of an utterance."""
+    there = [trace[min(step, len(trace) - 1)] for trace in traces]
+    updated = [record for record in there if record.step == step and record.loss is not None]
+
+    def of_update(number: Callable[[StepRecord], float | None]) -> float | None:
+        return _mean([(number(record), record.candidate_tokens) for record in updated])
+
+    known = all(record.tokens is not None for record in there)
+    return StepRecord(
+        step=step,
+        text=_joined([record.text for record in there]),
+        entropy=_mean([(record.entropy, record.tokens) for record in there]) if known else None,
+        tokens=sum(record.tokens or 0 for record in there) if known else None,
+        loss=of_update(lambda record: record.loss),
+        policy_loss=of_update(lambda record: record.policy_loss),
+        entropy_loss=of_update(lambda record: record.entropy_loss),
+        candidate_entropy=of_update(lambda record: record.candidate_entropy),
+        advantage_std=of_update(lambda record: record.advantage_std),
+        gradient_norm=of_update(lambda record: record.gradient_norm),
+        candidate_tokens=sum(record.candidate_tokens or 0 for record in updated) if updated else None,
+    )
+
+
+def _mean(pairs: Sequence[tuple[float | None, float | None]]) -> float | None:
+    """Return the mean of numbers by their weights; None where one is not known, or there is none."""
+    known = [(value, weight) for value, weight in pairs if value is not None and weight]
+    if not known or len(known) < len(pairs):
+        return None
+    return sum(value * weight for value, weight in known) / sum(weight for _, weight in known)
+
+
+def _number(value: float | None) -> float:
+    """Return the value, NaN for none."""
+    return math.nan if value is None else value

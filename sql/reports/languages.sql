@@ -1,0 +1,49 @@
+-- languages: which languages the unadapted model detected in the speech of each, and the WER there.
+-- columns:
+--   spoken         language of the corpus
+--   detected       language that was detected
+--   utterances     utterances so heard, in one method
+--   percent        share of the spoken language's, %
+--   probability    mean probability of the detected language
+--   method         the method
+--   errors, words  of these utterances
+--   wer            100 × errors / words
+-- param run_id: the run; the newest by default
+-- param method: one method alone
+-- param group: one group alone
+-- param domain: one domain alone
+WITH
+told AS (
+    SELECT
+        domain,
+        method,
+        utterance_id,
+        language AS detected,
+        language_probability AS probability
+    FROM windows
+    WHERE
+        run_id = getvariable('run_id')
+        AND language_probability IS NOT NULL
+        AND method = coalesce(getvariable('method'), method)
+        AND "group" = coalesce(getvariable('group'), "group")
+        AND domain = coalesce(getvariable('domain'), domain)
+    -- Detected once an utterance: its windows all say the same.
+    QUALIFY row_number() OVER (PARTITION BY domain, method, utterance_id ORDER BY "window") = 1
+)
+
+SELECT
+    utterances.language AS spoken,
+    told.detected,
+    count(*) AS utterances,
+    100.0 * count(*) / sum(count(*)) OVER (PARTITION BY utterances.language, told.method) AS percent,
+    avg(told.probability) AS probability,
+    told.method,
+    sum(utterances.errors)::BIGINT AS errors,
+    sum(utterances.words)::BIGINT AS words,
+    100.0 * sum(utterances.errors) / nullif(sum(utterances.words), 0) AS wer
+FROM told
+INNER JOIN utterances USING (domain, method, utterance_id)
+LEFT JOIN methods USING (method)
+WHERE utterances.run_id = getvariable('run_id')
+GROUP BY utterances.language, told.detected, told.method, methods.rank
+ORDER BY spoken, utterances DESC, detected, methods.rank NULLS LAST, told.method

@@ -1,0 +1,83 @@
+"""The language is the corpus's, or what the unadapted model detects, as Whisper does; it is recorded and shown."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Command, Speech, SuiteFile
+from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
+from whisper_factory import LANGUAGES, make_checkpoint, sounds
+
+from emtta_core.adaptation import Adapter
+from emtta_core.errors import UsageError
+from emtta_core.model import SpeechModel, load_model
+from emtta_core.model.language import detect_language
+from emtta_core.pipeline.batches import adapt
+from emtta_core.store import Store
+from emtta_core.store.catalogue import Catalogue
+from emtta_core.suite import ModelChoice
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> SpeechModel:
+    return load_model(tiny_model, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def english(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("english"), multilingual=False)
+
+
+def test_it_is_the_language_that_transformers_detects(model: SpeechModel, tiny_model: Path) -> None:
+    theirs = WhisperForConditionalGeneration.from_pretrained(tiny_model).eval()
+    extractor = WhisperFeatureExtractor.from_pretrained(tiny_model)
+    ids = theirs.generation_config.lang_to_id
+    waveforms = sounds(np.linspace(0.3, 4.0, 12).tolist(), seed=5)
+    features = extractor(waveforms, sampling_rate=16_000, return_tensors="pt").input_features
+    with torch.no_grad():
+        expected = theirs.detect_language(features)
+        start = torch.full((len(waveforms), 1), theirs.generation_config.decoder_start_token_id)
+        logits = theirs(input_features=features, decoder_input_ids=start).logits[:, -1]
+    chances = logits[:, [ids[f"<|{code}|>"] for code in LANGUAGES]].softmax(-1).amax(-1)
+    names = {index: token.strip("<|>") for token, index in ids.items()}
+    found = [detect_language(model, waveform) for waveform in waveforms]
+    assert [each.language for each in found] == [names[index] for index in expected.tolist()]
+    assert len({each.language for each in found}) > 1
+    torch.testing.assert_close(torch.tensor([each.probability for each in found]), chances, rtol=0, atol=1e-4)
+
+
+def test_a_model_of_one_language_says_so(english: Path) -> None:
+    model = load_model(english, device="cpu")
+    with pytest.raises(UsageError, match=r"knows the language 'en' alone.*language = 'corpus'"):
+        detect_language(model, sounds([1.0])[0])
+    with pytest.raises(UsageError, match="there is none to detect"):
+        next(adapt(Adapter(model, "source"), [], ModelChoice(name=model.name, language="detect")))
+    with pytest.raises(UsageError, match=r"unknown language 'de': this model knows 'en' alone.*'\.en'"):
+        model.prompt.rows(["de"], model.device)
+
+
+def test_what_is_detected_is_recorded_and_the_corpus_still_says_how_to_score(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str, model: SpeechModel
+) -> None:
+    manifest = "path,text,language\ngood0.wav,one boat,en\ngood1.wav,jedna łódka,pl\ngood2.wav,ein boot,de\n"
+    (speech.path / "manifest.csv").write_text(manifest)  # Polish, which the model does not know, is no hindrance here
+    path = suite_file()
+    path.write_text(path.read_text().replace("model = {", 'model = { language = "detect",'))
+    store = tmp_path / "store"
+    assert emtta("run", path, "--store", store).code == 0
+    with Catalogue(Store.open(store)) as catalogue:
+        rows = catalogue.query(
+            "SELECT utterance_id, spoken, language, language_probability, method FROM windows ORDER BY ALL"
+        ).rows
+        scored = catalogue.query("SELECT DISTINCT language, normaliser FROM utterances ORDER BY 1").rows
+        report = catalogue.report("languages", method="source").records
+    assert [(row[0], row[1]) for row in rows[::2]] == [("good0", "en"), ("good1", "pl"), ("good2", "de")]
+    for one, other in zip(rows[::2], rows[1::2], strict=True):  # of both methods: it is the unadapted model's
+        assert one[:4] == other[:4]
+        assert one[2] in LANGUAGES
+        assert 1 / len(LANGUAGES) <= one[3] <= 1
+    assert [language for language, _ in scored] == ["de", "en", "pl"]
+    assert dict(scored)["en"] != dict(scored)["de"]
+    assert sum(row["utterances"] for row in report) == 3
+    assert {row["spoken"] for row in report} == {"de", "en", "pl"}

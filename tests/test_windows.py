@@ -1,0 +1,64 @@
+"""A long waveform is cut where nobody speaks, and no sample of it is lost or doubled."""
+
+import itertools
+
+import numpy as np
+import pytest
+from conftest import RATE, tone
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emtta_core.audio.windows import windows_of
+
+LONGEST = 4 * RATE
+
+
+def speech(*parts: tuple[float, float]) -> np.ndarray:
+    """Return tones of so many seconds, each with so many of silence behind it."""
+    rng = np.random.default_rng(0)
+    pieces = [np.concatenate([tone(said), np.zeros(round(silent * RATE), np.float32)]) for said, silent in parts]
+    whole = np.concatenate(pieces)
+    return whole + 1e-5 * rng.standard_normal(len(whole)).astype(np.float32)
+
+
+def test_what_fits_is_one_window() -> None:
+    assert windows_of(np.ones(LONGEST, np.float32), LONGEST) == [slice(0, LONGEST)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 25 * RATE), st.integers(40 * RATE // 50, 5 * RATE), st.integers(0, 1000))
+def test_windows_follow_each_other_without_a_gap_and_each_fits(samples: int, longest: int, seed: int) -> None:
+    waveform = np.random.default_rng(seed).standard_normal(samples).astype(np.float32)
+    found = windows_of(waveform, longest)
+    assert found[0].start == 0
+    assert found[-1].stop == samples
+    assert all(before.stop == after.start for before, after in itertools.pairwise(found))
+    assert all(0 < window.stop - window.start <= longest for window in found)
+    np.testing.assert_array_equal(np.concatenate([waveform[window] for window in found]), waveform)
+
+
+def test_cuts_lie_in_the_middle_of_the_longest_pause_in_reach() -> None:
+    waveform = speech((2.4, 0.3), (0.4, 0.8), (1.5, 0.6), (0.2, 0.6), (3.0, 0.0))
+    cuts = [window.stop / RATE for window in windows_of(waveform, LONGEST)][:-1]
+    assert len(cuts) == 2
+    assert 3.1 < cuts[0] < 3.9  # of the two pauses between 2 and 4 s the longer one
+    assert 5.4 < cuts[1] < 6.8
+    for cut in cuts:
+        around = waveform[round((cut - 0.05) * RATE) : round((cut + 0.05) * RATE)]
+        assert np.abs(around).max() < 1e-3
+
+
+def test_without_a_pause_the_quietest_place_is_taken() -> None:
+    waveform = tone(6.0)
+    waveform[3 * RATE : 3 * RATE + RATE // 4] *= 0.3  # 10 dB lower: no pause
+    first, _ = windows_of(waveform, LONGEST)
+    assert first.stop / RATE == pytest.approx(3.125, abs=0.06)
+
+
+def test_the_last_window_is_never_a_scrap() -> None:
+    waveform = speech((3.95, 0.06))
+    assert min(window.stop - window.start for window in windows_of(waveform, LONGEST)) >= 0.1 * LONGEST - 320
+
+
+def test_a_silent_recording_is_cut_as_well() -> None:
+    assert len(windows_of(np.zeros(9 * RATE, np.float32), LONGEST)) == 3
