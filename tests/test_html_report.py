@@ -15,9 +15,11 @@ from store_factory import REFERENCE, begin_run, end_attempt, heard, write_shard
 
 from emtta_core.audio.files import encode_flac
 from emtta_core.errors import UsageError
+from emtta_core.pipeline.statistics import update_statistics
 from emtta_core.report import charts, make_page
 from emtta_core.report.differences import Piece, word_differences
 from emtta_core.report.facts import MOST_FAILURES
+from emtta_core.report.numbers import points, rate
 from emtta_core.store import AudioBytes, Catalogue, CellKey, PreparedRow, Store
 
 EVIL = "<script>alert(1)</script> \"quoted\" 'single' </style> &amp; <img src=x onerror=alert(1)>"
@@ -114,6 +116,52 @@ def test_the_summary_says_which_method_is_best_by_how_much_and_where(complete: S
     assert "em-tok-b is best, with a word error rate of 27.78 % in the mean over 3 domains: 16.67 points below" in text
     assert "Of 3 domains, em-tok-b is lower than source on 2, higher on 1 and equal on 0." in text
     assert "All 9 cells are complete; none of 27 utterances is in error." in text
+
+
+@pytest.fixture(scope="module")
+def tested(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A run with statistics: em-tok-b is much better on one domain, a little worse on the other."""
+    store = Store.open(tmp_path_factory.mktemp("tested"), create=True)
+    cells = [("g", domain, method) for domain in ("much", "little") for method in ("source", "em-tok-b")]
+    begin_run(store, "run", cells, utterances=30)
+    for domain, errors in (("much", (3, 1)), ("little", (1, 1))):
+        for method, last in zip(("source", "em-tok-b"), errors, strict=True):
+            states = {f"u{i:02d}": [heard(errors[0]), heard(last if i % 5 else 2)] for i in range(30)}
+            write_shard(store, CellKey("run", domain, method), states)
+    assert update_statistics(store, "run")
+    return store
+
+
+def test_intervals_and_tests_are_those_that_are_stored(tested: Store) -> None:
+    html = make_page(tested, "run").html
+    with Catalogue(tested) as catalogue:
+        rows = catalogue.query("SELECT * FROM statistics WHERE run_id = 'run' AND method = 'em-tok-b'").records
+    assert len(rows) == 4  # two domains, their group, all
+    for row in rows:
+        for low, high, write in (("wer_low", "wer_high", rate), ("change_low", "change_high", points)):
+            if row[low] is not None:
+                assert f"{write(row[low])}\N{NO-BREAK SPACE}…\N{NO-BREAK SPACE}{write(row[high])}" in html
+    (whole,) = [row for row in rows if row["group"] == "all"]
+    assert f'data-v="{whole["wins"]}">{whole["wins"]} · {whole["ties"]} · {whole["losses"]}</td>' in html
+
+
+def test_the_summary_says_what_is_more_than_chance(tested: Store) -> None:
+    text = squeezed(make_page(tested, "run").html)
+    assert "95 % interval" in text.split("lower than source")[0]
+    assert "Taken alone, it is significantly better on 1 and worse on 0 (sign-flip test, p ≤ 0.05 by Holm" in text
+
+
+def test_statistics_of_facts_that_have_changed_are_not_shown(tested: Store, store: Store) -> None:
+    fill(store)
+    assert update_statistics(store, "run")
+    assert "95 % intervals" in make_page(store, "run").html
+    for (group, domain), methods in ERRORS.items():
+        for method in methods:
+            write_shard(store, CellKey("run", domain, method), {"u0": [REFERENCE, heard(2)]}, attempt=2)
+            end_attempt(store, CellKey("run", domain, method), group=group, attempt=2)
+    text = squeezed(make_page(store, "run").html)
+    assert "95 % intervals" not in text
+    assert "The run has no intervals or tests" in text
 
 
 def test_the_words_that_differ_are_marked_by_elements_and_not_by_colour_alone() -> None:

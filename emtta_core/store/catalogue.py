@@ -88,6 +88,13 @@ class Catalogue:
         """Give back the memory; the catalogue answers no query after it."""
         self._connection.close()
 
+    @property
+    def snapshot(self) -> Snapshot:
+        """The files that are read, those left out that are broken."""
+        self._look_again()
+        assert self._snapshot is not None
+        return self._snapshot
+
     def query(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] | None = None) -> Result:
         """Return the rows of one SELECT.
 

@@ -33,6 +33,15 @@ _KINDS = (
 )
 
 
+def meanings(table: Table) -> Mapping[str, str]:
+    """Return what each column of a table means, those of the path included."""
+    keys = table.keys or ("corpus_id",)
+    return {
+        **{key: _KEYS[key] for key in keys},
+        **{field.name: field.metadata[b"doc"].decode() for field in table.schema},
+    }
+
+
 def describe(catalogue: Catalogue, name: str) -> Result:
     """Return the columns of a view, or of `raw.<table>`: `column`, `type` and `meaning`.
 
@@ -41,13 +50,13 @@ def describe(catalogue: Catalogue, name: str) -> Result:
     """
     tables = {f"raw.{table.name}": table for table in TABLES.values()}
     if name in views():
-        meanings, source = views()[name].columns, f'"{name}"'
+        meaning, source = views()[name].columns, f'"{name}"'
     elif name in tables:
-        meanings, source = _of_table(tables[name]), name
+        meaning, source = meanings(tables[name]), name
     else:
         raise unknown("view or table", name, [*views(), *tables])
     found = catalogue.query(f"DESCRIBE SELECT * FROM {source}").rows
-    return _text_table(_COLUMNS, [(str(row[0]), str(row[1]), meanings.get(str(row[0]), "")) for row in found])
+    return _text_table(_COLUMNS, [(str(row[0]), str(row[1]), meaning.get(str(row[0]), "")) for row in found])
 
 
 def describe_report(catalogue: Catalogue, name: str) -> Result:
@@ -80,10 +89,6 @@ def view_list() -> Result:
     """Return the views there are: `view`, what it `shows`, and its `grain`."""
     rows = [(view.name, view.summary.removesuffix("."), view.grain.removesuffix(".")) for view in views().values()]
     return _text_table(("view", "shows", "grain"), rows)
-
-
-def _of_table(table: Table) -> Mapping[str, str]:
-    return {**_KEYS, **{field.name: field.metadata[b"doc"].decode() for field in table.schema}}
 
 
 def _text_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Result:

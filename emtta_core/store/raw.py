@@ -16,8 +16,17 @@ from emtta_core.store.schema import TABLES, Table
 from emtta_core.store.snapshot import Snapshot, run_of
 
 
-def create_raw_views(connection: duckdb.DuckDBPyConnection, place: Place, snapshot: Snapshot) -> None:
+def create_raw_views(
+    connection: duckdb.DuckDBPyConnection, place: Place, snapshot: Snapshot, *, named: bool = False
+) -> None:
     """Create the views over the files of a snapshot, in place of those that are there.
+
+    Args:
+        connection: where.
+        place: the store's.
+        snapshot: the files.
+        named: whether the views themselves name the files, to be read by another process; by default variables of the
+            connection do.
 
     Raises:
         duckdb.Error: when a file cannot be read.
@@ -28,6 +37,8 @@ def create_raw_views(connection: duckdb.DuckDBPyConnection, place: Place, snapsh
     def rows(name: str, kind: Table | Pack, entries: Sequence[Entry]) -> Sequence[str]:
         """Return the SELECT of some files, if there are any; a variable keeps their names, and the view short."""
         paths = [_escaped(place.url(entry.name)) for entry in entries]
+        if named:
+            return [_files_select(kind, f"[{', '.join(map(text, paths))}]")] if entries else []
         connection.execute(f"SET VARIABLE files_of_{name} = CAST(? AS VARCHAR[])", [paths])
         return [_files_select(kind, f"getvariable('files_of_{name}')")] if entries else []
 

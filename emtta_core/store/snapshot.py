@@ -71,6 +71,16 @@ class Snapshot:
             )
         )
 
+    def of_runs(self, runs: Collection[str], corpora: Collection[str]) -> "Snapshot":
+        """Return the files of some runs alone, and the prepared audio of some corpora."""
+        return self.without(
+            {
+                entry.name
+                for entry in self.entries
+                if run_of(entry.name) not in runs and (run_of(entry.name) or entry.name.split("/")[1] not in corpora)
+            }
+        )
+
     @property
     def open_runs(self) -> frozenset[str]:
         """The runs with utterances that are in no pack: in another attempt they may have rows that are."""

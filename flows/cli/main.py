@@ -14,6 +14,7 @@ import typer
 
 from emtta_core.errors import EmttaError, UsageError
 from flows.cli import (
+    catalog,
     compact,
     compare,
     demo,
@@ -77,6 +78,7 @@ app.command()(prune.prune)
 app.command()(suites.suites)
 app.command()(listen.listen)
 app.command()(doctor.doctor)
+app.add_typer(catalog.app, name="catalog")
 app.add_typer(demo.app, name="demo")
 
 

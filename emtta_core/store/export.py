@@ -1,0 +1,163 @@
+"""A DuckDB file in which any DuckDB client, or a tool that speaks to one, finds the views of the store.
+
+The file holds the stack of `sql/views`, each view and column with its meaning as a comment, and under `raw` either
+views over the store's Parquet files by their absolute paths, or the rows themselves. It is a picture of the moment:
+runs that are added later, or compacted or removed, are seen when it is exported again.
+"""
+
+import contextlib
+import uuid
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+
+from emtta_core.errors import EmttaError, UsageError, unknown
+from emtta_core.store.catalogue import Catalogue
+from emtta_core.store.describe import meanings
+from emtta_core.store.edits import FUNCTION, create_word_edits
+from emtta_core.store.raw import create_raw_views, scan, text
+from emtta_core.store.reports import views
+from emtta_core.store.schema import TABLES
+from emtta_core.store.snapshot import Snapshot
+from emtta_core.store.store import Store
+
+ABOUT = "about"
+"""The table of the file that says what it is."""
+
+_STORAGE = "v1.0.0"
+"""The oldest form of DuckDB's files that still is read: by every release from 1.0 on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What was exported.
+
+    Attributes:
+        file: the DuckDB file.
+        runs: how many runs it shows.
+        size: bytes.
+        copied: whether the rows are in it.
+        left_out: views that it lacks, as they need a function that only emtta has.
+    """
+
+    file: Path
+    runs: int
+    size: int
+    copied: bool
+    left_out: tuple[str, ...]
+
+
+def export(store: Store, file: Path, *, run_ids: Collection[str] = (), copy: bool = False) -> Export:
+    """Write a DuckDB file with the views of a store, in place of an earlier export.
+
+    It is written beside its place and named in one step, so that a reader never sees half of it.
+
+    Args:
+        store: the store.
+        file: where.
+        run_ids: the runs that it is to show; all by default.
+        copy: put the rows inside, but for prepared audio, so that the store is needed no more.
+
+    Raises:
+        UsageError: a run is unknown, `file` is something else than an export, or the store is in a bucket and the rows
+            are not to be copied.
+        EmttaError: DuckDB fails it, or the file cannot be written.
+    """
+    if not copy and "://" in store.location:
+        raise UsageError(
+            f"the store {store.location} is in a bucket, which a DuckDB client reads only with an extension and "
+            "credentials of its own; add --copy to put the rows into the file"
+        )
+    _check_place(file)
+    known = list(store.runs())
+    for run_id in run_ids:
+        if run_id not in known:
+            raise unknown("run", run_id, known)
+    with Catalogue(store) as catalogue:
+        snapshot = catalogue.snapshot
+    if run_ids:
+        corpora = {row.corpus_id for run_id in run_ids for row in store.plan(run_id)}
+        snapshot = snapshot.of_runs(run_ids, corpora)
+    beside = file.with_name(f".{file.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        try:
+            left_out = _write(store, snapshot, beside, copy)
+        except duckdb.Error:  # a file may be damaged inside: each is read once, and the sound ones are written
+            beside.unlink(missing_ok=True)
+            snapshot = snapshot.without({broken.name for broken in scan(store.place, snapshot)})
+            left_out = _write(store, snapshot, beside, copy)
+        beside.replace(file)
+    except (duckdb.Error, OSError) as error:
+        raise EmttaError(f"{file} could not be written: {' '.join(str(error).split())}") from error
+    finally:
+        for rest in (beside, beside.with_name(f"{beside.name}.wal")):
+            rest.unlink(missing_ok=True)
+    return Export(file, len(run_ids) or len(known), file.stat().st_size, copy, left_out)
+
+
+def _check_place(file: Path) -> None:
+    """Refuse a file that is there and is no export, and a folder that is not there."""
+    if not file.parent.is_dir():
+        raise UsageError(f"{file} cannot be written: there is no folder {file.parent}")
+    if not file.exists():
+        return
+    with contextlib.suppress(duckdb.Error), duckdb.connect(str(file), read_only=True) as connection:
+        if connection.execute(f"SELECT made_by FROM {ABOUT}").fetchall() == [("emtta catalog export",)]:
+            return
+    raise UsageError(f"{file} is there, and is no earlier export; remove it, or name another file")
+
+
+def _write(store: Store, snapshot: Snapshot, file: Path, copy: bool) -> tuple[str, ...]:
+    """Write the file; return the views that it lacks."""
+    with duckdb.connect(":memory:") as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        store.place.open_to(connection)(tuple(snapshot.entries))
+        create_word_edits(connection)
+        if copy:
+            create_raw_views(connection, store.place, snapshot)
+        connection.execute(f"ATTACH {text(str(file))} AS exported (STORAGE_VERSION '{_STORAGE}')")
+        connection.execute("USE exported")
+        if copy:
+            for statement in _copies():
+                connection.execute(statement)
+        else:
+            create_raw_views(connection, store.place, snapshot, named=True)
+        left_out = [view for view in views().values() if not copy and FUNCTION in view.sql]
+        for view in views().values():
+            if view not in left_out:
+                kind = "TABLE" if FUNCTION in view.sql else "VIEW"
+                connection.execute(f'CREATE {kind} "{view.name}" AS\n{view.sql}')
+                connection.execute(f'COMMENT ON {kind} "{view.name}" IS {text(f"{view.summary} Grain: {view.grain}")}')
+                _comment(connection, f'"{view.name}"', view.columns)
+        for table in TABLES.values():
+            _comment(connection, f"raw.{table.name}", meanings(table))
+        connection.execute(
+            f"CREATE TABLE {ABOUT} AS SELECT 'emtta catalog export' AS made_by, ? AS store, "
+            "?::TIMESTAMP AS exported_at_utc, ?::BOOLEAN AS copied",
+            [store.location, datetime.now(UTC).replace(tzinfo=None), copy],
+        )
+        connection.execute("USE memory")
+        connection.execute("DETACH exported")
+    return tuple(view.name for view in left_out)
+
+
+def _copies() -> Iterator[str]:
+    """Yield what puts the rows of the tables into the file, and makes the views that stand beside them."""
+    for schema in ("raw", "open", "settled"):
+        yield f"CREATE SCHEMA IF NOT EXISTS exported.{schema}"
+    for table in TABLES:
+        columns = "* REPLACE (CASE WHEN false THEN audio END AS audio)" if table == "prepared" else "*"
+        yield f"CREATE TABLE exported.raw.{table} AS SELECT {columns} FROM memory.raw.{table}"
+    # Every row is where the rows of runs without packs are looked for.
+    yield "CREATE TABLE exported.settled.utterances AS FROM memory.settled.utterances WITH NO DATA"
+    for table in ("hypotheses", "scores"):
+        yield f"CREATE VIEW open.{table} AS FROM raw.{table}"
+
+
+def _comment(connection: duckdb.DuckDBPyConnection, name: str, columns: Mapping[str, str]) -> None:
+    """Write what the columns of a view or a table mean, where a client shows it."""
+    for column, meaning in columns.items():
+        connection.execute(f'COMMENT ON COLUMN {name}."{column}" IS {text(meaning)}')
