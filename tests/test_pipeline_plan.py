@@ -1,16 +1,21 @@
 """A plan's identities change with all that can change a result, and with nothing else."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Speech, SuiteFile, tone
+from corpora_factory import l2arctic_folder
 
 from emtta_core.adaptation import method
 from emtta_core.corpora.folder import Folder
-from emtta_core.errors import UsageError
+from emtta_core.corpora.l2arctic import SPEAKERS
+from emtta_core.errors import CorpusError, UsageError
 from emtta_core.pipeline.plan import Plan, cell_id, plan
+from emtta_core.pipeline.prepare import prepare_domain
 from emtta_core.pipeline.selection import resume_command, select
+from emtta_core.store import Store
 from emtta_core.suite import ModelChoice, Suite, load_suite, parse_suite
 from emtta_core.suite_method import Adaptation
 
@@ -219,3 +224,34 @@ def test_the_command_need_not_leave_out_what_is_complete() -> None:
 def test_the_identity_of_a_cell_that_hears_as_usual_is_what_it_was_before_there_was_a_choice() -> None:
     usual = cell_id(method("em-tok-b"), Adaptation(), ModelChoice(name="demo"), DIGEST, "fedcba9876543210")
     assert usual == "4160ceae453cea69"
+
+
+GONE = """
+[[domains]]
+name = "gone"
+group = "real"
+corpus = { name = "l2arctic", path = "/nowhere" }
+"""
+
+
+def test_a_corpus_that_cannot_be_had_changes_no_cell_of_another_domain() -> None:
+    planned, others = plan(parse_suite(SUITE + GONE), DIGEST), plan(parse_suite(SUITE), DIGEST)
+    assert set(planned.unavailable) == {"gone"}
+    assert "L2-ARCTIC of all accents is not in '/nowhere'" in planned.unavailable["gone"]
+    assert {key: cell for key, cell in ids(planned).items() if key[0] != "gone"} == ids(others)
+    assert planned.plan_id == plan(parse_suite(SUITE + GONE), DIGEST).plan_id
+
+
+def test_a_suite_none_of_whose_corpora_can_be_had_is_not_planned() -> None:
+    head = SUITE.partition("[defaults]")[0]
+    with pytest.raises(CorpusError, match="L2-ARCTIC of all accents is not in '/nowhere'"):
+        plan(parse_suite(head + GONE), DIGEST)
+
+
+def test_a_corpus_that_came_since_the_plan_is_not_prepared_under_it(tmp_path: Path) -> None:
+    suite = parse_suite(SUITE + GONE.replace("/nowhere", str(tmp_path)))
+    (cell, *_) = [cell for cell in plan(suite, DIGEST).cells if cell.domain == "gone"]
+    l2arctic_folder(tmp_path, [speaker for speakers in SPEAKERS.values() for speaker in speakers], sentences=1)
+    store = Store.open(str(tmp_path / "store"), create=True)
+    with pytest.raises(UsageError, match=r"not the one that was planned: it was not there then.*begin a new run"):
+        prepare_domain(suite.domain("gone"), cell.corpus_id, store)

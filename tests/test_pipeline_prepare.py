@@ -8,6 +8,7 @@ import pytest
 from conftest import CLEAN, Speech, SuiteFile, tone
 
 from emtta_core.audio.files import read_audio
+from emtta_core.errors import UsageError
 from emtta_core.pipeline.plan import corpus_id
 from emtta_core.pipeline.prepare import SHARD_UTTERANCES, Prepared, prepare_domain
 from emtta_core.store import PreparedRow, Store
@@ -103,6 +104,17 @@ def test_speech_over_full_scale_is_scaled_back_and_says_so(suite_file: SuiteFile
     assert row.audio is not None
     assert row.gain == pytest.approx(0.5, abs=0.01)
     assert np.abs(read_audio(row.audio.bytes)).max() == pytest.approx(1, abs=1e-3)
+
+
+def test_a_corpus_that_changed_since_it_was_planned_is_refused(
+    suite_file: SuiteFile, speech: Speech, store: Store
+) -> None:
+    domain = load_suite(str(suite_file())).domains[0]
+    planned = corpus_id(domain, None)
+    speech.add("new", tone(0.7), "one more")
+    with pytest.raises(UsageError, match="the corpus of domain 'clean' is not the one that was planned"):
+        prepare_domain(domain, planned, store)
+    assert not store.place.list("prepared")
 
 
 def test_a_limit_keeps_the_first_utterances(suite_file: SuiteFile, speech: Speech, store: Store) -> None:

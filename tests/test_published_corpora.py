@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from conftest import Command, SuiteFile
@@ -237,6 +238,13 @@ def test_ami_is_read_from_the_hub_and_equal_ids_are_told_apart(hub: Hub, branch:
         (name, "I'VE GOTTEN MM HARDLY ANY", "en", "MEE068", 6_400),
         (f"{name}-2", "I'VE GOTTEN MM HARDLY ANY", "en", "MEE068", 6_400),
     ]
+
+
+def test_every_field_of_every_corpus_is_documented() -> None:
+    page = (Path(__file__).parent.parent / "docs/suites.md").read_text(encoding="utf-8")
+    for record in get_args(get_args(Corpus)[0]):
+        assert f"`{record.model_fields['name'].default}`" in page
+        assert not [name for name in record.model_fields if name != "name" and f"`{name}`" not in page]
 
 
 def test_a_run_takes_a_corpus_from_the_hub_and_from_a_folder_and_goes_on_without_the_third(
