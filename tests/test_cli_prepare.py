@@ -64,6 +64,7 @@ def test_the_papers_domains_are_prepared_from_a_shelf_without_a_network(
     examined = emtta("doctor", suite, "--store", store)
     assert examined.code == 0
     assert "here, 10 of 10 prepared" in examined.out
+    assert "6, 0.00 h" in examined.out
     assert "noise babble" in examined.out
 
 

@@ -14,6 +14,7 @@ from hub_server import TOKEN, Hub
 
 from emtta_core.corpora.librispeech import LibriSpeech
 from emtta_core.errors import AudioError, CorpusError, UsageError
+from emtta_core.pipeline.faults import is_transient
 
 
 def downloads(hub: Hub) -> list[str]:
@@ -172,4 +173,33 @@ def test_broken_audio_costs_its_own_utterance_alone(hub: Hub) -> None:
 def test_another_schema_is_refused_by_its_columns(hub: Hub) -> None:
     librispeech_hub(hub, [{name: value for name, value in row.items() if name != "text"} for row in librispeech_rows()])
     with pytest.raises(CorpusError, match=r"has no column text, only file, audio, speaker_id"):
+        list(LibriSpeech().read_all())
+
+
+def test_a_hub_that_does_not_answer_is_worth_another_attempt_and_a_gate_is_not(hub: Hub) -> None:
+    hub.status = 503
+    with pytest.raises(CorpusError, match="answers 503 when asked for openslr/librispeech_asr") as unreachable:
+        LibriSpeech().located()
+    assert is_transient(unreachable.value)
+    hub.status = None
+    librispeech_hub(hub, gated=True)
+    with pytest.raises(CorpusError, match="is gated") as gated:
+        LibriSpeech().survey()
+    assert not is_transient(gated.value)
+
+
+def test_a_cache_that_cannot_be_written_is_named(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    librispeech_hub(hub)
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
+    with pytest.raises(CorpusError, match=r"cannot be kept at .*/file/hub: Not a directory; set HF_HUB_CACHE"):
+        list(LibriSpeech().read_all())
+
+
+def test_a_fetched_file_that_broke_says_how_it_is_fetched_anew(hub: Hub, tmp_path: Path) -> None:
+    librispeech_hub(hub)
+    assert len(list(LibriSpeech().read_all())) == 6
+    for path in (tmp_path / "hub").rglob("*.parquet"):
+        path.resolve().write_bytes(b"PAR1")
+    with pytest.raises(CorpusError, match=r"test\.other-00000\S+ of \S+ cannot be read: .*`hf cache rm`"):
         list(LibriSpeech().read_all())

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import shutil
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ def pin(repository: Repository) -> Repository:
     key = f"{endpoint()}/{repository.name}@{repository.revision}"
     try:
         commit = _ask(repository)
-    except _UnreachableError as error:
+    except HubUnreachableError as error:
         known = cache.recall(_KIND, key)
         if known is None:
             raise
@@ -174,8 +175,8 @@ def opened(repository: Repository, path: str) -> Iterator[BinaryIO]:
             yield file
 
 
-class _UnreachableError(CorpusError):
-    """The hub does not answer."""
+class HubUnreachableError(CorpusError, ConnectionError):
+    """The hub does not answer, which may pass."""
 
 
 _last: dict[str, dict[str, Any]] = {}
@@ -210,7 +211,7 @@ def _commit_key(repository: Repository) -> str:
 @contextmanager
 def _explained(repository: Repository) -> Iterator[None]:
     """Say in words what the hub's library raises inside the `with` block."""
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     try:
         yield
@@ -228,17 +229,22 @@ def _explained(repository: Repository) -> Iterator[None]:
             f"there is no data set {repository.name} at {endpoint()}, or it is private and HF_TOKEN gives no access"
         ) from error
     except errors.OfflineModeIsEnabled as error:
-        raise _UnreachableError(_unreachable(repository, "HF_HUB_OFFLINE is set")) from error
+        raise HubUnreachableError(_unreachable(repository, "HF_HUB_OFFLINE is set")) from error
     except errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "nothing"
-        kind = _UnreachableError if isinstance(status, int) and status >= 500 else CorpusError
+        kind = HubUnreachableError if isinstance(status, int) and status >= 500 else CorpusError
         raise kind(f"the hub at {endpoint()} answers {status} when asked for {repository.name}: {error}") from error
     except errors.LocalEntryNotFoundError as error:
-        raise _UnreachableError(_unreachable(repository, "it does not answer")) from error
+        raise HubUnreachableError(_unreachable(repository, "it does not answer")) from error
     except errors.EntryNotFoundError as error:
         raise CorpusError(f"a file of the data set {repository.name} is gone from {repository.url}: {error}") from error
-    except (errors.HTTPError, OSError) as error:
-        raise _UnreachableError(_unreachable(repository, str(error) or type(error).__name__)) from error
+    except (errors.HTTPError, ConnectionError, TimeoutError, socket.gaierror) as error:
+        raise HubUnreachableError(_unreachable(repository, str(error) or type(error).__name__)) from error
+    except OSError as error:
+        raise CorpusError(
+            f"the data set {repository.name} cannot be kept at {constants.HF_HUB_CACHE}: {error.strerror or error}; "
+            "set HF_HUB_CACHE to a folder that can be written"
+        ) from error
 
 
 def _gated(repository: Repository) -> CorpusError:

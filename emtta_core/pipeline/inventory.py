@@ -13,6 +13,7 @@ from emtta_core.model.load import folder_of
 from emtta_core.pipeline.locate import locate
 from emtta_core.pipeline.plan import content_digest, corpus_id
 from emtta_core.store import Store
+from emtta_core.store.catalogue import Catalogue
 from emtta_core.suite import Domain, ModelChoice, Suite
 
 NOISE = "https://github.com/microsoft/MS-SNSD"
@@ -30,6 +31,7 @@ class Need:
         utterances: how many of it will be used; None where that is not known before it is fetched.
         left_out: how many are too long.
         prepared: how many of the domains have their audio in the store.
+        seconds: how long that audio is in one of them; None where none is prepared.
     """
 
     kind: str
@@ -38,6 +40,7 @@ class Need:
     utterances: int | None = None
     left_out: int = 0
     prepared: int = 0
+    seconds: float | None = None
 
 
 def inventory(suite: Suite, store: Store | None) -> list[Need]:
@@ -63,12 +66,13 @@ def _is_prepared(need: Need) -> bool:
 
 def _corpora(suite: Suite, store: Store | None) -> Iterator[Need]:
     """Yield the corpora, each with the domains that are made of it."""
-    content = cache(content_digest)
+    content, seconds = cache(content_digest), _seconds(store)
     for corpus in dict.fromkeys(domain.corpus for domain in suite.domains):
         domains = [domain for domain in suite.domains if domain.corpus == corpus]
         need = Need("corpus", corpus.standing(), tuple(domain.name for domain in domains))
         need = _counted(need, corpus, suite.limit)
-        yield replace(need, prepared=sum(_prepared(domain, suite.limit, store, content) for domain in domains))
+        found = [identity for domain in domains if (identity := _prepared(domain, suite.limit, store, content))]
+        yield replace(need, prepared=len(found), seconds=seconds.get(found[0]) if found else None)
 
 
 def _counted(need: Need, corpus: Corpus, limit: int | None) -> Need:
@@ -85,12 +89,23 @@ def _counted(need: Need, corpus: Corpus, limit: int | None) -> Need:
     return replace(need, standing=empty)
 
 
-def _prepared(domain: Domain, limit: int | None, store: Store | None, content: Callable[[Corpus], str]) -> bool:
-    """Return whether the audio of a domain is in the store."""
+def _prepared(domain: Domain, limit: int | None, store: Store | None, content: Callable[[Corpus], str]) -> str | None:
+    """Return the identity of a domain's audio where it is in the store."""
+    if store is None:
+        return None
     try:
-        return store is not None and store.prepared(corpus_id(domain, limit, content)) is not None
+        identity = corpus_id(domain, limit, content)
     except EmttaError:
-        return False
+        return None
+    return identity if store.prepared(identity) is not None else None
+
+
+def _seconds(store: Store | None) -> dict[str, float]:
+    """Return how long the audio of each prepared corpus is."""
+    if store is None:
+        return {}
+    with Catalogue(store) as catalogue:
+        return dict(catalogue.query("SELECT corpus_id, sum(seconds) FROM prepared GROUP BY corpus_id").rows)
 
 
 def _noises(domains: Sequence[Domain]) -> Iterator[Need]:

@@ -36,10 +36,12 @@ def _domains(need: "Need") -> str:
 
 
 def _utterances(need: "Need") -> str:
-    """Return how many utterances there are, and how many of them are left out."""
+    """Return how many utterances there are, how many of them are left out, and how long they are, where it is known."""
     if need.utterances is None:
         return ""
-    return f"{need.utterances:,}" + (f" ({need.left_out:,} too long)" if need.left_out else "")
+    left_out = f" ({need.left_out:,} too long)" if need.left_out else ""
+    hours = f", {need.seconds / 3600:.2f} h" if need.seconds is not None else ""
+    return f"{need.utterances:,}{left_out}{hours}"
 
 
 def _state(need: "Need") -> str:

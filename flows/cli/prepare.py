@@ -51,6 +51,9 @@ def prepare(
         missing = any(need.standing.state == "missing" for need in needs)
         raise typer.Exit(INCOMPLETE if missing else COMPLETE)
     refuse_full_disk(needs)
+    size = sum(need.standing.size or 0 for need in needs)
+    if size:
+        say(f"fetching up to {size / 1e6:,.0f} MB from the hub, and preparing")
     failures = prepare_all(chosen, opened, _tell)
     say(f"store: {opened.location}")
     raise typer.Exit(INCOMPLETE if failures else COMPLETE)
