@@ -40,6 +40,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.sets: dict[str, DataSet] = {}
+        self.models: dict[str, DataSet] = {}
         self.asked: list[str] = []
         self.status: int | None = None
         """What every request is answered with; None for the truth."""
@@ -54,8 +55,9 @@ class Hub:
         gated: bool = False,
         branch: str = "main",
         declared: Mapping[str, int] | None = None,
+        model: bool = False,
     ) -> str:
-        """Commit files to a branch of a data set, which has no others then, and return the commit.
+        """Commit files to a branch of a data set or a model, which has no others then, and return the commit.
 
         Args:
             name: the data set.
@@ -64,8 +66,9 @@ class Hub:
             gated: whether terms must be accepted.
             branch: which.
             declared: sizes that the list of files tells in place of the true ones.
+            model: whether it is a model.
         """
-        card: dict[str, Any] = {"license": "cc-by-4.0"}
+        card: dict[str, Any] = {"license": "apache-2.0" if model else "cc-by-4.0"}
         if configs is not None:
             card["configs"] = [
                 {
@@ -77,7 +80,7 @@ class Hub:
         readme = f"---\n{yaml.safe_dump(card)}---\n# {name}\n".encode()
         whole = {"README.md": readme, ".gitattributes": b"*.parquet filter=lfs\n", **files}
         sha = hashlib.sha1(b"".join(path.encode() + content for path, content in sorted(whole.items()))).hexdigest()
-        found = self.sets.setdefault(name, DataSet())
+        found = (self.models if model else self.sets).setdefault(name, DataSet())
         found.gated = gated
         found.commits[sha], found.cards[sha], found.branches[branch] = whole, card, sha
         found.declared.update(declared or {})
@@ -135,12 +138,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.asked.append(f"{self.command} {unquote(url.path)} {self.headers.get('Range', '')}".strip())
         if self.hub.status is not None:
             return self._send(self.hub.status, b"{}", body=body)
-        api = re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.*))?)?", url.path)
-        file = re.fullmatch(r"/(?:api/resolve-cache/)?datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", url.path)
+        kind, path = (
+            ("sets", url.path.replace("datasets/", "", 1)) if "/datasets/" in url.path else ("models", url.path)
+        )
+        api = re.fullmatch(r"/api/(?:models/)?([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.*))?)?", path)
+        file = re.fullmatch(r"/(?:api/resolve-cache/)?(?:models/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         match = api or file
         if match is None:
             return self._send(404, b"{}", body=body)
-        found = self.hub.sets.get(match[1])
+        found = getattr(self.hub, kind).get(match[1])
         if found is None:
             return self._refuse(401, "RepoNotFound", body=body)
         revision = unquote((api[3] if api else match[2]) or "main")

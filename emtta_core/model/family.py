@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -118,12 +119,11 @@ class Family(Protocol):
     @property
     def model_type(self) -> str: ...  # noqa: D102
 
-    def read(self, source: str, *, revision: str | None) -> Parts:
-        """Read a model's files, weights from safetensors alone.
+    def read(self, folder: Path) -> Parts:
+        """Read a model's files, weights from safetensors alone, and run no code that comes with them.
 
         Args:
-            source: a folder, or a hub id.
-            revision: of a hub id.
+            folder: in the layout of `from_pretrained`.
 
         Raises:
             Exception: whatever transformers raises for what is missing or broken; the loader says it in its own words.

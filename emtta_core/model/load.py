@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from emtta_core.errors import EmttaError, ModelError, UsageError
+from emtta_core.model import hub
 from emtta_core.model.family import Family, Parts, family_of
 from emtta_core.model.precision import choose_precision
 from emtta_core.model.speech_model import SpeechModel
@@ -33,7 +34,7 @@ def load_model(
         name: "demo", a folder in the layout of `from_pretrained`, or a hub id such as "openai/whisper-base".
         device: "cpu", "cuda", "cuda:1", …; "auto" takes the first GPU if there is one.
         precision: one of `emtta_core.model.precision.PRECISIONS`.
-        revision: of a hub id: a branch, tag or commit.
+        revision: of a hub id: a branch, tag or commit; None: the main branch.
         family: how to read it, as `module:object`; None: by the `model_type` in its config.json.
 
     Raises:
@@ -42,7 +43,9 @@ def load_model(
     """
     choose_precision(precision, choose_device(device))
     name = str(name)
-    kind, parts = _read(name, folder_of(name), revision, family)
+    local = folder_of(name)
+    folder = hub.fetch(name, revision) if local is None else local
+    kind, parts = _read(name, folder, family)
     return from_parts(kind, parts, name=name, device=device, precision=precision)
 
 
@@ -129,7 +132,7 @@ def folder_of(name: str) -> Path | None:
     return None
 
 
-def _read(name: str, folder: Path | None, revision: str | None, wanted: str | None) -> tuple[Family, Parts]:
+def _read(name: str, folder: Path, wanted: str | None) -> tuple[Family, Parts]:
     """Return a model's family, and the model as that reads it.
 
     Raises:
@@ -139,27 +142,24 @@ def _read(name: str, folder: Path | None, revision: str | None, wanted: str | No
     from transformers import PreTrainedConfig
     from transformers.utils import logging
 
-    source = name if folder is None else str(folder)
+    if not any(folder.glob("*.safetensors")) and any(folder.glob("*.bin")):
+        raise ModelError(hub.no_safetensors(name))
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        config, _ = PreTrainedConfig.get_config_dict(source, revision=revision)
+        config, _ = PreTrainedConfig.get_config_dict(str(folder), local_files_only=True)
         if "model_type" not in config:
             raise ValueError("its config.json is missing, or names no model_type")
         family = family_of(str(config["model_type"]), name, wanted)
-        return family, family.read(source, revision=revision)
+        return family, family.read(folder)
     except EmttaError:
         raise
     except Exception as error:  # what the hub client, safetensors and the parsers raise has no common base
         what = " ".join(str(error).split())
-        if folder is None:
-            raise ModelError(
-                f"cannot get model {name!r} from the Hugging Face hub ({what}); without a network, download it "
-                "elsewhere and give its folder"
-            ) from error
         raise ModelError(
-            f"cannot read model {name!r} ({what}); its folder must hold config.json, generation_config.json, "
-            "preprocessor_config.json, tokenizer.json and model.safetensors"
+            f"cannot read model {name!r} ({what}); its folder{'' if str(folder) == name else f' {folder}'} must hold "
+            "config.json, generation_config.json, preprocessor_config.json, tokenizer.json (or vocab.json and "
+            "merges.txt) and model.safetensors (or model.safetensors.index.json and its shards)"
         ) from error
     finally:
         if bars:

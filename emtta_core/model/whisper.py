@@ -5,6 +5,7 @@ Source: Radford et al. 2022, arXiv:2212.04356, as transformers computes it.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,15 +83,15 @@ class Whisper:
 
     model_type = "whisper"
 
-    def read(self, source: str, *, revision: str | None) -> Parts:
+    def read(self, folder: Path) -> Parts:
         """Read a model's files."""
         from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
 
         network = WhisperForConditionalGeneration.from_pretrained(
-            source, revision=revision, use_safetensors=True, attn_implementation="sdpa", dtype=torch.float32
+            folder, use_safetensors=True, attn_implementation="sdpa", dtype=torch.float32, local_files_only=True
         )
-        extractor = WhisperFeatureExtractor.from_pretrained(source, revision=revision)
-        return Parts(network.eval(), extractor, WhisperTokenizer.from_pretrained(source, revision=revision))
+        extractor = WhisperFeatureExtractor.from_pretrained(folder)
+        return Parts(network.eval(), extractor, WhisperTokenizer.from_pretrained(folder))
 
     def make(self, name: str, parts: Parts, *, device: torch.device, precision: Precision) -> Made:
         """Prepare a model."""

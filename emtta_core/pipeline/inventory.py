@@ -7,8 +7,9 @@ from functools import cache
 from emtta_core.audio.noise_file import FOLDER, NoiseFile
 from emtta_core.corpora import hub
 from emtta_core.corpora.registry import Corpus
-from emtta_core.corpora.standing import Standing
+from emtta_core.corpora.standing import Standing, State
 from emtta_core.errors import EmttaError
+from emtta_core.model import hub as model_hub
 from emtta_core.model.load import folder_of
 from emtta_core.pipeline.locate import locate
 from emtta_core.pipeline.plan import content_digest, corpus_id
@@ -133,8 +134,6 @@ def _recording(noise: NoiseFile) -> Standing:
 
 def _model(choice: ModelChoice) -> Need:
     """Return how the model stands."""
-    import huggingface_hub
-
     what, licence = f"model {choice.name}", "see its card"
     try:
         folder = folder_of(choice.name)
@@ -142,6 +141,15 @@ def _model(choice: ModelChoice) -> Need:
         return Need("model", Standing(what, "missing", choice.name, licence, error=str(error)), ())
     if folder is not None:
         return Need("model", Standing(what, "here", str(folder), licence), ())
-    url = f"{hub.endpoint()}/{choice.name}"
-    cached = huggingface_hub.try_to_load_from_cache(choice.name, "config.json", revision=choice.revision)
-    return Need("model", Standing(what, "here" if isinstance(cached, str) else "to fetch", url, licence), ())
+    try:
+        offered = model_hub.offer(choice.name, choice.revision)
+        offered.refuse_full_disk()
+    except model_hub.UnreachableHubError as error:
+        known = model_hub.folder_of_commit(choice.name, choice.revision or model_hub.MAIN)
+        if known is not None:
+            return Need("model", Standing(what, "here", str(known), licence), ())
+        return Need("model", Standing(what, "missing", hub.endpoint(), licence, error=str(error)), ())
+    except EmttaError as error:
+        return Need("model", Standing(what, "missing", hub.endpoint(), licence, error=str(error)), ())
+    state: State = "to fetch" if offered.missing else "here"
+    return Need("model", Standing(what, state, offered.url, offered.licence, size=offered.size or None), ())

@@ -1,25 +1,42 @@
-"""Settle where a suite's corpora and recordings lie, so that what is prepared later is what was planned.
+"""Settle where a suite's corpora, recordings and model lie, so that what is done later is what was planned.
 
-A run records the suite so: with the folders in which its corpora were found, and the commits of those on the hub.
+A run records the suite so: with the folders in which its corpora were found, and the commits of what is on the hub.
 """
 
 import logging
 from functools import cache
+from pathlib import Path
 
 from emtta_core.audio.noise_file import NoiseFile
 from emtta_core.corpora.registry import Corpus
 from emtta_core.errors import EmttaError
-from emtta_core.suite import Domain, Suite
+from emtta_core.suite import DEMO, Domain, ModelChoice, Suite
 
 log = logging.getLogger("emtta.pipeline")
 
 
 def locate(suite: Suite) -> Suite:
-    """Return the suite with the place of each corpus and recording settled; one that cannot be had is left as it is."""
+    """Return the suite with the place of each corpus and recording settled, and its model at the commit that is here.
+
+    What cannot be had is left as it is.
+    """
     find = cache(_located)
     return suite.model_copy(
-        update={"domains": tuple(_settled(domain, find(domain.corpus)) for domain in suite.domains)}
+        update={
+            "domains": tuple(_settled(domain, find(domain.corpus)) for domain in suite.domains),
+            "model": _pinned(suite.model),
+        }
     )
+
+
+def _pinned(choice: ModelChoice) -> ModelChoice:
+    """Return the model at the commit that is on this machine; one that is not there, or is a folder, as it is."""
+    if choice.name == DEMO or Path(choice.name).is_dir():
+        return choice
+    from emtta_core.model import hub  # brings torch, which takes seconds
+
+    folder = hub.folder_of_commit(choice.name, choice.revision or hub.MAIN)
+    return choice if folder is None else choice.model_copy(update={"revision": folder.name})
 
 
 def _located(corpus: Corpus) -> Corpus:

@@ -4,7 +4,7 @@ import platform
 import threading
 
 from emtta_core.errors import ModelError
-from emtta_core.model import SpeechModel, load_model
+from emtta_core.model import SpeechModel, hub, load_model
 from emtta_core.model.load import folder_of
 from emtta_core.pipeline import digests
 from emtta_core.pipeline.job import Job
@@ -17,18 +17,35 @@ _loaded: dict[str, SpeechModel] = {}
 def digest_of(choice: ModelChoice) -> str:
     """Return the digest of the model that a suite names; no GPU is used for it.
 
-    Of a model in a folder it is remembered, as long as no file there changes: then the model need not be loaded.
+    It is remembered, as long as no file of the model changes: then the model need not be loaded.
 
     Raises:
         ModelError: there is no such model, or it is not of a kind that can be adapted.
     """
-    folder = folder_of(choice.name) if choice.family is None else None  # what a family of one's own does may change
-    found = None if folder is None else digests.recall(folder)
+    local = folder_of(choice.name)
+    folder = hub.fetch(choice.name, choice.revision) if local is None else local
+    usual = choice.family is None  # what a family of one's own does may change
+    found = digests.recall(folder) if usual else None
     if found is None:
         found = _model_of(choice.model_copy(update={"device": "cpu", "precision": "float32"})).digest
-        if folder is not None:
+        if usual:
             digests.remember(folder, found)
     return found
+
+
+def offered(choice: ModelChoice) -> hub.Offer | None:
+    """Return what would be fetched for a suite's model; None where that is nothing, or the hub does not answer.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    if folder_of(choice.name) is not None or hub.settled(choice.name, choice.revision) is not None:
+        return None
+    try:
+        found = hub.offer(choice.name, choice.revision)
+    except hub.UnreachableHubError:
+        return None  # whoever fetches it says so
+    return found if found.missing else None
 
 
 def model_for(job: Job) -> SpeechModel:

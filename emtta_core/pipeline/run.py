@@ -123,7 +123,8 @@ def as_now(run: Run, suite: Suite) -> Run:
     place; the plan is as it was.
     """
     planned = run.suite.model
-    model = suite.model.model_copy(update={name: getattr(planned, name) for name in ("precision", *HEARD)})
+    kept = ("precision", *HEARD, *(("revision",) if suite.model.name == planned.name else ()))
+    model = suite.model.model_copy(update={name: getattr(planned, name) for name in kept})
     return replace(run, suite=run.suite.model_copy(update={"runtime": suite.runtime, "model": model}))
 
 

@@ -54,7 +54,7 @@ def run(
     check_runner(runner.value, ray_address, devices, isolation)
     logs.settle_environment()
     use_corpora(corpus_dir)
-    from emtta_core.pipeline.models import digest_of
+    from emtta_core.pipeline.models import digest_of, offered
     from emtta_core.pipeline.run import foresee, plan_run, record
     from emtta_core.pipeline.selection import select
     from emtta_core.pipeline.statistics import settle_statistics
@@ -63,6 +63,9 @@ def run(
 
     loaded = load_suite(suite, limit=limit)
     opened = Store.find(store) if dry_run else Store.open(store, create=True)
+    fetched = offered(loaded.model)
+    if fetched is not None:
+        say(fetched.told())
     planned = plan_run(loaded, digest_of(loaded.model), run_id)
     warn(planned.plan)
     wanted = set(select(planned.cells, only or []))

@@ -1,0 +1,249 @@
+"""Models on the Hugging Face hub: which commit a revision is, what would be fetched of it, and the folder it lies in.
+
+Of a model's files those alone are fetched that are read: configuration, tokenizer, and weights in safetensors. A commit
+that is here is read without asking the hub; a branch is what it was when it was last asked, where there is no network.
+"""
+
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from emtta_core.errors import EmttaError, ModelError
+
+log = logging.getLogger("emtta.model")
+
+HUB = "https://huggingface.co"
+MAIN = "main"
+TIMEOUT = 10.0
+"""Seconds that the hub has to say what a model is."""
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SMALL = re.compile(r"[^/]+\.(?:json|model)|merges\.txt|vocab\.txt")
+"""Files beside the weights that a model is read from."""
+_SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+
+
+class UnreachableHubError(ModelError):
+    """The hub does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What the hub has of a model at one commit.
+
+    Attributes:
+        name: as in `openai/whisper-base`.
+        commit: of the revision that was asked for.
+        licence: as its card says.
+        sizes: bytes of each file that is read.
+        missing: those of them that are not on this machine.
+    """
+
+    name: str
+    commit: str
+    licence: str
+    sizes: Mapping[str, int]
+    missing: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes that would be fetched."""
+        return sum(self.sizes[path] for path in self.missing)
+
+    @property
+    def url(self) -> str:
+        """Its page."""
+        return f"{endpoint()}/{self.name}"
+
+    def told(self) -> str:
+        """Return what to say before it is fetched: name, commit, licence, size, and the room for it."""
+        free, place = free_bytes()
+        return (
+            f"model {self.name} at commit {self.commit[:12]}, licence {self.licence}: {self.size / 1e6:,.1f} MB to be "
+            f"fetched from {self.url} into {place}, where {free / 1e9:,.1f} GB are free"
+        )
+
+    def refuse_full_disk(self) -> None:
+        """Raise a ModelError where it would not fit on the disk."""
+        free, place = free_bytes()
+        if self.size > free:
+            raise ModelError(
+                f"model {self.name!r} takes {self.size / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free at {place}; "
+                "make room, or set HF_HUB_CACHE to a folder on another disk"
+            )
+
+
+def endpoint() -> str:
+    """Return the hub's address: the usual one, or what `HF_ENDPOINT` says."""
+    return os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
+
+
+def free_bytes() -> tuple[int, Path]:
+    """Return how much room there is where the hub's files are kept, and where that is."""
+    from huggingface_hub import constants
+
+    place = Path(constants.HF_HUB_CACHE)
+    there = next(folder for folder in [place, *place.parents] if folder.exists())
+    return shutil.disk_usage(there).free, place
+
+
+def offer(name: str, revision: str | None) -> Offer:
+    """Ask the hub for a model.
+
+    Raises:
+        UnreachableHubError: it does not answer.
+        ModelError: it has no such model or revision, gives no access, or no weights in safetensors.
+    """
+    import huggingface_hub
+
+    with _explained(name, revision):
+        info = huggingface_hub.HfApi(endpoint=endpoint()).model_info(
+            name, revision=revision, files_metadata=True, timeout=TIMEOUT
+        )
+    there = {file.rfilename: int(file.size or 0) for file in info.siblings or ()}
+    sizes = {path: there[path] for path in (*filter(_SMALL.fullmatch, there), *_weights(name, there))}
+    licence = info.card_data.get("license") if info.card_data is not None else None
+    commit = str(info.sha)
+    missing = tuple(path for path in sizes if _cached(name, path, commit) is None)
+    return Offer(name, commit, str(licence or "not named on its card"), sizes, missing)
+
+
+def fetch(name: str, revision: str | None) -> Path:
+    """Return the folder of a model, fetched where it is not there yet.
+
+    Raises:
+        ModelError: it cannot be had, or there is too little room on the disk for it.
+    """
+    known = settled(name, revision)
+    if known is not None:
+        return known
+    try:
+        offered = offer(name, revision)
+    except UnreachableHubError as error:
+        known = folder_of_commit(name, revision or MAIN)
+        if known is None:
+            raise
+        log.warning("%s; going on with commit %s of it, which is on this machine", error, known.name)
+        return known
+    if offered.missing:
+        offered.refuse_full_disk()
+        log.info("%s", offered.told())
+    return _download(offered, revision)
+
+
+def settled(name: str, revision: str | None) -> Path | None:
+    """Return the folder of a model of which the hub need not be asked: a commit that is on this machine."""
+    return folder_of_commit(name, revision) if revision is not None and _COMMIT.fullmatch(revision) else None
+
+
+def folder_of_commit(name: str, revision: str) -> Path | None:
+    """Return the folder of a model on this machine, named by its commit; None where its weights are not whole."""
+    config = _cached(name, "config.json", revision)
+    if config is None:
+        return None
+    folder = config.parent
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file():
+        return folder
+    shards = set(re.findall(_SHARD, index.read_text(encoding="utf-8"))) if index.is_file() else set()
+    return folder if shards and all((folder / shard).is_file() for shard in shards) else None
+
+
+def _download(offered: Offer, revision: str | None) -> Path:
+    """Fetch what is missing, the weights last, so that a folder with weights has all; return the folder."""
+    import huggingface_hub
+
+    weights = [path for path in offered.sizes if path.endswith(".safetensors")]
+    others = [path for path in offered.sizes if path not in weights]
+    with _explained(offered.name, revision):
+        for path in (*others, *weights):
+            file = huggingface_hub.hf_hub_download(offered.name, path, revision=offered.commit, endpoint=endpoint())
+        _remember(offered, revision or MAIN)
+    return Path(file).parent
+
+
+def _remember(offered: Offer, revision: str) -> None:
+    """Write down which commit a branch is, where the hub's own library does when it is asked for a branch."""
+    from huggingface_hub import constants, file_download
+
+    if _COMMIT.fullmatch(revision):
+        return
+    folder = Path(constants.HF_HUB_CACHE) / file_download.repo_folder_name(repo_id=offered.name, repo_type="model")
+    reference = folder / "refs" / revision
+    reference.parent.mkdir(parents=True, exist_ok=True)
+    reference.write_text(offered.commit, encoding="utf-8")
+
+
+def _cached(name: str, path: str, revision: str) -> Path | None:
+    """Return a file of a model on this machine; None where it is not there."""
+    import huggingface_hub
+
+    found = huggingface_hub.try_to_load_from_cache(name, path, revision=revision)
+    return Path(found) if isinstance(found, str) and Path(found).is_file() else None
+
+
+def _weights(name: str, there: Mapping[str, int]) -> list[str]:
+    """Return the files of weights, of those that are there.
+
+    Raises:
+        ModelError: there are none in safetensors.
+    """
+    if "model.safetensors" in there:
+        return ["model.safetensors"]
+    shards = [path for path in there if _SHARD.fullmatch(path)]
+    if not shards or "model.safetensors.index.json" not in there:
+        raise ModelError(no_safetensors(name))
+    return shards
+
+
+def no_safetensors(name: str) -> str:
+    """Return the refusal of a model without weights in safetensors."""
+    return (
+        f"model {name!r} has no weights in safetensors, and pickled ones (pytorch_model.bin) are not read, since "
+        "reading them can run code; where you trust them, write them anew: "
+        "AutoModelForSpeechSeq2Seq.from_pretrained(…).save_pretrained(FOLDER) in transformers, and give that folder"
+    )
+
+
+@contextmanager
+def _explained(name: str, revision: str | None) -> Iterator[None]:
+    """Say in words what the hub's library raises inside the `with` block."""
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    elsewhere = "without a network, download it elsewhere and give its folder as the model's name"
+    try:
+        yield
+    except EmttaError:
+        raise
+    except errors.GatedRepoError as error:
+        token = "no token is set" if huggingface_hub.get_token() is None else "the token in use has no access to it"
+        raise ModelError(
+            f"model {name!r} is gated, and {token}; accept its terms at {endpoint()}/{name}, make a token at "
+            f"{HUB}/settings/tokens, and set HF_TOKEN to it"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise ModelError(
+            f"model {name!r} has no revision {revision!r}; give a branch (main), a tag, or a commit of those at "
+            f"{endpoint()}/{name}/commits/main"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise ModelError(
+            f"there is no model {name!r} at {endpoint()}, or it is private and HF_TOKEN gives no access"
+        ) from error
+    except errors.OfflineModeIsEnabled as error:
+        raise UnreachableHubError(
+            f"model {name!r} is not on this machine, and HF_HUB_OFFLINE keeps it from being fetched; {elsewhere}"
+        ) from error
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        kind = UnreachableHubError if status >= 500 else ModelError
+        raise kind(f"the hub at {endpoint()} answers {status} when asked for model {name!r}: {error}") from error
+    except (errors.HTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise UnreachableHubError(f"model {name!r} cannot be had from {endpoint()} ({why}); {elsewhere}") from error

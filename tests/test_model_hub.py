@@ -1,0 +1,173 @@
+"""A model on the hub: shown before it is fetched, pinned to a commit, read without a network once it is here."""
+
+import json
+import shutil
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from conftest import Command, Speech, SuiteFile
+from hub_server import TOKEN, Hub
+
+from emtta_core.errors import ModelError
+from emtta_core.model import hub as model_hub
+from emtta_core.model import load_model
+from emtta_core.pipeline import models
+from emtta_core.pipeline.models import digest_of
+from emtta_core.store import Store
+from emtta_core.suite import ModelChoice, parse_suite
+
+NAME = "someone/tiny-whisper"
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> None:
+    models._loaded.clear()
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def publish(hub: Hub, folder: Path, **more: object) -> str:
+    extra = {"pytorch_model.bin": b"pickled", "modeling.py": b"raise SystemExit", "flax_model.msgpack": b"other"}
+    return hub.commit(NAME, files_of(folder) | extra, model=True, **more)
+
+
+def fetched(hub: Hub) -> list[str]:
+    return sorted({line.rsplit("/", 1)[1] for line in hub.asked if line.startswith("GET") and "/resolve" in line})
+
+
+def test_only_what_is_read_is_fetched_and_only_once(hub: Hub, tiny_model: Path) -> None:
+    publish(hub, tiny_model)
+    model = load_model(NAME, device="cpu")
+    assert model.name == NAME
+    assert model.digest == load_model(tiny_model, device="cpu").digest
+    assert fetched(hub) == sorted(name for name in files_of(tiny_model) if name != "README.md")
+    hub.asked.clear()
+    load_model(NAME, device="cpu")
+    assert fetched(hub) == []
+
+
+def test_a_sharded_model_is_fetched_whole(hub: Hub, tiny_model: Path, tmp_path: Path) -> None:
+    from transformers import WhisperForConditionalGeneration
+
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "sharded"))
+    (folder / "model.safetensors").unlink()
+    WhisperForConditionalGeneration.from_pretrained(tiny_model).save_pretrained(folder, max_shard_size="100KB")
+    shards = sorted(file.name for file in folder.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    commit = publish(hub, folder)
+    assert load_model(NAME, device="cpu").digest == load_model(tiny_model, device="cpu").digest
+    assert set(shards) < set(fetched(hub))
+    found = model_hub.folder_of_commit(NAME, "main")
+    assert found is not None and found.name == commit
+    (found / shards[0]).unlink()
+    assert model_hub.folder_of_commit(NAME, "main") is None
+
+
+def test_a_branch_is_followed_and_a_commit_stays(hub: Hub, tiny_model: Path, tmp_path: Path) -> None:
+    first = publish(hub, tiny_model)
+    digest = load_model(NAME, device="cpu").digest
+    changed = Path(shutil.copytree(tiny_model, tmp_path / "changed"))
+    settings = json.loads((changed / "generation_config.json").read_text())
+    (changed / "generation_config.json").write_text(json.dumps(settings | {"suppress_tokens": [3]}))
+    publish(hub, changed)
+    assert load_model(NAME, device="cpu").digest != digest
+    hub.asked.clear()
+    assert load_model(NAME, device="cpu", revision=first).digest == digest
+    assert hub.asked == []  # what a commit is, is known
+
+
+def test_without_a_network_what_is_here_is_read(hub: Hub, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(hub, tiny_model)
+    digest = digest_of(ModelChoice(name=NAME))
+    models._loaded.clear()
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert digest_of(ModelChoice(name=NAME)) == digest
+    assert load_model(NAME, device="cpu").digest == digest
+    with pytest.raises(ModelError, match=r"'someone/else' cannot be had.*download it elsewhere and give its folder"):
+        load_model("someone/else", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "revision", "words"),
+    [
+        ("someone/nothing", None, "there is no model 'someone/nothing'"),
+        (NAME, "v9", "no revision 'v9'; give a branch"),
+    ],
+)
+def test_what_is_not_there_is_named(hub: Hub, tiny_model: Path, name: str, revision: str | None, words: str) -> None:
+    publish(hub, tiny_model)
+    with pytest.raises(ModelError, match=words):
+        load_model(name, device="cpu", revision=revision)
+
+
+def test_a_gated_model_says_how_to_get_it(hub: Hub, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(hub, tiny_model, gated=True)
+    with pytest.raises(ModelError, match=r"gated, and no token is set; accept its terms at"):
+        load_model(NAME, device="cpu")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert load_model(NAME, device="cpu").sample_rate == 16_000
+
+
+def test_a_model_with_pickled_weights_alone_is_refused_before_anything_is_fetched(hub: Hub, tiny_model: Path) -> None:
+    files = files_of(tiny_model)
+    del files["model.safetensors"]
+    hub.commit(NAME, files | {"pytorch_model.bin": b"pickled"}, model=True)
+    with pytest.raises(ModelError, match=r"no weights in safetensors.*save_pretrained"):
+        load_model(NAME, device="cpu")
+    assert fetched(hub) == []
+
+
+def test_too_little_room_is_refused_before_anything_is_fetched(hub: Hub, tiny_model: Path, tmp_path: Path) -> None:
+    publish(hub, tiny_model, declared={"model.safetensors": 10**15})
+    with pytest.raises(ModelError, match=r"takes 1000000\.00 GB, and .* GB are free.*HF_HUB_CACHE"):
+        load_model(NAME, device="cpu")
+    assert fetched(hub) == []
+
+
+def use(path: Path, tiny_model: Path) -> Path:
+    path.write_text(path.read_text().replace(str(tiny_model), NAME))
+    return path
+
+
+def test_doctor_shows_licence_and_size(
+    hub: Hub, tiny_model: Path, emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    publish(hub, tiny_model)
+    path = use(suite_file(), tiny_model)
+    shown = " ".join(emtta("doctor", path, "--store", tmp_path / "store").out.split())
+    assert "apache-2.0" in shown
+    assert "to fetch" in shown
+    hub.models[NAME].declared["model.safetensors"] = 10**15
+    outcome = emtta("doctor", path, "--store", tmp_path / "store")
+    assert outcome.code == 1
+    assert "GB are free" in " ".join((outcome.out + outcome.err).split())
+
+
+def test_a_run_says_what_it_fetches_and_records_the_commit(
+    hub: Hub,
+    tiny_model: Path,
+    emtta: Command,
+    suite_file: SuiteFile,
+    speech: Speech,
+    tmp_path: Path,
+    prefect_server: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    commit = publish(hub, tiny_model)
+    path = use(suite_file(methods=("source",)), tiny_model)
+    outcome = emtta("run", path, "--store", tmp_path / "store")
+    assert outcome.code == 0, outcome.err
+    size = sum(len(content) for name, content in files_of(tiny_model).items()) / 1e6
+    said = " ".join(outcome.err.split())
+    assert f"model {NAME} at commit {commit[:12]}, licence apache-2.0: {size:,.1f} MB to be fetched" in said
+    ((run_id, row),) = Store.open(tmp_path / "store").runs().items()
+    recorded = parse_suite(row.suite_toml).model
+    assert (recorded.name, recorded.revision) == (NAME, commit)
+    assert row.model_digest == load_model(tiny_model, device="cpu").digest
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    models._loaded.clear()
+    again = emtta("rerun", run_id, "--force", "--store", tmp_path / "store")
+    assert again.code == 0, again.err
