@@ -229,3 +229,34 @@ def test_an_unknown_report_run_or_parameter_is_answered_with_those_there_are(cat
         catalogue.report("domains", colour="red")
     with pytest.raises(UsageError, match="the report runs is on all runs of the store; leave the run 'run' out"):
         catalogue.report("runs", "run")
+
+
+def test_rows_that_are_held_answer_as_the_files_do_and_are_those_of_that_moment(location: str) -> None:
+    store = Store.open(location, create=True)
+    begin_run(store, "run", [("noise", "babble", "source")])
+    key = CellKey("run", "babble", "source")
+    write_shard(store, key, {"a": [heard(1)]})
+    with Catalogue(store, run_id="run") as catalogue:
+        before = {name: catalogue.query(f'FROM "{name}" ORDER BY ALL').rows for name in views()}
+        catalogue.hold()
+        write_shard(store, key, {"b": [heard(1)]}, attempt=2)
+        for file in store.place.list("scores"):
+            store.place.remove([file.name])
+        assert before["utterances"]
+        for name, rows in before.items():
+            assert catalogue.query(f'FROM "{name}" ORDER BY ALL').rows == rows, name
+        with pytest.raises(EmttaError, match=r"the query failed: .*nowhere"):
+            catalogue.query("FROM nowhere")
+
+
+def test_rows_are_held_without_the_files_that_are_damaged_inside(location: str) -> None:
+    store = Store.open(location, create=True)
+    begin_run(store, "run", [("noise", domain, "source") for domain in ("babble", "vacuum")])
+    for domain in ("babble", "vacuum"):
+        write_shard(store, CellKey("run", domain, "source"), {"a": [heard(1)]})
+    name = "scores/run_id=run/domain=babble/method=source/001-00000.parquet"
+    store.place.write(name, data_damaged(store.place.read(name)))
+    with Catalogue(store, run_id="run") as catalogue:
+        catalogue.hold()
+        assert catalogue.query("SELECT domain, words IS NULL FROM utterances ORDER BY ALL").rows == [("vacuum", False)]
+        assert [file.name for file in catalogue.broken] == [name]

@@ -14,12 +14,13 @@ from conftest import Command, tone
 from store_factory import REFERENCE, begin_run, end_attempt, heard, write_shard
 
 from emtta_core.audio.files import encode_flac
-from emtta_core.errors import UsageError
+from emtta_core.errors import EmttaError, UsageError
 from emtta_core.pipeline.statistics import update_statistics
 from emtta_core.report import charts, make_page
 from emtta_core.report.differences import Piece, word_differences
 from emtta_core.report.facts import MOST_FAILURES
 from emtta_core.report.numbers import points, rate
+from emtta_core.report.picture import Painter
 from emtta_core.store import AudioBytes, Catalogue, CellKey, PreparedRow, Store
 
 EVIL = "<script>alert(1)</script> \"quoted\" 'single' </style> &amp; <img src=x onerror=alert(1)>"
@@ -368,3 +369,12 @@ def test_options_of_tables_are_refused_for_the_page(complete: Store, emtta: Comm
     assert ended.code == 2
     assert "it takes --run, --out and --audio" in ended.err.replace("\n", " ")
     assert emtta("report", "leaderboard", "--store", complete.location, "--audio", 3).code == 2
+
+
+def test_a_chart_that_cannot_be_drawn_says_why_and_leaves_no_process() -> None:
+    broken = charts.Chart("x", "title", "description", {"mark": {"type": "no-such-mark"}, "data": 3})
+    with Painter() as painter:
+        finished = painter.draw([broken])
+        with pytest.raises(EmttaError, match=r"the charts of the page cannot be drawn: \S"):
+            finished()
+    assert painter._process.returncode

@@ -7,7 +7,6 @@ values are escaped by the template engine. Charts are drawn beforehand and hold 
 import base64
 import hashlib
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -21,7 +20,7 @@ from emtta_core.errors import UsageError
 from emtta_core.report import charts, numbers
 from emtta_core.report.examples import Example, Examples, audio_of, data_uri, find_examples, first_of_each
 from emtta_core.report.facts import ALL, SOURCE, Facts, newest_run, read_facts
-from emtta_core.report.picture import draw, warm_up
+from emtta_core.report.picture import Painter
 from emtta_core.report.summary import best_of, summarise, tally
 from emtta_core.store import Catalogue, Store
 
@@ -69,15 +68,18 @@ def make_page(
         raise UsageError(f"{audio} recordings cannot be put into a page; give 0 or more")
     run_id = newest_run(store) if run_id is None else run_id
     store.run(run_id)  # refuses one that is not there, before its files are looked for
-    with ThreadPoolExecutor(1) as aside, Catalogue(store, run_id=run_id) as catalogue:
-        aside.submit(warm_up)
-        facts = read_facts(store, catalogue, run_id)
-        best = best_of(facts)
-        methods = sorted(facts.adapting, key=lambda method: method != best)
-        examples = find_examples(catalogue, run_id, methods)
-        left_out = len(catalogue.broken)
-    sounds = _sounds(store, examples, audio, audio_address)
-    html = _template("page.html").render(
+    with Painter() as painter:
+        with Catalogue(store, run_id=run_id) as catalogue:
+            catalogue.hold()
+            facts = read_facts(store, catalogue, run_id)
+            best = best_of(facts)
+            methods = sorted(facts.adapting, key=lambda method: method != best)
+            pictures = _pictures(painter, facts, methods)
+            examples = find_examples(catalogue, run_id, methods)
+            left_out = len(catalogue.broken)
+        sounds = _sounds(store, examples, audio, audio_address)
+        template, drawn = _template("page.html"), pictures()
+    html = template.render(
         **_frame(served=audio_address is not None),
         facts=facts,
         summary=summarise(facts),
@@ -86,7 +88,7 @@ def make_page(
         examples=examples,
         sounds=sounds,
         left_out=left_out,
-        pictures=_pictures(facts, methods),
+        pictures=drawn,
         costs={method: charts.seconds_a_second(facts, method) for method in facts.methods},
         rows=list(facts.cells.values())[:MOST_ROWS],
         shown=len(charts.shown_domains(facts)),
@@ -126,9 +128,12 @@ def _frame(*, served: bool) -> dict[str, Any]:
     }
 
 
-def _pictures(facts: Facts, methods: list[str]) -> dict[str, Any]:
-    """Return the charts of a page: by name, the leaderboards by group, changes by method; only those with figures."""
-    drawn: Mapping[str, charts.Chart | None] = {
+def _pictures(painter: Painter, facts: Facts, methods: list[str]) -> Callable[[], dict[str, Any]]:
+    """Begin to draw the charts of a page; return what waits for them.
+
+    They are by name, the leaderboards by group, changes by method; of the latter only those with figures.
+    """
+    single: Mapping[str, charts.Chart | None] = {
         "heat": charts.heat_map(facts),
         "steps_wer": charts.by_step(facts, "wer"),
         "steps_entropy": charts.by_step(facts, "entropy"),
@@ -137,10 +142,17 @@ def _pictures(facts: Facts, methods: list[str]) -> dict[str, Any]:
     groups = (ALL, *(facts.groups if len(facts.groups) > 1 else ()))[:MOST_GROUPS]
     boards = {group: charts.leaderboard(facts, group) for group in groups}
     changes = {method: charts.change_by_domain(facts, method) for method in methods}
-    return {name: Markup(draw(chart)) if chart else None for name, chart in drawn.items()} | {
-        "boards": {group: Markup(draw(chart)) for group, chart in boards.items() if chart},
-        "changes": {method: Markup(draw(chart)) for method, chart in changes.items() if chart},
-    }
+    every = [chart for kind in (single, boards, changes) for chart in kind.values() if chart]
+    finished = painter.draw(every)
+
+    def pictures() -> dict[str, Any]:
+        svg = {id(chart): Markup(drawn) for chart, drawn in zip(every, finished(), strict=True)}
+        return {name: svg.get(id(chart)) for name, chart in single.items()} | {
+            "boards": {group: svg[id(chart)] for group, chart in boards.items() if chart},
+            "changes": {method: svg[id(chart)] for method, chart in changes.items() if chart},
+        }
+
+    return pictures
 
 
 def _sounds(

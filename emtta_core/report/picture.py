@@ -1,10 +1,16 @@
 """Drawing a chart: Vega-Lite to an SVG that is safe to stand in a page and says what it shows."""
 
+import json
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
 
-import vl_convert
-
+from emtta_core.errors import EmttaError
+from emtta_core.report import converter
 from emtta_core.report.charts import Chart, Mark
 
 _SVG = "http://www.w3.org/2000/svg"
@@ -18,22 +24,58 @@ _DROPPED = ("aria-", "role", "on", "style", "href", "xmlns", "class", "version")
 """How the attributes begin that a picture does without: its title and the table beside it speak for it."""
 
 
-def warm_up() -> None:
-    """Start what draws charts, which takes most of a second the first time; a thread beside other work may do it."""
-    nothing = {
-        "data": {"values": [{"x": 0}]},
-        "mark": "point",
-        "encoding": {"x": {"field": "x", "type": "quantitative"}},
-    }
-    vl_convert.vegalite_to_svg(nothing, allowed_base_urls=[])
+class Painter:
+    """Draws charts in a process of its own, from the moment it is entered; leaving ends the process.
 
-
-def draw(chart: Chart) -> str:
-    """Return a chart as an `<svg>` element, which holds nothing but shapes and texts, with all values escaped.
-
-    It has a title and a description, and its marks a tooltip and the attributes `data-group` and `data-method`.
+    Example:
+        >>> with Painter() as painter:  # doctest: +SKIP
+        ...     finished = painter.draw([leaderboard(facts, "all")])
+        ...     (svg,) = finished()
     """
-    root = ET.fromstring(vl_convert.vegalite_to_svg(chart.spec, allowed_base_urls=[]))
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", converter.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        self._aside = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._process.kill()
+        self._aside.shutdown()
+        self._process.communicate()
+
+    def draw(self, charts: Sequence[Chart]) -> Callable[[], list[str]]:
+        """Begin to draw charts, all that there are.
+
+        Returns:
+            What waits for them, and returns each as an `<svg>` element, which holds nothing but shapes and texts, with
+            all values escaped. It has a title and a description, and its marks a tooltip and the attributes
+            `data-group` and `data-method`. It raises EmttaError when the drawing process fails.
+        """
+        lines = "".join(f"{json.dumps(chart.spec)}\n" for chart in charts)
+        drawn = self._aside.submit(self._process.communicate, lines)
+
+        def finished() -> list[str]:
+            out, said = drawn.result()
+            found = out.splitlines()
+            if self._process.returncode or len(found) != len(charts):
+                reason = (said.strip().splitlines() or [f"exit code {self._process.returncode}"])[-1]
+                raise EmttaError(f"the charts of the page cannot be drawn: {reason}")
+            return [_element(json.loads(line), chart) for line, chart in zip(found, charts, strict=True)]
+
+        return finished
+
+
+def _element(svg: str, chart: Chart) -> str:
+    """Return what the converter made of a chart, made safe and named."""
+    root = ET.fromstring(svg)
     _clean(root, chart.marks)
     width, height = float(root.get("width", "0")), float(root.get("height", "0"))
     names = f"{chart.name}-title {chart.name}-description"

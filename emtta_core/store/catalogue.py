@@ -8,7 +8,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from uuid import uuid4
 
 import duckdb
@@ -17,7 +17,7 @@ from emtta_core.errors import EmttaError
 from emtta_core.store.edits import create_word_edits
 from emtta_core.store.parameters import parameter_values
 from emtta_core.store.place import Entry, Place
-from emtta_core.store.raw import create_raw_views, grouped, literal, scan, text
+from emtta_core.store.raw import create_raw_views, grouped, hold_rows, literal, scan, text
 from emtta_core.store.read import BrokenFile, glance
 from emtta_core.store.readonly import check_reads_only
 from emtta_core.store.reports import report, views
@@ -26,6 +26,8 @@ from emtta_core.store.snapshot import Snapshot
 from emtta_core.store.store import Store
 
 log = logging.getLogger("emtta.store")
+
+Answer = TypeVar("Answer")
 
 Examine = Callable[[Place, Snapshot], Iterable[BrokenFile]]
 """Tells what is wrong with files."""
@@ -69,6 +71,7 @@ class Catalogue:
         self._run_id = run_id
         self._reasons: dict[Entry, str | None] = {}
         self._snapshot: Snapshot | None = None
+        self._held = False
         self._connection = duckdb.connect(":memory:")
         self._connection.execute("SET TimeZone = 'UTC'")
         self._show = store.place.open_to(self._connection)
@@ -94,6 +97,17 @@ class Catalogue:
         self._look_again()
         assert self._snapshot is not None
         return self._snapshot
+
+    def hold(self) -> None:
+        """Read the rows into memory, but for audio: each later question sees the store as it is now, and reads no file.
+
+        Worth it for many questions on one run, whose answers then agree with each other.
+
+        Raises:
+            EmttaError: when DuckDB fails it.
+        """
+        self._answer("reading the rows", lambda: hold_rows(self._connection))
+        self._held = True
 
     def query(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] | None = None) -> Result:
         """Return the rows of one SELECT.
@@ -135,7 +149,7 @@ class Catalogue:
 
         return self._answer(f"the report {name}", ask)
 
-    def _answer(self, what: str, ask: Callable[[], Result]) -> Result:
+    def _answer(self, what: str, ask: Callable[[], Answer]) -> Answer:
         """Return what `ask` returns, asked again where a file may have made it fail.
 
         At first of the files that are there now, as long as they are others than before, for one may have been removed
@@ -149,16 +163,18 @@ class Catalogue:
             except _MISTAKES as error:
                 raise EmttaError(f"{what} failed: {_said(error)}") from error
             except duckdb.Error as error:
-                if self._look():
+                if not self._held and self._look():
                     continue
-                if read_all:
+                if self._held or read_all:
                     raise EmttaError(f"{what} failed: {_said(error)}") from error
                 self._look(scan)
                 read_all = True
         raise EmttaError(f"{what} failed: {self._restless()}")
 
     def _look_again(self) -> None:
-        """See the files that are there now."""
+        """See the files that are there now, unless their rows are held."""
+        if self._held:
+            return
         try:
             self._look()
         except duckdb.Error:

@@ -62,6 +62,25 @@ def create_raw_views(
         view(f"raw.{table.name}", selects)
 
 
+def hold_rows(connection: duckdb.DuckDBPyConnection) -> None:
+    """Read all rows that the views are made from into memory, so that later questions read no file.
+
+    Raises:
+        duckdb.Error: when a file cannot be read; the views are then as before.
+    """
+    connection.execute("CREATE SCHEMA IF NOT EXISTS held")
+    names = ("settled.utterances", *(f"{_schema_of(table)}.{table}" for table in TABLES if table != "prepared"))
+    for name in names:
+        connection.execute(f'CREATE OR REPLACE TABLE held."{name}" AS FROM {name}')
+    for name in names:
+        connection.execute(f'CREATE OR REPLACE VIEW {name} AS FROM held."{name}"')
+
+
+def _schema_of(table: str) -> str:
+    """Return where the rows of a table are that no pack of the kind `utterances` has."""
+    return "open" if PACK_OF.get(table) is UTTERANCES else "raw"
+
+
 def scan(place: Place, snapshot: Snapshot) -> Iterator[BrokenFile]:
     """Yield what is wrong with files, of which every column is read but the audio, as DuckDB reads it."""
     broken = tuple(check(place, tuple(snapshot.entries)))
