@@ -82,6 +82,8 @@ def nightly(
     opened = Store.open(store, create=True)
     loaded = load_suite(suite)
     night = plan_night(loaded, digest_of(loaded.model), opened, date)
+    for remark in night.plan.remarks:
+        get_run_logger().warning(remark)
     record(night, opened)
     how = {"devices": devices, "isolation": isolation, "runner": runner, "ray_address": ray_address}
     ended: State[Any] = evaluate(suite, store, night.run_id, **how, return_state=True)

@@ -45,6 +45,18 @@ class Plan:
     unavailable: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What somebody who begins the run should know: what will fail, and what is left out."""
+        fail = [f"domain {domain} cannot be prepared: {reason}" for domain, reason in self.unavailable.items()]
+        if fail:
+            fail.append(f"the other domains go on; the cells of {', '.join(self.unavailable)} will fail")
+        left_out = [
+            f"domain {domain}: {count} utterances are longer than max_seconds and are left out"
+            for domain, count in self.left_out.items()
+        ]
+        return (*fail, *left_out)
+
 
 @dataclass(frozen=True, slots=True)
 class Audio:

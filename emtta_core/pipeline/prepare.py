@@ -1,6 +1,7 @@
 """Prepare a domain: clean speech, corruption, Parquet shards of FLAC. Made once, and found again by content."""
 
 import itertools
+import logging
 import threading
 import time
 from collections import defaultdict
@@ -21,6 +22,8 @@ from emtta_core.suite import Domain
 
 SHARD_UTTERANCES = 64
 """Utterances a file: some megabytes, so that a reader holds one in memory."""
+
+log = logging.getLogger("emtta.pipeline")
 
 _locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
@@ -69,6 +72,8 @@ def prepare_domain(domain: Domain, corpus_id: str, store: Store, limit: int | No
             store.write_prepared(corpus_id, shards, rows)
             shards, utterances = shards + 1, utterances + len(rows)
         left_out = domain.corpus.survey(limit).left_out
+        if left_out:
+            log.info("%s: %d utterances are longer than max_seconds and are left out", domain.name, left_out)
         made = store.finish_prepared(corpus_id, shards=shards, utterances=utterances, left_out=left_out)
         return Prepared(made, reused=False, seconds=time.perf_counter() - started)
 

@@ -4,7 +4,6 @@ The store, not the scheduler, is the truth about what is done: everything here i
 """
 
 import json
-import logging
 import platform
 import subprocess
 from dataclasses import dataclass, replace
@@ -21,8 +20,6 @@ from emtta_core.pipeline.plan import HEARD, Plan, plan
 from emtta_core.pipeline.state import MISSING, CellState, cell_states, planned_cells
 from emtta_core.store import PlanRow, RunRow, Store
 from emtta_core.suite import Suite, parse_suite
-
-log = logging.getLogger("emtta.pipeline")
 
 NORMALISER = "whisper-normalizer"
 """The package that holds the text normalisers."""
@@ -52,7 +49,7 @@ def plan_run(suite: Suite, model_digest: str, run_id: str | None = None) -> Run:
     """Plan a suite, and write nothing yet.
 
     The run's suite is the one given with the place of each corpus settled. What cannot be had is in the plan's
-    `unavailable`, and in the log.
+    `remarks`.
 
     Args:
         suite: what to evaluate.
@@ -64,10 +61,6 @@ def plan_run(suite: Suite, model_digest: str, run_id: str | None = None) -> Run:
     """
     suite = locate(suite)
     planned = plan(suite, model_digest)
-    for domain, reason in planned.unavailable.items():
-        log.warning("domain %s cannot be prepared: %s", domain, reason)
-    for domain, count in planned.left_out.items():
-        log.warning("domain %s: %d utterances are longer than max_seconds and are left out", domain, count)
     return Run(run_id or f"{suite.name}-{planned.plan_id[:8]}", suite, planned)
 
 
