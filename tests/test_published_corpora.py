@@ -33,7 +33,10 @@ from emtta_core.corpora.mls import CODES, MultilingualLibriSpeech
 from emtta_core.corpora.registry import Corpus
 from emtta_core.corpora.tedlium import TedLium
 from emtta_core.errors import AudioError, CorpusError, UsageError
-from emtta_core.suite import parse_suite
+from emtta_core.pipeline.amend import amend, begun_before
+from emtta_core.pipeline.run import is_recorded, load_run, plan_run, record
+from emtta_core.store import Store
+from emtta_core.suite import load_suite, parse_suite
 
 SUITE = """
 name = "t"
@@ -242,9 +245,9 @@ def test_ami_is_read_from_the_hub_and_equal_ids_are_told_apart(hub: Hub, branch:
 
 def test_every_field_of_every_corpus_is_documented() -> None:
     page = (Path(__file__).parent.parent / "docs/suites.md").read_text(encoding="utf-8")
-    for record in get_args(get_args(Corpus)[0]):
-        assert f"`{record.model_fields['name'].default}`" in page
-        assert not [name for name in record.model_fields if name != "name" and f"`{name}`" not in page]
+    for corpus in get_args(get_args(Corpus)[0]):
+        assert f"`{corpus.model_fields['name'].default}`" in page
+        assert not [name for name in corpus.model_fields if name != "name" and f"`{name}`" not in page]
 
 
 def test_a_run_takes_a_corpus_from_the_hub_and_from_a_folder_and_goes_on_without_the_third(
@@ -281,3 +284,47 @@ def test_a_run_takes_a_corpus_from_the_hub_and_from_a_folder_and_goes_on_without
     assert (again.code, "gone" in again.err) == (3, True)
     complete = emtta("run", suite, "--store", store, "--run-id", "r", "--only", "domain=hub", "--only", "domain=folder")
     assert (complete.code, "nothing to do" in complete.err) == (0, True)
+
+
+def test_a_run_goes_on_with_a_corpus_that_came_later(
+    tmp_path: Path, suite_file: SuiteFile, emtta: Command, prefect_server: str
+) -> None:
+    librispeech_folder(tmp_path, count=2)
+    later = tmp_path / "later"
+    domains = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", f'path = "{later}"')]
+    suite, store = suite_file("".join(domains), methods=("source",)), tmp_path / "store"
+    begun = emtta("run", suite, "--store", store)
+    assert begun.code == 3
+    (run_id,) = Store.open(str(store)).runs()
+    assert f"finish them with: emtta rerun {run_id} --store {store}" in begun.err
+    assert "LibriSpeech test-other is not in" in emtta("rerun", run_id, "--store", store).err
+    librispeech_folder(later, count=3)
+    gone_on = emtta("rerun", run_id, "--store", store)
+    assert gone_on.code == 0, gone_on.err
+    assert "domain late is planned anew: its audio can be had now" in gone_on.err
+    query = "select domain, state, planned, done, attempts from cells order by domain"
+    assert emtta("sql", query, "--store", store, "--format", "csv").out.split()[1:] == [
+        "here,complete,2,2,1",
+        "late,complete,3,3,1",
+    ]
+    again = emtta("run", suite, "--store", store)
+    assert (again.code, f"run {run_id}: nothing to do" in again.err) == (0, True), again.err
+
+
+def test_the_same_command_goes_on_with_a_corpus_that_came_later(
+    tmp_path: Path, suite_file: SuiteFile, tiny_model: Path
+) -> None:
+    librispeech_folder(tmp_path, count=2)
+    later = tmp_path / "later"
+    text = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", f'path = "{later}"')]
+    suite, store = load_suite(str(suite_file("".join(text)))), Store.open(str(tmp_path / "store"), create=True)
+    first = plan_run(suite, "0123456789abcdef")
+    record(first, store)
+    librispeech_folder(later, count=3)
+    second = plan_run(suite, "0123456789abcdef")
+    assert second.run_id != first.run_id
+    found = begun_before(second, store)
+    assert found.run_id == first.run_id
+    assert is_recorded(found, store)
+    assert [cell.utterances for cell in load_run(store, first.run_id).cells] == [2, 2, 3, 3]
+    assert amend(store, first.run_id) == ()

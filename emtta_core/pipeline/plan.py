@@ -4,7 +4,7 @@ A corpus's identity covers all that can change its audio or its transcripts, a c
 hypotheses. Equal identities mean equal work, so that audio is prepared once and finished cells are not run again.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -25,6 +25,10 @@ PREPARE_VERSION = 1
 
 HEARD = ("family", "language", "long_audio")
 """How a model hears; part of a cell's identity where it is not as usual, so that older results are found again."""
+
+
+UNAVAILABLE = "unavailable-"
+"""How the identity of audio begins that could not be had when it was planned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +91,26 @@ def plan(suite: Suite, model_digest: str) -> Plan:
     errors = [found.error for found in audio.values() if found.error is not None]
     if len(errors) == len(audio):
         raise errors[0]
-    cells = []
-    for domain in suite.domains:
-        made_of = audio[domain.name].corpus_id
-        for choice in suite.methods:
-            identity = cell_id(choice.method(), choice.adapted(suite.adaptation), suite.model, model_digest, made_of)
-            cells.append(Cell(domain.name, domain.group, choice.name, identity, made_of, audio[domain.name].utterances))
-    named = [[cell.domain, cell.group, cell.method, cell.cell_id] for cell in cells]
-    plan_id = digest({"cells": named, "normalisers": normaliser_names()})
+    cells = [cell for domain in suite.domains for cell in cells_of(domain, suite, model_digest, audio[domain.name])]
     unavailable = {name: str(found.error) for name, found in audio.items() if found.error is not None}
     left_out = {name: found.left_out for name, found in audio.items() if found.left_out}
-    return Plan(plan_id, model_digest, tuple(cells), unavailable, left_out)
+    return Plan(plan_id_of(cells), model_digest, tuple(cells), unavailable, left_out)
+
+
+def cells_of(domain: Domain, suite: Suite, model_digest: str, audio: Audio) -> list[Cell]:
+    """Return the cells of a domain with its audio, one a method of the suite."""
+    cells = []
+    for choice in suite.methods:
+        options = choice.adapted(suite.adaptation)
+        identity = cell_id(choice.method(), options, suite.model, model_digest, audio.corpus_id)
+        cells.append(Cell(domain.name, domain.group, choice.name, identity, audio.corpus_id, audio.utterances))
+    return cells
+
+
+def plan_id_of(cells: Sequence[Cell]) -> str:
+    """Return the identity of a plan with these cells."""
+    named = [[cell.domain, cell.group, cell.method, cell.cell_id] for cell in cells]
+    return digest({"cells": named, "normalisers": normaliser_names()})
 
 
 def plan_audio(suite: Suite) -> dict[str, Audio]:
@@ -120,7 +133,7 @@ def _audio(
             )
         return Audio(corpus_id(domain, limit, content), survey.utterances, survey.left_out)
     except EmttaError as error:
-        return Audio(digest({"unavailable": domain.identity(), "limit": limit}), 1, error=error)
+        return Audio(f"{UNAVAILABLE}{digest({'domain': domain.identity(), 'limit': limit})}", 1, error=error)
 
 
 def content_digest(corpus: Corpus) -> str:

@@ -85,7 +85,7 @@ def record(run: Run, store: Store) -> None:
         UsageError: a run of this id is there with another plan; names the fields that differ.
     """
     if not is_recorded(run, store):
-        store.write_plan(run.run_id, [_plan_row(cell) for cell in run.cells])
+        store.write_plan(run.run_id, [plan_row(cell) for cell in run.cells])
         store.write_run(run.run_id, _run_row(run))
 
 
@@ -140,7 +140,7 @@ def _difference(run: Run, stored: RunRow) -> str:
     )
 
 
-def _plan_row(cell: Cell) -> PlanRow:
+def plan_row(cell: Cell) -> PlanRow:
     """Return the row of a planned cell."""
     return PlanRow(
         domain=cell.domain,

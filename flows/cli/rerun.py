@@ -54,6 +54,7 @@ def rerun(
     check_runner(runner.value, ray_address, devices, isolation)
     logs.settle_environment()
     from emtta_core.errors import UsageError
+    from emtta_core.pipeline.amend import amend
     from emtta_core.pipeline.run import load_run
     from emtta_core.pipeline.selection import select
     from emtta_core.pipeline.state import cell_states
@@ -63,6 +64,8 @@ def rerun(
     if failed and force:
         raise UsageError("--failed does what failed, --force does everything; give one of them")
     opened = Store.open(store, create=not dry_run)
+    for name in () if dry_run else amend(opened, run):
+        say(f"domain {name} is planned anew: its audio can be had now")
     found = load_run(opened, run)
     only = [f"{key}={value}" for key, values in _keys(domain, method, group) for value in values]
     wanted = set(select(found.cells, only))

@@ -54,6 +54,7 @@ def run(
     check_runner(runner.value, ray_address, devices, isolation)
     logs.settle_environment()
     use_corpora(corpus_dir)
+    from emtta_core.pipeline.amend import begun_before
     from emtta_core.pipeline.models import digest_of, offered
     from emtta_core.pipeline.run import foresee, plan_run, record
     from emtta_core.pipeline.selection import select
@@ -67,6 +68,8 @@ def run(
     if fetched is not None:
         say(fetched.told())
     planned = plan_run(loaded, digest_of(loaded.model), run_id)
+    if run_id is None and opened is not None and not dry_run:
+        planned = begun_before(planned, opened)
     warn(planned.plan)
     wanted = set(select(planned.cells, only or []))
     states = [state for state in foresee(planned, opened) if state.cell in wanted]
