@@ -328,3 +328,19 @@ def test_the_same_command_goes_on_with_a_corpus_that_came_later(
     assert is_recorded(found, store)
     assert [cell.utterances for cell in load_run(store, first.run_id).cells] == [2, 2, 3, 3]
     assert amend(store, first.run_id) == ()
+
+
+def test_a_run_of_a_chosen_id_goes_on_with_a_corpus_that_came_later(
+    tmp_path: Path, suite_file: SuiteFile, tiny_model: Path
+) -> None:
+    librispeech_folder(tmp_path, count=2)
+    text = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", 'path = "later"')]
+    suite, store = load_suite(str(suite_file("".join(text)))), Store.open(str(tmp_path / "store"), create=True)
+    record(plan_run(suite, "0123456789abcdef", "mine"), store)
+    librispeech_folder(tmp_path / "later", count=3)
+    second = plan_run(suite, "0123456789abcdef", "mine")
+    with pytest.raises(UsageError, match="the run 'mine' is there with another plan"):
+        is_recorded(second, store)
+    assert is_recorded(begun_before(second, store), store)
+    other = plan_run(suite, "0123456789abcdef", "another")
+    assert begun_before(other, store) is other

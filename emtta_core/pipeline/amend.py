@@ -7,7 +7,7 @@ from dataclasses import replace
 from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.locate import locate
 from emtta_core.pipeline.plan import UNAVAILABLE, Audio, cells_of, plan_audio, plan_id_of
-from emtta_core.pipeline.run import Run, load_run, plan_row
+from emtta_core.pipeline.run import Run, default_id, load_run, plan_row
 from emtta_core.store import Store
 from emtta_core.store.lease import lease
 from emtta_core.suite import Suite
@@ -43,18 +43,21 @@ def amend(store: Store, run_id: str) -> tuple[str, ...]:
 
 
 def begun_before(run: Run, store: Store) -> Run:
-    """Return a run under the id of one that was begun when some of its audio could not be had, if there is such a one.
+    """Return a run, under the id of the one as which it was begun when some of its audio could not be had.
 
-    That one had another plan, and so another id; amended, its plan is this one.
+    That one had another plan, and so another id where none was chosen; amended, its plan is this one.
 
     Raises:
         StoreError: another process works at that run.
     """
-    named = re.compile(rf"{re.escape(run.suite.name)}-[0-9a-f]{{8}}")
-    ids = [run_id for run_id in store.runs() if named.fullmatch(run_id)]
-    if run.run_id in ids:
+    there = store.runs()
+    if run.run_id in there:
+        amend(store, run.run_id)
         return run
-    for run_id in ids:
+    if run.run_id != default_id(run.suite, run.plan):
+        return run
+    named = re.compile(rf"{re.escape(run.suite.name)}-[0-9a-f]{{8}}")
+    for run_id in filter(named.fullmatch, there):
         if _lacks(store, run_id):
             amend(store, run_id)
         if store.run(run_id).plan_id == run.plan.plan_id:

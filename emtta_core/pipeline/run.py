@@ -61,7 +61,12 @@ def plan_run(suite: Suite, model_digest: str, run_id: str | None = None) -> Run:
     """
     suite = locate(suite)
     planned = plan(suite, model_digest)
-    return Run(run_id or f"{suite.name}-{planned.plan_id[:8]}", suite, planned)
+    return Run(run_id or default_id(suite, planned), suite, planned)
+
+
+def default_id(suite: Suite, planned: Plan) -> str:
+    """Return the id of a run for which none was chosen."""
+    return f"{suite.name}-{planned.plan_id[:8]}"
 
 
 def is_recorded(run: Run, store: Store) -> bool:

@@ -68,7 +68,7 @@ def run(
     if fetched is not None:
         say(fetched.told())
     planned = plan_run(loaded, digest_of(loaded.model), run_id)
-    if run_id is None and opened is not None and not dry_run:
+    if opened is not None and not dry_run:
         planned = begun_before(planned, opened)
     warn(planned.plan)
     wanted = set(select(planned.cells, only or []))
