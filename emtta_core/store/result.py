@@ -72,7 +72,7 @@ class Result:
         return _needs("polars", "pl").from_arrow(self.table)
 
     def to_table(self, title: str | None = None) -> Table:
-        """Return a table for a terminal: rates with two decimals, numbers to the right, NULL as a dash."""
+        """Return a table for a terminal: rates with two decimals, what is under 0.005 with a digit, NULL as a dash."""
         table = Table(title=title)
         for field in self.table.schema:
             table.add_column(Text(field.name), justify="right" if _is_number(field.type) else "left")
@@ -138,7 +138,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, Decimal):
         value = _plain_number(value)
     if isinstance(value, float):
-        return f"{value:.2f}"
+        return f"{value:.1g}" if 0 < abs(value) < 0.005 else f"{value:.2f}"  # as a p that is small and not nothing
     if isinstance(value, list):
         return ", ".join(_cell(item) for item in value)
     return value.isoformat(sep=" ", timespec="seconds") if isinstance(value, datetime) else str(value)

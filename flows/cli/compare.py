@@ -34,9 +34,10 @@ def compare(
 ) -> None:
     """Compare two runs utterance by utterance: WER in A and B, and the difference with its interval and p.
 
-    The interval is a paired bootstrap's, p that of a sign-flip test, by Holm over a method's domains. The runs must
-    have heard the same speech; in what else they differ is said. A figure is worse where p is at most --alpha and the
-    difference over --min-effect. Exit codes: 0, 2 for runs that cannot be compared, 3 for --fail-on-regression.
+    Interval and p are those of the stored statistics: of paired resamples, and of a sign-flip test, by Holm over a
+    method's domains. The runs must have heard the same speech; in what else they differ is said. A figure is worse
+    where p is at most --alpha and the difference over --min-effect. Exit codes: 0, 2 for runs that cannot be compared,
+    3 for --fail-on-regression.
 
     Examples:
         emtta compare demo-2026-11-22 demo-2026-11-23
