@@ -1,11 +1,10 @@
-"""The published corpora in the layouts in which they are given out; and a run goes on without one that is not there."""
+"""The published corpora, in the layouts in which they are given out."""
 
 import shutil
 from pathlib import Path
 from typing import get_args
 
 import pytest
-from conftest import Command, SuiteFile
 from corpora_factory import (
     ami_hub,
     common_voice_folder,
@@ -33,10 +32,7 @@ from emtta_core.corpora.mls import CODES, MultilingualLibriSpeech
 from emtta_core.corpora.registry import Corpus
 from emtta_core.corpora.tedlium import TedLium
 from emtta_core.errors import AudioError, CorpusError, UsageError
-from emtta_core.pipeline.amend import amend, begun_before
-from emtta_core.pipeline.run import is_recorded, load_run, plan_run, record
-from emtta_core.store import Store
-from emtta_core.suite import load_suite, parse_suite
+from emtta_core.suite import parse_suite
 
 SUITE = """
 name = "t"
@@ -44,7 +40,6 @@ methods = ["source"]
 model = {{ name = "demo" }}
 domains = [{{ name = "x", group = "g", corpus = {} }}]
 """
-LIBRISPEECH = '[[domains]]\nname = "{}"\ngroup = "clean"\ncorpus = {{ name = "librispeech", {} }}\n'
 
 
 def test_librispeech_is_read_from_its_folder_as_from_the_hub(tmp_path: Path, hub: Hub) -> None:
@@ -248,99 +243,3 @@ def test_every_field_of_every_corpus_is_documented() -> None:
     for corpus in get_args(get_args(Corpus)[0]):
         assert f"`{corpus.model_fields['name'].default}`" in page
         assert not [name for name in corpus.model_fields if name != "name" and f"`{name}`" not in page]
-
-
-def test_a_run_takes_a_corpus_from_the_hub_and_from_a_folder_and_goes_on_without_the_third(
-    tmp_path: Path,
-    hub: Hub,
-    suite_file: SuiteFile,
-    emtta: Command,
-    monkeypatch: pytest.MonkeyPatch,
-    prefect_server: str,
-) -> None:
-    commit = librispeech_hub(hub)
-    librispeech_folder(tmp_path, count=3)
-    domains = [
-        LIBRISPEECH.format("hub", "max_seconds = 0.55"),
-        LIBRISPEECH.format("folder", 'path = "LibriSpeech"'),
-        LIBRISPEECH.format("gone", 'path = "elsewhere"'),
-    ]
-    suite, store = suite_file("".join(domains), methods=("source",)), tmp_path / "store"
-    ended = emtta("run", suite, "--store", store, "--run-id", "r")
-    assert ended.code == 3
-    assert "domain gone cannot be prepared: LibriSpeech test-other is not in" in ended.err
-    assert "domain hub: 3 utterances are longer than max_seconds and are left out" in ended.err
-    query = "select domain, state, done from cells order by domain"
-    assert emtta("sql", query, "--store", store, "--format", "csv").out.split() == [
-        "domain,state,done",
-        "folder,complete,3",
-        "gone,failed,0",
-        "hub,complete,3",
-    ]
-    recorded = emtta("sql", "select suite_toml from runs", "--store", store, "--format", "csv").out
-    assert commit in recorded
-    hub.status = 503
-    again = emtta("rerun", "r", "--store", store)
-    assert (again.code, "gone" in again.err) == (3, True)
-    complete = emtta("run", suite, "--store", store, "--run-id", "r", "--only", "domain=hub", "--only", "domain=folder")
-    assert (complete.code, "nothing to do" in complete.err) == (0, True)
-
-
-def test_a_run_goes_on_with_a_corpus_that_came_later(
-    tmp_path: Path, suite_file: SuiteFile, emtta: Command, prefect_server: str
-) -> None:
-    librispeech_folder(tmp_path, count=2)
-    later = tmp_path / "later"
-    domains = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", f'path = "{later}"')]
-    suite, store = suite_file("".join(domains), methods=("source",)), tmp_path / "store"
-    begun = emtta("run", suite, "--store", store)
-    assert begun.code == 3
-    (run_id,) = Store.open(str(store)).runs()
-    assert f"finish them with: emtta rerun {run_id} --store {store}" in begun.err
-    assert "LibriSpeech test-other is not in" in emtta("rerun", run_id, "--store", store).err
-    librispeech_folder(later, count=3)
-    gone_on = emtta("rerun", run_id, "--store", store)
-    assert gone_on.code == 0, gone_on.err
-    assert "domain late is planned anew: its audio can be had now" in gone_on.err
-    query = "select domain, state, planned, done, attempts from cells order by domain"
-    assert emtta("sql", query, "--store", store, "--format", "csv").out.split()[1:] == [
-        "here,complete,2,2,1",
-        "late,complete,3,3,1",
-    ]
-    again = emtta("run", suite, "--store", store)
-    assert (again.code, f"run {run_id}: nothing to do" in again.err) == (0, True), again.err
-
-
-def test_the_same_command_goes_on_with_a_corpus_that_came_later(
-    tmp_path: Path, suite_file: SuiteFile, tiny_model: Path
-) -> None:
-    librispeech_folder(tmp_path, count=2)
-    later = tmp_path / "later"
-    text = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", f'path = "{later}"')]
-    suite, store = load_suite(str(suite_file("".join(text)))), Store.open(str(tmp_path / "store"), create=True)
-    first = plan_run(suite, "0123456789abcdef")
-    record(first, store)
-    librispeech_folder(later, count=3)
-    second = plan_run(suite, "0123456789abcdef")
-    assert second.run_id != first.run_id
-    found = begun_before(second, store)
-    assert found.run_id == first.run_id
-    assert is_recorded(found, store)
-    assert [cell.utterances for cell in load_run(store, first.run_id).cells] == [2, 2, 3, 3]
-    assert amend(store, first.run_id) == ()
-
-
-def test_a_run_of_a_chosen_id_goes_on_with_a_corpus_that_came_later(
-    tmp_path: Path, suite_file: SuiteFile, tiny_model: Path
-) -> None:
-    librispeech_folder(tmp_path, count=2)
-    text = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", 'path = "later"')]
-    suite, store = load_suite(str(suite_file("".join(text)))), Store.open(str(tmp_path / "store"), create=True)
-    record(plan_run(suite, "0123456789abcdef", "mine"), store)
-    librispeech_folder(tmp_path / "later", count=3)
-    second = plan_run(suite, "0123456789abcdef", "mine")
-    with pytest.raises(UsageError, match="the run 'mine' is there with another plan"):
-        is_recorded(second, store)
-    assert is_recorded(begun_before(second, store), store)
-    other = plan_run(suite, "0123456789abcdef", "another")
-    assert begun_before(other, store) is other

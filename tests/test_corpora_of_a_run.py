@@ -1,0 +1,160 @@
+"""A run records which corpora it takes, goes on without one that is not there, and with one that comes later."""
+
+from pathlib import Path
+
+import pytest
+from conftest import Command, SuiteFile
+from corpora_factory import (
+    librispeech_folder,
+    librispeech_hub,
+    librispeech_rows,
+    mls_folder,
+    put,
+    sound,
+)
+from hub_server import Hub
+
+from emtta_core.audio.noise_file import NoiseFile
+from emtta_core.corpora.librispeech import LibriSpeech
+from emtta_core.corpora.mls import MultilingualLibriSpeech
+from emtta_core.errors import UsageError
+from emtta_core.pipeline.amend import amend, begun_before
+from emtta_core.pipeline.prepare import prepare_domain
+from emtta_core.pipeline.run import is_recorded, load_run, plan_run, record
+from emtta_core.store import Store
+from emtta_core.suite import load_suite, parse_suite
+
+SUITE = """
+name = "t"
+methods = ["source"]
+model = {{ name = "demo" }}
+domains = [{{ name = "x", group = "g", corpus = {} }}]
+"""
+LIBRISPEECH = '[[domains]]\nname = "{}"\ngroup = "clean"\ncorpus = {{ name = "librispeech", {} }}\n'
+
+
+def test_a_run_takes_a_corpus_from_the_hub_and_from_a_folder_and_goes_on_without_the_third(
+    tmp_path: Path,
+    hub: Hub,
+    suite_file: SuiteFile,
+    emtta: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    prefect_server: str,
+) -> None:
+    commit = librispeech_hub(hub)
+    librispeech_folder(tmp_path, count=3)
+    domains = [
+        LIBRISPEECH.format("hub", "max_seconds = 0.55"),
+        LIBRISPEECH.format("folder", 'path = "LibriSpeech"'),
+        LIBRISPEECH.format("gone", 'path = "elsewhere"'),
+    ]
+    suite, store = suite_file("".join(domains), methods=("source",)), tmp_path / "store"
+    ended = emtta("run", suite, "--store", store, "--run-id", "r")
+    assert ended.code == 3
+    assert "domain gone cannot be prepared: LibriSpeech test-other is not in" in ended.err
+    assert "domain hub: 3 utterances are longer than max_seconds and are left out" in ended.err
+    query = "select domain, state, done from cells order by domain"
+    assert emtta("sql", query, "--store", store, "--format", "csv").out.split() == [
+        "domain,state,done",
+        "folder,complete,3",
+        "gone,failed,0",
+        "hub,complete,3",
+    ]
+    recorded = emtta("sql", "select suite_toml from runs", "--store", store, "--format", "csv").out
+    assert commit in recorded
+    hub.status = 503
+    again = emtta("rerun", "r", "--store", store)
+    assert (again.code, "gone" in again.err) == (3, True)
+    complete = emtta("run", suite, "--store", store, "--run-id", "r", "--only", "domain=hub", "--only", "domain=folder")
+    assert (complete.code, "nothing to do" in complete.err) == (0, True)
+
+
+def test_a_run_records_where_its_corpora_and_recordings_were_found(
+    tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = librispeech_hub(hub)
+    mls_folder(tmp_path)
+    put(tmp_path, {"MS-SNSD/noise_test/Babble_4.wav": sound(1.0, form="WAV")})
+    monkeypatch.setenv("EMTTA_CORPORA", str(tmp_path))
+    text = SUITE.format('{ name = "librispeech" }').replace(
+        "domains = [",
+        'domains = [{ name = "y", group = "g", corpus = { name = "mls", language = "german" }, '
+        'corruption = { name = "noise-file", kind = "babble", snr_db = 10 } }, ',
+    )
+    store = Store.open(str(tmp_path / "store"), create=True)
+    run = plan_run(parse_suite(text), "0123456789abcdef", "r")
+    record(run, store)
+    monkeypatch.delenv("EMTTA_CORPORA")
+    librispeech_hub(hub, librispeech_rows(2))
+    recorded = load_run(store, "r")
+    german, english = recorded.suite.domains
+    assert isinstance(german.corpus, MultilingualLibriSpeech)
+    assert isinstance(german.corruption, NoiseFile)
+    assert isinstance(english.corpus, LibriSpeech)
+    assert german.corpus.path == str(tmp_path / "mls_german" / "test")
+    assert german.corruption.path == str(tmp_path / "MS-SNSD" / "noise_test")
+    assert english.corpus.revision == commit
+    made = [
+        prepare_domain(domain, cell.corpus_id, store) for domain, cell in zip((german, english), run.cells, strict=True)
+    ]
+    assert [each.corpus.utterances for each in made] == [3, 6]
+
+
+def test_a_run_goes_on_with_a_corpus_that_came_later(
+    tmp_path: Path, suite_file: SuiteFile, emtta: Command, prefect_server: str
+) -> None:
+    librispeech_folder(tmp_path, count=2)
+    later = tmp_path / "later"
+    domains = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", f'path = "{later}"')]
+    suite, store = suite_file("".join(domains), methods=("source",)), tmp_path / "store"
+    begun = emtta("run", suite, "--store", store)
+    assert begun.code == 3
+    (run_id,) = Store.open(str(store)).runs()
+    assert f"finish them with: emtta rerun {run_id} --store {store}" in begun.err
+    assert "LibriSpeech test-other is not in" in emtta("rerun", run_id, "--store", store).err
+    librispeech_folder(later, count=3)
+    gone_on = emtta("rerun", run_id, "--store", store)
+    assert gone_on.code == 0, gone_on.err
+    assert "domain late is planned anew: its audio can be had now" in gone_on.err
+    query = "select domain, state, planned, done, attempts from cells order by domain"
+    assert emtta("sql", query, "--store", store, "--format", "csv").out.split()[1:] == [
+        "here,complete,2,2,1",
+        "late,complete,3,3,1",
+    ]
+    again = emtta("run", suite, "--store", store)
+    assert (again.code, f"run {run_id}: nothing to do" in again.err) == (0, True), again.err
+
+
+def test_the_same_command_goes_on_with_a_corpus_that_came_later(
+    tmp_path: Path, suite_file: SuiteFile, tiny_model: Path
+) -> None:
+    librispeech_folder(tmp_path, count=2)
+    later = tmp_path / "later"
+    text = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", f'path = "{later}"')]
+    suite, store = load_suite(str(suite_file("".join(text)))), Store.open(str(tmp_path / "store"), create=True)
+    first = plan_run(suite, "0123456789abcdef")
+    record(first, store)
+    librispeech_folder(later, count=3)
+    second = plan_run(suite, "0123456789abcdef")
+    assert second.run_id != first.run_id
+    found = begun_before(second, store)
+    assert found.run_id == first.run_id
+    assert is_recorded(found, store)
+    assert [cell.utterances for cell in load_run(store, first.run_id).cells] == [2, 2, 3, 3]
+    assert amend(store, first.run_id) == ()
+
+
+def test_a_run_of_a_chosen_id_goes_on_with_a_corpus_that_came_later(
+    tmp_path: Path, suite_file: SuiteFile, tiny_model: Path
+) -> None:
+    librispeech_folder(tmp_path, count=2)
+    text = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", 'path = "later"')]
+    suite, store = load_suite(str(suite_file("".join(text)))), Store.open(str(tmp_path / "store"), create=True)
+    record(plan_run(suite, "0123456789abcdef", "mine"), store)
+    librispeech_folder(tmp_path / "later", count=3)
+    second = plan_run(suite, "0123456789abcdef", "mine")
+    with pytest.raises(UsageError, match="the run 'mine' is there with another plan"):
+        is_recorded(second, store)
+    assert is_recorded(begun_before(second, store), store)
+    other = plan_run(suite, "0123456789abcdef", "another")
+    assert begun_before(other, store) is other
