@@ -27,6 +27,7 @@ GROUP = "emtta.models"
 """The entry points by which installed packages add families; each is called by the `model_type` that it reads."""
 
 BUILT_IN = {
+    "speech_to_text": "emtta_core.model.speech2text:FAMILY",
     "whisper": "emtta_core.model.whisper:FAMILY",
 }
 """The families that emtta has, by the `model_type` that stands in a model's config.json."""

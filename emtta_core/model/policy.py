@@ -6,7 +6,8 @@ not here is not part of the distribution: no penalty for repetition, no timestam
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -51,6 +52,12 @@ class DecodingPolicy:
             max_target_positions=int(config.max_target_positions),
         )
 
+    def without(self, tokens: Sequence[int]) -> "DecodingPolicy":
+        """Return the policy in which these tokens have probability zero as well."""
+        bias, first_bias = self.bias.clone(), self.first_bias.clone()
+        bias[list(tokens)] = first_bias[list(tokens)] = -torch.inf
+        return replace(self, bias=bias, first_bias=first_bias)
+
     def mask_step(self, logits: Tensor, *, first: bool) -> Tensor:
         """Return the policy's logits for one position, the first after the prompt or a later one.
 
@@ -62,7 +69,7 @@ class DecodingPolicy:
 
     def mask_nodes(self, logits: Tensor, first: Tensor) -> Tensor:
         """Return the policy's logits `(M, V)` for nodes of which `first` `(M,)` follow the prompt at once."""
-        return logits + torch.where(first.unsqueeze(1), self.first_bias, self.bias)
+        return torch.where(first.unsqueeze(1), self.first_bias, self.bias).add_(logits)
 
     def max_tokens(self, seconds: float, prompt_length: int) -> int:
         """Return the most tokens of a candidate for an utterance of `seconds`, the end token counted."""
