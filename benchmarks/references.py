@@ -105,9 +105,9 @@ class Reference:
             else:
                 out = self.network(input_features=mel.expand(count, -1, -1), decoder_input_ids=inputs)
         logits = out.logits[:, prompt.shape[1] - 1 :].to(self.model.dtype)
-        first = torch.arange(logits.shape[1], device=logits.device) == 0
+        first = (torch.arange(logits.shape[1], device=logits.device) == 0).repeat(count)
         loss = em_loss(
-            self.model.policy.mask_nodes(logits, first).unsqueeze(0),
+            self.model.policy.mask_nodes(logits.flatten(0, 1), first).view_as(logits).unsqueeze(0),
             tokens.unsqueeze(0),
             mask.unsqueeze(0),
             estimator=self.method.objective.estimator,

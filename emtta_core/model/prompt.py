@@ -1,6 +1,7 @@
 """The tokens that every sequence begins with: what to do, in which language, and that no timestamps are wanted."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,12 @@ import torch
 from torch import Tensor
 
 from emtta_core.errors import UsageError, unknown
+
+MULTILINGUAL = 51_865
+"""A Whisper that does not say so is multilingual with at least so many tokens; those of English alone have one less.
+Source: `is_multilingual` in https://github.com/openai/whisper/blob/main/whisper/model.py."""
+
+_LANGUAGE = re.compile(r"<\|[a-z]{2,3}\|>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,16 +29,31 @@ class Prompt:
     tokens: dict[str, tuple[int, ...]]
 
     @classmethod
-    def of(cls, generation: Any) -> "Prompt":
-        """Take `<|startoftranscript|>`, language, `<|transcribe|>` and `<|notimestamps|>` from a generation config."""
+    def of(cls, generation: Any, vocabulary: Mapping[str, int], *, multilingual: bool) -> "Prompt":
+        """Take `<|startoftranscript|>`, language, `<|transcribe|>` and `<|notimestamps|>` from a Whisper.
+
+        Args:
+            generation: its generation config.
+            vocabulary: ids by token, for what the config does not say, as those of older fine-tuned models.
+            multilingual: whether it is, where the config says neither that nor its languages.
+        """
         start = int(generation.decoder_start_token_id)
-        silent = getattr(generation, "no_timestamps_token_id", None)
+        silent = getattr(generation, "no_timestamps_token_id", None) or vocabulary.get("<|notimestamps|>")
         tail = () if silent is None else (int(silent),)
         languages = getattr(generation, "lang_to_id", None)
-        if not languages or not getattr(generation, "is_multilingual", True):
+        multilingual = getattr(generation, "is_multilingual", bool(languages) or multilingual)
+        if multilingual and not languages:
+            end = vocabulary.get("<|translate|>", start)
+            languages = {
+                token: index
+                for token, index in vocabulary.items()
+                if start < index < end and _LANGUAGE.fullmatch(token)
+            }
+        if not multilingual or not languages:
             return cls({"en": (start, *tail)})
         tasks = getattr(generation, "task_to_id", None) or {}
-        task = (int(tasks["transcribe"]),) if "transcribe" in tasks else ()
+        transcribe = tasks.get("transcribe") or vocabulary.get("<|transcribe|>")
+        task = () if transcribe is None else (int(transcribe),)
         return cls({token.strip("<|>"): (start, int(index), *task, *tail) for token, index in languages.items()})
 
     @property

@@ -19,7 +19,7 @@ from emtta_core.model.family import Heard, Made, Parts
 from emtta_core.model.mel import LogMel
 from emtta_core.model.policy import DecodingPolicy
 from emtta_core.model.precision import Precision
-from emtta_core.model.prompt import Prompt
+from emtta_core.model.prompt import MULTILINGUAL, Prompt
 from emtta_core.model.weights import prepare
 
 
@@ -97,8 +97,9 @@ class Whisper:
         """Prepare a model."""
         network, tokenizer = parts.network, parts.tokenizer
         config, generation = network.config, network.generation_config
-        mel, prompt = LogMel.of(parts.extractor), Prompt.of(generation)
+        mel, vocabulary = LogMel.of(parts.extractor), tokenizer.get_vocab()
         _check(name, config, generation, mel, len(tokenizer))
+        prompt = Prompt.of(generation, vocabulary, multilingual=config.vocab_size >= MULTILINGUAL)
         encoder = network.get_submodule("model.encoder")
 
         def cast(tensor: Tensor) -> Tensor:
@@ -122,7 +123,7 @@ class Whisper:
                 "prompt": prompt.tokens,
                 "end": generation.eos_token_id,
                 "suppress": [generation.suppress_tokens, generation.begin_suppress_tokens],
-                "vocabulary": tokenizer.get_vocab(),
+                "vocabulary": vocabulary,
             },
         )
 
