@@ -12,6 +12,7 @@ from conftest import RATE, Command, Speech, SuiteFile, tone
 from emtta_core.adaptation import AdaptationResult, Adapter, StepRecord
 from emtta_core.audio.files import encode_flac
 from emtta_core.audio.windows import windows_of
+from emtta_core.corpora.synthetic import Synthetic
 from emtta_core.model import SpeechModel, load_model
 from emtta_core.pipeline.batches import adapt
 from emtta_core.pipeline.windows import HeardWindow, Outcome, Window, join
@@ -93,6 +94,16 @@ def test_a_long_one_is_cut_and_its_transcripts_are_joined(model: SpeechModel) ->
         " ".join(filter(None, (part.trace[step].text for part in alone))) for step in range(2)
     ]
     assert joined.error is None
+
+
+def test_two_sentences_with_a_pause_between_are_heard_as_each_alone() -> None:
+    demo, spoken = load_model("demo", device="cpu"), [one.read() for one in Synthetic(utterances=4).read_all()]
+    pause = np.zeros(round(0.3 * RATE), np.float32)
+    rows = prepared(**{f"pair{first}": np.concatenate([spoken[first], pause, spoken[first + 1]]) for first in (0, 2)})
+    found = outcomes(demo, rows, "cut", method="source")
+    alone = [each.text for each in Adapter(demo, "source").transcribe(spoken)]
+    assert [result(found[name]).text for name in ("pair0", "pair2")] == [" ".join(alone[:2]), " ".join(alone[2:])]
+    assert all(len(outcome.windows) == 2 for outcome in found.values())
 
 
 def test_what_is_kept_of_each_step_changes_no_joined_result(model: SpeechModel) -> None:
