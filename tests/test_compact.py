@@ -10,6 +10,7 @@ from store_factory import begin_run, end_attempt, heard, write_shard
 
 from emtta_core.errors import StoreError, UsageError
 from emtta_core.store import Catalogue, CellKey, Store, views
+from emtta_core.store import catalogue as catalogue_module
 from emtta_core.store.compact import compact, plan_compaction
 from emtta_core.store.lease import lease
 from emtta_core.store.place import Place
@@ -225,6 +226,20 @@ def test_readers_are_undisturbed_while_it_goes_on(store: Store) -> None:
             reader.join()
     assert not wrong
     assert all(rounds.values())
+
+
+def test_a_run_that_is_compacted_while_a_catalogue_opens_is_seen_whole(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, make = answers(store), catalogue_module.create_word_edits
+
+    def meanwhile(connection: object) -> None:
+        monkeypatch.setattr(catalogue_module, "create_word_edits", make)
+        make(connection)
+        compact(store, "run")  # the files that were looked at are gone when the views are made
+
+    monkeypatch.setattr(catalogue_module, "create_word_edits", meanwhile)
+    assert answers(store) == before
 
 
 def test_readers_are_undisturbed_while_a_pack_takes_the_place_of_another(store: Store) -> None:

@@ -14,7 +14,7 @@ from emtta_core.model import hub as model_hub
 from emtta_core.model import load_model
 from emtta_core.pipeline import models
 from emtta_core.pipeline.models import digest_of
-from emtta_core.store import Store
+from emtta_core.store import Catalogue, Store
 from emtta_core.suite import ModelChoice, parse_suite
 
 NAME = "someone/tiny-whisper"
@@ -167,6 +167,8 @@ def test_a_run_says_what_it_fetches_and_records_the_commit(
     recorded = parse_suite(row.suite_toml).model
     assert (recorded.name, recorded.revision) == (NAME, commit)
     assert row.model_digest == load_model(tiny_model, device="cpu").digest
+    with Catalogue(Store.open(tmp_path / "store")) as catalogue:
+        assert catalogue.query("SELECT model, model_revision FROM runs").rows == [(NAME, commit)]
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     models._loaded.clear()
     again = emtta("rerun", run_id, "--force", "--store", tmp_path / "store")

@@ -78,7 +78,7 @@ class Catalogue:
         self._look_again()
         create_word_edits(self._connection)
         for view in views().values():
-            self._connection.execute(f'CREATE VIEW "{view.name}" AS\n{view.sql}')
+            self._create(f'CREATE VIEW "{view.name}" AS\n{view.sql}')
         self._close_in()
 
     def __enter__(self) -> Self:
@@ -170,6 +170,17 @@ class Catalogue:
                 self._look(scan)
                 read_all = True
         raise EmttaError(f"{what} failed: {self._restless()}")
+
+    def _create(self, view: str) -> None:
+        """Create a view, for which DuckDB looks into a file: where that was removed meanwhile, into its successor."""
+        for _ in range(_LOOKS):
+            try:
+                self._connection.execute(view)
+                return
+            except duckdb.Error:
+                if not self._look():
+                    raise
+        raise EmttaError(self._restless())
 
     def _look_again(self) -> None:
         """See the files that are there now, unless their rows are held."""

@@ -2,6 +2,7 @@
 -- grain: one row a run.
 --   run_id, suite, plan_id, created_at   the run; created_at in UTC
 --   model, model_digest, algorithm_version, versions, git_commit, host   with what
+--   model_revision  of a model from the hub, the commit that was loaded; NULL for a folder
 --   suite_toml      the suite as it was
 --   state           complete (every planned utterance is done) or incomplete
 --   cells, complete cells: planned, complete
@@ -30,6 +31,7 @@ SELECT
     begun.created_at,
     begun.model,
     begun.model_digest,
+    nullif(regexp_extract(begun.suite_toml, '\nmodel = \{[^\n]*?\brevision = "([^"\n]*)"', 1), '') AS model_revision,
     begun.algorithm_version,
     begun.versions,
     begun.git_commit,
