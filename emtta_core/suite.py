@@ -7,8 +7,6 @@ field.
 
 import json
 import re
-import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,11 +18,8 @@ from emtta_core.errors import UsageError, unknown
 from emtta_core.identity import IDENTITY, RUNTIME, Record
 from emtta_core.names import check_name
 from emtta_core.suite_errors import explain
+from emtta_core.suite_file import find, read
 from emtta_core.suite_method import Adaptation, MethodChoice
-from emtta_core.suites import SUITES, suite_names
-
-DEMO = "demo"
-"""The name of the model that emtta carries, whatever folder may lie beside a suite."""
 
 COLUMNS = ("all", "method", "change_percent")
 """What the report `methods` calls its own columns, beside one for each group."""
@@ -198,16 +193,7 @@ def load_suite(name: str, *, limit: int | None = None) -> Suite:
     Raises:
         UsageError: no such suite, or a mistake in it; names the field, its value and what is allowed.
     """
-    path = Path(name) if name.endswith(".toml") else SUITES / f"{name}.toml"
-    if not path.is_file():
-        if name.endswith(".toml"):
-            raise UsageError(f"there is no suite file {name!r} (looked in {Path.cwd()})")
-        refusal = unknown("suite", name, suite_names())
-        raise UsageError(f"{refusal}; a suite of your own is named by the path of its .toml file")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the suite file {str(path)!r} cannot be read: {error}") from error
+    path, text = find(name, Path())
     suite = parse_suite(text, origin=str(path), folder=path.parent)
     return suite if limit is None else _limited(suite, limit)
 
@@ -223,11 +209,7 @@ def parse_suite(text: str, *, origin: str = "the suite", folder: Path = Path()) 
     Raises:
         UsageError: a mistake in it; names the field, its value and what is allowed.
     """
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{origin} is not valid TOML: {error}") from error
-    expanded = _expand(data, origin, folder)
+    expanded = read(text, origin, folder)
     try:
         # By way of JSON: strict there means that 10 is not "10", and that an array may fill a tuple.
         return Suite.model_validate_json(json.dumps(expanded, default=str), strict=True)
@@ -240,60 +222,6 @@ def _limited(suite: Suite, limit: int) -> Suite:
     if limit < 1:
         raise UsageError(f"the limit is {limit}; it is a number of utterances a domain, 1 or more")
     return suite.model_copy(update={"limit": limit})
-
-
-def _expand(data: Mapping[str, Any], origin: str, folder: Path) -> dict[str, Any]:
-    """Return the suite's data with `[defaults]` and `[groups.…]` filled into each of its domains."""
-    suite = {key: value for key, value in data.items() if key not in {"defaults", "groups"}}
-    defaults, groups = data.get("defaults", {}), data.get("groups", {})
-    domains = suite.get("domains", [])
-    if not (isinstance(groups, dict) and isinstance(domains, list) and all(isinstance(d, dict) for d in domains)):
-        raise UsageError(f"{origin}: groups is a table of tables, and domains is an array of tables")
-    named = {domain.get("group") for domain in domains}
-    for place, shared in [("defaults", defaults), *((f"groups.{name}", group) for name, group in groups.items())]:
-        if not isinstance(shared, dict) or set(shared) - {"corpus", "corruption"}:
-            raise UsageError(f"{origin}: {place} is {shared!r}; it may hold the tables corpus and corruption alone")
-    for name in groups:
-        if name not in named:
-            raise UsageError(
-                f"{origin}: groups.{name} is used by no domain; there are the groups {sorted(map(str, named))}"
-            )
-    filled = []
-    for domain in domains:
-        whole = dict(domain)
-        for part in ("corpus", "corruption"):
-            layers = [defaults.get(part), groups.get(domain.get("group"), {}).get(part), domain.get(part)]
-            value: Any = None
-            for layer in layers:
-                value = _over(value, layer)
-            if isinstance(value, dict) and isinstance(value.get("path"), str):
-                value = value | {"path": str((folder / Path(value["path"]).expanduser()).resolve())}
-            if value is not None:
-                whole[part] = value
-        filled.append(whole)
-    if "domains" in suite:
-        suite = suite | {"domains": filled}
-    return suite | {"model": _placed(suite["model"], folder)} if "model" in suite else suite
-
-
-def _placed(model: Any, folder: Path) -> Any:
-    """Return the table `model` with a name that is a folder's path beside the suite made absolute."""
-    name = model.get("name") if isinstance(model, dict) else None
-    if not isinstance(name, str) or name in ("", DEMO):
-        return model
-    place = folder / Path(name).expanduser()
-    return model | {"name": str(place.resolve())} if place.is_dir() else model
-
-
-def _over(below: Any, above: Any) -> Any:
-    """Return `below` with the fields of `above` laid over it; a table of another `name` replaces it whole."""
-    if above is None:
-        return below
-    if not (isinstance(below, dict) and isinstance(above, dict)):
-        return above
-    if above.get("name", below.get("name")) != below.get("name") and "name" in below:
-        return above
-    return below | above
 
 
 def _refuse_twice(what: str, names: list[str]) -> None:

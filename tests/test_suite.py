@@ -8,6 +8,7 @@ from conftest import CLEAN, SuiteFile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emtta_core.audio.noise_file import MS_SNSD, NoiseFile
 from emtta_core.corpora.folder import Folder
 from emtta_core.corpora.synthetic import Synthetic
 from emtta_core.errors import UsageError
@@ -59,6 +60,70 @@ def test_every_shipped_suite_tells_what_it_is() -> None:
         assert suite.description
 
 
+def test_paper_is_what_the_paper_did() -> None:
+    suite = load_suite("paper")
+    groups = {group: sum(domain.group == group for domain in suite.domains) for group in suite.groups}
+    assert groups == {"noise": 10, "accent": 6, "language": 7}
+    assert suite.model.name == "openai/whisper-base"
+    assert [method.name for method in suite.methods] == ["source", "greedy-em", "em-seq", "em-tok", "em-tok-b"]
+    adaptation = suite.adaptation
+    assert (adaptation.steps, adaptation.candidates, adaptation.learning_rate) == (10, 16, 1e-3)
+    noise = [domain for domain in suite.domains if domain.group == "noise"]
+    recordings = [domain.corruption for domain in noise if isinstance(domain.corruption, NoiseFile)]
+    assert {recording.kind for recording in recordings} == {"gaussian", *MS_SNSD}
+    assert {(one.snr_db, one.offset, one.snr_convention) for one in recordings} == {(10.0, "start", "exact")}
+
+
+def test_the_ablations_of_the_paper_are_its_domains_with_other_methods_or_models() -> None:
+    paper = load_suite("paper")
+    for name in ("paper-ablations", "paper-tiny", "paper-small", "paper-large"):
+        assert load_suite(name).domains == paper.domains
+    ablations = load_suite("paper-ablations")
+    counts = {
+        choice.adapted(ablations.adaptation).candidates for choice in ablations.methods if choice.name[-1].isdigit()
+    }
+    assert counts == {4, 8, 16, 32, 64}
+    alone = [choice.method().objective for choice in ablations.methods if choice.name.endswith(("policy", "entropy"))]
+    assert len(alone) == 4
+    assert all(objective is not None and objective.policy != objective.entropy for objective in alone)
+
+
+def test_a_suite_that_extends_another_has_what_it_does_not_say_itself(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "layers.toml").write_text(LAYERS + "[runtime]\nbatch_size = 3\nworkers = 2\n")
+    child = tmp_path / "child.toml"
+    child.write_text('extends = "base/layers.toml"\nname = "child"\nruntime = { workers = 5 }\n')
+    base, suite = load_suite(str(tmp_path / "base" / "layers.toml")), load_suite(str(child))
+    assert suite.domains == base.domains  # the folder corpus lies beside the file that names it
+    assert (suite.name, suite.runtime.batch_size, suite.runtime.workers) == ("child", 3, 5)
+    child.write_text('extends = "base/layers.toml"\nname = "child"\nmodel = { name = "org/other" }\n')
+    assert load_suite(str(child)).model.revision is None
+    grandchild = tmp_path / "grandchild.toml"
+    grandchild.write_text('extends = "child.toml"\nname = "grandchild"\nmethods = ["em-tok"]\n' + CLEAN)
+    suite = load_suite(str(grandchild))
+    assert [domain.name for domain in suite.domains] == ["clean"]
+    assert (suite.model.name, [choice.name for choice in suite.methods]) == ("org/other", ["em-tok"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('extends = "demo"\n', r"extends 'demo' and has no name"),
+        ('extends = "dmeo"\nname = "x"\n', r"unknown suite 'dmeo'; there are: demo"),
+        ('extends = "gone.toml"\nname = "x"\n', r"no suite file 'gone.toml'"),
+        ('extends = 3\nname = "x"\n', r"extends is 3; it is a shipped suite's name"),
+        ('extends = "mine.toml"\nname = "x"\n', r"extends 'mine.toml', which extends it in its turn"),
+        ('extends = "demo"\nname = "x"\n[groups.noise]\ncorpus = {}\n', r"defaults and groups are of the domains"),
+        ('extends = "demo"\nname = "x"\nadaptation = { steps = 0 }\n', r"adaptation.steps"),
+    ],
+)
+def test_a_mistake_in_what_is_extended_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        load_suite(str(path))
+
+
 def test_a_domain_takes_from_its_group_what_it_does_not_say_and_from_the_defaults_the_rest() -> None:
     suite = parse_suite(LAYERS)
     babble, loud = suite.domain("BA"), suite.domain("loud")
@@ -99,7 +164,7 @@ def test_a_limit_given_at_the_call_stands_over_the_files(suite_file: SuiteFile) 
     assert load_suite(path, limit=3).limit == 3
 
 
-@pytest.mark.parametrize("name", ["demo", "smoke"])
+@pytest.mark.parametrize("name", suite_names())
 def test_a_suite_written_out_reads_back_as_it_was(name: str) -> None:
     suite = load_suite(name, limit=5)
     assert parse_suite(suite.to_toml()) == suite

@@ -10,7 +10,8 @@ from pathlib import Path
 from emtta_core.audio.noise_file import NoiseFile
 from emtta_core.corpora.registry import Corpus
 from emtta_core.errors import EmttaError
-from emtta_core.suite import DEMO, Domain, ModelChoice, Suite
+from emtta_core.suite import Domain, ModelChoice, Suite
+from emtta_core.suite_file import DEMO
 
 log = logging.getLogger("emtta.pipeline")
 

@@ -1,7 +1,5 @@
 """`emtta suites`: what is shipped."""
 
-import tomllib
-
 from rich.table import Table
 
 from flows.cli.output import out
@@ -17,10 +15,11 @@ def suites() -> None:
 
         emtta run suites/mine.toml
     """
-    from emtta_core.suites import SUITES, suite_names
+    from emtta_core.suite import load_suite
+    from emtta_core.suites import suite_names
 
     table = Table("suite", "domains", "methods", "what it is")
     for name in suite_names():
-        data = tomllib.loads((SUITES / f"{name}.toml").read_text(encoding="utf-8"))
-        table.add_row(name, str(len(data["domains"])), str(len(data["methods"])), data.get("description", ""))
+        suite = load_suite(name)
+        table.add_row(name, str(len(suite.domains)), str(len(suite.methods)), suite.description)
     out.print(table)

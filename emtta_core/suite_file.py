@@ -1,0 +1,125 @@
+"""The file of a suite: found, read, and laid over the suite that it extends; `emtta_core.suite` checks what it says."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from emtta_core.errors import UsageError, unknown
+from emtta_core.suites import SUITES, suite_names
+
+DEMO = "demo"
+"""The name of the model that emtta carries, whatever folder may lie beside a suite."""
+
+_LAID_OVER = ("model", "adaptation", "runtime")
+"""The tables of which an extending suite may give some fields alone; all else it gives replaces what was there."""
+
+
+def find(name: str, folder: Path) -> tuple[Path, str]:
+    """Return the file of a suite, and its text.
+
+    Args:
+        name: a shipped suite's, or the path of a `.toml` file.
+        folder: where a relative path starts.
+
+    Raises:
+        UsageError: there is no such file, or it cannot be read.
+    """
+    path = folder / Path(name).expanduser() if name.endswith(".toml") else SUITES / f"{name}.toml"
+    if not path.is_file():
+        if name.endswith(".toml"):
+            raise UsageError(f"there is no suite file {name!r} (looked in {folder.resolve()})")
+        refusal = unknown("suite", name, suite_names())
+        raise UsageError(f"{refusal}; a suite of your own is named by the path of its .toml file")
+    try:
+        return path, path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the suite file {str(path)!r} cannot be read: {error}") from error
+
+
+def read(text: str, origin: str, folder: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return what a suite's file says, with what it extends and what its domains share filled in.
+
+    Args:
+        text: the file's.
+        origin: what to call it in a refusal.
+        folder: relative paths start here.
+        extending: the files that extend this one.
+
+    Raises:
+        UsageError: it is no TOML, extends what is not there or itself, or its tables are not as they must be.
+    """
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{origin} is not valid TOML: {error}") from error
+    base = data.pop("extends", None)
+    if base is None:
+        return _expand(data, origin, folder)
+    if not isinstance(base, str):
+        raise UsageError(f"{origin}: extends is {base!r}; it is a shipped suite's name, or the path of a .toml file")
+    if "domains" not in data and {"defaults", "groups"} & set(data):
+        raise UsageError(f"{origin}: defaults and groups are of the domains that stand beside them; there are none")
+    path, below = find(base, folder)
+    if path.resolve() in extending:
+        raise UsageError(f"{origin}: it extends {base!r}, which extends it in its turn; let one of them stand alone")
+    if "name" not in data:
+        raise UsageError(f"{origin}: it extends {base!r} and has no name; give it one of its own")
+    whole = read(below, str(path), path.parent, (*extending, path.resolve())) | {"description": ""}
+    for key, value in _expand(data, origin, folder).items():
+        whole[key] = _over(whole.get(key), value) if key in _LAID_OVER else value
+    return whole
+
+
+def _expand(data: Mapping[str, Any], origin: str, folder: Path) -> dict[str, Any]:
+    """Return the suite's data with `[defaults]` and `[groups.…]` filled into each of its domains."""
+    suite = {key: value for key, value in data.items() if key not in {"defaults", "groups"}}
+    defaults, groups = data.get("defaults", {}), data.get("groups", {})
+    domains = suite.get("domains", [])
+    if not (isinstance(groups, dict) and isinstance(domains, list) and all(isinstance(d, dict) for d in domains)):
+        raise UsageError(f"{origin}: groups is a table of tables, and domains is an array of tables")
+    named = {domain.get("group") for domain in domains}
+    for place, shared in [("defaults", defaults), *((f"groups.{name}", group) for name, group in groups.items())]:
+        if not isinstance(shared, dict) or set(shared) - {"corpus", "corruption"}:
+            raise UsageError(f"{origin}: {place} is {shared!r}; it may hold the tables corpus and corruption alone")
+    for name in groups:
+        if name not in named:
+            raise UsageError(
+                f"{origin}: groups.{name} is used by no domain; there are the groups {sorted(map(str, named))}"
+            )
+    filled = []
+    for domain in domains:
+        whole = dict(domain)
+        for part in ("corpus", "corruption"):
+            layers = [defaults.get(part), groups.get(domain.get("group"), {}).get(part), domain.get(part)]
+            value: Any = None
+            for layer in layers:
+                value = _over(value, layer)
+            if isinstance(value, dict) and isinstance(value.get("path"), str):
+                value = value | {"path": str((folder / Path(value["path"]).expanduser()).resolve())}
+            if value is not None:
+                whole[part] = value
+        filled.append(whole)
+    if "domains" in suite:
+        suite = suite | {"domains": filled}
+    return suite | {"model": _placed(suite["model"], folder)} if "model" in suite else suite
+
+
+def _placed(model: Any, folder: Path) -> Any:
+    """Return the table `model` with a name that is a folder's path beside the suite made absolute."""
+    name = model.get("name") if isinstance(model, dict) else None
+    if not isinstance(name, str) or name in ("", DEMO):
+        return model
+    place = folder / Path(name).expanduser()
+    return model | {"name": str(place.resolve())} if place.is_dir() else model
+
+
+def _over(below: Any, above: Any) -> Any:
+    """Return `below` with the fields of `above` laid over it; a table of another `name` replaces it whole."""
+    if above is None:
+        return below
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    if above.get("name", below.get("name")) != below.get("name") and "name" in below:
+        return above
+    return below | above
