@@ -99,9 +99,10 @@ def _carry_out(
         dispatch = Dispatch(run, store, crew, redo)
         channel.publish(_started(run, todo, crew.size))
         failures = dispatch.run_all([state.cell for state in todo])
-        wait_for_records(dispatch.records)  # while the processes that send some of them are there
+        answers = wait_for_records(dispatch.records)  # while the processes that send some of them are there
     settle_statistics(store, run.run_id)
-    publish(store, run.run_id)
+    if answers:
+        publish(store, run.run_id)
     if not failures:
         return Completed(message=f"run {run.run_id}: {len(wanted)} cells complete")
     others = [state.cell for state in states if not (state.complete or state.cell in wanted)]

@@ -1,6 +1,7 @@
 """What several test files share: a tiny model, suites on it, corpora of files, Prefect's server, and the command."""
 
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from whisper_factory import make_checkpoint
 from flows.cli.logs import settle_environment
 
 settle_environment()  # before anything imports Prefect
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports torch: processes side by side share cores
 
 
 @pytest.fixture(scope="session", autouse=True)

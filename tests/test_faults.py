@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Command, Speech, SuiteFile, tone
 
+from emtta_core.store import Catalogue, Store
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +47,7 @@ def long_suite(suite_file: SuiteFile, speech: Speech) -> Path:
 
 
 def start(path: Path, store: Path, server: str) -> subprocess.Popen[str]:
-    """Start `emtta run`, and wait for its first shard."""
+    """Start `emtta run` with a server, or where it is none with its own, and wait for its first shard."""
     process = subprocess.Popen(
         [*EMTTA, "run", str(path), "--run-id", "mine", "--store", str(store)],
         stderr=subprocess.PIPE,
@@ -66,8 +68,8 @@ def shards(store: Path) -> list[Path]:
     return list((store / "scores").rglob("*.parquet"))
 
 
-def workers_of(process: subprocess.Popen[str]) -> list[str]:
-    found = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "emtta_core.worker"], capture_output=True, text=True)
+def children_of(process: subprocess.Popen[str], command: str) -> list[str]:
+    found = subprocess.run(["pgrep", "-P", str(process.pid), "-f", command], capture_output=True, text=True)
     return found.stdout.split()
 
 
@@ -97,7 +99,7 @@ def test_ctrl_c_once_lets_the_shard_end_and_says_how_to_go_on(
 def test_ctrl_c_twice_ends_at_once_and_leaves_no_process(long_suite: Path, tmp_path: Path, prefect_server: str) -> None:
     store = tmp_path / "store"
     process = start(long_suite, store, prefect_server)
-    workers = workers_of(process)
+    workers = children_of(process, "emtta_core.worker")
     assert workers
     process.send_signal(signal.SIGINT)
     time.sleep(0.05)
@@ -106,6 +108,24 @@ def test_ctrl_c_twice_ends_at_once_and_leaves_no_process(long_suite: Path, tmp_p
     assert process.returncode in (3, 130)  # the shard may have ended between the two
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     assert readable(store)
+
+
+def test_a_server_that_is_lost_costs_its_own_records_and_no_cell(
+    emtta: Command, long_suite: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    long_suite.write_text(long_suite.read_text().replace("steps = 10", "steps = 1"))
+    process = start(long_suite, store, "")
+    (server,) = children_of(process, "prefect.server")
+    os.kill(int(server), signal.SIGKILL)
+    _, said = process.communicate(timeout=420)
+    assert process.returncode == 0
+    assert "Prefect's server no longer answers" in said
+    assert "ERROR" not in said
+    assert "Traceback" not in said
+    with Catalogue(Store.open(store)) as catalogue:
+        assert catalogue.query("SELECT sum(done), count(*) FROM cells").rows == [(43, 1)]
+        assert catalogue.query("SELECT * FROM statistics").rows
 
 
 def test_a_full_disk_fails_cells_and_room_on_it_completes_them(

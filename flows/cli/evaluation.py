@@ -61,18 +61,26 @@ def foretell(run_id: str, states: "Sequence[CellState]", todo: "Sequence[CellSta
 def carry_out(store: "Store", run_id: str, **parameters: Any) -> None:
     """Run the flow `evaluate`, and show how it goes.
 
+    A server of Prefect's that is lost on the way costs its own records: cells go on without it.
+
     Args:
         store: where.
         run_id: a run that is recorded there.
         parameters: the flow's others.
     """
+    import httpx
+
     from flows.cli.progress import watching
 
     with store.run_log(run_id) as log, watching(err), logs.logging_to(log):
         from flows.evaluate import evaluate
 
         server.reach()
-        flow_run = evaluate(store=store.location, run_id=run_id, return_state=True, **parameters)
+        try:
+            flow_run = evaluate(store=store.location, run_id=run_id, return_state=True, **parameters)
+        except httpx.TransportError as error:
+            say(f"Prefect's server no longer answers ({error}), and knows not how this ended; the store does")
+            return
         ended = flow_run.result(raise_on_failure=False)
     if isinstance(ended, BaseException):  # not what a cell met, of which the store knows, but what stopped the flow
         raise ended

@@ -34,12 +34,15 @@ def logging_to(path: Path) -> Iterator[None]:
     atexit.register(_hush)  # first in, last out: after Prefect's own handlers
     settle_environment()
     root = logging.getLogger()
-    importlib.import_module("prefect")  # puts its own handlers there
+    importlib.import_module("prefect.main")  # puts its own handlers there
     before, level = root.handlers, root.level
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(_formatter())
     root.handlers = [handler]
     root.setLevel(logging.INFO)
+    own = logging.getLogger("prefect._internal")  # has a handler of its own, to the screen
+    own_before, own.handlers = own.handlers, [handler]
+    complain, logging.raiseExceptions = logging.raiseExceptions, False  # of records that a lost server does not take
     logging.captureWarnings(True)
     for name in ("httpx", "httpcore", "urllib3"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -48,6 +51,8 @@ def logging_to(path: Path) -> Iterator[None]:
         yield
     finally:
         logging.captureWarnings(False)
+        logging.raiseExceptions = complain
+        own.handlers = own_before
         root.handlers = before
         root.setLevel(level)
         handler.close()
