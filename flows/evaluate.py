@@ -142,6 +142,8 @@ def _planned(suite: str | None, store: Store, limit: int | None) -> Run:
         raise UsageError("neither a suite nor a run was named; name one of them")
     loaded = load_suite(suite, limit=limit)
     run = plan_run(loaded, digest_of(loaded.model))
+    for remark in run.plan.remarks:
+        get_run_logger().warning(remark)
     record(run, store)
     return run
 

@@ -21,12 +21,8 @@ FAILURES_NAMED = 20
 
 def warn(plan: "Plan") -> None:
     """Say which domains cannot be prepared, and how many utterances are left out."""
-    for domain, reason in plan.unavailable.items():
-        say(f"domain {domain} cannot be prepared: {reason}")
-    if plan.unavailable:
-        say(f"the other domains go on; the cells of {', '.join(plan.unavailable)} will fail")
-    for domain, count in plan.left_out.items():
-        say(f"domain {domain}: {count} utterances are longer than max_seconds and are left out")
+    for remark in plan.remarks:
+        say(remark)
 
 
 def foretell(run_id: str, states: "Sequence[CellState]", todo: "Sequence[CellState]", redo: str = "missing") -> None:
