@@ -4,7 +4,8 @@
 
 writes a run a night, each of 23 domains with 5 methods and 300 utterances, where FOLDER lacks them, and then asks, each
 question in a process of its own on two cores: wall and CPU seconds of opening the store and of three askings, and the
-process's peak memory. Figures go to `benchmarks/results/store.json`, with the load of the machine.
+process's peak memory. The questions are every report on one run, its page, and what spans all runs; of statistics the
+newest night's alone are computed. Figures go to `benchmarks/results/store.json`, with the load of the machine.
 
     python benchmarks/store.py FOLDER --nights 2 --shards
 
@@ -30,7 +31,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from emtta_core.store import CellKey, CellRow, PlanRow, RunRow, Store
+from emtta_core.pipeline.statistics import update_statistics
+from emtta_core.store import CellKey, CellRow, PlanRow, RunRow, Store, reports
 from emtta_core.store.compact import compact
 from emtta_core.store.pack import PACKS
 from emtta_core.store.schema import TABLES
@@ -52,8 +54,15 @@ QUESTIONS = {
     "detail": "every utterance of one run with its texts",
     "latest": "the rows that count of all runs, their errors summed",
     "runs": "how far each run is",
+    "statistics": "the view of that name, of one run",
+    "page": "the page on one run, its charts drawn",
+    **{
+        f"report {name}": query.summary
+        for name, query in reports().items()
+        if name not in ("leaderboard", "runs")  # which stand above
+    },
 }
-GOALS = {"leaderboard": 1.0, "detail": 0.2, "latest": 2.0}
+GOALS = {"leaderboard": 1.0, "detail": 0.2, "latest": 2.0, "page": 5.0}
 
 
 @dataclass(frozen=True)
@@ -254,7 +263,9 @@ def ask(location: str, question: str) -> dict[str, Any]:
     """Answer one question three times in this process; return what it took."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+    from emtta_core.report import make_page
     from emtta_core.store.catalogue import Catalogue
+    from emtta_core.store.result import Result
 
     def timed() -> Iterator[float]:
         while True:
@@ -262,7 +273,8 @@ def ask(location: str, question: str) -> dict[str, Any]:
             yield time.process_time()
 
     store = Store.open(location)
-    run_id = max(path.name for path in Path(location, "runs").iterdir()).removeprefix("run_id=")
+    nights = sorted(path.name.removeprefix("run_id=") for path in Path(location, "runs").iterdir())
+    run_id, before = nights[-1], nights[-2:][0]
     clock = timed()
     wall, cpu = next(clock), next(clock)
     catalogue = Catalogue(store)
@@ -282,12 +294,20 @@ def ask(location: str, question: str) -> dict[str, Any]:
                 answer = catalogue.query(
                     "SELECT count(*) AS utterances, sum(errors) AS errors, sum(words) AS words FROM utterances"
                 )
-            case _:
+            case "statistics":
+                answer = catalogue.query("SELECT * FROM statistics WHERE run_id = $run", {"run": run_id})
+            case "page":
+                answer = Result(pa.table({"bytes": [len(make_page(store, run_id).html.encode())]}))
+            case "runs":
                 answer = catalogue.report("runs")
+            case "report pairs":
+                answer = catalogue.report("pairs", run_id, baseline=before)
+            case _:
+                answer = catalogue.report(question.removeprefix("report "), run_id)
         found["wall"].append(next(clock) - wall)
         found["cpu"].append(next(clock) - cpu)
     found["rows"] = answer.table.num_rows
-    found["first_row"] = {key: str(value)[:60] for key, value in answer.records[0].items()}
+    found["first_row"] = {key: str(value)[:60] for key, value in (answer.records or [{}])[0].items()}
     found["peak_memory_bytes"] = peak_memory()
     return found
 
@@ -308,7 +328,7 @@ def ask_all(location: str, questions: list[str]) -> dict[str, Any]:
         one = found[question]
         wall, cpu = (", ".join(f"{value:.2f}" for value in one[kind]) for kind in ("wall", "cpu"))
         print(
-            f"{question:12} {QUESTIONS[question]}: {wall} s (CPU {cpu} s), opening {one['open_wall']:.2f} s "
+            f"{question:18} {QUESTIONS[question]}: {wall} s (CPU {cpu} s), opening {one['open_wall']:.2f} s "
             f"(CPU {one['open_cpu']:.2f} s), {one['peak_memory_bytes'] / 1e6:.0f} MB, {one['rows']} rows"
             + (f"; goal {GOALS[question]} s" if question in GOALS else ""),
             flush=True,
@@ -364,6 +384,9 @@ def main() -> None:
     written = {"nights": len(missing), "wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
     utterances = given.nights * len(DOMAINS) * len(METHODS) * UTTERANCES
     questions = given.question or list(QUESTIONS)
+    newest = run_name(given.nights - 1)
+    if update_statistics(store, newest):
+        print(f"statistics of {newest} alone were computed", flush=True)
     found: dict[str, Any] = {
         "nights": given.nights,
         "utterance_rows": utterances,

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -369,6 +370,24 @@ def test_options_of_tables_are_refused_for_the_page(complete: Store, emtta: Comm
     assert ended.code == 2
     assert "it takes --run, --out and --audio" in ended.err.replace("\n", " ")
     assert emtta("report", "leaderboard", "--store", complete.location, "--audio", 3).code == 2
+
+
+@pytest.mark.slow
+def test_the_page_of_a_run_as_large_as_the_demo_is_small_and_soon_made(store: Store) -> None:
+    methods = ("source", "greedy-em", "em-seq", "em-tok", "em-tok-b")
+    cells = [(f"group-{domain % 3}", f"domain-{domain}", method) for domain in range(23) for method in methods]
+    begin_run(store, "run", cells, utterances=12)
+    for place, (group, domain, method) in enumerate(cells):
+        errors = {f"u{number:02d}": (number + place) % 5 for number in range(12)}
+        states = {name: [heard(2), *[heard(last)] * 10] for name, last in errors.items()}
+        write_shard(store, CellKey("run", domain, method), states)
+        end_attempt(store, CellKey("run", domain, method), group=group)
+    assert update_statistics(store, "run")
+    begun = time.process_time()
+    html = make_page(store, "run").html
+    assert time.process_time() - begun < 5, "seconds of the processor, which a busy machine does not add to"
+    assert html.count("<svg") >= 11
+    assert len(html.encode()) < 1_000_000, "a third of what it may be: recordings come on top"
 
 
 def test_a_chart_that_cannot_be_drawn_says_why_and_leaves_no_process() -> None:

@@ -263,3 +263,28 @@ def test_the_reports_that_the_command_promises_are_there() -> None:
         *("oracle", "pairs", "paper", "robustness", "runs", "speed", "steps"),
     }
     assert promised <= set(reports())
+
+
+@pytest.mark.parametrize("name", reports())
+def test_every_report_answers_on_a_partial_run_with_the_columns_of_a_complete_one(
+    name: str, partial: Catalogue, complete: Catalogue
+) -> None:
+    found = partial.report(name)
+    assert found.columns == complete.report(name).columns
+    assert found.rows or name in {"pairs", "paper", "languages", "robustness"}, "what the run has nothing to say on"
+    for form in (found.markdown, found.csv, found.json):
+        assert form()
+
+
+@pytest.fixture(scope="module")
+def partial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
+    """A run whose cells are complete, partial, in error, failed and missing."""
+    store = Store.open(tmp_path_factory.mktemp("partial"), create=True)
+    cells = [(*where, method) for where in ERRORS for method in ("source", "em-tok-b")]
+    begin_run(store, "run", cells)
+    write_shard(store, CellKey("run", "vacuum", "source"), {"u0": [heard(2)], "u1": [heard(2)]})
+    write_shard(store, CellKey("run", "vacuum", "em-tok-b"), {"u0": [heard(2), heard(3)]})
+    write_shard(store, CellKey("run", "babble", "source"), {"u0": None, "u1": [heard(1)]})
+    end_attempt(store, CellKey("run", "babble", "em-tok-b"), group="noise", error="out of memory")
+    with Catalogue(store) as catalogue:
+        yield catalogue
