@@ -166,5 +166,5 @@ def test_the_command_refuses_what_it_would_spoil_and_says_what_it_did(
     done = emtta("catalog", "export", tmp_path / "x.duckdb", "--store", store.location)
     assert done.code == 0
     assert "2 runs" in done.err
-    assert "without the views edits" in done.err
+    assert "left out, needing emtta's own functions: edits" in done.err
     assert "emtta catalog export" in emtta("catalog", "export", "--help").out.split("Examples")[1]

@@ -43,8 +43,7 @@ def export(
     from flows.cli.size import size
 
     done = write(Store.open(store), file, run_ids=run or (), copy=copy)
-    say(f"{done.file}: {done.runs} runs, {size(done.size)}; " + ("with their rows" if copy else f"reads {store}"))
+    runs = f"{done.runs} run{'s' if done.runs != 1 else ''}"
+    say(f"{done.file}: {runs}, {size(done.size)}; " + ("with their rows" if copy else f"reads {store}"))
     if done.left_out:
-        say(
-            f"without the views {', '.join(done.left_out)}, which need emtta's own functions; --copy puts their rows in"
-        )
+        say(f"left out, needing emtta's own functions: {', '.join(done.left_out)}; --copy puts its rows in")
