@@ -33,6 +33,7 @@ class Adaptation(Record):
         steps: updates an utterance, at most.
         candidates: sequences an update (G), and to choose a hypothesis from.
         learning_rate: of AdamW.
+        weight_decay: of AdamW.
         seed: from which each utterance's own random numbers derive.
         early_stop: nats a token by which an episode's entropy may move and count as settled; none: it never ends early.
     """
@@ -40,6 +41,7 @@ class Adaptation(Record):
     steps: Annotated[int, Field(ge=1, le=1000), IDENTITY] = 10
     candidates: Annotated[int, Field(ge=2, le=1024), IDENTITY] = 8
     learning_rate: Annotated[float, Field(gt=0, lt=1), IDENTITY] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0, le=1), IDENTITY] = 0.01
     seed: Annotated[int, Field(ge=0, lt=2**63), IDENTITY] = 0
     early_stop: Annotated[float | None, Field(ge=0, allow_inf_nan=False), IDENTITY] = None
 
@@ -50,6 +52,7 @@ class OwnAdaptation(Record):
     steps: Annotated[int | None, Field(ge=1, le=1000), IDENTITY] = None
     candidates: Annotated[int | None, Field(ge=2, le=1024), IDENTITY] = None
     learning_rate: Annotated[float | None, Field(gt=0, lt=1), IDENTITY] = None
+    weight_decay: Annotated[float | None, Field(ge=0, le=1), IDENTITY] = None
     seed: Annotated[int | None, Field(ge=0, lt=2**63), IDENTITY] = None
     early_stop: Annotated[float | None, Field(ge=0, allow_inf_nan=False), IDENTITY] = None
 

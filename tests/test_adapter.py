@@ -255,11 +255,18 @@ def test_collapse_is_emptiness_or_certain_repetition(
 
 def test_the_options_that_a_method_uses_are_declared() -> None:
     assert method("source").options == ()
-    assert method("greedy-em").options == ("steps", "learning_rate", "early_stop")
-    assert method("em-tok").options == ("steps", "candidates", "learning_rate", "seed", "early_stop")
-    assert method("em-tok-b").options == ("steps", "candidates", "learning_rate", "early_stop")
+    assert method("greedy-em").options == ("steps", "learning_rate", "weight_decay", "early_stop")
+    assert method("em-tok").options == ("steps", "candidates", "learning_rate", "weight_decay", "seed", "early_stop")
+    assert method("em-tok-b").options == ("steps", "candidates", "learning_rate", "weight_decay", "early_stop")
     assert method("mbr").options == ("candidates", "seed")
-    assert method("em-tok-b+mbr").options == ("steps", "candidates", "learning_rate", "seed", "early_stop")
+    assert method("em-tok-b+mbr").options == (
+        "steps",
+        "candidates",
+        "learning_rate",
+        "weight_decay",
+        "seed",
+        "early_stop",
+    )
     order = ["source", "greedy-em", "em-seq", "em-tok", "em-tok-b", "em-tok-policy", "em-tok-entropy"]
     assert list(METHODS) == [*order, "mbr", "em-tok-b+mbr"]
 
@@ -267,8 +274,8 @@ def test_the_options_that_a_method_uses_are_declared() -> None:
 def test_options_that_a_method_does_not_use_change_nothing(
     model: SpeechModel, waveforms: list[NDArray[np.float32]]
 ) -> None:
-    changed = {"steps": 5, "candidates": 5, "learning_rate": 2e-3, "seed": 9, "early_stop": 1e9}
-    base = {"steps": 2, "candidates": 3, "learning_rate": 1e-3, "seed": 0, "early_stop": None}
+    changed = {"steps": 5, "candidates": 5, "learning_rate": 2e-3, "weight_decay": 0.1, "seed": 9, "early_stop": 1e9}
+    base = {"steps": 2, "candidates": 3, "learning_rate": 1e-3, "weight_decay": 0.01, "seed": 0, "early_stop": None}
     for name in ("source", "greedy-em", "em-tok-b", "mbr"):
         unused = set(changed) - set(method(name).options)
         mixed = base | {option: changed[option] for option in unused}

@@ -30,7 +30,8 @@ WHOLE = (
     '{ name = "mine", base = "em-tok-b", candidates = "sample", estimator = "sequence", policy = true, '
     'entropy = false, credit = "to-go", baseline = "none", normalisation = "sequence", '
     'parameters = "decoder-layernorm", decision = "mbr", '
-    "adaptation = { steps = 5, candidates = 6, learning_rate = 0.002, seed = 7, early_stop = 0.01 } }"
+    "adaptation = { steps = 5, candidates = 6, learning_rate = 0.002, weight_decay = 0.02, seed = 7, "
+    "early_stop = 0.01 } }"
 )
 
 
@@ -52,6 +53,7 @@ def test_every_part_of_a_method_may_be_chosen() -> None:
         "steps": 5,
         "candidates": 6,
         "learning_rate": 0.002,
+        "weight_decay": 0.02,
         "seed": 7,
         "early_stop": 0.01,
     }
@@ -168,7 +170,8 @@ def test_each_value_of_each_part_is_a_cell_of_its_own(name: str) -> None:
 
 @pytest.mark.parametrize("option", OwnAdaptation.model_fields)
 def test_each_option_of_a_method_is_part_of_its_cells_alone(option: str) -> None:
-    value = {"steps": 9, "candidates": 9, "learning_rate": 0.009, "seed": 9, "early_stop": 0.009}[option]
+    values = {"steps": 9, "candidates": 9, "learning_rate": 0.009, "weight_decay": 0.09, "seed": 9, "early_stop": 0.009}
+    value = values[option]
     plain = cells('"em-tok"', '{ name = "mine", base = "em-tok" }')
     own = cells('"em-tok"', f'{{ name = "mine", base = "em-tok", adaptation = {{ {option} = {value} }} }}')
     assert own[0] == plain[0]

@@ -267,7 +267,7 @@ def test_the_layout_in_the_docs_is_a_valid_suite(tmp_path: Path) -> None:
 
 def test_the_methods_composed_in_the_docs_are_valid() -> None:
     page = Path(__file__).parents[1] / "docs" / "suites.md"
-    block = page.read_text(encoding="utf-8").split("```toml\n")[2].split("```")[0]
+    block = page.read_text(encoding="utf-8").split("## Methods")[1].split("```toml\n")[1].split("```")[0]
     suite = parse_suite(LAYERS.replace('methods = ["source"]\n', block))
     assert [choice.name for choice in suite.methods][2:] == ["late-credit", "encoder-only", "sampled+mbr", "mbr-64"]
 

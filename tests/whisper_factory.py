@@ -33,6 +33,7 @@ def make_checkpoint(
     heads: int = 2,
     encoder_layers: int = 2,
     decoder_layers: int = 2,
+    ffn: int | None = None,
     mel_bins: int = 80,
     chunk_seconds: int = 4,
     hop_length: int = 256,
@@ -40,13 +41,14 @@ def make_checkpoint(
     suppress: bool = True,
     spread: float = 30.0,
     end_bias: float = 50.0,
+    languages: Sequence[str] = LANGUAGES,
 ) -> Path:
     """Write a random Whisper to `folder` and return it.
 
     `spread` scales the output embedding, so that distributions are neither flat nor certain; `end_bias` is how
     much later positions favour the end token, so that most candidates end before their cap.
     """
-    tokenizer = make_tokenizer(folder, multilingual=multilingual)
+    tokenizer = make_tokenizer(folder, multilingual=multilingual, languages=languages)
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in tokenizer.all_special_tokens}
     end, start = ids["<|endoftext|>"], ids["<|startoftranscript|>"]
     frames = chunk_seconds * 16_000 // hop_length
@@ -58,8 +60,8 @@ def make_checkpoint(
         decoder_layers=decoder_layers,
         encoder_attention_heads=heads,
         decoder_attention_heads=heads,
-        encoder_ffn_dim=2 * d_model,
-        decoder_ffn_dim=2 * d_model,
+        encoder_ffn_dim=ffn or 2 * d_model,
+        decoder_ffn_dim=ffn or 2 * d_model,
         max_source_positions=frames // 2,
         max_target_positions=96,
         decoder_start_token_id=start,
@@ -109,7 +111,7 @@ def make_checkpoint(
         "max_length": 96,
     }
     if multilingual:
-        settings["lang_to_id"] = {f"<|{code}|>": ids[f"<|{code}|>"] for code in LANGUAGES}
+        settings["lang_to_id"] = {f"<|{code}|>": ids[f"<|{code}|>"] for code in languages}
         settings["task_to_id"] = {"transcribe": ids["<|transcribe|>"], "translate": ids["<|translate|>"]}
     model.generation_config = GenerationConfig(**settings)
     model.save_pretrained(folder)
@@ -119,18 +121,20 @@ def make_checkpoint(
     return folder
 
 
-def make_tokenizer(folder: Path, *, multilingual: bool = True) -> WhisperTokenizerFast:
+def make_tokenizer(
+    folder: Path, *, multilingual: bool = True, languages: Sequence[str] = LANGUAGES
+) -> WhisperTokenizerFast:
     """Train a byte-level BPE tokenizer on `SENTENCES`, give it Whisper's special tokens, and save it to `folder`."""
     bpe = ByteLevelBPETokenizer()
     bpe.train_from_iterator(SENTENCES, vocab_size=320, min_frequency=1)
     folder.mkdir(parents=True, exist_ok=True)
     bpe.save_model(str(folder))
     tokenizer = WhisperTokenizerFast.from_pretrained(folder)
-    languages = [f"<|{code}|>" for code in LANGUAGES] if multilingual else []
+    spoken = [f"<|{code}|>" for code in languages] if multilingual else []
     specials = [
         "<|endoftext|>",
         "<|startoftranscript|>",
-        *languages,
+        *spoken,
         "<|translate|>",
         "<|transcribe|>",
         "<|startoflm|>",

@@ -164,7 +164,13 @@ def corpus_id(domain: Domain, limit: int | None, content: Callable[[Corpus], str
 
 
 def cell_id(method: Method, adaptation: Adaptation, model: ModelChoice, model_digest: str, made_of: str) -> str:
-    """Return the identity of a cell: of the options those that its method uses, of how it hears what is not usual."""
+    """Return the identity of a cell: of the options those that its method uses, of how it hears what is not usual.
+
+    What became an option later, `weight_decay`, counts where it is not as usual, so that older results are found again.
+    """
+    options = {option: getattr(adaptation, option) for option in method.options}
+    if options.get("weight_decay") == Adaptation().weight_decay:
+        del options["weight_decay"]
     usual = ModelChoice(name=model.name)
     heard = {name: getattr(model, name) for name in HEARD if getattr(model, name) != getattr(usual, name)}
     return digest(
@@ -174,7 +180,7 @@ def cell_id(method: Method, adaptation: Adaptation, model: ModelChoice, model_di
             "precision": model.precision,
             "corpus": made_of,
             "method": method.identity(),
-            "options": {option: getattr(adaptation, option) for option in method.options},
+            "options": options,
         }
         | heard
     )
