@@ -98,9 +98,9 @@ def test_a_store_may_lie_in_any_folder(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("table", ["hypotheses", "steps", "scores", "plans", "runs"])
 @pytest.mark.parametrize("keep", [0, 300])
 def test_a_broken_file_of_another_run_breaks_no_query(
-    table: str, keep: int, location: str, caplog: pytest.LogCaptureFixture
+    table: str, keep: int, usual_location: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = Store.open(location, create=True)
+    store = Store.open(usual_location, create=True)
     one_run(store, "good")
     one_run(store, "bad")
     (name,) = files(store, f"{table}/run_id=bad")
@@ -133,11 +133,11 @@ def test_a_file_damaged_inside_costs_its_own_rows_alone(
     table: str,
     damage: Callable[[bytes], bytes],
     names: tuple[str, str],
-    location: str,
+    usual_location: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     good, bad = names
-    store = Store.open(location, create=True)
+    store = Store.open(usual_location, create=True)
     one_run(store, good)
     one_run(store, bad)
     (name,) = files(store, f"{table}/run_id={bad}")

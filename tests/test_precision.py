@@ -146,6 +146,7 @@ def test_float64_is_transformers_in_float64(models: dict[str, SpeechModel], spee
     torch.testing.assert_close(found.flatten(0, 1), theirs, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_bf16_hears_the_demos_speech_as_float32_does(models: dict[str, SpeechModel], speech: DemoSpeech) -> None:
     errors, words, entropies = {}, 0, {}
     for name in ("float32", "bf16"):

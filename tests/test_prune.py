@@ -178,7 +178,7 @@ class Killed(BaseException):
     """The process ended here."""
 
 
-@pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.parametrize("complete", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_killed_anywhere_it_leaves_no_half_run_to_be_seen_and_another_pruning_ends_it(
     complete: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from emtta_core.store import Catalogue, CellKey, Store
 from emtta_core.store.schema import TABLES
 
 
-@pytest.fixture(scope="module", params=["folder", "s3"])
+@pytest.fixture(scope="module", params=["folder", pytest.param("s3", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = Store.open(new_location(request, tmp_path_factory.mktemp("place")), create=True)
     begin_run(store, "run", [("noise", "babble", "source")])

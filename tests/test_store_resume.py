@@ -13,8 +13,8 @@ CELL = "babble.em-tok"
 
 
 @pytest.fixture
-def store(location: str) -> Store:
-    store = Store.open(location, create=True)
+def store(usual_location: str) -> Store:
+    store = Store.open(usual_location, create=True)
     begin_run(store, "run", [("noise", "babble", "em-tok")], utterances=12)
     return store
 

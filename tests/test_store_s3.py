@@ -401,6 +401,7 @@ Store.open("s3://bucket/store")
 # The command
 
 
+@pytest.mark.slow
 def test_a_run_into_a_bucket_finds_what_one_into_a_folder_finds(
     emtta: Command,
     suite_file: SuiteFile,

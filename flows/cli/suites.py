@@ -1,5 +1,7 @@
 """`emtta suites`: what is shipped."""
 
+from pathlib import Path
+
 from rich.table import Table
 
 from flows.cli.output import out
@@ -15,11 +17,12 @@ def suites() -> None:
 
         emtta run suites/mine.toml
     """
-    from emtta_core.suite import load_suite
+    from emtta_core.suite_file import find, read
     from emtta_core.suites import suite_names
 
     table = Table("suite", "domains", "methods", "what it is")
     for name in suite_names():
-        suite = load_suite(name)
-        table.add_row(name, str(len(suite.domains)), str(len(suite.methods)), suite.description)
+        path, text = find(name, Path())
+        suite = read(text, str(path), path.parent)
+        table.add_row(name, str(len(suite["domains"])), str(len(suite["methods"])), suite["description"])
     out.print(table)
