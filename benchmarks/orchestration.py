@@ -1,12 +1,18 @@
 """What a run costs that computes nothing: the flow, its tasks, its processes and the store, without the model.
 
     python benchmarks/orchestration.py
+    python benchmarks/orchestration.py --store emtta-store --run demo-1a2b3c4d
 
 runs suites of 23 domains with one and with five methods through the real flow, once with `--isolation none` and once
 with processes. Each domain has one utterance whose file is missing, so that a cell loads the model, adapts nothing, and
 writes its rows and its record. The difference between the two suites is what a cell costs; the rest is the start, the
-preparation of 23 domains included. Each run is a process of its own with a temporary server of Prefect's, and its
-children's CPU seconds are counted. Figures go to `benchmarks/results/orchestration.json`.
+preparation of 23 domains included. Each run is a process of its own, and its children's CPU seconds are counted.
+
+The start is measured with each of the servers of Prefect's that a user may have: a temporary one that makes its
+database first, as on a machine's first run; a temporary one on the database of earlier runs; and one that stands.
+
+With a run of a store it says what share of a night all that is: 23 domains, 5 methods, 300 utterances each, at that
+run's seconds an utterance. Figures go to `benchmarks/results/orchestration.json`.
 """
 
 import argparse
@@ -14,10 +20,13 @@ import json
 import os
 import platform
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +36,8 @@ RESULTS = Path(__file__).parent / "results" / "orchestration.json"
 DOMAINS = 23
 METHODS = ("source", "greedy-em", "em-seq", "em-tok", "em-tok-b")
 CELL_GOAL, START_GOAL = 0.060, 15.0  # seconds
+NIGHT = 300  # utterances a domain
+SERVER_PORT = 8791
 
 HEAD = """\
 name = "nothing"
@@ -79,14 +90,13 @@ def carry_out(suite: str, store: str) -> dict[str, float]:
     return {**found, "cells": float(len(finished))}
 
 
-def measure(methods: int, isolation: str, workers: int) -> dict[str, Any]:
-    """Run a suite in a process of its own, with a home of its own for Prefect's server."""
+def measure(home: Path, methods: int, isolation: str, workers: int, api: str | None = None) -> dict[str, Any]:
+    """Run a suite in a process of its own, with Prefect's home in `home`; `api` is a server that stands."""
     with tempfile.TemporaryDirectory(prefix="emtta-orchestration-") as folder:
         suite = write_suite(Path(folder), methods, isolation, workers)
-        environment = {**os.environ, "PREFECT_HOME": str(Path(folder) / "prefect"), "PREFECT_LOGGING_LEVEL": "WARNING"}
-        environment.pop("PREFECT_API_URL", None)
         before, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         command = [sys.executable, __file__, "--carry-out", str(suite), str(Path(folder) / "store")]
+        environment = environment_of(home, api)
         answered = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
     found = json.loads(answered.stdout.splitlines()[-1])
@@ -94,9 +104,49 @@ def measure(methods: int, isolation: str, workers: int) -> dict[str, Any]:
     return {**found, "wall": time.perf_counter() - wall, "cpu": cpu, "load_average": os.getloadavg()[0]}
 
 
+def environment_of(home: Path, api: str | None) -> dict[str, str]:
+    """Return the environment of a process whose Prefect lives in `home`."""
+    environment = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_LOGGING_LEVEL": "WARNING"}
+    environment.pop("PREFECT_API_URL", None)
+    return environment if api is None else {**environment, "PREFECT_API_URL": api}
+
+
+@contextmanager
+def standing_server(home: Path) -> Iterator[str]:
+    """Keep a server of Prefect's inside the `with` block; give its address."""
+    import httpx  # not above: what the measured process imports is measured
+
+    url = f"http://127.0.0.1:{SERVER_PORT}/api"
+    command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(SERVER_PORT)]
+    with subprocess.Popen(command, env=environment_of(home, None), stdout=subprocess.DEVNULL) as process:
+        try:
+            for _ in range(120):
+                time.sleep(1)
+                try:
+                    if httpx.get(f"{url}/health").is_success:
+                        break
+                except httpx.TransportError:
+                    continue
+            yield url
+        finally:
+            process.send_signal(signal.SIGINT)
+
+
+def seconds_of_a_night(store: str, run_id: str) -> float:
+    """Return how long a night's cells compute on this machine, at the seconds an utterance of a run."""
+    from emtta_core.store import Catalogue, Store
+
+    with Catalogue(Store.open(store)) as catalogue:
+        query = "SELECT sum(seconds) / sum(done) FROM cells WHERE run_id = $run_id"
+        ((each,),) = catalogue.query(query, {"run_id": run_id}).rows
+    return float(each) * NIGHT * DOMAINS * len(METHODS)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=1, help="cells at once (default: 1)")
+    parser.add_argument("--store", default="emtta-store", help="the store of --run (default: emtta-store)")
+    parser.add_argument("--run", help="a run that says how long an utterance takes")
     parser.add_argument("--no-results", action="store_true", help="keep no results")
     parser.add_argument("--carry-out", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -110,24 +160,57 @@ def main() -> None:
         "prefect": version("prefect"),
         "workers": given.workers,
     }
-    for isolation in ("none", "process"):
-        few, many = (measure(methods, isolation, given.workers) for methods in (1, len(METHODS)))
-        more = many["cells"] - few["cells"]
-        per_cell = {
-            "wall": ((many["ended"] - many["started"]) - (few["ended"] - few["started"])) / more,
-            "cpu": (many["cpu"] - few["cpu"]) / more,
-        }
-        results[isolation] = {"few": few, "many": many, "per_cell": per_cell}
-        print(
-            f"isolation {isolation}: a cell takes {1000 * per_cell['wall']:.0f} ms "
-            f"(CPU {1000 * per_cell['cpu']:.0f} ms; goal {1000 * CELL_GOAL:.0f} ms), "
-            f"the start {many['started']:.1f} s (goal {START_GOAL:.0f} s), "
-            f"{many['cells']:.0f} cells {many['wall']:.1f} s (CPU {many['cpu']:.1f} s); "
-            f"load average {many['load_average']:.1f} on {os.cpu_count()} cores",
-            flush=True,
+    with tempfile.TemporaryDirectory(prefix="emtta-orchestration-") as folder:
+        home = Path(folder) / "prefect"
+        results["start"] = starts(home, given.workers)
+        for isolation in ("none", "process"):
+            results[isolation] = cost_of_a_cell(home, isolation, given.workers)
+    if given.run:
+        night = seconds_of_a_night(given.store, given.run) / given.workers
+        cost = (
+            results["start"]["temporary"]["started"] + DOMAINS * len(METHODS) * results["process"]["per_cell"]["wall"]
         )
+        results["night"] = {"utterances": NIGHT, "seconds": night, "orchestration": cost}
+        share = f"{cost:.1f} s are {cost / night:.2%} of it"
+        print(f"a night of {NIGHT} utterances a domain computes for {night:.0f} s; {share}")
     if not given.no_results:
         RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def starts(home: Path, workers: int) -> dict[str, Any]:
+    """Measure the start with each server, in a home where none has been yet; print it."""
+    found = {name: measure(home, 1, "process", workers) for name in ("first", "temporary")}
+    with standing_server(home) as api:
+        found["standing"] = measure(home, 1, "process", workers, api)
+    for name, one in found.items():
+        print(
+            f"start, server {name}: {one['started']:.1f} s (goal {START_GOAL:.0f} s), of which imports "
+            f"{one['imported']:.1f} s, the server {one['server'] - one['imported']:.1f} s; {loads(one)}",
+            flush=True,
+        )
+    return found
+
+
+def cost_of_a_cell(home: Path, isolation: str, workers: int) -> dict[str, Any]:
+    """Measure what a cell costs, by two suites that differ in cells; print it."""
+    few, many = (measure(home, methods, isolation, workers) for methods in (1, len(METHODS)))
+    more = many["cells"] - few["cells"]
+    per_cell = {
+        "wall": ((many["ended"] - many["started"]) - (few["ended"] - few["started"])) / more,
+        "cpu": (many["cpu"] - few["cpu"]) / more,
+    }
+    print(
+        f"isolation {isolation}: a cell takes {1000 * per_cell['wall']:.0f} ms "
+        f"(CPU {1000 * per_cell['cpu']:.0f} ms; goal {1000 * CELL_GOAL:.0f} ms), "
+        f"{many['cells']:.0f} cells {many['wall']:.1f} s (CPU {many['cpu']:.1f} s); {loads(many)}",
+        flush=True,
+    )
+    return {"few": few, "many": many, "per_cell": per_cell}
+
+
+def loads(one: dict[str, Any]) -> str:
+    """Return how busy the machine was."""
+    return f"load average {one['load_average']:.1f} on {os.cpu_count()} cores"
 
 
 if __name__ == "__main__":

@@ -7,14 +7,13 @@ from typing import Any, Protocol
 from prefect import Task
 from prefect.futures import PrefectFuture
 
-from emtta_core.pipeline.evaluate import CellReport
+from emtta_core.pipeline.attempt import CellReport
 from emtta_core.pipeline.job import Job
 from emtta_core.pipeline.progress import channel
 from emtta_core.pipeline.run import Run
 from emtta_core.store import Store
 from emtta_core.suite import Isolation
 from emtta_core.worker.devices import choose_devices
-from emtta_core.worker.own_process import OwnProcess
 from emtta_core.worker.pool import WorkerPool
 from emtta_core.worker.process import WorkerLostError
 from flows.runner import Runner, check_runner
@@ -87,9 +86,13 @@ def crew_of(
         return
     runtime = run.suite.runtime
     slots = choose_devices(devices or run.suite.model.device, runtime)[:cells]
-    apart = (isolation or runtime.isolation) == "process"
-    with WorkerPool(slots, channel.publish, channel.stopping) if apart else OwnProcess(slots) as workers:
-        yield Threads(workers.do, len(slots))
+    if (isolation or runtime.isolation) == "process":
+        with WorkerPool(slots, channel.publish, channel.stopping) as workers:
+            yield Threads(workers.do, len(slots))
+    else:
+        from emtta_core.worker.own_process import OwnProcess  # brings torch, which the others need not wait for
+
+        yield Threads(OwnProcess(slots).do, len(slots))
 
 
 def error_of(future: PrefectFuture[Any]) -> BaseException | None:

@@ -15,8 +15,8 @@ from typing import Any
 from prefect.futures import PrefectFuture
 
 from emtta_core.errors import EmttaError
+from emtta_core.pipeline.attempt import describe, fail_cell
 from emtta_core.pipeline.cell import Cell
-from emtta_core.pipeline.evaluate import describe, fail_cell
 from emtta_core.pipeline.job import Job
 from emtta_core.pipeline.progress import DomainPrepared, channel
 from emtta_core.pipeline.redo import Redo

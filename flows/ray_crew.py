@@ -29,7 +29,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from emtta_core.errors import EmttaError, UsageError
-from emtta_core.pipeline.evaluate import CellReport, describe, fail_cell
+from emtta_core.pipeline.attempt import CellReport, describe, fail_cell
 from emtta_core.pipeline.job import Job
 from emtta_core.pipeline.progress import AttemptBegun, CellFinished, channel
 from emtta_core.pipeline.run import Run

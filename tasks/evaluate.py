@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from prefect import task
 
-from emtta_core.pipeline.evaluate import CellReport
+from emtta_core.pipeline.attempt import CellReport
 from emtta_core.pipeline.job import Job
 from tasks.options import UNCACHED
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from hub_server import Hub
 from hub_server import serving as serving_hub
 from s3_server import S3Server, serving
@@ -19,7 +20,8 @@ from flows.cli.logs import settle_environment
 
 settle_environment()  # before anything imports Prefect
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports torch: processes side by side share cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of what tests start; processes side by side share the cores
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)

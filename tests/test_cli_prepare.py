@@ -115,7 +115,7 @@ def test_too_little_disk_for_all_corpora_is_told_before_the_first_is_fetched(
     text += DOMAIN.format("clean", "a") + 'corpus = { name = "librispeech", split = "test-clean" }\n'
     done = emtta("prepare", suite_file(text), "--store", tmp_path / "store")
     assert done.code == 1
-    assert "the corpora of the suite take 100000000.0 GB" in done.err
+    assert "what is fetched for the suite takes 100000000.00 GB" in done.err
     assert not [line for line in hub.asked if "parquet" in line and line.startswith("GET") and "bytes=" not in line]
 
 

@@ -4,6 +4,7 @@ import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from emtta_core.compare import ALL, Change, Comparison, compare
 from emtta_core.compare.comparison import ALPHA, MIN_EFFECT
 from emtta_core.errors import UsageError
 from emtta_core.scoring.significance import holm
-from emtta_core.store import CellKey, Store
+from emtta_core.store import Catalogue, CellKey, Store
 from emtta_core.suites import SUITES
 from flows.cli.compare import compare as compare_command
 from flows.cli.schedule import schedule as schedule_command
@@ -287,3 +288,18 @@ def test_the_command_writes_a_table_json_and_markdown(store: Store, emtta: Comma
     markdown = emtta(*where, "--format", "markdown").out
     assert markdown.startswith("# second (B) against first (A)\n")
     assert "| source | vacuum | 50 |" in markdown
+
+
+def test_the_report_pairs_takes_the_run_before_where_none_is_named(store: Store) -> None:
+    for day, run_id in enumerate(("first", "second", "third"), 1):
+        begin_run(store, run_id, [("noise", "vacuum", "em-tok-b")], created_at=datetime(2026, 11, day, tzinfo=UTC))
+        write_shard(store, CellKey(run_id, "vacuum", "em-tok-b"), {"u0": [heard(day)], "u1": [heard(0)]})
+    assert pairs(store, "third") == [(2, 3), (0, 0)]
+    assert pairs(store, "third", baseline="first") == [(1, 3), (0, 0)]
+    assert pairs(store, "second") == [(1, 2), (0, 0)]
+    assert pairs(store, "first") == []
+
+
+def pairs(store: Store, run_id: str, **given: str) -> list[tuple[object, object]]:
+    with Catalogue(store) as catalogue:
+        return [(row["errors_a"], row["errors_b"]) for row in catalogue.report("pairs", run_id, **given).records]

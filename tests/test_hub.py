@@ -14,6 +14,7 @@ from hub_server import TOKEN, Hub
 
 from emtta_core.corpora.librispeech import LibriSpeech
 from emtta_core.errors import AudioError, CorpusError, UsageError
+from emtta_core.hub import UnreachableHubError
 from emtta_core.pipeline.faults import is_transient
 
 
@@ -100,13 +101,13 @@ def test_without_a_network_the_last_known_commit_and_the_fetched_files_serve(hub
 
 def test_no_network_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(CorpusError, match=r"librispeech_asr cannot be had from http://127\.0\.0\.1:9: .*EMTTA_CORPORA"):
+    with pytest.raises(UnreachableHubError, match=r"cannot be had from http://127\.0\.0\.1:9: .*EMTTA_CORPORA"):
         LibriSpeech().located()
 
 
 def test_offline_mode_is_said(monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(CorpusError, match="HF_HUB_OFFLINE is set; connect to the network"):
+    with pytest.raises(UnreachableHubError, match="HF_HUB_OFFLINE is set; connect to the network"):
         LibriSpeech().located()
 
 
@@ -151,7 +152,7 @@ def hub_files(hub: Hub) -> dict[str, bytes]:
 def test_too_little_disk_is_refused_before_anything_is_fetched(hub: Hub) -> None:
     librispeech_hub(hub, declared={"all/test.other-00000-of-00002.parquet": 10**17})
     with pytest.raises(
-        CorpusError, match=r"2 files of openslr/librispeech_asr take 100000000\.0 GB, and .* HF_HUB_CACHE"
+        CorpusError, match=r"what is fetched of openslr/librispeech_asr takes 100000000\.00 GB, and .* HF_HUB_CACHE"
     ):
         list(LibriSpeech().read_all())
     assert not downloads(hub)
@@ -178,7 +179,9 @@ def test_another_schema_is_refused_by_its_columns(hub: Hub) -> None:
 
 def test_a_hub_that_does_not_answer_is_worth_another_attempt_and_a_gate_is_not(hub: Hub) -> None:
     hub.status = 503
-    with pytest.raises(CorpusError, match="answers 503 when asked for openslr/librispeech_asr") as unreachable:
+    with pytest.raises(
+        UnreachableHubError, match="answers 503 when asked for data set openslr/librispeech_asr"
+    ) as unreachable:
         LibriSpeech().located()
     assert is_transient(unreachable.value)
     hub.status = None

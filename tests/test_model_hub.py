@@ -1,7 +1,12 @@
 """A model on the hub: shown before it is fetched, pinned to a commit, read without a network once it is here."""
 
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
+import termios
 from pathlib import Path
 
 import huggingface_hub
@@ -9,7 +14,8 @@ import pytest
 from conftest import Command, Speech, SuiteFile
 from hub_server import TOKEN, Hub
 
-from emtta_core.errors import ModelError
+from emtta_core.errors import ModelError, UsageError
+from emtta_core.hub import UnreachableHubError
 from emtta_core.model import hub as model_hub
 from emtta_core.model import load_model
 from emtta_core.pipeline import models
@@ -86,21 +92,16 @@ def test_without_a_network_what_is_here_is_read(hub: Hub, tiny_model: Path, monk
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert digest_of(ModelChoice(name=NAME)) == digest
     assert load_model(NAME, device="cpu").digest == digest
-    with pytest.raises(ModelError, match=r"'someone/else' cannot be had.*download it elsewhere and give its folder"):
+    with pytest.raises(UnreachableHubError, match=r"'someone/else' cannot be had.*download it elsewhere"):
         load_model("someone/else", device="cpu")
 
 
-@pytest.mark.parametrize(
-    ("name", "revision", "words"),
-    [
-        ("someone/nothing", None, "there is no model 'someone/nothing'"),
-        (NAME, "v9", "no revision 'v9'; give a branch"),
-    ],
-)
-def test_what_is_not_there_is_named(hub: Hub, tiny_model: Path, name: str, revision: str | None, words: str) -> None:
+def test_what_is_not_there_is_named(hub: Hub, tiny_model: Path) -> None:
     publish(hub, tiny_model)
-    with pytest.raises(ModelError, match=words):
-        load_model(name, device="cpu", revision=revision)
+    with pytest.raises(ModelError, match="there is no model 'someone/nothing'"):
+        load_model("someone/nothing", device="cpu")
+    with pytest.raises(UsageError, match="no revision 'v9'; give a branch"):
+        load_model(NAME, device="cpu", revision="v9")
 
 
 def test_a_gated_model_says_how_to_get_it(hub: Hub, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,6 +145,62 @@ def test_doctor_shows_licence_and_size(
     outcome = emtta("doctor", path, "--store", tmp_path / "store")
     assert outcome.code == 1
     assert "GB are free" in " ".join((outcome.out + outcome.err).split())
+
+
+def test_a_dry_run_shows_the_model_and_fetches_nothing(
+    hub: Hub, tiny_model: Path, emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    publish(hub, tiny_model)
+    path = use(suite_file(methods=("source",)), tiny_model)
+    outcome = emtta("run", path, "--store", tmp_path / "store", "--dry-run")
+    assert outcome.code == 0, outcome.err
+    said = " ".join(outcome.err.split())
+    assert "licence apache-2.0" in said
+    assert "a dry run does not fetch it" in said
+    assert "would do 1 of 1 cells" in said
+    assert fetched(hub) == []
+    assert not (tmp_path / "store").exists()
+
+
+def test_prepare_fetches_the_model_too(
+    hub: Hub, tiny_model: Path, emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    publish(hub, tiny_model)
+    path = use(suite_file(methods=("source",)), tiny_model)
+    outcome = emtta("prepare", path, "--store", tmp_path / "store")
+    assert outcome.code == 0, outcome.err
+    assert f"model {NAME}: digest {load_model(tiny_model, device='cpu').digest}" in outcome.err
+    assert "model.safetensors" in fetched(hub)
+    hub.models.clear()
+    gone = emtta("prepare", use(suite_file(methods=("em-tok",)), tiny_model), "--store", tmp_path / "store")
+    assert gone.code == 3
+    assert f"there is no model '{NAME}'" in " ".join(gone.err.split())
+
+
+def test_on_a_terminal_a_download_shows_how_far_it_is(
+    hub: Hub, tiny_model: Path, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    publish(hub, tiny_model)
+    path = use(suite_file(methods=("source",)), tiny_model)
+    arguments = ["prepare", str(path), "--store", str(tmp_path / "store")]
+    command = [sys.executable, "-c", "from flows.cli.main import main; main()", *arguments]
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, 120))
+    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub")}
+    environment.pop("HF_HUB_DISABLE_PROGRESS_BARS", None)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        said = b"".join(iter(lambda: _read(ours), b"")).decode()
+    assert process.returncode == 0, said
+    assert re.search(r"model\.safetensors: .*100%", said)
+
+
+def _read(terminal: int) -> bytes:
+    """Read from a terminal until its other end is closed, which Linux tells by an error."""
+    try:
+        return os.read(terminal, 4096)
+    except OSError:
+        return b""
 
 
 def test_a_run_says_what_it_fetches_and_records_the_commit(

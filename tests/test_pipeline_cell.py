@@ -14,8 +14,9 @@ from conftest import Speech, SuiteFile, tone
 from emtta_core.adaptation.episode import Batch, Options, run
 from emtta_core.errors import StoreError
 from emtta_core.model import SpeechModel, load_model
+from emtta_core.pipeline.attempt import InterruptedRunError
 from emtta_core.pipeline.cell import Cell
-from emtta_core.pipeline.evaluate import InterruptedRunError, evaluate_cell
+from emtta_core.pipeline.evaluate import evaluate_cell
 from emtta_core.pipeline.job import Job
 from emtta_core.pipeline.plan import plan
 from emtta_core.pipeline.prepare import prepare_domain

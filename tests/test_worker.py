@@ -13,8 +13,8 @@ import pytest
 from conftest import Speech, SuiteFile, tone
 
 from emtta_core.errors import UsageError
+from emtta_core.pipeline.attempt import InterruptedRunError
 from emtta_core.pipeline.cell import Cell
-from emtta_core.pipeline.evaluate import InterruptedRunError
 from emtta_core.pipeline.faults import is_transient
 from emtta_core.pipeline.job import Job
 from emtta_core.pipeline.models import digest_of

@@ -21,6 +21,7 @@ from emtta_core.corpora.published import Published, Recording
 from emtta_core.corpora.standing import Standing
 from emtta_core.corpora.utterance import Utterance
 from emtta_core.errors import AudioError
+from emtta_core.hub import endpoint
 from emtta_core.identity import IDENTITY, digest
 
 
@@ -80,7 +81,7 @@ class Hosted(Published):
         repository = self.pin()
         if self.max_seconds is None:
             return Survey(least(self.count(repository), limit) or 0)
-        key = f"{hub.endpoint()}/{repository.name}@{repository.revision}/{self.part()}"
+        key = f"{endpoint()}/{repository.name}@{repository.revision}/{self.part()}"
         known = cache.recall("lengths", key)
         if known is None:
             known = {"seconds": [one.seconds() for one in self.of_commit(repository, None)]}

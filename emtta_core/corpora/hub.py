@@ -5,24 +5,22 @@ was last asked, and files are those that were fetched; nothing there is ever run
 """
 
 import logging
-import os
-import re
-import shutil
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from emtta_core import cache
-from emtta_core.errors import CorpusError, EmttaError, UsageError
+from emtta_core import cache, hub
+from emtta_core.errors import CorpusError
 
 log = logging.getLogger("emtta.corpora")
 
-HUB = "https://huggingface.co"
 _KIND = "hub"
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+_ELSEWHERE = (
+    "connect to the network and try again, or put the extracted corpus into a folder that EMTTA_CORPORA names (see "
+    "docs/corpora.md)"
+)
 _BLOCK = 1 << 20
 """Bytes read ahead of a file that is read over the network."""
 
@@ -42,12 +40,17 @@ class Repository:
     @property
     def url(self) -> str:
         """Its page."""
-        return f"{endpoint()}/datasets/{self.name}"
+        return f"{hub.endpoint()}/datasets/{self.name}"
 
     @property
     def is_pinned(self) -> bool:
         """Whether the revision is a commit."""
-        return _COMMIT.fullmatch(self.revision) is not None
+        return hub.COMMIT.fullmatch(self.revision) is not None
+
+    @property
+    def asked(self) -> hub.Asked:
+        """It, as the hub is asked for it."""
+        return hub.Asked(f"data set {self.name}", self.url, self.revision, CorpusError, _ELSEWHERE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +68,22 @@ class Listing:
     gated: bool
 
 
-def endpoint() -> str:
-    """Return the hub's address: the usual one, or what `HF_ENDPOINT` says."""
-    return os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
-
-
 def pin(repository: Repository) -> Repository:
     """Return the data set at the commit that its revision is now.
 
     Without a network it is the commit that it was when the hub was last asked.
 
     Raises:
-        CorpusError: the data set is not there, or the hub cannot be reached and was never asked.
+        UnreachableHubError: the hub cannot be reached, and was never asked.
+        CorpusError: the data set is not there.
         UsageError: there is no such revision.
     """
     if repository.is_pinned:
         return repository
-    key = f"{endpoint()}/{repository.name}@{repository.revision}"
+    key = f"{hub.endpoint()}/{repository.name}@{repository.revision}"
     try:
         commit = _ask(repository)
-    except HubUnreachableError as error:
+    except hub.UnreachableHubError as error:
         known = cache.recall(_KIND, key)
         if known is None:
             raise
@@ -98,7 +97,8 @@ def listing(repository: Repository) -> Listing:
     """Return what lies in a pinned data set.
 
     Raises:
-        CorpusError: the data set is not there, or the hub cannot be reached.
+        UnreachableHubError: the hub cannot be reached.
+        CorpusError: the data set is not there.
     """
     key = _commit_key(repository)
     known = cache.recall(_KIND, key)
@@ -119,13 +119,13 @@ def fetch(repository: Repository, paths: Sequence[str]) -> list[Path]:
     missing = [path for path in paths if fetched(repository, path) is None]
     if missing:
         needed = sum(listing(repository).files[path] for path in missing)
-        refuse_full_disk(needed, f"{len(missing)} files of {repository.name}")
-    with _explained(repository):
+        hub.refuse_full_disk(needed, f"what is fetched of {repository.name}", CorpusError)
+    with hub.explained(repository.asked):
         return [
             Path(
                 fetched(repository, path)
                 or huggingface_hub.hf_hub_download(
-                    repository.name, path, repo_type="dataset", revision=repository.revision, endpoint=endpoint()
+                    repository.name, path, repo_type="dataset", revision=repository.revision, endpoint=hub.endpoint()
                 )
             )
             for path in paths
@@ -134,12 +134,7 @@ def fetch(repository: Repository, paths: Sequence[str]) -> list[Path]:
 
 def fetched(repository: Repository, path: str) -> Path | None:
     """Return a file of a pinned data set on this machine; None where it was not fetched."""
-    import huggingface_hub
-
-    found = huggingface_hub.try_to_load_from_cache(
-        repository.name, path, revision=repository.revision, repo_type="dataset"
-    )
-    return Path(found) if isinstance(found, str) and Path(found).is_file() else None
+    return hub.cached("dataset", repository.name, path, repository.revision)
 
 
 def refuse_gated(repository: Repository) -> None:
@@ -147,21 +142,7 @@ def refuse_gated(repository: Repository) -> None:
     import huggingface_hub
 
     if listing(repository).gated and huggingface_hub.get_token() is None:
-        raise _gated(repository)
-
-
-def refuse_full_disk(needed: int, what: str) -> None:
-    """Raise a CorpusError where so many bytes would not fit on the disk that the hub's files are fetched to."""
-    from huggingface_hub import constants
-
-    place = Path(constants.HF_HUB_CACHE)
-    there = next(folder for folder in [place, *place.parents] if folder.exists())
-    free = shutil.disk_usage(there).free
-    if needed > free:
-        raise CorpusError(
-            f"{what} take {needed / 1e9:.1f} GB, and there is {free / 1e9:.1f} GB free at {place}; make room, or set "
-            "HF_HUB_CACHE to a folder on another disk"
-        )
+        raise repository.asked.gated()
 
 
 @contextmanager
@@ -169,14 +150,10 @@ def opened(repository: Repository, path: str) -> Iterator[BinaryIO]:
     """Open a file of a pinned data set over the network, of which no more is read than is asked for."""
     import huggingface_hub
 
-    with _explained(repository):
-        files = huggingface_hub.HfFileSystem(endpoint=endpoint())
+    with hub.explained(repository.asked):
+        files = huggingface_hub.HfFileSystem(endpoint=hub.endpoint())
         with files.open(f"datasets/{repository.name}@{repository.revision}/{path}", block_size=_BLOCK) as file:
             yield file
-
-
-class HubUnreachableError(CorpusError, ConnectionError):
-    """The hub does not answer, which may pass."""
 
 
 _last: dict[str, dict[str, Any]] = {}
@@ -187,8 +164,8 @@ def _ask(repository: Repository) -> str:
     """Ask the hub for a data set, remember what lies in it, and return its commit."""
     import huggingface_hub
 
-    with _explained(repository):
-        info = huggingface_hub.HfApi(endpoint=endpoint()).dataset_info(
+    with hub.explained(repository.asked):
+        info = huggingface_hub.HfApi(endpoint=hub.endpoint()).dataset_info(
             repository.name, revision=repository.revision, files_metadata=True
         )
     card = info.card_data.to_dict() if info.card_data is not None else {}
@@ -205,62 +182,4 @@ def _ask(repository: Repository) -> str:
 
 def _commit_key(repository: Repository) -> str:
     """Return under which key it is remembered what lies in a pinned data set."""
-    return f"{endpoint()}/{repository.name}@{repository.revision}/files"
-
-
-@contextmanager
-def _explained(repository: Repository) -> Iterator[None]:
-    """Say in words what the hub's library raises inside the `with` block."""
-    from huggingface_hub import constants, errors
-
-    try:
-        yield
-    except EmttaError:
-        raise
-    except errors.GatedRepoError as error:
-        raise _gated(repository) from error
-    except errors.RevisionNotFoundError as error:
-        raise UsageError(
-            f"the data set {repository.name} has no revision {repository.revision!r}; give a branch (main), a tag, or "
-            f"a commit of those at {repository.url}/commits/main"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise CorpusError(
-            f"there is no data set {repository.name} at {endpoint()}, or it is private and HF_TOKEN gives no access"
-        ) from error
-    except errors.OfflineModeIsEnabled as error:
-        raise HubUnreachableError(_unreachable(repository, "HF_HUB_OFFLINE is set")) from error
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else "nothing"
-        kind = HubUnreachableError if isinstance(status, int) and status >= 500 else CorpusError
-        raise kind(f"the hub at {endpoint()} answers {status} when asked for {repository.name}: {error}") from error
-    except errors.LocalEntryNotFoundError as error:
-        raise HubUnreachableError(_unreachable(repository, "it does not answer")) from error
-    except errors.EntryNotFoundError as error:
-        raise CorpusError(f"a file of the data set {repository.name} is gone from {repository.url}: {error}") from error
-    except (errors.HTTPError, ConnectionError, TimeoutError, socket.gaierror) as error:
-        raise HubUnreachableError(_unreachable(repository, str(error) or type(error).__name__)) from error
-    except OSError as error:
-        raise CorpusError(
-            f"the data set {repository.name} cannot be kept at {constants.HF_HUB_CACHE}: {error.strerror or error}; "
-            "set HF_HUB_CACHE to a folder that can be written"
-        ) from error
-
-
-def _gated(repository: Repository) -> CorpusError:
-    """Return the refusal of a data set whose terms must be accepted."""
-    import huggingface_hub
-
-    token = "no token is set" if huggingface_hub.get_token() is None else "the token in use has no access to it"
-    return CorpusError(
-        f"the data set {repository.name} is gated, and {token}; accept its terms at {repository.url}, make a token "
-        f"at {HUB}/settings/tokens, and set HF_TOKEN to it"
-    )
-
-
-def _unreachable(repository: Repository, reason: str) -> str:
-    """Return what to say where the hub cannot be asked."""
-    return (
-        f"the data set {repository.name} cannot be had from {endpoint()}: {reason}; connect to the network and try "
-        "again, or put the extracted corpus into a folder that EMTTA_CORPORA names (see docs/corpora.md)"
-    )
+    return f"{hub.endpoint()}/{repository.name}@{repository.revision}/files"

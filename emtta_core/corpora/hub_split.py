@@ -15,6 +15,7 @@ from emtta_core import cache
 from emtta_core.corpora import hub
 from emtta_core.corpora.hub import Repository
 from emtta_core.errors import CorpusError, UsageError
+from emtta_core.hub import endpoint
 
 log = logging.getLogger("emtta.corpora")
 
@@ -83,7 +84,7 @@ def count(split: HubSplit) -> int:
     Raises:
         CorpusError: the data set cannot be had.
     """
-    key = f"{hub.endpoint()}/{split.repository.name}@{split.repository.revision}/{split.config}/{split.split}"
+    key = f"{endpoint()}/{split.repository.name}@{split.repository.revision}/{split.config}/{split.split}"
     known = cache.recall("rows", key)
     if known is None:
         found = 0

@@ -1,6 +1,22 @@
-"""A speech model as the adaptation needs it: loading, families, prompt, features, decoding policy, candidates."""
+"""A speech model as the adaptation needs it: loading, families, prompt, features, decoding policy, candidates.
 
-from emtta_core.model.load import load_model
-from emtta_core.model.speech_model import SpeechModel
+What needs torch is imported when first asked for, so that finding a model's files costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emtta_core.model.load import load_model
+    from emtta_core.model.speech_model import SpeechModel
 
 __all__ = ["SpeechModel", "load_model"]
+
+_HOMES = {"SpeechModel": "emtta_core.model.speech_model", "load_model": "emtta_core.model.load"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -5,31 +5,23 @@ that is here is read without asking the hub; a branch is what it was when it was
 """
 
 import logging
-import os
 import re
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from emtta_core.errors import EmttaError, ModelError
+from emtta_core import hub
+from emtta_core.errors import ModelError
 
 log = logging.getLogger("emtta.model")
 
-HUB = "https://huggingface.co"
 MAIN = "main"
 TIMEOUT = 10.0
 """Seconds that the hub has to say what a model is."""
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _SMALL = re.compile(r"[^/]+\.(?:json|model)|merges\.txt|vocab\.txt")
 """Files beside the weights that a model is read from."""
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
-
-
-class UnreachableHubError(ModelError):
-    """The hub does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +50,11 @@ class Offer:
     @property
     def url(self) -> str:
         """Its page."""
-        return f"{endpoint()}/{self.name}"
+        return _asked(self.name, self.commit).url
 
     def told(self) -> str:
         """Return what to say before it is fetched: name, commit, licence, size, and the room for it."""
-        free, place = free_bytes()
+        free, place = hub.free_bytes()
         return (
             f"model {self.name} at commit {self.commit[:12]}, licence {self.licence}: {self.size / 1e6:,.1f} MB to be "
             f"fetched from {self.url} into {place}, where {free / 1e9:,.1f} GB are free"
@@ -70,26 +62,7 @@ class Offer:
 
     def refuse_full_disk(self) -> None:
         """Raise a ModelError where it would not fit on the disk."""
-        free, place = free_bytes()
-        if self.size > free:
-            raise ModelError(
-                f"model {self.name!r} takes {self.size / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free at {place}; "
-                "make room, or set HF_HUB_CACHE to a folder on another disk"
-            )
-
-
-def endpoint() -> str:
-    """Return the hub's address: the usual one, or what `HF_ENDPOINT` says."""
-    return os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
-
-
-def free_bytes() -> tuple[int, Path]:
-    """Return how much room there is where the hub's files are kept, and where that is."""
-    from huggingface_hub import constants
-
-    place = Path(constants.HF_HUB_CACHE)
-    there = next(folder for folder in [place, *place.parents] if folder.exists())
-    return shutil.disk_usage(there).free, place
+        hub.refuse_full_disk(self.size, f"model {self.name!r}", ModelError)
 
 
 def offer(name: str, revision: str | None) -> Offer:
@@ -97,19 +70,20 @@ def offer(name: str, revision: str | None) -> Offer:
 
     Raises:
         UnreachableHubError: it does not answer.
-        ModelError: it has no such model or revision, gives no access, or no weights in safetensors.
+        UsageError: the model has no such revision.
+        ModelError: it has no such model, gives no access, or no weights in safetensors.
     """
     import huggingface_hub
 
-    with _explained(name, revision):
-        info = huggingface_hub.HfApi(endpoint=endpoint()).model_info(
+    with hub.explained(_asked(name, revision)):
+        info = huggingface_hub.HfApi(endpoint=hub.endpoint()).model_info(
             name, revision=revision, files_metadata=True, timeout=TIMEOUT
         )
     there = {file.rfilename: int(file.size or 0) for file in info.siblings or ()}
     sizes = {path: there[path] for path in (*filter(_SMALL.fullmatch, there), *_weights(name, there))}
     licence = info.card_data.get("license") if info.card_data is not None else None
     commit = str(info.sha)
-    missing = tuple(path for path in sizes if _cached(name, path, commit) is None)
+    missing = tuple(path for path in sizes if hub.cached("model", name, path, commit) is None)
     return Offer(name, commit, str(licence or "not named on its card"), sizes, missing)
 
 
@@ -124,7 +98,7 @@ def fetch(name: str, revision: str | None) -> Path:
         return known
     try:
         offered = offer(name, revision)
-    except UnreachableHubError as error:
+    except hub.UnreachableHubError as error:
         known = folder_of_commit(name, revision or MAIN)
         if known is None:
             raise
@@ -138,12 +112,12 @@ def fetch(name: str, revision: str | None) -> Path:
 
 def settled(name: str, revision: str | None) -> Path | None:
     """Return the folder of a model of which the hub need not be asked: a commit that is on this machine."""
-    return folder_of_commit(name, revision) if revision is not None and _COMMIT.fullmatch(revision) else None
+    return folder_of_commit(name, revision) if revision is not None and hub.COMMIT.fullmatch(revision) else None
 
 
 def folder_of_commit(name: str, revision: str) -> Path | None:
     """Return the folder of a model on this machine, named by its commit; None where its weights are not whole."""
-    config = _cached(name, "config.json", revision)
+    config = hub.cached("model", name, "config.json", revision)
     if config is None:
         return None
     folder = config.parent
@@ -160,9 +134,9 @@ def _download(offered: Offer, revision: str | None) -> Path:
 
     weights = [path for path in offered.sizes if path.endswith(".safetensors")]
     others = [path for path in offered.sizes if path not in weights]
-    with _explained(offered.name, revision):
+    with hub.explained(_asked(offered.name, revision)):
         for path in (*others, *weights):
-            file = huggingface_hub.hf_hub_download(offered.name, path, revision=offered.commit, endpoint=endpoint())
+            file = huggingface_hub.hf_hub_download(offered.name, path, revision=offered.commit, endpoint=hub.endpoint())
         _remember(offered, revision or MAIN)
     return Path(file).parent
 
@@ -171,20 +145,12 @@ def _remember(offered: Offer, revision: str) -> None:
     """Write down which commit a branch is, where the hub's own library does when it is asked for a branch."""
     from huggingface_hub import constants, file_download
 
-    if _COMMIT.fullmatch(revision):
+    if hub.COMMIT.fullmatch(revision):
         return
     folder = Path(constants.HF_HUB_CACHE) / file_download.repo_folder_name(repo_id=offered.name, repo_type="model")
     reference = folder / "refs" / revision
     reference.parent.mkdir(parents=True, exist_ok=True)
     reference.write_text(offered.commit, encoding="utf-8")
-
-
-def _cached(name: str, path: str, revision: str) -> Path | None:
-    """Return a file of a model on this machine; None where it is not there."""
-    import huggingface_hub
-
-    found = huggingface_hub.try_to_load_from_cache(name, path, revision=revision)
-    return Path(found) if isinstance(found, str) and Path(found).is_file() else None
 
 
 def _weights(name: str, there: Mapping[str, int]) -> list[str]:
@@ -210,40 +176,7 @@ def no_safetensors(name: str) -> str:
     )
 
 
-@contextmanager
-def _explained(name: str, revision: str | None) -> Iterator[None]:
-    """Say in words what the hub's library raises inside the `with` block."""
-    import huggingface_hub
-    from huggingface_hub import errors
-
+def _asked(name: str, revision: str | None) -> hub.Asked:
+    """Return a model as the hub is asked for it."""
     elsewhere = "without a network, download it elsewhere and give its folder as the model's name"
-    try:
-        yield
-    except EmttaError:
-        raise
-    except errors.GatedRepoError as error:
-        token = "no token is set" if huggingface_hub.get_token() is None else "the token in use has no access to it"
-        raise ModelError(
-            f"model {name!r} is gated, and {token}; accept its terms at {endpoint()}/{name}, make a token at "
-            f"{HUB}/settings/tokens, and set HF_TOKEN to it"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise ModelError(
-            f"model {name!r} has no revision {revision!r}; give a branch (main), a tag, or a commit of those at "
-            f"{endpoint()}/{name}/commits/main"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise ModelError(
-            f"there is no model {name!r} at {endpoint()}, or it is private and HF_TOKEN gives no access"
-        ) from error
-    except errors.OfflineModeIsEnabled as error:
-        raise UnreachableHubError(
-            f"model {name!r} is not on this machine, and HF_HUB_OFFLINE keeps it from being fetched; {elsewhere}"
-        ) from error
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else 0
-        kind = UnreachableHubError if status >= 500 else ModelError
-        raise kind(f"the hub at {endpoint()} answers {status} when asked for model {name!r}: {error}") from error
-    except (errors.HTTPError, errors.LocalEntryNotFoundError, OSError) as error:
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise UnreachableHubError(f"model {name!r} cannot be had from {endpoint()} ({why}); {elsewhere}") from error
+    return hub.Asked(f"model {name!r}", f"{hub.endpoint()}/{name}", revision, ModelError, elsewhere)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,9 @@ import torch
 from emtta_core.errors import EmttaError, ModelError, UsageError
 from emtta_core.model import hub
 from emtta_core.model.family import Family, Parts, family_of
+from emtta_core.model.folder import folder_of
 from emtta_core.model.precision import choose_precision
 from emtta_core.model.speech_model import SpeechModel
-
-DEMO = "demo"
-"""The name of the checkpoint that comes with the package."""
 
 
 def load_model(
@@ -105,31 +102,6 @@ def choose_device(name: str) -> torch.device:
             f"no device {name!r} on this machine; use 'auto', 'cpu', or 'cuda' on one with a GPU"
         ) from error
     return device
-
-
-def folder_of(name: str) -> Path | None:
-    """Return the folder that `name` means, None for a hub id.
-
-    Raises:
-        ModelError: if there is no such folder.
-    """
-    if name == DEMO:
-        folder = Path(str(resources.files("emtta_core.model") / "demo"))
-        if not (folder / "model.safetensors").is_file():
-            raise ModelError(f"the demo checkpoint is not in {folder}; `emtta demo train` makes it")
-        return folder
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise ModelError(f"model {name!r} is a file; give the folder that holds config.json and model.safetensors")
-    parts = name.split("/")
-    if len(parts) > 2 or folder.is_absolute() or parts[0] in {".", "..", "~", ""}:
-        raise ModelError(
-            f"no folder {name!r}; give 'demo', a folder with config.json and model.safetensors, or a hub id such as "
-            "'openai/whisper-base'"
-        )
-    return None
 
 
 def _read(name: str, folder: Path, wanted: str | None) -> tuple[Family, Parts]:

@@ -5,14 +5,9 @@ it: a task of the flow, a process of its own, or a notebook.
 """
 
 import itertools
-import logging
-import platform
 import resource
 import sys
-import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -20,84 +15,18 @@ import torch
 from emtta_core.adaptation import Adapter
 from emtta_core.errors import EmttaError, StoreError
 from emtta_core.model import SpeechModel
+from emtta_core.pipeline.attempt import Attempt, CellReport, InterruptedRunError, record_failure
 from emtta_core.pipeline.batches import adapt
 from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.job import Job
 from emtta_core.pipeline.progress import AttemptBegun, CellFinished, Listener, UtterancesDone, ignore, never
 from emtta_core.pipeline.rows import Shard, Tally, make_shard, tally_done, tally_shard
-from emtta_core.store import COMPLETE, FAILED, CellKey, CellRow, PreparedRow, Store
+from emtta_core.store import CellKey, PreparedRow, Store
 from emtta_core.suite_method import Adaptation
-
-log = logging.getLogger("emtta.pipeline")
-
-
-class InterruptedRunError(EmttaError):
-    """The run was asked to stop; what is finished is in the store."""
 
 
 class TooManyErrorsError(EmttaError):
     """More utterances of a cell are in error than the suite allows."""
-
-
-@dataclass(frozen=True, slots=True)
-class CellReport:
-    """What an attempt at a cell came to.
-
-    Attributes:
-        cell: which.
-        attempt: its number.
-        done: utterances that this attempt did.
-        reused: utterances that an earlier one had done.
-        errors: of both, those in error.
-        wer: word error rate of both in percent; none where nothing was scored.
-        seconds: wall seconds.
-    """
-
-    cell: Cell
-    attempt: int
-    done: int
-    reused: int
-    errors: int
-    wer: float | None
-    seconds: float
-
-
-@dataclass(slots=True)
-class _Attempt:
-    """An attempt at a cell while it goes on."""
-
-    cell: Cell
-    key: CellKey
-    number: int
-    device: torch.device | None
-    called: str
-    adapter: Adapter | None = None
-    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    started: float = field(default_factory=time.perf_counter)
-    reused: Tally = field(default_factory=Tally)
-    done: Tally = field(default_factory=Tally)
-
-    def row(self, error: BaseException | None = None) -> CellRow:
-        """Return the record of the attempt as it ends now."""
-        return CellRow(
-            cell_id=self.cell.cell_id,
-            attempt=self.number,
-            group=self.cell.group,
-            state=COMPLETE if error is None else FAILED,
-            planned=self.cell.utterances,
-            done=self.done.utterances,
-            reused=self.reused.utterances,
-            errors=self.done.errors + self.reused.errors,
-            error=None if error is None else describe(error),
-            started_at=self.started_at,
-            finished_at=datetime.now(UTC),
-            seconds=time.perf_counter() - self.started,
-            audio_seconds=self.done.audio_seconds,
-            device=self.called,
-            peak_memory_bytes=_peak_memory(self.device),
-            host=platform.node(),
-            batch_size=self.adapter.batch_size if self.adapter is not None else 0,
-        )
 
 
 def evaluate_cell(
@@ -124,7 +53,7 @@ def evaluate_cell(
     """
     cell, runtime = job.cell, job.runtime
     key = CellKey(job.run_id, cell.domain, cell.method)
-    attempt = _Attempt(cell, key, store.begin_attempt(key), model.device, job.device or str(model.device))
+    attempt = Attempt(cell, key, store.begin_attempt(key), job.device or str(model.device))
     progress(AttemptBegun(cell.domain, cell.method, attempt.number))
     _forget_peak_memory(model.device)
     try:
@@ -133,9 +62,9 @@ def evaluate_cell(
         attempt.adapter = adapter
         _evaluate(attempt, adapter, store, job, progress, stop)
     except BaseException as error:
-        _record_failure(store, key, attempt.row(error), progress)
+        record_failure(store, key, attempt.row(error, peak_memory=_peak_memory(model.device)), progress)
         raise
-    row = attempt.row()
+    row = attempt.row(peak_memory=_peak_memory(model.device))
     store.write_cell(key, row)
     total = Tally()
     total.add(attempt.reused)
@@ -144,61 +73,8 @@ def evaluate_cell(
     return CellReport(cell, attempt.number, row.done, row.reused, row.errors, total.wer, row.seconds)
 
 
-def fail_cell(
-    cell: Cell,
-    store: Store,
-    run_id: str,
-    error: BaseException,
-    progress: Listener = ignore,
-    *,
-    attempt: int | None = None,
-    device: str = "none",
-) -> None:
-    """Record a failed attempt at a cell, made by somebody who cannot, if the store still takes it, and tell of it.
-
-    Args:
-        cell: which.
-        store: where.
-        run_id: the run.
-        error: why.
-        progress: is told of the end.
-        attempt: its number; None where none was begun.
-        device: where it ran.
-    """
-    key = CellKey(run_id, cell.domain, cell.method)
-    try:
-        number = store.begin_attempt(key) if attempt is None else attempt
-        reused = tally_done(list(store.done(key, cell.cell_id).values()))
-    except StoreError as refusal:
-        _log_unrecorded(key, refusal)
-        progress(CellFinished(cell.domain, cell.method, 0, 0, None, 0.0, describe(error)))
-    else:
-        lost = _Attempt(cell, key, number, None, device, reused=reused)
-        _record_failure(store, key, lost.row(error), progress)
-
-
-def _record_failure(store: Store, key: CellKey, row: CellRow, progress: Listener) -> None:
-    """Write the record of a failed attempt if the store still takes it, and tell of it."""
-    try:
-        store.write_cell(key, row)
-    except StoreError as error:
-        _log_unrecorded(key, error)
-    progress(CellFinished(key.domain, key.method, row.done + row.reused, row.errors, None, row.seconds, row.error))
-
-
-def _log_unrecorded(key: CellKey, error: StoreError) -> None:
-    """Say that a failed attempt is not in the store."""
-    log.error("the failed attempt at %s/%s could not be recorded: %s", key.domain, key.method, error)
-
-
-def describe(error: BaseException) -> str:
-    """Return an exception in one line: the message of ours, the kind and the message of any other."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, EmttaError) else f"{type(error).__name__}: {text}".removesuffix(": ")
-
-
 def _evaluate(
-    attempt: _Attempt, adapter: Adapter, store: Store, job: Job, progress: Listener, stop: Callable[[], bool]
+    attempt: Attempt, adapter: Adapter, store: Store, job: Job, progress: Listener, stop: Callable[[], bool]
 ) -> None:
     """Do what the attempt has to do, shard by shard; utterances in error wait until the others are done."""
     cell, runtime = job.cell, job.runtime
@@ -271,10 +147,8 @@ def _forget_peak_memory(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def _peak_memory(device: torch.device | None) -> int | None:
+def _peak_memory(device: torch.device) -> int:
     """Return the most memory in use so far, in bytes: of a CUDA device, else of the process."""
-    if device is None:
-        return None
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")  # Linux; what getrusage says there, a process inherits from its parent

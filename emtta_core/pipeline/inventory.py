@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from emtta_core.audio.noise_file import FOLDER, NoiseFile
-from emtta_core.corpora import hub
 from emtta_core.corpora.registry import Corpus
 from emtta_core.corpora.standing import Standing, State
 from emtta_core.errors import EmttaError
-from emtta_core.model import hub as model_hub
-from emtta_core.model.load import folder_of
+from emtta_core.hub import UnreachableHubError, endpoint
+from emtta_core.model import hub
+from emtta_core.model.folder import folder_of
 from emtta_core.pipeline.locate import locate
 from emtta_core.pipeline.plan import content_digest, corpus_id
 from emtta_core.store import Store
@@ -55,14 +55,16 @@ def inventory(suite: Suite, store: Store | None) -> list[Need]:
     return [*_corpora(suite, store), *_noises(suite.domains), _model(suite.model)]
 
 
-def refuse_full_disk(needs: Sequence[Need]) -> None:
-    """Raise a CorpusError where all that is to be fetched would not fit on the disk."""
-    fetched = [need.standing for need in needs if need.kind == "corpus" and not _is_prepared(need)]
-    hub.refuse_full_disk(sum(standing.size or 0 for standing in fetched), "the corpora of the suite")
+def to_fetch(needs: Sequence[Need]) -> int:
+    """Return how many bytes are to be fetched from the hub, at most."""
+    return sum(
+        need.standing.size or 0 for need in needs if need.standing.state == "to fetch" and not _is_prepared(need)
+    )
 
 
 def _is_prepared(need: Need) -> bool:
-    return need.prepared == len(need.domains)
+    """Return whether the audio of all its domains is in the store."""
+    return need.kind == "corpus" and need.prepared == len(need.domains)
 
 
 def _corpora(suite: Suite, store: Store | None) -> Iterator[Need]:
@@ -142,14 +144,14 @@ def _model(choice: ModelChoice) -> Need:
     if folder is not None:
         return Need("model", Standing(what, "here", str(folder), licence), ())
     try:
-        offered = model_hub.offer(choice.name, choice.revision)
+        offered = hub.offer(choice.name, choice.revision)
         offered.refuse_full_disk()
-    except model_hub.UnreachableHubError as error:
-        known = model_hub.folder_of_commit(choice.name, choice.revision or model_hub.MAIN)
+    except UnreachableHubError as error:
+        known = hub.folder_of_commit(choice.name, choice.revision or hub.MAIN)
         if known is not None:
             return Need("model", Standing(what, "here", str(known), licence), ())
-        return Need("model", Standing(what, "missing", hub.endpoint(), licence, error=str(error)), ())
+        return Need("model", Standing(what, "missing", endpoint(), licence, error=str(error)), ())
     except EmttaError as error:
-        return Need("model", Standing(what, "missing", hub.endpoint(), licence, error=str(error)), ())
+        return Need("model", Standing(what, "missing", endpoint(), licence, error=str(error)), ())
     state: State = "to fetch" if offered.missing else "here"
     return Need("model", Standing(what, state, offered.url, offered.licence, size=offered.size or None), ())

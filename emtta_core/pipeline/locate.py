@@ -10,6 +10,7 @@ from pathlib import Path
 from emtta_core.audio.noise_file import NoiseFile
 from emtta_core.corpora.registry import Corpus
 from emtta_core.errors import EmttaError
+from emtta_core.model import hub
 from emtta_core.suite import Domain, ModelChoice, Suite
 from emtta_core.suite_file import DEMO
 
@@ -34,8 +35,6 @@ def _pinned(choice: ModelChoice) -> ModelChoice:
     """Return the model at the commit that is on this machine; one that is not there, or is a folder, as it is."""
     if choice.name == DEMO or Path(choice.name).is_dir():
         return choice
-    from emtta_core.model import hub  # brings torch, which takes seconds
-
     folder = hub.folder_of_commit(choice.name, choice.revision or hub.MAIN)
     return choice if folder is None else choice.model_copy(update={"revision": folder.name})
 

@@ -2,16 +2,21 @@
 
 import platform
 import threading
+from typing import TYPE_CHECKING
 
 from emtta_core.errors import ModelError
-from emtta_core.model import SpeechModel, hub, load_model
-from emtta_core.model.load import folder_of
+from emtta_core.hub import UnreachableHubError
+from emtta_core.model import hub
+from emtta_core.model.folder import folder_of
 from emtta_core.pipeline import digests
 from emtta_core.pipeline.job import Job
 from emtta_core.suite import ModelChoice
 
+if TYPE_CHECKING:
+    from emtta_core.model import SpeechModel
+
 _lock = threading.Lock()
-_loaded: dict[str, SpeechModel] = {}
+_loaded: dict[str, "SpeechModel"] = {}
 
 
 def digest_of(choice: ModelChoice) -> str:
@@ -43,12 +48,12 @@ def offered(choice: ModelChoice) -> hub.Offer | None:
         return None
     try:
         found = hub.offer(choice.name, choice.revision)
-    except hub.UnreachableHubError:
+    except UnreachableHubError:
         return None  # whoever fetches it says so
     return found if found.missing else None
 
 
-def model_for(job: Job) -> SpeechModel:
+def model_for(job: Job) -> "SpeechModel":
     """Return the model of a job; of several, only the last stays in memory.
 
     Raises:
@@ -65,8 +70,10 @@ def model_for(job: Job) -> SpeechModel:
     return model
 
 
-def _model_of(choice: ModelChoice) -> SpeechModel:
+def _model_of(choice: ModelChoice) -> "SpeechModel":
     """Return the model that a suite names."""
+    from emtta_core.model import load_model  # brings torch, which a digest that is remembered does not need
+
     key = choice.model_dump_json()
     with _lock:
         if key not in _loaded:

@@ -8,6 +8,12 @@ from emtta_core.errors import UsageError, unknown
 from emtta_core.store.reports import Query
 
 _RUNS = "SELECT run_id FROM raw.runs ORDER BY created_at DESC, run_id DESC"
+_BEFORE = """
+    SELECT arg_max(earlier.run_id, (earlier.created_at, earlier.run_id))
+    FROM raw.runs AS earlier
+    INNER JOIN raw.runs AS this USING (suite, model)
+    WHERE this.run_id = ? AND earlier.created_at < this.created_at
+"""
 _OF_RUN = ("group", "domain", "method")
 """Parameters whose values are those of a column of the run's plan."""
 
@@ -37,6 +43,8 @@ def parameter_values(
                 raise unknown("run", values[key], runs)
         if values["run_id"] is None:
             values["run_id"] = runs[0] if runs else None
+        if "baseline" in values and values["baseline"] is None:
+            ((values["baseline"],),) = connection.execute(_BEFORE, [values["run_id"]]).fetchall()
     if values.get("group") == EVERY:
         values["group"] = None
     for key in _OF_RUN:

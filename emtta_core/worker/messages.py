@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from emtta_core.errors import EmttaError
-from emtta_core.pipeline.evaluate import CellReport
+from emtta_core.pipeline.attempt import CellReport
 from emtta_core.pipeline.progress import AttemptBegun, CellFinished, Event, UtterancesDone
 
 STOP = "stop"

@@ -1,11 +1,10 @@
 """Cells in this very process: for notebooks, for debugging, and where somebody else keeps processes apart."""
 
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
 from emtta_core.errors import UsageError
-from emtta_core.pipeline.evaluate import CellReport, evaluate_cell
+from emtta_core.pipeline.attempt import CellReport
+from emtta_core.pipeline.evaluate import evaluate_cell
 from emtta_core.pipeline.job import Job
 from emtta_core.pipeline.models import model_for
 from emtta_core.pipeline.progress import channel
@@ -15,7 +14,7 @@ from emtta_core.worker.devices import Device
 
 
 class OwnProcess:
-    """Stands where a `WorkerPool` could: it does jobs in the threads that bring them."""
+    """Does jobs in the threads that bring them."""
 
     def __init__(self, devices: Sequence[Device]) -> None:
         """Compute on the device of these slots.
@@ -27,14 +26,6 @@ class OwnProcess:
         if len(names) > 1:
             raise UsageError(f"one process computes on one device, not on {', '.join(names)}; use --isolation process")
         self._device = names[0]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Nothing is left behind."""
 
     def do(self, job: Job) -> CellReport:
         """Evaluate a cell; the process's channel is told how it goes, and may ask to stop.

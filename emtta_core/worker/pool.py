@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from emtta_core.errors import StoreError
-from emtta_core.pipeline.evaluate import CellReport, fail_cell
+from emtta_core.pipeline.attempt import CellReport, fail_cell
 from emtta_core.pipeline.job import Job
 from emtta_core.pipeline.progress import AttemptBegun, Event, Listener
 from emtta_core.store import CellKey, Store

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from emtta_core.errors import EmttaError
-from emtta_core.pipeline.evaluate import CellReport, InterruptedRunError
+from emtta_core.pipeline.attempt import CellReport, InterruptedRunError
 from emtta_core.pipeline.faults import TransientError
 from emtta_core.pipeline.job import Job
 from emtta_core.pipeline.progress import Listener

@@ -16,7 +16,8 @@ import ray
 from ray.exceptions import RayError
 
 from emtta_core.errors import EmttaError, StoreError
-from emtta_core.pipeline.evaluate import CellReport, describe, evaluate_cell
+from emtta_core.pipeline.attempt import CellReport, describe
+from emtta_core.pipeline.evaluate import evaluate_cell
 from emtta_core.pipeline.job import Job
 from emtta_core.pipeline.models import model_for
 from emtta_core.pipeline.progress import AttemptBegun

@@ -8,7 +8,8 @@ import threading
 from pathlib import Path
 from typing import TextIO
 
-from emtta_core.pipeline.evaluate import CellReport, InterruptedRunError, describe, evaluate_cell
+from emtta_core.pipeline.attempt import CellReport, InterruptedRunError, describe
+from emtta_core.pipeline.evaluate import evaluate_cell
 from emtta_core.pipeline.faults import is_transient
 from emtta_core.pipeline.job import Job
 from emtta_core.pipeline.models import model_for

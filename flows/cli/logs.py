@@ -16,7 +16,6 @@ _ENVIRONMENT = {
     "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
     "PREFECT_LOGGING_LEVEL": "INFO",
     "PREFECT_CLI_PROMPT": "false",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
 
 _files: list[Path] = []
@@ -26,15 +25,20 @@ def settle_environment() -> None:
     """Set what Prefect reads when it is imported, where the user has not set it."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
     """Send all log records of this process to the file `path`, and none to the screen, inside the `with` block."""
     atexit.register(_hush)  # first in, last out: after Prefect's own handlers
+    from huggingface_hub.utils import disable_progress_bars
+
     settle_environment()
     root = logging.getLogger()
     importlib.import_module("prefect.main")  # puts its own handlers there
+    disable_progress_bars()  # of what the flow fetches; they would tear its own picture apart
     before, level = root.handlers, root.level
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(_formatter())

@@ -11,6 +11,7 @@ from flows.cli.output import COMPLETE, INCOMPLETE, say
 if TYPE_CHECKING:
     from emtta_core.errors import EmttaError
     from emtta_core.pipeline.prepare import Prepared
+    from emtta_core.suite import ModelChoice
 
 
 def prepare(
@@ -23,9 +24,10 @@ def prepare(
     corpus_dir: CorpusDirOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Fetch the corpora of a suite and prepare the audio of its domains; no model and no GPU is used.
+    """Fetch the corpora and the model of a suite, and prepare the audio of its domains; no GPU is used.
 
-    First it shows what is there, what is to be fetched and how large it is, and what is missing.
+    Afterwards the suite runs without a network. First it shows what is there, what is to be fetched and how large it
+    is, and what is missing.
     Exit codes: 0 all is prepared, 1 an error, 2 a mistake in the request, 3 something is missing.
 
     Examples:
@@ -35,7 +37,9 @@ def prepare(
     """
     logs.settle_environment()
     use_corpora(corpus_dir)
-    from emtta_core.pipeline.inventory import inventory, refuse_full_disk
+    from emtta_core.errors import EmttaError
+    from emtta_core.hub import refuse_full_disk
+    from emtta_core.pipeline.inventory import inventory, to_fetch
     from emtta_core.pipeline.prepare_all import prepare_all
     from emtta_core.pipeline.selection import choose_domains
     from emtta_core.store import Store
@@ -45,18 +49,32 @@ def prepare(
     loaded = load_suite(suite, limit=limit)
     chosen = loaded.model_copy(update={"domains": tuple(choose_domains(loaded, only or []))})
     opened = Store.find(store) if dry_run else Store.open(store, create=True)
-    needs = [need for need in inventory(chosen, opened) if need.kind != "model"]
+    needs = inventory(chosen, opened)
     show_needs(needs)
     if dry_run or opened is None:
         missing = any(need.standing.state == "missing" for need in needs)
         raise typer.Exit(INCOMPLETE if missing else COMPLETE)
-    refuse_full_disk(needs)
-    size = sum(need.standing.size or 0 for need in needs)
+    size = to_fetch(needs)
+    refuse_full_disk(size, "what is fetched for the suite", EmttaError)
     if size:
         say(f"fetching up to {size / 1e6:,.0f} MB from the hub, and preparing")
     failures = prepare_all(chosen, opened, _tell)
+    fetched = _fetch(chosen.model)
     say(f"store: {opened.location}")
-    raise typer.Exit(INCOMPLETE if failures else COMPLETE)
+    raise typer.Exit(INCOMPLETE if failures or not fetched else COMPLETE)
+
+
+def _fetch(model: "ModelChoice") -> bool:
+    """Fetch the model where it is not there, and return whether it can be had."""
+    from emtta_core.errors import EmttaError
+    from emtta_core.pipeline.models import digest_of
+
+    try:
+        say(f"model {model.name}: digest {digest_of(model)}")
+    except EmttaError as error:
+        say(f"model {model.name}: {error}")
+        return False
+    return True
 
 
 def _tell(domain: str, found: "Prepared | EmttaError") -> None:

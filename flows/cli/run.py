@@ -67,7 +67,11 @@ def run(
     fetched = offered(loaded.model)
     if fetched is not None:
         say(fetched.told())
-    planned = plan_run(loaded, digest_of(loaded.model), run_id)
+    if fetched is not None and dry_run:
+        say("a dry run does not fetch it: which cells are done, and the run's id, are known only with its weights")
+        opened, planned = None, plan_run(loaded, "not fetched", run_id or loaded.name)
+    else:
+        planned = plan_run(loaded, digest_of(loaded.model), run_id)
     if opened is not None and not dry_run:
         planned = begun_before(planned, opened)
     warn(planned.plan)

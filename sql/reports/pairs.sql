@@ -8,7 +8,7 @@
 --   normaliser_a, normaliser_b     by which it was scored
 --   error_a, error_b               why it has no score: what went wrong, or `not done`
 -- param run_id: the run; the newest by default
--- param baseline: the run that it is compared with
+-- param baseline: the run that it is compared with; the one of the same suite and model before it by default
 WITH
 shared AS (
     SELECT

@@ -1,0 +1,133 @@
+"""The Hugging Face hub, in what models and data sets have in common: its address, its errors in words, and the disk."""
+
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from emtta_core.errors import EmttaError, UsageError
+
+HUB = "https://huggingface.co"
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+Kind = Literal["model", "dataset"]
+
+
+class UnreachableHubError(EmttaError, ConnectionError):
+    """The hub does not answer, which may pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the hub is asked for, as its refusal names it.
+
+    Attributes:
+        what: as in `model 'openai/whisper-base'`.
+        url: its page.
+        revision: which of it; None where that is the main branch.
+        refusal: the error that says that it cannot be had.
+        elsewhere: what to do where the hub cannot be reached.
+    """
+
+    what: str
+    url: str
+    revision: str | None
+    refusal: type[EmttaError]
+    elsewhere: str
+
+    def gated(self) -> EmttaError:
+        """Return the refusal of what has terms that must be accepted."""
+        import huggingface_hub
+
+        token = "no token is set" if huggingface_hub.get_token() is None else "the token in use has no access to it"
+        return self.refusal(
+            f"{self.what} is gated, and {token}; accept its terms at {self.url}, make a token at "
+            f"{HUB}/settings/tokens, and set HF_TOKEN to it"
+        )
+
+    def unreachable(self, reason: str) -> UnreachableHubError:
+        """Return what to say where the hub cannot be asked."""
+        return UnreachableHubError(f"{self.what} cannot be had from {endpoint()}: {reason}; {self.elsewhere}")
+
+
+def endpoint() -> str:
+    """Return the hub's address: the usual one, or what `HF_ENDPOINT` says."""
+    return os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
+
+
+def free_bytes() -> tuple[int, Path]:
+    """Return how much room there is where the hub's files are kept, and where that is."""
+    from huggingface_hub import constants
+
+    place = Path(constants.HF_HUB_CACHE)
+    there = next(folder for folder in [place, *place.parents] if folder.exists())
+    return shutil.disk_usage(there).free, place
+
+
+def refuse_full_disk(size: int, what: str, refusal: type[EmttaError]) -> None:
+    """Raise the refusal where `size` bytes do not fit on the disk that the hub's files are kept on."""
+    free, place = free_bytes()
+    if size > free:
+        raise refusal(
+            f"{what} takes {size / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free at {place}; make room, or set "
+            "HF_HUB_CACHE to a folder on another disk"
+        )
+
+
+def cached(kind: Kind, name: str, path: str, revision: str) -> Path | None:
+    """Return a file of the hub's on this machine; None where it was not fetched."""
+    import huggingface_hub
+
+    found = huggingface_hub.try_to_load_from_cache(name, path, revision=revision, repo_type=kind)
+    return Path(found) if isinstance(found, str) and Path(found).is_file() else None
+
+
+@contextmanager
+def explained(asked: Asked) -> Iterator[None]:
+    """Say in words what the hub's library raises inside the `with` block.
+
+    Raises:
+        UnreachableHubError: the hub does not answer.
+        UsageError: there is no such revision.
+        EmttaError: the `refusal`, for whatever else keeps it from being had.
+    """
+    from huggingface_hub import constants, errors
+
+    what = asked.what
+    try:
+        yield
+    except EmttaError:
+        raise
+    except errors.GatedRepoError as error:
+        raise asked.gated() from error
+    except errors.RevisionNotFoundError as error:
+        raise UsageError(
+            f"{what} has no revision {asked.revision!r}; give a branch (main), a tag, or a commit of those at "
+            f"{asked.url}/commits/main"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise asked.refusal(
+            f"there is no {what} at {endpoint()}, or it is private and HF_TOKEN gives no access"
+        ) from error
+    except errors.OfflineModeIsEnabled as error:
+        raise asked.unreachable("it is not on this machine, and HF_HUB_OFFLINE is set") from error
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        kind = UnreachableHubError if status >= 500 else asked.refusal
+        raise kind(f"the hub at {endpoint()} answers {status} when asked for {what}: {error}") from error
+    except errors.LocalEntryNotFoundError as error:
+        raise asked.unreachable("it does not answer") from error
+    except errors.EntryNotFoundError as error:
+        raise asked.refusal(f"a file of {what} is gone from {asked.url}: {error}") from error
+    except (errors.HTTPError, ConnectionError, TimeoutError, socket.gaierror) as error:
+        raise asked.unreachable(" ".join(str(error).split()) or type(error).__name__) from error
+    except OSError as error:
+        raise asked.refusal(
+            f"{what} cannot be kept at {constants.HF_HUB_CACHE}: {error.strerror or error}; set HF_HUB_CACHE to a "
+            "folder that can be written"
+        ) from error
