@@ -106,7 +106,8 @@ def measure(home: Path, methods: int, isolation: str, workers: int, api: str | N
 
 def environment_of(home: Path, api: str | None) -> dict[str, str]:
     """Return the environment of a process whose Prefect lives in `home`."""
-    environment = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_LOGGING_LEVEL": "WARNING"}
+    quiet = {"PREFECT_LOGGING_LEVEL": "WARNING", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    environment = {**os.environ, **quiet, "PREFECT_HOME": str(home)}
     environment.pop("PREFECT_API_URL", None)
     return environment if api is None else {**environment, "PREFECT_API_URL": api}
 

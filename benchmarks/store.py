@@ -11,7 +11,7 @@ newest night's alone are computed. Figures go to `benchmarks/results/store.json`
 
 writes the nights as runs do, in shards of 16 utterances, asks, compacts them by `emtta_core.store.compact`, and asks
 again. Without `--shards` the packs are written that a compaction leaves: 6,787 files a night with their flushes would
-measure the disk. Texts, errors and traces are drawn anew each night, from one speech.
+measure the disk. What is in a night, `nights.py` draws.
 """
 
 import argparse
@@ -23,30 +23,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
+from nights import DOMAINS, METHODS, UTTERANCES, Speech, run_name, write_night
 
 from emtta_core.pipeline.statistics import update_statistics
-from emtta_core.store import CellKey, CellRow, PlanRow, RunRow, Store, reports
+from emtta_core.store import Store, reports
 from emtta_core.store.compact import compact
-from emtta_core.store.pack import PACKS
-from emtta_core.store.schema import TABLES
-from emtta_core.store.write import parquet
 
 RESULTS = Path(__file__).parent / "results" / "store.json"
-METHODS = ("source", "greedy-em", "em-seq", "em-tok", "em-tok-b")
-DOMAINS = {
-    f"{group}-{number}": group
-    for group, count in (("noise", 8), ("accent", 8), ("language", 7))
-    for number in range(count)
-}
-UTTERANCES, SHARD, VARIANTS, WORDS = 300, 16, 5, 12
-FIRST_NIGHT = datetime(2026, 1, 1, 2, tzinfo=UTC)
 ROOM = 2.0  # times what the nights are to take must be free
 
 QUESTIONS = {
@@ -63,200 +51,6 @@ QUESTIONS = {
     },
 }
 GOALS = {"leaderboard": 1.0, "detail": 0.2, "latest": 2.0, "page": 5.0}
-
-
-@dataclass(frozen=True)
-class Speech:
-    """The same utterances every night, and what may be heard of each: `VARIANTS` texts with 0, 1, … errors."""
-
-    references: np.ndarray
-    heard: np.ndarray
-
-    @classmethod
-    def make(cls) -> "Speech":
-        """Return random words, of which as many are replaced in each text as it has errors."""
-        rng = np.random.default_rng(0)
-        words = np.array(["".join(rng.choice(list("abdegiklmnoprstu"), rng.integers(2, 9))) for _ in range(2000)])
-        spoken = words[rng.integers(len(words), size=(len(DOMAINS) * UTTERANCES, WORDS))]
-        heard = []
-        for errors in range(VARIANTS):
-            text = spoken.copy()
-            text[:, :errors] = words[rng.integers(len(words), size=(len(text), errors))]
-            heard.append([" ".join(line) for line in text])
-        return cls(np.array([" ".join(line) for line in spoken]), np.array(heard))
-
-
-def night_tables(speech: Speech, night: int, steps: int) -> dict[str, pa.Table]:
-    """Return the rows of one night by kind of pack, but its cells, by domain, method and utterance."""
-    rng = np.random.default_rng(night + 1)
-    shape = (len(DOMAINS), len(METHODS), UTTERANCES)
-    count = int(np.prod(shape))
-    domain, method, utterance = (axis.ravel() for axis in np.indices(shape))
-    spoken = domain * UTTERANCES + utterance
-    errors = rng.binomial(VARIANTS - 1, np.array([0.4, 0.38, 0.36, 0.34, 0.33])[method])
-    before = rng.binomial(VARIANTS - 1, 0.4, count)
-    names = np.array([f"u{number:05d}" for number in range(UTTERANCES)])
-    states = np.where(method == 0, 1, steps + 1)
-    whose = np.repeat(np.arange(count), states)
-    step = np.arange(len(whose)) - np.repeat(np.cumsum(states) - states, states)
-    offsets = np.concatenate([[0], np.cumsum(states)])
-    cells = np.array([[f"{one}.{other}" for other in METHODS] for one in DOMAINS])
-
-    def keys(rows: np.ndarray) -> dict[str, Any]:
-        return {
-            "domain": np.array(list(DOMAINS))[domain[rows]],
-            "method": np.array(METHODS)[method[rows]],
-            "cell_id": cells[domain[rows], method[rows]],
-            "attempt": np.ones(len(rows), np.int64),
-            "utterance_id": names[utterance[rows]],
-        }
-
-    def same(value: Any, kind: pa.DataType, rows: int = count) -> pa.Array:
-        return pa.repeat(pa.scalar(value, kind), rows)
-
-    heard, reference = speech.heard[errors, spoken], speech.references[spoken]
-    now = {
-        **keys(np.arange(count)),
-        "language": same("en", pa.string()),
-        "speaker": np.array([f"s{number}" for number in range(20)])[utterance % 20],
-        "audio_seconds": 2 + (spoken % 97) / 20,
-        "reference": reference,
-        "hypothesis": heard,
-        "source_hypothesis": speech.heard[before, spoken],
-        "entropy_before": rng.gamma(2, 0.4, count),
-        "entropy_after": rng.gamma(2, 0.2, count),
-        "tokens": rng.integers(10, 40, count),
-        "seconds": rng.gamma(2, 0.1, count),
-        "flags": pa.ListArray.from_arrays(np.zeros(count + 1, np.int32), pa.array([], pa.string())),
-        "error": same(None, pa.string()),
-        "hits": WORDS - errors,
-        "substitutions": errors,
-        "deletions": same(0, pa.int64()),
-        "insertions": same(0, pa.int64()),
-        "words": same(WORDS, pa.int64()),
-        "characters": np.char.str_len(reference),
-        "character_errors": errors * 4,
-        "normaliser": same("english 1", pa.string()),
-        "reference_normalised": reference,
-        "hypothesis_normalised": heard,
-        "step_errors": pa.ListArray.from_arrays(offsets.astype(np.int32), rng.integers(0, 5, len(whose))),
-        "score_error": same(None, pa.string()),
-        "counts": same(True, pa.bool_()),
-    }
-    figures = {name: rng.normal(size=len(whose)) for name in _FIGURES}
-    then = {
-        **keys(whose),
-        "step": step,
-        "hypothesis": speech.heard[rng.integers(VARIANTS, size=len(whose)), spoken[whose]],
-        "tokens": rng.integers(10, 40, len(whose)),
-        **figures,
-    }
-    return {name: _table(name, columns) for name, columns in (("utterances", now), ("steps", then))}
-
-
-_FIGURES = (
-    *("entropy", "loss", "policy_loss", "entropy_loss", "candidate_entropy"),
-    *("advantage_std", "gradient_norm", "candidate_tokens"),
-)
-
-
-def _table(name: str, columns: dict[str, Any]) -> pa.Table:
-    schema = PACKS[name].schema
-    return pa.table({column: columns[column] for column in schema.names}).cast(schema)
-
-
-def run_name(night: int) -> str:
-    return f"nightly-{FIRST_NIGHT + timedelta(days=night):%Y-%m-%d}"
-
-
-def write_night(store: Store, speech: Speech, night: int, steps: int, shards: bool) -> None:
-    """Write a night, its record last."""
-    run_id, begun = run_name(night), FIRST_NIGHT + timedelta(days=night)
-    tables = night_tables(speech, night, steps)
-    plan = [
-        PlanRow(
-            domain=domain,
-            group=group,
-            method=method,
-            cell_id=f"{domain}.{method}",
-            corpus_id=f"corpus-{domain}",
-            utterances=UTTERANCES,
-        )
-        for domain, group in DOMAINS.items()
-        for method in METHODS
-    ]
-    ended = [
-        CellRow(
-            cell_id=cell.cell_id,
-            attempt=1,
-            group=cell.group,
-            state="complete",
-            planned=UTTERANCES,
-            done=UTTERANCES,
-            reused=0,
-            errors=0,
-            error=None,
-            started_at=begun,
-            finished_at=begun + timedelta(minutes=1),
-            seconds=60.0,
-            audio_seconds=1200.0,
-            device="cpu",
-            peak_memory_bytes=None,
-            host="here",
-            batch_size=SHARD,
-        )
-        for cell in plan
-    ]
-    store.write_plan(run_id, plan)
-    if shards:
-        for cell, row in zip(plan, ended, strict=True):
-            key = CellKey(run_id, cell.domain, cell.method)
-            attempt = store.begin_attempt(key)
-            write_shards(store, key, attempt, tables)
-            store.write_cell(key, row)
-    else:
-        rows = [
-            {"domain": cell.domain, "method": cell.method, **_plain(row)} for cell, row in zip(plan, ended, strict=True)
-        ]
-        tables["cells"] = pa.Table.from_pylist(rows, schema=PACKS["cells"].schema)
-        for name, table in tables.items():
-            store.place.write(PACKS[name].file(run_id, 1), parquet(table))
-    store.write_run(
-        run_id,
-        RunRow(
-            suite="nightly",
-            suite_toml='name = "nightly"',
-            plan_id="0123456789abcdef",
-            created_at=begun,
-            model="demo",
-            model_digest="d",
-            algorithm_version=1,
-            versions="{}",
-            git_commit=None,
-            host="here",
-        ),
-    )
-
-
-def write_shards(store: Store, key: CellKey, attempt: int, tables: dict[str, pa.Table]) -> None:
-    """Write an attempt at a cell as a run does: of each shard the steps, the hypotheses, the scores."""
-    cell = list(DOMAINS).index(key.domain) * len(METHODS) + METHODS.index(key.method)
-    rows = tables["utterances"].slice(cell * UTTERANCES, UTTERANCES)
-    every = tables["steps"]
-    of_cell = every.filter((pa.compute.field("domain") == key.domain) & (pa.compute.field("method") == key.method))
-    states = len(of_cell) // UTTERANCES
-    for shard, start in enumerate(range(0, UTTERANCES, SHARD)):
-        for name in ("steps", "hypotheses", "scores"):
-            each = states if name == "steps" else 1
-            part = (of_cell if name == "steps" else rows).slice(start * each, SHARD * each)
-            schema, pack = TABLES[name].schema, PACKS["steps" if name == "steps" else "utterances"]
-            columns = pack.columns(TABLES[name].row)
-            table = part.select(list(columns.values())).rename_columns(list(columns)).cast(schema)
-            store.place.write_new(f"{name}/{key.folder}/{attempt:03d}-{shard:05d}.parquet", parquet(table))
-
-
-def _plain(row: CellRow) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in TABLES["cells"].schema.names}
 
 
 def ask(location: str, question: str) -> dict[str, Any]:

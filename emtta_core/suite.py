@@ -17,6 +17,7 @@ from emtta_core.corpora.registry import Corpus
 from emtta_core.errors import UsageError, unknown
 from emtta_core.identity import IDENTITY, RUNTIME, Record
 from emtta_core.names import check_name
+from emtta_core.scoring import Rule
 from emtta_core.suite_errors import explain
 from emtta_core.suite_file import find, read
 from emtta_core.suite_method import Adaptation, MethodChoice
@@ -121,6 +122,8 @@ class Suite(Record):
         description: one line for `emtta suites`.
         limit: at most this many utterances a domain, the first ones.
         methods: by name, or composed; in the order in which they are shown.
+        normaliser: how texts are normalised before they are compared: as Whisper's authors do, by its basic normaliser
+            in English too, or not at all.
     """
 
     name: Annotated[Name, RUNTIME]
@@ -129,6 +132,7 @@ class Suite(Record):
     methods: Annotated[tuple[MethodChoice, ...], Field(min_length=1), IDENTITY]
     model: Annotated[ModelChoice, IDENTITY]
     adaptation: Annotated[Adaptation, IDENTITY] = Adaptation()
+    normaliser: Annotated[Rule, IDENTITY] = "whisper"
     runtime: Annotated[Runtime, RUNTIME] = Runtime()
     domains: Annotated[tuple[Domain, ...], Field(min_length=1), IDENTITY]
 

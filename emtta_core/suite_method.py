@@ -3,7 +3,7 @@
 from dataclasses import fields, replace
 from typing import Annotated, Any
 
-from pydantic import Field, model_serializer, model_validator
+from pydantic import BeforeValidator, Field, model_serializer, model_validator
 
 from emtta_core.adaptation.methods import (
     METHODS,
@@ -22,6 +22,10 @@ from emtta_core.errors import UsageError
 from emtta_core.identity import IDENTITY, Record
 from emtta_core.names import check_name
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Betas = Annotated[tuple[Decay, Decay], BeforeValidator(lambda given: tuple(given) if type(given) is list else given)]
+"""By which AdamW's means over the steps decay each step, the gradient's and its square's; an array in a file."""
+
 BASE = "em-tok"
 """The method that a composed one is like where it names no other."""
 
@@ -34,6 +38,9 @@ class Adaptation(Record):
         candidates: sequences an update (G), and to choose a hypothesis from.
         learning_rate: of AdamW.
         weight_decay: of AdamW.
+        betas: of AdamW.
+        epsilon: of AdamW.
+        redraw: whether candidates are made anew in each step; else those of the first step are kept.
         seed: from which each utterance's own random numbers derive.
         early_stop: nats a token by which an episode's entropy may move and count as settled; none: it never ends early.
     """
@@ -42,6 +49,9 @@ class Adaptation(Record):
     candidates: Annotated[int, Field(ge=2, le=1024), IDENTITY] = 8
     learning_rate: Annotated[float, Field(gt=0, lt=1), IDENTITY] = 1e-3
     weight_decay: Annotated[float, Field(ge=0, le=1), IDENTITY] = 0.01
+    betas: Annotated[Betas, IDENTITY] = (0.9, 0.999)
+    epsilon: Annotated[float, Field(gt=0, lt=1), IDENTITY] = 1e-8
+    redraw: Annotated[bool, IDENTITY] = True
     seed: Annotated[int, Field(ge=0, lt=2**63), IDENTITY] = 0
     early_stop: Annotated[float | None, Field(ge=0, allow_inf_nan=False), IDENTITY] = None
 
@@ -53,6 +63,9 @@ class OwnAdaptation(Record):
     candidates: Annotated[int | None, Field(ge=2, le=1024), IDENTITY] = None
     learning_rate: Annotated[float | None, Field(gt=0, lt=1), IDENTITY] = None
     weight_decay: Annotated[float | None, Field(ge=0, le=1), IDENTITY] = None
+    betas: Annotated[Betas | None, IDENTITY] = None
+    epsilon: Annotated[float | None, Field(gt=0, lt=1), IDENTITY] = None
+    redraw: Annotated[bool | None, IDENTITY] = None
     seed: Annotated[int | None, Field(ge=0, lt=2**63), IDENTITY] = None
     early_stop: Annotated[float | None, Field(ge=0, allow_inf_nan=False), IDENTITY] = None
 

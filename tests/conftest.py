@@ -56,6 +56,12 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture
+def bucket(s3: S3Server) -> str:
+    """An empty bucket, by its name."""
+    return s3.bucket()
+
+
+@pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A hub of this test's own, with caches of its own."""
     import huggingface_hub

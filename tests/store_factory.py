@@ -166,3 +166,11 @@ def _score(same: Mapping[str, object], reference: str, states: Sequence[str]) ->
         hypothesis_normalised=found.hypothesis_normalised,
         step_errors=step_errors(reference, states, LANGUAGE),
     )
+
+
+def one_run(store: Store, run_id: str, errors: int = 1) -> None:
+    """Write a complete run of one cell with two utterances."""
+    key = CellKey(run_id, "babble", "source")
+    begin_run(store, run_id, [("noise", "babble", "source")])
+    write_shard(store, key, {"a": [heard(errors)], "b": [heard(errors)]}, attempt=store.begin_attempt(key))
+    end_attempt(store, key, group="noise")

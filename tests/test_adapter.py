@@ -165,6 +165,8 @@ def test_without_ids_an_utterance_is_known_by_its_sound(
         ({"learning_rate": 0.0}, "learning_rate is 0"),
         ({"learning_rate": math.nan}, "learning_rate is nan"),
         ({"weight_decay": -1.0}, "weight_decay is -1"),
+        ({"betas": (0.9, 1.0)}, "betas is .0.9, 1.0.; both must be at least 0 and below 1"),
+        ({"epsilon": 0.0}, "epsilon is 0.0"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"batch_size": "much"}, "batch_size is 'much'.*'auto'"),
         ({"early_stop": -1.0}, "early_stop is -1.0"),
@@ -255,18 +257,12 @@ def test_collapse_is_emptiness_or_certain_repetition(
 
 def test_the_options_that_a_method_uses_are_declared() -> None:
     assert method("source").options == ()
-    assert method("greedy-em").options == ("steps", "learning_rate", "weight_decay", "early_stop")
-    assert method("em-tok").options == ("steps", "candidates", "learning_rate", "weight_decay", "seed", "early_stop")
-    assert method("em-tok-b").options == ("steps", "candidates", "learning_rate", "weight_decay", "early_stop")
+    update = ("redraw", "learning_rate", "weight_decay", "betas", "epsilon")
+    assert method("greedy-em").options == ("steps", *update, "early_stop")
+    assert method("em-tok").options == ("steps", "candidates", *update, "seed", "early_stop")
+    assert method("em-tok-b").options == ("steps", "candidates", *update, "early_stop")
     assert method("mbr").options == ("candidates", "seed")
-    assert method("em-tok-b+mbr").options == (
-        "steps",
-        "candidates",
-        "learning_rate",
-        "weight_decay",
-        "seed",
-        "early_stop",
-    )
+    assert method("em-tok-b+mbr").options == ("steps", "candidates", *update, "seed", "early_stop")
     order = ["source", "greedy-em", "em-seq", "em-tok", "em-tok-b", "em-tok-policy", "em-tok-entropy"]
     assert list(METHODS) == [*order, "mbr", "em-tok-b+mbr"]
 
@@ -274,8 +270,14 @@ def test_the_options_that_a_method_uses_are_declared() -> None:
 def test_options_that_a_method_does_not_use_change_nothing(
     model: SpeechModel, waveforms: list[NDArray[np.float32]]
 ) -> None:
-    changed = {"steps": 5, "candidates": 5, "learning_rate": 2e-3, "weight_decay": 0.1, "seed": 9, "early_stop": 1e9}
-    base = {"steps": 2, "candidates": 3, "learning_rate": 1e-3, "weight_decay": 0.01, "seed": 0, "early_stop": None}
+    changed: dict[str, Any] = {
+        **{"steps": 5, "candidates": 5, "redraw": False, "learning_rate": 2e-3, "weight_decay": 0.1},
+        **{"betas": (0.5, 0.6), "epsilon": 1e-3, "seed": 9, "early_stop": 1e9},
+    }
+    base = {
+        **{"steps": 2, "candidates": 3, "redraw": True, "learning_rate": 1e-3, "weight_decay": 0.01},
+        **{"betas": (0.9, 0.999), "epsilon": 1e-8, "seed": 0, "early_stop": None},
+    }
     for name in ("source", "greedy-em", "em-tok-b", "mbr"):
         unused = set(changed) - set(method(name).options)
         mixed = base | {option: changed[option] for option in unused}

@@ -31,7 +31,7 @@ WHOLE = (
     'entropy = false, credit = "to-go", baseline = "none", normalisation = "sequence", '
     'parameters = "decoder-layernorm", decision = "mbr", '
     "adaptation = { steps = 5, candidates = 6, learning_rate = 0.002, weight_decay = 0.02, seed = 7, "
-    "early_stop = 0.01 } }"
+    "betas = [0.8, 0.99], epsilon = 1e-6, redraw = false, early_stop = 0.01 } }"
 )
 
 
@@ -54,6 +54,9 @@ def test_every_part_of_a_method_may_be_chosen() -> None:
         "candidates": 6,
         "learning_rate": 0.002,
         "weight_decay": 0.02,
+        "betas": (0.8, 0.99),
+        "epsilon": 1e-6,
+        "redraw": False,
         "seed": 7,
         "early_stop": 0.01,
     }
@@ -117,7 +120,10 @@ REFUSALS = {
         '{ name = "mine", adaptation = { early_stop = inf } }',
         ["early_stop is inf", "finite"],
     ),
-    "an unknown option": ('{ name = "mine", adaptation = { stepz = 3 } }', ["stepz is no field", "early_stop, learn"]),
+    "an unknown option": (
+        '{ name = "mine", adaptation = { stepz = 3 } }',
+        ["stepz is no field", "betas, candidates, early_stop, epsilon"],
+    ),
     "credit without an update": ('{ name = "mine", base = "mbr", credit = "to-go" }', ["makes no use of credit"]),
     "a baseline without a policy gradient": (
         '{ name = "mine", base = "greedy-em", baseline = "none" }',
@@ -170,7 +176,10 @@ def test_each_value_of_each_part_is_a_cell_of_its_own(name: str) -> None:
 
 @pytest.mark.parametrize("option", OwnAdaptation.model_fields)
 def test_each_option_of_a_method_is_part_of_its_cells_alone(option: str) -> None:
-    values = {"steps": 9, "candidates": 9, "learning_rate": 0.009, "weight_decay": 0.09, "seed": 9, "early_stop": 0.009}
+    values = {
+        **{"steps": "9", "candidates": "9", "redraw": "false", "learning_rate": "0.009", "weight_decay": "0.09"},
+        **{"betas": "[0.8, 0.999]", "epsilon": "1e-7", "seed": "9", "early_stop": "0.009"},
+    }
     value = values[option]
     plain = cells('"em-tok"', '{ name = "mine", base = "em-tok" }')
     own = cells('"em-tok"', f'{{ name = "mine", base = "em-tok", adaptation = {{ {option} = {value} }} }}')

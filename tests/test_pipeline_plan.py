@@ -226,6 +226,21 @@ def test_the_identity_of_a_cell_that_hears_as_usual_is_what_it_was_before_there_
     assert usual == "4160ceae453cea69"
 
 
+def test_options_that_came_later_are_part_of_it_where_they_are_not_as_usual() -> None:
+    others = (Adaptation(betas=(0.9, 0.98)), Adaptation(epsilon=1e-6), Adaptation(redraw=False))
+    made = {cell_id(method("em-tok-b"), one, ModelChoice(name="demo"), DIGEST, "a") for one in (Adaptation(), *others)}
+    assert len(made) == 4
+    assert len({cell_id(method("mbr"), one, ModelChoice(name="demo"), DIGEST, "a") for one in others}) == 1
+
+
+def test_a_suite_that_is_scored_otherwise_is_another_plan_of_the_same_cells() -> None:
+    usual = plan(parse_suite(SUITE), DIGEST)
+    others = [plan(parse_suite(f'normaliser = "{rule}"\n{SUITE}'), DIGEST) for rule in ("whisper", "basic", "none")]
+    assert [other.cells for other in others] == [usual.cells] * 3
+    assert others[0].plan_id == usual.plan_id
+    assert len({other.plan_id for other in others}) == 3
+
+
 GONE = """
 [[domains]]
 name = "gone"

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emtta_core.scoring import EmptyReferenceError, normaliser, normaliser_names, step_errors, word_errors
+from emtta_core.scoring import (
+    EmptyReferenceError,
+    normaliser,
+    normaliser_named,
+    normaliser_names,
+    step_errors,
+    word_errors,
+)
 
 WORDS = st.lists(st.sampled_from(["red", "green", "blue", "river"]), max_size=7).map(" ".join)
 
@@ -70,3 +77,18 @@ def test_each_step_is_scored_as_the_hypothesis_would_be_and_a_step_without_text_
     texts = ["red blew", "red blue", None, "red blue", ""]
     expected = tuple(None if text is None else word_errors("red blue", text, "en").errors for text in texts)
     assert step_errors("red blue", texts, "en") == expected == (1, 0, None, 0, 2)
+
+
+def test_a_suite_may_score_by_the_basic_normaliser_or_by_none() -> None:
+    said, heard = "It's twenty-five colours!", "it is 25 colors"
+    assert [word_errors(said, heard, "en", rule).errors for rule in ("whisper", "basic", "none")] == [0, 4, 4]
+    assert word_errors("It is 25", "It is 25", "en", "none").errors == 0
+    assert word_errors("It is 25", "it is 25", "en", "none").errors == 1
+    assert step_errors(said, [heard, said], "en", "none") == (4, 0)
+
+
+def test_what_a_score_names_is_the_normaliser_that_made_it() -> None:
+    for language, rule in (("en", "whisper"), ("de", "whisper"), ("ja", "basic"), ("en", "basic"), ("en", "none")):
+        made = normaliser(language, rule)
+        assert normaliser_named(made.name) is made
+    assert normaliser("en", "none").name == "none"

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from emtta_core.adaptation import checks
 from emtta_core.adaptation.batch_size import BatchSize, BatchSizeChoice
 from emtta_core.adaptation.episode import Options, State, Trace, Update, prepare_batch, run
 from emtta_core.adaptation.methods import Method
@@ -25,8 +26,8 @@ from emtta_core.model.speech_model import SpeechModel
 
 log = logging.getLogger("emtta.adaptation")
 
-WEIGHT_DECAY = 0.01
-"""Of AdamW. The paper says AdamW and a learning rate; this is torch's default, taken to be what it used."""
+WEIGHT_DECAY, BETAS, EPSILON = 0.01, (0.9, 0.999), 1e-8
+"""Of AdamW. The paper says AdamW and a learning rate; these are torch's defaults, taken to be what it used."""
 
 SILENCE = 1.0e-5
 """A waveform whose peak is below this, full scale being 1, is refused as silent."""
@@ -62,6 +63,9 @@ class Adapter:
         candidates: int = 8,
         learning_rate: float = 1e-3,
         weight_decay: float = WEIGHT_DECAY,
+        betas: tuple[float, float] = BETAS,
+        epsilon: float = EPSILON,
+        redraw: bool = True,
         seed: int = 0,
         early_stop: float | None = None,
         batch_size: BatchSizeChoice = "auto",
@@ -76,6 +80,9 @@ class Adapter:
             candidates: candidate sequences a step, for methods that sample or search, and to choose a hypothesis from.
             learning_rate: of AdamW.
             weight_decay: of AdamW.
+            betas: of AdamW.
+            epsilon: of AdamW.
+            redraw: whether candidates are made anew in each step; else those of the first step are kept.
             seed: of the sampled candidates.
             early_stop: nats a token; an episode ends with the update before which its candidates' mean entropy moved
                 by no more than this since the state before. None: every episode has all its steps.
@@ -90,12 +97,15 @@ class Adapter:
         self.model = model
         self.options = Options(
             method=method_of(method) if isinstance(method, str) else method,
-            steps=_at_least("steps", steps, 1),
-            candidates=_at_least("candidates", candidates, 1),
-            learning_rate=_positive("learning_rate", learning_rate),
-            weight_decay=_not_negative("weight_decay", weight_decay),
+            steps=checks.at_least("steps", steps, 1),
+            candidates=checks.at_least("candidates", candidates, 1),
+            learning_rate=checks.positive("learning_rate", learning_rate),
+            weight_decay=checks.not_negative("weight_decay", weight_decay),
+            betas=checks.decays(betas),
+            epsilon=checks.positive("epsilon", epsilon),
+            redraw=redraw,
             seed=int(seed),
-            early_stop=None if early_stop is None else _not_negative("early_stop", early_stop),
+            early_stop=None if early_stop is None else checks.not_negative("early_stop", early_stop),
             trace=trace,
         )
         if trace not in get_args(Trace):
@@ -349,36 +359,3 @@ def _divergence(trace: Sequence[StepRecord]) -> str | None:
 def _number(value: float | None) -> float:
     """Return the value, NaN for none."""
     return math.nan if value is None else value
-
-
-def _at_least(name: str, value: int, least: int) -> int:
-    """Return an option's value.
-
-    Raises:
-        UsageError: if it is not a whole number of at least `least`.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise UsageError(f"{name} is {value!r}; it must be a whole number, at least {least}")
-    return int(value)
-
-
-def _positive(name: str, value: float) -> float:
-    """Return an option's value.
-
-    Raises:
-        UsageError: if it is not above 0.
-    """
-    if not (math.isfinite(value) and value > 0):
-        raise UsageError(f"{name} is {value!r}; it must be a number above 0")
-    return float(value)
-
-
-def _not_negative(name: str, value: float) -> float:
-    """Return an option's value.
-
-    Raises:
-        UsageError: if it is below 0.
-    """
-    if not (math.isfinite(value) and value >= 0):
-        raise UsageError(f"{name} is {value!r}; it must be a number, 0 or above")
-    return float(value)

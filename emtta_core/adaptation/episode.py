@@ -40,6 +40,10 @@ class Options:
         candidates: G, for methods that sample or search.
         learning_rate: of AdamW.
         weight_decay: of AdamW.
+        betas: of AdamW, by which its means of the gradient and of its square decay each step.
+        epsilon: of AdamW, added to the root of the mean square.
+        redraw: whether candidates are made anew in each step; else those of the first are kept. From the second step on
+            they are then not those of the model that is updated, and the policy gradient is no longer on-policy.
         seed: what sampled candidates are drawn by, with the utterance's id, the method and the step.
         early_stop: nats a token; an episode ends with the update before which the candidates' mean entropy had moved by
             at most this since the state before. None: every episode has S updates.
@@ -51,6 +55,9 @@ class Options:
     candidates: int = 8
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+    redraw: bool = True
     seed: int = 0
     early_stop: float | None = None
     trace: Trace = "hypotheses"
@@ -137,12 +144,14 @@ class Episodes:
         rows: `(b,)`, which utterances of the batch they are of.
         batch: these utterances.
         parameters: `(b, P)`.
+        candidates: those of the last step; None before the first.
     """
 
     def __init__(self, batch: Batch, parameters: Tensor, options: Options):
         """Begin at `parameters`."""
         self.rows = torch.arange(len(batch.ids), device=parameters.device)
         self.batch = batch
+        self.candidates: Hypotheses | None = None
         self._options = options
         self._take(parameters)
 
@@ -155,6 +164,7 @@ class Episodes:
         """Go on with these of the episodes alone, `(k,)`."""
         moments = self._optimizer.state[self.parameters]
         self.rows, self.batch = self.rows.index_select(0, going), self.batch.keep(going)
+        self.candidates = None if self.candidates is None else self.candidates.keep(going)
         self._take(self.parameters.detach().index_select(0, going))
         self._optimizer.state[self.parameters] = {
             name: value.index_select(0, going) if value.dim() else value for name, value in moments.items()
@@ -162,9 +172,16 @@ class Episodes:
 
     def _take(self, parameters: Tensor) -> None:
         """Go on from these parameters, with moments of zero."""
-        rate, decay = self._options.learning_rate, self._options.weight_decay
+        options = self._options
         self.parameters = parameters.requires_grad_()
-        self._optimizer = torch.optim.AdamW([self.parameters], lr=rate, weight_decay=decay, fused=True)
+        self._optimizer = torch.optim.AdamW(
+            [self.parameters],
+            lr=options.learning_rate,
+            betas=options.betas,
+            eps=options.epsilon,
+            weight_decay=options.weight_decay,
+            fused=True,
+        )
 
 
 def run(model: SpeechModel, options: Options, batch: Batch) -> tuple[list[State], Tensor]:
@@ -183,7 +200,7 @@ def run(model: SpeechModel, options: Options, batch: Batch) -> tuple[list[State]
     episodes = Episodes(batch, source, options)
     states: list[State] = []
     for step in range(0 if method.candidates == "none" else options.steps):
-        greedy, update, gradient = _step(model, options, episodes.batch, episodes.parameters, step)
+        greedy, update, gradient = _step(model, options, episodes, step)
         episodes.update(gradient)
         states.append(State(episodes.rows, greedy, update))
         last[episodes.rows] = episodes.parameters.detach()
@@ -229,17 +246,21 @@ def _generate(
 
 
 def _step(
-    model: SpeechModel, options: Options, batch: Batch, parameters: Tensor, step: int
+    model: SpeechModel, options: Options, episodes: Episodes, step: int
 ) -> tuple[Hypotheses | None, Update, Tensor]:
-    """Make the candidates of a state, and return what was made with the gradient of their loss."""
+    """Make the candidates of a state, and return its greedy hypotheses with the gradient of the candidates' loss."""
+    batch, parameters = episodes.batch, episodes.parameters
     norms = split(model.weights, parameters, options.method.parameters)
     memory = _hear(model, norms, batch)
     strategies = _strategies(options, batch, step)
-    made = _generate(model, norms, memory, batch, strategies)
-    greedy = made[-1] if isinstance(strategies[-1], Greedy) else None
-    loss, entropy = candidate_loss(model, options.method, norms, memory, batch.prompt, made[0])
+    made = _generate(model, norms, memory, batch, strategies) if strategies else []
+    greedy = made[-1] if strategies and isinstance(strategies[-1], Greedy) else None
+    if episodes.candidates is None or options.redraw:
+        episodes.candidates = made[0]
+    candidates = episodes.candidates
+    loss, entropy = candidate_loss(model, options.method, norms, memory, batch.prompt, candidates)
     (gradient,) = torch.autograd.grad(loss.total.sum(), parameters)
-    lengths = made[0].mask.sum(-1).to(gradient.dtype).mean(-1)
+    lengths = candidates.mask.sum(-1).to(gradient.dtype).mean(-1)
     detached = Loss(loss.total.detach(), loss.policy.detach(), loss.entropy.detach(), loss.advantage)
     return greedy, Update(detached, entropy, gradient.norm(dim=1), lengths), gradient
 
@@ -271,8 +292,10 @@ def candidate_loss(
 
 
 def _strategies(options: Options, batch: Batch, step: int) -> list[Strategy]:
-    """Return what makes the candidates of a step, and after it what makes the greedy hypothesis, if wanted."""
+    """Return what makes the candidates of a step, if it makes any, and after it what makes the greedy hypothesis."""
     kind = options.method.candidates
+    if step and not options.redraw:
+        return [Greedy()] if options.trace == "hypotheses" else []
     if kind == "greedy":
         return [Greedy()]
     made: Strategy = BeamSearch(options.candidates) if kind == "beam" else _sampled(options, batch, step)

@@ -28,7 +28,9 @@ Parameters = Literal["layernorm", "encoder-layernorm", "decoder-layernorm"]
 Decision = Literal["greedy", "mbr"]
 """How the hypothesis is found in the end: greedily, or as the candidate of the least expected risk."""
 
-OPTIONS = ("steps", "candidates", "learning_rate", "weight_decay", "seed", "early_stop")
+OPTIONS = (
+    *("steps", "candidates", "redraw", "learning_rate", "weight_decay", "betas", "epsilon", "seed", "early_stop"),
+)
 """The options of an `Adapter` that can change a result."""
 
 
@@ -78,7 +80,7 @@ class Method:
         """The names of the `OPTIONS` that can change this method's result."""
         used = set()
         if self.candidates != "none":
-            used |= {"steps", "learning_rate", "weight_decay", "early_stop"}
+            used |= {"steps", "redraw", "learning_rate", "weight_decay", "betas", "epsilon", "early_stop"}
         if self.candidates in ("sample", "beam") or self.decision == "mbr":
             used.add("candidates")
         if self.candidates == "sample" or self.decision == "mbr":

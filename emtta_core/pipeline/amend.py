@@ -36,7 +36,7 @@ def amend(store: Store, run_id: str) -> tuple[str, ...]:
     domains = tuple(suite.domain(old.name) if old.name in found else old for old in run.suite.domains)
     amended = run.suite.model_copy(update={"domains": domains})
     with lease(store, run_id):
-        row = replace(store.run(run_id), plan_id=plan_id_of(cells), suite_toml=amended.to_toml())
+        row = replace(store.run(run_id), plan_id=plan_id_of(cells, amended), suite_toml=amended.to_toml())
         store.write_plan(run_id, [plan_row(cell) for cell in cells])
         store.write_run(run_id, row)
     return tuple(found)

@@ -5,6 +5,7 @@ from pydantic import BaseModel, ConfigDict
 from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.redo import Redo
 from emtta_core.pipeline.run import Run
+from emtta_core.scoring import Rule
 from emtta_core.suite import ModelChoice, Runtime
 from emtta_core.suite_method import Adaptation, MethodChoice
 
@@ -20,6 +21,7 @@ class Job(BaseModel):
         model_digest: of the model that the run was planned with.
         method: the cell's.
         adaptation: the method's options.
+        normaliser: how texts are normalised before they are compared.
         runtime: how it is carried out.
         redo: what is done again though it is done.
         device: what the device is called in the store; None: as torch calls it.
@@ -34,6 +36,7 @@ class Job(BaseModel):
     model_digest: str
     method: MethodChoice
     adaptation: Adaptation
+    normaliser: Rule = "whisper"
     runtime: Runtime
     redo: Redo = "missing"
     device: str | None = None
@@ -51,6 +54,7 @@ class Job(BaseModel):
             model_digest=run.plan.model_digest,
             method=choice,
             adaptation=choice.adapted(suite.adaptation),
+            normaliser=suite.normaliser,
             runtime=suite.runtime,
             redo=redo,
         )

@@ -26,6 +26,8 @@ PREPARE_VERSION = 1
 HEARD = ("family", "language", "long_audio")
 """How a model hears; part of a cell's identity where it is not as usual, so that older results are found again."""
 
+LATER = frozenset({"weight_decay", "betas", "epsilon", "redraw"})
+"""The options that there were not from the beginning; likewise."""
 
 UNAVAILABLE = "unavailable-"
 """How the identity of audio begins that could not be had when it was planned."""
@@ -94,7 +96,7 @@ def plan(suite: Suite, model_digest: str) -> Plan:
     cells = [cell for domain in suite.domains for cell in cells_of(domain, suite, model_digest, audio[domain.name])]
     unavailable = {name: str(found.error) for name, found in audio.items() if found.error is not None}
     left_out = {name: found.left_out for name, found in audio.items() if found.left_out}
-    return Plan(plan_id_of(cells), model_digest, tuple(cells), unavailable, left_out)
+    return Plan(plan_id_of(cells, suite), model_digest, tuple(cells), unavailable, left_out)
 
 
 def cells_of(domain: Domain, suite: Suite, model_digest: str, audio: Audio) -> list[Cell]:
@@ -107,10 +109,11 @@ def cells_of(domain: Domain, suite: Suite, model_digest: str, audio: Audio) -> l
     return cells
 
 
-def plan_id_of(cells: Sequence[Cell]) -> str:
-    """Return the identity of a plan with these cells."""
+def plan_id_of(cells: Sequence[Cell], suite: Suite) -> str:
+    """Return the identity of a suite's plan with these cells; of how it scores, what is not usual."""
     named = [[cell.domain, cell.group, cell.method, cell.cell_id] for cell in cells]
-    return digest({"cells": named, "normalisers": normaliser_names()})
+    rule = {} if suite.normaliser == "whisper" else {"normaliser": suite.normaliser}
+    return digest({"cells": named, "normalisers": normaliser_names()} | rule)
 
 
 def plan_audio(suite: Suite) -> dict[str, Audio]:
@@ -166,11 +169,14 @@ def corpus_id(domain: Domain, limit: int | None, content: Callable[[Corpus], str
 def cell_id(method: Method, adaptation: Adaptation, model: ModelChoice, model_digest: str, made_of: str) -> str:
     """Return the identity of a cell: of the options those that its method uses, of how it hears what is not usual.
 
-    What became an option later, `weight_decay`, counts where it is not as usual, so that older results are found again.
+    What became an option later counts where it is not as usual, so that older results are found again.
     """
     options = {option: getattr(adaptation, option) for option in method.options}
-    if options.get("weight_decay") == Adaptation().weight_decay:
-        del options["weight_decay"]
+    options = {
+        option: value
+        for option, value in options.items()
+        if option not in LATER or value != getattr(Adaptation(), option)
+    }
     usual = ModelChoice(name=model.name)
     heard = {name: getattr(model, name) for name in HEARD if getattr(model, name) != getattr(usual, name)}
     return digest(

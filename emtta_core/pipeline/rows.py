@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from emtta_core.adaptation import AdaptationResult
 from emtta_core.audio.waveform import SAMPLE_RATE
 from emtta_core.pipeline.windows import SILENT, HeardWindow, Outcome
-from emtta_core.scoring import EmptyReferenceError, normaliser, step_errors, word_errors
+from emtta_core.scoring import EmptyReferenceError, Rule, normaliser, step_errors, word_errors
 from emtta_core.store import DoneUtterance, HypothesisRow, PreparedRow, ScoreRow, StepRow, WindowRow
 
 
@@ -51,13 +51,14 @@ class Tally:
         self.words += row.words or 0
 
 
-def make_shard(cell_id: str, attempt: int, outcomes: Sequence[Outcome]) -> Shard:
+def make_shard(cell_id: str, attempt: int, outcomes: Sequence[Outcome], rule: Rule = "whisper") -> Shard:
     """Return the rows of some utterances: their hypotheses, steps, scores and windows.
 
     Args:
         cell_id: identity of the cell.
         attempt: number of the attempt.
         outcomes: what became of each.
+        rule: how texts are normalised before they are compared.
     """
     hypotheses, steps, scores, windows = [], [], [], []
     for outcome in outcomes:
@@ -68,19 +69,19 @@ def make_shard(cell_id: str, attempt: int, outcomes: Sequence[Outcome]) -> Shard
         if isinstance(result, str) or hypothesis.error is not None:
             continue
         steps += _steps(hypothesis, result)
-        scores.append(score(hypothesis, [record.text for record in result.trace]))
+        scores.append(score(hypothesis, [record.text for record in result.trace], rule))
     return Shard(tuple(hypotheses), tuple(steps), tuple(scores), tuple(windows))
 
 
-def score(hypothesis: HypothesisRow, step_texts: Sequence[str | None]) -> ScoreRow:
+def score(hypothesis: HypothesisRow, step_texts: Sequence[str | None], rule: Rule) -> ScoreRow:
     """Return the score of a hypothesis, and the word errors after each step.
 
     A transcript that normalises to nothing gives a row with an `error`.
     """
     text, language = hypothesis.hypothesis or "", hypothesis.language
     try:
-        found = word_errors(hypothesis.reference, text, language)
-        by_step = step_errors(hypothesis.reference, step_texts, language)
+        found = word_errors(hypothesis.reference, text, language, rule)
+        by_step = step_errors(hypothesis.reference, step_texts, language, rule)
     except EmptyReferenceError as error:
         return ScoreRow(
             cell_id=hypothesis.cell_id,
@@ -93,7 +94,7 @@ def score(hypothesis: HypothesisRow, step_texts: Sequence[str | None]) -> ScoreR
             words=None,
             characters=None,
             character_errors=None,
-            normaliser=normaliser(language).name,
+            normaliser=normaliser(language, rule).name,
             reference_normalised=None,
             hypothesis_normalised=None,
             error=str(error),

@@ -1,13 +1,15 @@
 """Scoring: text normalised as Whisper's evaluation does it, and its word and character errors."""
 
 from emtta_core.scoring.errors import EmptyReferenceError, WordErrors, step_errors, word_errors
-from emtta_core.scoring.normaliser import Normaliser, normaliser, normaliser_names
+from emtta_core.scoring.normaliser import Normaliser, Rule, normaliser, normaliser_named, normaliser_names
 
 __all__ = [
     "EmptyReferenceError",
     "Normaliser",
+    "Rule",
     "WordErrors",
     "normaliser",
+    "normaliser_named",
     "normaliser_names",
     "step_errors",
     "word_errors",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jiwer
 
 from emtta_core.errors import EmttaError
-from emtta_core.scoring.normaliser import normaliser
+from emtta_core.scoring.normaliser import Normaliser, Rule, normaliser
 
 
 class EmptyReferenceError(EmttaError):
@@ -47,14 +47,14 @@ class WordErrors:
         return self.substitutions + self.deletions + self.insertions
 
 
-def word_errors(reference: str, hypothesis: str, language: str) -> WordErrors:
-    """Count the errors of `hypothesis` against `reference`, both normalised for `language` first.
+def word_errors(reference: str, hypothesis: str, language: str, rule: Rule = "whisper") -> WordErrors:
+    """Count the errors of `hypothesis` against `reference`, both normalised for `language` by a rule first.
 
     Raises:
         EmptyReferenceError: when the reference normalises to nothing.
     """
-    normalise = normaliser(language)
-    expected, heard = _normalised_reference(reference, language), normalise(hypothesis)
+    normalise = normaliser(language, rule)
+    expected, heard = _normalised_reference(reference, normalise), normalise(hypothesis)
     by_word = jiwer.process_words(expected, heard)
     between = "" if normalise.by_letter else " "
     by_character = jiwer.process_characters(expected.replace(" ", between), heard.replace(" ", between))
@@ -72,7 +72,9 @@ def word_errors(reference: str, hypothesis: str, language: str) -> WordErrors:
     )
 
 
-def step_errors(reference: str, hypotheses: Sequence[str | None], language: str) -> tuple[int | None, ...]:
+def step_errors(
+    reference: str, hypotheses: Sequence[str | None], language: str, rule: Rule = "whisper"
+) -> tuple[int | None, ...]:
     """Return the word errors of each hypothesis of one utterance; None for one that is None.
 
     Hypotheses repeat from step to step, so each text is compared once.
@@ -80,8 +82,8 @@ def step_errors(reference: str, hypotheses: Sequence[str | None], language: str)
     Raises:
         EmptyReferenceError: when the reference normalises to nothing.
     """
-    normalise = normaliser(language)
-    expected = _normalised_reference(reference, language)
+    normalise = normaliser(language, rule)
+    expected = _normalised_reference(reference, normalise)
     counts: dict[str | None, int | None] = {None: None}
     for text in hypotheses:
         if text is not None and text not in counts:
@@ -90,8 +92,7 @@ def step_errors(reference: str, hypotheses: Sequence[str | None], language: str)
     return tuple(counts[text] for text in hypotheses)
 
 
-def _normalised_reference(reference: str, language: str) -> str:
-    normalise = normaliser(language)
+def _normalised_reference(reference: str, normalise: Normaliser) -> str:
     text = normalise(reference)
     if not any(character.isalnum() for character in text):  # "…" leaves dots behind
         raise EmptyReferenceError(

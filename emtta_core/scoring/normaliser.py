@@ -3,6 +3,7 @@
 English text goes through Whisper's English normaliser (contractions, spellings, numbers, fillers), text in
 any other language through its basic one, as in the evaluation of the Whisper paper (arXiv:2212.04356,
 appendix C). Of a language that is written without spaces each letter counts as a word there, and so here.
+That is the rule `whisper`; `basic` takes the basic normaliser for English too, and `none` leaves texts as they are.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,9 +11,12 @@ from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
 from types import MappingProxyType
+from typing import Literal
 
 from whisper_normalizer.basic import BasicTextNormalizer
 from whisper_normalizer.english import EnglishTextNormalizer
+
+Rule = Literal["whisper", "basic", "none"]
 
 WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my"})
 """The languages whose letters are set apart (ISO 639-1), as in the Whisper paper."""
@@ -22,6 +26,7 @@ _FUNCTIONS: Mapping[str, Callable[[], Callable[[str], str]]] = MappingProxyType(
         "whisper-english": EnglishTextNormalizer,
         "whisper-basic": BasicTextNormalizer,
         "whisper-basic-by-letter": partial(BasicTextNormalizer, split_letters=True),
+        "none": lambda: str,
     }
 )
 
@@ -45,16 +50,23 @@ class Normaliser:
         return " ".join(self.function(text).split())
 
 
-def normaliser(language: str) -> Normaliser:
+def normaliser(language: str, rule: Rule = "whisper") -> Normaliser:
     """Return the normaliser for an ISO 639-1 language code."""
-    if language == "en":
+    if rule == "none":
+        return _load("none")
+    if language == "en" and rule == "whisper":
         return _load("whisper-english")
     return _load("whisper-basic-by-letter" if language in WITHOUT_SPACES else "whisper-basic")
 
 
+def normaliser_named(name: str) -> Normaliser:
+    """Return the normaliser of a name that is stored beside a score, in the release that is installed."""
+    return _load(name.split("/")[0])
+
+
 def normaliser_names() -> tuple[str, ...]:
-    """Return the names of all normalisers, with their release: results scored by others cannot be compared."""
-    return tuple(_full_name(kind) for kind in _FUNCTIONS)
+    """Return the names of Whisper's normalisers, with their release: results scored by others cannot be compared."""
+    return tuple(_full_name(kind) for kind in _FUNCTIONS if kind != "none")
 
 
 @cache
@@ -63,4 +75,4 @@ def _load(kind: str) -> Normaliser:
 
 
 def _full_name(kind: str) -> str:
-    return f"{kind}/{version('whisper-normalizer')}"
+    return kind if kind == "none" else f"{kind}/{version('whisper-normalizer')}"

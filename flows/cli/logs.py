@@ -32,9 +32,9 @@ def settle_environment() -> None:
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
     """Send all log records of this process to the file `path`, and none to the screen, inside the `with` block."""
-    atexit.register(_hush)  # first in, last out: after Prefect's own handlers
     from huggingface_hub.utils import disable_progress_bars
 
+    atexit.register(_hush)  # first in, last out: after Prefect's own handlers
     settle_environment()
     root = logging.getLogger()
     importlib.import_module("prefect.main")  # puts its own handlers there
@@ -60,6 +60,7 @@ def logging_to(path: Path) -> Iterator[None]:
         root.handlers = before
         root.setLevel(level)
         handler.close()
+        atexit.register(logging.getLogger("prefect").setLevel, logging.WARNING)  # else it tells that its server stops
 
 
 def _formatter() -> logging.Formatter:

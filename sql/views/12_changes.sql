@@ -8,7 +8,8 @@
 --   errors          word errors of the adapted model
 --   added           errors - source_errors: above 0 it got worse, below 0 better
 --   reference, source_hypothesis, hypothesis   what was said, what the two models heard; not normalised
---   hypothesis_normalised, reference_normalised   the texts that errors is of
+--   reference_normalised, hypothesis_normalised   the texts that errors is of
+--   normaliser      by which they were normalised
 --   entropy_before, entropy_after   mean nats a token along the greedy hypothesis
 --   flags           what to know of it: truncated, collapsed
 WITH
@@ -41,6 +42,7 @@ SELECT
     hypothesis,
     reference_normalised,
     hypothesis_normalised,
+    normaliser,
     entropy_before,
     entropy_after,
     flags

@@ -41,6 +41,12 @@ class Hypotheses:
     ended: Tensor
     entropy: Tensor | None = None
 
+    def keep(self, rows: Tensor) -> "Hypotheses":
+        """Return those of these utterances alone."""
+        entropy = None if self.entropy is None else self.entropy.index_select(0, rows)
+        tokens, mask, ended = (part.index_select(0, rows) for part in (self.tokens, self.mask, self.ended))
+        return Hypotheses(tokens, mask, ended, entropy)
+
 
 @dataclass(frozen=True, slots=True)
 class Frontier:
