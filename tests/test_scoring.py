@@ -92,3 +92,4 @@ def test_what_a_score_names_is_the_normaliser_that_made_it() -> None:
         made = normaliser(language, rule)
         assert normaliser_named(made.name) is made
     assert normaliser("en", "none").name == "none"
+    assert normaliser_named("of-another-release/9")("It's  25!") == "It's 25!"

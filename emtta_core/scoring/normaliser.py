@@ -60,8 +60,12 @@ def normaliser(language: str, rule: Rule = "whisper") -> Normaliser:
 
 
 def normaliser_named(name: str) -> Normaliser:
-    """Return the normaliser of a name that is stored beside a score, in the release that is installed."""
-    return _load(name.split("/")[0])
+    """Return the normaliser of a name that is stored beside a score, in the release that is installed.
+
+    One that this release does not know, as of a score from another one, leaves texts as they are.
+    """
+    kind = name.split("/")[0]
+    return _load(kind if kind in _FUNCTIONS else "none")
 
 
 def normaliser_names() -> tuple[str, ...]:
