@@ -68,7 +68,7 @@ class Runtime(Record):
     Attributes:
         batch_size: utterances adapted side by side, halved where memory does not suffice; `auto`: as many as it holds.
         trace: what is kept of each step: its hypothesis too, its numbers alone (`metrics`), or nothing.
-        workers: cells at once; left out, two on a CPU and one on a GPU.
+        workers: cells at once on each device; left out, two on a CPU and one on a GPU.
         prepare_workers: domains prepared at once.
         retries: further attempts at a task after a transient fault.
         retry_delay: seconds before the first further attempt; doubled each time.

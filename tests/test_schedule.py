@@ -53,6 +53,7 @@ def test_a_served_suite_has_its_runs_scheduled_and_ctrl_c_pauses_it(
     server: dict[str, str], suite_file: SuiteFile, speech: Speech, tmp_path: Path
 ) -> None:
     words = ["schedule", str(suite_file()), "--cron", "0 2 * * *", "--timezone", "Asia/Tokyo", "--store", "store"]
+    words += ["--baseline", "best"]
     command = [sys.executable, "-c", "from flows.cli.main import main; main()", *words]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, env=server, cwd=tmp_path, stdout=log, stderr=log)
@@ -65,6 +66,7 @@ def test_a_served_suite_has_its_runs_scheduled_and_ctrl_c_pauses_it(
             deployment = client.read_deployment_by_name("nightly/tiny")
             assert deployment.parameters["store"] == str(tmp_path / "store")
             assert deployment.parameters["timezone"] == "Asia/Tokyo"
+            assert deployment.parameters["baseline"] == "best"
             process.send_signal(signal.SIGINT)
             assert process.wait(WAIT) == 0, (tmp_path / "log").read_text()
             assert client.read_deployment_by_name("nightly/tiny").paused

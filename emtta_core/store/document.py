@@ -8,7 +8,7 @@ writes them anew between the page's two markers.
 import sys
 from pathlib import Path
 
-from emtta_core.store.reports import reports, views
+from emtta_core.store.reports import Parameter, reports, views
 from emtta_core.store.schema import TABLES, Table
 
 BEGIN = "<!-- generated: python -m emtta_core.store.document docs/store.md -->\n"
@@ -58,9 +58,15 @@ def _views() -> str:
 def _reports() -> str:
     lines = ["| report | shows | parameters |", "|---|---|---|"]
     for report in reports().values():
-        parameters = "; ".join(f"`{item.name}`: {item.text}" for item in report.parameters.values())
+        parameters = "; ".join(_parameter(item) for item in report.parameters.values())
         lines.append(f"| `{report.name}` | {report.summary} | {parameters} |")
     return "\n".join(lines) + "\n"
+
+
+def _parameter(item: Parameter) -> str:
+    allowed = f" ({', '.join(item.allowed)})" if item.allowed and item.allowed != ("number",) else ""
+    default = f"; {item.default} by default" if item.default is not None else ""
+    return f"`{item.name}`: {item.text}{allowed}{default}"
 
 
 if __name__ == "__main__":

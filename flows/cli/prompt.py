@@ -36,6 +36,8 @@ A query ends with a semicolon, and may go over several lines. Tab completes, the
   .quit                          the end (Ctrl-D, too)"""
 
 _AFTER_A_SOURCE = re.compile(r"\b(?:from|join|describe|summarize)\s+[\w.]*$", re.IGNORECASE)
+_READABLE = [form.value for form in Format if form is not Format.PARQUET]
+"""The forms that a terminal can show."""
 _WORD = re.compile(r"[\w.]*$")
 
 
@@ -113,7 +115,7 @@ class Prompt:
     def _format(self, given: list[str]) -> None:
         form = _one(given, ".format FORM")
         if form not in set(Format):
-            raise unknown("format", form, [one for one in Format if one is not Format.PARQUET])
+            raise unknown("format", form, _READABLE)
         self.form = _readable(Format(form))
 
 
@@ -152,7 +154,7 @@ class Words(Completer):
             command, space, _ = line.partition(" ")
             if not space:
                 return self._commands
-            return {".schema": self._sources, ".report": [*reports()], ".format": [*Format]}.get(command, ())
+            return {".schema": self._sources, ".report": [*reports()], ".format": _READABLE}.get(command, ())
         if _AFTER_A_SOURCE.search(text):
             return self._sources
         return dict.fromkeys([*self._names, *self._sources, *self._keywords, *self._functions])
@@ -193,5 +195,5 @@ def _one(given: list[str], usage: str) -> str:
 
 def _readable(form: Format) -> Format:
     if form is Format.PARQUET:
-        raise UsageError("a prompt cannot show the format 'parquet'; there are: table, csv, json, markdown")
+        raise UsageError(f"a prompt cannot show the format 'parquet'; there are: {', '.join(_READABLE)}")
     return form

@@ -8,6 +8,7 @@ from flows.cli import logs
 from flows.cli.evaluation import carry_out, conclude, foretell
 from flows.cli.options import (
     DEFAULT_STORE,
+    CorpusDirOption,
     DevicesOption,
     DryRunOption,
     IsolationOption,
@@ -15,6 +16,7 @@ from flows.cli.options import (
     Runner,
     RunnerOption,
     StoreOption,
+    use_corpora,
 )
 from flows.cli.output import say
 from flows.runner import check_runner
@@ -37,6 +39,7 @@ def rerun(
     isolation: IsolationOption = None,
     runner: RunnerOption = Runner.THREADS,
     ray_address: RayAddressOption = None,
+    corpus_dir: CorpusDirOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """Do what is missing of a run, as the next attempt under the same id; what is done is reused.
@@ -53,6 +56,7 @@ def rerun(
     """
     check_runner(runner.value, ray_address, devices, isolation)
     logs.settle_environment()
+    use_corpora(corpus_dir)
     from emtta_core.errors import UsageError
     from emtta_core.pipeline.amend import amend
     from emtta_core.pipeline.run import load_run

@@ -29,6 +29,10 @@ def schedule(
         str, typer.Option("--timezone", metavar="NAME", help="In which the hour is told, as Europe/Berlin.")
     ] = "UTC",
     store: StoreOption = DEFAULT_STORE,
+    baseline: Annotated[
+        str | None,
+        typer.Option("--baseline", metavar="RUN", help="Compare each night with this run.", show_default=False),
+    ] = None,
     alpha: Annotated[float, typer.Option("--alpha", help="As of emtta compare.")] = 0.05,
     min_effect: Annotated[float, typer.Option("--min-effect", metavar="POINTS", help="As of emtta compare.")] = 0.2,
     devices: DevicesOption = None,
@@ -37,10 +41,11 @@ def schedule(
     ray_address: RayAddressOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say when the next runs are due, and end.")] = False,
 ) -> None:
-    """Evaluate a suite each night and compare it with the night before, for as long as this command runs.
+    """Evaluate a suite each night and compare it with the last run, for as long as this command runs.
 
-    It needs Prefect's server, whose address PREFECT_API_URL names. Ctrl-C ends it, and pauses the schedule. For a
-    cluster see prefect.yaml and docs/operations.md.
+    The last run is the last complete one that heard the same speech, or --baseline. It needs Prefect's server, whose
+    address PREFECT_API_URL names. Ctrl-C ends it, and pauses the schedule. For a work pool see prefect.yaml and
+    docs/operations.md.
 
     Examples:
         emtta schedule demo --cron "0 2 * * *" --timezone Europe/Berlin
@@ -67,6 +72,7 @@ def schedule(
         return
     from flows.serving import serve
 
-    parameters = {"suite": suite, "store": location, "timezone": timezone, "alpha": alpha, "min_effect": min_effect}
+    what = {"suite": suite, "store": location, "timezone": timezone}
+    against = {"baseline": baseline, "alpha": alpha, "min_effect": min_effect}
     how = {"devices": devices, "isolation": isolation, "runner": runner.value, "ray_address": ray_address}
-    serve(name, cron, timezone, parameters | how)
+    serve(name, cron, timezone, what | against | how)
