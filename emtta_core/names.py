@@ -1,8 +1,14 @@
-"""What suites, groups, domains, methods and runs may be called: safe in a path, in a URL and in Parquet's keys."""
+"""Names that are fixed, and what suites, groups, domains, methods and runs may be called: safe in paths and URLs."""
 
 import re
 
 from emtta_core.errors import UsageError
+
+DEMO = "demo"
+"""The name of the model that emtta carries, whatever folder may lie beside a suite."""
+
+FAMILIES = "emtta.models"
+"""The entry points by which installed packages bring families of models."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 

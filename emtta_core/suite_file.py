@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from emtta_core.errors import UsageError, unknown
+from emtta_core.names import DEMO
 from emtta_core.suites import SUITES, suite_names
-
-DEMO = "demo"
-"""The name of the model that emtta carries, whatever folder may lie beside a suite."""
 
 _LAID_OVER = ("model", "adaptation", "runtime")
 """The tables of which an extending suite may give some fields alone; all else it gives replaces what was there."""
@@ -96,7 +94,7 @@ def _expand(data: Mapping[str, Any], origin: str, folder: Path) -> dict[str, Any
             for layer in layers:
                 value = _over(value, layer)
             if isinstance(value, dict) and isinstance(value.get("path"), str):
-                value = value | {"path": str((folder / Path(value["path"]).expanduser()).resolve())}
+                value = value | {"path": str((folder / Path(value["path"]).expanduser()).absolute())}
             if value is not None:
                 whole[part] = value
         filled.append(whole)
@@ -111,7 +109,7 @@ def _placed(model: Any, folder: Path) -> Any:
     if not isinstance(name, str) or name in ("", DEMO):
         return model
     place = folder / Path(name).expanduser()
-    return model | {"name": str(place.resolve())} if place.is_dir() else model
+    return model | {"name": str(place.absolute())} if place.is_dir() else model
 
 
 def _over(below: Any, above: Any) -> Any:

@@ -1,11 +1,12 @@
 """`emtta prepare` and `emtta doctor`: what a suite needs is shown before anything runs, and fetched and prepared."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from conftest import Command, SuiteFile
+from conftest import Command, Speech, SuiteFile
 from corpora_factory import l2arctic_folder, librispeech_folder, librispeech_hub, mls_folder, put, sound
 from hub_server import TOKEN, Hub
 
@@ -145,3 +146,14 @@ def test_a_corpus_dir_that_is_no_folder_is_refused(tmp_path: Path, suite_file: S
     refused = emtta("prepare", suite_file(), "--corpus-dir", tmp_path / "nowhere")
     assert refused.code == 2
     assert "is no folder; name the one in which LibriSpeech/ and the like lie" in refused.err
+
+
+def test_a_model_folder_that_is_not_there_is_missing_and_no_bug(
+    tmp_path: Path, suite_file: SuiteFile, speech: Speech, emtta: Command
+) -> None:
+    suite = suite_file()
+    suite.write_text(re.sub(r'name = "[^"]*model"', 'name = "/data/no-such-whisper"', suite.read_text()))
+    for verb, code in (("doctor", 1), ("prepare", 3)):
+        outcome = emtta(verb, suite, "--store", tmp_path / "store")
+        assert outcome.code == code, outcome.err
+        assert "no folder '/data/no-such-whisper'" in " ".join(outcome.err.split())

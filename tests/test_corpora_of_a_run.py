@@ -1,6 +1,7 @@
 """A run records which corpora it takes, goes on without one that is not there, and with one that comes later."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Command, SuiteFile
@@ -22,6 +23,7 @@ from emtta_core.pipeline.amend import amend, begun_before
 from emtta_core.pipeline.prepare import prepare_domain
 from emtta_core.pipeline.run import is_recorded, load_run, plan_run, record
 from emtta_core.store import Store
+from emtta_core.store.lease import lease
 from emtta_core.suite import load_suite, parse_suite
 
 SUITE = """
@@ -30,6 +32,8 @@ methods = ["source"]
 model = {{ name = "demo" }}
 domains = [{{ name = "x", group = "g", corpus = {} }}]
 """
+MODEL = "0123456789abcdef"
+
 LIBRISPEECH = '[[domains]]\nname = "{}"\ngroup = "clean"\ncorpus = {{ name = "librispeech", {} }}\n'
 
 
@@ -82,7 +86,7 @@ def test_a_run_records_where_its_corpora_and_recordings_were_found(
         'corruption = { name = "noise-file", kind = "babble", snr_db = 10 } }, ',
     )
     store = Store.open(str(tmp_path / "store"), create=True)
-    run = plan_run(parse_suite(text), "0123456789abcdef", "r")
+    run = plan_run(parse_suite(text), MODEL, "r")
     record(run, store)
     monkeypatch.delenv("EMTTA_CORPORA")
     librispeech_hub(hub, librispeech_rows(2))
@@ -132,10 +136,10 @@ def test_the_same_command_goes_on_with_a_corpus_that_came_later(
     later = tmp_path / "later"
     text = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", f'path = "{later}"')]
     suite, store = load_suite(str(suite_file("".join(text)))), Store.open(str(tmp_path / "store"), create=True)
-    first = plan_run(suite, "0123456789abcdef")
+    first = plan_run(suite, MODEL)
     record(first, store)
     librispeech_folder(later, count=3)
-    second = plan_run(suite, "0123456789abcdef")
+    second = plan_run(suite, MODEL)
     assert second.run_id != first.run_id
     found = begun_before(second, store)
     assert found.run_id == first.run_id
@@ -150,11 +154,54 @@ def test_a_run_of_a_chosen_id_goes_on_with_a_corpus_that_came_later(
     librispeech_folder(tmp_path, count=2)
     text = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", 'path = "later"')]
     suite, store = load_suite(str(suite_file("".join(text)))), Store.open(str(tmp_path / "store"), create=True)
-    record(plan_run(suite, "0123456789abcdef", "mine"), store)
+    record(plan_run(suite, MODEL, "mine"), store)
     librispeech_folder(tmp_path / "later", count=3)
-    second = plan_run(suite, "0123456789abcdef", "mine")
+    second = plan_run(suite, MODEL, "mine")
     with pytest.raises(UsageError, match="the run 'mine' is there with another plan"):
         is_recorded(second, store)
     assert is_recorded(begun_before(second, store), store)
-    other = plan_run(suite, "0123456789abcdef", "another")
+    other = plan_run(suite, MODEL, "another")
     assert begun_before(other, store) is other
+
+
+def test_a_corpus_that_came_later_leaves_other_runs_of_the_suite_as_they_are(
+    tmp_path: Path, suite_file: SuiteFile, tiny_model: Path
+) -> None:
+    librispeech_folder(tmp_path, count=2)
+    text = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", 'path = "later"')]
+    path, store = suite_file("".join(text)), Store.open(str(tmp_path / "store"), create=True)
+    limited = plan_run(load_suite(str(path), limit=1), MODEL)
+    record(limited, store)
+    record(plan_run(load_suite(str(path)), "f" * 16), store)  # of another model
+    before = {run_id: store.plan(run_id) for run_id in store.runs()}
+    librispeech_folder(tmp_path / "later", count=3)
+    whole = plan_run(load_suite(str(path)), MODEL)
+    with lease(store, limited.run_id):  # somebody works at it
+        assert begun_before(whole, store) == whole
+    assert {run_id: store.plan(run_id) for run_id in store.runs()} == before
+
+
+def test_a_plan_whose_amendment_was_cut_short_is_amended_again(
+    tmp_path: Path, suite_file: SuiteFile, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    librispeech_folder(tmp_path, count=2)
+    text = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", 'path = "later"')]
+    suite, store = load_suite(str(suite_file("".join(text)))), Store.open(str(tmp_path / "store"), create=True)
+    record(plan_run(suite, MODEL, "mine"), store)
+    librispeech_folder(tmp_path / "later", count=3)
+    writers = {name: getattr(Store, name) for name in ("write_run", "write_plan")}
+    written: list[str] = []
+    for name, writer in writers.items():
+
+        def write(self: Store, *what: Any, name: str = name, writer: Any = writer) -> None:
+            if written:
+                raise KeyboardInterrupt  # between the two
+            written.append(name)
+            writer(self, *what)
+
+        monkeypatch.setattr(Store, name, write)
+    with pytest.raises(KeyboardInterrupt):
+        amend(store, "mine")
+    monkeypatch.undo()
+    assert amend(store, "mine") == ("late",)
+    assert is_recorded(plan_run(suite, MODEL, "mine"), store)

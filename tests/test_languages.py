@@ -13,8 +13,9 @@ from emtta_core.adaptation import Adapter
 from emtta_core.errors import UsageError
 from emtta_core.model import SpeechModel, load_model
 from emtta_core.model.language import detect_language
+from emtta_core.pipeline import batches
 from emtta_core.pipeline.batches import adapt
-from emtta_core.store import Store
+from emtta_core.store import PreparedRow, Store
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.suite import ModelChoice
 
@@ -81,3 +82,47 @@ def test_what_is_detected_is_recorded_and_the_corpus_still_says_how_to_score(
     assert dict(scored)["en"] != dict(scored)["de"]
     assert sum(row["utterances"] for row in report) == 3
     assert {row["spoken"] for row in report} == {"de", "en", "pl"}
+
+
+def test_one_of_many_languages_that_is_not_known_costs_its_utterances_however_they_come(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
+) -> None:
+    manifest = "path,text,language\ngood0.wav,jedna łódka,pl\ngood1.wav,dwie łódki,pl\ngood2.wav,ein boot,de\n"
+    (speech.path / "manifest.csv").write_text(manifest)
+    path, store = suite_file(methods=("source",)), tmp_path / "store"
+    path.write_text(path.read_text().replace("runtime = {", "runtime = { retry_on_error = 1,"))
+    begun = emtta("run", path, "--store", store)
+    assert begun.code == 0, begun.err
+    assert "utterances in error: 2" in begun.err
+    (run_id,) = Store.open(store).runs()
+    again = emtta("rerun", run_id, "--failed", "--store", store)
+    assert again.code == 0, again.err
+    query = "select state, done, in_error from cells"
+    assert emtta("sql", query, "--store", store, "--format", "csv").out.split()[1:] == ["complete,3,2"]
+
+
+def test_a_domain_of_which_no_language_is_known_fails(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
+) -> None:
+    (speech.path / "manifest.csv").write_text("path,text,language\ngood0.wav,jedna łódka,pl\ngood1.wav,łódki,cs\n")
+    outcome = emtta("run", suite_file(methods=("source",)), "--store", tmp_path / "store")
+    assert outcome.code == 3
+    assert "unknown language 'pl'" in " ".join(outcome.err.split())
+
+
+def test_no_more_audio_is_in_memory_than_hours_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "CHUNK_SECONDS", 10.0)
+    rows = [
+        PreparedRow(
+            utterance_id=str(seconds),
+            audio=None,
+            text="",
+            language="en",
+            speaker="",
+            seconds=seconds,
+            corruption=None,
+            snr_db=None,
+        )
+        for seconds in (4.0, 5.0, 6.0, 30.0, 1.0)
+    ]
+    assert [[row.seconds for row in chunk] for chunk in batches._chunks(rows)] == [[4.0, 5.0, 6.0], [30.0], [1.0]]

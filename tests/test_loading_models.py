@@ -102,10 +102,10 @@ def test_a_file_is_not_a_folder(copy: Path) -> None:
 def test_a_hub_that_cannot_be_reached_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     script = (
         "from emtta_core import load_model\n"
-        "from emtta_core.errors import ModelError\n"
+        "from emtta_core.errors import EmttaError\n"
         "try:\n"
         "    load_model('nobody/no-such-whisper', device='cpu')\n"
-        "except ModelError as error:\n"
+        "except EmttaError as error:\n"
         "    print(error)\n"
     )
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -123,6 +123,19 @@ def test_mls_is_read_from_its_folder_as_from_the_hub(tmp_path: Path, hub: Hub, o
         MultilingualLibriSpeech(language="polish").located()
 
 
+def test_a_link_by_the_name_of_its_archive_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = mls_folder(tmp_path / "nas")
+    shelf = tmp_path / "shelf"
+    shelf.mkdir()
+    place.rename(tmp_path / "nas" / "de")
+    (shelf / place.name).symlink_to(tmp_path / "nas" / "de")
+    monkeypatch.setenv("EMTTA_CORPORA", str(shelf))
+    found = MultilingualLibriSpeech(language="german").located()
+    assert told(found)
+    named = parse_suite(SUITE.format(f'{{ name = "mls", language = "german", path = "{shelf / place.name}" }}'))
+    assert told(parse_suite(named.to_toml()).domains[0].corpus) == told(found)
+
+
 def test_every_language_of_mls_can_be_had_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMTTA_CORPORA", str(tmp_path))
     for language, code in CODES.items():

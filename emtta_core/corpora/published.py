@@ -128,7 +128,7 @@ class Published(Record, ABC):
             CorpusError: it cannot be had.
         """
         place = self.place()
-        return self if place is None else self.model_copy(update={"path": str(place.resolve())})
+        return self if place is None else self.model_copy(update={"path": str(place.absolute())})
 
     def read_all(self, limit: int | None = None) -> Iterator[Utterance]:
         """Return the utterances; audio is read when theirs is asked for.

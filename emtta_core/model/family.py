@@ -22,9 +22,7 @@ from emtta_core.model.policy import DecodingPolicy
 from emtta_core.model.precision import Precision
 from emtta_core.model.prompt import Prompt
 from emtta_core.model.weights import Weights
-
-GROUP = "emtta.models"
-"""The entry points by which installed packages add families; each is called by the `model_type` that it reads."""
+from emtta_core.names import FAMILIES
 
 BUILT_IN = {
     "speech_to_text": "emtta_core.model.speech2text:FAMILY",
@@ -164,7 +162,7 @@ def family_of(model_type: str, name: str, wanted: str | None = None) -> Family:
                 "name the family of that kind, or none"
             )
         return family
-    installed = {point.name: point.value for point in entry_points(group=GROUP)}
+    installed = {point.name: point.value for point in entry_points(group=FAMILIES)}
     known = installed | BUILT_IN
     if model_type not in known:
         raise ModelError(

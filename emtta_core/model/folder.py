@@ -4,9 +4,7 @@ from importlib import resources
 from pathlib import Path
 
 from emtta_core.errors import ModelError
-
-DEMO = "demo"
-"""The name of the checkpoint that comes with the package."""
+from emtta_core.names import DEMO
 
 
 def folder_of(name: str) -> Path | None:

@@ -24,28 +24,17 @@ def amend(store: Store, run_id: str) -> tuple[str, ...]:
         StoreError: another process works at the run.
     """
     run = load_run(store, run_id)
-    lacking = {cell.domain for cell in run.cells if cell.corpus_id.startswith(UNAVAILABLE)}
-    if not lacking:
-        return ()
-    suite = locate(run.suite)
-    audio = plan_audio(_with(suite, [domain.name for domain in suite.domains if domain.name in lacking]))
-    found = {name: here for name, here in audio.items() if here.error is None}
-    if not found:
-        return ()
-    cells = _amended(run.cells, suite, run.plan.model_digest, found)
-    domains = tuple(suite.domain(old.name) if old.name in found else old for old in run.suite.domains)
-    amended = run.suite.model_copy(update={"domains": domains})
-    with lease(store, run_id):
-        row = replace(store.run(run_id), plan_id=plan_id_of(cells, amended), suite_toml=amended.to_toml())
-        store.write_plan(run_id, [plan_row(cell) for cell in cells])
-        store.write_run(run_id, row)
-    return tuple(found)
+    amended = _amended(run)
+    _record(store, run, amended)
+    before = {cell.domain: cell.corpus_id for cell in run.cells}
+    return tuple({cell.domain: None for cell in amended.cells if cell.corpus_id != before[cell.domain]})
 
 
 def begun_before(run: Run, store: Store) -> Run:
     """Return a run, under the id of the one as which it was begun when some of its audio could not be had.
 
-    That one had another plan, and so another id where none was chosen; amended, its plan is this one.
+    That one had another plan, and so another id where none was chosen; amended, its plan is this one. Other runs are
+    left as they are.
 
     Raises:
         StoreError: another process works at that run.
@@ -58,16 +47,38 @@ def begun_before(run: Run, store: Store) -> Run:
         return run
     named = re.compile(rf"{re.escape(run.suite.name)}-[0-9a-f]{{8}}")
     for run_id in filter(named.fullmatch, there):
-        if _lacks(store, run_id):
-            amend(store, run_id)
-        if store.run(run_id).plan_id == run.plan.plan_id:
+        if there[run_id].model_digest != run.plan.model_digest:
+            continue
+        begun = load_run(store, run_id)
+        amended = _amended(begun)
+        if amended.plan.plan_id == run.plan.plan_id:
+            _record(store, begun, amended)
             return replace(run, run_id=run_id)
     return run
 
 
-def _lacks(store: Store, run_id: str) -> bool:
-    """Return whether audio of a run could not be had when it was planned."""
-    return any(row.corpus_id.startswith(UNAVAILABLE) for row in store.plan(run_id))
+def _amended(run: Run) -> Run:
+    """Return a run with the domains planned anew whose audio could not be had, and can be now."""
+    lacking = {cell.domain for cell in run.cells if cell.corpus_id.startswith(UNAVAILABLE)}
+    if not lacking:
+        return run
+    suite = locate(run.suite)
+    audio = plan_audio(_with(suite, [domain.name for domain in suite.domains if domain.name in lacking]))
+    found = {name: here for name, here in audio.items() if here.error is None}
+    domains = tuple(suite.domain(old.name) if old.name in found else old for old in run.suite.domains)
+    amended = run.suite.model_copy(update={"domains": domains})
+    cells = _planned_anew(run.cells, suite, run.plan.model_digest, found)
+    return Run(run.run_id, amended, replace(run.plan, plan_id=plan_id_of(cells, amended), cells=tuple(cells)))
+
+
+def _record(store: Store, run: Run, amended: Run) -> None:
+    """Write an amended run in the place of what it was."""
+    if amended.cells == run.cells:
+        return
+    with lease(store, run.run_id):
+        row = replace(store.run(run.run_id), plan_id=amended.plan.plan_id, suite_toml=amended.suite.to_toml())
+        store.write_run(run.run_id, row)  # first: who dies here leaves a plan that lacks audio, and is amended again
+        store.write_plan(run.run_id, [plan_row(cell) for cell in amended.cells])
 
 
 def _with(suite: Suite, names: Sequence[str]) -> Suite:
@@ -75,7 +86,7 @@ def _with(suite: Suite, names: Sequence[str]) -> Suite:
     return suite.model_copy(update={"domains": tuple(suite.domain(name) for name in names)})
 
 
-def _amended(cells: Sequence[Cell], suite: Suite, model_digest: str, found: dict[str, Audio]) -> list[Cell]:
+def _planned_anew(cells: Sequence[Cell], suite: Suite, model_digest: str, found: dict[str, Audio]) -> list[Cell]:
     """Return the cells with those of the found domains planned anew."""
     new = {
         (cell.domain, cell.method): cell

@@ -1,6 +1,5 @@
 """Adapting to prepared utterances, some of them in memory at a time."""
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -16,8 +15,8 @@ from emtta_core.pipeline.windows import HeardWindow, Outcome, join, split
 from emtta_core.store import PreparedRow
 from emtta_core.suite import ModelChoice
 
-CHUNK_UTTERANCES = 256
-"""Waveforms held in memory at once, of 64 kB a second."""
+CHUNK_UTTERANCES, CHUNK_SECONDS = 256, 7_200.0
+"""Waveforms held in memory at once, of 64 kB a second: whichever of the two is reached first."""
 
 
 def adapt(adapter: Adapter, rows: Iterable[PreparedRow], choice: ModelChoice) -> Iterator[list[Outcome]]:
@@ -30,12 +29,11 @@ def adapt(adapter: Adapter, rows: Iterable[PreparedRow], choice: ModelChoice) ->
 
     Raises:
         MemoryError: memory does not even suffice for one utterance (or what torch raises then).
-        UsageError: the model knows the language of none of a chunk's utterances, or has none to detect.
+        UsageError: the model has no language to detect.
     """
     if choice.language == "detect":
         adapter.model.prompt.common()
-    remaining = iter(rows)
-    while chunk := list(itertools.islice(remaining, CHUNK_UTTERANCES)):
+    for chunk in _chunks(rows):
         going: list[_Going] = []
         lost: list[Outcome] = []
         foreign = _foreign_languages(adapter.model, chunk) if choice.language == "corpus" else {}
@@ -49,6 +47,36 @@ def adapt(adapter: Adapter, rows: Iterable[PreparedRow], choice: ModelChoice) ->
         if lost:
             yield lost
         yield from _adapt(adapter, going)
+
+
+def check_languages(model: SpeechModel, rows: Iterable[PreparedRow]) -> None:
+    """Refuse utterances in languages none of which the model knows; no more rows are taken than show it.
+
+    Raises:
+        UsageError: that it is so.
+    """
+    foreign: dict[str, UsageError] = {}
+    for row in rows:
+        if row.language not in foreign:
+            foreign |= _foreign_languages(model, [row])
+        if row.language not in foreign:
+            return
+    if foreign:
+        raise next(iter(foreign.values()))
+
+
+def _chunks(rows: Iterable[PreparedRow]) -> Iterator[list[PreparedRow]]:
+    """Yield the utterances, as many at a time as are held in memory."""
+    chunk: list[PreparedRow] = []
+    seconds = 0.0
+    for row in rows:
+        chunk.append(row)
+        seconds += row.seconds
+        if len(chunk) == CHUNK_UTTERANCES or seconds >= CHUNK_SECONDS:
+            yield chunk
+            chunk, seconds = [], 0.0
+    if chunk:
+        yield chunk
 
 
 class _Going:
@@ -110,16 +138,13 @@ def _adapt(adapter: Adapter, going: Sequence[_Going]) -> Iterator[list[Outcome]]
 
 
 def _foreign_languages(model: SpeechModel, rows: Sequence[PreparedRow]) -> dict[str, UsageError]:
-    """Return the languages of `rows` that the model does not know, with what it says of each; raise where all are."""
+    """Return the languages of `rows` that the model does not know, with what it says of each."""
     foreign = {}
-    languages = {row.language for row in rows}
-    for language in sorted(languages):
+    for language in sorted({row.language for row in rows}):
         try:
             model.prompt.rows([language], model.device)
         except UsageError as error:
             foreign[language] = error
-    if len(foreign) == len(languages):
-        raise next(iter(foreign.values()))
     return foreign
 
 

@@ -6,11 +6,12 @@ a checkout. It names the run and no more: whoever adapts the model computes the 
 
 import os
 from contextlib import suppress
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
 
 from emtta_core import cache
+from emtta_core.names import FAMILIES
 
 KIND = "digests"
 """The folder in the cache."""
@@ -36,6 +37,9 @@ def remember(folder: Path, digest: str) -> None:
 
 
 def _state(folder: Path) -> dict[str, Any]:
-    """Return what a digest depends on: the files, and the library that reads them."""
+    """Return what a digest depends on: the files, and the packages that read them."""
     files = sorted([item.name, item.stat().st_size, item.stat().st_mtime_ns] for item in os.scandir(folder))
-    return {"files": files, "transformers": version("transformers"), "emtta": version("emtta")}
+    plugins = sorted(
+        f"{point.name} {point.dist.version if point.dist else ''}" for point in entry_points(group=FAMILIES)
+    )
+    return {"files": files, "transformers": version("transformers"), "emtta": version("emtta"), "families": plugins}

@@ -16,7 +16,7 @@ from emtta_core.adaptation import Adapter
 from emtta_core.errors import EmttaError, StoreError
 from emtta_core.model import SpeechModel
 from emtta_core.pipeline.attempt import Attempt, CellReport, InterruptedRunError, record_failure
-from emtta_core.pipeline.batches import adapt
+from emtta_core.pipeline.batches import adapt, check_languages
 from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.job import Job
 from emtta_core.pipeline.progress import AttemptBegun, CellFinished, Listener, UtterancesDone, ignore, never
@@ -81,6 +81,8 @@ def _evaluate(
     corpus = store.prepared(cell.corpus_id)
     if corpus is None:
         raise StoreError(f"the prepared audio of {cell.domain} is not in the store; run the suite again to prepare it")
+    if job.model.language == "corpus":
+        check_languages(adapter.model, store.read_prepared(corpus))
     done = {} if job.redo == "all" else store.done(attempt.key, cell.cell_id)
     errors = sum(utterance.error is not None for utterance in done.values())
     if job.redo == "errors" or too_many(runtime.fail_on_error, errors, cell):

@@ -5,14 +5,13 @@ A run records the suite so: with the folders in which its corpora were found, an
 
 import logging
 from functools import cache
-from pathlib import Path
 
 from emtta_core.audio.noise_file import NoiseFile
 from emtta_core.corpora.registry import Corpus
-from emtta_core.errors import EmttaError
+from emtta_core.errors import EmttaError, ModelError
 from emtta_core.model import hub
+from emtta_core.model.folder import folder_of
 from emtta_core.suite import Domain, ModelChoice, Suite
-from emtta_core.suite_file import DEMO
 
 log = logging.getLogger("emtta.pipeline")
 
@@ -33,7 +32,10 @@ def locate(suite: Suite) -> Suite:
 
 def _pinned(choice: ModelChoice) -> ModelChoice:
     """Return the model at the commit that is on this machine; one that is not there, or is a folder, as it is."""
-    if choice.name == DEMO or Path(choice.name).is_dir():
+    try:
+        if folder_of(choice.name) is not None:
+            return choice
+    except ModelError:  # whoever loads it says so
         return choice
     folder = hub.folder_of_commit(choice.name, choice.revision or hub.MAIN)
     return choice if folder is None else choice.model_copy(update={"revision": folder.name})
