@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from conftest import CLEAN, Command, Speech, SuiteFile
 
 from emtta_core.audio.activity import speech_mask
 from emtta_core.audio.corruption import Noise
@@ -191,3 +192,25 @@ def test_the_audio_of_the_demo_is_known_as_it_was_before_there_were_more_corrupt
         "New-York": "e0001cb70212e915",
         "German": "75aaa3140ee767d9",
     }
+
+
+def test_every_report_on_a_run_of_the_old_convention_says_so(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
+) -> None:
+    told = "SNR convention msnsd-old, the published mistake: 10 dB by name are 5 dB in truth"
+    noisy = 'corruption = { name = "noise", kind = "gaussian", snr_db = 10, snr_convention = "msnsd-old" }\n'
+    store = ("--store", tmp_path / "store")
+    assert told not in emtta("run", suite_file(methods=("source",)), *store).err
+    suite = suite_file(CLEAN + noisy, methods=("source",), name="old.toml")
+    ended = emtta("run", suite, "--run-id", "old", *store)
+    assert (ended.code, told in " ".join(ended.err.split())) == (0, True), ended.err
+    for words in (
+        ("report", "leaderboard"),
+        ("report", "errors", "--run", "old", "--format", "csv"),
+        ("compare", "old", "old"),
+    ):
+        shown = emtta(*words, *store)
+        assert (shown.code, told in " ".join(shown.err.split())) == (0, True), words
+    assert told not in emtta("report", "runs", *store).err
+    assert emtta("report", "html", "--run", "old", "--out", tmp_path / "old.html", *store).code == 0
+    assert told in (tmp_path / "old.html").read_text()

@@ -45,7 +45,7 @@ class Need:
 
 
 def inventory(suite: Suite, store: Store | None) -> list[Need]:
-    """Return what a suite needs, in the order in which it names it; nothing is fetched for it but lists of files.
+    """Return what a suite needs, in the order in which it names it; no audio is fetched for it.
 
     Args:
         suite: which.

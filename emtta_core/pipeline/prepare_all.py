@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-from emtta_core.errors import EmttaError
+from emtta_core.errors import EmttaError, StoreError
 from emtta_core.pipeline.locate import locate
 from emtta_core.pipeline.plan import Audio, plan_audio
 from emtta_core.pipeline.prepare import Prepared, prepare_domain
@@ -46,10 +46,12 @@ def prepare_all(suite: Suite, store: Store, listener: Listener) -> dict[str, str
 
 
 def _prepare(domain: Domain, audio: Audio, store: Store, limit: int | None) -> Prepared | EmttaError:
-    """Prepare a domain, or return why it cannot be."""
+    """Prepare a domain, or return why it cannot be; StoreError where the store is why."""
     if audio.error is not None:
         return audio.error
     try:
         return prepare_domain(domain, audio.corpus_id, store, limit)
+    except StoreError:  # the others would meet the same
+        raise
     except EmttaError as error:
         return error

@@ -87,9 +87,13 @@ def conclude(store: "Store", run: "Run", wanted: "Collection[Cell]") -> None:
     from emtta_core.pipeline.selection import resume_command
     from emtta_core.pipeline.state import cell_states
     from emtta_core.store.catalogue import Catalogue
+    from emtta_core.store.notice import notice_of
 
     with Catalogue(store) as catalogue:
         show(catalogue.report("methods", run.run_id), Format.TABLE, "Word error rate, %")
+        told = notice_of(catalogue, run.run_id)
+    if told is not None:
+        say(told)
     if any(domain.corpus.name == "synthetic" for domain in run.suite.domains):
         say("The speech is synthetic: these figures say how the methods compare here, not how they do on real speech.")
     say(f"store: {store.location}")

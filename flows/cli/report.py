@@ -6,7 +6,7 @@ import typer
 
 from flows.cli.html import PAGE, write_page
 from flows.cli.options import DEFAULT_STORE, OutOption, ParamOption, StoreOption, pairs
-from flows.cli.output import Format, show
+from flows.cli.output import Format, say, show
 
 
 def report(
@@ -58,6 +58,10 @@ def report(
         return
     from emtta_core.store import Store
     from emtta_core.store.catalogue import Catalogue
+    from emtta_core.store.notice import notice_of
 
     with Catalogue(Store.open(store)) as catalogue:
         show(catalogue.report(name, run, **parameters), form, to=to)
+        told = notice_of(catalogue, run)
+    if told is not None and name != "runs":
+        say(told)
