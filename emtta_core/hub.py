@@ -8,12 +8,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from emtta_core.errors import EmttaError, UsageError
 
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
+
 HUB = "https://huggingface.co"
 COMMIT = re.compile(r"[0-9a-f]{40}")
+TIMEOUT = 10.0
+"""Seconds that the hub has to say what a model or a data set is."""
+
+_PASSING = frozenset({408, 429})
+"""Answers below 500 that may pass: a request that took too long, and too many of them."""
+_CLOSED = frozenset({401, 403})
+"""Answers to whoever has no access."""
 
 Kind = Literal["model", "dataset"]
 
@@ -54,6 +64,16 @@ class Asked:
         """Return what to say where the hub cannot be asked."""
         return UnreachableHubError(f"{self.what} cannot be had from {endpoint()}: {reason}; {self.elsewhere}")
 
+    def answered(self, error: "HfHubHTTPError") -> EmttaError:
+        """Return what to say of an answer that is an error: that the hub is unreachable where it may pass."""
+        status = error.response.status_code if error.response is not None else 0
+        said = f"the hub at {endpoint()} answers {status} when asked for {self.what}: {' '.join(str(error).split())}"
+        if status >= 500 or status in _PASSING:
+            return UnreachableHubError(said)
+        if status in _CLOSED:
+            said += f"; look at HF_TOKEN: it may have expired, or be without access; make one at {HUB}/settings/tokens"
+        return self.refusal(said)
+
 
 def endpoint() -> str:
     """Return the hub's address: the usual one, or what `HF_ENDPOINT` says."""
@@ -80,10 +100,13 @@ def refuse_full_disk(size: int, what: str, refusal: type[EmttaError]) -> None:
 
 
 def cached(kind: Kind, name: str, path: str, revision: str) -> Path | None:
-    """Return a file of the hub's on this machine; None where it was not fetched."""
+    """Return a file of the hub's on this machine; None where it was not fetched, or the hub can have no such name."""
     import huggingface_hub
 
-    found = huggingface_hub.try_to_load_from_cache(name, path, revision=revision, repo_type=kind)
+    try:
+        found = huggingface_hub.try_to_load_from_cache(name, path, revision=revision, repo_type=kind)
+    except huggingface_hub.errors.HFValidationError:
+        return None
     return Path(found) if isinstance(found, str) and Path(found).is_file() else None
 
 
@@ -93,7 +116,7 @@ def explained(asked: Asked) -> Iterator[None]:
 
     Raises:
         UnreachableHubError: the hub does not answer.
-        UsageError: there is no such revision.
+        UsageError: there is no such revision, or there can be no such name.
         EmttaError: the `refusal`, for whatever else keeps it from being had.
     """
     from huggingface_hub import constants, errors
@@ -103,6 +126,11 @@ def explained(asked: Asked) -> Iterator[None]:
         yield
     except EmttaError:
         raise
+    except errors.HFValidationError as error:
+        raise UsageError(
+            f"the hub can have no {what}; a name there is OWNER/NAME, of letters, digits, '.', '_' and '-' (no '--' or "
+            "'..', none of '.' and '-' at its ends), with at most 96 characters"
+        ) from error
     except errors.GatedRepoError as error:
         raise asked.gated() from error
     except errors.RevisionNotFoundError as error:
@@ -116,14 +144,14 @@ def explained(asked: Asked) -> Iterator[None]:
         ) from error
     except errors.OfflineModeIsEnabled as error:
         raise asked.unreachable("it is not on this machine, and HF_HUB_OFFLINE is set") from error
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else 0
-        kind = UnreachableHubError if status >= 500 else asked.refusal
-        raise kind(f"the hub at {endpoint()} answers {status} when asked for {what}: {error}") from error
     except errors.LocalEntryNotFoundError as error:
+        if isinstance(error.__cause__, errors.HfHubHTTPError):
+            raise asked.answered(error.__cause__) from error
         raise asked.unreachable("it does not answer") from error
     except errors.EntryNotFoundError as error:
-        raise asked.refusal(f"a file of {what} is gone from {asked.url}: {error}") from error
+        raise asked.refusal(f"a file of {what} is gone from {asked.url}: {' '.join(str(error).split())}") from error
+    except errors.HfHubHTTPError as error:
+        raise asked.answered(error) from error
     except (errors.HTTPError, ConnectionError, TimeoutError, socket.gaierror) as error:
         raise asked.unreachable(" ".join(str(error).split()) or type(error).__name__) from error
     except OSError as error:

@@ -3,6 +3,7 @@ which they cannot be had is said in words.
 """
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -189,6 +190,45 @@ def test_a_hub_that_does_not_answer_is_worth_another_attempt_and_a_gate_is_not(h
     with pytest.raises(CorpusError, match="is gated") as gated:
         LibriSpeech().survey()
     assert not is_transient(gated.value)
+
+
+@pytest.mark.parametrize("status", [408, 429])
+def test_a_hub_that_asks_for_patience_is_as_one_that_does_not_answer(hub: Hub, status: int) -> None:
+    librispeech_hub(hub)
+    content = LibriSpeech().content_digest()
+    hub.status = status
+    assert LibriSpeech().content_digest() == content, "the last known commit serves"
+    with pytest.raises(UnreachableHubError, match=f"answers {status} when asked for") as unreachable:
+        LibriSpeech(revision="v9").located()
+    assert is_transient(unreachable.value)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_hub_that_gives_no_access_is_a_refusal_that_names_the_token(hub: Hub, status: int) -> None:
+    librispeech_hub(hub)
+    pinned = LibriSpeech().located()
+    assert pinned.survey().utterances == 6
+    hub.status = status
+    with pytest.raises(CorpusError, match=f"answers {status} when asked for .*; look at HF_TOKEN") as refused:
+        list(pinned.read_all())
+    assert not isinstance(refused.value, UnreachableHubError)
+    assert not is_transient(refused.value)
+
+
+def test_a_file_that_is_gone_is_said_to_be(hub: Hub) -> None:
+    commit = librispeech_hub(hub)
+    assert LibriSpeech().survey().utterances == 6
+    del hub.sets["openslr/librispeech_asr"].commits[commit]["all/test.other-00001-of-00002.parquet"]
+    with pytest.raises(CorpusError, match=r"a file of data set openslr/librispeech_asr is gone from http"):
+        list(LibriSpeech(revision=commit).read_all())
+
+
+def test_a_hub_that_accepts_and_says_nothing_is_given_up(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emtta_core.hub.TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(UnreachableHubError, match="timed out"):
+            LibriSpeech().located()
 
 
 def test_a_cache_that_cannot_be_written_is_named(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,6 +104,16 @@ def test_what_is_not_there_is_named(hub: Hub, tiny_model: Path) -> None:
         load_model(NAME, device="cpu", revision="v9")
 
 
+@pytest.mark.parametrize("name", ["openai/whisper base", "openai--whisper-base"])
+@pytest.mark.parametrize("revision", [None, "0" * 40])
+def test_a_name_that_the_hub_cannot_have_is_refused_with_the_form_of_names(
+    hub: Hub, name: str, revision: str | None
+) -> None:
+    with pytest.raises(UsageError, match=f"can have no model '{name}'; a name there is OWNER/NAME, of letters"):
+        load_model(name, device="cpu", revision=revision)
+    assert hub.asked == []
+
+
 def test_a_gated_model_says_how_to_get_it(hub: Hub, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(hub, tiny_model, gated=True)
     with pytest.raises(ModelError, match=r"gated, and no token is set; accept its terms at"):

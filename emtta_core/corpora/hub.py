@@ -166,7 +166,7 @@ def _ask(repository: Repository) -> str:
 
     with hub.explained(repository.asked):
         info = huggingface_hub.HfApi(endpoint=hub.endpoint()).dataset_info(
-            repository.name, revision=repository.revision, files_metadata=True
+            repository.name, revision=repository.revision, files_metadata=True, timeout=hub.TIMEOUT
         )
     card = info.card_data.to_dict() if info.card_data is not None else {}
     found = {

@@ -16,8 +16,6 @@ from emtta_core.errors import ModelError
 log = logging.getLogger("emtta.model")
 
 MAIN = "main"
-TIMEOUT = 10.0
-"""Seconds that the hub has to say what a model is."""
 
 _SMALL = re.compile(r"[^/]+\.(?:json|model)|merges\.txt|vocab\.txt")
 """Files beside the weights that a model is read from."""
@@ -77,7 +75,7 @@ def offer(name: str, revision: str | None) -> Offer:
 
     with hub.explained(_asked(name, revision)):
         info = huggingface_hub.HfApi(endpoint=hub.endpoint()).model_info(
-            name, revision=revision, files_metadata=True, timeout=TIMEOUT
+            name, revision=revision, files_metadata=True, timeout=hub.TIMEOUT
         )
     there = {file.rfilename: int(file.size or 0) for file in info.siblings or ()}
     sizes = {path: there[path] for path in (*filter(_SMALL.fullmatch, there), *_weights(name, there))}
