@@ -85,6 +85,46 @@ def test_a_branch_is_followed_and_a_commit_stays(hub: Hub, tiny_model: Path, tmp
     assert hub.asked == []  # what a commit is, is known
 
 
+@pytest.mark.parametrize(
+    "lacking", [["preprocessor_config.json"], ["merges.txt", "tokenizer.json", "vocab.json"]], ids=["features", "text"]
+)
+def test_what_another_tool_left_out_is_fetched(hub: Hub, tiny_model: Path, lacking: list[str]) -> None:
+    commit = publish(hub, tiny_model)
+    for name in files_of(tiny_model):
+        if name not in lacking:
+            huggingface_hub.hf_hub_download(NAME, name, revision=commit, endpoint=hub.url)
+    assert model_hub.folder_of_commit(NAME, commit) is None
+    hub.asked.clear()
+    assert load_model(NAME, device="cpu", revision=commit).digest == load_model(tiny_model, device="cpu").digest
+    assert fetched(hub) == lacking
+    assert model_hub.settled(NAME, commit) is not None
+
+
+def test_a_tokenizer_in_two_files_or_of_sentencepiece_is_a_tokenizer(hub: Hub, tiny_model: Path) -> None:
+    texts = ("tokenizer.json", "vocab.json", "merges.txt")
+    files = {name: content for name, content in files_of(tiny_model).items() if name not in texts}
+    for others in ({"vocab.json": b"{}", "merges.txt": b""}, {"sentencepiece.bpe.model": b""}):
+        commit = hub.commit(NAME, files | others, model=True)
+        assert model_hub.fetch(NAME, None).name == commit
+        assert model_hub.settled(NAME, commit) is not None
+
+
+def test_which_commit_a_branch_is_is_written_once_and_a_cache_closed_to_writers_serves(
+    hub: Hub, tiny_model: Path, tmp_path: Path
+) -> None:
+    commit = publish(hub, tiny_model)
+    model_hub.fetch(NAME, None)
+    (reference,) = (tmp_path / "hub").glob("*/refs/main")
+    assert reference.read_text() == commit
+    before = reference.stat()
+    model_hub.fetch(NAME, None)
+    after = reference.stat()
+    assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
+    shutil.rmtree(reference.parent)
+    reference.parent.write_text("no folder")
+    assert model_hub.fetch(NAME, None).name == commit
+
+
 def test_without_a_network_what_is_here_is_read(hub: Hub, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(hub, tiny_model)
     digest = digest_of(ModelChoice(name=NAME))

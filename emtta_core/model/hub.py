@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emtta_core import hub
-from emtta_core.errors import ModelError
+from emtta_core.errors import ModelError, StoreError
+from emtta_core.store.folder import write_bytes
 
 log = logging.getLogger("emtta.model")
 
@@ -114,9 +115,12 @@ def settled(name: str, revision: str | None) -> Path | None:
 
 
 def folder_of_commit(name: str, revision: str) -> Path | None:
-    """Return the folder of a model on this machine, named by its commit; None where its weights are not whole."""
+    """Return the folder of a model on this machine, named by its commit; None where it does not hold all that is read.
+
+    Others fetch into the same folder, and not always the whole of a model.
+    """
     config = hub.cached("model", name, "config.json", revision)
-    if config is None:
+    if config is None or not _has_processor(config.parent):
         return None
     folder = config.parent
     index = folder / "model.safetensors.index.json"
@@ -124,6 +128,19 @@ def folder_of_commit(name: str, revision: str) -> Path | None:
         return folder
     shards = set(re.findall(_SHARD, index.read_text(encoding="utf-8"))) if index.is_file() else set()
     return folder if shards and all((folder / shard).is_file() for shard in shards) else None
+
+
+def _has_processor(folder: Path) -> bool:
+    """Return whether a folder holds what makes features of audio and text of tokens."""
+    there = {file.name for file in folder.iterdir() if file.is_file()}
+    tokenizer = "tokenizer.json" in there or {"vocab.json", "merges.txt"} <= there
+    return (tokenizer or any(name.endswith(".model") for name in there)) and (
+        "preprocessor_config.json" in there
+        # since release 5 transformers writes the features' settings here (processing_utils.py)
+        or (
+            "processor_config.json" in there and '"feature_extractor"' in (folder / "processor_config.json").read_text()
+        )
+    )
 
 
 def _download(offered: Offer, revision: str | None) -> Path:
@@ -140,15 +157,22 @@ def _download(offered: Offer, revision: str | None) -> Path:
 
 
 def _remember(offered: Offer, revision: str) -> None:
-    """Write down which commit a branch is, where the hub's own library does when it is asked for a branch."""
+    """Write down which commit a branch is, where the hub's own library does when it is asked for a branch.
+
+    In a cache that cannot be written it stays as it is, for the files can be read all the same.
+    """
     from huggingface_hub import constants, file_download
 
     if hub.COMMIT.fullmatch(revision):
         return
     folder = Path(constants.HF_HUB_CACHE) / file_download.repo_folder_name(repo_id=offered.name, repo_type="model")
     reference = folder / "refs" / revision
-    reference.parent.mkdir(parents=True, exist_ok=True)
-    reference.write_text(offered.commit, encoding="utf-8")
+    try:
+        if reference.is_file() and reference.read_text(encoding="utf-8") == offered.commit:
+            return
+        write_bytes(reference, offered.commit.encode())
+    except (OSError, StoreError) as error:
+        log.info("it is not written down that %s of %s is %s: %s", revision, offered.name, offered.commit, error)
 
 
 def _weights(name: str, there: Mapping[str, int]) -> list[str]:
