@@ -203,6 +203,33 @@ def test_common_voice_is_read_from_its_folder_as_from_the_hub(tmp_path: Path, hu
         CommonVoice(language="pt", path=str(tmp_path)).survey()
 
 
+@pytest.mark.parametrize(
+    ("row", "lacking"), [("abc", "path, sentence"), ("abc\tclip.mp3\ts7", "sentence"), ("abc\t\ts7\tSim.\t", "path")]
+)
+def test_a_row_of_common_voice_that_is_cut_off_is_refused_by_its_line(tmp_path: Path, row: str, lacking: str) -> None:
+    table = common_voice_folder(tmp_path) / "test.tsv"
+    whole = table.read_text().splitlines()
+    table.write_text("\n".join([*whole[:3], row, *whole[3:]]))
+    with pytest.raises(CorpusError, match=rf"test\.tsv, line 4: it has no {lacking}, .*get the archive .* anew"):
+        CommonVoice(language="pt", path=str(tmp_path)).survey()
+
+
+def test_common_voice_without_a_column_is_refused_by_it(tmp_path: Path) -> None:
+    table = common_voice_folder(tmp_path) / "test.tsv"
+    table.write_text(table.read_text().replace("\tsentence\t", "\ttext\t"))
+    with pytest.raises(CorpusError, match=r"test\.tsv has no column sentence; get the archive"):
+        CommonVoice(language="pt", path=str(tmp_path)).survey()
+
+
+@pytest.mark.parametrize("row", ["1503", "1503\t9.wav", "1503\t\tSieben."])
+def test_a_line_of_fleurs_that_is_cut_off_is_refused_by_its_number(tmp_path: Path, row: str) -> None:
+    table = fleurs_folder(tmp_path) / "data/de_de/test.tsv"
+    whole = table.read_text().splitlines()
+    table.write_text("\n".join([*whole[:2], "", row, *whole[2:]]))
+    with pytest.raises(CorpusError, match=r"test\.tsv, line 4: '1503.* is not number, audio file, .*fetch it anew"):
+        Fleurs(language="de_de", path=str(tmp_path)).survey()
+
+
 def test_fleurs_is_read_from_its_folder_as_from_the_hub(tmp_path: Path, hub: Hub) -> None:
     commit = fleurs_hub(hub)
     fleurs_folder(tmp_path)

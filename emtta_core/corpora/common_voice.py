@@ -84,15 +84,23 @@ class CommonVoice(InParquet):
         """Return the utterances in the order of the table.
 
         Raises:
-            CorpusError: the table is empty, or lacks a column.
+            CorpusError: the table is empty, lacks a column, or has a row that is cut off.
         """
         table = self._table(place)
-        rows = list(csv.DictReader(text_of(table).split("\n"), delimiter="\t", quoting=csv.QUOTE_NONE))
-        if not rows:
-            raise CorpusError(f"the table {table} has no row, so that the split is empty; choose another split")
-        lacking = [name for name in _COLUMNS if rows[0].get(name) is None]
+        reader = csv.DictReader(text_of(table).split("\n"), delimiter="\t", quoting=csv.QUOTE_NONE)
+        rows = [(reader.line_num, row) for row in reader]
+        lacking = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
         if lacking:
             raise CorpusError(f"the table {table} has no column {', '.join(lacking)}; {self.about.get} anew")
+        if not rows:
+            raise CorpusError(f"the table {table} has no row, so that the split is empty; choose another split")
+        for number, row in rows:
+            cut_off = [name for name in _COLUMNS if row[name] is None or (name == "path" and not row[name])]
+            if cut_off:
+                raise CorpusError(
+                    f"the table {table}, line {number}: it has no {', '.join(cut_off)}, so that the table is not "
+                    f"whole; {self.about.get} anew"
+                )
         return [
             Recording(
                 Path(row["path"]).stem,
@@ -101,7 +109,7 @@ class CommonVoice(InParquet):
                 row["client_id"][:16],
                 place / "clips" / row["path"],
             )
-            for row in rows
+            for _, row in rows
         ]
 
     def _table(self, place: Path) -> Path:

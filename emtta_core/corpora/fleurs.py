@@ -18,7 +18,7 @@ from emtta_core.corpora import hub
 from emtta_core.corpora.hosted import Hosted, heard
 from emtta_core.corpora.hub import Repository
 from emtta_core.corpora.published import About, Recording
-from emtta_core.corpora.transcripts import lines_of, text_of
+from emtta_core.corpora.transcripts import text_of
 from emtta_core.corpora.utterance import Utterance
 from emtta_core.errors import CorpusError, UsageError
 from emtta_core.identity import IDENTITY
@@ -137,8 +137,18 @@ class Fleurs(Hosted):
         return _OTHERS.get(code, code)
 
     def _texts(self, table: Path) -> dict[str, str]:
-        """Return the raw transcripts by audio file."""
-        if not text_of(table):
+        """Return the raw transcripts by audio file; CorpusError where there is none, or a line is cut off."""
+        lines = [(number, line) for number, line in enumerate(text_of(table).split("\n"), start=1) if line.strip()]
+        if not lines:
             raise CorpusError(f"the table {table} has no line, so that the split is empty; choose another split")
-        rows = [line.split("\t") for line in lines_of(table, "\t")]
-        return {row[1]: row[2] for row in rows if len(row) > 2}
+        texts = {}
+        for number, line in lines:
+            fields = line.rstrip("\r").split("\t")
+            if len(fields) < 3 or not fields[1]:
+                raise CorpusError(
+                    f"the table {table}, line {number}: {line[:40]!r} is not number, audio file, transcript and more, "
+                    "set apart by tabulators, so that the table is not whole; delete it and fetch it anew (on this "
+                    "machine's copy of the hub with `hf cache rm`)"
+                )
+            texts[fields[1]] = fields[2]
+        return texts
