@@ -131,6 +131,20 @@ def test_a_recording_is_known_by_its_content_and_not_by_its_place(snsd: Path) ->
     assert corpus_id(domain(moved, settings), None) != before
 
 
+def test_a_recording_in_a_folder_of_the_shelf_stays_where_it_was_found(
+    snsd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (snsd / "street").mkdir()
+    (snsd / "own.wav").rename(snsd / "street" / "cafe.wav")
+    monkeypatch.setenv("EMTTA_CORPORA", str(snsd))
+    noise = NoiseFile(file="street/cafe.wav", snr_db=5)
+    settled = noise.located()
+    assert settled.path == str(snsd)
+    assert settled.located() == settled
+    assert settled.made_of(str) == noise.made_of(str)
+    assert NoiseFile(kind="babble", snr_db=5).located().path in (str(snsd / "noise_train"), str(snsd / "noise_test"))
+
+
 def test_each_setting_is_part_of_the_identity(snsd: Path) -> None:
     base = {"path": str(snsd), "kind": "babble", "snr_db": 5.0}
     changes = (

@@ -104,7 +104,7 @@ class NoiseFile(Record):
         if self.path is not None or self.kind == "gaussian":
             return self
         try:
-            return self.model_copy(update={"path": str(self._place().parent.resolve())})
+            return self.model_copy(update={"path": str(self._folder().resolve())})
         except UsageError:
             return self
 
@@ -142,11 +142,19 @@ class NoiseFile(Record):
 
     def _place(self) -> Path:
         """Return where the recording is; UsageError where it is not."""
-        name = self.file or MS_SNSD[str(self.kind)]
+        return self._folder() / self._file_name()
+
+    def _file_name(self) -> str:
+        """Return what the recording is called in the folder that holds it; with folders of its own, if it has any."""
+        return self.file or MS_SNSD[str(self.kind)]
+
+    def _folder(self) -> Path:
+        """Return the folder in which the recording is found by its name; UsageError where it is in none."""
+        name = self._file_name()
         for folder in places(self.path, (FOLDER,)):
             for below in FOLDERS:
                 if (folder / below / name).is_file():
-                    return folder / below / name
+                    return folder / below
         refusal = f"the noise {name!r} is not in {looked_in(self.path)}"
         if self.file:
             raise UsageError(f"{refusal}; put it there, or name another file")
