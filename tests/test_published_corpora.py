@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 from corpora_factory import (
     ami_hub,
@@ -17,10 +18,12 @@ from corpora_factory import (
     librispeech_rows,
     mls_folder,
     mls_hub,
+    put,
+    sound,
     tedlium_folder,
     tedlium_hub,
 )
-from hub_server import Hub
+from hub_server import Hub, parquet
 
 from emtta_core.corpora.ami import Ami
 from emtta_core.corpora.choice import Survey
@@ -276,6 +279,54 @@ def test_ami_is_read_from_the_hub_and_equal_ids_are_told_apart(hub: Hub, branch:
         (name, "I'VE GOTTEN MM HARDLY ANY", "en", "MEE068", 6_400),
         (f"{name}-2", "I'VE GOTTEN MM HARDLY ANY", "en", "MEE068", 6_400),
     ]
+
+
+def test_a_talk_that_changed_is_read_anew(tmp_path: Path) -> None:
+    first = next(iter(TedLium(path=str(tedlium_folder(tmp_path))).read_all()))
+    before = first.read()
+    put(tmp_path / "TEDLIUM_release-3/legacy/test/sph", {"AlGore_2009.sph": sound(2.5, form="NIST", hertz=440)})
+    assert not np.array_equal(first.read(), before)
+    (tmp_path / "TEDLIUM_release-3/legacy/test/sph/AlGore_2009.sph").unlink()
+    with pytest.raises(AudioError, match=r"AlGore_2009\.sph"):
+        first.read()
+
+
+def test_what_the_hub_says_nothing_of_is_empty_and_not_a_word(hub: Hub) -> None:
+    audio = {"bytes": sound(0.3), "path": "one.flac"}
+    lists: dict[str, tuple[Corpus, list[str]]] = {
+        "edinburghcstr/ami": (Ami(), ["audio_id", "speaker_id", "text"]),
+        "facebook/multilingual_librispeech": (
+            MultilingualLibriSpeech(language="german"),
+            ["id", "speaker_id", "transcript"],
+        ),
+        "fixie-ai/common_voice_17_0": (CommonVoice(language="pt"), ["path", "client_id", "sentence"]),
+        "hf-audio/esb-datasets-test-only-sorted": (TedLium(), ["id", "speaker_id", "text"]),
+        "openslr/librispeech_asr": (LibriSpeech(split="test-clean"), ["id", "speaker_id", "text"]),
+    }
+    for name, (corpus, (called, *others)) in lists.items():
+        split = corpus.on_hub()
+        rows = [
+            {"audio": audio, called: "talk-1"} | dict.fromkeys(others),
+            {"audio": audio, called: "talk-2"} | dict.fromkeys(others, "some"),
+        ]
+        hub.commit(name, {"rows.parquet": parquet(rows)}, configs={split.config: {split.split: "rows.parquet"}})
+        nothing, something = corpus.read_all()
+        assert (nothing.id, nothing.text, something.text) == ("talk-1", "", "some")
+        assert nothing.speaker == ("talk" if isinstance(corpus, TedLium) else "")
+
+
+@pytest.mark.parametrize(
+    ("ids", "told_apart"),
+    [
+        (["a", "a", "a-2", "a"], ["a", "a-2", "a-2-2", "a-3"]),
+        (["a-2", "a", "a", "a"], ["a-2", "a", "a-3", "a-4"]),
+        (["a", "b", "a", "a"], ["a", "b", "a-2", "a-3"]),
+    ],
+)
+def test_no_id_is_given_twice(hub: Hub, ids: list[str], told_apart: list[str]) -> None:
+    rows = [{"audio": {"bytes": sound(0.2), "path": "one.flac"}, "audio_id": one, "text": "some"} for one in ids]
+    hub.commit("edinburghcstr/ami", {"a.parquet": parquet(rows)}, configs={"ihm": {"test": "a.parquet"}})
+    assert [one.id for one in Ami().read_all()] == told_apart
 
 
 def test_every_field_of_every_corpus_is_documented() -> None:

@@ -6,7 +6,7 @@ On the hub, `edinburghcstr/ami` has the configurations `ihm` (a microphone at ea
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from emtta_core.corpora.hosted import OnHubAlone, stem_of
+from emtta_core.corpora.hosted import OnHubAlone, said, stem_of
 from emtta_core.corpora.hub import Repository
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.published import About
@@ -47,4 +47,4 @@ class Ami(OnHubAlone):
 
     def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
         """Return id, transcript, language and speaker of a row."""
-        return stem_of(row), str(row["text"]), "en", str(row.get("speaker", ""))
+        return stem_of(row), said(row, "text"), "en", said(row, "speaker")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from emtta_core.corpora.hosted import InParquet, stem_of
+from emtta_core.corpora.hosted import InParquet, said, stem_of
 from emtta_core.corpora.hub import Repository
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.published import About, Recording
@@ -63,7 +63,7 @@ class CommonVoice(InParquet):
 
     def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
         """Return id, transcript, language and speaker of a row."""
-        return stem_of(row), str(row["text"]), self._code, str(row.get("speaker", ""))[:16]
+        return stem_of(row), said(row, "text"), self._code, said(row, "speaker")[:16]
 
     def inside(self, folder: Path) -> Path | None:
         """Return the folder of the language, which may be `folder` itself.

@@ -147,8 +147,8 @@ class Fleurs(Hosted):
             if len(fields) < 3 or not fields[1]:
                 raise CorpusError(
                     f"the table {table}, line {number}: {line[:40]!r} is not number, audio file, transcript and more, "
-                    "set apart by tabulators, so that the table is not whole; delete it and fetch it anew (on this "
-                    "machine's copy of the hub with `hf cache rm`)"
+                    "set apart by tabulators, so that the table is not whole; delete it and fetch it anew "
+                    "(`hf cache rm` deletes what was fetched from the hub)"
                 )
             texts[fields[1]] = fields[2]
         return texts

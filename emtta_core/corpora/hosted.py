@@ -178,12 +178,24 @@ def stem_of(row: Mapping[str, Any]) -> str:
     return re.sub(r"\.(wav|flac|mp3|ogg|opus)$", "", name)
 
 
+def said(row: Mapping[str, Any], column: str) -> str:
+    """Return as text what a row has in a column; nothing where that is null, or there is no such column."""
+    value = row.get(column)
+    return "" if value is None else str(value)
+
+
 def told_apart(utterances: Iterator[Utterance]) -> Iterator[Utterance]:
-    """Yield the utterances with a number behind an id that was there before."""
-    seen: dict[str, int] = {}
+    """Yield the utterances with a number behind an id that was there before: its count, or the next that is free."""
+    counts: dict[str, int] = {}
+    taken: set[str] = set()
     for one in utterances:
-        seen[one.id] = seen.get(one.id, 0) + 1
-        yield one if seen[one.id] == 1 else replace(one, id=f"{one.id}-{seen[one.id]}")
+        counts[one.id] = number = counts.get(one.id, 0) + 1
+        name = one.id if number == 1 else f"{one.id}-{number}"
+        while name in taken:
+            number += 1
+            name = f"{one.id}-{number}"
+        taken.add(name)
+        yield replace(one, id=name)
 
 
 def _plain(name: str) -> str:

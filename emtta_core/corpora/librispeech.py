@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from emtta_core.corpora.hosted import InParquet
+from emtta_core.corpora.hosted import InParquet, said, stem_of
 from emtta_core.corpora.hub import Repository
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.published import About, Recording
@@ -55,7 +55,7 @@ class LibriSpeech(InParquet):
 
     def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
         """Return id, transcript, language and speaker of a row."""
-        return str(row["id"]), str(row["text"]), "en", str(row["speaker"])
+        return stem_of(row), said(row, "text"), "en", said(row, "speaker")
 
     def inside(self, folder: Path) -> Path | None:
         """Return the folder of the split, which may be `folder` itself."""

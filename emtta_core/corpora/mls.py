@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from emtta_core.corpora.hosted import InParquet, stem_of
+from emtta_core.corpora.hosted import InParquet, said, stem_of
 from emtta_core.corpora.hub import Repository
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.published import About, Recording
@@ -70,7 +70,7 @@ class MultilingualLibriSpeech(InParquet):
 
     def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
         """Return id, transcript, language and speaker of a row."""
-        return stem_of(row), str(row["text"]), CODES[self.language], str(row.get("speaker", ""))
+        return stem_of(row), said(row, "text"), CODES[self.language], said(row, "speaker")
 
     def inside(self, folder: Path) -> Path | None:
         """Return the folder of the split in the folder of the language, which may be `folder` itself."""

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from emtta_core.audio.files import read_audio
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
-from emtta_core.corpora.hosted import InParquet, stem_of
+from emtta_core.corpora.hosted import InParquet, said, stem_of
 from emtta_core.corpora.hub import Repository
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.published import About, Recording
@@ -75,7 +75,7 @@ class TedLium(InParquet):
     def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
         """Return id, transcript, language and speaker of a row; an id begins with the talk."""
         name = stem_of(row)
-        return name, _text(str(row["text"])), "en", str(row.get("speaker") or name.partition("-")[0])
+        return name, _text(said(row, "text")), "en", said(row, "speaker") or name.partition("-")[0]
 
     def inside(self, folder: Path) -> Path | None:
         """Return the folder of the split, which may be `folder` itself."""
@@ -126,7 +126,7 @@ def _text(text: str) -> str:
 
 def _cut(path: Path, begin: float, end: float) -> Waveform:
     """Return a piece of a talk."""
-    talk = _talk(path)
+    talk = _talk(path, _stamp(path))
     piece = talk[round(begin * SAMPLE_RATE) : round(end * SAMPLE_RATE)]
     if not piece.size:
         raise AudioError(
@@ -135,7 +135,16 @@ def _cut(path: Path, begin: float, end: float) -> Waveform:
     return piece
 
 
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Return what changes when a file does; None where it cannot be told, which reading it will say."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
+
+
 @lru_cache(maxsize=2)
-def _talk(path: Path) -> Waveform:
+def _talk(path: Path, stamp: tuple[int, int] | None) -> Waveform:  # noqa: ARG001 (a changed file is read anew)
     """Return a whole talk; its utterances come one after another."""
     return read_audio(path)
