@@ -2,17 +2,20 @@
 which they cannot be had is said in words.
 """
 
+import logging
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import huggingface_hub
 import pytest
-from corpora_factory import librispeech_hub, librispeech_rows
+from corpora_factory import ami_hub, librispeech_hub, librispeech_rows
 from hub_server import TOKEN, Hub
 
+from emtta_core.corpora.ami import Ami
 from emtta_core.corpora.librispeech import LibriSpeech
 from emtta_core.errors import AudioError, CorpusError, UsageError
 from emtta_core.hub import UnreachableHubError
@@ -143,6 +146,15 @@ def test_parquet_of_the_hubs_own_conversion_serves_where_main_has_none(hub: Hub)
     assert len(list(LibriSpeech().read_all())) == 6
 
 
+def test_a_conversion_that_calls_itself_partial_is_warned_of_once(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
+    hub.commit("edinburghcstr/ami", {"ami.py": b"raise SystemExit"})
+    ami_hub(hub, branch="refs/convert/parquet")
+    with caplog.at_level(logging.WARNING, "emtta.corpora"):
+        assert len(list(Ami().read_all())) == Ami().survey().utterances == 2
+    (said,) = caplog.messages
+    assert "edinburghcstr/ami, ihm, test: the hub's conversion calls itself partial" in said
+
+
 def hub_files(hub: Hub) -> dict[str, bytes]:
     other = Hub()
     sha = librispeech_hub(other)
@@ -239,10 +251,21 @@ def test_a_cache_that_cannot_be_written_is_named(hub: Hub, tmp_path: Path, monke
         list(LibriSpeech().read_all())
 
 
-def test_a_fetched_file_that_broke_says_how_it_is_fetched_anew(hub: Hub, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        lambda content: b"PAR1",
+        lambda content: content[:4] + bytes(len(content) // 2) + content[4 + len(content) // 2 :],
+    ],
+    ids=["cut off", "rows"],
+)
+def test_a_fetched_file_that_broke_says_how_it_is_fetched_anew(
+    hub: Hub, tmp_path: Path, damaged: Callable[[bytes], bytes]
+) -> None:
     librispeech_hub(hub)
     assert len(list(LibriSpeech().read_all())) == 6
-    for path in (tmp_path / "hub").rglob("*.parquet"):
-        path.resolve().write_bytes(b"PAR1")
+    whole = {path: path.resolve().read_bytes() for path in (tmp_path / "hub").rglob("*.parquet")}
+    for path, content in whole.items():
+        path.resolve().write_bytes(damaged(content))
     with pytest.raises(CorpusError, match=r"test\.other-00000\S+ of \S+ cannot be read: .*`hf cache rm`"):
         list(LibriSpeech().read_all())

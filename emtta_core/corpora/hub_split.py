@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cache as cache_in_memory
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ from fsspec.utils import glob_translate
 from emtta_core import cache
 from emtta_core.corpora import hub
 from emtta_core.corpora.hub import Repository
-from emtta_core.errors import CorpusError, UsageError
+from emtta_core.errors import CorpusError, EmttaError, UsageError
 from emtta_core.hub import endpoint
 
 log = logging.getLogger("emtta.corpora")
@@ -127,7 +128,9 @@ def _open(split: HubSplit, path: str) -> Iterator["pq.ParquetFile"]:
     try:
         with nullcontext(local) if local is not None else hub.opened(split.repository, path) as source:
             yield pq.ParquetFile(source)
-    except pa.ArrowException as error:
+    except EmttaError:
+        raise
+    except (OSError, pa.ArrowException) as error:
         raise CorpusError(
             f"the file {path} of {split.repository.name} cannot be read: {' '.join(str(error).split())[:200]}; delete "
             "it from the hub's cache on this machine (`hf cache rm`), to have it fetched again"
@@ -159,8 +162,14 @@ def _paths(split: HubSplit) -> list[str]:
     usual = re.compile(rf"{re.escape(split.config)}/(partial-)?{re.escape(split.split)}[-/.].*")
     found = [path for path in there if usual.fullmatch(path)]
     if any(f"{split.config}/partial-" in path for path in found):
-        log.warning("%s: the hub's conversion calls itself partial; compare the count with the data set's page", split)
+        _warn_of_part(split)
     return found
+
+
+@cache_in_memory
+def _warn_of_part(split: HubSplit) -> None:
+    """Say once of a split that its conversion may lack rows."""
+    log.warning("%s: the hub's conversion calls itself partial; compare the count with the data set's page", split)
 
 
 def _patterns(split: HubSplit, configs: Sequence[Mapping[str, Any]]) -> list[str]:
