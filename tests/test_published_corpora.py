@@ -24,6 +24,7 @@ from corpora_factory import (
     tedlium_hub,
 )
 from hub_server import Hub, parquet
+from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from emtta_core.corpora.ami import Ami
 from emtta_core.corpora.choice import Survey
@@ -251,6 +252,18 @@ def test_a_few_of_fleurs_are_read_over_the_network(hub: Hub) -> None:
     fleurs_hub(hub)
     assert [one.id for one in Fleurs(language="de_de").read_all(1)] == ["100000000000000002"]
     assert not [line for line in hub.asked if "tar.gz" in line and line.startswith("GET") and "bytes=" not in line]
+
+
+def test_languages_have_the_codes_that_whisper_gives_them(hub: Hub, tmp_path: Path) -> None:
+    fleurs = {"cmn_hans_cn": "zh", "fil_ph": "tl", "jv_id": "jw", "nb_no": "no", "pt_br": "pt", "yue_hant_hk": "yue"}
+    for language, code in fleurs.items():
+        fleurs_folder(tmp_path, language)
+        assert told(Fleurs(language=language, path=str(tmp_path)))[0][2] == code
+        assert code in LANGUAGES
+    for language, code in {"jv": "jw", "nb-NO": "no", "pt": "pt", "yue": "yue", "zh-CN": "zh"}.items():
+        common_voice_hub(hub, language)
+        assert told(CommonVoice(language=language))[0][2] == code
+        assert code in LANGUAGES
 
 
 def test_tedlium_is_cut_from_talks_as_it_is_on_the_hub(tmp_path: Path, hub: Hub) -> None:

@@ -45,7 +45,12 @@ def test_english_is_normalised_by_the_english_normaliser_and_other_languages_by_
 
 @pytest.mark.parametrize(
     ("language", "reference", "heard", "words"),
-    [("zh", "今天天气好。", "今天天汽好", 5), ("ja", "あさごはん", "あさごばん", 5), ("th", "มานี", "มานา", 3)],
+    [
+        ("zh", "今天天气好。", "今天天汽好", 5),
+        ("ja", "あさごはん", "あさごばん", 5),
+        ("th", "มานี", "มานา", 3),
+        ("yue", "今日天氣好。", "今日天汽好", 5),
+    ],
 )
 def test_where_no_spaces_are_written_each_letter_counts_as_a_word(
     language: str, reference: str, heard: str, words: int

@@ -15,6 +15,7 @@ from pydantic import Field
 from emtta_core.corpora.hosted import InParquet, said, stem_of
 from emtta_core.corpora.hub import Repository
 from emtta_core.corpora.hub_split import HubSplit
+from emtta_core.corpora.languages import whisper_code
 from emtta_core.corpora.published import About, Recording
 from emtta_core.corpora.transcripts import text_of
 from emtta_core.errors import CorpusError
@@ -120,5 +121,5 @@ class CommonVoice(InParquet):
 
     @property
     def _code(self) -> str:
-        """ISO 639-1 code."""
-        return self.language.partition("-")[0]
+        """The language's code, as Whisper has it."""
+        return whisper_code(self.language)

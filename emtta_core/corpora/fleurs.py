@@ -7,7 +7,7 @@ The data set `google/fleurs` has for each language `data/<language>/<split>.tsv`
 
 import re
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -17,14 +17,12 @@ from pydantic import Field
 from emtta_core.corpora import hub
 from emtta_core.corpora.hosted import Hosted, heard
 from emtta_core.corpora.hub import Repository
+from emtta_core.corpora.languages import whisper_code
 from emtta_core.corpora.published import About, Recording
 from emtta_core.corpora.transcripts import text_of
 from emtta_core.corpora.utterance import Utterance
 from emtta_core.errors import CorpusError, UsageError
 from emtta_core.identity import IDENTITY
-
-_OTHERS: Mapping[str, str] = {"cmn": "zh", "nb": "no", "fil": "tl"}
-"""What Whisper calls a language, where it is not what FLEURS does."""
 
 _FEW = 0.5
 """Where less than this share of the utterances is wanted, they are read over the network."""
@@ -133,8 +131,7 @@ class Fleurs(Hosted):
     @property
     def _code(self) -> str:
         """The language's code, as Whisper has it."""
-        code = self.language.partition("_")[0]
-        return _OTHERS.get(code, code)
+        return whisper_code(self.language)
 
     def _texts(self, table: Path) -> dict[str, str]:
         """Return the raw transcripts by audio file; CorpusError where there is none, or a line is cut off."""

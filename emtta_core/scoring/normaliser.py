@@ -18,8 +18,9 @@ from whisper_normalizer.english import EnglishTextNormalizer
 
 Rule = Literal["whisper", "basic", "none"]
 
-WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my"})
-"""The languages whose letters are set apart (ISO 639-1), as in the Whisper paper."""
+WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
+"""The languages whose letters are set apart, by Whisper's codes: those of the Whisper paper, and Cantonese, which later
+models know."""
 
 _FUNCTIONS: Mapping[str, Callable[[], Callable[[str], str]]] = MappingProxyType(
     {
