@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import Command, Speech, SuiteFile
-from corpora_factory import l2arctic_folder, librispeech_folder, librispeech_hub, mls_folder, put, sound
+from corpora_factory import (
+    l2arctic_folder,
+    librispeech_folder,
+    librispeech_hub,
+    librispeech_rows,
+    mls_folder,
+    put,
+    sound,
+)
 from hub_server import TOKEN, Hub
 
 from emtta_core.audio.noise_file import MS_SNSD
@@ -118,6 +126,33 @@ def test_too_little_disk_for_all_corpora_is_told_before_the_first_is_fetched(
     assert done.code == 1
     assert "what is fetched for the suite takes 100000000.00 GB" in done.err
     assert not [line for line in hub.asked if "parquet" in line and line.startswith("GET") and "bytes=" not in line]
+
+
+def test_what_is_read_over_the_network_needs_no_room_on_the_disk(
+    tmp_path: Path, hub: Hub, suite_file: SuiteFile, emtta: Command
+) -> None:
+    librispeech_hub(hub, librispeech_rows(12), declared={"all/test.other-00000-of-00002.parquet": 10**17})
+    suite = suite_file(DOMAIN.format("x", "a") + 'corpus = { name = "librispeech" }\n')
+    shown = emtta("prepare", suite, "--store", tmp_path / "store", "--limit", "2", "--dry-run")
+    assert "to read over the network" in " ".join(shown.out.split())
+    done = emtta("prepare", suite, "--store", tmp_path / "store", "--limit", "2")
+    assert done.code == 0, done.err
+    assert "x: 2 utterances, prepared in" in done.err
+    refused = emtta("prepare", suite, "--store", tmp_path / "store", "--limit", "6")
+    assert refused.code == 1
+    assert "what is fetched for the suite takes 100000000.00 GB" in refused.err
+
+
+def test_files_that_two_corpora_share_are_fetched_once_and_count_once(
+    tmp_path: Path, hub: Hub, suite_file: SuiteFile, emtta: Command
+) -> None:
+    sizes = {f"all/test.other-0000{part}-of-00002.parquet": 300 * 10**6 for part in (0, 1)}
+    librispeech_hub(hub, declared=sizes)
+    text = DOMAIN.format("all", "a") + 'corpus = { name = "librispeech" }\n'
+    text += DOMAIN.format("most", "a") + 'corpus = { name = "librispeech", utterances = 5 }\n'
+    done = emtta("prepare", suite_file(text), "--store", tmp_path / "store")
+    assert done.code == 0, done.err
+    assert "fetching up to 600 MB from the hub" in done.err
 
 
 def test_the_doctor_says_of_a_gated_set_where_its_terms_are(

@@ -15,6 +15,7 @@ import pytest
 from corpora_factory import ami_hub, librispeech_hub, librispeech_rows
 from hub_server import TOKEN, Hub
 
+from emtta_core.corpora import hub_split
 from emtta_core.corpora.ami import Ami
 from emtta_core.corpora.librispeech import LibriSpeech
 from emtta_core.errors import AudioError, CorpusError, UsageError
@@ -149,6 +150,7 @@ def test_parquet_of_the_hubs_own_conversion_serves_where_main_has_none(hub: Hub)
 def test_a_conversion_that_calls_itself_partial_is_warned_of_once(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
     hub.commit("edinburghcstr/ami", {"ami.py": b"raise SystemExit"})
     ami_hub(hub, branch="refs/convert/parquet")
+    hub_split._warn_of_part.cache_clear()
     with caplog.at_level(logging.WARNING, "emtta.corpora"):
         assert len(list(Ami().read_all())) == Ami().survey().utterances == 2
     (said,) = caplog.messages

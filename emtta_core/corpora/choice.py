@@ -1,10 +1,13 @@
 """Which utterances of a corpus are used: those that are short enough, and of them the first so many."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from emtta_core.corpora.utterance import Utterance
+
+_FEW = 0.5
+"""Of less than this share of the utterances no file is fetched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,16 @@ class Survey:
 def least(*counts: int | None) -> int | None:
     """Return the smallest of some counts, of which None is no limit."""
     return min((count for count in counts if count is not None), default=None)
+
+
+def is_few(limit: int | None, count: Callable[[], int]) -> bool:
+    """Return whether so few utterances of many are wanted that they are read over the network, and no file is fetched.
+
+    Args:
+        limit: how many are wanted; None for all.
+        count: says how many there are.
+    """
+    return limit is not None and limit < _FEW * count()
 
 
 def choose(utterances: Iterator[Utterance], max_seconds: float | None, limit: int | None) -> Iterator[Utterance]:

@@ -15,6 +15,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from emtta_core.corpora import hub
+from emtta_core.corpora.choice import is_few
 from emtta_core.corpora.hosted import Hosted, heard
 from emtta_core.corpora.hub import Repository
 from emtta_core.corpora.languages import whisper_code
@@ -23,9 +24,6 @@ from emtta_core.corpora.transcripts import text_of
 from emtta_core.corpora.utterance import Utterance
 from emtta_core.errors import CorpusError, UsageError
 from emtta_core.identity import IDENTITY
-
-_FEW = 0.5
-"""Where less than this share of the utterances is wanted, they are read over the network."""
 
 
 class Fleurs(Hosted):
@@ -107,7 +105,7 @@ class Fleurs(Hosted):
     def of_commit(self, repository: Repository, limit: int | None) -> Iterator[Utterance]:
         """Yield the utterances in the order of the archive, and then those of which it has no audio."""
         texts = self._texts(hub.fetch(repository, [self._table])[0])
-        if limit is None or limit >= _FEW * len(texts):
+        if not is_few(limit, lambda: len(texts)):
             hub.fetch(repository, [self._archive])
         local = hub.fetched(repository, self._archive)
         opened = nullcontext(local.open("rb")) if local is not None else hub.opened(repository, self._archive)

@@ -14,7 +14,7 @@ from emtta_core import cache
 from emtta_core.audio.files import length_in_seconds, read_audio
 from emtta_core.audio.waveform import Waveform
 from emtta_core.corpora import hub, hub_split
-from emtta_core.corpora.choice import Survey, least, survey
+from emtta_core.corpora.choice import Survey, is_few, least, survey
 from emtta_core.corpora.hub import Repository
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.published import Published, Recording
@@ -88,6 +88,18 @@ class Hosted(Published):
             cache.remember("lengths", key, known)
         lengths: list[float | None] = known["seconds"]
         return survey((_silent(seconds) for seconds in lengths), self.max_seconds, limit)
+
+    def is_streamed(self, limit: int | None) -> bool:
+        """Return whether the first `limit` utterances are read over the network, so that no file is fetched for them.
+
+        Raises:
+            CorpusError: the corpus cannot be had.
+            UsageError: the hub has no such revision, language or split.
+        """
+        if self.place() is not None or self.max_seconds is not None:
+            return False
+        repository = self.pin()
+        return not self.is_fetched(repository) and is_few(least(limit, self.utterances), lambda: self.count(repository))
 
     def standing_on_hub(self, what: str) -> Standing:
         """Return how `what` stands on the hub.

@@ -14,6 +14,7 @@ from fsspec.utils import glob_translate
 
 from emtta_core import cache
 from emtta_core.corpora import hub
+from emtta_core.corpora.choice import is_few
 from emtta_core.corpora.hub import Repository
 from emtta_core.errors import CorpusError, EmttaError, UsageError
 from emtta_core.hub import endpoint
@@ -25,9 +26,6 @@ CONVERTED = "refs/convert/parquet"
 
 _BATCH = 16
 """Rows in memory at a time."""
-
-_FEW = 0.5
-"""Where less than this share of the rows is wanted, they are read over the network and no file is fetched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +109,7 @@ def rows(split: HubSplit, columns: Mapping[str, Sequence[str]], limit: int | Non
         CorpusError: the data set cannot be had, there is too little room, or it lacks a column.
     """
     paths = _paths(_refuse_none(split))
-    if limit is None or limit >= _FEW * count(split):
+    if not is_few(limit, lambda: count(split)):
         hub.fetch(split.repository, paths)
     for path in paths:
         with _open(split, path) as file:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from emtta_core.audio.noise_file import FOLDER, NoiseFile
+from emtta_core.corpora.hosted import Hosted
 from emtta_core.corpora.registry import Corpus
 from emtta_core.corpora.standing import Standing, State
 from emtta_core.errors import EmttaError
@@ -33,6 +34,7 @@ class Need:
         left_out: how many are too long.
         prepared: how many of the domains have their audio in the store.
         seconds: how long that audio is in one of them; None where none is prepared.
+        streamed: whether it is read over the network, since few of its utterances are used, and no file is fetched.
     """
 
     kind: str
@@ -42,6 +44,7 @@ class Need:
     left_out: int = 0
     prepared: int = 0
     seconds: float | None = None
+    streamed: bool = False
 
 
 def inventory(suite: Suite, store: Store | None) -> list[Need]:
@@ -56,10 +59,13 @@ def inventory(suite: Suite, store: Store | None) -> list[Need]:
 
 
 def to_fetch(needs: Sequence[Need]) -> int:
-    """Return how many bytes are to be fetched from the hub, at most."""
-    return sum(
-        need.standing.size or 0 for need in needs if need.standing.state == "to fetch" and not _is_prepared(need)
-    )
+    """Return how many bytes are to be fetched from the hub, at most; those that several corpora share count once."""
+    sizes = {
+        (need.standing.what, need.standing.where): need.standing.size or 0
+        for need in needs
+        if need.standing.state == "to fetch" and not need.streamed and not _is_prepared(need)
+    }
+    return sum(sizes.values())
 
 
 def _is_prepared(need: Need) -> bool:
@@ -84,10 +90,11 @@ def _counted(need: Need, corpus: Corpus, limit: int | None) -> Need:
         return need
     try:
         survey = corpus.survey(limit)
+        streamed = isinstance(corpus, Hosted) and need.standing.state == "to fetch" and corpus.is_streamed(limit)
     except EmttaError as error:
         return replace(need, standing=replace(need.standing, state="missing", size=None, error=str(error)))
     if survey.utterances:
-        return replace(need, utterances=survey.utterances, left_out=survey.left_out)
+        return replace(need, utterances=survey.utterances, left_out=survey.left_out, streamed=streamed)
     empty = replace(need.standing, state="missing", error=f"{need.standing.what} has no utterance that is short enough")
     return replace(need, standing=empty)
 

@@ -46,6 +46,12 @@ def _utterances(need: "Need") -> str:
 
 def _state(need: "Need") -> str:
     """Return whether it is there, how much is to be fetched, and how many domains are prepared."""
+    if need.streamed:
+        return "to read over the network" + _prepared(need)
     size = "" if need.standing.size is None else f", {need.standing.size / 1e6:,.0f} MB"
-    prepared = f", {need.prepared} of {len(need.domains)} prepared" if need.prepared else ""
-    return f"{need.standing.state}{size}{prepared}"
+    return f"{need.standing.state}{size}{_prepared(need)}"
+
+
+def _prepared(need: "Need") -> str:
+    """Return how many domains are prepared, where some are."""
+    return f", {need.prepared} of {len(need.domains)} prepared" if need.prepared else ""
