@@ -162,7 +162,10 @@ class _Handler(BaseHTTPRequestHandler):
     ) -> None:
         files = found.commits[sha]
         if kind == "revision":
-            siblings = [{"rfilename": path, "size": self._size(found, sha, path)} for path in files]
+            siblings = [
+                {"rfilename": path, "size": self._size(found, sha, path), "blobId": hashlib.sha1(content).hexdigest()}
+                for path, content in files.items()
+            ]
             info = {"id": name, "sha": sha, "private": False, "gated": "auto" if found.gated else False}
             told = info | {"siblings": siblings, "cardData": found.cards[sha], "tags": [], "downloads": 0, "likes": 0}
             return self._send(200, json.dumps(told).encode(), body=body)

@@ -93,14 +93,9 @@ class Fleurs(Hosted):
         """Return how many lines the table has."""
         return len(self._texts(hub.fetch(repository, [self._table])[0]))
 
-    def size(self, repository: Repository) -> int:
-        """Return how many bytes the table and the archive have."""
-        files = hub.listing(repository).files
-        return files[self._table] + files[self._archive]
-
-    def is_fetched(self, repository: Repository) -> bool:
-        """Return whether the archive is on this machine."""
-        return hub.fetched(repository, self._archive) is not None
+    def files(self, repository: Repository) -> list[str]:  # noqa: ARG002 (their names are those of any commit)
+        """Return the table and the archive."""
+        return [self._table, self._archive]
 
     def of_commit(self, repository: Repository, limit: int | None) -> Iterator[Utterance]:
         """Yield the utterances in the order of the archive, and then those of which it has no audio."""

@@ -22,19 +22,20 @@ from emtta_core.corpora.standing import Standing
 from emtta_core.corpora.utterance import Utterance
 from emtta_core.errors import AudioError
 from emtta_core.hub import endpoint
-from emtta_core.identity import IDENTITY, digest
+from emtta_core.identity import RUNTIME, digest
 
 
 class Hosted(Published):
     """A published corpus that the hub has.
 
     Attributes:
-        revision: of the hub's data set: a branch, a tag, or a commit; a run records the commit.
+        revision: of the hub's data set: a branch, a tag, or a commit; a run records the commit, and its files are what
+            counts.
     """
 
     hosted: ClassVar[bool] = True
 
-    revision: Annotated[str, IDENTITY, Field(min_length=1)] = "main"
+    revision: Annotated[str, RUNTIME, Field(min_length=1)] = "main"
 
     @abstractmethod
     def pin(self) -> Repository:
@@ -50,12 +51,8 @@ class Hosted(Published):
         """Return how many utterances a pinned data set has; no audio is read."""
 
     @abstractmethod
-    def size(self, repository: Repository) -> int:
-        """Return how many bytes are fetched for all of them."""
-
-    @abstractmethod
-    def is_fetched(self, repository: Repository) -> bool:
-        """Return whether they are on this machine."""
+    def files(self, repository: Repository) -> list[str]:
+        """Return the files of a pinned data set that they lie in."""
 
     @abstractmethod
     def of_commit(self, repository: Repository, limit: int | None) -> Iterator[Utterance]:
@@ -99,7 +96,9 @@ class Hosted(Published):
         if self.place() is not None or self.max_seconds is not None:
             return False
         repository = self.pin()
-        return not self.is_fetched(repository) and is_few(least(limit, self.utterances), lambda: self.count(repository))
+        return not self._is_fetched(repository) and is_few(
+            least(limit, self.utterances), lambda: self.count(repository)
+        )
 
     def standing_on_hub(self, what: str) -> Standing:
         """Return how `what` stands on the hub.
@@ -110,15 +109,23 @@ class Hosted(Published):
         """
         repository = self.pin()
         where = f"{repository.url} at {repository.revision[:12]}"
-        if self.is_fetched(repository):
+        if self._is_fetched(repository):
             return Standing(what, "here", where, self.about.licence)
         hub.refuse_gated(repository)
-        return Standing(what, "to fetch", where, self.about.licence, self.size(repository))
+        sizes = hub.listing(repository).files
+        size = sum(sizes[path] for path in self.files(repository))
+        return Standing(what, "to fetch", where, self.about.licence, size)
 
     def digest_of_hub(self) -> str:
-        """Return a digest of the data set, the commit and the part."""
+        """Return a digest of the data set's name, the part, and its files: a commit to others does not matter."""
         repository = self.pin()
-        return digest({"hub": repository.name, "commit": repository.revision, "part": self.part()})
+        contents = hub.listing(repository).contents
+        files = {path: contents[path] for path in self.files(repository)}
+        return digest({"hub": repository.name, "files": files, "part": self.part()})
+
+    def _is_fetched(self, repository: Repository) -> bool:
+        """Return whether the files are on this machine."""
+        return all(hub.fetched(repository, path) is not None for path in self.files(repository))
 
 
 class InParquet(Hosted):
@@ -143,13 +150,9 @@ class InParquet(Hosted):
         """Return how many rows there are."""
         return hub_split.count(self._at(repository))
 
-    def size(self, repository: Repository) -> int:
-        """Return how many bytes the Parquet files have."""
-        return hub_split.size(self._at(repository))
-
-    def is_fetched(self, repository: Repository) -> bool:
-        """Return whether the Parquet files are on this machine."""
-        return hub_split.is_fetched(self._at(repository))
+    def files(self, repository: Repository) -> list[str]:
+        """Return the Parquet files."""
+        return hub_split.paths(self._at(repository))
 
     def of_commit(self, repository: Repository, limit: int | None) -> Iterator[Utterance]:
         """Yield the utterance of each row."""

@@ -59,11 +59,13 @@ class Listing:
 
     Attributes:
         files: bytes by path.
+        contents: what git calls the content of each file, by path: it changes with the content alone.
         configs: what the data set's card says of its configurations, as YAML has it.
         gated: whether terms must be accepted first.
     """
 
     files: dict[str, int]
+    contents: dict[str, str]
     configs: list[dict[str, Any]]
     gated: bool
 
@@ -171,6 +173,7 @@ def _ask(repository: Repository) -> str:
     card = info.card_data.to_dict() if info.card_data is not None else {}
     found = {
         "files": {file.rfilename: int(file.size or 0) for file in info.siblings or ()},
+        "contents": {file.rfilename: str(file.blob_id or info.sha) for file in info.siblings or ()},
         "configs": [config for config in card.get("configs") or () if isinstance(config, dict)],
         "gated": bool(info.gated),
     }
@@ -182,4 +185,4 @@ def _ask(repository: Repository) -> str:
 
 def _commit_key(repository: Repository) -> str:
     """Return under which key it is remembered what lies in a pinned data set."""
-    return f"{hub.endpoint()}/{repository.name}@{repository.revision}/files"
+    return f"{hub.endpoint()}/{repository.name}@{repository.revision}/contents"

@@ -66,15 +66,13 @@ def pin(split: HubSplit) -> HubSplit:
     return _refuse_none(pinned)
 
 
-def size(split: HubSplit) -> int:
-    """Return how many bytes the files of a pinned split have."""
-    files = hub.listing(split.repository).files
-    return sum(files[path] for path in _paths(split))
+def paths(split: HubSplit) -> list[str]:
+    """Return the Parquet files of a pinned split, in their order.
 
-
-def is_fetched(split: HubSplit) -> bool:
-    """Return whether all files of a pinned split are on this machine."""
-    return all(hub.fetched(split.repository, path) is not None for path in _paths(_refuse_none(split)))
+    Raises:
+        UsageError: it has none; lists the splits there are.
+    """
+    return _paths(_refuse_none(split))
 
 
 def count(split: HubSplit) -> int:
@@ -87,7 +85,7 @@ def count(split: HubSplit) -> int:
     known = cache.recall("rows", key)
     if known is None:
         found = 0
-        for path in _paths(_refuse_none(split)):
+        for path in paths(split):
             with _open(split, path) as file:
                 found += file.metadata.num_rows
         known = {"rows": found}
@@ -108,10 +106,10 @@ def rows(split: HubSplit, columns: Mapping[str, Sequence[str]], limit: int | Non
     Raises:
         CorpusError: the data set cannot be had, there is too little room, or it lacks a column.
     """
-    paths = _paths(_refuse_none(split))
+    files = paths(split)
     if not is_few(limit, lambda: count(split)):
-        hub.fetch(split.repository, paths)
-    for path in paths:
+        hub.fetch(split.repository, files)
+    for path in files:
         with _open(split, path) as file:
             names = _chosen(split, columns, file.schema_arrow)
             for batch in file.iter_batches(_BATCH, columns=sorted(set(names.values()))):
