@@ -43,6 +43,20 @@ def test_questions_to_the_store_need_no_torch_and_no_prefect(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
+    ("imported", "spared"),
+    [
+        ("emtta_core.adaptation.adapter, emtta_core.model.load, emtta_core.model.hub", {"duckdb", "prefect"}),
+        ("flows.evaluate, flows.nightly", {"torch", "transformers"}),
+    ],
+    ids=["the engine needs no store and no Prefect", "a flow starts without the engine"],
+)
+def test_what_is_imported_brings_no_more_than_it_needs(imported: str, spared: set[str]) -> None:
+    script = f"import sys, {imported}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    assert not spared & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
     "verb", ["run", "status", "list", "report", "sql", "suites", "doctor", "demo train", "demo card"]
 )
 def test_help_has_examples(verb: str, emtta: Command) -> None:

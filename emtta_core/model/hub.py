@@ -5,14 +5,14 @@ that is here is read without asking the hub; a branch is what it was when it was
 """
 
 import logging
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from emtta_core import hub
-from emtta_core.errors import ModelError, StoreError
-from emtta_core.store.folder import write_bytes
+from emtta_core.errors import ModelError
 
 log = logging.getLogger("emtta.model")
 
@@ -170,8 +170,11 @@ def _remember(offered: Offer, revision: str) -> None:
     try:
         if reference.is_file() and reference.read_text(encoding="utf-8") == offered.commit:
             return
-        write_bytes(reference, offered.commit.encode())
-    except (OSError, StoreError) as error:
+        reference.parent.mkdir(parents=True, exist_ok=True)
+        begun = reference.with_name(f"{reference.name}.{os.getpid()}.tmp")  # others may read it meanwhile
+        begun.write_text(offered.commit, encoding="utf-8")
+        begun.replace(reference)
+    except OSError as error:
         log.info("it is not written down that %s of %s is %s: %s", revision, offered.name, offered.commit, error)
 
 
