@@ -21,6 +21,7 @@ from flows.cli.logs import settle_environment
 settle_environment()  # before anything imports Prefect
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of what tests start; processes side by side share the cores
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     torch.set_num_threads(1)
 
 

@@ -33,7 +33,7 @@ def grown(model: SpeechModel, strategies: list[Strategy], limits: list[int], see
 
 
 def options(name: str, seed: int = 0) -> Options:
-    return Options(method(name), 3, 4, 1e-3, 0.01, seed, True)
+    return Options(method(name), 3, 4, 1e-3, 0.01, seed=seed)
 
 
 def test_a_draw_is_the_inverse_of_the_cumulative_distribution() -> None:

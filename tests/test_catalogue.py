@@ -26,6 +26,17 @@ def files(store: Store, folder: str) -> list[str]:
     return [entry.name for entry in store.place.list(folder) if entry.name.endswith(".parquet")]
 
 
+SLOW = pytest.mark.slow
+TABLES_OF_EACH_KIND = [
+    "hypotheses",
+    "runs",
+    pytest.param("steps", marks=SLOW),
+    pytest.param("scores", marks=SLOW),
+    pytest.param("plans", marks=SLOW),
+]
+"""Of what is written in shards the first, of what is written once the last; the others take longer to try."""
+
+
 @pytest.fixture(scope="module", params=["folder", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = Store.open(new_location(request, tmp_path_factory.mktemp("place")), create=True)
@@ -95,7 +106,7 @@ def test_a_store_may_lie_in_any_folder(name: str, tmp_path: Path) -> None:
     assert Catalogue(store).query("SELECT run_id, state FROM runs").rows == [("run", "complete")]
 
 
-@pytest.mark.parametrize("table", ["hypotheses", "steps", "scores", "plans", "runs"])
+@pytest.mark.parametrize("table", TABLES_OF_EACH_KIND)
 @pytest.mark.parametrize("keep", [0, 300])
 def test_a_broken_file_of_another_run_breaks_no_query(
     table: str, keep: int, usual_location: str, caplog: pytest.LogCaptureFixture
@@ -126,7 +137,7 @@ def data_damaged(content: bytes) -> bytes:
     return content[:4] + bytes([0xFF] * (len(content) - 12 - length)) + content[-8 - length :]
 
 
-@pytest.mark.parametrize("table", ["hypotheses", "steps", "scores", "plans", "runs"])
+@pytest.mark.parametrize("table", TABLES_OF_EACH_KIND)
 @pytest.mark.parametrize("damage", [footer_damaged, data_damaged])
 @pytest.mark.parametrize("names", [("good", "worse"), ("good", "bad")])  # the broken one comes last, or first
 def test_a_file_damaged_inside_costs_its_own_rows_alone(
