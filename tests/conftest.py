@@ -2,6 +2,7 @@
 
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from whisper_factory import make_checkpoint
 from flows.cli.logs import settle_environment
 
 settle_environment()  # before anything imports Prefect
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and what it starts too
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of what tests start; processes side by side share the cores
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

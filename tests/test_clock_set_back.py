@@ -30,7 +30,7 @@ def rows(store: Path, query: str) -> list[tuple[object, ...]]:
         return catalogue.query(query).rows
 
 
-@pytest.mark.parametrize("isolation", ["none", "process"])
+@pytest.mark.parametrize("isolation", ["none", pytest.param("process", marks=pytest.mark.slow)])
 def test_a_run_half_done_is_completed_and_comes_to_the_same(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str, isolation: str
 ) -> None:

@@ -30,9 +30,9 @@ def view(
 
     with ViewServer(Store.open(store), port) as server:
         say(f"the runs of {store} are at {server.url} (Ctrl-C ends)")
-        if browser:
-            webbrowser.open(server.url)
         try:
+            if browser:
+                webbrowser.open(server.url)
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:
             say("ended")
