@@ -82,7 +82,7 @@ class NoiseFile(Record):
             raise ValueError(f"file is {self.file!r}; it must lie in the folder of the recordings")
         return self
 
-    def made_of(self, voices: Callable[[], str]) -> dict[str, Any]:  # noqa: ARG002 (no voices are used)
+    def made_of(self, _voices: Callable[[], str]) -> dict[str, Any]:
         """Return all that settles what this does to an utterance: the recording by its content.
 
         Raises:
@@ -114,13 +114,13 @@ class NoiseFile(Record):
         ratio = ratio_label(self.snr_db, self.snr_over, self.snr_convention)
         return f"{self.name}/{self.kind or self.file}{begun}{ratio}"
 
-    def apply(self, waveform: ArrayLike, utterance_id: str, voices: Voices) -> Corrupted:  # noqa: ARG002
+    def apply(self, waveform: ArrayLike, utterance_id: str, _voices: Voices) -> Corrupted:
         """Return `waveform` with the recording added.
 
         Args:
             waveform: clean speech, shape `(N,)`.
             utterance_id: the same id draws the same offset, at any ratio.
-            voices: never asked.
+            _voices: never asked.
 
         Raises:
             AudioError: when the speech is no waveform, or is empty or silent, or holds NaN or infinity; or where
@@ -186,6 +186,6 @@ def _stamp(place: Path) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=32)
-def _read(place: Path, stamp: tuple[int, int]) -> Waveform:  # noqa: ARG001 (a changed file is read anew)
+def _read(place: Path, _version: tuple[int, int]) -> Waveform:
     """Return a recording, shape `(N,)`; read once, for it serves every utterance."""
     return read_audio(place)

@@ -93,7 +93,7 @@ class Fleurs(Hosted):
         """Return how many lines the table has."""
         return len(self._texts(hub.fetch(repository, [self._table])[0]))
 
-    def files(self, repository: Repository) -> list[str]:  # noqa: ARG002 (their names are those of any commit)
+    def files(self, _repository: Repository) -> list[str]:
         """Return the table and the archive."""
         return [self._table, self._archive]
 

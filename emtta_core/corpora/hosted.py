@@ -172,11 +172,11 @@ class OnHubAlone(InParquet):
         """Return nothing: no folder is looked for."""
         return ()
 
-    def inside(self, folder: Path) -> Path | None:  # noqa: ARG002 (no folder holds it)
+    def inside(self, _folder: Path) -> Path | None:
         """Return None."""
         return None
 
-    def recordings(self, place: Path) -> list[Recording]:  # noqa: ARG002 (no folder holds it)
+    def recordings(self, _place: Path) -> list[Recording]:
         """Return nothing: `inside` gives no place."""
         return []
 

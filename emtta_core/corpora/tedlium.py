@@ -145,6 +145,6 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 @lru_cache(maxsize=2)
-def _talk(path: Path, stamp: tuple[int, int] | None) -> Waveform:  # noqa: ARG001 (a changed file is read anew)
+def _talk(path: Path, _version: tuple[int, int] | None) -> Waveform:
     """Return a whole talk; its utterances come one after another."""
     return read_audio(path)

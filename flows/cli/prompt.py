@@ -139,7 +139,7 @@ class Words(Completer):
         found = catalogue.query("SELECT DISTINCT function_name FROM duckdb_functions()").rows
         self._functions = sorted(str(row[0]) for row in found if str(row[0]).isidentifier())
 
-    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:  # noqa: ARG002
+    def get_completions(self, document: Document, _complete_event: CompleteEvent) -> Iterable[Completion]:
         """Yield what the word before the cursor may become."""
         text = document.text_before_cursor
         word = _WORD.search(text)

@@ -25,12 +25,12 @@ _TALKERS = 8
 """Voices of which one talks across the speech."""
 
 
-def gaussian(speech: Samples, snr_db: float, rng: np.random.Generator, voices: Voices) -> Corrupted:  # noqa: ARG001
+def gaussian(speech: Samples, snr_db: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
     """Add white noise."""
     return _added(speech, synthesise("gaussian", speech.size / SAMPLE_RATE, rng), snr_db)
 
 
-def environment(speech: Samples, snr_db: float, rng: np.random.Generator, voices: Voices) -> Corrupted:  # noqa: ARG001
+def environment(speech: Samples, snr_db: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
     """Add one of the noises of `ENVIRONMENTS`."""
     kind = ENVIRONMENTS[int(rng.integers(len(ENVIRONMENTS)))]
     return _added(speech, synthesise(kind, speech.size / SAMPLE_RATE, rng), snr_db)
@@ -42,7 +42,7 @@ def babble(speech: Samples, snr_db: float, rng: np.random.Generator, voices: Voi
     return _added(speech, noise, snr_db)
 
 
-def music(speech: Samples, snr_db: float, rng: np.random.Generator, voices: Voices) -> Corrupted:  # noqa: ARG001
+def music(speech: Samples, snr_db: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
     """Add a tune: chords, bass and drums."""
     return _added(speech, tune(speech.size, rng).astype(np.float32), snr_db)
 

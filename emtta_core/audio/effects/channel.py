@@ -10,8 +10,6 @@ from emtta_core.audio.spectrum import Samples, band_pass, filtered
 from emtta_core.audio.spectrum import low_pass as low_pass_response
 from emtta_core.audio.waveform import SAMPLE_RATE, SILENCE_PEAK
 
-# ruff: noqa: ARG001 (every effect is called alike, and few need chance or voices)
-
 _PACKET = SAMPLE_RATE // 50
 """Samples of a packet: 20 ms."""
 
@@ -19,7 +17,7 @@ _STEPS = 32_768
 """Steps of 16 bits between 0 and full scale."""
 
 
-def echo(speech: Samples, decibels: float, rng: np.random.Generator, voices: Voices) -> Corrupted:
+def echo(speech: Samples, decibels: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
     """Repeat the sound 150 to 350 ms later, quieter by so many decibels, and that again, and so on."""
     delay = int(rng.uniform(0.15, 0.35) * SAMPLE_RATE)
     heard = speech.copy()
@@ -29,13 +27,13 @@ def echo(speech: Samples, decibels: float, rng: np.random.Generator, voices: Voi
     return levelled(heard)
 
 
-def telephone(speech: Samples, hertz: float, rng: np.random.Generator, voices: Voices) -> Corrupted:
+def telephone(speech: Samples, hertz: float, _rng: np.random.Generator, _voices: Voices) -> Corrupted:
     """Pass 300 Hz to `hertz` (24 dB an octave), at 8 kHz and in G.711's µ-law."""
     narrow = filtered(speech, band_pass(300, hertz, order=4))
     return levelled(from_telephone(mu_law(to_telephone(narrow)), speech.size))
 
 
-def packet_loss(speech: Samples, share: float, rng: np.random.Generator, voices: Voices) -> Corrupted:
+def packet_loss(speech: Samples, share: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
     """Lose a share of the packets of 20 ms in which there is sound, in bursts; silence is heard in their place.
 
     A packet that is lost at one share is lost at any larger one.
@@ -50,19 +48,19 @@ def packet_loss(speech: Samples, share: float, rng: np.random.Generator, voices:
     return levelled(speech * np.repeat(kept, _PACKET)[: speech.size])
 
 
-def clipping(speech: Samples, share: float, rng: np.random.Generator, voices: Voices) -> Corrupted:
+def clipping(speech: Samples, share: float, _rng: np.random.Generator, _voices: Voices) -> Corrupted:
     """Cut the loudest samples, a share of those that are not silence, to one amplitude."""
     amplitude = np.abs(speech)
     limit = float(np.quantile(amplitude[amplitude > SILENCE_PEAK], 1 - share))
     return levelled(np.clip(speech, -limit, limit))
 
 
-def low_pass(speech: Samples, hertz: float, rng: np.random.Generator, voices: Voices) -> Corrupted:
+def low_pass(speech: Samples, hertz: float, _rng: np.random.Generator, _voices: Voices) -> Corrupted:
     """Pass what is below `hertz` (48 dB an octave)."""
     return levelled(filtered(speech, low_pass_response(hertz, order=8)))
 
 
-def gain(speech: Samples, dbfs: float, rng: np.random.Generator, voices: Voices) -> Corrupted:
+def gain(speech: Samples, dbfs: float, _rng: np.random.Generator, _voices: Voices) -> Corrupted:
     """Record the speech too quietly: at a level of `dbfs` dB FS RMS, in steps of 16 bits."""
     quiet = np.rint(scale_to_dbfs(speech, dbfs).astype(np.float64) * _STEPS) / _STEPS
     return Corrupted(quiet.astype(np.float32), 1.0, None)

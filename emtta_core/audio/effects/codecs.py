@@ -11,8 +11,6 @@ from emtta_core.audio.spectrum import Samples
 from emtta_core.audio.waveform import SAMPLE_RATE
 from emtta_core.errors import UsageError
 
-# ruff: noqa: ARG001 (every effect is called alike, and few need chance or voices)
-
 _MP3_KBITS = (8.0, 160.0)
 """The lowest and the highest rate of MPEG-2 layer III at 16 kHz."""
 
@@ -23,7 +21,7 @@ _LATEST = 3000
 """Samples by which an MP3 decoder may be late: its delay and the encoder's are 1,105, and some frames more."""
 
 
-def g711(speech: Samples, errors: float, rng: np.random.Generator, voices: Voices) -> Corrupted:
+def g711(speech: Samples, errors: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
     """Send G.711's µ-law at 8 kHz (64 kbit/s) over a line that turns over a share `errors` of the bits."""
     coded = np.frombuffer(_written(to_telephone(speech), "RAW", "ULAW", TELEPHONE_RATE), np.uint8)
     turned = np.packbits(rng.random((coded.size, 8)) < errors, axis=1)[:, 0]
@@ -36,7 +34,7 @@ def mu_law(samples: Samples) -> Samples:
     return _read(_written(samples, "RAW", "ULAW", TELEPHONE_RATE), raw=True)
 
 
-def gsm(speech: Samples, times: float, rng: np.random.Generator, voices: Voices) -> Corrupted:
+def gsm(speech: Samples, times: float, _rng: np.random.Generator, _voices: Voices) -> Corrupted:
     """Code by GSM 06.10 full rate (13 kbit/s at 8 kHz) so many times over: calls from network to network."""
     heard = to_telephone(speech)
     for _ in range(int(times)):
@@ -44,7 +42,7 @@ def gsm(speech: Samples, times: float, rng: np.random.Generator, voices: Voices)
     return levelled(from_telephone(heard, speech.size))
 
 
-def mp3(speech: Samples, kbits: float, rng: np.random.Generator, voices: Voices) -> Corrupted:
+def mp3(speech: Samples, kbits: float, _rng: np.random.Generator, _voices: Voices) -> Corrupted:
     """Code by MP3 at a constant rate; the delay that low rates leave is taken out."""
     lowest, highest = _MP3_KBITS
     level = min(0.999, (highest - kbits) / (highest - lowest))
@@ -55,7 +53,7 @@ def mp3(speech: Samples, kbits: float, rng: np.random.Generator, voices: Voices)
     return levelled(fitted(heard[_delay(speech, heard) :], speech.size))
 
 
-def opus(speech: Samples, kbits: float, rng: np.random.Generator, voices: Voices) -> Corrupted:
+def opus(speech: Samples, kbits: float, _rng: np.random.Generator, _voices: Voices) -> Corrupted:
     """Code by Opus."""
     lowest, highest = _OPUS_KBITS
     level = (highest - kbits) / (highest - lowest)

@@ -29,7 +29,7 @@ _NOISE_DB = 25.0
 """By how much the direct sound at one metre is above the noise of the rooms of `far_field`."""
 
 
-def reverberation(speech: Samples, rt60: float, rng: np.random.Generator, voices: Voices) -> Corrupted:  # noqa: ARG001
+def reverberation(speech: Samples, rt60: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
     """Put the speaker into a room of 12 to 60 m², 1 to 2 m from the microphone, that answers for `rt60` seconds.
 
     The reflections fall by 60 dB in about that time (Sabine's formula).
@@ -37,7 +37,7 @@ def reverberation(speech: Samples, rt60: float, rng: np.random.Generator, voices
     return levelled(_heard(speech, _response(int(rng.integers(_ROOMS)), "room", rt60, None)))
 
 
-def far_field(speech: Samples, metres: float, rng: np.random.Generator, voices: Voices) -> Corrupted:  # noqa: ARG001
+def far_field(speech: Samples, metres: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
     """Move the microphone away from the speaker, in a hall of about 100 m² with a reverberation of 0.6 s.
 
     The air of the ventilation is as loud wherever the microphone is, and 25 dB below the direct sound at 1 m: so the

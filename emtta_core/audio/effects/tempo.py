@@ -10,13 +10,11 @@ from emtta_core.audio.effects.parts import fitted, levelled
 from emtta_core.audio.spectrum import Samples
 from emtta_core.audio.waveform import SAMPLE_RATE
 
-# ruff: noqa: ARG001 (every effect is called alike, and few need chance or voices)
-
 _MARGIN = SAMPLE_RATE // 4
 """Samples of silence on either side while it is stretched, so that no edge is lost."""
 
 
-def speed(speech: Samples, factor: float, rng: np.random.Generator, voices: Voices) -> Corrupted:
+def speed(speech: Samples, factor: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
     """Speak so many times as fast; the length is divided by it, and the pitch stays."""
     stretch = _stretch(rng, "speed")
     stretch.setTimeFactor(factor)
@@ -24,7 +22,7 @@ def speed(speech: Samples, factor: float, rng: np.random.Generator, voices: Voic
     return levelled(fitted(whole[round(_MARGIN / factor) :], max(1, round(speech.size / factor))))
 
 
-def pitch(speech: Samples, semitones: float, rng: np.random.Generator, voices: Voices) -> Corrupted:
+def pitch(speech: Samples, semitones: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
     """Raise or lower the pitch, by utterance, by so many semitones; the length stays."""
     upwards = bool(rng.integers(2))
     stretch = _stretch(rng, "pitch")
