@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -66,8 +66,15 @@ def carry_out(suite: str, store: str) -> dict[str, float]:
     from flows.cli.logs import settle_environment
 
     settle_environment()
-    from emtta_core.pipeline.progress import CellFinished, Event, Started, channel
     from flows.cli import server
+
+    with server.at_hand(Path(store).with_name("server.log")) as reach:
+        return _carry_out(suite, store, begun, reach)
+
+
+def _carry_out(suite: str, store: str, begun: float, reach: Callable[[], None]) -> dict[str, float]:
+    """Run a suite on the server that `reach` waits for; `begun` is when this process began."""
+    from emtta_core.pipeline.progress import CellFinished, Event, Started, channel
     from flows.evaluate import evaluate
 
     found: dict[str, float] = {"imported": time.perf_counter() - begun}
@@ -80,7 +87,7 @@ def carry_out(suite: str, store: str) -> dict[str, float]:
         elif isinstance(event, CellFinished):
             finished.append(now)
 
-    server.reach()
+    reach()
     found["server"] = time.perf_counter() - begun
     with channel.listening(hear):
         state = evaluate(suite=suite, store=store, return_state=True)

@@ -241,7 +241,15 @@ def test_a_device_that_there_is_not_is_refused(wanted: str, message: str) -> Non
         choose_devices(wanted, Runtime())
 
 
+def test_without_a_driver_of_a_gpu_torch_is_not_imported_to_look_for_one() -> None:
+    look = "import sys; from emtta_core.worker.devices import _gpus; print(_gpus(), 'torch' in sys.modules)"
+    driven = "import emtta_core.worker.devices as devices; devices._DRIVERS = ('no-such-driver',); "
+    outcome = subprocess.run([sys.executable, "-c", driven + look], capture_output=True, text=True, check=True)
+    assert outcome.stdout.split() == ["[]", "False"]
+
+
 def test_each_gpu_is_a_place_whose_process_sees_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emtta_core.worker.devices._DRIVERS", ("null",))  # which is below every /dev
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     first, second = choose_devices("auto", Runtime())

@@ -1,12 +1,17 @@
 """The devices of this machine that cells are given to."""
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from emtta_core.errors import UsageError
 from emtta_core.pipeline.workers import cells_at_once, cores
 from emtta_core.suite import Runtime
+
+_DRIVERS = ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd")
+"""What a driver of a GPU puts below /dev on Linux: NVIDIA's, that of its boards, of Windows's Linux, and AMD's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,8 @@ def _visible(index: int) -> str:
 
 def _gpus() -> list[str]:
     """Return the names of the GPUs that this process may use."""
+    if sys.platform == "linux" and not any(any(Path("/dev").glob(name)) for name in _DRIVERS):
+        return []  # torch need not be imported to find none
     import torch
 
     return [f"cuda:{index}" for index in range(torch.cuda.device_count())]

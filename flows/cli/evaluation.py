@@ -68,10 +68,10 @@ def carry_out(store: "Store", run_id: str, **parameters: Any) -> None:
 
     from flows.cli.progress import watching
 
-    with store.run_log(run_id) as log, watching(err), logs.logging_to(log):
+    with store.run_log(run_id) as log, watching(err), server.at_hand(log) as reach, logs.logging_to(log):
         from flows.evaluate import evaluate
 
-        server.reach()
+        reach()
         try:
             flow_run = evaluate(store=store.location, run_id=run_id, return_state=True, **parameters)
         except httpx.TransportError as error:

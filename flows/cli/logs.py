@@ -60,7 +60,7 @@ def logging_to(path: Path) -> Iterator[None]:
         root.handlers = before
         root.setLevel(level)
         handler.close()
-        atexit.register(logging.getLogger("prefect").setLevel, logging.WARNING)  # else it tells that its server stops
+        atexit.register(own.setLevel, logging.CRITICAL)  # else it tells what a lost server did not take
 
 
 def _formatter() -> logging.Formatter:

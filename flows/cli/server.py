@@ -1,32 +1,57 @@
-"""Prefect's server: the one that is configured, or its temporary one."""
+"""Prefect's server: the one that is configured, or a temporary one."""
 
-import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 from emtta_core.errors import EmttaError
 
 
-def reach() -> None:
-    """Reach the configured server, or start the temporary one, so that it does not hear Ctrl-C.
+@contextmanager
+def at_hand(log: Path) -> Iterator[Callable[[], None]]:
+    """Have Prefect use the configured server inside the `with` block, or where there is none a temporary one.
 
-    A terminal sends Ctrl-C to every process in its group. The server would end at once, and the flow, which lets its
-    cells finish their shards, would wait minutes for it. A process inherits the signals that are blocked where it is
-    begun, so that blocking one here blocks it there.
+    Yields what waits until it answers, or raises an `EmttaError`. Until then a temporary server comes up while the
+    block does what needs none.
+
+    Args:
+        log: takes what a temporary server says.
+    """
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
+        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+        temporary_settings,
+    )
+
+    from flows.temporary_server import TemporaryServer
+
+    if PREFECT_API_URL.value() or not PREFECT_SERVER_ALLOW_EPHEMERAL_MODE.value():
+        yield reach
+        return
+    server = TemporaryServer(log)
+    with temporary_settings({PREFECT_API_URL: server.url}):
+        yield partial(server.wait, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
+
+
+def reach() -> None:
+    """Reach the configured server.
 
     Raises:
-        EmttaError: the server does not answer, or does not start.
+        EmttaError: there is none, or it does not answer.
     """
     from prefect import get_client
     from prefect.settings import PREFECT_API_URL
 
     url = PREFECT_API_URL.value()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        with get_client(sync_client=True) as client:
-            failure = client.api_healthcheck()
-    except RuntimeError as error:  # of the temporary server's start
-        failure = error
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if not url:
+        raise EmttaError(
+            "PREFECT_API_URL names no server, and PREFECT_SERVER_ALLOW_EPHEMERAL_MODE allows no temporary one; "
+            "name a server, or set the latter to true"
+        )
+    with get_client(sync_client=True) as client:
+        failure = client.api_healthcheck()
     if failure is not None:
-        remedy = "start it, or unset PREFECT_API_URL to have a temporary one" if url else "try again"
-        raise EmttaError(f"Prefect's server {url or '(a temporary one)'} does not answer: {failure}; {remedy}")
+        remedy = "start it, or unset PREFECT_API_URL to have a temporary one"
+        raise EmttaError(f"Prefect's server {url} does not answer: {failure}; {remedy}")

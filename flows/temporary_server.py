@@ -1,0 +1,111 @@
+"""Prefect's temporary server, in a process that ends with the one that began it.
+
+    python -m flows.temporary_server FD
+
+serves on the listening socket FD, until standard input ends.
+
+Prefect can start such a server by itself, but not before a client asks for one, for which it first imports the whole
+server; then it waits. Begun here, the server comes up while the process that needs it imports and plans, on a port that
+is taken already, and neither Ctrl-C nor a kill of its owner makes it stay behind.
+"""
+
+import atexit
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import httpx
+
+from emtta_core.errors import EmttaError
+
+GRACE = 5.0
+"""Seconds in which a server that is told to end does so by itself."""
+
+_ENVIRONMENT = {
+    "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",  # a second of a new database's start, for blocks that no flow has
+}
+
+
+class TemporaryServer:
+    """A server of this process's own, which ends at this process's exit.
+
+    Attributes:
+        url: the address of its API.
+    """
+
+    def __init__(self, log: Path):
+        """Begin it; `log` takes what it says."""
+        command = [sys.executable, "-m", "flows.temporary_server"]
+        with socket.create_server(("127.0.0.1", 0)) as listener, log.open("ab") as said:
+            self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+            self._log = log
+            self._process = subprocess.Popen(
+                [*command, str(listener.fileno())],
+                env={**_ENVIRONMENT, **os.environ},
+                stdin=subprocess.PIPE,
+                stdout=said,
+                stderr=said,
+                pass_fds=[listener.fileno()],
+                process_group=0,  # a terminal sends Ctrl-C to the group of its command
+            )
+        # Prefect sends what it has not yet sent at exit, by handlers that come in later and so are called before.
+        atexit.register(self.end)
+
+    def wait(self, timeout: float) -> None:
+        """Wait until it answers, `timeout` seconds at most.
+
+        Raises:
+            EmttaError: it does not.
+        """
+        try:
+            httpx.get(f"{self.url}/health", timeout=timeout).raise_for_status()
+        except httpx.TimeoutException as error:
+            raise EmttaError(
+                f"Prefect's temporary server did not start in {timeout:.0f} s; give it more by "
+                f"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS; what it said is in {self._log}"
+            ) from error
+        except httpx.HTTPError as error:
+            ended = f"ended with code {self._process.wait(GRACE)}" if self._gone(GRACE) else f"does not answer: {error}"
+            raise EmttaError(f"Prefect's temporary server {ended}; what it said is in {self._log}") from error
+
+    def end(self) -> None:
+        """End it."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.terminate()
+        if not self._gone(GRACE):
+            self._process.kill()
+            self._process.wait()
+
+    def _gone(self, patience: float) -> bool:
+        """Return whether its process ends in so many seconds."""
+        try:
+            self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+
+def main(descriptor: int) -> None:
+    """Serve on the listening socket of that number."""
+    threading.Thread(target=_end_with_owner, daemon=True).start()
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    config = uvicorn.Config(create_app(ephemeral=True, final=True), log_level="error", lifespan="on")
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])
+
+
+def _end_with_owner() -> None:
+    """End this process once its standard input has ended, gracefully if that goes."""
+    sys.stdin.read()
+    threading.Timer(GRACE, os._exit, [1]).start()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
