@@ -145,6 +145,17 @@ def test_a_recording_in_a_folder_of_the_shelf_stays_where_it_was_found(
     assert NoiseFile(kind="babble", snr_db=5).located().path in (str(snsd / "noise_train"), str(snsd / "noise_test"))
 
 
+def test_of_two_recordings_of_one_name_the_paper_s_is_taken(tmp_path: Path) -> None:
+    for folder, shift in (("noise_train", 0), ("noise_test", 500)):
+        (tmp_path / folder).mkdir()
+        soundfile.write(tmp_path / folder / "Typing_2.wav", np.roll(HISS, shift), 16_000, subtype="FLOAT")
+    noise = NoiseFile(path=str(tmp_path), kind="typing", snr_db=10)
+    assert noise.located().path == str(tmp_path)
+    (tmp_path / "noise_train" / "Typing_2.wav").unlink()
+    alone = NoiseFile(path=str(tmp_path), kind="typing", snr_db=10)
+    assert noise.made_of(str) == alone.made_of(str)
+
+
 def test_each_setting_is_part_of_the_identity(snsd: Path) -> None:
     base = {"path": str(snsd), "kind": "babble", "snr_db": 5.0}
     changes = (

@@ -64,7 +64,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in MS_SNSD.values():
         file = io.BytesIO()
         soundfile.write(file, 0.1 * rng.standard_normal(16_000), 16_000, format="WAV", subtype="PCM_16")
-        files[f"MS-SNSD/noise_train/{name}"] = file.getvalue()
+        files[f"MS-SNSD/noise_test/{name}"] = file.getvalue()
     return put(root, files)
 
 

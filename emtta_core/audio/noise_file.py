@@ -38,8 +38,9 @@ MS_SNSD: Mapping[str, str] = {
 FOLDER = "MS-SNSD"
 """What the folder of a clone is called."""
 
-FOLDERS = ("", "noise_train", "noise_test")
-"""Where a recording is looked for below the folder: MS-SNSD has them in two."""
+FOLDERS = ("", "noise_test", "noise_train")
+"""Where a recording is looked for below the folder: MS-SNSD has them in two, with names in common for different sounds.
+The paper's nine are all in `noise_test`, and not all of them in `noise_train`, which has no `Neighbor_6`."""
 
 Offset = Literal["start", "random"]
 """Where a recording is begun: at its first sample, as the paper's authors do, or anywhere, drawn by utterance."""
@@ -159,7 +160,7 @@ class NoiseFile(Record):
         if self.file:
             raise UsageError(f"{refusal}; put it there, or name another file")
         raise UsageError(
-            f"{refusal}, nor in the folders {FOLDER}, noise_train and noise_test there; get the recordings with "
+            f"{refusal}, nor in the folders {FOLDER}, noise_test and noise_train there; get the recordings with "
             f"`git clone https://github.com/microsoft/MS-SNSD`, and give the folder of the clone as path, or the one "
             f'that it lies in as {CORPORA}; or take {{ name = "noise", kind = "{self.kind}" }}, which is synthesised '
             "and needs no file"
