@@ -100,6 +100,19 @@ def test_a_batch_that_it_does_not_hold_is_halved_when_nothing_of_it_is_held_any_
     assert device.held == at_rest
 
 
+def test_many_utterances_make_the_host_wait_no_more_often_than_one(
+    tiny_model: Path, device: PretendAccelerator
+) -> None:
+    model = load_model(tiny_model, device="cuda:0")
+    for method in ("em-tok", "em-tok-b+mbr"):
+        counts = []
+        for copies in (1, 4):
+            device.waits = 0
+            transcribed(model, method, WAVEFORMS[:1] * copies)  # of equal ids, and so of equal candidates
+            counts.append(device.waits)
+        assert counts[0] == counts[1] > 0
+
+
 def left_behind(model: SpeechModel) -> list[AdaptationResult]:
     """Adapt with a tensor of the policy's in the machine's own memory."""
     policy = dataclasses.replace(model.policy, bias=torch.zeros(len(model.policy.bias)))

@@ -255,11 +255,12 @@ class Adapter:
         made = state.greedy if state.samples is None else state.samples
         assert made is not None
         count = made.tokens.shape[1]
-        texts = self.model.texts(made.tokens.flatten(0, 1), made.mask.flatten(0, 1))
+        spoken, mask = made.tokens.cpu(), made.mask.cpu()  # at once, not utterance by utterance below
+        texts = self.model.texts(spoken.flatten(0, 1), mask.flatten(0, 1))
         finals = []
         for row, ends in enumerate(made.ended.tolist()):
             chosen = 0 if state.samples is None else least_risk(texts[count * row : count * (row + 1)])
-            tokens = made.tokens[row, chosen][made.mask[row, chosen]].tolist()
+            tokens = spoken[row, chosen][mask[row, chosen]].tolist()
             finals.append((texts[count * row + chosen], tokens, ends[chosen]))
         return finals
 

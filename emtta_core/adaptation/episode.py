@@ -304,8 +304,9 @@ def _strategies(options: Options, batch: Batch, step: int) -> list[Strategy]:
 
 def _sampled(options: Options, batch: Batch, step: int) -> Sampled:
     """Return what draws G candidates of each utterance."""
-    longest = int(batch.limits.max())
-    rows = [uniforms(options, name, step, int(limit)) for name, limit in zip(batch.ids, batch.limits, strict=True)]
+    limits = batch.limits.tolist()  # at once: the host waits for the device once, not once an utterance
+    longest = max(limits)
+    rows = [uniforms(options, name, step, limit) for name, limit in zip(batch.ids, limits, strict=True)]
     padded = [np.pad(row, ((0, 0), (0, longest - row.shape[1]))) for row in rows]
     return Sampled(torch.from_numpy(np.stack(padded)).to(batch.stem.device))
 

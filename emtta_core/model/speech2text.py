@@ -78,11 +78,11 @@ class Speech2TextHearing:
     ) -> Heard:
         """Return what enters the encoder's layers for B mono waveforms, and where each ends."""
         rows = [self.stem(self.features(waveform, device=device, dtype=dtype)) for waveform in waveforms]
-        lengths = torch.tensor([len(row) for row in rows], device=device)
+        lengths = [len(row) for row in rows]
         padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        if len(set(lengths.tolist())) == 1:
+        if len(set(lengths)) == 1:
             return Heard(padded)
-        beyond = torch.arange(padded.shape[1], device=device) >= lengths.unsqueeze(1)
+        beyond = torch.arange(padded.shape[1], device=device) >= torch.tensor(lengths, device=device).unsqueeze(1)
         audible = torch.zeros(beyond.shape, dtype=self.table.dtype, device=device).masked_fill_(beyond, -torch.inf)
         return Heard(padded, audible[:, None, None, :])
 
