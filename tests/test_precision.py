@@ -229,3 +229,15 @@ def test_a_gpu_multiplies_as_the_precision_says_and_as_before_after_it(
 def test_nothing_is_set_for_a_cpu(chosen: tuple[str, str]) -> None:
     with PRECISIONS["float32"].arithmetic(torch.device("cpu")):
         assert settings() == chosen
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_attention_on_a_gpu_is_not_left_to_cudnn_which_plans_for_every_shape(before: bool) -> None:
+    usual = BACKENDS.cuda.cudnn_sdp_enabled()
+    BACKENDS.cuda.enable_cudnn_sdp(before)
+    try:
+        with PRECISIONS["bf16"].arithmetic(GPU):
+            assert not BACKENDS.cuda.cudnn_sdp_enabled()
+        assert BACKENDS.cuda.cudnn_sdp_enabled() == before
+    finally:
+        BACKENDS.cuda.enable_cudnn_sdp(usual)

@@ -32,7 +32,11 @@ class Precision:
 
     @contextmanager
     def arithmetic(self, device: torch.device) -> Iterator[None]:
-        """Multiply on a GPU as this precision says; torch keeps that for the whole process, so it is put back after."""
+        """Multiply on a GPU as this precision says; torch keeps that for the whole process, so it is put back after.
+
+        Attention is not left to cuDNN, which torch prefers in bfloat16 on the newest GPUs: it plans anew for every
+        shape that it has not seen, for tens of milliseconds and more, and every token has a shape of its own.
+        """
         if device.type != "cuda":
             yield
             return
@@ -40,11 +44,14 @@ class Precision:
         backends: Any = torch.backends  # torch makes what is in there as it is asked for, and types leave it out
         matmul, convolution = backends.cuda.matmul, backends.cudnn.conv
         before = matmul.fp32_precision, convolution.fp32_precision
+        attention = backends.cuda.cudnn_sdp_enabled()
         matmul.fp32_precision = convolution.fp32_precision = "tf32" if self.tensor_float else "ieee"
+        backends.cuda.enable_cudnn_sdp(False)
         try:
             yield
         finally:
             matmul.fp32_precision, convolution.fp32_precision = before
+            backends.cuda.enable_cudnn_sdp(attention)
 
 
 PRECISIONS: dict[str, Precision] = {
