@@ -18,6 +18,8 @@ from emtta_core.adaptation import METHODS, AdaptationResult, Adapter, Method, Ob
 from emtta_core.adaptation.batch_size import SHARE, episode_bytes
 from emtta_core.model import SpeechModel, load_model
 from emtta_core.model.language import detect_language
+from emtta_core.model.load import from_transformers
+from emtta_core.model.whisper import FAMILY
 
 WAVEFORMS = sounds([0.1, 0.4])
 ENCODER = Method("encoder", "sample", Objective(credit="to-go"), parameters="encoder-layernorm")
@@ -76,6 +78,14 @@ def test_so_it_is_of_a_language_that_is_detected_and_of_audio_that_is_cut(
     cut, same = (outcomes(model, prepared(long=LONG), "cut")["long"] for model in (there, here))
     assert len(cut.windows) == 2
     assert result(cut) == result(same)
+
+
+def test_a_network_that_is_already_there_is_the_same_model(tiny_model: Path, device: PretendAccelerator) -> None:
+    here = load_model(tiny_model, device="cpu")
+    parts = FAMILY.read(tiny_model)
+    moved = from_transformers(parts.network.to("cuda:0"), parts.extractor, parts.tokenizer, name="m", device="cuda:0")
+    assert moved.digest == here.digest
+    assert transcribed(moved, "source") == transcribed(here, "source")
 
 
 def test_as_many_utterances_are_taken_as_its_memory_holds(tiny_model: Path, device: PretendAccelerator) -> None:

@@ -143,5 +143,5 @@ def _digest(settings: dict[str, Any], state: dict[str, torch.Tensor]) -> str:
     content = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for key, tensor in sorted(state.items()):
         content.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        content.update(tensor.detach().contiguous().numpy().tobytes())
+        content.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return content.hexdigest()[:16]
