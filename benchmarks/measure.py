@@ -161,6 +161,7 @@ def release(device: torch.device) -> None:
 def limit_memory(device: torch.device, gibibytes: float) -> None:
     """Let this process have no more memory than this beside what it has now: of a GPU, or of the machine (Linux)."""
     spare = int(gibibytes * 2**30)
+    release(device)  # what torch keeps of a GPU's memory and nothing uses would be spare too
     if device.type == "cuda":
         share = (torch.cuda.memory_reserved(device) + spare) / torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, share), device)

@@ -74,10 +74,12 @@ class Reference:
         prompt = self.model.prompt.rows([language], self.model.device)
         self.generate(mel, prompt, limit)  # what the source model says, which the engine decodes too
         optimizer = torch.optim.AdamW(self.norms, lr=rate, weight_decay=WEIGHT_DECAY)
-        for _ in range(steps):
-            self.step(mel, prompt, limit, candidates, optimizer)
-        final = self.generate(mel, prompt, limit)
-        self.network.load_state_dict(source)
+        try:
+            for _ in range(steps):
+                self.step(mel, prompt, limit, candidates, optimizer)
+            final = self.generate(mel, prompt, limit)
+        finally:  # where memory does not suffice, too: the other reference adapts the same network
+            self.network.load_state_dict(source)
         return str(self.model.tokenizer.decode(final[0].tolist(), skip_special_tokens=True)).strip()
 
     def generate(self, mel: Tensor, prompt: Tensor, limit: int, **arguments: Any) -> Tensor:

@@ -29,6 +29,27 @@ def references() -> ModuleType:
     return module
 
 
+def test_a_reference_that_memory_does_not_hold_forgets_the_utterance_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_checkpoint(tmp_path)
+    network = WhisperForConditionalGeneration.from_pretrained(folder).eval()
+    tokenizer, extractor = WhisperTokenizer.from_pretrained(folder), WhisperFeatureExtractor.from_pretrained(folder)
+    model = from_transformers(network, extractor, tokenizer, name="test", device="cpu")
+    source = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    reference = references().Reference(model, network, method("em-tok-b"), encode_once=True)
+
+    def step(*_: object) -> None:
+        reference.norms[0].data.add_(1.0)
+        raise MemoryError
+
+    monkeypatch.setattr(reference, "step", step)
+    with pytest.raises(MemoryError):
+        reference.transcribe(sounds([0.2]), "en", steps=1, candidates=2, rate=RATE)
+    for name, tensor in network.state_dict().items():
+        torch.testing.assert_close(tensor, source[name], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("encode_once", [False, True], ids=["plain", "careful"])
 def test_the_parameters_after_an_episode_are_the_references(tmp_path: Path, encode_once: bool) -> None:
     folder = make_checkpoint(tmp_path)
