@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from emtta_core.errors import EmttaError, StoreError, UsageError
-from emtta_core.pipeline.faults import is_transient
+from emtta_core.pipeline.faults import is_device_lost, is_transient
 
 TRANSIENT = [
     OSError(errno.EIO, "input/output error"),
@@ -20,6 +20,7 @@ TRANSIENT = [
     torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be reported at some other API call"),
     RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED"),
+    torch.AcceleratorError("CUDA error: device-side assert triggered"),
     RuntimeError("GET was unable to find an engine to execute this computation"),
 ]
 PERMANENT = [
@@ -48,6 +49,11 @@ def test_what_torch_says_where_the_memory_of_a_cpu_does_not_suffice_is_known() -
     with pytest.raises(RuntimeError) as refused:
         torch.empty(2**48)
     assert is_transient(refused.value)
+
+
+def test_a_device_is_lost_by_an_error_of_its_own_but_not_by_a_lack_of_memory() -> None:
+    assert is_device_lost(torch.AcceleratorError("CUDA error: an illegal memory access was encountered"))
+    assert not any(map(is_device_lost, (torch.AcceleratorError("CUDA error: out of memory"), RuntimeError("a bug"))))
 
 
 def test_the_cause_of_an_error_counts() -> None:

@@ -26,7 +26,7 @@ from emtta_core.suite import Runtime, load_suite
 from emtta_core.worker.devices import Device, choose_devices
 from emtta_core.worker.own_process import OwnProcess
 from emtta_core.worker.pool import WorkerPool
-from emtta_core.worker.process import JobFailedError, WorkerLostError
+from emtta_core.worker.process import JobFailedError, PassingError, WorkerLostError
 
 UTTERANCES = 6
 CPU = Device("cpu", "cpu", {"OMP_NUM_THREADS": "1"})
@@ -166,6 +166,29 @@ def test_what_fails_in_a_process_is_said_here_and_the_process_goes_on(bench: Ben
             pool.do(gone)
         assert pool.do(bench.job("source")).done == UTTERANCES
         assert len(children()) == 1
+
+
+LOSES_ITS_DEVICE = """
+import torch
+from emtta_core.adaptation import adapter
+
+def run(*_):
+    raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+adapter.run = run
+"""
+
+
+def test_a_process_that_has_lost_its_device_is_ended(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "sitecustomize.py").write_text(LOSES_ITS_DEVICE)
+    paths = os.pathsep.join([str(tmp_path / "broken"), os.environ.get("PYTHONPATH", "")])
+    with WorkerPool([Device("cpu", "cpu", {"PYTHONPATH": paths})], bench.events.append, never) as pool:
+        with pytest.raises(PassingError, match="device-side assert"):
+            pool.do(bench.job("source"))
+        assert children() == []
+    (row,) = bench.store.cells(bench.key("source"))
+    assert "device-side assert" in str(row.error)
 
 
 def test_a_wish_to_stop_ends_the_cell_after_its_shard(bench: Bench) -> None:

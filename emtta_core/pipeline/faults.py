@@ -5,6 +5,7 @@ The rule is closed. Transient are, whether raised or the cause of what was raise
 - an `OSError` whose number says that the machine or the store was busy, full, slow or cut off (`TRANSIENT_ERRNOS`),
 - a lost connection or a time limit (`ConnectionError`, `TimeoutError`),
 - memory that did not suffice, of the machine or of a device (`emtta_core.memory`),
+- a device that is lost to its process (`is_device_lost`): another process has it anew,
 - what another process judged so by these rules, and the loss of that process itself (`TransientError`).
 
 Everything else is permanent: a user's mistake, a missing file, a forbidden one, a bug.
@@ -43,7 +44,13 @@ class TransientError(EmttaError):
 
 def is_transient(error: BaseException) -> bool:
     """Return whether another attempt may succeed where this one failed."""
-    return any(_transient(cause) for cause in _chain(error))
+    return is_device_lost(error) or any(_transient(cause) for cause in _chain(error))
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Return whether CUDA failed, after which a process can compute nothing on its GPU any more."""
+    # torch's own error is known by its name, so that this module need not import torch.
+    return any(type(cause).__name__ == "AcceleratorError" and not is_out_of_memory(cause) for cause in _chain(error))
 
 
 def _transient(error: BaseException) -> bool:

@@ -26,11 +26,13 @@ class JobFailed:
         error: what it was, in a line.
         transient: whether another attempt may succeed.
         interrupted: whether it ended since the owner asked for it.
+        device_lost: whether the process can do no other job, since its device is lost to it.
     """
 
     error: str
     transient: bool
     interrupted: bool
+    device_lost: bool = False
 
 
 Answer = AttemptBegun | UtterancesDone | CellFinished | CellReport | JobFailed

@@ -111,6 +111,8 @@ class Worker:
             if isinstance(answer, CellReport):
                 return answer
             if isinstance(answer, JobFailed):
+                if answer.device_lost:  # else it would fail one job after another, as fast as they come
+                    self.kill()
                 raise _error_of(answer)
             progress(answer)
 

@@ -10,7 +10,7 @@ from typing import TextIO
 
 from emtta_core.pipeline.attempt import CellReport, InterruptedRunError, describe
 from emtta_core.pipeline.evaluate import evaluate_cell
-from emtta_core.pipeline.faults import is_transient
+from emtta_core.pipeline.faults import is_device_lost, is_transient
 from emtta_core.pipeline.job import Job
 from emtta_core.pipeline.models import model_for
 from emtta_core.pipeline.progress import Event
@@ -62,7 +62,8 @@ class Server:
             )
         except Exception as error:
             log.exception("%s failed", job.cell.name)
-            answer = JobFailed(describe(error), is_transient(error), isinstance(error, InterruptedRunError))
+            interrupted = isinstance(error, InterruptedRunError)
+            answer = JobFailed(describe(error), is_transient(error), interrupted, is_device_lost(error))
         self._say(answer)
 
     def _say(self, answer: Event | CellReport | JobFailed) -> None:
