@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator
 
-from emtta_core.audio.corruption import Corruption
+from emtta_core.audio.corruption import Corruption, Noise
+from emtta_core.audio.mix import SnrConvention
+from emtta_core.audio.noise_file import NoiseFile
 from emtta_core.corpora.registry import Corpus
 from emtta_core.errors import UsageError, unknown
 from emtta_core.identity import IDENTITY, RUNTIME, Record
@@ -187,19 +189,23 @@ class Suite(Record):
         return "".join(f"{key} = {_toml(value)}\n" for key, value in data.items())
 
 
-def load_suite(name: str, *, limit: int | None = None) -> Suite:
+def load_suite(name: str, *, limit: int | None = None, snr_convention: SnrConvention | None = None) -> Suite:
     """Load a shipped suite by its name, or any suite by the path of its `.toml` file.
 
     Args:
         name: as in `demo`, or as in `suites/mine.toml`.
         limit: at most this many utterances a domain, in place of what the file says.
+        snr_convention: how each signal-to-noise ratio is understood, in place of what the file says.
 
     Raises:
-        UsageError: no such suite, or a mistake in it; names the field, its value and what is allowed.
+        UsageError: no such suite, or a mistake in it; names the field, its value and what is allowed. Or a convention
+            for a suite that adds no noise at a ratio.
     """
     path, text = find(name, Path())
     suite = parse_suite(text, origin=str(path), folder=path.parent)
-    return suite if limit is None else _limited(suite, limit)
+    if limit is not None:
+        suite = _limited(suite, limit)
+    return suite if snr_convention is None else _understood(suite, snr_convention)
 
 
 def parse_suite(text: str, *, origin: str = "the suite", folder: Path = Path()) -> Suite:
@@ -226,6 +232,22 @@ def _limited(suite: Suite, limit: int) -> Suite:
     if limit < 1:
         raise UsageError(f"the limit is {limit}; it is a number of utterances a domain, 1 or more")
     return suite.model_copy(update={"limit": limit})
+
+
+def _understood(suite: Suite, convention: SnrConvention) -> Suite:
+    """Return the suite with each signal-to-noise ratio understood by `convention`."""
+    domains = []
+    for domain in suite.domains:
+        corruption = domain.corruption
+        if isinstance(corruption, Noise | NoiseFile):
+            corruption = corruption.model_copy(update={"snr_convention": convention})
+        domains.append(domain.model_copy(update={"corruption": corruption}))
+    if not any(isinstance(domain.corruption, Noise | NoiseFile) for domain in domains):
+        raise UsageError(
+            f"the SNR convention is {convention!r}, and no domain of the suite {suite.name!r} has the corruption noise "
+            "or noise-file, whose ratio it is of; leave it out"
+        )
+    return suite.model_copy(update={"domains": tuple(domains)})
 
 
 def _refuse_twice(what: str, names: list[str]) -> None:

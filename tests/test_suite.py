@@ -158,6 +158,21 @@ def test_a_model_that_is_a_folder_lies_beside_the_suite(
     assert load_suite(str(path)).model.name == found.format(folder=tmp_path)
 
 
+def test_a_convention_given_at_the_call_is_that_of_each_ratio_and_begins_another_run() -> None:
+    by_file, by_call = load_suite("paper"), load_suite("paper", snr_convention="msnsd-old")
+    noisy = [domain.corruption for domain in by_call.domains if domain.group == "noise"]
+    assert {getattr(corruption, "snr_convention", None) for corruption in noisy} == {"msnsd-old"}
+    assert by_call.identity() != by_file.identity()
+    assert load_suite("paper", snr_convention="exact").identity() == by_file.identity()
+    rest = [domain for domain in by_call.domains if domain.group != "noise"]
+    assert rest == [domain for domain in by_file.domains if domain.group != "noise"]
+
+
+def test_a_convention_for_a_suite_without_a_ratio_is_refused() -> None:
+    with pytest.raises(UsageError, match="the SNR convention is 'msnsd-old', and no domain of the suite"):
+        load_suite("robustness", snr_convention="msnsd-old")
+
+
 def test_a_limit_given_at_the_call_stands_over_the_files(suite_file: SuiteFile) -> None:
     path = str(suite_file())
     assert load_suite(path).limit is None

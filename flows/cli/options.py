@@ -3,7 +3,7 @@
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,6 +21,15 @@ class Runner(StrEnum):
     THREADS = "threads"
     RAY = "ray"
 
+
+SnrConventionOption = Annotated[
+    Literal["exact", "msnsd-old"] | None,
+    typer.Option(
+        "--snr-convention",
+        help="What 10 dB means: 10 dB, or the 5 dB of MS-SNSD's old mixer (a run of its own). Default: the suite's.",
+    ),
+]
+"""How signal-to-noise ratios are understood."""
 
 StoreOption = Annotated[
     str,

@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli import logs
-from flows.cli.options import DEFAULT_STORE, CorpusDirOption, DryRunOption, StoreOption, use_corpora
+from flows.cli.options import (
+    DEFAULT_STORE,
+    CorpusDirOption,
+    DryRunOption,
+    SnrConventionOption,
+    StoreOption,
+    use_corpora,
+)
 from flows.cli.output import COMPLETE, INCOMPLETE, say
 
 if TYPE_CHECKING:
@@ -20,6 +27,7 @@ def prepare(
         list[str] | None, typer.Option("--only", metavar="domain=…|group=…", help="These domains; repeatable.")
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many utterances a domain.")] = None,
+    snr_convention: SnrConventionOption = None,
     store: StoreOption = DEFAULT_STORE,
     corpus_dir: CorpusDirOption = None,
     dry_run: DryRunOption = False,
@@ -46,7 +54,7 @@ def prepare(
     from emtta_core.suite import load_suite
     from flows.cli.needs import show_needs
 
-    loaded = load_suite(suite, limit=limit)
+    loaded = load_suite(suite, limit=limit, snr_convention=snr_convention)
     chosen = loaded.model_copy(update={"domains": tuple(choose_domains(loaded, only or []))})
     opened = Store.find(store) if dry_run else Store.open(store, create=True)
     needs = inventory(chosen, opened)

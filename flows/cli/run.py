@@ -15,6 +15,7 @@ from flows.cli.options import (
     RayAddressOption,
     Runner,
     RunnerOption,
+    SnrConventionOption,
     StoreOption,
     use_corpora,
 )
@@ -32,6 +33,7 @@ def run(
         list[str] | None, typer.Option("--only", metavar="domain=…|method=…|group=…", help="These cells; repeatable.")
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many utterances a domain.")] = None,
+    snr_convention: SnrConventionOption = None,
     devices: DevicesOption = None,
     isolation: IsolationOption = None,
     runner: RunnerOption = Runner.THREADS,
@@ -62,7 +64,7 @@ def run(
     from emtta_core.store import Store
     from emtta_core.suite import load_suite
 
-    loaded = load_suite(suite, limit=limit)
+    loaded = load_suite(suite, limit=limit, snr_convention=snr_convention)
     opened = Store.find(store) if dry_run else Store.open(store, create=True)
     fetched = offered(loaded.model)
     if fetched is not None:
