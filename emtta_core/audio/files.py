@@ -1,6 +1,8 @@
 """Audio files: any that libsndfile reads, in; 16-bit FLAC, out."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import soundfile
 import soxr
 from numpy.typing import ArrayLike, NDArray
 
+from emtta_core.audio.mp3 import counted
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform, checked
 from emtta_core.errors import AudioError
 
@@ -20,6 +23,9 @@ _UNKNOWN = 2**63 - 1
 
 _BLOCK = 1 << 20
 """Frames read at a time, so that memory follows what is in a file, not what its header promises."""
+
+_MP3 = ("MP3", "MPEG_LAYER_III")
+"""What libsndfile calls the format and the coding of an MP3 file."""
 
 _RIFF_SLACK = 8
 """Bytes that a whole RIFF file may lack: some writers count the header too, or leave out the padding."""
@@ -39,7 +45,8 @@ def read_audio(source: str | PathLike[str] | bytes, *, name: str | None = None) 
 
     Raises:
         AudioError: when the file cannot be read, is not audio, is empty, or holds NaN or infinity, or when a
-            WAV, FLAC or MP3 is cut off (other formats do not tell, and give what is there).
+            WAV, FLAC or MP3 is cut off (other formats do not tell, and give what is there; nor does an MP3 that
+            does not say how long it is, when it is cut between two frames).
     """
     name = name or ("the audio bytes" if isinstance(source, bytes) else str(source))
     data = source if isinstance(source, bytes) else _read_bytes(Path(source), name)
@@ -62,10 +69,11 @@ def length_in_seconds(source: str | PathLike[str] | bytes) -> float | None:
         source: a path, or the file's bytes.
     """
     try:
-        info = soundfile.info(io.BytesIO(source) if isinstance(source, bytes) else str(source))
-    except (soundfile.SoundFileError, OSError, ValueError):
+        with _opened(source if isinstance(source, bytes) else Path(source), "the file") as file:
+            frames, rate = int(file.frames), int(file.samplerate)
+    except (AudioError, soundfile.SoundFileError, OSError, ValueError):
         return None
-    return None if info.frames in (0, _UNKNOWN) else float(info.frames / info.samplerate)
+    return None if frames in (0, _UNKNOWN) else frames / rate
 
 
 def encode_flac(waveform: ArrayLike) -> bytes:
@@ -101,7 +109,7 @@ def _read_bytes(path: Path, name: str) -> bytes:
 def _decode(data: bytes, name: str) -> tuple[NDArray[np.float32], int]:
     """Return the frames of an audio file, shape `(N, channels)`, N > 0, and its rate in Hz."""
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
+        with _opened(data, name) as file:
             promised, rate = int(file.frames), int(file.samplerate)
             if promised == _UNKNOWN:
                 raise AudioError(f"{name}: its header does not say how long it is; write the file anew")
@@ -119,6 +127,18 @@ def _decode(data: bytes, name: str) -> tuple[NDArray[np.float32], int]:
     if len(frames) == 0:
         raise AudioError(f"{name}: holds no sound (0 samples)")
     return frames, rate
+
+
+@contextmanager
+def _opened(source: Path | bytes, name: str) -> Iterator[soundfile.SoundFile]:
+    """Open an audio file with libsndfile; an MP3 file that does not say how long it is has its frames counted first."""
+    with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
+        if (file.format, file.subtype) != _MP3:
+            yield file
+            return
+    data = source if isinstance(source, bytes) else source.read_bytes()
+    with soundfile.SoundFile(io.BytesIO(counted(data, name))) as file:
+        yield file
 
 
 def _refuse_cut_riff(data: bytes, name: str) -> None:

@@ -1,0 +1,153 @@
+"""MP3 files that do not say how long they are, as ffmpeg writes them into a pipe.
+
+Common Voice's clips are made so: https://github.com/common-voice/common-voice/blob/main/server/src/lib/clip.ts.
+
+An encoder that can go back writes the number of frames into a frame of its own at the beginning (Xing's, or LAME's
+`Info`). Without it libsndfile takes the length for size / bit rate of the first frame, and reads no further: of a
+varying bit rate it loses the end, and a tag before the sound looks like sound that is missing. Here the frames are
+counted, by their headers, and the count is written before them; so a file that ends within a frame, or has something
+else between two, is known as cut off or damaged, of which decoders say nothing: they leave it out.
+
+The headers are those of ISO/IEC 11172-3, 2.4.1.3, and 13818-3; the frame with the count is described at
+https://www.codeproject.com/Articles/8295/MPEG-Audio-Frame-Header.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+from emtta_core.errors import AudioError
+
+_ID3 = b"ID3"
+_BEHIND = (b"TAG", b"APETAGEX", b"LYRICSBEGIN", _ID3)
+"""How tags begin that may stand behind the last frame."""
+
+_MPEG_1, _RESERVED = 3, 1
+"""Versions, as a header has them; 2 is MPEG-2, 0 is MPEG-2.5, both at lower rates."""
+
+_KBITS = {
+    True: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    False: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+"""Bit rates by their index from 1, of MPEG-1 and of the others."""
+
+_HERTZ = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
+"""Sample rates by version and index."""
+
+_ROOMY = 8
+"""The index of a bit rate at which a frame has room for the count, at each sample rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """The header of one frame of Layer III.
+
+    Attributes:
+        header: its four bytes.
+    """
+
+    header: bytes
+
+    @classmethod
+    def at(cls, data: bytes, start: int) -> Self | None:
+        """Return the frame whose header is at `start`; None where there is none, or one of no stated bit rate."""
+        found = cls(data[start : start + 4])
+        if len(found.header) < 4 or found.header[0] != 0xFF or found.header[1] >> 5 != 0b111:
+            return None
+        is_layer_3 = found.header[1] >> 1 & 3 == 1
+        has_rates = 0 < found.header[2] >> 4 < 15 and found.header[2] >> 2 & 3 < 3
+        return found if is_layer_3 and has_rates and found.version != _RESERVED else None
+
+    @property
+    def version(self) -> int:
+        """Which MPEG."""
+        return self.header[1] >> 3 & 3
+
+    @property
+    def hertz(self) -> int:
+        """Sample rate."""
+        return _HERTZ[self.version][self.header[2] >> 2 & 3]
+
+    @property
+    def size(self) -> int:
+        """Bytes, with the header."""
+        kbits = _KBITS[self.version == _MPEG_1][(self.header[2] >> 4) - 1]
+        padding = self.header[2] >> 1 & 1
+        return (144 if self.version == _MPEG_1 else 72) * kbits * 1000 // self.hertz + padding
+
+    @property
+    def count_at(self) -> int:
+        """Where a frame with the count begins to differ from silence: behind header and side information."""
+        mono = self.header[3] >> 6 == 3
+        side = (17 if mono else 32) if self.version == _MPEG_1 else (9 if mono else 17)
+        return 4 + side
+
+    def goes_on(self, first: "_Frame") -> bool:
+        """Return whether this may be a frame of the stream that begins with `first`."""
+        return (self.version, self.hertz) == (first.version, first.hertz)
+
+    def with_count(self, frames: int) -> bytes:
+        """Return a silent frame of the same kind that says how many frames come behind it."""
+        second = self.header[1] | 1  # no checksum
+        silent = _Frame(bytes((0xFF, second, _ROOMY << 4 | self.header[2] & 0b1100, self.header[3])))
+        said = b"Info" + (1).to_bytes(4, "big") + frames.to_bytes(4, "big")
+        return (silent.header + bytes(self.count_at - 4) + said).ljust(silent.size, b"\0")
+
+
+def counted(data: bytes, name: str) -> bytes:
+    """Return an MP3 file that says how many frames it has: as it is, or with a frame before it that does.
+
+    As of any file that says so, libsndfile then leaves out the first 529 samples, which are the decoder's own delay.
+    A file that was cut between two frames cannot be told from a whole one.
+
+    Args:
+        data: the file, of Layer III.
+        name: how a message calls it.
+
+    Raises:
+        AudioError: it does not say how many, and ends within a frame, or holds something that is no frame.
+    """
+    start = _beginning(data)
+    first = _Frame.at(data, start)
+    if first is None:
+        raise _damaged(data, start, name)
+    if _says_count(data[start : start + first.size], first):
+        return data
+    place, frames = start, 0
+    while (frame := _Frame.at(data, place)) is not None and frame.goes_on(first):
+        if place + frame.size > len(data):
+            raise AudioError(
+                f"{name}: is cut off: {len(data) - place} of the {frame.size} bytes of its last MP3 frame are there"
+            )
+        place, frames = place + frame.size, frames + 1
+    rest = data[place:]
+    if not rest.startswith(_BEHIND) and rest.strip(b"\0"):
+        raise _damaged(data, place, name)
+    return first.with_count(frames) + data[start:place]
+
+
+def _beginning(data: bytes) -> int:
+    """Return where the first frame should be: behind the tags."""
+    place = 0
+    while data.startswith(_ID3, place) and place + 10 <= len(data):
+        size = 0
+        for byte in data[place + 6 : place + 10]:
+            size = size << 7 | byte & 0x7F
+        has_footer = data[place + 5] & 0x10
+        place += 10 + size + (10 if has_footer else 0)
+    return place
+
+
+def _says_count(frame: bytes, header: _Frame) -> bool:
+    """Return whether a file's first frame is one that gives the number of frames; a checksum moves that on."""
+    for place in (header.count_at, header.count_at + 2):
+        if frame[place : place + 4] in (b"Xing", b"Info"):
+            flags, frames = frame[place + 4 : place + 8], frame[place + 8 : place + 12]
+            return bool(int.from_bytes(flags, "big") & 1 and int.from_bytes(frames, "big"))
+    return False
+
+
+def _damaged(data: bytes, place: int, name: str) -> AudioError:
+    """Return the refusal of a file that has something else where a frame should be."""
+    return AudioError(
+        f"{name}: is damaged: at byte {place} of {len(data)} there should be an MP3 frame; get the file anew"
+    )

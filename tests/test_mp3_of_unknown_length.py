@@ -1,0 +1,103 @@
+"""An MP3 that does not say how long it is, as ffmpeg writes it into a pipe, is read whole; cut or damaged, refused."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+from emtta_core.audio.files import length_in_seconds, read_audio
+from emtta_core.audio.waveform import Waveform
+from emtta_core.errors import AudioError
+
+ID3 = b"ID3\x04\x00\x00\x00\x00\x08\x00" + bytes(1024)
+SECONDS = 4.0
+LAME_DELAY = 576
+"""Samples that the encoder puts before the sound."""
+
+
+def told(rate: int = 32_000, channels: int = 1, mode: str = "CONSTANT") -> bytes:
+    """Return an MP3 file that says how long it is: a second of tone, then more and more noise,
+    which needs more bits."""
+    rng, time = np.random.default_rng(0), np.arange(round(SECONDS * rate)) / rate
+    sound = np.where(time < 1, 0.3 * np.sin(2 * np.pi * 220 * time), 0.04 * time * rng.standard_normal(time.size))
+    file = io.BytesIO()
+    soundfile.write(
+        file,
+        np.stack([sound] * channels, axis=1),
+        rate,
+        format="MP3",
+        subtype="MPEG_LAYER_III",
+        bitrate_mode=mode,
+        compression_level=0.6,
+    )
+    return file.getvalue()
+
+
+def untold(rate: int = 32_000, channels: int = 1, mode: str = "CONSTANT") -> bytes:
+    """Return the same without the first frame, in which the encoder said it."""
+    data = told(rate, channels, mode)
+    assert b"Info" in data[:40] or b"Xing" in data[:40]
+    return data[data.index(data[:2], 4) :]
+
+
+def levels(waveform: Waveform) -> NDArray[np.float64]:
+    """Return the RMS of each twentieth of a second."""
+    return np.sqrt(np.mean(np.square(waveform.reshape(-1, 800)), axis=1, dtype=np.float64))
+
+
+UNTOLD = untold()
+
+
+@pytest.mark.parametrize("tag", [b"", ID3], ids=["no tag", "ID3v2"])
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("rate", [8_000, 22_050, 32_000, 48_000])
+def test_it_is_read_from_its_first_sound_to_its_last(rate: int, channels: int, mode: str, tag: bytes) -> None:
+    waveform = read_audio(tag + untold(rate, channels, mode))
+    whole = read_audio(told(rate, channels, mode))
+    first = round(LAME_DELAY / rate * 16_000)
+    assert 0 <= waveform.size - first - whole.size < 0.25 * 16_000, "only what fills up the last frames"
+    np.testing.assert_allclose(levels(waveform[first:][: whole.size]), levels(whole), atol=0.004)
+
+
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+def test_its_length_is_that_of_the_sound_that_is_read(tmp_path: Path, mode: str) -> None:
+    data = ID3 + untold(mode=mode)
+    (tmp_path / "clip.mp3").write_bytes(data)
+    assert length_in_seconds(data) == pytest.approx(read_audio(data).size / 16_000, abs=1e-3)
+    assert length_in_seconds(tmp_path / "clip.mp3") == length_in_seconds(data)
+
+
+@pytest.mark.parametrize("behind", [b"TAG" + bytes(125), b"APETAGEX" + bytes(90), bytes(300)])
+def test_what_is_no_sound_behind_it_does_not_matter(behind: bytes) -> None:
+    assert np.array_equal(read_audio(UNTOLD + behind), read_audio(UNTOLD))
+
+
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+def test_cut_off_within_a_frame_it_is_refused(mode: str) -> None:
+    data = untold(mode=mode)[:-100]
+    with pytest.raises(AudioError, match=r"^clip 7: is cut off: \d+ of the \d+ bytes of its last MP3 frame are there"):
+        read_audio(data, name="clip 7")
+    assert length_in_seconds(data) is None
+
+
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+def test_with_something_else_in_a_frames_place_it_is_refused(mode: str) -> None:
+    data = bytearray(untold(mode=mode))
+    middle = data.index(data[:2], len(data) // 2)
+    data[middle : middle + 4] = bytes(4)
+    with pytest.raises(AudioError, match=r"^clip 7: is damaged: at byte \d+ of \d+ there should be an MP3 frame"):
+        read_audio(bytes(data), name="clip 7")
+
+
+def test_one_that_begins_within_a_frame_is_refused() -> None:
+    with pytest.raises(AudioError, match=r"is damaged: at byte 0 of \d+|is not audio that can be read"):
+        read_audio(UNTOLD[100:])
+
+
+def test_one_that_says_how_long_it_is_keeps_its_exact_length() -> None:
+    assert read_audio(ID3 + told()).size == SECONDS * 16_000
+    assert length_in_seconds(told()) == SECONDS
