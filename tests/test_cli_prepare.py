@@ -116,6 +116,32 @@ def test_a_domain_that_cannot_be_prepared_costs_no_other(
     assert (kept.utterances, kept.left_out) == (3, 3)
 
 
+def test_utterances_that_cannot_be_used_are_counted_and_the_first_says_why(
+    tmp_path: Path, suite_file: SuiteFile, speech: Speech, emtta: Command
+) -> None:
+    speech.add("torn", b"RIFF this is no sound", "lost")
+    speech.add("gone", None, "lost")
+    told = r"clean: 5 utterances, 2 in error \(first: torn: \S+torn\.wav: is cut off: .*\), "
+    for made in ("prepared in", "there already"):
+        done = emtta("prepare", suite_file(), "--store", tmp_path / "store")
+        assert done.code == 0, done.err
+        assert re.search(told + made, done.err)
+
+
+def test_a_domain_of_which_no_utterance_can_be_used_is_missing(
+    tmp_path: Path, suite_file: SuiteFile, emtta: Command
+) -> None:
+    speech = Speech(tmp_path / "speech")
+    for name in ("one", "two"):
+        speech.add(name, None, "lost")
+    for made in ("prepared in", "there already"):
+        done = emtta("prepare", suite_file(), "--store", tmp_path / "store")
+        assert done.code == 3
+        assert re.search(
+            r"clean: 2 utterances, 2 in error \(first: one: \S+one\.wav: cannot be .*\), " + made, done.err
+        )
+
+
 def test_too_little_disk_for_all_corpora_is_told_before_the_first_is_fetched(
     tmp_path: Path, hub: Hub, suite_file: SuiteFile, emtta: Command
 ) -> None:

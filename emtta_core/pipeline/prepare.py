@@ -69,13 +69,22 @@ def prepare_domain(domain: Domain, corpus_id: str, store: Store, limit: int | No
             return Prepared(there, reused=True, seconds=time.perf_counter() - started)
         _refuse_changed(domain, corpus_id, limit)
         shards = utterances = 0
+        errors: list[str] = []
         for rows in _shards(_rows(domain, limit)):
             store.write_prepared(corpus_id, shards, rows)
             shards, utterances = shards + 1, utterances + len(rows)
+            errors += [f"{row.utterance_id}: {row.error}" for row in rows if row.error is not None]
         left_out = domain.corpus.survey(limit).left_out
         if left_out:
             log.info("%s: %d utterances are longer than max_seconds and are left out", domain.name, left_out)
-        made = store.finish_prepared(corpus_id, shards=shards, utterances=utterances, left_out=left_out)
+        made = store.finish_prepared(
+            corpus_id,
+            shards=shards,
+            utterances=utterances,
+            left_out=left_out,
+            errors=len(errors),
+            first_error=next(iter(errors), None),
+        )
         return Prepared(made, reused=False, seconds=time.perf_counter() - started)
 
 

@@ -23,7 +23,7 @@ def prepare_all(suite: Suite, store: Store, listener: Listener) -> dict[str, str
         listener: is told of each domain when it is done.
 
     Returns:
-        Why a domain could not be prepared, by its name.
+        Why a domain could not be prepared, or has no utterance that can be used, by its name.
 
     Raises:
         StoreError: the store cannot be written.
@@ -42,6 +42,8 @@ def prepare_all(suite: Suite, store: Store, listener: Listener) -> dict[str, str
             listener(name, found)
             if isinstance(found, EmttaError):
                 failures[name] = str(found)
+            elif found.corpus.errors == found.corpus.utterances:
+                failures[name] = f"all {found.corpus.utterances} utterances are in error"
     return failures
 
 

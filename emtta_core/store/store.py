@@ -73,12 +73,16 @@ class PreparedCorpus:
         utterances: how many rows it has, those in error included.
         shards: its files in the store's place, in order.
         left_out: how many utterances were too long for it.
+        errors: how many rows are in error.
+        first_error: id and reason of the first of them; None where there is none.
     """
 
     corpus_id: str
     utterances: int
     shards: tuple[str, ...]
     left_out: int = 0
+    errors: int = 0
+    first_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,10 +250,25 @@ class Store:
         name = f"{_prepared_folder(corpus_id)}/{_prepared_shard(shard)}"
         write_rows(self.place, name, rows, TABLES["prepared"].schema, replace=True)
 
-    def finish_prepared(self, corpus_id: str, *, shards: int, utterances: int, left_out: int = 0) -> PreparedCorpus:
+    def finish_prepared(
+        self,
+        corpus_id: str,
+        *,
+        shards: int,
+        utterances: int,
+        left_out: int = 0,
+        errors: int = 0,
+        first_error: str | None = None,
+    ) -> PreparedCorpus:
         """Declare a prepared corpus complete; StoreError when one of its shards is missing or broken."""
         folder = _prepared_folder(corpus_id)
-        content = {"shards": shards, "utterances": utterances, "left_out": left_out}
+        content = {
+            "shards": shards,
+            "utterances": utterances,
+            "left_out": left_out,
+            "errors": errors,
+            "first_error": first_error,
+        }
         self.place.write(f"{folder}/{_COMPLETE}", json.dumps(content).encode())
         corpus = self.prepared(corpus_id)
         if corpus is None:
@@ -262,7 +281,8 @@ class Store:
         try:
             complete = json.loads(self.place.read(f"{folder}/{_COMPLETE}"))
             count, utterances = int(complete["shards"]), int(complete["utterances"])
-            left_out = int(complete.get("left_out", 0))
+            left_out, errors = int(complete.get("left_out", 0)), int(complete.get("errors", 0))
+            first_error = complete.get("first_error")
         except (OSError, ValueError, KeyError, TypeError):
             return None
         shards = tuple(f"{folder}/{_prepared_shard(shard)}" for shard in range(count))
@@ -271,7 +291,7 @@ class Store:
             return None
         if any(check(self.place, [there[name] for name in shards])):
             return None
-        return PreparedCorpus(corpus_id, utterances, shards, left_out)
+        return PreparedCorpus(corpus_id, utterances, shards, left_out, errors, first_error)
 
     def read_prepared(self, corpus: PreparedCorpus) -> Iterator[PreparedRow]:
         """Yield the rows of a prepared corpus, a shard in memory at a time; StoreError when one is broken."""

@@ -36,7 +36,8 @@ def prepare(
 
     Afterwards the suite runs without a network. First it shows what is there, what is to be fetched and how large it
     is, and what is missing.
-    Exit codes: 0 all is prepared, 1 an error, 2 a mistake in the request, 3 something is missing.
+    Exit codes: 0 all is prepared, 1 an error, 2 a mistake in the request, 3 something is missing, or all of a domain's
+    utterances are in error.
 
     Examples:
         emtta prepare demo --dry-run
@@ -92,4 +93,5 @@ def _tell(domain: str, found: "Prepared | EmttaError") -> None:
         return
     made = "there already" if found.reused else f"prepared in {found.seconds:.1f} s"
     left_out = f"; {found.corpus.left_out} longer than max_seconds were left out" if found.corpus.left_out else ""
-    say(f"{domain}: {found.corpus.utterances} utterances, {made}{left_out}")
+    in_error = f"{found.corpus.errors} in error (first: {found.corpus.first_error}), " if found.corpus.errors else ""
+    say(f"{domain}: {found.corpus.utterances} utterances, {in_error}{made}{left_out}")
