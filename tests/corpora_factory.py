@@ -23,6 +23,13 @@ def sound(seconds: float, *, form: str = "FLAC", rate: int = 16_000, channels: i
     return file.getvalue()
 
 
+def piped(mp3: bytes) -> bytes:
+    """Return an MP3 file as ffmpeg writes it into a pipe: with a tag, and without the frame that says its length."""
+    assert b"Info" in mp3[:40] or b"Xing" in mp3[:40]
+    tag = b"ID3\x04\x00\x00\x00\x00\x00\x23TSSE\x00\x00\x00\x0f\x00\x00\x03Lavf60.16.100\x00".ljust(45, b"\0")
+    return tag + mp3[mp3.index(mp3[:2], 4) :]
+
+
 def put(root: Path, files: Mapping[str, bytes | str]) -> Path:
     """Write files below a folder, and return it."""
     for name, content in files.items():
@@ -138,18 +145,21 @@ def common_voice_folder(root: Path, language: str = "pt", release: str = "cv-cor
     table, files = header, dict[str, bytes | str]()
     for index in range(3):
         clip = f"common_voice_{language}_{1000 + index}.mp3"
-        files[f"{home}/clips/{clip}"] = sound(0.5 + 0.2 * index, form="MP3", rate=32_000)
+        files[f"{home}/clips/{clip}"] = piped(sound(0.5 + 0.2 * index, form="MP3", rate=32_000))
         table += f'{"ab" * 32}{index}\t{clip}\ts{index}\tEle disse: "sim" {index}.\t\t2\t0\t\t\t{language}\n'
     return put(root, files | {f"{home}/test.tsv": table, f"{home}/dev.tsv": header}) / home
 
 
-def common_voice_hub(hub: Hub, language: str = "pt") -> str:
-    """Commit `fixie-ai/common_voice_17_0` with the test split of a language."""
+def common_voice_hub(hub: Hub, language: str = "pt", *, card: bool = True) -> str:
+    """Commit `fixie-ai/common_voice_17_0` with the test split of a language, whose files its card names or does not."""
     rows = [
         {
             "client_id": f"{'ab' * 32}{index}",
             "path": f"pt_test_0/common_voice_{language}_{1000 + index}.mp3",
-            "audio": {"bytes": sound(0.5 + 0.2 * index, form="MP3", rate=32_000), "path": f"common_voice_{index}.mp3"},
+            "audio": {
+                "bytes": piped(sound(0.5 + 0.2 * index, form="MP3", rate=32_000)),
+                "path": f"common_voice_{index}.mp3",
+            },
             "sentence": f'Ele disse: "sim" {index}.',
             "up_votes": 2,
             "down_votes": 0,
@@ -157,9 +167,14 @@ def common_voice_hub(hub: Hub, language: str = "pt") -> str:
         }
         for index in range(3)
     ]
-    pattern = f"{language}/test-*"
-    files = {f"{language}/test-00000-of-00001.parquet": parquet(rows)}
-    return hub.commit("fixie-ai/common_voice_17_0", files, configs={language: {"test": pattern}})
+    chunk = "chunk-range-000000000-000000003"
+    files = {
+        f"{language}/test/{chunk}/test-00000-of-00002.parquet": parquet(rows[:2]),
+        f"{language}/test/{chunk}/test-00001-of-00002.parquet": parquet(rows[2:]),
+        f"{language}/train/{chunk}/train-00000-of-00001.parquet": parquet(rows[:1]),
+    }
+    configs = {language: {split: f"{language}/{split}/**" for split in ("test", "train")}} if card else None
+    return hub.commit("fixie-ai/common_voice_17_0", files, configs=configs)
 
 
 def fleurs_files(language: str = "de_de") -> tuple[dict[str, bytes], dict[str, str]]:

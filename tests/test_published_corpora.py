@@ -194,8 +194,9 @@ def test_l2arctic_without_a_transcript_costs_that_one(tmp_path: Path) -> None:
     assert all(one.read().size for one in others)
 
 
-def test_common_voice_is_read_from_its_folder_as_from_the_hub(tmp_path: Path, hub: Hub) -> None:
-    common_voice_hub(hub)
+@pytest.mark.parametrize("card", [True, False], ids=["by its card", "by its folders"])
+def test_common_voice_is_read_from_its_folder_as_from_the_hub(tmp_path: Path, hub: Hub, card: bool) -> None:
+    common_voice_hub(hub, card=card)
     common_voice_folder(tmp_path)
     here = told(CommonVoice(language="pt", path=str(tmp_path)))
     assert here == told(CommonVoice(language="pt"))
