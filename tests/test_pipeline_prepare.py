@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import CLEAN, Speech, SuiteFile, tone
+from corpora_factory import librispeech_hub, librispeech_rows
+from hub_server import Hub
 
 from emtta_core.audio.files import read_audio
 from emtta_core.errors import UsageError
@@ -90,6 +92,38 @@ def test_what_cannot_be_heard_is_a_row_that_says_why(suite_file: SuiteFile, spee
     assert all(name in str(error) for name, error in errors.items())
     assert all(found[name].audio is None for name in errors)
     assert found["last"].audio is not None
+
+
+@pytest.mark.parametrize("text", ["", "   ", '"\n"'])
+def test_a_blank_transcript_is_found_at_preparation_and_says_where_to_write_it(
+    suite_file: SuiteFile, speech: Speech, store: Store, text: str
+) -> None:
+    speech.add("blank", tone(0.5), text)
+    done = prepared(suite_file(), store)
+    errors = {name: row.error for name, row in rows(done, store).items() if row.error is not None}
+    assert set(errors) == {"blank"}
+    assert f"{speech.path / 'manifest.csv'}, line " in str(errors["blank"])
+    assert "has an empty text: write what is said in blank.wav there, or leave" in str(errors["blank"])
+    assert done.corpus.errors == 1
+
+
+def test_an_empty_file_beside_the_audio_is_named(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+    (speech.path / "manifest.csv").unlink()
+    for name, text in (("good0", "\ufeff \n"), ("good1", "here"), ("good2", "there")):
+        (speech.path / f"{name}.txt").write_text(text, encoding="utf-8")
+    found = rows(prepared(suite_file(), store), store)
+    assert f"{speech.path / 'good0.txt'} is empty: write what is said in good0.wav there" in str(found["good0"].error)
+    assert [found[name].error for name in ("good1", "good2")] == [None, None]
+
+
+def test_a_published_corpus_with_a_blank_transcript_has_an_utterance_in_error(
+    suite_file: SuiteFile, store: Store, hub: Hub
+) -> None:
+    said, *others = librispeech_rows(3)
+    librispeech_hub(hub, [said | {"text": None}, *others])
+    found = rows(prepared(suite_file(CLEAN.replace('"folder", path = "speech"', '"librispeech"')), store), store)
+    assert [name for name, row in found.items() if row.error is not None] == [said["id"]]
+    assert "its transcript is empty" in str(found[said["id"]].error)
 
 
 def test_silence_cannot_be_given_noise_at_a_ratio(suite_file: SuiteFile, speech: Speech, store: Store) -> None:

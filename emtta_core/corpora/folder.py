@@ -166,7 +166,7 @@ class Folder(Record):
             text=row.values["text"],
             language=row.values["language"] or self.language,
             speaker=row.values["speaker"],
-            read=partial(_hear, self._folder / row.values["path"], row.error),
+            read=partial(_hear, self._folder / row.values["path"], row.error or _blank(row)),
             seconds=partial(length_in_seconds, self._folder / row.values["path"]),
         )
 
@@ -175,6 +175,14 @@ def _hear(path: Path, error: str | None) -> Waveform:
     if error is not None:
         raise AudioError(error)
     return read_audio(path)
+
+
+def _blank(row: Row) -> str | None:
+    """Return that a row has no transcript, and what to do; None where it has one."""
+    if row.values["text"].strip():
+        return None
+    where = f"{row.file} is empty" if row.file.suffix == ".txt" else f"{row.file}, line {row.line}, has an empty text"
+    return f"{where}: write what is said in {row.values['path']} there, or leave the utterance out"
 
 
 def _name(row: Row) -> str:

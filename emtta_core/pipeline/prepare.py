@@ -47,7 +47,8 @@ class Prepared:
 def prepare_domain(domain: Domain, corpus_id: str, store: Store, limit: int | None = None) -> Prepared:
     """Make the audio of a domain, unless the store has it.
 
-    An utterance whose audio cannot be used becomes a row with its `error` and costs no other. Two domains of the same
+    An utterance whose audio cannot be used, or whose transcript is blank, becomes a row with its `error` and costs no
+    other. Two domains of the same
     content are made once, also when they are asked for at the same time.
 
     Args:
@@ -113,8 +114,13 @@ def _rows(domain: Domain, limit: int | None) -> Iterator[PreparedRow]:
 
 
 def _row(utterance: Utterance, corruption: Corruption | None) -> PreparedRow:
-    """Return the row of an utterance whose audio can be used."""
+    """Return the row of an utterance; AudioError where its audio cannot be used, or its transcript is blank."""
     waveform = utterance.read()
+    if not utterance.text.strip():
+        raise AudioError(
+            f"{utterance.id}: its transcript is empty ({utterance.text!r}), so that no word can be compared; get the "
+            "corpus anew, or report it to those who publish it"
+        )
     if corruption is None:
         (waveform, gain), snr_db = scale_back(waveform), None
     else:
@@ -134,7 +140,7 @@ def _row(utterance: Utterance, corruption: Corruption | None) -> PreparedRow:
 
 
 def _row_in_error(utterance: Utterance, corruption: Corruption | None, error: str) -> PreparedRow:
-    """Return the row of an utterance whose audio cannot be used."""
+    """Return the row of an utterance that cannot be used."""
     return PreparedRow(
         utterance_id=utterance.id,
         audio=None,
