@@ -6,7 +6,16 @@ The command line prints the message alone, with no traceback.
 
 
 class EmttaError(Exception):
-    """Something went wrong that its message lets the reader mend; the command ends with exit code 1."""
+    """Something went wrong that its message lets the reader mend; the command ends with exit code 1.
+
+    Attributes:
+        of: what the message begins with, where others of the same reason differ in that alone, so that the reason need
+            be told but once; else empty.
+    """
+
+    def __init__(self, *message: object, of: str = "") -> None:
+        super().__init__(*message)
+        self.of = of
 
 
 class UsageError(EmttaError):

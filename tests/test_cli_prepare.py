@@ -89,10 +89,25 @@ def test_what_is_to_be_fetched_and_what_is_missing_is_shown_before_anything_is(
     line = next(line for line in shown.out.splitlines() if "LibriSpeech" in line)
     assert "to fetch, 300 MB" in line
     assert "CC BY 4.0" in line
-    assert "L2-ARCTIC hindi is not in any folder" in shown.err
+    assert "L2-ARCTIC arabic is not in any folder" in shown.err
     assert "l2-arctic-corpus/, and extract" in shown.err
     assert "git clone https://github.com/microsoft/MS-SNSD" in shown.err
     assert not [line for line in hub.asked if "parquet" in line and line.startswith("GET") and "bytes=" not in line]
+
+
+@pytest.mark.parametrize("verb", ["doctor", "prepare"])
+def test_what_is_missing_for_one_reason_is_told_once(
+    tmp_path: Path, hub: Hub, suite_file: SuiteFile, emtta: Command, verb: str
+) -> None:
+    hub.status = 503
+    shown = emtta(verb, suite_file(paper_like()), "--store", tmp_path / "store", *["--dry-run"][: verb == "prepare"])
+    assert shown.err.count("L2-ARCTIC arabic is not in any folder") == shown.err.count("l2-arctic-corpus/, and ex") == 1
+    assert "missing, for the same reason: L2-ARCTIC mandarin, L2-ARCTIC hindi, L2-ARCTIC korean, " in shown.err
+    assert shown.err.count("git clone https://github.com/microsoft/MS-SNSD") == 1
+    assert "missing, for the same reason: the noise 'AirportAnnouncements_2.wav', the noise 'Babble_4.wav'" in shown.err
+    assert shown.err.count("asked for data set facebook/multilingual_librispeech") == 1
+    assert shown.err.count("Multilingual LibriSpeech") == len(CODES) - 1
+    assert shown.err.count("asked for data set openslr/librispeech_asr") == 1
 
 
 def test_a_domain_that_cannot_be_prepared_costs_no_other(

@@ -118,7 +118,8 @@ class Published(Record, ABC):
             f"{wanted} is not in {looked_in(self.path)}"
             + (f", nor in a folder {' or '.join(self.usual_folders())} there" if self.usual_folders() else "")
             + f"; {self.about.get}"
-            + (f", and name the folder that holds it in {CORPORA} or as path" if self.path is None else "")
+            + (f", and name the folder that holds it in {CORPORA} or as path" if self.path is None else ""),
+            of=wanted,
         )
 
     def located(self) -> Self:
@@ -182,7 +183,7 @@ class Published(Record, ABC):
             if place is None:
                 return self.standing_on_hub(what)
         except EmttaError as error:
-            return Standing(what, "missing", self.about.source, self.about.licence, error=str(error))
+            return Standing(what, "missing", self.about.source, self.about.licence, error=str(error), of=error.of)
         return Standing(what, "here", str(place), self.about.licence)
 
     def _of(self, place: Path) -> Iterator[Utterance]:

@@ -9,6 +9,7 @@ from rich.text import Text
 from flows.cli.output import out, say
 
 if TYPE_CHECKING:
+    from emtta_core.corpora.standing import Standing
     from emtta_core.pipeline.inventory import Need
 
 MARKS = {"here": ("ok", "green"), "to fetch": ("--", "yellow"), "missing": ("no", "bold red")}
@@ -25,9 +26,26 @@ def show_needs(needs: "Sequence[Need]") -> None:
         cells = [Text(cell) for cell in (*row, need.standing.licence, need.standing.where)]
         table.add_row(Text(mark, style=style), *cells)
     out.print(table)
-    for need in needs:
-        if need.standing.error is not None:
-            say(f"missing: {need.standing.error}")
+    for error, others in _reasons([need.standing for need in needs]).items():
+        say(f"missing: {error}")
+        if others:
+            say(f"missing, for the same reason: {', '.join(others)}")
+
+
+def _reasons(standings: "Sequence[Standing]") -> dict[str, list[str]]:
+    """Return each reason for which something is missing, as the first thing has it, with the others that have it."""
+    first: dict[str, str] = {}
+    others: dict[str, list[str]] = {}
+    for standing in standings:
+        if standing.error is None:
+            continue
+        reason = standing.error.removeprefix(standing.of)
+        if reason in first:
+            others[first[reason]].append(standing.of or standing.what)
+        else:
+            first[reason] = standing.error
+            others[standing.error] = []
+    return others
 
 
 def _domains(need: "Need") -> str:
