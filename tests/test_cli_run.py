@@ -58,6 +58,25 @@ def test_what_failed_is_named_with_the_command_that_finishes_it(
     assert "0 of 2 complete; 1 failed, 1 missing" in status.out
 
 
+def test_a_model_that_is_gone_when_its_cell_begins_is_named_live_at_the_end_and_afterwards(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tiny_model: Path, tmp_path: Path, prefect_server: str
+) -> None:
+    folder, store = Path(shutil.copytree(tiny_model, tmp_path / "model")), tmp_path / "store"
+    path = suite_file(methods=("source", "em-tok-b"))
+    path.write_text(path.read_text().replace(str(tiny_model), str(folder)))
+    assert emtta("run", path, "--run-id", "mine", "--store", store, "--only", "method=source").code == 0
+    (folder / "model.safetensors").unlink()
+    outcome = emtta("rerun", "mine", "--store", store, "--isolation", "process")
+    assert outcome.code == 3
+    reason = f"cannot read model {str(folder)!r}"
+    assert f"[  1/1] clean/em-tok-b: failed: {reason}" in outcome.err
+    assert f"not complete: clean/em-tok-b: {reason}" in outcome.err
+    status = emtta("status", "mine", "--store", store).out
+    assert "1 of 2 complete; 1 failed" in status
+    assert f"failed      clean/em-tok-b: {reason}" in status
+    assert reason in emtta("report", "failures", "--store", store, "--format", "json").out
+
+
 def test_the_command_that_finishes_a_limited_run_finds_it_again(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
 ) -> None:

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from conftest import Speech, SuiteFile, tone
 
-from emtta_core.errors import UsageError
+from emtta_core.errors import ModelError, UsageError
 from emtta_core.pipeline.attempt import InterruptedRunError
 from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.faults import is_transient
 from emtta_core.pipeline.job import Job
 from emtta_core.pipeline.models import digest_of
 from emtta_core.pipeline.prepare import prepare_domain
-from emtta_core.pipeline.progress import CellFinished, Event, UtterancesDone, never
+from emtta_core.pipeline.progress import AttemptBegun, CellFinished, Event, UtterancesDone, channel, never
 from emtta_core.pipeline.run import plan_run, record
 from emtta_core.store import CellKey, Store
 from emtta_core.suite import Runtime, load_suite
@@ -189,6 +189,26 @@ def test_a_process_that_has_lost_its_device_is_ended(bench: Bench, tmp_path: Pat
         assert children() == []
     (row,) = bench.store.cells(bench.key("source"))
     assert "device-side assert" in str(row.error)
+
+
+@pytest.mark.parametrize("where", ["process", "here"])
+def test_a_model_that_cannot_be_had_is_a_failed_attempt_with_its_reason(bench: Bench, where: str) -> None:
+    job = bench.job("source").model_copy(update={"model_digest": "0123456789abcdef"})
+    if where == "process":
+        with (
+            WorkerPool([CPU], bench.events.append, never) as pool,
+            pytest.raises(JobFailedError, match="planned with 0123456789abcdef"),
+        ):
+            pool.do(job)
+        assert "planned with 0123456789abcdef" in bench.log("source")
+    else:
+        with channel.listening(bench.events.append), pytest.raises(ModelError, match="planned with 0123456789abcdef"):
+            OwnProcess([CPU]).do(job)
+    (row,) = bench.store.cells(bench.key("source"))
+    assert (row.attempt, row.state, row.done, row.device) == (1, "failed", 0, "cpu")
+    assert "bring the model back" in str(row.error)
+    assert bench.events[0] == AttemptBegun("clean", "source", 1)
+    assert [event.error for event in bench.events if isinstance(event, CellFinished)] == [row.error]
 
 
 def test_a_wish_to_stop_ends_the_cell_after_its_shard(bench: Bench) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from emtta_core.errors import EmttaError, StoreError
 from emtta_core.pipeline.cell import Cell
-from emtta_core.pipeline.progress import CellFinished, Listener, ignore
+from emtta_core.pipeline.progress import AttemptBegun, CellFinished, Listener, ignore
 from emtta_core.pipeline.rows import Tally, tally_done
 from emtta_core.store import COMPLETE, FAILED, CellKey, CellRow, Store
 
@@ -103,7 +103,7 @@ def fail_cell(
         store: where.
         run_id: the run.
         error: why.
-        progress: is told of the end.
+        progress: is told of the end, and before it of an attempt that is begun here.
         attempt: its number; None where none was begun.
         device: where it ran.
     """
@@ -115,6 +115,8 @@ def fail_cell(
         _log_unrecorded(key, refusal)
         progress(CellFinished(cell.domain, cell.method, 0, 0, None, 0.0, describe(error)))
     else:
+        if attempt is None:
+            progress(AttemptBegun(cell.domain, cell.method, number))
         lost = Attempt(cell, key, number, device, reused=reused)
         record_failure(store, key, lost.row(error), progress)
 

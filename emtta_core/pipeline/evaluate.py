@@ -15,10 +15,11 @@ import torch
 from emtta_core.adaptation import Adapter
 from emtta_core.errors import EmttaError, StoreError
 from emtta_core.model import SpeechModel
-from emtta_core.pipeline.attempt import Attempt, CellReport, InterruptedRunError, record_failure
+from emtta_core.pipeline.attempt import Attempt, CellReport, InterruptedRunError, fail_cell, record_failure
 from emtta_core.pipeline.batches import adapt, check_languages
 from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.job import Job
+from emtta_core.pipeline.models import model_for
 from emtta_core.pipeline.progress import AttemptBegun, CellFinished, Listener, UtterancesDone, ignore, never
 from emtta_core.pipeline.rows import Shard, Tally, make_shard, tally_done, tally_shard
 from emtta_core.store import CellKey, PreparedRow, Store
@@ -27,6 +28,23 @@ from emtta_core.suite_method import Adaptation
 
 class TooManyErrorsError(EmttaError):
     """More utterances of a cell are in error than the suite allows."""
+
+
+def evaluate_job(
+    job: Job, store: Store, *, progress: Listener = ignore, stop: Callable[[], bool] = never
+) -> CellReport:
+    """Load the model of a job and evaluate its cell; see `evaluate_cell`.
+
+    Raises:
+        ModelError: this machine has no such model, or another of that name; the attempt is recorded as failed.
+        Exception: as `evaluate_cell`, and whatever else keeps the model from being loaded; it is recorded too.
+    """
+    try:
+        model = model_for(job)
+    except BaseException as error:
+        fail_cell(job.cell, store, job.run_id, error, progress, device=job.device or job.model.device)
+        raise
+    return evaluate_cell(job, store, model, progress=progress, stop=stop)
 
 
 def evaluate_cell(

@@ -48,8 +48,7 @@ def prepare_domain(domain: Domain, corpus_id: str, store: Store, limit: int | No
     """Make the audio of a domain, unless the store has it.
 
     An utterance whose audio cannot be used, or whose transcript is blank, becomes a row with its `error` and costs no
-    other. Two domains of the same
-    content are made once, also when they are asked for at the same time.
+    other. Two domains of the same content are made once, also when they are asked for at the same time.
 
     Args:
         domain: which.

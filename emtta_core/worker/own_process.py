@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from emtta_core.errors import UsageError
 from emtta_core.pipeline.attempt import CellReport
-from emtta_core.pipeline.evaluate import evaluate_cell
+from emtta_core.pipeline.evaluate import evaluate_job
 from emtta_core.pipeline.job import Job
-from emtta_core.pipeline.models import model_for
 from emtta_core.pipeline.progress import channel
 from emtta_core.pipeline.workers import share_cores
 from emtta_core.store import Store
@@ -35,5 +34,4 @@ class OwnProcess:
         """
         placed = job.on(self._device, self._device)
         share_cores(job.runtime, self._device)
-        store, model = Store.open(job.store), model_for(placed)
-        return evaluate_cell(placed, store, model, progress=channel.publish, stop=channel.stopping)
+        return evaluate_job(placed, Store.open(job.store), progress=channel.publish, stop=channel.stopping)

@@ -17,9 +17,8 @@ from ray.exceptions import RayError
 
 from emtta_core.errors import EmttaError, StoreError
 from emtta_core.pipeline.attempt import CellReport, describe
-from emtta_core.pipeline.evaluate import evaluate_cell
+from emtta_core.pipeline.evaluate import evaluate_job
 from emtta_core.pipeline.job import Job
-from emtta_core.pipeline.models import model_for
 from emtta_core.pipeline.progress import AttemptBegun
 from emtta_core.store import CellKey, Store
 from emtta_core.worker.mailbox import Letter, TakenUp
@@ -57,9 +56,7 @@ def carry_out(mailbox: Any, job: Job) -> CellReport:
     with _logged() as text:
         try:
             log.info("%s of run %s on %s", job.cell.name, job.run_id, device)
-            model = model_for(job)
-            placed = job.on(job.model.device, device)
-            return evaluate_cell(placed, store, model, progress=tell, stop=lambda: stopping)
+            return evaluate_job(job.on(job.model.device, device), store, progress=tell, stop=lambda: stopping)
         except Exception:
             log.exception("%s failed", job.cell.name)
             raise

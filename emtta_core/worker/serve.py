@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TextIO
 
 from emtta_core.pipeline.attempt import CellReport, InterruptedRunError, describe
-from emtta_core.pipeline.evaluate import evaluate_cell
+from emtta_core.pipeline.evaluate import evaluate_job
 from emtta_core.pipeline.faults import is_device_lost, is_transient
 from emtta_core.pipeline.job import Job
-from emtta_core.pipeline.models import model_for
 from emtta_core.pipeline.progress import Event
 from emtta_core.store import Store
 from emtta_core.worker.messages import STOP, JobFailed, to_line
@@ -56,9 +55,8 @@ class Server:
         """Do one job."""
         log.info("%s of run %s on %s", job.cell.name, job.run_id, job.model.device)
         try:
-            store, model = Store.open(job.store), model_for(job)
-            answer: CellReport | JobFailed = evaluate_cell(
-                job, store, model, progress=self._say, stop=self._stop.is_set
+            answer: CellReport | JobFailed = evaluate_job(
+                job, Store.open(job.store), progress=self._say, stop=self._stop.is_set
             )
         except Exception as error:
             log.exception("%s failed", job.cell.name)
