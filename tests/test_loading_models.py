@@ -1,14 +1,18 @@
 """A model is loaded from the demo, a folder or a hub id; what cannot be loaded is refused with what to do."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from speech2text_factory import make_speech2text
 from whisper_factory import make_checkpoint
 
 from emtta_core.errors import ModelError, UsageError
@@ -66,6 +70,64 @@ def test_a_broken_weights_file_is_refused(copy: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ModelError, match="cannot read model"):
         load_model(copy, device="cpu")
+
+
+def rename(copy: Path, named: Callable[[str], str]) -> None:
+    """Write a model's weights under other names; an empty one leaves a weight out."""
+    weights = load_file(copy / "model.safetensors")
+    kept = {named(name): tensor for name, tensor in weights.items() if named(name)}
+    save_file(kept, copy / "model.safetensors", metadata={"format": "pt"})
+
+
+def configure(copy: Path, name: str = "config.json", **settings: object) -> None:
+    """Change settings in one of a model's files."""
+    path = copy / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+@pytest.mark.parametrize("family", ["whisper", "speech_to_text"])
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"decoder_layers": 3}, r"lack 2\d that its config.json asks for \(model.decoder.layers.2.*, …\);"),
+        ({"decoder_layers": 1}, r"hold 2\d that its config.json has no place for \(model.decoder.layers.1"),
+        ({"decoder_ffn_dim": 80}, r"6 of another shape than its config.json says .*fc1.bias \(\d\d,\), not \(80,\)"),
+    ],
+    ids=["missing", "left over", "another shape"],
+)
+def test_no_weight_is_made_up_or_left_out(
+    checkpoint: Path, tmp_path: Path, family: str, settings: dict[str, object], words: str
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(checkpoint if family == "whisper" else make_speech2text(tmp_path / "made"), folder)
+    load_model(folder, device="cpu")
+    configure(folder, **settings)
+    with pytest.raises(ModelError, match=f"the weights in {folder} .*{words}.*one and the same model"):
+        load_model(folder, device="cpu")
+
+
+@pytest.mark.parametrize("prefix", ["base_model.model.", "module."])
+def test_weights_that_training_wrapped_are_refused_with_what_to_do(copy: Path, prefix: str) -> None:
+    rename(copy, lambda name: prefix + name)
+    with pytest.raises(ModelError, match=rf"lack .*hold .*\({re.escape(prefix)}model.*save the model inside"):
+        load_model(copy, device="cpu")
+
+
+def test_an_output_projection_that_is_not_the_embedding_must_be_there(copy: Path) -> None:
+    configure(copy, tie_word_embeddings=False)
+    with pytest.raises(ModelError, match=r"lack 1 that its config.json asks for \(proj_out.weight\)"):
+        load_model(copy, device="cpu")
+
+
+def test_what_older_files_hold_or_lack_beside_the_weights_is_no_hindrance(checkpoint: Path, copy: Path) -> None:
+    weights = load_file(copy / "model.safetensors")
+    more = {"model.encoder.version": torch.ones(1), "proj_out.weight": weights["model.decoder.embed_tokens.weight"] + 0}
+    save_file(weights | more, copy / "model.safetensors", metadata={"format": "pt"})
+    rename(copy, lambda name: "" if name == "model.encoder.embed_positions.weight" else name)
+    digest = load_model(checkpoint, device="cpu").digest
+    assert load_model(copy, device="cpu").digest == digest
+    rename(copy, lambda name: name.removeprefix("model."))  # as of the network without its output projection
+    assert load_model(copy, device="cpu").digest == digest
 
 
 def test_pickled_weights_are_not_read(copy: Path) -> None:

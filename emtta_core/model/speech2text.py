@@ -19,6 +19,7 @@ from emtta_core.errors import ModelError
 from emtta_core.model.family import Heard, Made, Parts
 from emtta_core.model.policy import DecodingPolicy
 from emtta_core.model.precision import Precision
+from emtta_core.model.pretrained import read_network
 from emtta_core.model.prompt import Prompt
 from emtta_core.model.weights import prepare
 
@@ -119,11 +120,9 @@ class Speech2Text:
             Speech2TextTokenizer,
         )
 
-        network = Speech2TextForConditionalGeneration.from_pretrained(
-            folder, use_safetensors=True, dtype=torch.float32, local_files_only=True
-        )
+        network = read_network(Speech2TextForConditionalGeneration, folder)
         extractor = Speech2TextFeatureExtractor.from_pretrained(folder)
-        return Parts(network.eval(), extractor, Speech2TextTokenizer.from_pretrained(folder))
+        return Parts(network, extractor, Speech2TextTokenizer.from_pretrained(folder))
 
     def make(self, name: str, parts: Parts, *, device: torch.device, precision: Precision) -> Made:
         """Prepare a model."""

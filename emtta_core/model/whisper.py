@@ -19,8 +19,12 @@ from emtta_core.model.family import Heard, Made, Parts
 from emtta_core.model.mel import LogMel
 from emtta_core.model.policy import DecodingPolicy
 from emtta_core.model.precision import Precision
+from emtta_core.model.pretrained import read_network
 from emtta_core.model.prompt import MULTILINGUAL, Prompt
 from emtta_core.model.weights import prepare
+
+SINUSOIDS = "model.encoder.embed_positions.weight"
+"""The encoder's positions, which are never trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +91,11 @@ class Whisper:
         """Read a model's files."""
         from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
 
-        network = WhisperForConditionalGeneration.from_pretrained(
-            folder, use_safetensors=True, attn_implementation="sdpa", dtype=torch.float32, local_files_only=True
+        network = read_network(
+            WhisperForConditionalGeneration, folder, computed=[SINUSOIDS], attn_implementation="sdpa"
         )
         extractor = WhisperFeatureExtractor.from_pretrained(folder)
-        return Parts(network.eval(), extractor, WhisperTokenizer.from_pretrained(folder))
+        return Parts(network, extractor, WhisperTokenizer.from_pretrained(folder))
 
     def make(self, name: str, parts: Parts, *, device: torch.device, precision: Precision) -> Made:
         """Prepare a model."""
