@@ -65,6 +65,24 @@ def test_a_missing_file_is_named(copy: Path, missing: str) -> None:
     assert str(copy) in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"suppress_tokens": [1, 99_999]}, r"suppress_tokens .* has 99999, and the model's tokens are 0 to 330; write"),
+        (
+            {"suppress_tokens": [-1]},
+            r"has -1, .*; -1 means the tokens that are no speech in openai/whisper alone;",
+        ),
+        ({"begin_suppress_tokens": [220, 331]}, r"begin_suppress_tokens .* has 331,"),
+        ({"eos_token_id": 5000}, r"eos_token_id .* has 5000,"),
+    ],
+)
+def test_a_token_that_the_model_does_not_have_is_refused(copy: Path, settings: dict[str, object], words: str) -> None:
+    configure(copy, "generation_config.json", **settings)
+    with pytest.raises(ModelError, match=words):
+        load_model(copy, device="cpu")
+
+
 def test_a_broken_weights_file_is_refused(copy: Path) -> None:
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from emtta_core.errors import ModelError
+
 TOKENS_PER_SECOND = 12.0
 """Candidates are cut at this many tokens a second of audio, plus `TOKENS_MARGIN`. Fast read speech is about 4 words a
 second; languages that the vocabulary covers well take 1.3 to 2.5 tokens a word."""
@@ -39,14 +41,17 @@ class DecodingPolicy:
 
     @classmethod
     def of(cls, generation: Any, config: Any, *, device: torch.device, dtype: torch.dtype) -> "DecodingPolicy":
-        """Take the rules of a generation config, for a model with the given config."""
-        end = generation.eos_token_id
+        """Take the rules of a generation config, for a model with the given config.
+
+        Raises:
+            ModelError: it names a token that the model does not have.
+        """
         bias = torch.zeros(config.vocab_size, dtype=dtype)
-        bias[list(generation.suppress_tokens or [])] = -torch.inf
+        bias[_tokens(generation, "suppress_tokens", config.vocab_size)] = -torch.inf
         first_bias = bias.clone()
-        first_bias[list(generation.begin_suppress_tokens or [])] = -torch.inf
+        first_bias[_tokens(generation, "begin_suppress_tokens", config.vocab_size)] = -torch.inf
         return cls(
-            end=int(end[0] if isinstance(end, list) else end),
+            end=_tokens(generation, "eos_token_id", config.vocab_size)[0],
             bias=bias.to(device),
             first_bias=first_bias.to(device),
             max_target_positions=int(config.max_target_positions),
@@ -75,3 +80,22 @@ class DecodingPolicy:
         """Return the most tokens of a candidate for an utterance of `seconds`, the end token counted."""
         wanted = math.ceil(TOKENS_PER_SECOND * seconds) + TOKENS_MARGIN
         return max(1, min(wanted, self.max_target_positions - prompt_length))
+
+
+def _tokens(generation: Any, setting: str, vocabulary: int) -> list[int]:
+    """Return the tokens that a setting of a generation config names.
+
+    Raises:
+        ModelError: one is no token of a model that has so many.
+    """
+    value = getattr(generation, setting)
+    tokens = [value] if isinstance(value, int) else list(value or [])
+    foreign = [token for token in tokens if not (isinstance(token, int) and 0 <= token < vocabulary)]
+    if foreign:
+        # of openai/whisper's own options; transformers would take it for the last token
+        hint = "-1 means the tokens that are no speech in openai/whisper alone; " if -1 in foreign else ""
+        raise ModelError(
+            f"{setting} in the generation config has {', '.join(map(repr, foreign[:3]))}, and the model's tokens are 0 "
+            f"to {vocabulary - 1}; {hint}write ids into generation_config.json, as that of the published model has them"
+        )
+    return tokens
