@@ -1,6 +1,7 @@
 """`emtta prepare` and `emtta doctor`: what a suite needs is shown before anything runs, and fetched and prepared."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -222,6 +223,35 @@ def test_a_corpus_dir_that_is_no_folder_is_refused(tmp_path: Path, suite_file: S
     refused = emtta("prepare", suite_file(), "--corpus-dir", tmp_path / "nowhere")
     assert refused.code == 2
     assert "is no folder; name the one in which LibriSpeech/ and the like lie" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("gone", "named"),
+    [
+        (("tokenizer.json", "vocab.json", "merges.txt"), "tokenizer.json (or vocab.json and merges.txt)"),
+        (("model.safetensors",), "model.safetensors (or model.safetensors.index.json and its shards)"),
+        (("generation_config.json", "preprocessor_config.json"), "generation_config.json, preprocessor_config.json"),
+    ],
+)
+def test_what_a_model_folder_lacks_is_named_before_a_run(
+    gone: tuple[str, ...],
+    named: str,
+    tmp_path: Path,
+    suite_file: SuiteFile,
+    speech: Speech,
+    tiny_model: Path,
+    emtta: Command,
+) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "checkpoint-4000"))
+    suite = suite_file()
+    suite.write_text(suite.read_text().replace(str(tiny_model), str(folder)))
+    assert emtta("doctor", suite, "--store", tmp_path / "store").code == 0
+    for name in gone:
+        (folder / name).unlink(missing_ok=True)
+    for words in (("doctor", suite), ("prepare", suite, "--dry-run")):
+        outcome = emtta(*words, "--store", tmp_path / "store")
+        assert outcome.code != 0, outcome.out
+        assert f"missing: the model folder {folder} lacks {named}; what training" in " ".join(outcome.err.split())
 
 
 def test_a_model_folder_that_is_not_there_is_missing_and_no_bug(

@@ -68,7 +68,7 @@ def test_a_model_that_is_gone_when_its_cell_begins_is_named_live_at_the_end_and_
     (folder / "model.safetensors").unlink()
     outcome = emtta("rerun", "mine", "--store", store, "--isolation", "process")
     assert outcome.code == 3
-    reason = f"cannot read model {str(folder)!r}"
+    reason = f"the model folder {folder} lacks model.safetensors"
     assert f"[  1/1] clean/em-tok-b: failed: {reason}" in outcome.err
     assert f"not complete: clean/em-tok-b: {reason}" in outcome.err
     status = emtta("status", "mine", "--store", store).out

@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from speech2text_factory import make_speech2text
+from transformers import WhisperTokenizer
 from whisper_factory import make_checkpoint
 
 from emtta_core.errors import ModelError, UsageError
@@ -56,13 +57,45 @@ def test_the_digest_is_of_the_content(checkpoint: Path, copy: Path) -> None:
     assert load_model(copy, device="cpu").digest != digest
 
 
-@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "preprocessor_config.json"])
+@pytest.mark.parametrize(
+    "missing", ["config.json", "generation_config.json", "model.safetensors", "preprocessor_config.json"]
+)
 def test_a_missing_file_is_named(copy: Path, missing: str) -> None:
     (copy / missing).unlink()
     with pytest.raises(ModelError) as refusal:
         load_model(copy, device="cpu")
     assert missing in str(refusal.value)
     assert str(copy) in str(refusal.value)
+
+
+TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt")
+
+
+@pytest.mark.parametrize("gone", [TOKENIZER, (*TOKENIZER, "tokenizer_config.json")], ids=["words", "all of it"])
+def test_a_folder_that_training_left_without_a_tokenizer_is_refused(copy: Path, gone: Sequence[str]) -> None:
+    for name in gone:
+        (copy / name).unlink()
+    with pytest.raises(ModelError, match=r"lacks tokenizer.json \(or vocab.json and .*copy from the model"):
+        load_model(copy, device="cpu")
+
+
+def test_a_tokenizer_without_words_is_refused(copy: Path) -> None:
+    for name in TOKENIZER:
+        (copy / name).unlink()
+    WhisperTokenizer.from_pretrained(copy).save_pretrained(copy)  # as transformers makes one of nothing
+    with pytest.raises(ModelError, match=r"has words for 11 of the 320 tokens .*; copy tokenizer.json"):
+        load_model(copy, device="cpu")
+
+
+def test_without_a_generation_config_the_lists_in_the_config_count(checkpoint: Path, copy: Path) -> None:
+    settings = json.loads((copy / "generation_config.json").read_text())
+    (copy / "generation_config.json").unlink()
+    configure(copy, **{name: settings[name] for name in ("suppress_tokens", "begin_suppress_tokens")})
+    theirs, ours = load_model(checkpoint, device="cpu").policy, load_model(copy, device="cpu").policy
+    assert torch.equal(ours.bias, theirs.bias)
+    assert torch.equal(ours.first_bias, theirs.first_bias)
+    configure(copy, suppress_tokens=[], begin_suppress_tokens=None)  # none, and it says so
+    assert not load_model(copy, device="cpu").policy.bias.any()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
-"""The folder that the name of a model means."""
+"""The folder that the name of a model means, and what it lacks of the files that a model is read from."""
 
+import json
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from emtta_core.errors import ModelError
 from emtta_core.names import DEMO
@@ -30,3 +32,78 @@ def folder_of(name: str) -> Path | None:
             "'openai/whisper-base'"
         )
     return None
+
+
+def lacking(folder: Path) -> tuple[str, ...]:
+    """Return what a folder lacks of the files that a model is read from, as messages name it; () where it is whole.
+
+    Without a tokenizer transformers takes an empty one, and without a generation config it suppresses no token: neither
+    is refused there, and no transcript would be right.
+    """
+    there = {file.name for file in folder.iterdir() if file.is_file()}
+    found = {
+        "config.json": "config.json" in there,
+        "generation_config.json": "generation_config.json" in there or not _needs_generation_config(folder),
+        "preprocessor_config.json": _has_features(folder, there),
+        "tokenizer.json (or vocab.json and merges.txt)": _has_tokenizer(there),
+    }
+    return (*(name for name, is_there in found.items() if not is_there), *_lacking_weights(folder, there))
+
+
+def refuse_lacking(folder: Path) -> None:
+    """Raise a ModelError where a folder lacks a file that a model is read from; says what to do."""
+    lacks = lacking(folder)
+    if lacks:
+        raise ModelError(
+            f"the model folder {folder} lacks {', '.join(lacks)}; what training does not write beside the weights, "
+            "copy from the model that it began with"
+        )
+
+
+def _has_features(folder: Path, there: set[str]) -> bool:
+    """Return whether there is what makes features of audio."""
+    # since release 5 transformers writes the features' settings there (processing_utils.py)
+    return "preprocessor_config.json" in there or (
+        "processor_config.json" in there and "feature_extractor" in _settings(folder / "processor_config.json")
+    )
+
+
+def _has_tokenizer(there: set[str]) -> bool:
+    """Return whether there is what makes text of tokens."""
+    return (
+        not there.isdisjoint({"tokenizer.json", "vocab.txt"})
+        or {"vocab.json", "merges.txt"} <= there
+        or any(name.endswith(".model") for name in there)
+    )
+
+
+def _needs_generation_config(folder: Path) -> bool:
+    """Return whether a Whisper needs a generation config, since nothing else says which tokens are suppressed.
+
+    In older fine-tuned models config.json has the lists, of which an empty one is one too.
+    """
+    config = _settings(folder / "config.json")
+    lists = (config.get("suppress_tokens"), config.get("begin_suppress_tokens"))
+    return config.get("model_type") == "whisper" and lists == (None, None)
+
+
+def _lacking_weights(folder: Path, there: set[str]) -> list[str]:
+    """Return what there is not of the weights in safetensors."""
+    if "model.safetensors" in there:
+        return []
+    index = "model.safetensors.index.json"
+    if index not in there:
+        return [f"model.safetensors (or {index} and its shards)"]
+    shards = _settings(folder / index).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        return [f"the names of its shards in {index}"]
+    return sorted({str(shard) for shard in shards.values()} - there)
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    """Return what stands in a file of JSON; nothing where it is missing or broken, which whoever reads it says."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from emtta_core import hub
 from emtta_core.errors import ModelError
+from emtta_core.model.folder import lacking
 
 log = logging.getLogger("emtta.model")
 
@@ -120,27 +121,7 @@ def folder_of_commit(name: str, revision: str) -> Path | None:
     Others fetch into the same folder, and not always the whole of a model.
     """
     config = hub.cached("model", name, "config.json", revision)
-    if config is None or not _has_processor(config.parent):
-        return None
-    folder = config.parent
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").is_file():
-        return folder
-    shards = set(re.findall(_SHARD, index.read_text(encoding="utf-8"))) if index.is_file() else set()
-    return folder if shards and all((folder / shard).is_file() for shard in shards) else None
-
-
-def _has_processor(folder: Path) -> bool:
-    """Return whether a folder holds what makes features of audio and text of tokens."""
-    there = {file.name for file in folder.iterdir() if file.is_file()}
-    tokenizer = "tokenizer.json" in there or {"vocab.json", "merges.txt"} <= there
-    return (tokenizer or any(name.endswith(".model") for name in there)) and (
-        "preprocessor_config.json" in there
-        # since release 5 transformers writes the features' settings here (processing_utils.py)
-        or (
-            "processor_config.json" in there and '"feature_extractor"' in (folder / "processor_config.json").read_text()
-        )
-    )
+    return None if config is None or lacking(config.parent) else config.parent
 
 
 def _download(offered: Offer, revision: str | None) -> Path:

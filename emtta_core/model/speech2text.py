@@ -17,6 +17,7 @@ from torch import Tensor
 
 from emtta_core.errors import ModelError
 from emtta_core.model.family import Heard, Made, Parts
+from emtta_core.model.folder import refuse_lacking
 from emtta_core.model.policy import DecodingPolicy
 from emtta_core.model.precision import Precision
 from emtta_core.model.pretrained import read_network
@@ -120,6 +121,7 @@ class Speech2Text:
             Speech2TextTokenizer,
         )
 
+        refuse_lacking(folder)
         network = read_network(Speech2TextForConditionalGeneration, folder)
         extractor = Speech2TextFeatureExtractor.from_pretrained(folder)
         return Parts(network, extractor, Speech2TextTokenizer.from_pretrained(folder))

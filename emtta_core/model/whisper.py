@@ -3,7 +3,7 @@
 Source: Radford et al. 2022, arXiv:2212.04356, as transformers computes it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from emtta_core.errors import ModelError
 from emtta_core.model.family import Heard, Made, Parts
+from emtta_core.model.folder import refuse_lacking
 from emtta_core.model.mel import LogMel
 from emtta_core.model.policy import DecodingPolicy
 from emtta_core.model.precision import Precision
@@ -91,6 +92,7 @@ class Whisper:
         """Read a model's files."""
         from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
 
+        refuse_lacking(folder)
         network = read_network(
             WhisperForConditionalGeneration, folder, computed=[SINUSOIDS], attn_implementation="sdpa"
         )
@@ -102,7 +104,9 @@ class Whisper:
         network, tokenizer = parts.network, parts.tokenizer
         config, generation = network.config, network.generation_config
         mel, vocabulary = LogMel.of(parts.extractor), tokenizer.get_vocab()
-        _check(name, config, generation, mel, len(tokenizer))
+        _check(name, config, generation, mel, vocabulary)
+        policy = DecodingPolicy.of(generation, config, device=device, dtype=precision.sums)
+        _check_words(name, policy.end, vocabulary)
         prompt = Prompt.of(generation, vocabulary, multilingual=config.vocab_size >= MULTILINGUAL)
         encoder = network.get_submodule("model.encoder")
 
@@ -118,7 +122,7 @@ class Whisper:
                 table=cast(encoder.embed_positions.weight),
                 sums=precision.sums,
             ),
-            policy=DecodingPolicy.of(generation, config, device=device, dtype=precision.sums),
+            policy=policy,
             prompt=prompt,
             settings={
                 "heads": [config.encoder_attention_heads, config.decoder_attention_heads],
@@ -135,7 +139,7 @@ class Whisper:
 FAMILY = Whisper()
 
 
-def _check(name: str, config: Any, generation: Any, mel: LogMel, vocabulary: int) -> None:
+def _check(name: str, config: Any, generation: Any, mel: LogMel, vocabulary: Mapping[str, int]) -> None:
     """Refuse a model whose parts do not fit together.
 
     Raises:
@@ -151,7 +155,26 @@ def _check(name: str, config: Any, generation: Any, mel: LogMel, vocabulary: int
             f"model {name!r}: its feature extractor makes {mel.filters.shape[1]} mel bins but its encoder takes "
             f"{config.num_mel_bins}"
         )
-    if vocabulary > config.vocab_size:
-        raise ModelError(f"model {name!r}: its tokenizer knows {vocabulary} tokens, its decoder {config.vocab_size}")
+    if len(vocabulary) > config.vocab_size:
+        raise ModelError(
+            f"model {name!r}: its tokenizer knows {len(vocabulary)} tokens, its decoder {config.vocab_size}"
+        )
     if generation.decoder_start_token_id is None or generation.eos_token_id is None:
         raise ModelError(f"model {name!r}: its generation_config.json names no decoder_start_token_id or eos_token_id")
+
+
+def _check_words(name: str, end: int, vocabulary: Mapping[str, int]) -> None:
+    """Refuse a tokenizer without the words of a Whisper, whose text has the ids before its end token.
+
+    Where files of the tokenizer are missing, transformers makes one of the special tokens alone, and every transcript
+    would be empty. A few ids may be without a word, as nothing is written with them.
+
+    Raises:
+        ModelError: it has words for less than half of them.
+    """
+    named = sum(index < end for index in vocabulary.values())
+    if named < end / 2:
+        raise ModelError(
+            f"model {name!r}: its tokenizer has words for {named} of the {end} tokens that its decoder writes; copy "
+            "tokenizer.json (or vocab.json and merges.txt) from the model that it was fine-tuned from"
+        )

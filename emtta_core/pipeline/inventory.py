@@ -11,7 +11,7 @@ from emtta_core.corpora.standing import Standing, State
 from emtta_core.errors import EmttaError
 from emtta_core.hub import UnreachableHubError, endpoint
 from emtta_core.model import hub
-from emtta_core.model.folder import folder_of
+from emtta_core.model.folder import folder_of, refuse_lacking
 from emtta_core.pipeline.locate import locate
 from emtta_core.pipeline.plan import content_digest, corpus_id
 from emtta_core.store import Store
@@ -146,6 +146,8 @@ def _model(choice: ModelChoice) -> Need:
     what, licence = f"model {choice.name}", "see its card"
     try:
         folder = folder_of(choice.name)
+        if folder is not None and choice.family is None:  # what a family of one's own reads, it knows alone
+            refuse_lacking(folder)
     except EmttaError as error:
         return Need("model", Standing(what, "missing", choice.name, licence, error=str(error)), ())
     if folder is not None:
