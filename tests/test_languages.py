@@ -58,6 +58,18 @@ def test_a_model_of_one_language_says_so(english: Path) -> None:
         model.prompt.rows(["de"], model.device)
 
 
+@pytest.mark.parametrize(("languages", "told"), [(("en", "zh", "yue"), "yue"), (("en", "zh"), "zh")])
+def test_cantonese_is_told_as_chinese_to_a_model_that_has_no_token_for_it(
+    languages: tuple[str, ...], told: str, tmp_path: Path
+) -> None:
+    model = load_model(make_checkpoint(tmp_path / "model", languages=languages), device="cpu")
+    (prompt,) = model.prompt.rows(["yue"], model.device).tolist()
+    assert tuple(prompt) == model.prompt.tokens[told]
+    assert model.languages == tuple(sorted(languages))  # what is detected is what it has tokens for
+    with pytest.raises(UsageError, match="unknown language 'de'"):
+        model.prompt.rows(["yue", "de"], model.device)
+
+
 def test_what_is_detected_is_recorded_and_the_corpus_still_says_how_to_score(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str, model: SpeechModel
 ) -> None:

@@ -261,7 +261,7 @@ def test_languages_have_the_codes_that_whisper_gives_them(hub: Hub, tmp_path: Pa
         fleurs_folder(tmp_path, language)
         assert told(Fleurs(language=language, path=str(tmp_path)))[0][2] == code
         assert code in LANGUAGES
-    for language, code in {"jv": "jw", "nb-NO": "no", "pt": "pt", "yue": "yue", "zh-CN": "zh"}.items():
+    for language, code in {"jv": "jw", "nb-NO": "no", "pt": "pt", "yue": "yue", "zh-CN": "zh", "zh-HK": "yue"}.items():
         common_voice_hub(hub, language)
         assert told(CommonVoice(language=language))[0][2] == code
         assert code in LANGUAGES

@@ -14,6 +14,10 @@ MULTILINGUAL = 51_865
 """A Whisper that does not say so is multilingual with at least so many tokens; those of English alone have one less.
 Source: `is_multilingual` in https://github.com/openai/whisper/blob/main/whisper/model.py."""
 
+STANDS_FOR: Mapping[str, str] = {"yue": "zh"}
+"""What a model is told in place of a language that it has no token for: Cantonese has one since Whisper's large-v3, and
+was Chinese before. Source: https://github.com/openai/whisper/blob/main/whisper/tokenizer.py."""
+
 _LANGUAGE = re.compile(r"<\|[a-z]{2,3}\|>")
 
 
@@ -67,15 +71,12 @@ class Prompt:
         return len(next(iter(self.tokens.values())))
 
     def rows(self, languages: Sequence[str], device: torch.device) -> Tensor:
-        """Return the prompts `(B, P)` of B utterances in `languages`.
+        """Return the prompts `(B, P)` of B utterances in `languages`; see `STANDS_FOR`.
 
         Raises:
             UsageError: for a language that the model does not know; it lists those that it does.
         """
-        for language in languages:
-            if language not in self.tokens:
-                raise self._foreign(language)
-        return torch.tensor([self.tokens[language] for language in languages], device=device)
+        return torch.tensor([self._tokens_of(language) for language in languages], device=device)
 
     def common(self) -> tuple[int, ...]:
         """Return what the prompts of all languages begin with; the next token of each says its language.
@@ -93,6 +94,17 @@ class Prompt:
         if not shared or len({prompt[shared] for prompt in prompts}) < len(prompts):
             raise UsageError("this model has no token by which its languages are told; write language = 'corpus'")
         return prompts[0][:shared]
+
+    def _tokens_of(self, language: str) -> tuple[int, ...]:
+        """Return the prompt of a language, or of the one that stands for it.
+
+        Raises:
+            UsageError: the model knows neither.
+        """
+        told = language if language in self.tokens else STANDS_FOR.get(language, language)
+        if told not in self.tokens:
+            raise self._foreign(language)
+        return self.tokens[told]
 
     def _foreign(self, language: str) -> UsageError:
         """Return the refusal of a language that the model does not know."""
