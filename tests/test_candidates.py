@@ -1,5 +1,7 @@
 """Candidates are drawn from the policy, by numbers of their own, share their beginnings, and always end."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from whisper_factory import make_checkpoint, sounds
 from emtta_core.adaptation import method
 from emtta_core.adaptation.episode import Options, uniforms
 from emtta_core.adaptation.layernorm import source_parameters, split
+from emtta_core.errors import UsageError
 from emtta_core.model import SpeechModel, forward, load_model
 from emtta_core.model.candidates import BeamSearch, Greedy, Hypotheses, Sampled, Strategy, generate
 from emtta_core.model.candidates.sampled import draw
@@ -174,3 +177,12 @@ def test_the_limit_grows_with_the_duration_up_to_what_the_decoder_holds(model: S
     assert policy.max_tokens(1.0, prompt) == TOKENS_PER_SECOND + TOKENS_MARGIN
     assert policy.max_tokens(2.5, prompt) == 2.5 * TOKENS_PER_SECOND + TOKENS_MARGIN
     assert policy.max_tokens(1000.0, prompt) == policy.max_target_positions - prompt
+
+
+def test_a_language_of_long_spellings_is_given_more_tokens_a_second(tiny_model: Path) -> None:
+    usual, more = load_model(tiny_model, device="cpu"), load_model(tiny_model, device="cpu", tokens_per_second=20.0)
+    assert usual.policy.tokens_per_second == TOKENS_PER_SECOND
+    assert more.policy.max_tokens(1.0, more.prompt.length) == 20 + TOKENS_MARGIN
+    assert more.digest == usual.digest
+    with pytest.raises(UsageError, match=r"tokens_per_second is 0; it must be above 0"):
+        load_model(tiny_model, device="cpu", tokens_per_second=0)

@@ -73,6 +73,14 @@ def test_who_adapts_another_model_than_the_planned_one_refuses(suite_file: Suite
         model_for(Job.of(run, run.cells[0], "store"))
 
 
+def test_what_a_suite_says_of_its_model_holds_where_it_is_adapted(suite_file: SuiteFile, speech: Speech) -> None:
+    suite = load_suite(str(suite_file()))
+    asked = suite.model.model_copy(update={"tokens_per_second": 20.0, "precision": "float64"})
+    run = plan_run(suite.model_copy(update={"model": asked}), digest_of(asked))
+    model = model_for(Job.of(run, run.cells[0], "store"))
+    assert (model.policy.tokens_per_second, model.precision.name) == (20.0, "float64")
+
+
 def test_nothing_is_loaded_to_say_that_a_run_is_complete(
     emtta: Command,
     suite_file: SuiteFile,

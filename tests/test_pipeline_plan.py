@@ -64,6 +64,7 @@ ALL = {"source", "greedy-em", "em-seq", "em-tok", "em-tok-b"}
         ('name = "demo"', 'name = "demo", precision = "float64"', ALL),
         ('name = "demo"', 'name = "demo", language = "detect"', ALL),
         ('name = "demo"', 'name = "demo", long_audio = "cut"', ALL),
+        ('name = "demo"', 'name = "demo", tokens_per_second = 20', ALL),
         ('name = "demo"', 'name = "demo", family = "emtta_core.model.whisper:FAMILY"', ALL),
         ('name = "demo"', 'name = "demo", language = "corpus", long_audio = "refuse"', set()),
     ],

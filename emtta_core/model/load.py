@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from emtta_core.errors import EmttaError, ModelError, UsageError
 from emtta_core.model import hub
 from emtta_core.model.family import Family, Parts, family_of
 from emtta_core.model.folder import folder_of
+from emtta_core.model.policy import TOKENS_PER_SECOND
 from emtta_core.model.precision import choose_precision
 from emtta_core.model.speech_model import SpeechModel
 
@@ -22,6 +24,7 @@ def load_model(
     precision: str = "float32",
     revision: str | None = None,
     family: str | None = None,
+    tokens_per_second: float = TOKENS_PER_SECOND,
 ) -> SpeechModel:
     """Load a speech model with its feature extractor, tokenizer and generation config.
 
@@ -33,17 +36,24 @@ def load_model(
         precision: one of `emtta_core.model.precision.PRECISIONS`.
         revision: of a hub id: a branch, tag or commit; None: the main branch.
         family: how to read it, as `module:object`; None: by the `model_type` in its config.json.
+        tokens_per_second: of audio, the most tokens of a candidate or a hypothesis; 12 more are always allowed, and
+            never more than the decoder holds.
 
     Raises:
         ModelError: if there is no such model, a file of it is missing or broken, or it is of no known kind.
-        UsageError: for a device, a precision or a family that there is not.
+        UsageError: for a device, a precision or a family that there is not, or tokens_per_second not above zero.
     """
+    if not tokens_per_second > 0:
+        raise UsageError(
+            f"tokens_per_second is {tokens_per_second!r}; it must be above 0, as the usual {TOKENS_PER_SECOND}"
+        )
     choose_precision(precision, choose_device(device))
     name = str(name)
     local = folder_of(name)
     folder = hub.fetch(name, revision) if local is None else local
     kind, parts = _read(name, folder, family)
-    return from_parts(kind, parts, name=name, device=device, precision=precision)
+    model = from_parts(kind, parts, name=name, device=device, precision=precision)
+    return replace(model, policy=replace(model.policy, tokens_per_second=tokens_per_second))
 
 
 def from_transformers(

@@ -16,11 +16,12 @@ from torch import Tensor
 from emtta_core.errors import ModelError
 
 TOKENS_PER_SECOND = 12.0
-"""Candidates are cut at this many tokens a second of audio, plus `TOKENS_MARGIN`. Fast read speech is about 4 words a
-second; languages that the vocabulary covers well take 1.3 to 2.5 tokens a word."""
+"""Sequences are cut at this many tokens a second of audio, plus `TOKENS_MARGIN`, unless asked otherwise. Fast read
+speech is about 4 words a second; languages that the vocabulary covers well take 1.3 to 2.5 tokens a word. Those whose
+letters are spelt out in bytes take more."""
 
 TOKENS_MARGIN = 12
-"""Tokens allowed beyond `TOKENS_PER_SECOND`, so that a short utterance is not cut."""
+"""Tokens allowed beyond those of its seconds, so that a short utterance is not cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,14 @@ class DecodingPolicy:
         bias: `(V,)`, added to every token's logits: -inf at suppressed tokens, else 0.
         first_bias: `(V,)`, the same for the first token after the prompt, with the begin-suppressed tokens too.
         max_target_positions: the most tokens that the decoder can hold, the prompt included.
+        tokens_per_second: the most tokens of a sequence a second of audio, `TOKENS_MARGIN` apart.
     """
 
     end: int
     bias: Tensor
     first_bias: Tensor
     max_target_positions: int
+    tokens_per_second: float = TOKENS_PER_SECOND
 
     @classmethod
     def of(cls, generation: Any, config: Any, *, device: torch.device, dtype: torch.dtype) -> "DecodingPolicy":
@@ -77,8 +80,8 @@ class DecodingPolicy:
         return torch.where(first.unsqueeze(1), self.first_bias, self.bias).add_(logits)
 
     def max_tokens(self, seconds: float, prompt_length: int) -> int:
-        """Return the most tokens of a candidate for an utterance of `seconds`, the end token counted."""
-        wanted = math.ceil(TOKENS_PER_SECOND * seconds) + TOKENS_MARGIN
+        """Return the most tokens of a sequence for an utterance of `seconds`, the end token counted."""
+        wanted = math.ceil(self.tokens_per_second * seconds) + TOKENS_MARGIN
         return max(1, min(wanted, self.max_target_positions - prompt_length))
 
 

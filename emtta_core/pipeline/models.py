@@ -84,5 +84,6 @@ def _model_of(choice: ModelChoice) -> "SpeechModel":
                 precision=choice.precision,
                 revision=choice.revision,
                 family=choice.family,
+                tokens_per_second=choice.tokens_per_second,
             )
         return _loaded[key]

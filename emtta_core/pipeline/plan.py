@@ -23,7 +23,7 @@ from emtta_core.suite_method import Adaptation
 PREPARE_VERSION = 1
 """Raised whenever the same corpus and corruption would be prepared as other samples or other rows."""
 
-HEARD = ("family", "language", "long_audio")
+HEARD = ("family", "language", "long_audio", "tokens_per_second")
 """How a model hears; part of a cell's identity where it is not as usual, so that older results are found again."""
 
 LATER = frozenset({"weight_decay", "betas", "epsilon", "redraw"})
