@@ -1,5 +1,6 @@
 """A suite finds its run again, and a run id is never given to another plan."""
 
+import platform
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,11 @@ def test_other_normalisers_under_one_run_id_are_refused(
         record(planned(suite_file(), "mine"), store)
 
 
-def test_the_packages_that_can_change_a_result_are_recorded() -> None:
+def test_the_packages_and_the_processor_that_can_change_a_result_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = versions()["processor"]
+    assert usual.startswith(platform.machine())
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+    assert versions()["processor"] == f"{usual} as avx2"
     assert {"python", "torch", "transformers", "soxr", "soundfile", "whisper-normalizer", "jiwer"} <= versions().keys()
 
 

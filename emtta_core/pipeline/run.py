@@ -4,12 +4,15 @@ The store, not the scheduler, is the truth about what is done: everything here i
 """
 
 import json
+import os
 import platform
 import subprocess
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+import numpy as np
 
 from emtta_core.adaptation import ALGORITHM_VERSION
 from emtta_core.errors import UsageError
@@ -175,14 +178,24 @@ def _run_row(run: Run) -> RunRow:
 
 
 def versions() -> dict[str, str]:
-    """Return the releases of Python and of the packages that matter; one that is not installed is left out."""
-    found = {"python": platform.python_version()}
+    """Return the releases of Python and of the packages that matter, and by which instructions this processor adds.
+
+    A package that is not installed is left out.
+    """
+    found = {"python": platform.python_version(), "processor": _processor()}
     for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
     return found
+
+
+def _processor() -> str:
+    """Return this processor's kind and vector instructions, by which float32 sums differ in their last digits."""
+    vectors = np.show_config(mode="dicts")["SIMD Extensions"]["found"]
+    held_to = os.environ.get("ATEN_CPU_CAPABILITY")  # torch's own switch
+    return " ".join([platform.machine(), *vectors, *([f"as {held_to}"] if held_to else [])])
 
 
 def _git_commit() -> str | None:

@@ -186,7 +186,9 @@ class RunRow:
     model: Annotated[str, "the model as the suite names it"]
     model_digest: Annotated[str, "digest of the model's weights and configuration"]
     algorithm_version: Annotated[int, "version of the adaptation's code; another may give other results"]
-    versions: Annotated[str, "JSON: the releases of Python and of the libraries that matter"]
+    versions: Annotated[
+        str, "JSON: releases of Python and of the libraries that matter, and the processor's vector instructions"
+    ]
     git_commit: Annotated[str | None, "commit of the code, where it is known"]
     host: Annotated[str, "the machine that began it"]
 
