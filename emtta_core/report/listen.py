@@ -22,7 +22,7 @@ from emtta_core.corpora.synthetic import voices_for_noise
 from emtta_core.corpora.utterance import Utterance
 from emtta_core.errors import AudioError, UsageError
 from emtta_core.report.examples import data_uri
-from emtta_core.report.page import _frame, _template
+from emtta_core.report.page import render
 from emtta_core.suite import Domain, Suite
 
 _ROWS = 96
@@ -96,7 +96,7 @@ def make_listening_page(suite: Suite, domains: Sequence[Domain], examples: int =
         assert domain.corruption is not None
         domain.corruption.made_of(str)  # refuses what needs a library or a file that is missing
     heard = [(domain, _examples(domain, examples)) for domain in noisy]
-    return _template("listen.html").render(**_frame(served=False), suite=suite, heard=heard)
+    return render("listen.html", served=False, suite=suite, heard=heard)
 
 
 def _examples(domain: Domain, count: int) -> list[Heard]:

@@ -97,9 +97,9 @@ def make_page(
     return Page(run_id, html, len(set(sounds)) if audio_address is None else 0)
 
 
-def render(name: str, **values: Any) -> str:
-    """Return another page of a server, from the template of that name."""
-    return _template(name).render(**_frame(served=True), **values)
+def render(name: str, *, served: bool = True, **values: Any) -> str:
+    """Return another page, from the template of that name: of a server, or a file that stands alone."""
+    return _template(name).render(**_frame(served=served), **values)
 
 
 def policy(*, served: bool) -> str:
