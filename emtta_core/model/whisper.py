@@ -97,7 +97,9 @@ class Whisper:
             WhisperForConditionalGeneration, folder, computed=[SINUSOIDS], attn_implementation="sdpa"
         )
         extractor = WhisperFeatureExtractor.from_pretrained(folder)
-        return Parts(network, extractor, WhisperTokenizer.from_pretrained(folder))
+        tokenizer = WhisperTokenizer.from_pretrained(folder)
+        _refuse_wordless(folder, network, tokenizer)
+        return Parts(network, extractor, tokenizer)
 
     def make(self, name: str, parts: Parts, *, device: torch.device, precision: Precision) -> Made:
         """Prepare a model."""
@@ -106,7 +108,6 @@ class Whisper:
         mel, vocabulary = LogMel.of(parts.extractor), tokenizer.get_vocab()
         _check(name, config, generation, mel, vocabulary)
         policy = DecodingPolicy.of(generation, config, device=device, dtype=precision.sums)
-        _check_words(name, policy.end, vocabulary)
         prompt = Prompt.of(generation, vocabulary, multilingual=config.vocab_size >= MULTILINGUAL)
         encoder = network.get_submodule("model.encoder")
 
@@ -163,7 +164,7 @@ def _check(name: str, config: Any, generation: Any, mel: LogMel, vocabulary: Map
         raise ModelError(f"model {name!r}: its generation_config.json names no decoder_start_token_id or eos_token_id")
 
 
-def _check_words(name: str, end: int, vocabulary: Mapping[str, int]) -> None:
+def _refuse_wordless(folder: Path, network: Any, tokenizer: Any) -> None:
     """Refuse a tokenizer without the words of a Whisper, whose text has the ids before its end token.
 
     Where files of the tokenizer are missing, transformers makes one of the special tokens alone, and every transcript
@@ -172,9 +173,13 @@ def _check_words(name: str, end: int, vocabulary: Mapping[str, int]) -> None:
     Raises:
         ModelError: it has words for less than half of them.
     """
-    named = sum(index < end for index in vocabulary.values())
+    ends = network.generation_config.eos_token_id
+    end = min(ends) if isinstance(ends, list) else ends
+    if end is None or end >= network.config.vocab_size:
+        return  # refused later, by what is wrong with it
+    named = sum(index < end for index in tokenizer.get_vocab().values())
     if named < end / 2:
         raise ModelError(
-            f"model {name!r}: its tokenizer has words for {named} of the {end} tokens that its decoder writes; copy "
+            f"{folder}: its tokenizer has words for {named} of the {end} tokens that its decoder writes; copy "
             "tokenizer.json (or vocab.json and merges.txt) from the model that it was fine-tuned from"
         )
