@@ -71,6 +71,7 @@ def write_shard(
     reference: str = REFERENCE,
     scored: bool = True,
     speaker: str = "s",
+    flags: tuple[str, ...] = (),
 ) -> None:
     """Write one shard of an attempt.
 
@@ -84,6 +85,7 @@ def write_shard(
         reference: the transcript.
         scored: False for an attempt that was stopped between hypotheses and scores.
         speaker: who speaks.
+        flags: of each hypothesis.
     """
     cell_id = cell_id or f"{key.domain}.{key.method}"
     hypotheses, steps, scores = [], [], []
@@ -103,6 +105,7 @@ def write_shard(
                 tokens=5 if states else None,
                 seconds=0.1,
                 error=None if states else ERROR,
+                flags=flags if states else (),
             )
         )
         for step, text in enumerate(states or ()):

@@ -1,6 +1,8 @@
 """`emtta run` evaluates, resumes, does nothing where nothing is missing, and its exit code says how it went."""
 
+import importlib
 import logging
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import CLEAN, Command, Speech, SuiteFile
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from whisper_factory import make_checkpoint
 
 from emtta_core.store import Store
 from emtta_core.suites import suite_names
@@ -18,6 +21,7 @@ UNKNOWN_LANGUAGE = CLEAN.replace('"clean"', '"polish"', 1).replace("speech", 'sp
 def test_a_run_ends_with_the_methods_and_what_to_type_next(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
 ) -> None:
+    importlib.import_module("prefect.main")  # puts handlers of its own there, once a process
     store, handlers = tmp_path / "store", list(logging.getLogger().handlers)
     first = emtta("run", suite_file(), "--store", store)
     (run_id,) = Store.open(store).runs()
@@ -42,6 +46,20 @@ def test_a_run_ends_with_the_methods_and_what_to_type_next(
     assert run_id in emtta("list", "--store", store).out
     answer = emtta("sql", "SELECT count(*) AS n FROM utterances", "--format", "csv", "--store", store)
     assert answer.out == "n\n6\n"
+
+
+def test_hypotheses_that_were_cut_are_counted_at_the_end(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
+) -> None:
+    path = suite_file()
+    endless = make_checkpoint(tmp_path / "endless", end_bias=-1000.0)
+    path.write_text(re.sub(r'model = \{ name = "[^"]*"', f'model = {{ name = "{endless}"', path.read_text()))
+    done = emtta("run", path, "--store", tmp_path / "store", "--only", "method=source")
+    assert done.code == 0, done.err
+    (line,) = [line for line in done.err.splitlines() if line.startswith("hypotheses cut at the most tokens")]
+    whose = emtta(*shlex.split(line.partition("emtta ")[2]), "--format", "csv")
+    assert whose.out.splitlines()[1].split(",")[:4] == ["en", "source", "3", "3"]
+    assert ": 3; whose" in line
 
 
 def test_what_failed_is_named_with_the_command_that_finishes_it(

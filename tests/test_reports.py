@@ -226,6 +226,18 @@ def test_two_languages_have_each_their_normaliser(store: Store, monkeypatch: pyt
     assert Catalogue(store).report("domains").records[0]["wer"] == 12.5
 
 
+def test_flags_counts_what_was_cut_and_what_collapsed_of_the_hypotheses_there_are(store: Store) -> None:
+    begin_run(store, "run", [("noise", "a", "source")])
+    key = CellKey("run", "a", "source")
+    write_shard(store, key, {"x": [heard(0)], "y": None})
+    write_shard(store, key, {"z": [heard(4)]}, shard=1, flags=("truncated", "collapsed"))
+    write_shard(store, key, {"w": [heard(1)], "v": [heard(1)]}, shard=2, flags=("truncated",))
+    (row,) = Catalogue(store).report("flags").records
+    assert (row["language"], row["method"], row["hypotheses"]) == ("en", "source", 4)
+    assert (row["truncated"], row["truncated_percent"]) == (3, 75.0)
+    assert (row["collapsed"], row["collapsed_percent"]) == (1, 25.0)
+
+
 def test_coverage_counts_what_is_planned_and_what_is_there(store: Store) -> None:
     begin_run(store, "run", [("noise", "a", "source"), ("noise", "b", "source")])
     write_shard(store, CellKey("run", "a", "source"), {"x": [heard(0)], "y": None})
@@ -259,8 +271,8 @@ def test_the_methods_of_the_registry_are_those_that_the_tables_order(complete: C
 
 def test_the_reports_that_the_command_promises_are_there() -> None:
     promised = {
-        *("coverage", "domains", "errors", "failures", "groups", "hardest", "history", "leaderboard", "methods"),
-        *("oracle", "pairs", "paper", "robustness", "runs", "speed", "steps"),
+        *("coverage", "domains", "errors", "failures", "flags", "groups", "hardest", "history", "leaderboard"),
+        *("methods", "oracle", "pairs", "paper", "robustness", "runs", "speed", "steps"),
     }
     assert promised <= set(reports())
 
