@@ -9,13 +9,13 @@ class EmttaError(Exception):
     """Something went wrong that its message lets the reader mend; the command ends with exit code 1.
 
     Attributes:
-        of: what the message begins with, where others of the same reason differ in that alone, so that the reason need
-            be told but once; else empty.
+        subject: what the message begins with, where others of the same reason differ in that alone, so that the reason
+            need be told but once; else empty.
     """
 
-    def __init__(self, *message: object, of: str = "") -> None:
+    def __init__(self, *message: object, subject: str = "") -> None:
         super().__init__(*message)
-        self.of = of
+        self.subject = subject
 
 
 class UsageError(EmttaError):

@@ -6,7 +6,7 @@ serves on the listening socket FD, until standard input ends.
 
 Prefect can start such a server by itself, but not before a client asks for one, for which it first imports the whole
 server; then it waits. Begun here, the server comes up while the process that needs it imports and plans, on a port that
-is taken already, and neither Ctrl-C nor a kill of its owner makes it stay behind.
+is taken already. Ctrl-C does not reach it, and it does not stay behind when its owner is killed.
 """
 
 import atexit
@@ -39,7 +39,12 @@ class TemporaryServer:
 
     def __init__(self, log: Path):
         """Begin it; `log` takes what it says."""
-        command = [sys.executable, "-m", "flows.temporary_server"]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "flows.temporary_server",
+        ]  # -P: not one of this name in the current folder
         with socket.create_server(("127.0.0.1", 0)) as listener, log.open("ab") as said:
             self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
             self._log = log
@@ -66,11 +71,11 @@ class TemporaryServer:
         except httpx.TimeoutException as error:
             raise EmttaError(
                 f"Prefect's temporary server did not start in {timeout:.0f} s; give it more by "
-                f"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS; what it said is in {self._log}"
+                f"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS; its log ends with: {self._last_words()}"
             ) from error
         except httpx.HTTPError as error:
-            ended = f"ended with code {self._process.wait(GRACE)}" if self._gone(GRACE) else f"does not answer: {error}"
-            raise EmttaError(f"Prefect's temporary server {ended}; what it said is in {self._log}") from error
+            ended = f"ended with code {self._process.returncode}" if self._gone(GRACE) else f"does not answer: {error}"
+            raise EmttaError(f"Prefect's temporary server {ended}; its log ends with: {self._last_words()}") from error
 
     def end(self) -> None:
         """End it."""
@@ -80,6 +85,11 @@ class TemporaryServer:
         if not self._gone(GRACE):
             self._process.kill()
             self._process.wait()
+
+    def _last_words(self) -> str:
+        """Return the last line of the log."""
+        lines = self._log.read_text(encoding="utf-8", errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
 
     def _gone(self, patience: float) -> bool:
         """Return whether its process ends in so many seconds."""

@@ -24,6 +24,7 @@ TRANSIENT = [
     RuntimeError("GET was unable to find an engine to execute this computation"),
 ]
 PERMANENT = [
+    torch.AcceleratorError("CUDA error: no kernel image is available for execution on the device"),
     UsageError("unknown method"),
     EmttaError("anything of ours"),
     FileNotFoundError(errno.ENOENT, "gone"),

@@ -123,7 +123,7 @@ def test_a_published_corpus_with_a_blank_transcript_has_an_utterance_in_error(
     librispeech_hub(hub, [said | {"text": None}, *others])
     found = rows(prepared(suite_file(CLEAN.replace('"folder", path = "speech"', '"librispeech"')), store), store)
     assert [name for name, row in found.items() if row.error is not None] == [said["id"]]
-    assert "its transcript is empty" in str(found[said["id"]].error)
+    assert str(found[said["id"]].error).startswith("its transcript is empty")
 
 
 def test_silence_cannot_be_given_noise_at_a_ratio(suite_file: SuiteFile, speech: Speech, store: Store) -> None:

@@ -1,8 +1,12 @@
 """A suite finds its run again, and a run id is never given to another plan."""
 
+import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import CLEAN, Speech, SuiteFile
 
@@ -91,6 +95,15 @@ def test_the_packages_and_the_processor_that_can_change_a_result_are_recorded(mo
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
     assert versions()["processor"] == f"{usual} as avx2"
     assert {"python", "torch", "transformers", "soxr", "soundfile", "whisper-normalizer", "jiwer"} <= versions().keys()
+
+
+def test_a_processor_of_no_more_than_numpy_asks_for_is_told_too() -> None:
+    found = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
+    tell = "from emtta_core.pipeline.run import versions; print(versions()['processor'])"
+    environment = {**os.environ, "NPY_DISABLE_CPU_FEATURES": " ".join(found)}
+    told = subprocess.run([sys.executable, "-c", tell], env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout.startswith(platform.machine())
+    assert not any(extension in told.stdout.split() for extension in found)
 
 
 def test_a_changed_runtime_is_still_the_same_run(suite_file: SuiteFile, speech: Speech, store: Store) -> None:

@@ -124,6 +124,15 @@ def workers() -> list[int]:
     return [int(pid) for pid in found.stdout.split()]
 
 
+def the_worker() -> int:
+    """Return the process that is at work alone, once the one of a cell that was just finished says so too."""
+    deadline = time.monotonic() + 10
+    while len(found := workers()) != 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (pid,) = found
+    return pid
+
+
 def test_a_cluster_finds_what_this_machine_finds(
     cluster: str, suite_file: SuiteFile, speech: Speech, tmp_path: Path
 ) -> None:
@@ -166,7 +175,7 @@ def test_a_killed_worker_costs_its_shard_alone_and_the_run_goes_on(
     def kill(event: Event) -> None:
         finished = [row for row in attempts(store, "source") if row.state == "complete"]
         if is_shard(event) and finished and len(struck) < 2:  # the first attempt, and the second
-            (pid,) = workers()
+            pid = the_worker()
             struck.append(pid)
             os.kill(pid, signal.SIGKILL)
 

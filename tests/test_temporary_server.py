@@ -40,11 +40,8 @@ def server(log: Path) -> Iterator[TemporaryServer]:
 
 def is_there(pid: int) -> bool:
     """Whether a process of another parent is there, and no mere zombie."""
-    status = Path(f"/proc/{pid}/stat")
-    try:
-        return status.read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    found = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return found.stdout.strip()[:1] not in ("", "Z")
 
 
 def test_a_server_does_not_outlive_an_owner_that_was_killed(log: Path) -> None:
@@ -63,8 +60,8 @@ def test_a_server_is_in_a_group_of_its_own_and_so_does_not_hear_ctrl_c(server: T
     assert os.getpgid(server._process.pid) != os.getpgrp()
 
 
-def test_a_server_that_takes_too_long_is_told_with_how_to_give_it_more(server: TemporaryServer, log: Path) -> None:
-    with pytest.raises(EmttaError, match=f"did not start in 0 s; .*STARTUP_TIMEOUT_SECONDS; .* {log}"):
+def test_a_server_that_takes_too_long_is_told_with_how_to_give_it_more(server: TemporaryServer) -> None:
+    with pytest.raises(EmttaError, match=r"did not start in 0 s; .*STARTUP_TIMEOUT_SECONDS; .* ends with: nothing"):
         server.wait(0.01)
 
 
@@ -74,7 +71,7 @@ def test_a_server_that_cannot_start_says_why_in_the_log(
     nowhere = tmp_path / "nowhere" / "prefect.db"
     monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", f"sqlite+aiosqlite:///{nowhere}")
     server = TemporaryServer(log)
-    with pytest.raises(EmttaError, match=rf"ended with code \d+; what it said is in {log}"):
+    with pytest.raises(EmttaError, match=r"ended with code \d+; its log ends with: .*Application startup failed"):
         server.wait(60)
     assert "unable to open database file" in log.read_text()
 

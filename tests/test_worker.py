@@ -156,6 +156,7 @@ def test_a_process_that_says_what_is_no_answer_is_ended(bench: Bench, tmp_path: 
         assert children() == []
     (row,) = bench.store.cells(bench.key("source"))
     assert "no answer" in str(row.error)
+    assert bench.store.place.exists(f"logs/{bench.key('source').folder}/001.log")
 
 
 def test_what_fails_in_a_process_is_said_here_and_the_process_goes_on(bench: Bench, speech: Speech) -> None:

@@ -119,8 +119,8 @@ def counted(data: bytes, name: str) -> bytes:
                 f"{name}: is cut off: {len(data) - place} of the {frame.size} bytes of its last MP3 frame are there"
             )
         place, frames = place + frame.size, frames + 1
-    rest = data[place:]
-    if not rest.startswith(_BEHIND) and rest.strip(b"\0"):
+    rest = data[place:].lstrip(b"\0")
+    if rest and not rest.startswith(_BEHIND):
         raise _damaged(data, place, name)
     return first.with_count(frames) + data[start:place]
 

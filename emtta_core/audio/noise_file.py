@@ -159,13 +159,13 @@ class NoiseFile(Record):
         wanted = f"the noise {name!r}"
         refusal = f"{wanted} is not in {looked_in(self.path)}"
         if self.file:
-            raise UsageError(f"{refusal}; put it there, or name another file", of=wanted)
+            raise UsageError(f"{refusal}; put it there, or name another file", subject=wanted)
         raise UsageError(
             f"{refusal}, nor in the folders {FOLDER}, noise_test and noise_train there; get the recordings with "
             f"`git clone https://github.com/microsoft/MS-SNSD`, and give the folder of the clone as path, or the one "
             f'that it lies in as {CORPORA}; or take {{ name = "noise" }} of the same kind, which is synthesised and '
             "needs no file",
-            of=wanted,
+            subject=wanted,
         )
 
 

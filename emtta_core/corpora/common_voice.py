@@ -39,6 +39,8 @@ class CommonVoice(InParquet):
         source="https://mozilladatacollective.com",
         get="get the archive of the language at https://mozilladatacollective.com and extract it",
     )
+    reading: ClassVar[int] = 2
+    """2: MP3 files are read whole, and zh-HK is Cantonese."""
     columns: ClassVar[Mapping[str, Sequence[str]]] = {
         "text": ("sentence", "text"),
         "id": ("path", "id"),

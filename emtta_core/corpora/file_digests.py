@@ -5,6 +5,9 @@ from pathlib import Path
 
 from emtta_core import cache
 
+READ_ANEW = {".mp3": " counted"}
+"""Marks of files that give other samples than they once did, by suffix: what was prepared of them counts no more."""
+
 _KIND = "files"
 _CHUNK = 1 << 20
 
@@ -21,9 +24,9 @@ class FileDigests:
         self._read: dict[Path, str] = {}
 
     def of(self, path: Path) -> str:
-        """Return the SHA-256 of a file, or why it cannot be read."""
+        """Return the SHA-256 of a file, with a mark where its reading has changed; or why it cannot be read."""
         if path not in self._read:
-            self._read[path] = self._digest(path)
+            self._read[path] = self._digest(path) + READ_ANEW.get(path.suffix.lower(), "")
         return self._read[path]
 
     def _digest(self, path: Path) -> str:

@@ -121,7 +121,8 @@ class Hosted(Published):
         repository = self.pin()
         contents = hub.listing(repository).contents
         files = {path: contents[path] for path in self.files(repository)}
-        return digest({"hub": repository.name, "files": files, "part": self.part()})
+        read_anew = {"reading": self.reading} if self.reading > 1 else {}
+        return digest({"hub": repository.name, "files": files, "part": self.part()} | read_anew)
 
     def _is_fetched(self, repository: Repository) -> bool:
         """Return whether the files are on this machine."""

@@ -76,6 +76,8 @@ class Published(Record, ABC):
     about: ClassVar[About]
     hosted: ClassVar[bool] = False
     """Whether the hub has it."""
+    reading: ClassVar[int] = 1
+    """Raised whenever what the hub has of it would give other utterances, or others of their samples."""
 
     path: Annotated[str | None, RUNTIME, Field(min_length=1)] = None
     max_seconds: Annotated[float | None, IDENTITY, Field(gt=0, allow_inf_nan=False)] = None
@@ -119,7 +121,7 @@ class Published(Record, ABC):
             + (f", nor in a folder {' or '.join(self.usual_folders())} there" if self.usual_folders() else "")
             + f"; {self.about.get}"
             + (f", and name the folder that holds it in {CORPORA} or as path" if self.path is None else ""),
-            of=wanted,
+            subject=wanted,
         )
 
     def located(self) -> Self:
@@ -183,7 +185,9 @@ class Published(Record, ABC):
             if place is None:
                 return self.standing_on_hub(what)
         except EmttaError as error:
-            return Standing(what, "missing", self.about.source, self.about.licence, error=str(error), of=error.of)
+            return Standing(
+                what, "missing", self.about.source, self.about.licence, error=str(error), subject=error.subject
+            )
         return Standing(what, "here", str(place), self.about.licence)
 
     def _of(self, place: Path) -> Iterator[Utterance]:

@@ -18,7 +18,7 @@ class Standing:
         licence: under which it may be used.
         size: bytes that would be fetched; None where that is nothing, or not known.
         error: why it cannot be had.
-        of: what the error begins with, where others of the same reason differ in that alone.
+        subject: what the error begins with, where others of the same reason differ in that alone.
     """
 
     what: str
@@ -27,4 +27,4 @@ class Standing:
     licence: str
     size: int | None = None
     error: str | None = None
-    of: str = ""
+    subject: str = ""

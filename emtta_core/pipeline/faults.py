@@ -38,6 +38,10 @@ TRANSIENT_ERRNOS = frozenset(
 )
 
 
+FOR_GOOD = ("no kernel image is available", "invalid device ordinal", "no CUDA-capable device")
+"""What CUDA says of a GPU that is no better in another process: this torch has no code for it, or it is not there."""
+
+
 class TransientError(EmttaError):
     """A fault that may pass, and is known to."""
 
@@ -49,8 +53,14 @@ def is_transient(error: BaseException) -> bool:
 
 def is_device_lost(error: BaseException) -> bool:
     """Return whether CUDA failed, after which a process can compute nothing on its GPU any more."""
+    return any(_lost_device(cause) for cause in _chain(error))
+
+
+def _lost_device(error: BaseException) -> bool:
     # torch's own error is known by its name, so that this module need not import torch.
-    return any(type(cause).__name__ == "AcceleratorError" and not is_out_of_memory(cause) for cause in _chain(error))
+    if type(error).__name__ != "AcceleratorError" or is_out_of_memory(error):
+        return False
+    return not any(words in str(error) for words in FOR_GOOD)
 
 
 def _transient(error: BaseException) -> bool:

@@ -137,7 +137,7 @@ def _recording(noise: NoiseFile) -> Standing:
     try:
         noise.made_of(str)
     except EmttaError as error:
-        return Standing(what, "missing", NOISE, licence, error=str(error), of=error.of)
+        return Standing(what, "missing", NOISE, licence, error=str(error), subject=error.subject)
     return Standing(what, "here", str(noise.path), licence)
 
 

@@ -114,11 +114,11 @@ def _rows(domain: Domain, limit: int | None) -> Iterator[PreparedRow]:
 
 def _row(utterance: Utterance, corruption: Corruption | None) -> PreparedRow:
     """Return the row of an utterance; AudioError where its audio cannot be used, or its transcript is blank."""
-    waveform = utterance.read()
+    waveform = utterance.read()  # says of a folder's file more of what is wrong
     if not utterance.text.strip():
         raise AudioError(
-            f"{utterance.id}: its transcript is empty ({utterance.text!r}), so that no word can be compared; get the "
-            "corpus anew, or report it to those who publish it"
+            f"its transcript is empty ({utterance.text!r}), so that no word can be compared; get the corpus anew, or "
+            "report it to those who publish it"
         )
     if corruption is None:
         (waveform, gain), snr_db = scale_back(waveform), None

@@ -193,7 +193,8 @@ def versions() -> dict[str, str]:
 
 def _processor() -> str:
     """Return this processor's kind and vector instructions, by which float32 sums differ in their last digits."""
-    vectors = np.show_config(mode="dicts")["SIMD Extensions"]["found"]
+    extensions = np.show_config(mode="dicts").get("SIMD Extensions", {})  # numpy leaves out what is empty
+    vectors = [*extensions.get("baseline", []), *extensions.get("found", [])]
     held_to = os.environ.get("ATEN_CPU_CAPABILITY")  # torch's own switch
     return " ".join([platform.machine(), *vectors, *([f"as {held_to}"] if held_to else [])])
 

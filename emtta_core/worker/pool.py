@@ -76,7 +76,7 @@ class WorkerPool:
             return worker.do(job, timeout=job.runtime.timeout, progress=listen, stop=self._stop)
         except WorkerLostError as error:
             store, name = Store.open(job.store), slot.device.name
-            fail_cell(job.cell, store, job.run_id, error, self._progress, attempt=attempt, device=name)
+            fail_cell(job.cell, store, job.run_id, error, listen, attempt=attempt, device=name)
             raise
         finally:
             self._keep_log(job, attempt, slot.log_since(began))

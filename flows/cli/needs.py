@@ -39,9 +39,9 @@ def _reasons(standings: "Sequence[Standing]") -> dict[str, list[str]]:
     for standing in standings:
         if standing.error is None:
             continue
-        reason = standing.error.removeprefix(standing.of)
+        reason = standing.error.removeprefix(standing.subject)
         if reason in first:
-            others[first[reason]].append(standing.of or standing.what)
+            others[first[reason]].append(standing.subject or standing.what)
         else:
             first[reason] = standing.error
             others[standing.error] = []
