@@ -5,15 +5,18 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from conftest import Command
 from rich.console import Console
 
+from emtta_core.audio.mix import SnrConvention
 from emtta_core.errors import EmttaError
 from emtta_core.pipeline.progress import CellFinished, Channel, DomainPrepared, Started, UtterancesDone
 from emtta_core.store import Store
 from flows.cli import report as report_verb
+from flows.cli.options import SnrConventionOption
 from flows.cli.progress import clock, line, picture, watching
 from flows.cli.standing import Standing
 
@@ -200,3 +203,8 @@ def test_who_asks_to_stop_is_told_what_happens_now(terminal: bool, monkeypatch: 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (75, "1:15"), (3725, "1:02:05")])
 def test_durations_read_like_a_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+def test_the_snr_conventions_that_the_command_takes_are_those_there_are() -> None:
+    choices, _nothing = get_args(get_args(SnrConventionOption)[0])
+    assert get_args(choices) == get_args(SnrConvention)
