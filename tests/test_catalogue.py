@@ -232,7 +232,7 @@ def test_no_query_sees_the_variables_of_the_program(catalogue: Catalogue) -> Non
 
 
 def test_an_unknown_report_run_or_parameter_is_answered_with_those_there_are(catalogue: Catalogue) -> None:
-    with pytest.raises(UsageError, match=r"unknown report 'x'; there are: coverage, domains, errors, failures, flags, groups"):
+    with pytest.raises(UsageError, match=r"unknown report 'x'; there are: coverage, domains, errors, failures, flags"):
         catalogue.report("x")
     with pytest.raises(UsageError, match=r"unknown run 'x'; there are: run"):
         catalogue.report("leaderboard", "x")
