@@ -39,8 +39,8 @@ FOLDER = "MS-SNSD"
 """What the folder of a clone is called."""
 
 FOLDERS = ("", "noise_test", "noise_train")
-"""Where a recording is looked for below the folder: MS-SNSD has them in two, with names in common. An incomplete listing
-of it has four of the paper's nine in `noise_test` (such as `Babble_4`), and none in `noise_train`."""
+"""Where a recording is looked for below the folder: MS-SNSD has them in two, with names in common. An incomplete
+listing of it has four of the paper's nine in `noise_test` (such as `Babble_4`), and none in `noise_train`."""
 
 Offset = Literal["start", "random"]
 """Where a recording is begun: at its first sample, as the paper's authors do, or anywhere, drawn by utterance."""
