@@ -27,6 +27,7 @@ def begin_run(
     *,
     utterances: int = 2,
     created_at: datetime = datetime(2026, 11, 23, tzinfo=UTC),
+    suite_toml: str = 'name = "test"',
 ) -> None:
     """Write the plan and the record of a run; `cells` are (group, domain, method)."""
     store.write_plan(
@@ -47,7 +48,7 @@ def begin_run(
         run_id,
         RunRow(
             suite="test",
-            suite_toml='name = "test"',
+            suite_toml=suite_toml,
             plan_id="0123456789abcdef",
             created_at=created_at,
             model="demo",
@@ -72,6 +73,7 @@ def write_shard(
     scored: bool = True,
     speaker: str = "s",
     flags: tuple[str, ...] = (),
+    seconds: float = 0.1,
 ) -> None:
     """Write one shard of an attempt.
 
@@ -86,6 +88,7 @@ def write_shard(
         scored: False for an attempt that was stopped between hypotheses and scores.
         speaker: who speaks.
         flags: of each hypothesis.
+        seconds: that each took.
     """
     cell_id = cell_id or f"{key.domain}.{key.method}"
     hypotheses, steps, scores = [], [], []
@@ -103,7 +106,7 @@ def write_shard(
                 entropy_before=1.0 if states else None,
                 entropy_after=0.5 if states else None,
                 tokens=5 if states else None,
-                seconds=0.1,
+                seconds=seconds,
                 error=None if states else ERROR,
                 flags=flags if states else (),
             )

@@ -61,6 +61,10 @@ class CellState:
         """Utterances still to be done."""
         return max(0, self.cell.utterances - self.done)
 
+    def to_do(self, redo: Redo) -> int:
+        """Return how many utterances are to be done, for the first time or again."""
+        return self.missing + {"missing": 0, "errors": self.in_error, "all": self.done}[redo]
+
 
 def cell_states(store: Store, run_id: str) -> tuple[CellState, ...]:
     """Return how far each cell of a run is, in the order of its plan.

@@ -11,6 +11,7 @@ from flows.cli.output import INCOMPLETE, Format, err, out, say, show
 if TYPE_CHECKING:
     from emtta_core.pipeline.cell import Cell
     from emtta_core.pipeline.plan import Plan
+    from emtta_core.pipeline.redo import Redo
     from emtta_core.pipeline.run import Run
     from emtta_core.pipeline.state import CellState
     from emtta_core.store import Store
@@ -25,7 +26,7 @@ def warn(plan: "Plan") -> None:
         say(remark)
 
 
-def foretell(run_id: str, states: "Sequence[CellState]", todo: "Sequence[CellState]", redo: str = "missing") -> None:
+def foretell(run_id: str, states: "Sequence[CellState]", todo: "Sequence[CellState]", redo: "Redo" = "missing") -> None:
     """Say what would be done, and what is reused.
 
     Args:
@@ -36,11 +37,7 @@ def foretell(run_id: str, states: "Sequence[CellState]", todo: "Sequence[CellSta
     """
     from rich.table import Table
 
-    def utterances(state: "CellState") -> int:
-        again = {"missing": 0, "errors": state.in_error, "all": state.done}[redo]
-        return state.missing + again
-
-    count = sum(utterances(state) for state in todo)
+    count = sum(state.to_do(redo) for state in todo)
     say(f"run {run_id}: would do {len(todo)} of {len(states)} cells, {count} utterances; the rest is complete")
     kept = sum(state.done for state in states) + sum(state.missing for state in todo) - count
     if kept:
@@ -49,9 +46,29 @@ def foretell(run_id: str, states: "Sequence[CellState]", todo: "Sequence[CellSta
     for domain in dict.fromkeys(state.cell.domain for state in todo):
         cells = [state for state in todo if state.cell.domain == domain]
         names = ", ".join(state.cell.method for state in cells)
-        table.add_row(domain, cells[0].cell.group, names, str(max(utterances(state) for state in cells)))
+        table.add_row(domain, cells[0].cell.group, names, str(max(state.to_do(redo) for state in cells)))
     if todo:
         out.print(table)
+
+
+def foretell_time(store: "Store | None", run: "Run", todo: "Sequence[CellState]", redo: "Redo" = "missing") -> None:
+    """Say how long what would be done will take, as far as earlier runs in the store tell.
+
+    Args:
+        store: where those are; None where there is none.
+        run: what is to be done.
+        todo: its cells that have something to do.
+        redo: which of their utterances.
+    """
+    from emtta_core.pipeline.forecast import forecast
+    from flows.cli.progress import clock
+
+    expected = forecast(store if todo else None, run.suite, {state.cell: state.to_do(redo) for state in todo})
+    if expected.paces:
+        runs = ", ".join(sorted({f"{pace.run_id} ({pace.device})" for pace in expected.paces.values()}))
+        say(f"adaptation: about {clock(expected.seconds)} of one worker, at the pace of {runs}")
+    if expected.unknown:
+        say(f"no earlier run tells how long {', '.join(expected.unknown)} will take; one with --limit 20 would")
 
 
 def carry_out(store: "Store", run_id: str, **parameters: Any) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli import logs
-from flows.cli.evaluation import carry_out, conclude, foretell
+from flows.cli.evaluation import carry_out, conclude, foretell, foretell_time
 from flows.cli.options import (
     DEFAULT_STORE,
     CorpusDirOption,
@@ -80,6 +80,7 @@ def rerun(
         todo = [state for state in todo if state.state == FAILED or state.in_error]
     foretell(run, states, todo, redo)
     if dry_run:
+        foretell_time(opened, found, todo, redo)
         return
     if todo:
         cells = [f"name={state.cell.name}" for state in todo]

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import logs
-from flows.cli.evaluation import carry_out, conclude, foretell, warn
+from flows.cli.evaluation import carry_out, conclude, foretell, foretell_time, warn
 from flows.cli.options import (
     DEFAULT_STORE,
     CorpusDirOption,
@@ -69,19 +69,21 @@ def run(
     fetched = offered(loaded.model)
     if fetched is not None:
         say(fetched.told())
-    if fetched is not None and dry_run:
-        say("a dry run does not fetch it: which cells are done, and the run's id, are known only with its weights")
-        opened, planned = None, plan_run(loaded, "not fetched", run_id or loaded.name)
-    else:
+    known = fetched is None or not dry_run
+    if known:
         planned = plan_run(loaded, digest_of(loaded.model), run_id)
+    else:
+        say("a dry run does not fetch it: which cells are done, and the run's id, are known only with its weights")
+        planned = plan_run(loaded, "not fetched", run_id or loaded.name)
     if opened is not None and not dry_run:
         planned = begun_before(planned, opened)
     warn(planned.plan)
     wanted = set(select(planned.cells, only or []))
-    states = [state for state in foresee(planned, opened) if state.cell in wanted]
+    states = [state for state in foresee(planned, opened if known else None) if state.cell in wanted]
     todo = [state for state in states if not state.complete]
     if dry_run or opened is None:
         foretell(planned.run_id, states, todo)
+        foretell_time(opened, planned, todo)
         return
     if todo:
         record(planned, opened)
