@@ -1,5 +1,6 @@
 """A precision says what is kept short and what never is, and leaves torch's settings as it found them."""
 
+import threading
 from collections.abc import Callable, Iterator
 from importlib import resources
 from typing import Any
@@ -224,6 +225,33 @@ def test_a_gpu_multiplies_as_the_precision_says_and_as_before_after_it(
     with pytest.raises(ZeroDivisionError), precision.arithmetic(GPU):
         _ = 1 / 0
     assert settings() == chosen
+
+
+def test_threads_on_a_gpu_take_turns_so_that_none_computes_in_anothers_precision() -> None:
+    before, seen = settings(), {}
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with PRECISIONS["tf32"].arithmetic(GPU):
+            inside.set()
+            leave.wait(30)
+            seen["first"] = settings()
+
+    def follow() -> None:
+        with PRECISIONS["float32"].arithmetic(GPU):
+            seen["second"] = settings()
+
+    first, second = threading.Thread(target=hold), threading.Thread(target=follow)
+    first.start()
+    assert inside.wait(30)
+    second.start()
+    second.join(0.2)
+    assert second.is_alive()
+    leave.set()
+    first.join(30)
+    second.join(30)
+    assert seen == {"first": ("tf32", "tf32"), "second": ("ieee", "ieee")}
+    assert settings() == before
 
 
 def test_nothing_is_set_for_a_cpu(chosen: tuple[str, str]) -> None:

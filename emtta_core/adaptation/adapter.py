@@ -212,8 +212,8 @@ class Adapter:
         self, waveforms: list[NDArray[np.float32]], languages: list[str], ids: list[str]
     ) -> list[AdaptationResult]:
         """Run the episodes of one batch."""
-        began = time.perf_counter()
         with self.model.precision.arithmetic(self.model.device):
+            began = time.perf_counter()
             states, _ = run(self.model, self.options, prepare_batch(self.model, waveforms, languages, ids))
         traces: list[list[StepRecord]] = [[] for _ in ids]
         for state in states:

@@ -4,6 +4,7 @@ In each of them LayerNorms and their parameters, the residual stream, logits, en
 state are float32 (float64 in float64): an update of a thousandth would be lost in the eight bits of bfloat16.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,10 @@ from typing import Any
 import torch
 
 from emtta_core.errors import UsageError, unknown
+
+
+_turns = threading.RLock()
+"""Whose thread's choice of arithmetic torch has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,24 +39,28 @@ class Precision:
     def arithmetic(self, device: torch.device) -> Iterator[None]:
         """Multiply on a GPU as this precision says; torch keeps that for the whole process, so it is put back after.
 
+        Threads take turns: what one put back would change another's numbers. A GPU that one thread keeps busy gives a
+        second one nothing.
+
         Attention is not left to cuDNN, which torch prefers in bfloat16 on the newest GPUs: it plans anew for every
         shape that it has not seen, for tens of milliseconds and more, and every token has a shape of its own.
         """
         if device.type != "cuda":
             yield
             return
-        # Not `allow_tf32`: torch refuses to read it in a program that has chosen TF32 by `fp32_precision`.
-        backends: Any = torch.backends  # torch makes what is in there as it is asked for, and types leave it out
-        matmul, convolution = backends.cuda.matmul, backends.cudnn.conv
-        before = matmul.fp32_precision, convolution.fp32_precision
-        attention = backends.cuda.cudnn_sdp_enabled()
-        matmul.fp32_precision = convolution.fp32_precision = "tf32" if self.tensor_float else "ieee"
-        backends.cuda.enable_cudnn_sdp(False)
-        try:
-            yield
-        finally:
-            matmul.fp32_precision, convolution.fp32_precision = before
-            backends.cuda.enable_cudnn_sdp(attention)
+        with _turns:
+            # Not `allow_tf32`: torch refuses to read it in a program that has chosen TF32 by `fp32_precision`.
+            backends: Any = torch.backends  # torch makes what is in there as it is asked for, and types leave it out
+            matmul, convolution = backends.cuda.matmul, backends.cudnn.conv
+            before = matmul.fp32_precision, convolution.fp32_precision
+            attention = backends.cuda.cudnn_sdp_enabled()
+            matmul.fp32_precision = convolution.fp32_precision = "tf32" if self.tensor_float else "ieee"
+            backends.cuda.enable_cudnn_sdp(False)
+            try:
+                yield
+            finally:
+                matmul.fp32_precision, convolution.fp32_precision = before
+                backends.cuda.enable_cudnn_sdp(attention)
 
 
 PRECISIONS: dict[str, Precision] = {
