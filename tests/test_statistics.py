@@ -156,6 +156,21 @@ def test_an_utterance_in_error_is_in_no_pair(store: Store) -> None:
     assert (row["utterances"], row["pairs"], row["ties"]) == (COUNT - 2, COUNT - 3, COUNT - 3)
 
 
+@pytest.mark.parametrize("report", ["leaderboard", "domains"])
+def test_a_relative_change_is_over_the_same_utterances_as_the_change_beside_it(store: Store, report: str) -> None:
+    begin_run(store, "run", [("noise", "rain", "source"), ("noise", "rain", "em-tok-b")], utterances=COUNT)
+    texts = {f"u{index:02d}": [heard(2)] for index in range(COUNT)}
+    write_shard(store, CellKey("run", "rain", "source"), texts | {"u00": None, "u01": [heard(4)]})
+    write_shard(store, CellKey("run", "rain", "em-tok-b"), texts | {"u00": [heard(4)], "u01": [heard(0)]})
+    end_attempt(store, CellKey("run", "rain", "source"), group="noise")
+    end_attempt(store, CellKey("run", "rain", "em-tok-b"), group="noise")
+    update_statistics(store, "run")
+    with Catalogue(store) as catalogue:
+        row = next(row for row in catalogue.report(report).records if row["method"] == "em-tok-b")
+    assert row["change"] == pytest.approx(-100 * 4 / (WORDS * (COUNT - 1)))
+    assert row["change_percent"] == pytest.approx(-100 * 4 / (2 * (COUNT - 2) + 4))
+
+
 def test_words_that_are_counted_otherwise_are_not_compared(
     store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

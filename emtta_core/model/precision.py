@@ -14,7 +14,6 @@ import torch
 
 from emtta_core.errors import UsageError, unknown
 
-
 _turns = threading.RLock()
 """Whose thread's choice of arithmetic torch has."""
 

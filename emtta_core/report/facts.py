@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from emtta_core.errors import UsageError
-from emtta_core.store import COMPLETE, Catalogue, Store, views
+from emtta_core.store import COMPLETE, Catalogue, Store
 from emtta_core.store.notice import notice
 
 ALL = "all"
@@ -291,9 +291,7 @@ def _methods(catalogue: Catalogue, cells: Mapping[tuple[str, str], Cell]) -> tup
 
 
 def _statistics(catalogue: Catalogue, run_id: str) -> dict[tuple[str, str, str | None], dict[str, Any]]:
-    """Return the rows of the view `statistics` by method, group and domain; none of a store without them."""
-    if "statistics" not in views():
-        return {}
+    """Return the rows of the view `statistics` by method, group and domain."""
     rows = catalogue.query("SELECT * FROM statistics WHERE run_id = $run", {"run": run_id}).records
     return {(row["method"], row["group"], row["domain"]): row for row in rows}
 

@@ -7,7 +7,7 @@
 --   interval        its bootstrap interval (95 %), %; empty where the statistics are not computed
 --   change          WER over the utterances that source has too, less that of source, points
 --   margin          half the width of its interval, points
---   change_percent  change of wer relative to source, %
+--   change_percent  100 × change / WER of source over the same utterances; without statistics, of wer over all of them
 --   p               of a sign-flip test of the change, two-sided, by Holm over the method's domains
 --   wtl             wins, ties and losses: utterances with fewer word errors than source, with as many, with more
 --   withheld        why there is no figure, where the cell has its utterances
@@ -24,7 +24,7 @@ SELECT
     printf('%.1f–%.1f', found.wer_low, found.wer_high) AS interval,
     found.change,
     (found.change_high - found.change_low) / 2 AS margin,
-    cells.change_percent,
+    coalesce(found.change_percent, cells.change_percent) AS change_percent,
     found.p,
     found.wins || '/' || found.ties || '/' || found.losses AS wtl,
     cells.withheld
