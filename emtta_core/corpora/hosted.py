@@ -14,7 +14,7 @@ from emtta_core import cache
 from emtta_core.audio.files import length_in_seconds, read_audio
 from emtta_core.audio.waveform import Waveform
 from emtta_core.corpora import hub, hub_split
-from emtta_core.corpora.choice import Survey, is_few, least, survey
+from emtta_core.corpora.choice import Survey, choose, is_few, least, survey
 from emtta_core.corpora.hub import Repository
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.published import Published, Recording
@@ -26,14 +26,17 @@ from emtta_core.identity import RUNTIME, digest
 
 
 class Hosted(Published):
-    """A published corpus that the hub has.
+    """A published corpus that the hub has, which is asked where no folder holds it.
+
+    Its content there is the data set, the configuration, the split, and what git calls the content of their files.
 
     Attributes:
         revision: of the hub's data set: a branch, a tag, or a commit; a run records the commit, and its files are what
             counts.
     """
 
-    hosted: ClassVar[bool] = True
+    reading: ClassVar[int] = 1
+    """Raised whenever what the hub has of it would give other utterances, or others of their samples."""
 
     revision: Annotated[str, RUNTIME, Field(min_length=1)] = "main"
 
@@ -58,6 +61,10 @@ class Hosted(Published):
     def of_commit(self, repository: Repository, limit: int | None) -> Iterator[Utterance]:
         """Return the utterances of a pinned data set, the first `limit` at least."""
 
+    def is_on_hub(self) -> bool:
+        """Return whether the hub is asked: no folder is named, and none that is looked in holds the wanted part."""
+        return self.path is None and self.in_folder() is None
+
     def located(self) -> Self:
         """Return the corpus with its place settled: the folder where it was found, or a commit of the hub's data set.
 
@@ -65,26 +72,45 @@ class Hosted(Published):
             CorpusError: it cannot be had.
             UsageError: the hub has no such revision, language or split.
         """
-        if self.place() is not None:
+        if not self.is_on_hub():
             return super().located()
         return self.model_copy(update={"revision": self.pin().revision})
 
-    def of_hub(self, limit: int | None) -> Iterator[Utterance]:
-        """Return the utterances on the hub, each with an id of its own, the first `limit` at least."""
-        return told_apart(self.of_commit(self.pin(), limit))
+    def read_all(self, limit: int | None = None) -> Iterator[Utterance]:
+        """Return the utterances, on the hub each with an id of its own; audio is read when theirs is asked for.
 
-    def survey_hub(self, limit: int | None) -> Survey:
-        """Return what is on the hub, counted. For lengths the audio is fetched, and they are remembered."""
-        repository = self.pin()
+        Args:
+            limit: at most so many, the first ones.
+
+        Raises:
+            CorpusError: the corpus cannot be had.
+            UsageError: the hub has no such revision, language or split.
+        """
+        if not self.is_on_hub():
+            return super().read_all(limit)
+        wanted = least(limit, self.utterances)
+        found = told_apart(self.of_commit(self.pin(), wanted if self.max_seconds is None else None))
+        return choose(found, self.max_seconds, wanted)
+
+    def survey(self, limit: int | None = None) -> Survey:
+        """Return what `read_all` would give, counted. For lengths the audio is fetched, and they are remembered.
+
+        Raises:
+            CorpusError: the corpus cannot be had.
+            UsageError: the hub has no such revision, language or split.
+        """
+        if not self.is_on_hub():
+            return super().survey(limit)
+        wanted, repository = least(limit, self.utterances), self.pin()
         if self.max_seconds is None:
-            return Survey(least(self.count(repository), limit) or 0)
+            return Survey(least(self.count(repository), wanted) or 0)
         key = f"{endpoint()}/{repository.name}@{repository.revision}/{self.part()}"
         known = cache.recall("lengths", key)
         if known is None:
             known = {"seconds": [one.seconds() for one in self.of_commit(repository, None)]}
             cache.remember("lengths", key, known)
         lengths: list[float | None] = known["seconds"]
-        return survey((_silent(seconds) for seconds in lengths), self.max_seconds, limit)
+        return survey((_silent(seconds) for seconds in lengths), self.max_seconds, wanted)
 
     def is_streamed(self, limit: int | None) -> bool:
         """Return whether the first `limit` utterances are read over the network, so that no file is fetched for them.
@@ -93,20 +119,22 @@ class Hosted(Published):
             CorpusError: the corpus cannot be had.
             UsageError: the hub has no such revision, language or split.
         """
-        if self.place() is not None or self.max_seconds is not None:
+        if not self.is_on_hub() or self.max_seconds is not None:
             return False
         repository = self.pin()
         return not self._is_fetched(repository) and is_few(
             least(limit, self.utterances), lambda: self.count(repository)
         )
 
-    def standing_on_hub(self, what: str) -> Standing:
-        """Return how `what` stands on the hub.
+    def standing_as(self, what: str) -> Standing:
+        """Return how `what` stands, in a folder or on the hub.
 
         Raises:
             CorpusError: it cannot be had, or is gated and no token is set.
             UsageError: the hub has no such revision, language or split.
         """
+        if not self.is_on_hub():
+            return super().standing_as(what)
         repository = self.pin()
         where = f"{repository.url} at {repository.revision[:12]}"
         if self._is_fetched(repository):
@@ -116,8 +144,15 @@ class Hosted(Published):
         size = sum(sizes[path] for path in self.files(repository))
         return Standing(what, "to fetch", where, self.about.licence, size)
 
-    def digest_of_hub(self) -> str:
-        """Return a digest of the data set's name, the part, and its files: a commit to others does not matter."""
+    def content_digest(self) -> str:
+        """Return a digest of what the corpus holds; on the hub a commit to other files does not matter.
+
+        Raises:
+            CorpusError: the corpus cannot be had.
+            UsageError: the hub has no such revision, language or split.
+        """
+        if not self.is_on_hub():
+            return super().content_digest()
         repository = self.pin()
         contents = hub.listing(repository).contents
         files = {path: contents[path] for path in self.files(repository)}

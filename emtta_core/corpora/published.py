@@ -1,4 +1,4 @@
-"""What the published corpora have in common: they lie in a folder of this machine, or on the Hugging Face hub."""
+"""What the published corpora have in common: each can lie in a folder of this machine, as its archive has it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -63,21 +63,15 @@ class Recording:
 class Published(Record, ABC):
     """A corpus that others publish.
 
-    Where it lies is no part of its identity. In a folder its content is its transcripts and the bytes of its audio
-    files; on the hub it is the data set, the commit, the configuration and the split.
+    Where it lies is no part of its identity; its transcripts and the bytes of its audio files are.
 
     Attributes:
-        path: a folder that holds it, extracted; left out, it is looked for in the folders that `EMTTA_CORPORA` names,
-            and then on the hub.
+        path: a folder that holds it, extracted; left out, it is looked for in the folders that `EMTTA_CORPORA` names.
         max_seconds: longer utterances are left out, and counted.
         utterances: how many to use, from the first; None for all.
     """
 
     about: ClassVar[About]
-    hosted: ClassVar[bool] = False
-    """Whether the hub has it."""
-    reading: ClassVar[int] = 1
-    """Raised whenever what the hub has of it would give other utterances, or others of their samples."""
 
     path: Annotated[str | None, RUNTIME, Field(min_length=1)] = None
     max_seconds: Annotated[float | None, IDENTITY, Field(gt=0, allow_inf_nan=False)] = None
@@ -103,18 +97,23 @@ class Published(Record, ABC):
         """Return what of the corpus is wanted, for a message."""
         return ""
 
-    def place(self) -> Path | None:
-        """Return the folder that holds the wanted part; None where no folder does and the hub may.
-
-        Raises:
-            CorpusError: no folder does, and `path` is given or the hub does not have it.
-        """
+    def in_folder(self) -> Path | None:
+        """Return where a folder holds the wanted part; None where none does."""
         for folder in places(self.path, self.usual_folders()):
             found = self.inside(folder) if folder.is_dir() else None
             if found is not None:
                 return found
-        if self.path is None and self.hosted:
-            return None
+        return None
+
+    def place(self) -> Path:
+        """Return where a folder holds the wanted part.
+
+        Raises:
+            CorpusError: none does; says where the corpus is to be had.
+        """
+        found = self.in_folder()
+        if found is not None:
+            return found
         wanted = f"{self.about.title} {self.part()}".strip()
         raise CorpusError(
             f"{wanted} is not in {looked_in(self.path)}"
@@ -130,8 +129,7 @@ class Published(Record, ABC):
         Raises:
             CorpusError: it cannot be had.
         """
-        place = self.place()
-        return self if place is None else self.model_copy(update={"path": str(place.absolute())})
+        return self.model_copy(update={"path": str(self.place().absolute())})
 
     def read_all(self, limit: int | None = None) -> Iterator[Utterance]:
         """Return the utterances; audio is read when theirs is asked for.
@@ -141,32 +139,24 @@ class Published(Record, ABC):
 
         Raises:
             CorpusError: the corpus cannot be had.
-            UsageError: the hub has no such revision, language or split.
         """
-        wanted, place = least(limit, self.utterances), self.place()
-        found = self.of_hub(wanted if self.max_seconds is None else None) if place is None else self._of(place)
-        return choose(found, self.max_seconds, wanted)
+        return choose(self._utterances(), self.max_seconds, least(limit, self.utterances))
 
     def survey(self, limit: int | None = None) -> Survey:
         """Return what `read_all` would give, counted; no audio is heard, but lengths can need it to be fetched.
 
         Raises:
             CorpusError: the corpus cannot be had.
-            UsageError: the hub has no such revision, language or split.
         """
-        wanted, place = least(limit, self.utterances), self.place()
-        return self.survey_hub(wanted) if place is None else survey(self._of(place), self.max_seconds, wanted)
+        return survey(self._utterances(), self.max_seconds, least(limit, self.utterances))
 
     def content_digest(self) -> str:
         """Return a digest of what the corpus holds.
 
         Raises:
             CorpusError: the corpus cannot be had.
-            UsageError: the hub has no such revision, language or split.
         """
         place = self.place()
-        if place is None:
-            return self.digest_of_hub()
         digests, contents, used = FileDigests(place), [], 0
         for one in self.recordings(place):
             if used == self.utterances:
@@ -181,33 +171,22 @@ class Published(Record, ABC):
         """Return whether the wanted part is on this machine, and else where it is to be had."""
         what = f"{self.about.title} {self.part()}".strip()
         try:
-            place = self.place()
-            if place is None:
-                return self.standing_on_hub(what)
+            return self.standing_as(what)
         except EmttaError as error:
             return Standing(
                 what, "missing", self.about.source, self.about.licence, error=str(error), subject=error.subject
             )
-        return Standing(what, "here", str(place), self.about.licence)
 
-    def _of(self, place: Path) -> Iterator[Utterance]:
-        return (one.utterance() for one in self.recordings(place))
+    def standing_as(self, what: str) -> Standing:
+        """Return how `what` stands where it can be had.
 
-    def of_hub(self, limit: int | None) -> Iterator[Utterance]:
-        """Return the utterances on the hub, the first `limit` at least."""
-        raise NotImplementedError(f"{self.about.title} is not on the hub")
+        Raises:
+            CorpusError: it cannot.
+        """
+        return Standing(what, "here", str(self.place()), self.about.licence)
 
-    def survey_hub(self, limit: int | None) -> Survey:
-        """Return what is on the hub, counted."""
-        raise NotImplementedError(f"{self.about.title} is not on the hub")
-
-    def standing_on_hub(self, what: str) -> Standing:
-        """Return how `what` stands on the hub."""
-        raise NotImplementedError(f"{what} is not on the hub")
-
-    def digest_of_hub(self) -> str:
-        """Return a digest of what is on the hub."""
-        raise NotImplementedError(f"{self.about.title} is not on the hub")
+    def _utterances(self) -> Iterator[Utterance]:
+        return (one.utterance() for one in self.recordings(self.place()))
 
 
 def _hear(path: Path, error: str | None) -> Waveform:
