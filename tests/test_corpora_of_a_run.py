@@ -10,8 +10,10 @@ from corpora_factory import (
     librispeech_hub,
     librispeech_rows,
     mls_folder,
+    mls_hub,
     put,
     sound,
+    tedlium_hub,
 )
 from hub_server import Hub
 
@@ -23,6 +25,7 @@ from emtta_core.pipeline.amend import amend, begun_before
 from emtta_core.pipeline.prepare import prepare_domain
 from emtta_core.pipeline.run import is_recorded, load_run, plan_run, record
 from emtta_core.store import Store
+from emtta_core.store.catalogue import Catalogue
 from emtta_core.store.lease import lease
 from emtta_core.suite import load_suite, parse_suite
 
@@ -71,6 +74,46 @@ def test_a_run_takes_a_corpus_from_the_hub_and_from_a_folder_and_goes_on_without
     assert (again.code, "gone" in again.err) == (3, True)
     complete = emtta("run", suite, "--store", store, "--run-id", "r", "--only", "domain=hub", "--only", "domain=folder")
     assert (complete.code, "nothing to do" in complete.err) == (0, True)
+
+
+def test_a_run_keeps_the_true_reason_of_each_corpus_that_cannot_be_had_and_goes_on(
+    tmp_path: Path,
+    hub: Hub,
+    suite_file: SuiteFile,
+    emtta: Command,
+    prefect_server: str,
+) -> None:
+    librispeech_hub(hub)
+    mls_hub(hub)
+    tedlium_hub(hub)
+    librispeech_folder(tmp_path, count=3)
+    hub.sets["facebook/multilingual_librispeech"].gated = True
+    hub.sets["hf-audio/esb-datasets-test-only-sorted"].declared["tedlium/test-00000-of-00001.parquet"] = 10**18
+    (tmp_path / "empty" / "LibriSpeech" / "test-other").mkdir(parents=True)
+    corpora = {
+        "good": 'name = "librispeech", path = "LibriSpeech"',
+        "gated": 'name = "mls", language = "german"',
+        "empty": 'name = "librispeech", path = "empty/LibriSpeech"',
+        "short": 'name = "librispeech", path = "LibriSpeech", max_seconds = 0.01',
+        "large": 'name = "tedlium", max_seconds = 20',
+    }
+    reasons = {
+        "gated": "facebook/multilingual_librispeech is gated",
+        "empty": "so that the split is empty",
+        "short": "3 are longer than max_seconds",
+        "large": "make room, or set HF_HUB_CACHE to a folder on another disk",
+    }
+    domains = "".join(
+        f'[[domains]]\nname = "{name}"\ngroup = "g"\ncorpus = {{ {corpus} }}\n' for name, corpus in corpora.items()
+    )
+    store = tmp_path / "store"
+    ended = emtta("run", suite_file(domains, methods=("source",)), "--store", store, "--run-id", "r")
+    assert ended.code == 3
+    with Catalogue(Store.open(str(store))) as catalogue:
+        found = {row["domain"]: row for row in catalogue.query("SELECT domain, state, error FROM cells").records}
+    assert found["good"]["state"] == "complete"
+    for name, reason in reasons.items():
+        assert (found[name]["state"], reason in str(found[name]["error"])) == ("failed", True), found[name]
 
 
 def test_a_run_records_where_its_corpora_and_recordings_were_found(

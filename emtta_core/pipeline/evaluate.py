@@ -8,6 +8,7 @@ import itertools
 import resource
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from emtta_core.pipeline.job import Job
 from emtta_core.pipeline.models import model_for
 from emtta_core.pipeline.progress import AttemptBegun, CellFinished, Listener, UtterancesDone, ignore, never
 from emtta_core.pipeline.rows import Shard, Tally, make_shard, tally_done, tally_shard
+from emtta_core.scoring import EmptyReferenceError, Rule, check_reference
 from emtta_core.store import CellKey, PreparedRow, Store
 from emtta_core.suite_method import Adaptation
 
@@ -123,7 +125,8 @@ def _evaluate(
         if stop() and attempt.done.utterances + attempt.reused.utterances < cell.utterances:
             raise InterruptedRunError("the run was asked to stop; what is finished is kept")
 
-    waiting: Iterable[PreparedRow] = (row for row in store.read_prepared(corpus) if row.utterance_id not in done)
+    left = (row for row in store.read_prepared(corpus) if row.utterance_id not in done)
+    waiting: Iterable[PreparedRow] = (_scorable(row, job.normaliser) for row in left)
     for again in range(runtime.retry_on_error, -1, -1):
         held: list[PreparedRow] = []
         for outcomes in adapt(adapter, waiting, job.model):
@@ -138,6 +141,15 @@ def _evaluate(
             f"{errors} of {cell.utterances} utterances are in error, and fail_on_error is {runtime.fail_on_error}; "
             "the report `failures` says why; they are tried again when the run goes on"
         )
+
+
+def _scorable(row: PreparedRow, rule: Rule) -> PreparedRow:
+    """Return an utterance, in error where its transcript cannot be scored: no adaptation is spent on it."""
+    try:
+        check_reference(row.text, row.language, rule)
+    except EmptyReferenceError as error:
+        return replace(row, audio=None, error=row.error or str(error))
+    return row
 
 
 def too_many(limit: int | float | None, errors: int, cell: Cell) -> bool:

@@ -120,13 +120,20 @@ def plan_audio(suite: Suite) -> dict[str, Audio]:
     """Return what the audio of each domain will be, by the domain's name, or why it cannot be had."""
     content = cache(content_digest)  # of this plan alone: a folder may be another one when it is next planned
     counted = cache(lambda corpus: corpus.survey(suite.limit))
-    return {domain.name: _audio(domain, suite.limit, content, counted) for domain in suite.domains}
+    return {domain.name: audio_of(domain, suite.limit, content, counted) for domain in suite.domains}
 
 
-def _audio(
+def audio_of(
     domain: Domain, limit: int | None, content: Callable[[Corpus], str], counted: Callable[[Corpus], Survey]
 ) -> Audio:
-    """Return what the audio of a domain will be, or that it cannot be had."""
+    """Return what the audio of a domain will be, or why it cannot be had.
+
+    Args:
+        domain: which.
+        limit: at most this many utterances, the first ones.
+        content: gives the digest of a corpus.
+        counted: gives its survey.
+    """
     try:
         survey = counted(domain.corpus)
         if not survey.utterances:

@@ -16,7 +16,7 @@ from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
 from emtta_core.corpora.synthetic import voices_for_noise
 from emtta_core.corpora.utterance import Utterance
 from emtta_core.errors import AudioError, UsageError
-from emtta_core.pipeline.plan import UNAVAILABLE
+from emtta_core.pipeline.plan import UNAVAILABLE, audio_of, content_digest
 from emtta_core.pipeline.plan import corpus_id as identity_of
 from emtta_core.store import AudioBytes, PreparedCorpus, PreparedRow, Store
 from emtta_core.suite import Domain
@@ -90,13 +90,15 @@ def prepare_domain(domain: Domain, corpus_id: str, store: Store, limit: int | No
 
 def _refuse_changed(domain: Domain, planned: str, limit: int | None) -> None:
     """Refuse a corpus that is not the one that was planned: what it gave would be kept under a wrong identity."""
-    found = identity_of(domain, limit)
     if planned.startswith(UNAVAILABLE):
+        now = audio_of(domain, limit, content_digest, lambda corpus: corpus.survey(limit))
+        if now.error is not None:
+            raise now.error
         raise UsageError(
             f"the corpus of domain {domain.name!r} was not there when the run was planned, and is now; `emtta rerun` "
             "plans the domain anew and goes on"
         )
-    if found != planned:
+    if identity_of(domain, limit) != planned:
         raise UsageError(
             f"the corpus of domain {domain.name!r} is not the one that was planned: it, the noise, or emtta has "
             "changed since; begin a new run with the suite's name, or bring the old files back"

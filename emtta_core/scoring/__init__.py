@@ -1,6 +1,6 @@
 """Scoring: text normalised as Whisper's evaluation does it, and its word and character errors."""
 
-from emtta_core.scoring.errors import EmptyReferenceError, WordErrors, step_errors, word_errors
+from emtta_core.scoring.errors import EmptyReferenceError, WordErrors, check_reference, step_errors, word_errors
 from emtta_core.scoring.normaliser import Normaliser, Rule, normaliser, normaliser_named, normaliser_names
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "Normaliser",
     "Rule",
     "WordErrors",
+    "check_reference",
     "normaliser",
     "normaliser_named",
     "normaliser_names",

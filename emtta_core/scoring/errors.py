@@ -92,11 +92,20 @@ def step_errors(
     return tuple(counts[text] for text in hypotheses)
 
 
+def check_reference(reference: str, language: str, rule: Rule = "whisper") -> None:
+    """Refuse a transcript of which no word is left, as of `Mm-hmm`: no model need hear what cannot be scored.
+
+    Raises:
+        EmptyReferenceError: when the reference normalises to nothing.
+    """
+    _normalised_reference(reference, normaliser(language, rule))
+
+
 def _normalised_reference(reference: str, normalise: Normaliser) -> str:
     text = normalise(reference)
     if not any(character.isalnum() for character in text):  # "…" leaves dots behind
         raise EmptyReferenceError(
-            f"the transcript {reference!r} has no word left when normalised by {normalise.name}; "
-            "mend it, or leave its utterance out"
+            f"the transcript {reference!r} has no word left when normalised by {normalise.name}, so that no error rate "
+            "is defined: the utterance is in none; mend the transcript where it is your own, or leave the utterance out"
         )
     return text
