@@ -4,7 +4,7 @@
 --   state           complete, partial, failed or missing
 --   in_error        utterances in error, excluded from all rates
 --   wer             word error rate, %
---   interval        its 95 % bootstrap interval, %; empty if the statistics have not been computed
+--   interval        its 95% bootstrap interval, %; empty if the statistics have not been computed
 --   change          WER minus that of source, over the utterances that both have, points
 --   margin          half the width of its interval, points
 --   change_percent  change of wer relative to source, %

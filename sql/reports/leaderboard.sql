@@ -2,7 +2,7 @@
 -- columns:
 --   method, group   the method; the group, or all
 --   wer             mean of the domains' WER, %
---   interval        its 95 % bootstrap interval, %; empty if the statistics have not been computed
+--   interval        its 95% bootstrap interval, %; empty if the statistics have not been computed
 --   change          WER minus that of source, over the utterances that both have, points
 --   margin          half the width of its interval, points
 --   change_percent  change of wer relative to source, %
