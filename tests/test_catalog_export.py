@@ -145,7 +145,7 @@ def test_what_a_view_and_a_column_mean_is_written_where_a_client_shows_it(store:
             columns[f"main.{view.name}", name] == view.columns[name] for name in view.columns
         )
     assert columns["raw.steps", "entropy"] == meanings(TABLES["steps"])["entropy"]
-    assert about.endswith("Grain: one row a planned cell (run, domain, method).")
+    assert about.endswith("Grain: one row per planned cell (run, domain, method).")
 
 
 def test_the_command_refuses_what_it_would_spoil_and_says_what_it_did(

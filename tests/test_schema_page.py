@@ -30,7 +30,7 @@ def test_the_page_is_as_its_generator_writes_it() -> None:
 def test_a_view_tells_its_grain_and_the_meaning_of_each_column_and_of_no_other(name: str, catalogue: Catalogue) -> None:
     view = views()[name]
     columns = describe(catalogue, name)
-    assert view.grain.startswith("one row a")
+    assert view.grain.startswith("one row per ")
     assert set(view.columns) == {row[0] for row in columns.rows}
     assert all(meaning for _, _, meaning in columns.rows)
 

@@ -156,9 +156,9 @@ def test_the_prompt_tells_what_there_is_to_be_asked(
     said = capsys.readouterr()
     rows = list(csv.reader(io.StringIO(said.out)))
     assert ["wer", "DOUBLE"] in [row[:2] for row in rows]
-    assert ["hits", "BIGINT", "words that agree"] in rows
+    assert ["hits", "BIGINT", "correct words"] in rows
     assert ["group", "VARCHAR", "as in planned"] in rows
-    assert any(row[0] == "cells" and row[2] == "one row a planned cell (run, domain, method)" for row in rows)
+    assert any(row[0] == "cells" and row[2] == "one row per planned cell (run, domain, method)" for row in rows)
     assert any(row[0] == "errors" and row[2] == "method, group, domain, kind, limit" for row in rows)
     assert any(row[:3] == ["noise", "babble", "source"] for row in rows)
     assert ".report NAME [NAME=VALUE …]" in said.err

@@ -114,25 +114,25 @@ def _megabytes(folder: Path) -> float:
 _CARD = """\
 # The demo model of emtta
 
-A genuine `WhisperForConditionalGeneration`, {megabytes:.1f} MB, that transcribes **synthetic** speech: sentences of
-small grammars in eight languages, spoken by espeak-ng. It exists so that every part of emtta runs on any machine with
-no download. It says how adaptation behaves; it does not hear people.
+A real `WhisperForConditionalGeneration` of {megabytes:.1f} MB that transcribes **synthetic** speech: sentences from
+small grammars in eight languages, spoken by espeak-ng. It lets every part of emtta run on any machine without a
+download. It shows how adaptation behaves; it cannot transcribe human speech.
 
 | | |
 |---|---|
-| layers | {recipe.encoder_layers} of the encoder, {recipe.decoder_layers} of the decoder |
+| layers | {recipe.encoder_layers} encoder, {recipe.decoder_layers} decoder |
 | width | {recipe.width}, {recipe.heads} heads |
 | window | {recipe.window_seconds} s: {recipe.frames} encoder frames |
-| spectrogram | {recipe.mels} mel bands, a frame every {recipe.hop_length} samples |
-| text tokens | {recipe.text_tokens}, byte pairs |
-| training | {recipe.utterances:,} utterances, each seen once; AdamW, peak rate {recipe.learning_rate:g}, cosine |
-| made by | `emtta demo train` (emtta_core/demo) |
+| spectrogram | {recipe.mels} mel bands, one frame per {recipe.hop_length} samples |
+| text tokens | {recipe.text_tokens}, byte-pair encoding |
+| training | {recipe.utterances:,} utterances, one epoch; AdamW, peak learning rate {recipe.learning_rate:g}, cosine |
+| trained with | `emtta demo train` (emtta_core/demo) |
 | license | Apache-2.0 |
 
 ## Word error rates
 
-Test sentences (never in training), clean, at 175 words a minute; `trained` are the voices of emtta_core/demo/voices.py.
-Measured with `emtta demo card --measure`.
+Measured on clean test sentences that were not used in training, at 175 words per minute, with
+`emtta demo card --measure`. `trained` stands for the training voices in emtta_core/demo/voices.py.
 
 | language | voices | utterances | words | WER % |
 |---|---|---|---|---|

@@ -39,184 +39,196 @@ class AudioBytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedRow:
-    """One row an utterance of a prepared corpus, shared by every run whose domain has the same content."""
+    """One row per utterance of a prepared corpus, shared by all runs whose domains have the same content."""
 
     utterance_id: Annotated[str, "the utterance, unique within its corpus"]
-    audio: Annotated[AudioBytes | None, "the waveform as the models hear it; null where the utterance is in error"]
+    audio: Annotated[AudioBytes | None, "the waveform as the models hear it; null if the utterance is in error"]
     text: Annotated[str, "the transcript as the corpus gives it, not normalised"]
     language: Annotated[str, "ISO 639-1 code"]
-    speaker: Annotated[str, "who speaks"]
-    seconds: Annotated[float, "length of the waveform; 0 where there is none"]
-    corruption: Annotated[str | None, "what was done to the clean speech; null for nothing"]
-    snr_db: Annotated[float | None, "signal-to-noise ratio of the mixture in dB; null without noise"]
-    gain: Annotated[float, "the factor that scaled an overflowing mixture back; 1 where nothing overflowed"] = 1.0
+    speaker: Annotated[str, "the speaker"]
+    seconds: Annotated[float, "length of the waveform in seconds; 0 if there is none"]
+    corruption: Annotated[str | None, "the corruption applied to the clean speech; null if none"]
+    snr_db: Annotated[float | None, "signal-to-noise ratio of the mixture in dB; null if there is no noise"]
+    gain: Annotated[float, "the factor that scaled down a mixture beyond full scale; otherwise 1"] = 1.0
     error: Annotated[str | None, "why there is no waveform"] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HypothesisRow:
-    """One row an utterance and attempt: what the method made of it."""
+    """One row per utterance and attempt: the result of the method."""
 
     cell_id: Annotated[str, "identity of the cell (model, method, options, corpus) that made this row"]
     attempt: Annotated[int, "the attempt at the cell that made this row, from 1"]
     utterance_id: Annotated[str, "the utterance, unique within its domain"]
     language: Annotated[str, "ISO 639-1 code"]
-    speaker: Annotated[str, "who speaks"]
-    audio_seconds: Annotated[float, "length of the waveform"]
+    speaker: Annotated[str, "the speaker"]
+    audio_seconds: Annotated[float, "length of the waveform in seconds"]
     reference: Annotated[str, "the transcript, not normalised"]
-    hypothesis: Annotated[str | None, "what the adapted model heard, not normalised; null where in error"]
-    source_hypothesis: Annotated[str | None, "what the unadapted model heard, not normalised"]
-    entropy_before: Annotated[float | None, "mean entropy along the unadapted model's greedy hypothesis, nats a token"]
-    entropy_after: Annotated[float | None, "the same of the adapted model"]
-    tokens: Annotated[int | None, "tokens of the hypothesis, the end token included"]
-    seconds: Annotated[float | None, "wall seconds spent: those of its batch, shared equally"]
-    flags: Annotated[tuple[str, ...], "what to know of it: `truncated`, `collapsed`"] = ()
+    hypothesis: Annotated[str | None, "hypothesis of the adapted model, not normalised; null if in error"]
+    source_hypothesis: Annotated[str | None, "hypothesis of the unadapted model, not normalised"]
+    entropy_before: Annotated[
+        float | None, "mean entropy along the unadapted model's greedy hypothesis, nats per token"
+    ]
+    entropy_after: Annotated[float | None, "the same for the adapted model"]
+    tokens: Annotated[int | None, "tokens of the hypothesis, including the end token"]
+    seconds: Annotated[float | None, "wall seconds spent; those of a batch are shared equally"]
+    flags: Annotated[tuple[str, ...], "warnings: `truncated`, `collapsed`"] = ()
     error: Annotated[str | None, "why there is no hypothesis"] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRow:
-    """One row an utterance, attempt and step: a state of the model, and the update made from it."""
+    """One row per utterance, attempt and step: a state of the model, and the update made from it."""
 
     cell_id: Annotated[str, "identity of the cell that made this row"]
     attempt: Annotated[int, "the attempt at the cell that made this row, from 1"]
     utterance_id: Annotated[str, "the utterance, unique within its domain"]
     step: Annotated[int, "updates made so far; 0 is the unadapted model"]
-    hypothesis: Annotated[str | None, "greedy hypothesis in this state; null where it was not decoded"]
-    entropy: Annotated[float | None, "mean entropy along that hypothesis, nats a token"]
-    tokens: Annotated[int | None, "tokens of that hypothesis, the end token included"]
-    loss: Annotated[float | None, "loss of the update made from this state; null at the last"] = None
+    hypothesis: Annotated[str | None, "greedy hypothesis in this state; null if it was not decoded"]
+    entropy: Annotated[float | None, "mean entropy along that hypothesis, nats per token"]
+    tokens: Annotated[int | None, "tokens of that hypothesis, including the end token"]
+    loss: Annotated[float | None, "loss of the update made from this state; null for the last state"] = None
     policy_loss: Annotated[float | None, "its policy-gradient part"] = None
-    entropy_loss: Annotated[float | None, "its pathwise part"] = None
-    candidate_entropy: Annotated[float | None, "mean entropy along the candidates, nats a token"] = None
+    entropy_loss: Annotated[float | None, "its entropy part"] = None
+    candidate_entropy: Annotated[float | None, "mean entropy along the candidates, nats per token"] = None
     advantage_std: Annotated[float | None, "standard deviation of the candidates' advantages"] = None
-    gradient_norm: Annotated[float | None, "Euclidean norm of the gradient over the utterance's LayerNorm"] = None
-    candidate_tokens: Annotated[float | None, "mean tokens of a candidate"] = None
+    gradient_norm: Annotated[
+        float | None, "Euclidean norm of the gradient over the utterance's LayerNorm parameters"
+    ] = None
+    candidate_tokens: Annotated[float | None, "mean number of tokens of a candidate"] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowRow:
-    """One row a window and attempt, of an utterance that was cut into several or whose language was detected."""
+    """One row per window and attempt, for utterances that were cut or whose language was detected."""
 
     cell_id: Annotated[str, "identity of the cell that made this row"]
     attempt: Annotated[int, "the attempt at the cell that made this row, from 1"]
     utterance_id: Annotated[str, "the utterance, unique within its domain"]
     window: Annotated[int, "the window's number in the utterance, from 1"]
-    begins: Annotated[float, "where in the utterance it begins, seconds"]
-    seconds: Annotated[float, "how long it is"]
-    language: Annotated[str, "what the model was told to hear"]
-    language_probability: Annotated[float | None, "of that language where the unadapted model detected it, among all"]
-    hypothesis: Annotated[str | None, "what the adapted model heard, not normalised; null where in error"]
-    source_hypothesis: Annotated[str | None, "what the unadapted model heard, not normalised"]
-    entropy_before: Annotated[float | None, "mean entropy along the unadapted model's greedy hypothesis, nats a token"]
-    entropy_after: Annotated[float | None, "the same of the adapted model"]
-    tokens: Annotated[int | None, "tokens of the hypothesis, the end token included"]
+    begins: Annotated[float, "start of the window within the utterance, in seconds"]
+    seconds: Annotated[float, "length of the window in seconds"]
+    language: Annotated[str, "the language given to the model"]
+    language_probability: Annotated[
+        float | None, "probability of the detected language among all; null if it was given"
+    ]
+    hypothesis: Annotated[str | None, "hypothesis of the adapted model, not normalised; null if in error"]
+    source_hypothesis: Annotated[str | None, "hypothesis of the unadapted model, not normalised"]
+    entropy_before: Annotated[
+        float | None, "mean entropy along the unadapted model's greedy hypothesis, nats per token"
+    ]
+    entropy_after: Annotated[float | None, "the same for the adapted model"]
+    tokens: Annotated[int | None, "tokens of the hypothesis, including the end token"]
     updates: Annotated[int | None, "updates made"]
-    flags: Annotated[tuple[str, ...], "what to know of it: `truncated`, `collapsed`"] = ()
-    error: Annotated[str | None, "why there is no hypothesis, as of a silent window"] = None
+    flags: Annotated[tuple[str, ...], "warnings: `truncated`, `collapsed`"] = ()
+    error: Annotated[str | None, "why there is no hypothesis, for example in a silent window"] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreRow:
-    """One row an utterance and attempt: its errors against the reference, after normalisation."""
+    """One row per utterance and attempt: its errors against the reference, after normalisation."""
 
     cell_id: Annotated[str, "identity of the cell that made the hypothesis"]
     attempt: Annotated[int, "the attempt that made the hypothesis, from 1"]
     utterance_id: Annotated[str, "the utterance, unique within its domain"]
-    hits: Annotated[int | None, "words that agree"]
-    substitutions: Annotated[int | None, "words that differ"]
-    deletions: Annotated[int | None, "words of the reference that are missing"]
-    insertions: Annotated[int | None, "words that the reference has not"]
+    hits: Annotated[int | None, "correct words"]
+    substitutions: Annotated[int | None, "substituted words"]
+    deletions: Annotated[int | None, "words missing from the hypothesis"]
+    insertions: Annotated[int | None, "words that are not in the reference"]
     words: Annotated[int | None, "words of the reference: hits + substitutions + deletions"]
     characters: Annotated[int | None, "characters of the reference"]
-    character_errors: Annotated[int | None, "edits between the two texts by character"]
+    character_errors: Annotated[int | None, "character edits between the two texts"]
     normaliser: Annotated[str, "the normaliser and its version"]
-    reference_normalised: Annotated[str | None, "the reference as it was compared"]
-    hypothesis_normalised: Annotated[str | None, "the hypothesis as it was compared"]
+    reference_normalised: Annotated[str | None, "the reference as compared"]
+    hypothesis_normalised: Annotated[str | None, "the hypothesis as compared"]
     step_errors: Annotated[
-        tuple[int | None, ...], "word errors after 0, 1, … updates; null for a state that was not decoded"
+        tuple[int | None, ...], "word errors after 0, 1, … updates; null for states that were not decoded"
     ] = ()
-    error: Annotated[str | None, "why it has no score; the counts are null then"] = None
+    error: Annotated[str | None, "why there is no score; the counts are then null"] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellRow:
-    """One row an attempt at a cell, written at its end."""
+    """One row per attempt at a cell, written when the attempt ends."""
 
     cell_id: Annotated[str, "identity of the cell"]
     attempt: Annotated[int, "the attempt, from 1"]
     group: Annotated[str, "the group that the domain belongs to"]
     state: Annotated[str, "how it ended: `complete` or `failed`"]
-    planned: Annotated[int, "utterances that the cell has"]
-    done: Annotated[int, "utterances that this attempt did, those in error included"]
+    planned: Annotated[int, "utterances in the cell"]
+    done: Annotated[int, "utterances that this attempt did, including those in error"]
     reused: Annotated[int, "utterances that an earlier attempt had done"]
     errors: Annotated[int, "utterances in error"]
     error: Annotated[str | None, "why the attempt failed"]
     started_at: Annotated[datetime, "UTC"]
     finished_at: Annotated[datetime, "UTC"]
     seconds: Annotated[float, "wall seconds of the attempt"]
-    audio_seconds: Annotated[float, "length of the speech that this attempt did"]
-    device: Annotated[str, "where the model ran, as `cpu` or `cuda:0`"]
-    peak_memory_bytes: Annotated[int | None, "most memory in use: of the device, or of the process on a CPU"]
+    audio_seconds: Annotated[float, "seconds of speech that this attempt processed"]
+    device: Annotated[str, "where the model ran, such as `cpu` or `cuda:0`"]
+    peak_memory_bytes: Annotated[int | None, "peak memory: of the device, or of the process on a CPU"]
     host: Annotated[str, "the machine"]
-    batch_size: Annotated[int, "utterances side by side at the end of the attempt"]
+    batch_size: Annotated[int, "utterances adapted side by side at the end of the attempt"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRow:
-    """One row a planned cell of a run."""
+    """One row per planned cell of a run."""
 
     domain: Annotated[str, "the domain"]
     group: Annotated[str, "the group that the domain belongs to"]
     method: Annotated[str, "the method"]
-    cell_id: Annotated[str, "identity of the cell; rows of another identity do not count"]
+    cell_id: Annotated[str, "identity of the cell; rows with a different identity do not count"]
     corpus_id: Annotated[str, "identity of the prepared corpus, the folder under `prepared/`"]
-    utterances: Annotated[int, "utterances that the cell is to have"]
-    position: Annotated[int, "place in the plan, from 0; given when the plan is written"] = 0
+    utterances: Annotated[int, "planned utterances"]
+    position: Annotated[int, "position in the plan, from 0; assigned when the plan is written"] = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRow:
-    """One row a run."""
+    """One row per run."""
 
     suite: Annotated[str, "name of the suite"]
-    suite_toml: Annotated[str, "the suite as it was"]
-    plan_id: Annotated[str, "identity of the plan: of all its cells"]
+    suite_toml: Annotated[str, "the suite as recorded"]
+    plan_id: Annotated[str, "identity of the plan, derived from all its cells"]
     created_at: Annotated[datetime, "UTC"]
     model: Annotated[str, "the model as the suite names it"]
     model_digest: Annotated[str, "digest of the model's weights and configuration"]
-    algorithm_version: Annotated[int, "version of the adaptation's code; another may give other results"]
-    versions: Annotated[
-        str, "JSON: releases of Python and of the libraries that matter, and the processor's vector instructions"
+    algorithm_version: Annotated[
+        int, "version of the adaptation algorithm; different versions may give different results"
     ]
-    git_commit: Annotated[str | None, "commit of the code, where it is known"]
-    host: Annotated[str, "the machine that began it"]
+    versions: Annotated[str, "JSON: versions of Python and relevant libraries, and the processor's vector instructions"]
+    git_commit: Annotated[str | None, "commit of the code, if known"]
+    host: Annotated[str, "the machine that started the run"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatisticsRow:
-    """One row a method and domain of a run, and one a method and group: how sure its figures are."""
+    """One row per method and domain of a run, and one per method and group: intervals and tests."""
 
     method: Annotated[str, "the method"]
-    group: Annotated[str, "the group that the domain belongs to; of a mean over domains its group, or `all`"]
+    group: Annotated[str, "the domain's group; for a mean over domains, that group or `all`"]
     domain: Annotated[str | None, "the domain; null for the mean over the domains of a group"]
-    revision: Annotated[str, "the facts that it was computed from, as the view `revisions` names them"]
+    revision: Annotated[str, "digest of the results it was computed from, as in the view `revisions`"]
     utterances: Annotated[int, "utterances without an error"]
-    pairs: Annotated[int | None, "those that `source` has without an error too; null for `source`, and without it"]
-    units: Annotated[int, "what the interval draws: so many utterances or speakers"]
-    drawn: Annotated[str, "`utterances`, `speakers`, or `both` where domains differ in it"]
-    wer: Annotated[float, "word error rate, %; of a group the mean over its domains"]
-    wer_low: Annotated[float | None, "lower end of its interval, %; null for fewer than 5 units"]
+    pairs: Annotated[
+        int | None, "utterances that `source` also has without an error; null for `source`, or if the run has none"
+    ]
+    units: Annotated[int, "number of units (utterances or speakers) that the bootstrap resamples"]
+    drawn: Annotated[str, "kind of units: `utterances`, `speakers`, or `both` if domains differ"]
+    wer: Annotated[float, "word error rate, %; for a group, the mean over its domains"]
+    wer_low: Annotated[float | None, "lower end of its interval, %; null with fewer than 5 units"]
     wer_high: Annotated[float | None, "upper end, %"]
-    source_wer: Annotated[float | None, "word error rate of `source` over the pairs, %; of `source` its `wer`"]
-    change: Annotated[float | None, "WER over the pairs less `source_wer`, points; null for `source`"]
+    source_wer: Annotated[float | None, "word error rate of `source` over the pairs, %; for `source`, its `wer`"]
+    change: Annotated[float | None, "WER over the pairs minus `source_wer`, points; null for `source`"]
     change_low: Annotated[float | None, "lower end of its interval, points"]
     change_high: Annotated[float | None, "upper end, points"]
-    p: Annotated[float | None, "of the sign-flip test, two-sided; of a domain by Holm over the method's domains"]
+    p: Annotated[
+        float | None, "p-value of a two-sided sign-flip test; for a domain, Holm-corrected over the method's domains"
+    ]
     wins: Annotated[int | None, "pairs with fewer word errors than `source`"]
-    ties: Annotated[int | None, "pairs with as many"]
-    losses: Annotated[int | None, "pairs with more"]
-    confidence: Annotated[float, "of the intervals, as 0.95"]
+    ties: Annotated[int | None, "pairs with equally many word errors"]
+    losses: Annotated[int | None, "pairs with more word errors"]
+    confidence: Annotated[float, "confidence level of the intervals, such as 0.95"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,9 @@ HEAD = """\
 
 # The SQL schema
 
-What `emtta sql` and `emtta report` can be asked. Each view reads others, and in the end `raw.<table>`, the rows as they
-are stored, which [docs/store.md](../docs/store.md) describes. All have the same columns and types on any store, an
-empty one too. A name that is a word of SQL is written in quotes: `"group"`.
+The views and reports behind `emtta sql` and `emtta report`. Views build on each other and on `raw.<table>`, the stored
+rows, which [docs/store.md](../docs/store.md) describes. Columns and types are the same on every store, even an empty
+one. Quote names that are SQL keywords: `"group"`.
 
 """
 

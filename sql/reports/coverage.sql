@@ -1,10 +1,10 @@
--- coverage: how much of each group is there, method by method.
+-- coverage: how much of each group is complete, method by method.
 -- columns:
 --   group, method             the group, or all; the method
---   domains, complete         domains: planned, there
+--   domains, complete         domains: planned, complete
 --   planned, done, in_error   utterances: planned, done, in error
---   done_percent              share of the planned utterances that is done, %
---   withheld                  which domains are not there
+--   done_percent              percentage of the planned utterances that is done
+--   withheld                  the domains that are incomplete
 -- param run_id: the run; the newest by default
 SELECT
     groups."group",

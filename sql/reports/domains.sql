@@ -1,19 +1,19 @@
--- domains: WER of each method on each domain, whether it differs from source by chance, and how far each cell is.
+-- domains: WER of each method on each domain, the test against source, and the progress of each cell.
 -- columns:
 --   group, domain, method   the cell; the view cells has all of its columns
 --   state           complete, partial, failed or missing
---   in_error        utterances in error, which are in no rate
+--   in_error        utterances in error, excluded from all rates
 --   wer             word error rate, %
---   interval        its bootstrap interval (95 %), %; empty where the statistics are not computed
---   change          WER over the utterances that source has too, less that of source, points
+--   interval        its 95% bootstrap interval, %; empty if the statistics have not been computed
+--   change          WER minus that of source, over the utterances that both have, points
 --   margin          half the width of its interval, points
---   change_percent  100 × change / WER of source over the same utterances; without statistics, of wer over all of them
---   p               of a sign-flip test of the change, two-sided, by Holm over the method's domains
---   wtl             wins, ties and losses: utterances with fewer word errors than source, with as many, with more
---   withheld        why there is no figure, where the cell has its utterances
+--   change_percent  100 × change / WER of source over the same utterances; without statistics, over all utterances
+--   p               p-value of a two-sided sign-flip test of the change, Holm-corrected over the method's domains
+--   wtl             wins, ties and losses: utterances with fewer word errors than source, equally many, more
+--   withheld        why a cell with all utterances done has no figure
 -- param run_id: the run; the newest by default
--- param group: one group alone
--- param method: one method alone
+-- param group: only this group
+-- param method: only this method
 SELECT
     cells."group",
     cells.domain,

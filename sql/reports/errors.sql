@@ -1,20 +1,20 @@
--- errors: the words that each method mishears most often, and how often the unadapted model does.
+-- errors: the most frequent word errors of each method, and their frequency with the unadapted model.
 -- columns:
 --   method         the method
 --   kind           substitution, deletion or insertion
 --   reference      the word that was said; empty for an insertion
 --   hypothesis     the word that was heard; empty for a deletion
---   count          how often
---   source_count   how often with the method source; empty where the run has none
+--   count          number of occurrences
+--   source_count   number of occurrences with the method source; empty if the run has none
 --   added          count - source_count
---   utterances     utterances in which it happens
---   percent        share of the method's errors, %
+--   utterances     utterances in which the error occurs
+--   percent        percentage of the method's errors
 -- param run_id: the run; the newest by default
--- param method: one method alone
--- param group: one group alone
--- param domain: one domain alone
--- param kind [substitution|deletion|insertion]: one kind alone
--- param limit = 10 [number]: how many of each method
+-- param method: only this method
+-- param group: only this group
+-- param domain: only this domain
+-- param kind [substitution|deletion|insertion]: only this kind
+-- param limit = 10 [number]: rows per method
 WITH
 counted AS (
     SELECT

@@ -3,10 +3,10 @@
 --   what                    cell or utterance
 --   group, domain, method   the cell
 --   utterance_id            the utterance in error; empty for a cell
---   state                   of a cell: failed, partial or missing; of an utterance: in error
+--   state                   failed, partial or missing for a cell; in error for an utterance
 --   done, planned           utterances of a cell
---   attempt                 the newest attempt that came to its end, or the one that made the utterance's row
---   error                   what went wrong, where it is known
+--   attempt                 the newest attempt that ended, or the one that wrote the utterance's row
+--   error                   what went wrong, if known
 -- param run_id: the run; the newest by default
 WITH
 missing AS (

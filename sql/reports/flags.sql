@@ -1,16 +1,16 @@
--- flags: how many hypotheses were cut at the most tokens, or collapsed, by language and method.
+-- flags: how many hypotheses were cut at the token limit, or collapsed, by language and method.
 -- columns:
---   language            of the corpus
+--   language            the language of the corpus
 --   method              the method
---   hypotheses          how many there are
---   truncated           of them, those cut at the most tokens (tokens_per_second of the suite's model)
---   truncated_percent   the same, %
---   collapsed           of them, those that are empty, or repeat themselves without an end
---   collapsed_percent   the same, %
+--   hypotheses          number of hypotheses
+--   truncated           hypotheses cut at the token limit (tokens_per_second of the suite's model)
+--   truncated_percent   the same as a percentage
+--   collapsed           hypotheses that are empty or repeat themselves without end
+--   collapsed_percent   the same as a percentage
 -- param run_id: the run; the newest by default
--- param method: one method alone
--- param group: one group alone
--- param domain: one domain alone
+-- param method: only this method
+-- param group: only this group
+-- param domain: only this domain
 WITH
 counted AS (
     SELECT

@@ -1,18 +1,18 @@
--- groups: each group of domains with its methods beside one another, and on how many domains each of them helps.
+-- groups: the methods side by side for each group of domains, and on how many domains each helps.
 -- columns:
 --   group, method   the group, or all; the method
---   domains         domains that the plan holds
---   in_error        utterances in error, which are in no rate
+--   domains         planned domains
+--   in_error        utterances in error, excluded from all rates
 --   wer             mean of the domains' WER, %
---   change          wer - that of source, points
+--   change          wer minus that of source, points
 --   change_percent  change of wer relative to source, %
---   better, equal, worse   domains whose WER is below, at, above that of source; those that are not there are in none
---   most_helped     the domain whose WER fell most, with its change in points; empty where none fell
---   most_harmed     the domain whose WER rose most, likewise
+--   better, equal, worse   complete domains whose WER is below, equal to, above that of source
+--   most_helped     the domain whose WER fell most, with its change in points; empty if none fell
+--   most_harmed     the domain whose WER rose most, with its change in points; empty if none rose
 --   withheld        why there is no figure yet
 -- param run_id: the run; the newest by default
--- param group: one group alone
--- param method: one method alone
+-- param group: only this group
+-- param method: only this method
 WITH
 compared AS (
     SELECT

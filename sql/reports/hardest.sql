@@ -1,16 +1,16 @@
--- hardest: the utterances that adaptation made worse, those with most errors added first, with what both models heard.
+-- hardest: the utterances that adaptation made worse, most added errors first, with both hypotheses.
 -- columns:
 --   method, domain, utterance_id   the utterance
 --   added           word errors that adaptation added
---   source_errors, errors, words   word errors of the unadapted and of the adapted model; words of the reference
+--   source_errors, errors, words   word errors of the unadapted and the adapted model; words of the reference
 --   reference       what was said
---   source_hypothesis, hypothesis  what the unadapted and what the adapted model heard
---   flags           what to know of it: truncated, collapsed
+--   source_hypothesis, hypothesis  hypothesis of the unadapted and of the adapted model
+--   flags           warnings: truncated, collapsed
 -- param run_id: the run; the newest by default
--- param method: one method alone
--- param group: one group alone
--- param domain: one domain alone
--- param limit = 20 [number]: how many
+-- param method: only this method
+-- param group: only this group
+-- param domain: only this domain
+-- param limit = 20 [number]: number of rows
 SELECT
     method,
     domain,

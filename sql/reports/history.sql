@@ -1,18 +1,18 @@
--- history: WER of each method over the nights: the runs of one suite with one model, by date.
+-- history: WER of each method over time: the runs of one suite with one model, by date.
 -- columns:
---   created_at      when the run was begun, UTC
+--   created_at      when the run began, UTC
 --   run_id, method  the run; the method
---   wer             mean over the group's domains, %; empty while the group is not complete
---   since_last      wer - that of the run before, points; empty where that has no figure
---   change_percent  change of wer relative to source of the same run, %
---   in_error        utterances in error, which are in no rate
---   changed         what is not as in the run before: plan (domains, methods or options), weights, algorithm,
---                   versions, commit, host; a figure after another plan or other weights is of another experiment
+--   wer             mean over the group's domains, %; empty until the group is complete
+--   since_last      wer minus that of the previous run, points; empty if that has no figure
+--   change_percent  change of wer relative to source in the same run, %
+--   in_error        utterances in error, excluded from all rates
+--   changed         what differs from the previous run: plan (domains, methods or options), weights, algorithm,
+--                   versions, commit, host; after a change of plan or weights, figures are not comparable
 --   withheld        why there is no figure
--- param run_id: a run of the suite and the model; the newest by default
--- param group: one group of domains; all by default
--- param method: one method alone
--- param nights = 30 [number]: how many runs, the newest of them
+-- param run_id: any run of the suite and model; the newest by default
+-- param group: only this group of domains; all by default
+-- param method: only this method
+-- param nights = 30 [number]: number of runs, newest first
 WITH
 nights AS (
     SELECT begun.*

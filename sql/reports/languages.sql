@@ -1,17 +1,17 @@
--- languages: which languages the unadapted model detected in the speech of each, and the WER there.
+-- languages: the languages that the unadapted model detected for each spoken language, and the WER for each.
 -- columns:
 --   spoken         language of the corpus
---   detected       language that was detected
---   utterances     utterances so heard, in one method
---   percent        share of the spoken language's, %
+--   detected       detected language
+--   utterances     utterances with this detection, in one method
+--   percent        percentage of the spoken language's utterances
 --   probability    mean probability of the detected language
 --   method         the method
---   errors, words  of these utterances
+--   errors, words  word errors and reference words of these utterances
 --   wer            100 × errors / words
 -- param run_id: the run; the newest by default
--- param method: one method alone
--- param group: one group alone
--- param domain: one domain alone
+-- param method: only this method
+-- param group: only this group
+-- param domain: only this domain
 WITH
 told AS (
     SELECT
@@ -27,7 +27,7 @@ told AS (
         AND method = coalesce(getvariable('method'), method)
         AND "group" = coalesce(getvariable('group'), "group")
         AND domain = coalesce(getvariable('domain'), domain)
-    -- Detected once an utterance: its windows all say the same.
+    -- Detected once per utterance, so all its windows agree.
     QUALIFY row_number() OVER (PARTITION BY domain, method, utterance_id ORDER BY "window") = 1
 )
 

@@ -1,14 +1,14 @@
--- leaderboard: WER of each method over each group of domains, and over all, and whether it differs from source by chance.
+-- leaderboard: WER of each method by group and overall, with the test against source.
 -- columns:
 --   method, group   the method; the group, or all
 --   wer             mean of the domains' WER, %
---   interval        its bootstrap interval (95 %), %; empty where the statistics are not computed
---   change          WER over the utterances that source has too, less that of source, points
+--   interval        its 95% bootstrap interval, %; empty if the statistics have not been computed
+--   change          WER minus that of source, over the utterances that both have, points
 --   margin          half the width of its interval, points
---   change_percent  100 × change / WER of source over the same utterances; without statistics, of wer over all of them
---   p               of a sign-flip test of the change, two-sided
---   wtl             wins, ties and losses: utterances with fewer word errors than source, with as many, with more
---   in_error        utterances in error, which are in no rate
+--   change_percent  100 × change / WER of source over the same utterances; without statistics, over all utterances
+--   p               p-value of a two-sided sign-flip test of the change
+--   wtl             wins, ties and losses: utterances with fewer word errors than source, equally many, more
+--   in_error        utterances in error, excluded from all rates
 --   withheld        why there is no figure yet
 -- param run_id: the run; the newest by default
 SELECT

@@ -1,19 +1,19 @@
--- oracle: what each method would reach if the best step were known, of each utterance or one for all: upper bounds.
+-- oracle: what each method would reach at the best step, chosen per utterance or once for all: upper bounds.
 -- columns:
 --   method         the method
 --   utterances     utterances without an error whose states were decoded
 --   source_wer     WER before the first update, %
---   wer            WER after the last, as it was scored, %
---   best_step      the one step that is best for all of them; the earliest of several
---   best_step_wer  WER at that step, %; chosen by the errors that it is measured by, so no forecast
---   oracle_wer     WER where each utterance stops at its own best step, %: no rule for stopping can do better
---   left           wer - oracle_wer: points that a perfect rule for stopping would still take away
---   mean_oracle_step   mean of the utterances' best steps, the earliest of several
---   at_start, between, at_end   utterances that are at their best before any update, between, only at the last
--- All rates are errors over words of these utterances, over all domains at once.
+--   wer            WER after the last update, as scored, %
+--   best_step      the single step that is best for all utterances; the earliest if several tie
+--   best_step_wer  WER at that step, %; chosen on the errors it is measured on, so not a forecast
+--   oracle_wer     WER if each utterance stops at its own best step, %: no stopping rule can do better
+--   left           wer - oracle_wer: points that a perfect stopping rule would still gain
+--   mean_oracle_step   mean of the utterances' best steps; the earliest if several tie
+--   at_start, between, at_end   utterances that are best before any update, in between, only at the last
+-- All rates are errors over words of these utterances, pooled over all domains.
 -- param run_id: the run; the newest by default
--- param group: one group alone
--- param domain: one domain alone
+-- param group: only this group
+-- param domain: only this domain
 WITH
 decoded AS (
     SELECT

@@ -1,14 +1,14 @@
--- pairs: two runs side by side, utterance by utterance: what `emtta compare` is made of.
+-- pairs: two runs side by side, utterance by utterance; `emtta compare` is computed from this.
 -- columns:
---   method, group, domain, utterance_id, speaker   the utterance of a cell that both runs have
---   words_a, words_b               words of the reference, in the baseline (a) and in the run (b); NULL where not scored
+--   method, group, domain, utterance_id, speaker   an utterance of a cell that both runs have
+--   words_a, words_b               words of the reference, in the baseline (a) and the run (b); NULL if not scored
 --   errors_a, errors_b             word errors
 --   added                          errors_b - errors_a
---   hypothesis_a, hypothesis_b     what was heard, not normalised
---   normaliser_a, normaliser_b     by which it was scored
---   error_a, error_b               why it has no score: what went wrong, or `not done`
+--   hypothesis_a, hypothesis_b     the hypothesis, not normalised
+--   normaliser_a, normaliser_b     the normaliser used for scoring
+--   error_a, error_b               why there is no score: what went wrong, or `not done`
 -- param run_id: the run; the newest by default
--- param baseline: the run that it is compared with; the one of the same suite and model before it by default
+-- param baseline: the run to compare with; by default the previous one of the same suite and model
 WITH
 shared AS (
     SELECT

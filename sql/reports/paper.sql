@@ -1,14 +1,14 @@
--- paper: WER of the run beside the figures that the paper publishes, group by group.
+-- paper: WER of the run beside the published figures of the paper, group by group.
 -- columns:
---   suite, group    the paper's suite; the group of the run. Matched by either name; what only one has stands alone
+--   suite, group    the paper's suite; the run's group. Matched by either name; unmatched rows stand alone
 --   method          the method
---   wer             of the run: mean over the group's domains, %; empty while withheld
---   paper_wer       of the paper: likewise, with Whisper-base
---   change_percent  of the run: change relative to source, %
---   paper_change_percent   of the paper: likewise
---   domains, paper_domains how many domains each mean is of
--- The two have the method in common. With other speech or another model than the paper's, compare the changes and the
--- order of the methods, not the rates.
+--   wer             the run's mean over the group's domains, %; empty while withheld
+--   paper_wer       the paper's, with Whisper-base, %
+--   change_percent  the run's change relative to source, %
+--   paper_change_percent   the paper's change relative to source, %
+--   domains, paper_domains number of domains in each mean
+-- Both use the same methods. If the speech or the model differs from the paper's, compare the changes and the
+-- ranking of the methods, not the rates.
 -- param run_id: the run; the newest by default
 WITH
 ours AS (

@@ -1,20 +1,20 @@
--- robustness: how much each corruption costs each method against the same speech clean (WERD, as Speech Robust Bench).
+-- robustness: how much each corruption costs each method relative to clean speech (WERD, as in Speech Robust Bench).
 -- columns:
---   domain, clean     the corrupted domain; the domain of the run with the same utterances and no corruption
+--   domain, clean     the corrupted domain; the domain of the run with the same utterances, uncorrupted
 --   method            the method
---   wer, clean_wer    word error rates of the two, %
+--   wer, clean_wer    word error rates of both domains, %
 --   werd              WER degradation: wer - clean_wer, points
---   source_werd       the same of the method source
---   nwerd             werd / source_werd: 1 where the method loses as much as the unadapted model, 0 where nothing
+--   source_werd       werd of the method source
+--   nwerd             werd / source_werd: 1 if the method loses as much as the unadapted model, 0 if it loses nothing
 --   withheld          why there is no figure
 -- param run_id: the run; the newest by default
--- param method: one method alone
+-- param method: only this method
 WITH
 chosen AS (
     SELECT * FROM cells WHERE run_id = getvariable('run_id')
 ),
 
--- A corpus is another's clean partner where the same speakers say the same texts under the same names.
+-- A corpus is another's clean partner if the same speakers say the same texts under the same utterance ids.
 corpora AS (
     SELECT
         corpus_id,

@@ -1,4 +1,4 @@
--- runs: the runs of the store, the newest first.
+-- runs: the runs of the store, newest first.
 -- columns:
 --   run_id, suite, model      the run
 --   created_at                UTC

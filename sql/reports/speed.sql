@@ -1,17 +1,17 @@
 -- speed: how fast each method was, and how much memory it took.
 -- columns:
 --   method          the method
---   utterances      utterances that were timed, those in error left out
---   rtfx            seconds of speech done in a second; above 1 it is faster than the speech
---   times_source    wall seconds for the same speech, as a multiple of the method source
---   mean_seconds    wall seconds an utterance: those of its batch, shared equally
---   p50, p95, p99   half, 95 %, 99 % of the utterances took no more seconds
---   memory_mb       most memory in use at once, in 10^6 bytes: of the device, or of the process on a CPU
---   batch_size      utterances side by side, at most
---   device          where it ran
+--   utterances      timed utterances, excluding those in error
+--   rtfx            real-time factor: seconds of speech processed per second; above 1 is faster than real time
+--   times_source    wall seconds for the same speech, as a multiple of those of source
+--   mean_seconds    wall seconds per utterance; those of a batch are shared equally
+--   p50, p95, p99   50th, 95th and 99th percentile of the seconds per utterance
+--   memory_mb       peak memory in 10^6 bytes: of the device, or of the process on a CPU
+--   batch_size      maximum number of utterances adapted side by side
+--   device          the device it ran on
 -- param run_id: the run; the newest by default
--- param group: one group alone
--- param domain: one domain alone
+-- param group: only this group
+-- param domain: only this domain
 WITH
 spent AS (
     SELECT

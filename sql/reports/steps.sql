@@ -1,16 +1,16 @@
--- steps: entropy and WER of each method after 0, 1, … updates, withheld until each planned domain is there.
+-- steps: entropy and WER of each method after 0, 1, … updates, withheld until every planned domain is complete.
 -- columns:
 --   method, step    the method; updates made
---   entropy         mean over utterances of the mean nats a token
+--   entropy         mean entropy over utterances, nats per token
 --   wer             mean of the domains' WER, %; a step that was not decoded has no row
 --   pooled_wer      all errors over all words, %
 --   change_percent  change of wer relative to step 0, %
---   utterances      utterances that were decoded at this step
---   domains         domains that are there: the cell has its figure, and each of its utterances this step
---   planned         domains that the plan holds
+--   utterances      utterances decoded at this step
+--   domains         complete domains: the cell has a figure, and each utterance has this step
+--   planned         planned domains
 --   withheld        why there is no figure yet
 -- param run_id: the run; the newest by default
--- param group: one group alone
+-- param group: only this group
 WITH
 chosen AS (
     SELECT *

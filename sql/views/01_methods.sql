@@ -1,7 +1,7 @@
--- methods: the methods in the order in which tables show them.
--- grain: one row a method of the registry.
+-- methods: the methods, in the order in which tables show them.
+-- grain: one row per method of the registry.
 --   method     its name
---   rank       its place, from 1; a method that is not listed here comes after all that are
+--   rank       its position, from 1; methods not listed here come last
 SELECT method, rank
 FROM (VALUES
     ('source', 1),

@@ -1,12 +1,12 @@
--- planned: what each run set out to do.
--- grain: one row a planned cell (run, domain, method).
+-- planned: the planned cells of each run.
+-- grain: one row per planned cell (run, domain, method).
 --   run_id      the run
---   position    place in the plan, from 0
+--   position    position in the plan, from 0
 --   "group"     the group that the domain belongs to
 --   domain      the domain
 --   method      the method
---   cell_id     identity of the cell; rows of another identity do not count
+--   cell_id     identity of the cell; rows with a different identity do not count
 --   corpus_id   identity of the prepared corpus
---   utterances  utterances that the cell is to have
+--   utterances  planned utterances
 SELECT run_id, position, "group", domain, method, cell_id, corpus_id, utterances
 FROM raw.plans

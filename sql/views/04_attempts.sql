@@ -1,17 +1,17 @@
--- attempts: every attempt at a cell that the plan still holds, the failed ones too.
--- grain: one row an attempt that came to its end.
+-- attempts: every attempt at a cell of the current plan, including failed ones.
+-- grain: one row per attempt that ended.
 --   run_id, "group", domain, method, cell_id   the cell
 --   attempt            the attempt, from 1
---   newest             whether no later attempt at the cell came to its end
+--   newest             whether no later attempt at the cell has ended
 --   state              how it ended: complete or failed
---   planned, done, reused, errors   utterances: of the cell; done now; done before; in error
+--   planned, done, reused, errors   utterances: of the cell; done by this attempt; done before; in error
 --   error              why it failed
 --   started_at, finished_at         UTC
 --   seconds            wall seconds
---   audio_seconds      length of the speech that it did
---   device, host       where it ran
---   peak_memory_bytes  most memory in use
---   batch_size         utterances side by side at its end
+--   audio_seconds      seconds of speech that it processed
+--   device, host       the device and machine it ran on
+--   peak_memory_bytes  peak memory
+--   batch_size         utterances adapted side by side at its end
 SELECT
     run_id,
     planned."group",

@@ -1,10 +1,10 @@
--- paper: the published figures of the paper whose method this is, with Whisper-base.
--- grain: one row a suite of the paper and a method.
+-- paper: the published figures of the paper that emtta implements, with Whisper-base.
+-- grain: one row per suite of the paper and method.
 -- Source: Huang, Yu, Lin, Lee, "Rethinking Entropy Minimization in Test-Time Adaptation for Autoregressive Models",
 -- arXiv:2605.08186. The paper gives means over the domains of a suite; figures of single domains are not published.
 --   suite     as the paper calls it: LS-C (10 noises), L2-ARCTIC (6 accents), MLS (7 languages)
---   "group"   what the suites of emtta call that group of domains
---   domains   how many domains the mean is of
+--   "group"   emtta's name for that group of domains
+--   domains   number of domains in the mean
 --   method    the method
 --   wer       mean of the domains' WER, %
 SELECT suite, "group", domains, method, wer::DOUBLE AS wer

@@ -1,28 +1,28 @@
--- utterances: the facts, from which every figure is made.
--- grain: one row an utterance of a planned cell that is done, in error or not.
--- Rows count whose cell_id is the plan's and whose scores are there (or that are in error). Of an utterance's rows
--- over all attempts the newest without an error counts, else the newest: what a stopped attempt did still counts
--- beside what its successor added, and a failed attempt takes nothing away.
+-- utterances: the results per utterance, from which every figure is computed.
+-- grain: one row per utterance of a planned cell that is done, in error or not.
+-- A row counts if it has the plan's cell_id, and a score or an error. Of an utterance's rows
+-- over all attempts, the newest without an error counts, otherwise the newest. So the work of a stopped attempt counts
+-- together with what its successor added, and a failed attempt removes nothing.
 --   run_id, "group", domain, method, cell_id   the cell
 --   utterance_id          the utterance
---   attempt               the attempt that made the row that counts
---   language, speaker     of the utterance
+--   attempt               the attempt that wrote the row that counts
+--   language, speaker     its language and speaker
 --   audio_seconds         length of the waveform
---   reference, hypothesis, source_hypothesis   raw texts: transcript, adapted model's, unadapted model's
---   hits, substitutions, deletions, insertions words, after normalisation; NULL where in error
+--   reference, hypothesis, source_hypothesis   unnormalised: transcript, adapted and unadapted model's hypothesis
+--   hits, substitutions, deletions, insertions words, after normalisation; NULL if in error
 --   words                 words of the reference
 --   errors                substitutions + deletions + insertions
---   characters, character_errors               likewise by character
---   wer                   100 × errors / words of this utterance alone; never average it, sum errors and words
---   entropy_before, entropy_after              mean nats a token along the greedy hypothesis
+--   characters, character_errors               the same by character
+--   wer                   100 × errors / words of this utterance; do not average it, sum errors and words instead
+--   entropy_before, entropy_after              mean entropy along the greedy hypothesis, nats per token
 --   tokens                tokens of the hypothesis
 --   seconds               wall seconds spent
---   flags                 what to know of it: truncated, collapsed
---   normaliser, reference_normalised, hypothesis_normalised   the texts as they were compared
+--   flags                 warnings: truncated, collapsed
+--   normaliser, reference_normalised, hypothesis_normalised   the texts as compared
 --   step_errors           word errors after 0, 1, … updates
---   error                 why it has no score; such a row is counted and shown, and in no rate
+--   error                 why it has no score; such rows are counted but excluded from all rates
 WITH
--- Of runs with rows outside of packs: each hypothesis finds its score, and of an utterance's rows one counts.
+-- For runs with rows outside packs: join each hypothesis with its score, and choose the row that counts.
 newest AS (
     SELECT
         heard.* EXCLUDE (error),
@@ -38,7 +38,7 @@ newest AS (
     ) = 1
 ),
 
--- A pack has both side by side, and knows which rows count.
+-- A pack has both side by side, and marks the rows that count.
 packed AS (
     SELECT * EXCLUDE (counts, error, score_error), coalesce(error, score_error) AS error
     FROM settled.utterances

@@ -1,14 +1,14 @@
--- steps: how each utterance went, update by update.
--- grain: one row an utterance and step of the attempts that count, utterances in error left out.
+-- steps: the progress of each utterance, update by update.
+-- grain: one row per utterance and step of the attempts that count, excluding utterances in error.
 --   run_id, "group", domain, method, cell_id, utterance_id, attempt   the utterance's row in utterances
 --   step               updates made so far; 0 is the unadapted model
---   hypothesis         greedy hypothesis in this state; NULL where it was not decoded
+--   hypothesis         greedy hypothesis in this state; NULL if it was not decoded
 --   errors             word errors of that hypothesis
 --   words              words of the reference
---   entropy            mean nats a token along that hypothesis
+--   entropy            mean entropy along that hypothesis, nats per token
 --   tokens             its tokens
---   loss, policy_loss, entropy_loss   of the update made from this state, and its two parts; NULL at the last
---   candidate_entropy, candidate_tokens   of its candidates: mean nats a token, mean tokens
+--   loss, policy_loss, entropy_loss   loss of the update made from this state, and its two parts; NULL at the last
+--   candidate_entropy, candidate_tokens   of its candidates: mean entropy in nats per token, mean tokens
 --   advantage_std      standard deviation of its candidates' advantages
 --   gradient_norm      Euclidean norm of its gradient
 SELECT

@@ -1,7 +1,7 @@
--- edits: each word that was misheard, from the alignment of reference and hypothesis by words.
--- grain: one row an error of an utterance that has a score; their number is the sum of utterances.errors.
--- The alignment is that of the scoring (jiwer), found anew in each question by the function word_edits; it is of the
--- normalised texts. A plain DuckDB client does not know the function.
+-- edits: every word error, from the word alignment of reference and hypothesis.
+-- grain: one row per error of a scored utterance; the row count equals the sum of utterances.errors.
+-- The alignment is that of the scoring (jiwer) on the normalised texts, computed in each query by the function
+-- word_edits. A plain DuckDB client does not have this function.
 --   run_id, "group", domain, method, utterance_id   the utterance's row in utterances
 --   language     ISO 639-1 code
 --   kind         substitution, deletion (nothing was heard for the word) or insertion (nothing was said)

@@ -1,16 +1,16 @@
--- windows: the windows of utterances that were cut into several, or whose language was detected.
--- grain: one row a window of an utterance of the attempts that count.
+-- windows: the windows of utterances that were cut or whose language was detected.
+-- grain: one row per window of an utterance of the attempts that count.
 --   run_id, "group", domain, method, cell_id, utterance_id, attempt   the utterance's row in utterances
 --   "window"             the window's number in the utterance, from 1
---   begins, seconds      where in the utterance it begins, and how long it is
+--   begins, seconds      start within the utterance, and length, in seconds
 --   spoken               language of the corpus, by which the transcript is scored
---   language             what the model was told to hear
---   language_probability of that language where the unadapted model detected it, among all; NULL where it was given
---   hypothesis, source_hypothesis   raw texts: adapted model's, unadapted model's
---   entropy_before, entropy_after   mean nats a token along the greedy hypothesis
---   tokens, updates      of its hypothesis and episode
---   flags                what to know of it: truncated, collapsed
---   error                why it has no hypothesis, as of a silent window
+--   language             the language given to the model
+--   language_probability its probability among all languages, if detected; NULL if it was given
+--   hypothesis, source_hypothesis   unnormalised: the adapted and the unadapted model's
+--   entropy_before, entropy_after   mean entropy along the greedy hypothesis, nats per token
+--   tokens, updates      tokens of its hypothesis; updates of its episode
+--   flags                warnings: truncated, collapsed
+--   error                why it has no hypothesis, for example in a silent window
 SELECT
     run_id,
     utterances."group",

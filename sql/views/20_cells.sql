@@ -1,24 +1,24 @@
--- cells: how far each planned cell is, and what it found.
--- grain: one row a planned cell (run, domain, method).
+-- cells: the progress and the figures of each planned cell.
+-- grain: one row per planned cell (run, domain, method).
 --   run_id, position, "group", domain, method, cell_id, corpus_id   as in planned
---   state           complete (each planned utterance is done, and not too many in error), failed (the newest
+--   state           complete (every planned utterance is done, and not too many are in error), failed (the newest
 --                   attempt failed), partial, missing
---   planned         utterances that the cell is to have
---   done            utterances that are done, those in error included
---   in_error        utterances in error, which are in no rate
+--   planned         planned utterances
+--   done            utterances that are done, including those in error
+--   in_error        utterances in error, excluded from all rates
 --   words, errors   over the utterances without an error
 --   wer             100 × errors / words; NULL while withheld
---   cer             the same by character
---   source_wer      wer of the same domain with the method source
+--   cer             the same for characters
+--   source_wer      wer of the method source on the same domain
 --   change_percent  100 × (wer − source_wer) / source_wer
---   entropy_before, entropy_after   mean over utterances, nats a token
---   audio_seconds   length of the speech
+--   entropy_before, entropy_after   mean over utterances, nats per token
+--   audio_seconds   seconds of speech
 --   seconds         wall seconds spent on the rows that count
---   withheld        why wer and cer are not shown: two normalisers scored utterances of one language
---   attempts        attempts that came to their end
---   error           why the newest attempt failed; NULL where the cell is complete all the same
+--   withheld        why wer and cer are withheld: two normalisers scored utterances of one language
+--   attempts        attempts that ended
+--   error           why the newest attempt failed; NULL if the cell is complete anyway
 WITH
--- Summed by language and normaliser first: what is asked of the few rows that this gives would be slow to ask of all.
+-- Sum by language and normaliser first: the queries below are slow on all rows, but not on these few.
 summed AS (
     SELECT
         run_id,
@@ -47,7 +47,7 @@ found AS (
         method,
         sum(utterances)::BIGINT AS done,
         coalesce(sum(utterances) FILTER (NOT scored), 0)::BIGINT AS in_error,
-        -- One language is scored by one normaliser, so that there are as many pairs as languages.
+        -- One normaliser scores each language, so there are as many pairs as languages.
         CASE
             WHEN count(*) FILTER (scored) > count(DISTINCT language) FILTER (scored)
                 THEN 'scored by ' || string_agg(DISTINCT normaliser, ', ' ORDER BY normaliser) FILTER (scored)
@@ -70,7 +70,7 @@ ended AS (
         domain,
         method,
         count(*) AS attempts,
-        arg_max({'state': state, 'error': error}, attempt) AS newest  -- of an attempt together, its NULL too
+        arg_max({'state': state, 'error': error}, attempt) AS newest  -- both from one attempt, including its NULL
     FROM attempts
     GROUP BY run_id, domain, method
 ),
@@ -128,7 +128,7 @@ SELECT
     errors,
     wer,
     cer,
-    -- A window and no join: a join would read the store once more.
+    -- A window instead of a join, because a join would read the store once more.
     max(wer) FILTER (method = 'source') OVER (PARTITION BY run_id, domain) AS source_wer,
     100.0 * (wer - source_wer) / nullif(source_wer, 0) AS change_percent,
     entropy_before,

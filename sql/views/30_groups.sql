@@ -1,18 +1,18 @@
--- groups: the figures of a whole group of domains, withheld until each of its planned domains is there.
--- grain: one row a run, method and group; the group `all` holds every domain.
--- A domain is there when its cell is complete, has at least one utterance without an error, and is not withheld.
+-- groups: the figures of a group of domains, withheld until every planned domain is complete.
+-- grain: one row per run, method and group; the group `all` contains every domain.
+-- A domain counts as complete if its cell is complete, has an utterance without an error, and is not withheld.
 --   run_id, method  the run and the method
 --   "group"         the group, or all
---   position        place of the group in the plan; all comes last
---   domains         domains that the plan holds
---   complete        domains that are there
+--   position        position of the group in the plan; all is last
+--   domains         planned domains
+--   complete        complete domains
 --   planned, done, in_error   utterances: planned, done, in error
 --   words, errors   over the utterances without an error
 --   wer             mean of its domains' WER, as in the paper; NULL while withheld
 --   pooled_wer      100 × errors / words over all its utterances; NULL while withheld
 --   source_wer      wer of the method source
 --   change_percent  100 × (wer − source_wer) / source_wer
---   withheld        why the figures are not shown, with the domains that are not there
+--   withheld        why the figures are withheld, with the incomplete domains
 WITH
 checked AS (
     SELECT

@@ -1,14 +1,14 @@
--- runs: what was run, and how far it is.
--- grain: one row a run.
+-- runs: every run, its configuration and its progress.
+-- grain: one row per run.
 --   run_id, suite, plan_id, created_at   the run; created_at in UTC
---   model, model_digest, algorithm_version, versions, git_commit, host   with what
---   model_revision  of a model from the hub, the commit that was loaded; NULL for a folder
---   suite_toml      the suite as it was
+--   model, model_digest, algorithm_version, versions, git_commit, host   model, code and machine
+--   model_revision  the commit of a model from the hub; NULL for a folder
+--   suite_toml      the suite as recorded
 --   state           complete (every planned utterance is done) or incomplete
 --   cells, complete cells: planned, complete
 --   planned, done, in_error   utterances: planned, done, in error
---   audio_seconds   length of the speech that is done
---   seconds         wall seconds spent on it
+--   audio_seconds   seconds of speech that are done
+--   seconds         wall seconds spent on them
 WITH
 progress AS (
     SELECT

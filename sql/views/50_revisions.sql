@@ -1,9 +1,9 @@
--- revisions: the state of the facts that a method's statistics are computed from, so that stale ones are known.
--- grain: one row a run and method.
--- Any later attempt that changes what counts gives another revision: an utterance that is done anew counts with a
--- higher attempt, and one that is done for the first time counts as one more.
+-- revisions: a digest of the results behind a method's statistics, to detect stale statistics.
+-- grain: one row per run and method.
+-- Any later attempt that changes the counted rows gives another revision: a redone utterance counts with a
+-- higher attempt, and a newly done one counts as one more.
 --   run_id, method  the run and the method
---   revision        a digest of what counts of each of its cells, and of those of source
+--   revision        a digest of the counted rows of its cells, and of those of source
 WITH
 counted AS (
     SELECT

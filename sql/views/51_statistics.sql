@@ -1,21 +1,21 @@
--- statistics: how sure the figures are: intervals, each method against source, tests, wins and losses.
--- grain: one row a run, method and domain, and one a run, method and group (domain NULL), the group `all` included.
--- A method whose facts have changed since its statistics were computed has no row; the end of a run computes them anew.
+-- statistics: intervals, tests against source, wins and losses.
+-- grain: one row per run, method and domain, and one per run, method and group (domain NULL), the group `all` included.
+-- A method whose results changed since its statistics were computed has no row until the end of a run renews them.
 --   run_id, method  the run and the method
---   "group"         the domain's group; of a mean over domains the group, or all
+--   "group"         the domain's group; for a mean over domains, that group or all
 --   domain          the domain; NULL for the mean over the domains of a group
 --   utterances      utterances without an error
---   pairs           those of them that source has without an error as well; NULL for source, and without it
---   units, drawn    what an interval draws with replacement: so many `utterances` or `speakers`, or `both`
---   wer             word error rate, %; of a group the mean over its domains
---   wer_low, wer_high         its bootstrap interval; NULL for fewer than 5 units
---   source_wer      word error rate of source over the pairs; for source itself its own
---   change          wer over the pairs less source_wer, points; NULL for source
+--   pairs           utterances that source also has without an error; NULL for source, or if the run has none
+--   units, drawn    number and kind of the resampled units: `utterances`, `speakers`, or `both`
+--   wer             word error rate, %; for a group, the mean over its domains
+--   wer_low, wer_high         its bootstrap interval; NULL with fewer than 5 units
+--   source_wer      word error rate of source over the pairs; for source, its own
+--   change          wer over the pairs minus source_wer, points; NULL for source
 --   change_low, change_high   its paired bootstrap interval
---   change_percent  100 × change / source_wer: the relative change, below 0 for the better; NULL for source
---   p               of a sign-flip test, two-sided; of a domain corrected by Holm over the method's domains
---   wins, ties, losses        pairs with fewer word errors than source, with as many, with more
---   confidence      of the intervals, as 0.95
+--   change_percent  100 × change / source_wer: the relative change; below 0 is better; NULL for source
+--   p               p-value of a two-sided sign-flip test; for a domain, Holm-corrected over the method's domains
+--   wins, ties, losses        pairs with fewer word errors than source, equally many, more
+--   confidence      confidence level of the intervals, such as 0.95
 SELECT
     run_id,
     method,
