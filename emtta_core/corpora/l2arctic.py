@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from emtta_core.corpora.published import About, Published, Recording
+from emtta_core.corpora.published import About, Published
+from emtta_core.corpora.recording import Recording
 from emtta_core.corpora.transcripts import text_of
 from emtta_core.errors import CorpusError
 from emtta_core.identity import IDENTITY
