@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from conftest import Speech, SuiteFile, tone
-from corpora_factory import l2arctic_folder
+from corpora_factory import l2arctic_folder, librispeech_hub
+from hub_server import Hub
 
 from emtta_core.adaptation import method
 from emtta_core.corpora.folder import Folder
@@ -256,6 +257,16 @@ def test_a_corpus_that_cannot_be_had_changes_no_cell_of_another_domain() -> None
     assert "L2-ARCTIC of all accents is not in '/nowhere'" in planned.unavailable["gone"]
     assert {key: cell for key, cell in ids(planned).items() if key[0] != "gone"} == ids(others)
     assert planned.plan_id == plan(parse_suite(SUITE + GONE), DIGEST).plan_id
+
+
+def test_a_corpus_without_an_utterance_is_said_to_have_none_whatever_it_is(hub: Hub) -> None:
+    librispeech_hub(hub, [])
+    empty = SUITE.replace('"synthetic", utterances = 2', '"librispeech"')
+    with pytest.raises(UsageError, match="'clean' has no utterance to adapt to; look at what it holds, or leave"):
+        plan(parse_suite(empty), DIGEST)
+    librispeech_hub(hub)
+    with pytest.raises(UsageError, match=r"has no utterance that is short enough: 6 are longer than max_seconds"):
+        plan(parse_suite(empty.replace('"librispeech"', '"librispeech", max_seconds = 0.1')), DIGEST)
 
 
 def test_a_suite_none_of_whose_corpora_can_be_had_is_not_planned() -> None:

@@ -185,6 +185,28 @@ def test_l2arctic_is_asked_for_where_it_is_missing_and_speakers_are_named(
         L2Arctic(accent="hindi", path=str(root)).survey()
 
 
+def test_l2arctic_without_a_recording_costs_that_one(tmp_path: Path) -> None:
+    root = l2arctic_folder(tmp_path, SPEAKERS["hindi"])
+    whole = L2Arctic(accent="hindi", path=str(root)).content_digest()
+    (root / "TNI/wav/arctic_a0002.wav").unlink()
+    corpus = L2Arctic(accent="hindi", path=str(root))
+    *others, last = corpus.read_all()
+    assert (len(others), last.id, corpus.survey()) == (7, "TNI-arctic_a0002", Survey(8))
+    with pytest.raises(AudioError, match=r"TNI/wav/arctic_a0002\.wav: cannot be read: No such file"):
+        last.read()
+    assert all(one.read().size for one in others)
+    assert corpus.content_digest() != whole
+
+
+def test_l2arctic_names_the_speakers_of_whom_there_is_nothing(tmp_path: Path) -> None:
+    root = l2arctic_folder(tmp_path, SPEAKERS["hindi"])
+    for speaker in ("RRBI", "TNI"):
+        for path in (*root.glob(f"{speaker}/wav/*"), *root.glob(f"{speaker}/transcript/*")):
+            path.unlink()
+    with pytest.raises(CorpusError, match=r"has folders of RRBI, TNI with no recording .* archives of these speakers"):
+        L2Arctic(accent="hindi", path=str(root)).survey()
+
+
 def test_l2arctic_without_a_transcript_costs_that_one(tmp_path: Path) -> None:
     root = l2arctic_folder(tmp_path, SPEAKERS["hindi"])
     (root / "TNI/transcript/arctic_a0002.txt").unlink()

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -11,10 +10,10 @@ from numpy.typing import ArrayLike
 from pydantic import Field, model_validator
 
 from emtta_core.audio.corrupted import Corrupted, Voices
-from emtta_core.audio.files import read_audio
 from emtta_core.audio.mix import MAX_SNR_DB, SnrConvention, SnrOver, mix, true_snr_db
 from emtta_core.audio.noise import NoiseKind, synthesise
-from emtta_core.audio.waveform import SAMPLE_RATE, Waveform, checked, refuse_silence
+from emtta_core.audio.remembered import remembering
+from emtta_core.audio.waveform import SAMPLE_RATE, checked, refuse_silence
 from emtta_core.errors import AudioError, UsageError
 from emtta_core.identity import IDENTITY, RUNTIME, Record, digest
 from emtta_core.shelves import CORPORA, looked_in, places
@@ -41,6 +40,9 @@ FOLDER = "MS-SNSD"
 FOLDERS = ("", "noise_test", "noise_train")
 """Where a recording is looked for below the folder: MS-SNSD has them in two, with names in common. An incomplete
 listing of it has four of the paper's nine in `noise_test` (such as `Babble_4`), and none in `noise_train`."""
+
+_recording = remembering(files=32)
+"""Reads a recording, shape `(N,)`; one serves every utterance."""
 
 Offset = Literal["start", "random"]
 """Where a recording is begun: at its first sample, as the paper's authors do, or anywhere, drawn by utterance."""
@@ -94,7 +96,7 @@ class NoiseFile(Record):
             return settings
         place = self._place()
         try:
-            noise = checked(_read(place, _stamp(place)), str(place))
+            noise = checked(_recording(place), str(place))
             refuse_silence(noise, str(place))
         except AudioError as error:
             raise UsageError(f"the noise cannot be used: {error}; replace the file") from error
@@ -135,7 +137,7 @@ class NoiseFile(Record):
             noise = synthesise(self.kind, speech.size / SAMPLE_RATE, rng)
         else:
             place = self._place()
-            noise = _read(place, _stamp(place))
+            noise = _recording(place)
             offset = int(rng.integers(noise.size)) if self.offset == "random" else 0
         ratio = true_snr_db(self.snr_db, self.snr_convention)
         mixture = mix(speech, noise, ratio, offset=offset, over=self.snr_over)
@@ -180,15 +182,3 @@ def ratio_label(snr_db: float, over: SnrOver, convention: SnrConvention) -> str:
         ),
     ]
     return f" ({'; '.join(told)})" if told else ""
-
-
-def _stamp(place: Path) -> tuple[int, int]:
-    """Return what changes when a file does."""
-    stat = place.stat()
-    return stat.st_mtime_ns, stat.st_size
-
-
-@lru_cache(maxsize=32)
-def _read(place: Path, _version: tuple[int, int]) -> Waveform:
-    """Return a recording, shape `(N,)`; read once, for it serves every utterance."""
-    return read_audio(place)

@@ -19,7 +19,8 @@ from emtta_core.corpora.choice import is_few
 from emtta_core.corpora.hosted import Hosted, heard
 from emtta_core.corpora.hub import Repository
 from emtta_core.corpora.languages import whisper_code
-from emtta_core.corpora.published import About, Recording
+from emtta_core.corpora.published import About
+from emtta_core.corpora.recording import Recording
 from emtta_core.corpora.transcripts import text_of
 from emtta_core.corpora.utterance import Utterance
 from emtta_core.errors import CorpusError, UsageError

@@ -3,27 +3,25 @@
 import os
 import re
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from emtta_core.audio.files import length_in_seconds, read_audio
-from emtta_core.audio.waveform import Waveform
 from emtta_core.corpora.beside import rows_beside
 from emtta_core.corpora.choice import Survey, choose, is_too_long, least, survey
 from emtta_core.corpora.file_digests import FileDigests
+from emtta_core.corpora.ids import id_of, is_id
 from emtta_core.corpora.manifest import Columns, Row, read_manifest
+from emtta_core.corpora.recording import Recording
 from emtta_core.corpora.standing import Standing
 from emtta_core.corpora.utterance import Utterance
-from emtta_core.errors import AudioError, EmttaError, UsageError
+from emtta_core.errors import EmttaError, UsageError
 from emtta_core.identity import IDENTITY, RUNTIME, Record, digest
 
 _COLUMNS = Columns(required=("path", "text"), optional=("id", "language", "speaker"))
 _MANIFESTS = ("manifest.csv", "manifest.jsonl", "manifest.parquet")
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
-_ID = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class Folder(Record):
@@ -150,7 +148,7 @@ class Folder(Record):
         language = row.values["language"]
         if language and not _LANGUAGE.fullmatch(language):
             raise row.refusal("language", "it must be an ISO 639-1 code such as en")
-        if row.values["id"] and not _ID.fullmatch(row.values["id"]):
+        if row.values["id"] and not is_id(row.values["id"]):
             raise row.refusal("id", "it may hold letters (a-z, A-Z), digits, '.', '_' and '-'")
         name = _name(row)
         if name in seen:
@@ -161,20 +159,14 @@ class Folder(Record):
         seen[name] = row
 
     def _utterance(self, row: Row) -> Utterance:
-        return Utterance(
+        return Recording(
             id=_name(row),
             text=row.values["text"],
             language=row.values["language"] or self.language,
             speaker=row.values["speaker"],
-            read=partial(_hear, self._folder / row.values["path"], row.error or _blank(row)),
-            seconds=partial(length_in_seconds, self._folder / row.values["path"]),
-        )
-
-
-def _hear(path: Path, error: str | None) -> Waveform:
-    if error is not None:
-        raise AudioError(error)
-    return read_audio(path)
+            path=self._folder / row.values["path"],
+            error=row.error or _blank(row),
+        ).utterance()
 
 
 def _blank(row: Row) -> str | None:
@@ -194,6 +186,4 @@ def _name(row: Row) -> str:
         return row.values["id"]
     path = Path(row.values["path"])
     folders = [part for part in path.parent.parts if part != path.anchor]
-    joined = "-".join([*folders, path.stem])
-    plain = re.sub(r"[^A-Za-z0-9._-]", "_", joined)
-    return plain if plain == joined else f"{plain}-{digest(row.values['path'], 8)}"
+    return id_of("-".join([*folders, path.stem]), source=row.values["path"])

@@ -17,7 +17,9 @@ from emtta_core.corpora import hub, hub_split
 from emtta_core.corpora.choice import Survey, choose, is_few, least, survey
 from emtta_core.corpora.hub import Repository
 from emtta_core.corpora.hub_split import HubSplit
-from emtta_core.corpora.published import Published, Recording
+from emtta_core.corpora.ids import id_of
+from emtta_core.corpora.published import Published
+from emtta_core.corpora.recording import Recording
 from emtta_core.corpora.standing import Standing
 from emtta_core.corpora.utterance import Utterance
 from emtta_core.errors import AudioError
@@ -219,7 +221,7 @@ class OnHubAlone(InParquet):
 
 def heard(name: str, text: str, language: str, speaker: str, sound: bytes) -> Utterance:
     """Return the utterance whose audio file has these bytes; without any it is one in error."""
-    name = _plain(name)
+    name = id_of(name)
     return Utterance(name, text, language, speaker, partial(_decode, sound, name), partial(_length, sound))
 
 
@@ -247,12 +249,6 @@ def told_apart(utterances: Iterator[Utterance]) -> Iterator[Utterance]:
             name = f"{one.id}-{number}"
         taken.add(name)
         yield replace(one, id=name)
-
-
-def _plain(name: str) -> str:
-    """Return a name that may be an utterance's id; what it may not hold becomes `_`, and a digest tells such apart."""
-    plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)
-    return plain if plain == name else f"{plain}-{digest(name, 8)}"
 
 
 def _decode(sound: bytes, name: str) -> Waveform:

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from emtta_core.corpora.published import About, Published, Recording
+from emtta_core.corpora.published import About, Published
+from emtta_core.corpora.recording import Recording
 from emtta_core.corpora.transcripts import text_of
 from emtta_core.errors import CorpusError
 from emtta_core.identity import IDENTITY
@@ -67,7 +68,7 @@ class L2Arctic(Published):
         """Return the utterances by speaker and sentence.
 
         Raises:
-            CorpusError: a speaker is missing.
+            CorpusError: a speaker is missing, or has neither a recording nor a transcript.
         """
         homes = {speaker: _home(place, speaker) for speaker in self.speakers}
         missing = [speaker for speaker, home in homes.items() if home is None]
@@ -76,7 +77,16 @@ class L2Arctic(Published):
                 f"{place} has no folder {', '.join(missing)} with wav and transcript in it; extract the archives of "
                 "these speakers too"
             )
-        return [_recording(speaker, path) for speaker, home in homes.items() if home for path in _spoken(home)]
+        sentences = {speaker: _sentences(home) for speaker, home in homes.items() if home}
+        silent = [speaker for speaker, names in sentences.items() if not names]
+        if silent:
+            raise CorpusError(
+                f"{place} has folders of {', '.join(silent)} with no recording wav/*.wav and no transcript "
+                "transcript/*.txt; extract the archives of these speakers anew"
+            )
+        return [
+            _recording(speaker, home, name) for speaker, home in homes.items() if home for name in sentences[speaker]
+        ]
 
 
 def _home(folder: Path, speaker: str) -> Path | None:
@@ -87,16 +97,16 @@ def _home(folder: Path, speaker: str) -> Path | None:
     return None
 
 
-def _spoken(home: Path) -> list[Path]:
-    """Return the recordings of a speaker."""
-    return sorted((home / "wav").glob("*.wav"))
+def _sentences(home: Path) -> list[str]:
+    """Return what a speaker read, by file name: all of which there is a recording, or a transcript, or both."""
+    return sorted({path.stem for path in (*home.glob("wav/*.wav"), *home.glob("transcript/*.txt"))})
 
 
-def _recording(speaker: str, path: Path) -> Recording:
+def _recording(speaker: str, home: Path, name: str) -> Recording:
     """Return a recording with the sentence that was to be read."""
     text, error = "", None
     try:
-        text = text_of(path.parent.parent / "transcript" / f"{path.stem}.txt")
+        text = text_of(home / "transcript" / f"{name}.txt")
     except CorpusError as refusal:
         error = str(refusal)
-    return Recording(f"{speaker}-{path.stem}", text, "en", speaker, path, error)
+    return Recording(f"{speaker}-{name}", text, "en", speaker, home / "wav" / f"{name}.wav", error)

@@ -3,19 +3,17 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Field
 
-from emtta_core.audio.files import length_in_seconds, read_audio
-from emtta_core.audio.waveform import Waveform
 from emtta_core.corpora.choice import Survey, choose, is_too_long, least, survey
 from emtta_core.corpora.file_digests import FileDigests
+from emtta_core.corpora.recording import Recording
 from emtta_core.corpora.standing import Standing
 from emtta_core.corpora.utterance import Utterance
-from emtta_core.errors import AudioError, CorpusError, EmttaError
+from emtta_core.errors import CorpusError, EmttaError
 from emtta_core.identity import IDENTITY, RUNTIME, Record, digest
 from emtta_core.shelves import CORPORA, looked_in, places
 
@@ -35,29 +33,6 @@ class About:
     licence: str
     source: str
     get: str
-
-
-@dataclass(frozen=True, slots=True)
-class Recording:
-    """An utterance in a folder.
-
-    Attributes:
-        id: as in `Utterance`, and so are the text, the language and the speaker.
-        path: its audio file.
-        error: why it cannot be used, where that is known already.
-    """
-
-    id: str
-    text: str
-    language: str
-    speaker: str
-    path: Path
-    error: str | None = None
-
-    def utterance(self) -> Utterance:
-        """Return it as every corpus does."""
-        read, seconds = partial(_hear, self.path, self.error), partial(length_in_seconds, self.path)
-        return Utterance(self.id, self.text, self.language, self.speaker, read, seconds)
 
 
 class Published(Record, ABC):
@@ -187,9 +162,3 @@ class Published(Record, ABC):
 
     def _utterances(self) -> Iterator[Utterance]:
         return (one.utterance() for one in self.recordings(self.place()))
-
-
-def _hear(path: Path, error: str | None) -> Waveform:
-    if error is not None:
-        raise AudioError(error)
-    return read_audio(path)

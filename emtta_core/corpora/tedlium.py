@@ -7,23 +7,25 @@ latter is talk, channel, speaker, begin and end in seconds, labels, and the text
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from emtta_core.audio.files import read_audio
+from emtta_core.audio.remembered import remembering
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
 from emtta_core.corpora.hosted import InParquet, said, stem_of
 from emtta_core.corpora.hub import Repository
 from emtta_core.corpora.hub_split import HubSplit
-from emtta_core.corpora.published import About, Recording
+from emtta_core.corpora.published import About
+from emtta_core.corpora.recording import Recording
 from emtta_core.corpora.transcripts import text_of
-from emtta_core.corpora.utterance import Utterance
 from emtta_core.errors import AudioError, CorpusError
 from emtta_core.identity import IDENTITY
 
 _NOT_SCORED = "ignore_time_segment_in_scoring"
 """The text of a piece that is no utterance."""
+
+_talk = remembering(files=2)
+"""Reads a whole talk, shape `(N,)`; its utterances come one after another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +35,20 @@ class Piece(Recording):
     begin: float = 0.0
     end: float = 0.0
 
-    def utterance(self) -> Utterance:
-        """Return it as every corpus does."""
-        read = partial(_cut, self.path, self.begin, self.end)
-        return Utterance(self.id, self.text, self.language, self.speaker, read, lambda: self.end - self.begin)
+    def samples(self) -> Waveform:
+        """Return the piece of the talk, shape `(N,)`; AudioError where there is none."""
+        talk = _talk(self.path)
+        piece = talk[round(self.begin * SAMPLE_RATE) : round(self.end * SAMPLE_RATE)]
+        if not piece.size:
+            raise AudioError(
+                f"{self.path}: has no sound from {self.begin:g} to {self.end:g} s; it is "
+                f"{talk.size / SAMPLE_RATE:.1f} s long"
+            )
+        return piece
+
+    def seconds(self) -> float:
+        """Return its length."""
+        return self.end - self.begin
 
 
 class TedLium(InParquet):
@@ -122,29 +134,3 @@ def _piece(line: str, file: Path, audio: Path) -> Piece:
 def _text(text: str) -> str:
     """Return a text without the marks of what nobody understood, and with clitics joined."""
     return " ".join(text.replace("<unk>", " ").split()).replace(" '", "'")
-
-
-def _cut(path: Path, begin: float, end: float) -> Waveform:
-    """Return a piece of a talk."""
-    talk = _talk(path, _stamp(path))
-    piece = talk[round(begin * SAMPLE_RATE) : round(end * SAMPLE_RATE)]
-    if not piece.size:
-        raise AudioError(
-            f"{path}: has no sound from {begin:g} to {end:g} s; it is {talk.size / SAMPLE_RATE:.1f} s long"
-        )
-    return piece
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """Return what changes when a file does; None where it cannot be told, which reading it will say."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_size
-
-
-@lru_cache(maxsize=2)
-def _talk(path: Path, _version: tuple[int, int] | None) -> Waveform:
-    """Return a whole talk; its utterances come one after another."""
-    return read_audio(path)

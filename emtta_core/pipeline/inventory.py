@@ -95,8 +95,9 @@ def _counted(need: Need, corpus: Corpus, limit: int | None) -> Need:
         return replace(need, standing=replace(need.standing, state="missing", size=None, error=str(error)))
     if survey.utterances:
         return replace(need, utterances=survey.utterances, left_out=survey.left_out, streamed=streamed)
-    empty = replace(need.standing, state="missing", error=f"{need.standing.what} has no utterance that is short enough")
-    return replace(need, standing=empty)
+    short_enough = " that is short enough" if survey.left_out else ""
+    reason = f"{need.standing.what} has no utterance{short_enough}"
+    return replace(need, standing=replace(need.standing, state="missing", size=None, error=reason))
 
 
 def _prepared(domain: Domain, limit: int | None, store: Store | None, content: Callable[[Corpus], str]) -> str | None:

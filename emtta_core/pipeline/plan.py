@@ -137,9 +137,13 @@ def audio_of(
     try:
         survey = counted(domain.corpus)
         if not survey.utterances:
-            too_long = f"; {survey.left_out} are longer than max_seconds" if survey.left_out else ""
+            reason = (
+                f"that is short enough: {survey.left_out} are longer than max_seconds; raise it"
+                if survey.left_out
+                else "to adapt to; look at what it holds"
+            )
             raise UsageError(
-                f"the corpus of domain {domain.name!r} has no utterance{too_long}; see its manifest, or leave it out"
+                f"the corpus of domain {domain.name!r} has no utterance {reason}, or leave the domain out of the suite"
             )
         return Audio(corpus_id(domain, limit, content), survey.utterances, survey.left_out)
     except EmttaError as error:
