@@ -2,7 +2,7 @@
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -170,7 +170,10 @@ class InParquet(Hosted):
     """A published corpus that lies on the hub as Parquet, with a row an utterance."""
 
     columns: ClassVar[Mapping[str, Sequence[str]]]
-    """What is read of a row, `text` at least, and what its column may be called."""
+    """What is read of a row besides its audio, `text` at least, and what its column may be called."""
+
+    required: ClassVar[Collection[str]] = ("audio", "text")
+    """What of it each row must have."""
 
     @abstractmethod
     def on_hub(self) -> HubSplit:
@@ -194,9 +197,13 @@ class InParquet(Hosted):
 
     def of_commit(self, repository: Repository, limit: int | None) -> Iterator[Utterance]:
         """Yield the utterance of each row."""
-        for row in hub_split.rows(self._at(repository), {"audio": ("audio",), **self.columns}, limit):
+        for row in hub_split.rows(self._at(repository), self.wanted(), limit, self.required):
             name, text, language, speaker = self.from_row(row)
             yield heard(name, text, language, speaker, (row["audio"] or {}).get("bytes") or b"")
+
+    def wanted(self) -> Mapping[str, Sequence[str]]:
+        """Return what is read of a row, and what its column may be called."""
+        return {"audio": ("audio",), **self.columns}
 
     def _at(self, repository: Repository) -> HubSplit:
         split = self.on_hub()
@@ -253,7 +260,7 @@ def told_apart(utterances: Iterator[Utterance]) -> Iterator[Utterance]:
 
 def _decode(sound: bytes, name: str) -> Waveform:
     if not sound:
-        raise AudioError(f"{name}: the hub has no audio of it")
+        raise AudioError(f"{name}: its row has no audio")
     return read_audio(sound, name=name)
 
 

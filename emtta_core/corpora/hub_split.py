@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache as cache_in_memory
@@ -93,7 +93,9 @@ def count(split: HubSplit) -> int:
     return int(known["rows"])
 
 
-def rows(split: HubSplit, columns: Mapping[str, Sequence[str]], limit: int | None) -> Iterator[dict[str, Any]]:
+def rows(
+    split: HubSplit, columns: Mapping[str, Sequence[str]], limit: int | None, required: Collection[str]
+) -> Iterator[dict[str, Any]]:
     """Yield the rows of a pinned split in their order.
 
     All rows come from files that are fetched first, once for every domain; a few of many are read over the network.
@@ -102,16 +104,17 @@ def rows(split: HubSplit, columns: Mapping[str, Sequence[str]], limit: int | Non
         split: which.
         columns: what is wanted, each with the names that its column may have, the likeliest first.
         limit: how many are wanted; None for all.
+        required: which of the columns must be there.
 
     Raises:
-        CorpusError: the data set cannot be had, there is too little room, or it lacks a column.
+        CorpusError: the data set cannot be had, there is too little room, or it lacks a required column.
     """
     files = paths(split)
     if not is_few(limit, lambda: count(split)):
         hub.fetch(split.repository, files)
     for path in files:
         with _open(split, path) as file:
-            names = _chosen(split, columns, file.schema_arrow)
+            names = _chosen(split, columns, required, file.schema_arrow)
             for batch in file.iter_batches(_BATCH, columns=sorted(set(names.values()))):
                 for row in batch.to_pylist():
                     yield {wanted: row[name] for wanted, name in names.items()}
@@ -133,15 +136,17 @@ def _open(split: HubSplit, path: str) -> Iterator["pq.ParquetFile"]:
         ) from error
 
 
-def _chosen(split: HubSplit, columns: Mapping[str, Sequence[str]], schema: "pa.Schema") -> dict[str, str]:
+def _chosen(
+    split: HubSplit, columns: Mapping[str, Sequence[str]], required: Collection[str], schema: "pa.Schema"
+) -> dict[str, str]:
     """Return the column of each thing that is wanted."""
     found = {}
     for wanted, names in columns.items():
         name = next((name for name in names if name in schema.names), None)
-        if name is None and wanted in ("audio", "text"):
+        if name is None and wanted in required:
             raise CorpusError(
                 f"{split} has no column {' or '.join(names)}, only {', '.join(schema.names)}; "
-                "the data set may have changed: give an older revision of it"
+                "name one of these, or, if the data set has changed, give an older revision of it"
             )
         if name is not None:
             found[wanted] = name

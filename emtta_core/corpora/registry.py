@@ -8,14 +8,26 @@ from emtta_core.corpora.ami import Ami
 from emtta_core.corpora.common_voice import CommonVoice
 from emtta_core.corpora.fleurs import Fleurs
 from emtta_core.corpora.folder import Folder
+from emtta_core.corpora.hub_dataset import HubDataset
 from emtta_core.corpora.l2arctic import L2Arctic
 from emtta_core.corpora.librispeech import LibriSpeech
 from emtta_core.corpora.mls import MultilingualLibriSpeech
+from emtta_core.corpora.saved_dataset import SavedDataset
 from emtta_core.corpora.synthetic import Synthetic
 from emtta_core.corpora.tedlium import TedLium
 
 Corpus = Annotated[
-    Synthetic | Folder | LibriSpeech | MultilingualLibriSpeech | L2Arctic | CommonVoice | Fleurs | TedLium | Ami,
+    Synthetic
+    | Folder
+    | SavedDataset
+    | HubDataset
+    | LibriSpeech
+    | MultilingualLibriSpeech
+    | L2Arctic
+    | CommonVoice
+    | Fleurs
+    | TedLium
+    | Ami,
     Field(discriminator="name"),
 ]
 """Any corpus, told apart by `name`.

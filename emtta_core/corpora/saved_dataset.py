@@ -1,0 +1,134 @@
+"""A data set that `datasets` saved into a folder (`save_to_disk`), as people keep their own.
+
+It is read by that library (https://huggingface.co/docs/datasets/process#save), so that any release of its layout is
+read; nothing in the folder is run.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field
+
+from emtta_core.corpora.choice import Survey, choose, least, survey
+from emtta_core.corpora.dataset_columns import DatasetColumns
+from emtta_core.corpora.file_digests import FileDigests
+from emtta_core.corpora.hosted import heard, told_apart
+from emtta_core.corpora.standing import Standing
+from emtta_core.corpora.utterance import Utterance
+from emtta_core.errors import CorpusError, EmttaError, UsageError
+from emtta_core.identity import IDENTITY, RUNTIME, digest
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class SavedDataset(DatasetColumns):
+    """A split of a data set in a folder, with a row an utterance.
+
+    Where it lies is no part of its identity; `content_digest` is taken of its files.
+
+    Attributes:
+        path: the folder; `~` is the home folder.
+        split: which of its splits; None for a data set that was saved without any.
+        utterances: how many to use, from the first; None for all.
+        max_seconds: longer utterances are left out, and counted.
+    """
+
+    name: Annotated[Literal["saved-dataset"], IDENTITY] = "saved-dataset"
+    path: Annotated[str, RUNTIME, Field(min_length=1)]
+    split: Annotated[str | None, IDENTITY, Field(min_length=1)] = None
+    utterances: Annotated[int | None, IDENTITY, Field(ge=1)] = None
+    max_seconds: Annotated[float | None, IDENTITY, Field(gt=0, allow_inf_nan=False)] = None
+
+    def located(self) -> Self:
+        """Return the corpus as it is: its place is given."""
+        return self
+
+    def read_all(self, limit: int | None = None) -> Iterator[Utterance]:
+        """Return the utterances in the order of the rows; audio is decoded when theirs is asked for.
+
+        Args:
+            limit: at most so many, the first ones.
+
+        Raises:
+            CorpusError: the folder holds no data set, or it cannot be read.
+            UsageError: the data set has no such split or column; lists those there are.
+        """
+        return choose(self._utterances(self._dataset()), self.max_seconds, least(limit, self.utterances))
+
+    def survey(self, limit: int | None = None) -> Survey:
+        """Return what `read_all` would give, counted.
+
+        Raises:
+            CorpusError: the folder holds no data set, or it cannot be read.
+            UsageError: the data set has no such split or column; lists those there are.
+        """
+        dataset, wanted = self._dataset(), least(limit, self.utterances)
+        if self.max_seconds is None:
+            return Survey(least(len(dataset), wanted) or 0)
+        return survey(self._utterances(dataset), self.max_seconds, wanted)
+
+    def content_digest(self) -> str:
+        """Return a digest of the split's Arrow files, which hold the audio too; one is read where it has changed.
+
+        Raises:
+            CorpusError: the folder holds no data set, or it cannot be read.
+            UsageError: the data set has no such split or column; lists those there are.
+        """
+        dataset, digests = self._dataset(), FileDigests(self._folder)
+        found = [digests.of(Path(file["filename"])) for file in dataset.cache_files]
+        digests.keep()
+        return digest(found)
+
+    def standing(self) -> Standing:
+        """Return whether the data set is there, and has the split and the columns."""
+        what = f"data set {self._folder.name} {self.split or ''}".strip()
+        try:
+            self._dataset()
+        except EmttaError as error:
+            return Standing(what, "missing", self.path, "your own", error=str(error))
+        return Standing(what, "here", self.path, "your own")
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.path).expanduser()
+
+    def _dataset(self) -> "Dataset":
+        """Return the split, whose audio stays as its files have it, with the columns that are read alone."""
+        from datasets import Audio, DatasetDict, load_from_disk
+
+        try:
+            found = load_from_disk(str(self._folder))
+        except (OSError, ValueError, KeyError) as error:
+            raise CorpusError(
+                f"{self.path!r} holds no data set that can be read: {' '.join(str(error).split())[:200]}; give the "
+                "folder that save_to_disk of the library datasets wrote"
+            ) from error
+        splits = list(found) if isinstance(found, DatasetDict) else []
+        if (self.split is None) != (not splits) or (splits and self.split not in splits):
+            wanted = "no split was named" if self.split is None else f"there is no split {self.split!r}"
+            there = f"name one of {', '.join(splits)} as split" if splits else "it has none: leave out split"
+            raise UsageError(f"the data set {self.path!r}: {wanted}; {there}")
+        dataset = found[self.split] if isinstance(found, DatasetDict) else found
+        missing = [name for name in self.named().values() if name not in dataset.column_names]
+        if missing:
+            raise UsageError(
+                f"the data set {self.path!r} has no column {', '.join(missing)}; its columns are "
+                f"{', '.join(dataset.column_names)}: name them in the corpus as audio, text, id, speaker"
+            )
+        if not isinstance(dataset.features[self.audio], Audio):
+            raise UsageError(
+                f"the column {self.audio!r} of the data set {self.path!r} is no audio but "
+                f"{dataset.features[self.audio]}; cast it with cast_column({self.audio!r}, Audio()) and save it anew"
+            )
+        only = dataset.select_columns(list(self.named().values()))
+        return only.cast_column(self.audio, Audio(decode=False))
+
+    def _utterances(self, dataset: "Dataset") -> Iterator[Utterance]:
+        return told_apart(self._utterance(row) for row in dataset)
+
+    def _utterance(self, row: dict[str, Any]) -> Utterance:
+        """Return the utterance of a row; one whose audio was not saved into the folder is in error."""
+        name, text, language, speaker = self.read_row({wanted: row[column] for wanted, column in self.named().items()})
+        return heard(name, text, language, speaker, (row[self.audio] or {}).get("bytes") or b"")
