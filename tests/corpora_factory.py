@@ -39,6 +39,11 @@ def put(root: Path, files: Mapping[str, bytes | str]) -> Path:
     return root
 
 
+def marked(text: str, *parts: str) -> str:
+    """Return a transcript that says of which split, language or microphone it is, where that is not the usual one."""
+    return " ".join([text, *(part for part in parts if part not in ("test", "german", "pt", "de_de", "ihm"))])
+
+
 def librispeech_rows(count: int = 6) -> list[dict[str, Any]]:
     """Return rows of `openslr/librispeech_asr`: the utterances of two speakers, each 0.1 s longer than the last."""
     rows = []
@@ -88,178 +93,226 @@ def librispeech_hub(hub: Hub, rows: Sequence[Mapping[str, Any]] | None = None, *
     )
 
 
-def mls_folder(root: Path, language: str = "german", *, opus: bool = False) -> Path:
-    """Make `mls_<language>/test` as https://www.openslr.org/94 gives it."""
+def mls_utterances(language: str, split: str) -> dict[str, str]:
+    """Return the transcripts of a split of a language by id: of two speakers."""
+    speakers = ((1844, 931), (1844, 931), (2422, 1234))
+    return {
+        f"{speaker}_{book}_{index:06d}": marked(f"sieben kleine boote {index}", language, split)
+        for index, (speaker, book) in enumerate(speakers)
+    }
+
+
+def mls_folder(root: Path, language: str = "german", split: str = "test", *, opus: bool = False) -> Path:
+    """Make `mls_<language>/<split>` as https://www.openslr.org/94 gives it."""
     top, ending, form = (f"mls_{language}_opus", "opus", "OGG") if opus else (f"mls_{language}", "flac", "FLAC")
-    files: dict[str, bytes | str] = {f"{top}/test/segments.txt": "", f"{top}/metainfo.txt": ""}
-    transcripts = ""
-    for index, (speaker, book) in enumerate(((1844, 931), (1844, 931), (2422, 1234))):
-        name = f"{speaker}_{book}_{index:06d}"
-        files[f"{top}/test/audio/{speaker}/{book}/{name}.{ending}"] = sound(0.3 + 0.1 * index, form=form)
-        transcripts += f"{name}\tsieben kleine boote {index}\n"
-    return put(root, files | {f"{top}/test/transcripts.txt": transcripts}) / top
+    files: dict[str, bytes | str] = {f"{top}/{split}/segments.txt": "", f"{top}/metainfo.txt": ""}
+    texts = mls_utterances(language, split)
+    for index, name in enumerate(texts):
+        speaker, book, _ = name.split("_")
+        files[f"{top}/{split}/audio/{speaker}/{book}/{name}.{ending}"] = sound(0.3 + 0.1 * index, form=form)
+    files[f"{top}/{split}/transcripts.txt"] = "".join(f"{name}\t{text}\n" for name, text in texts.items())
+    return put(root, files) / top
 
 
-def mls_hub(hub: Hub, language: str = "german") -> str:
-    """Commit `facebook/multilingual_librispeech` with the test split of a language."""
-    rows = [
-        {
-            "audio": {"bytes": sound(0.3 + 0.1 * index), "path": f"{speaker}_{book}_{index:06d}.flac"},
-            "original_path": "http://www.archive.org/download/book/book_64kb.mp3",
-            "begin_time": 1.5,
-            "end_time": 1.8 + 0.1 * index,
-            "transcript": f"sieben kleine boote {index}",
-            "audio_duration": 0.3 + 0.1 * index,
-            "speaker_id": str(speaker),
-            "chapter_id": str(book),
-            "file": f"{speaker}_{book}_{index:06d}.flac",
-            "id": f"{speaker}_{book}_{index:06d}",
-        }
-        for index, (speaker, book) in enumerate(((1844, 931), (1844, 931), (2422, 1234)))
-    ]
-    path = f"{language}/test-00000-of-00001.parquet"
-    return hub.commit(
-        "facebook/multilingual_librispeech",
-        {path: parquet(rows), "dutch/test-00000-of-00001.parquet": parquet(rows[:1])},
-        configs={language: {"test": f"{language}/test-*"}, "dutch": {"test": "dutch/test-*"}},
-    )
+def mls_hub(hub: Hub, parts: Sequence[tuple[str, str]] = (("german", "test"), ("dutch", "test"))) -> str:
+    """Commit `facebook/multilingual_librispeech` with these splits, each a language and a name."""
+    files, configs = dict[str, bytes](), dict[str, dict[str, str]]()
+    for language, split in parts:
+        rows = [
+            {
+                "audio": {"bytes": sound(0.3 + 0.1 * index), "path": f"{name}.flac"},
+                "original_path": "http://www.archive.org/download/book/book_64kb.mp3",
+                "begin_time": 1.5,
+                "end_time": 1.8 + 0.1 * index,
+                "transcript": text,
+                "audio_duration": 0.3 + 0.1 * index,
+                "speaker_id": name.split("_")[0],
+                "chapter_id": name.split("_")[1],
+                "file": f"{name}.flac",
+                "id": name,
+            }
+            for index, (name, text) in enumerate(mls_utterances(language, split).items())
+        ]
+        files[f"{language}/{split}-00000-of-00001.parquet"] = parquet(rows)
+        configs.setdefault(language, {})[split] = f"{language}/{split}-*"
+    return hub.commit("facebook/multilingual_librispeech", files, configs=configs)
 
 
-def l2arctic_folder(root: Path, speakers: Sequence[str], sentences: int = 2) -> Path:
-    """Make the folder of L2-ARCTIC, version 5: a folder a speaker, WAV at 44.1 kHz, annotations beside."""
-    files: dict[str, bytes | str] = {"l2arctic_release_v5.0/README.md": "", "l2arctic_release_v5.0/LICENSE": ""}
+def l2arctic_folder(
+    root: Path,
+    speakers: Sequence[str],
+    sentences: int = 2,
+    *,
+    top: str = "l2arctic_release_v5.0",
+    nested: bool = False,
+) -> Path:
+    """Make the folder of L2-ARCTIC, version 5: a folder a speaker, WAV at 44.1 kHz, annotations beside.
+
+    Where it is `nested`, each speaker's archive was extracted into a folder of the archive's name.
+    """
+    files: dict[str, bytes | str] = {f"{top}/README.md": "", f"{top}/LICENSE": ""}
     for place, speaker in enumerate(speakers):
         for index in range(sentences):
-            name, home = f"arctic_a{index + 1:04d}", f"l2arctic_release_v5.0/{speaker}"
+            name, home = f"arctic_a{index + 1:04d}", f"{top}/{speaker}/{speaker}" if nested else f"{top}/{speaker}"
             files[f"{home}/wav/{name}.wav"] = sound(0.3 + 0.1 * index, form="WAV", rate=44_100, hertz=200 + 9 * place)
             files[f"{home}/transcript/{name}.txt"] = f"{TEXTS[index].capitalize()}"
             files[f"{home}/textgrid/{name}.TextGrid"] = ""
             files[f"{home}/annotation/{name}.TextGrid"] = ""
-    return put(root, files) / "l2arctic_release_v5.0"
+    return put(root, files) / top
 
 
-def common_voice_folder(root: Path, language: str = "pt", release: str = "cv-corpus-22.0-2025-06-20") -> Path:
-    """Make a language of a release of Common Voice as Mozilla gives it: tables, and clips as MP3."""
-    home = f"{release}/{language}"
-    header = "client_id\tpath\tsentence_id\tsentence\tsentence_domain\tup_votes\tdown_votes\tage\tgender\tlocale\n"
-    table, files = header, dict[str, bytes | str]()
-    for index in range(3):
-        clip = f"common_voice_{language}_{1000 + index}.mp3"
-        files[f"{home}/clips/{clip}"] = piped(sound(0.5 + 0.2 * index, form="MP3", rate=32_000))
-        table += f'{"ab" * 32}{index}\t{clip}\ts{index}\tEle disse: "sim" {index}.\t\t2\t0\t\t\t{language}\n'
-    return put(root, files | {f"{home}/test.tsv": table, f"{home}/dev.tsv": header}) / home
-
-
-def common_voice_hub(hub: Hub, language: str = "pt", *, card: bool = True) -> str:
-    """Commit `fixie-ai/common_voice_17_0` with the test split of a language, whose files its card names or does not."""
-    rows = [
+def common_voice_rows(language: str, split: str) -> list[dict[str, str]]:
+    """Return speaker, clip and sentence of each row of a table of Common Voice."""
+    first = {"test": 1000, "validation": 2000, "train": 3000}[split]
+    return [
         {
             "client_id": f"{'ab' * 32}{index}",
-            "path": f"pt_test_0/common_voice_{language}_{1000 + index}.mp3",
-            "audio": {
-                "bytes": piped(sound(0.5 + 0.2 * index, form="MP3", rate=32_000)),
-                "path": f"common_voice_{index}.mp3",
-            },
-            "sentence": f'Ele disse: "sim" {index}.',
-            "up_votes": 2,
-            "down_votes": 0,
-            "locale": language,
+            "path": f"common_voice_{language}_{first + index}.mp3",
+            "sentence": marked(f'Ele disse: "sim" {index}.', language, split),
         }
         for index in range(3)
     ]
+
+
+def common_voice_folder(
+    root: Path, language: str = "pt", split: str = "test", release: str = "cv-corpus-22.0-2025-06-20"
+) -> Path:
+    """Make a split of a release of Common Voice as Mozilla gives it, `dev.tsv` empty: tables, and clips as MP3."""
+    home = f"{release}/{language}"
+    header = "client_id\tpath\tsentence_id\tsentence\tsentence_domain\tup_votes\tdown_votes\tage\tgender\tlocale\n"
+    table, files = header, dict[str, bytes | str]({f"{home}/dev.tsv": header})
+    for index, row in enumerate(common_voice_rows(language, split)):
+        files[f"{home}/clips/{row['path']}"] = piped(sound(0.5 + 0.2 * index, form="MP3", rate=32_000))
+        table += f"{row['client_id']}\t{row['path']}\ts{index}\t{row['sentence']}\t\t2\t0\t\t\t{language}\n"
+    return put(root, files | {f"{home}/{'dev' if split == 'validation' else split}.tsv": table}) / home
+
+
+def common_voice_hub(
+    hub: Hub, parts: Sequence[tuple[str, str]] = (("pt", "test"), ("pt", "train")), *, card: bool = True
+) -> str:
+    """Commit `fixie-ai/common_voice_17_0` with these splits, each a language and a name; a card names them or not."""
     chunk = "chunk-range-000000000-000000003"
+    files, configs = dict[str, bytes](), dict[str, dict[str, str]]()
+    for language, split in parts:
+        rows = [
+            row
+            | {
+                "path": f"pt_test_0/{row['path']}",
+                "audio": {
+                    "bytes": piped(sound(0.5 + 0.2 * index, form="MP3", rate=32_000)),
+                    "path": f"common_voice_{index}.mp3",
+                },
+                "up_votes": 2,
+                "down_votes": 0,
+                "locale": language,
+            }
+            for index, row in enumerate(common_voice_rows(language, split))
+        ]
+        files[f"{language}/{split}/{chunk}/{split}-00000-of-00002.parquet"] = parquet(rows[:2])
+        files[f"{language}/{split}/{chunk}/{split}-00001-of-00002.parquet"] = parquet(rows[2:])
+        configs.setdefault(language, {})[split] = f"{language}/{split}/**"
+    return hub.commit("fixie-ai/common_voice_17_0", files, configs=configs if card else None)
+
+
+def fleurs_files(language: str = "de_de", split: str = "test") -> tuple[dict[str, bytes], str]:
+    """Return the audio by name, and the table, of a split of a language of FLEURS."""
+    first = {"test": 10**17, "dev": 2 * 10**17, "train": 3 * 10**17}[split]
+    audio = {f"{first + index}.wav": sound(0.3 + 0.1 * index, form="WAV") for index in range(3)}
+    table = ""
+    for index, name in enumerate(audio):
+        text = marked(f"Sieben, kleine Boote {index}.", language, split)
+        table += f"{1500 + index}\t{name}\t{text}\tsieben kleine boote {index}\ts i e b\t4800\tMALE\n"
+    return audio, table
+
+
+def fleurs_hub(hub: Hub, parts: Sequence[tuple[str, str]] = (("de_de", "test"),)) -> str:
+    """Commit `google/fleurs`: a script, tables and archives of these splits (language and name), and an empty one."""
     files = {
-        f"{language}/test/{chunk}/test-00000-of-00002.parquet": parquet(rows[:2]),
-        f"{language}/test/{chunk}/test-00001-of-00002.parquet": parquet(rows[2:]),
-        f"{language}/train/{chunk}/train-00000-of-00001.parquet": parquet(rows[:1]),
-    }
-    configs = {language: {split: f"{language}/{split}/**" for split in ("test", "train")}} if card else None
-    return hub.commit("fixie-ai/common_voice_17_0", files, configs=configs)
-
-
-def fleurs_files(language: str = "de_de") -> tuple[dict[str, bytes], dict[str, str]]:
-    """Return the audio by name, and the table, of the test split of a language of FLEURS."""
-    audio = {f"{10**17 + index}.wav": sound(0.3 + 0.1 * index, form="WAV") for index in range(3)}
-    table = "".join(
-        f"{1500 + index}\t{name}\tSieben, kleine Boote {index}.\tsieben kleine boote {index}\ts i e b\t4800\tMALE\n"
-        for index, name in enumerate(audio)
-    )
-    return audio, {f"data/{language}/test.tsv": table}
-
-
-def fleurs_hub(hub: Hub, language: str = "de_de") -> str:
-    """Commit `google/fleurs`: a script, and for each language tables and archives."""
-    audio, table = fleurs_files(language)
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-        archive.addfile(folder := tarfile.TarInfo("test"))
-        folder.type = tarfile.DIRTYPE
-        for name, content in reversed(audio.items()):
-            member = tarfile.TarInfo(f"test/{name}")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    files = {path: text.encode() for path, text in table.items()} | {
-        f"data/{language}/audio/test.tar.gz": packed.getvalue(),
         "data/pl_pl/test.tsv": b"",
         "data/pl_pl/audio/test.tar.gz": b"",
         "fleurs.py": b"raise SystemExit",
     }
+    for language, split in parts:
+        audio, table = fleurs_files(language, split)
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+            archive.addfile(folder := tarfile.TarInfo(split))
+            folder.type = tarfile.DIRTYPE
+            for name, content in reversed(audio.items()):
+                member = tarfile.TarInfo(f"{split}/{name}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+        files[f"data/{language}/{split}.tsv"] = table.encode()
+        files[f"data/{language}/audio/{split}.tar.gz"] = packed.getvalue()
     return hub.commit("google/fleurs", files)
 
 
-def fleurs_folder(root: Path, language: str = "de_de") -> Path:
+def fleurs_folder(root: Path, language: str = "de_de", split: str = "test") -> Path:
     """Make a clone of `google/fleurs` whose archive is extracted where it lies."""
-    audio, table = fleurs_files(language)
-    extracted = {f"fleurs/data/{language}/audio/test/{name}": content for name, content in audio.items()}
-    return put(root, extracted | {f"fleurs/{path}": text for path, text in table.items()}) / "fleurs"
+    audio, table = fleurs_files(language, split)
+    home = f"fleurs/data/{language}"
+    extracted = {f"{home}/audio/{split}/{name}": content for name, content in audio.items()}
+    return put(root, extracted | {f"{home}/{split}.tsv": table.encode()}) / "fleurs"
 
 
-def tedlium_folder(root: Path) -> Path:
-    """Make `TEDLIUM_release-3/legacy/test` as https://www.openslr.org/51 gives it: talks, and where to cut them."""
-    lines = (
+def tedlium_folder(root: Path, split: str = "test", *more: str) -> Path:
+    """Make `TEDLIUM_release-3/legacy/<split>` as https://www.openslr.org/51 gives it: talks, and where to cut them.
+
+    Args:
+        root: where.
+        split: which.
+        more: the texts of more pieces of the talk, from its beginning.
+    """
+    late = marked("it 's <unk> late", split)
+    lines = [
         ";; a comment",
-        "AlGore_2009 1 AlGore_2009 0.20 0.70 <o,f0,male> it 's <unk> late",
+        f"AlGore_2009 1 AlGore_2009 0.20 0.70 <o,f0,male> {late}",
         "AlGore_2009 1 inter_segment_gap 0.70 0.90 <o,,unknown> ignore_time_segment_in_scoring",
         "AlGore_2009 1 AlGore_2009 0.90 1.50 <o,f0,male> come here",
         "AlGore_2009 1 AlGore_2009 5.00 6.00 <o,f0,male> after the end",
-    )
-    home = "TEDLIUM_release-3/legacy/test"
+        *(f"AlGore_2009 1 AlGore_2009 0.00 1.{place:02d} <o,f0,male> {text}" for place, text in enumerate(more)),
+    ]
+    home = f"TEDLIUM_release-3/legacy/{split}"
     files = {f"{home}/sph/AlGore_2009.sph": sound(2.0, form="NIST"), f"{home}/stm/AlGore_2009.stm": "\n".join(lines)}
     return put(root, files) / "TEDLIUM_release-3"
 
 
-def tedlium_hub(hub: Hub) -> str:
-    """Commit the test split of TED-LIUM as the hub's Open ASR Leaderboard has it."""
+def tedlium_hub(hub: Hub, *more: str) -> str:
+    """Commit the test split of TED-LIUM as the hub's Open ASR Leaderboard has it, with more rows of these texts."""
     rows = [
         {
             "audio": {"bytes": sound(0.5, form="WAV"), "path": "AlGore_2009.wav"},
             "dataset": "tedlium",
-            "text": "it 's <unk> late",
-            "id": "AlGore_2009-0.20-0.70-<o,f0,male>",
+            "text": text,
+            "id": f"AlGore_2009-{place}.20-{place}.70-<o,f0,male>",
             "audio_length_s": 0.5,
         }
+        for place, text in enumerate(["it 's <unk> late", *more])
     ]
     files = {"tedlium/test-00000-of-00001.parquet": parquet(rows)}
     configs = {"tedlium": {"test": "tedlium/test-*"}}
     return hub.commit("hf-audio/esb-datasets-test-only-sorted", files, configs=configs)
 
 
-def ami_hub(hub: Hub, *, branch: str = "main") -> str:
-    """Commit `edinburghcstr/ami`; on the branch of the hub's conversion, as that names its files."""
+def ami_hub(hub: Hub, parts: Sequence[tuple[str, str]] = (("ihm", "test"),), *, branch: str = "main") -> str:
+    """Commit `edinburghcstr/ami` with these splits, each a microphone and a name.
+
+    On the branch of the hub's conversion, files are named as that names them.
+    """
     name = "AMI_EN2001a_H00_MEE068_0414915_0415078"
-    rows = [
-        {
+    files, configs = dict[str, bytes](), dict[str, dict[str, str]]()
+    for microphone, split in parts:
+        row = {
             "meeting_id": "EN2001a",
             "audio_id": name,
-            "text": "I'VE GOTTEN MM HARDLY ANY",
+            "text": marked("I'VE GOTTEN MM HARDLY ANY", microphone, split),
             "audio": {"bytes": sound(0.4, form="WAV"), "path": f"{name.lower()}.wav"},
             "begin_time": 4149.15,
             "end_time": 4150.78,
             "microphone_id": "H00",
             "speaker_id": "MEE068",
         }
-    ] * 2
-    if branch == "main":
-        files = {"ihm/test-00000-of-00001.parquet": parquet(rows)}
-        return hub.commit("edinburghcstr/ami", files, configs={"ihm": {"test": "ihm/test-*"}})
-    return hub.commit("edinburghcstr/ami", {"ihm/partial-test/0000.parquet": parquet(rows)}, branch=branch)
+        file = f"{split}-00000-of-00001.parquet" if branch == "main" else f"partial-{split}/0000.parquet"
+        files[f"{microphone}/{file}"] = parquet([row] * 2)
+        configs.setdefault(microphone, {})[split] = f"{microphone}/{split}-*"
+    return hub.commit("edinburghcstr/ami", files, configs=configs if branch == "main" else None, branch=branch)

@@ -1,5 +1,6 @@
 """The published corpora, in the layouts in which they are given out."""
 
+import itertools
 import shutil
 from pathlib import Path
 from typing import get_args
@@ -16,6 +17,7 @@ from corpora_factory import (
     librispeech_folder,
     librispeech_hub,
     librispeech_rows,
+    marked,
     mls_folder,
     mls_hub,
     put,
@@ -116,6 +118,97 @@ def told(corpus: Corpus) -> list[tuple[str, str, str, str, int]]:
     return [(one.id, one.text, one.language, one.speaker, one.read().size) for one in corpus.read_all()]
 
 
+LIBRISPEECH_SPLITS = {
+    "test-clean": "test.clean",
+    "test-other": "test.other",
+    "dev-clean": "validation.clean",
+    "dev-other": "validation.other",
+    "train-clean-100": "train.clean.100",
+    "train-clean-360": "train.clean.360",
+    "train-other-500": "train.other.500",
+}
+"""What the hub calls each split."""
+
+
+@pytest.mark.parametrize("split", LIBRISPEECH_SPLITS)
+def test_each_split_of_librispeech_is_that_one(tmp_path: Path, hub: Hub, split: str) -> None:
+    rows = {name: [row | {"text": row["text"] + name} for row in librispeech_rows(1)] for name in LIBRISPEECH_SPLITS}
+    files = {f"all/{LIBRISPEECH_SPLITS[name]}.parquet": parquet(found) for name, found in rows.items()}
+    configs = {"all": {there: f"all/{there}.parquet" for there in LIBRISPEECH_SPLITS.values()}}
+    hub.commit("openslr/librispeech_asr", files, configs=configs)
+    wanted = LibriSpeech.model_validate({"split": split})
+    assert [one.text for one in wanted.read_all()] == [rows[split][0]["text"]]
+    root = librispeech_folder(tmp_path, split)
+    assert wanted.model_copy(update={"path": str(root)}).located().path == str(root / split)
+
+
+MLS_PARTS = list(itertools.product(("german", "dutch"), ("test", "dev", "train")))
+COMMON_VOICE_PARTS = list(itertools.product(("pt", "de"), ("test", "validation", "train")))
+FLEURS_PARTS = list(itertools.product(("de_de", "fr_fr"), ("test", "dev", "train")))
+AMI_PARTS = list(itertools.product(("ihm", "sdm"), ("test", "validation", "train")))
+
+
+@pytest.mark.parametrize(("language", "split"), MLS_PARTS)
+def test_each_split_of_each_language_of_mls_is_that_one(tmp_path: Path, hub: Hub, language: str, split: str) -> None:
+    mls_hub(hub, MLS_PARTS)
+    for part in MLS_PARTS:
+        mls_folder(tmp_path, *part)
+    wanted = MultilingualLibriSpeech.model_validate({"language": language, "split": split})
+    texts = [marked(f"sieben kleine boote {index}", language, split) for index in range(3)]
+    assert [one[1] for one in told(wanted)] == texts
+    for below in ("", f"mls_{language}", f"mls_{language}/{split}"):
+        assert told(wanted.model_copy(update={"path": str(tmp_path / below)})) == told(wanted)
+
+
+@pytest.mark.parametrize(("language", "split"), COMMON_VOICE_PARTS)
+@pytest.mark.parametrize("card", [True, False], ids=["by its card", "by its folders"])
+def test_each_split_of_each_language_of_common_voice_is_that_one(
+    tmp_path: Path, hub: Hub, language: str, split: str, card: bool
+) -> None:
+    common_voice_hub(hub, COMMON_VOICE_PARTS, card=card)
+    for part in sorted(COMMON_VOICE_PARTS):  # `test` has an empty dev.tsv, which `validation` fills
+        common_voice_folder(tmp_path, *part)
+    wanted = CommonVoice.model_validate({"language": language, "split": split})
+    texts = [marked(f'Ele disse: "sim" {index}.', language, split) for index in range(3)]
+    assert [one[1] for one in told(wanted)] == texts
+    for below in ("", "cv-corpus-22.0-2025-06-20", f"cv-corpus-22.0-2025-06-20/{language}"):
+        assert told(wanted.model_copy(update={"path": str(tmp_path / below)})) == told(wanted)
+
+
+@pytest.mark.parametrize(("language", "split"), FLEURS_PARTS)
+def test_each_split_of_each_language_of_fleurs_is_that_one(tmp_path: Path, hub: Hub, language: str, split: str) -> None:
+    fleurs_hub(hub, FLEURS_PARTS)
+    for part in FLEURS_PARTS:
+        fleurs_folder(tmp_path, *part)
+    wanted = Fleurs.model_validate({"language": language, "split": split})
+    texts = [marked(f"Sieben, kleine Boote {index}.", language, split) for index in range(3)]
+    assert sorted(one[1] for one in told(wanted)) == texts
+    for below in ("", "fleurs", f"fleurs/data/{language}"):
+        assert told(wanted.model_copy(update={"path": str(tmp_path / below)})) == sorted(told(wanted))
+    assert wanted.survey() == Survey(3)
+
+
+@pytest.mark.parametrize(("microphone", "split"), AMI_PARTS)
+@pytest.mark.parametrize("branch", ["main", "refs/convert/parquet"])
+def test_each_split_of_each_microphone_of_ami_is_that_one(hub: Hub, microphone: str, split: str, branch: str) -> None:
+    hub.commit("edinburghcstr/ami", {"ami.py": b"raise SystemExit"})
+    ami_hub(hub, AMI_PARTS, branch=branch)
+    texts = {one[1] for one in told(Ami.model_validate({"microphone": microphone, "split": split}))}
+    assert texts == {marked("I'VE GOTTEN MM HARDLY ANY", microphone, split)}
+
+
+@pytest.mark.parametrize("split", ["test", "dev", "train"])
+def test_each_split_of_tedlium_is_that_one(tmp_path: Path, split: str) -> None:
+    for other in ("test", "dev", "train"):
+        tedlium_folder(tmp_path, other)
+    for below in ("", "TEDLIUM_release-3", "TEDLIUM_release-3/legacy", f"TEDLIUM_release-3/legacy/{split}"):
+        wanted = TedLium.model_validate({"split": split, "path": str(tmp_path / below)})
+        assert next(iter(wanted.read_all())).text == marked("it's late", split)
+    elsewhere = tmp_path / "TEDLIUM_release-3/legacy" / ("dev" if split == "test" else "test")
+    with pytest.raises(CorpusError, match=f"TED-LIUM 3 {split} is not in "):
+        TedLium.model_validate({"split": split, "path": str(elsewhere)}).located()
+
+
 @pytest.mark.parametrize("opus", [False, True])
 def test_mls_is_read_from_its_folder_as_from_the_hub(tmp_path: Path, hub: Hub, opus: bool) -> None:
     mls_hub(hub)
@@ -172,6 +265,18 @@ def test_l2arctic_has_six_accents_of_four_speakers_at_any_rate(tmp_path: Path, m
     settled = L2Arctic(accent="korean").located()
     monkeypatch.delenv("EMTTA_CORPORA")
     assert settled.content_digest() != L2Arctic(accent="hindi", path=settled.path).content_digest()
+
+
+@pytest.mark.parametrize("top", ["l2arctic_release_v5.0", "l2arctic", "L2-ARCTIC"])
+@pytest.mark.parametrize("nested", [False, True], ids=["flat", "nested"])
+def test_l2arctic_is_found_under_each_of_its_names_and_as_programs_extract_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, top: str, nested: bool
+) -> None:
+    root = l2arctic_folder(tmp_path, SPEAKERS["korean"], top=top, nested=nested)
+    monkeypatch.setenv("EMTTA_CORPORA", str(tmp_path))
+    settled = L2Arctic(accent="korean").located()
+    assert settled.path == str(root)
+    assert [one[3] for one in told(settled)] == [speaker for speaker in SPEAKERS["korean"] for _ in range(2)]
 
 
 def test_l2arctic_is_asked_for_where_it_is_missing_and_speakers_are_named(
@@ -284,7 +389,7 @@ def test_languages_have_the_codes_that_whisper_gives_them(hub: Hub, tmp_path: Pa
         assert told(Fleurs(language=language, path=str(tmp_path)))[0][2] == code
         assert code in LANGUAGES
     for language, code in {"jv": "jw", "nb-NO": "no", "pt": "pt", "yue": "yue", "zh-CN": "zh", "zh-HK": "yue"}.items():
-        common_voice_hub(hub, language)
+        common_voice_hub(hub, [(language, "test")])
         assert told(CommonVoice(language=language))[0][2] == code
         assert code in LANGUAGES
 
@@ -304,6 +409,21 @@ def test_tedlium_is_cut_from_talks_as_it_is_on_the_hub(tmp_path: Path, hub: Hub)
     assert (there.text, there.speaker, there.read().size) == ("it's late", "AlGore_2009", 8_000)
     with pytest.raises(UsageError, match="no split 'dev' of 'tedlium' in Parquet; there are: tedlium: test"):
         TedLium(split="dev").located()
+
+
+def test_what_of_tedlium_cannot_be_scored_is_never_compared(tmp_path: Path, hub: Hub) -> None:
+    unscored = ("<unk> <unk>", "ignore_time_segment_in_scoring")
+    tedlium_hub(hub, *unscored)
+    root = tedlium_folder(tmp_path, "test", *unscored)
+    *_, here = TedLium(path=str(root)).read_all()
+    _, there, gap = TedLium().read_all()
+    assert (TedLium().survey().utterances, TedLium(path=str(root)).survey().utterances) == (3, 4)
+    for one in (here, there):
+        assert one.text == ""
+        with pytest.raises(AudioError, match=r"its transcript has no word that was understood \('<unk> <unk>'\)"):
+            one.read()
+    with pytest.raises(AudioError, match=r"AlGore_2009-2\..*: the corpus calls it no utterance \(ignore_time_segment"):
+        gap.read()
 
 
 @pytest.mark.parametrize("branch", ["main", "refs/convert/parquet"])

@@ -183,6 +183,10 @@ class InParquet(Hosted):
     def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
         """Return id, transcript, language and speaker of a row."""
 
+    def refusal(self, _row: Mapping[str, Any]) -> str | None:
+        """Return why a row, which is counted before it is read, is an utterance in error; None where it is none."""
+        return None
+
     def pin(self) -> Repository:
         """Return the data set at the commit that the revision is now."""
         return hub_split.pin(self.on_hub()).repository
@@ -199,7 +203,8 @@ class InParquet(Hosted):
         """Yield the utterance of each row."""
         for row in hub_split.rows(self._at(repository), self.wanted(), limit, self.required):
             name, text, language, speaker = self.from_row(row)
-            yield heard(name, text, language, speaker, (row["audio"] or {}).get("bytes") or b"")
+            sound = (row["audio"] or {}).get("bytes") or b""
+            yield heard(name, text, language, speaker, sound, self.refusal(row))
 
     def wanted(self) -> Mapping[str, Sequence[str]]:
         """Return what is read of a row, and what its column may be called."""
@@ -226,10 +231,10 @@ class OnHubAlone(InParquet):
         return []
 
 
-def heard(name: str, text: str, language: str, speaker: str, sound: bytes) -> Utterance:
-    """Return the utterance whose audio file has these bytes; without any it is one in error."""
+def heard(name: str, text: str, language: str, speaker: str, sound: bytes, error: str | None = None) -> Utterance:
+    """Return the utterance whose audio file has these bytes; without any, or with an `error`, it is one in error."""
     name = id_of(name)
-    return Utterance(name, text, language, speaker, partial(_decode, sound, name), partial(_length, sound))
+    return Utterance(name, text, language, speaker, partial(_decode, sound, name, error), partial(_length, sound))
 
 
 def stem_of(row: Mapping[str, Any]) -> str:
@@ -258,7 +263,9 @@ def told_apart(utterances: Iterator[Utterance]) -> Iterator[Utterance]:
         yield replace(one, id=name)
 
 
-def _decode(sound: bytes, name: str) -> Waveform:
+def _decode(sound: bytes, name: str, error: str | None = None) -> Waveform:
+    if error is not None:
+        raise AudioError(f"{name}: {error}")
     if not sound:
         raise AudioError(f"{name}: its row has no audio")
     return read_audio(sound, name=name)

@@ -55,7 +55,9 @@ class TedLium(InParquet):
     """A split of TED-LIUM, release 3, 16 kHz.
 
     Of a text, the marks `<unk>` of words that nobody understood are left out, and clitics that stand apart (`it 's`)
-    are joined.
+    are joined. A piece of which nobody understood a word is an utterance in error. What lies between two utterances
+    (`ignore_time_segment_in_scoring`) is none: a folder's is left out; on the hub, where rows are counted before they
+    are read, such a row would be in error.
 
     Attributes:
         split: which; the hub has `test` alone.
@@ -67,6 +69,8 @@ class TedLium(InParquet):
         source="https://www.openslr.org/51",
         get="get the archive at https://www.openslr.org/51 and extract it",
     )
+    reading: ClassVar[int] = 2
+    """2: what is not to be scored is in error."""
     columns: ClassVar[Mapping[str, Sequence[str]]] = {"text": ("text",), "id": ("id",), "speaker": ("speaker_id",)}
 
     name: Annotated[Literal["tedlium"], IDENTITY] = "tedlium"
@@ -89,6 +93,10 @@ class TedLium(InParquet):
         name = stem_of(row)
         return name, _text(said(row, "text")), "en", said(row, "speaker") or name.partition("-")[0]
 
+    def refusal(self, row: Mapping[str, Any]) -> str | None:
+        """Return why a row cannot be scored; None where it can."""
+        return _refusal(said(row, "text"))
+
     def inside(self, folder: Path) -> Path | None:
         """Return the folder of the split, which may be `folder` itself."""
         for place in (folder / "legacy" / self.split, folder / self.split, folder):
@@ -107,7 +115,7 @@ class TedLium(InParquet):
             lines = [line for line in text_of(path).split("\n") if line.strip() and not line.startswith(";;")]
             for line in lines:
                 piece = _piece(line, path, place / "sph" / f"{path.stem}.sph")
-                if piece.text and piece.text != _NOT_SCORED:
+                if piece.text != _NOT_SCORED:
                     found.append(piece)
         if not found:
             raise CorpusError(
@@ -127,8 +135,18 @@ def _piece(line: str, file: Path, audio: Path) -> Piece:
             f"{file}: the line {line[:60]!r} is not talk, channel, speaker, begin, end, labels and text; "
             "extract the archive anew"
         ) from error
-    text = _text(fields[6] if len(fields) > 6 else "")
-    return Piece(f"{talk}-{start:.2f}-{stop:.2f}", text, "en", speaker, audio, begin=start, end=stop)
+    words = fields[6] if len(fields) > 6 else ""
+    name = f"{talk}-{start:.2f}-{stop:.2f}"
+    return Piece(name, _text(words), "en", speaker, audio, _refusal(words), begin=start, end=stop)
+
+
+def _refusal(text: str) -> str | None:
+    """Return why a piece with this text cannot be scored; None where it can."""
+    if _text(text) == _NOT_SCORED:
+        return f"the corpus calls it no utterance ({_NOT_SCORED}), so that no word can be compared"
+    if not _text(text):
+        return f"its transcript has no word that was understood ({text.strip()!r}), so that none can be compared"
+    return None
 
 
 def _text(text: str) -> str:
