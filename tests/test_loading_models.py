@@ -18,6 +18,7 @@ from whisper_factory import make_checkpoint
 
 from emtta_core.errors import ModelError, UsageError
 from emtta_core.model import load_model
+from emtta_core.model.load import choose_device
 from emtta_core.model.precision import PRECISIONS
 from emtta_core.suite import ModelChoice
 
@@ -259,3 +260,21 @@ def test_listing_the_methods_needs_no_torch() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent
     )
     assert made.stdout.split() == ["source", "False"]
+
+
+def test_a_device_that_cannot_be_used_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("Torch not compiled with CUDA enabled")
+
+    monkeypatch.setattr(torch, "empty", fail)
+    with pytest.raises(UsageError, match=r"no device 'cuda' on this machine that can be used \(Torch not compiled"):
+        choose_device("cuda")
+
+
+def test_a_device_whose_memory_is_full_is_not_told_as_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch, "empty", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        choose_device("cuda")

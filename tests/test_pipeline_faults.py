@@ -57,6 +57,19 @@ def test_a_device_is_lost_by_an_error_of_its_own_but_not_by_a_lack_of_memory() -
     assert not any(map(is_device_lost, (torch.AcceleratorError("CUDA error: out of memory"), RuntimeError("a bug"))))
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`",
+        "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+        "cuFFT error: CUFFT_EXEC_FAILED",
+    ],
+)
+def test_a_device_that_fails_a_library_of_cudas_is_lost_and_the_work_worth_another_attempt(words: str) -> None:
+    assert is_device_lost(RuntimeError(words))
+    assert is_transient(RuntimeError(words))
+
+
 def test_the_cause_of_an_error_counts() -> None:
     error = StoreError("cannot write")
     error.__cause__ = OSError(errno.EIO, "input/output error")

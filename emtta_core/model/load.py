@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from emtta_core.errors import EmttaError, ModelError, UsageError
+from emtta_core.memory import is_out_of_memory
 from emtta_core.model import hub
 from emtta_core.model.family import Family, Parts, family_of
 from emtta_core.model.folder import folder_of
@@ -100,7 +101,8 @@ def choose_device(name: str) -> torch.device:
     """Return the device of that name; "auto" is the first GPU if there is one, else the CPU.
 
     Raises:
-        UsageError: if there is no such device here.
+        UsageError: if there is no such device here, or it cannot be used; says why.
+        RuntimeError: whatever torch raises where the device's memory is full.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -108,8 +110,12 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
+        if is_out_of_memory(error):
+            raise
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UsageError(
-            f"no device {name!r} on this machine; use 'auto', 'cpu', or 'cuda' on one with a GPU"
+            f"no device {name!r} on this machine that can be used ({reason}); use 'auto', 'cpu', or 'cuda' on one "
+            "with a GPU and a torch built for it"
         ) from error
     return device
 
