@@ -287,7 +287,7 @@ def test_a_run_whose_plan_is_missing_is_left_as_it_is(tmp_path: Path) -> None:
     (entry,) = store.place.list("plans")
     plan = store.place.read(entry.name)
     store.place.remove([entry.name])
-    with pytest.raises(StoreError, match="plan.parquet"):
+    with pytest.raises(StoreError, match=r"plan\.parquet"):
         compact(store, "run")
     assert list(store.place.list("packs")) == []
     store.place.write(entry.name, plan)
