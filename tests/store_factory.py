@@ -121,8 +121,10 @@ def write_shard(
         store.write_scores(key, attempt, shard, scores)
 
 
-def end_attempt(store: Store, key: CellKey, *, group: str, attempt: int = 1, error: str | None = None) -> None:
-    """Write the record of an attempt, failed when there is an error."""
+def end_attempt(
+    store: Store, key: CellKey, *, group: str, attempt: int = 1, error: str | None = None, reached_end: bool = True
+) -> None:
+    """Write the record of an attempt, failed when there is an error; one that is killed does not reach the end."""
     store.write_cell(
         key,
         CellRow(
@@ -131,8 +133,8 @@ def end_attempt(store: Store, key: CellKey, *, group: str, attempt: int = 1, err
             group=group,
             state="failed" if error else "complete",
             planned=2,
-            done=2,
-            reused=0,
+            done=2 if reached_end else 0,
+            reused=0 if reached_end else 2,
             errors=0,
             error=error,
             started_at=datetime(2026, 11, 23, 1, tzinfo=UTC),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from store_factory import begin_run, end_attempt, heard, write_shard
+from store_factory import begin_run, end_attempt, heard, one_run, write_shard
 
 from emtta_core.errors import StoreError, UsageError
 from emtta_core.store import Catalogue, CellKey, Store, views
@@ -279,6 +279,21 @@ def test_a_run_that_is_being_worked_at_is_refused(store: Store) -> None:
     with lease(store, "run"), pytest.raises(StoreError, match="is being worked at by process"):
         compact(store, "run")
     assert rows_files(store) == files
+
+
+def test_a_run_whose_plan_is_missing_is_left_as_it_is(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store", create=True)
+    one_run(store, "run")
+    (entry,) = store.place.list("plans")
+    plan = store.place.read(entry.name)
+    store.place.remove([entry.name])
+    with pytest.raises(StoreError, match=r"plan\.parquet"):
+        compact(store, "run")
+    assert list(store.place.list("packs")) == []
+    store.place.write(entry.name, plan)
+    compact(store, "run")
+    with Catalogue(store) as catalogue:
+        assert catalogue.query("SELECT state, done FROM cells").rows == [("complete", 2)]
 
 
 def test_an_unknown_run_is_answered_with_those_there_are(store: Store) -> None:

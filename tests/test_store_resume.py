@@ -63,6 +63,32 @@ def test_a_failed_attempt_takes_nothing_away(store: Store) -> None:
     assert cell(store)["attempts"] == 2
 
 
+def test_an_attempt_that_is_killed_leaves_a_complete_cell_with_errors_complete(store: Store) -> None:
+    write_shard(store, KEY, {f"u{i}": [heard(1)] if i else None for i in range(12)}, attempt=1)
+    end_attempt(store, KEY, group="noise", attempt=1)
+    before = cell(store)
+    assert (before["state"], before["in_error"], before["wer"]) == ("complete", 1, 25.0)
+    end_attempt(store, KEY, group="noise", attempt=2, error="ended by SIGKILL", reached_end=False)
+    write_shard(store, KEY, {"u0": None}, attempt=3)
+    end_attempt(store, KEY, group="noise", attempt=3, error="ended by SIGKILL", reached_end=False)
+    after = cell(store)
+    assert {name: after[name] for name in ("state", "done", "in_error", "wer", "error")} == {
+        name: before[name] for name in ("state", "done", "in_error", "wer", "error")
+    }
+    assert after["attempts"] == 3
+
+
+def test_the_newest_attempt_that_reached_the_end_says_whether_too_many_are_in_error(store: Store) -> None:
+    write_shard(store, KEY, {f"u{i}": [heard(1)] if i else None for i in range(12)}, attempt=1)
+    end_attempt(store, KEY, group="noise", attempt=1)
+    end_attempt(store, KEY, group="noise", attempt=2, error="1 of 12 utterances are in error")  # the limit was lowered
+    assert (cell(store)["state"], cell(store)["error"]) == ("failed", "1 of 12 utterances are in error")
+    end_attempt(store, KEY, group="noise", attempt=3, error="ended by SIGKILL", reached_end=False)
+    assert (cell(store)["state"], cell(store)["error"]) == ("failed", "ended by SIGKILL")
+    end_attempt(store, KEY, group="noise", attempt=4)  # the limit was raised
+    assert (cell(store)["state"], cell(store)["error"]) == ("complete", None)
+
+
 def test_a_failed_cell_says_why(store: Store) -> None:
     write_shard(store, KEY, {"u0": [heard(1)]}, attempt=1)
     end_attempt(store, KEY, group="noise", attempt=1, error="the device went away")

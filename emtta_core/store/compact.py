@@ -69,7 +69,7 @@ def compact(store: Store, run_id: str) -> Compaction:
 
     Raises:
         UsageError: there is no such run.
-        StoreError: another process works at it, or one of its files cannot be read.
+        StoreError: another process works at it, its plan is missing, or one of its files cannot be read.
     """
     store.run(run_id)
     with lease(store, run_id):
@@ -78,6 +78,7 @@ def compact(store: Store, run_id: str) -> Compaction:
 
 def compact_held(store: Store, run_id: str) -> Compaction:
     """Do what `compact` does for a run whose lease the caller has."""
+    store.plan(run_id)  # raises where it cannot be read: by it a pack marks for good which rows count
     before = plan_compaction(store, run_id)
     snapshot = Snapshot.take(store.place, run_id)
     attempt = max((attempt_of(entry.name) for entry in _marks(store, run_id)), default=0)

@@ -1,8 +1,10 @@
 -- cells: the progress and the figures of each planned cell.
 -- grain: one row per planned cell (run, domain, method).
+-- Whether too many utterances are in error is decided by the newest attempt that reached the end of the cell. An attempt
+-- that was ended before, for example by a signal or for want of memory, does not make a complete cell failed.
 --   run_id, position, "group", domain, method, cell_id, corpus_id   as in planned
---   state           complete (every planned utterance is done, and not too many are in error), failed (the newest
---                   attempt failed), partial, missing
+--   state           complete (every planned utterance is done, and not too many are in error), failed (not complete,
+--                   and the newest attempt failed), partial, missing
 --   planned         planned utterances
 --   done            utterances that are done, including those in error
 --   in_error        utterances in error, excluded from all rates
@@ -70,7 +72,9 @@ ended AS (
         domain,
         method,
         count(*) AS attempts,
-        arg_max({'state': state, 'error': error}, attempt) AS newest  -- both from one attempt, including its NULL
+        arg_max({'state': state, 'error': error}, attempt) AS newest,  -- both from one attempt, including its NULL
+        -- An attempt that its process did not survive is recorded by another, which did no utterance.
+        arg_max(state, attempt) FILTER (state = 'complete' OR (done > 0 AND done + reused >= planned)) AS verdict
     FROM attempts
     GROUP BY run_id, domain, method
 ),
@@ -87,7 +91,7 @@ measured AS (
         CASE
             WHEN
                 coalesce(found.done, 0) >= planned.utterances
-                AND (found.in_error = 0 OR ended.newest.state IS DISTINCT FROM 'failed')
+                AND (found.in_error = 0 OR ended.verdict IS DISTINCT FROM 'failed')
                 THEN 'complete'
             WHEN ended.newest.state = 'failed' THEN 'failed'
             WHEN found.done > 0 THEN 'partial'
