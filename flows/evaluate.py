@@ -20,7 +20,7 @@ from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.models import digest_of
 from emtta_core.pipeline.progress import Started, channel
 from emtta_core.pipeline.redo import Redo
-from emtta_core.pipeline.run import Run, as_now, load_run, plan_run, record
+from emtta_core.pipeline.run import Run, as_now, check_unchanged, load_run, plan_run, record
 from emtta_core.pipeline.selection import resume_command, select
 from emtta_core.pipeline.state import CellState, cell_states
 from emtta_core.pipeline.statistics import settle_statistics
@@ -73,7 +73,7 @@ def evaluate(
 
     Raises:
         StoreError: another process works at the run.
-        UsageError: the runner has no use for an option.
+        UsageError: the runner has no use for an option; or the run was planned with another model or by other code.
         EmttaError: the cluster cannot be reached, or does not see the store.
 
     Returns:
@@ -123,8 +123,12 @@ def _recorded(run_id: str, suite: str | None, store: Store) -> Run:
     """Return a run that is planned already, carried out as its suite says now.
 
     Its cells are those of the model that it was planned with, and no other.
+
+    Raises:
+        UsageError: the model has other weights now, or this release adapts or scores differently.
     """
     run = load_run(store, run_id)
+    check_unchanged(store, run)
     if suite is not None:
         run = as_now(run, load_suite(suite))
     digest = digest_of(run.suite.model)

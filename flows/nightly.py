@@ -15,7 +15,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from emtta_core.compare import Change, Comparison, compare
-from emtta_core.compare.comparison import ALPHA, MIN_EFFECT
+from emtta_core.compare.comparison import ALPHA, MIN_EFFECT, check_thresholds
 from emtta_core.errors import UsageError
 from emtta_core.pipeline.models import digest_of
 from emtta_core.pipeline.nights import baselines, plan_night
@@ -70,16 +70,20 @@ def nightly(
         ray_address: of that cluster, as in `HOST:6379`; left out, the one that this machine belongs to.
 
     Raises:
-        UsageError: no such suite or time zone, a mistake in the suite, or an option that the runner has no use for.
+        UsageError: no such suite, time zone or baseline, a mistake in the suite, `alpha` or `min_effect` out of range,
+            or an option that the runner has no use for.
         StoreError: the store cannot be written, or another process works at the run.
 
     Returns:
-        Completed; Failed where cells failed; or a state of the type FAILED and the name `Regressed`, where all is
-        there and a figure is significantly worse.
+        Completed; Failed where cells failed or a given baseline cannot be compared with; or a state of the type FAILED
+        and the name `Regressed`, where all is there and a figure is significantly worse.
     """
     check_runner(runner, ray_address, devices, isolation)
     date = _date(timezone)
+    check_thresholds(alpha, min_effect)
     opened = Store.open(store, create=True)
+    if baseline is not None:
+        opened.run(baseline)  # a night that cannot be compared with it is not begun
     loaded = load_suite(suite)
     night = plan_night(loaded, digest_of(loaded.model), opened, date)
     for remark in night.plan.remarks:
@@ -103,6 +107,9 @@ def nightly(
     if isinstance(found, Comparison) and found.regressions:
         get_run_logger().error(message)
         return State(type=StateType.FAILED, name=REGRESSED, message=message)
+    if baseline is not None and isinstance(found, str):
+        get_run_logger().error(message)
+        return Failed(message=message)
     return Completed(message=message)
 
 

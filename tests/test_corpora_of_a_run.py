@@ -224,6 +224,24 @@ def test_a_corpus_that_came_later_leaves_other_runs_of_the_suite_as_they_are(
     assert {run_id: store.plan(run_id) for run_id in store.runs()} == before
 
 
+def test_a_plan_of_other_code_is_not_amended(
+    tmp_path: Path, suite_file: SuiteFile, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    librispeech_folder(tmp_path, count=2)
+    text = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", 'path = "later"')]
+    suite, store = load_suite(str(suite_file("".join(text)))), Store.open(str(tmp_path / "store"), create=True)
+    begun = plan_run(suite, MODEL)
+    record(begun, store)
+    before = store.plan(begun.run_id)
+    librispeech_folder(tmp_path / "later", count=3)
+    monkeypatch.setattr("emtta_core.pipeline.run.ALGORITHM_VERSION", -1)
+    with pytest.raises(UsageError, match="was planned by other code"):
+        amend(store, begun.run_id)
+    whole = plan_run(suite, MODEL)
+    assert begun_before(whole, store) == whole
+    assert store.plan(begun.run_id) == before
+
+
 def test_a_plan_whose_amendment_was_cut_short_is_amended_again(
     tmp_path: Path, suite_file: SuiteFile, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -150,6 +150,18 @@ def test_a_run_that_goes_on_is_carried_out_as_its_suite_says_now(
     assert [row.batch_size for key in keys for row in Store.open(store).cells(key)] == [2, 1]
 
 
+def test_a_run_that_was_planned_by_other_code_does_not_go_on(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, store = suite_file(methods=("source", "em-tok")), tmp_path / "store"
+    assert run(path, store, only=["method=source"]).is_completed()
+    monkeypatch.setattr("emtta_core.pipeline.run.ALGORITHM_VERSION", -1)
+    state = evaluate(None, str(store), run_id(store), return_state=True)
+    assert state.is_failed()
+    assert "was planned by other code" in str(state.message)
+    assert states(store) == {"clean/source": "complete", "clean/em-tok": "missing"}
+
+
 def test_ctrl_c_begins_no_other_cell_and_the_same_run_goes_on(
     suite_file: SuiteFile, speech: Speech, tmp_path: Path
 ) -> None:

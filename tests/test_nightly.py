@@ -196,6 +196,37 @@ def test_a_night_at_which_another_process_works_is_refused_and_not_compared(
 
 
 @pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ({"baseline": "gone"}, "unknown run 'gone'"),
+        ({"alpha": 5.0}, "alpha is 5; it lies between 0 and 1"),
+        ({"min_effect": -1.0}, "the least effect is -1"),
+    ],
+)
+def test_a_night_that_could_compare_nothing_is_refused_before_it_begins(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path, mistake: dict[str, Any], message: str
+) -> None:
+    state = night(suite_file(), tmp_path / "store", **mistake)
+    assert state.is_failed()
+    assert message in str(state.message)
+    assert not Store.open(tmp_path / "store", create=True).runs()
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_night_that_cannot_be_compared_with_the_baseline_it_was_given_fails(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    path, location = suite_file(methods=("source",)), tmp_path / "store"
+    assert night(path, location).is_completed()
+    (first,) = Store.open(location).runs()
+    path.write_text(f"limit = 2\n{path.read_text()}")
+    state = night(path, location, baseline=first)
+    assert (state.name, state.is_failed()) == ("Failed", True)
+    assert "not compared: " in str(state.message)
+
+
+@pytest.mark.usefixtures("prefect_server")
 def test_a_baseline_that_heard_other_speech_is_said_and_an_older_one_taken(
     suite_file: SuiteFile, speech: Speech, tmp_path: Path
 ) -> None:
@@ -291,6 +322,12 @@ def test_the_command_tells_the_next_runs_and_refuses_what_does_not_hold(
     assert not (tmp_path / "store").exists()
     assert emtta("schedule", path, "--cron", "0 2 * *", "--dry-run", *where).code == 2
     assert emtta("schedule", "no-such-suite", "--dry-run", *where).code == 2
+    assert emtta("schedule", path, "--alpha", "5", "--dry-run", *where).code == 2
+    assert emtta("schedule", path, "--min-effect", "-1", "--dry-run", *where).code == 2
+    Store.open(tmp_path / "store", create=True)
+    gone = emtta("schedule", path, "--baseline", "gone", "--dry-run", *where)
+    assert gone.code == 2
+    assert "unknown run 'gone'" in gone.err
 
 
 def test_the_deployment_and_the_automations_are_of_what_is_there() -> None:

@@ -96,6 +96,31 @@ def test_a_cell_with_more_errors_than_the_suite_allows_fails_and_tries_them_agai
     assert attempts(store, "clean", "source")[-1] == ("complete", 0, 4, 1)
 
 
+@pytest.mark.parametrize(
+    ("attribute", "other", "message"),
+    [
+        ("ALGORITHM_VERSION", -1, "the algorithm's version: "),
+        ("versions", lambda: {"whisper-normalizer": "9"}, "whisper-normalizer, by which scores are made: "),
+        ("plan_id_of", lambda *_: "other", "the rules of scoring"),
+    ],
+)
+def test_a_run_of_other_code_is_read_but_not_gone_on_with(
+    emtta: Command, half: Path, monkeypatch: pytest.MonkeyPatch, attribute: str, other: object, message: str
+) -> None:
+    monkeypatch.setattr(f"emtta_core.pipeline.run.{attribute}", other)
+    for arguments in (("--dry-run",), (), ("--force",)):
+        outcome = emtta("rerun", "mine", "--store", half, *arguments)
+        assert outcome.code == 2
+        assert "the run 'mine' was planned by other code" in outcome.err
+        assert message in outcome.err
+        assert "begin a new run of its suite" in outcome.err
+    assert attempts(half, "clean", "em-tok-b") == []
+    assert attempts(half, "clean", "source") == [("complete", 3, 0, 0)]
+    assert emtta("status", "mine", "--store", half).code == 3
+    assert emtta("report", "domains", "--run", "mine", "--store", half).code == 0
+    assert emtta("rerun", "mine", "--store", half, "--method", "source").code == 0  # nothing to do, and no harm done
+
+
 def test_two_at_once_are_one_too_many(emtta: Command, half: Path) -> None:
     with lease(Store.open(half), "mine"):
         outcome = emtta("rerun", "mine", "--store", half)

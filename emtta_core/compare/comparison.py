@@ -158,10 +158,7 @@ def compare(
         UsageError: the runs cannot be compared (see `check_comparable`); they were scored by other normalisers; no
             utterance is scored in both; or `alpha` or `min_effect` is out of range.
     """
-    if not 0 < alpha < 1:
-        raise UsageError(f"alpha is {alpha:g}; it lies between 0 and 1, as in 0.05")
-    if not 0 <= min_effect < math.inf:
-        raise UsageError(f"the least effect is {min_effect:g}; it is a number of WER points, 0 or more")
+    check_thresholds(alpha, min_effect)
     differing = check_comparable(store, run_a, run_b, methods=methods, domains=domains)
     with Catalogue(store) as catalogue:
         pairs = catalogue.report("pairs", run_b, baseline=run_a).records
@@ -182,6 +179,18 @@ def compare(
             notes.append(f"{method}: the mean over all domains is withheld, for these are not complete: {named}")
         changes += found
     return Comparison(run_a, run_b, alpha, min_effect, tuple(changes), differing, tuple(notes))
+
+
+def check_thresholds(alpha: float, min_effect: float) -> None:
+    """Check what makes a change significant and large enough.
+
+    Raises:
+        UsageError: `alpha` or `min_effect` is out of range.
+    """
+    if not 0 < alpha < 1:
+        raise UsageError(f"alpha is {alpha:g}; it lies between 0 and 1, as in 0.05")
+    if not 0 <= min_effect < math.inf:
+        raise UsageError(f"the least effect is {min_effect:g}; it is a number of WER points, 0 or more")
 
 
 def _asked(pair: Mapping[str, Any], methods: Collection[str], domains: Collection[str]) -> bool:

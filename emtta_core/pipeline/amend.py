@@ -7,7 +7,7 @@ from dataclasses import replace
 from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.locate import locate
 from emtta_core.pipeline.plan import UNAVAILABLE, Audio, cells_of, plan_audio, plan_id_of
-from emtta_core.pipeline.run import Run, default_id, load_run, plan_row
+from emtta_core.pipeline.run import Run, changed_since, check_unchanged, default_id, load_run, plan_row
 from emtta_core.store import Store
 from emtta_core.store.lease import lease
 from emtta_core.suite import Suite
@@ -20,11 +20,13 @@ def amend(store: Store, run_id: str) -> tuple[str, ...]:
         Their names; the run goes on with them as if they had been there from the beginning.
 
     Raises:
-        UsageError: there is no such run; lists those there are.
+        UsageError: there is no such run; lists those there are. Or this release would plan the others differently.
         StoreError: another process works at the run.
     """
     run = load_run(store, run_id)
     amended = _amended(run)
+    if amended.cells != run.cells:
+        check_unchanged(store, run)
     _record(store, run, amended)
     before = {cell.domain: cell.corpus_id for cell in run.cells}
     return tuple({cell.domain: None for cell in amended.cells if cell.corpus_id != before[cell.domain]})
@@ -50,6 +52,8 @@ def begun_before(run: Run, store: Store) -> Run:
         if there[run_id].model_digest != run.plan.model_digest:
             continue
         begun = load_run(store, run_id)
+        if changed_since(there[run_id], begun):
+            continue
         amended = _amended(begun)
         if amended.plan.plan_id == run.plan.plan_id:
             _record(store, begun, amended)

@@ -19,7 +19,7 @@ from emtta_core.errors import UsageError
 from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.differences import differences
 from emtta_core.pipeline.locate import locate
-from emtta_core.pipeline.plan import HEARD, Plan, plan
+from emtta_core.pipeline.plan import HEARD, UNAVAILABLE, Plan, plan, plan_id_of
 from emtta_core.pipeline.state import MISSING, CellState, cell_states, planned_cells
 from emtta_core.store import PlanRow, RunRow, Store
 from emtta_core.suite import Suite, parse_suite
@@ -119,6 +119,32 @@ def load_run(store: Store, run_id: str) -> Run:
     return Run(run_id, suite, Plan(row.plan_id, row.model_digest, planned_cells(store, run_id)))
 
 
+def check_unchanged(store: Store, run: Run) -> None:
+    """Check that cells of a recorded run would be what they were when it was planned, as far as its record tells.
+
+    Its corpora are not looked at: their audio is checked when it is prepared.
+
+    Raises:
+        UsageError: this release adapts or scores differently; names what differs.
+    """
+    lines = changed_since(store.run(run.run_id), run)
+    if lines:
+        listed = "\n".join(f"  {line}" for line in lines)
+        raise UsageError(
+            f"the run {run.run_id!r} was planned by other code, and cannot go on with this; differences:\n{listed}\n"
+            "begin a new run of its suite, or install the release that it was planned with"
+        )
+
+
+def changed_since(stored: RunRow, run: Run) -> list[str]:
+    """Return what of this release differs from the one that planned a recorded run, so that its cells would differ."""
+    lines = _other_code(stored)
+    amendable = any(cell.corpus_id.startswith(UNAVAILABLE) for cell in run.cells)  # its identity may be ahead of it
+    if not lines and not amendable and plan_id_of(run.cells, run.suite) != stored.plan_id:
+        lines.append("the rules of scoring")
+    return lines
+
+
 def as_now(run: Run, suite: Suite) -> Run:
     """Return a run carried out as `suite`, the one it was planned from, says now: its runtime, its device, its model's
     place; the plan is as it was.
@@ -136,16 +162,23 @@ def _difference(run: Run, stored: RunRow) -> str:
     lines = [f"{path}: {there!r} there, {here!r} here" for path, there, here in found]
     if stored.model_digest != run.plan.model_digest:
         lines.append(f"the model's weights: {stored.model_digest} there, {run.plan.model_digest} here")
-    if stored.algorithm_version != ALGORITHM_VERSION:
-        lines.append(f"the algorithm's version: {stored.algorithm_version} there, {ALGORITHM_VERSION} here")
-    scored = (json.loads(stored.versions).get(NORMALISER), versions().get(NORMALISER))
-    if scored[0] != scored[1]:
-        lines.append(f"{NORMALISER}, by which scores are made: {scored[0]} there, {scored[1]} here")
+    lines += _other_code(stored)
     listed = "\n".join(f"  {line}" for line in lines) or "  the content of a corpus, or the rules of scoring"
     return (
         f"the run {run.run_id!r} is there with another plan; differences:\n{listed}\n"
         "choose another --run-id, or leave it out to have one made from the plan"
     )
+
+
+def _other_code(stored: RunRow) -> list[str]:
+    """Return in what this release adapts or scores differently from the one that recorded a run, by their versions."""
+    lines = []
+    if stored.algorithm_version != ALGORITHM_VERSION:
+        lines.append(f"the algorithm's version: {stored.algorithm_version} there, {ALGORITHM_VERSION} here")
+    scored = (json.loads(stored.versions).get(NORMALISER), versions().get(NORMALISER))
+    if scored[0] != scored[1]:
+        lines.append(f"{NORMALISER}, by which scores are made: {scored[0]} there, {scored[1]} here")
+    return lines
 
 
 def plan_row(cell: Cell) -> PlanRow:

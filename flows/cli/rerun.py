@@ -45,7 +45,8 @@ def rerun(
     """Do what is missing of a run, as the next attempt under the same id; what is done is reused.
 
     The run is carried out as it was recorded; no suite file is needed. Its corpora must be where they were, unless
-    their audio is prepared. Exit codes are those of emtta run.
+    their audio is prepared. Where this release adapts or scores differently from the one that planned the run, it is
+    refused. Exit codes are those of emtta run.
 
     Examples:
         emtta rerun demo-1a2b3c4d --dry-run
@@ -59,7 +60,7 @@ def rerun(
     use_corpora(corpus_dir)
     from emtta_core.errors import UsageError
     from emtta_core.pipeline.amend import amend
-    from emtta_core.pipeline.run import load_run
+    from emtta_core.pipeline.run import check_unchanged, load_run
     from emtta_core.pipeline.selection import select
     from emtta_core.pipeline.state import cell_states
     from emtta_core.pipeline.statistics import settle_statistics
@@ -78,6 +79,8 @@ def rerun(
     todo = [state for state in states if state.open_to(redo)]
     if failed:
         todo = [state for state in todo if state.state == FAILED or state.in_error]
+    if todo:
+        check_unchanged(opened, found)
     foretell(run, states, todo, redo)
     if dry_run:
         foretell_time(opened, found, todo, redo)

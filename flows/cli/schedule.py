@@ -53,12 +53,17 @@ def schedule(
         emtta schedule suites/mine.toml --cron "30 1 * * 1-5" --dry-run
     """
     logs.settle_environment()
+    from emtta_core.compare.comparison import check_thresholds
+    from emtta_core.store import Store
     from emtta_core.store.place import open_place
     from emtta_core.suite import load_suite
     from flows.runner import check_runner
     from flows.times import next_runs
 
     check_runner(runner.value, ray_address, devices, isolation)
+    check_thresholds(alpha, min_effect)
+    if baseline is not None:
+        Store.open(store).run(baseline)
     name = load_suite(suite).name
     location = open_place(store).location
     due = next_runs(cron, timezone, SHOWN)
