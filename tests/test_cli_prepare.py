@@ -107,8 +107,29 @@ def test_what_is_missing_for_one_reason_is_told_once(
     assert shown.err.count("git clone https://github.com/microsoft/MS-SNSD") == 1
     assert "missing, for the same reason: the noise 'AirportAnnouncements_2.wav', the noise 'Babble_4.wav'" in shown.err
     assert shown.err.count("asked for data set facebook/multilingual_librispeech") == 1
-    assert shown.err.count("Multilingual LibriSpeech") == len(CODES) - 1
+    reasons = "".join(line for line in shown.err.splitlines() if line.startswith("missing"))
+    assert reasons.count("Multilingual LibriSpeech") == len(CODES) - 1
     assert shown.err.count("asked for data set openslr/librispeech_asr") == 1
+
+
+def test_how_large_it_is_what_must_be_got_by_hand_is_said_with_who_says_so(
+    tmp_path: Path, hub: Hub, suite_file: SuiteFile, emtta: Command
+) -> None:
+    hub.status = 503
+    suite = paper_like() + DOMAIN.format("meeting", "m") + 'corpus = { name = "ami" }\n'
+    shown = emtta("doctor", suite_file(suite), "--store", tmp_path / "store")
+    accents = ", ".join(f"L2-ARCTIC {accent}" for accent in SPEAKERS)
+    assert f"\n{accents}: about 7.5 GB to get by hand (all speakers), according to https://github.com/" in shown.err
+    listed = (
+        "LibriSpeech test-other: about 328.8 MB to get by hand (the split), according to https://www.openslr.org/12"
+    )
+    assert f"\n{listed}\n" in shown.err
+    for language, size in {"german": "122.9 GB", "polish": "6.6 GB"}.items():
+        assert f"Multilingual LibriSpeech {language} test: about {size} to get by hand (all splits of" in shown.err
+    rows = " ".join(shown.out.split())
+    assert rows.count("missing, size not known") == len(MS_SNSD)
+    assert rows.count("missing, about 7.5 GB") == len(SPEAKERS)
+    assert "AMI ihm test meeting missing CC BY 4.0" in rows
 
 
 def test_a_domain_that_cannot_be_prepared_costs_no_other(

@@ -230,6 +230,9 @@ class OnHubAlone(InParquet):
         """Return nothing: `inside` gives no place."""
         return []
 
+    def archive(self) -> None:
+        """Return None: an archive would be of no use."""
+
 
 def heard(name: str, text: str, language: str, speaker: str, sound: bytes, error: str | None = None) -> Utterance:
     """Return the utterance whose audio file has these bytes; without any, or with an `error`, it is one in error."""

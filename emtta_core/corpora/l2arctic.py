@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 from emtta_core.corpora.published import About, Published
 from emtta_core.corpora.recording import Recording
+from emtta_core.corpora.standing import Archive
 from emtta_core.corpora.transcripts import text_of
 from emtta_core.errors import CorpusError
 from emtta_core.identity import IDENTITY
@@ -26,6 +27,13 @@ SPEAKERS: Mapping[str, tuple[str, ...]] = {
     "vietnamese": ("HQTV", "PNV", "THV", "TLV"),
 }
 """The speakers by their first language."""
+
+ARCHIVE = Archive(
+    "all speakers",
+    7_515_454_814,
+    "https://github.com/okrudrah/EquiVoice/blob/b4a2ce67eceb8fcc1475d962f34d7e7b2925c6ef/docs/l2_arctic_raw_validation.md",
+)
+"""`l2arctic_release_v5.0.zip`, as others measured what they were given; the corpus's own pages give no size."""
 
 
 class L2Arctic(Published):
@@ -51,6 +59,10 @@ class L2Arctic(Published):
         """Who is heard."""
         wanted = SPEAKERS if self.accent is None else (self.accent,)
         return tuple(speaker for accent in wanted for speaker in SPEAKERS[accent])
+
+    def archive(self) -> Archive:
+        """Return the archive of the release."""
+        return ARCHIVE
 
     def part(self) -> str:
         """Return the accent."""

@@ -14,6 +14,7 @@ from emtta_core.corpora.hub import Repository
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.published import About
 from emtta_core.corpora.recording import Recording
+from emtta_core.corpora.standing import Archive
 from emtta_core.corpora.transcripts import lines_of
 from emtta_core.errors import CorpusError
 from emtta_core.identity import IDENTITY
@@ -21,6 +22,18 @@ from emtta_core.identity import IDENTITY
 Split = Literal[
     "test-clean", "test-other", "dev-clean", "dev-other", "train-clean-100", "train-clean-360", "train-other-500"
 ]
+
+SIZES: Mapping[Split, int] = {
+    "test-clean": 346_663_984,
+    "test-other": 328_757_843,
+    "dev-clean": 337_926_286,
+    "dev-other": 314_305_928,
+    "train-clean-100": 6_387_309_499,
+    "train-clean-360": 23_049_477_885,
+    "train-other-500": 30_593_501_606,
+}
+"""Bytes of each split's archive, which https://www.openslr.org/12 gives rounded (`[328M]`): those of Kaldi's recipe,
+which checks downloads by them (kaldi-asr/kaldi, egs/librispeech/s5/local/download_and_untar.sh at 0c5da16)."""
 
 
 class LibriSpeech(InParquet):
@@ -48,6 +61,10 @@ class LibriSpeech(InParquet):
     def usual_folders(self) -> tuple[str, ...]:
         """Return `LibriSpeech`."""
         return ("LibriSpeech",)
+
+    def archive(self) -> Archive:
+        """Return the archive of the split."""
+        return Archive("the split", SIZES[self.split], self.about.source)
 
     def on_hub(self) -> HubSplit:
         """Return the split of `openslr/librispeech_asr`: `test-other` is `test.other` there, `dev` is `validation`."""

@@ -15,6 +15,7 @@ from emtta_core.corpora.hub import Repository
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.published import About
 from emtta_core.corpora.recording import Recording
+from emtta_core.corpora.standing import Archive
 from emtta_core.corpora.transcripts import lines_of
 from emtta_core.errors import CorpusError
 from emtta_core.identity import IDENTITY
@@ -31,6 +32,19 @@ CODES: Mapping[str, str] = {
     "polish": "pl",
 }
 """ISO 639-1 code by language."""
+
+SIZES: Mapping[str, int] = {
+    "german": 122_944_886_305,
+    "dutch": 92_158_429_530,
+    "french": 64_474_642_518,
+    "spanish": 53_296_894_035,
+    "italian": 15_395_281_399,
+    "portuguese": 9_982_803_818,
+    "polish": 6_609_569_551,
+}
+"""Bytes of each language's archive `mls_<language>.tar.gz`, which https://www.openslr.org/94 gives rounded, in powers
+of 1024 (`115G`): those that were counted in a download (huggingface/datasets, dataset_infos.json in
+datasets/multilingual_librispeech at 040102f)."""
 
 
 class MultilingualLibriSpeech(InParquet):
@@ -64,6 +78,10 @@ class MultilingualLibriSpeech(InParquet):
     def usual_folders(self) -> tuple[str, ...]:
         """Return `mls_<language>`, and the same with `_opus`."""
         return f"mls_{self.language}", f"mls_{self.language}_opus"
+
+    def archive(self) -> Archive:
+        """Return the archive of the language."""
+        return Archive("all splits of the language, as FLAC", SIZES[self.language], self.about.source)
 
     def on_hub(self) -> HubSplit:
         """Return the split in `facebook/multilingual_librispeech`."""

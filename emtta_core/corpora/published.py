@@ -11,7 +11,7 @@ from pydantic import Field
 from emtta_core.corpora.choice import Survey, choose, is_too_long, least, survey
 from emtta_core.corpora.file_digests import FileDigests
 from emtta_core.corpora.recording import Recording
-from emtta_core.corpora.standing import Standing
+from emtta_core.corpora.standing import Archive, Standing
 from emtta_core.corpora.utterance import Utterance
 from emtta_core.errors import CorpusError, EmttaError
 from emtta_core.identity import IDENTITY, RUNTIME, Record, digest
@@ -71,6 +71,10 @@ class Published(Record, ABC):
     def part(self) -> str:
         """Return what of the corpus is wanted, for a message."""
         return ""
+
+    def archive(self) -> Archive | None:
+        """Return what is got by hand where no folder holds the wanted part; None where that is nothing."""
+        return Archive()
 
     def in_folder(self) -> Path | None:
         """Return where a folder holds the wanted part; None where none does."""
@@ -149,7 +153,13 @@ class Published(Record, ABC):
             return self.standing_as(what)
         except EmttaError as error:
             return Standing(
-                what, "missing", self.about.source, self.about.licence, error=str(error), subject=error.subject
+                what,
+                "missing",
+                self.about.source,
+                self.about.licence,
+                error=str(error),
+                subject=error.subject,
+                archive=self.archive(),
             )
 
     def standing_as(self, what: str) -> Standing:

@@ -8,6 +8,21 @@ State = Literal["here", "to fetch", "missing"]
 
 
 @dataclass(frozen=True, slots=True)
+class Archive:
+    """What somebody gets by hand, where nothing fetches it.
+
+    Attributes:
+        holds: what is in it, for those who look at how large it is.
+        size: bytes of it; None where nobody is known to say.
+        source: who says so.
+    """
+
+    holds: str = ""
+    size: int | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """How something stands that a suite needs.
 
@@ -19,6 +34,7 @@ class Standing:
         size: bytes that would be fetched; None where that is nothing, or not known.
         error: why it cannot be had.
         subject: what the error begins with, where others of the same reason differ in that alone.
+        archive: of what is missing, what is to be got by hand; None where that is of no use.
     """
 
     what: str
@@ -28,3 +44,4 @@ class Standing:
     size: int | None = None
     error: str | None = None
     subject: str = ""
+    archive: Archive | None = None

@@ -7,7 +7,7 @@ from functools import cache
 from emtta_core.audio.noise_file import FOLDER, NoiseFile
 from emtta_core.corpora.hosted import Hosted
 from emtta_core.corpora.registry import Corpus
-from emtta_core.corpora.standing import Standing, State
+from emtta_core.corpora.standing import Archive, Standing, State
 from emtta_core.errors import EmttaError
 from emtta_core.hub import UnreachableHubError, endpoint
 from emtta_core.model import hub
@@ -138,7 +138,8 @@ def _recording(noise: NoiseFile) -> Standing:
     try:
         noise.made_of(str)
     except EmttaError as error:
-        return Standing(what, "missing", NOISE, licence, error=str(error), subject=error.subject)
+        archive = None if noise.file else Archive()  # the repository's page gives no size
+        return Standing(what, "missing", NOISE, licence, error=str(error), subject=error.subject, archive=archive)
     return Standing(what, "here", str(noise.path), licence)
 
 

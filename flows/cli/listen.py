@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from flows.cli.options import SnrConventionOption
 from flows.cli.output import say
 
 PAGE = "emtta-listen-{suite}.html"
@@ -16,6 +17,7 @@ def listen(
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="domain=…|group=…", help="These domains; repeatable.")
     ] = None,
+    snr_convention: SnrConventionOption = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", file_okay=False, help="Where the page goes.")] = Path(),
     examples: Annotated[int, typer.Option("--examples", min=1, metavar="N", help="Utterances a domain.")] = 2,
 ) -> None:
@@ -31,7 +33,7 @@ def listen(
     from emtta_core.report.listen import make_listening_page
     from emtta_core.suite import load_suite
 
-    loaded = load_suite(suite)
+    loaded = load_suite(suite, snr_convention=snr_convention)
     page = make_listening_page(loaded, choose_domains(loaded, only or []), examples)
     path = out / PAGE.format(suite=loaded.name)
     try:

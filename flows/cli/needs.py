@@ -7,9 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.cli.output import out, say
+from flows.cli.size import size
 
 if TYPE_CHECKING:
-    from emtta_core.corpora.standing import Standing
+    from emtta_core.corpora.standing import Archive, Standing
     from emtta_core.pipeline.inventory import Need
 
 MARKS = {"here": ("ok", "green"), "to fetch": ("--", "yellow"), "missing": ("no", "bold red")}
@@ -30,6 +31,19 @@ def show_needs(needs: "Sequence[Need]") -> None:
         say(f"missing: {error}")
         if others:
             say(f"missing, for the same reason: {', '.join(others)}")
+    for archive, names in _archives([need.standing for need in needs]).items():
+        if archive.size is not None:
+            told = f"about {size(archive.size)} to get by hand ({archive.holds}), according to {archive.source}"
+            say(f"{', '.join(names)}: {told}")
+
+
+def _archives(standings: "Sequence[Standing]") -> "dict[Archive, list[str]]":
+    """Return each archive that is to be got by hand, with the things that it holds."""
+    found: dict[Archive, list[str]] = {}
+    for standing in standings:
+        if standing.archive is not None:
+            found.setdefault(standing.archive, []).append(standing.what)
+    return found
 
 
 def _reasons(standings: "Sequence[Standing]") -> dict[str, list[str]]:
@@ -66,8 +80,16 @@ def _state(need: "Need") -> str:
     """Return whether it is there, how much is to be fetched, and how many domains are prepared."""
     if need.streamed:
         return "to read over the network" + _prepared(need)
-    size = "" if need.standing.size is None else f", {need.standing.size / 1e6:,.0f} MB"
-    return f"{need.standing.state}{size}{_prepared(need)}"
+    return f"{need.standing.state}{_size(need.standing)}{_prepared(need)}"
+
+
+def _size(standing: "Standing") -> str:
+    """Return how much is to be fetched, or to be got by hand, where that is something."""
+    if standing.size is not None:
+        return f", {standing.size / 1e6:,.0f} MB"
+    if standing.archive is None:
+        return ""
+    return ", size not known" if standing.archive.size is None else f", about {size(standing.archive.size)}"
 
 
 def _prepared(need: "Need") -> str:
