@@ -219,6 +219,28 @@ def test_a_batch_that_memory_does_not_hold_is_halved_and_changes_no_result(
     assert adapter.batch_size == 1  # the next call does not try again what did not fit
 
 
+@pytest.mark.parametrize(("choice", "sizes"), [("auto", [4, 2, 2, 6, 6]), (4, [4, 2, 2, 2, 2, 2, 2, 2, 2])])
+def test_short_utterances_are_still_taken_in_large_batches_after_long_ones_did_not_fit(
+    model: SpeechModel, monkeypatch: pytest.MonkeyPatch, choice: Any, sizes: list[int]
+) -> None:
+    tried: list[int] = []
+
+    def tight(model: SpeechModel, options: Options, batch: Batch) -> Any:
+        tried.append(len(batch.ids))
+        if len(batch.ids) > 2 and int(batch.limits.max()) > 40:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(model, options, batch)
+
+    monkeypatch.setattr("emtta_core.adaptation.adapter.run", tight)
+    # As in a large model, of which each token of a hypothesis costs memory.
+    monkeypatch.setattr("emtta_core.adaptation.batch_size.episode_bytes", lambda model, options, limit: 2**20 * limit)
+    monkeypatch.setattr("emtta_core.adaptation.batch_size.free_bytes", lambda device: 2.0**40)
+    adapter = Adapter(model, "source", batch_size=choice)
+    adapter.transcribe(sounds([3.0, 3.0, 3.0, 3.0]))
+    adapter.transcribe(sounds([0.1] * 12))
+    assert tried == sizes
+
+
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB.\nMore")])
 def test_an_utterance_that_memory_does_not_hold_even_alone_costs_itself_alone(
     model: SpeechModel, waveforms: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch, error: Exception

@@ -187,13 +187,14 @@ class Adapter:
                 [signals[index] for index in chosen],
                 [languages[index] for index in chosen],
                 [ids[index] for index in chosen],
+                [limits[index] for index in chosen],
             )
             if results is not None:
                 order = order[len(chosen) :]
                 yield chosen, results
 
     def _adapt_if_memory_suffices(
-        self, waveforms: list[NDArray[np.float32]], languages: list[str], ids: list[str]
+        self, waveforms: list[NDArray[np.float32]], languages: list[str], ids: list[str], limits: list[int]
     ) -> list[AdaptationResult] | None:
         """Run the episodes of one batch; where memory does not hold it, halve the batch and return None.
 
@@ -213,8 +214,8 @@ class Adapter:
             too_large = self._too_large(len(waveforms[0]) / self.model.sample_rate, reason)
             log.warning("utterance %s: %s", ids[0], too_large)
             return [_refused(ids[0], too_large, seconds=time.perf_counter() - began)]
-        self._size.halve(len(ids))
-        log.warning("out of memory with %d utterances side by side; going on with %d", len(ids), self._size.most)
+        half = self._size.halve(self.model, self.options, limits)
+        log.warning("out of memory with %d utterances side by side; going on with %d", len(ids), half)
         return None
 
     def _too_large(self, seconds: float, reason: str) -> str:
