@@ -237,8 +237,16 @@ def engine(model: SpeechModel, work: Work, name: str) -> Adapter:
 
 
 def texts(adapter: Adapter, waveforms: Sequence[Waveform]) -> list[str]:
-    """Return what ours hears."""
-    return [result.text for result in adapter.transcribe(waveforms)]
+    """Return what ours hears.
+
+    Raises:
+        MemoryError: memory does not suffice for one of them.
+    """
+    results = adapter.transcribe(waveforms)
+    for result in results:
+        if result.error and "out of memory" in result.error:
+            raise MemoryError(result.error)
+    return [result.text for result in results]
 
 
 def rows_of(

@@ -41,3 +41,8 @@ class StoreError(EmttaError):
 def unknown(what: str, value: object, allowed: "list[str] | tuple[str, ...]") -> UsageError:
     """Return the refusal of an unknown name: what it names, its value, and the names there are."""
     return UsageError(f"unknown {what} {str(value)!r}; there are: {', '.join(sorted(allowed)) or '(none)'}")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or the name of its kind where it says nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

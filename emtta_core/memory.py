@@ -16,7 +16,7 @@ libraries under it.
 
 oneDNN says no more than that it could not create a primitive, and torch of a convolution for which cuDNN finds no room
 that there is no engine for it (https://github.com/pytorch/pytorch/issues/108645); were that for another reason, a batch
-of one would raise it in the end."""
+of one would give it as its error in the end."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from whisper_factory import make_checkpoint, sounds
 
@@ -216,6 +217,54 @@ def test_a_batch_that_memory_does_not_hold_is_halved_and_changes_no_result(
     assert [result.text for result in results] == [result.text for result in usual]
     assert tried == [3, 1, 1, 1]
     assert adapter.batch_size == 1  # the next call does not try again what did not fit
+
+
+@pytest.mark.parametrize(("choice", "sizes"), [("auto", [4, 2, 2, 6, 6]), (4, [4, 2, 2, 2, 2, 2, 2, 2, 2])])
+def test_short_utterances_are_still_taken_in_large_batches_after_long_ones_did_not_fit(
+    model: SpeechModel, monkeypatch: pytest.MonkeyPatch, choice: Any, sizes: list[int]
+) -> None:
+    tried: list[int] = []
+
+    def tight(model: SpeechModel, options: Options, batch: Batch) -> Any:
+        tried.append(len(batch.ids))
+        if len(batch.ids) > 2 and int(batch.limits.max()) > 40:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(model, options, batch)
+
+    monkeypatch.setattr("emtta_core.adaptation.adapter.run", tight)
+    # As in a large model, of which each token of a hypothesis costs memory.
+    monkeypatch.setattr("emtta_core.adaptation.batch_size.episode_bytes", lambda model, options, limit: 2**20 * limit)
+    monkeypatch.setattr("emtta_core.adaptation.batch_size.free_bytes", lambda device: 2.0**40)
+    adapter = Adapter(model, "source", batch_size=choice)
+    adapter.transcribe(sounds([3.0, 3.0, 3.0, 3.0]))
+    adapter.transcribe(sounds([0.1] * 12))
+    assert tried == sizes
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB.\nMore")])
+def test_an_utterance_that_memory_does_not_hold_even_alone_costs_itself_alone(
+    model: SpeechModel, waveforms: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    usual = Adapter(model, "em-tok", steps=2, candidates=3).transcribe(waveforms)
+
+    def tight(model: SpeechModel, options: Options, batch: Batch) -> Any:
+        if int(batch.limits.max()) == longest:
+            raise error
+        return run(model, options, batch)
+
+    longest = model.policy.max_tokens(3.0, model.prompt.length)
+    monkeypatch.setattr("emtta_core.adaptation.adapter.run", tight)
+    results = Adapter(model, "em-tok", steps=2, candidates=3).transcribe(waveforms)
+    assert [result.text for result in results] == [usual[0].text, usual[1].text, ""]
+    assert [result.error is None for result in results] == [True, True, False]
+    reason = str(error).partition("\n")[0] or "MemoryError"
+    assert results[2].error == (
+        f"out of memory with this utterance of 3.00 s alone with 3 candidates ({reason}); "
+        "use fewer candidates, the precision bf16 or a GPU with more memory"
+    )
+    (source, *_) = Adapter(model, "source").transcribe(waveforms[2:])
+    assert "alone (" in str(source.error)
+    assert "candidates" not in str(source.error)
 
 
 def test_a_bug_in_the_engine_is_no_lack_of_memory(

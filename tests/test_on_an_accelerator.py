@@ -110,6 +110,20 @@ def test_a_batch_that_it_does_not_hold_is_halved_when_nothing_of_it_is_held_any_
     assert device.held == at_rest
 
 
+def test_an_utterance_that_it_does_not_hold_even_alone_leaves_nothing_behind(
+    tiny_model: Path, device: PretendAccelerator
+) -> None:
+    model = load_model(tiny_model, device="cuda:0")
+    at_rest = device.held
+    usual = transcribed(model, "em-tok-b")
+    device.room, roomy = at_rest + (device.most - at_rest) // 4, device.room
+    lost = transcribed(model, "em-tok-b", batch_size=1)
+    assert all("out of memory with this utterance" in str(found.error) for found in lost)
+    assert device.held == at_rest
+    device.room = roomy
+    assert transcribed(model, "em-tok-b") == usual
+
+
 def test_many_utterances_make_the_host_wait_no_more_often_than_one(
     tiny_model: Path, device: PretendAccelerator
 ) -> None:

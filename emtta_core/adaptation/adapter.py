@@ -19,7 +19,7 @@ from emtta_core.adaptation.methods import method as method_of
 from emtta_core.adaptation.objective import check_objective
 from emtta_core.adaptation.results import AdaptationResult, StepRecord
 from emtta_core.adaptation.risk import least_risk
-from emtta_core.errors import AudioError, UsageError, unknown
+from emtta_core.errors import AudioError, UsageError, first_line, unknown
 from emtta_core.memory import is_out_of_memory
 from emtta_core.model.candidates import Hypotheses
 from emtta_core.model.speech_model import SpeechModel
@@ -136,8 +136,8 @@ class Adapter:
 
         Raises:
             UsageError: for a language that the model does not know, or lists of different lengths. A waveform that
-                cannot be used raises nothing: its result has an error, and the others are unharmed.
-            MemoryError: where memory does not even suffice for one utterance, or what torch raises then.
+                cannot be used, or that memory does not hold even alone, raises nothing: its result has an error, and
+                the others are unharmed.
         """
         results: dict[int, AdaptationResult] = {}
         for indices, batch in self._run(waveforms, language, utterance_ids):
@@ -174,7 +174,7 @@ class Adapter:
             try:
                 signals[index] = check_waveform(waveform, self.model)
             except AudioError as error:
-                refused[index] = AdaptationResult(ids[index], "", "", math.nan, math.nan, (), 0.0, error=str(error))
+                refused[index] = _refused(ids[index], str(error))
         if refused:
             yield list(refused), list(refused.values())
         # Utterances of like duration end together; ids break ties, so that batches do not depend on the order given.
@@ -187,26 +187,45 @@ class Adapter:
                 [signals[index] for index in chosen],
                 [languages[index] for index in chosen],
                 [ids[index] for index in chosen],
+                [limits[index] for index in chosen],
             )
             if results is not None:
                 order = order[len(chosen) :]
                 yield chosen, results
 
     def _adapt_if_memory_suffices(
-        self, waveforms: list[NDArray[np.float32]], languages: list[str], ids: list[str]
+        self, waveforms: list[NDArray[np.float32]], languages: list[str], ids: list[str], limits: list[int]
     ) -> list[AdaptationResult] | None:
-        """Run the episodes of one batch; where memory does not hold it, halve the batch and return None."""
+        """Run the episodes of one batch; where memory does not hold it, halve the batch and return None.
+
+        A batch of one cannot be halved: its result has an error.
+        """
+        began = time.perf_counter()
         try:
             return self._adapt(waveforms, languages, ids)
         except Exception as error:
-            if not is_out_of_memory(error) or len(ids) == 1:
+            if not is_out_of_memory(error):
                 raise
+            reason = first_line(error)
         # Only here, where the error no longer holds on to what was computed, can its memory be given back.
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
-        self._size.halve(len(ids))
-        log.warning("out of memory with %d utterances side by side; going on with %d", len(ids), self._size.most)
+        if len(ids) == 1:
+            too_large = self._too_large(len(waveforms[0]) / self.model.sample_rate, reason)
+            log.warning("utterance %s: %s", ids[0], too_large)
+            return [_refused(ids[0], too_large, seconds=time.perf_counter() - began)]
+        half = self._size.halve(self.model, self.options, limits)
+        log.warning("out of memory with %d utterances side by side; going on with %d", len(ids), half)
         return None
+
+    def _too_large(self, seconds: float, reason: str) -> str:
+        """Return what to say of an utterance that memory does not hold even alone."""
+        uses = "candidates" in self.options.method.options
+        candidates, fewer = (f" with {self.options.candidates} candidates", "fewer candidates, ") if uses else ("", "")
+        return (
+            f"out of memory with this utterance of {seconds:.2f} s alone{candidates} ({reason}); use {fewer}the "
+            "precision bf16 or a GPU with more memory"
+        )
 
     def _adapt(
         self, waveforms: list[NDArray[np.float32]], languages: list[str], ids: list[str]
@@ -328,6 +347,11 @@ def check_waveform(waveform: NDArray[np.floating[Any]], model: SpeechModel) -> N
 def content_id(waveform: NDArray[np.floating[Any]]) -> str:
     """Return an id that is the same wherever the same waveform stands."""
     return hashlib.sha256(np.ascontiguousarray(waveform).tobytes()).hexdigest()[:16]
+
+
+def _refused(name: str, error: str, seconds: float = 0.0) -> AdaptationResult:
+    """Return the result of an utterance without any hypothesis."""
+    return AdaptationResult(name, "", "", math.nan, math.nan, (), seconds, error=error)
 
 
 def _updates(update: Update | None, count: int) -> list[tuple[float | None, ...]]:

@@ -35,7 +35,10 @@ has 0.15 to 0.25 with 8 or 16 candidates, which share their beginnings; sequence
 
 
 class BatchSize:
-    """The number of utterances side by side; it never grows again once memory did not suffice.
+    """The number of utterances side by side.
+
+    Once memory did not suffice, a number that was asked for never grows again; "auto" never again plans for more memory
+    than half of that batch was estimated to need, so that shorter utterances still make larger batches.
 
     Attributes:
         most: utterances side by side at most.
@@ -54,6 +57,7 @@ class BatchSize:
             raise UsageError(f"batch_size is {choice!r}; it must be a whole number, at least 1, or 'auto'")
         self.most = int(choice) if isinstance(choice, int) else MOST.get(device.type, MOST["cpu"])
         self.largest = 0 if self.auto else self.most
+        self._most_bytes = math.inf
 
     def fitting(self, model: SpeechModel, options: Options, limits: Sequence[int]) -> int:
         """Return how many of the next utterances to take.
@@ -71,7 +75,7 @@ class BatchSize:
 
     def _held(self, model: SpeechModel, options: Options, limits: Sequence[int]) -> int:
         """Return how many of the next utterances memory holds; one is always tried."""
-        free = free_bytes(model.device)
+        free = min(free_bytes(model.device), self._most_bytes)
         longest = 0
         for count, limit in enumerate(limits, start=1):
             longest = max(longest, limit)
@@ -79,9 +83,21 @@ class BatchSize:
                 return count - 1
         return len(limits)
 
-    def halve(self, tried: int) -> None:
-        """Take half as many as did not fit."""
-        self.most = self.largest = tried // 2
+    def halve(self, model: SpeechModel, options: Options, limits: Sequence[int]) -> int:
+        """Take half as many as did not fit, and return how many that is.
+
+        Args:
+            model: the model.
+            options: how it is adapted.
+            limits: the most tokens of a hypothesis of each that was tried, at least two.
+        """
+        half = len(limits) // 2
+        if self.auto:
+            self._most_bytes = half * episode_bytes(model, options, max(limits))
+            self.largest = 0
+        else:
+            self.most = self.largest = half
+        return half
 
 
 def episode_bytes(model: SpeechModel, options: Options, limit: int) -> int:

@@ -42,11 +42,11 @@ class AdaptationResult:
         utterance_id: which.
         text: the hypothesis after the last step, the greedy one or that of minimum Bayes risk, as the method decides;
             "" in case of an error.
-        source_text: that of the source model; "" if the waveform cannot be used.
+        source_text: that of the source model; "" if the waveform cannot be used, or memory does not hold it.
         entropy_before: mean entropy along the source model's hypothesis, nats a token; NaN where there is none.
         entropy_after: the same along the adapted model's greedy hypothesis; NaN in case of an error.
-        trace: a record for each state, updates + 1 of them; none if the waveform cannot be used, or if none were asked
-            for. Of an adaptation that diverged it shows where.
+        trace: a record for each state, updates + 1 of them; none if the waveform cannot be used, memory does not hold
+            it, or none were asked for. Of an adaptation that diverged it shows where.
         seconds: wall time of the utterance's batch, divided by the utterances in it.
         updates: how many were made.
         tokens: length of the hypothesis, the end token counted; None in case of an error.

@@ -28,7 +28,7 @@ def adapt(adapter: Adapter, rows: Iterable[PreparedRow], choice: ModelChoice) ->
         choice: whether languages are detected, and long audio is cut.
 
     Raises:
-        MemoryError: memory does not even suffice for one utterance (or what torch raises then).
+        MemoryError: memory does not suffice to detect an utterance's language (or what torch raises then).
         UsageError: the model has no language to detect.
     """
     if choice.language == "detect":
