@@ -8,7 +8,7 @@ from typing import Any
 
 from emtta_core.errors import UsageError
 from emtta_core.store import COMPLETE, Catalogue, Store
-from emtta_core.store.notice import notice
+from emtta_core.store.notices import notices
 
 ALL = "all"
 """The group that holds every domain."""
@@ -144,7 +144,7 @@ class Facts:
         suite: name of the suite.
         suite_toml: the suite as it was.
         created_at: UTC.
-        notice: what must stand beside its figures; None where that is nothing.
+        notices: the sentences that must stand beside its figures.
         about: what it was made with, as pairs of a name and a value.
         state: complete or incomplete.
         groups: in the order of the plan, `all` left out.
@@ -162,7 +162,7 @@ class Facts:
     suite: str
     suite_toml: str
     created_at: datetime
-    notice: str | None
+    notices: tuple[str, ...]
     about: tuple[tuple[str, str], ...]
     state: str
     groups: tuple[str, ...]
@@ -262,7 +262,7 @@ def read_facts(store: Store, catalogue: Catalogue, run_id: str) -> Facts:
         suite=record.suite,
         suite_toml=record.suite_toml,
         created_at=record.created_at,
-        notice=notice(record.suite_toml),
+        notices=notices(record.suite_toml),
         about=_about(record),
         state=COMPLETE if all(cell.state == COMPLETE for cell in cells.values()) else "incomplete",
         groups=tuple(dict.fromkeys(cell.group for cell in cells.values())),

@@ -46,13 +46,12 @@ def compare(
     """
     from emtta_core.compare import compare as compare_runs
     from emtta_core.store import Store
-    from emtta_core.store.notice import notice
+    from emtta_core.store.notices import notices
 
     opened = Store.open(store)
     found = compare_runs(opened, a, b, methods=method or (), domains=domain or (), alpha=alpha, min_effect=min_effect)
-    told = notice(opened.run(b).suite_toml)
-    if told is not None:
-        say(told)
+    for sentence in notices(opened.run(b).suite_toml):
+        say(sentence)
     if form is Form.JSON:
         sys.stdout.write(json.dumps(found.as_dict(), ensure_ascii=False, indent=2) + "\n")
     elif form is Form.MARKDOWN:

@@ -104,19 +104,17 @@ def conclude(store: "Store", run: "Run", wanted: "Collection[Cell]") -> None:
     from emtta_core.pipeline.selection import resume_command
     from emtta_core.pipeline.state import cell_states
     from emtta_core.store.catalogue import Catalogue
-    from emtta_core.store.notice import notice_of
+    from emtta_core.store.notices import notices_of
 
     with Catalogue(store) as catalogue:
         show(catalogue.report("methods", run.run_id), Format.TABLE, "Word error rate, %")
-        told = notice_of(catalogue, run.run_id)
+        told = notices_of(catalogue, run.run_id)
         cut = sum(row["truncated"] for row in catalogue.report("flags", run.run_id).records)
-    if told is not None:
-        say(told)
+    for sentence in told:
+        say(sentence)
     if cut:
         flags = f"emtta report flags --run {run.run_id} --store {store.location}"
         say(f"hypotheses cut at the most tokens (tokens_per_second of the suite's model): {cut}; whose: {flags}")
-    if any(domain.corpus.name == "synthetic" for domain in run.suite.domains):
-        say("The speech is synthetic: these figures say how the methods compare here, not how they do on real speech.")
     say(f"store: {store.location}")
     states = cell_states(store, run.run_id)
     in_error = sum(state.in_error for state in states if state.cell in wanted)

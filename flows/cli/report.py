@@ -58,10 +58,10 @@ def report(
         return
     from emtta_core.store import Store
     from emtta_core.store.catalogue import Catalogue
-    from emtta_core.store.notice import notice_of
+    from emtta_core.store.notices import notices_of
 
     with Catalogue(Store.open(store)) as catalogue:
         show(catalogue.report(name, run, **parameters), form, to=to)
-        told = notice_of(catalogue, run)
-    if told is not None and name != "runs":
-        say(told)
+        told = notices_of(catalogue, run) if name != "runs" else ()
+    for sentence in told:
+        say(sentence)

@@ -1,0 +1,36 @@
+"""What every report on a run must say beside its figures, because they do not mean what a reader would expect."""
+
+import re
+
+from emtta_core.store.catalogue import Catalogue
+
+_NOTICES = {
+    re.compile(r'snr_convention = "msnsd-old"'): (
+        "Noise is mixed by the SNR convention msnsd-old, the published mistake: 10 dB by name are 5 dB in truth; "
+        "compare it with figures of that convention alone."
+    ),
+    re.compile(r'corpus = \{ name = "synthetic"'): (
+        "The speech is synthetic: these figures say how the methods compare here, not how they do on real speech."
+    ),
+}
+"""What must be said, by what of a suite's text calls for it."""
+
+_RUN = (
+    "SELECT suite_toml FROM raw.runs WHERE run_id = $run OR $run IS NULL ORDER BY created_at DESC, run_id DESC LIMIT 1"
+)
+
+
+def notices_of(catalogue: Catalogue, run_id: str | None) -> tuple[str, ...]:
+    """Return the sentences that a report on a run must say; none where there is no such run.
+
+    Args:
+        catalogue: of the store.
+        run_id: the run; None for the newest.
+    """
+    rows = catalogue.query(_RUN, {"run": run_id}).rows
+    return notices(str(rows[0][0])) if rows else ()
+
+
+def notices(suite_toml: str) -> tuple[str, ...]:
+    """Return the sentences that a report on a run of a suite, as `Suite.to_toml` writes it, must say."""
+    return tuple(sentence for sign, sentence in _NOTICES.items() if sign.search(suite_toml))
