@@ -18,6 +18,7 @@ from whisper_factory import make_checkpoint
 
 from emtta_core.errors import ModelError, UsageError
 from emtta_core.model import load_model
+from emtta_core.model.load import choose_device
 from emtta_core.model.precision import PRECISIONS
 from emtta_core.suite import ModelChoice
 
@@ -259,3 +260,27 @@ def test_listing_the_methods_needs_no_torch() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent
     )
     assert made.stdout.split() == ["source", "False"]
+
+
+def test_a_device_that_cannot_be_used_is_refused_with_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "empty", failing(RuntimeError("The NVIDIA driver is too old (found 11040).\nUpdate it")))
+    with pytest.raises(
+        UsageError, match=r"'cuda' cannot be used .*\(The NVIDIA driver is too old \(found 11040\)\.\); use"
+    ):
+        choose_device("cuda")
+    monkeypatch.setattr(torch, "empty", failing(AssertionError("Torch not compiled with CUDA enabled")))
+    with pytest.raises(UsageError, match=r"\(Torch not compiled with CUDA enabled\)"):
+        choose_device("cuda")
+
+
+def test_a_device_without_memory_is_not_a_users_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "empty", failing(torch.AcceleratorError("CUDA error: out of memory\nMore")))
+    with pytest.raises(torch.AcceleratorError, match="out of memory"):
+        choose_device("cuda")
+
+
+def failing(error: Exception) -> Callable[..., torch.Tensor]:
+    def fail(*_: object, **__: object) -> torch.Tensor:
+        raise error
+
+    return fail

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from emtta_core.errors import EmttaError, ModelError, UsageError
+from emtta_core.errors import EmttaError, ModelError, UsageError, first_line
+from emtta_core.memory import is_out_of_memory
 from emtta_core.model import hub
 from emtta_core.model.family import Family, Parts, family_of
 from emtta_core.model.folder import folder_of
@@ -100,7 +101,8 @@ def choose_device(name: str) -> torch.device:
     """Return the device of that name; "auto" is the first GPU if there is one, else the CPU.
 
     Raises:
-        UsageError: if there is no such device here.
+        UsageError: if there is no such device here, or it cannot be used; says why.
+        RuntimeError: if the device has no memory left, as torch says it.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -108,8 +110,11 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
+        if is_out_of_memory(error):
+            raise
         raise UsageError(
-            f"no device {name!r} on this machine; use 'auto', 'cpu', or 'cuda' on one with a GPU"
+            f"device {name!r} cannot be used on this machine ({first_line(error)}); use 'auto', 'cpu', or 'cuda' on "
+            "one with a GPU that is free"
         ) from error
     return device
 
