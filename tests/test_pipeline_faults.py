@@ -57,6 +57,23 @@ def test_a_device_is_lost_by_an_error_of_its_own_but_not_by_a_lack_of_memory() -
     assert not any(map(is_device_lost, (torch.AcceleratorError("CUDA error: out of memory"), RuntimeError("a bug"))))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(handle, opa, opb, m, n, k, &alpha, a)`",
+        "CUDA error: CUBLAS_STATUS_INTERNAL_ERROR when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST",
+        "cuFFT error: CUFFT_EXEC_FAILED",
+        "cuFFT error: CUFFT_INTERNAL_ERROR",
+    ],
+)
+def test_a_device_is_lost_where_one_of_its_libraries_says_so_and_the_work_is_tried_again(text: str) -> None:
+    assert is_device_lost(RuntimeError(text))
+    assert is_transient(RuntimeError(text))
+    assert not is_device_lost(ValueError(text))
+
+
 def test_the_cause_of_an_error_counts() -> None:
     error = StoreError("cannot write")
     error.__cause__ = OSError(errno.EIO, "input/output error")
