@@ -262,19 +262,25 @@ def test_listing_the_methods_needs_no_torch() -> None:
     assert made.stdout.split() == ["source", "False"]
 
 
-def test_a_device_that_cannot_be_used_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise AssertionError("Torch not compiled with CUDA enabled")
-
-    monkeypatch.setattr(torch, "empty", fail)
-    with pytest.raises(UsageError, match=r"no device 'cuda' on this machine that can be used \(Torch not compiled"):
+def test_a_device_that_cannot_be_used_is_refused_with_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "empty", failing(RuntimeError("The NVIDIA driver is too old (found 11040).\nUpdate it")))
+    with pytest.raises(
+        UsageError, match=r"'cuda' cannot be used .*\(The NVIDIA driver is too old \(found 11040\)\.\); use"
+    ):
+        choose_device("cuda")
+    monkeypatch.setattr(torch, "empty", failing(AssertionError("Torch not compiled with CUDA enabled")))
+    with pytest.raises(UsageError, match=r"\(Torch not compiled with CUDA enabled\)"):
         choose_device("cuda")
 
 
-def test_a_device_whose_memory_is_full_is_not_told_as_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("CUDA error: out of memory")
-
-    monkeypatch.setattr(torch, "empty", fail)
-    with pytest.raises(torch.OutOfMemoryError):
+def test_a_device_without_memory_is_not_a_users_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "empty", failing(torch.AcceleratorError("CUDA error: out of memory\nMore")))
+    with pytest.raises(torch.AcceleratorError, match="out of memory"):
         choose_device("cuda")
+
+
+def failing(error: Exception) -> Callable[..., torch.Tensor]:
+    def fail(*_: object, **__: object) -> torch.Tensor:
+        raise error
+
+    return fail

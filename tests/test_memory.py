@@ -4,6 +4,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,15 @@ import pytest
 import torch
 from demo_speech import DemoSpeech, prepare
 from torch.utils._python_dispatch import TorchDispatchMode
+from whisper_factory import sounds
 
 from emtta_core.adaptation import method
 from emtta_core.adaptation.batch_size import CPU_BYTES, episode_bytes, free_bytes
-from emtta_core.adaptation.episode import Options, prepare_batch, run
+from emtta_core.adaptation.episode import Options, candidate_loss, prepare_batch, run
+from emtta_core.adaptation.layernorm import source_parameters, split
 from emtta_core.model import SpeechModel, load_model
+from emtta_core.model.candidates import Hypotheses
+from emtta_core.model.forward import cross_memory, encode
 
 EACH = 6
 
@@ -76,6 +81,28 @@ def test_the_estimate_of_an_episodes_memory_is_near_the_truth(
         run(model, options, batch)
     assert footprint.peak > 2**20
     assert footprint.peak / 1.6 < estimate < footprint.peak * 1.6
+
+
+def test_the_loss_holds_the_logits_of_a_large_vocabulary_three_times_and_no_more(model: SpeechModel) -> None:
+    vocabulary = 40_000
+    head = torch.randn(vocabulary, model.weights.width)
+    bias = torch.zeros(vocabulary)
+    wide = replace(
+        model,
+        weights=replace(model.weights, head=head),
+        policy=replace(model.policy, bias=bias, first_bias=bias),
+    )
+    batch = prepare_batch(model, sounds([1.0]), ["en"], ["a"])
+    candidates = torch.randint(100, (1, 4, 24), generator=torch.Generator().manual_seed(0))
+    made = Hypotheses(candidates, torch.ones_like(candidates, dtype=torch.bool), torch.ones(1, 4, dtype=torch.bool))
+    parameters = source_parameters(wide.weights, 1).requires_grad_()
+    norms = split(wide.weights, parameters)
+    memory = cross_memory(wide.weights, encode(wide.weights, norms.encoder, batch.stem))
+    with Footprint(wide) as footprint:
+        loss, _ = candidate_loss(wide, method("em-tok"), norms, memory, batch.prompt, made)
+        torch.autograd.grad(loss.total.sum(), parameters)
+    contexts = 4 * 23 + 1  # the candidates share the prompt alone
+    assert footprint.peak < 3.2 * contexts * vocabulary * head.element_size()
 
 
 def test_an_estimate_grows_with_what_an_episode_holds(model: SpeechModel) -> None:

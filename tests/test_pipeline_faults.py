@@ -58,16 +58,20 @@ def test_a_device_is_lost_by_an_error_of_its_own_but_not_by_a_lack_of_memory() -
 
 
 @pytest.mark.parametrize(
-    "words",
+    "text",
     [
-        "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`",
+        "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(handle, opa, opb, m, n, k, &alpha, a)`",
+        "CUDA error: CUBLAS_STATUS_INTERNAL_ERROR when calling `cublasCreate(handle)`",
         "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST",
         "cuFFT error: CUFFT_EXEC_FAILED",
+        "cuFFT error: CUFFT_INTERNAL_ERROR",
     ],
 )
-def test_a_device_that_fails_a_library_of_cudas_is_lost_and_the_work_worth_another_attempt(words: str) -> None:
-    assert is_device_lost(RuntimeError(words))
-    assert is_transient(RuntimeError(words))
+def test_a_device_is_lost_where_one_of_its_libraries_says_so_and_the_work_is_tried_again(text: str) -> None:
+    assert is_device_lost(RuntimeError(text))
+    assert is_transient(RuntimeError(text))
+    assert not is_device_lost(ValueError(text))
 
 
 def test_the_cause_of_an_error_counts() -> None:

@@ -292,6 +292,19 @@ def test_without_a_driver_of_a_gpu_torch_is_not_imported_to_look_for_one() -> No
     assert outcome.stdout.split() == ["[]", "False"]
 
 
+def test_the_processes_of_all_devices_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emtta_core.worker.devices._gpus", lambda: [f"cuda:{index}" for index in range(8)])
+    monkeypatch.setattr("emtta_core.worker.devices.cores", lambda: 64)
+
+    def threads(wanted: str, workers: int | None = None) -> list[str]:
+        return [place.environment["OMP_NUM_THREADS"] for place in choose_devices(wanted, Runtime(workers=workers))]
+
+    assert threads("cuda:0") == ["64"]
+    assert threads("auto") == ["8"] * 8
+    assert threads("auto", workers=2) == ["4"] * 16
+    assert threads("cpu,cuda:3", workers=2) == ["16"] * 4
+
+
 def test_each_gpu_is_a_place_whose_process_sees_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("emtta_core.worker.devices._DRIVERS", ("null",))  # which is below every /dev
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)

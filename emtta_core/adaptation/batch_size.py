@@ -105,7 +105,9 @@ def episode_bytes(model: SpeechModel, options: Options, limit: int) -> int:
 
     It counts what a step keeps for its gradient, and the largest of what it needs for a moment. A position of the
     encoder keeps, a layer, the input and the normalised input of two LayerNorms, the query, key, value and output of
-    attention and the input of GELU; a node of the decoder likewise, its own copy of every LayerNorm, and its logits.
+    attention and the input of GELU; a node of the decoder likewise, its own copy of every LayerNorm, and its logits
+    thrice: masked, as log-probabilities and as probabilities. Which nodes see each other is one mask for all layers, of
+    which CUDA's attention keeps a copy a layer, because it needs the rows aligned.
     Without an update, what is drawn from needs its logits and its cache of keys and values.
 
     Args:
@@ -129,8 +131,9 @@ def episode_bytes(model: SpeechModel, options: Options, limit: int) -> int:
     encoder = positions * width * (4 * wide + 8 * narrow) * len(weights.encoder_layers)
     decoder = nodes * width * (6 * wide + 12 * narrow) * len(weights.decoder_layers)
     norms = nodes * width * 2 * wide * (len(weights.norms) - weights.encoder_norms)
-    logits = nodes * vocabulary * 4 * wide
-    return int(listening + moment + encoder + decoder + norms + logits)
+    logits = nodes * vocabulary * 3 * wide
+    mask = nodes**2 * (1 + narrow * (1 + len(weights.decoder_layers)))
+    return int(listening + moment + encoder + decoder + norms + logits + mask)
 
 
 def free_bytes(device: torch.device) -> float:

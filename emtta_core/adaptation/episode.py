@@ -281,9 +281,10 @@ def candidate_loss(
     mask = candidates.mask
     tree = grow(prompt, candidates.tokens, mask, dtype=weights.head.dtype)
     hidden = forward.decode(weights, norms.decoder, memory, tree.nodes, tree.visible)
-    raw = forward.logits(weights, hidden.index_select(0, tree.contexts))
     owner = tree.owner[mask]
-    statistics = token_statistics(model.policy.mask_nodes(raw, tree.first), candidates.tokens[mask], owner)
+    # Of all that is held, the logits are the most: no name keeps them once the policy has masked them.
+    masked = model.policy.mask_nodes(forward.logits(weights, hidden.index_select(0, tree.contexts)), tree.first)
+    statistics = token_statistics(masked, candidates.tokens[mask], owner)
     empty = statistics.entropy.new_zeros(mask.shape)
     entropies = empty.masked_scatter(mask, statistics.entropy.index_select(0, owner))
     log_probs = empty.masked_scatter(mask, statistics.log_prob)

@@ -51,8 +51,8 @@ class _Statistics(torch.autograd.Function):
         log_probs, probs = logits.log_softmax(-1), logits.softmax(-1)
         # An impossible token has probability 0 and adds nothing; -inf would make it NaN.
         log_probs = log_probs.clamp_(min=IMPOSSIBLE)
-        entropy = -torch.linalg.vecdot(probs, log_probs)
         log_prob = log_probs[rows, tokens]
+        entropy = -probs.mul_(log_probs).sum(-1)  # in place: a product of its own would be one more of the logits' size
         ctx.save_for_backward(log_probs, entropy, tokens, rows)
         return entropy, log_prob
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from emtta_core.errors import EmttaError, ModelError, UsageError
+from emtta_core.errors import EmttaError, ModelError, UsageError, first_line
 from emtta_core.memory import is_out_of_memory
 from emtta_core.model import hub
 from emtta_core.model.family import Family, Parts, family_of
@@ -102,7 +102,7 @@ def choose_device(name: str) -> torch.device:
 
     Raises:
         UsageError: if there is no such device here, or it cannot be used; says why.
-        RuntimeError: whatever torch raises where the device's memory is full.
+        RuntimeError: if the device has no memory left, as torch says it.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -112,10 +112,9 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         if is_out_of_memory(error):
             raise
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UsageError(
-            f"no device {name!r} on this machine that can be used ({reason}); use 'auto', 'cpu', or 'cuda' on one "
-            "with a GPU and a torch built for it"
+            f"device {name!r} cannot be used on this machine ({first_line(error)}); use 'auto', 'cpu', or 'cuda' on "
+            "one with a GPU that is free"
         ) from error
     return device
 

@@ -42,12 +42,15 @@ FOR_GOOD = ("no kernel image is available", "invalid device ordinal", "no CUDA-c
 """What CUDA says of a GPU that is no better in another process: this torch has no code for it, or it is not there."""
 
 
-LIBRARY_FAULTS = (
-    *("CUBLAS_STATUS_EXECUTION_FAILED", "CUBLAS_STATUS_INTERNAL_ERROR"),
-    *("CUDNN_STATUS_EXECUTION_FAILED", "CUDNN_STATUS_INTERNAL_ERROR"),
-    *("CUFFT_EXEC_FAILED", "CUFFT_INTERNAL_ERROR"),
+LOST = (
+    "CUBLAS_STATUS_EXECUTION_FAILED",
+    "CUBLAS_STATUS_INTERNAL_ERROR",
+    "CUDNN_STATUS_EXECUTION_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR",
+    "CUFFT_EXEC_FAILED",
+    "CUFFT_INTERNAL_ERROR",
 )
-"""What CUDA's libraries say of a GPU that failed them; torch raises that as a plain RuntimeError."""
+"""What CUDA's libraries say of a GPU that failed under them; torch raises it as a plain `RuntimeError`."""
 
 
 class TransientError(EmttaError):
@@ -65,12 +68,12 @@ def is_device_lost(error: BaseException) -> bool:
 
 
 def _lost_device(error: BaseException) -> bool:
-    # torch's own error is known by its name, so that this module need not import torch.
-    if is_out_of_memory(error):
+    text = str(error)
+    if is_out_of_memory(error) or any(words in text for words in FOR_GOOD):
         return False
-    if type(error) is RuntimeError:
-        return any(words in str(error) for words in LIBRARY_FAULTS)
-    return type(error).__name__ == "AcceleratorError" and not any(words in str(error) for words in FOR_GOOD)
+    # torch's own error is known by its name, so that this module need not import torch.
+    in_a_library = isinstance(error, RuntimeError) and any(words in text for words in LOST)
+    return in_a_library or type(error).__name__ == "AcceleratorError"
 
 
 def _transient(error: BaseException) -> bool:

@@ -52,15 +52,12 @@ def choose_devices(wanted: str, runtime: Runtime) -> tuple[Device, ...]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UsageError(f"the device {twice[0]!r} is named twice; runtime.workers says how many cells one takes")
-    slots = []
-    for name in names:
-        count = cells_at_once(runtime, name)
-        slots += [_slot(name, count)] * count
-    return tuple(slots)
+    slots = [name for name in names for _ in range(cells_at_once(runtime, name))]
+    return tuple(_slot(name, len(slots)) for name in slots)
 
 
 def _slot(name: str, count: int) -> Device:
-    """Return a device as one of `count` processes on it sees it."""
+    """Return a device as one of `count` processes on this machine sees it, each with its share of the cores."""
     threads = {"OMP_NUM_THREADS": str(max(1, cores() // count))}
     if name == "cpu":
         return Device(name, name, threads | {"CUDA_VISIBLE_DEVICES": ""})
