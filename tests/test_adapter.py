@@ -199,6 +199,20 @@ def test_a_diverged_episode_is_an_error_of_its_own(model: SpeechModel, waveforms
     assert math.isfinite(result.entropy_before)
 
 
+@pytest.mark.parametrize("name", ["source", "mbr", "em-tok-b"])
+def test_a_model_whose_own_numbers_are_not_finite_is_not_said_to_have_diverged(
+    model: SpeechModel, waveforms: list[NDArray[np.float32]], name: str
+) -> None:
+    norms = model.weights.norms.clone()
+    norms[0] = math.nan
+    broken = replace(model, weights=replace(model.weights, norms=norms))
+    for result in Adapter(broken, name, steps=2, candidates=3).transcribe(waveforms):
+        assert result.error is not None
+        assert "the model itself gives numbers that are not finite" in result.error
+        assert "diverged" not in result.error
+        assert "learning rate" not in result.error
+
+
 def test_a_batch_that_memory_does_not_hold_is_halved_and_changes_no_result(
     model: SpeechModel, waveforms: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

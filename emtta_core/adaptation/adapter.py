@@ -377,6 +377,10 @@ def _divergence(trace: Sequence[StepRecord]) -> str | None:
     for record in trace:
         for value in (record.entropy, record.loss, record.gradient_norm):
             if value is not None and not math.isfinite(value):
+                if record.step == 0:  # no update was made yet
+                    return (
+                        "the model itself gives numbers that are not finite, before any update; are its weights broken?"
+                    )
                 return f"the adaptation diverged: at step {record.step} a number is not finite; lower the learning rate"
     return None
 
