@@ -179,6 +179,18 @@ def test_options_out_of_range_are_refused(model: SpeechModel, wrong: dict[str, o
         Adapter(model, **wrong)
 
 
+def test_no_more_candidates_are_allowed_than_the_tokens_that_are_not_suppressed_can_begin(
+    model: SpeechModel, waveforms: list[NDArray[np.float32]]
+) -> None:
+    bias = torch.full_like(model.policy.bias, -torch.inf)
+    bias[[2, 3, 4, 5, 6, 8, model.policy.end]] = 0.0
+    few = replace(model, policy=replace(model.policy, bias=bias, first_bias=bias))
+    with pytest.raises(UsageError, match=r"candidates is 4; with 7 tokens .* at most 3"):
+        Adapter(few, "em-tok-b", candidates=4)
+    for result in Adapter(few, "em-tok-b", steps=2, candidates=3).transcribe(waveforms):
+        assert result.error is None
+
+
 def test_languages_and_ids_must_fit_the_waveforms(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     adapter = Adapter(model, "source")
     with pytest.raises(UsageError, match="2 languages were given for 3 waveforms"):
