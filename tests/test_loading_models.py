@@ -117,6 +117,15 @@ def test_a_token_that_the_model_does_not_have_is_refused(copy: Path, settings: d
         load_model(copy, device="cpu")
 
 
+def test_one_token_ends_a_transcript_and_several_are_refused(checkpoint: Path, copy: Path) -> None:
+    end = load_model(checkpoint, device="cpu").policy.end
+    configure(copy, "generation_config.json", eos_token_id=[end])
+    assert load_model(copy, device="cpu").policy.end == end
+    configure(copy, "generation_config.json", eos_token_id=[end, 5])
+    with pytest.raises(ModelError, match=rf"eos_token_id .* names 2 tokens \(5, {end}\).*generation_config\.json"):
+        load_model(copy, device="cpu")
+
+
 @pytest.mark.parametrize(
     "settings",
     [

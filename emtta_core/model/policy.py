@@ -47,9 +47,16 @@ class DecodingPolicy:
         """Take the rules of a generation config, for a model with the given config.
 
         Raises:
-            ModelError: it names a token that the model does not have, or leaves none to begin a transcript with.
+            ModelError: it names a token that the model does not have, not one end token but several or none, or leaves no token to
+                begin a transcript with.
         """
-        end = _tokens(generation, "eos_token_id", config.vocab_size)[0]
+        ends = sorted(set(_tokens(generation, "eos_token_id", config.vocab_size)))
+        if len(ends) != 1:
+            raise ModelError(
+                f"eos_token_id in the generation config names {len(ends)} tokens ({', '.join(map(str, ends))}), and "
+                "a transcript ends at one alone; write the id of that one into generation_config.json"
+            )
+        (end,) = ends
         bias = torch.zeros(config.vocab_size, dtype=dtype)
         bias[_tokens(generation, "suppress_tokens", config.vocab_size)] = -torch.inf
         first_bias = bias.clone()
