@@ -47,7 +47,7 @@ class DecodingPolicy:
         """Take the rules of a generation config, for a model with the given config.
 
         Raises:
-            ModelError: it names a token that the model does not have, not one end token but several or none, or leaves no token to
+            ModelError: it names a token that the model does not have, several end tokens or none, or leaves no token to
                 begin a transcript with.
         """
         ends = sorted(set(_tokens(generation, "eos_token_id", config.vocab_size)))
