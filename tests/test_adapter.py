@@ -179,6 +179,18 @@ def test_options_out_of_range_are_refused(model: SpeechModel, wrong: dict[str, o
         Adapter(model, **wrong)
 
 
+def test_no_more_candidates_are_allowed_than_the_tokens_that_are_not_suppressed_can_begin(
+    model: SpeechModel, waveforms: list[NDArray[np.float32]]
+) -> None:
+    bias = torch.full_like(model.policy.bias, -torch.inf)
+    bias[[2, 3, 4, 5, 6, 8, model.policy.end]] = 0.0
+    few = replace(model, policy=replace(model.policy, bias=bias, first_bias=bias))
+    with pytest.raises(UsageError, match=r"candidates is 4; with 7 tokens .* at most 3"):
+        Adapter(few, "em-tok-b", candidates=4)
+    for result in Adapter(few, "em-tok-b", steps=2, candidates=3).transcribe(waveforms):
+        assert result.error is None
+
+
 def test_languages_and_ids_must_fit_the_waveforms(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     adapter = Adapter(model, "source")
     with pytest.raises(UsageError, match="2 languages were given for 3 waveforms"):
@@ -197,6 +209,20 @@ def test_a_diverged_episode_is_an_error_of_its_own(model: SpeechModel, waveforms
     assert math.isnan(result.entropy_after)
     assert result.source_text == result.trace[0].text
     assert math.isfinite(result.entropy_before)
+
+
+@pytest.mark.parametrize("name", ["source", "mbr", "em-tok-b"])
+def test_a_model_whose_own_numbers_are_not_finite_is_not_said_to_have_diverged(
+    model: SpeechModel, waveforms: list[NDArray[np.float32]], name: str
+) -> None:
+    norms = model.weights.norms.clone()
+    norms[0] = math.nan
+    broken = replace(model, weights=replace(model.weights, norms=norms))
+    for result in Adapter(broken, name, steps=2, candidates=3).transcribe(waveforms):
+        assert result.error is not None
+        assert "the model itself gives numbers that are not finite" in result.error
+        assert "diverged" not in result.error
+        assert "learning rate" not in result.error
 
 
 def test_a_batch_that_memory_does_not_hold_is_halved_and_changes_no_result(

@@ -117,6 +117,30 @@ def test_a_token_that_the_model_does_not_have_is_refused(copy: Path, settings: d
         load_model(copy, device="cpu")
 
 
+def test_one_token_ends_a_transcript_and_several_are_refused(checkpoint: Path, copy: Path) -> None:
+    end = load_model(checkpoint, device="cpu").policy.end
+    configure(copy, "generation_config.json", eos_token_id=[end])
+    assert load_model(copy, device="cpu").policy.end == end
+    configure(copy, "generation_config.json", eos_token_id=[end, 5])
+    with pytest.raises(ModelError, match=rf"eos_token_id .* names 2 tokens \(5, {end}\).*generation_config\.json"):
+        load_model(copy, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"suppress_tokens": list(range(331))},
+        {"begin_suppress_tokens": list(range(331))},
+        {"suppress_tokens": list(range(200)), "begin_suppress_tokens": list(range(200, 331))},
+        {"suppress_tokens": [token for token in range(331) if token != 300], "eos_token_id": 300},
+    ],
+)
+def test_a_generation_config_that_leaves_no_token_to_say_is_refused(copy: Path, settings: dict[str, object]) -> None:
+    configure(copy, "generation_config.json", **{"begin_suppress_tokens": None, **settings})
+    with pytest.raises(ModelError, match=r"suppress_tokens .* leave none of the model's 331 tokens to begin"):
+        load_model(copy, device="cpu")
+
+
 def test_a_broken_weights_file_is_refused(copy: Path) -> None:
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])

@@ -112,9 +112,12 @@ class Adapter:
             raise unknown("trace", str(trace), get_args(Trace))
         check_objective(self.options.method.objective)
         self._size = BatchSize(batch_size, model.device)
-        most = len(model.policy.bias) // 2
+        most = model.policy.beginnings // 2  # a search looks at twice as many continuations as it has beams
         if candidates > most:
-            raise UsageError(f"candidates is {candidates}; this model's vocabulary allows at most {most}")
+            raise UsageError(
+                f"candidates is {candidates}; with {model.policy.beginnings} tokens that may begin a transcript, this "
+                f"model allows at most {most}"
+            )
 
     @property
     def batch_size(self) -> int:
@@ -377,6 +380,10 @@ def _divergence(trace: Sequence[StepRecord]) -> str | None:
     for record in trace:
         for value in (record.entropy, record.loss, record.gradient_norm):
             if value is not None and not math.isfinite(value):
+                if record.step == 0:  # no update was made yet
+                    return (
+                        "the model itself gives numbers that are not finite, before any update; are its weights broken?"
+                    )
                 return f"the adaptation diverged: at step {record.step} a number is not finite; lower the learning rate"
     return None
 

@@ -47,18 +47,37 @@ class DecodingPolicy:
         """Take the rules of a generation config, for a model with the given config.
 
         Raises:
-            ModelError: it names a token that the model does not have.
+            ModelError: it names a token that the model does not have, several end tokens or none, or leaves no token to
+                begin a transcript with.
         """
+        ends = sorted(set(_tokens(generation, "eos_token_id", config.vocab_size)))
+        if len(ends) != 1:
+            raise ModelError(
+                f"eos_token_id in the generation config names {len(ends)} tokens ({', '.join(map(str, ends))}), and "
+                "a transcript ends at one alone; write the id of that one into generation_config.json"
+            )
+        (end,) = ends
         bias = torch.zeros(config.vocab_size, dtype=dtype)
         bias[_tokens(generation, "suppress_tokens", config.vocab_size)] = -torch.inf
         first_bias = bias.clone()
         first_bias[_tokens(generation, "begin_suppress_tokens", config.vocab_size)] = -torch.inf
+        if not (first_bias == 0).index_fill(0, torch.tensor([end]), value=False).any():
+            raise ModelError(
+                f"suppress_tokens and begin_suppress_tokens in the generation config leave none of the model's "
+                f"{config.vocab_size} tokens to begin a transcript with, the end token apart; write shorter lists into "
+                "generation_config.json, as that of the published model has them"
+            )
         return cls(
-            end=_tokens(generation, "eos_token_id", config.vocab_size)[0],
+            end=end,
             bias=bias.to(device),
             first_bias=first_bias.to(device),
             max_target_positions=int(config.max_target_positions),
         )
+
+    @property
+    def beginnings(self) -> int:
+        """How many tokens may begin a sequence."""
+        return int((self.first_bias == 0).sum())
 
     def without(self, tokens: Sequence[int]) -> "DecodingPolicy":
         """Return the policy in which these tokens have probability zero as well."""
