@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from conftest import Command
 from numpy.typing import NDArray
 
@@ -19,6 +20,25 @@ from emtta_core.suite import load_suite
 
 ROBUSTNESS = load_suite("robustness")
 
+OWN = """
+name = "own"
+methods = ["source"]
+model = { name = "demo" }
+
+[defaults]
+corpus = { name = "folder", path = ".", language = "en" }
+
+[[domains]]
+name = "hiss"
+group = "mine"
+corruption = { name = "noise-file", path = ".", file = "late.wav", offset = "start", snr_db = 10 }
+
+[[domains]]
+name = "quiet"
+group = "mine"
+corruption = { name = "gain", severity = 3 }
+"""
+
 
 def test_the_command_writes_one_file_that_plays_what_a_run_would_hear(emtta: Command, tmp_path: Path) -> None:
     ended = emtta("listen", "robustness", "--only", "group=gain", "--examples", "1", "--out", tmp_path / "new")
@@ -27,10 +47,10 @@ def test_the_command_writes_one_file_that_plays_what_a_run_would_hear(emtta: Com
     sounds = [read_audio(base64.b64decode(data)) for data in re.findall(r"data:audio/flac;base64,([^\"]+)", page)]
     (utterance,) = [u for u, _ in zip(ROBUSTNESS.domains[0].corpus.read_all(), range(1), strict=False)]
     domains = choose_domains(ROBUSTNESS, ["group=gain"])
-    assert len(sounds) == 2 * len(domains) == 10
-    for place, domain in enumerate(domains):
-        expected = domain.corruption.apply(utterance.read(), utterance.id, lambda count: [])
-        np.testing.assert_allclose(sounds[2 * place + 1], expected.waveform, atol=1 / 32768)
+    assert len(domains) == 5
+    heard = [domain.corruption.apply(utterance.read(), utterance.id, lambda count: []).waveform for domain in domains]
+    for sound, expected in zip(sounds, [utterance.read(), *heard], strict=True):
+        np.testing.assert_allclose(sound, expected, atol=1 / 32768)
     assert "gain/5 (level -75 dB FS)" in page
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)
 
@@ -58,6 +78,31 @@ def test_each_picture_is_a_png_of_what_is_heard() -> None:
     clean, muffled = (base64.b64decode(data) for data in re.findall(r"data:image/png;base64,([^\"]+)", page))
     high = [grey(data)[:60].mean() for data in (clean, muffled)]
     assert high[1] > high[0] + 20, "a low-pass at 1 kHz leaves the upper part of the picture white"
+
+
+def test_speech_stands_once_before_all_that_is_done_to_it_and_each_group_is_linked() -> None:
+    page = make_listening_page(ROBUSTNESS, choose_domains(ROBUSTNESS, ["group=gsm", "group=speed"]), 2)
+    names = [["clean", *(f"{group}-{severity}" for severity in range(1, 6))] for group in ("gsm", "speed")]
+    assert re.findall(r"<figcaption><b>([^<]+)", page) == 2 * names[0] + 2 * names[1]
+    links = re.findall(r"<a href=\"#(chapter-\d)\">(\w+)</a>", page)
+    assert links == [("chapter-1", "gsm"), ("chapter-2", "speed")]
+    assert all(page.count(f'id="{anchor}"') == 1 for anchor, _ in links)
+
+
+def test_what_cannot_be_heard_says_why_beside_what_can(tmp_path: Path) -> None:
+    """A file that is no audio costs its utterance, noise that is silent where it is used its domain."""
+    hum = np.sin(np.arange(16000))
+    (tmp_path / "a.flac").write_bytes(b"fLaC")
+    soundfile.write(tmp_path / "b.wav", hum, 16000)
+    soundfile.write(tmp_path / "late.wav", np.concatenate([np.zeros(16000), hum]), 16000)
+    (tmp_path / "manifest.csv").write_text("path,text\na.flac,one\nb.wav,two\n", encoding="utf-8")
+    (tmp_path / "own.toml").write_text(OWN, encoding="utf-8")
+    suite = load_suite(str(tmp_path / "own.toml"))
+    _, torn, whole = make_listening_page(suite, suite.domains, 2).split('<div class="card">')
+    assert "a.flac" in torn and "<audio" not in torn
+    clean, hiss, quiet = whole.split("<figure>")[1:]
+    assert "<audio" in clean and "<audio" in quiet
+    assert "is silent" in hiss and "<audio" not in hiss
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ from functools import cache
 
 import numpy as np
 
-from emtta_core.audio.corruption import Corruption
 from emtta_core.audio.files import encode_flac
 from emtta_core.audio.level import rms_dbfs, scale_back
 from emtta_core.audio.measure import RANGE_DB, signal_to_distortion_db, spectral_distance_db, spectrogram_db
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
+from emtta_core.corpora.registry import Corpus
 from emtta_core.corpora.synthetic import voices_for_noise
 from emtta_core.corpora.utterance import Utterance
 from emtta_core.errors import AudioError, UsageError
@@ -51,29 +51,59 @@ class Sound:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """An utterance, clean and corrupted.
+    """An utterance as a domain corrupts it.
 
     Attributes:
-        utterance_id: which.
-        text: its transcript.
-        clean: before.
-        corrupted: after.
+        domain: whose corruption it is.
+        sound: what is heard; None where it cannot be.
         snr_db: the ratio of the mixture; None without noise.
         gain: the factor that scaled back what passed full scale.
         distortion_db: the signal-to-distortion ratio that is measured; None where the length has changed.
         distance_db: the mean difference in mel bands.
-        error: why it cannot be heard; then there is nothing else.
+        error: why it cannot be heard; then nothing is measured.
     """
 
-    utterance_id: str
-    text: str
-    clean: Sound | None = None
-    corrupted: Sound | None = None
+    domain: Domain
+    sound: Sound | None = None
     snr_db: float | None = None
     gain: float = 1.0
     distortion_db: float | None = None
     distance_db: float = 0.0
     error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """An utterance, clean and under each corruption of its group.
+
+    Attributes:
+        utterance_id: which.
+        text: its transcript.
+        clean: before; None where its file cannot be read.
+        heard: after, by domain.
+        error: why its file cannot be read; then nothing is heard.
+    """
+
+    utterance_id: str
+    text: str
+    clean: Sound | None = None
+    heard: tuple[Heard, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """The domains of one group that corrupt the same speech, beside each other.
+
+    Attributes:
+        group: theirs.
+        domains: in the order of the suite.
+        examples: the utterances.
+    """
+
+    group: str
+    domains: tuple[Domain, ...]
+    examples: tuple[Example, ...]
 
 
 def make_listening_page(suite: Suite, domains: Sequence[Domain], examples: int = 2) -> str:
@@ -82,7 +112,7 @@ def make_listening_page(suite: Suite, domains: Sequence[Domain], examples: int =
     Args:
         suite: whose it is.
         domains: those whose speech is corrupted are heard, the others are left out.
-        examples: utterances a domain, the first ones.
+        examples: utterances of each group, the first ones.
 
     Raises:
         UsageError: none of the domains is corrupted, or what one needs is missing; or `examples` is below 1.
@@ -95,24 +125,35 @@ def make_listening_page(suite: Suite, domains: Sequence[Domain], examples: int =
     for domain in noisy:
         assert domain.corruption is not None
         domain.corruption.made_of(str)  # refuses what needs a library or a file that is missing
-    heard = [(domain, _examples(domain, examples)) for domain in noisy]
-    return render("listen.html", served=False, suite=suite, heard=heard)
+    alike: dict[tuple[str, Corpus], list[Domain]] = {}
+    for domain in noisy:
+        alike.setdefault((domain.group, domain.corpus), []).append(domain)
+    chapters = [
+        Chapter(group, tuple(members), tuple(_example(one, members) for one in corpus.read_all(examples)))
+        for (group, corpus), members in alike.items()
+    ]
+    return render("listen.html", served=False, suite=suite, domains=noisy, chapters=chapters)
 
 
-def _examples(domain: Domain, count: int) -> list[Heard]:
-    assert domain.corruption is not None
-    return [_heard(one, domain.corruption) for one in domain.corpus.read_all(count)]
-
-
-def _heard(utterance: Utterance, corruption: Corruption) -> Heard:
-    """Return an utterance clean and corrupted, or why it cannot be heard."""
+def _example(utterance: Utterance, domains: Sequence[Domain]) -> Example:
+    """Return an utterance clean and as each domain corrupts it, or why its file cannot be read."""
     try:
         clean = scale_back(utterance.read()).waveform
-        made = corruption.apply(clean, utterance.id, lambda count: _murmur(count, corruption.seed))
+        sound = _sound(clean)
+    except AudioError as error:
+        return Example(utterance.id, utterance.text, error=str(error))
+    heard = tuple(_heard(clean, utterance.id, domain) for domain in domains)
+    return Example(utterance.id, utterance.text, sound, heard)
+
+
+def _heard(clean: Waveform, utterance_id: str, domain: Domain) -> Heard:
+    """Return an utterance as a domain corrupts it, or why it cannot be heard."""
+    assert domain.corruption is not None
+    seed = domain.corruption.seed
+    try:
+        made = domain.corruption.apply(clean, utterance_id, lambda count: _murmur(count, seed))
         return Heard(
-            utterance.id,
-            utterance.text,
-            _sound(clean),
+            domain,
             _sound(made.waveform),
             made.snr_db,
             made.gain,
@@ -120,7 +161,7 @@ def _heard(utterance: Utterance, corruption: Corruption) -> Heard:
             spectral_distance_db(clean, made.waveform),
         )
     except AudioError as error:
-        return Heard(utterance.id, utterance.text, error=str(error))
+        return Heard(domain, error=str(error))
 
 
 @cache
