@@ -89,6 +89,15 @@ def test_speech_stands_once_before_all_that_is_done_to_it_and_each_group_is_link
     assert all(page.count(f'id="{anchor}"') == 1 for anchor, _ in links)
 
 
+def test_domains_of_a_group_that_corrupt_other_speech_are_told_apart() -> None:
+    demo = load_suite("demo")
+    page = make_listening_page(demo, choose_domains(demo, ["group=accent"]), 1)
+    titles = re.findall(r"<h2[^>]*>([^<]+)", page)
+    assert titles == re.findall(r"<a href=\"#chapter-\d\">([^<]+)", page)
+    assert len(titles) == len(set(titles)) == 2
+    assert all(title.startswith("accent: ") for title in titles)
+
+
 def test_what_cannot_be_heard_says_why_beside_what_can(tmp_path: Path) -> None:
     """A file that is no audio costs its utterance, noise that is silent where it is used its domain."""
     hum = np.sin(np.arange(16000))

@@ -7,6 +7,7 @@ import base64
 import math
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -96,12 +97,12 @@ class Chapter:
     """The domains of one group that corrupt the same speech, beside each other.
 
     Attributes:
-        group: theirs.
+        title: their group; with their names, where others of the group corrupt other speech.
         domains: in the order of the suite.
         examples: the utterances.
     """
 
-    group: str
+    title: str
     domains: tuple[Domain, ...]
     examples: tuple[Example, ...]
 
@@ -128,8 +129,13 @@ def make_listening_page(suite: Suite, domains: Sequence[Domain], examples: int =
     alike: dict[tuple[str, Corpus], list[Domain]] = {}
     for domain in noisy:
         alike.setdefault((domain.group, domain.corpus), []).append(domain)
+    times = Counter(group for group, _ in alike)
     chapters = [
-        Chapter(group, tuple(members), tuple(_example(one, members) for one in corpus.read_all(examples)))
+        Chapter(
+            group if times[group] == 1 else f"{group}: {', '.join(domain.name for domain in members)}",
+            tuple(members),
+            tuple(_example(one, members) for one in corpus.read_all(examples)),
+        )
         for (group, corpus), members in alike.items()
     ]
     return render("listen.html", served=False, suite=suite, domains=noisy, chapters=chapters)
