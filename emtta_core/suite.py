@@ -128,7 +128,7 @@ class Suite(Record):
         limit: at most this many utterances a domain, the first ones.
         methods: by name, or composed; in the order in which they are shown.
         normaliser: how texts are normalised before they are compared: as Whisper's authors do, by its basic normaliser
-            in English too, or not at all.
+            in English too, as they do but with combining marks kept, or not at all.
     """
 
     name: Annotated[Name, RUNTIME]

@@ -252,10 +252,12 @@ def test_options_that_came_later_are_part_of_it_where_they_are_not_as_usual() ->
 
 def test_a_suite_that_is_scored_otherwise_is_another_plan_of_the_same_cells() -> None:
     usual = plan(parse_suite(SUITE), DIGEST)
-    others = [plan(parse_suite(f'normaliser = "{rule}"\n{SUITE}'), DIGEST) for rule in ("whisper", "basic", "none")]
-    assert [other.cells for other in others] == [usual.cells] * 3
+    others = [
+        plan(parse_suite(f'normaliser = "{rule}"\n{SUITE}'), DIGEST) for rule in ("whisper", "basic", "marks", "none")
+    ]
+    assert [other.cells for other in others] == [usual.cells] * 4
     assert others[0].plan_id == usual.plan_id
-    assert len({other.plan_id for other in others}) == 3
+    assert len({other.plan_id for other in others}) == 4
 
 
 GONE = """
