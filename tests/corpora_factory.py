@@ -224,8 +224,11 @@ def fleurs_files(language: str = "de_de", split: str = "test") -> tuple[dict[str
     return audio, table
 
 
-def fleurs_hub(hub: Hub, parts: Sequence[tuple[str, str]] = (("de_de", "test"),)) -> str:
-    """Commit `google/fleurs` with these splits, each a language and a name: Parquet, and a table as it was before."""
+def fleurs_hub(hub: Hub, parts: Sequence[tuple[str, str]] = (("de_de", "test"),), *, card: bool = True) -> str:
+    """Commit `google/fleurs` with these splits, each a language and a name: Parquet, and a table as it was before.
+
+    A card names them or not.
+    """
     files, configs = dict[str, bytes](), dict[str, dict[str, str]]()
     for language, split in parts:
         audio, table = fleurs_files(language, split)
@@ -240,7 +243,7 @@ def fleurs_hub(hub: Hub, parts: Sequence[tuple[str, str]] = (("de_de", "test"),)
         files[f"parquet-data/{language}/{there}-00000-of-00001.parquet"] = parquet(rows[::-1])
         files[f"data/{language}/{split}.tsv"] = table.encode()
         configs.setdefault(language, {})[there] = f"parquet-data/{language}/{there}-*"
-    return hub.commit("google/fleurs", files, configs=configs)
+    return hub.commit("google/fleurs", files, configs=configs if card else None)
 
 
 def fleurs_folder(root: Path, language: str = "de_de", split: str = "test") -> Path:

@@ -176,8 +176,11 @@ def test_each_split_of_each_language_of_common_voice_is_that_one(
 
 
 @pytest.mark.parametrize(("language", "split"), FLEURS_PARTS)
-def test_each_split_of_each_language_of_fleurs_is_that_one(tmp_path: Path, hub: Hub, language: str, split: str) -> None:
-    fleurs_hub(hub, FLEURS_PARTS)
+@pytest.mark.parametrize("card", [True, False], ids=["by its card", "by its folders"])
+def test_each_split_of_each_language_of_fleurs_is_that_one(
+    tmp_path: Path, hub: Hub, language: str, split: str, card: bool
+) -> None:
+    fleurs_hub(hub, FLEURS_PARTS, card=card)
     for part in FLEURS_PARTS:
         fleurs_folder(tmp_path, *part)
     wanted = Fleurs.model_validate({"language": language, "split": split})
@@ -333,6 +336,16 @@ def test_common_voice_is_read_from_its_folder_as_from_the_hub(tmp_path: Path, hu
     common_voice_folder(tmp_path, release="cv-corpus-23.0-2025-09-05")
     with pytest.raises(CorpusError, match="there are several releases of Common Voice: "):
         CommonVoice(language="pt", path=str(tmp_path)).survey()
+
+
+@pytest.mark.parametrize("around", ["", "mcv-scripted-pt-v24.0/"])
+def test_common_voice_is_found_within_a_folder_of_its_archive_s_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, around: str
+) -> None:
+    home = common_voice_folder(tmp_path, release=f"{around}cv-corpus-24.0-2025-12-05")
+    common_voice_folder(tmp_path, "de", release="mcv-scripted-de-v24.0/cv-corpus-24.0-2025-12-05")
+    monkeypatch.setenv("EMTTA_CORPORA", str(tmp_path))
+    assert CommonVoice(language="pt").located().path == str(home)
 
 
 @pytest.mark.parametrize(
