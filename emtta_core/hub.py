@@ -143,7 +143,7 @@ def explained(asked: Asked) -> Iterator[None]:
             f"there is no {what} at {endpoint()}, or it is private and HF_TOKEN gives no access"
         ) from error
     except errors.OfflineModeIsEnabled as error:
-        raise asked.unreachable("it is not on this machine, and HF_HUB_OFFLINE is set") from error
+        raise asked.unreachable("HF_HUB_OFFLINE is set") from error
     except errors.LocalEntryNotFoundError as error:
         if isinstance(error.__cause__, errors.HfHubHTTPError):
             raise asked.answered(error.__cause__) from error

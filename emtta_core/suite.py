@@ -51,7 +51,8 @@ class ModelChoice(Record):
         family: how it is read, as `module:object`; left out, by the `model_type` in its config.json.
         language: what it is told to hear: the corpus's language, or what the unadapted model detects.
         long_audio: what is done with audio beyond its window: refused, or cut at silence, adapted to piece by piece.
-        tokens_per_second: of audio, the most tokens of a candidate or a hypothesis; 12 more are always allowed.
+        tokens_per_second: of audio, the most tokens of a candidate or a hypothesis; 12 more are always allowed. None:
+            as many as the language needs (`emtta_core.model.tokens`).
         precision: of weights and arithmetic.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, …
     """
@@ -61,7 +62,7 @@ class ModelChoice(Record):
     family: Annotated[str | None, Field(pattern=r"^[\w.]+:\w+$"), IDENTITY] = None
     language: Annotated[Literal["corpus", "detect"], IDENTITY] = "corpus"
     long_audio: Annotated[Literal["refuse", "cut"], IDENTITY] = "refuse"
-    tokens_per_second: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False), IDENTITY] = 12.0
+    tokens_per_second: Annotated[float | None, Field(gt=0, le=1000, allow_inf_nan=False), IDENTITY] = None
     precision: Annotated[Literal["float32", "float64", "tf32", "bf16"], IDENTITY] = "float32"
     device: Annotated[str, RUNTIME] = "auto"
 
@@ -127,7 +128,7 @@ class Suite(Record):
         limit: at most this many utterances a domain, the first ones.
         methods: by name, or composed; in the order in which they are shown.
         normaliser: how texts are normalised before they are compared: as Whisper's authors do, by its basic normaliser
-            in English too, or not at all.
+            in English too, as they do but with combining marks kept, or not at all.
     """
 
     name: Annotated[Name, RUNTIME]

@@ -20,6 +20,7 @@ from emtta_core.adaptation.batch_size import episode_bytes
 from emtta_core.adaptation.episode import Batch, Options, run
 from emtta_core.errors import UsageError
 from emtta_core.model import SpeechModel, load_model
+from emtta_core.model.policy import TOKENS_MARGIN
 
 STEPS = 3
 
@@ -278,7 +279,7 @@ def test_an_utterance_that_memory_does_not_hold_even_alone_costs_itself_alone(
             raise error
         return run(model, options, batch)
 
-    longest = model.policy.max_tokens(3.0, model.prompt.length)
+    longest = model.policy.max_tokens(3.0, "en", model.prompt.length)
     monkeypatch.setattr("emtta_core.adaptation.adapter.run", tight)
     results = Adapter(model, "em-tok", steps=2, candidates=3).transcribe(waveforms)
     assert [result.text for result in results] == [usual[0].text, usual[1].text, ""]
@@ -310,7 +311,13 @@ def test_a_hypothesis_that_never_ends_is_cut_and_marked(tmp_path: Path, waveform
         for result in Adapter(endless, name, steps=2, candidates=3).transcribe(waveforms):
             assert "truncated" in result.flags
             assert result.trace[-1].tokens is not None
-            assert result.trace[-1].tokens <= endless.policy.max_tokens(3.0, endless.prompt.length)
+            assert result.trace[-1].tokens <= endless.policy.max_tokens(3.0, "en", endless.prompt.length)
+
+
+def test_a_hypothesis_may_be_as_long_as_its_own_language_is_spelt(tmp_path: Path) -> None:
+    endless = load_model(make_checkpoint(tmp_path, end_bias=-1000.0, languages=("en", "hi")), device="cpu")
+    results = Adapter(endless, "source").transcribe(sounds([0.5, 0.5]), language=["en", "hi"])
+    assert [result.tokens for result in results] == [0.5 * 12 + TOKENS_MARGIN, 0.5 * 30 + TOKENS_MARGIN]
 
 
 @pytest.mark.parametrize(
@@ -402,7 +409,7 @@ def test_a_batch_is_as_large_as_memory_holds(
     adapter = Adapter(model, "em-tok-b", steps=1, candidates=3)
     reference = adapter.transcribe(waveforms)
     assert adapter.batch_size == 3
-    room = 2.5 * episode_bytes(model, adapter.options, model.policy.max_tokens(3.0, model.prompt.length))
+    room = 2.5 * episode_bytes(model, adapter.options, model.policy.max_tokens(3.0, "en", model.prompt.length))
     monkeypatch.setattr("emtta_core.adaptation.batch_size.free_bytes", lambda device: room)
     narrow = Adapter(model, "em-tok-b", steps=1, candidates=3)
     assert [len(batch) for batch in narrow.batches(waveforms)] == [2, 1]

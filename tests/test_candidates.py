@@ -1,5 +1,6 @@
 """Candidates are drawn from the policy, by numbers of their own, share their beginnings, and always end."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from emtta_core.model import SpeechModel, forward, load_model
 from emtta_core.model.candidates import BeamSearch, Greedy, Hypotheses, Sampled, Strategy, generate
 from emtta_core.model.candidates.sampled import draw
 from emtta_core.model.layout import Layout
-from emtta_core.model.policy import TOKENS_MARGIN, TOKENS_PER_SECOND
+from emtta_core.model.policy import TOKENS_MARGIN
+from emtta_core.model.tokens import TOKENS_PER_SECOND
 from emtta_core.model.tree import grow
 
 
@@ -174,15 +176,17 @@ def test_random_numbers_belong_to_seed_utterance_method_and_step() -> None:
 
 def test_the_limit_grows_with_the_duration_up_to_what_the_decoder_holds(model: SpeechModel) -> None:
     policy, prompt = model.policy, model.prompt.length
-    assert policy.max_tokens(1.0, prompt) == TOKENS_PER_SECOND + TOKENS_MARGIN
-    assert policy.max_tokens(2.5, prompt) == 2.5 * TOKENS_PER_SECOND + TOKENS_MARGIN
-    assert policy.max_tokens(1000.0, prompt) == policy.max_target_positions - prompt
+    assert policy.max_tokens(1.0, "en", prompt) == TOKENS_PER_SECOND + TOKENS_MARGIN
+    assert policy.max_tokens(2.5, "en", prompt) == 2.5 * TOKENS_PER_SECOND + TOKENS_MARGIN
+    assert policy.max_tokens(1000.0, "en", prompt) == policy.max_target_positions - prompt
 
 
 def test_a_language_of_long_spellings_is_given_more_tokens_a_second(tiny_model: Path) -> None:
     usual, more = load_model(tiny_model, device="cpu"), load_model(tiny_model, device="cpu", tokens_per_second=20.0)
-    assert usual.policy.tokens_per_second == TOKENS_PER_SECOND
-    assert more.policy.max_tokens(1.0, more.prompt.length) == 20 + TOKENS_MARGIN
+    needs = {"en": TOKENS_PER_SECOND, "de": TOKENS_PER_SECOND, "hi": 30, "bn": 50, "ka": 70, "my": 105}
+    for language, needed in needs.items():
+        assert replace(usual.policy, max_target_positions=448).max_tokens(1.0, language, 4) == needed + TOKENS_MARGIN
+        assert more.policy.max_tokens(1.0, language, more.prompt.length) == 20 + TOKENS_MARGIN
     assert more.digest == usual.digest
     with pytest.raises(UsageError, match=r"tokens_per_second is 0; it must be above 0"):
         load_model(tiny_model, device="cpu", tokens_per_second=0)

@@ -13,6 +13,7 @@ import huggingface_hub
 import pytest
 from conftest import Command, Speech, SuiteFile
 from hub_server import TOKEN, Hub
+from whisper_factory import make_checkpoint
 
 from emtta_core.errors import ModelError, UsageError
 from emtta_core.hub import UnreachableHubError
@@ -134,6 +135,27 @@ def test_without_a_network_what_is_here_is_read(hub: Hub, tiny_model: Path, monk
     assert load_model(NAME, device="cpu").digest == digest
     with pytest.raises(UnreachableHubError, match=r"'someone/else' cannot be had.*download it elsewhere"):
         load_model("someone/else", device="cpu")
+
+
+@pytest.mark.parametrize("multilingual", [True, False], ids=["multilingual", "English"])
+def test_without_a_generation_config_or_a_network_it_is_read_or_said_to_lack_that(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, multilingual: bool
+) -> None:
+    folder = make_checkpoint(tmp_path / "model", multilingual=multilingual)
+    said = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").unlink()
+    bare = files_of(folder)
+    lists = {name: said[name] for name in ("suppress_tokens", "begin_suppress_tokens")}
+    listed = bare | {"config.json": json.dumps(json.loads(bare["config.json"]) | lists).encode()}
+    commits = {kind: hub.commit(NAME, files, model=True) for kind, files in (("listed", listed), ("bare", bare))}
+    digest = load_model(NAME, revision=commits["listed"], device="cpu").digest
+    with pytest.raises(ModelError, match=r"lacks generation_config\.json; what training does not write"):
+        load_model(NAME, device="cpu")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert load_model(NAME, revision=commits["listed"], device="cpu").digest == digest
+    for revision in (None, commits["bare"]):
+        with pytest.raises(UnreachableHubError, match=rf"OFFLINE is set.*{commits['bare']} is here, and lacks gen"):
+            load_model(NAME, revision=revision, device="cpu")
 
 
 def test_what_is_not_there_is_named(hub: Hub, tiny_model: Path) -> None:

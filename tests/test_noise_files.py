@@ -156,6 +156,15 @@ def test_of_two_recordings_of_one_name_the_paper_s_is_taken(tmp_path: Path) -> N
     assert noise.made_of(str) == alone.made_of(str)
 
 
+@pytest.mark.parametrize("level", [-25.0, -35.0])
+def test_speech_and_noise_have_the_level_asked_for(snsd: Path, level: float) -> None:
+    noise = NoiseFile(path=str(snsd), kind="typing", snr_db=20, level_dbfs=level)
+    made = noise.apply(SPEECH, "a", nobody)
+    assert made.gain == 1.0
+    assert rms_dbfs(made.waveform) == pytest.approx(level + 10 * np.log10(1 + 10**-2), abs=0.05)
+    assert ("dB FS" in noise.label()) == (level != -25)
+
+
 def test_each_setting_is_part_of_the_identity(snsd: Path) -> None:
     base = {"path": str(snsd), "kind": "babble", "snr_db": 5.0}
     changes = (
@@ -165,6 +174,7 @@ def test_each_setting_is_part_of_the_identity(snsd: Path) -> None:
         {"offset": "random"},
         {"snr_over": "speech"},
         {"snr_convention": "msnsd-old"},
+        {"level_dbfs": -30.0},
         {"seed": 1},
     )
     made = [str(NoiseFile.model_validate(base | change).made_of(str)) for change in changes]

@@ -23,6 +23,20 @@ def test_synthetic_speech_is_told_by_its_corpus_and_not_by_a_name() -> None:
     assert notices(parse_suite(RECORDED, origin="here").to_toml()) == ()
 
 
+@pytest.mark.parametrize(
+    ("suite", "said"),
+    [
+        (HEAD + DOMAIN % ("fleurs", 'language = "hi_in"'), True),
+        (HEAD + DOMAIN % ("folder", 'path = "speech", language = "bn"'), True),
+        ('normaliser = "marks"\n' + HEAD + DOMAIN % ("fleurs", 'language = "hi_in"'), False),
+        (HEAD + DOMAIN % ("fleurs", 'language = "de_de"'), False),
+    ],
+)
+def test_words_that_the_normaliser_cuts_are_told_of(suite: str, said: bool) -> None:
+    found = notices(parse_suite(suite, origin="here").to_toml())
+    assert [sentence.endswith('score them with normaliser = "marks".') for sentence in found] == [True] * said
+
+
 @pytest.mark.parametrize(("suite", "said"), [(SPOKEN, True), (RECORDED, False)])
 def test_reports_comparisons_and_the_page_say_that_speech_is_synthetic(
     emtta: Command, tmp_path: Path, suite: str, said: bool

@@ -91,7 +91,7 @@ def test_a_network_that_is_already_there_is_the_same_model(tiny_model: Path, dev
 def test_as_many_utterances_are_taken_as_its_memory_holds(tiny_model: Path, device: PretendAccelerator) -> None:
     model = load_model(tiny_model, device="cuda:0")
     adapter = Adapter(model, "em-tok-b", steps=1, candidates=3)
-    longest = model.policy.max_tokens(0.4, model.prompt.length)
+    longest = model.policy.max_tokens(0.4, "en", model.prompt.length)
     device.room = device.held + int(2.5 * episode_bytes(model, adapter.options, longest) / SHARE)
     assert [len(batch) for batch in adapter.batches([*WAVEFORMS, WAVEFORMS[1]])] == [2, 1]
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from conftest import Command
 from corpora_factory import put
 from whisper_factory import make_checkpoint
 
-from emtta_core.audio.noise_file import MS_SNSD
+from emtta_core.audio.noise_file import MS_SNSD, NoiseFile
 from emtta_core.corpora.l2arctic import SPEAKERS
 from emtta_core.corpora.mls import CODES
 from emtta_core.corpora.synthetic import Synthetic
 from emtta_core.demo.voices import trained_voices
+from emtta_core.suite import ModelChoice, Suite, load_suite
+from emtta_core.suite_method import Adaptation, MethodChoice
 
 UTTERANCES = 2
 SUITE = """\
@@ -98,6 +101,28 @@ def test_with_the_demo_model(emtta: Command, shelf: Path, tmp_path: Path) -> Non
     made = json.loads(emtta("sql", query, "--store", tmp_path / "store", "--format", "json").out)
     assert len(made) == 10
     assert {row["snr_db"] for row in made} == {10.0}
+
+
+def test_every_field_that_a_reading_names_is_one_of_the_suite() -> None:
+    page = (Path(__file__).parents[1] / "docs/reproduce.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\|.*\| (?:published|reading)[^|]*\| (.+) \|$", page, flags=re.MULTILINE)
+    domains = load_suite("paper").domains
+    tables = {
+        "model": set(ModelChoice.model_fields),
+        "adaptation": set(Adaptation.model_fields),
+        "corpus": {name for domain in domains for name in type(domain.corpus).model_fields},
+        "corruption": set(NoiseFile.model_fields),
+        "": {*Suite.model_fields, *MethodChoice.model_fields},
+    }
+    named, table = [], ""
+    for row in rows:
+        for field in re.findall("`([^`]+)`", row) if not row.startswith("none") else ():
+            *given, name = field.split(".")
+            table = given[0] or table if given else ""  # `.steps` is of the table that was named last
+            named.append(name)
+            assert name in tables[table], f"{field} in: {row}"
+    assert len(rows) >= 30
+    assert len(named) >= 25
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from emtta_core.adaptation import method
 from emtta_core.corpora.folder import Folder
 from emtta_core.corpora.l2arctic import SPEAKERS
 from emtta_core.errors import CorpusError, UsageError
-from emtta_core.pipeline.plan import Plan, cell_id, plan
+from emtta_core.pipeline.plan import Audio, Plan, cell_id, cells_of, plan
 from emtta_core.pipeline.prepare import prepare_domain
 from emtta_core.pipeline.selection import resume_command, select
 from emtta_core.store import Store
@@ -228,6 +228,21 @@ def test_the_identity_of_a_cell_that_hears_as_usual_is_what_it_was_before_there_
     assert usual == "4160ceae453cea69"
 
 
+def test_tokens_a_second_count_where_the_language_needs_more_than_usual(tmp_path: Path) -> None:
+    def cells(language: str, tokens: str = "") -> set[str]:
+        corpus = f'corpus = {{ name = "folder", path = "{tmp_path}", language = "{language}" }}'
+        suite = parse_suite(
+            f'name = "t"\nmethods = ["source", "em-tok"]\nmodel = {{ name = "demo"{tokens} }}\n'
+            f'domains = [{{ name = "x", group = "g", {corpus} }}]'
+        )
+        found = cells_of(suite.domains[0], suite, DIGEST, Audio("a", 1))
+        return {cell.cell_id for cell in found}
+
+    assert cells("de") == cells("en") == cells("bn", ", tokens_per_second = 12")
+    assert cells("bn") == cells("de", ", tokens_per_second = 50")
+    assert not cells("bn") & cells("de")
+
+
 def test_options_that_came_later_are_part_of_it_where_they_are_not_as_usual() -> None:
     others = (Adaptation(betas=(0.9, 0.98)), Adaptation(epsilon=1e-6), Adaptation(redraw=False))
     made = {cell_id(method("em-tok-b"), one, ModelChoice(name="demo"), DIGEST, "a") for one in (Adaptation(), *others)}
@@ -237,10 +252,12 @@ def test_options_that_came_later_are_part_of_it_where_they_are_not_as_usual() ->
 
 def test_a_suite_that_is_scored_otherwise_is_another_plan_of_the_same_cells() -> None:
     usual = plan(parse_suite(SUITE), DIGEST)
-    others = [plan(parse_suite(f'normaliser = "{rule}"\n{SUITE}'), DIGEST) for rule in ("whisper", "basic", "none")]
-    assert [other.cells for other in others] == [usual.cells] * 3
+    others = [
+        plan(parse_suite(f'normaliser = "{rule}"\n{SUITE}'), DIGEST) for rule in ("whisper", "basic", "marks", "none")
+    ]
+    assert [other.cells for other in others] == [usual.cells] * 4
     assert others[0].plan_id == usual.plan_id
-    assert len({other.plan_id for other in others}) == 3
+    assert len({other.plan_id for other in others}) == 4
 
 
 GONE = """

@@ -176,8 +176,11 @@ def test_each_split_of_each_language_of_common_voice_is_that_one(
 
 
 @pytest.mark.parametrize(("language", "split"), FLEURS_PARTS)
-def test_each_split_of_each_language_of_fleurs_is_that_one(tmp_path: Path, hub: Hub, language: str, split: str) -> None:
-    fleurs_hub(hub, FLEURS_PARTS)
+@pytest.mark.parametrize("card", [True, False], ids=["by its card", "by its folders"])
+def test_each_split_of_each_language_of_fleurs_is_that_one(
+    tmp_path: Path, hub: Hub, language: str, split: str, card: bool
+) -> None:
+    fleurs_hub(hub, FLEURS_PARTS, card=card)
     for part in FLEURS_PARTS:
         fleurs_folder(tmp_path, *part)
     wanted = Fleurs.model_validate({"language": language, "split": split})
@@ -335,6 +338,16 @@ def test_common_voice_is_read_from_its_folder_as_from_the_hub(tmp_path: Path, hu
         CommonVoice(language="pt", path=str(tmp_path)).survey()
 
 
+@pytest.mark.parametrize("around", ["", "mcv-scripted-pt-v24.0/"])
+def test_common_voice_is_found_within_a_folder_of_its_archive_s_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, around: str
+) -> None:
+    home = common_voice_folder(tmp_path, release=f"{around}cv-corpus-24.0-2025-12-05")
+    common_voice_folder(tmp_path, "de", release="mcv-scripted-de-v24.0/cv-corpus-24.0-2025-12-05")
+    monkeypatch.setenv("EMTTA_CORPORA", str(tmp_path))
+    assert CommonVoice(language="pt").located().path == str(home)
+
+
 @pytest.mark.parametrize(
     ("row", "lacking"), [("abc", "path, sentence"), ("abc\tclip.mp3\ts7", "sentence"), ("abc\t\ts7\tSim.\t", "path")]
 )
@@ -358,7 +371,7 @@ def test_a_line_of_fleurs_that_is_cut_off_is_refused_by_its_number(tmp_path: Pat
     table = fleurs_folder(tmp_path) / "data/de_de/test.tsv"
     whole = table.read_text().splitlines()
     table.write_text("\n".join([*whole[:2], "", row, *whole[2:]]))
-    with pytest.raises(CorpusError, match=r"test\.tsv, line 4: '1503.* is not number, audio file, .*fetch it anew"):
+    with pytest.raises(CorpusError, match=r"test\.tsv, line 4: '1503.* is not number, audio file, .*get it anew"):
         Fleurs(language="de_de", path=str(tmp_path)).survey()
 
 
@@ -370,16 +383,19 @@ def test_fleurs_is_read_from_its_folder_as_from_the_hub(tmp_path: Path, hub: Hub
     assert there[0] == ("100000000000000002", "Sieben, kleine Boote 2.", "de", "", 8_000)
     assert Fleurs(language="de_de").located().revision == commit
     assert Fleurs(language="de_de").survey().utterances == 3
-    with pytest.raises(UsageError, match="no split 'test' of 'xx_xx'; there are: de_de, pl_pl"):
+    with pytest.raises(UsageError, match="no split 'test' of 'xx_xx' in Parquet; there are: de_de: test"):
         Fleurs(language="xx_xx").located()
+    (tmp_path / "fleurs/data/de_de/test.tsv").write_text("")
     with pytest.raises(CorpusError, match=r"test\.tsv has no line, so that the split is empty"):
-        Fleurs(language="pl_pl").survey()
+        Fleurs(language="de_de", path=str(tmp_path)).survey()
 
 
-def test_a_few_of_fleurs_are_read_over_the_network(hub: Hub) -> None:
-    fleurs_hub(hub)
-    assert [one.id for one in Fleurs(language="de_de").read_all(1)] == ["100000000000000002"]
-    assert not [line for line in hub.asked if "tar.gz" in line and line.startswith("GET") and "bytes=" not in line]
+def test_a_commit_of_fleurs_that_has_no_parquet_is_refused_and_its_clone_is_read(tmp_path: Path, hub: Hub) -> None:
+    root = fleurs_folder(tmp_path)
+    commit = hub.commit("google/fleurs", {"fleurs.py": b"", "data/de_de/test.tsv": b"", "data/de_de/dev.tsv": b""})
+    with pytest.raises(UsageError, match=r"no split 'test' of 'de_de' in Parquet; it has no Parquet at all"):
+        Fleurs(language="de_de", revision=commit).located()
+    assert len(told(Fleurs(language="de_de", path=str(root), revision=commit))) == 3
 
 
 def test_languages_have_the_codes_that_whisper_gives_them(hub: Hub, tmp_path: Path) -> None:

@@ -44,8 +44,8 @@ def test_a_published_layout_is_read_decoded_and_adapted(name: str, tmp_path: Pat
     assert model.max_seconds == 30.0
     assert model.hearing.mel.filters.shape[1] == layout.mel_bins
     assert len(model.weights.decoder_layers) == min(layout.decoder_layers, 4)
-    assert model.policy.max_tokens(30.0, model.prompt.length) == 372
-    assert model.policy.max_tokens(300.0, model.prompt.length) == 448 - model.prompt.length
+    assert model.policy.max_tokens(30.0, "en", model.prompt.length) == 372
+    assert model.policy.max_tokens(300.0, "en", model.prompt.length) == 448 - model.prompt.length
 
     (waveform,) = sounds([0.3], seed=7)
     adapted = Adapter(model, "em-tok-b", steps=1, candidates=2).transcribe([waveform], language=spoken)[0]
@@ -53,7 +53,7 @@ def test_a_published_layout_is_read_decoded_and_adapted(name: str, tmp_path: Pat
     theirs = WhisperForConditionalGeneration.from_pretrained(folder).eval()
     features = WhisperFeatureExtractor.from_pretrained(folder)(waveform, sampling_rate=16_000, return_tensors="pt")
     prompt = torch.tensor([model.prompt.tokens[spoken]])
-    limit = model.policy.max_tokens(0.3, model.prompt.length)
+    limit = model.policy.max_tokens(0.3, "en", model.prompt.length)
     with torch.no_grad():  # of the mixin: Whisper's own goes on and on where a random model says when it spoke
         tokens = GenerationMixin.generate(
             theirs, features.input_features, decoder_input_ids=prompt, max_new_tokens=limit, do_sample=False

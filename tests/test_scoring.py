@@ -1,5 +1,7 @@
 """Errors are counted on words as Whisper's evaluation normalises them, and the counts are the edit distance."""
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from emtta_core.scoring import (
     step_errors,
     word_errors,
 )
+from emtta_core.scoring.normaliser import MARKED
 
 WORDS = st.lists(st.sampled_from(["red", "green", "blue", "river"]), max_size=7).map(" ".join)
 
@@ -64,6 +67,39 @@ def test_where_no_spaces_are_written_each_letter_counts_as_a_word(
     assert found.normaliser in normaliser_names()
 
 
+@pytest.mark.parametrize(
+    ("language", "text", "usual", "kept"),
+    [
+        ("hi", "हिन्दी में", "ह न द म", "हिन्दी में"),
+        ("bn", "বাংলায় গান।", "ব ল য গ ন", "বাংলায় গান"),
+        ("yo", "ọ̀rọ̀", "ọ rọ", "ọ̀rọ̀"),
+        ("th", "ที่ดี", "ท ด", "ที่ ดี"),
+        ("km", "ខ្មែរ", "ខ ម រ", "ខ្មែ រ"),
+        ("he", "שָׁלוֹם", "ש לו ם", "שָׁלוֹם"),
+        ("de", "Grün, ja!", "grün ja", "grün ja"),
+        ("zh", "今天。", "今 天", "今 天"),
+        ("en", "It's colours!", "it is colors", "it is colors"),
+    ],
+)
+def test_marks_are_kept_where_they_are_asked_for(language: str, text: str, usual: str, kept: str) -> None:
+    assert normaliser(language)(text) == unicodedata.normalize("NFKC", usual)
+    assert normaliser(language, "marks")(text) == unicodedata.normalize("NFKC", kept)
+
+
+def test_a_vowel_that_is_a_mark_is_an_error_where_marks_are_kept() -> None:
+    assert word_errors("हिन्दी में", "हन्दी में", "hi").errors == 2, "one vowel sign is two pieces"
+    found = word_errors("हिन्दी में", "हन्दी में", "hi", "marks")
+    assert (found.errors, found.words, found.character_errors, found.characters) == (1, 2, 1, 10)
+    assert word_errors("में", "मैं", "hi").errors == 0, "the usual normaliser compares no vowel sign"
+    assert word_errors("में", "मैं", "hi", "marks").errors == 1
+
+
+def test_the_languages_whose_words_are_cut_are_those_that_say_so() -> None:
+    texts = {"hi": "में", "bn": "গান", "ta": "தமிழ்", "th": "ที่", "my": "မြန်မာ", "km": "ខ្មែរ", "yo": "ọ̀rọ̀", "bo": "བོད"}
+    assert set(texts) <= MARKED
+    assert all(normaliser(one)(text) != normaliser(one, "marks")(text) for one, text in texts.items())
+
+
 def test_an_empty_hypothesis_is_all_deletions() -> None:
     found = word_errors("red blue", "", "en")
     assert (found.deletions, found.substitutions, found.insertions) == (2, 0, 0)
@@ -93,7 +129,15 @@ def test_a_suite_may_score_by_the_basic_normaliser_or_by_none() -> None:
 
 
 def test_what_a_score_names_is_the_normaliser_that_made_it() -> None:
-    for language, rule in (("en", "whisper"), ("de", "whisper"), ("ja", "basic"), ("en", "basic"), ("en", "none")):
+    for language, rule in (
+        ("en", "whisper"),
+        ("de", "whisper"),
+        ("ja", "basic"),
+        ("en", "basic"),
+        ("en", "none"),
+        ("hi", "marks"),
+        ("km", "marks"),
+    ):
         made = normaliser(language, rule)
         assert normaliser_named(made.name) is made
     assert normaliser("en", "none").name == "none"

@@ -131,8 +131,10 @@ def prepare_batch(
     """Compute what stays the same throughout the episodes of B utterances."""
     with torch.no_grad():
         heard = model.hearing(waveforms, device=model.device, dtype=model.dtype)
-    seconds = [len(waveform) / model.sample_rate for waveform in waveforms]
-    limits = [model.policy.max_tokens(length, model.prompt.length) for length in seconds]
+    limits = [
+        model.policy.max_tokens(len(waveform) / model.sample_rate, language, model.prompt.length)
+        for waveform, language in zip(waveforms, languages, strict=True)
+    ]
     prompt = model.prompt.rows(languages, model.device)
     return Batch(ids, heard.rows, prompt, torch.tensor(limits, device=model.device), heard.audible)
 

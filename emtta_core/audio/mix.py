@@ -71,12 +71,20 @@ def mix_at_snr(speech: ArrayLike, noise: ArrayLike, snr_db: float, *, offset: in
     return mix(speech, noise, snr_db, offset=offset).waveform
 
 
-def mix(speech: ArrayLike, noise: ArrayLike, snr_db: float, *, offset: int = 0, over: SnrOver = "utterance") -> Mixture:
+def mix(
+    speech: ArrayLike,
+    noise: ArrayLike,
+    snr_db: float,
+    *,
+    offset: int = 0,
+    over: SnrOver = "utterance",
+    level_dbfs: float = LEVEL_DBFS,
+) -> Mixture:
     """Add noise to speech, so that the ratio of their RMS levels in the result is `snr_db`.
 
     The noise is taken from `offset` on, repeated without a gap, and cut to the speech's length; its level is
     measured over the piece that is used. A sum that passes full scale is scaled back, never clipped. The speech
-    has `LEVEL_DBFS` over the whole utterance, whatever the ratio is measured over.
+    has `level_dbfs` over the whole utterance, whatever the ratio is measured over.
 
     Args:
         speech: shape `(N,)`.
@@ -84,6 +92,7 @@ def mix(speech: ArrayLike, noise: ArrayLike, snr_db: float, *, offset: int = 0, 
         snr_db: dB, within `MAX_SNR_DB` of 0.
         offset: the sample of the noise to begin with, 0 or more; counted round where it is beyond the end.
         over: what the two levels of the ratio are measured over.
+        level_dbfs: dB FS RMS that speech and noise are brought to first.
 
     Raises:
         AudioError: when speech or noise is no waveform, or is empty or silent, or holds NaN or infinity, or
@@ -104,8 +113,8 @@ def mix(speech: ArrayLike, noise: ArrayLike, snr_db: float, *, offset: int = 0, 
         f"the piece of the noise that is used ({heard.size} samples from sample {offset % source.size} on)",
     )
     above = 0.0 if over == "utterance" else _above(heard, speech_mask(heard)) - _above(piece, speech_mask(heard))
-    clean = scale_to_dbfs(heard, LEVEL_DBFS)
-    added = scale_to_dbfs(piece, LEVEL_DBFS - snr_db + above)
+    clean = scale_to_dbfs(heard, level_dbfs)
+    added = scale_to_dbfs(piece, level_dbfs - snr_db + above)
     waveform, gain = scale_back(clean + added)
     return Mixture(waveform, speech=clean * np.float32(gain), noise=added * np.float32(gain), gain=gain)
 

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from pydantic import Field, model_validator
 
 from emtta_core.audio.corrupted import Corrupted, Voices
-from emtta_core.audio.mix import MAX_SNR_DB, SnrConvention, SnrOver, mix, true_snr_db
+from emtta_core.audio.mix import LEVEL_DBFS, MAX_SNR_DB, SnrConvention, SnrOver, mix, true_snr_db
 from emtta_core.audio.noise import NoiseKind, synthesise
 from emtta_core.audio.remembered import remembering
 from emtta_core.audio.waveform import SAMPLE_RATE, checked, refuse_silence
@@ -60,6 +60,7 @@ class NoiseFile(Record):
         snr_db: the ratio of the RMS levels of speech and noise, in dB.
         snr_over: what the levels are measured over.
         snr_convention: how the ratio is understood.
+        level_dbfs: dB FS RMS that speech and noise are brought to before the ratio is set.
         seed: another seed gives other offsets, and other Gaussian noise.
     """
 
@@ -71,6 +72,7 @@ class NoiseFile(Record):
     snr_db: Annotated[float, IDENTITY, Field(ge=-MAX_SNR_DB, le=MAX_SNR_DB, allow_inf_nan=False)]
     snr_over: Annotated[SnrOver, IDENTITY] = "utterance"
     snr_convention: Annotated[SnrConvention, IDENTITY] = "exact"
+    level_dbfs: Annotated[float, IDENTITY, Field(ge=-60, le=0, allow_inf_nan=False)] = LEVEL_DBFS
     seed: Annotated[int, IDENTITY] = 0
 
     @model_validator(mode="after")
@@ -84,6 +86,11 @@ class NoiseFile(Record):
         if self.file is not None and (Path(self.file).is_absolute() or ".." in Path(self.file).parts):
             raise ValueError(f"file is {self.file!r}; it must lie in the folder of the recordings")
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """Return the identity fields; the level, which came later, only where it is not as before it was there."""
+        fields = super().identity()
+        return {name: value for name, value in fields.items() if name != "level_dbfs" or value != LEVEL_DBFS}
 
     def made_of(self, _voices: Callable[[], str]) -> dict[str, Any]:
         """Return all that settles what this does to an utterance: the recording by its content.
@@ -114,8 +121,9 @@ class NoiseFile(Record):
     def label(self) -> str:
         """Return what a row of prepared audio calls this."""
         begun = "" if self.offset == "start" or self.kind == "gaussian" else " from anywhere"
+        level = "" if self.level_dbfs == LEVEL_DBFS else f" at {self.level_dbfs:g} dB FS"
         ratio = ratio_label(self.snr_db, self.snr_over, self.snr_convention)
-        return f"{self.name}/{self.kind or self.file}{begun}{ratio}"
+        return f"{self.name}/{self.kind or self.file}{begun}{level}{ratio}"
 
     def apply(self, waveform: ArrayLike, utterance_id: str, _voices: Voices) -> Corrupted:
         """Return `waveform` with the recording added.
@@ -140,7 +148,7 @@ class NoiseFile(Record):
             noise = _recording(place)
             offset = int(rng.integers(noise.size)) if self.offset == "random" else 0
         ratio = true_snr_db(self.snr_db, self.snr_convention)
-        mixture = mix(speech, noise, ratio, offset=offset, over=self.snr_over)
+        mixture = mix(speech, noise, ratio, offset=offset, over=self.snr_over, level_dbfs=self.level_dbfs)
         return Corrupted(mixture.waveform, mixture.gain, ratio)
 
     def _place(self) -> Path:

@@ -58,8 +58,8 @@ class CommonVoice(InParquet):
         return f"{self.language} {self.split}"
 
     def usual_folders(self) -> tuple[str, ...]:
-        """Return how Mozilla's folders begin."""
-        return ("cv-corpus-*",)
+        """Return how Mozilla's folders begin; some programs extract one into a folder of the archive's name."""
+        return "cv-corpus-*", f"mcv-scripted-{self.language}-*/cv-corpus-*"
 
     def on_hub(self) -> HubSplit:
         """Return the split in the data set."""
@@ -76,7 +76,8 @@ class CommonVoice(InParquet):
             CorpusError: there are several releases.
         """
         here = [folder] if folder.name == self.language else []
-        releases = sorted(release / self.language for release in folder.glob(self.usual_folders()[0]))
+        usual = [release for name in self.usual_folders() for release in folder.glob(name)]
+        releases = sorted(release / self.language for release in usual)
         found = [place for place in [*here, folder / self.language, *releases] if self._is_there(place)]
         if len(found) > 1:
             raise CorpusError(

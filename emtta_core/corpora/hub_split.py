@@ -160,7 +160,7 @@ def _paths(split: HubSplit) -> list[str]:
     patterns = _patterns(split, listing.configs)
     if patterns:
         return [path for path in there if any(re.fullmatch(glob_translate(pattern), path) for pattern in patterns)]
-    usual = re.compile(rf"{re.escape(split.config)}/(partial-)?{re.escape(split.split)}[-/.].*")
+    usual = re.compile(rf"(?:[^/]+/)?{re.escape(split.config)}/(partial-)?{re.escape(split.split)}[-/.].*")
     found = [path for path in there if usual.fullmatch(path)]
     if any(f"{split.config}/partial-" in path for path in found):
         _warn_of_part(split)

@@ -69,16 +69,23 @@ def offer(name: str, revision: str | None) -> Offer:
     """Ask the hub for a model.
 
     Raises:
-        UnreachableHubError: it does not answer.
+        UnreachableHubError: it does not answer; says what is missing of a model that is here in part.
         UsageError: the model has no such revision.
         ModelError: it has no such model, gives no access, or no weights in safetensors.
     """
     import huggingface_hub
 
-    with hub.explained(_asked(name, revision)):
-        info = huggingface_hub.HfApi(endpoint=hub.endpoint()).model_info(
-            name, revision=revision, files_metadata=True, timeout=hub.TIMEOUT
-        )
+    try:
+        with hub.explained(_asked(name, revision)):
+            info = huggingface_hub.HfApi(endpoint=hub.endpoint()).model_info(
+                name, revision=revision, files_metadata=True, timeout=hub.TIMEOUT
+            )
+    except hub.UnreachableHubError as error:
+        config = hub.cached("model", name, "config.json", revision or MAIN)
+        lacks = () if config is None else lacking(config.parent)
+        if config is None or not lacks:
+            raise
+        raise hub.UnreachableHubError(f"{error}; {config.parent} is here, and lacks {', '.join(lacks)}") from error
     there = {file.rfilename: int(file.size or 0) for file in info.siblings or ()}
     sizes = {path: there[path] for path in (*filter(_SMALL.fullmatch, there), *_weights(name, there))}
     licence = info.card_data.get("license") if info.card_data is not None else None

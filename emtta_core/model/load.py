@@ -13,7 +13,6 @@ from emtta_core.memory import is_out_of_memory
 from emtta_core.model import hub
 from emtta_core.model.family import Family, Parts, family_of
 from emtta_core.model.folder import folder_of
-from emtta_core.model.policy import TOKENS_PER_SECOND
 from emtta_core.model.precision import choose_precision
 from emtta_core.model.speech_model import SpeechModel
 
@@ -25,7 +24,7 @@ def load_model(
     precision: str = "float32",
     revision: str | None = None,
     family: str | None = None,
-    tokens_per_second: float = TOKENS_PER_SECOND,
+    tokens_per_second: float | None = None,
 ) -> SpeechModel:
     """Load a speech model with its feature extractor, tokenizer and generation config.
 
@@ -38,15 +37,15 @@ def load_model(
         revision: of a hub id: a branch, tag or commit; None: the main branch.
         family: how to read it, as `module:object`; None: by the `model_type` in its config.json.
         tokens_per_second: of audio, the most tokens of a candidate or a hypothesis; 12 more are always allowed, and
-            never more than the decoder holds.
+            never more than the decoder holds. None: as many as the language needs, 12 or more.
 
     Raises:
         ModelError: if there is no such model, a file of it is missing or broken, or it is of no known kind.
         UsageError: for a device, a precision or a family that there is not, or tokens_per_second not above zero.
     """
-    if not tokens_per_second > 0:
+    if tokens_per_second is not None and not tokens_per_second > 0:
         raise UsageError(
-            f"tokens_per_second is {tokens_per_second!r}; it must be above 0, as the usual {TOKENS_PER_SECOND}"
+            f"tokens_per_second is {tokens_per_second!r}; it must be above 0, or left out for what the language needs"
         )
     choose_precision(precision, choose_device(device))
     name = str(name)

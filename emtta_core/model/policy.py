@@ -14,11 +14,7 @@ import torch
 from torch import Tensor
 
 from emtta_core.errors import ModelError
-
-TOKENS_PER_SECOND = 12.0
-"""Sequences are cut at this many tokens a second of audio, plus `TOKENS_MARGIN`, unless asked otherwise. Fast read
-speech is about 4 words a second; languages that the vocabulary covers well take 1.3 to 2.5 tokens a word. Those whose
-letters are spelt out in bytes take more."""
+from emtta_core.model.tokens import tokens_per_second
 
 TOKENS_MARGIN = 12
 """Tokens allowed beyond those of its seconds, so that a short utterance is not cut."""
@@ -33,14 +29,15 @@ class DecodingPolicy:
         bias: `(V,)`, added to every token's logits: -inf at suppressed tokens, else 0.
         first_bias: `(V,)`, the same for the first token after the prompt, with the begin-suppressed tokens too.
         max_target_positions: the most tokens that the decoder can hold, the prompt included.
-        tokens_per_second: the most tokens of a sequence a second of audio, `TOKENS_MARGIN` apart.
+        tokens_per_second: the most tokens of a sequence a second of audio, `TOKENS_MARGIN` apart; None: what its
+            language needs.
     """
 
     end: int
     bias: Tensor
     first_bias: Tensor
     max_target_positions: int
-    tokens_per_second: float = TOKENS_PER_SECOND
+    tokens_per_second: float | None = None
 
     @classmethod
     def of(cls, generation: Any, config: Any, *, device: torch.device, dtype: torch.dtype) -> "DecodingPolicy":
@@ -98,9 +95,10 @@ class DecodingPolicy:
         """Return the policy's logits `(M, V)` for nodes of which `first` `(M,)` follow the prompt at once."""
         return torch.where(first.unsqueeze(1), self.first_bias, self.bias).add_(logits)
 
-    def max_tokens(self, seconds: float, prompt_length: int) -> int:
-        """Return the most tokens of a sequence for an utterance of `seconds`, the end token counted."""
-        wanted = math.ceil(self.tokens_per_second * seconds) + TOKENS_MARGIN
+    def max_tokens(self, seconds: float, language: str, prompt_length: int) -> int:
+        """Return the most tokens of a sequence for an utterance of `seconds` in a language, the end token counted."""
+        most = tokens_per_second(language) if self.tokens_per_second is None else self.tokens_per_second
+        wanted = math.ceil(most * seconds) + TOKENS_MARGIN
         return max(1, min(wanted, self.max_target_positions - prompt_length))
 
 

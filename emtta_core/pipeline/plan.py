@@ -11,10 +11,12 @@ from functools import cache
 from emtta_core.adaptation import ALGORITHM_VERSION
 from emtta_core.adaptation.methods import Method
 from emtta_core.corpora.choice import Survey
+from emtta_core.corpora.languages import whisper_code
 from emtta_core.corpora.registry import Corpus
 from emtta_core.corpora.synthetic import Synthetic
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.identity import digest
+from emtta_core.model.tokens import tokens_per_second
 from emtta_core.pipeline.cell import Cell
 from emtta_core.scoring import normaliser_names
 from emtta_core.suite import Domain, ModelChoice, Suite
@@ -101,10 +103,10 @@ def plan(suite: Suite, model_digest: str) -> Plan:
 
 def cells_of(domain: Domain, suite: Suite, model_digest: str, audio: Audio) -> list[Cell]:
     """Return the cells of a domain with its audio, one a method of the suite."""
-    cells = []
+    cells, heard = [], heard_by(suite.model, domain.corpus)
     for choice in suite.methods:
         options = choice.adapted(suite.adaptation)
-        identity = cell_id(choice.method(), options, suite.model, model_digest, audio.corpus_id)
+        identity = cell_id(choice.method(), options, heard, model_digest, audio.corpus_id)
         cells.append(Cell(domain.name, domain.group, choice.name, identity, audio.corpus_id, audio.utterances))
     return cells
 
@@ -177,6 +179,17 @@ def corpus_id(domain: Domain, limit: int | None, content: Callable[[Corpus], str
     )
 
 
+def heard_by(model: ModelChoice, corpus: Corpus | None = None) -> ModelChoice:
+    """Return the model of a suite with the tokens a second that it is given in a corpus's language, where none is told.
+
+    They are part of a cell's identity as a number, so that a language that needs no more than usual changes nothing.
+    """
+    if model.tokens_per_second is not None:
+        return model
+    language = whisper_code(getattr(corpus, "language", "en"))
+    return model.model_copy(update={"tokens_per_second": tokens_per_second(language)})
+
+
 def cell_id(method: Method, adaptation: Adaptation, model: ModelChoice, model_digest: str, made_of: str) -> str:
     """Return the identity of a cell: of the options those that its method uses, of how it hears what is not usual.
 
@@ -188,7 +201,8 @@ def cell_id(method: Method, adaptation: Adaptation, model: ModelChoice, model_di
         for option, value in options.items()
         if option not in LATER or value != getattr(Adaptation(), option)
     }
-    usual = ModelChoice(name=model.name)
+    usual = heard_by(ModelChoice(name=model.name))
+    model = heard_by(model)
     heard = {name: getattr(model, name) for name in HEARD if getattr(model, name) != getattr(usual, name)}
     return digest(
         {

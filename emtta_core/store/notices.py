@@ -2,6 +2,7 @@
 
 import re
 
+from emtta_core.scoring.normaliser import MARKED
 from emtta_core.store.catalogue import Catalogue
 
 _NOTICES = {
@@ -11,6 +12,10 @@ _NOTICES = {
     ),
     re.compile(r'corpus = \{ name = "synthetic"'): (
         "The speech is synthetic: these figures say how the methods compare here, not how they do on real speech."
+    ),
+    re.compile(rf'normaliser = "(whisper|basic)"[\s\S]*language = "({"|".join(sorted(MARKED))})["_-]'): (
+        "Whisper's basic normaliser removes vowel signs, and so cuts words of Hindi, Bengali, Thai and others into "
+        'pieces: WER counts these, and neither WER nor CER sees the vowels; score them with normaliser = "marks".'
     ),
 }
 """What must be said, by what of a suite's text calls for it."""
