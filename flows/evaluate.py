@@ -33,6 +33,9 @@ from flows.dispatch import Dispatch
 from flows.records import wait_for_records
 from flows.runner import Runner
 
+INTERRUPTED = "Interrupted"
+"""The name of the state in which a run ends that was asked to stop."""
+
 FAILURES_NAMED = 20
 """How many failures a state's message names; the report `failures` has all."""
 
@@ -77,7 +80,8 @@ def evaluate(
         EmttaError: the cluster cannot be reached, or does not see the store.
 
     Returns:
-        Completed, or Failed with a message that names each failed cell and the command that finishes just those.
+        Completed, or Failed with a message that names each failed cell and the command that finishes just those; a run
+        that was asked to stop by Ctrl-C or SIGTERM likewise, in a state of the type FAILED and the name `Interrupted`.
     """
     opened = Store.open(store, create=True)
     run = _recorded(run_id, suite, opened) if run_id else _planned(suite, opened, limit)
@@ -157,7 +161,9 @@ def _failed(run_id: str, wanted: int, failures: dict[Cell, str], command: str) -
     named = [f"{cell.name}: {error}" for cell, error in list(failures.items())[:FAILURES_NAMED]]
     if len(failures) > FAILURES_NAMED:
         named.append(f"… and {len(failures) - FAILURES_NAMED} more")
-    head, tail = f"run {run_id}: {len(failures)} of {wanted} cells failed", f"finish them with: {command}"
+    by = channel.stopped_by
+    how = "failed" if by is None else f"are not complete, for it was asked to stop by {by.name}"
+    head, tail = f"run {run_id}: {len(failures)} of {wanted} cells {how}", f"finish them with: {command}"
     message = "\n".join([head, *named, tail])
     get_run_logger().error(message)
-    return Failed(message=message)
+    return Failed(message=message) if by is None else Failed(name=INTERRUPTED, message=message)

@@ -24,7 +24,7 @@ from emtta_core.pipeline.times import timezone_of
 from emtta_core.store import Store
 from emtta_core.suite import Isolation, Suite, load_suite
 from flows.artifacts import publish, publish_comparison
-from flows.evaluate import evaluate
+from flows.evaluate import INTERRUPTED, evaluate
 from flows.runner import Runner, check_runner
 
 REGRESSED = "Regressed"
@@ -76,7 +76,8 @@ def nightly(
 
     Returns:
         Completed; Failed where cells failed or a given baseline cannot be compared with; or a state of the type FAILED
-        and the name `Regressed`, where all is there and a figure is significantly worse.
+        and the name `Regressed`, where all is there and a figure is significantly worse, or `Interrupted`, where the
+        night was asked to stop.
     """
     check_runner(runner, ray_address, devices, isolation)
     date = _date(timezone)
@@ -94,6 +95,8 @@ def nightly(
     stopped = ended.result(raise_on_failure=False)
     if isinstance(stopped, BaseException):  # not what a cell met, but what stopped the flow
         raise stopped
+    if ended.name == INTERRUPTED:  # compared when it has gone on; now there may be no time
+        return Failed(name=INTERRUPTED, message=ended.message)
     found = _compare(opened, night.run_id, baseline, alpha, min_effect)
     message = f"{ended.message}\n{found if isinstance(found, str) else found.summary}"
     publish(opened, night.run_id, "nightly")

@@ -162,22 +162,24 @@ def test_a_run_that_was_planned_by_other_code_does_not_go_on(
     assert states(store) == {"clean/source": "complete", "clean/em-tok": "missing"}
 
 
-def test_ctrl_c_begins_no_other_cell_and_the_same_run_goes_on(
-    suite_file: SuiteFile, speech: Speech, tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_begins_no_other_cell_and_the_same_run_goes_on(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path, number: signal.Signals
 ) -> None:
     path, store = suite_file(CLEAN + NOISY, ("source", "em-tok", "em-tok-b")), tmp_path / "store"
     heard: list[Event] = []
 
     def interrupt(event: Event) -> None:
         if isinstance(event, UtterancesDone) and not any(isinstance(other, UtterancesDone) for other in heard):
-            signal.pthread_kill(main, signal.SIGINT)
+            signal.pthread_kill(main, number)
         heard.append(event)
 
     main = threading.main_thread().ident
     assert main is not None
     with channel.listening(interrupt):
         state = evaluate(str(path), str(store), return_state=True)
-    assert state.is_failed()
+    assert (state.name, state.is_failed()) == ("Interrupted", True)
+    assert f"are not complete, for it was asked to stop by {number.name}\n" in str(state.message)
     assert sum(isinstance(event, Stopping) for event in heard) == 1
     left = [name for name, found in states(store).items() if found != "complete"]
     assert left

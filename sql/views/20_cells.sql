@@ -4,7 +4,8 @@
 -- that was ended before, for example by a signal or for want of memory, does not make a complete cell failed.
 --   run_id, position, "group", domain, method, cell_id, corpus_id   as in planned
 --   state           complete (every planned utterance is done, and not too many are in error), failed (not complete,
---                   and the newest attempt failed), partial, missing
+--                   and the newest attempt failed), partial, missing; an attempt that was interrupted or whose machine
+--                   died has not failed
 --   planned         planned utterances
 --   done            utterances that are done, including those in error
 --   in_error        utterances in error, excluded from all rates
@@ -18,7 +19,7 @@
 --   seconds         wall seconds spent on the rows that count
 --   withheld        why wer and cer are withheld: two normalisers scored utterances of one language
 --   attempts        attempts that ended
---   error           why the newest attempt failed; NULL if the cell is complete anyway
+--   error           why the newest attempt that ended is not complete; NULL if the cell is complete anyway
 WITH
 -- Sum by language and normaliser first: the queries below are slow on all rows, but not on these few.
 summed AS (
@@ -93,7 +94,7 @@ measured AS (
                 coalesce(found.done, 0) >= planned.utterances
                 AND (found.in_error = 0 OR ended.verdict IS DISTINCT FROM 'failed')
                 THEN 'complete'
-            WHEN ended.newest.state = 'failed' THEN 'failed'
+            WHEN ended.newest.state = 'failed' OR found.done >= planned.utterances THEN 'failed'
             WHEN found.done > 0 THEN 'partial'
             ELSE 'missing'
         END AS state,
