@@ -22,6 +22,7 @@ from emtta_core.pipeline.progress import DomainPrepared, channel
 from emtta_core.pipeline.redo import Redo
 from emtta_core.pipeline.run import Run
 from emtta_core.store import Store
+from emtta_core.store.lease import Lease
 from flows.crew import Crew, LostTaskError, error_of
 from tasks.evaluate import evaluate
 from tasks.options import retry_options
@@ -38,7 +39,7 @@ class Dispatch:
         records: task runs handed to Prefect so far, whose end it will have on record.
     """
 
-    def __init__(self, run: Run, store: Store, crew: Crew, redo: Redo) -> None:
+    def __init__(self, run: Run, store: Store, crew: Crew, redo: Redo, held: Lease) -> None:
         """Prepare to do cells of a run.
 
         Args:
@@ -46,8 +47,9 @@ class Dispatch:
             store: where.
             crew: does the cells.
             redo: which of their utterances.
+            held: the run's lease.
         """
-        self._run, self._store, self._crew, self._redo = run, store, crew, redo
+        self._run, self._store, self._crew, self._redo, self._lease = run, store, crew, redo, held
         self._retries = retry_options(run.suite.runtime)
         self._ended: queue.SimpleQueue[PrefectFuture[Any] | signal.Signals] = queue.SimpleQueue()
         self._preparing: dict[PrefectFuture[Any], str] = {}
@@ -96,7 +98,8 @@ class Dispatch:
     def _evaluate(self, cell: Cell) -> None:
         """Begin to evaluate a cell."""
         task = evaluate.with_options(**self._retries)
-        future = self._crew.begin(task, Job.of(self._run, cell, self._store.location, self._redo))
+        job = Job.of(self._run, cell, self._store.location, self._redo, self._lease.number)
+        future = self._crew.begin(task, job)
         self._evaluating[future] = cell
         self._follow(future)
 
