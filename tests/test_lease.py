@@ -178,6 +178,18 @@ def test_a_clock_that_is_wrong_takes_no_lease_over_and_keeps_none(store: Store) 
     assert [entry.size for entry in store.place.list("leases")] == [0]
 
 
+def test_a_holder_is_told_from_a_store_that_can_only_be_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    far = leave(store, host="elsewhere", boot="another")
+
+    def refuse(*_: object) -> None:
+        raise StoreError("Read-only file system")
+
+    monkeypatch.setattr(store.place, "write", refuse)
+    assert holder(store, "mine") == far
+    grow_old(store)
+    assert holder(store, "mine") is None
+
+
 def test_of_several_who_take_over_one_alone_gets_it(store: Store) -> None:
     leave(store, started=1)
     begin, end = Barrier(4), Barrier(4)
