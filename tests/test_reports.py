@@ -165,6 +165,31 @@ def test_failures_name_the_cells_that_are_not_complete_and_why(store: Store) -> 
     ]
 
 
+def test_the_history_compares_a_night_with_the_one_before_and_with_no_older_one(store: Store) -> None:
+    nights: dict[str, dict[str, int | None]] = {  # word errors of the one utterance, by method; None: not done
+        "first": {"source": 2, "em-tok": 1},
+        "second": {"source": 3},
+        "third": {"source": None, "em-tok": 2},
+        "fourth": {"source": 1, "em-tok": 4},
+    }
+    for day, (run_id, methods) in enumerate(nights.items(), 1):
+        cells = [("noise", "vacuum", method) for method in methods]
+        begin_run(store, run_id, cells, utterances=1, created_at=datetime(2026, 11, day, tzinfo=UTC))
+        for method, errors in methods.items():
+            if errors is not None:
+                write_shard(store, CellKey(run_id, "vacuum", method), {"u": [heard(errors)]})
+    told = Catalogue(store).report("history").records
+    assert {(row["run_id"], row["method"]): row["since_last"] for row in told} == {
+        ("first", "source"): None,
+        ("first", "em-tok"): None,
+        ("second", "source"): 25.0,
+        ("third", "source"): None,
+        ("third", "em-tok"): None,  # the second night has not this method, and the first is not the one before
+        ("fourth", "source"): None,  # the third has no figure
+        ("fourth", "em-tok"): 50.0,
+    }
+
+
 def test_steps_go_from_the_source_to_the_last_state(complete: Catalogue) -> None:
     rows = {(row["method"], row["step"]): row for row in complete.report("steps").records}
     board = {(row["method"], row["group"]): row for row in complete.report("leaderboard").records}
