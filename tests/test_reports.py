@@ -251,6 +251,31 @@ def test_two_languages_have_each_their_normaliser(store: Store, monkeypatch: pyt
     assert Catalogue(store).report("domains").records[0]["wer"] == 12.5
 
 
+def test_no_mean_and_no_change_mixes_two_releases_of_the_normaliser(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = [("noise", domain, method) for domain in "ab" for method in ("source", "em-tok")]
+    begin_run(store, "run", cells, utterances=1)
+    begin_run(store, "other", cells[:1], utterances=1)
+    for run_id, domain, method in (("run", "a", "source"), ("run", "a", "em-tok"), ("other", "a", "source")):
+        write_shard(store, CellKey(run_id, domain, method), {"x": [heard(1)]})
+    write_shard(store, CellKey("run", "b", "source"), {"x": [heard(1)]})
+    assert {row["wer"] for row in Catalogue(store).query("FROM cells").records} == {25.0, None}
+    monkeypatch.setattr(
+        "store_factory.word_errors", lambda *texts: replace(word_errors(*texts), normaliser="whisper-basic/9")
+    )
+    write_shard(store, CellKey("run", "b", "em-tok"), {"x": [heard(1)]})
+    catalogue = Catalogue(store)
+    release = normaliser("en").name.partition("/")[2]
+    reason = f"the run was scored by the releases {release} and 9 of the normaliser"
+    rows = catalogue.query("FROM cells WHERE run_id = 'run'").records
+    assert {(row["wer"], row["change_percent"], row["withheld"]) for row in rows} == {(None, None, reason)}
+    for row in catalogue.query("FROM groups WHERE run_id = 'run'").records:
+        assert (row["wer"], row["pooled_wer"], row["change_percent"]) == (None, None, None)
+        assert row["withheld"] == f"2 of 2 domains not there: a ({reason}), b ({reason})"
+    assert [row["wer"] for row in catalogue.query("FROM cells WHERE run_id = 'other'").records] == [25.0]
+
+
 def test_flags_counts_what_was_cut_and_what_collapsed_of_the_hypotheses_there_are(store: Store) -> None:
     begin_run(store, "run", [("noise", "a", "source")])
     key = CellKey("run", "a", "source")

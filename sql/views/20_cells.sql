@@ -17,7 +17,8 @@
 --   entropy_before, entropy_after   mean over utterances, nats per token
 --   audio_seconds   seconds of speech
 --   seconds         wall seconds spent on the rows that count
---   withheld        why wer and cer are withheld: two normalisers scored utterances of one language
+--   withheld        why wer and cer are withheld: two normalisers scored utterances of one language, or two releases of
+--                   the normalisers scored the run, so that its means would mix them
 --   attempts        attempts that ended
 --   error           why the newest attempt that ended is not complete; NULL if the cell is complete anyway
 WITH
@@ -55,6 +56,8 @@ found AS (
             WHEN count(*) FILTER (scored) > count(DISTINCT language) FILTER (scored)
                 THEN 'scored by ' || string_agg(DISTINCT normaliser, ', ' ORDER BY normaliser) FILTER (scored)
         END AS withheld,
+        CASE WHEN withheld IS NULL THEN min(split_part(normaliser, '/', 2)) FILTER (scored) END AS release,
+        CASE WHEN withheld IS NULL THEN max(split_part(normaliser, '/', 2)) FILTER (scored) END AS last_release,
         sum(words) FILTER (scored) AS words,
         sum(errors) FILTER (scored) AS errors,
         sum(characters) FILTER (scored) AS characters,
@@ -78,6 +81,20 @@ ended AS (
         arg_max(state, attempt) FILTER (state = 'complete' OR (done > 0 AND done + reused >= planned)) AS verdict
     FROM attempts
     GROUP BY run_id, domain, method
+),
+
+judged AS (
+    SELECT
+        * EXCLUDE (withheld, release, last_release),
+        CASE
+            WHEN withheld IS NOT NULL THEN withheld
+            WHEN release IS NOT NULL AND min(release) OVER whole <> max(last_release) OVER whole
+                THEN
+                    'the run was scored by the releases ' || min(release) OVER whole || ' and '
+                    || max(last_release) OVER whole || ' of the normaliser'
+        END AS withheld
+    FROM found
+    WINDOW whole AS (PARTITION BY run_id)
 ),
 
 measured AS (
@@ -113,7 +130,7 @@ measured AS (
         coalesce(ended.attempts, 0) AS attempts,
         ended.newest.error AS error
     FROM planned
-    LEFT JOIN found USING (run_id, domain, method)
+    LEFT JOIN judged AS found USING (run_id, domain, method)
     LEFT JOIN ended USING (run_id, domain, method)
 )
 
