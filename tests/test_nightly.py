@@ -22,7 +22,7 @@ from prefect.states import Scheduled
 from s3_server import S3Server
 from store_factory import begin_run, write_shard
 
-from emtta_core.errors import UsageError
+from emtta_core.errors import StoreError, UsageError
 from emtta_core.pipeline.nights import plan_night
 from emtta_core.pipeline.progress import Event, Listener, UtterancesDone, channel, ignore
 from emtta_core.pipeline.run import record
@@ -167,6 +167,26 @@ def scheduled(path: Path, store: Path, at: datetime, timezone: str, listener: Li
         due = client.create_flow_run(nightly, parameters=parameters, state=Scheduled(scheduled_time=at))
         state: State[Any] = run_flow_sync(nightly, flow_run=due, parameters=parameters, return_type="state")
     return state
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_complete_night_is_compacted_and_one_that_cannot_be_is_complete_all_the_same(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, location = suite_file(methods=("source",)), tmp_path / "store"
+    assert night(path, location).is_completed()
+    store = Store.open(location)
+    assert not [*store.place.list("hypotheses"), *store.place.list("scores"), *store.place.list("cells")]
+    assert {entry.name.split("/")[1] for entry in store.place.list("packs")} == {"cells", "steps", "utterances"}
+
+    def refuse(*_: object) -> None:
+        raise StoreError("a file cannot be read")
+
+    monkeypatch.setattr("flows.nightly.compact", refuse)
+    second = night(path, location)
+    assert second.is_completed(), second.message
+    assert "0 worse and 0 better of 2 figures" in str(second.message)
+    assert len(store.place.list("scores")) == 2  # shards
 
 
 @pytest.mark.usefixtures("prefect_server")
