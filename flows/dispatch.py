@@ -22,6 +22,7 @@ from emtta_core.pipeline.progress import DomainPrepared, channel
 from emtta_core.pipeline.redo import Redo
 from emtta_core.pipeline.run import Run
 from emtta_core.store import Store
+from emtta_core.store.lease import Lease
 from flows.crew import Crew, LostTaskError, error_of
 from tasks.evaluate import evaluate
 from tasks.options import retry_options
@@ -38,7 +39,7 @@ class Dispatch:
         records: task runs handed to Prefect so far, whose end it will have on record.
     """
 
-    def __init__(self, run: Run, store: Store, crew: Crew, redo: Redo) -> None:
+    def __init__(self, run: Run, store: Store, crew: Crew, redo: Redo, held: Lease) -> None:
         """Prepare to do cells of a run.
 
         Args:
@@ -46,10 +47,11 @@ class Dispatch:
             store: where.
             crew: does the cells.
             redo: which of their utterances.
+            held: the run's lease.
         """
-        self._run, self._store, self._crew, self._redo = run, store, crew, redo
+        self._run, self._store, self._crew, self._redo, self._lease = run, store, crew, redo, held
         self._retries = retry_options(run.suite.runtime)
-        self._ended: queue.SimpleQueue[PrefectFuture[Any] | None] = queue.SimpleQueue()
+        self._ended: queue.SimpleQueue[PrefectFuture[Any] | signal.Signals] = queue.SimpleQueue()
         self._preparing: dict[PrefectFuture[Any], str] = {}
         self._evaluating: dict[PrefectFuture[Any], Cell] = {}
         self._complete: set[Cell] = set()
@@ -60,23 +62,23 @@ class Dispatch:
     def run_all(self, cells: Sequence[Cell]) -> dict[Cell, str]:
         """Do these cells, and return those that failed with the reason.
 
-        Domains are begun in the order of their first cell. Ctrl-C lets the cells at work finish their shard, begins no
-        other, and returns; a second one ends at once.
+        Domains are begun in the order of their first cell. Ctrl-C or SIGTERM lets the cells at work finish their shard,
+        begins no other, and returns; a second one ends at once.
         """
         domains: dict[str, list[Cell]] = {}
         for cell in cells:
             domains.setdefault(cell.domain, []).append(cell)
         waiting, ready = deque(domains), deque[Cell]()
         runtime = self._run.suite.runtime
-        with _interrupts(lambda: self._ended.put(None)):
+        with _interrupts(self._ended.put):
             while waiting or ready or self._preparing or self._evaluating:
                 while waiting and len(self._preparing) < runtime.prepare_workers:
                     self._prepare(domains[waiting.popleft()][0])
                 while ready and len(self._evaluating) < self._crew.size:
                     self._evaluate(ready.popleft())
                 future = self._ended.get()
-                if future is None:
-                    channel.ask_to_stop()
+                if isinstance(future, signal.Signals):
+                    channel.ask_to_stop(future)
                     waiting.clear()
                     ready.clear()
                 elif future in self._preparing:
@@ -96,7 +98,8 @@ class Dispatch:
     def _evaluate(self, cell: Cell) -> None:
         """Begin to evaluate a cell."""
         task = evaluate.with_options(**self._retries)
-        future = self._crew.begin(task, Job.of(self._run, cell, self._store.location, self._redo))
+        job = Job.of(self._run, cell, self._store.location, self._redo, self._lease.number)
+        future = self._crew.begin(task, job)
         self._evaluating[future] = cell
         self._follow(future)
 
@@ -134,8 +137,8 @@ class Dispatch:
 
 
 @contextmanager
-def _interrupts(tell: Callable[[], None]) -> Iterator[None]:
-    """Call `tell` at the first Ctrl-C inside the `with` block; the second one raises KeyboardInterrupt as usual.
+def _interrupts(tell: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """Call `tell` at the first Ctrl-C or SIGTERM inside the `with` block; the second raises an exception as usual.
 
     An exception could strike anywhere, Prefect's own code included, where it is lost or leaves something half done.
     Signals come to the main thread alone; in another nothing is changed.
@@ -143,14 +146,17 @@ def _interrupts(tell: Callable[[], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    usual = signal.getsignal(signal.SIGINT)
+    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def first(_number: int, _frame: FrameType | None) -> None:
+    def first(number: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        tell()
+        signal.signal(signal.SIGTERM, usual[signal.SIGTERM])
+        tell(signal.Signals(number))
 
-    signal.signal(signal.SIGINT, first)
+    for number in usual:
+        signal.signal(number, first)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, usual)
+        for number, handler in usual.items():
+            signal.signal(number, handler)

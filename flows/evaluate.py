@@ -25,13 +25,16 @@ from emtta_core.pipeline.selection import resume_command, select
 from emtta_core.pipeline.state import CellState, cell_states
 from emtta_core.pipeline.statistics import settle_statistics
 from emtta_core.store import Store
-from emtta_core.store.lease import lease
+from emtta_core.store.lease import Lease, lease
 from emtta_core.suite import Isolation, load_suite
 from flows.artifacts import publish
 from flows.crew import Crew, crew_of
 from flows.dispatch import Dispatch
 from flows.records import wait_for_records
 from flows.runner import Runner
+
+INTERRUPTED = "Interrupted"
+"""The name of the state in which a run ends that was asked to stop."""
 
 FAILURES_NAMED = 20
 """How many failures a state's message names; the report `failures` has all."""
@@ -72,34 +75,41 @@ def evaluate(
         ray_address: of that cluster, as in `HOST:6379`; left out, the one that this machine belongs to.
 
     Raises:
-        StoreError: another process works at the run.
+        StoreError: another process works at the run, or has taken it over.
         UsageError: the runner has no use for an option; or the run was planned with another model or by other code.
         EmttaError: the cluster cannot be reached, or does not see the store.
 
     Returns:
-        Completed, or Failed with a message that names each failed cell and the command that finishes just those.
+        Completed, or Failed with a message that names each failed cell and the command that finishes just those; a run
+        that was asked to stop by Ctrl-C or SIGTERM likewise, in a state of the type FAILED and the name `Interrupted`.
     """
     opened = Store.open(store, create=True)
     run = _recorded(run_id, suite, opened) if run_id else _planned(suite, opened, limit)
     hire = partial(crew_of, run, opened, runner, ray_address, devices, isolation)
-    with lease(opened, run.run_id):
-        return _carry_out(run, opened, select(run.cells, only), hire, redo)
+    with lease(opened, run.run_id) as held:
+        return _carry_out(run, opened, select(run.cells, only), hire, redo, held)
 
 
 def _carry_out(
-    run: Run, store: Store, wanted: Sequence[Cell], hire: Callable[[int], AbstractContextManager[Crew]], redo: Redo
+    run: Run,
+    store: Store,
+    wanted: Sequence[Cell],
+    hire: Callable[[int], AbstractContextManager[Crew]],
+    redo: Redo,
+    held: Lease,
 ) -> State[Any]:
-    """Do what is wanted of a run; `hire` gives the crew for so many cells."""
+    """Do what is wanted of a run, whose lease is `held`; `hire` gives the crew for so many cells."""
     states = cell_states(store, run.run_id)
     todo = [state for state in states if state.cell in wanted and state.open_to(redo)]
     if not todo:
         settle_statistics(store, run.run_id)
         return Completed(message=f"run {run.run_id}: {len(wanted)} cells complete")
     with hire(len(todo)) as crew:
-        dispatch = Dispatch(run, store, crew, redo)
+        dispatch = Dispatch(run, store, crew, redo, held)
         channel.publish(_started(run, todo, crew.size))
         failures = dispatch.run_all([state.cell for state in todo])
         answers = wait_for_records(dispatch.records)  # while the processes that send some of them are there
+    held.check(store)
     settle_statistics(store, run.run_id)
     if answers:
         publish(store, run.run_id)
@@ -157,7 +167,9 @@ def _failed(run_id: str, wanted: int, failures: dict[Cell, str], command: str) -
     named = [f"{cell.name}: {error}" for cell, error in list(failures.items())[:FAILURES_NAMED]]
     if len(failures) > FAILURES_NAMED:
         named.append(f"… and {len(failures) - FAILURES_NAMED} more")
-    head, tail = f"run {run_id}: {len(failures)} of {wanted} cells failed", f"finish them with: {command}"
+    by = channel.stopped_by
+    how = "failed" if by is None else f"are not complete, for it was asked to stop by {by.name}"
+    head, tail = f"run {run_id}: {len(failures)} of {wanted} cells {how}", f"finish them with: {command}"
     message = "\n".join([head, *named, tail])
     get_run_logger().error(message)
-    return Failed(message=message)
+    return Failed(message=message) if by is None else Failed(name=INTERRUPTED, message=message)

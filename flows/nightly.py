@@ -1,4 +1,4 @@
-"""The flow for each night: evaluate a suite afresh, and compare it with the last complete run.
+"""The flow for each night: evaluate a suite afresh, compact its run, and compare it with the last complete one.
 
 Each night is a run of its own, whose id carries the date: what was heard last night is not reused, else nothing would
 be measured, while prepared audio is. A night that was stopped is gone on with by the same flow, on the same date.
@@ -16,15 +16,16 @@ from prefect.states import Completed, Failed
 
 from emtta_core.compare import Change, Comparison, compare
 from emtta_core.compare.comparison import ALPHA, MIN_EFFECT, check_thresholds
-from emtta_core.errors import UsageError
+from emtta_core.errors import EmttaError, UsageError
 from emtta_core.pipeline.models import digest_of
 from emtta_core.pipeline.nights import baselines, plan_night
 from emtta_core.pipeline.run import record
 from emtta_core.pipeline.times import timezone_of
 from emtta_core.store import Store
+from emtta_core.store.compact import compact
 from emtta_core.suite import Isolation, Suite, load_suite
 from flows.artifacts import publish, publish_comparison
-from flows.evaluate import evaluate
+from flows.evaluate import INTERRUPTED, evaluate
 from flows.runner import Runner, check_runner
 
 REGRESSED = "Regressed"
@@ -76,7 +77,8 @@ def nightly(
 
     Returns:
         Completed; Failed where cells failed or a given baseline cannot be compared with; or a state of the type FAILED
-        and the name `Regressed`, where all is there and a figure is significantly worse.
+        and the name `Regressed`, where all is there and a figure is significantly worse, or `Interrupted`, where the
+        night was asked to stop.
     """
     check_runner(runner, ray_address, devices, isolation)
     date = _date(timezone)
@@ -94,6 +96,10 @@ def nightly(
     stopped = ended.result(raise_on_failure=False)
     if isinstance(stopped, BaseException):  # not what a cell met, but what stopped the flow
         raise stopped
+    if ended.name == INTERRUPTED:  # compared when it has gone on; now there may be no time
+        return Failed(name=INTERRUPTED, message=ended.message)
+    if ended.is_completed():
+        _compact(opened, night.run_id)
     found = _compare(opened, night.run_id, baseline, alpha, min_effect)
     message = f"{ended.message}\n{found if isinstance(found, str) else found.summary}"
     publish(opened, night.run_id, "nightly")
@@ -117,6 +123,14 @@ def _date(timezone: str) -> str:
     """Return the date for which this flow run was scheduled, which a late start does not change."""
     scheduled: datetime = flow_run.get_scheduled_start_time()
     return scheduled.astimezone(timezone_of(timezone)).date().isoformat()
+
+
+def _compact(store: Store, run_id: str) -> None:
+    """Put the many small files of a run into few, by which a store of many nights stays fast; what fails is logged."""
+    try:
+        compact(store, run_id)
+    except EmttaError as error:
+        get_run_logger().warning("run %s is complete, and was not compacted: %s", run_id, error)
 
 
 def _compare(store: Store, run_id: str, baseline: str | None, alpha: float, min_effect: float) -> Comparison | str:

@@ -8,6 +8,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
 from emtta_core.pipeline.faults import is_transient
+from emtta_core.pipeline.progress import channel
 from emtta_core.suite import Runtime
 
 # Results and caches of Prefect are left unused: the store says what is done, and it looks whether the files are there.
@@ -25,9 +26,9 @@ def retry_options(runtime: Runtime) -> dict[str, Any]:
 
 
 def worth_retrying(_task: Task[..., Any], _task_run: TaskRun, state: State[Any]) -> bool:
-    """Return whether the fault that ended a task run is transient; Prefect asks before it tries again."""
+    """Return whether what ended a task run is transient and the run goes on; Prefect asks before it tries again."""
     try:
         state.result(raise_on_failure=True)
     except Exception as error:
-        return is_transient(error)
+        return is_transient(error) and not channel.stopping()
     return False

@@ -122,7 +122,14 @@ def write_shard(
 
 
 def end_attempt(
-    store: Store, key: CellKey, *, group: str, attempt: int = 1, error: str | None = None, reached_end: bool = True
+    store: Store,
+    key: CellKey,
+    *,
+    group: str,
+    attempt: int = 1,
+    error: str | None = None,
+    reached_end: bool = True,
+    state: str | None = None,
 ) -> None:
     """Write the record of an attempt, failed when there is an error; one that is killed does not reach the end."""
     store.write_cell(
@@ -131,7 +138,7 @@ def end_attempt(
             cell_id=f"{key.domain}.{key.method}",
             attempt=attempt,
             group=group,
-            state="failed" if error else "complete",
+            state=state or ("failed" if error else "complete"),
             planned=2,
             done=2 if reached_end else 0,
             reused=0 if reached_end else 2,

@@ -1,6 +1,7 @@
 """The command starts fast, helps with examples, and refuses in words."""
 
 import io
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
@@ -191,13 +192,17 @@ def test_a_line_a_cell_says_what_came_of_it() -> None:
     assert line(event, standing) == "[  1/115] BA/em-tok-b: WER 43.9 %, 12 utterances, 2 in error, 3.2 s"
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_who_asks_to_stop_is_told_what_happens_now(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("terminal", "number", "again"), [(True, signal.SIGINT, "Ctrl-C"), (False, signal.SIGTERM, "SIGTERM")]
+)
+def test_who_asks_to_stop_is_told_what_happens_now(
+    terminal: bool, number: signal.Signals, again: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     channel, written = Channel(), io.StringIO()
     monkeypatch.setattr("flows.cli.progress.channel", channel)
     with watching(Console(file=written, width=200, force_terminal=terminal)):
-        channel.ask_to_stop()
-    assert "stopping when the batches in hand are done; Ctrl-C again" in written.getvalue()
+        channel.ask_to_stop(number)
+    assert f"stopping when the batches in hand are done; {again} again" in written.getvalue()
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (75, "1:15"), (3725, "1:02:05")])

@@ -2,9 +2,11 @@
 
 import importlib
 import logging
+import os
 import re
 import shlex
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ from conftest import CLEAN, Command, Speech, SuiteFile
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from whisper_factory import make_checkpoint
 
-from emtta_core.store import Store
+from emtta_core.pipeline.progress import Event, UtterancesDone, channel
+from emtta_core.store import Catalogue, Store
+from emtta_core.store.lease import holder
 from emtta_core.suites import suite_names
 
 UNKNOWN_LANGUAGE = CLEAN.replace('"clean"', '"polish"', 1).replace("speech", 'speech", language = "pl')
@@ -108,6 +112,30 @@ def test_the_command_that_finishes_a_limited_run_finds_it_again(
     assert again.code == 3
     assert "1 cells to do, 1 utterances" in again.err
     assert f"finish them with: {shlex.join(['emtta', *typed])}" in (store / "logs" / f"{typed[1]}.log").read_text()
+
+
+def test_a_run_that_sigterm_stops_keeps_what_is_finished_and_ends_with_143(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
+) -> None:
+    path, store = suite_file(), tmp_path / "store"
+
+    def strike(event: Event) -> None:
+        if isinstance(event, UtterancesDone):
+            os.kill(os.getpid(), signal.SIGTERM)
+            channel._listeners.remove(strike)
+
+    channel._listeners.append(strike)
+    outcome = emtta("run", path, "--run-id", "mine", "--store", store)
+    assert outcome.code == 143
+    assert "stopping when the batches in hand are done; SIGTERM again to end at once" in outcome.err
+    assert f"finish them with: emtta rerun mine --store {store}" in outcome.err
+    assert holder(Store.open(store), "mine") is None
+    with Catalogue(Store.open(store)) as catalogue:
+        ((kept,),) = catalogue.query("SELECT sum(done) FROM cells").rows
+    assert 0 < kept < 6
+    again = emtta("rerun", "mine", "--store", store)
+    assert again.code == 0
+    assert f"it would reuse {kept} utterances that are done" in again.err
 
 
 def test_utterances_in_error_are_pointed_out_at_the_end(

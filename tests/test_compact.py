@@ -12,7 +12,7 @@ from emtta_core.errors import StoreError, UsageError
 from emtta_core.store import Catalogue, CellKey, Store, views
 from emtta_core.store import catalogue as catalogue_module
 from emtta_core.store.compact import compact, plan_compaction
-from emtta_core.store.lease import lease
+from emtta_core.store.lease import forget, lease
 from emtta_core.store.place import Place
 from emtta_core.store.schema import TABLES
 
@@ -177,7 +177,7 @@ def killed_after(store: Store, steps: int) -> bool:
     try:
         compact(Store(Deadly(store.place, steps)), "run")
     except Killed:
-        store.place.remove(["leases/run.json"])  # a dead process holds no lease; this one lives
+        forget(store, "run")  # a dead process holds no lease; this one lives
         return True
     return False
 
@@ -274,11 +274,14 @@ def test_readers_are_undisturbed_while_a_pack_takes_the_place_of_another(store: 
     }
 
 
-def test_a_run_that_is_being_worked_at_is_refused(store: Store) -> None:
+def test_a_run_that_is_being_worked_at_is_refused_and_no_other(store: Store) -> None:
     files = rows_files(store)
-    with lease(store, "run"), pytest.raises(StoreError, match="is being worked at by process"):
-        compact(store, "run")
-    assert rows_files(store) == files
+    with lease(store, "run"):
+        with pytest.raises(StoreError, match="is being worked at by process"):
+            compact(store, "run")
+        assert rows_files(store) == files
+        compact(store, "other")
+        assert not [name for name in rows_files(store) if "run_id=other/" in name and not name.startswith("packs/")]
 
 
 def test_a_run_whose_plan_is_missing_is_left_as_it_is(tmp_path: Path) -> None:

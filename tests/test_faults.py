@@ -77,14 +77,15 @@ def readable(store: Path) -> bool:
     return all(pq.read_table(path) is not None for path in store.rglob("*.parquet"))
 
 
-def test_ctrl_c_once_lets_the_shard_end_and_says_how_to_go_on(
-    emtta: Command, long_suite: Path, tmp_path: Path, prefect_server: str
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 3), (signal.SIGTERM, 143)])
+def test_a_signal_once_lets_the_shard_end_and_says_how_to_go_on(
+    emtta: Command, long_suite: Path, tmp_path: Path, prefect_server: str, number: signal.Signals, code: int
 ) -> None:
     store = tmp_path / "store"
     process = start(long_suite, store, prefect_server)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, said = process.communicate(timeout=120)
-    assert process.returncode == 3
+    assert process.returncode == code
     assert f"finish them with: emtta rerun mine --store {store}" in said
     kept = {path: path.stat().st_mtime_ns for path in shards(store)}
     assert 1 <= len(kept) < 43

@@ -1,9 +1,12 @@
 """The flow does what is missing, lets no domain's failure stop another, and says what failed and how to finish it."""
 
 import errno
+import json
+import os
 import signal
 import threading
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from emtta_core.errors import StoreError
 from emtta_core.pipeline.progress import CellFinished, DomainPrepared, Event, Started, Stopping, UtterancesDone, channel
 from emtta_core.pipeline.state import cell_states
 from emtta_core.store import CellKey, HypothesisRow, Store
+from emtta_core.store.lease import Holder, holder
 from flows.evaluate import evaluate
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -138,6 +142,19 @@ def test_a_passing_fault_is_tried_again_and_costs_only_its_shard(
     assert [(row.state, row.done, row.reused) for row in attempts] == [("failed", 2, 0), ("complete", 1, 2)]
 
 
+def test_a_passing_fault_is_not_tried_again_once_the_run_is_to_stop(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: object) -> None:
+        channel.ask_to_stop(signal.SIGTERM)
+        raise StoreError("the disk is full") from OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(Store, "write_hypotheses", busy)
+    assert run(suite_file(methods=("em-tok-b",)), tmp_path / "store").name == "Interrupted"
+    key = CellKey(run_id(tmp_path / "store"), "clean", "em-tok-b")
+    assert len(Store.open(tmp_path / "store").cells(key)) == 1
+
+
 def test_a_run_that_goes_on_is_carried_out_as_its_suite_says_now(
     suite_file: SuiteFile, speech: Speech, tmp_path: Path
 ) -> None:
@@ -162,22 +179,24 @@ def test_a_run_that_was_planned_by_other_code_does_not_go_on(
     assert states(store) == {"clean/source": "complete", "clean/em-tok": "missing"}
 
 
-def test_ctrl_c_begins_no_other_cell_and_the_same_run_goes_on(
-    suite_file: SuiteFile, speech: Speech, tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_begins_no_other_cell_and_the_same_run_goes_on(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path, number: signal.Signals
 ) -> None:
     path, store = suite_file(CLEAN + NOISY, ("source", "em-tok", "em-tok-b")), tmp_path / "store"
     heard: list[Event] = []
 
     def interrupt(event: Event) -> None:
         if isinstance(event, UtterancesDone) and not any(isinstance(other, UtterancesDone) for other in heard):
-            signal.pthread_kill(main, signal.SIGINT)
+            signal.pthread_kill(main, number)
         heard.append(event)
 
     main = threading.main_thread().ident
     assert main is not None
     with channel.listening(interrupt):
         state = evaluate(str(path), str(store), return_state=True)
-    assert state.is_failed()
+    assert (state.name, state.is_failed()) == ("Interrupted", True)
+    assert f"are not complete, for it was asked to stop by {number.name}\n" in str(state.message)
     assert sum(isinstance(event, Stopping) for event in heard) == 1
     left = [name for name, found in states(store).items() if found != "complete"]
     assert left
@@ -186,6 +205,28 @@ def test_ctrl_c_begins_no_other_cell_and_the_same_run_goes_on(
 
     assert run(path, store).is_completed()
     assert set(states(store).values()) == {"complete"}
+
+
+def test_a_run_that_was_taken_over_meanwhile_writes_no_more_and_says_so(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    path, store = suite_file(CLEAN, ("source", "em-tok")), Store.open(tmp_path / "store", create=True)
+    path.write_text(path.read_text().replace("isolation", "workers = 1, isolation"))
+    successor = replace(Holder.this_process(), host="elsewhere", boot="another")
+
+    def take_over(event: Event) -> None:
+        if isinstance(event, UtterancesDone):
+            lease = f"leases/{run_id(tmp_path / 'store')}/000002.json"
+            store.place.write(lease, json.dumps(asdict(successor)).encode())
+
+    with channel.listening(take_over):
+        state = evaluate(str(path), store.location, return_state=True)
+    assert state.is_failed()
+    assert f"'{run_id(tmp_path / 'store')}' was taken over by process {os.getpid()} on elsewhere" in str(state.message)
+    assert states(tmp_path / "store") == {"clean/source": "partial", "clean/em-tok": "missing"}
+    assert [entry.name.rpartition("/")[2] for entry in store.place.list("cells")] == ["001.begun"]
+    assert not store.place.list("statistics")
+    assert holder(store, run_id(tmp_path / "store")) == successor
 
 
 def test_only_the_chosen_cells_are_evaluated(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:

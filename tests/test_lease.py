@@ -1,10 +1,14 @@
-"""One process at a time works at a run; the lease of one that is dead is taken over, and no living one's is."""
+"""One process at a time works at a run; the lease of one that is dead is taken over, and no living one's is.
+
+Whoever was taken over, since it slept too long, notices and leaves its successor alone.
+"""
 
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -17,9 +21,9 @@ import time_machine
 
 from emtta_core.errors import StoreError
 from emtta_core.store import Store
-from emtta_core.store.lease import STALE, Holder, holder, lease
+from emtta_core.store.lease import BARE, STALE, Holder, LeaseLostError, _machine, holder, lease
 
-NAME = "leases/mine.json"
+FIRST = "leases/mine/000001.json"
 
 HOLD = """
 import sys, time
@@ -29,6 +33,20 @@ with lease(Store.open(sys.argv[1]), "mine"):
     print("held", flush=True)
     time.sleep(600)
 """
+
+
+def leave(store: Store, name: str = FIRST, **other: object) -> Holder:
+    """Leave the lease of a process that is like this one but for what is given."""
+    left = replace(Holder.this_process(), **other)  # type: ignore[arg-type]
+    store.place.write(name, json.dumps(asdict(left)).encode())
+    return left
+
+
+def grow_old(store: Store) -> None:
+    """Have the lease be one that was not renewed."""
+    path = Path(store.location) / FIRST
+    before = path.stat().st_mtime - STALE - 1
+    os.utime(path, (before, before))
 
 
 @pytest.fixture
@@ -55,7 +73,10 @@ def test_a_run_is_worked_at_by_one_and_free_afterwards(store: Store) -> None:
         assert found.process == os.getpid()
         assert holder(store, "yours") is None
     assert holder(store, "mine") is None
-    assert not store.place.exists(NAME)
+    for _ in range(3):
+        with lease(store, "mine"):
+            assert holder(store, "mine") is not None
+    assert [entry.size for entry in store.place.list("leases")] == [0]  # of those that are over one is kept, empty
 
 
 def test_a_second_process_is_refused_with_the_firsts_name(store: Store, other: subprocess.Popen[str]) -> None:
@@ -76,43 +97,101 @@ def test_the_lease_of_a_killed_process_is_taken_over_at_once(store: Store, other
 
 
 def test_another_process_of_the_same_number_is_not_the_holder(store: Store) -> None:
-    dead = replace(Holder.this_process(), started=1)
-    store.place.write(NAME, json.dumps(asdict(dead)).encode())
+    leave(store, started=1)
     assert holder(store, "mine") is None
 
 
 def test_a_process_of_another_machine_is_dead_when_it_has_not_renewed(store: Store) -> None:
-    far = replace(Holder.this_process(), host="elsewhere", process=1)
-    store.place.write(NAME, json.dumps(asdict(far)).encode())
+    leave(store, host="elsewhere", boot="another", process=1)
     with pytest.raises(StoreError, match="process 1 on elsewhere"), lease(store, "mine"):
         pass
-    path = Path(store.location) / NAME
-    before = path.stat().st_mtime - STALE - 1
-    os.utime(path, (before, before))
+    grow_old(store)
     with lease(store, "mine"):
         found = holder(store, "mine")
         assert found is not None
         assert found.host != "elsewhere"
 
 
+CONTAINER = "pid:[4026532000]"
+
+
+@pytest.mark.parametrize(
+    ("other", "lives"),
+    [
+        ({"boot": "another", "numbers": BARE, "machine": "another"}, True),  # a machine of the same name
+        ({"numbers": CONTAINER}, True),  # a container of the same name on this machine, with a process of our number
+        ({"boot": "another", "numbers": CONTAINER}, True),  # and on another machine, of the same image
+        ({"boot": "another", "numbers": BARE}, False),  # this machine, before it was started anew
+    ],
+)
+def test_a_process_is_told_by_its_machine_and_its_container_and_not_by_their_names(
+    store: Store, monkeypatch: pytest.MonkeyPatch, other: dict[str, str], lives: bool
+) -> None:
+    _, boot, numbers = _machine()
+    monkeypatch.setattr("emtta_core.store.lease._machine", lambda: ("this", boot, numbers))
+    leave(store, **other)
+    assert (holder(store, "mine") is not None) == lives
+    grow_old(store)
+    assert holder(store, "mine") is None
+
+
+def test_who_slept_until_another_took_over_notices_and_leaves_the_others_lease(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("emtta_core.store.lease.RENEWAL", 0.05)
+    with lease(store, "mine") as slept:
+        slept.check(store)
+        successor = leave(store, "leases/mine/000002.json", host="elsewhere", boot="another")
+        with pytest.raises(LeaseLostError, match=r"'mine' was taken over by process \d+ on elsewhere since 2"):
+            slept.check(store)
+        time.sleep(0.2)
+        assert "'mine' was taken over by" in caplog.text
+        assert holder(store, "mine") == successor
+    assert holder(store, "mine") == successor
+
+
+def test_a_number_that_came_and_went_while_one_hesitated_gives_nobody_the_run(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(store, started=1)
+    write_new = store.place.write_new
+
+    def hesitate(name: str, content: bytes) -> bool:
+        leave(store, "leases/mine/000003.json", host="elsewhere", boot="another")  # the second has come and gone
+        store.place.remove([FIRST])
+        return write_new(name, content)
+
+    monkeypatch.setattr(store.place, "write_new", hesitate)
+    with pytest.raises(StoreError, match="on elsewhere since"), lease(store, "mine"):
+        pass
+
+
 def test_a_clock_that_is_wrong_takes_no_lease_over_and_keeps_none(store: Store) -> None:
-    far = replace(Holder.this_process(), host="elsewhere", process=1)
-    store.place.write(NAME, json.dumps(asdict(far)).encode())
+    leave(store, host="elsewhere", boot="another", process=1)
     with time_machine.travel(datetime.now(UTC) + timedelta(days=2)), pytest.raises(StoreError), lease(store, "mine"):
         pass
-    path = Path(store.location) / NAME
-    before = path.stat().st_mtime - STALE - 1
-    os.utime(path, (before, before))
+    grow_old(store)
     with time_machine.travel(datetime.now(UTC) - timedelta(days=2)), lease(store, "mine"):
         found = holder(store, "mine")
         assert found is not None
         assert found.host != "elsewhere"
-    assert [entry.name for entry in store.place.list("leases")] == []
+    assert [entry.size for entry in store.place.list("leases")] == [0]
+
+
+def test_a_holder_is_told_from_a_store_that_can_only_be_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    far = leave(store, host="elsewhere", boot="another")
+
+    def refuse(*_: object) -> None:
+        raise StoreError("Read-only file system")
+
+    monkeypatch.setattr(store.place, "write", refuse)
+    assert holder(store, "mine") == far
+    grow_old(store)
+    assert holder(store, "mine") is None
 
 
 def test_of_several_who_take_over_one_alone_gets_it(store: Store) -> None:
-    dead = replace(Holder.this_process(), started=1)
-    store.place.write(NAME, json.dumps(asdict(dead)).encode())
+    leave(store, started=1)
     begin, end = Barrier(4), Barrier(4)
 
     def work(_: int) -> bool:
@@ -130,7 +209,7 @@ def test_of_several_who_take_over_one_alone_gets_it(store: Store) -> None:
 
 
 def test_a_lease_that_cannot_be_read_is_nobodys(store: Store) -> None:
-    store.place.write(NAME, b"{ not json")
+    store.place.write(FIRST, b"{ not json")
     assert holder(store, "mine") is None
     with lease(store, "mine"):
         assert holder(store, "mine") is not None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,15 +22,17 @@ from prefect.states import Scheduled
 from s3_server import S3Server
 from store_factory import begin_run, write_shard
 
-from emtta_core.errors import UsageError
+from emtta_core.errors import StoreError, UsageError
 from emtta_core.pipeline.nights import plan_night
-from emtta_core.pipeline.progress import channel
+from emtta_core.pipeline.progress import Event, Listener, UtterancesDone, channel, ignore
 from emtta_core.pipeline.run import record
+from emtta_core.pipeline.state import cell_states
 from emtta_core.scoring import word_errors
 from emtta_core.store import CellKey, Store
 from emtta_core.store.lease import lease
 from emtta_core.suite import load_suite
 from flows.artifacts import MOST_ROWS, key, publish
+from flows.evaluate import INTERRUPTED
 from flows.nightly import EVENT, nightly
 from flows.times import next_runs
 
@@ -157,13 +160,57 @@ def test_a_night_in_which_cells_fail_is_failed_and_still_compared(
     assert "0 worse and 0 better of 4 figures" in str(state.message)
 
 
-def scheduled(path: Path, store: Path, at: datetime, timezone: str) -> State[Any]:
+def scheduled(path: Path, store: Path, at: datetime, timezone: str, listener: Listener = ignore) -> State[Any]:
     """Run a night that was due at a time."""
     parameters = {"suite": str(path), "store": str(store), "timezone": timezone}
-    with get_client(sync_client=True) as client, channel.listening(lambda _: None):
+    with get_client(sync_client=True) as client, channel.listening(listener):
         due = client.create_flow_run(nightly, parameters=parameters, state=Scheduled(scheduled_time=at))
         state: State[Any] = run_flow_sync(nightly, flow_run=due, parameters=parameters, return_type="state")
     return state
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_complete_night_is_compacted_and_one_that_cannot_be_is_complete_all_the_same(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, location = suite_file(methods=("source",)), tmp_path / "store"
+    assert night(path, location).is_completed()
+    store = Store.open(location)
+    assert not [*store.place.list("hypotheses"), *store.place.list("scores"), *store.place.list("cells")]
+    assert {entry.name.split("/")[1] for entry in store.place.list("packs")} == {"cells", "steps", "utterances"}
+
+    def refuse(*_: object) -> None:
+        raise StoreError("a file cannot be read")
+
+    monkeypatch.setattr("flows.nightly.compact", refuse)
+    second = night(path, location)
+    assert second.is_completed(), second.message
+    assert "0 worse and 0 better of 2 figures" in str(second.message)
+    assert len(store.place.list("scores")) == 2  # shards
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_night_that_sigterm_stops_is_interrupted_and_goes_on_at_the_same_date(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    path, location, at = suite_file(), tmp_path / "store", datetime(2026, 3, 1, tzinfo=UTC)
+
+    def strike(event: Event) -> None:
+        if isinstance(event, UtterancesDone) and not channel.stopping():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)  # the other cell, too, hears of it before its end
+
+    state = scheduled(path, location, at, "UTC", strike)
+    assert (state.name, state.is_failed()) == ("Interrupted", True)
+    assert "are not complete, for it was asked to stop by SIGTERM\n" in str(state.message)
+    assert "finish them with: emtta rerun tiny-2026-03-01 " in str(state.message)
+    assert "compared" not in str(state.message)
+    store = Store.open(location)
+    kept = sum(cell.done for cell in cell_states(store, "tiny-2026-03-01"))
+    assert 0 < kept < 6
+    assert scheduled(path, location, at, "UTC").is_completed()
+    ends = [store.cells(CellKey("tiny-2026-03-01", "clean", method))[-1] for method in ("source", "em-tok-b")]
+    assert sum(end.reused for end in ends) == kept
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -341,6 +388,8 @@ def test_the_deployment_and_the_automations_are_of_what_is_there() -> None:
     (schedule,) = deployment["schedules"]
     assert next_runs(schedule["cron"], schedule["timezone"], 1)
     assert schedule["timezone"] == parameters["timezone"]
+    expected = {"crashed": f"prefect.flow-run.{INTERRUPTED}", "message": EVENT, "rerun": EVENT}
     for path in sorted((ROOT / "automations").glob("*.yaml")):
         text = path.read_text().replace("BLOCK_ID", "053114d6-36b3-4271-ba4e-92d701272cfe")
-        assert EVENT in AutomationCore.model_validate(yaml.safe_load(text)).trigger.expect
+        assert expected.pop(path.stem) in AutomationCore.model_validate(yaml.safe_load(text)).trigger.expect
+    assert not expected

@@ -150,7 +150,7 @@ def test_a_cell_cut_short_goes_on_where_it_stopped_and_comes_to_the_same(
     assert {name: resumed[name] for name in first} == first
     assert {row.attempt for row in resumed.values()} == {1, 2}
     states = [(row.state, row.done, row.reused) for row in bench.store.cells(bench.key(bench.cells["em-tok"]))]
-    assert states == [("failed", 2, 0), ("complete", 1, 2)]
+    assert states == [("interrupted", 2, 0), ("complete", 1, 2)]
     whole = Bench(bench.suite, tmp_path / "undisturbed").evaluate("em-tok")
     assert {name: row.hypothesis for name, row in resumed.items()} == {
         name: row.hypothesis for name, row in whole.items()

@@ -1,9 +1,11 @@
 """A suite finds its run again, and a run id is never given to another plan."""
 
+import json
 import os
 import platform
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from emtta_core.errors import UsageError
 from emtta_core.pipeline.run import Run, foresee, load_run, plan_run, record, versions
 from emtta_core.pipeline.state import run_status
 from emtta_core.store import Store
+from emtta_core.store.lease import STALE, Holder, lease
 from emtta_core.suite import load_suite
 
 DIGEST = "0123456789abcdef"
@@ -119,6 +122,24 @@ def test_the_status_of_a_run_counts_what_there_is(suite_file: SuiteFile, speech:
     status = run_status(store, "mine").as_dict()
     assert (status["state"], status["cells"]["planned"], status["cells"]["missing"]) == ("incomplete", 2, 2)
     assert status["utterances"] == {"planned": 6, "done": 0, "in_error": 0}
+
+
+def test_the_status_of_a_run_tells_who_works_at_it_and_of_one_that_died_that_nobody_does(
+    suite_file: SuiteFile, speech: Speech, store: Store
+) -> None:
+    record(planned(suite_file(), "mine"), store)
+    with lease(store, "mine"):
+        status = run_status(store, "mine")
+        assert status.as_dict()["holder"]["process"] == os.getpid()
+        assert f"at work     process {os.getpid()} on {platform.node()} since 2" in status.as_text()
+    died = replace(Holder.this_process(), host="elsewhere", boot="another")
+    path = Path(store.location) / "leases" / "mine" / "000001.json"
+    path.write_text(json.dumps(asdict(died)))
+    assert run_status(store, "mine").holder == died  # as far as can be told
+    os.utime(path, (path.stat().st_mtime - STALE - 1,) * 2)
+    status = run_status(store, "mine")
+    assert (status.as_dict()["holder"], status.as_dict()["state"]) == (None, "incomplete")
+    assert "at work     nobody; what is missing is done by: emtta rerun mine\n" in status.as_text()
 
 
 def test_an_unknown_run_is_refused_with_those_there_are(suite_file: SuiteFile, speech: Speech, store: Store) -> None:

@@ -165,6 +165,31 @@ def test_failures_name_the_cells_that_are_not_complete_and_why(store: Store) -> 
     ]
 
 
+def test_the_history_compares_a_night_with_the_one_before_and_with_no_older_one(store: Store) -> None:
+    nights: dict[str, dict[str, int | None]] = {  # word errors of the one utterance, by method; None: not done
+        "first": {"source": 2, "em-tok": 1},
+        "second": {"source": 3},
+        "third": {"source": None, "em-tok": 2},
+        "fourth": {"source": 1, "em-tok": 4},
+    }
+    for day, (run_id, methods) in enumerate(nights.items(), 1):
+        cells = [("noise", "vacuum", method) for method in methods]
+        begin_run(store, run_id, cells, utterances=1, created_at=datetime(2026, 11, day, tzinfo=UTC))
+        for method, errors in methods.items():
+            if errors is not None:
+                write_shard(store, CellKey(run_id, "vacuum", method), {"u": [heard(errors)]})
+    told = Catalogue(store).report("history").records
+    assert {(row["run_id"], row["method"]): row["since_last"] for row in told} == {
+        ("first", "source"): None,
+        ("first", "em-tok"): None,
+        ("second", "source"): 25.0,
+        ("third", "source"): None,
+        ("third", "em-tok"): None,  # the second night has not this method, and the first is not the one before
+        ("fourth", "source"): None,  # the third has no figure
+        ("fourth", "em-tok"): 50.0,
+    }
+
+
 def test_steps_go_from_the_source_to_the_last_state(complete: Catalogue) -> None:
     rows = {(row["method"], row["step"]): row for row in complete.report("steps").records}
     board = {(row["method"], row["group"]): row for row in complete.report("leaderboard").records}
@@ -224,6 +249,31 @@ def test_two_languages_have_each_their_normaliser(store: Store, monkeypatch: pyt
     monkeypatch.setattr("store_factory.LANGUAGE", "de")
     write_shard(store, key, {"y": [heard(1)]}, shard=1)
     assert Catalogue(store).report("domains").records[0]["wer"] == 12.5
+
+
+def test_no_mean_and_no_change_mixes_two_releases_of_the_normaliser(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = [("noise", domain, method) for domain in "ab" for method in ("source", "em-tok")]
+    begin_run(store, "run", cells, utterances=1)
+    begin_run(store, "other", cells[:1], utterances=1)
+    for run_id, domain, method in (("run", "a", "source"), ("run", "a", "em-tok"), ("other", "a", "source")):
+        write_shard(store, CellKey(run_id, domain, method), {"x": [heard(1)]})
+    write_shard(store, CellKey("run", "b", "source"), {"x": [heard(1)]})
+    assert {row["wer"] for row in Catalogue(store).query("FROM cells").records} == {25.0, None}
+    monkeypatch.setattr(
+        "store_factory.word_errors", lambda *texts: replace(word_errors(*texts), normaliser="whisper-basic/9")
+    )
+    write_shard(store, CellKey("run", "b", "em-tok"), {"x": [heard(1)]})
+    catalogue = Catalogue(store)
+    release = normaliser("en").name.partition("/")[2]
+    reason = f"the run was scored by the releases {release} and 9 of the normaliser"
+    rows = catalogue.query("FROM cells WHERE run_id = 'run'").records
+    assert {(row["wer"], row["change_percent"], row["withheld"]) for row in rows} == {(None, None, reason)}
+    for row in catalogue.query("FROM groups WHERE run_id = 'run'").records:
+        assert (row["wer"], row["pooled_wer"], row["change_percent"]) == (None, None, None)
+        assert row["withheld"] == f"2 of 2 domains not there: a ({reason}), b ({reason})"
+    assert [row["wer"] for row in catalogue.query("FROM cells WHERE run_id = 'other'").records] == [25.0]
 
 
 def test_flags_counts_what_was_cut_and_what_collapsed_of_the_hypotheses_there_are(store: Store) -> None:

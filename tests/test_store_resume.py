@@ -89,6 +89,19 @@ def test_the_newest_attempt_that_reached_the_end_says_whether_too_many_are_in_er
     assert (cell(store)["state"], cell(store)["error"]) == ("complete", None)
 
 
+def test_a_cell_that_was_interrupted_has_not_failed_and_says_why_it_is_not_complete(store: Store) -> None:
+    stopped = {"error": "asked to stop", "state": "interrupted", "reached_end": False}
+    end_attempt(store, KEY, group="noise", attempt=1, error="the device went away")
+    end_attempt(store, KEY, group="noise", attempt=2, **stopped)
+    assert (cell(store)["state"], cell(store)["error"]) == ("missing", "asked to stop")
+    write_shard(store, KEY, {"u0": [heard(1)]}, attempt=2)
+    assert (cell(store)["state"], cell(store)["error"]) == ("partial", "asked to stop")
+    write_shard(store, KEY, {f"u{i}": None for i in range(12)}, attempt=3)
+    end_attempt(store, KEY, group="noise", attempt=3, error="11 of 12 utterances are in error")
+    end_attempt(store, KEY, group="noise", attempt=4, **stopped)
+    assert (cell(store)["state"], cell(store)["error"]) == ("failed", "asked to stop")  # still too many in error
+
+
 def test_a_failed_cell_says_why(store: Store) -> None:
     write_shard(store, KEY, {"u0": [heard(1)]}, attempt=1)
     end_attempt(store, KEY, group="noise", attempt=1, error="the device went away")

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def strike() -> Callable[[Bench, signal.Signals], Callable[[Event], None]]:
 
         def listen(event: Event) -> None:
             bench.events.append(event)
-            if isinstance(event, UtterancesDone) and not event.resumed and not struck.is_set():
+            if is_shard(event) and not struck.is_set():
                 struck.set()
                 for pid in children():
                     os.kill(pid, number)
@@ -83,6 +84,10 @@ def strike() -> Callable[[Bench, signal.Signals], Callable[[Event], None]]:
         return listen
 
     return listener
+
+
+def is_shard(event: Event) -> bool:
+    return isinstance(event, UtterancesDone) and not event.resumed
 
 
 def children() -> list[int]:
@@ -134,6 +139,23 @@ def test_a_killed_process_costs_its_shard_alone(
     assert bench.texts("em-tok").items() >= kept.items()
     if number == signal.SIGSEGV:
         assert "Segmentation fault" in bench.log("em-tok")
+
+
+def test_a_pool_that_ends_in_the_middle_of_a_cell_says_that_the_run_was_ended_and_begins_no_other(bench: Bench) -> None:
+    pool, first = WorkerPool([CPU], lambda event: is_shard(event) and first.set(), never), threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        with pool:
+            cell = threads.submit(pool.do, bench.job("em-tok"))
+            assert first.wait(120)
+        assert children() == []
+        (row,) = bench.store.cells(bench.key("em-tok"))
+        assert (row.state, row.reused) == ("interrupted", len(bench.texts("em-tok")))
+        assert row.error == "the run was ended in the middle of the cell; what is finished is kept"
+        with pytest.raises(InterruptedRunError, match="in the middle of the cell"):
+            cell.result()
+    with pytest.raises(InterruptedRunError, match="the run has ended"):
+        pool.do(bench.job("em-tok"))
+    assert children() == []
 
 
 def test_a_process_that_hangs_is_ended_at_the_time_limit(

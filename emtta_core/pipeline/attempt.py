@@ -14,7 +14,7 @@ from emtta_core.errors import EmttaError, StoreError
 from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.progress import AttemptBegun, CellFinished, Listener, ignore
 from emtta_core.pipeline.rows import Tally, tally_done
-from emtta_core.store import COMPLETE, FAILED, CellKey, CellRow, Store
+from emtta_core.store import COMPLETE, FAILED, INTERRUPTED, CellKey, CellRow, Store
 
 if TYPE_CHECKING:
     from emtta_core.adaptation import Adapter
@@ -69,7 +69,7 @@ class Attempt:
             cell_id=self.cell.cell_id,
             attempt=self.number,
             group=self.cell.group,
-            state=COMPLETE if error is None else FAILED,
+            state=_ending(error),
             planned=self.cell.utterances,
             done=self.done.utterances,
             reused=self.reused.utterances,
@@ -133,6 +133,13 @@ def record_failure(store: Store, key: CellKey, row: CellRow, progress: Listener)
 def _log_unrecorded(key: CellKey, error: StoreError) -> None:
     """Say that a failed attempt is not in the store."""
     log.error("the failed attempt at %s/%s could not be recorded: %s", key.domain, key.method, error)
+
+
+def _ending(error: BaseException | None) -> str:
+    """Return the state of an attempt that ended with this exception, or without one."""
+    if error is None:
+        return COMPLETE
+    return INTERRUPTED if isinstance(error, InterruptedRunError) else FAILED
 
 
 def describe(error: BaseException) -> str:

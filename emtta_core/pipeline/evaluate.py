@@ -25,6 +25,7 @@ from emtta_core.pipeline.progress import AttemptBegun, CellFinished, Listener, U
 from emtta_core.pipeline.rows import Shard, Tally, make_shard, tally_done, tally_shard
 from emtta_core.scoring import EmptyReferenceError, Rule, check_reference
 from emtta_core.store import CellKey, PreparedRow, Store
+from emtta_core.store.lease import LeaseLostError
 from emtta_core.suite_method import Adaptation
 
 
@@ -68,11 +69,13 @@ def evaluate_cell(
 
     Raises:
         InterruptedRunError: `stop` said so.
+        LeaseLostError: another process has taken the run over; nothing is written any more.
         StoreError: the store cannot be read or written.
         Exception: whatever else ends the attempt; it is recorded as failed first.
     """
     cell, runtime = job.cell, job.runtime
     key = CellKey(job.run_id, cell.domain, cell.method)
+    job.check_lease(store)
     attempt = Attempt(cell, key, store.begin_attempt(key), job.device or str(model.device))
     progress(AttemptBegun(cell.domain, cell.method, attempt.number))
     _forget_peak_memory(model.device)
@@ -81,6 +84,8 @@ def evaluate_cell(
         adapter = Adapter(model, job.method.method(), batch_size=runtime.batch_size, trace=runtime.trace, **options)
         attempt.adapter = adapter
         _evaluate(attempt, adapter, store, job, progress, stop)
+    except LeaseLostError:
+        raise
     except BaseException as error:
         record_failure(store, key, attempt.row(error, peak_memory=_peak_memory(model.device)), progress)
         raise
@@ -113,6 +118,7 @@ def _evaluate(
     shards = itertools.count()
 
     def keep(shard: Shard) -> None:
+        job.check_lease(store)
         number = next(shards)
         if shard.windows:
             store.write_windows(attempt.key, attempt.number, number, shard.windows)

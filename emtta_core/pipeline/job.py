@@ -6,6 +6,8 @@ from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.redo import Redo
 from emtta_core.pipeline.run import Run
 from emtta_core.scoring import Rule
+from emtta_core.store import Store
+from emtta_core.store.lease import Lease
 from emtta_core.suite import ModelChoice, Runtime
 from emtta_core.suite_method import Adaptation, MethodChoice
 
@@ -24,6 +26,7 @@ class Job(BaseModel):
         normaliser: how texts are normalised before they are compared.
         runtime: how it is carried out.
         redo: what is done again though it is done.
+        lease: the number of the lease of its run; None: nobody took one.
         device: what the device is called in the store; None: as torch calls it.
     """
 
@@ -39,10 +42,11 @@ class Job(BaseModel):
     normaliser: Rule = "whisper"
     runtime: Runtime
     redo: Redo = "missing"
+    lease: int | None = None
     device: str | None = None
 
     @classmethod
-    def of(cls, run: Run, cell: Cell, store: str, redo: Redo = "missing") -> "Job":
+    def of(cls, run: Run, cell: Cell, store: str, redo: Redo = "missing", lease: int | None = None) -> "Job":
         """Return the job of a run's cell."""
         suite = run.suite
         choice = suite.method(cell.method)
@@ -57,7 +61,17 @@ class Job(BaseModel):
             normaliser=suite.normaliser,
             runtime=suite.runtime,
             redo=redo,
+            lease=lease,
         )
+
+    def check_lease(self, store: Store) -> None:
+        """Check that nobody has taken the run over from whoever gave this job.
+
+        Raises:
+            LeaseLostError: another process has; names it.
+        """
+        if self.lease is not None:
+            Lease(self.run_id, self.lease).check(store)
 
     def on(self, device: str, called: str) -> "Job":
         """Return the same job on another device.

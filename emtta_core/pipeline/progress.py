@@ -1,5 +1,6 @@
 """What a run tells those who watch it: small events on a channel inside the process."""
 
+import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -82,7 +83,9 @@ class CellFinished:
 
 @dataclass(frozen=True, slots=True)
 class Stopping:
-    """Somebody asked to stop: the cells at work finish the batch in hand, and no other is begun."""
+    """Somebody asked to stop, by a signal: the cells at work finish the batch in hand, and no other is begun."""
+
+    by: signal.Signals
 
 
 Event = Started | DomainPrepared | AttemptBegun | UtterancesDone | CellFinished | Stopping
@@ -99,12 +102,16 @@ def never() -> bool:
 
 
 class Channel:
-    """Carries events to those who watch, one at a time, whichever thread publishes it; and their wish to stop, back."""
+    """Carries events to those who watch, one at a time, whichever thread publishes it; and their wish to stop, back.
+
+    Attributes:
+        stopped_by: the signal that asked to stop, since somebody last began to listen; None: none did.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._listeners: list[Listener] = []
-        self._stop = threading.Event()
+        self.stopped_by: signal.Signals | None = None
 
     def publish(self, event: Event) -> None:
         """Hand `event` to the listeners, in the publishing thread."""
@@ -112,21 +119,21 @@ class Channel:
             for listener in self._listeners:
                 listener(event)
 
-    def ask_to_stop(self) -> None:
+    def ask_to_stop(self, by: signal.Signals) -> None:
         """Ask the cells that are at work to end after their shard."""
-        self._stop.set()
-        self.publish(Stopping())
+        self.stopped_by = by
+        self.publish(Stopping(by))
 
     def stopping(self) -> bool:
-        """Return whether somebody who listens has asked to stop."""
-        return self._stop.is_set()
+        """Return whether somebody has asked to stop."""
+        return self.stopped_by is not None
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
         """Hand events to `listener` inside the `with` block."""
         with self._lock:
             self._listeners.append(listener)
-            self._stop.clear()
+            self.stopped_by = None
         try:
             yield
         finally:

@@ -9,6 +9,7 @@ from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.redo import Redo
 from emtta_core.store import COMPLETE, FAILED, Store
 from emtta_core.store.catalogue import Catalogue
+from emtta_core.store.lease import Holder, holder
 
 MISSING = "missing"
 CELL_STATES = (COMPLETE, "partial", FAILED, MISSING)
@@ -90,6 +91,7 @@ class RunStatus:
         model: as the suite names it.
         created_at: when it was begun, UTC.
         cells: how far each of its cells is.
+        holder: who works at it; none where nobody does, or whoever did is dead.
     """
 
     run_id: str
@@ -97,6 +99,7 @@ class RunStatus:
     model: str
     created_at: datetime
     cells: tuple[CellState, ...]
+    holder: Holder | None
 
     @property
     def complete(self) -> bool:
@@ -112,6 +115,8 @@ class RunStatus:
             "model": self.model,
             "created_at": self.created_at.isoformat(),
             "state": "complete" if self.complete else "incomplete",
+            "holder": self.holder
+            and {"host": self.holder.host, "process": self.holder.process, "since": self.holder.since},
             "cells": {"planned": len(self.cells)} | {state: counts[state] for state in CELL_STATES},
             "utterances": {
                 "planned": sum(cell.cell.utterances for cell in self.cells),
@@ -132,12 +137,17 @@ class RunStatus:
         rest = ", ".join(f"{cells[state]} {state}" for state in CELL_STATES if cells[state] and state != COMPLETE)
         lines = [
             f"run         {self.run_id} ({found['state']})",
+            f"at work     {self.holder or self._nobody()}",
             f"suite       {self.suite}, model {self.model}, begun {self.created_at:%Y-%m-%d %H:%M:%S} UTC",
             f"cells       {cells[COMPLETE]} of {cells['planned']} complete" + (f"; {rest}" if rest else ""),
             f"utterances  {utterances['done']} of {utterances['planned']} done, {utterances['in_error']} in error",
             *(f"failed      {cell['domain']}/{cell['method']}: {cell['error']}" for cell in found["failed"]),
         ]
         return "\n".join(lines)
+
+    def _nobody(self) -> str:
+        """Return in words that nobody works at the run, and what to do where it was left incomplete."""
+        return "nobody" if self.complete else f"nobody; what is missing is done by: emtta rerun {self.run_id}"
 
 
 def run_status(store: Store, run_id: str) -> RunStatus:
@@ -147,4 +157,5 @@ def run_status(store: Store, run_id: str) -> RunStatus:
         UsageError: there is no such run; lists those there are.
     """
     row = store.run(run_id)
-    return RunStatus(run_id, row.suite, row.model, row.created_at, cell_states(store, run_id))
+    works = holder(store, run_id)  # first: it may end while its cells are read, and is not to look interrupted
+    return RunStatus(run_id, row.suite, row.model, row.created_at, cell_states(store, run_id), works)

@@ -7,6 +7,7 @@ from emtta_core.store.result import Result
 from emtta_core.store.schema import (
     COMPLETE,
     FAILED,
+    INTERRUPTED,
     AudioBytes,
     CellRow,
     HypothesisRow,
@@ -23,6 +24,7 @@ from emtta_core.store.store import CellKey, DoneUtterance, PreparedCorpus, Store
 __all__ = [
     "COMPLETE",
     "FAILED",
+    "INTERRUPTED",
     "AudioBytes",
     "BrokenFile",
     "Catalogue",

@@ -1,13 +1,16 @@
 """The lease: who works at a run, so that no second process does at the same time.
 
-A lease is a small file. Its holder renews it now and then; one that was killed does not, and its lease is taken over:
-at once where it was a process of this machine, else when it was not renewed for `STALE` seconds.
+The leases of a run are small numbered files, and the one of the highest number counts. Its holder renews it now and
+then, and empties it when it is done; one that was killed does neither. Whoever comes next takes the next number: at
+once where the holder is done, or was a process of this machine that is dead, else when it was not renewed for `STALE`
+seconds. A number is given once and never again, so that nobody writes another's lease, however late he wakes up.
 """
 
 import json
 import logging
 import os
 import platform
+import re
 import threading
 import time
 import uuid
@@ -28,8 +31,14 @@ RENEWAL = 30.0
 STALE = 600.0
 """Seconds without a renewal after which a process of another machine counts as dead, by the store's own clock."""
 
-SETTLING = 0.3
-"""Seconds in which several who take a lease over at once find out who wrote last."""
+BARE = "pid:[4026531836]"
+"""The space of process numbers of a machine itself, and of none of its containers (Linux's PROC_PID_INIT_INO)."""
+
+_NUMBER = re.compile(r"([0-9]{6,})\.json")
+
+
+class LeaseLostError(StoreError):
+    """Another process has taken a run over, since this one did not renew its lease in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +46,10 @@ class Holder:
     """Who works at a run.
 
     Attributes:
-        host: the machine's name.
+        host: the machine's name, which several may have, containers above all.
+        machine: its id, which it keeps; empty where the system does not say, as do the next two.
+        boot: the id that it has from one start to the next.
+        numbers: the space of process numbers, of which each container has its own.
         process: its number there.
         started: when the process started, in the system's ticks since its boot; 0 where the system does not say.
         since: when it began to work at the run, UTC, as ISO 8601.
@@ -45,6 +57,9 @@ class Holder:
     """
 
     host: str
+    machine: str
+    boot: str
+    numbers: str
     process: int
     started: int
     since: str
@@ -53,104 +68,157 @@ class Holder:
     @classmethod
     def this_process(cls) -> "Holder":
         """Return this process as a holder from now on."""
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(platform.node(), os.getpid(), _started(os.getpid()), now, uuid.uuid4().hex)
+        now, process = datetime.now(UTC).isoformat(timespec="seconds"), os.getpid()
+        return cls(platform.node(), *_machine(), process, _started(process), now, uuid.uuid4().hex)
 
     def __str__(self) -> str:
         return f"process {self.process} on {self.host} since {self.since}"
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A lease that was taken.
+
+    Attributes:
+        run_id: of which run.
+        number: its own.
+    """
+
+    run_id: str
+    number: int
+
+    def check(self, store: Store) -> None:
+        """Check that nobody has taken the run over.
+
+        Raises:
+            LeaseLostError: another process has; names it.
+        """
+        newest = max(_taken(store, self.run_id), default=0)
+        if newest > self.number:
+            other = _read(store, self.run_id, newest) or "another process, which is done"
+            raise LeaseLostError(
+                f"the run {self.run_id!r} was taken over by {other}, for this process had not renewed its lease for "
+                f"{STALE:.0f} s; it writes no more, and what it finished before is kept"
+            )
+
+
 def holder(store: Store, run_id: str) -> Holder | None:
     """Return who works at a run; None where nobody does, or whoever did is dead."""
-    try:
-        found = Holder(**json.loads(store.place.read(_file(run_id))))
-    except (OSError, ValueError, TypeError):
-        return None
-    lives = _lives(found) if found.host == platform.node() else _age(store, run_id) < STALE
-    return found if lives else None
+    newest = max(_taken(store, run_id), default=0)
+    found = _read(store, run_id, newest) if newest else None
+    return found if found is not None and _lives(store, run_id, newest, found) else None
 
 
 @contextmanager
-def lease(store: Store, run_id: str) -> Iterator[None]:
+def lease(store: Store, run_id: str) -> Iterator[Lease]:
     """Work at a run, alone, inside the `with` block.
 
     Raises:
         StoreError: another process works at it; names it.
     """
-    own, name = Holder.this_process(), _file(run_id)
-    _take(store, run_id, own)
+    own = Holder.this_process()
+    held = _take(store, run_id, own)
     done = threading.Event()
-    renewing = threading.Thread(target=_renew, args=(store, name, own, done), daemon=True)
+    renewing = threading.Thread(target=_renew, args=(store, held, own, done), daemon=True)
     renewing.start()
     try:
-        yield
+        yield held
     finally:
         done.set()
         renewing.join()
         with suppress(OSError, StoreError):
-            if _token(store, name) == own.token:
-                store.place.remove([name])
+            store.place.write(_file(run_id, held.number), b"")
 
 
-def _take(store: Store, run_id: str, own: Holder) -> None:
-    """Take the lease of a run, or raise."""
-    name, content = _file(run_id), json.dumps(asdict(own)).encode()
-    if store.place.write_new(name, content):
-        return
+def forget(store: Store, run_id: str) -> None:
+    """Remove what the leases of a run have left that is no more."""
+    store.place.remove([_file(run_id, number) for number in _taken(store, run_id)])
+
+
+def _take(store: Store, run_id: str, own: Holder) -> Lease:
+    """Take the next lease of a run, or raise."""
+    newest = max(_taken(store, run_id), default=0)
+    number = newest + 1
+    if holder(store, run_id) is None and store.place.write_new(_file(run_id, number), json.dumps(asdict(own)).encode()):
+        taken = _taken(store, run_id)
+        if max(taken, default=0) == number:  # else others have come and gone since the first look
+            store.place.remove([_file(run_id, other) for other in taken if other < number])
+            return Lease(run_id, number)
     other = holder(store, run_id)
-    if other is None:  # left behind by one that is dead; of several who take it, the last to write has it
-        store.place.write(name, content)
-        time.sleep(SETTLING)
-        if _token(store, name) == own.token:
-            return
-        other = holder(store, run_id)
+    newest = max(_taken(store, run_id), default=number)
     raise StoreError(
         f"the run {run_id!r} is being worked at by {other or 'another process'}; wait for it, or end it, and try again "
-        f"(of a machine that is gone for good, delete {store.place.url(name)})"
+        f"(of a machine that is gone for good, delete {store.place.url(_file(run_id, newest))})"
     )
 
 
-def _renew(store: Store, name: str, own: Holder, done: threading.Event) -> None:
-    """Write the lease anew until `done`."""
+def _renew(store: Store, held: Lease, own: Holder, done: threading.Event) -> None:
+    """Write the lease anew until `done`, or until the run was taken over."""
     while not done.wait(RENEWAL):
         try:
-            store.place.write(name, json.dumps(asdict(own)).encode())
+            held.check(store)
+            store.place.write(_file(held.run_id, held.number), json.dumps(asdict(own)).encode())
+        except LeaseLostError as error:
+            log.error("%s", error)
+            return
         except StoreError as error:
-            log.warning("the lease %s could not be renewed: %s", name, error)
+            log.warning("the lease of the run %s could not be renewed: %s", held.run_id, error)
 
 
-def _age(store: Store, run_id: str) -> float:
-    """Return how many seconds ago a lease was renewed, by the clock of whoever keeps the store.
+def _taken(store: Store, run_id: str) -> list[int]:
+    """Return the numbers of a run's leases that are there."""
+    names = [entry.name.rpartition("/")[2] for entry in store.place.list(_folder(run_id))]
+    return [int(match[1]) for match in map(_NUMBER.fullmatch, names) if match]
 
-    This machine's clock may be wrong, or have been set back: a file that is written now says what time it is there.
-    """
-    probe = f"leases/{run_id}.{uuid.uuid4().hex}.now"
+
+def _read(store: Store, run_id: str, number: int) -> Holder | None:
+    """Return whose a lease is; None where he is done, or it cannot be read."""
     try:
-        store.place.write(probe, b"")
-        modified = {entry.name: entry.modified for entry in store.place.list("leases")}
-    except StoreError:  # a store that can only be read
-        modified = {}
-    finally:
-        with suppress(OSError, StoreError):
-            store.place.remove([probe])
-    return modified.get(probe, time.time()) - modified.get(_file(run_id), 0.0)
-
-
-def _file(run_id: str) -> str:
-    """Return the file of a run's lease."""
-    return f"leases/{run_id}.json"
-
-
-def _token(store: Store, name: str) -> str | None:
-    """Return whose a lease is."""
-    try:
-        return str(json.loads(store.place.read(name))["token"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return Holder(**json.loads(store.place.read(_file(run_id, number))))
+    except (OSError, ValueError, TypeError):
         return None
 
 
-def _lives(found: Holder) -> bool:
-    """Return whether a process of this machine is still there, and no other by its number."""
+def _lives(store: Store, run_id: str, number: int, found: Holder) -> bool:
+    """Return whether the holder of a lease is there still, as far as can be told from here."""
+    machine, boot, numbers = _machine()
+    if found.host == platform.node():
+        if (found.boot, found.numbers) == (boot, numbers):
+            return _runs(found)
+        if found.machine and found.machine == machine and found.boot != boot and found.numbers == BARE:
+            return False  # this machine was started anew since; an image may give its containers one id
+    return _age(store, _file(run_id, number)) < STALE
+
+
+def _age(store: Store, name: str) -> float:
+    """Return how many seconds ago a file was written, by the clock of whoever keeps the store.
+
+    This machine's clock may be wrong, or have been set back: a file that is written now says what time it is there.
+    """
+    folder = name.rpartition("/")[0]
+    probe = f"{folder}/{uuid.uuid4().hex}.now"
+    try:
+        with suppress(StoreError):  # a store that can only be read
+            store.place.write(probe, b"")
+        modified = {entry.name: entry.modified for entry in store.place.list(folder)}
+    finally:
+        with suppress(OSError, StoreError):
+            store.place.remove([probe])
+    return modified.get(probe, time.time()) - modified.get(name, 0.0)
+
+
+def _folder(run_id: str) -> str:
+    """Return where a run's leases are."""
+    return f"leases/{run_id}"
+
+
+def _file(run_id: str, number: int) -> str:
+    """Return the file of a run's lease."""
+    return f"{_folder(run_id)}/{number:06d}.json"
+
+
+def _runs(found: Holder) -> bool:
+    """Return whether a process with a number of this space is still there, and no other by its number."""
     try:
         os.kill(found.process, 0)
     except ProcessLookupError:
@@ -158,6 +226,22 @@ def _lives(found: Holder) -> bool:
     except PermissionError:
         pass
     return _started(found.process) == found.started
+
+
+def _machine() -> tuple[str, str, str]:
+    """Return the id of this machine, of its start, and of this process's space of process numbers; see `Holder`."""
+    numbers = ""
+    with suppress(OSError):
+        numbers = str(Path("/proc/self/ns/pid").readlink())
+    return _line("/etc/machine-id"), _line("/proc/sys/kernel/random/boot_id"), numbers
+
+
+def _line(path: str) -> str:
+    """Return what a file of the system says; empty where there is none."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def _started(process: int) -> int:

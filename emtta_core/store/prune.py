@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from emtta_core.errors import StoreError, UsageError, unknown
 from emtta_core.store.catalogue import Catalogue
-from emtta_core.store.lease import holder, lease
+from emtta_core.store.lease import forget, holder, lease
 from emtta_core.store.pack import FOLDER
 from emtta_core.store.place import Entry
 from emtta_core.store.schema import COMPLETE, TABLES
@@ -163,6 +163,7 @@ def prune(store: Store, pruning: Pruning) -> Pruning:
                 raise
             spared[removal.name] = str(error)
         else:
+            forget(store, removal.name)
             removed.append(removal)
     wanted = _corpora_in_plans(store, {run_of(entry.name) for entry in store.place.list("plans")})
     corpora = [removal for removal in pruning.corpora if wanted is not None and removal.name not in wanted]

@@ -26,7 +26,8 @@ TABLE_KEY = b"emtta.table"
 
 COMPLETE = "complete"
 FAILED = "failed"
-"""How an attempt at a cell can have ended."""
+INTERRUPTED = "interrupted"
+"""How an attempt at a cell can have ended; an interrupted one was asked to stop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,12 +155,12 @@ class CellRow:
     cell_id: Annotated[str, "identity of the cell"]
     attempt: Annotated[int, "the attempt, from 1"]
     group: Annotated[str, "the group that the domain belongs to"]
-    state: Annotated[str, "how it ended: `complete` or `failed`"]
+    state: Annotated[str, "how it ended: `complete`, `failed` or `interrupted`"]
     planned: Annotated[int, "utterances in the cell"]
     done: Annotated[int, "utterances that this attempt did, including those in error"]
     reused: Annotated[int, "utterances that an earlier attempt had done"]
     errors: Annotated[int, "utterances in error"]
-    error: Annotated[str | None, "why the attempt failed"]
+    error: Annotated[str | None, "why the attempt is not complete"]
     started_at: Annotated[datetime, "UTC"]
     finished_at: Annotated[datetime, "UTC"]
     seconds: Annotated[float, "wall seconds of the attempt"]

@@ -9,12 +9,12 @@ from types import TracebackType
 from typing import Self
 
 from emtta_core.errors import StoreError
-from emtta_core.pipeline.attempt import CellReport, fail_cell
+from emtta_core.pipeline.attempt import CellReport, InterruptedRunError, fail_cell
 from emtta_core.pipeline.job import Job
 from emtta_core.pipeline.progress import AttemptBegun, Event, Listener
 from emtta_core.store import CellKey, Store
 from emtta_core.worker.devices import Device
-from emtta_core.worker.process import Worker, WorkerLostError
+from emtta_core.worker.process import UnwantedError, Worker, WorkerLostError
 
 log = logging.getLogger("emtta.worker")
 
@@ -33,7 +33,7 @@ class WorkerPool:
             progress: is told of what cells do.
             stop: is asked whether cells are to end after their shard.
         """
-        self._progress, self._stop = progress, stop
+        self._progress, self._stop, self._ended = progress, stop, False
         self._free: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         self._logs = tempfile.TemporaryDirectory(prefix="emtta-worker-")
         self._slots = [_Slot(device, Path(self._logs.name) / f"{number}.log") for number, device in enumerate(devices)]
@@ -49,8 +49,13 @@ class WorkerPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ended = True
         for slot in self._slots:
             slot.end()
+        for _ in self._slots:  # whoever still has one records how its cell ended
+            self._free.get()
+        for slot in self._slots:
+            self._free.put(slot)
         self._logs.cleanup()
 
     def do(self, job: Job) -> CellReport:
@@ -58,10 +63,13 @@ class WorkerPool:
 
         Raises:
             WorkerLostError: its process was lost, which is recorded as a failed attempt.
-            InterruptedRunError: the run was asked to stop.
+            InterruptedRunError: the run was asked to stop, or has ended.
             EmttaError: the job failed.
         """
         slot = self._free.get()
+        if self._ended:  # a retry that came too late
+            self._free.put(slot)
+            raise InterruptedRunError("the run has ended; what is finished is kept")
         attempt: int | None = None
 
         def listen(event: Event) -> None:
@@ -74,7 +82,7 @@ class WorkerPool:
         began = slot.log_size()
         try:
             return worker.do(job, timeout=job.runtime.timeout, progress=listen, stop=self._stop)
-        except WorkerLostError as error:
+        except (WorkerLostError, UnwantedError) as error:
             store, name = Store.open(job.store), slot.device.name
             fail_cell(job.cell, store, job.run_id, error, listen, attempt=attempt, device=name)
             raise
@@ -117,4 +125,4 @@ class _Slot:
     def end(self) -> None:
         """End its process; whatever it does is over or unwanted."""
         if self._worker is not None:
-            self._worker.kill()
+            self._worker.end()

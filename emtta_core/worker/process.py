@@ -27,6 +27,10 @@ class WorkerLostError(TransientError):
     """A worker process ended in the middle of its job, or was ended since it hung or said what is no answer."""
 
 
+class UnwantedError(InterruptedRunError):
+    """A worker process was ended by its owner in the middle of its job, with the run."""
+
+
 class JobFailedError(EmttaError):
     """A job failed, and so it would again."""
 
@@ -58,6 +62,7 @@ class Worker:
                 encoding="utf-8",
                 errors="replace",
             )
+        self._unwanted = False
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -82,6 +87,7 @@ class Worker:
 
         Raises:
             WorkerLostError: the process ended, or was ended.
+            UnwantedError: it was ended by `end`.
             JobFailedError: the job failed, and the worker has recorded it.
             PassingError: likewise, but it may pass.
             InterruptedRunError: it ended since `stop` said so.
@@ -101,6 +107,8 @@ class Worker:
                 line = self._lines.get(timeout=POLL)
             except queue.Empty:
                 continue
+            if line is None and self._unwanted:
+                raise UnwantedError("the run was ended in the middle of the cell; what is finished is kept")
             if line is None:
                 raise WorkerLostError(f"the worker process on {self.device.name} {self._ending()}")
             try:
@@ -121,6 +129,11 @@ class Worker:
         with contextlib.suppress(OSError):
             assert self._process.stdin is not None
             self._process.stdin.close()
+
+    def end(self) -> None:
+        """End it for good, now: its owner ends."""
+        self._unwanted = True
+        self.kill()
 
     def kill(self) -> None:
         """End it and all that it started, now."""

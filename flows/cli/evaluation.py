@@ -1,12 +1,13 @@
 """What `emtta run` and `emtta rerun` have in common: say what will be done, do it, and show what was found."""
 
+import signal
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from flows.cli import logs, server
-from flows.cli.output import INCOMPLETE, Format, err, out, say, show
+from flows.cli.output import INCOMPLETE, TERMINATED, Format, err, out, say, show
 
 if TYPE_CHECKING:
     from emtta_core.pipeline.cell import Cell
@@ -101,6 +102,7 @@ def carry_out(store: "Store", run_id: str, **parameters: Any) -> None:
 
 def conclude(store: "Store", run: "Run", wanted: "Collection[Cell]") -> None:
     """Show what was found, and what to type next."""
+    from emtta_core.pipeline.progress import channel
     from emtta_core.pipeline.selection import resume_command
     from emtta_core.pipeline.state import cell_states
     from emtta_core.store.catalogue import Catalogue
@@ -134,4 +136,4 @@ def conclude(store: "Store", run: "Run", wanted: "Collection[Cell]") -> None:
     say(f"log: {store.place.url(f'logs/{run.run_id}.log')}")
     cells, others = ([state.cell for state in states] for states in (left, incomplete))
     say(f"finish them with: {resume_command(run.run_id, store.location, cells, others)}")
-    raise typer.Exit(INCOMPLETE)
+    raise typer.Exit(TERMINATED if channel.stopped_by is signal.SIGTERM else INCOMPLETE)

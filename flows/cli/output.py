@@ -1,6 +1,7 @@
 """What the command says and how: results on standard output, everything else on standard error."""
 
 import io
+import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 COMPLETE, ERROR, USAGE, INCOMPLETE = range(4)
 """The exit codes of every verb: a mistake in the request is USAGE, work still to do is INCOMPLETE."""
+
+TERMINATED = 128 + signal.SIGTERM
+"""The exit code where work is still to do because SIGTERM asked to stop: what a shell says of a process it ended."""
 
 WIDTH_OF_A_FILE = 200
 """Columns for tables where standard output is no terminal: a line of a table is a line of the file."""

@@ -1,5 +1,6 @@
 """Showing how a run goes: a live table on a terminal, a line a finished cell anywhere else."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -59,7 +60,8 @@ def line(event: Event, standing: Standing) -> str | None:
         case Started():
             return f"run {event.run_id}: {event.cells} cells to do, {standing.planned_utterances} utterances"
         case Stopping():
-            return "stopping when the batches in hand are done; Ctrl-C again to end at once"
+            again = "Ctrl-C" if event.by is signal.SIGINT else event.by.name
+            return f"stopping when the batches in hand are done; {again} again to end at once"
         case DomainPrepared(error=str(error)):
             return f"{event.domain}: not prepared: {error}"
         case CellFinished():

@@ -3,7 +3,7 @@
 --   created_at      when the run began, UTC
 --   run_id, method  the run; the method
 --   wer             mean over the group's domains, %; empty until the group is complete
---   since_last      wer minus that of the previous run, points; empty if that has no figure
+--   since_last      wer minus that of the previous run, points; empty if that has no figure or has not the method
 --   change_percent  change of wer relative to source in the same run, %
 --   in_error        utterances in error, excluded from all rates
 --   changed         what differs from the previous run: plan (domains, methods or options), weights, algorithm,
@@ -28,6 +28,7 @@ told AS (
     SELECT
         run_id,
         created_at,
+        lag(run_id) OVER earlier AS previous,
         CASE
             WHEN lag(run_id) OVER earlier IS NOT NULL THEN concat_ws(
                 ', ',
@@ -48,7 +49,8 @@ SELECT
     run_id,
     method,
     groups.wer,
-    groups.wer - lag(groups.wer) OVER (PARTITION BY method ORDER BY told.created_at, run_id) AS since_last,
+    -- The run before with this method may be an older one than the run before.
+    CASE WHEN lag(run_id) OVER earlier = told.previous THEN groups.wer - lag(groups.wer) OVER earlier END AS since_last,
     groups.change_percent,
     groups.in_error,
     told.changed,
@@ -59,4 +61,5 @@ LEFT JOIN methods USING (method)
 WHERE
     groups."group" = coalesce(getvariable('group'), 'all')
     AND method = coalesce(getvariable('method'), method)
+WINDOW earlier AS (PARTITION BY method ORDER BY told.created_at, run_id)
 ORDER BY told.created_at, run_id, methods.rank NULLS LAST, method

@@ -1,11 +1,11 @@
--- attempts: every attempt at a cell of the current plan, including failed ones.
+-- attempts: every attempt at a cell of the current plan, including failed and interrupted ones.
 -- grain: one row per attempt that ended.
 --   run_id, "group", domain, method, cell_id   the cell
 --   attempt            the attempt, from 1
 --   newest             whether no later attempt at the cell has ended
---   state              how it ended: complete or failed
+--   state              how it ended: complete, failed or interrupted (it was asked to stop)
 --   planned, done, reused, errors   utterances: of the cell; done by this attempt; done before; in error
---   error              why it failed
+--   error              why it is not complete
 --   started_at, finished_at         UTC
 --   seconds            wall seconds
 --   audio_seconds      seconds of speech that it processed

@@ -4,7 +4,8 @@
 -- that was ended before, for example by a signal or for want of memory, does not make a complete cell failed.
 --   run_id, position, "group", domain, method, cell_id, corpus_id   as in planned
 --   state           complete (every planned utterance is done, and not too many are in error), failed (not complete,
---                   and the newest attempt failed), partial, missing
+--                   and the newest attempt failed), partial, missing; an attempt that was interrupted or whose machine
+--                   died has not failed
 --   planned         planned utterances
 --   done            utterances that are done, including those in error
 --   in_error        utterances in error, excluded from all rates
@@ -16,9 +17,10 @@
 --   entropy_before, entropy_after   mean over utterances, nats per token
 --   audio_seconds   seconds of speech
 --   seconds         wall seconds spent on the rows that count
---   withheld        why wer and cer are withheld: two normalisers scored utterances of one language
+--   withheld        why wer and cer are withheld: two normalisers scored utterances of one language, or two releases of
+--                   the normalisers scored the run, so that its means would mix them
 --   attempts        attempts that ended
---   error           why the newest attempt failed; NULL if the cell is complete anyway
+--   error           why the newest attempt that ended is not complete; NULL if the cell is complete anyway
 WITH
 -- Sum by language and normaliser first: the queries below are slow on all rows, but not on these few.
 summed AS (
@@ -54,6 +56,8 @@ found AS (
             WHEN count(*) FILTER (scored) > count(DISTINCT language) FILTER (scored)
                 THEN 'scored by ' || string_agg(DISTINCT normaliser, ', ' ORDER BY normaliser) FILTER (scored)
         END AS withheld,
+        CASE WHEN withheld IS NULL THEN min(split_part(normaliser, '/', 2)) FILTER (scored) END AS release,
+        CASE WHEN withheld IS NULL THEN max(split_part(normaliser, '/', 2)) FILTER (scored) END AS last_release,
         sum(words) FILTER (scored) AS words,
         sum(errors) FILTER (scored) AS errors,
         sum(characters) FILTER (scored) AS characters,
@@ -79,6 +83,20 @@ ended AS (
     GROUP BY run_id, domain, method
 ),
 
+judged AS (
+    SELECT
+        * EXCLUDE (withheld, release, last_release),
+        CASE
+            WHEN withheld IS NOT NULL THEN withheld
+            WHEN release IS NOT NULL AND min(release) OVER whole <> max(last_release) OVER whole
+                THEN
+                    'the run was scored by the releases ' || min(release) OVER whole || ' and '
+                    || max(last_release) OVER whole || ' of the normaliser'
+        END AS withheld
+    FROM found
+    WINDOW whole AS (PARTITION BY run_id)
+),
+
 measured AS (
     SELECT
         run_id,
@@ -93,7 +111,7 @@ measured AS (
                 coalesce(found.done, 0) >= planned.utterances
                 AND (found.in_error = 0 OR ended.verdict IS DISTINCT FROM 'failed')
                 THEN 'complete'
-            WHEN ended.newest.state = 'failed' THEN 'failed'
+            WHEN ended.newest.state = 'failed' OR found.done >= planned.utterances THEN 'failed'
             WHEN found.done > 0 THEN 'partial'
             ELSE 'missing'
         END AS state,
@@ -112,7 +130,7 @@ measured AS (
         coalesce(ended.attempts, 0) AS attempts,
         ended.newest.error AS error
     FROM planned
-    LEFT JOIN found USING (run_id, domain, method)
+    LEFT JOIN judged AS found USING (run_id, domain, method)
     LEFT JOIN ended USING (run_id, domain, method)
 )
 
