@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import Command
@@ -19,9 +20,11 @@ from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
+from rich.console import Console
 from store_factory import begin_run, heard, write_shard
 
-from emtta_core.store import Catalogue, CellKey, Store
+from emtta_core.store import Catalogue, CellKey, Result, Store
+from flows.cli.output import tabulate
 from flows.cli.prompt import Prompt, Words
 
 SQL = "SELECT domain, wer FROM cells WHERE method = $method"
@@ -90,6 +93,29 @@ def test_each_format_holds_the_same_rows_on_standard_output_and_in_a_file(
         kept = emtta("sql", SQL, "--param", "method=source", "--format", form, "--store", place, "--out", out)
         assert read(shown.out) == read(out.read_text()) == [("babble", 25.0)]
         assert (kept.code, kept.out) == (0, "")
+
+
+def test_a_table_is_whole_in_a_pipe_and_in_a_file(place: str, emtta: Command, tmp_path: Path) -> None:
+    long = "a " * 200 + "z" * 200
+    query = f"SELECT *, '{long}' AS longest FROM utterances LIMIT 1"
+    out = tmp_path / "rows.txt"
+    assert emtta("sql", query, "--out", out, "--store", place).code == 0
+    shown = emtta("sql", query, "--store", place).out
+    assert shown == out.read_text()
+    assert long in shown
+    assert "…" not in shown
+    assert len(shown.splitlines()) == 5
+
+
+def test_a_terminal_shows_values_whole_and_names_the_columns_for_which_it_has_no_room(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table = Result(pa.table({"words": ["ab " * 20], "digest": ["d" * 50], "wer": [12345.678], "left": ["x" * 50]}))
+    screen = io.StringIO()
+    tabulate(table.to_table(), Console(file=screen, width=40))
+    rows = [line.split("│")[1:-1] for line in screen.getvalue().splitlines()[3:-1]]
+    assert ["".join(cells).replace(" ", "") for cells in zip(*rows, strict=True)] == ["ab" * 20, "d" * 50, "12345.68"]
+    assert "has only 40 characters a line: left; ask" in capsys.readouterr().err
 
 
 def test_parquet_goes_into_a_file_or_a_pipe_and_never_to_a_terminal(place: str, emtta: Command, tmp_path: Path) -> None:

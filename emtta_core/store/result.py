@@ -75,7 +75,8 @@ class Result:
         """Return a table for a terminal: rates with two decimals, what is under 0.005 with a digit, NULL as a dash."""
         table = Table(title=title)
         for field in self.table.schema:
-            table.add_column(Text(field.name), justify="right" if _is_number(field.type) else "left")
+            number = _is_number(field.type)
+            table.add_column(Text(field.name), justify="right" if number else "left", no_wrap=number)
         for row in self.rows:
             table.add_row(*(Text(_cell(value)) for value in row))
         return table

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flows.cli import logs, server
-from flows.cli.output import INCOMPLETE, Format, err, out, say, show
+from flows.cli.output import INCOMPLETE, Format, err, say, show, tabulate
 
 if TYPE_CHECKING:
     from emtta_core.pipeline.cell import Cell
@@ -48,7 +48,7 @@ def foretell(run_id: str, states: "Sequence[CellState]", todo: "Sequence[CellSta
         names = ", ".join(state.cell.method for state in cells)
         table.add_row(domain, cells[0].cell.group, names, str(max(state.to_do(redo) for state in cells)))
     if todo:
-        out.print(table)
+        tabulate(table)
 
 
 def foretell_time(store: "Store | None", run: "Run", todo: "Sequence[CellState]", redo: "Redo" = "missing") -> None:

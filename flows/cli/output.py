@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Column, Table
 
 if TYPE_CHECKING:
     from emtta_core.store.result import Result
@@ -14,10 +16,13 @@ if TYPE_CHECKING:
 COMPLETE, ERROR, USAGE, INCOMPLETE = range(4)
 """The exit codes of every verb: a mistake in the request is USAGE, work still to do is INCOMPLETE."""
 
-WIDTH_OF_A_FILE = 200
-"""Columns for tables where standard output is no terminal: a line of a table is a line of the file."""
+UNBOUNDED = 10**9
+"""Characters of a line where standard output is no terminal, which is more than any table has."""
 
-out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
+READABLE = 10
+"""Characters below which no column of words is pressed on a terminal, unless its longest word has fewer."""
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 err = Console(highlight=False, stderr=True)
 
 
@@ -36,6 +41,39 @@ def say(text: str) -> None:
     err.print(text, markup=False, soft_wrap=True)
 
 
+def tabulate(table: Table, console: Console | None = None) -> None:
+    """Write a table on standard output, and every value whole.
+
+    On a terminal values are wrapped; columns for which it has no room are left out, and named. Elsewhere a line of the
+    table is a line of the file, however long.
+
+    Args:
+        table: it loses the columns that are left out.
+        console: takes it; by default the terminal, or the file or pipe in its place.
+    """
+    if console is None:
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else UNBOUNDED)
+    for column in table.columns:
+        column.overflow = "fold"
+    needed = [_needed(column, console) for column in table.columns]
+    left_out = []
+    while len(needed) > 1 and sum(needed) + 3 * len(needed) + 1 > console.width:
+        needed.pop()
+        left_out.insert(0, str(table.columns.pop().header))
+    console.print(table)
+    if left_out:
+        say(
+            f"left out, for this terminal has only {console.width} characters a line: {', '.join(left_out)}; "
+            "ask for fewer columns, or write into a file or a pipe"
+        )
+
+
+def _needed(column: Column, console: Console) -> int:
+    """Return the fewest characters with which a column can be read; numbers are never wrapped."""
+    longest = max(Measurement.get(console, console.options, cell).minimum for cell in (column.header, *column.cells))
+    return longest if column.no_wrap else min(longest, READABLE)
+
+
 def show(result: "Result", form: Format, title: str | None = None, to: Path | None = None) -> None:
     """Write the answer to a query on standard output, or into the file `to`, in place of one that is there.
 
@@ -50,7 +88,7 @@ def show(result: "Result", form: Format, title: str | None = None, to: Path | No
         except OSError as error:
             raise UsageError(f"--out {to} cannot be written: {error.strerror}") from error
     elif form is Format.TABLE:
-        out.print(result.to_table(title))
+        tabulate(result.to_table(title))
     elif form is Format.PARQUET:
         if sys.stdout.isatty():
             raise UsageError("--format parquet gives no text; name a file with --out FILE, or send it into a pipe")
@@ -65,7 +103,7 @@ def _content(result: "Result", form: Format, title: str | None) -> bytes:
         return result.parquet()
     if form is Format.TABLE:
         text = io.StringIO()
-        Console(file=text, highlight=False, width=WIDTH_OF_A_FILE).print(result.to_table(title))
+        tabulate(result.to_table(title), Console(file=text, highlight=False, width=UNBOUNDED))
         return text.getvalue().encode()
     written = {Format.CSV: result.csv, Format.JSON: result.json, Format.MARKDOWN: result.markdown}[form]()
     return written.encode()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.options import DEFAULT_STORE, DryRunOption, StoreOption
-from flows.cli.output import out, say
+from flows.cli.output import say, tabulate
 from flows.cli.size import size
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _show(found: "Pruning") -> None:
     for corpus in found.corpora:
         table.add_row(corpus.name, "—", "—", "prepared audio", size(corpus.size))
     if table.row_count:
-        out.print(table)
+        tabulate(table)
     for run_id, reason in found.spared.items():
         say(f"kept {run_id}: {reason}")
 
