@@ -29,7 +29,7 @@ from emtta_core.suite_method import Adaptation
 
 
 class TooManyErrorsError(EmttaError):
-    """More utterances of a cell are in error than the suite allows."""
+    """More utterances of a cell are in error than the suite allows, or all of them."""
 
 
 def evaluate_job(
@@ -137,9 +137,13 @@ def _evaluate(
         waiting = held
     errors = attempt.done.errors + attempt.reused.errors
     if too_many(runtime.fail_on_error, errors, cell):
+        of_how_many = (
+            f"all {errors} utterances are in error"
+            if errors == cell.utterances
+            else f"{errors} of {cell.utterances} utterances are in error, and fail_on_error is {runtime.fail_on_error}"
+        )
         raise TooManyErrorsError(
-            f"{errors} of {cell.utterances} utterances are in error, and fail_on_error is {runtime.fail_on_error}; "
-            "the report `failures` says why; they are tried again when the run goes on"
+            f"{of_how_many}; the report `failures` says why; they are tried again when the run goes on"
         )
 
 
@@ -153,9 +157,9 @@ def _scorable(row: PreparedRow, rule: Rule) -> PreparedRow:
 
 
 def too_many(limit: int | float | None, errors: int, cell: Cell) -> bool:
-    """Return whether more of a cell's utterances are in error than a count, or a share below 1, allows."""
-    if limit is None:
-        return False
+    """Return whether all of a cell's utterances are in error, or more than a count, or a share below 1, allows."""
+    if limit is None or errors == cell.utterances:
+        return errors == cell.utterances
     return errors > (limit * cell.utterances if isinstance(limit, float) else limit)
 
 
