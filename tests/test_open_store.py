@@ -52,6 +52,8 @@ def test_mistakes_are_answered_in_words(place: str, tmp_path: Path) -> None:
         store.sql(SQL)
     with pytest.raises(StoreError, match="there is no store at"):
         open_store(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="a store cannot be at ''; name a folder"):
+        open_store("")
 
 
 def test_a_library_that_is_not_there_is_named_with_the_way_to_have_it(

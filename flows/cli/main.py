@@ -6,7 +6,9 @@ Exit codes: see `flows.cli.output`.
 import sys
 import tempfile
 import traceback
+from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -85,6 +87,7 @@ app.add_typer(demo.app, name="demo")
 def main() -> None:
     """Run the command; a mistake of the user's ends it with its message alone."""
     try:
+        _refuse_empty(sys.argv[1:])
         app()
     except UsageError as error:
         say(f"error: {error}")
@@ -96,6 +99,14 @@ def main() -> None:
         say(f"unexpected error: {type(error).__name__}: {error}")
         say(f"this is a bug, or a machine in trouble; the details are in {_write_down()}")
         sys.exit(ERROR)
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Refuse an argument without a character, as a shell makes of a variable that is not set."""
+    for before, argument in pairwise(["emtta", *arguments]):
+        name, sign, value = argument.partition("=") if argument.startswith("--") else (before, "=", argument)
+        if sign and not value.strip():
+            raise UsageError(f"what follows {name} is empty; write what is meant, or leave it out")
 
 
 def _write_down() -> Path:
