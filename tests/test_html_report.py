@@ -369,6 +369,8 @@ def test_options_of_tables_are_refused_for_the_page(complete: Store, emtta: Comm
     ended = emtta("report", "html", "--store", complete.location, *options)
     assert ended.code == 2
     assert "it takes --run, --out and --audio" in ended.err.replace("\n", " ")
+    ended = emtta("report", "html", "--store", complete.location, "--out", "page.csv")
+    assert (ended.code, "--out page.csv ends as one of rows does" in ended.err) == (2, True)
     assert emtta("report", "leaderboard", "--store", complete.location, "--audio", 3).code == 2
 
 

@@ -63,6 +63,8 @@ def test_a_query_is_an_argument_a_file_or_what_comes_through_a_pipe(
         ([], "there is no query: give one as an argument"),
         (["SELECT 1", "--param", "x"], "--param 'x' is no parameter; write NAME=VALUE"),
         (["SELECT 1", "--format", "csv", "--out", "no/such/folder/x.csv"], "cannot be written"),
+        (["SELECT 1", "--format", "csv", "--out", "x.parquet"], "--format csv contradicts --out x.parquet"),
+        (["SELECT 1", "--out", "x.html"], "--out x.html is the name of a page"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_in_words(
@@ -93,6 +95,15 @@ def test_each_format_holds_the_same_rows_on_standard_output_and_in_a_file(
         kept = emtta("sql", SQL, "--param", "method=source", "--format", form, "--store", place, "--out", out)
         assert read(shown.out) == read(out.read_text()) == [("babble", 25.0)]
         assert (kept.code, kept.out) == (0, "")
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "md", "parquet"])
+def test_the_ending_of_a_file_chooses_its_format(form: str, place: str, emtta: Command, tmp_path: Path) -> None:
+    plain, told = tmp_path / f"rows.{form.upper()}", tmp_path / "rows"
+    assert emtta("sql", "FROM cells", "--out", plain, "--store", place).code == 0
+    form = "markdown" if form == "md" else form
+    assert emtta("sql", "FROM cells", "--format", form, "--out", told, "--store", place).code == 0
+    assert plain.read_bytes() == told.read_bytes()
 
 
 def test_a_table_is_whole_in_a_pipe_and_in_a_file(place: str, emtta: Command, tmp_path: Path) -> None:

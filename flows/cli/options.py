@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from flows.cli.output import Format
+
 
 class Isolation(StrEnum):
     """Whether cells run in processes of their own."""
@@ -86,9 +88,22 @@ ParamOption = Annotated[
 """Values for the parameters of a question."""
 
 OutOption = Annotated[
-    Path | None, typer.Option("--out", metavar="FILE", dir_okay=False, help="Write into this file.", show_default=False)
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="FILE",
+        dir_okay=False,
+        help="Write into this file; its ending (.csv, .json, .md, .parquet) chooses the format.",
+        show_default=False,
+    ),
 ]
 """Where an answer goes, if not to standard output."""
+
+FormatOption = Annotated[
+    Format | None,
+    typer.Option("--format", help="How the rows are written. Default: as FILE ends, else table.", show_default=False),
+]
+"""How an answer is written."""
 
 DEFAULT_STORE = "emtta-store"
 

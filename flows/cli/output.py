@@ -1,6 +1,7 @@
 """What the command says and how: results on standard output, everything else on standard error."""
 
 import io
+import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -34,6 +35,30 @@ class Format(StrEnum):
     JSON = "json"
     MARKDOWN = "markdown"
     PARQUET = "parquet"
+
+
+ENDINGS = {".csv": Format.CSV, ".json": Format.JSON, ".md": Format.MARKDOWN, ".parquet": Format.PARQUET}
+"""What the ending of a file's name says of how its rows are written."""
+
+
+def form_of(form: Format | None, to: Path | None) -> Format:
+    """Return how rows are to be written: as is asked, else as the name of the file says, else as a table.
+
+    Raises:
+        UsageError: the two contradict each other, or the name is that of a page.
+    """
+    from emtta_core.errors import UsageError
+
+    ending = to.suffix.lower() if to else ""
+    if ending == ".html":
+        raise UsageError(
+            f"--out {to} is the name of a page, and rows are written as {', '.join(Format)}; "
+            f"the page on a run is written by: emtta report html --out {shlex.quote(str(to))}"
+        )
+    told = ENDINGS.get(ending)
+    if form and told and form is not told:
+        raise UsageError(f"--format {form} contradicts --out {to}, whose ending means {told}; change one of them")
+    return form or told or Format.TABLE
 
 
 def say(text: str) -> None:
