@@ -121,10 +121,10 @@ def test_a_mistake_ends_with_its_message_alone(
 
 
 def test_a_store_that_is_not_there_is_told_with_what_makes_one(emtta: Command, tmp_path: Path) -> None:
-    outcome = emtta("list", "--store", tmp_path / "nowhere")
+    outcome = emtta("list", "--store", tmp_path / "no where")
     assert outcome.code == 1
     assert "there is no store at" in outcome.err
-    assert "emtta run" in outcome.err
+    assert f"`emtta run SUITE --store '{tmp_path}/no where'` makes one" in outcome.err
 
 
 def test_a_bug_ends_with_a_short_line_and_the_place_of_its_traceback(

@@ -6,6 +6,7 @@ values are escaped by the template engine. Charts are drawn beforehand and hold 
 
 import base64
 import hashlib
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -194,6 +195,7 @@ def _environment() -> Environment:
         number=numbers.count,
         duration=numbers.duration,
         verdict=numbers.verdict,
+        shell=shlex.quote,
     )
     environment.globals.update(interval=numbers.interval)
     return environment
