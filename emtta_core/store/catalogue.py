@@ -15,7 +15,7 @@ import duckdb
 
 from emtta_core.errors import EmttaError
 from emtta_core.store.edits import create_word_edits
-from emtta_core.store.parameters import parameter_values
+from emtta_core.store.parameters import check_values, parameter_values
 from emtta_core.store.place import Entry, Place
 from emtta_core.store.raw import create_raw_views, grouped, hold_rows, literal, scan, text
 from emtta_core.store.read import BrokenFile, glance
@@ -118,11 +118,12 @@ class Catalogue:
 
         Raises:
             EmttaError: when DuckDB refuses or fails it; the message holds DuckDB's own words.
-            UsageError: when it is not a single SELECT that only reads.
+            UsageError: when it is not a single SELECT that only reads, or a parameter has no value.
         """
 
         def ask() -> Result:
             check_reads_only(self._connection, sql)
+            check_values(self._connection, sql, parameters)
             return Result(self._connection.sql(sql, params=parameters).to_arrow_table())
 
         return self._answer("the query", ask)
