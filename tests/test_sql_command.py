@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 import time
@@ -243,6 +244,15 @@ def test_the_prompt_works_on_a_real_terminal(place: str, tmp_path: Path) -> None
     until(b"emtta>")
     os.write(main, b"SELECT wer + 17 AS x FROM cells;\r")
     until(b"42.00")
+    until(b"emtta>")
+    os.write(main, b"SELECT half,\x03")  # Ctrl-C
+    until(b"emtta>")
+    until(b"emtta>")
+    os.write(main, b"SELECT sum(a.range * b.range) FROM range(10000000) AS a, range(10000000) AS b;\r")
+    until(b"\x1b[?2004l")  # Enter is taken
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    until(b"stopped")
     until(b"emtta>")
     os.write(main, b"\x04")  # Ctrl-D
     assert process.wait(timeout=30) == 0

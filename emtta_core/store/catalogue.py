@@ -7,6 +7,7 @@ that count. Nothing is copied: each query reads the Parquet files it needs.
 import logging
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from uuid import uuid4
@@ -160,7 +161,7 @@ class Catalogue:
         read_all = False
         for _ in range(_LOOKS):
             try:
-                return ask()
+                return self._interruptible(ask)
             except _MISTAKES as error:
                 raise EmttaError(f"{what} failed: {_said(error)}") from error
             except duckdb.Error as error:
@@ -171,6 +172,18 @@ class Catalogue:
                 self._look(scan)
                 read_all = True
         raise EmttaError(f"{what} failed: {self._restless()}")
+
+    def _interruptible(self, ask: Callable[[], Answer]) -> Answer:
+        """Return what `ask` returns; Ctrl-C ends it, which DuckDB heeds only while another thread waits for it."""
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(ask)
+            try:
+                return answer.result()
+            except KeyboardInterrupt:
+                while not answer.done():
+                    self._connection.interrupt()
+                    wait([answer], timeout=0.1)
+                raise
 
     def _create(self, view: str) -> None:
         """Create a view, for which DuckDB looks into a file: where that was removed meanwhile, into its successor."""
