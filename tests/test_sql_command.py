@@ -130,6 +130,21 @@ def test_a_terminal_shows_values_whole_and_names_the_columns_for_which_it_has_no
     assert "has only 40 characters a line: left; ask" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("form", ["table", "csv", "markdown", "json"])
+def test_no_value_acts_on_a_terminal_and_an_export_has_it_as_it_is(
+    form: str, place: str, emtta: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acting = "a\x9b31mb\u202ec"
+    asked = ["sql", f"SELECT '{acting}' AS \"{acting}\"", "--format", form, "--store", place]
+    piped = emtta(*asked).out
+    assert (acting in piped) == (form != "table")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    seen = emtta(*asked).out
+    assert seen.count(r"a\x9b31mb\u202ec") == 2
+    assert not {"\x9b", "\u202e"} & set(seen)
+    assert r"Table with name a\x9b31mb\u202ec" in emtta("sql", f'FROM "{acting}"', "--store", place).err
+
+
 def test_parquet_goes_into_a_file_or_a_pipe_and_never_to_a_terminal(place: str, emtta: Command, tmp_path: Path) -> None:
     out = tmp_path / "rows.parquet"
     query = "SELECT domain, wer, (SELECT max(created_at) FROM runs) AS at FROM cells"

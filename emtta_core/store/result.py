@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from emtta_core.errors import EmttaError
+from emtta_core.escapes import escaped
 
 if TYPE_CHECKING:
     import pandas
@@ -76,9 +77,9 @@ class Result:
         table = Table(title=title)
         for field in self.table.schema:
             number = _is_number(field.type)
-            table.add_column(Text(field.name), justify="right" if number else "left", no_wrap=number)
+            table.add_column(Text(escaped(field.name)), justify="right" if number else "left", no_wrap=number)
         for row in self.rows:
-            table.add_row(*(Text(_cell(value)) for value in row))
+            table.add_row(*(Text(escaped(_cell(value))) for value in row))
         return table
 
     def markdown(self) -> str:

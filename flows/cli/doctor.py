@@ -6,6 +6,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from emtta_core.escapes import escaped
 from flows.cli import logs
 from flows.cli.options import DEFAULT_STORE, CorpusDirOption, SnrConventionOption, StoreOption, use_corpora
 from flows.cli.output import COMPLETE, ERROR, tabulate
@@ -46,7 +47,7 @@ def doctor(
     well = True
     for check in checks(store):
         mark = Text("ok", style="green") if check.ok else Text("no", style="bold red")
-        table.add_row(mark, check.what, Text(check.found))
+        table.add_row(mark, check.what, Text(escaped(check.found)))
         well = well and check.ok
     tabulate(table)
     if suite is not None:

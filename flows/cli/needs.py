@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from emtta_core.escapes import escaped
 from flows.cli.output import say, tabulate
 from flows.cli.size import size
 
@@ -24,7 +25,7 @@ def show_needs(needs: "Sequence[Need]") -> None:
     for need in needs:
         mark, style = MARKS[need.standing.state]
         row = (need.standing.what, _domains(need), _utterances(need), _state(need))
-        cells = [Text(cell) for cell in (*row, need.standing.licence, need.standing.where)]
+        cells = [Text(escaped(cell)) for cell in (*row, need.standing.licence, need.standing.where)]
         table.add_row(Text(mark, style=style), *cells)
     tabulate(table)
     for error, others in _reasons([need.standing for need in needs]).items():

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Column, Table
 
+from emtta_core.escapes import escaped
+
 if TYPE_CHECKING:
     from emtta_core.store.result import Result
 
@@ -63,7 +65,12 @@ def form_of(form: Format | None, to: Path | None) -> Format:
 
 def say(text: str) -> None:
     """Write a line for the reader, markup and wrapping left alone, on standard error."""
-    err.print(text, markup=False, soft_wrap=True)
+    err.print(escaped(text), markup=False, soft_wrap=True)
+
+
+def put(text: str) -> None:
+    """Write a text on standard output; only a terminal gets it without signs that would act on it."""
+    sys.stdout.write(escaped(text) if sys.stdout.isatty() else text)
 
 
 def tabulate(table: Table, console: Console | None = None) -> None:
@@ -119,7 +126,7 @@ def show(result: "Result", form: Format, title: str | None = None, to: Path | No
             raise UsageError("--format parquet gives no text; name a file with --out FILE, or send it into a pipe")
         sys.stdout.buffer.write(result.parquet())
     else:
-        sys.stdout.write(_content(result, form, title).decode())
+        put(_content(result, form, title).decode())
 
 
 def _content(result: "Result", form: Format, title: str | None) -> bytes:
