@@ -88,7 +88,7 @@ def tabulate(table: Table, console: Console | None = None) -> None:
     for column in table.columns:
         column.overflow = "fold"
     needed = [_needed(column, console) for column in table.columns]
-    left_out = []
+    left_out = list[str]()
     while len(needed) > 1 and sum(needed) + 3 * len(needed) + 1 > console.width:
         needed.pop()
         left_out.insert(0, str(table.columns.pop().header))
