@@ -160,10 +160,14 @@ def test_a_server_that_does_not_answer_is_named_with_what_to_do(
 
 
 MISTAKES = {
-    "an unknown suite": (["dmeo"], 2, f"unknown suite 'dmeo'; there are: {', '.join(suite_names())}"),
+    "an unknown suite": (["dmeo"], 2, f"(did you mean 'demo'?); there are: {', '.join(suite_names())}"),
     "a missing suite file": (["no.toml"], 2, "no suite file 'no.toml'"),
     "an unknown domain": (["SUITE", "--only", "domain=AB"], 2, "unknown domain 'AB'; there are: clean"),
-    "an unknown method": (["SUITE", "--only", "method=tent"], 2, "unknown method 'tent'; there are: em-tok-b, source"),
+    "an unknown method": (
+        ["SUITE", "--only", "method=EM-tokb"],
+        2,
+        "unknown method 'EM-tokb' (did you mean 'em-tok-b'?)",
+    ),
     "an unknown key": (["SUITE", "--only", "speaker=x"], 2, "not of the form"),
     "a limit of nothing": (["SUITE", "--limit", "0"], 2, "greater than or equal to 1"),
     "a bad run id": (["SUITE", "--run-id", "../x"], 2, "run id"),
