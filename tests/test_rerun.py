@@ -156,3 +156,9 @@ def test_a_mistake_in_the_request_is_said(emtta: Command, half: Path, arguments:
     outcome = emtta("rerun", *arguments, "--store", half)
     assert outcome.code == 2
     assert message in outcome.err
+
+
+def test_a_store_that_is_not_there_is_not_made(emtta: Command, tmp_path: Path) -> None:
+    outcome = emtta("rerun", "mine", "--store", tmp_path / "typo")
+    assert (outcome.code, "there is no store at" in outcome.err) == (1, True)
+    assert not (tmp_path / "typo").exists()
