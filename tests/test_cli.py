@@ -43,6 +43,7 @@ def test_questions_to_the_store_need_no_torch_and_no_prefect(tmp_path: Path) -> 
         done, heavy = light(*arguments, "--store", str(tmp_path))
         assert done.returncode == 0, done.stderr
         assert heavy == {"duckdb"}
+        assert (f"emtta run smoke --store {tmp_path}" in done.stderr) == (arguments[0] != "sql")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,11 @@ def test_suites_lists_what_is_shipped(emtta: Command) -> None:
 
 
 MISTAKES = {
-    "an unknown report": (["report", "leaderbord"], 2, "unknown report 'leaderbord'; there are: "),
+    "an unknown report": (
+        ["report", "leaderbord"],
+        2,
+        "unknown report 'leaderbord' (did you mean 'leaderboard'?); there are: ",
+    ),
     "a report on an unknown run": (["report", "leaderboard", "--run", "x"], 2, "unknown run 'x'"),
     "a parameter without a value": (["report", "domains", "--param", "group"], 2, "--param 'group' is no parameter"),
     "a parameter that the report lacks": (["report", "domains", "--param", "colour=red"], 2, "there are: group"),

@@ -14,6 +14,7 @@ from rich.table import Column, Table
 from emtta_core.escapes import escaped
 
 if TYPE_CHECKING:
+    from emtta_core.store import Store
     from emtta_core.store.result import Result
 
 COMPLETE, ERROR, USAGE, INCOMPLETE = range(4)
@@ -66,6 +67,13 @@ def form_of(form: Format | None, to: Path | None) -> Format:
 def say(text: str) -> None:
     """Write a line for the reader, markup and wrapping left alone, on standard error."""
     err.print(escaped(text), markup=False, soft_wrap=True)
+
+
+def say_if_empty(result: "Result", store: "Store") -> None:
+    """Say what makes a run, where an answer has no row because the store has no run."""
+    if not result.table.num_rows and not store.runs():
+        command = shlex.join(["emtta", "run", "smoke", "--store", store.location])
+        say(f"the store {store.location} has no run yet; this makes one in a minute: {command}")
 
 
 def put(text: str) -> None:

@@ -6,7 +6,7 @@ import typer
 
 from flows.cli.html import PAGE, write_page
 from flows.cli.options import DEFAULT_STORE, FormatOption, OutOption, ParamOption, StoreOption, pairs
-from flows.cli.output import ENDINGS, form_of, say, show
+from flows.cli.output import ENDINGS, form_of, say, say_if_empty, show
 
 
 def report(
@@ -64,7 +64,9 @@ def report(
     from emtta_core.store.notices import notices_of
 
     with Catalogue(Store.open(store)) as catalogue:
-        show(catalogue.report(name, run, **parameters), chosen, to=to)
+        found = catalogue.report(name, run, **parameters)
+        show(found, chosen, to=to)
+        say_if_empty(found, catalogue.store)
         told = notices_of(catalogue, run) if name != "runs" else ()
     for sentence in told:
         say(sentence)
