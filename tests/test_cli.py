@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import get_args
 
@@ -67,6 +68,17 @@ def test_help_has_examples(verb: str, emtta: Command) -> None:
     outcome = emtta(*verb.split(), "--help")
     assert outcome.code == 0
     assert f"emtta {verb}" in outcome.out.split("Example")[1]
+
+
+@pytest.mark.parametrize("verb", ["prepare", "compare", "catalog export"])
+def test_help_is_wrapped_at_the_width_of_the_terminal_alone(
+    verb: str, emtta: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = [line.strip() for line in emtta(*verb.split(), "--help").out.split("Example")[0].splitlines()]
+    wrapped = [(line, after) for line, after in pairwise(lines) if line and after]
+    assert len(wrapped) >= 2
+    assert all(len(line) + len(" ") + len(after.split()[0]) > 78 for line, after in wrapped)
 
 
 def test_the_version_is_the_package_s(emtta: Command) -> None:

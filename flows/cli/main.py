@@ -35,6 +35,7 @@ from flows.cli import (
     suites,
     view,
 )
+from flows.cli.options import flowing
 from flows.cli.output import ERROR, USAGE, say
 
 
@@ -65,21 +66,11 @@ def _options(
     """Take the options that stand before a verb."""
 
 
-app.command()(run.run)
-app.command()(prepare.prepare)
-app.command()(rerun.rerun)
-app.command()(status.status)
-app.command("list")(runs.runs)
-app.command()(report.report)
-app.command()(view.view)
-app.command()(compare.compare)
-app.command()(sql.sql)
-app.command()(schedule.schedule)
-app.command()(compact.compact)
-app.command()(prune.prune)
-app.command()(suites.suites)
-app.command()(listen.listen)
-app.command()(doctor.doctor)
+for _verb in (
+    *(run.run, prepare.prepare, rerun.rerun, status.status, runs.runs, report.report, view.view, compare.compare),
+    *(sql.sql, schedule.schedule, compact.compact, prune.prune, suites.suites, listen.listen, doctor.doctor),
+):
+    app.command("list" if _verb is runs.runs else None, help=flowing(_verb.__doc__))(_verb)
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(demo.app, name="demo")
 

@@ -2,6 +2,7 @@
 
 import os
 from enum import StrEnum
+from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -106,6 +107,12 @@ FormatOption = Annotated[
 """How an answer is written."""
 
 DEFAULT_STORE = "emtta-store"
+
+
+def flowing(docstring: str | None) -> str:
+    """Return the help of a verb, each paragraph but its examples in one line: a terminal wraps it at its own width."""
+    paragraphs = cleandoc(docstring or "").split("\n\n")
+    return "\n\n".join(part if part.startswith("Example") else part.replace("\n", " ") for part in paragraphs)
 
 
 def use_corpora(folders: list[Path] | None) -> None:
