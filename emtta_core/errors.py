@@ -4,6 +4,8 @@ Each message names the thing, the value it had, the values it may have, and what
 The command line prints the message alone, with no traceback.
 """
 
+from difflib import get_close_matches
+
 
 class EmttaError(Exception):
     """Something went wrong that its message lets the reader mend; the command ends with exit code 1.
@@ -39,8 +41,11 @@ class StoreError(EmttaError):
 
 
 def unknown(what: str, value: object, allowed: "list[str] | tuple[str, ...]") -> UsageError:
-    """Return the refusal of an unknown name: what it names, its value, and the names there are."""
-    return UsageError(f"unknown {what} {str(value)!r}; there are: {', '.join(sorted(allowed)) or '(none)'}")
+    """Return the refusal of an unknown name: what it names, its value, the nearest name and all that there are."""
+    by_small_letters = {name.lower(): name for name in allowed}
+    near = [by_small_letters[name] for name in get_close_matches(str(value).lower(), by_small_letters, 1, cutoff=0.7)]
+    meant = f" (did you mean {near[0]!r}?)" if near else ""
+    return UsageError(f"unknown {what} {str(value)!r}{meant}; there are: {', '.join(sorted(allowed)) or '(none)'}")
 
 
 def first_line(error: BaseException) -> str:

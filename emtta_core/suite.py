@@ -80,7 +80,8 @@ class Runtime(Record):
         isolation: whether cells run in processes of their own, so that a crash costs no more than a shard.
         timeout: seconds after which an attempt at a cell is ended, where cells have processes of their own.
         retry_on_error: how often the utterances in error are tried again before they are stored as such.
-        fail_on_error: a cell fails with more utterances in error: a count, or as a fraction below 1 a share.
+        fail_on_error: a cell fails with more utterances in error: a count, or as a fraction below 1 a share. It fails
+            in any case with all of them.
     """
 
     batch_size: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], RUNTIME] = "auto"

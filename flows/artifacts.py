@@ -5,6 +5,7 @@ versions, so that the page of a suite's key shows how it went from run to run.
 """
 
 import re
+import shlex
 from typing import Any
 
 from prefect import get_run_logger
@@ -62,7 +63,8 @@ def _table(name: str, result: Result, description: str) -> None:
 
 def _way(store: Store, run_id: str) -> str:
     """Return what to type for more, in Markdown."""
-    where = f"--run {run_id} --store {store.location}"
+    place = shlex.join(["--store", store.location])
+    where = f"--run {run_id} {place}"
     return (
         f"# {run_id}\n\n"
         f"Store: `{store.location}`\n\n"
@@ -70,6 +72,6 @@ def _way(store: Store, run_id: str) -> str:
         f"emtta report leaderboard {where}\n"
         f"emtta report domains {where}\n"
         f"emtta report failures {where}\n"
-        f"emtta status {run_id} --store {store.location}\n"
+        f"emtta status {run_id} {place}\n"
         "```\n"
     )

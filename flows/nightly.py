@@ -4,6 +4,7 @@ Each night is a run of its own, whose id carries the date: what was heard last n
 be measured, while prepared audio is. A night that was stopped is gone on with by the same flow, on the same date.
 """
 
+import shlex
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,7 @@ def _emit(suite: Suite, found: Comparison, parameters: dict[str, str], *, given:
             "min_effect": found.min_effect,
             "regressions": found.as_dict()["regressions"][:REGRESSIONS_NAMED],
             "summary": found.summary,
-            "command": f"emtta compare {found.run_a} {found.run_b} --store {store}",
+            "command": shlex.join(["emtta", "compare", found.run_a, found.run_b, "--store", store]),
             "parameters": parameters,
         },
     )

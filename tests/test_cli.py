@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import get_args
 
@@ -44,6 +45,7 @@ def test_questions_to_the_store_need_no_torch_and_no_prefect(tmp_path: Path) -> 
         done, heavy = light(*arguments, "--store", str(tmp_path))
         assert done.returncode == 0, done.stderr
         assert heavy == {"duckdb"}
+        assert (f"emtta run smoke --store {tmp_path}" in done.stderr) == (arguments[0] != "sql")
 
 
 @pytest.mark.parametrize(
@@ -67,6 +69,17 @@ def test_help_has_examples(verb: str, emtta: Command) -> None:
     outcome = emtta(*verb.split(), "--help")
     assert outcome.code == 0
     assert f"emtta {verb}" in outcome.out.split("Example")[1]
+
+
+@pytest.mark.parametrize("verb", ["prepare", "compare", "catalog export"])
+def test_help_is_wrapped_at_the_width_of_the_terminal_alone(
+    verb: str, emtta: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = [line.strip() for line in emtta(*verb.split(), "--help").out.split("Example")[0].splitlines()]
+    wrapped = [(line, after) for line, after in pairwise(lines) if line and after]
+    assert len(wrapped) >= 2
+    assert all(len(line) + len(" ") + len(after.split()[0]) > 78 for line, after in wrapped)
 
 
 def test_the_version_is_the_package_s(emtta: Command) -> None:
@@ -93,7 +106,11 @@ def test_suites_lists_what_is_shipped(emtta: Command) -> None:
 
 
 MISTAKES = {
-    "an unknown report": (["report", "leaderbord"], 2, "unknown report 'leaderbord'; there are: "),
+    "an unknown report": (
+        ["report", "leaderbord"],
+        2,
+        "unknown report 'leaderbord' (did you mean 'leaderboard'?); there are: ",
+    ),
     "a report on an unknown run": (["report", "leaderboard", "--run", "x"], 2, "unknown run 'x'"),
     "a parameter without a value": (["report", "domains", "--param", "group"], 2, "--param 'group' is no parameter"),
     "a parameter that the report lacks": (["report", "domains", "--param", "colour=red"], 2, "there are: group"),
@@ -101,6 +118,10 @@ MISTAKES = {
     "an unknown format": (["report", "leaderboard", "--format", "xml"], 2, "xml"),
     "SQL that is none": (["sql", "SELEKT 1"], 1, "SELEKT"),
     "SQL that would write": (["sql", "CREATE TABLE x AS SELECT 1"], 2, "SELECT"),
+    "a run without a name": (["report", "leaderboard", "--run", ""], 2, "what follows --run is empty"),
+    "a folder without a name": (["doctor", "--corpus-dir", " "], 2, "what follows --corpus-dir is empty"),
+    "a run's id without a letter": (["run", "smoke", "--dry-run", "--run-id="], 2, "what follows --run-id is empty"),
+    "a suite without a name": (["run", ""], 2, "what follows run is empty"),
     "an unknown verb": (["fly"], 2, "fly"),
 }
 
@@ -118,10 +139,10 @@ def test_a_mistake_ends_with_its_message_alone(
 
 
 def test_a_store_that_is_not_there_is_told_with_what_makes_one(emtta: Command, tmp_path: Path) -> None:
-    outcome = emtta("list", "--store", tmp_path / "nowhere")
+    outcome = emtta("list", "--store", tmp_path / "no where")
     assert outcome.code == 1
     assert "there is no store at" in outcome.err
-    assert "emtta run" in outcome.err
+    assert f"`emtta run SUITE --store '{tmp_path}/no where'` makes one" in outcome.err
 
 
 def test_a_bug_ends_with_a_short_line_and_the_place_of_its_traceback(

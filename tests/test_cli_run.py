@@ -26,7 +26,7 @@ def test_a_run_ends_with_the_methods_and_what_to_type_next(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
 ) -> None:
     importlib.import_module("prefect.main")  # puts handlers of its own there, once a process
-    store, handlers = tmp_path / "store", list(logging.getLogger().handlers)
+    store, handlers = tmp_path / "my store", list(logging.getLogger().handlers)
     first = emtta("run", suite_file(), "--store", store)
     (run_id,) = Store.open(store).runs()
     assert first.code == 0, first.err
@@ -34,7 +34,8 @@ def test_a_run_ends_with_the_methods_and_what_to_type_next(
     assert "[  1/2] clean/" in first.err
     assert re.search(r"\[  [12]/2\] clean/em-tok-b: WER ", first.err), first.err  # either cell may end first
     assert "em-tok-b" in first.out
-    assert f"next: emtta report leaderboard --run {run_id}" in first.err
+    (command,) = re.findall("^next: emtta (.*)$", first.err, re.MULTILINE)
+    assert "em-tok-b" in emtta(*shlex.split(command)).out
     assert "synthetic" not in first.err
     log = (store / "logs" / f"{run_id}.log").read_text()
     assert "clean/em-tok-b: Finished in state Completed()" in log
@@ -187,10 +188,14 @@ def test_a_server_that_does_not_answer_is_named_with_what_to_do(
 
 
 MISTAKES = {
-    "an unknown suite": (["dmeo"], 2, f"unknown suite 'dmeo'; there are: {', '.join(suite_names())}"),
+    "an unknown suite": (["dmeo"], 2, f"(did you mean 'demo'?); there are: {', '.join(suite_names())}"),
     "a missing suite file": (["no.toml"], 2, "no suite file 'no.toml'"),
     "an unknown domain": (["SUITE", "--only", "domain=AB"], 2, "unknown domain 'AB'; there are: clean"),
-    "an unknown method": (["SUITE", "--only", "method=tent"], 2, "unknown method 'tent'; there are: em-tok-b, source"),
+    "an unknown method": (
+        ["SUITE", "--only", "method=EM-tokb"],
+        2,
+        "unknown method 'EM-tokb' (did you mean 'em-tok-b'?)",
+    ),
     "an unknown key": (["SUITE", "--only", "speaker=x"], 2, "not of the form"),
     "a limit of nothing": (["SUITE", "--limit", "0"], 2, "greater than or equal to 1"),
     "a bad run id": (["SUITE", "--run-id", "../x"], 2, "run id"),

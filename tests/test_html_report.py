@@ -16,6 +16,7 @@ from store_factory import REFERENCE, begin_run, end_attempt, heard, write_shard
 
 from emtta_core.audio.files import encode_flac
 from emtta_core.errors import EmttaError, UsageError
+from emtta_core.escapes import escaped
 from emtta_core.pipeline.statistics import update_statistics
 from emtta_core.report import charts, make_page
 from emtta_core.report.differences import Piece, word_differences
@@ -24,7 +25,7 @@ from emtta_core.report.numbers import points, rate
 from emtta_core.report.picture import Painter
 from emtta_core.store import AudioBytes, Catalogue, CellKey, PreparedRow, Store
 
-EVIL = "<script>alert(1)</script> \"quoted\" 'single' </style> &amp; <img src=x onerror=alert(1)>"
+EVIL = "<script>alert(1)</script> \"quoted\" 'single' </style> &amp; <img src=x onerror=alert(1)> \x9b31m \u202eabc"
 
 # Substitutions of four words in each of three utterances, by (group, domain) and method.
 ERRORS = {
@@ -202,8 +203,9 @@ def test_every_value_is_text_and_never_markup(store: Store) -> None:
     assert "img" not in tags
     attributes = {name for _, attributes in page.elements for name in attributes}
     assert not [name for name in attributes if name.startswith("on") or name == "style"]
-    assert page.text.count(EVIL) >= 6  # suite, its file, model, host, versions, and why the cell failed
+    assert page.text.count(escaped(EVIL)) >= 6  # suite, its file, model, host, versions, and why the cell failed
     assert "<script>alert" not in html
+    assert not {"\x9b", "\u202e"} & set(html)
 
 
 def test_the_page_carries_all_it_needs_and_forbids_every_request(complete: Store) -> None:
@@ -369,6 +371,8 @@ def test_options_of_tables_are_refused_for_the_page(complete: Store, emtta: Comm
     ended = emtta("report", "html", "--store", complete.location, *options)
     assert ended.code == 2
     assert "it takes --run, --out and --audio" in ended.err.replace("\n", " ")
+    ended = emtta("report", "html", "--store", complete.location, "--out", "page.csv")
+    assert (ended.code, "--out page.csv ends as one of rows does" in ended.err) == (2, True)
     assert emtta("report", "leaderboard", "--store", complete.location, "--audio", 3).code == 2
 
 

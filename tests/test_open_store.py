@@ -48,10 +48,15 @@ def test_mistakes_are_answered_in_words(place: str, tmp_path: Path) -> None:
     store = open_store(place)
     with pytest.raises(UsageError, match="unknown run 'no'; there are: run"):
         store.report("domains", run="no")
-    with pytest.raises(EmttaError, match="method"):
+    with pytest.raises(UsageError, match=r"no value is given for \$method of the query; give one"):
         store.sql(SQL)
+    with pytest.raises(UsageError, match="unknown parameter of the query, 'domain'; there are: method"):
+        store.sql(SQL, method="source", domain="babble")
+    assert len(store.sql(SQL.replace("$method", "$Method"), method="source").rows) == 2  # DuckDB heeds no case
     with pytest.raises(StoreError, match="there is no store at"):
         open_store(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="a store cannot be at ''; name a folder"):
+        open_store("")
 
 
 def test_a_library_that_is_not_there_is_named_with_the_way_to_have_it(

@@ -224,7 +224,7 @@ def test_killed_anywhere_it_leaves_no_half_run_to_be_seen_and_another_pruning_en
     assert files(store, "old") == []
 
 
-@pytest.mark.parametrize("keep", ["0", "0d", "-1", "30 d", "30m", "d", "", "1.5d", "all", "٣d"])
+@pytest.mark.parametrize("keep", ["0", "0d", "-1", "30 d", "30m", "d", "1.5d", "all", "٣d"])
 def test_what_is_no_number_and_no_age_is_refused(keep: str, emtta: Command, tmp_path: Path) -> None:
     Store.open(tmp_path / "store", create=True)
     outcome = emtta("prune", f"--keep={keep}", "--store", tmp_path / "store")

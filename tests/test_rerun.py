@@ -96,6 +96,21 @@ def test_a_cell_with_more_errors_than_the_suite_allows_fails_and_tries_them_agai
     assert attempts(store, "clean", "source")[-1] == ("complete", 0, 4, 1)
 
 
+def test_a_run_of_which_every_utterance_is_in_error_is_not_complete(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    for recording in speech.path.glob("*.wav"):
+        recording.write_bytes(b"")
+    store = tmp_path / "store"
+    outcome = emtta("run", suite_file(methods=("source",)), "--run-id", "mine", "--store", store)
+    assert outcome.code == 3
+    assert "not complete: clean/source: all 3 utterances are in error; the report `failures` says why" in outcome.err
+    status = emtta("status", "mine", "--store", store)
+    assert status.code == 3
+    assert "mine (incomplete)" in status.out
+    assert "incomplete" in emtta("list", "--store", store).out
+
+
 @pytest.mark.parametrize(
     ("attribute", "other", "message"),
     [
@@ -141,3 +156,9 @@ def test_a_mistake_in_the_request_is_said(emtta: Command, half: Path, arguments:
     outcome = emtta("rerun", *arguments, "--store", half)
     assert outcome.code == 2
     assert message in outcome.err
+
+
+def test_a_store_that_is_not_there_is_not_made(emtta: Command, tmp_path: Path) -> None:
+    outcome = emtta("rerun", "mine", "--store", tmp_path / "typo")
+    assert (outcome.code, "there is no store at" in outcome.err) == (1, True)
+    assert not (tmp_path / "typo").exists()

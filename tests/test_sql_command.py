@@ -5,12 +5,14 @@ import io
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import Command
@@ -19,9 +21,11 @@ from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
+from rich.console import Console
 from store_factory import begin_run, heard, write_shard
 
-from emtta_core.store import Catalogue, CellKey, Store
+from emtta_core.store import Catalogue, CellKey, Result, Store
+from flows.cli.output import tabulate
 from flows.cli.prompt import Prompt, Words
 
 SQL = "SELECT domain, wer FROM cells WHERE method = $method"
@@ -60,6 +64,8 @@ def test_a_query_is_an_argument_a_file_or_what_comes_through_a_pipe(
         ([], "there is no query: give one as an argument"),
         (["SELECT 1", "--param", "x"], "--param 'x' is no parameter; write NAME=VALUE"),
         (["SELECT 1", "--format", "csv", "--out", "no/such/folder/x.csv"], "cannot be written"),
+        (["SELECT 1", "--format", "csv", "--out", "x.parquet"], "--format csv contradicts --out x.parquet"),
+        (["SELECT 1", "--out", "x.html"], "--out x.html is the name of a page"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_in_words(
@@ -90,6 +96,53 @@ def test_each_format_holds_the_same_rows_on_standard_output_and_in_a_file(
         kept = emtta("sql", SQL, "--param", "method=source", "--format", form, "--store", place, "--out", out)
         assert read(shown.out) == read(out.read_text()) == [("babble", 25.0)]
         assert (kept.code, kept.out) == (0, "")
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "md", "parquet"])
+def test_the_ending_of_a_file_chooses_its_format(form: str, place: str, emtta: Command, tmp_path: Path) -> None:
+    plain, told = tmp_path / f"rows.{form.upper()}", tmp_path / "rows"
+    assert emtta("sql", "FROM cells", "--out", plain, "--store", place).code == 0
+    form = "markdown" if form == "md" else form
+    assert emtta("sql", "FROM cells", "--format", form, "--out", told, "--store", place).code == 0
+    assert plain.read_bytes() == told.read_bytes()
+
+
+def test_a_table_is_whole_in_a_pipe_and_in_a_file(place: str, emtta: Command, tmp_path: Path) -> None:
+    long = "a " * 200 + "z" * 200
+    query = f"SELECT *, '{long}' AS longest FROM utterances LIMIT 1"
+    out = tmp_path / "rows.txt"
+    assert emtta("sql", query, "--out", out, "--store", place).code == 0
+    shown = emtta("sql", query, "--store", place).out
+    assert shown == out.read_text()
+    assert long in shown
+    assert "…" not in shown
+    assert len(shown.splitlines()) == 5
+
+
+def test_a_terminal_shows_values_whole_and_names_the_columns_for_which_it_has_no_room(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table = Result(pa.table({"words": ["ab " * 20], "digest": ["d" * 50], "wer": [12345.678], "left": ["x" * 50]}))
+    screen = io.StringIO()
+    tabulate(table.to_table(), Console(file=screen, width=40))
+    rows = [line.split("│")[1:-1] for line in screen.getvalue().splitlines()[3:-1]]
+    assert ["".join(cells).replace(" ", "") for cells in zip(*rows, strict=True)] == ["ab" * 20, "d" * 50, "12345.68"]
+    assert "has only 40 characters a line: left; ask" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "markdown", "json"])
+def test_no_value_acts_on_a_terminal_and_an_export_has_it_as_it_is(
+    form: str, place: str, emtta: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acting = "a\x9b31mb\u202ec"
+    asked = ["sql", f"SELECT '{acting}' AS \"{acting}\"", "--format", form, "--store", place]
+    piped = emtta(*asked).out
+    assert (acting in piped) == (form != "table")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    seen = emtta(*asked).out
+    assert seen.count(r"a\x9b31mb\u202ec") == 2
+    assert not {"\x9b", "\u202e"} & set(seen)
+    assert r"Table with name a\x9b31mb\u202ec" in emtta("sql", f'FROM "{acting}"', "--store", place).err
 
 
 def test_parquet_goes_into_a_file_or_a_pipe_and_never_to_a_terminal(place: str, emtta: Command, tmp_path: Path) -> None:
@@ -206,6 +259,15 @@ def test_the_prompt_works_on_a_real_terminal(place: str, tmp_path: Path) -> None
     until(b"emtta>")
     os.write(main, b"SELECT wer + 17 AS x FROM cells;\r")
     until(b"42.00")
+    until(b"emtta>")
+    os.write(main, b"SELECT half,\x03")  # Ctrl-C
+    until(b"emtta>")
+    until(b"emtta>")
+    os.write(main, b"SELECT sum(a.range * b.range) FROM range(10000000) AS a, range(10000000) AS b;\r")
+    until(b"\x1b[?2004l")  # Enter is taken
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    until(b"stopped")
     until(b"emtta>")
     os.write(main, b"\x04")  # Ctrl-D
     assert process.wait(timeout=30) == 0

@@ -109,7 +109,7 @@ def test_a_suite_that_extends_another_has_what_it_does_not_say_itself(tmp_path: 
     ("text", "message"),
     [
         ('extends = "demo"\n', r"extends 'demo' and has no name"),
-        ('extends = "dmeo"\nname = "x"\n', r"unknown suite 'dmeo'; there are: demo"),
+        ('extends = "dmeo"\nname = "x"\n', r"unknown suite 'dmeo' \(did you mean 'demo'\?\); there are: demo"),
         ('extends = "gone.toml"\nname = "x"\n', r"no suite file 'gone.toml'"),
         ('extends = 3\nname = "x"\n', r"extends is 3; it is a shipped suite's name"),
         ('extends = "mine.toml"\nname = "x"\n', r"extends 'mine.toml', which extends it in its turn"),
@@ -258,7 +258,7 @@ def test_several_mistakes_are_told_at_once() -> None:
 
 
 def test_an_unknown_suite_is_refused_with_those_there_are() -> None:
-    with pytest.raises(UsageError, match=r"unknown suite 'dmeo'; there are: demo, "):
+    with pytest.raises(UsageError, match=r"unknown suite 'dmeo' \(did you mean 'demo'\?\); there are: demo, "):
         load_suite("dmeo")
 
 

@@ -1,5 +1,6 @@
 """The demo model's card: word error rates measured on the voices it was trained on and on voices it never heard."""
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
@@ -92,7 +93,9 @@ def read_card(folder: Path) -> str:
     """
     file = folder / CARD_FILE
     if not file.is_file():
-        raise ModelError(f"{folder} has no {CARD_FILE}; `emtta demo card --model {folder} --measure` writes it")
+        raise ModelError(
+            f"{folder} has no {CARD_FILE}; `emtta demo card --model {shlex.quote(str(folder))} --measure` writes it"
+        )
     return file.read_text(encoding="utf-8")
 
 

@@ -30,7 +30,7 @@ from emtta_core.suite_method import Adaptation
 
 
 class TooManyErrorsError(EmttaError):
-    """More utterances of a cell are in error than the suite allows."""
+    """More utterances of a cell are in error than the suite allows, or all of them."""
 
 
 def evaluate_job(
@@ -143,9 +143,13 @@ def _evaluate(
         waiting = held
     errors = attempt.done.errors + attempt.reused.errors
     if too_many(runtime.fail_on_error, errors, cell):
+        of_how_many = (
+            f"all {errors} utterances are in error"
+            if errors == cell.utterances
+            else f"{errors} of {cell.utterances} utterances are in error, and fail_on_error is {runtime.fail_on_error}"
+        )
         raise TooManyErrorsError(
-            f"{errors} of {cell.utterances} utterances are in error, and fail_on_error is {runtime.fail_on_error}; "
-            "the report `failures` says why; they are tried again when the run goes on"
+            f"{of_how_many}; the report `failures` says why; they are tried again when the run goes on"
         )
 
 
@@ -159,10 +163,10 @@ def _scorable(row: PreparedRow, rule: Rule) -> PreparedRow:
 
 
 def too_many(limit: int | float | None, errors: int, cell: Cell) -> bool:
-    """Return whether more of a cell's utterances are in error than a count, or a share below 1, allows."""
+    """Return whether all of a cell's utterances are in error, or more than a count, or a share below 1, allows."""
     if limit is None:
-        return False
-    return errors > (limit * cell.utterances if isinstance(limit, float) else limit)
+        return errors == cell.utterances
+    return errors == cell.utterances or errors > (limit * cell.utterances if isinstance(limit, float) else limit)
 
 
 def _shard_event(cell: Cell, tally: Tally, *, resumed: bool = False) -> UtterancesDone:

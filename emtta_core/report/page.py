@@ -6,6 +6,7 @@ values are escaped by the template engine. Charts are drawn beforehand and hold 
 
 import base64
 import hashlib
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +18,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from emtta_core.errors import UsageError
+from emtta_core.escapes import escaped
 from emtta_core.report import charts, numbers
 from emtta_core.report.examples import Example, Examples, audio_of, data_uri, find_examples, first_of_each
 from emtta_core.report.facts import ALL, SOURCE, Facts, newest_run, read_facts
@@ -182,6 +184,7 @@ def _environment() -> Environment:
         loader=FunctionLoader(_asset),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_readable,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -194,9 +197,15 @@ def _environment() -> Environment:
         number=numbers.count,
         duration=numbers.duration,
         verdict=numbers.verdict,
+        shell=shlex.quote,
     )
     environment.globals.update(interval=numbers.interval)
     return environment
+
+
+def _readable(value: object) -> object:
+    """Return a value as a template writes it."""
+    return escaped(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _template(name: str) -> Template:

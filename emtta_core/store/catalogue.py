@@ -7,6 +7,7 @@ that count. Nothing is copied: each query reads the Parquet files it needs.
 import logging
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from uuid import uuid4
@@ -15,7 +16,7 @@ import duckdb
 
 from emtta_core.errors import EmttaError
 from emtta_core.store.edits import create_word_edits
-from emtta_core.store.parameters import parameter_values
+from emtta_core.store.parameters import check_values, parameter_values
 from emtta_core.store.place import Entry, Place
 from emtta_core.store.raw import create_raw_views, grouped, hold_rows, literal, scan, text
 from emtta_core.store.read import BrokenFile, glance
@@ -118,11 +119,12 @@ class Catalogue:
 
         Raises:
             EmttaError: when DuckDB refuses or fails it; the message holds DuckDB's own words.
-            UsageError: when it is not a single SELECT that only reads.
+            UsageError: when it is not a single SELECT that only reads, or a parameter has no value.
         """
 
         def ask() -> Result:
             check_reads_only(self._connection, sql)
+            check_values(self._connection, sql, parameters)
             return Result(self._connection.sql(sql, params=parameters).to_arrow_table())
 
         return self._answer("the query", ask)
@@ -159,7 +161,7 @@ class Catalogue:
         read_all = False
         for _ in range(_LOOKS):
             try:
-                return ask()
+                return self._interruptible(ask)
             except _MISTAKES as error:
                 raise EmttaError(f"{what} failed: {_said(error)}") from error
             except duckdb.Error as error:
@@ -170,6 +172,18 @@ class Catalogue:
                 self._look(scan)
                 read_all = True
         raise EmttaError(f"{what} failed: {self._restless()}")
+
+    def _interruptible(self, ask: Callable[[], Answer]) -> Answer:
+        """Return what `ask` returns; Ctrl-C ends it, which DuckDB heeds only while another thread waits for it."""
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(ask)
+            try:
+                return answer.result()
+            except KeyboardInterrupt:
+                while not answer.done():
+                    self._connection.interrupt()
+                    wait([answer], timeout=0.1)
+                raise
 
     def _create(self, view: str) -> None:
         """Create a view, for which DuckDB looks into a file: where that was removed meanwhile, into its successor."""

@@ -8,6 +8,7 @@ In this order, so that a compaction that is killed leaves nothing to mend, and i
 3. What is covered is removed. Whoever had just listed it, and finds it gone, lists again.
 """
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -103,10 +104,11 @@ def _write(store: Store, pack: Pack, run_id: str, attempt: int, catalogue: Catal
                 "an attempt has an utterance twice. Nothing was changed; the run can be read as it is"
             )
     if catalogue.broken:
+        again = shlex.join(["emtta", "rerun", run_id, "--store", store.location])
         reasons = "; ".join(grouped(store.place, catalogue.broken))
         raise StoreError(
             f"the run {run_id!r} cannot be compacted while files of it cannot be read: {reasons}. "
-            f"Bring them back, or delete them and have their utterances done again: emtta rerun {run_id}"
+            f"Bring them back, or delete them and have their utterances done again: {again}"
         )
     store.place.write(pack.file(run_id, attempt), parquet(rows))
 

@@ -1,6 +1,9 @@
-"""The values that the parameters of a report get: those that are given, where the store knows them, or defaults."""
+"""The values that parameters get: those of a report what is given, where the store knows it, or defaults; those of a
+query what is given, and nothing else.
+"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import duckdb
 
@@ -52,6 +55,28 @@ def parameter_values(
         if asked is not None and "run_id" in values:
             _check_of_run(connection, values["run_id"], key, asked)
     return values
+
+
+def check_values(
+    connection: duckdb.DuckDBPyConnection, sql: str, given: Mapping[str, Any] | Sequence[Any] | None
+) -> None:
+    """Refuse a query before it reads anything where a `$name` or `?` of it has no value, or a value no place in it.
+
+    Raises:
+        UsageError: it names those without a value, or without a place.
+    """
+    names = list(given) if isinstance(given, Mapping) else [str(place + 1) for place in range(len(given or ()))]
+    wanted = [name for statement in connection.extract_statements(sql) for name in statement.named_parameters]
+    known = {name.lower() for name in names}  # DuckDB heeds no case either
+    missing = sorted(f"${name}" for name in wanted if name.lower() not in known)
+    if missing:
+        raise UsageError(
+            f"no value is given for {', '.join(missing)} of the query; give one (--param NAME=VALUE for $NAME), "
+            "or write it into the query"
+        )
+    for name in names:
+        if name.lower() not in {other.lower() for other in wanted}:
+            raise unknown("parameter of the query,", name, wanted)
 
 
 def _check_of_run(connection: duckdb.DuckDBPyConnection, run_id: str | None, column: str, value: str) -> None:

@@ -149,10 +149,12 @@ def open_place(location: str | Path) -> Place:
         location: a folder, or `s3://BUCKET/PREFIX`.
 
     Raises:
-        UsageError: no such kind of place is known.
+        UsageError: it is empty, or no such kind of place is known.
         StoreError: its name will not do, or what it needs is not installed.
     """
     name = str(location)
+    if not name.strip():
+        raise UsageError(f"a store cannot be at {name!r}; name a folder, or s3://BUCKET/PREFIX ('.' is this folder)")
     scheme = _SCHEME.match(name)
     if scheme is None:
         from emtta_core.store.folder import Folder

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from emtta_core.errors import EmttaError
+from emtta_core.escapes import escaped
 
 if TYPE_CHECKING:
     import pandas
@@ -75,9 +76,10 @@ class Result:
         """Return a table for a terminal: rates with two decimals, what is under 0.005 with a digit, NULL as a dash."""
         table = Table(title=title)
         for field in self.table.schema:
-            table.add_column(Text(field.name), justify="right" if _is_number(field.type) else "left")
+            number = _is_number(field.type)
+            table.add_column(Text(escaped(field.name)), justify="right" if number else "left", no_wrap=number)
         for row in self.rows:
-            table.add_row(*(Text(_cell(value)) for value in row))
+            table.add_row(*(Text(escaped(_cell(value))) for value in row))
         return table
 
     def markdown(self) -> str:

@@ -6,6 +6,7 @@ when its row of scores is there as well; a writer killed between the two has los
 """
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -134,9 +135,8 @@ class Store:
         if create:
             place.make()
         elif not place.is_there():
-            raise StoreError(
-                f"there is no store at {place.location}; `emtta run SUITE --store {place.location}` makes one"
-            )
+            command = shlex.join(["emtta", "run", "SUITE", "--store", place.location])
+            raise StoreError(f"there is no store at {place.location}; `{command}` makes one")
         return cls(place)
 
     @classmethod

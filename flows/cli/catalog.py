@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import DEFAULT_STORE, StoreOption
+from flows.cli.options import DEFAULT_STORE, StoreOption, flowing
 from flows.cli.output import say
 
 app = typer.Typer(help="The views of the store for other programs.", no_args_is_help=True, rich_markup_mode="rich")
@@ -16,7 +16,6 @@ def _catalog() -> None:
     """Let `export` be a verb of its own, though it is the only one."""
 
 
-@app.command()
 def export(
     file: Annotated[Path, typer.Argument(metavar="FILE.duckdb", help="Where; an earlier export is replaced.")],
     run: Annotated[
@@ -47,3 +46,6 @@ def export(
     say(f"{done.file}: {runs}, {size(done.size)}; " + ("with their rows" if copy else f"reads {store}"))
     if done.left_out:
         say(f"left out, needing emtta's own functions: {', '.join(done.left_out)}; --copy puts its rows in")
+
+
+app.command(help=flowing(export.__doc__))(export)

@@ -1,14 +1,13 @@
 """`emtta compare`: what changed from one run to another, and whether that is more than chance."""
 
 import json
-import sys
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from flows.cli.options import DEFAULT_STORE, StoreOption
-from flows.cli.output import INCOMPLETE, Format, say, show
+from flows.cli.output import INCOMPLETE, Format, put, say, show
 
 
 class Form(StrEnum):
@@ -53,9 +52,9 @@ def compare(
     for sentence in notices(opened.run(b).suite_toml):
         say(sentence)
     if form is Form.JSON:
-        sys.stdout.write(json.dumps(found.as_dict(), ensure_ascii=False, indent=2) + "\n")
+        put(json.dumps(found.as_dict(), ensure_ascii=False, indent=2) + "\n")
     elif form is Form.MARKDOWN:
-        sys.stdout.write(found.markdown())
+        put(found.markdown())
     else:
         show(found.as_result(), Format.TABLE, f"Word error rate, %: A is {a}, B is {b}")
         for line in (*map(str, found.differences), *found.notes, found.summary):

@@ -6,9 +6,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from emtta_core.escapes import escaped
 from flows.cli import logs
 from flows.cli.options import DEFAULT_STORE, CorpusDirOption, SnrConventionOption, StoreOption, use_corpora
-from flows.cli.output import COMPLETE, ERROR, out
+from flows.cli.output import COMPLETE, ERROR, tabulate
 
 if TYPE_CHECKING:
     from emtta_core.audio.mix import SnrConvention
@@ -46,9 +47,9 @@ def doctor(
     well = True
     for check in checks(store):
         mark = Text("ok", style="green") if check.ok else Text("no", style="bold red")
-        table.add_row(mark, check.what, Text(check.found))
+        table.add_row(mark, check.what, Text(escaped(check.found)))
         well = well and check.ok
-    out.print(table)
+    tabulate(table)
     if suite is not None:
         well = _has_all(suite, snr_convention, store) and well
     raise typer.Exit(COMPLETE if well else ERROR)

@@ -1,5 +1,6 @@
 """What `emtta run` and `emtta rerun` have in common: say what will be done, do it, and show what was found."""
 
+import shlex
 import signal
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flows.cli import logs, server
-from flows.cli.output import INCOMPLETE, TERMINATED, Format, err, out, say, show
+from flows.cli.output import INCOMPLETE, TERMINATED, Format, err, say, show, tabulate
 
 if TYPE_CHECKING:
     from emtta_core.pipeline.cell import Cell
@@ -49,7 +50,7 @@ def foretell(run_id: str, states: "Sequence[CellState]", todo: "Sequence[CellSta
         names = ", ".join(state.cell.method for state in cells)
         table.add_row(domain, cells[0].cell.group, names, str(max(state.to_do(redo) for state in cells)))
     if todo:
-        out.print(table)
+        tabulate(table)
 
 
 def foretell_time(store: "Store | None", run: "Run", todo: "Sequence[CellState]", redo: "Redo" = "missing") -> None:
@@ -115,18 +116,19 @@ def conclude(store: "Store", run: "Run", wanted: "Collection[Cell]") -> None:
     for sentence in told:
         say(sentence)
     if cut:
-        flags = f"emtta report flags --run {run.run_id} --store {store.location}"
-        say(f"hypotheses cut at the most tokens (tokens_per_second of the suite's model): {cut}; whose: {flags}")
+        say(
+            f"hypotheses cut at the most tokens (tokens_per_second of the suite's model): {cut}; "
+            f"whose: {_report(store, run, 'flags')}"
+        )
     say(f"store: {store.location}")
     states = cell_states(store, run.run_id)
     in_error = sum(state.in_error for state in states if state.cell in wanted)
     if in_error:
-        failures = f"emtta report failures --run {run.run_id} --store {store.location}"
-        say(f"utterances in error: {in_error}, in no WER above; why: {failures}")
+        say(f"utterances in error: {in_error}, in no WER above; why: {_report(store, run, 'failures')}")
     incomplete = [state for state in states if not state.complete]
     left = [state for state in incomplete if state.cell in wanted]
     if not left:
-        say(f"next: emtta report leaderboard --run {run.run_id} --store {store.location}")
+        say(f"next: {_report(store, run, 'leaderboard')}")
         return
     failed = [state for state in left if state.error is not None]
     for state in failed[:FAILURES_NAMED]:
@@ -137,3 +139,8 @@ def conclude(store: "Store", run: "Run", wanted: "Collection[Cell]") -> None:
     cells, others = ([state.cell for state in states] for states in (left, incomplete))
     say(f"finish them with: {resume_command(run.run_id, store.location, cells, others)}")
     raise typer.Exit(TERMINATED if channel.stopped_by is signal.SIGTERM else INCOMPLETE)
+
+
+def _report(store: "Store", run: "Run", name: str) -> str:
+    """Return the command that shows a report on a run."""
+    return shlex.join(["emtta", "report", name, "--run", run.run_id, "--store", store.location])

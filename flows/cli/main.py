@@ -6,7 +6,9 @@ Exit codes: see `flows.cli.output`.
 import sys
 import tempfile
 import traceback
+from collections.abc import Sequence
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +35,7 @@ from flows.cli import (
     suites,
     view,
 )
+from flows.cli.options import flowing
 from flows.cli.output import ERROR, USAGE, say
 
 
@@ -63,21 +66,11 @@ def _options(
     """Take the options that stand before a verb."""
 
 
-app.command()(run.run)
-app.command()(prepare.prepare)
-app.command()(rerun.rerun)
-app.command()(status.status)
-app.command("list")(runs.runs)
-app.command()(report.report)
-app.command()(view.view)
-app.command()(compare.compare)
-app.command()(sql.sql)
-app.command()(schedule.schedule)
-app.command()(compact.compact)
-app.command()(prune.prune)
-app.command()(suites.suites)
-app.command()(listen.listen)
-app.command()(doctor.doctor)
+for _verb in (
+    *(run.run, prepare.prepare, rerun.rerun, status.status, runs.runs, report.report, view.view, compare.compare),
+    *(sql.sql, schedule.schedule, compact.compact, prune.prune, suites.suites, listen.listen, doctor.doctor),
+):
+    app.command("list" if _verb is runs.runs else None, help=flowing(_verb.__doc__))(_verb)
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(demo.app, name="demo")
 
@@ -85,6 +78,7 @@ app.add_typer(demo.app, name="demo")
 def main() -> None:
     """Run the command; a mistake of the user's ends it with its message alone."""
     try:
+        _refuse_empty(sys.argv[1:])
         app()
     except UsageError as error:
         say(f"error: {error}")
@@ -96,6 +90,14 @@ def main() -> None:
         say(f"unexpected error: {type(error).__name__}: {error}")
         say(f"this is a bug, or a machine in trouble; the details are in {_write_down()}")
         sys.exit(ERROR)
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Refuse an argument without a character, as a shell makes of a variable that is not set."""
+    for before, argument in pairwise(["emtta", *arguments]):
+        name, sign, value = argument.partition("=") if argument.startswith("--") else (before, "=", argument)
+        if sign and not value.strip():
+            raise UsageError(f"what follows {name} is empty; write what is meant, or leave it out")
 
 
 def _write_down() -> Path:

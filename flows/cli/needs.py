@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from flows.cli.output import out, say
+from emtta_core.escapes import escaped
+from flows.cli.output import say, tabulate
 from flows.cli.size import size
 
 if TYPE_CHECKING:
@@ -24,9 +25,9 @@ def show_needs(needs: "Sequence[Need]") -> None:
     for need in needs:
         mark, style = MARKS[need.standing.state]
         row = (need.standing.what, _domains(need), _utterances(need), _state(need))
-        cells = [Text(cell) for cell in (*row, need.standing.licence, need.standing.where)]
+        cells = [Text(escaped(cell)) for cell in (*row, need.standing.licence, need.standing.where)]
         table.add_row(Text(mark, style=style), *cells)
-    out.print(table)
+    tabulate(table)
     for error, others in _reasons([need.standing for need in needs]).items():
         say(f"missing: {error}")
         if others:

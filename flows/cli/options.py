@@ -2,10 +2,13 @@
 
 import os
 from enum import StrEnum
+from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from flows.cli.output import Format
 
 
 class Isolation(StrEnum):
@@ -86,11 +89,30 @@ ParamOption = Annotated[
 """Values for the parameters of a question."""
 
 OutOption = Annotated[
-    Path | None, typer.Option("--out", metavar="FILE", dir_okay=False, help="Write into this file.", show_default=False)
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="FILE",
+        dir_okay=False,
+        help="Write into this file; its ending (.csv, .json, .md, .parquet) chooses the format.",
+        show_default=False,
+    ),
 ]
 """Where an answer goes, if not to standard output."""
 
+FormatOption = Annotated[
+    Format | None,
+    typer.Option("--format", help="How the rows are written. Default: as FILE ends, else table.", show_default=False),
+]
+"""How an answer is written."""
+
 DEFAULT_STORE = "emtta-store"
+
+
+def flowing(docstring: str | None) -> str:
+    """Return the help of a verb, each paragraph but its examples in one line: a terminal wraps it at its own width."""
+    paragraphs = cleandoc(docstring or "").split("\n\n")
+    return "\n\n".join(part if part.startswith("Example") else part.replace("\n", " ") for part in paragraphs)
 
 
 def use_corpora(folders: list[Path] | None) -> None:

@@ -1,6 +1,7 @@
 """What the command says and how: results on standard output, everything else on standard error."""
 
 import io
+import shlex
 import signal
 import sys
 from enum import StrEnum
@@ -8,8 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Column, Table
+
+from emtta_core.escapes import escaped
 
 if TYPE_CHECKING:
+    from emtta_core.store import Store
     from emtta_core.store.result import Result
 
 COMPLETE, ERROR, USAGE, INCOMPLETE = range(4)
@@ -18,10 +24,13 @@ COMPLETE, ERROR, USAGE, INCOMPLETE = range(4)
 TERMINATED = 128 + signal.SIGTERM
 """The exit code where work is still to do because SIGTERM asked to stop: what a shell says of a process it ended."""
 
-WIDTH_OF_A_FILE = 200
-"""Columns for tables where standard output is no terminal: a line of a table is a line of the file."""
+UNBOUNDED = 10**9
+"""Characters of a line where standard output is no terminal, which is more than any table has."""
 
-out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
+READABLE = 10
+"""Characters below which no column of words is pressed on a terminal, unless its longest word has fewer."""
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 err = Console(highlight=False, stderr=True)
 
 
@@ -35,9 +44,78 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
+ENDINGS = {".csv": Format.CSV, ".json": Format.JSON, ".md": Format.MARKDOWN, ".parquet": Format.PARQUET}
+"""What the ending of a file's name says of how its rows are written."""
+
+
+def form_of(form: Format | None, to: Path | None) -> Format:
+    """Return how rows are to be written: as is asked, else as the name of the file says, else as a table.
+
+    Raises:
+        UsageError: the two contradict each other, or the name is that of a page.
+    """
+    from emtta_core.errors import UsageError
+
+    ending = to.suffix.lower() if to else ""
+    if ending == ".html":
+        raise UsageError(
+            f"--out {to} is the name of a page, and rows are written as {', '.join(Format)}; "
+            f"the page on a run is written by: emtta report html --out {shlex.quote(str(to))}"
+        )
+    told = ENDINGS.get(ending)
+    if form and told and form is not told:
+        raise UsageError(f"--format {form} contradicts --out {to}, whose ending means {told}; change one of them")
+    return form or told or Format.TABLE
+
+
 def say(text: str) -> None:
     """Write a line for the reader, markup and wrapping left alone, on standard error."""
-    err.print(text, markup=False, soft_wrap=True)
+    err.print(escaped(text), markup=False, soft_wrap=True)
+
+
+def say_if_empty(result: "Result", store: "Store") -> None:
+    """Say what makes a run, where an answer has no row because the store has no run."""
+    if not result.table.num_rows and not store.runs():
+        command = shlex.join(["emtta", "run", "smoke", "--store", store.location])
+        say(f"the store {store.location} has no run yet; this makes one in a minute: {command}")
+
+
+def put(text: str) -> None:
+    """Write a text on standard output; only a terminal gets it without signs that would act on it."""
+    sys.stdout.write(escaped(text) if sys.stdout.isatty() else text)
+
+
+def tabulate(table: Table, console: Console | None = None) -> None:
+    """Write a table on standard output, and every value whole.
+
+    On a terminal values are wrapped; columns for which it has no room are left out, and named. Elsewhere a line of the
+    table is a line of the file, however long.
+
+    Args:
+        table: it loses the columns that are left out.
+        console: takes it; by default the terminal, or the file or pipe in its place.
+    """
+    if console is None:
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else UNBOUNDED)
+    for column in table.columns:
+        column.overflow = "fold"
+    needed = [_needed(column, console) for column in table.columns]
+    left_out = list[str]()
+    while len(needed) > 1 and sum(needed) + 3 * len(needed) + 1 > console.width:
+        needed.pop()
+        left_out.insert(0, str(table.columns.pop().header))
+    console.print(table)
+    if left_out:
+        say(
+            f"left out, for this terminal has only {console.width} characters a line: {', '.join(left_out)}; "
+            "ask for fewer columns, or write into a file or a pipe"
+        )
+
+
+def _needed(column: Column, console: Console) -> int:
+    """Return the fewest characters with which a column can be read; numbers are never wrapped."""
+    longest = max(Measurement.get(console, console.options, cell).minimum for cell in (column.header, *column.cells))
+    return longest if column.no_wrap else min(longest, READABLE)
 
 
 def show(result: "Result", form: Format, title: str | None = None, to: Path | None = None) -> None:
@@ -54,13 +132,13 @@ def show(result: "Result", form: Format, title: str | None = None, to: Path | No
         except OSError as error:
             raise UsageError(f"--out {to} cannot be written: {error.strerror}") from error
     elif form is Format.TABLE:
-        out.print(result.to_table(title))
+        tabulate(result.to_table(title))
     elif form is Format.PARQUET:
         if sys.stdout.isatty():
             raise UsageError("--format parquet gives no text; name a file with --out FILE, or send it into a pipe")
         sys.stdout.buffer.write(result.parquet())
     else:
-        sys.stdout.write(_content(result, form, title).decode())
+        put(_content(result, form, title).decode())
 
 
 def _content(result: "Result", form: Format, title: str | None) -> bytes:
@@ -69,7 +147,7 @@ def _content(result: "Result", form: Format, title: str | None) -> bytes:
         return result.parquet()
     if form is Format.TABLE:
         text = io.StringIO()
-        Console(file=text, highlight=False, width=WIDTH_OF_A_FILE).print(result.to_table(title))
+        tabulate(result.to_table(title), Console(file=text, highlight=False, width=UNBOUNDED))
         return text.getvalue().encode()
     written = {Format.CSV: result.csv, Format.JSON: result.json, Format.MARKDOWN: result.markdown}[form]()
     return written.encode()

@@ -10,6 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from emtta_core.escapes import escaped
 from emtta_core.pipeline.progress import CellFinished, DomainPrepared, Event, Started, Stopping, channel
 from flows.cli.standing import Standing
 
@@ -30,7 +31,7 @@ def _lines(console: Console) -> Iterator[None]:
         standing.hear(event)
         text = line(event, standing)
         if text is not None:
-            console.print(text, markup=False, soft_wrap=True)
+            console.print(escaped(text), markup=False, soft_wrap=True)
 
     with channel.listening(hear):
         yield
@@ -45,7 +46,7 @@ def _live(console: Console) -> Iterator[None]:
         standing.hear(event)
         worth_keeping = isinstance(event, Stopping) or getattr(event, "error", None) is not None
         if worth_keeping:
-            console.print(line(event, standing), markup=False, soft_wrap=True)
+            console.print(escaped(line(event, standing) or ""), markup=False, soft_wrap=True)
 
     with (
         Live(get_renderable=lambda: picture(standing), console=console, refresh_per_second=4, transient=True),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 HELP = """\
 A query ends with a semicolon, and may go over several lines. Tab completes, the arrow keys bring back what was asked.
+Ctrl-C drops what is typed, or stops the answer.
 
   .views                         the views, and what a row of each is
   .schema NAME                   the columns of a view, or of raw.<table>

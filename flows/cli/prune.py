@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from emtta_core.escapes import escaped
 from flows.cli.options import DEFAULT_STORE, DryRunOption, StoreOption
-from flows.cli.output import out, say
+from flows.cli.output import say, tabulate
 from flows.cli.size import size
 
 if TYPE_CHECKING:
@@ -66,11 +67,11 @@ def _show(found: "Pruning") -> None:
     table = Table("run or corpus", "suite", "begun, UTC", "state", "size")
     for run in found.runs:
         begun = f"{run.created_at:%Y-%m-%d %H:%M}" if run.created_at else "—"
-        table.add_row(run.name, run.suite or "—", begun, run.state or "left behind", size(run.size))
+        table.add_row(escaped(run.name), run.suite or "—", begun, run.state or "left behind", size(run.size))
     for corpus in found.corpora:
-        table.add_row(corpus.name, "—", "—", "prepared audio", size(corpus.size))
+        table.add_row(escaped(corpus.name), "—", "—", "prepared audio", size(corpus.size))
     if table.row_count:
-        out.print(table)
+        tabulate(table)
     for run_id, reason in found.spared.items():
         say(f"kept {run_id}: {reason}")
 

@@ -68,6 +68,7 @@ def rerun(
 
     if failed and force:
         raise UsageError("--failed does what failed, --force does everything; give one of them")
+    Store.open(store).run(run)  # makes no store where there is none
     opened = Store.open(store, create=not dry_run)
     for name in () if dry_run else amend(opened, run):
         say(f"domain {name} is planned anew: its audio can be had now")

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.options import DEFAULT_STORE, StoreOption
-from flows.cli.output import Format, show
+from flows.cli.output import Format, say_if_empty, show
 
 
 def runs(
@@ -23,4 +23,6 @@ def runs(
     from emtta_core.store.catalogue import Catalogue
 
     with Catalogue(Store.open(store)) as catalogue:
-        show(catalogue.report("runs"), form)
+        found = catalogue.report("runs")
+        show(found, form)
+        say_if_empty(found, catalogue.store)

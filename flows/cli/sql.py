@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import DEFAULT_STORE, OutOption, ParamOption, StoreOption, pairs
-from flows.cli.output import Format, show
+from flows.cli.options import DEFAULT_STORE, FormatOption, OutOption, ParamOption, StoreOption, pairs
+from flows.cli.output import form_of, show
 
 
 def sql(
@@ -19,7 +19,7 @@ def sql(
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     param: ParamOption = None,
-    form: Annotated[Format, typer.Option("--format", help="How the rows are written.")] = Format.TABLE,
+    form: FormatOption = None,
     to: OutOption = None,
 ) -> None:
     """Query the store with SQL (DuckDB's), or open a prompt where neither a query nor a file is given.
@@ -30,23 +30,26 @@ def sql(
     Examples:
         emtta sql "SELECT domain, method, wer FROM cells ORDER BY wer DESC LIMIT 5"
 
-        emtta sql "FROM cells WHERE method = $method" --param method=em-tok-b --format parquet --out cells.parquet
+        emtta sql "FROM cells WHERE method = $method" --param method=em-tok-b --out cells.parquet
 
         emtta sql -f question.sql --format json
 
         emtta sql
     """
+    from emtta_core.errors import UsageError
     from emtta_core.store import Store
     from emtta_core.store.catalogue import Catalogue
 
-    text = _query(query, file)
+    chosen, parameters, text = form_of(form, to), pairs(param), _query(query, file)
+    if text is None and (parameters or to):
+        raise UsageError("--param and --out belong to a query: give one, or leave them out for a prompt")
     with Catalogue(Store.open(store)) as catalogue:
         if text is None:
             from flows.cli.prompt import Prompt
 
-            Prompt(catalogue, form).run()
+            Prompt(catalogue, chosen).run()
         else:
-            show(catalogue.query(text, pairs(param) or None), form, to=to)
+            show(catalogue.query(text, parameters or None), chosen, to=to)
 
 
 def _query(query: str | None, file: Path | None) -> str | None:

@@ -1,13 +1,12 @@
 """`emtta status`: how far a run is."""
 
 import json
-import sys
 from typing import Annotated
 
 import typer
 
 from flows.cli.options import DEFAULT_STORE, StoreOption
-from flows.cli.output import COMPLETE, INCOMPLETE, out
+from flows.cli.output import COMPLETE, INCOMPLETE, put
 
 
 def status(
@@ -27,7 +26,7 @@ def status(
 
     found = run_status(Store.open(store), run)
     if as_json:
-        sys.stdout.write(json.dumps(found.as_dict(), ensure_ascii=False, indent=2) + "\n")
+        put(json.dumps(found.as_dict(), ensure_ascii=False, indent=2) + "\n")
     else:
-        out.print(found.as_text(), markup=False, soft_wrap=True)
+        put(f"{found.as_text()}\n")
     raise typer.Exit(COMPLETE if found.complete else INCOMPLETE)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from flows.cli.output import out
+from flows.cli.output import tabulate
 
 
 def suites() -> None:
@@ -25,4 +25,4 @@ def suites() -> None:
         path, text = find(name, Path())
         suite = read(text, str(path), path.parent)
         table.add_row(name, str(len(suite["domains"])), str(len(suite["methods"])), suite["description"])
-    out.print(table)
+    tabulate(table)
