@@ -41,6 +41,6 @@ def _row(folder: Path, path: Path, columns: Columns) -> Row:
     try:
         text = text_of(beside)
     except CorpusError as refusal:
-        error = f"{path}: {refusal}"
+        error = f"{path}: {refusal}; write what is said to that file, in UTF-8, or take the audio out of the folder"
     values = dict.fromkeys((*columns.required, *columns.optional), "")
     return Row(beside, 1, values | {"path": path.relative_to(folder).as_posix(), "text": text}, error)
