@@ -82,6 +82,18 @@ def test_what_failed_is_named_with_the_command_that_finishes_it(
     assert "0 of 2 complete; 1 failed, 1 missing" in status.out
 
 
+def test_a_reason_that_cells_share_is_told_once_at_the_end(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
+) -> None:
+    path, store = suite_file(CLEAN, ("source", "greedy-em")), tmp_path / "store"
+    for recording in speech.path.glob("*.wav"):
+        recording.unlink()
+    outcome = emtta("run", path, "--run-id", "mine", "--store", store)
+    assert outcome.code == 3
+    (told,) = [line for line in outcome.err.splitlines() if line.startswith("not complete: ")]
+    assert told.startswith("not complete: clean/source, clean/greedy-em: ")
+
+
 def test_a_model_that_is_gone_when_its_cell_begins_is_named_live_at_the_end_and_afterwards(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tiny_model: Path, tmp_path: Path, prefect_server: str
 ) -> None:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from emtta_core.pipeline.state import CellState
     from emtta_core.store import Store
 
-FAILURES_NAMED = 20
-"""How many cells are named at the end that are not complete."""
+REASONS_NAMED, CELLS_NAMED = 10, 6
+"""How many reasons are told at the end why cells are not complete, and how many cells are named of each."""
 
 
 def warn(plan: "Plan") -> None:
@@ -130,15 +130,26 @@ def conclude(store: "Store", run: "Run", wanted: "Collection[Cell]") -> None:
     if not left:
         say(f"next: {_report(store, run, 'leaderboard')}")
         return
-    failed = [state for state in left if state.error is not None]
-    for state in failed[:FAILURES_NAMED]:
-        say(f"not complete: {state.cell.name}: {state.error}")
-    if len(left) > len(failed[:FAILURES_NAMED]):
-        say(f"not complete: {len(left) - len(failed[:FAILURES_NAMED])} more cells")
+    _say_why(left)
     say(f"log: {store.place.url(f'logs/{run.run_id}.log')}")
     cells, others = ([state.cell for state in states] for states in (left, incomplete))
     say(f"finish them with: {resume_command(run.run_id, store.location, cells, others)}")
     raise typer.Exit(TERMINATED if channel.stopped_by is signal.SIGTERM else INCOMPLETE)
+
+
+def _say_why(left: "Sequence[CellState]") -> None:
+    """Say of cells that are not complete why, a line a reason."""
+    reasons: dict[str, list[str]] = {}
+    for state in left:
+        if state.error is not None:
+            reasons.setdefault(state.error, []).append(state.cell.name)
+    told = dict(list(reasons.items())[:REASONS_NAMED])
+    for reason, names in told.items():
+        more = f" and {len(names) - CELLS_NAMED} more" if len(names) > CELLS_NAMED else ""
+        say(f"not complete: {', '.join(names[:CELLS_NAMED])}{more}: {reason}")
+    others = len(left) - sum(map(len, told.values()))
+    if others:
+        say(f"not complete: {others} {'more ' if told else ''}cells")
 
 
 def _report(store: "Store", run: "Run", name: str) -> str:
