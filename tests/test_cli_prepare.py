@@ -140,6 +140,7 @@ def test_a_domain_that_cannot_be_prepared_costs_no_other(
     text += DOMAIN.format("short", "a") + 'corpus = { name = "librispeech", max_seconds = 0.1 }\n'
     text += DOMAIN.format("noisy", "a") + 'corpus = { name = "librispeech" }\n' + NOISE.format("babble")
     text += DOMAIN.format("gone", "a") + 'corpus = { name = "l2arctic" }\n'
+    text += DOMAIN.format("gone-too", "a") + 'corpus = { name = "l2arctic" }\n'
     done = emtta("prepare", suite_file(text), "--store", tmp_path / "store")
     assert done.code == 3
     assert "long: 3 utterances, prepared in" in done.err
@@ -147,6 +148,7 @@ def test_a_domain_that_cannot_be_prepared_costs_no_other(
     assert "short: not prepared: the corpus of domain 'short' has no utterance that is short enough: 6 are " in done.err
     assert "noisy: not prepared: the noise 'Babble_4.wav' is not in any folder" in done.err
     assert "gone: not prepared: L2-ARCTIC of all accents is not in any folder" in done.err
+    assert "\ngone-too: not prepared, as gone\n" in done.err
     (corpus_id,) = {entry.name.split("/")[1] for entry in Store.open(str(tmp_path / "store")).place.list("prepared")}
     kept = Store.open(str(tmp_path / "store")).prepared(corpus_id)
     assert kept is not None

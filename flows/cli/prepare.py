@@ -1,5 +1,6 @@
 """`emtta prepare`: make the audio of a suite's domains, before anything is adapted."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -67,7 +68,7 @@ def prepare(
     refuse_full_disk(size, "what is fetched for the suite", EmttaError)
     if size:
         say(f"fetching up to {size / 1e6:,.0f} MB from the hub, and preparing")
-    failures = prepare_all(chosen, opened, _tell)
+    failures = prepare_all(chosen, opened, partial(_tell, {}))
     fetched = _fetch(chosen.model)
     say(f"store: {opened.location}")
     raise typer.Exit(INCOMPLETE if failures or not fetched else COMPLETE)
@@ -86,10 +87,11 @@ def _fetch(model: "ModelChoice") -> bool:
     return True
 
 
-def _tell(domain: str, found: "Prepared | EmttaError") -> None:
-    """Say of a domain what was prepared, or why nothing was."""
+def _tell(reasons: dict[str, str], domain: str, found: "Prepared | EmttaError") -> None:
+    """Say of a domain what was prepared, or why nothing was; `reasons` keeps which domain was the first of each."""
     if isinstance(found, Exception):
-        say(f"{domain}: not prepared: {found}")
+        first = reasons.setdefault(str(found), domain)
+        say(f"{domain}: not prepared: {found}" if first == domain else f"{domain}: not prepared, as {first}")
         return
     made = "there already" if found.reused else f"prepared in {found.seconds:.1f} s"
     left_out = f"; {found.corpus.left_out} longer than max_seconds were left out" if found.corpus.left_out else ""
