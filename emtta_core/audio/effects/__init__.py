@@ -77,8 +77,8 @@ EFFECTS: Mapping[EffectName, Effect] = {
     "babble": Effect(additive.babble, _SNR, (20, 15, 10, 5, 0), spoken=True),
     "music": Effect(additive.music, _SNR, (20, 15, 10, 5, 0)),
     "crosstalk": Effect(additive.crosstalk, _SNR, (20, 16, 12, 8, 4), spoken=True),
-    "reverberation": Effect(rooms.reverberation, "RT60 {} s", (0.3, 0.5, 0.7, 0.9, 1.2), libraries=(_ROOM,)),
-    "far-field": Effect(rooms.far_field, "{} m away", (0.5, 1, 2, 4, 7), libraries=(_ROOM,)),
+    "reverberation": Effect(rooms.reverberation, "RT60 {} s", (0.3, 0.5, 0.7, 0.9, 1.2), version=2, libraries=(_ROOM,)),
+    "far-field": Effect(rooms.far_field, "{} m away", (0.5, 1, 2, 4, 7), version=2, libraries=(_ROOM,)),
     "echo": Effect(channel.echo, "echoes at {} dB", (-15, -10, -6, -3, -1)),
     "telephone": Effect(
         channel.telephone, "300 to {} Hz", (3400, 2800, 2200, 1700, 1300), libraries=(_SNDFILE, _RESAMPLE)
@@ -87,7 +87,7 @@ EFFECTS: Mapping[EffectName, Effect] = {
     "gsm": Effect(codecs.gsm, "coded {} times", (1, 2, 4, 7, 11), libraries=(_SNDFILE, _RESAMPLE)),
     "mp3": Effect(codecs.mp3, "{} kbit/s", (48, 32, 24, 16, 8), libraries=(_SNDFILE,)),
     "opus": Effect(codecs.opus, "{} kbit/s", (24, 16, 12, 8, 6), libraries=(_SNDFILE,)),
-    "packet-loss": Effect(channel.packet_loss, "{} of the packets lost", (0.05, 0.1, 0.2, 0.3, 0.4)),
+    "packet-loss": Effect(channel.packet_loss, "{} of the packets lost", (0.05, 0.1, 0.2, 0.3, 0.4), version=2),
     "clipping": Effect(channel.clipping, "{} of the samples clipped", (0.02, 0.05, 0.1, 0.2, 0.4)),
     "low-pass": Effect(channel.low_pass, "{} Hz", (4000, 3000, 2000, 1500, 1000)),
     "gain": Effect(channel.gain, "level {} dB FS", (-35, -45, -55, -65, -75)),

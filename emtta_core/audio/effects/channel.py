@@ -36,13 +36,15 @@ def telephone(speech: Samples, hertz: float, _rng: np.random.Generator, _voices:
 def packet_loss(speech: Samples, share: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
     """Lose a share of the packets of 20 ms in which there is sound, in bursts; silence is heard in their place.
 
-    A packet that is lost at one share is lost at any larger one.
+    However short the speech, one packet at least is lost, and one is heard. A packet that is lost at one share is lost
+    at any larger one.
     """
     packets = -(-speech.size // _PACKET)
     sound = np.pad(np.abs(speech), (0, packets * _PACKET - speech.size)).reshape(packets, _PACKET).max(axis=1)
     risk = np.convolve(rng.random(packets + 2), np.ones(3), "valid")  # neighbours share two of three draws: bursts
     risk[sound < SILENCE_PEAK] = -1
-    lost = np.argsort(-risk, kind="stable")[: int(share * np.count_nonzero(risk >= 0))]
+    sounding = int(np.count_nonzero(risk >= 0))
+    lost = np.argsort(-risk, kind="stable")[: min(max(1, round(share * sounding)), sounding - 1)]
     kept = np.ones(packets)
     kept[lost] = 0
     return levelled(speech * np.repeat(kept, _PACKET)[: speech.size])
