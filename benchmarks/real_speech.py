@@ -57,7 +57,7 @@ CORRUPTIONS = {
 HEAD = f"""\
 name = "real-speech"
 description = "Ten recordings of real speech under 12 corruptions, on the published weights of Whisper tiny.en"
-methods = ["source", "em-tok-b"]
+methods = ["source", "greedy-em", "em-seq", "em-tok", "em-tok-b"]
 model = {{ name = "{MODEL}" }}
 adaptation = {{ steps = 10, candidates = 16, learning_rate = 1e-3, seed = 0 }}
 
