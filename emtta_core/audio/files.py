@@ -108,6 +108,7 @@ def _read_bytes(path: Path, name: str) -> bytes:
 
 def _decode(data: bytes, name: str) -> tuple[NDArray[np.float32], int]:
     """Return the frames of an audio file, shape `(N, channels)`, N > 0, and its rate in Hz."""
+    promised = 0
     try:
         with _opened(data, name) as file:
             promised, rate = int(file.frames), int(file.samplerate)
@@ -117,8 +118,9 @@ def _decode(data: bytes, name: str) -> tuple[NDArray[np.float32], int]:
             while not blocks or len(blocks[-1]) == _BLOCK:
                 blocks.append(file.read(_BLOCK, dtype="float32", always_2d=True))
     except soundfile.SoundFileError as error:
-        reason = str(getattr(error, "error_string", error)).rstrip(".")
-        raise AudioError(f"{name}: is not audio that can be read ({len(data)} bytes): {reason}") from error
+        reason = str(getattr(error, "error_string", error)).removeprefix("Error : ").rstrip(".")
+        what = "is cut off or damaged" if promised else "is not audio that can be read"
+        raise AudioError(f"{name}: {what} ({len(data)} bytes): {reason}") from error
     frames = np.concatenate(blocks)
     if len(frames) < promised:
         raise AudioError(
