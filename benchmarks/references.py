@@ -70,8 +70,7 @@ class Reference:
     ) -> str:
         """Adapt to one utterance, and forget it."""
         mel = self.model.hearing.mel([waveform], device=self.model.device, dtype=self.model.dtype)
-        seconds = len(waveform) / self.model.sample_rate
-        limit = self.model.policy.max_tokens(seconds, language, self.model.prompt.length)
+        limit = self.model.max_tokens(len(waveform), language)
         prompt = self.model.prompt.rows([language], self.model.device)
         self.generate(mel, prompt, limit)  # what the source model says, which the engine decodes too
         optimizer = torch.optim.AdamW(self.norms, lr=rate, weight_decay=WEIGHT_DECAY)

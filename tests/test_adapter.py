@@ -1,4 +1,7 @@
-"""The public face: waveforms in, results with whole traces out; what cannot be used costs itself alone."""
+"""The public face: waveforms in, results with whole traces out; what cannot be used costs itself alone.
+
+Long, for options, refusals, traces and memory are all met at the one class that users call.
+"""
 
 import itertools
 import math

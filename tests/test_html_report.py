@@ -1,4 +1,7 @@
-"""The page on a run shows what the store holds, needs nothing else, and lets no value become markup."""
+"""The page on a run shows what the store holds, needs nothing else, and lets no value become markup.
+
+Long, for each part of the page is held to the same store, and to the one reader of its markup.
+"""
 
 import base64
 import hashlib

@@ -1,4 +1,7 @@
-"""The published corpora, in the layouts in which they are given out."""
+"""The published corpora, in the layouts in which they are given out.
+
+Long, for every corpus is held to the same promises, as a folder and on the hub.
+"""
 
 import itertools
 import shutil

@@ -182,7 +182,7 @@ class Adapter:
             yield list(refused), list(refused.values())
         # Utterances of like duration end together; ids break ties, so that batches do not depend on the order given.
         order = sorted(signals, key=lambda index: (len(signals[index]), ids[index]))
-        limits = {index: self._limit(signals[index], languages[index]) for index in order}
+        limits = {index: self.model.max_tokens(len(signals[index]), languages[index]) for index in order}
         while order:
             upcoming = [limits[index] for index in order[: self._size.most]]
             chosen = order[: self._size.fitting(self.model, self.options, upcoming)]
@@ -285,11 +285,6 @@ class Adapter:
             tokens = spoken[row, chosen][mask[row, chosen]].tolist()
             finals.append((texts[count * row + chosen], tokens, ends[chosen]))
         return finals
-
-    def _limit(self, waveform: NDArray[np.float32], language: str) -> int:
-        """Return the most tokens of a hypothesis of the waveform, in its language."""
-        seconds = len(waveform) / self.model.sample_rate
-        return self.model.policy.max_tokens(seconds, language, self.model.prompt.length)
 
     def _hypotheses(self, greedy: Hypotheses | None, count: int) -> list[tuple[str | None, float | None, int | None]]:
         """Return the text, mean entropy and length of B greedy hypotheses."""

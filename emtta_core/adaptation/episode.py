@@ -132,8 +132,7 @@ def prepare_batch(
     with torch.no_grad():
         heard = model.hearing(waveforms, device=model.device, dtype=model.dtype)
     limits = [
-        model.policy.max_tokens(len(waveform) / model.sample_rate, language, model.prompt.length)
-        for waveform, language in zip(waveforms, languages, strict=True)
+        model.max_tokens(len(waveform), language) for waveform, language in zip(waveforms, languages, strict=True)
     ]
     prompt = model.prompt.rows(languages, model.device)
     return Batch(ids, heard.rows, prompt, torch.tensor(limits, device=model.device), heard.audible)

@@ -46,23 +46,23 @@ class Heard:
 
 
 class Hearing(Protocol):
-    """How a model hears: all between a waveform and the encoder's first LayerNorm, so that it is done once an episode.
-
-    Attributes:
-        sample_rate: Hz.
-        shortest: samples of the shortest waveform that it can hear.
-        longest: samples of the longest: the window.
-        positions: S, the encoder's positions for the longest.
-    """
+    """How a model hears: all between a waveform and the encoder's first LayerNorm, which is done once an episode."""
 
     @property
-    def sample_rate(self) -> int: ...  # noqa: D102
+    def sample_rate(self) -> int:
+        """Hz."""
+
     @property
-    def shortest(self) -> int: ...  # noqa: D102
+    def shortest(self) -> int:
+        """Samples of the shortest waveform that it can hear."""
+
     @property
-    def longest(self) -> int: ...  # noqa: D102
+    def longest(self) -> int:
+        """Samples of the longest: the window."""
+
     @property
-    def positions(self) -> int: ...  # noqa: D102
+    def positions(self) -> int:
+        """S, the encoder's positions for the longest."""
 
     def __call__(
         self, waveforms: Sequence[NDArray[np.floating[Any]]], *, device: torch.device, dtype: torch.dtype
@@ -109,14 +109,11 @@ class Made:
 
 @runtime_checkable
 class Family(Protocol):
-    """A kind of speech model with an encoder and a decoder.
-
-    Attributes:
-        model_type: what stands in the config.json of the models that it reads.
-    """
+    """A kind of speech model with an encoder and a decoder."""
 
     @property
-    def model_type(self) -> str: ...  # noqa: D102
+    def model_type(self) -> str:
+        """What stands in the config.json of the models that it reads."""
 
     def read(self, folder: Path) -> Parts:
         """Read a model's files, weights from safetensors alone, and run no code that comes with them.

@@ -70,6 +70,10 @@ class SpeechModel:
         sizes = {tensor.data_ptr(): tensor.numel() for tensor in tensors}
         return sum(sizes.values())
 
+    def max_tokens(self, samples: int, language: str) -> int:
+        """Return the most tokens of a hypothesis of a waveform of `samples` in a language, the end token counted."""
+        return self.policy.max_tokens(samples / self.sample_rate, language, self.prompt.length)
+
     def texts(self, tokens: Tensor, mask: Tensor) -> list[str]:
         """Return the texts of sequences `(K, T)`, special tokens left out, white space at the ends cut."""
         rows: Sequence[Sequence[int]] = [row[keep].tolist() for row, keep in zip(tokens.cpu(), mask.cpu(), strict=True)]

@@ -98,12 +98,10 @@ class Chapter:
 
     Attributes:
         title: their group; with their names, where others of the group corrupt other speech.
-        domains: in the order of the suite.
-        examples: the utterances.
+        examples: the utterances, each with all that the domains make of it, in the order of the suite.
     """
 
     title: str
-    domains: tuple[Domain, ...]
     examples: tuple[Example, ...]
 
 
@@ -133,7 +131,6 @@ def make_listening_page(suite: Suite, domains: Sequence[Domain], examples: int =
     chapters = [
         Chapter(
             group if times[group] == 1 else f"{group}: {', '.join(domain.name for domain in members)}",
-            tuple(members),
             tuple(_example(one, members) for one in corpus.read_all(examples)),
         )
         for (group, corpus), members in alike.items()

@@ -30,7 +30,10 @@ UNBOUNDED = 10**9
 READABLE = 10
 """Characters below which no column of words is pressed on a terminal, unless its longest word has fewer."""
 
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+PROSE = 200
+"""Characters of a line of prose where standard output is no terminal."""
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else PROSE)
 err = Console(highlight=False, stderr=True)
 
 
