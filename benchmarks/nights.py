@@ -140,6 +140,7 @@ def write_night(store: Store, speech: Speech, night: int, steps: int, shards: bo
             method=method,
             cell_id=f"{domain}.{method}",
             corpus_id=f"corpus-{domain}",
+            recipe_id=f"recipe-{method}",
             utterances=UTTERANCES,
         )
         for domain, group in DOMAINS.items()

@@ -82,6 +82,8 @@ class Runtime(Record):
         retry_on_error: how often the utterances in error are tried again before they are stored as such.
         fail_on_error: a cell fails with more utterances in error: a count, or as a fraction below 1 a share. It fails
             in any case with all of them.
+        reuse: whether results of other runs in the store are taken over where they are those of the same work; a night,
+            which is to measure anew, takes none.
     """
 
     batch_size: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], RUNTIME] = "auto"
@@ -94,6 +96,7 @@ class Runtime(Record):
     timeout: Annotated[float | None, Field(gt=0, allow_inf_nan=False), RUNTIME] = None
     retry_on_error: Annotated[int, Field(ge=0, le=20), RUNTIME] = 0
     fail_on_error: Annotated[Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)] | None, RUNTIME] = None
+    reuse: Annotated[bool, RUNTIME] = True
 
 
 class Domain(Record):
@@ -186,6 +189,10 @@ class Suite(Record):
             if choice.name == name:
                 return choice
         raise unknown("method", name, [choice.name for choice in self.methods])
+
+    def measured_anew(self) -> "Suite":
+        """Return the suite with `runtime.reuse` off: its runs take no result from other runs."""
+        return self.model_copy(update={"runtime": self.runtime.model_copy(update={"reuse": False})})
 
     def to_toml(self) -> str:
         """Return the whole suite as TOML, each default written out; `parse_suite` reads it back as it was."""

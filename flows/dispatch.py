@@ -18,9 +18,11 @@ from emtta_core.errors import EmttaError
 from emtta_core.pipeline.attempt import describe, fail_cell
 from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.job import Job
-from emtta_core.pipeline.progress import DomainPrepared, channel
+from emtta_core.pipeline.progress import CellFinished, DomainPrepared, channel
 from emtta_core.pipeline.redo import Redo
+from emtta_core.pipeline.reuse import Reuse
 from emtta_core.pipeline.run import Run
+from emtta_core.pipeline.state import CellState, cell_states
 from emtta_core.store import Store
 from emtta_core.store.lease import Lease
 from flows.crew import Crew, LostTaskError, error_of
@@ -39,7 +41,7 @@ class Dispatch:
         records: task runs handed to Prefect so far, whose end it will have on record.
     """
 
-    def __init__(self, run: Run, store: Store, crew: Crew, redo: Redo, held: Lease) -> None:
+    def __init__(self, run: Run, store: Store, crew: Crew, redo: Redo, held: Lease, reuse: Reuse) -> None:
         """Prepare to do cells of a run.
 
         Args:
@@ -48,23 +50,28 @@ class Dispatch:
             crew: does the cells.
             redo: which of their utterances.
             held: the run's lease.
+            reuse: what the cells can take over from other runs.
         """
         self._run, self._store, self._crew, self._redo, self._lease = run, store, crew, redo, held
+        self._reuse = reuse
         self._retries = retry_options(run.suite.runtime)
         self._ended: queue.SimpleQueue[PrefectFuture[Any] | signal.Signals] = queue.SimpleQueue()
         self._preparing: dict[PrefectFuture[Any], str] = {}
         self._evaluating: dict[PrefectFuture[Any], Cell] = {}
+        self._failed: set[str] = set()
         self._complete: set[Cell] = set()
         self._failures: dict[Cell, str] = {}
         self._lost: Counter[Cell] = Counter()
         self.records = 0
 
-    def run_all(self, cells: Sequence[Cell]) -> dict[Cell, str]:
+    def run_all(self, states: Sequence[CellState]) -> dict[Cell, str]:
         """Do these cells, and return those that failed with the reason.
 
         Domains are begun in the order of their first cell. Ctrl-C or SIGTERM lets the cells at work finish their shard,
         begins no other, and returns; a second one ends at once.
         """
+        cells = [state.cell for state in states]
+        self._failed = {state.cell.domain for state in states if state.has_failed}
         domains: dict[str, list[Cell]] = {}
         for cell in cells:
             domains.setdefault(cell.domain, []).append(cell)
@@ -91,7 +98,8 @@ class Dispatch:
         """Begin to prepare the domain of a cell."""
         suite = self._run.suite
         task = prepare.with_options(**self._retries)
-        future = task.submit(suite.domain(cell.domain), cell.corpus_id, self._store.location, suite.limit)
+        again = cell.domain in self._failed
+        future = task.submit(suite.domain(cell.domain), cell.corpus_id, self._store.location, suite.limit, again)
         self._preparing[future] = cell.domain
         self._follow(future)
 
@@ -112,7 +120,7 @@ class Dispatch:
         """Return the cells of a domain that can begin now that its preparation has ended: none where it failed."""
         error = error_of(future)
         if error is None:
-            return [] if channel.stopping() else cells
+            return [] if channel.stopping() else self._not_reused(cells)
         domain = cells[0].domain
         channel.publish(DomainPrepared(domain, 0, reused=False, seconds=0.0, error=describe(error)))
         reason = EmttaError(f"the domain could not be prepared: {describe(error)}")
@@ -120,6 +128,18 @@ class Dispatch:
             fail_cell(cell, self._store, self._run.run_id, reason, channel.publish)
             self._failures[cell] = describe(reason)
         return []
+
+    def _not_reused(self, cells: list[Cell]) -> list[Cell]:
+        """Link what other runs have done of a domain's utterances, and return the cells that still have some to do."""
+        found = self._reuse.of_utterances(cells)
+        if not found:
+            return cells
+        self._reuse.link(found)
+        states = {state.cell: state for state in cell_states(self._store, self._run.run_id)}
+        for cell in [cell for cell in cells if not states[cell].open_to(self._redo)]:
+            self._complete.add(cell)
+            channel.publish(CellFinished(cell.domain, cell.method, cell.utterances, 0, states[cell].wer, 0.0))
+        return [cell for cell in cells if cell not in self._complete]
 
     def _evaluated(self, future: PrefectFuture[Any], cell: Cell) -> list[Cell]:
         """Note how the evaluation of a cell has ended, and return it where it is to go on: its task run was lost."""

@@ -20,6 +20,7 @@ from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.models import digest_of
 from emtta_core.pipeline.progress import Started, channel
 from emtta_core.pipeline.redo import Redo
+from emtta_core.pipeline.reuse import Reuse
 from emtta_core.pipeline.run import Run, as_now, check_unchanged, load_run, plan_run, record
 from emtta_core.pipeline.selection import resume_command, select
 from emtta_core.pipeline.state import CellState, cell_states
@@ -99,15 +100,16 @@ def _carry_out(
     held: Lease,
 ) -> State[Any]:
     """Do what is wanted of a run, whose lease is `held`; `hire` gives the crew for so many cells."""
+    reuse = _reuse(run, store, wanted, redo)
     states = cell_states(store, run.run_id)
     todo = [state for state in states if state.cell in wanted and state.open_to(redo)]
     if not todo:
         settle_statistics(store, run.run_id)
         return Completed(message=f"run {run.run_id}: {len(wanted)} cells complete")
     with hire(len(todo)) as crew:
-        dispatch = Dispatch(run, store, crew, redo, held)
+        dispatch = Dispatch(run, store, crew, redo, held, reuse)
         channel.publish(_started(run, todo, crew.size))
-        failures = dispatch.run_all([state.cell for state in todo])
+        failures = dispatch.run_all(todo)
         answers = wait_for_records(dispatch.records)  # while the processes that send some of them are there
     held.check(store)
     settle_statistics(store, run.run_id)
@@ -118,6 +120,14 @@ def _carry_out(
     others = [state.cell for state in states if not (state.complete or state.cell in wanted)]
     command = resume_command(run.run_id, store.location, list(failures), [*failures, *others])
     return _failed(run.run_id, len(wanted), failures, command)
+
+
+def _reuse(run: Run, store: Store, wanted: Sequence[Cell], redo: Redo) -> Reuse:
+    """Link what other runs have done of the wanted cells, and return what is left to be found once audio is there."""
+    lacking = [state.cell for state in cell_states(store, run.run_id) if state.missing and state.cell in wanted]
+    reuse = Reuse(store, run, lacking if redo != "all" else [])
+    reuse.link(reuse.of_cells())
+    return reuse
 
 
 def _started(run: Run, todo: Sequence[CellState], workers: int) -> Started:

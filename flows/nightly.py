@@ -87,7 +87,7 @@ def nightly(
     opened = Store.open(store, create=True)
     if baseline is not None:
         opened.run(baseline)  # a night that cannot be compared with it is not begun
-    loaded = load_suite(suite)
+    loaded = load_suite(suite).measured_anew()
     night = plan_night(loaded, digest_of(loaded.model), opened, date)
     for remark in night.plan.remarks:
         get_run_logger().warning(remark)

@@ -10,7 +10,7 @@ from tasks.options import UNCACHED
 
 
 @task(name="prepare", task_run_name="prepare {domain.name}", **UNCACHED)
-def prepare(domain: Domain, corpus_id: str, store: str, limit: int | None) -> Prepared:
+def prepare(domain: Domain, corpus_id: str, store: str, limit: int | None, retry_errors: bool) -> Prepared:
     """Prepare a domain, unless its audio is in the store.
 
     Args:
@@ -18,7 +18,8 @@ def prepare(domain: Domain, corpus_id: str, store: str, limit: int | None) -> Pr
         corpus_id: identity of its prepared audio.
         store: the store's location.
         limit: at most this many utterances.
+        retry_errors: make audio anew that is there with utterances in error.
     """
-    prepared = prepare_domain(domain, corpus_id, Store.open(store), limit)
+    prepared = prepare_domain(domain, corpus_id, Store.open(store), limit, retry_errors=retry_errors)
     channel.publish(DomainPrepared(domain.name, prepared.corpus.utterances, prepared.reused, prepared.seconds))
     return prepared

@@ -39,6 +39,7 @@ def begin_run(
                 method=method,
                 cell_id=f"{domain}.{method}",
                 corpus_id=f"corpus-{domain}",
+                recipe_id=f"recipe-{method}",
                 utterances=utterances,
             )
             for group, domain, method in cells

@@ -12,7 +12,7 @@ from emtta_core.errors import StoreError, UsageError
 from emtta_core.store import Catalogue, CellKey, Store, views
 from emtta_core.store import catalogue as catalogue_module
 from emtta_core.store.compact import compact, plan_compaction
-from emtta_core.store.lease import forget, lease
+from emtta_core.store.lease import lease
 from emtta_core.store.place import Place
 from emtta_core.store.schema import TABLES
 
@@ -177,7 +177,7 @@ def killed_after(store: Store, steps: int) -> bool:
     try:
         compact(Store(Deadly(store.place, steps)), "run")
     except Killed:
-        forget(store, "run")  # a dead process holds no lease; this one lives
+        store.place.remove([entry.name for entry in store.place.list("leases/run")])  # a dead process holds no lease
         return True
     return False
 

@@ -42,7 +42,7 @@ def ran(store: Store, run_id: str, suite: Suite, seconds: Mapping[tuple[str, str
 
 def cells(*names: str, utterances: int = 10) -> dict[Cell, int]:
     found = [name.split("/") for name in names]
-    return {Cell(domain, "g", method, "id", "corpus", utterances): utterances for domain, method in found}
+    return {Cell(domain, "g", method, "id", "corpus", "recipe", utterances): utterances for domain, method in found}
 
 
 @pytest.fixture

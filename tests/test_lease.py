@@ -3,6 +3,7 @@
 Whoever was taken over, since it slept too long, notices and leaves its successor alone.
 """
 
+import errno
 import json
 import os
 import signal
@@ -21,7 +22,8 @@ import time_machine
 
 from emtta_core.errors import StoreError
 from emtta_core.store import Store
-from emtta_core.store.lease import BARE, STALE, Holder, LeaseLostError, _machine, holder, lease
+from emtta_core.store.lease import BARE, STALE, Holder, LeaseLostError, _machine, _started, forget, holder, lease
+from emtta_core.store.place import Place
 
 FIRST = "leases/mine/000001.json"
 
@@ -208,8 +210,57 @@ def test_of_several_who_take_over_one_alone_gets_it(store: Store) -> None:
         assert sum(threads.map(work, range(4))) == 1
 
 
-def test_a_lease_that_cannot_be_read_is_nobodys(store: Store) -> None:
-    store.place.write(FIRST, b"{ not json")
-    assert holder(store, "mine") is None
+@pytest.mark.parametrize("damage", ["not JSON", "an I/O error"])
+def test_a_lease_that_cannot_be_read_is_not_free(store: Store, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with lease(store, "mine") as held:
+        if damage == "not JSON":
+            store.place.write(FIRST, b"{ not json")
+        else:
+            read = type(store.place).read
+
+            def stale(place: Place, name: str) -> bytes:
+                if name == FIRST:
+                    raise OSError(errno.ESTALE, "Stale file handle")
+                return read(place, name)
+
+            monkeypatch.setattr(type(store.place), "read", stale)
+        for ask in (lambda: holder(store, "mine"), lambda: lease(store, "mine").__enter__()):
+            with pytest.raises(StoreError, match=r"cannot be read .*nobody knows whether the run 'mine'"):
+                ask()
+        held.check(store)
+
+
+def test_a_lease_that_has_vanished_is_lost(store: Store) -> None:
+    with lease(store, "mine") as held:
+        store.place.remove([FIRST])
+        with pytest.raises(LeaseLostError, match=r"is gone, .*the run was removed, or begun anew"):
+            held.check(store)
+    assert not store.place.exists(FIRST), "whoever lost a lease does not write it"
+
+
+def test_a_number_is_not_given_again_after_a_run_was_removed(store: Store) -> None:
+    sleeper = lease(store, "mine")
+    lost = sleeper.__enter__()
+    store.place.remove([FIRST])
     with lease(store, "mine"):
-        assert holder(store, "mine") is not None
+        pass
+    with lease(store, "mine"):  # as pruning takes it
+        pass
+    forget(store, "mine")
+    with lease(store, "mine") as other:  # the run is begun anew under its id
+        assert other.number > lost.number
+        with pytest.raises(LeaseLostError):
+            lost.check(store)
+    sleeper.__exit__(None, None, None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which processes are dead and not yet buried")
+def test_a_process_that_is_dead_and_not_yet_waited_for_holds_nothing(store: Store) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    alive = replace(Holder.this_process(), process=child.pid, started=_started(child.pid))
+    store.place.write(FIRST, json.dumps(asdict(alive)).encode())
+    assert holder(store, "mine") == alive
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is a zombie until it is waited for
+    assert holder(store, "mine") is None
+    child.communicate()

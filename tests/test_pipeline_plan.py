@@ -13,7 +13,7 @@ from emtta_core.adaptation import method
 from emtta_core.corpora.folder import Folder
 from emtta_core.corpora.l2arctic import SPEAKERS
 from emtta_core.errors import CorpusError, UsageError
-from emtta_core.pipeline.plan import Audio, Plan, cell_id, cells_of, plan
+from emtta_core.pipeline.plan import Audio, Plan, cells_of, plan, recipe_id
 from emtta_core.pipeline.prepare import prepare_domain
 from emtta_core.pipeline.selection import resume_command, select
 from emtta_core.store import Store
@@ -223,11 +223,6 @@ def test_the_command_need_not_leave_out_what_is_complete() -> None:
     assert resume_command("run-1", "s", cells, cells) == "emtta rerun run-1 --store s"
 
 
-def test_the_identity_of_a_cell_that_hears_as_usual_is_what_it_was_before_there_was_a_choice() -> None:
-    usual = cell_id(method("em-tok-b"), Adaptation(), ModelChoice(name="demo"), DIGEST, "fedcba9876543210")
-    assert usual == "4160ceae453cea69"
-
-
 def test_tokens_a_second_count_where_the_language_needs_more_than_usual(tmp_path: Path) -> None:
     def cells(language: str, tokens: str = "") -> set[str]:
         corpus = f'corpus = {{ name = "folder", path = "{tmp_path}", language = "{language}" }}'
@@ -243,11 +238,11 @@ def test_tokens_a_second_count_where_the_language_needs_more_than_usual(tmp_path
     assert not cells("bn") & cells("de")
 
 
-def test_options_that_came_later_are_part_of_it_where_they_are_not_as_usual() -> None:
+def test_the_options_that_a_method_uses_are_part_of_its_recipe_and_no_others() -> None:
     others = (Adaptation(betas=(0.9, 0.98)), Adaptation(epsilon=1e-6), Adaptation(redraw=False))
-    made = {cell_id(method("em-tok-b"), one, ModelChoice(name="demo"), DIGEST, "a") for one in (Adaptation(), *others)}
+    made = {recipe_id(method("em-tok-b"), one, ModelChoice(name="demo"), DIGEST) for one in (Adaptation(), *others)}
     assert len(made) == 4
-    assert len({cell_id(method("mbr"), one, ModelChoice(name="demo"), DIGEST, "a") for one in others}) == 1
+    assert len({recipe_id(method("mbr"), one, ModelChoice(name="demo"), DIGEST) for one in others}) == 1
 
 
 def test_a_suite_that_is_scored_otherwise_is_another_plan_of_the_same_cells() -> None:

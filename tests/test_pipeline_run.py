@@ -13,7 +13,8 @@ import pytest
 from conftest import CLEAN, Speech, SuiteFile
 
 from emtta_core.errors import UsageError
-from emtta_core.pipeline.run import Run, foresee, load_run, plan_run, record, versions
+from emtta_core.pipeline.reuse import expected
+from emtta_core.pipeline.run import Run, load_run, plan_run, record, versions
 from emtta_core.pipeline.state import run_status
 from emtta_core.store import Store
 from emtta_core.store.lease import STALE, Holder, lease
@@ -46,7 +47,7 @@ def test_a_recorded_run_reads_back_as_it_was(suite_file: SuiteFile, speech: Spee
 
 
 def test_planning_alone_writes_nothing(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
-    states = foresee(planned(suite_file()), store)
+    states = expected(planned(suite_file()), store).states
     assert [(state.cell.method, state.state, state.missing) for state in states] == [
         ("source", "missing", 3),
         ("em-tok-b", "missing", 3),
@@ -121,7 +122,7 @@ def test_the_status_of_a_run_counts_what_there_is(suite_file: SuiteFile, speech:
     record(run, store)
     status = run_status(store, "mine").as_dict()
     assert (status["state"], status["cells"]["planned"], status["cells"]["missing"]) == ("incomplete", 2, 2)
-    assert status["utterances"] == {"planned": 6, "done": 0, "in_error": 0}
+    assert status["utterances"] == {"planned": 6, "done": 0, "in_error": 0, "reused": 0}
 
 
 def test_the_status_of_a_run_tells_who_works_at_it_and_of_one_that_died_that_nobody_does(
@@ -133,7 +134,7 @@ def test_the_status_of_a_run_tells_who_works_at_it_and_of_one_that_died_that_nob
         assert status.as_dict()["holder"]["process"] == os.getpid()
         assert f"at work     process {os.getpid()} on {platform.node()} since 2" in status.as_text()
     died = replace(Holder.this_process(), host="elsewhere", boot="another")
-    path = Path(store.location) / "leases" / "mine" / "000001.json"
+    path = Path(store.location) / "leases" / "mine" / "000003.json"
     path.write_text(json.dumps(asdict(died)))
     assert run_status(store, "mine").holder == died  # as far as can be told
     os.utime(path, (path.stat().st_mtime - STALE - 1,) * 2)

@@ -183,7 +183,7 @@ def test_a_process_that_says_what_is_no_answer_is_ended(bench: Bench, tmp_path: 
 
 def test_what_fails_in_a_process_is_said_here_and_the_process_goes_on(bench: Bench, speech: Speech) -> None:
     lost = bench.job("source").model_copy(update={"run_id": "other"})
-    gone = lost.model_copy(update={"cell": Cell("clean", "clean", "source", "x", "no-audio", 3)})
+    gone = lost.model_copy(update={"cell": Cell("clean", "clean", "source", "x", "no-audio", "recipe", 3)})
     with WorkerPool([CPU], bench.events.append, never) as pool:
         with pytest.raises(JobFailedError, match="the prepared audio of clean is not in the store"):
             pool.do(gone)

@@ -1,35 +1,48 @@
-"""A plan is amended when audio can be had that could not be had before; nothing else of it ever changes."""
+"""A plan is amended where a domain cannot be finished as planned: its audio was unavailable, or was mended since.
+
+Nothing else of a plan ever changes.
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.locate import locate
-from emtta_core.pipeline.plan import UNAVAILABLE, Audio, cells_of, plan_audio, plan_id_of
+from emtta_core.pipeline.plan import Audio, cells_of, plan_audio, plan_id_of
 from emtta_core.pipeline.run import Run, changed_since, check_unchanged, default_id, load_run, plan_row
-from emtta_core.store import Store
+from emtta_core.store import FAILED, CellKey, Store
 from emtta_core.store.lease import lease
 from emtta_core.suite import Suite
 
 
-def amend(store: Store, run_id: str) -> tuple[str, ...]:
-    """Plan the domains of a run anew whose audio could not be had when it was planned, and can be now.
+def amend(store: Store, run_id: str, suspects: Collection[str] = ()) -> tuple[str, ...]:
+    """Plan domains of a run anew: those whose audio was unavailable and is there now, and suspects that have changed.
+
+    Args:
+        store: where.
+        run_id: the run.
+        suspects: domains in which something failed; where the corpus is another one now, the cause may be mended.
 
     Returns:
-        Their names; the run goes on with them as if they had been there from the beginning.
+        Their names; the run goes on with them as if they had been so from the beginning.
 
     Raises:
         UsageError: there is no such run; lists those there are. Or this release would plan the others differently.
         StoreError: another process works at the run.
     """
     run = load_run(store, run_id)
-    amended = _amended(run)
+    amended = _amended(run, suspects)
     if amended.cells != run.cells:
         check_unchanged(store, run)
     _record(store, run, amended)
     before = {cell.domain: cell.corpus_id for cell in run.cells}
     return tuple({cell.domain: None for cell in amended.cells if cell.corpus_id != before[cell.domain]})
+
+
+def failed_before(store: Store, run_id: str, cell: Cell) -> bool:
+    """Return whether an attempt at a cell failed, under whichever plan of the run."""
+    return any(row.state == FAILED for row in store.cells(CellKey(run_id, cell.domain, cell.method)))
 
 
 def begun_before(run: Run, store: Store) -> Run:
@@ -61,9 +74,9 @@ def begun_before(run: Run, store: Store) -> Run:
     return run
 
 
-def _amended(run: Run) -> Run:
-    """Return a run with the domains planned anew whose audio could not be had, and can be now."""
-    lacking = {cell.domain for cell in run.cells if cell.corpus_id.startswith(UNAVAILABLE)}
+def _amended(run: Run, suspects: Collection[str] = ()) -> Run:
+    """Return a run with domains planned anew: those that were unavailable, and suspects, as far as they are there."""
+    lacking = {cell.domain for cell in run.cells if not cell.available} | set(suspects)
     if not lacking:
         return run
     suite = locate(run.suite)

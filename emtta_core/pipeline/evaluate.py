@@ -139,7 +139,7 @@ def _evaluate(
             kept = [outcome for outcome in outcomes if not (again and outcome.is_error)]
             held += [outcome.row for outcome in outcomes if again and outcome.is_error]
             if kept:
-                keep(make_shard(cell.cell_id, attempt.number, kept, job.normaliser))
+                keep(make_shard(cell, attempt.number, kept, job.normaliser))
         waiting = held
     errors = attempt.done.errors + attempt.reused.errors
     if too_many(runtime.fail_on_error, errors, cell):

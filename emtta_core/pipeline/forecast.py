@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from emtta_core.errors import EmttaError
 from emtta_core.pipeline.cell import Cell
-from emtta_core.pipeline.plan import cell_id
+from emtta_core.pipeline.plan import recipe_id
 from emtta_core.store import Store
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.suite import Suite, parse_suite
@@ -90,12 +90,11 @@ def _paces(store: Store, suite: Suite, methods: Mapping[str, None]) -> dict[str,
 def _works(suite: Suite) -> dict[str, str]:
     """Return what each method of a suite does to an utterance, as a digest of what takes time, by the method's name."""
     return {
-        choice.name: cell_id(
+        choice.name: recipe_id(
             replace(choice.method(), name=""),
             Adaptation(**{name: getattr(choice.adapted(suite.adaptation), name) for name in WEIGHS}),
             suite.model,
             suite.model.name,
-            "any corpus",
         )
         for choice in suite.methods
     }

@@ -4,6 +4,7 @@ A corpus's identity covers all that can change its audio or its transcripts, a c
 hypotheses. Equal identities mean equal work, so that audio is prepared once and finished cells are not run again.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,22 +18,17 @@ from emtta_core.corpora.synthetic import Synthetic
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.identity import digest
 from emtta_core.model.tokens import tokens_per_second
-from emtta_core.pipeline.cell import Cell
+from emtta_core.pipeline.cell import UNAVAILABLE, Cell
 from emtta_core.scoring import normaliser_names
+from emtta_core.store import PreparedRow
 from emtta_core.suite import Domain, ModelChoice, Suite
 from emtta_core.suite_method import Adaptation
 
 PREPARE_VERSION = 1
 """Raised whenever the same corpus and corruption would be prepared as other samples or other rows."""
 
-HEARD = ("family", "language", "long_audio", "tokens_per_second")
-"""How a model hears; part of a cell's identity where it is not as usual, so that older results are found again."""
-
-LATER = frozenset({"weight_decay", "betas", "epsilon", "redraw"})
-"""The options that there were not from the beginning; likewise."""
-
-UNAVAILABLE = "unavailable-"
-"""How the identity of audio begins that could not be had when it was planned."""
+FED = ("family", "language", "long_audio", "tokens_per_second")
+"""How speech is fed to a model; part of a recipe's identity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +102,9 @@ def cells_of(domain: Domain, suite: Suite, model_digest: str, audio: Audio) -> l
     cells, heard = [], heard_by(suite.model, domain.corpus)
     for choice in suite.methods:
         options = choice.adapted(suite.adaptation)
-        identity = cell_id(choice.method(), options, heard, model_digest, audio.corpus_id)
-        cells.append(Cell(domain.name, domain.group, choice.name, identity, audio.corpus_id, audio.utterances))
+        recipe = recipe_id(choice.method(), options, heard, model_digest)
+        identity = cell_id(recipe, audio.corpus_id)
+        cells.append(Cell(domain.name, domain.group, choice.name, identity, audio.corpus_id, recipe, audio.utterances))
     return cells
 
 
@@ -190,28 +187,27 @@ def heard_by(model: ModelChoice, corpus: Corpus | None = None) -> ModelChoice:
     return model.model_copy(update={"tokens_per_second": tokens_per_second(language)})
 
 
-def cell_id(method: Method, adaptation: Adaptation, model: ModelChoice, model_digest: str, made_of: str) -> str:
-    """Return the identity of a cell: of the options those that its method uses, of how it hears what is not usual.
+def cell_id(recipe: str, corpus_id: str) -> str:
+    """Return the identity of a cell: the same recipe for the same audio gives the same hypotheses."""
+    return digest({"recipe": recipe, "corpus": corpus_id})
 
-    What became an option later counts where it is not as usual, so that older results are found again.
-    """
-    options = {option: getattr(adaptation, option) for option in method.options}
-    options = {
-        option: value
-        for option, value in options.items()
-        if option not in LATER or value != getattr(Adaptation(), option)
-    }
-    usual = heard_by(ModelChoice(name=model.name))
-    model = heard_by(model)
-    heard = {name: getattr(model, name) for name in HEARD if getattr(model, name) != getattr(usual, name)}
+
+def utterance_key(recipe: str, row: PreparedRow) -> str:
+    """Return the identity of what a recipe makes of a prepared utterance, and of its score by a given normaliser."""
+    audio = None if row.audio is None else hashlib.sha256(row.audio.bytes).hexdigest()
+    return digest([recipe, row.utterance_id, audio, row.text, row.language, row.speaker])
+
+
+def recipe_id(method: Method, adaptation: Adaptation, model: ModelChoice, model_digest: str) -> str:
+    """Return the identity of what a cell does to each utterance: the method, its options, the model, how it is fed."""
+    fed = heard_by(model)
     return digest(
         {
             "algorithm_version": ALGORITHM_VERSION,
             "model": model_digest,
             "precision": model.precision,
-            "corpus": made_of,
             "method": method.identity(),
-            "options": options,
+            "options": {option: getattr(adaptation, option) for option in method.options},
+            "fed": {name: getattr(fed, name) for name in FED},
         }
-        | heard
     )

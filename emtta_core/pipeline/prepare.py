@@ -16,7 +16,8 @@ from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
 from emtta_core.corpora.synthetic import voices_for_noise
 from emtta_core.corpora.utterance import Utterance
 from emtta_core.errors import AudioError, UsageError
-from emtta_core.pipeline.plan import UNAVAILABLE, audio_of, content_digest
+from emtta_core.pipeline.cell import UNAVAILABLE
+from emtta_core.pipeline.plan import audio_of, content_digest
 from emtta_core.pipeline.plan import corpus_id as identity_of
 from emtta_core.store import AudioBytes, PreparedCorpus, PreparedRow, Store
 from emtta_core.suite import Domain
@@ -44,7 +45,9 @@ class Prepared:
     seconds: float
 
 
-def prepare_domain(domain: Domain, corpus_id: str, store: Store, limit: int | None = None) -> Prepared:
+def prepare_domain(
+    domain: Domain, corpus_id: str, store: Store, limit: int | None = None, *, retry_errors: bool = False
+) -> Prepared:
     """Make the audio of a domain, unless the store has it.
 
     An utterance whose audio cannot be used, or whose transcript is blank, becomes a row with its `error` and costs no
@@ -55,6 +58,7 @@ def prepare_domain(domain: Domain, corpus_id: str, store: Store, limit: int | No
         corpus_id: its identity, of `emtta_core.pipeline.plan.corpus_id`.
         store: where to.
         limit: at most this many utterances, the first ones.
+        retry_errors: make audio anew that is there with utterances in error: their cause may be mended.
 
     Raises:
         CorpusError: the corpus cannot be had.
@@ -65,7 +69,7 @@ def prepare_domain(domain: Domain, corpus_id: str, store: Store, limit: int | No
     started = time.perf_counter()
     with _locks[f"{store.location}/{corpus_id}"]:
         there = store.prepared(corpus_id)
-        if there is not None:
+        if there is not None and not (retry_errors and there.errors):
             return Prepared(there, reused=True, seconds=time.perf_counter() - started)
         _refuse_changed(domain, corpus_id, limit)
         shards = utterances = 0
@@ -101,7 +105,7 @@ def _refuse_changed(domain: Domain, planned: str, limit: int | None) -> None:
     if identity_of(domain, limit) != planned:
         raise UsageError(
             f"the corpus of domain {domain.name!r} is not the one that was planned: it, the noise, or emtta has "
-            "changed since; begin a new run with the suite's name, or bring the old files back"
+            "changed since; `emtta rerun` plans the domain anew, as it is now"
         )
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from emtta_core.adaptation import AdaptationResult
 from emtta_core.audio.waveform import SAMPLE_RATE
+from emtta_core.pipeline.cell import Cell
+from emtta_core.pipeline.plan import utterance_key
 from emtta_core.pipeline.windows import SILENT, HeardWindow, Outcome
 from emtta_core.scoring import EmptyReferenceError, Rule, normaliser, step_errors, word_errors
 from emtta_core.store import DoneUtterance, HypothesisRow, PreparedRow, ScoreRow, StepRow, WindowRow
@@ -51,11 +53,11 @@ class Tally:
         self.words += row.words or 0
 
 
-def make_shard(cell_id: str, attempt: int, outcomes: Sequence[Outcome], rule: Rule = "whisper") -> Shard:
+def make_shard(cell: Cell, attempt: int, outcomes: Sequence[Outcome], rule: Rule = "whisper") -> Shard:
     """Return the rows of some utterances: their hypotheses, steps, scores and windows.
 
     Args:
-        cell_id: identity of the cell.
+        cell: whose utterances they are.
         attempt: number of the attempt.
         outcomes: what became of each.
         rule: how texts are normalised before they are compared.
@@ -63,7 +65,7 @@ def make_shard(cell_id: str, attempt: int, outcomes: Sequence[Outcome], rule: Ru
     hypotheses, steps, scores, windows = [], [], [], []
     for outcome in outcomes:
         result = outcome.result
-        hypothesis = _hypothesis(cell_id, attempt, outcome.row, result)
+        hypothesis = _hypothesis(cell, attempt, outcome.row, result)
         hypotheses.append(hypothesis)
         windows += [_window(hypothesis, window) for window in outcome.windows]
         if isinstance(result, str) or hypothesis.error is not None:
@@ -138,12 +140,12 @@ def tally_done(done: Sequence[DoneUtterance]) -> Tally:
     return tally
 
 
-def _hypothesis(cell_id: str, attempt: int, row: PreparedRow, result: AdaptationResult | str) -> HypothesisRow:
+def _hypothesis(cell: Cell, attempt: int, row: PreparedRow, result: AdaptationResult | str) -> HypothesisRow:
     """Return the row of hypotheses of one utterance."""
     error = result if isinstance(result, str) else result.error
     known = None if isinstance(result, str) or error is not None else result
     return HypothesisRow(
-        cell_id=cell_id,
+        cell_id=cell.cell_id,
         attempt=attempt,
         utterance_id=row.utterance_id,
         language=row.language,
@@ -158,6 +160,7 @@ def _hypothesis(cell_id: str, attempt: int, row: PreparedRow, result: Adaptation
         seconds=known.seconds if known else None,
         flags=tuple(known.flags) if known else (),
         error=error,
+        utterance_key=utterance_key(cell.recipe_id, row),
     )
 
 

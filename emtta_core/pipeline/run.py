@@ -19,9 +19,10 @@ from emtta_core.errors import UsageError
 from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.differences import differences
 from emtta_core.pipeline.locate import locate
-from emtta_core.pipeline.plan import HEARD, UNAVAILABLE, Plan, plan, plan_id_of
-from emtta_core.pipeline.state import MISSING, CellState, cell_states, planned_cells
+from emtta_core.pipeline.plan import FED, Plan, plan, plan_id_of
+from emtta_core.pipeline.state import planned_cells
 from emtta_core.store import PlanRow, RunRow, Store
+from emtta_core.store.lease import lease
 from emtta_core.suite import Suite, parse_suite
 
 NORMALISER = "whisper-normalizer"
@@ -78,9 +79,9 @@ def is_recorded(run: Run, store: Store) -> bool:
     Raises:
         UsageError: it has a run of this id with another plan; names the fields that differ.
     """
-    if run.run_id not in store.runs():
+    stored = store.find_run(run.run_id)
+    if stored is None:
         return False
-    stored = store.run(run.run_id)
     if stored.plan_id != run.plan.plan_id:
         raise UsageError(_difference(run, stored))
     return True
@@ -91,21 +92,14 @@ def record(run: Run, store: Store) -> None:
 
     Raises:
         UsageError: a run of this id is there with another plan; names the fields that differ.
+        StoreError: another process is about to record a run of this id, or the record there cannot be read.
     """
-    if not is_recorded(run, store):
-        store.write_plan(run.run_id, [plan_row(cell) for cell in run.cells])
-        store.write_run(run.run_id, _run_row(run))
-
-
-def foresee(run: Run, store: Store | None) -> tuple[CellState, ...]:
-    """Return how far the cells of a run are, whether it is recorded or not.
-
-    Raises:
-        UsageError: a run of this id is there with another plan; names the fields that differ.
-    """
-    if store is not None and is_recorded(run, store):
-        return cell_states(store, run.run_id)
-    return tuple(CellState(cell, MISSING, 0, 0, None, None) for cell in run.cells)
+    if is_recorded(run, store):
+        return
+    with lease(store, run.run_id):  # of two suites with one run id, the second is refused: they never mix
+        if not is_recorded(run, store):
+            store.write_plan(run.run_id, [plan_row(cell) for cell in run.cells])
+            store.write_run(run.run_id, _run_row(run))
 
 
 def load_run(store: Store, run_id: str) -> Run:
@@ -139,7 +133,7 @@ def check_unchanged(store: Store, run: Run) -> None:
 def changed_since(stored: RunRow, run: Run) -> list[str]:
     """Return what of this release differs from the one that planned a recorded run, so that its cells would differ."""
     lines = _other_code(stored)
-    amendable = any(cell.corpus_id.startswith(UNAVAILABLE) for cell in run.cells)  # its identity may be ahead of it
+    amendable = any(not cell.available for cell in run.cells)  # its identity may be ahead of it
     if not lines and not amendable and plan_id_of(run.cells, run.suite) != stored.plan_id:
         lines.append("the rules of scoring")
     return lines
@@ -150,9 +144,10 @@ def as_now(run: Run, suite: Suite) -> Run:
     place; the plan is as it was.
     """
     planned = run.suite.model
-    kept = ("precision", *HEARD, *(("revision",) if suite.model.name == planned.name else ()))
+    kept = ("precision", *FED, *(("revision",) if suite.model.name == planned.name else ()))
     model = suite.model.model_copy(update={name: getattr(planned, name) for name in kept})
-    return replace(run, suite=run.suite.model_copy(update={"runtime": suite.runtime, "model": model}))
+    runtime = suite.runtime.model_copy(update={"reuse": run.suite.runtime.reuse})
+    return replace(run, suite=run.suite.model_copy(update={"runtime": runtime, "model": model}))
 
 
 def _difference(run: Run, stored: RunRow) -> str:
@@ -189,6 +184,7 @@ def plan_row(cell: Cell) -> PlanRow:
         method=cell.method,
         cell_id=cell.cell_id,
         corpus_id=cell.corpus_id,
+        recipe_id=cell.recipe_id,
         utterances=cell.utterances,
     )
 

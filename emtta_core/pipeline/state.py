@@ -11,8 +11,9 @@ from emtta_core.store import COMPLETE, FAILED, Store
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.store.lease import Holder, holder
 
+PARTIAL = "partial"
 MISSING = "missing"
-CELL_STATES = (COMPLETE, "partial", FAILED, MISSING)
+CELL_STATES = (COMPLETE, PARTIAL, FAILED, MISSING)
 """How far a cell can be, as the view `cells` defines it."""
 
 
@@ -23,7 +24,7 @@ def planned_cells(store: Store, run_id: str) -> tuple[Cell, ...]:
         UsageError: there is no such run; lists those there are.
     """
     return tuple(
-        Cell(row.domain, row.group, row.method, row.cell_id, row.corpus_id, row.utterances)
+        Cell(row.domain, row.group, row.method, row.cell_id, row.corpus_id, row.recipe_id, row.utterances)
         for row in store.plan(run_id)
     )
 
@@ -37,6 +38,7 @@ class CellState:
         state: `complete`, `failed`, `partial` or `missing`, as the view `cells` defines them.
         done: utterances that are done, those in error included.
         in_error: utterances in error.
+        reused: utterances, of those done, whose results are those of another run.
         wer: word error rate of what is done, in percent.
         error: why the newest attempt failed, where the cell is not complete.
     """
@@ -45,6 +47,7 @@ class CellState:
     state: str
     done: int
     in_error: int
+    reused: int
     wer: float | None
     error: str | None
 
@@ -52,6 +55,11 @@ class CellState:
     def complete(self) -> bool:
         """Whether nothing is left to do."""
         return self.state == COMPLETE
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether its newest attempt failed, or utterances are in error."""
+        return self.state == FAILED or self.in_error > 0
 
     def open_to(self, redo: Redo) -> bool:
         """Return whether something is to be done again, or for the first time."""
@@ -74,7 +82,7 @@ def cell_states(store: Store, run_id: str) -> tuple[CellState, ...]:
         UsageError: there is no such run; lists those there are.
     """
     cells = planned_cells(store, run_id)
-    query = "SELECT domain, method, state, done, in_error, wer, error FROM cells WHERE run_id = $run_id"
+    query = "SELECT domain, method, state, done, in_error, reused, wer, error FROM cells WHERE run_id = $run_id"
     with Catalogue(store, run_id=run_id) as catalogue:
         rows = catalogue.query(query, {"run_id": run_id}).rows
     by_name = {(domain, method): rest for domain, method, *rest in rows}
@@ -122,6 +130,7 @@ class RunStatus:
                 "planned": sum(cell.cell.utterances for cell in self.cells),
                 "done": sum(cell.done for cell in self.cells),
                 "in_error": sum(cell.in_error for cell in self.cells),
+                "reused": sum(cell.reused for cell in self.cells),
             },
             "failed": [
                 {"domain": cell.cell.domain, "method": cell.cell.method, "error": cell.error}
@@ -140,7 +149,8 @@ class RunStatus:
             f"at work     {self.holder or self._nobody()}",
             f"suite       {self.suite}, model {self.model}, begun {self.created_at:%Y-%m-%d %H:%M:%S} UTC",
             f"cells       {cells[COMPLETE]} of {cells['planned']} complete" + (f"; {rest}" if rest else ""),
-            f"utterances  {utterances['done']} of {utterances['planned']} done, {utterances['in_error']} in error",
+            f"utterances  {utterances['done']} of {utterances['planned']} done, {utterances['in_error']} in error"
+            + (f", {utterances['reused']} reused from other runs" if utterances["reused"] else ""),
             *(f"failed      {cell['domain']}/{cell['method']}: {cell['error']}" for cell in found["failed"]),
         ]
         return "\n".join(lines)

@@ -19,7 +19,7 @@ from emtta_core.store.catalogue import Catalogue
 from emtta_core.store.lease import lease
 from emtta_core.store.pack import PACK_OF, PACKS, UTTERANCES, Pack
 from emtta_core.store.place import Entry
-from emtta_core.store.raw import grouped
+from emtta_core.store.raw import grouped, text
 from emtta_core.store.schema import TABLES
 from emtta_core.store.snapshot import Snapshot, attempt_of, newest
 from emtta_core.store.store import Store
@@ -94,9 +94,9 @@ def compact_held(store: Store, run_id: str) -> Compaction:
 
 def _write(store: Store, pack: Pack, run_id: str, attempt: int, catalogue: Catalogue) -> None:
     """Write a pack of all that a run has, up to an attempt."""
-    rows = _rows(pack, attempt, catalogue)
+    rows = _rows(pack, _own(run_id, attempt), catalogue)
     for table in pack.tables:
-        ((expected,),) = catalogue.query(f"SELECT count(*) FROM raw.{table} WHERE attempt <= {attempt}").rows
+        ((expected,),) = catalogue.query(f"SELECT count(*) FROM raw.{table} WHERE {_own(run_id, attempt)}").rows
         found = rows.filter(pack.rows_of(TABLES[table].row, {})).num_rows
         if found != expected:
             raise StoreError(
@@ -113,7 +113,12 @@ def _write(store: Store, pack: Pack, run_id: str, attempt: int, catalogue: Catal
     store.place.write(pack.file(run_id, attempt), parquet(rows))
 
 
-def _rows(pack: Pack, attempt: int, catalogue: Catalogue) -> pa.Table:
+def _own(run_id: str, attempt: int) -> str:
+    """Return the condition on rows that the run has made itself, up to an attempt: what it reuses stays where it is."""
+    return f"run_id = {text(run_id)} AND attempt BETWEEN 1 AND {attempt}"
+
+
+def _rows(pack: Pack, own: str, catalogue: Catalogue) -> pa.Table:
     """Return the rows of a run that belong in a pack, cell by cell."""
     if pack is UTTERANCES:
         query = f"""
@@ -121,11 +126,11 @@ def _rows(pack: Pack, attempt: int, catalogue: Catalogue) -> pa.Table:
             FROM raw.hypotheses
             FULL JOIN (SELECT * RENAME (error AS score_error) FROM raw.scores) AS scores USING ({_KEYS})
             LEFT JOIN (SELECT {_KEYS} FROM utterances) AS counting USING ({_KEYS})
-            WHERE attempt <= {attempt}
+            WHERE {own}
             ORDER BY domain, method, attempt, utterance_id
         """
     else:
-        query = f"SELECT * FROM raw.{pack.tables[0]} WHERE attempt <= {attempt} ORDER BY domain, method, attempt"
+        query = f"SELECT * FROM raw.{pack.tables[0]} WHERE {own} ORDER BY domain, method, attempt"
     return catalogue.query(query).table.select(pack.schema.names).cast(pack.schema)
 
 

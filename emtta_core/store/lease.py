@@ -3,7 +3,8 @@
 The leases of a run are small numbered files, and the one of the highest number counts. Its holder renews it now and
 then, and empties it when it is done; one that was killed does neither. Whoever comes next takes the next number: at
 once where the holder is done, or was a process of this machine that is dead, else when it was not renewed for `STALE`
-seconds. A number is given once and never again, so that nobody writes another's lease, however late he wakes up.
+seconds. A number is given once and never again, so that nobody writes another's lease, however late he wakes up: of a
+run that is pruned, the newest lease stays as a mark. What cannot be read is never taken for what is not there.
 """
 
 import json
@@ -88,22 +89,33 @@ class Lease:
     number: int
 
     def check(self, store: Store) -> None:
-        """Check that nobody has taken the run over.
+        """Check that the lease is there still, and that nobody has taken the run over.
 
         Raises:
-            LeaseLostError: another process has; names it.
+            LeaseLostError: another process has, which it names, or the lease was removed.
+            StoreError: the lease cannot be read.
         """
-        newest = max(_taken(store, self.run_id), default=0)
+        taken = _taken(store, self.run_id)
+        newest = max(taken, default=0)
         if newest > self.number:
             other = _read(store, self.run_id, newest) or "another process, which is done"
             raise LeaseLostError(
                 f"the run {self.run_id!r} was taken over by {other}, for this process had not renewed its lease for "
                 f"{STALE:.0f} s; it writes no more, and what it finished before is kept"
             )
+        if self.number not in taken:
+            raise LeaseLostError(
+                f"the lease of the run {self.run_id!r} is gone, {store.place.url(_file(self.run_id, self.number))}: "
+                "the run was removed, or begun anew; this process writes no more"
+            )
 
 
 def holder(store: Store, run_id: str) -> Holder | None:
-    """Return who works at a run; None where nobody does, or whoever did is dead."""
+    """Return who works at a run; None where nobody does, or whoever did is dead.
+
+    Raises:
+        StoreError: the lease cannot be read, so that nobody knows.
+    """
     newest = max(_taken(store, run_id), default=0)
     found = _read(store, run_id, newest) if newest else None
     return found if found is not None and _lives(store, run_id, newest, found) else None
@@ -127,12 +139,13 @@ def lease(store: Store, run_id: str) -> Iterator[Lease]:
         done.set()
         renewing.join()
         with suppress(OSError, StoreError):
+            held.check(store)
             store.place.write(_file(run_id, held.number), b"")
 
 
 def forget(store: Store, run_id: str) -> None:
-    """Remove what the leases of a run have left that is no more."""
-    store.place.remove([_file(run_id, number) for number in _taken(store, run_id)])
+    """Remove the leases of a run that is no more, but for the newest: its number must not be given again."""
+    store.place.remove([_file(run_id, number) for number in sorted(_taken(store, run_id))[:-1]])
 
 
 def _take(store: Store, run_id: str, own: Holder) -> Lease:
@@ -172,11 +185,18 @@ def _taken(store: Store, run_id: str) -> list[int]:
 
 
 def _read(store: Store, run_id: str, number: int) -> Holder | None:
-    """Return whose a lease is; None where he is done, or it cannot be read."""
+    """Return whose a lease is; None where its holder is done; StoreError where it cannot be read."""
+    name = _file(run_id, number)
     try:
-        return Holder(**json.loads(store.place.read(_file(run_id, number))))
-    except (OSError, ValueError, TypeError):
+        content = store.place.read(name)
+        return Holder(**json.loads(content)) if content else None
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError, TypeError) as error:
+        raise StoreError(
+            f"the lease {store.place.url(name)} cannot be read ({error}), so that nobody knows whether the run "
+            f"{run_id!r} is being worked at; try again, or delete the file if you know that nobody works at it"
+        ) from error
 
 
 def _lives(store: Store, run_id: str, number: int, found: Holder) -> bool:
@@ -225,7 +245,7 @@ def _runs(found: Holder) -> bool:
         return False
     except PermissionError:
         pass
-    return _started(found.process) == found.started
+    return _started(found.process) == found.started and _state(found.process) not in ("Z", "X")
 
 
 def _machine() -> tuple[str, str, str]:
@@ -246,8 +266,19 @@ def _line(path: str) -> str:
 
 def _started(process: int) -> int:
     """Return when a process started, in ticks since the boot; 0 where the system does not say."""
+    fields = _stat(process)
+    return int(fields[19]) if len(fields) > 19 else 0
+
+
+def _state(process: int) -> str:
+    """Return the state of a process, as in `S`, or `Z` for one that is dead; empty where the system does not say."""
+    return next(iter(_stat(process)), "")
+
+
+def _stat(process: int) -> list[str]:
+    """Return what Linux says of a process, from its state on."""
     try:
         line = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
-        return int(line.rpartition(")")[2].split()[19])  # the fields after the name, which may hold anything
-    except (OSError, ValueError, IndexError):
-        return 0
+    except OSError:
+        return []
+    return line.rpartition(")")[2].split()  # behind the name, which may hold anything

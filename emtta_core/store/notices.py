@@ -1,6 +1,7 @@
 """What every report on a run must say beside its figures, because they do not mean what a reader would expect."""
 
 import re
+from collections.abc import Sequence
 
 from emtta_core.scoring.normaliser import MARKED
 from emtta_core.store.catalogue import Catalogue
@@ -20,9 +21,19 @@ _NOTICES = {
 }
 """What must be said, by what of a suite's text calls for it."""
 
-_RUN = (
-    "SELECT suite_toml FROM raw.runs WHERE run_id = $run OR $run IS NULL ORDER BY created_at DESC, run_id DESC LIMIT 1"
-)
+_RUN = """
+    SELECT suite_toml, run_id FROM raw.runs WHERE run_id = $run OR $run IS NULL ORDER BY created_at DESC, run_id DESC
+    LIMIT 1
+"""
+
+_REUSED = """
+    SELECT links.source_run, count(*) AS utterances
+    FROM utterances
+    INNER JOIN raw.links AS links USING (run_id, domain, method, cell_id, utterance_id)
+    WHERE run_id = $run AND utterances.attempt = 0 AND links.source_run <> run_id
+    GROUP BY links.source_run
+    ORDER BY utterances DESC, links.source_run
+"""
 
 
 def notices_of(catalogue: Catalogue, run_id: str | None) -> tuple[str, ...]:
@@ -33,9 +44,19 @@ def notices_of(catalogue: Catalogue, run_id: str | None) -> tuple[str, ...]:
         run_id: the run; None for the newest.
     """
     rows = catalogue.query(_RUN, {"run": run_id}).rows
-    return notices(str(rows[0][0])) if rows else ()
+    if not rows:
+        return ()
+    reused = catalogue.query(_REUSED, {"run": rows[0][1]}).rows
+    return (*notices(str(rows[0][0])), *_told(reused))
 
 
 def notices(suite_toml: str) -> tuple[str, ...]:
     """Return the sentences that a report on a run of a suite, as `Suite.to_toml` writes it, must say."""
     return tuple(sentence for sign, sentence in _NOTICES.items() if sign.search(suite_toml))
+
+
+def _told(reused: Sequence[tuple[str, int]]) -> tuple[str, ...]:
+    if not reused:
+        return ()
+    named = ", ".join(f"{count:,} of {run_id}" for run_id, count in reused)
+    return (f"Results of other runs are reused, which have done the same work: {named} (utterances, each per method).",)

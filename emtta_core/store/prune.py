@@ -2,10 +2,13 @@
 
 Of a run the record goes first, then the plan, then its rows: from the first step on it is no run any more, so that one
 that is half removed is never seen. What a killed pruning leaves behind has no record, and another one removes it.
+
+A run whose results a remaining run reuses stays. Whoever reuses results writes the link before it looks for the record
+of their run, and pruning removes the record before it looks for links: one of the two sees the other.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -105,7 +108,8 @@ def plan_pruning(
 ) -> Pruning:
     """Return what is to be removed.
 
-    The newest complete run of each suite stays in any case, and every run that is being worked at.
+    The newest complete run of each suite stays in any case, and every run that is being worked at, or whose results a
+    run reuses that stays.
 
     Args:
         store: of which.
@@ -142,34 +146,81 @@ def plan_pruning(
                 removals.append(
                     replace(_removal(run_id, files[run_id]), suite=name, created_at=created_at, state=state)
                 )
-    removals.sort(key=lambda removal: (removal.created_at or now, removal.name))
+    reused = store.reused_runs()
     left = [] if suite is not None else _left_behind(store, files, now)
+    while reusing := _reusing(reused, [*removals, *left]):
+        spared |= {run_id: f"its results are reused by {other}" for run_id, other in reusing.items()}
+        removals = [removal for removal in removals if removal.name not in reusing]
+        left = [removal for removal in left if removal.name not in reusing]
+    removals.sort(key=lambda removal: (removal.created_at or now, removal.name))
     doomed = {removal.name for removal in (*removals, *left)}
     corpora = () if keep_prepared else _unnamed(store, [name for name in files if name not in doomed], now)
     return Pruning((*left, *removals), corpora, spared)
 
 
 def prune(store: Store, pruning: Pruning) -> Pruning:
-    """Remove what a pruning names, and return what was removed, and what was spared with the reason."""
-    removed, spared = [], dict(pruning.spared)
-    for removal in pruning.runs:
+    """Remove what a pruning names and may still go, and return what was removed, and what was spared with the reason.
+
+    Since it was planned, a run may have been completed, begun again or reused by another.
+
+    Raises:
+        StoreError: the store cannot be read or written.
+    """
+    removed: list[Removal] = []
+    spared = dict(pruning.spared)
+    for removal in reversed(pruning.runs):  # who reuses results goes before the run that made them, which is older
         try:
             with lease(store, removal.name):
-                record, plan, *rest = removal.files
-                for names in ([record], [plan], rest):
-                    store.place.remove(names)
+                reason = _changed(store, removal) or _remove(store, removal)
         except StoreError as error:
             if holder(store, removal.name) is None:
                 raise
-            spared[removal.name] = str(error)
+            reason = str(error)
+        if reason is not None:
+            spared[removal.name] = reason
         else:
             forget(store, removal.name)
-            removed.append(removal)
+            removed.insert(0, removal)
     wanted = _corpora_in_plans(store, {run_of(entry.name) for entry in store.place.list("plans")})
     corpora = [removal for removal in pruning.corpora if wanted is not None and removal.name not in wanted]
     for removal in corpora:
         store.place.remove(removal.files)
     return Pruning(removed, corpora, spared)
+
+
+def _changed(store: Store, removal: Removal) -> str | None:
+    """Return why a run, whose lease is held, is not to go after all."""
+    record = store.find_run(removal.name)
+    if (record.created_at if record else None) != removal.created_at:
+        return "it was begun anew meanwhile"
+    if record is not None and removal.state != COMPLETE:
+        with Catalogue(store, run_id=removal.name) as catalogue:
+            ((state,),) = catalogue.query("SELECT state FROM runs").rows
+        if state == COMPLETE:
+            return "it was completed meanwhile"
+    return None
+
+
+def _remove(store: Store, removal: Removal) -> str | None:
+    """Remove a run; where it turns out that another one has come to reuse its results, return that, and leave it."""
+    record, plan, *rest = removal.files
+    kept = store.place.read(record) if removal.created_at else b""
+    store.place.remove([record])
+    reusing = store.reused_runs().get(removal.name)
+    if reusing:
+        if kept:
+            store.place.write(record, kept)
+        return f"its results are reused by {min(reusing)}"
+    for names in ([plan], rest):
+        store.place.remove(names)
+    return None
+
+
+def _reusing(reused: Mapping[str, Collection[str]], removals: Iterable[Removal]) -> dict[str, str]:
+    """Return, of runs that are to go, those whose results a run reuses that stays, with that run."""
+    going = {removal.name for removal in removals}
+    found = {run_id: sorted(set(reused.get(run_id, ())) - going) for run_id in going}
+    return {run_id: staying[0] for run_id, staying in found.items() if staying}
 
 
 def _removal(run_id: str, entries: Sequence[Entry]) -> Removal:

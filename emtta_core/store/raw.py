@@ -3,6 +3,9 @@
 Beside them stand two that the view `utterances` is made from. `settled.utterances` holds the packs of runs that have
 no row elsewhere: each hypothesis with its score, and whether it counts. `open.hypotheses` and `open.scores` hold the
 rows of all other runs.
+
+A row that a run reuses is there twice: as its maker wrote it, and with the names of the cell that reuses it, as of
+attempt 0, which every attempt of that cell's own supersedes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,8 +15,10 @@ import duckdb
 from emtta_core.store.pack import PACK_OF, PACKS, UTTERANCES, Pack
 from emtta_core.store.place import Entry, Place
 from emtta_core.store.read import BrokenFile, check
-from emtta_core.store.schema import TABLES, Table
+from emtta_core.store.schema import REUSED, TABLES, Table
 from emtta_core.store.snapshot import Snapshot, run_of
+
+LINKS = TABLES["links"]
 
 
 def create_raw_views(
@@ -45,21 +50,29 @@ def create_raw_views(
     def view(name: str, selects: Sequence[str]) -> None:
         connection.execute(f"CREATE OR REPLACE VIEW {name} AS {' UNION ALL BY NAME '.join(selects)}")
 
+    links = [_empty_select(connection, LINKS), *rows("links", LINKS, snapshot.loose.get("links", ()))]
+    view("raw.links", links)
     opened, packs = snapshot.open_runs, snapshot.packs[UTTERANCES.name]
     settled = rows("settled_packs", UTTERANCES, [entry for entry in packs if run_of(entry.name) not in opened])
     unsettled = rows("open_packs", UTTERANCES, [entry for entry in packs if run_of(entry.name) in opened])
     view("settled.utterances", [_empty_select(connection, UTTERANCES), *settled])
     for table in TABLES.values():
+        if table is LINKS:
+            continue
         loose = rows(table.name, table, snapshot.loose.get(table.name, ()))
         selects = [_empty_select(connection, table), *loose]
         pack = PACK_OF.get(table.name)
+        packed = settled
         if pack is UTTERANCES:
-            view(f"open.{table.name}", [*selects, *(pack.select(table.name, packed) for packed in unsettled)])
-            selects = [f"FROM open.{table.name}", *(pack.select(table.name, packed) for packed in settled)]
+            selects += [pack.select(table.name, select) for select in unsettled]
         elif pack is not None:
             packed = rows(f"packs_of_{pack.name}", pack, snapshot.packs[pack.name])
-            selects += [pack.select(table.name, select) for select in packed]
-        view(f"raw.{table.name}", selects)
+        own = [*selects, *(pack.select(table.name, select) for select in packed if pack is not None)]
+        reused = [_reused_select(own)] if table.name in REUSED and len(links) > 1 else []
+        if pack is UTTERANCES:
+            view(f"open.{table.name}", [*selects, *reused])
+            own, reused = [f"FROM open.{table.name}", *own[len(selects) :]], []
+        view(f"raw.{table.name}", [*own, *reused])
 
 
 def hold_rows(connection: duckdb.DuckDBPyConnection) -> None:
@@ -79,6 +92,21 @@ def hold_rows(connection: duckdb.DuckDBPyConnection) -> None:
 def _schema_of(table: str) -> str:
     """Return where the rows of a table are that no pack of the kind `utterances` has."""
     return "open" if PACK_OF.get(table) is UTTERANCES else "raw"
+
+
+def _reused_select(own: Sequence[str]) -> str:
+    """Return the SELECT of the rows that are reused, named after the cells that reuse them, from all rows."""
+    keys = "run_id, domain, method, cell_id, attempt"
+    return f"""
+        SELECT links.run_id, links.domain, links.method, links.cell_id, 0 AS attempt, made.* EXCLUDE ({keys})
+        FROM raw.links AS links
+        INNER JOIN ({" UNION ALL BY NAME ".join(own)}) AS made
+            ON made.run_id = links.source_run
+            AND made.domain = links.source_domain
+            AND made.method = links.source_method
+            AND made.cell_id = links.source_cell_id
+            AND made.attempt = links.source_attempt
+            AND made.utterance_id = links.utterance_id"""
 
 
 def scan(place: Place, snapshot: Snapshot) -> Iterator[BrokenFile]:

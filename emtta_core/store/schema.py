@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised whenever a column is added, removed, or changes its meaning; stands in the metadata of each file."""
 
 SAMPLE_RATE = 16_000
@@ -75,6 +75,23 @@ class HypothesisRow:
     seconds: Annotated[float | None, "wall seconds spent; those of a batch are shared equally"]
     flags: Annotated[tuple[str, ...], "warnings: `truncated`, `collapsed`"] = ()
     error: Annotated[str | None, "why there is no hypothesis"] = None
+    utterance_key: Annotated[
+        str, "identity of the work (recipe, prepared audio, transcript): rows of equal keys are the same result"
+    ] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkRow:
+    """One row per utterance that a run reuses: where the rows of its result are. Read as rows of attempt 0."""
+
+    domain: Annotated[str, "the domain"]
+    method: Annotated[str, "the method"]
+    cell_id: Annotated[str, "identity of the cell that reuses the result"]
+    utterance_id: Annotated[str, "the utterance, unique within its domain"]
+    source_domain: Annotated[str, "the domain of the cell that made the result"]
+    source_method: Annotated[str, "its method"]
+    source_cell_id: Annotated[str, "its identity"]
+    source_attempt: Annotated[int, "the attempt that made the result, from 1"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +197,7 @@ class PlanRow:
     method: Annotated[str, "the method"]
     cell_id: Annotated[str, "identity of the cell; rows with a different identity do not count"]
     corpus_id: Annotated[str, "identity of the prepared corpus, the folder under `prepared/`"]
+    recipe_id: Annotated[str, "identity of what is done to each utterance (model, method, options)"]
     utterances: Annotated[int, "planned utterances"]
     position: Annotated[int, "position in the plan, from 0; assigned when the plan is written"] = 0
 
@@ -273,6 +291,7 @@ TABLES: Mapping[str, Table] = types.MappingProxyType(
             Table("windows", WindowRow, _CELL, f"windows/{_SHARD}"),
             Table("scores", ScoreRow, _CELL, f"scores/{_SHARD}"),
             Table("cells", CellRow, _CELL, "cells/run_id=…/domain=…/method=…/<attempt>.parquet"),
+            Table("links", LinkRow, ("run_id", "source_run"), "links/run_id=…/source_run=…/<number>.parquet"),
             Table("plans", PlanRow, ("run_id",), "plans/run_id=…/plan.parquet"),
             Table("runs", RunRow, ("run_id",), "runs/run_id=…/run.parquet"),
             Table("statistics", StatisticsRow, ("run_id",), "statistics/run_id=…/statistics.parquet"),
@@ -280,6 +299,9 @@ TABLES: Mapping[str, Table] = types.MappingProxyType(
     }
 )
 """Every table of the store, by name."""
+
+REUSED = frozenset({"hypotheses", "steps", "windows", "scores"})
+"""The tables whose rows another run can reuse."""
 
 
 def documented(row: type[Any]) -> tuple[tuple[str, Any, str], ...]:

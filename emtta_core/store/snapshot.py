@@ -4,9 +4,9 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from emtta_core.store.pack import FOLDER, PACK_OF, PACKS
+from emtta_core.store.pack import FOLDER, PACK_OF, PACKS, UTTERANCES
 from emtta_core.store.place import Entry, Place
-from emtta_core.store.schema import TABLES
+from emtta_core.store.schema import REUSED, TABLES
 
 _ATTEMPT = re.compile(r"(\d+)(?:-\d+\.parquet|\.parquet|\.begun)")
 
@@ -19,7 +19,24 @@ def attempt_of(name: str) -> int:
 
 def run_of(name: str) -> str:
     """Return the run whose file it is; the empty text for a file of no run."""
-    return next((part[len("run_id=") :] for part in name.split("/") if part.startswith("run_id=")), "")
+    return _key_of(name, "run_id=")
+
+
+def source_of(name: str) -> str:
+    """Return the run whose results are reused by the run whose links a file holds."""
+    return _key_of(name, "source_run=")
+
+
+def sources(entries: Iterable[Entry]) -> dict[str, set[str]]:
+    """Return, by run, the runs whose results it reuses, of files of the table `links`."""
+    found: dict[str, set[str]] = {}
+    for entry in entries:
+        found.setdefault(run_of(entry.name), set()).add(source_of(entry.name))
+    return found
+
+
+def _key_of(name: str, key: str) -> str:
+    return next((part[len(key) :] for part in name.split("/") if part.startswith(key)), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +53,26 @@ class Snapshot:
 
     @classmethod
     def take(cls, place: Place, run_id: str | None = None) -> "Snapshot":
-        """Look at a whole store, or at the files of one run alone and at no prepared audio.
+        """Look at a whole store, or at the files of one run alone: with the results that it reuses, without audio.
 
         What is moved from shards to a pack meanwhile is seen once, for the packs are listed after the shards.
         """
-        below = "" if run_id is None else f"/run_id={run_id}"
-        tables = [table for table in TABLES.values() if table.keys or run_id is None]
+
+        def below(folder: str, reused: bool) -> list[Entry]:
+            """List a folder, or what lies there of the run, and of those whose results it reuses."""
+            if run_id is None:
+                return list(place.list(folder))
+            runs = [run_id, *(sorted(makers) if reused else [])]
+            return [entry for run in runs for entry in place.list(f"{folder}/run_id={run}")]
+
+        makers = set() if run_id is None else {source_of(entry.name) for entry in below("links", reused=False)}
+        makers.discard(run_id or "")
         found = {
-            table.name: [entry for entry in place.list(f"{table.name}{below}") if table.holds(entry.name)]
-            for table in tables
+            table.name: [entry for entry in below(table.name, table.name in REUSED) if table.holds(entry.name)]
+            for table in TABLES.values()
+            if table.keys or run_id is None
         }
-        folders = [FOLDER] if run_id is None else [f"{pack.folder}{below}" for pack in PACKS.values()]
-        packed = [entry for folder in folders for entry in place.list(folder)]
+        packed = [entry for pack in PACKS.values() for entry in below(pack.folder, not REUSED.isdisjoint(pack.tables))]
         packs = {name: newest(_below(packed, pack.folder)) for name, pack in PACKS.items()}
         loose = {
             table: tuple(uncovered(entries, packs[PACK_OF[table].name])) if table in PACK_OF else tuple(entries)
@@ -72,19 +97,23 @@ class Snapshot:
         )
 
     def of_runs(self, runs: Collection[str], corpora: Collection[str]) -> "Snapshot":
-        """Return the files of some runs alone, and the prepared audio of some corpora."""
-        return self.without(
-            {
-                entry.name
-                for entry in self.entries
-                if run_of(entry.name) not in runs and (run_of(entry.name) or entry.name.split("/")[1] not in corpora)
-            }
-        )
+        """Return the files of some runs with the results that they reuse, and the prepared audio of some corpora."""
+        reused = sources(self.loose["links"])
+        makers = set().union(*(reused.get(run, set()) for run in runs))
+
+        def wanted(name: str) -> bool:
+            table = name.removeprefix(f"{FOLDER}/").split("/")[0]
+            if not run_of(name):
+                return name.split("/")[1] in corpora
+            return run_of(name) in runs or (run_of(name) in makers and (table in REUSED or table == UTTERANCES.name))
+
+        return self.without({entry.name for entry in self.entries if not wanted(entry.name)})
 
     @property
     def open_runs(self) -> frozenset[str]:
         """The runs with utterances that are in no pack: in another attempt they may have rows that are."""
-        return frozenset(run_of(entry.name) for table in ("hypotheses", "scores") for entry in self.loose[table])
+        tables = ("hypotheses", "scores", "links")
+        return frozenset(run_of(entry.name) for table in tables for entry in self.loose.get(table, ()))
 
 
 def of_cell(place: Place, table: str, run_id: str, folder: str) -> Sequence[Entry]:

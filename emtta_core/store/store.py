@@ -22,6 +22,7 @@ from emtta_core.store.schema import (
     TABLES,
     CellRow,
     HypothesisRow,
+    LinkRow,
     PlanRow,
     PreparedRow,
     RunRow,
@@ -30,7 +31,7 @@ from emtta_core.store.schema import (
     StepRow,
     WindowRow,
 )
-from emtta_core.store.snapshot import attempt_of, of_cell
+from emtta_core.store.snapshot import attempt_of, of_cell, source_of, sources
 from emtta_core.store.write import write_rows
 
 _COMPLETE = "_complete.json"
@@ -158,6 +159,10 @@ class Store:
         """Return the record of a run; UsageError when there is no such run, StoreError when it is broken."""
         return self._of_run("runs", run_id, RunRow)[0]
 
+    def find_run(self, run_id: str) -> RunRow | None:
+        """Return the record of a run, or None where there is none; one that cannot be read is a StoreError."""
+        return self.run(run_id) if self.place.exists(_run_file("runs", run_id)) else None
+
     def plan(self, run_id: str) -> tuple[PlanRow, ...]:
         """Return the planned cells of a run, in order; UsageError when there is no such run, StoreError when broken."""
         rows = self._of_run("plans", run_id, PlanRow)
@@ -224,24 +229,62 @@ class Store:
     def done(self, key: CellKey, cell_id: str) -> dict[str, DoneUtterance]:
         """Return the rows that count of each utterance that is done, in error or not, by utterance id.
 
-        Of several rows the newest without an error counts, else the newest. Rows of another `cell_id` do not
-        count, nor rows without scores, nor those of a file that cannot be read, of which a warning is logged.
+        Of several rows the newest without an error counts, else the newest; a reused one is older than the cell's own.
+        Rows of another `cell_id` do not count, nor rows without scores, nor those of a file that cannot be read, of
+        which a warning is logged.
         """
+        best: dict[str, tuple[tuple[bool, int], DoneUtterance]] = {}
+        for utterance_id, attempt, done in (*self._reused(key, cell_id), *self._made(key, cell_id)):
+            rank = (done.error is None, attempt)
+            if utterance_id not in best or best[utterance_id][0] < rank:
+                best[utterance_id] = (rank, done)
+        return {utterance_id: done for utterance_id, (_, done) in best.items()}
+
+    def _made(self, key: CellKey, cell_id: str) -> Iterator[tuple[str, int, DoneUtterance]]:
+        """Yield the utterances that attempts at a cell have done, each with the attempt."""
         scores = {
             (row.utterance_id, row.attempt): row
             for row in self._rows("scores", key, ScoreRow)
             if row.cell_id == cell_id
         }
-        best: dict[str, tuple[tuple[bool, int], DoneUtterance]] = {}
         for row in self._rows("hypotheses", key, HypothesisRow):
             score = scores.get((row.utterance_id, row.attempt))
-            if row.cell_id != cell_id or (row.error is None and score is None):
-                continue
-            done = DoneUtterance(row, score if row.error is None else None)
-            rank = (done.error is None, row.attempt)
-            if row.utterance_id not in best or best[row.utterance_id][0] < rank:
-                best[row.utterance_id] = (rank, done)
-        return {utterance_id: done for utterance_id, (_, done) in best.items()}
+            if row.cell_id == cell_id and (row.error is not None or score is not None):
+                yield row.utterance_id, row.attempt, DoneUtterance(row, score if row.error is None else None)
+
+    def _reused(self, key: CellKey, cell_id: str) -> Iterator[tuple[str, int, DoneUtterance]]:
+        """Yield the utterances that a cell reuses, as of attempt 0."""
+        wanted: dict[tuple[CellKey, str], set[tuple[str, int]]] = {}
+        for maker, link in self.links(key.run_id):
+            if (link.domain, link.method, link.cell_id) == (key.domain, key.method, cell_id):
+                made_by = CellKey(maker, link.source_domain, link.source_method), link.source_cell_id
+                wanted.setdefault(made_by, set()).add((link.utterance_id, link.source_attempt))
+        for made_by, utterances in wanted.items():
+            for utterance_id, attempt, done in self._made(*made_by):
+                if (utterance_id, attempt) in utterances:
+                    yield utterance_id, 0, done
+
+    # Results that a run reuses
+
+    def write_links(self, run_id: str, source_run: str, rows: Sequence[LinkRow]) -> str:
+        """Write which results of `source_run` a run reuses, beside those that it reuses already; return the file."""
+        folder = f"links/run_id={run_id}/source_run={source_run}"
+        name = f"{folder}/{len(self.place.list(folder)):05d}.parquet"
+        write_rows(self.place, name, rows, TABLES["links"].schema)
+        return name
+
+    def links(self, run_id: str) -> list[tuple[str, LinkRow]]:
+        """Return the results that a run reuses, each with the run that made it."""
+        files = readable(self.place, self._files(f"links/run_id={run_id}"), LinkRow)
+        return [(source_of(name), row) for name, rows in files for row in rows]
+
+    def reused_runs(self) -> dict[str, set[str]]:
+        """Return the runs whose results other runs reuse, each with those others."""
+        found: dict[str, set[str]] = {}
+        for run_id, makers in sources(self.place.list("links")).items():
+            for maker in makers - {run_id}:
+                found.setdefault(maker, set()).add(run_id)
+        return found
 
     # Prepared corpora
 

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from emtta_core.pipeline.cell import Cell
     from emtta_core.pipeline.plan import Plan
     from emtta_core.pipeline.redo import Redo
+    from emtta_core.pipeline.reuse import Expected
     from emtta_core.pipeline.run import Run
     from emtta_core.pipeline.state import CellState
     from emtta_core.store import Store
+    from emtta_core.suite import Suite
 
 REASONS_NAMED, CELLS_NAMED = 10, 6
 """How many reasons are told at the end why cells are not complete, and how many cells are named of each."""
@@ -39,11 +41,16 @@ def foretell(run_id: str, states: "Sequence[CellState]", todo: "Sequence[CellSta
     """
     from rich.table import Table
 
+    unavailable = [state for state in todo if not state.cell.available]
+    todo = [state for state in todo if state.cell.available]
     count = sum(state.to_do(redo) for state in todo)
     say(f"run {run_id}: would do {len(todo)} of {len(states)} cells, {count} utterances; the rest is complete")
     kept = sum(state.done for state in states) + sum(state.missing for state in todo) - count
     if kept:
         say(f"it would reuse {kept} utterances that are done, and the audio that is prepared")
+    if unavailable:
+        names = ", ".join(dict.fromkeys(state.cell.domain for state in unavailable))
+        say(f"{len(unavailable)} cells cannot be done, for the audio of their domain is not there: {names}")
     table = Table("domain", "group", "methods", "utterances a method")
     for domain in dict.fromkeys(state.cell.domain for state in todo):
         cells = [state for state in todo if state.cell.domain == domain]
@@ -51,6 +58,24 @@ def foretell(run_id: str, states: "Sequence[CellState]", todo: "Sequence[CellSta
         table.add_row(domain, cells[0].cell.group, names, str(max(state.to_do(redo) for state in cells)))
     if todo:
         tabulate(table)
+
+
+def foretell_reuse(states: "Sequence[CellState]", expected: "Expected") -> None:
+    """Say what is taken over from other runs."""
+    reused = sum(state.reused for state in states)
+    if reused:
+        named = f": {', '.join(expected.sources)}" if expected.sources else ""
+        say(f"{reused} of them are results of other runs{named}")
+    if expected.may_grow:
+        say("utterances that other runs have done are reused where their audio is the same; known once it is prepared")
+
+
+def check_devices(suite: "Suite", devices: str | None, runner: str) -> None:
+    """Refuse devices that this machine does not have, before anything is recorded."""
+    from emtta_core.worker.devices import choose_devices
+
+    if runner == "threads":
+        choose_devices(devices or suite.model.device, suite.runtime)
 
 
 def foretell_time(store: "Store | None", run: "Run", todo: "Sequence[CellState]", redo: "Redo" = "missing") -> None:

@@ -23,6 +23,8 @@ from flows.runner import check_runner
 
 if TYPE_CHECKING:
     from emtta_core.pipeline.redo import Redo
+    from emtta_core.pipeline.run import Run
+    from emtta_core.pipeline.state import CellState
 
 
 def rerun(
@@ -45,8 +47,9 @@ def rerun(
     """Do what is missing of a run, as the next attempt under the same id; what is done is reused.
 
     The run is carried out as it was recorded; no suite file is needed. Its corpora must be where they were, unless
-    their audio is prepared. Where this release adapts or scores differently from the one that planned the run, it is
-    refused. Exit codes are those of emtta run.
+    their audio is prepared. A domain in which something failed is planned anew where its audio or transcripts have
+    changed since; what is the same is reused. Where this release adapts or scores differently from the one that
+    planned the run, it is refused. Exit codes are those of emtta run.
 
     Examples:
         emtta rerun demo-1a2b3c4d --dry-run
@@ -59,27 +62,35 @@ def rerun(
     logs.settle_environment()
     use_corpora(corpus_dir)
     from emtta_core.errors import UsageError
-    from emtta_core.pipeline.amend import amend
+    from emtta_core.pipeline.amend import amend, failed_before
     from emtta_core.pipeline.run import check_unchanged, load_run
     from emtta_core.pipeline.selection import select
     from emtta_core.pipeline.state import cell_states
     from emtta_core.pipeline.statistics import settle_statistics
-    from emtta_core.store import FAILED, Store
+    from emtta_core.store import Store
 
     if failed and force:
         raise UsageError("--failed does what failed, --force does everything; give one of them")
     Store.open(store).run(run)  # makes no store where there is none
     opened = Store.open(store, create=not dry_run)
-    for name in () if dry_run else amend(opened, run):
-        say(f"domain {name} is planned anew: its audio can be had now")
-    found = load_run(opened, run)
     only = [f"{key}={value}" for key, values in _keys(domain, method, group) for value in values]
-    wanted = set(select(found.cells, only))
-    states = [state for state in cell_states(opened, run) if state.cell in wanted]
+
+    def progress() -> "tuple[Run, list[CellState]]":
+        found = load_run(opened, run)
+        wanted = set(select(found.cells, only))
+        return found, [state for state in cell_states(opened, run) if state.cell in wanted]
+
+    found, states = progress()
+    renewed = () if dry_run else amend(opened, run, {state.cell.domain for state in states if state.has_failed})
+    for name in renewed:
+        say(f"domain {name} is planned anew, with the audio and transcripts that are there now")
+    if renewed:
+        found, states = progress()
+    wanted = {state.cell for state in states}
     redo: Redo = "all" if force else "errors" if failed else "missing"
     todo = [state for state in states if state.open_to(redo)]
     if failed:
-        todo = [state for state in todo if state.state == FAILED or state.in_error]
+        todo = [state for state in todo if state.has_failed or failed_before(opened, run, state.cell)]
     if todo:
         check_unchanged(opened, found)
     foretell(run, states, todo, redo)

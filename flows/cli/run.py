@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import logs
-from flows.cli.evaluation import carry_out, conclude, foretell, foretell_time, warn
+from flows.cli.evaluation import carry_out, check_devices, conclude, foretell, foretell_reuse, foretell_time, warn
 from flows.cli.options import (
     DEFAULT_STORE,
     CorpusDirOption,
@@ -39,11 +39,15 @@ def run(
     runner: RunnerOption = Runner.THREADS,
     ray_address: RayAddressOption = None,
     corpus_dir: CorpusDirOption = None,
+    no_reuse: Annotated[
+        bool, typer.Option("--no-reuse", help="Take no results from other runs of the store: measure everything anew.")
+    ] = False,
     dry_run: DryRunOption = False,
 ) -> None:
     """Evaluate a suite: its domains times its methods.
 
-    The same command again finishes what is missing, and does nothing where nothing is.
+    The same command again finishes what is missing, and does nothing where nothing is. Results that other runs of the
+    store have of the same work (model, method, options, audio) are reused, unless --no-reuse is given.
     Exit codes: 0 all is complete, 1 an error, 2 a mistake in the request, 3 something is missing.
 
     Examples:
@@ -56,15 +60,26 @@ def run(
     check_runner(runner.value, ray_address, devices, isolation)
     logs.settle_environment()
     use_corpora(corpus_dir)
+    from emtta_core.errors import UsageError
+    from emtta_core.names import check_name
     from emtta_core.pipeline.amend import begun_before
     from emtta_core.pipeline.models import digest_of, offered
-    from emtta_core.pipeline.run import foresee, plan_run, record
+    from emtta_core.pipeline.reuse import expected
+    from emtta_core.pipeline.run import load_run, plan_run, record
     from emtta_core.pipeline.selection import select
     from emtta_core.pipeline.statistics import settle_statistics
     from emtta_core.store import Store
+    from emtta_core.store.place import open_place
     from emtta_core.suite import load_suite
 
     loaded = load_suite(suite, limit=limit, snr_convention=snr_convention)
+    if no_reuse:
+        loaded = loaded.measured_anew()
+    if run_id is not None:
+        check_name("run id", run_id)
+    check_devices(loaded, devices, runner)
+    if dry_run:
+        open_place(store).try_out()
     opened = Store.find(store) if dry_run else Store.open(store, create=True)
     fetched = offered(loaded.model)
     if fetched is not None:
@@ -79,13 +94,19 @@ def run(
         planned = begun_before(planned, opened)
     warn(planned.plan)
     wanted = set(select(planned.cells, only or []))
-    states = [state for state in foresee(planned, opened if known else None) if state.cell in wanted]
+    progress = expected(planned, opened if known else None)
+    if no_reuse and progress.recorded and opened is not None and load_run(opened, planned.run_id).suite.runtime.reuse:
+        raise UsageError(
+            f"run {planned.run_id} was begun without --no-reuse; to measure everything anew beside it, add a --run-id"
+        )
+    states = [state for state in progress.states if state.cell in wanted]
     todo = [state for state in states if not state.complete]
     if dry_run or opened is None:
         foretell(planned.run_id, states, todo)
+        foretell_reuse(states, progress)
         foretell_time(opened, planned, todo)
         return
-    if todo:
+    if todo or not progress.recorded:
         record(planned, opened)
         carry_out(
             opened,

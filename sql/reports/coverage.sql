@@ -2,7 +2,7 @@
 -- columns:
 --   group, method             the group, or all; the method
 --   domains, complete         domains: planned, complete
---   planned, done, in_error   utterances: planned, done, in error
+--   planned, done, in_error, reused   utterances: planned, done, in error, done and reused from another run
 --   done_percent              percentage of the planned utterances that is done
 --   withheld                  the domains that are incomplete
 -- param run_id: the run; the newest by default
@@ -14,6 +14,7 @@ SELECT
     groups.planned,
     groups.done,
     groups.in_error,
+    groups.reused,
     100.0 * groups.done / nullif(groups.planned, 0) AS done_percent,
     groups.withheld
 FROM groups

@@ -4,7 +4,7 @@
 --   created_at                UTC
 --   state                     complete or incomplete
 --   cells, complete           cells: planned, complete
---   planned, done, in_error   utterances: planned, done, in error
-SELECT run_id, suite, model, created_at, state, cells, complete, planned, done, in_error
+--   planned, done, in_error, reused   utterances: planned, done, in error, done and reused from another run
+SELECT run_id, suite, model, created_at, state, cells, complete, planned, done, in_error, reused
 FROM runs
 ORDER BY created_at DESC, run_id DESC

@@ -5,7 +5,7 @@
 -- together with what its successor added, and a failed attempt removes nothing.
 --   run_id, "group", domain, method, cell_id   the cell
 --   utterance_id          the utterance
---   attempt               the attempt that wrote the row that counts
+--   attempt               the attempt that wrote the row that counts; 0 if the result is reused from another run
 --   language, speaker     its language and speaker
 --   audio_seconds         length of the waveform
 --   reference, hypothesis, source_hypothesis   unnormalised: transcript, adapted and unadapted model's hypothesis

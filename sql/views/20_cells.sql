@@ -9,6 +9,7 @@
 --   planned         planned utterances
 --   done            utterances that are done, including those in error
 --   in_error        utterances in error, excluded from all rates
+--   reused          utterances, of those done, whose results are those of another run
 --   words, errors   over the utterances without an error
 --   wer             100 × errors / words; NULL while withheld
 --   cer             the same for characters
@@ -32,6 +33,7 @@ summed AS (
         normaliser,
         error IS NULL AS scored,
         count(*) AS utterances,
+        count(*) FILTER (attempt = 0) AS reused,
         sum(words) AS words,
         sum(errors) AS errors,
         sum(characters) AS characters,
@@ -51,6 +53,7 @@ found AS (
         method,
         sum(utterances)::BIGINT AS done,
         coalesce(sum(utterances) FILTER (NOT scored), 0)::BIGINT AS in_error,
+        sum(reused)::BIGINT AS reused,
         -- One normaliser scores each language, so there are as many pairs as languages.
         CASE
             WHEN count(*) FILTER (scored) > count(DISTINCT language) FILTER (scored)
@@ -118,6 +121,7 @@ measured AS (
         planned.utterances AS planned,
         coalesce(found.done, 0) AS done,
         coalesce(found.in_error, 0) AS in_error,
+        coalesce(found.reused, 0) AS reused,
         found.words::BIGINT AS words,
         found.errors::BIGINT AS errors,
         CASE WHEN found.withheld IS NULL THEN 100.0 * found.errors / nullif(found.words, 0) END AS wer,
@@ -146,6 +150,7 @@ SELECT
     planned,
     done,
     in_error,
+    reused,
     words,
     errors,
     wer,

@@ -6,7 +6,7 @@
 --   position        position of the group in the plan; all is last
 --   domains         planned domains
 --   complete        complete domains
---   planned, done, in_error   utterances: planned, done, in error
+--   planned, done, in_error, reused   utterances: planned, done, in error, done and reused from another run
 --   words, errors   over the utterances without an error
 --   wer             mean of its domains' WER, as in the paper; NULL while withheld
 --   pooled_wer      100 × errors / words over all its utterances; NULL while withheld
@@ -37,6 +37,7 @@ summed AS (
         sum(planned)::BIGINT AS planned,
         sum(done)::BIGINT AS done,
         sum(in_error)::BIGINT AS in_error,
+        sum(reused)::BIGINT AS reused,
         sum(words)::BIGINT AS words,
         sum(errors)::BIGINT AS errors,
         CASE WHEN bool_and(is_there) THEN avg(wer) END AS wer,
@@ -60,6 +61,7 @@ SELECT
     planned,
     done,
     in_error,
+    reused,
     words,
     errors,
     wer,

@@ -6,7 +6,7 @@
 --   suite_toml      the suite as recorded
 --   state           complete (every planned utterance is done) or incomplete
 --   cells, complete cells: planned, complete
---   planned, done, in_error   utterances: planned, done, in error
+--   planned, done, in_error, reused   utterances: planned, done, in error, done and reused from another run
 --   audio_seconds   seconds of speech that are done
 --   seconds         wall seconds spent on them
 WITH
@@ -18,6 +18,7 @@ progress AS (
         sum(planned)::BIGINT AS planned,
         sum(done)::BIGINT AS done,
         sum(in_error)::BIGINT AS in_error,
+        sum(reused)::BIGINT AS reused,
         sum(audio_seconds) AS audio_seconds,
         sum(seconds) AS seconds
     FROM cells
@@ -43,6 +44,7 @@ SELECT
     coalesce(progress.planned, 0) AS planned,
     coalesce(progress.done, 0) AS done,
     coalesce(progress.in_error, 0) AS in_error,
+    coalesce(progress.reused, 0) AS reused,
     progress.audio_seconds,
     progress.seconds
 FROM raw.runs AS begun

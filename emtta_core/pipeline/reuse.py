@@ -1,0 +1,238 @@
+"""Results that a run takes over from other runs of its store, since they are those of the same work.
+
+They are linked, not copied: a link names the row that is meant, and the views show that row under the name of the cell
+that reuses it. Whole cells are found by their identity before any audio is prepared; single utterances, of a corpus
+that has grown or under a higher limit, by the identity of each (`utterance_key`) once their audio is there.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from emtta_core.pipeline.cell import Cell
+from emtta_core.pipeline.plan import utterance_key
+from emtta_core.pipeline.run import Run, is_recorded
+from emtta_core.pipeline.state import MISSING, PARTIAL, CellState, cell_states
+from emtta_core.scoring import normaliser
+from emtta_core.store import COMPLETE, LinkRow, Store
+from emtta_core.store.catalogue import Catalogue
+from emtta_core.suite import parse_suite
+
+RUNS_A_CELL = 3
+"""Runs that are searched for the results of one cell, the newest first; nights of one suite all have the same."""
+
+_TRACES = ("none", "metrics", "hypotheses")
+
+_CANDIDATES = """
+    SELECT plans.run_id, plans.cell_id, plans.recipe_id, runs.suite_toml
+    FROM raw.plans AS plans
+    INNER JOIN raw.runs AS runs USING (run_id)
+    WHERE plans.recipe_id IN (SELECT unnest($recipes)) AND plans.run_id <> $run_id
+    QUALIFY dense_rank() OVER (PARTITION BY plans.cell_id ORDER BY runs.created_at DESC, plans.run_id DESC) <= $most
+    ORDER BY runs.created_at DESC, plans.run_id DESC
+"""
+
+# Where a run has linked a result, its maker is given: no link leads to a link.
+_RESULTS = """
+    SELECT
+        made.cell_id,
+        made.utterance_key,
+        made.utterance_id,
+        made.language,
+        scores.normaliser,
+        coalesce(links.source_run, made.run_id) AS source_run,
+        coalesce(links.source_domain, made.domain) AS source_domain,
+        coalesce(links.source_method, made.method) AS source_method,
+        coalesce(links.source_cell_id, made.cell_id) AS source_cell_id,
+        coalesce(links.source_attempt, made.attempt) AS source_attempt
+    FROM raw.hypotheses AS made
+    INNER JOIN raw.scores AS scores USING (run_id, domain, method, cell_id, attempt, utterance_id)
+    LEFT JOIN raw.links AS links
+        ON made.attempt = 0
+        AND links.run_id = made.run_id
+        AND links.domain = made.domain
+        AND links.method = made.method
+        AND links.cell_id = made.cell_id
+        AND links.utterance_id = made.utterance_id
+    WHERE
+        made.run_id = $run_id
+        AND made.error IS NULL
+        AND scores.error IS NULL
+        AND (made.cell_id IN (SELECT unnest($cells)) OR made.utterance_key IN (SELECT unnest($keys)))
+    ORDER BY made.attempt DESC
+"""
+
+_DONE = "SELECT domain, method, utterance_id FROM utterances WHERE run_id = $run_id AND error IS NULL"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A result that can be reused: of what work it is, and where its rows are."""
+
+    cell_id: str
+    utterance_key: str
+    utterance_id: str
+    language: str
+    normaliser: str
+    source_run: str
+    source_domain: str
+    source_method: str
+    source_cell_id: str
+    source_attempt: int
+
+
+Reusable = Mapping[Cell, Mapping[str, Result]]
+"""By cell, the results that it can take over, by utterance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """How far the cells of a run are, or would be when it begins.
+
+    Attributes:
+        states: of each cell, in order.
+        recorded: whether the store has the run.
+        sources: the runs whose results would be taken over.
+        may_grow: whether single utterances of other runs may be the same, which is known when the audio is prepared.
+    """
+
+    states: tuple[CellState, ...]
+    recorded: bool = False
+    sources: tuple[str, ...] = ()
+    may_grow: bool = False
+
+
+def expected(run: Run, store: Store | None) -> Expected:
+    """Return how far a run is, recorded or not, with what it would take over from other runs.
+
+    Raises:
+        UsageError: a run of this id is there with another plan; names the fields that differ.
+        StoreError: the store cannot be read.
+    """
+    if store is None:
+        return Expected(tuple(CellState(cell, MISSING, 0, 0, 0, None, None) for cell in run.cells))
+    recorded = is_recorded(run, store)
+    if recorded:
+        states = cell_states(store, run.run_id)
+    else:
+        states = tuple(CellState(cell, MISSING, 0, 0, 0, None, None) for cell in run.cells)
+    reuse = Reuse(store, run, [state.cell for state in states if state.missing])
+    found = reuse.of_cells()
+    sources = dict.fromkeys(result.source_run for results in found.values() for result in results.values())
+    with_reused = tuple(_with_reused(state, len(found.get(state.cell, ()))) for state in states)
+    return Expected(with_reused, recorded, tuple(sources), reuse.may_have_more)
+
+
+def _with_reused(state: CellState, count: int) -> CellState:
+    if not count:
+        return state
+    whole = COMPLETE if count == state.missing and not state.in_error else PARTIAL
+    return replace(state, state=whole, done=state.done + count, reused=state.reused + count)
+
+
+class Reuse:
+    """What cells of a run can take over.
+
+    Attributes:
+        runs: the other runs that have done the same to some audio, the newest first.
+    """
+
+    def __init__(self, store: Store, run: Run, cells: Sequence[Cell]) -> None:
+        """Find the runs that results can come from: none where the suite wants none reused."""
+        self._store, self._run = store, run
+        self._cells = tuple(cells) if run.suite.runtime.reuse else ()
+        self.runs: tuple[str, ...] = ()
+        self._same: set[str] = set()
+        self._recipes: set[str] = set()
+        if self._cells and len(store.place.list("runs")) > (store.find_run(run.run_id) is not None):
+            recipes = sorted({cell.recipe_id for cell in self._cells})
+            parameters = {"recipes": recipes, "run_id": run.run_id, "most": RUNS_A_CELL}
+            with Catalogue(store) as catalogue:
+                found = catalogue.query(_CANDIDATES, parameters).rows
+            suites = {str(run_id): str(toml) for run_id, *_, toml in found}
+            self.runs = tuple(run_id for run_id, toml in suites.items() if self._has_traces(run_id, toml))
+            self._same = {cell_id for run_id, cell_id, *_ in found if run_id in self.runs}
+            self._recipes = {recipe for run_id, _, recipe, _ in found if run_id in self.runs}
+
+    @property
+    def may_have_more(self) -> bool:
+        """Whether some cell differs in its audio alone from one that was done: single utterances may be the same."""
+        return any(cell.recipe_id in self._recipes and cell.cell_id not in self._same for cell in self._cells)
+
+    def of_cells(self) -> Reusable:
+        """Return what other runs have done of the very same cells."""
+        cells = [cell for cell in self._cells if cell.cell_id in self._same]
+        return self._find(self.runs, cells, {}) if cells else {}
+
+    def of_utterances(self, cells: Sequence[Cell]) -> Reusable:
+        """Return what other runs, and this one under an earlier plan, have done of utterances that are the same.
+
+        Args:
+            cells: cells of one domain, whose audio is prepared.
+        """
+        cells = [cell for cell in cells if cell in self._cells]
+        corpus = self._store.prepared(cells[0].corpus_id) if cells else None
+        runs = [*self.runs, *([self._run.run_id] if self._store.find_run(self._run.run_id) else [])]
+        if corpus is None or not runs:
+            return {}
+        keys: dict[str, list[Cell]] = defaultdict(list)
+        for row in self._store.read_prepared(corpus):
+            for cell in cells:
+                keys[utterance_key(cell.recipe_id, row)].append(cell)
+        return self._find(runs, [], keys)
+
+    def link(self, found: Reusable) -> None:
+        """Link results, so that from now on they count in this run."""
+        rows: dict[str, list[LinkRow]] = defaultdict(list)
+        for cell, results in found.items():
+            for result in results.values():
+                rows[result.source_run].append(_link(cell, result))
+        for source_run, links in rows.items():
+            name = self._store.write_links(self._run.run_id, source_run, links)
+            # Pruning removes the record of a run before it asks who reuses it: one of the two sees the other.
+            if source_run != self._run.run_id and self._store.find_run(source_run) is None:
+                self._store.place.remove([name])
+
+    def _find(self, runs: Iterable[str], cells: Sequence[Cell], keys: Mapping[str, Sequence[Cell]]) -> Reusable:
+        """Return the results of some runs that are those of these cells, or of the cells that wait for their keys."""
+        by_id: dict[str, list[Cell]] = defaultdict(list)
+        for cell in cells:
+            by_id[cell.cell_id].append(cell)
+        done = self._done()
+        found: dict[Cell, dict[str, Result]] = defaultdict(dict)
+        for run_id in runs:
+            parameters = {"run_id": run_id, "cells": list(by_id), "keys": list(keys)}
+            with Catalogue(self._store, run_id=run_id) as catalogue:
+                results = [Result(*row) for row in catalogue.query(_RESULTS, parameters).rows]
+            for result in results:
+                if result.normaliser != normaliser(result.language, self._run.suite.normaliser).name:
+                    continue
+                for cell in (*by_id[result.cell_id], *keys.get(result.utterance_key, ())):
+                    if (cell.domain, cell.method, result.utterance_id) not in done:
+                        found[cell].setdefault(result.utterance_id, result)
+        return found
+
+    def _done(self) -> set[tuple[str, str, str]]:
+        """The utterances of this run that are done, each as domain, method and id."""
+        if self._store.find_run(self._run.run_id) is None:
+            return set()
+        with Catalogue(self._store, run_id=self._run.run_id) as catalogue:
+            return set(catalogue.query(_DONE, {"run_id": self._run.run_id}).rows)
+
+    def _has_traces(self, run_id: str, suite_toml: str) -> bool:
+        """Whether a run kept at least as much of each step as this one is to keep."""
+        there = parse_suite(suite_toml, origin=f"the suite of run {run_id}").runtime.trace
+        return _TRACES.index(there) >= _TRACES.index(self._run.suite.runtime.trace)
+
+
+def _link(cell: Cell, result: Result) -> LinkRow:
+    return LinkRow(
+        domain=cell.domain,
+        method=cell.method,
+        cell_id=cell.cell_id,
+        utterance_id=result.utterance_id,
+        source_domain=result.source_domain,
+        source_method=result.source_method,
+        source_cell_id=result.source_cell_id,
+        source_attempt=result.source_attempt,
+    )
