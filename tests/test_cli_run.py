@@ -169,6 +169,48 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "code", "reason"),
+    [
+        ("--run-id", "a/b", 2, "run id 'a/b'"),
+        ("--run-id", "null", 2, "run id 'null'"),
+        ("--devices", "cuda:9", 2, "'cuda:9'"),
+        ("--devices", "gpu", 2, "'gpu'"),
+        ("--store", "/dev/null/x", 1, "/dev/null/x"),
+        ("--store", "a=b", 1, "'a=b'"),
+        ("--only", "method=none", 2, "'none'"),
+        ("--ray-address", "somewhere:1", 2, "somewhere:1"),
+    ],
+)
+def test_what_a_run_refuses_its_dry_run_refuses_too_and_neither_leaves_a_run(
+    emtta: Command,
+    suite_file: SuiteFile,
+    speech: Speech,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+    value: str,
+    code: int,
+    reason: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path, place = suite_file(), ["--store", tmp_path / "store"] if option != "--store" else []
+    for dry in (["--dry-run"], []):
+        outcome = emtta("run", path, *place, option, value, *dry)
+        assert (outcome.code, reason in outcome.err) == (code, True), outcome.err
+    found = Store.find(tmp_path / "store")
+    assert found is None or not found.runs()
+
+
+def test_a_dry_run_counts_no_utterance_of_a_domain_whose_audio_is_not_there(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    gone = CLEAN.replace('"clean"', '"gone"', 1).replace('"speech"', '"nowhere"')
+    outcome = emtta("run", suite_file(CLEAN + gone), "--store", tmp_path / "store", "--dry-run")
+    assert "would do 2 of 4 cells, 6 utterances" in outcome.err
+    assert "2 cells cannot be done, for the audio of their domain is not there: gone" in outcome.err
+
+
 def test_nothing_starts_where_nothing_is_missing(
     emtta: Command,
     suite_file: SuiteFile,
