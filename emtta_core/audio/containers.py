@@ -70,9 +70,7 @@ def _check_end(data: bytes, end: int, name: str) -> None:
         raise unheard(data, end, name)
 
 
-def _chunks(
-    data: bytes, order: Literal["little", "big"], first: int, width: int
-) -> Iterator[tuple[bytes, int, int]]:
+def _chunks(data: bytes, order: Literal["little", "big"], first: int, width: int) -> Iterator[tuple[bytes, int, int]]:
     """Yield the name of each chunk, where its content begins, and its size, up to what has no name of a chunk."""
     place = first
     while (begin := place + 4 + width) <= len(data) and re.fullmatch(rb"[ -~]{4}", data[place : place + 4]):

@@ -178,4 +178,3 @@ def _opened(source: Path | bytes, name: str) -> Iterator[soundfile.SoundFile]:
     data = source if isinstance(source, bytes) else source.read_bytes()
     with soundfile.SoundFile(io.BytesIO(counted(data, name))) as file:
         yield file
-

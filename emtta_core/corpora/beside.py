@@ -144,8 +144,6 @@ def _row(folder: Path, path: Path, transcript: Path | None, columns: Columns) ->
     try:
         text = text_of(beside)
     except CorpusError as refusal:
-        error = (
-            f"{folder / path}: {refusal}; write what is said to that file, in UTF-8, or take the audio out of the folder"
-        )
+        error = f"{folder / path}: {refusal}; write what is said to that file, in UTF-8, or take the audio out of the folder"
     values = dict.fromkeys((*columns.required, *columns.optional), "")
     return Row(beside, 1, values | {"path": path.as_posix(), "text": text}, error)

@@ -13,7 +13,7 @@ from emtta_core.corpora.beside import rows_beside
 from emtta_core.corpora.choice import Survey, choose, is_too_long, least, survey
 from emtta_core.corpora.file_digests import FileDigests
 from emtta_core.corpora.ids import id_of, is_id
-from emtta_core.corpora.manifest import Columns, Row, Table, read_manifest
+from emtta_core.corpora.manifest import LANGUAGE_ALIASES, Columns, Row, Table, read_manifest
 from emtta_core.corpora.recording import Recording
 from emtta_core.corpora.standing import Standing
 from emtta_core.corpora.utterance import Utterance
@@ -39,10 +39,7 @@ _COLUMNS = Columns(
             "transcription transcripts txt utterance words".split()
         ),
         "id": frozenset("audio_id clip_id file_id key sample_id segment_id uid utt utt_id uttid utterance_id".split()),
-        "language": frozenset(
-            "iso iso639 iso_639 iso_639_1 lang lang_code lang_id langcode langid language_code language_id "
-            "language_name languages lid lng locale source_lang source_language spoken_language src_lang".split()
-        ),
+        "language": LANGUAGE_ALIASES,
         "speaker": frozenset(
             "client_id reader reader_id speaker_id speaker_name speakerid spk spk_id spkid talker user_id".split()
         ),

@@ -20,6 +20,13 @@ from emtta_core.errors import UsageError
 from emtta_core.input_files import check_plain, read_plain
 
 
+LANGUAGE_ALIASES = frozenset(
+    "iso iso639 iso_639 iso_639_1 lang lang_code lang_id langcode langid language_code language_id language_name "
+    "languages lid lng locale source_lang source_language spoken_language src_lang".split()
+)
+"""What other programs call a column of languages."""
+
+
 @dataclass(frozen=True, slots=True)
 class Columns:
     """What a manifest is asked for.

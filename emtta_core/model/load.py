@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from emtta_core.errors import EmttaError, ModelError, UsageError, first_line
+from emtta_core.errors import EmttaError, ModelError, UsageError, in_words
 from emtta_core.memory import is_out_of_memory
 from emtta_core.model import hub
 from emtta_core.model.family import Family, Parts, family_of
@@ -112,7 +112,7 @@ def choose_device(name: str) -> torch.device:
         if is_out_of_memory(error):
             raise
         raise UsageError(
-            f"device {name!r} cannot be used on this machine ({first_line(error)}); use 'auto', 'cpu', or 'cuda' on "
+            f"device {name!r} cannot be used on this machine ({in_words(error)}); use 'auto', 'cpu', or 'cuda' on "
             "one with a GPU that is free"
         ) from error
     return device

@@ -96,7 +96,9 @@ def _counted(need: Need, corpus: Corpus, limit: int | None) -> Need:
     except EmttaError as error:
         return replace(need, standing=replace(need.standing, state="missing", size=None, error=str(error)))
     if survey.utterances:
-        return replace(need, utterances=survey.utterances, left_out=survey.left_out, notes=survey.notes, streamed=streamed)
+        return replace(
+            need, utterances=survey.utterances, left_out=survey.left_out, notes=survey.notes, streamed=streamed
+        )
     short_enough = " that is short enough" if survey.left_out else ""
     reason = f"{need.standing.what} has no utterance{short_enough}"
     return replace(need, standing=replace(need.standing, state="missing", size=None, error=reason))

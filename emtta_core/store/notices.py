@@ -13,16 +13,18 @@ _NOTICES = {
     re.compile(r'corpus = \{ name = "synthetic"'): (
         "The speech is synthetic: these figures say how the methods compare here, not how they do on real speech."
     ),
-    re.compile(rf'normaliser = "(whisper|basic)"[\s\S]*language = "({"|".join(sorted(MARKED))})["_-]'): (
-        "Whisper's basic normaliser removes vowel signs, and so cuts words of Hindi, Bengali, Thai and others into "
-        'pieces: WER counts these, and neither WER nor CER sees the vowels; score them with normaliser = "marks".'
-    ),
 }
 """What must be said, by what of a suite's text calls for it."""
 
-_RUN = (
-    "SELECT suite_toml FROM raw.runs WHERE run_id = $run OR $run IS NULL ORDER BY created_at DESC, run_id DESC LIMIT 1"
+_CUT_WORDS = (
+    "Whisper's basic normaliser removes vowel signs, and so cuts words of Hindi, Bengali, Thai and others into "
+    'pieces: WER counts these, and neither WER nor CER sees the vowels; score them with normaliser = "marks".'
 )
+
+_RUN = "SELECT run_id, suite_toml FROM raw.runs WHERE run_id = $run OR $run IS NULL ORDER BY created_at DESC, run_id DESC LIMIT 1"
+
+
+_SCORED = "SELECT DISTINCT language, normaliser FROM utterances WHERE run_id = $run AND error IS NULL"
 
 
 def notices_of(catalogue: Catalogue, run_id: str | None) -> tuple[str, ...]:
@@ -33,9 +35,10 @@ def notices_of(catalogue: Catalogue, run_id: str | None) -> tuple[str, ...]:
         run_id: the run; None for the newest.
     """
     rows = catalogue.query(_RUN, {"run": run_id}).rows
-    return notices(str(rows[0][0])) if rows else ()
-
-
-def notices(suite_toml: str) -> tuple[str, ...]:
-    """Return the sentences that a report on a run of a suite, as `Suite.to_toml` writes it, must say."""
-    return tuple(sentence for sign, sentence in _NOTICES.items() if sign.search(suite_toml))
+    if not rows:
+        return ()
+    found, suite_toml = rows[0]
+    scored = catalogue.query(_SCORED, {"run": found}).rows
+    cut = any(language in MARKED and normaliser.startswith("whisper-basic") for language, normaliser in scored)
+    told = [sentence for sign, sentence in _NOTICES.items() if sign.search(suite_toml)]
+    return (*told, _CUT_WORDS) if cut else tuple(told)
