@@ -54,7 +54,7 @@ def in_words(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         file = f": {error.filename}" if error.filename is not None else ""
         return f"{error.strerror}{file}"
-    text = _KIND.sub("", " ".join(str(error).split()))[:_MOST]
+    text = _KIND.sub("", str(error).strip().partition("\n")[0].strip())[:_MOST]
     if isinstance(error, KeyError):
         return f"there is no {text}" if text else "something is missing"
     return text or next((words for kind, words in _SILENT.items() if isinstance(error, kind)), "no reason is given")

@@ -63,7 +63,7 @@ def check_plain(path: str | PathLike[str], *, most: float | None = None) -> os.s
         OSError: it is not there, is something else than a plain file, or is larger.
         ValueError: the path has a null character.
     """
-    status = os.stat(path)
+    status = Path(path).stat()
     for is_kind, kind in _KINDS:
         if is_kind(status.st_mode):
             raise OSError(errno.EINVAL, f"it is {kind}, not a plain file", str(path))

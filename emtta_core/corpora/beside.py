@@ -12,13 +12,12 @@ from emtta_core.corpora.manifest import Columns, Row, Table
 from emtta_core.corpora.transcripts import text_of
 from emtta_core.errors import CorpusError, UsageError
 
+_OTHERS = (
+    "aif aifc wave oga ogx opus spx sph snd mp1 mp2 mpga m4a m4b m4r m4v mp4 aac adts ac3 eac3 amr awb 3gp 3gpp 3ga webm "
+    "weba mka mkv mov avi mpg mpeg wma asf ra rm ape wv tta mpc dts dsf dff shn gsm raw pcm"
+)
 AUDIO = frozenset(
-    {f".{name.lower()}" for name in soundfile.available_formats() if name not in ("RAW", "SD2")}
-    | set(
-        ".aif .aifc .wave .oga .ogx .opus .spx .sph .snd .mp1 .mp2 .mpga .m4a .m4b .m4r .m4v .mp4 .aac .adts .ac3 .eac3 "
-        ".amr .awb .3gp .3gpp .3ga .webm .weba .mka .mkv .mov .avi .mpg .mpeg .wma .asf .ra .rm .ape .wv .tta .mpc .dts "
-        ".dsf .dff .shn .gsm .raw .pcm".split()
-    )
+    f".{name.lower()}" for name in (*soundfile.available_formats(), *_OTHERS.split()) if name not in ("RAW", "SD2")
 )
 """How the names of recordings end; one that libsndfile cannot read is an utterance in error."""
 
@@ -144,6 +143,7 @@ def _row(folder: Path, path: Path, transcript: Path | None, columns: Columns) ->
     try:
         text = text_of(beside)
     except CorpusError as refusal:
-        error = f"{folder / path}: {refusal}; write what is said to that file, in UTF-8, or take the audio out of the folder"
+        what = "write what is said to that file, in UTF-8, or take the audio out of the folder"
+        error = f"{folder / path}: {refusal}; {what}"
     values = dict.fromkeys((*columns.required, *columns.optional), "")
     return Row(beside, 1, values | {"path": path.as_posix(), "text": text}, error)

@@ -56,8 +56,8 @@ class DatasetColumns(Record):
         told = [name for name in schema.names if name.lower() in LANGUAGE_ALIASES and name not in self.named().values()]
         if told and "language" not in self.model_fields_set:
             raise UsageError(
-                f"{place} has a column {told[0]!r}, which is not read, and its corpus names no language, so that it would "
-                'be taken for English; write language = "…" in the corpus, and keep other languages out of it'
+                f"{place} has a column {told[0]!r}, which is not read, and its corpus names no language, so that it "
+                'would be taken for English; write language = "…" in the corpus, and keep other languages out of it'
             )
 
     def unused(self, schema: "pa.Schema") -> tuple[str, ...]:

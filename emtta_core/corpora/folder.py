@@ -26,25 +26,21 @@ _SEGMENT = re.compile(
 )
 _CHANNEL = re.compile(r"(audio_?)?(channel|ch)(_?(id|index|no|number|num))?")
 
+_CALLED = {
+    "path": "audio audio_file audio_filepath audio_path clip file file_name file_path filename filepath recording sound uri "
+    "url wav wav_path",
+    "text": "label normalized_text raw_text raw_transcription ref reference sentence target trans transcript transcription "
+    "transcripts txt utterance words",
+    "id": "audio_id clip_id file_id key sample_id segment_id uid utt utt_id uttid utterance_id",
+    "speaker": "client_id reader reader_id speaker_id speaker_name speakerid spk spk_id spkid talker user_id",
+    "duration": "audio_duration dur duration_s duration_sec duration_seconds",
+}
+"""What other programs call the columns."""
+
 _COLUMNS = Columns(
     required=("path", "text"),
     optional=("id", "language", "speaker", "duration"),
-    aliases={
-        "path": frozenset(
-            "audio audio_file audio_filepath audio_path clip file file_name file_path filename filepath recording sound "
-            "uri url wav wav_path".split()
-        ),
-        "text": frozenset(
-            "label normalized_text raw_text raw_transcription ref reference sentence target trans transcript "
-            "transcription transcripts txt utterance words".split()
-        ),
-        "id": frozenset("audio_id clip_id file_id key sample_id segment_id uid utt utt_id uttid utterance_id".split()),
-        "language": LANGUAGE_ALIASES,
-        "speaker": frozenset(
-            "client_id reader reader_id speaker_id speaker_name speakerid spk spk_id spkid talker user_id".split()
-        ),
-        "duration": frozenset("audio_duration dur duration_s duration_sec duration_seconds".split()),
-    },
+    aliases={name: frozenset(others.split()) for name, others in _CALLED.items()} | {"language": LANGUAGE_ALIASES},
     refused={
         _SEGMENT: "an utterance is a whole file here: cut the recording into one file for each, or take the column out "
         "where each row is its whole file",
@@ -61,8 +57,8 @@ class Folder(Record):
 
     A manifest is a CSV file with a header line, a file of JSON lines, or a Parquet file. Its columns
     are `path` and `text`, and, if wanted, `id`, `language`, `speaker` and `duration`; others are told of. A path is
-    relative to the folder and does not leave it. An utterance without an id is named after its path. One whose duration,
-    in seconds, is not that of its file is in error.
+    relative to the folder and does not leave it. An utterance without an id is named after its path. One whose
+    duration, in seconds, is not that of its file is in error.
 
     Where the files lie and what the manifest is called are no part of the corpus's identity: `content_digest`
     is taken of what they hold.
@@ -201,8 +197,8 @@ class Folder(Record):
             )
         if first is not row:
             raise UsageError(
-                f"the corpus folder {self.path!r} has {first.values['path']} and {row.values['path']}, which would both "
-                f"be called {name!r}; rename one of them"
+                f"the corpus folder {self.path!r} has {first.values['path']} and {row.values['path']}, which would "
+                f"both be called {name!r}; rename one of them"
             )
         path = self._folder / row.values["path"]
         first = files.setdefault(_file_of(path), row)

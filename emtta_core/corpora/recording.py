@@ -43,8 +43,8 @@ class Recording:
         told, there = self.told_seconds, len(samples) / SAMPLE_RATE
         if told is not None and min(abs(told - there), abs(told / 1000 - there)) > max(_TOLERANCE, there / 10):
             raise AudioError(
-                f"{self.path}: the corpus says that it is {told:g} s long, and it is {there:.2f} s: the transcript may be "
-                "of a part of it, or the file not whole; cut it, get it anew, or correct the duration"
+                f"{self.path}: the corpus says that it is {told:g} s long, and it is {there:.2f} s: the transcript may "
+                "be of a part of it, or the file not whole; cut it, get it anew, or correct the duration"
             )
         return samples
 

@@ -168,8 +168,8 @@ class SavedDataset(DatasetColumns):
     def _no_rows(self) -> UsageError:
         split = "" if self.split is None else f", split {self.split!r},"
         return UsageError(
-            f"the data set {self.path!r}{split} has no rows, as where a filter kept none; save one that has, or leave its "
-            "domains out of the suite"
+            f"the data set {self.path!r}{split} has no rows, as where a filter kept none; save one that has, or leave "
+            "its domains out of the suite"
         )
 
     def _utterances(self, dataset: "Dataset") -> Iterator[Utterance]:

@@ -12,7 +12,7 @@ from emtta_core.errors import EmttaError, ModelError, UsageError, in_words
 from emtta_core.memory import is_out_of_memory
 from emtta_core.model import hub
 from emtta_core.model.family import Family, Parts, family_of
-from emtta_core.model.folder import folder_of
+from emtta_core.model.folder import folder_of, refuse_unusable
 from emtta_core.model.precision import choose_precision
 from emtta_core.model.speech_model import SpeechModel
 
@@ -128,6 +128,7 @@ def _read(name: str, folder: Path, wanted: str | None) -> tuple[Family, Parts]:
     from transformers import PreTrainedConfig
     from transformers.utils import logging
 
+    refuse_unusable(folder)
     if not any(folder.glob("*.safetensors")) and any(folder.glob("*.bin")):
         raise ModelError(hub.no_safetensors(name))
     bars = logging.is_progress_bar_enabled()

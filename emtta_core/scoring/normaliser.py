@@ -30,7 +30,7 @@ UNICODE_VERSION = 1
 """Raised whenever `unified` would give another text."""
 
 DOTLESS = frozenset({"az", "tr"})
-"""The languages in which I is the capital of ı, and İ that of i, by Unicode's SpecialCasing."""
+"""The languages in which I is the capital of the dotless small i, by Unicode's SpecialCasing."""
 
 _APOSTROPHES = str.maketrans(dict.fromkeys("\u2019\u02bb\u02bc\uff07\ua78c", "'"))
 """The right single quotation mark, the letters turned comma and apostrophe, the fullwidth one, and saltillo."""
@@ -62,7 +62,7 @@ def unified(text: str, *, dotless: bool = False) -> str:
 
     Args:
         text: as it came.
-        dotless: whether it is Turkish or Azerbaijani, where the capital I is that of ı.
+        dotless: whether it is Turkish or Azerbaijani, where the capital I is that of the dotless small i.
     """
     text = _INVISIBLE.sub("", unicodedata.normalize("NFC", text)).translate(_APOSTROPHES)
     text = _QUOTE_IN_WORD.sub("'", text).replace("\u0130", "i")

@@ -21,7 +21,10 @@ _CUT_WORDS = (
     'pieces: WER counts these, and neither WER nor CER sees the vowels; score them with normaliser = "marks".'
 )
 
-_RUN = "SELECT run_id, suite_toml FROM raw.runs WHERE run_id = $run OR $run IS NULL ORDER BY created_at DESC, run_id DESC LIMIT 1"
+_RUN = (
+    "SELECT run_id, suite_toml FROM raw.runs WHERE run_id = $run OR $run IS NULL "
+    "ORDER BY created_at DESC, run_id DESC LIMIT 1"
+)
 
 
 _SCORED = "SELECT DISTINCT language, normaliser FROM utterances WHERE run_id = $run AND error IS NULL"
