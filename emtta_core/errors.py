@@ -4,6 +4,7 @@ Each message names the thing, the value it had, the values it may have, and what
 The command line prints the message alone, with no traceback.
 """
 
+import re
 from difflib import get_close_matches
 
 
@@ -48,6 +49,30 @@ def unknown(what: str, value: object, allowed: "list[str] | tuple[str, ...]") ->
     return UsageError(f"unknown {what} {str(value)!r}{meant}; there are: {', '.join(sorted(allowed)) or '(none)'}")
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, or the name of its kind where it says nothing."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+def in_words(error: BaseException) -> str:
+    """Return the first line of what an error says, for people: without the names that Python gives to errors."""
+    if isinstance(error, OSError) and error.strerror:
+        file = f": {error.filename}" if error.filename is not None else ""
+        return f"{error.strerror}{file}"
+    text = _KIND.sub("", str(error).strip().partition("\n")[0].strip())[:_MOST]
+    if isinstance(error, KeyError):
+        return f"there is no {text}" if text else "something is missing"
+    return text or next((words for kind, words in _SILENT.items() if isinstance(error, kind)), "no reason is given")
+
+
+_MOST = 300
+"""Characters of a library's error that are told."""
+
+_KIND = re.compile(r"^(?:[\w.]*(?:Error|Exception|Warning)\b[:(\s]*)+")
+"""The name of a Python exception, as libraries put it before what they say."""
+
+_SILENT: dict[type[BaseException], str] = {
+    MemoryError: "memory does not suffice",
+    TimeoutError: "it took too long",
+    RecursionError: "it is nested too deeply",
+    NotImplementedError: "it is not supported",
+    AssertionError: "something is not as it must be",
+    StopIteration: "something ended too early",
+    EOFError: "something ended too early",
+}
+"""What to say of an error that says nothing."""

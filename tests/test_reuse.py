@@ -54,7 +54,7 @@ def test_adding_a_method_does_its_cells_alone(emtta: Command, suite_file: SuiteF
     assert "3 reused from other runs" in emtta("status", "second", "--store", store).out
     for report in ("coverage", "leaderboard"):
         told = emtta("report", report, "--run", "second", "--store", store)
-        assert "Results of other runs are reused, which have done the same work: 3 of first" in told.err
+        assert "Results of other runs that did the same work are reused: 3 of first" in told.err
     made, taken = (
         rows(store, f"SELECT {RESULT} FROM utterances WHERE run_id = '{run}' AND method = 'source' ORDER BY ALL")
         for run in ("first", "second")

@@ -19,7 +19,7 @@ from emtta_core.adaptation.methods import method as method_of
 from emtta_core.adaptation.objective import check_objective
 from emtta_core.adaptation.results import AdaptationResult, StepRecord
 from emtta_core.adaptation.risk import least_risk
-from emtta_core.errors import AudioError, UsageError, first_line, unknown
+from emtta_core.errors import AudioError, UsageError, in_words, unknown
 from emtta_core.memory import is_out_of_memory
 from emtta_core.model.candidates import Hypotheses
 from emtta_core.model.speech_model import SpeechModel
@@ -209,7 +209,7 @@ class Adapter:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            reason = first_line(error)
+            reason = in_words(error)
         # Only here, where the error no longer holds on to what was computed, can its memory be given back.
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()

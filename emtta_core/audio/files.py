@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 
@@ -11,12 +11,11 @@ import soundfile
 import soxr
 from numpy.typing import ArrayLike, NDArray
 
+from emtta_core.audio.containers import refuse_partial
 from emtta_core.audio.mp3 import counted
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform, checked
 from emtta_core.errors import AudioError
-
-_STREAMED = 0x7FFF_0000
-"""A RIFF size from here on says that the writer did not know the length (it wrote to a pipe)."""
+from emtta_core.input_files import MAX_AUDIO_HOURS, check_plain, limit, read_plain
 
 _UNKNOWN = 2**63 - 1
 """The length that libsndfile reports where a FLAC header does not say; it cannot read such a file."""
@@ -27,8 +26,11 @@ _BLOCK = 1 << 20
 _MP3 = ("MP3", "MPEG_LAYER_III")
 """What libsndfile calls the format and the coding of an MP3 file."""
 
-_RIFF_SLACK = 8
-"""Bytes that a whole RIFF file may lack: some writers count the header too, or leave out the padding."""
+_RATES = range(1_000, 768_001)
+"""Hz, of files that are read: at less there is no speech, and a number that is no rate makes hours of a second."""
+
+_BYTES_PER_SECOND = 48_000 * 2 * 4
+"""Of the largest files in use: 48 kHz, two channels, 32 bits."""
 
 
 def read_audio(source: str | PathLike[str] | bytes, *, name: str | None = None) -> Waveform:
@@ -44,22 +46,28 @@ def read_audio(source: str | PathLike[str] | bytes, *, name: str | None = None) 
         name: how a message calls the source; by default its path.
 
     Raises:
-        AudioError: when the file cannot be read, is not audio, is empty, or holds NaN or infinity, or when a
-            WAV, FLAC or MP3 is cut off (other formats do not tell, and give what is there; nor does an MP3 that
-            does not say how long it is, when it is cut between two frames).
+        AudioError: when the file cannot be read, is no plain file, is not audio, is empty, or holds NaN or infinity;
+            when it is cut off, or goes on where its headers end the sound (some formats do not tell, and give what is
+            there; nor does an MP3 that does not say how long it is, when it is cut between two frames); or when it is
+            longer than `EMTTA_MAX_AUDIO_HOURS` allows, or no sample rate is.
     """
     name = name or ("the audio bytes" if isinstance(source, bytes) else str(source))
     data = source if isinstance(source, bytes) else _read_bytes(Path(source), name)
     if not data:
         raise AudioError(f"{name}: the file is empty (0 bytes)")
-    _refuse_cut_riff(data, name)
-    frames, rate = _decode(data, name)
-    samples = checked(frames.mean(axis=1, dtype=np.float64), name)
+    refuse_partial(data, name)
+    mono, rate = _decode(data, name)
+    samples = checked(mono, name)
     if rate != SAMPLE_RATE:
         samples = soxr.resample(samples, rate, SAMPLE_RATE)
         if samples.size == 0:
-            raise AudioError(f"{name}: its {len(frames)} samples at {rate} Hz are less than one at {SAMPLE_RATE} Hz")
+            raise AudioError(f"{name}: its {len(mono)} samples at {rate} Hz are less than one at {SAMPLE_RATE} Hz")
     return samples.astype(np.float32)
+
+
+def most_bytes() -> float:
+    """Return how large a file may be in which as much audio is as is read of one; none larger is opened."""
+    return limit(MAX_AUDIO_HOURS) * 3600 * _BYTES_PER_SECOND
 
 
 def length_in_seconds(source: str | PathLike[str] | bytes) -> float | None:
@@ -69,9 +77,11 @@ def length_in_seconds(source: str | PathLike[str] | bytes) -> float | None:
         source: a path, or the file's bytes.
     """
     try:
+        if not isinstance(source, bytes):
+            check_plain(source, most=most_bytes())
         with _opened(source if isinstance(source, bytes) else Path(source), "the file") as file:
             frames, rate = int(file.frames), int(file.samplerate)
-    except (AudioError, soundfile.SoundFileError, OSError, ValueError):
+    except Exception:  # whoever reads it will say why
         return None
     return None if frames in (0, _UNKNOWN) else frames / rate
 
@@ -99,36 +109,63 @@ def encode_flac(waveform: ArrayLike) -> bytes:
 
 
 def _read_bytes(path: Path, name: str) -> bytes:
-    """Return the content of the file at `path`."""
     try:
-        return path.read_bytes()
+        check_plain(path)
+        _refuse_long(path, name)
+        return read_plain(path, most=most_bytes())
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
         raise AudioError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _decode(data: bytes, name: str) -> tuple[NDArray[np.float32], int]:
-    """Return the frames of an audio file, shape `(N, channels)`, N > 0, and its rate in Hz."""
+def _refuse_long(path: Path, name: str) -> None:
+    """Refuse a file whose header says already that it is too long, so that nothing else of it is read."""
+    with suppress(soundfile.SoundFileError), soundfile.SoundFile(str(path)) as file:
+        _check_length(int(file.frames), int(file.samplerate), name)
+
+
+def _check_length(frames: int, rate: int, name: str) -> None:
+    if rate not in _RATES:
+        raise AudioError(
+            f"{name}: its sample rate is {rate} Hz; it must be {_RATES.start:,} to {_RATES.stop - 1:,}: correct the "
+            "header, or record anew"
+        )
+    hours, most = frames / rate / 3600, limit(MAX_AUDIO_HOURS)
+    if frames != _UNKNOWN and hours > most:
+        raise AudioError(
+            f"{name}: its header says {hours:,.1f} hours, and a recording may have {most:g}; cut it into utterances, "
+            f"or set {MAX_AUDIO_HOURS} to more"
+        )
+
+
+def _decode(data: bytes, name: str) -> tuple[NDArray[np.float64], int]:
+    """Return the samples of an audio file, averaged over its channels, `(N,)`, N > 0, and its rate in Hz."""
     promised = 0
     try:
         with _opened(data, name) as file:
             promised, rate = int(file.frames), int(file.samplerate)
             if promised == _UNKNOWN:
                 raise AudioError(f"{name}: its header does not say how long it is; write the file anew")
-            blocks: list[NDArray[np.float32]] = []
+            _check_length(promised, rate, name)
+            blocks: list[NDArray[np.float64]] = []
             while not blocks or len(blocks[-1]) == _BLOCK:
-                blocks.append(file.read(_BLOCK, dtype="float32", always_2d=True))
+                frames = file.read(_BLOCK, dtype="float32", always_2d=True)
+                blocks.append(frames.mean(axis=1, dtype=np.float64))
     except soundfile.SoundFileError as error:
         reason = str(getattr(error, "error_string", error)).removeprefix("Error : ").rstrip(".")
-        what = "is cut off or damaged" if promised else "is not audio that can be read"
-        raise AudioError(f"{name}: {what} ({len(data)} bytes): {reason}") from error
-    frames = np.concatenate(blocks)
-    if len(frames) < promised:
+        if promised:
+            raise AudioError(f"{name}: is cut off or damaged ({len(data)} bytes): {reason}") from error
         raise AudioError(
-            f"{name}: is cut off: {len(frames)} of the {promised} samples promised by its header can be read"
+            f"{name}: is not audio that can be read ({len(data)} bytes): {reason}; where it is sound all the same, "
+            "convert it to FLAC or WAV, as by `ffmpeg -i OLD NEW.flac`"
+        ) from error
+    samples = np.concatenate(blocks)
+    if len(samples) < promised:
+        raise AudioError(
+            f"{name}: is cut off: {len(samples)} of the {promised} samples promised by its header can be read"
         )
-    if len(frames) == 0:
+    if len(samples) == 0:
         raise AudioError(f"{name}: holds no sound (0 samples)")
-    return frames, rate
+    return samples, rate
 
 
 @contextmanager
@@ -141,14 +178,3 @@ def _opened(source: Path | bytes, name: str) -> Iterator[soundfile.SoundFile]:
     data = source if isinstance(source, bytes) else source.read_bytes()
     with soundfile.SoundFile(io.BytesIO(counted(data, name))) as file:
         yield file
-
-
-def _refuse_cut_riff(data: bytes, name: str) -> None:
-    """Refuse a WAV file that is shorter than its header says, of which libsndfile gives the beginning."""
-    if data[:4] != b"RIFF" or len(data) < 8:
-        return
-    promised = int.from_bytes(data[4:8], "little")
-    if promised < _STREAMED and promised + 8 - len(data) > _RIFF_SLACK:
-        raise AudioError(
-            f"{name}: is cut off: {len(data)} of the {promised + 8} bytes that its header promises are there"
-        )

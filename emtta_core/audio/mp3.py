@@ -1,12 +1,13 @@
-"""MP3 files that do not say how long they are, as ffmpeg writes them into a pipe.
+"""MP3 files: whether they are whole, and how long those are that do not say, as ffmpeg writes them into a pipe.
 
 Common Voice's clips are made so: https://github.com/common-voice/common-voice/blob/main/server/src/lib/clip.ts.
 
 An encoder that can go back writes the number of frames into a frame of its own at the beginning (Xing's, or LAME's
 `Info`). Without it libsndfile takes the length for size / bit rate of the first frame, and reads no further: of a
 varying bit rate it loses the end, and a tag before the sound looks like sound that is missing. Here the frames are
-counted, by their headers, and the count is written before them; so a file that ends within a frame, or has something
-else between two, is known as cut off or damaged, of which decoders say nothing: they leave it out.
+counted, by their headers, and the count is written before them where there is none; so a file that ends within a frame,
+has something else between two, or goes on behind as many as it says, is known as cut off or damaged, of which decoders
+say nothing: they leave it out.
 
 The headers are those of ISO/IEC 11172-3, 2.4.1.3, and 13818-3; the frame with the count is described at
 https://www.codeproject.com/Articles/8295/MPEG-Audio-Frame-Header.
@@ -15,12 +16,10 @@ https://www.codeproject.com/Articles/8295/MPEG-Audio-Frame-Header.
 from dataclasses import dataclass
 from typing import Self
 
+from emtta_core.audio.containers import is_tag, unheard
 from emtta_core.errors import AudioError
 
 _ID3 = b"ID3"
-_BEHIND = (b"TAG", b"APETAGEX", b"LYRICSBEGIN", _ID3)
-"""How tags begin that may stand behind the last frame."""
-
 _MPEG_1, _RESERVED = 3, 1
 """Versions, as a header has them; 2 is MPEG-2, 0 is MPEG-2.5, both at lower rates."""
 
@@ -97,32 +96,32 @@ def counted(data: bytes, name: str) -> bytes:
     """Return an MP3 file that says how many frames it has: as it is, or with a frame before it that does.
 
     As of any file that says so, libsndfile then leaves out the first 529 samples, which are the decoder's own delay.
-    A file that was cut between two frames cannot be told from a whole one.
+    A file that does not say so, and was cut between two frames, cannot be told from a whole one.
 
     Args:
         data: the file, of Layer III.
         name: how a message calls it.
 
     Raises:
-        AudioError: it does not say how many, and ends within a frame, or holds something that is no frame.
+        AudioError: it ends within a frame, holds something that is no frame, or has more frames than it says.
     """
     start = _beginning(data)
     first = _Frame.at(data, start)
     if first is None:
         raise _damaged(data, start, name)
-    if _says_count(data[start : start + first.size], first):
-        return data
+    told = _count_told(data[start : start + first.size], first)
     place, frames = start, 0
     while (frame := _Frame.at(data, place)) is not None and frame.goes_on(first):
         if place + frame.size > len(data):
             raise AudioError(
                 f"{name}: is cut off: {len(data) - place} of the {frame.size} bytes of its last MP3 frame are there"
             )
+        if told is not None and frames > told + 1:  # the frame with the count is one more, which some count too
+            raise unheard(data, place, name)
         place, frames = place + frame.size, frames + 1
-    rest = data[place:].lstrip(b"\0")
-    if rest and not rest.startswith(_BEHIND):
+    if not is_tag(data[place:]):
         raise _damaged(data, place, name)
-    return first.with_count(frames) + data[start:place]
+    return first.with_count(frames) + data[start:place] if told is None else data
 
 
 def _beginning(data: bytes) -> int:
@@ -137,13 +136,12 @@ def _beginning(data: bytes) -> int:
     return place
 
 
-def _says_count(frame: bytes, header: _Frame) -> bool:
-    """Return whether a file's first frame is one that gives the number of frames; a checksum moves that on."""
+def _count_told(frame: bytes, header: _Frame) -> int | None:
+    """Return the number of frames that a file's first one gives, if it does; a checksum moves it on."""
     for place in (header.count_at, header.count_at + 2):
-        if frame[place : place + 4] in (b"Xing", b"Info"):
-            flags, frames = frame[place + 4 : place + 8], frame[place + 8 : place + 12]
-            return bool(int.from_bytes(flags, "big") & 1 and int.from_bytes(frames, "big"))
-    return False
+        if frame[place : place + 4] in (b"Xing", b"Info") and frame[place + 7 : place + 8] and frame[place + 7] & 1:
+            return int.from_bytes(frame[place + 8 : place + 12], "big") or None
+    return None
 
 
 def _damaged(data: bytes, place: int, name: str) -> AudioError:

@@ -164,7 +164,7 @@ class NoiseFile(Record):
         name = self._file_name()
         for folder in places(self.path, (FOLDER,)):
             for below in FOLDERS:
-                if (folder / below / name).is_file():
+                if (folder / below / name).exists():
                     return folder / below
         wanted = f"the noise {name!r}"
         refusal = f"{wanted} is not in {looked_in(self.path)}"

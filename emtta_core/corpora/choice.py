@@ -17,10 +17,12 @@ class Survey:
     Attributes:
         utterances: how many.
         left_out: how many before the last of them are not used, for they are too long.
+        notes: what else of the corpus is not used, as files and columns, a sentence each.
     """
 
     utterances: int
     left_out: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def least(*counts: int | None) -> int | None:

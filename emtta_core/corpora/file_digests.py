@@ -4,6 +4,8 @@ import hashlib
 from pathlib import Path
 
 from emtta_core import cache
+from emtta_core.audio.files import most_bytes
+from emtta_core.input_files import check_plain
 
 READ_ANEW = {".mp3": " counted"}
 """Marks of files that give other samples than they once did, by suffix: what was prepared of them counts no more."""
@@ -31,14 +33,14 @@ class FileDigests:
 
     def _digest(self, path: Path) -> str:
         try:
-            before = path.stat()
+            before = check_plain(path, most=most_bytes())
             state = [before.st_size, before.st_mtime_ns]
             found = self._known.get(str(path))
             if found is not None and found[:2] == state:
                 return str(found[2])
             digest = _sha256(path)
         except (OSError, ValueError) as error:  # ValueError: a path with a null character
-            return type(error).__name__
+            return getattr(error, "strerror", None) or str(error)
         if cache.is_settled(before.st_mtime_ns):
             self._known[str(path)] = [*state, digest]
             self._grown = True

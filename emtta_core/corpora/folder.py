@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -12,14 +13,41 @@ from emtta_core.corpora.beside import rows_beside
 from emtta_core.corpora.choice import Survey, choose, is_too_long, least, survey
 from emtta_core.corpora.file_digests import FileDigests
 from emtta_core.corpora.ids import id_of, is_id
-from emtta_core.corpora.manifest import Columns, Row, read_manifest
+from emtta_core.corpora.manifest import LANGUAGE_ALIASES, Columns, Row, Table, read_manifest
 from emtta_core.corpora.recording import Recording
 from emtta_core.corpora.standing import Standing
 from emtta_core.corpora.utterance import Utterance
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.identity import IDENTITY, RUNTIME, Record, digest
 
-_COLUMNS = Columns(required=("path", "text"), optional=("id", "language", "speaker"))
+_SEGMENT = re.compile(
+    r"((audio|clip|seg|segment|speech|utt|utterance|time|t)_?)?(offset|onset|start|begin|end|stop|xmin|xmax)s?"
+    r"(_?(at|time|offset|pos|position|s|sec|secs|second|seconds|ms|frame|sample))?|t[01]"
+)
+_CHANNEL = re.compile(r"(audio_?)?(channel|ch)(_?(id|index|no|number|num))?")
+
+_CALLED = {
+    "path": "audio audio_file audio_filepath audio_path clip file file_name file_path filename filepath recording sound uri "
+    "url wav wav_path",
+    "text": "label normalized_text raw_text raw_transcription ref reference sentence target trans transcript transcription "
+    "transcripts txt utterance words",
+    "id": "audio_id clip_id file_id key sample_id segment_id uid utt utt_id uttid utterance_id",
+    "speaker": "client_id reader reader_id speaker_id speaker_name speakerid spk spk_id spkid talker user_id",
+    "duration": "audio_duration dur duration_s duration_sec duration_seconds",
+}
+"""What other programs call the columns."""
+
+_COLUMNS = Columns(
+    required=("path", "text"),
+    optional=("id", "language", "speaker", "duration"),
+    aliases={name: frozenset(others.split()) for name, others in _CALLED.items()} | {"language": LANGUAGE_ALIASES},
+    refused={
+        _SEGMENT: "an utterance is a whole file here: cut the recording into one file for each, or take the column out "
+        "where each row is its whole file",
+        _CHANNEL: "the channels of a file are averaged here: write each into a file of its own, or take the column out",
+    },
+    numbers=("duration",),
+)
 _MANIFESTS = ("manifest.csv", "manifest.jsonl", "manifest.parquet")
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
 
@@ -28,8 +56,9 @@ class Folder(Record):
     """A folder of audio files with a manifest, or with a `.txt` file beside each that holds its transcript.
 
     A manifest is a CSV file with a header line, a file of JSON lines, or a Parquet file. Its columns
-    are `path` and `text`, and, if wanted, `id`, `language` and `speaker`; others are left alone. A path is relative to
-    the folder and does not leave it. An utterance without an id is named after its path.
+    are `path` and `text`, and, if wanted, `id`, `language`, `speaker` and `duration`; others are told of. A path is
+    relative to the folder and does not leave it. An utterance without an id is named after its path. One whose
+    duration, in seconds, is not that of its file is in error.
 
     Where the files lie and what the manifest is called are no part of the corpus's identity: `content_digest`
     is taken of what they hold.
@@ -76,7 +105,7 @@ class Folder(Record):
         """Return whether the folder and its transcripts are there, and are as they should be."""
         what = f"folder {self._folder.name}"
         try:
-            self._rows()
+            self._table()
         except EmttaError as error:
             return Standing(what, "missing", self.path, "your own", error=str(error))
         return Standing(what, "here", self.path, "your own")
@@ -87,7 +116,9 @@ class Folder(Record):
         Raises:
             UsageError: when the manifest is missing or has a mistake.
         """
-        return survey(iter(self._utterances()), self.max_seconds, least(limit, self.utterances))
+        table = self._table()
+        found = survey((self._utterance(row) for row in table.rows), self.max_seconds, least(limit, self.utterances))
+        return replace(found, notes=table.notes)
 
     def content_digest(self) -> str:
         """Return a digest of the utterances: their fields, and their audio files' bytes.
@@ -99,38 +130,42 @@ class Folder(Record):
             UsageError: when the manifest is missing or has a mistake.
         """
         digests, contents = FileDigests(self._folder), list[list[str]]()
-        for row, utterance in zip(self._rows(), self._utterances(), strict=True):
+        for row in self._table().rows:
+            utterance = self._utterance(row)
             if len(contents) == self.utterances:
                 break
             if not is_too_long(utterance, self.max_seconds):
                 fields = [utterance.id, utterance.text, utterance.language, utterance.speaker]
+                fields += [row.values["duration"]] if row.values["duration"] else []
                 contents.append([*fields, digests.of(self._folder / row.values["path"])])
         digests.keep()
         return digest(contents)
 
     def _utterances(self) -> list[Utterance]:
-        return [self._utterance(row) for row in self._rows()]
+        return [self._utterance(row) for row in self._table().rows]
 
     @property
     def _folder(self) -> Path:
         return Path(self.path).expanduser()
 
-    def _rows(self) -> list[Row]:
-        """Return the rows that are used, checked."""
+    def _table(self) -> Table:
+        """Return the rows, checked."""
         if not self._folder.is_dir():
             raise UsageError(f"the corpus folder {self.path!r} does not exist; give the folder that holds the audio")
         manifest = self._manifest()
-        rows = rows_beside(self._folder, _COLUMNS) if manifest is None else read_manifest(manifest, _COLUMNS)
-        seen: dict[str, Row] = {}
-        for row in rows:
-            self._check(row, seen)
-        return rows
+        table = rows_beside(self._folder, _COLUMNS) if manifest is None else read_manifest(manifest, _COLUMNS)
+        ids: dict[str, Row] = {}
+        files: dict[object, Row] = {}
+        for row in table.rows:
+            self._check(row)
+            self._refuse_again(row, ids, files)
+        return table
 
     def _manifest(self) -> Path | None:
         """Return the manifest; None where there is none, and transcripts are beside the audio."""
         if self.manifest is not None:
             return self._folder / self.manifest
-        found = [self._folder / name for name in _MANIFESTS if (self._folder / name).is_file()]
+        found = [self._folder / name for name in _MANIFESTS if (self._folder / name).exists()]
         if len(found) > 1:
             names = " and ".join(path.name for path in found)
             raise UsageError(
@@ -138,8 +173,8 @@ class Folder(Record):
             )
         return found[0] if found else None
 
-    def _check(self, row: Row, seen: dict[str, Row]) -> None:
-        """Refuse a row whose fields cannot be used, or whose id is that of a row in `seen`; add it there."""
+    def _check(self, row: Row) -> None:
+        """Refuse a row whose fields cannot be used."""
         if not Path(row.values["path"]).name:
             raise row.refusal("path", "it must name an audio file")
         path = os.path.normpath(self._folder.absolute() / row.values["path"])
@@ -150,13 +185,30 @@ class Folder(Record):
             raise row.refusal("language", "it must be an ISO 639-1 code such as en")
         if row.values["id"] and not is_id(row.values["id"]):
             raise row.refusal("id", "it may hold letters (a-z, A-Z), digits, '.', '_' and '-'")
+
+    def _refuse_again(self, row: Row, ids: dict[str, Row], files: dict[object, Row]) -> None:
+        """Refuse a row whose id, or whose recording, is that of an earlier one; add it to both."""
         name = _name(row)
-        if name in seen:
+        first = ids.setdefault(name, row)
+        if first is not row and row.file == first.file:
             raise row.refusal(
                 "id" if row.values["id"] else "path",
-                f"the id {name!r} is that of line {seen[name].line} already; give each utterance an id of its own",
+                f"the id {name!r} is that of line {first.line} already; give each utterance an id of its own",
             )
-        seen[name] = row
+        if first is not row:
+            raise UsageError(
+                f"the corpus folder {self.path!r} has {first.values['path']} and {row.values['path']}, which would "
+                f"both be called {name!r}; rename one of them"
+            )
+        path = self._folder / row.values["path"]
+        first = files.setdefault(_file_of(path), row)
+        if first is not row and os.path.realpath(path) == os.path.realpath(self._folder / first.values["path"]):
+            where = f"line {first.line}" if row.file == first.file else first.values["path"]
+            raise row.refusal(
+                "path",
+                f"it is the recording of {where} already, which would count twice; cut the recording into one file for "
+                "each utterance, or take one of the two out",
+            )
 
     def _utterance(self, row: Row) -> Utterance:
         return Recording(
@@ -166,7 +218,24 @@ class Folder(Record):
             speaker=row.values["speaker"],
             path=self._folder / row.values["path"],
             error=row.error or _blank(row),
+            told_seconds=_number(row.values["duration"]),
         ).utterance()
+
+
+def _file_of(path: Path) -> object:
+    """Return what tells one file from another, whatever it is called."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):  # ValueError: a path with a null character
+        return os.path.normpath(path)
+    return status.st_dev, status.st_ino
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _blank(row: Row) -> str | None:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
+import pyarrow as pa
 from pydantic import Field
 
 from emtta_core import cache
@@ -183,6 +184,9 @@ class InParquet(Hosted):
     def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
         """Return id, transcript, language and speaker of a row."""
 
+    def refuse_columns(self, _schema: "pa.Schema") -> None:
+        """Refuse a file whose columns say that rows mean something else than is read of them; UsageError says why."""
+
     def refusal(self, _row: Mapping[str, Any]) -> str | None:
         """Return why a row, which is counted before it is read, is an utterance in error; None where it is none."""
         return None
@@ -201,7 +205,8 @@ class InParquet(Hosted):
 
     def of_commit(self, repository: Repository, limit: int | None) -> Iterator[Utterance]:
         """Yield the utterance of each row."""
-        for row in hub_split.rows(self._at(repository), self.wanted(), limit, self.required):
+        found = hub_split.rows(self._at(repository), self.wanted(), limit, self.required, self.refuse_columns)
+        for row in found:
             name, text, language, speaker = self.from_row(row)
             sound = (row["audio"] or {}).get("bytes") or b""
             yield heard(name, text, language, speaker, sound, self.refusal(row))

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
+import pyarrow as pa
 from pydantic import Field
 
 from emtta_core.corpora.dataset_columns import DatasetColumns
@@ -46,6 +47,10 @@ class HubDataset(DatasetColumns, OnHubAlone):
     def wanted(self) -> Mapping[str, Sequence[str]]:
         """Return the columns as the suite names them."""
         return {wanted: (name,) for wanted, name in self.named().items()}
+
+    def refuse_columns(self, schema: "pa.Schema") -> None:
+        """Refuse a data set of other columns than the suite says."""
+        self.refuse_schema(f"the data set {self.repository!r}", schema)
 
     def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
         """Return id, transcript, language and speaker of a row."""

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache as cache_in_memory
@@ -94,7 +94,11 @@ def count(split: HubSplit) -> int:
 
 
 def rows(
-    split: HubSplit, columns: Mapping[str, Sequence[str]], limit: int | None, required: Collection[str]
+    split: HubSplit,
+    columns: Mapping[str, Sequence[str]],
+    limit: int | None,
+    required: Collection[str],
+    check: Callable[["pa.Schema"], None] = lambda _schema: None,
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of a pinned split in their order.
 
@@ -105,9 +109,11 @@ def rows(
         columns: what is wanted, each with the names that its column may have, the likeliest first.
         limit: how many are wanted; None for all.
         required: which of the columns must be there.
+        check: refuses a file of other columns than are expected.
 
     Raises:
         CorpusError: the data set cannot be had, there is too little room, or it lacks a required column.
+        UsageError: a column holds something else than it must, or `check` said so.
     """
     files = paths(split)
     if not is_few(limit, lambda: count(split)):
@@ -115,6 +121,8 @@ def rows(
     for path in files:
         with _open(split, path) as file:
             names = _chosen(split, columns, required, file.schema_arrow)
+            refuse_types(str(split), file.schema_arrow, names)
+            check(file.schema_arrow)
             for batch in file.iter_batches(_BATCH, columns=sorted(set(names.values()))):
                 for row in batch.to_pylist():
                     yield {wanted: row[name] for wanted, name in names.items()}
@@ -151,6 +159,35 @@ def _chosen(
         if name is not None:
             found[wanted] = name
     return found
+
+
+def refuse_types(place: str, schema: "pa.Schema", names: Mapping[str, str]) -> None:
+    """Refuse columns of another type than they must have: what Python would write for a list is no transcript.
+
+    Args:
+        place: what messages call the data set.
+        schema: of its table.
+        names: what the columns are called, by what they hold.
+
+    Raises:
+        UsageError: naming the first such column, its type, and what is wanted.
+    """
+    for wanted, name in names.items():
+        kind = schema.field(name).type
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+        if wanted == "audio":
+            fits = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+            must = "audio as `datasets` keeps it, with the bytes of a file: cast_column(NAME, Audio())"
+        else:
+            fits = is_text or pa.types.is_null(kind) or (wanted != "text" and pa.types.is_integer(kind))
+            must = "text" if wanted == "text" else "text or whole numbers"
+        if not fits:
+            raise UsageError(
+                f"the column {name!r} of {place}, named as {wanted}, holds {kind}; it must hold {must}: name another "
+                "column, or write one"
+            )
 
 
 def _paths(split: HubSplit) -> list[str]:

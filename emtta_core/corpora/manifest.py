@@ -4,39 +4,90 @@ import csv
 import difflib
 import io
 import json
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from emtta_core.corpora.transcripts import MOST
 from emtta_core.errors import UsageError
+from emtta_core.input_files import check_plain, read_plain
+
+_LANGUAGES = (
+    "iso iso639 iso_639 iso_639_1 lang lang_code lang_id langcode langid language_code language_id language_name languages "
+    "lid lng locale source_lang source_language spoken_language src_lang"
+)
+LANGUAGE_ALIASES = frozenset(_LANGUAGES.split())
+"""What other programs call a column of languages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What a manifest is asked for: the columns that each row must have, and those that it may have."""
+    """What a manifest is asked for.
+
+    Attributes:
+        required: the columns that each row must have.
+        optional: those that it may have.
+        aliases: what other programs call them; one of these in place of the column is asked about.
+        refused: columns that would change what the others mean, as a pattern of their names, with why.
+        numbers: those of the columns whose values may be numbers, not text.
+    """
 
     required: tuple[str, ...]
     optional: tuple[str, ...]
+    aliases: Mapping[str, Collection[str]] = field(default_factory=dict)
+    refused: Mapping[re.Pattern[str], str] = field(default_factory=dict)
+    numbers: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """All that are read."""
+        return (*self.required, *self.optional)
 
     def check(self, place: str, names: Collection[str]) -> None:
-        """Refuse column names: an asked one twice, a required one missing, or one that is nearly a missing one."""
-        asked = (*self.required, *self.optional)
-        twice = [name for name in asked if list(names).count(name) > 1]
+        """Refuse names: an asked one twice, one that means an asked one, a refused one, a required one that is missing."""
+        twice = [name for name in self.asked if list(names).count(name) > 1]
         if twice:
             raise UsageError(f"{place}: the column {twice[0]!r} is there more than once; give each a name of its own")
         for name in names:
-            near = difflib.get_close_matches(name.strip().lower(), asked, n=1, cutoff=0.75)
-            if name not in asked and near and near[0] not in names:  # `speaker_id` beside `speaker` is no slip
-                raise UsageError(f"{place}: there is a column {name!r}; should it be {near[0]!r}?")
+            meant = None if name in self.asked else self._meant(name)
+            if meant is not None and meant not in names:  # `speaker_id` beside `speaker` is no slip
+                raise UsageError(
+                    f"{place}: there is a column {name!r}; should it be {meant!r}? Rename it, or take it out"
+                )
+            for pattern, reason in self.refused.items():
+                if pattern.fullmatch(_plain(name)):
+                    raise UsageError(f"{place}: there is a column {name!r}, and {reason}")
         for name in self.required:
             if name not in names:
                 raise UsageError(
                     f"{place}: there is no column {name!r}, only {', '.join(map(repr, names)) or 'none'}; each row "
                     f"needs {' and '.join(self.required)}, and may have {', '.join(self.optional)}"
                 )
+
+    def _meant(self, name: str) -> str | None:
+        """Return the column that a name is another one of, or a slip of; None for none."""
+        plain = _plain(name)
+        for asked, others in self.aliases.items():
+            if plain in others:
+                return asked
+        return next(iter(difflib.get_close_matches(plain, self.asked, n=1, cutoff=0.75)), None)
+
+    def unused(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return a note of the columns that are not read, if there are any."""
+        others = sorted({name for name in names if name.strip()} - {*self.asked})
+        return (f"columns that are not used: {', '.join(others)}",) if others else ()
+
+
+def _plain(name: str) -> str:
+    """Return a column's name as it is compared."""
+    return re.sub(r"[\s-]+", "_", name.strip().lower())
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +111,19 @@ class Row:
         return UsageError(f"{self.file}, line {self.line}, column {column!r}: {self.values[column]!r}: {reason}")
 
 
-def read_manifest(path: Path, columns: Columns) -> list[Row]:
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The rows of a corpus, and notes of what is there and not used."""
+
+    rows: list[Row]
+    notes: tuple[str, ...] = ()
+
+
+def read_manifest(path: Path, columns: Columns) -> Table:
     """Return the rows of a manifest, of which there is at least one.
 
-    Blank lines are skipped, and columns that were not asked for are left alone, unless their name is nearly that
-    of one that was and is missing: that is taken for a slip.
+    Blank lines are skipped. Columns that were not asked for are told in a note, unless their name says that they are
+    meant as one that was asked for and is missing, or that a row cannot be understood without them.
 
     Args:
         path: a file that ends in `.csv` (with a header line), in `.jsonl` (an object a line, its values text), or in
@@ -77,20 +136,20 @@ def read_manifest(path: Path, columns: Columns) -> list[Row]:
     readers = {".csv": _csv_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows}
     if path.suffix not in readers:
         raise UsageError(f"the manifest {path} ends in {path.suffix!r}; it must end in {', '.join(readers)}")
-    asked = (*columns.required, *columns.optional)
-    rows = [
-        Row(path, line, {name: fields.get(name, "") for name in asked})
-        for line, fields in readers[path.suffix](path, columns)
-    ]
+    rows: list[Row] = []
+    names: dict[str, None] = {}
+    for line, fields in readers[path.suffix](path, columns):
+        names.update(dict.fromkeys(fields))
+        rows.append(Row(path, line, {name: str(fields.get(name, "")) for name in columns.asked}))
     if not rows:
         raise UsageError(f"the manifest {path} has no rows; give it one for each utterance")
-    return rows
+    return Table(rows, columns.unused(names))
 
 
 def _read_text(path: Path) -> str:
     """Return the text of a manifest, which must be UTF-8, with or without a byte order mark."""
     try:
-        data = path.read_bytes()
+        data = read_plain(path, most=MOST)
     except OSError as error:
         raise UsageError(f"the manifest {path} cannot be read: {error.strerror or error}") from error
     try:
@@ -102,7 +161,7 @@ def _read_text(path: Path) -> str:
         ) from error
 
 
-def _csv_rows(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, str]]]:
+def _csv_rows(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the line number and the fields of each row of a CSV file."""
     reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
     header: list[str] = []
@@ -125,24 +184,30 @@ def _csv_rows(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, str
         raise UsageError(f"{path}, line {reader.line_num}: this is not CSV: {error}") from error
 
 
-def _json_rows(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, str]]]:
+def _json_rows(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the line number and the fields of each row of a file of JSON lines; a null is a field left out."""
+    checked = set[tuple[str, ...]]()
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
         place = f"{path}, line {number}"
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            value = json.loads(line, object_pairs_hook=partial(_object, place))
         except json.JSONDecodeError as error:
             raise UsageError(f"{place}, character {error.colno}: this is not JSON: {error.msg}") from error
+        except RecursionError as error:
+            raise UsageError(f"{place}: the row is nested too deeply; it must be an object of texts") from error
         if not isinstance(value, dict):
             raise UsageError(f'{place}: there is {line.strip()[:40]!r}; it must be an object such as {{"path": …}}')
         fields = {name: field for name, field in value.items() if field is not None}
-        columns.check(place, fields)
-        for name in (*columns.required, *columns.optional):
-            if not isinstance(fields.get(name, ""), str):
-                raise UsageError(f"{place}, column {name!r}: {fields[name]!r}: it must be text, in quotes")
-            lone = next((letter for letter in fields.get(name, "") if "\ud800" <= letter <= "\udfff"), None)
+        if tuple(fields) not in checked:
+            columns.check(place, fields)
+            checked.add(tuple(fields))
+        for name in columns.asked:
+            text = fields.get(name, "")
+            if not _is_value(text, name, columns):
+                raise UsageError(f"{place}, column {name!r}: {text!r}: it must be text, in quotes")
+            lone = next((letter for letter in str(text) if "\ud800" <= letter <= "\udfff"), None)
             if lone is not None:
                 raise UsageError(
                     f"{place}, column {name!r}: it holds {lone!r}, half of a pair of UTF-16 and no letter; "
@@ -151,22 +216,40 @@ def _json_rows(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, st
         yield number, fields
 
 
-def _parquet_rows(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, str]]]:
+def _object(place: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON, in which no name may stand twice: of two values one would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise UsageError(f"{place}: the column {twice!r} is there more than once; give each a name of its own")
+    return found
+
+
+def _is_value(value: object, column: str, columns: Columns) -> bool:
+    """Return whether a value may stand in a column that was asked for."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, str) or (is_number and column in columns.numbers)
+
+
+def _parquet_rows(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the number from 1 and the fields of each row of a Parquet file; a null is a field left out."""
     try:
+        check_plain(path)
         with pq.ParquetFile(path) as file:
-            columns.check(str(path), file.schema_arrow.names)
-            asked = [name for name in (*columns.required, *columns.optional) if name in file.schema_arrow.names]
+            names = file.schema_arrow.names
+            columns.check(str(path), names)
+            asked = [name for name in columns.asked if name in names]
             rows = file.read(columns=asked).to_pylist()
     except (OSError, pa.ArrowException) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
         raise UsageError(f"the manifest {path} cannot be read: {reason}") from error
+    others = dict.fromkeys(name for name in names if name not in asked)
     for number, row in enumerate(rows, start=1):
         fields = {name: value for name, value in row.items() if value is not None}
         for name, value in fields.items():
-            if not isinstance(value, str):
+            if not _is_value(value, name, columns):
                 raise UsageError(f"{path}, line {number}, column {name!r}: {value!r}: it must be text")
         for name in columns.required:
             if name not in fields:
                 raise UsageError(f"{path}, line {number}, column {name!r}: it is null; it must be text")
-        yield number, fields
+        yield number, others | fields

@@ -4,9 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emtta_core.audio.files import length_in_seconds, read_audio
-from emtta_core.audio.waveform import Waveform
+from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
 from emtta_core.corpora.utterance import Utterance
 from emtta_core.errors import AudioError
+
+_TOLERANCE = 0.5
+"""Seconds by which a length may differ from what a corpus says, which may be in milliseconds too; or by a tenth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,7 @@ class Recording:
         id: as in `Utterance`, and so are the text, the language and the speaker.
         path: its audio file.
         error: why it cannot be used, where that is known already.
+        told_seconds: how long it is according to the corpus; None where nobody says.
     """
 
     id: str
@@ -25,6 +29,7 @@ class Recording:
     speaker: str
     path: Path
     error: str | None = None
+    told_seconds: float | None = None
 
     def utterance(self) -> Utterance:
         """Return it as every corpus does."""
@@ -34,7 +39,14 @@ class Recording:
         """Return what is heard, shape `(N,)`; AudioError where that cannot be had or used."""
         if self.error is not None:
             raise AudioError(self.error)
-        return self.samples()
+        samples = self.samples()
+        told, there = self.told_seconds, len(samples) / SAMPLE_RATE
+        if told is not None and min(abs(told - there), abs(told / 1000 - there)) > max(_TOLERANCE, there / 10):
+            raise AudioError(
+                f"{self.path}: the corpus says that it is {told:g} s long, and it is {there:.2f} s: the transcript may "
+                "be of a part of it, or the file not whole; cut it, get it anew, or correct the duration"
+            )
+        return samples
 
     def samples(self) -> Waveform:
         """Return the samples of its audio, shape `(N,)`; AudioError where there are none."""

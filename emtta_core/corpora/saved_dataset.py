@@ -4,7 +4,9 @@ It is read by that library (https://huggingface.co/docs/datasets/process#save), 
 read; nothing in the folder is run.
 """
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -16,8 +18,9 @@ from emtta_core.corpora.file_digests import FileDigests
 from emtta_core.corpora.hosted import heard, told_apart
 from emtta_core.corpora.standing import Standing
 from emtta_core.corpora.utterance import Utterance
-from emtta_core.errors import CorpusError, EmttaError, UsageError
+from emtta_core.errors import CorpusError, EmttaError, UsageError, in_words
 from emtta_core.identity import IDENTITY, RUNTIME, digest
+from emtta_core.input_files import MEBIBYTE, check_plain, read_plain
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -65,9 +68,10 @@ class SavedDataset(DatasetColumns):
             UsageError: the data set has no such split or column; lists those there are.
         """
         dataset, wanted = self._dataset(), least(limit, self.utterances)
+        notes = self.unused(self._whole().data.schema)
         if self.max_seconds is None:
-            return Survey(least(len(dataset), wanted) or 0)
-        return survey(self._utterances(dataset), self.max_seconds, wanted)
+            return Survey(least(len(dataset), wanted) or 0, notes=notes)
+        return replace(survey(self._utterances(dataset), self.max_seconds, wanted), notes=notes)
 
     def content_digest(self) -> str:
         """Return a digest of the split's Arrow files, which hold the audio too; one is read where it has changed.
@@ -96,21 +100,9 @@ class SavedDataset(DatasetColumns):
 
     def _dataset(self) -> "Dataset":
         """Return the split, whose audio stays as its files have it, with the columns that are read alone."""
-        from datasets import Audio, DatasetDict, load_from_disk
+        from datasets import Audio
 
-        try:
-            found = load_from_disk(str(self._folder))
-        except (OSError, ValueError, KeyError) as error:
-            raise CorpusError(
-                f"{self.path!r} holds no data set that can be read: {' '.join(str(error).split())[:200]}; give the "
-                "folder that save_to_disk of the library datasets wrote"
-            ) from error
-        splits = list(found) if isinstance(found, DatasetDict) else []
-        if (self.split is None) != (not splits) or (splits and self.split not in splits):
-            wanted = "no split was named" if self.split is None else f"there is no split {self.split!r}"
-            there = f"name one of {', '.join(splits)} as split" if splits else "it has none: leave out split"
-            raise UsageError(f"the data set {self.path!r}: {wanted}; {there}")
-        dataset = found[self.split] if isinstance(found, DatasetDict) else found
+        dataset = self._whole()
         missing = [name for name in self.named().values() if name not in dataset.column_names]
         if missing:
             raise UsageError(
@@ -122,8 +114,63 @@ class SavedDataset(DatasetColumns):
                 f"the column {self.audio!r} of the data set {self.path!r} is no audio but "
                 f"{dataset.features[self.audio]}; cast it with cast_column({self.audio!r}, Audio()) and save it anew"
             )
+        self.refuse_schema(f"the data set {self.path!r}", dataset.data.schema)
         only = dataset.select_columns(list(self.named().values()))
         return only.cast_column(self.audio, Audio(decode=False))
+
+    def _whole(self) -> "Dataset":
+        """Return the split with all its columns; its other splits are not opened.
+
+        Raises:
+            CorpusError: the folder holds no data set that can be read.
+            UsageError: there is no such split, or it has no rows.
+        """
+        from datasets import Dataset
+
+        splits = self._splits()
+        if (self.split is None) != (not splits) or (splits and self.split not in splits):
+            wanted = "no split was named" if self.split is None else f"there is no split {self.split!r}"
+            there = f"name one of {', '.join(splits)} as split" if splits else "it has none: leave out split"
+            raise UsageError(f"the data set {self.path!r}: {wanted}; {there}")
+        folder = self._folder / (self.split or "")
+        try:
+            if not _settings(folder / "state.json")["_data_files"]:
+                raise self._no_rows()  # as `datasets` writes it, and then cannot read it
+            for file in folder.iterdir():
+                check_plain(file)
+            found = Dataset.load_from_disk(str(folder))
+        except EmttaError:
+            raise
+        except Exception as error:  # what datasets, Arrow and the parsers raise has no common base
+            raise CorpusError(
+                f"{self.path!r} holds no data set that can be read: {in_words(error)}; give the folder that "
+                "save_to_disk of the library datasets wrote"
+            ) from error
+        if not len(found):
+            raise self._no_rows()
+        return found
+
+    def _splits(self) -> list[str]:
+        """Return the names of the splits; none for a data set that was saved without any."""
+        index = self._folder / "dataset_dict.json"
+        if not index.exists() and not (self._folder / "state.json").exists():
+            raise CorpusError(
+                f"{self.path!r} holds no data set that can be read; give the folder that save_to_disk of the library "
+                "datasets wrote"
+            )
+        try:
+            return [str(name) for name in _settings(index)["splits"]] if index.exists() else []
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CorpusError(
+                f"{self.path!r} holds no data set that can be read: dataset_dict.json: {in_words(error)}; save it anew"
+            ) from error
+
+    def _no_rows(self) -> UsageError:
+        split = "" if self.split is None else f", split {self.split!r},"
+        return UsageError(
+            f"the data set {self.path!r}{split} has no rows, as where a filter kept none; save one that has, or leave "
+            "its domains out of the suite"
+        )
 
     def _utterances(self, dataset: "Dataset") -> Iterator[Utterance]:
         return told_apart(self._utterance(row) for row in dataset)
@@ -132,3 +179,9 @@ class SavedDataset(DatasetColumns):
         """Return the utterance of a row; one whose audio was not saved into the folder is in error."""
         name, text, language, speaker = self.read_row({wanted: row[column] for wanted, column in self.named().items()})
         return heard(name, text, language, speaker, (row[self.audio] or {}).get("bytes") or b"")
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    """Return what a file of JSON holds."""
+    found = json.loads(read_plain(file, most=MEBIBYTE))
+    return found if isinstance(found, dict) else {}

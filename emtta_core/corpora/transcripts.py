@@ -3,16 +3,21 @@
 from pathlib import Path
 
 from emtta_core.errors import CorpusError
+from emtta_core.input_files import MEBIBYTE, read_plain
+
+MOST = 1024 * MEBIBYTE
+"""Bytes of the largest file of transcripts, or manifest, that is read."""
 
 
 def text_of(path: Path) -> str:
     """Return the text in a file without the white space about it; CorpusError where it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8-sig").strip()
+        text = read_plain(path, most=MOST).decode("utf-8-sig")
     except OSError as error:
         raise CorpusError(f"the transcript {path} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise CorpusError(f"the transcript {path} is not UTF-8: {error.reason} at byte {error.start}") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
 def lines_of(path: Path, separator: str) -> list[str]:

@@ -1,12 +1,43 @@
-"""The folder that the name of a model means, and what it lacks of the files that a model is read from."""
+"""The folder that the name of a model means, what it lacks of the files that a model is read from, and what it has that
+cannot be used.
+"""
 
 import json
+import math
+import re
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from emtta_core.errors import ModelError
+from emtta_core.input_files import MAX_PARAMETERS, MEBIBYTE, check_plain, limit, read_plain
 from emtta_core.names import DEMO
+
+SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+"""How one of several files of weights is called."""
+
+_SIZES = (
+    "d_model",
+    "encoder_layers",
+    "decoder_layers",
+    "encoder_attention_heads",
+    "decoder_attention_heads",
+    "encoder_ffn_dim",
+    "decoder_ffn_dim",
+    "vocab_size",
+    "num_mel_bins",
+    "max_source_positions",
+    "max_target_positions",
+)
+"""What a config.json says of how large an encoder and a decoder are."""
+
+_FAR = 4
+"""Times that the parameters a config.json asks for may be those that the weights hold: one of another size of the same
+model is told of by its weights, name by name."""
+
+_LARGEST_JSON = 256 * MEBIBYTE
+_LONGEST_HEADER = 256 * MEBIBYTE
 
 
 def folder_of(name: str) -> Path | None:
@@ -50,14 +81,117 @@ def lacking(folder: Path) -> tuple[str, ...]:
     return (*(name for name, is_there in found.items() if not is_there), *_lacking_weights(folder, there))
 
 
+ADAPTER = "adapter_config.json"
+"""The file by which PEFT knows an adapter, as of LoRA."""
+
+
+def unmerged(where: str) -> ModelError:
+    """Return the refusal of an adapter that is not merged into its model.
+
+    Args:
+        where: what messages call the folder or the model.
+    """
+    return ModelError(
+        f"{where} has {ADAPTER}: it holds an adapter (LoRA or another of PEFT), which is not read, so that the model "
+        "without it would be run; merge the two, and give the folder of the result: "
+        "PeftModel.from_pretrained(BASE, ADAPTER).merge_and_unload().save_pretrained(FOLDER), with the tokenizer and "
+        "preprocessor_config.json of the base model copied into it"
+    )
+
+
+def refuse_unusable(folder: Path) -> None:
+    """Refuse a folder with something that would not be used, or that no model has; says what to do.
+
+    Raises:
+        ModelError: it has an adapter, quantised weights, weights of two models, or a config.json of numbers that its
+            weights do not bear out.
+    """
+    there = {file.name for file in folder.iterdir()}
+    if ADAPTER in there or any(name.startswith("adapter_model.") for name in there):
+        raise unmerged(f"the model folder {folder}")
+    shards = sorted(name for name in there if SHARD.fullmatch(name))
+    if shards and "model.safetensors" in there:
+        raise ModelError(
+            f"the model folder {folder} has model.safetensors and {shards[0]}: the weights of two models, of which one "
+            "would not be read; take one of them away"
+        )
+    config = _settings(folder / "config.json")
+    if config.get("quantization_config"):
+        raise ModelError(
+            f"the model folder {folder} has quantised weights (quantization_config in its config.json), which are not "
+            "read; load the model in transformers, dequantize() it, and save_pretrained it, or take the one it was "
+            "made from"
+        )
+    _refuse_absurd(folder, config)
+
+
+def _refuse_absurd(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a config.json that asks for far more than the weights hold, before transformers allocates it."""
+    for name in _SIZES:
+        value = config.get(name, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ModelError(
+                f"the model folder {folder}: {name} is {value!r} in its config.json; it must be a whole number above "
+                "0: take config.json and weights from one and the same model"
+            )
+    asked, held, most = _asked_parameters(config), _held_parameters(folder), limit(MAX_PARAMETERS)
+    if held is not None and asked > _FAR * held:
+        raise ModelError(
+            f"the model folder {folder}: its config.json asks for about {asked:.3g} parameters, and its weights hold "
+            f"{held:.3g}; take config.json and weights from one and the same model"
+        )
+    if asked > most:
+        raise ModelError(
+            f"the model folder {folder}: its config.json asks for about {asked:.3g} parameters, and a model may have "
+            f"{most:.3g}; set {MAX_PARAMETERS} to more, if it is right"
+        )
+
+
+def _asked_parameters(config: Mapping[str, Any]) -> float:
+    """Return about how many parameters a config.json asks for; nothing where it names no such sizes."""
+    width = float(config.get("d_model", 0))
+    layers = sum(
+        config.get(f"{part}_layers", 0) * (attentions * 4 * width**2 + 2 * width * config.get(f"{part}_ffn_dim", 0))
+        for part, attentions in (("encoder", 1), ("decoder", 2))
+    )
+    positions = config.get("max_source_positions", 0) + config.get("max_target_positions", 0)
+    return float(layers + width * (config.get("vocab_size", 0) + positions))
+
+
+def _held_parameters(folder: Path) -> int | None:
+    """Return how many numbers the weights hold, by the headers of their files; None where these cannot be read."""
+    count = 0
+    try:
+        for path in folder.glob("*.safetensors"):
+            size = check_plain(path).st_size
+            with path.open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                if length > min(size, _LONGEST_HEADER):
+                    return None
+                header = json.loads(file.read(length))
+            tensors = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+            count += sum(math.prod(shape) for shape in tensors)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # whoever reads them says why
+    return count or None
+
+
 def refuse_lacking(folder: Path) -> None:
     """Raise a ModelError where a folder lacks a file that a model is read from; says what to do."""
+    refuse_unusable(folder)
     lacks = lacking(folder)
     if lacks:
         raise ModelError(
             f"the model folder {folder} lacks {', '.join(lacks)}; what training does not write beside the weights, "
             "copy from the model that it began with"
         )
+    for name in sorted(file.name for file in folder.iterdir() if file.suffix == ".json"):
+        try:
+            check_plain(folder / name, most=_LARGEST_JSON)
+        except OSError as error:
+            raise ModelError(
+                f"the model folder {folder}: {name} cannot be read: {error.strerror}; replace it"
+            ) from error
 
 
 def _has_features(folder: Path, there: set[str]) -> bool:
@@ -103,7 +237,7 @@ def _lacking_weights(folder: Path, there: set[str]) -> list[str]:
 def _settings(file: Path) -> dict[str, Any]:
     """Return what stands in a file of JSON; nothing where it is missing or broken, which whoever reads it says."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(read_plain(file, most=_LARGEST_JSON))
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from emtta_core import hub
 from emtta_core.errors import ModelError
-from emtta_core.model.folder import lacking
+from emtta_core.model.folder import ADAPTER, SHARD, lacking, unmerged
 
 log = logging.getLogger("emtta.model")
 
@@ -21,7 +21,6 @@ MAIN = "main"
 
 _SMALL = re.compile(r"[^/]+\.(?:json|model)|merges\.txt|vocab\.txt")
 """Files beside the weights that a model is read from."""
-_SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +169,13 @@ def _weights(name: str, there: Mapping[str, int]) -> list[str]:
     """Return the files of weights, of those that are there.
 
     Raises:
-        ModelError: there are none in safetensors.
+        ModelError: there are none in safetensors, or they are those of an adapter.
     """
+    if ADAPTER in there:
+        raise unmerged(f"model {name!r}")
     if "model.safetensors" in there:
         return ["model.safetensors"]
-    shards = [path for path in there if _SHARD.fullmatch(path)]
+    shards = [path for path in there if SHARD.fullmatch(path)]
     if not shards or "model.safetensors.index.json" not in there:
         raise ModelError(no_safetensors(name))
     return shards

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from emtta_core.errors import EmttaError, ModelError, UsageError, first_line
+from emtta_core.errors import EmttaError, ModelError, UsageError, in_words
 from emtta_core.memory import is_out_of_memory
 from emtta_core.model import hub
 from emtta_core.model.family import Family, Parts, family_of
-from emtta_core.model.folder import folder_of
+from emtta_core.model.folder import folder_of, refuse_unusable
 from emtta_core.model.precision import choose_precision
 from emtta_core.model.speech_model import SpeechModel
 
@@ -112,7 +112,7 @@ def choose_device(name: str) -> torch.device:
         if is_out_of_memory(error):
             raise
         raise UsageError(
-            f"device {name!r} cannot be used on this machine ({first_line(error)}); use 'auto', 'cpu', or 'cuda' on "
+            f"device {name!r} cannot be used on this machine ({in_words(error)}); use 'auto', 'cpu', or 'cuda' on "
             "one with a GPU that is free"
         ) from error
     return device
@@ -128,6 +128,7 @@ def _read(name: str, folder: Path, wanted: str | None) -> tuple[Family, Parts]:
     from transformers import PreTrainedConfig
     from transformers.utils import logging
 
+    refuse_unusable(folder)
     if not any(folder.glob("*.safetensors")) and any(folder.glob("*.bin")):
         raise ModelError(hub.no_safetensors(name))
     bars = logging.is_progress_bar_enabled()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emtta_core.errors import UsageError, unknown
+from emtta_core.errors import ModelError, UsageError, unknown
 
 MULTILINGUAL = 51_865
 """A Whisper that does not say so is multilingual with at least so many tokens; those of English alone have one less.
@@ -40,10 +40,12 @@ class Prompt:
             generation: its generation config.
             vocabulary: ids by token, for what the config does not say, as those of older fine-tuned models.
             multilingual: whether it is, where the config says neither that nor its languages.
+
+        Raises:
+            ModelError: one of these tokens is in neither: the model was trained with them, and goes wrong without.
         """
         start = int(generation.decoder_start_token_id)
         silent = getattr(generation, "no_timestamps_token_id", None) or vocabulary.get("<|notimestamps|>")
-        tail = () if silent is None else (int(silent),)
         languages = getattr(generation, "lang_to_id", None)
         multilingual = getattr(generation, "is_multilingual", bool(languages) or multilingual)
         if multilingual and not languages:
@@ -53,12 +55,30 @@ class Prompt:
                 for token, index in vocabulary.items()
                 if start < index < end and _LANGUAGE.fullmatch(token)
             }
-        if not multilingual or not languages:
-            return cls({"en": (start, *tail)})
         tasks = getattr(generation, "task_to_id", None) or {}
         transcribe = tasks.get("transcribe") or vocabulary.get("<|transcribe|>")
-        task = () if transcribe is None else (int(transcribe),)
-        return cls({token.strip("<|>"): (start, int(index), *task, *tail) for token, index in languages.items()})
+        tokens = {"<|notimestamps|>": silent}
+        if multilingual:
+            tokens |= {"<|transcribe|>": transcribe, "a language, as <|en|>": languages}
+        missing = [token for token, found in tokens.items() if not found]
+        if missing:
+            kind = "multilingual" if multilingual else "English"
+            raise ModelError(
+                f"the {kind} Whisper has no token for {' nor '.join(missing)}, "
+                "neither in its generation_config.json nor in its tokenizer; copy generation_config.json, "
+                "tokenizer.json and tokenizer_config.json from the model that it was fine-tuned from"
+            )
+        assert silent is not None
+        if not multilingual:
+            return cls({"en": (start, int(silent))})
+        assert transcribe is not None
+        assert languages is not None
+        return cls(
+            {
+                token.strip("<|>"): (start, int(index), int(transcribe), int(silent))
+                for token, index in languages.items()
+            }
+        )
 
     @property
     def languages(self) -> tuple[str, ...]:

@@ -1,6 +1,8 @@
 """Adapting to prepared utterances, some of them in memory at a time."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -11,9 +13,12 @@ from emtta_core.audio.waveform import Waveform
 from emtta_core.errors import AudioError, UsageError
 from emtta_core.model import SpeechModel
 from emtta_core.model.language import detect_language
-from emtta_core.pipeline.windows import HeardWindow, Outcome, join, split
+from emtta_core.pipeline.faults import is_fatal, unexpected
+from emtta_core.pipeline.windows import HeardWindow, Outcome, Window, join, split
 from emtta_core.store import PreparedRow
 from emtta_core.suite import ModelChoice
+
+log = logging.getLogger("emtta.pipeline")
 
 CHUNK_UTTERANCES, CHUNK_SECONDS = 256, 7_200.0
 """Waveforms held in memory at once, of 64 kB a second: whichever of the two is reached first."""
@@ -44,6 +49,11 @@ def adapt(adapter: Adapter, rows: Iterable[PreparedRow], choice: ModelChoice) ->
                 going.append(_Going(row, _waveform(row), adapter.model, choice))
             except (AudioError, UsageError) as error:
                 lost.append(Outcome(row, str(error)))
+            except Exception as error:
+                if is_fatal(error):
+                    raise
+                log.warning("utterance %s could not be adapted to", row.utterance_id, exc_info=True)
+                lost.append(Outcome(row, unexpected("adapted to", error)))
         if lost:
             yield lost
         yield from _adapt(adapter, going)
@@ -124,17 +134,49 @@ class _Going:
 def _adapt(adapter: Adapter, going: Sequence[_Going]) -> Iterator[list[Outcome]]:
     """Yield utterances when the last of their windows is done."""
     windows = {window.id: (owner, window) for owner in going for window in owner.windows if not window.silent}
-    for results in adapter.batches(
-        [window.waveform for _, window in windows.values()],
-        language=[owner.language for owner, _ in windows.values()],
-        utterance_ids=list(windows),
-    ):
+    for results in _results(adapter, windows):
         for result in results:
             windows[result.utterance_id][0].take(result)
         touched = dict.fromkeys(windows[result.utterance_id][0] for result in results)
         done = [owner.outcome() for owner in touched if not owner.waiting]
         if done:
             yield done
+
+
+def _results(adapter: Adapter, windows: Mapping[str, tuple[_Going, Window]]) -> Iterator[list[AdaptationResult]]:
+    """Yield the results of windows, batch by batch.
+
+    Where a library fails at a batch, nobody knows at which of its windows: those that are left go on one by one, and
+    the one at which it fails again has its reason as a result. A window's result does not depend on its neighbours.
+    """
+    left = dict(windows)
+    try:
+        for results in _batches(adapter, left):
+            for result in results:
+                del left[result.utterance_id]
+            yield results
+        return
+    except Exception as error:
+        if is_fatal(error):
+            raise
+        log.warning("a batch could not be adapted to; its %d windows go on one by one", len(left), exc_info=True)
+    for name, window in left.items():
+        try:
+            yield from _batches(adapter, {name: window})
+        except Exception as error:
+            if is_fatal(error):
+                raise
+            log.warning("utterance %s could not be adapted to", window[0].row.utterance_id, exc_info=True)
+            reason = unexpected("adapted to", error)
+            yield [AdaptationResult(name, "", "", math.nan, math.nan, (), 0.0, error=reason)]
+
+
+def _batches(adapter: Adapter, windows: Mapping[str, tuple[_Going, Window]]) -> Iterator[list[AdaptationResult]]:
+    return adapter.batches(
+        [window.waveform for _, window in windows.values()],
+        language=[owner.language for owner, _ in windows.values()],
+        utterance_ids=list(windows),
+    )
 
 
 def _foreign_languages(model: SpeechModel, rows: Sequence[PreparedRow]) -> dict[str, UsageError]:

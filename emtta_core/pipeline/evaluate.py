@@ -5,6 +5,7 @@ it: a task of the flow, a process of its own, or a notebook.
 """
 
 import itertools
+import logging
 import resource
 import sys
 from collections.abc import Callable, Iterable
@@ -19,6 +20,7 @@ from emtta_core.model import SpeechModel
 from emtta_core.pipeline.attempt import Attempt, CellReport, InterruptedRunError, fail_cell, record_failure
 from emtta_core.pipeline.batches import adapt, check_languages
 from emtta_core.pipeline.cell import Cell
+from emtta_core.pipeline.faults import is_fatal, unexpected
 from emtta_core.pipeline.job import Job
 from emtta_core.pipeline.models import model_for
 from emtta_core.pipeline.progress import AttemptBegun, CellFinished, Listener, UtterancesDone, ignore, never
@@ -27,6 +29,8 @@ from emtta_core.scoring import EmptyReferenceError, Rule, check_reference
 from emtta_core.store import CellKey, PreparedRow, Store
 from emtta_core.store.lease import LeaseLostError
 from emtta_core.suite_method import Adaptation
+
+log = logging.getLogger("emtta.pipeline")
 
 
 class TooManyErrorsError(EmttaError):
@@ -159,6 +163,11 @@ def _scorable(row: PreparedRow, rule: Rule) -> PreparedRow:
         check_reference(row.text, row.language, rule)
     except EmptyReferenceError as error:
         return replace(row, audio=None, error=row.error or str(error))
+    except Exception as error:
+        if is_fatal(error):
+            raise
+        log.warning("the transcript of utterance %s could not be scored", row.utterance_id, exc_info=True)
+        return replace(row, audio=None, error=row.error or unexpected("scored", error))
     return row
 
 

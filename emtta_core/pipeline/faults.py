@@ -14,7 +14,7 @@ Everything else is permanent: a user's mistake, a missing file, a forbidden one,
 import errno
 from collections.abc import Iterator
 
-from emtta_core.errors import EmttaError
+from emtta_core.errors import EmttaError, in_words
 from emtta_core.memory import is_out_of_memory
 
 TRANSIENT_ERRNOS = frozenset(
@@ -60,6 +60,25 @@ class TransientError(EmttaError):
 def is_transient(error: BaseException) -> bool:
     """Return whether another attempt may succeed where this one failed."""
     return is_device_lost(error) or any(_transient(cause) for cause in _chain(error))
+
+
+def is_fatal(error: BaseException) -> bool:
+    """Return whether an error says something of more than the utterance at which it was met.
+
+    Those of emtta say of what they are; memory, a device and the machine serve all utterances; and what is no
+    `Exception`, as an interrupt, is meant for the process.
+    """
+    return isinstance(error, EmttaError) or not isinstance(error, Exception) or is_transient(error)
+
+
+def unexpected(done: str, error: BaseException) -> str:
+    """Return why an utterance is in error at which a library failed in a way that nobody foresaw.
+
+    Args:
+        done: what could not be done with it, as in "prepared".
+        error: what was raised.
+    """
+    return f"it could not be {done}: {in_words(error)}; the log says where: please report it, with this utterance"
 
 
 def is_device_lost(error: BaseException) -> bool:

@@ -32,6 +32,7 @@ class Need:
         domains: which need it.
         utterances: how many of it will be used; None where that is not known before it is fetched.
         left_out: how many are too long.
+        notes: what else of it is not used.
         prepared: how many of the domains have their audio in the store.
         seconds: how long that audio is in one of them; None where none is prepared.
         streamed: whether it is read over the network, since few of its utterances are used, and no file is fetched.
@@ -42,6 +43,7 @@ class Need:
     domains: tuple[str, ...]
     utterances: int | None = None
     left_out: int = 0
+    notes: tuple[str, ...] = ()
     prepared: int = 0
     seconds: float | None = None
     streamed: bool = False
@@ -94,7 +96,9 @@ def _counted(need: Need, corpus: Corpus, limit: int | None) -> Need:
     except EmttaError as error:
         return replace(need, standing=replace(need.standing, state="missing", size=None, error=str(error)))
     if survey.utterances:
-        return replace(need, utterances=survey.utterances, left_out=survey.left_out, streamed=streamed)
+        return replace(
+            need, utterances=survey.utterances, left_out=survey.left_out, notes=survey.notes, streamed=streamed
+        )
     short_enough = " that is short enough" if survey.left_out else ""
     reason = f"{need.standing.what} has no utterance{short_enough}"
     return replace(need, standing=replace(need.standing, state="missing", size=None, error=reason))

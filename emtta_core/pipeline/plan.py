@@ -24,7 +24,7 @@ from emtta_core.store import PreparedRow
 from emtta_core.suite import Domain, ModelChoice, Suite
 from emtta_core.suite_method import Adaptation
 
-PREPARE_VERSION = 1
+PREPARE_VERSION = 2
 """Raised whenever the same corpus and corruption would be prepared as other samples or other rows."""
 
 FED = ("family", "language", "long_audio", "tokens_per_second")
@@ -41,6 +41,7 @@ class Plan:
         cells: in order.
         unavailable: why the audio of a domain cannot be had, by the domain's name; its cells will fail.
         left_out: utterances that are not used, for they are too long, by the domain's name.
+        notes: what else of a corpus is not used, by the domain's name.
     """
 
     plan_id: str
@@ -48,6 +49,7 @@ class Plan:
     cells: tuple[Cell, ...]
     unavailable: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
+    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -59,7 +61,8 @@ class Plan:
             f"domain {domain}: {count} utterances are longer than max_seconds and are left out"
             for domain, count in self.left_out.items()
         ]
-        return (*fail, *left_out)
+        notes = [f"domain {domain}: {note}" for domain, found in self.notes.items() for note in found]
+        return (*fail, *left_out, *notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +73,14 @@ class Audio:
         corpus_id: its identity.
         utterances: how many.
         left_out: how many are too long.
+        notes: what else of its corpus is not used.
         error: why it cannot be had; then the identity says no more than that.
     """
 
     corpus_id: str
     utterances: int
     left_out: int = 0
+    notes: tuple[str, ...] = ()
     error: EmttaError | None = None
 
 
@@ -94,7 +99,8 @@ def plan(suite: Suite, model_digest: str) -> Plan:
     cells = [cell for domain in suite.domains for cell in cells_of(domain, suite, model_digest, audio[domain.name])]
     unavailable = {name: str(found.error) for name, found in audio.items() if found.error is not None}
     left_out = {name: found.left_out for name, found in audio.items() if found.left_out}
-    return Plan(plan_id_of(cells, suite), model_digest, tuple(cells), unavailable, left_out)
+    notes = {name: found.notes for name, found in audio.items() if found.notes}
+    return Plan(plan_id_of(cells, suite), model_digest, tuple(cells), unavailable, left_out, notes)
 
 
 def cells_of(domain: Domain, suite: Suite, model_digest: str, audio: Audio) -> list[Cell]:
@@ -144,7 +150,7 @@ def audio_of(
             raise UsageError(
                 f"the corpus of domain {domain.name!r} has no utterance {reason}, or leave the domain out of the suite"
             )
-        return Audio(corpus_id(domain, limit, content), survey.utterances, survey.left_out)
+        return Audio(corpus_id(domain, limit, content), survey.utterances, survey.left_out, survey.notes)
     except EmttaError as error:
         return Audio(f"{UNAVAILABLE}{digest({'domain': domain.identity(), 'limit': limit})}", 1, error=error)
 

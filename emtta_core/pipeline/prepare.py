@@ -17,6 +17,7 @@ from emtta_core.corpora.synthetic import voices_for_noise
 from emtta_core.corpora.utterance import Utterance
 from emtta_core.errors import AudioError, UsageError
 from emtta_core.pipeline.cell import UNAVAILABLE
+from emtta_core.pipeline.faults import is_fatal, unexpected
 from emtta_core.pipeline.plan import audio_of, content_digest
 from emtta_core.pipeline.plan import corpus_id as identity_of
 from emtta_core.store import AudioBytes, PreparedCorpus, PreparedRow, Store
@@ -116,6 +117,11 @@ def _rows(domain: Domain, limit: int | None) -> Iterator[PreparedRow]:
             yield _row(utterance, domain.corruption)
         except AudioError as error:
             yield _row_in_error(utterance, domain.corruption, str(error))
+        except Exception as error:
+            if is_fatal(error) and not isinstance(error, MemoryError):  # of which a recording can ask any amount
+                raise
+            log.warning("%s: utterance %s could not be prepared", domain.name, utterance.id, exc_info=True)
+            yield _row_in_error(utterance, domain.corruption, unexpected("prepared", error))
 
 
 def _row(utterance: Utterance, corruption: Corruption | None) -> PreparedRow:

@@ -1,15 +1,19 @@
 """From what the engine returns to the rows that the store keeps, and their scores."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from emtta_core.adaptation import AdaptationResult
 from emtta_core.audio.waveform import SAMPLE_RATE
 from emtta_core.pipeline.cell import Cell
+from emtta_core.pipeline.faults import is_fatal, unexpected
 from emtta_core.pipeline.plan import utterance_key
 from emtta_core.pipeline.windows import SILENT, HeardWindow, Outcome
 from emtta_core.scoring import EmptyReferenceError, Rule, normaliser, step_errors, word_errors
 from emtta_core.store import DoneUtterance, HypothesisRow, PreparedRow, ScoreRow, StepRow, WindowRow
+
+log = logging.getLogger("emtta.pipeline")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +82,20 @@ def make_shard(cell: Cell, attempt: int, outcomes: Sequence[Outcome], rule: Rule
 def score(hypothesis: HypothesisRow, step_texts: Sequence[str | None], rule: Rule) -> ScoreRow:
     """Return the score of a hypothesis, and the word errors after each step.
 
-    A transcript that normalises to nothing gives a row with an `error`.
+    A transcript that normalises to nothing, or at which a library fails, gives a row with an `error`.
     """
     text, language = hypothesis.hypothesis or "", hypothesis.language
     try:
         found = word_errors(hypothesis.reference, text, language, rule)
         by_step = step_errors(hypothesis.reference, step_texts, language, rule)
-    except EmptyReferenceError as error:
+    except Exception as error:
+        if is_fatal(error) and not isinstance(error, EmptyReferenceError):
+            raise
+        if isinstance(error, EmptyReferenceError):
+            reason = str(error)
+        else:
+            log.warning("utterance %s could not be scored", hypothesis.utterance_id, exc_info=True)
+            reason = unexpected("scored", error)
         return ScoreRow(
             cell_id=hypothesis.cell_id,
             attempt=hypothesis.attempt,
@@ -99,7 +110,7 @@ def score(hypothesis: HypothesisRow, step_texts: Sequence[str | None], rule: Rul
             normaliser=normaliser(language, rule).name,
             reference_normalised=None,
             hypothesis_normalised=None,
-            error=str(error),
+            error=reason,
         )
     return ScoreRow(
         cell_id=hypothesis.cell_id,

@@ -8,7 +8,7 @@ from typing import Any
 
 from emtta_core.errors import UsageError
 from emtta_core.store import COMPLETE, Catalogue, Store
-from emtta_core.store.notices import notices
+from emtta_core.store.notices import notices_of
 
 ALL = "all"
 """The group that holds every domain."""
@@ -262,7 +262,7 @@ def read_facts(store: Store, catalogue: Catalogue, run_id: str) -> Facts:
         suite=record.suite,
         suite_toml=record.suite_toml,
         created_at=record.created_at,
-        notices=notices(record.suite_toml),
+        notices=notices_of(catalogue, run_id),
         about=_about(record),
         state=COMPLETE if all(cell.state == COMPLETE for cell in cells.values()) else "incomplete",
         groups=tuple(dict.fromkeys(cell.group for cell in cells.values())),

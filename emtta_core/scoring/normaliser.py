@@ -7,8 +7,13 @@ That is the rule `whisper`; `basic` takes the basic normaliser for English too, 
 
 The basic normaliser puts a space in the place of each combining mark. The vowel signs of Devanagari, Bengali, Thai and
 others are such marks, so that it cuts their words into pieces and compares no vowel. The rule `marks` keeps them.
+
+Before each of these rules, `unified` writes the same text with the same characters, whatever a keyboard, an editor or a
+decoder made of it. It is this project's own step, and so it has a number in the name that is stored beside a score.
 """
 
+import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -21,6 +26,23 @@ from whisper_normalizer.english import EnglishTextNormalizer
 
 Rule = Literal["whisper", "basic", "marks", "none"]
 
+UNICODE_VERSION = 1
+"""Raised whenever `unified` would give another text."""
+
+DOTLESS = frozenset({"az", "tr"})
+"""The languages in which I is the capital of the dotless small i, by Unicode's SpecialCasing."""
+
+_APOSTROPHES = str.maketrans(dict.fromkeys("\u2019\u02bb\u02bc\uff07\ua78c", "'"))
+"""The right single quotation mark, the letters turned comma and apostrophe, the fullwidth one, and saltillo."""
+
+_QUOTE_IN_WORD = re.compile(r"(?<=\w)[\u2018\u201b\u2032`\u00b4](?=\w)")
+"""Opening quotation marks, prime, grave and acute accent, where they can be nothing but an apostrophe."""
+
+_INVISIBLE = re.compile(r"[\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufe00-\ufe0f\ufeff]")
+"""Soft hyphen, zero-width space, direction marks, word joiner, variation selectors, byte order mark: no letters, but
+the library's rules keep them within words, or put a space there. The joiners of Persian and Indic scripts, which do
+change a spelling, are left."""
+
 WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 """The languages whose letters are set apart, by Whisper's codes: those of the Whisper paper, and Cantonese, which later
 models know."""
@@ -31,12 +53,32 @@ MARKED = frozenset(
 """The languages that write combining marks in nearly every sentence: vowel signs, and the tones of Yoruba, for which
 letters with both dot and tone have no character of their own."""
 
+
+def unified(text: str, *, dotless: bool = False) -> str:
+    """Write a text with one character for each thing that Unicode has several for.
+
+    Characters and their marks are composed (NFC), typographic apostrophes become plain ones, invisible characters go,
+    and the dotted capital İ becomes i: Python's small letter of it is an i with a second dot, a mark that cuts words.
+
+    Args:
+        text: as it came.
+        dotless: whether it is Turkish or Azerbaijani, where the capital I is that of the dotless small i.
+    """
+    text = _INVISIBLE.sub("", unicodedata.normalize("NFC", text)).translate(_APOSTROPHES)
+    text = _QUOTE_IN_WORD.sub("'", text).replace("\u0130", "i")
+    if dotless:
+        text = text.replace("I", "\u0131")
+    return unicodedata.normalize("NFC", text.replace("i\u0307", "i"))
+
+
 _FUNCTIONS: Mapping[str, Callable[[], Callable[[str], str]]] = MappingProxyType(
     {
         "whisper-english": EnglishTextNormalizer,
         "whisper-basic": BasicTextNormalizer,
+        "whisper-basic-dotless": BasicTextNormalizer,
         "whisper-basic-by-letter": partial(BasicTextNormalizer, split_letters=True),
         "whisper-marks": partial(BasicTextNormalizer, preserve_marks=True),
+        "whisper-marks-dotless": partial(BasicTextNormalizer, preserve_marks=True),
         "whisper-marks-by-letter": partial(BasicTextNormalizer, split_letters=True, preserve_marks=True),
         "none": lambda: str,
     }
@@ -48,7 +90,7 @@ class Normaliser:
     """A normaliser with its name, which is stored beside each score.
 
     Attributes:
-        name: which one, and the release of the package that holds it.
+        name: which one, the release of the package that holds it, and the version of `unified` before it.
         function: text to text.
         by_letter: whether it sets the letters apart, so that each counts as a word.
     """
@@ -68,6 +110,8 @@ def normaliser(language: str, rule: Rule = "whisper") -> Normaliser:
         return _load("none")
     if language == "en" and rule != "basic":
         return _load("whisper-english")
+    if language in DOTLESS:
+        return _load("whisper-marks-dotless" if rule == "marks" else "whisper-basic-dotless")
     if rule == "marks":  # Khmer has no spaces either, which Whisper's authors let be
         return _load("whisper-marks-by-letter" if language in {*WITHOUT_SPACES, "km"} else "whisper-marks")
     return _load("whisper-basic-by-letter" if language in WITHOUT_SPACES else "whisper-basic")
@@ -89,8 +133,16 @@ def normaliser_names() -> tuple[str, ...]:
 
 @cache
 def _load(kind: str) -> Normaliser:
-    return Normaliser(_full_name(kind), _FUNCTIONS[kind](), by_letter=kind.endswith("by-letter"))
+    function = _FUNCTIONS[kind]()
+    if kind == "none":
+        return Normaliser(kind, function)
+    dotless = kind.endswith("dotless")
+    return Normaliser(
+        _full_name(kind),
+        lambda text: function(unified(text, dotless=dotless)),
+        by_letter=kind.endswith("by-letter"),
+    )
 
 
 def _full_name(kind: str) -> str:
-    return kind if kind == "none" else f"{kind}/{version('whisper-normalizer')}"
+    return f"{kind}/{version('whisper-normalizer')}+unicode-{UNICODE_VERSION}"

@@ -1,7 +1,6 @@
 """What every report on a run must say beside its figures, because they do not mean what a reader would expect."""
 
 import re
-from collections.abc import Sequence
 
 from emtta_core.scoring.normaliser import MARKED
 from emtta_core.store.catalogue import Catalogue
@@ -14,17 +13,19 @@ _NOTICES = {
     re.compile(r'corpus = \{ name = "synthetic"'): (
         "The speech is synthetic: these figures say how the methods compare here, not how they do on real speech."
     ),
-    re.compile(rf'normaliser = "(whisper|basic)"[\s\S]*language = "({"|".join(sorted(MARKED))})["_-]'): (
-        "Whisper's basic normaliser removes vowel signs, and so cuts words of Hindi, Bengali, Thai and others into "
-        'pieces: WER counts these, and neither WER nor CER sees the vowels; score them with normaliser = "marks".'
-    ),
 }
 """What must be said, by what of a suite's text calls for it."""
 
-_RUN = """
-    SELECT suite_toml, run_id FROM raw.runs WHERE run_id = $run OR $run IS NULL ORDER BY created_at DESC, run_id DESC
-    LIMIT 1
-"""
+_CUT_WORDS = (
+    "Whisper's basic normaliser removes vowel signs, and so cuts words of Hindi, Bengali, Thai and others into "
+    'pieces: WER counts these, and neither WER nor CER sees the vowels; score them with normaliser = "marks".'
+)
+
+_RUN = (
+    "SELECT run_id, suite_toml FROM raw.runs WHERE run_id = $run OR $run IS NULL "
+    "ORDER BY created_at DESC, run_id DESC LIMIT 1"
+)
+
 
 _REUSED = """
     SELECT links.source_run, count(*) AS utterances
@@ -34,6 +35,8 @@ _REUSED = """
     GROUP BY links.source_run
     ORDER BY utterances DESC, links.source_run
 """
+
+_SCORED = "SELECT DISTINCT language, normaliser FROM utterances WHERE run_id = $run AND error IS NULL"
 
 
 def notices_of(catalogue: Catalogue, run_id: str | None) -> tuple[str, ...]:
@@ -46,17 +49,14 @@ def notices_of(catalogue: Catalogue, run_id: str | None) -> tuple[str, ...]:
     rows = catalogue.query(_RUN, {"run": run_id}).rows
     if not rows:
         return ()
-    reused = catalogue.query(_REUSED, {"run": rows[0][1]}).rows
-    return (*notices(str(rows[0][0])), *_told(reused))
-
-
-def notices(suite_toml: str) -> tuple[str, ...]:
-    """Return the sentences that a report on a run of a suite, as `Suite.to_toml` writes it, must say."""
-    return tuple(sentence for sign, sentence in _NOTICES.items() if sign.search(suite_toml))
-
-
-def _told(reused: Sequence[tuple[str, int]]) -> tuple[str, ...]:
-    if not reused:
-        return ()
-    named = ", ".join(f"{count:,} of {run_id}" for run_id, count in reused)
-    return (f"Results of other runs are reused, which have done the same work: {named} (utterances, each per method).",)
+    found, suite_toml = rows[0]
+    scored = catalogue.query(_SCORED, {"run": found}).rows
+    cut = any(language in MARKED and normaliser.startswith("whisper-basic") for language, normaliser in scored)
+    told = [sentence for sign, sentence in _NOTICES.items() if sign.search(suite_toml)]
+    if cut:
+        told.append(_CUT_WORDS)
+    reused = catalogue.query(_REUSED, {"run": found}).rows
+    if reused:
+        named = ", ".join(f"{count:,} of {run}" for run, count in reused)
+        told.append(f"Results of other runs that did the same work are reused: {named} (utterances, per method).")
+    return tuple(told)

@@ -45,11 +45,14 @@ def compare(
     """
     from emtta_core.compare import compare as compare_runs
     from emtta_core.store import Store
-    from emtta_core.store.notices import notices
+    from emtta_core.store.catalogue import Catalogue
+    from emtta_core.store.notices import notices_of
 
     opened = Store.open(store)
     found = compare_runs(opened, a, b, methods=method or (), domains=domain or (), alpha=alpha, min_effect=min_effect)
-    for sentence in notices(opened.run(b).suite_toml):
+    with Catalogue(opened) as catalogue:
+        told = notices_of(catalogue, b)
+    for sentence in told:
         say(sentence)
     if form is Form.JSON:
         put(json.dumps(found.as_dict(), ensure_ascii=False, indent=2) + "\n")

@@ -28,6 +28,9 @@ def show_needs(needs: "Sequence[Need]") -> None:
         cells = [Text(escaped(cell)) for cell in (*row, need.standing.licence, need.standing.where)]
         table.add_row(Text(mark, style=style), *cells)
     tabulate(table)
+    for need in needs:
+        for note in need.notes:
+            say(f"{need.standing.what}: {note}")
     for error, others in _reasons([need.standing for need in needs]).items():
         say(f"missing: {error}")
         if others:

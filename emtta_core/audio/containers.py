@@ -1,0 +1,255 @@
+"""Whether an audio file ends where its own headers say that it ends.
+
+libsndfile reads what a header counts, or what is there, whichever is less, and says nothing of the difference: of a
+recording that was cut off it gives the beginning, and of one whose header counts too little (as a recorder leaves it
+that lost its power) or that another was appended to, the rest is never heard. Here both are refused.
+
+Sources: RIFF and RF64 (EBU Tech 3306), AIFF (Apple, 1989), AU (Sun), W64 (Sony), CAF (Apple), Ogg (RFC 3533), FLAC (RFC
+9639), SPHERE (NIST). MP3 is in `emtta_core.audio.mp3`; of other formats what libsndfile gives is taken as it is.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
+
+from emtta_core.errors import AudioError
+
+_STREAMED = 0x7FFF_0000
+"""A 32-bit size from here on says that the writer did not know the length (it wrote to a pipe)."""
+
+_SLACK = 8
+"""Bytes that a whole file may lack: some writers count the header too, or leave out the padding."""
+
+_TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
+"""How tags begin that players append to files of any format."""
+
+_SPHERE = re.compile(rb"^(sample_count|sample_n_bytes|channel_count) -i (\d+)\s*$", re.MULTILINE)
+
+_FRAME_TAIL = 1 << 20
+"""Bytes behind the beginning of a FLAC file's last frame in which its end is looked for."""
+
+
+def refuse_partial(data: bytes, name: str) -> None:
+    """Refuse an audio file of which a part is missing, or would not be heard.
+
+    Args:
+        data: the file.
+        name: how a message calls it.
+
+    Raises:
+        AudioError: it is shorter or longer than its headers say.
+    """
+    for magic, check in _CHECKS.items():
+        if data.startswith(magic):
+            check(data, name)
+
+
+def is_tag(rest: bytes) -> bool:
+    """Return whether what stands behind the sound of a file is a tag, or padding."""
+    rest = rest.lstrip(b"\0")
+    return not rest or rest.startswith(_TAGS)
+
+
+def unheard(data: bytes, end: int, name: str) -> AudioError:
+    """Return the refusal of a file that goes on behind the end of its sound."""
+    return AudioError(
+        f"{name}: its headers end the sound at byte {end} of {len(data)}, so that the last {len(data) - end} bytes "
+        "would not be heard; write the file anew from its source, or repair it, as by `ffmpeg -i OLD NEW`"
+    )
+
+
+def _cut_off(data: bytes, promised: int, name: str) -> AudioError:
+    return AudioError(f"{name}: is cut off: {len(data)} of the {promised} bytes that its header promises are there")
+
+
+def _check_end(data: bytes, end: int, name: str) -> None:
+    """Refuse a file that does not end at `end`."""
+    if end - len(data) > _SLACK:
+        raise _cut_off(data, end, name)
+    if not is_tag(data[end:]):
+        raise unheard(data, end, name)
+
+
+def _chunks(data: bytes, order: Literal["little", "big"], first: int, width: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the name of each chunk, where its content begins, and its size, up to what has no name of a chunk."""
+    place = first
+    while (begin := place + 4 + width) <= len(data) and re.fullmatch(rb"[ -~]{4}", data[place : place + 4]):
+        size = int.from_bytes(data[place + 4 : begin], order)
+        yield data[place : place + 4], begin, size
+        place = begin + size + (size % 2 if width == 4 else 0)
+
+
+def _check_riff(data: bytes, name: str) -> None:
+    """Check a WAV file, of 32-bit sizes or 64."""
+    order: Literal["little", "big"] = "big" if data.startswith(b"RIFX") else "little"
+    promised = int.from_bytes(data[4:8], order)
+    if promised < _STREAMED and promised + 8 - len(data) > _SLACK:
+        raise _cut_off(data, promised + 8, name)
+    large = None
+    end = 12
+    for chunk, begin, size in _chunks(data, order, 12, 4):
+        if chunk == b"ds64":
+            large = int.from_bytes(data[begin + 8 : begin + 16], "little")
+        if chunk == b"data" and size >= _STREAMED:
+            if large is not None:
+                _check_end(data, begin + large, name)
+            return
+        if chunk == b"data" and begin + size - len(data) > _SLACK:
+            raise _cut_off(data, begin + size, name)
+        if chunk in (b"RIFF", b"RIFX", b"RF64") or begin + size > len(data) + _SLACK:
+            break  # no chunk, but another file, or what happens to look like a name
+        end = begin + size + size % 2
+    if data[8:12] == b"WAVE":
+        _check_end(data, end, name)
+
+
+def _check_aiff(data: bytes, name: str) -> None:
+    """Check an AIFF file, or another of the Interchange File Format."""
+    if re.match(rb"AIF[FC]|(8|16)SV", data[8:12]):
+        _check_end(data, 8 + int.from_bytes(data[4:8], "big"), name)
+
+
+def _check_au(data: bytes, name: str) -> None:
+    size = int.from_bytes(data[8:12], "big")
+    if size < _STREAMED:
+        _check_end(data, int.from_bytes(data[4:8], "big") + size, name)
+
+
+def _check_w64(data: bytes, name: str) -> None:
+    size = int.from_bytes(data[16:24], "little")
+    if 0 < size < 1 << 62:
+        _check_end(data, size, name)
+
+
+def _check_caf(data: bytes, name: str) -> None:
+    end = 8
+    for chunk, begin, size in _chunks(data, "big", 8, 8):
+        if chunk == b"data" and size >> 63:  # -1: up to the end
+            return
+        if chunk != b"data" and begin + size > len(data):
+            break
+        end = begin + size
+    _check_end(data, end, name)
+
+
+def _check_sphere(data: bytes, name: str) -> None:
+    header = int(data[8:16]) if data[8:16].strip().isdigit() else 1024
+    numbers = {field: int(value) for field, value in _SPHERE.findall(data[:header])}
+    if b"embedded" not in data[:header] and b"sample_count" in numbers:
+        width = numbers.get(b"sample_n_bytes", 2) * numbers.get(b"channel_count", 1)
+        _check_end(data, header + numbers[b"sample_count"] * width, name)
+
+
+def _check_ogg(data: bytes, name: str) -> None:
+    """Check that the pages are whole, and of one stream: libsndfile hears the first of a chain."""
+    place = 0
+    in_sound = False
+    while data.startswith(b"OggS", place):
+        body = place + 27 + (data[place + 26] if place + 26 < len(data) else 0)
+        end = body + sum(data[place + 27 : body])
+        if max(body, end) > len(data):
+            raise _cut_off(data, max(body, end), name)
+        begins = bool(data[place + 5] & 2)
+        if begins and in_sound:
+            raise unheard(data, place, name)
+        in_sound = not begins
+        place = end
+    _check_end(data, place, name)
+
+
+def _check_flac(data: bytes, name: str) -> None:
+    """Check that the header counts as many samples as there are frames for, and that the last frame ends the file."""
+    place, last = 4, False
+    while not last and place + 4 <= len(data):
+        last = bool(data[place] & 0x80)
+        place += 4 + int.from_bytes(data[place + 1 : place + 4], "big")
+    promised = int.from_bytes(data[21:26], "big") & (1 << 36) - 1
+    begin, samples = place, 0
+    for begin, frame in _flac_frames(data, place):
+        if promised and samples >= promised:
+            raise unheard(data, begin, name)
+        samples += frame
+    if samples < promised or not samples:
+        return  # cut off or damaged, as libsndfile will say
+    ends = _flac_frame_ends(data, begin)
+    if ends and not any(is_tag(data[end:]) for end in ends):
+        raise unheard(data, ends[0], name)
+
+
+def _flac_frames(data: bytes, place: int) -> Iterator[tuple[int, int]]:
+    """Yield where each frame of a FLAC file begins, and its samples; a frame is known by its number."""
+    sync = data[place : place + 2]
+    expected = 0
+    while sync in (b"\xff\xf8", b"\xff\xf9") and (place := data.find(sync, place)) >= 0:
+        found = _flac_header(data, place)
+        if found is not None and found[0] == expected:
+            yield place, found[1]
+            expected += 1 if sync == b"\xff\xf8" else found[1]
+        place += 2
+
+
+def _flac_header(data: bytes, place: int) -> tuple[int, int] | None:
+    """Return the number and the samples of the frame that begins at `place`; None where none does."""
+    header = data[place : place + 17]
+    if len(header) < 6:
+        return None
+    blocks, rate = header[2] >> 4, header[2] & 15
+    more = next((count for count in range(8) if not header[4] >> (7 - count) & 1), 8)  # as in UTF-8
+    length = 4 + max(more, 1)
+    sizes = {6: 1, 7: 2}.get(blocks, 0)
+    end = length + sizes + {12: 1, 13: 2, 14: 2}.get(rate, 0)
+    if not blocks or rate == 15 or more in (1, 8) or end >= len(header) or _crc8(header[:end]) != header[end]:
+        return None
+    number = header[4] & (0xFF >> (more + 1) if more else 0x7F)
+    for byte in header[5:length]:
+        number = number << 6 | byte & 0x3F
+    if sizes:
+        return number, int.from_bytes(header[length : length + sizes], "big") + 1
+    return number, 192 if blocks == 1 else 576 << blocks - 2 if blocks < 6 else 256 << blocks - 8
+
+
+def _flac_frame_ends(data: bytes, begin: int) -> list[int]:
+    """Return where the frame that begins at `begin` may end: the checksum over it, its own included, is 0 there."""
+    ends, checksum = [], 0
+    for place, byte in enumerate(data[begin : begin + _FRAME_TAIL], begin + 1):
+        checksum = (checksum << 8 & 0xFFFF) ^ _CRC16[checksum >> 8 ^ byte]
+        if not checksum:
+            ends.append(place)
+    return ends
+
+
+def _crc8(header: bytes) -> int:
+    checksum = 0
+    for byte in header:
+        checksum = _CRC8[checksum ^ byte]
+    return checksum
+
+
+def _crc_table(bits: int, polynomial: int) -> tuple[int, ...]:
+    """Return the checksum of each byte."""
+    table = []
+    for byte in range(256):
+        value = byte << bits - 8
+        for _ in range(8):
+            value = (value << 1) ^ (polynomial if value >> bits - 1 else 0)
+            value &= (1 << bits) - 1
+        table.append(value)
+    return tuple(table)
+
+
+_CRC8, _CRC16 = _crc_table(8, 0x07), _crc_table(16, 0x8005)
+
+_CHECKS: Mapping[bytes, Callable[[bytes, str], None]] = {
+    b"RIFF": _check_riff,
+    b"RIFX": _check_riff,
+    b"RF64": _check_riff,
+    b"BW64": _check_riff,
+    b"FORM": _check_aiff,
+    b".snd": _check_au,
+    b"riff\x2e\x91\xcf\x11": _check_w64,
+    b"caff": _check_caf,
+    b"NIST_1A": _check_sphere,
+    b"OggS": _check_ogg,
+    b"fLaC": _check_flac,
+}
+"""The check of each format, by how its files begin."""

@@ -1,0 +1,79 @@
+"""What is read of the files that users name: plain ones, and no more of them than limits allow.
+
+A pipe never ends, and neither does a device of zeros; and a header can claim anything: a few megabytes of FLAC hold a
+day of silence. The limits are far above what is transcribed in practice, and environment variables raise them.
+
+What is refused of a file is an `OSError`, so that whoever reads it tells of it as of any other that cannot be read.
+"""
+
+import errno
+import math
+import os
+import stat
+from os import PathLike
+from pathlib import Path
+
+from emtta_core.errors import UsageError
+
+MAX_AUDIO_HOURS = "EMTTA_MAX_AUDIO_HOURS"
+"""The environment variable that allows longer recordings."""
+
+MAX_PARAMETERS = "EMTTA_MAX_PARAMETERS"
+"""The one that allows larger models."""
+
+MEBIBYTE = 1 << 20
+
+_DEFAULTS = {MAX_AUDIO_HOURS: 3.0, MAX_PARAMETERS: 2e10}
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def limit(name: str) -> float:
+    """Return a limit: what the environment variable `name` says, else its default.
+
+    Raises:
+        UsageError: the variable holds no number above zero.
+    """
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return _DEFAULTS[name]
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not value > 0:
+        raise UsageError(f"{name} is {text!r}; it must be a number above 0, or not be set ({_DEFAULTS[name]:g})")
+    return value
+
+
+def check_plain(path: str | PathLike[str], *, most: float | None = None) -> os.stat_result:
+    """Return the status of a plain file, links followed; nothing of it is read.
+
+    Args:
+        path: the file.
+        most: bytes that it may have; None: any number.
+
+    Raises:
+        OSError: it is not there, is something else than a plain file, or is larger.
+        ValueError: the path has a null character.
+    """
+    status = Path(path).stat()
+    for is_kind, kind in _KINDS:
+        if is_kind(status.st_mode):
+            raise OSError(errno.EINVAL, f"it is {kind}, not a plain file", str(path))
+    if most is not None and status.st_size > most:
+        size, limited = status.st_size / MEBIBYTE, most / MEBIBYTE
+        raise OSError(errno.EFBIG, f"it has {size:,.0f} MiB, and no more than {limited:,.0f} MiB are read", str(path))
+    return status
+
+
+def read_plain(path: str | PathLike[str], *, most: float | None = None) -> bytes:
+    """Return the content of a plain file; see `check_plain`."""
+    check_plain(path, most=most)
+    return Path(path).read_bytes()
