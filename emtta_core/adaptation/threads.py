@@ -1,0 +1,76 @@
+"""How many threads torch computes a batch with on a CPU: as many as the model is worth and the machine has free."""
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from emtta_core.cores import PASSIVE, CoreTimes, free_cores, waiting_threads_spin
+from emtta_core.model.speech_model import SpeechModel
+
+SMALL = 256
+"""A model of fewer columns than this is computed by one thread: its operations are too short to be worth sharing."""
+
+LOOK = 0.1
+"""Seconds for which the cores are watched before a batch; Linux counts in hundredths."""
+
+CONTENDED = 0.5
+"""Cores that may be missing, on average over a batch, before the user is told."""
+
+WARNING = (
+    "other processes need the cores that emtta's threads run on, and threads that wait for each other spin, which "
+    f"slows both; set {'='.join(PASSIVE)} in the environment before Python starts, or call torch.set_num_threads(1)"
+)
+
+
+@contextmanager
+def sized_threads(model: SpeechModel) -> Iterator[None]:
+    """Set torch's number of threads for a batch inside the `with` block, never above what it was, and restore it.
+
+    Where waiting threads sleep (`OMP_WAIT_POLICY=PASSIVE`), as in emtta's own processes, the number depends on the
+    model alone; where they spin, on the cores that are free as well. The last digits of a result can depend on it.
+    """
+    if model.device.type != "cpu":
+        yield
+        return
+    with _setting.borrowed() as usual:
+        spin = waiting_threads_spin()
+        count = 1 if model.weights.width < SMALL else usual
+        if spin and count > 1:
+            count = max(1, min(count, round(free_cores(LOOK))))
+        if count != torch.get_num_threads():
+            torch.set_num_threads(count)
+        before = CoreTimes.now() if spin and count > 1 else None
+        yield
+        after = CoreTimes.now() if before is not None else None
+        if before is not None and after is not None and after.free_since(before) < count - CONTENDED:
+            warnings.warn(WARNING, RuntimeWarning, stacklevel=2)
+
+
+class _Setting:
+    """The process's number of threads, of which torch keeps one for each thread and one for those to come."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._borrowers, self._usual = 0, 0
+
+    @contextmanager
+    def borrowed(self) -> Iterator[int]:
+        """Yield the number that the user has set, and bring it back at the end, whoever else borrows it meanwhile."""
+        with self._lock:
+            # What a new thread finds while others borrow is theirs and not the user's.
+            self._usual = self._usual if self._borrowers else torch.get_num_threads()
+            self._borrowers += 1
+            usual = self._usual
+        try:
+            yield usual
+        finally:
+            with self._lock:
+                self._borrowers -= 1
+                if torch.get_num_threads() != usual:
+                    torch.set_num_threads(usual)
+
+
+_setting = _Setting()
