@@ -10,8 +10,13 @@ import torch
 from emtta_core.cores import PASSIVE, CoreTimes, free_cores, waiting_threads_spin
 from emtta_core.model.speech_model import SpeechModel
 
+COLUMNS = 80
+"""Of a model's width, for each thread at least. Two threads that sleep while they wait adapt the demo, which has 160, a
+quarter faster than one; more would be woken for less work than waking them takes."""
+
 SMALL = 256
-"""A model of fewer columns than this is computed by one thread: its operations are too short to be worth sharing."""
+"""A model of fewer columns is computed by one thread where waiting threads spin: a second one gains a quarter on a
+machine that is idle, and on one that is not it takes many times as long."""
 
 LOOK = 0.1
 """Seconds for which the cores are watched before a batch; Linux counts in hundredths."""
@@ -30,16 +35,16 @@ def sized_threads(model: SpeechModel) -> Iterator[None]:
     """Set torch's number of threads for a batch inside the `with` block, never above what it was, and restore it.
 
     Where waiting threads sleep (`OMP_WAIT_POLICY=PASSIVE`), as in emtta's own processes, the number depends on the
-    model alone; where they spin, on the cores that are free as well. The last digits of a result can depend on it.
+    model alone; where they spin, on the cores that are free as well. The last digits of a result depend on it.
     """
     if model.device.type != "cpu":
         yield
         return
     with _setting.borrowed() as usual:
-        spin = waiting_threads_spin()
-        count = 1 if model.weights.width < SMALL else usual
-        if spin and count > 1:
-            count = max(1, min(count, round(free_cores(LOOK))))
+        count = min(usual, max(1, model.weights.width // COLUMNS))
+        spin = count > 1 and waiting_threads_spin()
+        if spin:
+            count = 1 if model.weights.width < SMALL else max(1, min(count, round(free_cores(LOOK))))
         if count != torch.get_num_threads():
             torch.set_num_threads(count)
         before = CoreTimes.now() if spin and count > 1 else None
