@@ -65,9 +65,9 @@ def one_each(what: str, given: Sequence[str], count: int) -> list[str]:
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise TypeError(f"{what} is {given!r}; give a list with one for each utterance")
     found = list(given)
-    wrong = next((one for one in found if not isinstance(one, str)), None)
-    if wrong is not None:
-        raise TypeError(f"{what} has {wrong!r}, {_kind(wrong)}; each must be a text")
+    for one in found:
+        if not isinstance(one, str):
+            raise TypeError(f"{what} has {one!r}, {_kind(one)}; each must be a text")
     if len(found) != count:
         raise UsageError(f"{what} has {len(found)} entries for {count} waveforms; give one for each")
     return found

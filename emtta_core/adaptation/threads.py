@@ -51,7 +51,7 @@ def sized_threads(model: SpeechModel) -> Iterator[None]:
         yield
         after = CoreTimes.now() if before is not None else None
         if before is not None and after is not None and after.free_since(before) < count - CONTENDED:
-            warnings.warn(WARNING, RuntimeWarning, stacklevel=2)
+            warnings.warn(WARNING, RuntimeWarning, stacklevel=3)
 
 
 class _Setting:
