@@ -235,11 +235,11 @@ def test_a_batch_that_memory_does_not_hold_is_halved_and_changes_no_result(
     usual = Adapter(model, "em-tok", steps=2, candidates=3).transcribe(waveforms)
     tried: list[int] = []
 
-    def tight(model: SpeechModel, options: Options, batch: Batch) -> Any:
+    def tight(model: SpeechModel, options: Options, batch: Batch, *rest: Any) -> Any:
         tried.append(len(batch.ids))
         if len(batch.ids) > 1:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        return run(model, options, batch)
+        return run(model, options, batch, *rest)
 
     monkeypatch.setattr("emtta_core.adaptation.adapter.run", tight)
     adapter = Adapter(model, "em-tok", steps=2, candidates=3)
@@ -255,11 +255,11 @@ def test_short_utterances_are_still_taken_in_large_batches_after_long_ones_did_n
 ) -> None:
     tried: list[int] = []
 
-    def tight(model: SpeechModel, options: Options, batch: Batch) -> Any:
+    def tight(model: SpeechModel, options: Options, batch: Batch, *rest: Any) -> Any:
         tried.append(len(batch.ids))
         if len(batch.ids) > 2 and int(batch.limits.max()) > 40:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return run(model, options, batch)
+        return run(model, options, batch, *rest)
 
     monkeypatch.setattr("emtta_core.adaptation.adapter.run", tight)
     # As in a large model, of which each token of a hypothesis costs memory.
@@ -277,10 +277,10 @@ def test_an_utterance_that_memory_does_not_hold_even_alone_costs_itself_alone(
 ) -> None:
     usual = Adapter(model, "em-tok", steps=2, candidates=3).transcribe(waveforms)
 
-    def tight(model: SpeechModel, options: Options, batch: Batch) -> Any:
+    def tight(model: SpeechModel, options: Options, batch: Batch, *rest: Any) -> Any:
         if int(batch.limits.max()) == longest:
             raise error
-        return run(model, options, batch)
+        return run(model, options, batch, *rest)
 
     longest = model.policy.max_tokens(3.0, "en", model.prompt.length)
     monkeypatch.setattr("emtta_core.adaptation.adapter.run", tight)
