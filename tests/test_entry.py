@@ -32,11 +32,13 @@ def project(tmp_path: Path) -> Path:
     return write(tmp_path / "project", dict.fromkeys(names, THEIRS))
 
 
-def python(project: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    """Run Python in a project's folder, which is on PYTHONPATH too."""
+def python(project: Path, *words: str, folder: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    """Run Python in a project's folder, or another; the project is on PYTHONPATH too."""
     path = os.pathsep.join([str(project), str(entry.ROOT)])
     environment = {**os.environ, "PYTHONPATH": path, "PREFECT_HOME": str(project / "prefect")}
-    return subprocess.run([sys.executable, *words], cwd=project, env=environment, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, *words], cwd=folder or project, env=environment, capture_output=True, text=True
+    )
 
 
 SETTLE = "from emtta_core.entry import settle_process; settle_process()"
@@ -61,6 +63,12 @@ def test_a_users_files_of_the_same_names_are_not_taken_for_emttas(project: Path,
     done = python(project, *words)
     assert done.returncode == 0, done.stderr
     assert shown in done.stdout
+
+
+def test_the_flow_of_prefect_yaml_is_emttas(project: Path) -> None:
+    load = "from prefect.flows import load_flow_from_entrypoint as f; print(f('flows/nightly.py:nightly', False).name)"
+    done = python(project, "-c", load, folder=entry.ROOT)
+    assert (done.returncode, done.stdout) == (0, "nightly\n"), done.stderr
 
 
 def test_a_program_that_imports_the_library_keeps_its_own_files(project: Path) -> None:
