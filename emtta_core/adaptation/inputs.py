@@ -193,7 +193,8 @@ def _mono(array: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
         )
     if array.size == 0:
         return np.zeros(0, np.float32)
-    return array.mean(axis=int(np.argmin(array.shape)), dtype=np.float64)
+    mean: NDArray[np.floating[Any]] = array.mean(axis=int(np.argmin(array.shape)), dtype=np.float64)
+    return mean
 
 
 def _kind(value: object) -> str:
