@@ -256,6 +256,7 @@ class Adapter:
         if len(ids) == 1:
             too_large = self._too_large(len(waveforms[0]) / self.model.sample_rate, reason)
             log.warning("utterance %s: %s", ids[0], too_large)
+            advance(1)
             return [_refused(ids[0], too_large, seconds=time.perf_counter() - began)]
         half = self._size.halve(self.model, self.options, limits)
         log.warning("out of memory with %d utterances side by side; going on with %d", len(ids), half)
