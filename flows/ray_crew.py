@@ -270,7 +270,9 @@ def _connected(address: str | None) -> "Iterator[RayTaskRunner[Any]]":
             ) from error
     with ExitStack() as stack:
         try:
-            runner: RayTaskRunner[Any] = RayTaskRunner(address, {"log_to_driver": False, "configure_logging": False})
+            first = {"worker_process_setup_hook": "emtta_core.entry.settle_process"}
+            options = {"log_to_driver": False, "configure_logging": False, "runtime_env": first}
+            runner: RayTaskRunner[Any] = RayTaskRunner(address, options)
             stack.enter_context(runner)
         except (OSError, RuntimeError, ValueError, RayError) as error:
             raise EmttaError(

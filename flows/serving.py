@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from prefect import serve as serve_deployments
+from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron
 from prefect.settings import PREFECT_API_URL
-from prefect.types.entrypoint import EntrypointType
 
 from emtta_core.errors import EmttaError
 from flows.cli.server import reach
@@ -31,11 +32,8 @@ def serve(name: str, cron: str, timezone: str, parameters: Mapping[str, Any]) ->
             "`export PREFECT_API_URL=http://127.0.0.1:4200/api`"
         )
     reach()
-    nightly.serve(
-        name=name,
-        schedule=Cron(cron, timezone=timezone),
-        parameters=dict(parameters),
-        global_limit=1,
-        limit=1,
-        entrypoint_type=EntrypointType.MODULE_PATH,
+    deployment = RunnerDeployment.from_flow(
+        nightly, name, schedule=Cron(cron, timezone=timezone), parameters=dict(parameters), concurrency_limit=1
     )
+    deployment.entrypoint = "emtta_core.entry.nightly"  # finds emtta's own packages before it imports the flow
+    serve_deployments(deployment, name=name, limit=1)

@@ -1,8 +1,6 @@
 """Prefect's temporary server, in a process that ends with the one that began it.
 
-    python -m flows.temporary_server FD
-
-serves on the listening socket FD, until standard input ends.
+The process serves on a listening socket that it is given, until standard input ends.
 
 Prefect can start such a server by itself, but not before a client asks for one, for which it first imports the whole
 server; then it waits. Begun here, the server comes up while the process that needs it imports and plans, on a port that
@@ -25,6 +23,9 @@ from emtta_core.errors import EmttaError
 GRACE = 5.0
 """Seconds in which a server that is told to end does so by itself."""
 
+START = "from emtta_core.entry import settle_process; settle_process(); from flows.temporary_server import main; main()"
+"""The program of the server's process, whose argument is the number of its socket."""
+
 _ENVIRONMENT = {
     "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",  # a second of a new database's start, for blocks that no flow has
 }
@@ -39,17 +40,11 @@ class TemporaryServer:
 
     def __init__(self, log: Path):
         """Begin it; `log` takes what it says."""
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "flows.temporary_server",
-        ]  # -P: not one of this name in the current folder
         with socket.create_server(("127.0.0.1", 0)) as listener, log.open("ab") as said:
             self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
             self._log = log
             self._process = subprocess.Popen(
-                [*command, str(listener.fileno())],
+                [sys.executable, "-P", "-c", START, str(listener.fileno())],
                 env={**_ENVIRONMENT, **os.environ},
                 stdin=subprocess.PIPE,
                 stdout=said,
@@ -100,14 +95,14 @@ class TemporaryServer:
         return True
 
 
-def main(descriptor: int) -> None:
-    """Serve on the listening socket of that number."""
+def main() -> None:
+    """Serve on the listening socket whose number is the first argument."""
     threading.Thread(target=_end_with_owner, daemon=True).start()
     import uvicorn
     from prefect.server.api.server import create_app
 
     config = uvicorn.Config(create_app(ephemeral=True, final=True), log_level="error", lifespan="on")
-    uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(sys.argv[1]))])
 
 
 def _end_with_owner() -> None:
@@ -115,7 +110,3 @@ def _end_with_owner() -> None:
     sys.stdin.read()
     threading.Timer(GRACE, os._exit, [1]).start()
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

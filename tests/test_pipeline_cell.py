@@ -157,13 +157,13 @@ def test_a_cell_cut_short_goes_on_where_it_stopped_and_comes_to_the_same(
     }
 
 
-def room_for(utterances: int, too_large: str = "") -> Callable[[SpeechModel, Options, Batch], Any]:
+def room_for(utterances: int, too_large: str = "") -> Callable[..., Any]:
     """Return the engine of a machine with room for so many utterances side by side, and never for one of them."""
 
-    def tight(model: SpeechModel, options: Options, batch: Batch) -> Any:
+    def tight(model: SpeechModel, options: Options, batch: Batch, *rest: Any) -> Any:
         if len(batch.ids) > utterances or too_large in batch.ids:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return run(model, options, batch)
+        return run(model, options, batch, *rest)
 
     return tight
 

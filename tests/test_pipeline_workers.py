@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from emtta_core.pipeline.workers import cells_at_once, cores, share_cores
+from emtta_core.cores import cores
+from emtta_core.pipeline.workers import cells_at_once, share_cores
 from emtta_core.suite import Runtime
 
 
@@ -25,10 +26,10 @@ def test_on_a_cpu_no_more_cells_run_than_there_are_cores() -> None:
 def test_a_container_s_quota_limits_the_cores(
     quota: str, found: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("emtta_core.pipeline.workers.QUOTA", tmp_path / "none")
+    monkeypatch.setattr("emtta_core.cores.QUOTA", tmp_path / "none")
     unlimited = cores()
     (tmp_path / "cpu.max").write_text(quota)
-    monkeypatch.setattr("emtta_core.pipeline.workers.QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr("emtta_core.cores.QUOTA", tmp_path / "cpu.max")
     assert cores() == (found or unlimited)
 
 

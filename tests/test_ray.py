@@ -47,14 +47,17 @@ UTTERANCES = 6
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """A Ray cluster of two nodes with a CPU each; gives its address."""
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Ray cluster of two nodes with a CPU each, whose Python finds another `tasks` first; gives its address."""
     from ray.cluster_utils import Cluster
+
+    project = tmp_path_factory.mktemp("project")
+    (project / "tasks.py").write_text("raise ImportError('not the tasks of emtta')")
 
     node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")  # whatever token this machine has
-        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("PYTHONPATH", f"{project}{os.pathsep}{ROOT}")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         found = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
         try:

@@ -1,11 +1,11 @@
 """The public face of the engine: waveforms in, hypotheses and traces out."""
 
-import hashlib
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any, get_args
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import get_args
 
 import numpy as np
 import torch
@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from emtta_core.adaptation import checks
 from emtta_core.adaptation.batch_size import BatchSize, BatchSizeChoice
 from emtta_core.adaptation.episode import Options, State, Trace, Update, prepare_batch, run
+from emtta_core.adaptation.inputs import Recording, check_waveform, content_id, one_each, read_recording, recordings_of
 from emtta_core.adaptation.methods import Method
 from emtta_core.adaptation.methods import method as method_of
 from emtta_core.adaptation.objective import check_objective
 from emtta_core.adaptation.results import AdaptationResult, StepRecord
 from emtta_core.adaptation.risk import least_risk
+from emtta_core.adaptation.threads import sized_threads
 from emtta_core.errors import AudioError, UsageError, in_words, unknown
 from emtta_core.memory import is_out_of_memory
 from emtta_core.model.candidates import Hypotheses
@@ -28,9 +30,6 @@ log = logging.getLogger("emtta.adaptation")
 
 WEIGHT_DECAY, BETAS, EPSILON = 0.01, (0.9, 0.999), 1e-8
 """Of AdamW. The paper says AdamW and a learning rate; these are torch's defaults, taken to be what it used."""
-
-SILENCE = 1.0e-5
-"""A waveform whose peak is below this, full scale being 1, is refused as silent."""
 
 COLLAPSED_ENTROPY = 0.05
 """Nats a token under which a hypothesis that repeats itself counts as collapsed."""
@@ -94,6 +93,8 @@ class Adapter:
         Raises:
             UsageError: for a method that there is not, or a number out of range.
         """
+        if not isinstance(model, SpeechModel):
+            raise TypeError(f"model is {model!r}; give what load_model returns, as Adapter(load_model('demo'))")
         self.model = model
         self.options = Options(
             method=method_of(method) if isinstance(method, str) else method,
@@ -126,30 +127,35 @@ class Adapter:
 
     def transcribe(
         self,
-        waveforms: Sequence[NDArray[np.floating[Any]]],
+        waveforms: Iterable[Recording],
         language: str | Sequence[str] = "en",
         utterance_ids: Sequence[str] | None = None,
+        *,
+        progress: bool = False,
     ) -> list[AdaptationResult]:
         """Adapt to each utterance and return its result, in the order given.
 
         Args:
-            waveforms: mono samples at the model's sample rate, full scale 1.0.
+            waveforms: of each utterance, mono samples at the model's sample rate, full scale 1.0, or an audio file; see
+                `emtta_core.adaptation.inputs.Recording`.
             language: code of all utterances' language, or of each.
             utterance_ids: an id for each; random numbers are drawn by it. None: the digest of the waveform.
+            progress: whether to show a progress bar on standard error.
 
         Raises:
-            UsageError: for a language that the model does not know, or lists of different lengths. A waveform that
-                cannot be used, or that memory does not hold even alone, raises nothing: its result has an error, and
-                the others are unharmed.
+            TypeError: for what is no list of utterances, or an utterance that is neither samples nor a path.
+            UsageError: for a language that the model does not know, or lists of different lengths. A waveform or a file
+                that cannot be used, or that memory does not hold even alone, raises nothing: its result has an error,
+                which is logged too, and the others are unharmed.
         """
         results: dict[int, AdaptationResult] = {}
-        for indices, batch in self._run(waveforms, language, utterance_ids):
+        for indices, batch in self._run(waveforms, language, utterance_ids, progress=progress):
             results.update(zip(indices, batch, strict=True))
-        return [results[index] for index in range(len(waveforms))]
+        return [results[index] for index in sorted(results)]
 
     def batches(
         self,
-        waveforms: Sequence[NDArray[np.floating[Any]]],
+        waveforms: Iterable[Recording],
         language: str | Sequence[str] = "en",
         utterance_ids: Sequence[str] | None = None,
     ) -> Iterator[list[AdaptationResult]]:
@@ -159,27 +165,44 @@ class Adapter:
 
     def _run(
         self,
-        waveforms: Sequence[NDArray[np.floating[Any]]],
+        waveforms: Iterable[Recording],
         language: str | Sequence[str],
         utterance_ids: Sequence[str] | None,
+        *,
+        progress: bool = False,
     ) -> Iterator[tuple[list[int], list[AdaptationResult]]]:
         """Yield each batch's places in the input, and its results."""
-        count = len(waveforms)
-        languages = [language] * count if isinstance(language, str) else list(language)
-        ids = [content_id(waveform) for waveform in waveforms] if utterance_ids is None else list(utterance_ids)
-        for what, given in (("languages", languages), ("utterance ids", ids)):
-            if len(given) != count:
-                raise UsageError(f"{len(given)} {what} were given for {count} waveforms; give one for each")
+        recordings = recordings_of(waveforms)
+        count = len(recordings)
+        languages = [language] * count if isinstance(language, str) else one_each("language", language, count)
+        ids = None if utterance_ids is None else one_each("utterance_ids", utterance_ids, count)
         self.model.prompt.rows(sorted(set(languages)), self.model.device)
         signals: dict[int, NDArray[np.float32]] = {}
+        names: dict[int, str] = {}
         refused: dict[int, AdaptationResult] = {}
-        for index, waveform in enumerate(waveforms):
+        for index, recording in enumerate(recordings):
+            place = f"waveforms[{index}]"
+            names[index] = place if ids is None else ids[index]
             try:
-                signals[index] = check_waveform(waveform, self.model)
+                signal = read_recording(recording, place, self.model)
+                names[index] = content_id(signal) if ids is None else ids[index]
+                signals[index] = check_waveform(signal, self.model)
             except AudioError as error:
-                refused[index] = _refused(ids[index], str(error))
+                refused[index] = _refused(names[index], str(error))
+                log.warning("%s is left out: %s", names[index] if ids else place, error)
         if refused:
             yield list(refused), list(refused.values())
+        with _progress_bar(len(signals) if progress else 0) as advance:
+            yield from self._batches(signals, languages, names, advance)
+
+    def _batches(
+        self,
+        signals: dict[int, NDArray[np.float32]],
+        languages: Sequence[str],
+        ids: Mapping[int, str],
+        advance: Callable[[float], None],
+    ) -> Iterator[tuple[list[int], list[AdaptationResult]]]:
+        """Yield the batches of usable utterances; `advance` is told how many utterances each step was worth."""
         # Utterances of like duration end together; ids break ties, so that batches do not depend on the order given.
         order = sorted(signals, key=lambda index: (len(signals[index]), ids[index]))
         limits = {index: self.model.max_tokens(len(signals[index]), languages[index]) for index in order}
@@ -191,22 +214,39 @@ class Adapter:
                 [languages[index] for index in chosen],
                 [ids[index] for index in chosen],
                 [limits[index] for index in chosen],
+                advance,
             )
             if results is not None:
                 order = order[len(chosen) :]
                 yield chosen, results
 
     def _adapt_if_memory_suffices(
-        self, waveforms: list[NDArray[np.float32]], languages: list[str], ids: list[str], limits: list[int]
+        self,
+        waveforms: list[NDArray[np.float32]],
+        languages: list[str],
+        ids: list[str],
+        limits: list[int],
+        advance: Callable[[float], None],
     ) -> list[AdaptationResult] | None:
         """Run the episodes of one batch; where memory does not hold it, halve the batch and return None.
 
         A batch of one cannot be halved: its result has an error.
         """
-        began = time.perf_counter()
+        began, advanced = time.perf_counter(), 0.0
+
+        def step_done(episodes: int) -> None:
+            nonlocal advanced
+            share = episodes / (self.options.steps + 1)
+            advanced += share
+            advance(share)
+
         try:
-            return self._adapt(waveforms, languages, ids)
+            with sized_threads(self.model):
+                results = self._adapt(waveforms, languages, ids, step_done)
+            advance(len(ids) - advanced)
+            return results
         except Exception as error:
+            advance(-advanced)
             if not is_out_of_memory(error):
                 raise
             reason = in_words(error)
@@ -216,6 +256,7 @@ class Adapter:
         if len(ids) == 1:
             too_large = self._too_large(len(waveforms[0]) / self.model.sample_rate, reason)
             log.warning("utterance %s: %s", ids[0], too_large)
+            advance(1)
             return [_refused(ids[0], too_large, seconds=time.perf_counter() - began)]
         half = self._size.halve(self.model, self.options, limits)
         log.warning("out of memory with %d utterances side by side; going on with %d", len(ids), half)
@@ -231,12 +272,17 @@ class Adapter:
         )
 
     def _adapt(
-        self, waveforms: list[NDArray[np.float32]], languages: list[str], ids: list[str]
+        self,
+        waveforms: list[NDArray[np.float32]],
+        languages: list[str],
+        ids: list[str],
+        step_done: Callable[[int], None],
     ) -> list[AdaptationResult]:
         """Run the episodes of one batch."""
         with self.model.precision.arithmetic(self.model.device):
             began = time.perf_counter()
-            states, _ = run(self.model, self.options, prepare_batch(self.model, waveforms, languages, ids))
+            batch = prepare_batch(self.model, waveforms, languages, ids)
+            states, _ = run(self.model, self.options, batch, step_done)
         traces: list[list[StepRecord]] = [[] for _ in ids]
         for state in states:
             rows = state.rows.tolist()
@@ -310,44 +356,6 @@ def flags_of(tokens: Sequence[int], text: str | None, entropy: float | None, *, 
     return (*(() if ended else ("truncated",)), *(("collapsed",) if collapsed else ()))
 
 
-def check_waveform(waveform: NDArray[np.floating[Any]], model: SpeechModel) -> NDArray[np.float32]:
-    """Return the waveform as float32 samples `(N,)`.
-
-    Raises:
-        AudioError: if it is not 1-D, is empty, has NaN or infinity, is silent, or is longer than the model's window.
-    """
-    signal = np.asarray(waveform)
-    if signal.ndim != 1:
-        raise AudioError(f"the waveform has the shape {signal.shape}; give mono samples, of shape (N,)")
-    if signal.size == 0:
-        raise AudioError("the waveform is empty; it must have at least one sample")
-    if not np.issubdtype(signal.dtype, np.floating):
-        raise AudioError(f"the waveform's samples are {signal.dtype}; give floating point, full scale 1.0")
-    bad = int(signal.size - np.isfinite(signal).sum())
-    if bad:
-        raise AudioError(
-            f"the waveform has {bad} samples of {signal.size} that are NaN or infinite; all must be finite"
-        )
-    peak = float(np.abs(signal).max())
-    if peak < SILENCE:
-        raise AudioError(f"the waveform is silent: its peak is {peak:.3g}; it must be at least {SILENCE:g}")
-    if signal.size < model.hearing.shortest:
-        raise AudioError(
-            f"the waveform has {signal.size} samples; {model.name!r} needs at least {model.hearing.shortest}"
-        )
-    if signal.size > model.hearing.longest:
-        raise AudioError(
-            f"the waveform is {signal.size / model.sample_rate:.2f} s long; {model.name!r} takes at most "
-            f"{model.max_seconds:g} s: cut it"
-        )
-    return signal.astype(np.float32, copy=False)
-
-
-def content_id(waveform: NDArray[np.floating[Any]]) -> str:
-    """Return an id that is the same wherever the same waveform stands."""
-    return hashlib.sha256(np.ascontiguousarray(waveform).tobytes()).hexdigest()[:16]
-
-
 def _refused(name: str, error: str, seconds: float = 0.0) -> AdaptationResult:
     """Return the result of an utterance without any hypothesis."""
     return AdaptationResult(name, "", "", math.nan, math.nan, (), seconds, error=error)
@@ -387,3 +395,20 @@ def _divergence(trace: Sequence[StepRecord]) -> str | None:
 def _number(value: float | None) -> float:
     """Return the value, NaN for none."""
     return math.nan if value is None else value
+
+
+@contextmanager
+def _progress_bar(utterances: int) -> Iterator[Callable[[float], None]]:
+    """Show a bar for so many utterances inside the `with` block, none for none, and yield what advances it."""
+    if not utterances:
+        yield lambda _: None
+        return
+    from tqdm.auto import tqdm
+
+    shape = "{l_bar}{bar}| {n:.0f}/{total} utterances [{elapsed}<{remaining}]"
+    with tqdm(total=utterances, desc="adapting", bar_format=shape) as bar:
+
+        def advance(share: float) -> None:
+            bar.update(share)
+
+        yield advance

@@ -6,7 +6,7 @@ of the parameters alone, and AdamW works element by element: so B episodes side 
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -185,8 +185,10 @@ class Episodes:
         )
 
 
-def run(model: SpeechModel, options: Options, batch: Batch) -> tuple[list[State], Tensor]:
-    """Run the episodes of a batch.
+def run(
+    model: SpeechModel, options: Options, batch: Batch, step_done: Callable[[int], None] = lambda _: None
+) -> tuple[list[State], Tensor]:
+    """Run the episodes of a batch; `step_done` is called after each update with the number of episodes that made it.
 
     Returns:
         The states, at most S + 1 (one for a method without candidates), of which the last has every utterance's own
@@ -205,6 +207,7 @@ def run(model: SpeechModel, options: Options, batch: Batch) -> tuple[list[State]
         episodes.update(gradient)
         states.append(State(episodes.rows, greedy, update))
         last[episodes.rows] = episodes.parameters.detach()
+        step_done(len(episodes.rows))
         if options.early_stop is not None and step > 0:
             going = _unsettled(states, options.early_stop)
             if not len(going):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from emtta_core.adaptation import AdaptationResult, Adapter
-from emtta_core.adaptation.adapter import check_waveform
+from emtta_core.adaptation.inputs import check_waveform
 from emtta_core.audio.files import read_audio
 from emtta_core.audio.waveform import Waveform
 from emtta_core.errors import AudioError, UsageError

@@ -8,11 +8,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from itertools import takewhile
+from pathlib import Path
 from types import MappingProxyType
 
-from emtta_core.errors import UsageError, unknown
+from emtta_core.entry import SQL
+from emtta_core.errors import StoreError, UsageError, unknown
 
 _PARAMETER = re.compile(
     r"^-- param (?P<name>\w+)(?: = (?P<default>[^:\[]*?))?(?: \[(?P<allowed>[^\]]+)\])?: (?P<text>.*)$", re.MULTILINE
@@ -95,18 +96,20 @@ def report(name: str) -> Query:
 
 
 def _load(folder: str) -> Mapping[str, Query]:
-    files = sorted(
-        (file for file in (resources.files("sql") / folder).iterdir() if file.name.endswith(".sql")),
-        key=lambda file: file.name,
-    )
-    queries = (_parse(_PLACE.sub("", file.name.removesuffix(".sql")), file.read_text("utf-8")) for file in files)
-    return MappingProxyType({query.name: query for query in queries})
+    files = sorted((SQL / folder).glob("*.sql"))
+    if not files:
+        raise StoreError(f"emtta's SQL files are missing from {SQL / folder}; install emtta again")
+    return MappingProxyType({query.name: query for query in map(_parse, files)})
 
 
-def _parse(name: str, sql: str) -> Query:
+def _parse(file: Path) -> Query:
+    name, sql = _PLACE.sub("", file.stem), file.read_text("utf-8")
     head = _SUMMARY.match(sql)
     if head is None or head["name"] != name:
-        raise ValueError(f"the SQL file of {name!r} must begin with the line `-- {name}: what it shows`")
+        raise StoreError(
+            f"{file} is no SQL file of emtta: it does not begin with the line `-- {name}: what it shows`; remove what "
+            "is not emtta's, or install emtta again"
+        )
     parameters = {
         match["name"]: Parameter(
             match["name"], match["default"], match["text"], tuple(filter(None, (match["allowed"] or "").split("|")))

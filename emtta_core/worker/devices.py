@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from emtta_core.cores import PASSIVE, cores
 from emtta_core.errors import UsageError
-from emtta_core.pipeline.workers import cells_at_once, cores
+from emtta_core.pipeline.workers import cells_at_once
 from emtta_core.suite import Runtime
 
 _DRIVERS = ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd")
@@ -58,7 +59,8 @@ def choose_devices(wanted: str, runtime: Runtime) -> tuple[Device, ...]:
 
 def _slot(name: str, count: int) -> Device:
     """Return a device as one of `count` processes on this machine sees it, each with its share of the cores."""
-    threads = {"OMP_NUM_THREADS": str(max(1, cores() // count))}
+    policy, passive = PASSIVE
+    threads = {"OMP_NUM_THREADS": str(max(1, cores() // count)), policy: os.environ.get(policy, passive)}
     if name == "cpu":
         return Device(name, name, threads | {"CUDA_VISIBLE_DEVICES": ""})
     return Device(name, "cuda:0", threads | {"CUDA_VISIBLE_DEVICES": _visible(int(name.partition(":")[2]))})

@@ -50,7 +50,7 @@ def _devices() -> str:
     """Return what torch can compute on."""
     import torch
 
-    from emtta_core.pipeline.workers import cores
+    from emtta_core.cores import cores
 
     cards = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return ", ".join([f"cpu with {cores()} cores", *(f"cuda:{index} {name}" for index, name in enumerate(cards))])

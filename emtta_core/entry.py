@@ -1,0 +1,131 @@
+"""The ways into emtta's own processes: the command, Prefect's flows, and what a worker runs first.
+
+`flows`, `tasks` and `sql` lie beside `emtta_core`, in the repository and in an installed package alike. Their names are
+common: other packages have them, and so may a file in the current folder or on PYTHONPATH. So the SQL is read by its
+path, and a process of emtta's own calls `settle_process`, after which `flows` and `tasks` come from here alone. In a
+program that only imports `emtta_core`, they stay that program's.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.metadata import Distribution, PackageNotFoundError, PackagePath, distribution, distributions
+from pathlib import Path
+from typing import Any
+
+from emtta_core.cores import PASSIVE
+from emtta_core.errors import EmttaError
+
+ROOT = Path(__file__).resolve().parents[1]
+"""Where emtta's packages lie side by side: the repository, or the environment's site-packages."""
+
+PACKAGES = ("flows", "tasks")
+"""The packages beside `emtta_core` that Python must not look for anywhere else."""
+
+SQL = ROOT / "sql"
+"""The folder of the SQL files, which is no package."""
+
+FLOWS = {"nightly": "flows.nightly", "evaluate": "flows.evaluate"}
+"""Prefect's flows, which are at the entrypoints `emtta_core.entry.NAME`, and the modules that they are in."""
+
+
+def main() -> None:
+    """Run the `emtta` command."""
+    try:
+        settle_process()
+        check_installed_files()
+    except EmttaError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(1)
+    import_module("flows.cli.main").main()
+
+
+def __getattr__(name: str) -> Any:
+    """Import a flow where Prefect loads it by its entrypoint (PEP 562)."""
+    if name not in FLOWS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    settle_process()
+    return getattr(import_module(FLOWS[name]), name)
+
+
+def settle_process() -> None:
+    """Have this process, and those that it starts, find emtta's own packages, and let no idle thread spin.
+
+    Raises:
+        EmttaError: another package of such a name has been imported already.
+    """
+    os.environ.setdefault(*PASSIVE)
+    for name in PACKAGES:
+        imported = sys.modules.get(name)
+        folders = [Path(folder).resolve() for folder in getattr(imported, "__path__", [])]
+        if imported is not None and folders != [ROOT / name]:
+            raise EmttaError(
+                f"emtta needs its own package {name!r}, and this process has already imported another of that name "
+                f"({getattr(imported, '__file__', None) or imported!r}); run emtta in a process of its own"
+            )
+    if _OwnPackages not in sys.meta_path:
+        sys.meta_path.insert(0, _OwnPackages)
+
+
+class _OwnPackages:
+    """Finds emtta's packages beside `emtta_core`, before any other finder is asked."""
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> ModuleSpec | None:
+        return PathFinder.find_spec(name, [str(ROOT)]) if name in PACKAGES else None
+
+
+def check_installed_files() -> None:
+    """Refuse to go on where files of the installed package are not those that were installed.
+
+    pip lets two packages have files of the same name, and the one that is installed last overwrites the other's.
+
+    Raises:
+        EmttaError: names the files, the packages that have them too, and what restores them.
+    """
+    try:
+        emtta = distribution("emtta")
+    except PackageNotFoundError:  # a checkout on PYTHONPATH
+        return
+    if Path(str(emtta.locate_file(""))).resolve() != ROOT:  # an editable install has no files of its own
+        return
+    shared = [file for file in emtta.files or [] if file.parts[0] in (*PACKAGES, SQL.name)]
+    foreign = [file for file in shared if file.hash and _digest(file) != file.hash.value]
+    if foreign:
+        names, more = ", ".join(map(str, foreign[:3])), f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+        owners = _others_with(foreign)
+        by = f", which {' and '.join(owners)} also installs," if owners else ""
+        raise EmttaError(
+            f"{names}{more}{by} in {ROOT}: not the files of emtta that were installed there; give emtta an environment "
+            f"of its own, or restore it: pip install --force-reinstall --no-deps '{_source(emtta)}'"
+        )
+
+
+def _digest(file: PackagePath) -> str | None:
+    """Digest a file as pip's RECORD does; None for one that is missing."""
+    try:
+        return base64.urlsafe_b64encode(hashlib.sha256(file.read_binary()).digest()).rstrip(b"=").decode()
+    except OSError:
+        return None
+
+
+def _others_with(files: Sequence[PackagePath]) -> list[str]:
+    """Name the other packages of the environment that list one of these files."""
+    wanted = {file.as_posix() for file in files}
+    return sorted(
+        str(other.name)
+        for other in distributions(path=[str(ROOT)])
+        if other.name != "emtta" and wanted & {file.as_posix() for file in other.files or []}
+    )
+
+
+def _source(emtta: Distribution) -> str:
+    """Say what emtta was installed from, as pip takes it."""
+    origin = json.loads(emtta.read_text("direct_url.json") or "{}")
+    url, repository = origin.get("url", "emtta"), origin.get("vcs_info")
+    return f"{repository['vcs']}+{url}@{repository['commit_id']}" if repository else str(url)
