@@ -33,7 +33,6 @@ READABLE = 10
 PROSE = 200
 """Characters of a line of prose where standard output is no terminal."""
 
-out = Console(highlight=False, width=None if sys.stdout.isatty() else PROSE)
 err = Console(highlight=False, stderr=True)
 
 
@@ -69,6 +68,11 @@ def form_of(form: Format | None, to: Path | None) -> Format:
     if form and told and form is not told:
         raise UsageError(f"--format {form} contradicts --out {to}, whose ending means {told}; change one of them")
     return form or told or Format.TABLE
+
+
+def prose() -> Console:
+    """Return standard output as prose wants it: as wide as the terminal, and of a fixed width elsewhere."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PROSE)
 
 
 def say(text: str) -> None:

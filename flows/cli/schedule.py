@@ -14,7 +14,7 @@ from flows.cli.options import (
     RunnerOption,
     StoreOption,
 )
-from flows.cli.output import out, say
+from flows.cli.output import put, say
 
 SHOWN = 5
 """How many of the next runs `--dry-run` tells."""
@@ -70,7 +70,7 @@ def schedule(
     for date in due if dry_run else due[:1]:
         line = f"{name}: {date:%a %Y-%m-%d %H:%M %Z} ({date:%z})"
         if dry_run:
-            out.print(line, markup=False)
+            put(f"{line}\n")
         else:
             say(f"next run of {line}, into {location}")
     if dry_run:
