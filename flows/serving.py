@@ -8,8 +8,8 @@ from prefect.settings import PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
 
 from emtta_core.errors import EmttaError
-from flows.cli.server import reach
 from flows.nightly import nightly
+from flows.prefect_server import reach
 
 
 def serve(name: str, cron: str, timezone: str, parameters: Mapping[str, Any]) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from emtta_core.network import DiscreetFormatter
+
 _ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -34,7 +36,6 @@ def logging_to(path: Path) -> Iterator[None]:
     """Send all log records of this process to the file `path`, and none to the screen, inside the `with` block."""
     from huggingface_hub.utils import disable_progress_bars
 
-    atexit.register(_hush)  # first in, last out: after Prefect's own handlers
     settle_environment()
     root = logging.getLogger()
     importlib.import_module("prefect.main")  # puts its own handlers there
@@ -67,8 +68,11 @@ def _formatter() -> logging.Formatter:
     """Return the layout of a line; those of a flow or a task run have its name."""
     from prefect.logging.formatters import PrefectFormatter
 
+    class Formatter(DiscreetFormatter, PrefectFormatter):
+        """Prefect's, without passwords."""
+
     head = "%(asctime)s %(levelname)-7s %(name)s"
-    return PrefectFormatter(
+    return Formatter(
         f"{head} %(message)s",
         flow_run_fmt=f"{head} %(flow_run_name)s: %(message)s",
         task_run_fmt=f"{head} %(task_run_name)s: %(message)s",
@@ -78,13 +82,3 @@ def _formatter() -> logging.Formatter:
 def current() -> Path | None:
     """Return the file that takes the log, if there is one and it is still on this machine."""
     return _files[-1] if _files and _files[-1].exists() else None
-
-
-def _hush() -> None:
-    """Drop what is still written to standard error, after all handlers at exit.
-
-    Prefect leaves threads behind that keep DuckDB's module from being freed, of which its binding complains at length.
-    """
-    sys.stderr.flush()
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)

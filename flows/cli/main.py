@@ -18,6 +18,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from emtta_core.errors import EmttaError, UsageError
+from emtta_core.network import settle_proxies
 from emtta_core.pipeline.faults import trouble_of
 from flows.cli import (
     catalog,
@@ -34,6 +35,7 @@ from flows.cli import (
     run,
     runs,
     schedule,
+    server,
     sql,
     status,
     suites,
@@ -73,7 +75,16 @@ def _options(
 
 for _verb in (
     *(run.run, prepare.prepare, rerun.rerun, status.status, runs.runs, report.report, view.view, compare.compare),
-    *(sql.sql, schedule.schedule, compact.compact, prune.prune, suites.suites, listen.listen, doctor.doctor),
+    *(
+        sql.sql,
+        schedule.schedule,
+        server.server,
+        compact.compact,
+        prune.prune,
+        suites.suites,
+        listen.listen,
+        doctor.doctor,
+    ),
 ):
     app.command("list" if _verb is runs.runs else None, help=flowing(_verb.__doc__))(_verb)
 app.add_typer(catalog.app, name="catalog")
@@ -92,7 +103,7 @@ def command() -> NoReturn:
     except SystemExit as end:
         code = end.code
     finally:
-        for last in (threading._shutdown, atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush):
+        for last in (threading._shutdown, atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush):  # type: ignore[attr-defined]
             with suppress(Exception, KeyboardInterrupt):
                 last()
         os._exit(code if isinstance(code, int) else int(code is not None))
@@ -101,6 +112,8 @@ def command() -> NoReturn:
 def main() -> None:
     """Run the command; a mistake of the user's ends it with its message alone."""
     settle_streams()
+    for sentence in settle_proxies():
+        say(sentence)
     try:
         _refuse_empty(sys.argv[1:])
         try:
@@ -140,9 +153,10 @@ def _written_down() -> str:
             with path.open("a", encoding="utf-8") as file:
                 file.write(text)
             return f"are in {path}"
-    with suppress(OSError), tempfile.NamedTemporaryFile(
-        "w", prefix="emtta-error-", suffix=".log", encoding="utf-8", delete=False
-    ) as file:
+    with (
+        suppress(OSError),
+        tempfile.NamedTemporaryFile("w", prefix="emtta-error-", suffix=".log", encoding="utf-8", delete=False) as file,
+    ):
         file.write(text)
         return f"are in {file.name}"
     return f"could not be written to a file:\n{text}"

@@ -10,7 +10,6 @@ import errno
 import io
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 from emtta_core.errors import EmttaError
@@ -31,7 +30,7 @@ def settle_streams() -> None:
     for name, forgiven in (("stdout", READER_GONE), ("stderr", None)):
         stream = getattr(sys, name)
         if stream is None:
-            stream = Path(os.devnull).open("w", encoding="utf-8", errors=ESCAPE)
+            stream = open(os.devnull, "w", encoding="utf-8", errors=ESCAPE)  # noqa: PTH123, SIM115
         elif stream is getattr(sys, f"__{name}__") and not isinstance(stream, _Stream):
             stream.flush()
             stream = _Stream(stream, forgiven)
@@ -47,7 +46,7 @@ class _Output(io.FileIO):
         super().__init__(number, "w", closefd=False)
         self._forgiven = forgiven
 
-    def write(self, data: Any, /) -> int | None:
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except OSError as error:
