@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from prefect import get_client
+from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron
-from prefect.settings import PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
 
-from emtta_core.errors import EmttaError
+from emtta_core.errors import UsageError
 from flows.nightly import nightly
 from flows.prefect_server import reach
 
@@ -22,15 +23,11 @@ def serve(name: str, cron: str, timezone: str, parameters: Mapping[str, Any]) ->
         parameters: of the flow.
 
     Raises:
-        EmttaError: no server is configured, or it does not answer. Prefect's temporary server schedules nothing.
+        UsageError: no server is configured (Prefect's temporary one schedules nothing), or the name is taken.
+        EmttaError: the server does not answer.
     """
-    if not PREFECT_API_URL.value():
-        raise EmttaError(
-            "a schedule needs Prefect's server, and PREFECT_API_URL names none; start it with "
-            "`prefect server start --host 127.0.0.1 --port 4200`, and in this shell "
-            "`export PREFECT_API_URL=http://127.0.0.1:4200/api`"
-        )
     reach()
+    _refuse_taken(name, parameters)
     nightly.serve(
         name=name,
         schedule=Cron(cron, timezone=timezone),
@@ -38,4 +35,23 @@ def serve(name: str, cron: str, timezone: str, parameters: Mapping[str, Any]) ->
         global_limit=1,
         limit=1,
         entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+
+
+def _refuse_taken(name: str, parameters: Mapping[str, Any]) -> None:
+    """Refuse the name of a deployment that does something else: serving it would take it over."""
+    with get_client(sync_client=True) as client:
+        try:
+            found = client.read_deployment_by_name(f"{nightly.name}/{name}")
+        except ObjectNotFound:
+            return
+    if found.work_pool_name is not None:
+        what = f"belongs to the work pool {found.work_pool_name}"
+    elif any(found.parameters.get(key) != parameters[key] for key in ("suite", "store")):
+        what = f"evaluates {found.parameters.get('suite')} into {found.parameters.get('store')}"
+    else:
+        return
+    raise UsageError(
+        f"the deployment {nightly.name}/{name} is there already and {what}; choose another name, for example: "
+        f"--name {name}-2, or delete it: prefect deployment delete {nightly.name}/{name}"
     )

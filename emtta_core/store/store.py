@@ -181,6 +181,13 @@ class Store:
         check_name("run id", run_id)
         return self.place.growing(f"logs/{run_id}.log")
 
+    def write_page(self, run_id: str, page: str) -> str:
+        """Write the page on a run beside its log, and return where it lies."""
+        check_name("run id", run_id)
+        name = f"logs/{run_id}.html"
+        self.place.write(name, page.encode())
+        return self.place.url(name)
+
     # Cells
 
     def begin_attempt(self, key: CellKey) -> int:

@@ -98,7 +98,10 @@ def carry_out(store: "Store", run_id: str, **parameters: Any) -> None:
             say(f"Prefect's server no longer answers ({error}), and knows not how this ended; the store does")
             return
         if flow_run.is_cancelled() or not flow_run.is_final():
-            say(f"the flow run is {flow_run.name} in Prefect: someone stopped it there; what is finished is kept")
+            say(
+                f"this flow run was cancelled in Prefect, where it is {flow_run.name}; that does not stop this command "
+                "(Ctrl-C does), and what is finished is kept"
+            )
             return
         ended = flow_run.result(raise_on_failure=False)
     if isinstance(ended, BaseException):  # not what a cell met, of which the store knows, but what stopped the flow

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from emtta_core.network import DiscreetFormatter
-
 _ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -36,13 +34,15 @@ def logging_to(path: Path) -> Iterator[None]:
     """Send all log records of this process to the file `path`, and none to the screen, inside the `with` block."""
     from huggingface_hub.utils import disable_progress_bars
 
+    from flows.run_log import Formatter
+
     settle_environment()
     root = logging.getLogger()
     importlib.import_module("prefect.main")  # puts its own handlers there
     disable_progress_bars()  # of what the flow fetches; they would tear its own picture apart
     before, level = root.handlers, root.level
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(_formatter())
+    handler.setFormatter(Formatter())
     root.handlers = [handler]
     root.setLevel(logging.INFO)
     own = logging.getLogger("prefect._internal")  # has a handler of its own, to the screen
@@ -62,21 +62,6 @@ def logging_to(path: Path) -> Iterator[None]:
         root.setLevel(level)
         handler.close()
         atexit.register(own.setLevel, logging.CRITICAL)  # else it tells what a lost server did not take
-
-
-def _formatter() -> logging.Formatter:
-    """Return the layout of a line; those of a flow or a task run have its name."""
-    from prefect.logging.formatters import PrefectFormatter
-
-    class Formatter(DiscreetFormatter, PrefectFormatter):
-        """Prefect's, without passwords."""
-
-    head = "%(asctime)s %(levelname)-7s %(name)s"
-    return Formatter(
-        f"{head} %(message)s",
-        flow_run_fmt=f"{head} %(flow_run_name)s: %(message)s",
-        task_run_fmt=f"{head} %(task_run_name)s: %(message)s",
-    )
 
 
 def current() -> Path | None:
