@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from emtta_core.audio.mp3 import counted
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform, checked
 from emtta_core.errors import AudioError
+from emtta_core.pointers import pointer_in
 
 _STREAMED = 0x7FFF_0000
 """A RIFF size from here on says that the writer did not know the length (it wrote to a pipe)."""
@@ -52,6 +53,9 @@ def read_audio(source: str | PathLike[str] | bytes, *, name: str | None = None) 
     data = source if isinstance(source, bytes) else _read_bytes(Path(source), name)
     if not data:
         raise AudioError(f"{name}: the file is empty (0 bytes)")
+    pointer = pointer_in(data, None if isinstance(source, bytes) else str(source))
+    if pointer is not None:
+        raise AudioError(f"{name}: {pointer}")
     _refuse_cut_riff(data, name)
     frames, rate = _decode(data, name)
     samples = checked(frames.mean(axis=1, dtype=np.float64), name)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emtta_core.errors import UsageError
+from emtta_core.pointers import pointer_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,9 @@ def _read_text(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise UsageError(f"the manifest {path} cannot be read: {error.strerror or error}") from error
+    pointer = pointer_in(data, path)
+    if pointer is not None:
+        raise UsageError(f"the manifest {path} cannot be read: {pointer}")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -18,6 +18,7 @@ from emtta_core.corpora.standing import Standing
 from emtta_core.corpora.utterance import Utterance
 from emtta_core.errors import CorpusError, EmttaError, UsageError
 from emtta_core.identity import IDENTITY, RUNTIME, digest
+from emtta_core.pointers import pointer_at
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -98,6 +99,10 @@ class SavedDataset(DatasetColumns):
         """Return the split, whose audio stays as its files have it, with the columns that are read alone."""
         from datasets import Audio, DatasetDict, load_from_disk
 
+        for path in (*self._folder.glob("*"), *self._folder.glob("*/*")):
+            pointer = pointer_at(path) if path.suffix in (".arrow", ".json") else None
+            if pointer is not None:
+                raise CorpusError(f"{path} cannot be read: {pointer}")
         try:
             found = load_from_disk(str(self._folder))
         except (OSError, ValueError, KeyError) as error:

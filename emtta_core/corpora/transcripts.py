@@ -3,10 +3,14 @@
 from pathlib import Path
 
 from emtta_core.errors import CorpusError
+from emtta_core.pointers import pointer_at
 
 
 def text_of(path: Path) -> str:
     """Return the text in a file without the white space about it; CorpusError where it cannot be read."""
+    pointer = pointer_at(path)
+    if pointer is not None:
+        raise CorpusError(f"the transcript {path} cannot be read: {pointer}")
     try:
         return path.read_text(encoding="utf-8-sig").strip()
     except OSError as error:

@@ -5,8 +5,23 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from emtta_core.errors import ModelError
+from emtta_core.errors import ModelError, first_line
 from emtta_core.names import DEMO
+from emtta_core.pointers import pointer_at
+
+_JSON = frozenset(
+    {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors.index.json",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.json",
+    }
+)
+"""The files of JSON that a model is read from."""
 
 
 def folder_of(name: str) -> Path | None:
@@ -51,13 +66,37 @@ def lacking(folder: Path) -> tuple[str, ...]:
 
 
 def refuse_lacking(folder: Path) -> None:
-    """Raise a ModelError where a folder lacks a file that a model is read from; says what to do."""
+    """Raise a ModelError where a folder lacks a file that a model is read from, or one is damaged; says what to do."""
+    files = [file for file in sorted(folder.iterdir()) if file.is_file()]
+    for file in files:
+        pointer = pointer_at(file)
+        if pointer is not None:
+            raise ModelError(f"the model's file {file} cannot be read: {pointer}")
     lacks = lacking(folder)
     if lacks:
         raise ModelError(
             f"the model folder {folder} lacks {', '.join(lacks)}; what training does not write beside the weights, "
             "copy from the model that it began with"
         )
+    for file in files:
+        fault = _fault(file)
+        if fault is not None:
+            raise ModelError(f"the model's file {file} is cut off or damaged ({fault}); get it anew")
+
+
+def _fault(file: Path) -> str | None:
+    """Say what is wrong with a file of JSON, or with the header of weights, against which its length is checked."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if file.name in _JSON:
+            json.loads(file.read_text(encoding="utf-8"))
+        elif file.suffix == ".safetensors":
+            with safe_open(file, framework="np"):
+                pass
+    except (OSError, ValueError, SafetensorError) as error:
+        return first_line(error)
+    return None
 
 
 def _has_features(folder: Path, there: set[str]) -> bool:
