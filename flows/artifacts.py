@@ -5,7 +5,6 @@ versions, so that the page of a suite's key shows how it went from run to run.
 """
 
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +71,11 @@ def _link(page: str) -> str:
 
 def _way(store: Store, run_id: str, page: str | None) -> str:
     """Return what to type for more, in Markdown."""
-    place = shlex.join(["--store", store.location])
-    where = f"--run {run_id} {place}"
+    named = [store.command("report", name, "--run", run_id) for name in ("leaderboard", "domains", "failures")]
+    commands = "\n".join([*named, store.command("status", run_id), store.command("view")])
     return (
         f"# {run_id}\n\n" + (f"Page: {_link(page)}\n\n" if page else "") + f"Store: `{store.location}`\n\n"
         "```console\n"
-        f"emtta report leaderboard {where}\n"
-        f"emtta report domains {where}\n"
-        f"emtta report failures {where}\n"
-        f"emtta status {run_id} {place}\n"
-        f"emtta view {place}\n"
+        f"{commands}\n"
         "```\n"
     )

@@ -133,7 +133,7 @@ def _concluded(
 ) -> State[Any]:
     """Compare a night whose evaluation has ended, publish it, and return its state; for the rest see `nightly`."""
     if ended.is_cancelled() or not ended.is_final():
-        resume = shlex.join(["emtta", "rerun", night.run_id, "--store", store.location])
+        resume = store.command("rerun", night.run_id)
         return Failed(name=INTERRUPTED, message=f"the evaluation is {ended.name} in Prefect; finish it with: {resume}")
     stopped = ended.result(raise_on_failure=False)
     if isinstance(stopped, BaseException):  # not what a cell met, but what stopped the flow

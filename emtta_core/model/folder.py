@@ -1,6 +1,7 @@
 """The folder that the name of a model means, and what it lacks of the files that a model is read from."""
 
 import json
+import shlex
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,10 @@ def folder_of(name: str) -> Path | None:
     if name == DEMO:
         folder = Path(str(resources.files("emtta_core.model") / "demo"))
         if not (folder / "model.safetensors").is_file():
-            raise ModelError(f"the demo checkpoint is not in {folder}; `emtta demo train` makes it")
+            raise ModelError(
+                f"the demo checkpoint is not in {folder}; this makes it anew: "
+                f"emtta demo train --out {shlex.quote(str(folder))}"
+            )
         return folder
     folder = Path(name).expanduser()
     if folder.is_dir():

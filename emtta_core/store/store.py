@@ -119,6 +119,10 @@ class Store:
         """The store as a user names it: it opens the same store in another process."""
         return self.place.location
 
+    def command(self, *words: str) -> str:
+        """Return an `emtta` command on this store, as a shell takes it."""
+        return shlex.join(["emtta", *words, "--store", self.location])
+
     @classmethod
     def open(cls, location: str | Path, *, create: bool = False) -> Self:
         """Open the store at `location`.

@@ -1,6 +1,5 @@
 """What `emtta run` and `emtta rerun` have in common: say what will be done, do it, and show what was found."""
 
-import shlex
 import signal
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
@@ -161,4 +160,4 @@ def _say_why(left: "Sequence[CellState]") -> None:
 
 def _report(store: "Store", run: "Run", name: str) -> str:
     """Return the command that shows a report on a run."""
-    return shlex.join(["emtta", "report", name, "--run", run.run_id, "--store", store.location])
+    return store.command("report", name, "--run", run.run_id)
