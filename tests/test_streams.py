@@ -47,7 +47,9 @@ def test_a_stream_that_is_closed_or_has_no_reader_ends_nothing(tail: str, unbuff
 
 
 def test_a_closed_standard_output_is_said_and_its_number_given_to_no_other_file(tmp_path: Path) -> None:
-    program = PROGRAM + f"import os; file = open({str(tmp_path / 'file')!r}, 'w'); print('lost'); assert file.fileno() > 2"
+    program = (
+        PROGRAM + f"import os; file = open({str(tmp_path / 'file')!r}, 'w'); print('lost'); assert file.fileno() > 2"
+    )
     done = shell(program, ">&-")
     assert done.returncode == 0, done.stderr
     assert done.stderr == "standard output is closed; results that would be shown there are lost\n"
@@ -67,7 +69,9 @@ for words in {commands!r}:
 
 
 def test_every_help_text_can_be_shown_in_ascii() -> None:
-    verbs = [[str(command.name or command.callback and command.callback.__name__)] for command in app.registered_commands]
+    verbs = [
+        [str(command.name or (command.callback and command.callback.__name__))] for command in app.registered_commands
+    ]
     groups = [[str(group.name)] for group in app.registered_groups]
     done = shell(ALL_HELP.format(commands=[[], *verbs, *groups]), PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
