@@ -62,7 +62,8 @@ def form_of(form: Format | None, to: Path | None) -> Format:
     if ending == ".html":
         raise UsageError(
             f"--out {to} is the name of a page, and rows are written as {', '.join(Format)}; "
-            f"the page on a run is written by: emtta report html --out {shlex.quote(str(to))}"
+            "the page on a run is written, with the same --store and --run, by: "
+            f"emtta report html --out {shlex.quote(str(to))}"
         )
     told = ENDINGS.get(ending)
     if form and told and form is not told:
