@@ -32,7 +32,7 @@ from emtta_core.store import CellKey, Store
 from emtta_core.store.catalogue import Catalogue
 
 RESULTS = Path(__file__).parent / "results" / "chaos.json"
-VICTIMS = {"worker": "emtta_core.worker", "flow": "", "server": "flows.temporary_server"}
+VICTIMS = {"worker": "emtta_core.worker", "flow": "", "server": "flows.prefect_server"}
 RUN = "chaos"
 EMTTA = (sys.executable, "-c", "from flows.cli.main import main; main()")
 RERUNS = 3

@@ -66,9 +66,9 @@ def carry_out(suite: str, store: str) -> dict[str, float]:
     from flows.cli.logs import settle_environment
 
     settle_environment()
-    from flows.cli import server
+    from flows.prefect_server import at_hand
 
-    with server.at_hand(Path(store).with_name("server.log")) as reach:
+    with at_hand(Path(store).with_name("server.log")) as reach:
         return _carry_out(suite, store, begun, reach)
 
 

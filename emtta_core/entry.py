@@ -42,7 +42,7 @@ def main() -> None:
     except EmttaError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(1)
-    import_module("flows.cli.main").main()
+    import_module("flows.cli.main").command()
 
 
 def __getattr__(name: str) -> Any:

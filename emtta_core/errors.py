@@ -7,6 +7,8 @@ The command line prints the message alone, with no traceback.
 import re
 from difflib import get_close_matches
 
+from emtta_core.network import without_passwords
+
 
 class EmttaError(Exception):
     """Something went wrong that its message lets the reader mend; the command ends with exit code 1.
@@ -17,8 +19,8 @@ class EmttaError(Exception):
     """
 
     def __init__(self, *message: object, subject: str = "") -> None:
-        super().__init__(*message)
-        self.subject = subject
+        super().__init__(*(without_passwords(part) if isinstance(part, str) else part for part in message))
+        self.subject = without_passwords(subject)
 
 
 class UsageError(EmttaError):

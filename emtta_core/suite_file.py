@@ -7,6 +7,7 @@ from typing import Any
 
 from emtta_core.errors import UsageError, unknown
 from emtta_core.names import DEMO
+from emtta_core.pointers import pointer_at
 from emtta_core.suites import SUITES, suite_names
 
 _LAID_OVER = ("model", "adaptation", "runtime")
@@ -29,6 +30,9 @@ def find(name: str, folder: Path) -> tuple[Path, str]:
             raise UsageError(f"there is no suite file {name!r} (looked in {folder.resolve()})")
         refusal = unknown("suite", name, suite_names())
         raise UsageError(f"{refusal}; a suite of your own is named by the path of its .toml file")
+    pointer = pointer_at(path)
+    if pointer is not None:
+        raise UsageError(f"the suite file {str(path)!r} cannot be read: {pointer}")
     try:
         return path, path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -5,7 +5,7 @@ versions, so that the page of a suite's key shows how it went from run to run.
 """
 
 import re
-import shlex
+from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger
@@ -23,7 +23,7 @@ def key(kind: str, suite: str) -> str:
     return "-".join(re.findall("[a-z0-9]+", f"{kind} {suite}".lower()))
 
 
-def publish(store: Store, run_id: str, prefix: str = "") -> None:
+def publish(store: Store, run_id: str, prefix: str = "", page: str | None = None) -> None:
     """Put the leaderboard and the failures of a run on the page of the current flow run, with the way to the rest.
 
     A page that cannot be written costs no result: what went wrong is logged.
@@ -32,14 +32,16 @@ def publish(store: Store, run_id: str, prefix: str = "") -> None:
         store: where the run lies.
         run_id: which.
         prefix: of the artifacts' keys, so that the nights have a history of their own.
+        page: where the page on the run lies, if one was written.
     """
     try:
         suite = store.run(run_id).suite
         with Catalogue(store) as catalogue:
             leaderboard, failures = (catalogue.report(name, run_id) for name in ("leaderboard", "failures"))
-        _table(key(f"{prefix} leaderboard", suite), leaderboard, f"WER of {run_id}, %")
+        shown = f"; the page on it: {_link(page)}" if page else ""
+        _table(key(f"{prefix} leaderboard", suite), leaderboard, f"WER of {run_id}, %{shown}")
         _table(key(f"{prefix} failures", suite), failures, f"What is not complete or in error in {run_id}")
-        create_markdown_artifact(_way(store, run_id), key(f"{prefix} report", suite), f"How to see {run_id}")
+        create_markdown_artifact(_way(store, run_id, page), key(f"{prefix} report", suite), f"How to see {run_id}")
     except Exception:
         get_run_logger().warning("the artifacts of run %s could not be written", run_id, exc_info=True)
 
@@ -55,23 +57,25 @@ def publish_comparison(suite: str, comparison: Comparison) -> None:
 
 def _table(name: str, result: Result, description: str) -> None:
     """Write a table of at most `MOST_ROWS` rows, and say where there are more."""
-    rows: list[dict[str, Any]] = Result(result.table.slice(0, MOST_ROWS)).records
+    rows: list[dict[str, Any]] = Result(result.table.slice(0, MOST_ROWS)).rounded
     if result.table.num_rows > MOST_ROWS:
         description += f"; the first {MOST_ROWS:,} of {result.table.num_rows:,} rows"
     create_table_artifact(rows, name, description)
 
 
-def _way(store: Store, run_id: str) -> str:
+def _link(page: str) -> str:
+    """Return a link to a page in Markdown, with its place to be copied where a browser does not follow it."""
+    address = page if "://" in page else Path(page).as_uri()
+    return f"[{page}]({address})"
+
+
+def _way(store: Store, run_id: str, page: str | None) -> str:
     """Return what to type for more, in Markdown."""
-    place = shlex.join(["--store", store.location])
-    where = f"--run {run_id} {place}"
+    named = [store.command("report", name, "--run", run_id) for name in ("leaderboard", "domains", "failures")]
+    commands = "\n".join([*named, store.command("status", run_id), store.command("view")])
     return (
-        f"# {run_id}\n\n"
-        f"Store: `{store.location}`\n\n"
+        f"# {run_id}\n\n" + (f"Page: {_link(page)}\n\n" if page else "") + f"Store: `{store.location}`\n\n"
         "```console\n"
-        f"emtta report leaderboard {where}\n"
-        f"emtta report domains {where}\n"
-        f"emtta report failures {where}\n"
-        f"emtta status {run_id} {place}\n"
+        f"{commands}\n"
         "```\n"
     )

@@ -4,6 +4,7 @@ Each night is a run of its own, whose id carries the date: what was heard last n
 be measured, while prepared audio is. A night that was stopped is gone on with by the same flow, on the same date.
 """
 
+import logging
 import shlex
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State, StateType
 from prefect.events import emit_event
+from prefect.exceptions import FailedRun
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
@@ -20,13 +22,15 @@ from emtta_core.compare.comparison import ALPHA, MIN_EFFECT, check_thresholds
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.pipeline.models import digest_of
 from emtta_core.pipeline.nights import baselines, plan_night
-from emtta_core.pipeline.run import record
+from emtta_core.pipeline.run import Run, record
 from emtta_core.pipeline.times import timezone_of
+from emtta_core.report import make_page
 from emtta_core.store import Store
 from emtta_core.store.compact import compact
 from emtta_core.suite import Isolation, Suite, load_suite
 from flows.artifacts import publish, publish_comparison
 from flows.evaluate import INTERRUPTED, evaluate
+from flows.run_log import also_logging_to
 from flows.runner import Runner, check_runner
 
 REGRESSED = "Regressed"
@@ -40,8 +44,27 @@ REGRESSIONS_NAMED = 50
 
 
 def _flow_run_name() -> str:
-    """Return what Prefect calls this flow run: the name of the suite; the run in it has the date as well."""
-    return Path(str(flow_run.get_parameters()["suite"])).stem
+    """Return what Prefect calls this flow run: the suite and the night's date."""
+    parameters = flow_run.get_parameters()
+    suite = str(parameters["suite"])
+    try:
+        return f"{load_suite(suite).name}-{_date(str(parameters['timezone']))}"
+    except EmttaError:  # which the flow itself will say
+        return Path(suite).stem
+
+
+class _Ended(logging.Filter):
+    """Has Prefect log in one line an end that the flow has chosen, which is nothing unexpected and has no traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Rewrite the record of such an end; each record passes."""
+        if record.exc_info and isinstance(record.exc_info[1], FailedRun):
+            first = str(record.exc_info[1]).partition("\n")[0]
+            record.msg, record.args, record.exc_info = "the night did not end as Completed: %s", (first,), None
+        return True
+
+
+_ENDED = _Ended()
 
 
 @flow(name="nightly", flow_run_name=_flow_run_name, persist_result=False, validate_parameters=True)
@@ -92,23 +115,41 @@ def nightly(
     for remark in night.plan.remarks:
         get_run_logger().warning(remark)
     record(night, opened)
-    how = {"devices": devices, "isolation": isolation, "runner": runner, "ray_address": ray_address}
-    ended: State[Any] = evaluate(suite, store, night.run_id, **how, return_state=True)
+    logging.getLogger("prefect.engine").addFilter(_ENDED)
+    with also_logging_to(opened, night.run_id):
+        how = {"devices": devices, "isolation": isolation, "runner": runner, "ray_address": ray_address}
+        ended: State[Any] = evaluate(suite, store, night.run_id, **how, return_state=True)
+        return _concluded(ended, night, opened, baseline, alpha, min_effect, {"suite": suite, "store": store})
+
+
+def _concluded(
+    ended: State[Any],
+    night: Run,
+    store: Store,
+    baseline: str | None,
+    alpha: float,
+    min_effect: float,
+    parameters: dict[str, str],
+) -> State[Any]:
+    """Compare a night whose evaluation has ended, publish it, and return its state; for the rest see `nightly`."""
+    if ended.is_cancelled() or not ended.is_final():
+        resume = store.command("rerun", night.run_id)
+        return Failed(name=INTERRUPTED, message=f"the evaluation is {ended.name} in Prefect; finish it with: {resume}")
     stopped = ended.result(raise_on_failure=False)
     if isinstance(stopped, BaseException):  # not what a cell met, but what stopped the flow
         raise stopped
     if ended.name == INTERRUPTED:  # compared when it has gone on; now there may be no time
         return Failed(name=INTERRUPTED, message=ended.message)
     if ended.is_completed():
-        _compact(opened, night.run_id)
-    found = _compare(opened, night.run_id, baseline, alpha, min_effect)
+        _compact(store, night.run_id)
+    found = _compare(store, night.run_id, baseline, alpha, min_effect)
     message = f"{ended.message}\n{found if isinstance(found, str) else found.summary}"
-    publish(opened, night.run_id, "nightly")
+    publish(store, night.run_id, "nightly", page=_page(store, night.run_id))
     if isinstance(found, Comparison):
-        publish_comparison(loaded.name, found)
+        publish_comparison(night.suite.name, found)
         if found.regressions:
             message += "".join(f"\n{_told(change)}" for change in found.regressions[:REGRESSIONS_NAMED])
-            _emit(loaded, found, {"suite": suite, "store": store}, given=baseline is not None)
+            _emit(night.suite, found, parameters, given=baseline is not None)
     if not ended.is_completed():
         return Failed(message=message)
     if isinstance(found, Comparison) and found.regressions:
@@ -124,6 +165,15 @@ def _date(timezone: str) -> str:
     """Return the date for which this flow run was scheduled, which a late start does not change."""
     scheduled: datetime = flow_run.get_scheduled_start_time()
     return scheduled.astimezone(timezone_of(timezone)).date().isoformat()
+
+
+def _page(store: Store, run_id: str) -> str | None:
+    """Write the page on a night beside its log, and return where it lies; one that cannot be made is logged."""
+    try:
+        return store.write_page(run_id, make_page(store, run_id).html)
+    except Exception:
+        get_run_logger().warning("the page on %s could not be written", run_id, exc_info=True)
+        return None
 
 
 def _compact(store: Store, run_id: str) -> None:

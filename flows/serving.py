@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+from prefect import get_client
 from prefect import serve as serve_deployments
 from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron
-from prefect.settings import PREFECT_API_URL
 
-from emtta_core.errors import EmttaError
-from flows.cli.server import reach
+from emtta_core.errors import UsageError
 from flows.nightly import nightly
+from flows.prefect_server import reach
 
 
 def serve(name: str, cron: str, timezone: str, parameters: Mapping[str, Any]) -> None:
@@ -23,17 +24,32 @@ def serve(name: str, cron: str, timezone: str, parameters: Mapping[str, Any]) ->
         parameters: of the flow.
 
     Raises:
-        EmttaError: no server is configured, or it does not answer. Prefect's temporary server schedules nothing.
+        UsageError: no server is configured (Prefect's temporary one schedules nothing), or the name is taken.
+        EmttaError: the server does not answer.
     """
-    if not PREFECT_API_URL.value():
-        raise EmttaError(
-            "a schedule needs Prefect's server, and PREFECT_API_URL names none; start it with "
-            "`prefect server start --host 127.0.0.1 --port 4200`, and in this shell "
-            "`export PREFECT_API_URL=http://127.0.0.1:4200/api`"
-        )
     reach()
+    _refuse_taken(name, parameters)
     deployment = RunnerDeployment.from_flow(
         nightly, name, schedule=Cron(cron, timezone=timezone), parameters=dict(parameters), concurrency_limit=1
     )
     deployment.entrypoint = "emtta_core.entry.nightly"  # finds emtta's own packages before it imports the flow
     serve_deployments(deployment, name=name, limit=1)
+
+
+def _refuse_taken(name: str, parameters: Mapping[str, Any]) -> None:
+    """Refuse the name of a deployment that does something else: serving it would take it over."""
+    with get_client(sync_client=True) as client:
+        try:
+            found = client.read_deployment_by_name(f"{nightly.name}/{name}")
+        except ObjectNotFound:
+            return
+    if found.work_pool_name is not None:
+        what = f"belongs to the work pool {found.work_pool_name}"
+    elif any(found.parameters.get(key) != parameters[key] for key in ("suite", "store")):
+        what = f"evaluates {found.parameters.get('suite')} into {found.parameters.get('store')}"
+    else:
+        return
+    raise UsageError(
+        f"the deployment {nightly.name}/{name} is there already and {what}; choose another name, for example: "
+        f"--name {name}-2, or delete it: prefect deployment delete {nightly.name}/{name}"
+    )

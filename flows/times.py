@@ -17,7 +17,7 @@ def next_runs(cron: str, timezone: str, count: int, after: datetime | None = Non
     """Return when the next runs of a schedule are due, in its time zone.
 
     Args:
-        cron: as in `0 2 * * *`.
+        cron: as in `0 4 * * *`.
         timezone: as in `Europe/Berlin`; the hour is kept where its clocks change.
         count: how many.
         after: none before this; now by default.
@@ -28,15 +28,15 @@ def next_runs(cron: str, timezone: str, count: int, after: datetime | None = Non
     zone = timezone_of(timezone)
     if len(cron.split()) != len(FIELDS.split()) and not cron.startswith("@"):
         raise UsageError(
-            f"the cron expression {cron!r} has {len(cron.split())} fields and not 5: {FIELDS}; as in '0 2 * * *', "
-            "each night at two"
+            f"the cron expression {cron!r} has {len(cron.split())} fields and not 5: {FIELDS}; as in '0 4 * * *', "
+            "each night at four"
         )
     try:
         schedule = CronSchedule(cron=cron, timezone=timezone)
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise UsageError(
-            f"the cron expression {cron!r} does not hold: {reason}; its fields are {FIELDS}, as in '0 2 * * *'"
+            f"the cron expression {cron!r} does not hold: {reason}; its fields are {FIELDS}, as in '0 4 * * *'"
         ) from error
     try:
         dates = asyncio.run(schedule.get_dates(count, start=after))

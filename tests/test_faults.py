@@ -117,7 +117,7 @@ def test_a_server_that_is_lost_costs_its_own_records_and_no_cell(
     store = tmp_path / "store"
     long_suite.write_text(long_suite.read_text().replace("steps = 10", "steps = 1"))
     process = start(long_suite, store, "")
-    (server,) = children_of(process, "flows.temporary_server")
+    (server,) = children_of(process, "flows.prefect_server")
     os.kill(int(server), signal.SIGKILL)
     _, said = process.communicate(timeout=420)
     assert process.returncode == 0

@@ -1,31 +1,37 @@
 """A night is a run of its own, compared with the last complete one; a regression is a state, an event, an artifact."""
 
 import json
+import logging
 import os
+import re
 import signal
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
 from conftest import CLEAN, Command, Speech, SuiteFile
 from prefect import flow, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import Artifact, State
+from prefect.engine import handle_engine_signals
 from prefect.events.schemas.automations import AutomationCore
+from prefect.exceptions import FailedRun
 from prefect.flow_engine import run_flow_sync
 from prefect.flows import load_flow_from_entrypoint
-from prefect.states import Scheduled
+from prefect.states import Cancelled, Cancelling, Scheduled
 from s3_server import S3Server
 from store_factory import begin_run, write_shard
 
 from emtta_core.errors import StoreError, UsageError
 from emtta_core.pipeline.nights import plan_night
 from emtta_core.pipeline.progress import Event, Listener, UtterancesDone, channel, ignore
-from emtta_core.pipeline.run import record
+from emtta_core.pipeline.run import Run, record
 from emtta_core.pipeline.state import cell_states
 from emtta_core.scoring import word_errors
 from emtta_core.store import CellKey, Store
@@ -33,7 +39,8 @@ from emtta_core.store.lease import lease
 from emtta_core.suite import load_suite
 from flows.artifacts import MOST_ROWS, key, publish
 from flows.evaluate import INTERRUPTED
-from flows.nightly import EVENT, nightly
+from flows.nightly import _ENDED, EVENT, _concluded, nightly
+from flows.serving import _refuse_taken
 from flows.times import next_runs
 
 ROOT = Path(__file__).parents[1]
@@ -123,12 +130,73 @@ def test_each_night_is_evaluated_afresh_and_compared_until_one_is_worse(
     }
     board = json.loads(str(found["nightly-leaderboard-tiny"].data))
     assert {(row["method"], row["group"]) for row in board} >= {("source", "clean"), ("em-tok-b", "all")}
+    assert all(row["wer"] == round(row["wer"], 2) for row in board)
     assert f"emtta report leaderboard --run {earlier}-3" in str(found["nightly-report-tiny"].data)
+    page = location / "logs" / f"{earlier}-3.html"
+    assert f"[{page}]({page.as_uri()})" in str(found["nightly-leaderboard-tiny"].description)
+    assert f"{earlier}-3" in page.read_text()
+    log = (location / "logs" / f"{earlier}-3.log").read_text()
+    assert f"ERROR   prefect.flow_runs {earlier}: run {earlier}-3" in log
+    assert "4 worse and 0 better of 4 figures" in log
     assert "| em-tok-b | clean | 3 |" in str(found["comparison-tiny"].data)
 
     again = night(path, location, baseline=earlier, **FAR)  # as an automation reruns it
     assert again.is_completed(), again.message
     assert f"{earlier}-4 against {earlier}: 0 worse" in str(again.message)
+
+
+def test_an_end_that_a_night_has_chosen_is_logged_in_a_line_and_any_other_with_its_traceback() -> None:
+    logger, records = logging.getLogger("prefect.engine"), list[logging.LogRecord]()
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    logger.addFilter(_ENDED)
+    try:
+        for error in (FailedRun("2 figures worse\nclean/em-tok-b"), OSError("gone")):
+            with pytest.raises(SystemExit), handle_engine_signals(uuid4()):
+                raise error
+    finally:
+        logger.removeFilter(_ENDED)
+        logger.removeHandler(handler)
+    chosen, unexpected = records
+    assert chosen.getMessage() == "the night did not end as Completed: 2 figures worse"
+    assert not chosen.exc_info
+    assert "unexpected exception" in unexpected.getMessage()
+    assert unexpected.exc_info
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_deployment_that_does_something_else_is_not_taken_over() -> None:
+    what = {"suite": "smoke", "store": "/store"}
+    with get_client(sync_client=True) as client:
+        flow_id = client.create_flow_from_name("nightly")
+        client.create_deployment(flow_id, name="mine", parameters=what)
+        client.create_work_pool(WorkPoolCreate(name="pool", type="process"))
+        client.create_deployment(flow_id, name="pooled", parameters=what, work_pool_name="pool")
+    _refuse_taken("mine", what)  # the same again, with another hour perhaps
+    _refuse_taken("another", what)
+    with pytest.raises(UsageError, match=r"nightly/mine is there already and evaluates smoke into /store; .*mine-2"):
+        _refuse_taken("mine", what | {"store": "/elsewhere"})
+    with pytest.raises(UsageError, match="nightly/pooled is there already and belongs to the work pool pool"):
+        _refuse_taken("pooled", what)
+
+
+@pytest.mark.parametrize("cancelled", [Cancelling(), Cancelled()])
+def test_a_night_whose_evaluation_was_cancelled_is_interrupted_and_says_how_to_go_on(
+    cancelled: State[Any], tmp_path: Path
+) -> None:
+    store = Store.open(tmp_path / "store", create=True)
+    night = Run("tiny-2026-03-01", None, None)  # type: ignore[arg-type]
+    ended = _concluded(cancelled, night, store, None, 0.05, 0.2, {})
+    assert ended.name == INTERRUPTED
+    assert str(ended.message).endswith(f"finish it with: emtta rerun tiny-2026-03-01 --store {store.location}")
+
+
+def test_no_example_is_at_an_hour_that_some_night_does_not_have() -> None:
+    texts = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "prefect.yaml", ROOT / "flows/cli/schedule.py"]
+    crons = re.findall(r'"([\d*]+) ([\d*]+) [\d*]+ [\d*]+ [\d*-]+"', "\n".join(path.read_text() for path in texts))
+    assert len(crons) > 3
+    assert not [cron for cron in crons if cron[1] in ("2", "*")]
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """A suite that is served has its runs scheduled by a real server, until Ctrl-C."""
 
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -63,13 +64,13 @@ def test_a_served_suite_has_its_runs_scheduled_and_ctrl_c_pauses_it(
             until(lambda: len(client.read_flow_runs(flow_run_filter=scheduled)) > 1)
             runs = client.read_flow_runs(flow_run_filter=scheduled)
             assert {f"{run.expected_start_time:%H:%M}" for run in runs if run.expected_start_time} == {"17:00"}  # UTC
-            deployment = client.read_deployment_by_name("nightly/tiny")
+            deployment = client.read_deployment_by_name(f"nightly/tiny-{platform.node()}")
             assert deployment.parameters["store"] == str(tmp_path / "store")
             assert deployment.parameters["timezone"] == "Asia/Tokyo"
             assert deployment.parameters["baseline"] == "best"
             process.send_signal(signal.SIGINT)
             assert process.wait(WAIT) == 0, (tmp_path / "log").read_text()
-            assert client.read_deployment_by_name("nightly/tiny").paused
+            assert client.read_deployment_by_name(f"nightly/tiny-{platform.node()}").paused
         finally:
             process.kill()
 
@@ -82,6 +83,6 @@ def test_without_a_server_the_command_says_how_to_start_one(
 
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
         refused = emtta("schedule", suite_file(), "--store", tmp_path / "store")
-    assert refused.code == 1
-    assert "a schedule needs Prefect's server" in refused.err
-    assert "prefect server start --host 127.0.0.1 --port 4200" in refused.err
+    assert refused.code == 2
+    assert "no Prefect server is named; start one with: emtta server --background" in refused.err
+    assert "export PREFECT_API_URL=http://127.0.0.1:4200/api" in refused.err

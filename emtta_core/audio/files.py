@@ -16,6 +16,7 @@ from emtta_core.audio.mp3 import counted
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform, checked
 from emtta_core.errors import AudioError
 from emtta_core.input_files import MAX_AUDIO_HOURS, check_plain, limit, read_plain
+from emtta_core.pointers import pointer_in
 
 _UNKNOWN = 2**63 - 1
 """The length that libsndfile reports where a FLAC header does not say; it cannot read such a file."""
@@ -55,6 +56,9 @@ def read_audio(source: str | PathLike[str] | bytes, *, name: str | None = None) 
     data = source if isinstance(source, bytes) else _read_bytes(Path(source), name)
     if not data:
         raise AudioError(f"{name}: the file is empty (0 bytes)")
+    pointer = pointer_in(data, None if isinstance(source, bytes) else str(source))
+    if pointer is not None:
+        raise AudioError(f"{name}: {pointer}")
     refuse_partial(data, name)
     mono, rate = _decode(data, name)
     samples = checked(mono, name)

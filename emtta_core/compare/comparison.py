@@ -167,7 +167,8 @@ def compare(
     scored = [pair for pair in pairs if pair["error_a"] is None and pair["error_b"] is None]
     _check_scoring(scored, run_a, run_b)
     if not scored:
-        raise UsageError(f"no utterance is scored in both {run_a} and {run_b}; see emtta status RUN")
+        looks = " and ".join(store.command("status", run) for run in (run_a, run_b))
+        raise UsageError(f"no utterance is scored in both {run_a} and {run_b}; see {looks}")
     notes, changes = _left_out(pairs), []
     for method in dict.fromkeys(pair["method"] for pair in scored):
         of_method = [pair for pair in scored if pair["method"] == method]

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from emtta_core.corpora.transcripts import MOST
 from emtta_core.errors import UsageError
 from emtta_core.input_files import check_plain, read_plain
+from emtta_core.pointers import pointer_in
 
 _LANGUAGES = (
     "iso iso639 iso_639 iso_639_1 lang lang_code lang_id langcode langid language_code language_id language_name languages "
@@ -152,6 +153,9 @@ def _read_text(path: Path) -> str:
         data = read_plain(path, most=MOST)
     except OSError as error:
         raise UsageError(f"the manifest {path} cannot be read: {error.strerror or error}") from error
+    pointer = pointer_in(data, path)
+    if pointer is not None:
+        raise UsageError(f"the manifest {path} cannot be read: {pointer}")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -21,6 +21,7 @@ from emtta_core.corpora.utterance import Utterance
 from emtta_core.errors import CorpusError, EmttaError, UsageError, in_words
 from emtta_core.identity import IDENTITY, RUNTIME, digest
 from emtta_core.input_files import MEBIBYTE, check_plain, read_plain
+from emtta_core.pointers import pointer_at
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -102,6 +103,10 @@ class SavedDataset(DatasetColumns):
         """Return the split, whose audio stays as its files have it, with the columns that are read alone."""
         from datasets import Audio
 
+        for path in (*self._folder.glob("*"), *self._folder.glob("*/*")):
+            pointer = pointer_at(path) if path.suffix in (".arrow", ".json") else None
+            if pointer is not None:
+                raise CorpusError(f"{path} cannot be read: {pointer}")
         dataset = self._whole()
         missing = [name for name in self.named().values() if name not in dataset.column_names]
         if missing:

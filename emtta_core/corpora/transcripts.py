@@ -4,6 +4,7 @@ from pathlib import Path
 
 from emtta_core.errors import CorpusError
 from emtta_core.input_files import MEBIBYTE, read_plain
+from emtta_core.pointers import pointer_at
 
 MOST = 1024 * MEBIBYTE
 """Bytes of the largest file of transcripts, or manifest, that is read."""
@@ -11,6 +12,9 @@ MOST = 1024 * MEBIBYTE
 
 def text_of(path: Path) -> str:
     """Return the text in a file without the white space about it; CorpusError where it cannot be read."""
+    pointer = pointer_at(path)
+    if pointer is not None:
+        raise CorpusError(f"the transcript {path} cannot be read: {pointer}")
     try:
         text = read_plain(path, most=MOST).decode("utf-8-sig")
     except OSError as error:

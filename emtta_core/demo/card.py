@@ -93,6 +93,7 @@ def read_card(folder: Path) -> str:
     """
     file = folder / CARD_FILE
     if not file.is_file():
+        Recipe.load(folder)  # refuses what is no demo model, of which none can be written
         raise ModelError(
             f"{folder} has no {CARD_FILE}; `emtta demo card --model {shlex.quote(str(folder))} --measure` writes it"
         )

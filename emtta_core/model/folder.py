@@ -5,14 +5,30 @@ cannot be used.
 import json
 import math
 import re
+import shlex
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from emtta_core.errors import ModelError
+from emtta_core.errors import ModelError, in_words
 from emtta_core.input_files import MAX_PARAMETERS, MEBIBYTE, check_plain, limit, read_plain
 from emtta_core.names import DEMO
+from emtta_core.pointers import pointer_at
+
+_JSON = frozenset(
+    {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors.index.json",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.json",
+    }
+)
+"""The files of JSON that a model is read from."""
 
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 """How one of several files of weights is called."""
@@ -49,7 +65,10 @@ def folder_of(name: str) -> Path | None:
     if name == DEMO:
         folder = Path(str(resources.files("emtta_core.model") / "demo"))
         if not (folder / "model.safetensors").is_file():
-            raise ModelError(f"the demo checkpoint is not in {folder}; `emtta demo train` makes it")
+            raise ModelError(
+                f"the demo checkpoint is not in {folder}; this makes it anew: "
+                f"emtta demo train --out {shlex.quote(str(folder))}"
+            )
         return folder
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -177,14 +196,7 @@ def _held_parameters(folder: Path) -> int | None:
 
 
 def refuse_lacking(folder: Path) -> None:
-    """Raise a ModelError where a folder lacks a file that a model is read from; says what to do."""
-    refuse_unusable(folder)
-    lacks = lacking(folder)
-    if lacks:
-        raise ModelError(
-            f"the model folder {folder} lacks {', '.join(lacks)}; what training does not write beside the weights, "
-            "copy from the model that it began with"
-        )
+    """Raise a ModelError where a folder lacks a file that a model is read from, or one is damaged; says what to do."""
     for name in sorted(file.name for file in folder.iterdir() if file.suffix == ".json"):
         try:
             check_plain(folder / name, most=_LARGEST_JSON)
@@ -192,6 +204,37 @@ def refuse_lacking(folder: Path) -> None:
             raise ModelError(
                 f"the model folder {folder}: {name} cannot be read: {error.strerror}; replace it"
             ) from error
+    files = [file for file in sorted(folder.iterdir()) if file.is_file()]
+    for file in files:
+        pointer = pointer_at(file)
+        if pointer is not None:
+            raise ModelError(f"the model's file {file} cannot be read: {pointer}")
+    refuse_unusable(folder)
+    lacks = lacking(folder)
+    if lacks:
+        raise ModelError(
+            f"the model folder {folder} lacks {', '.join(lacks)}; what training does not write beside the weights, "
+            "copy from the model that it began with"
+        )
+    for file in files:
+        fault = _fault(file)
+        if fault is not None:
+            raise ModelError(f"the model's file {file} is cut off or damaged ({fault}); get it anew")
+
+
+def _fault(file: Path) -> str | None:
+    """Say what is wrong with a file of JSON, or with the header of weights, against which its length is checked."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if file.name in _JSON:
+            json.loads(file.read_text(encoding="utf-8"))
+        elif file.suffix == ".safetensors":
+            with safe_open(file, framework="np"):
+                pass
+    except (OSError, ValueError, SafetensorError) as error:
+        return in_words(error)
+    return None
 
 
 def _has_features(folder: Path, there: set[str]) -> bool:

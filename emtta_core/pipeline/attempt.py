@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from emtta_core.errors import EmttaError, StoreError
+from emtta_core.network import without_passwords
 from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.progress import AttemptBegun, CellFinished, Listener, ignore
 from emtta_core.pipeline.rows import Tally, tally_done
@@ -144,5 +145,5 @@ def _ending(error: BaseException | None) -> str:
 
 def describe(error: BaseException) -> str:
     """Return an exception in one line: the message of ours, the kind and the message of any other."""
-    text = " ".join(str(error).split())
+    text = without_passwords(" ".join(str(error).split()))
     return text if isinstance(error, EmttaError) else f"{type(error).__name__}: {text}".removesuffix(": ")

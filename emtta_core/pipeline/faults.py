@@ -53,6 +53,26 @@ LOST = (
 """What CUDA's libraries say of a GPU that failed under them; torch raises it as a plain `RuntimeError`."""
 
 
+REMEDIES = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "make room within the quota",
+    errno.EROFS: "choose folders that can be written",
+    errno.EACCES: "choose folders that can be read and written",
+    errno.EPERM: "choose folders that can be read and written",
+    errno.EIO: "look at the disk",
+    errno.ESTALE: "look at the network drive",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "let the machine do less at once",
+    errno.EAGAIN: "raise the limit of processes (ulimit -u)",
+    errno.ENOMEM: "let the machine do less at once",
+}
+"""What mends a fault of the machine."""
+
+
+DISK_FULL = ("No space left on device", "database or disk is full")
+"""How libraries say it whose exceptions have no number."""
+
+
 class TransientError(EmttaError):
     """A fault that may pass, and is known to."""
 
@@ -84,6 +104,19 @@ def unexpected(done: str, error: BaseException) -> str:
 def is_device_lost(error: BaseException) -> bool:
     """Return whether CUDA failed, after which a process can compute nothing on its GPU any more."""
     return any(_lost_device(cause) for cause in _chain(error))
+
+
+def trouble_of(error: BaseException) -> str | None:
+    """Say in words what is wrong with the machine, and what to do; None where an error is none of the machine's."""
+    for cause in _chain(error):
+        if is_out_of_memory(cause):
+            return "memory did not suffice; repeat the command with fewer workers or a smaller limit"
+        if isinstance(cause, OSError) and cause.errno in REMEDIES:
+            what = f"{cause.strerror}{f': {cause.filename}' if cause.filename else ''}"
+            return f"{what}; {REMEDIES[cause.errno]}, and repeat the command: what is finished is kept"
+        if any(words in str(cause) for words in DISK_FULL):
+            return f"{first_line(cause)}; {REMEDIES[errno.ENOSPC]}, and repeat the command: what is finished is kept"
+    return None
 
 
 def _lost_device(error: BaseException) -> bool:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import islice
+from pathlib import Path
 
 from emtta_core.audio.noise_file import FOLDER, NoiseFile
 from emtta_core.corpora.hosted import Hosted
@@ -20,6 +22,10 @@ from emtta_core.suite import Domain, ModelChoice, Suite
 
 NOISE = "https://github.com/microsoft/MS-SNSD"
 """Where the recordings of noise are to be had."""
+
+
+TRIED = 3
+"""Recordings of a corpus that are read, before it is said to be there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +102,29 @@ def _counted(need: Need, corpus: Corpus, limit: int | None) -> Need:
     except EmttaError as error:
         return replace(need, standing=replace(need.standing, state="missing", size=None, error=str(error)))
     if survey.utterances:
+        fault = _fault(corpus) if need.standing.state == "here" else None
+        if fault is not None:
+            reason = f"none of the first recordings of {need.standing.what} can be read: {fault}"
+            return replace(need, standing=replace(need.standing, state="missing", size=None, error=reason))
         return replace(
             need, utterances=survey.utterances, left_out=survey.left_out, notes=survey.notes, streamed=streamed
         )
     short_enough = " that is short enough" if survey.left_out else ""
     reason = f"{need.standing.what} has no utterance{short_enough}"
     return replace(need, standing=replace(need.standing, state="missing", size=None, error=reason))
+
+
+def _fault(corpus: Corpus) -> str | None:
+    """Say why none of the first recordings of a corpus can be read; None where one can."""
+    reason = None
+    for utterance in islice(corpus.read_all(TRIED), TRIED):
+        try:
+            utterance.read()
+        except EmttaError as error:
+            reason = reason or str(error)
+        else:
+            return None
+    return reason
 
 
 def _prepared(domain: Domain, limit: int | None, store: Store | None, content: Callable[[Corpus], str]) -> str | None:
@@ -150,23 +173,29 @@ def _recording(noise: NoiseFile) -> Standing:
 def _model(choice: ModelChoice) -> Need:
     """Return how the model stands."""
     what, licence = f"model {choice.name}", "see its card"
+    readable = choice.family is None  # what a family of one's own reads, it knows alone
+    folder: Path | None = Path(choice.name)
     try:
         folder = folder_of(choice.name)
-        if folder is not None and choice.family is None:  # what a family of one's own reads, it knows alone
-            refuse_lacking(folder)
-    except EmttaError as error:
-        return Need("model", Standing(what, "missing", choice.name, licence, error=str(error)), ())
-    if folder is not None:
-        return Need("model", Standing(what, "here", str(folder), licence), ())
-    try:
-        offered = hub.offer(choice.name, choice.revision)
-        offered.refuse_full_disk()
-    except UnreachableHubError as error:
-        known = hub.folder_of_commit(choice.name, choice.revision or hub.MAIN)
-        if known is not None:
+        if folder is not None:
+            if readable:
+                refuse_lacking(folder)
+            return Need("model", Standing(what, "here", str(folder), licence), ())
+        try:
+            offered = hub.offer(choice.name, choice.revision)
+            offered.refuse_full_disk()
+        except UnreachableHubError:
+            known = hub.folder_of_commit(choice.name, choice.revision or hub.MAIN)
+            if known is None:
+                raise
+            if readable:
+                refuse_lacking(known)
             return Need("model", Standing(what, "here", str(known), licence), ())
-        return Need("model", Standing(what, "missing", endpoint(), licence, error=str(error)), ())
+        state: State = "to fetch" if offered.missing else "here"
+        fetched = hub.folder_of_commit(choice.name, offered.commit) if state == "here" else None
+        if fetched is not None and readable:
+            refuse_lacking(fetched)
     except EmttaError as error:
-        return Need("model", Standing(what, "missing", endpoint(), licence, error=str(error)), ())
-    state: State = "to fetch" if offered.missing else "here"
+        where = endpoint() if folder is None else choice.name
+        return Need("model", Standing(what, "missing", where, licence, error=str(error)), ())
     return Need("model", Standing(what, state, offered.url, offered.licence, size=offered.size or None), ())

@@ -100,6 +100,7 @@ class RunStatus:
         created_at: when it was begun, UTC.
         cells: how far each of its cells is.
         holder: who works at it; none where nobody does, or whoever did is dead.
+        resume: the command that finishes it.
     """
 
     run_id: str
@@ -108,6 +109,7 @@ class RunStatus:
     created_at: datetime
     cells: tuple[CellState, ...]
     holder: Holder | None
+    resume: str
 
     @property
     def complete(self) -> bool:
@@ -157,7 +159,7 @@ class RunStatus:
 
     def _nobody(self) -> str:
         """Return in words that nobody works at the run, and what to do where it was left incomplete."""
-        return "nobody" if self.complete else f"nobody; what is missing is done by: emtta rerun {self.run_id}"
+        return "nobody" if self.complete else f"nobody; what is missing is done by: {self.resume}"
 
 
 def run_status(store: Store, run_id: str) -> RunStatus:
@@ -168,4 +170,5 @@ def run_status(store: Store, run_id: str) -> RunStatus:
     """
     row = store.run(run_id)
     works = holder(store, run_id)  # first: it may end while its cells are read, and is not to look interrupted
-    return RunStatus(run_id, row.suite, row.model, row.created_at, cell_states(store, run_id), works)
+    states, resume = cell_states(store, run_id), store.command("rerun", run_id)
+    return RunStatus(run_id, row.suite, row.model, row.created_at, states, works, resume)

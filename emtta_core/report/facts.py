@@ -229,7 +229,7 @@ def newest_run(store: Store) -> str:
     """Return the newest run of a store; UsageError where it has none."""
     newest = next(iter(store.runs()), None)
     if newest is None:
-        raise UsageError(f"the store {store.location} has no run yet; `emtta run SUITE` makes one")
+        raise UsageError(f"the store {store.location} has no run yet; this makes one: {store.command('run', 'smoke')}")
     return newest
 
 

@@ -97,7 +97,7 @@ class Viewer:
         found = audio_of(self.store, [(corpus_id, utterance_id)])
         if not found:
             why = f"There is no recording of {utterance_id}: it was removed, or is in error."
-            return _refusal(HTTPStatus.NOT_FOUND, why, "See emtta report failures.")
+            return _refusal(HTTPStatus.NOT_FOUND, why, self.store.command("report", "failures", "--run", run_id))
         return Answer(found[corpus_id, utterance_id], FLAC)
 
     def _unknown(self, run_id: str) -> Answer | None:

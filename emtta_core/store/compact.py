@@ -8,7 +8,6 @@ In this order, so that a compaction that is killed leaves nothing to mend, and i
 3. What is covered is removed. Whoever had just listed it, and finds it gone, lists again.
 """
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -104,7 +103,7 @@ def _write(store: Store, pack: Pack, run_id: str, attempt: int, catalogue: Catal
                 "an attempt has an utterance twice. Nothing was changed; the run can be read as it is"
             )
     if catalogue.broken:
-        again = shlex.join(["emtta", "rerun", run_id, "--store", store.location])
+        again = store.command("rerun", run_id)
         reasons = "; ".join(grouped(store.place, catalogue.broken))
         raise StoreError(
             f"the run {run_id!r} cannot be compacted while files of it cannot be read: {reasons}. "

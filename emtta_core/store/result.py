@@ -72,6 +72,14 @@ class Result:
         """
         return _needs("polars", "pl").from_arrow(self.table)
 
+    @property
+    def rounded(self) -> list[dict[str, Any]]:
+        """The rows by their columns, each number with the decimals that `to_table` shows."""
+        return [
+            {name: float(_cell(value)) if isinstance(value, float) else value for name, value in record.items()}
+            for record in self.records
+        ]
+
     def to_table(self, title: str | None = None) -> Table:
         """Return a table for a terminal: rates with two decimals, what is under 0.005 with a digit, NULL as a dash."""
         table = Table(title=title)

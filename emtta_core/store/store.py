@@ -120,6 +120,10 @@ class Store:
         """The store as a user names it: it opens the same store in another process."""
         return self.place.location
 
+    def command(self, *words: str) -> str:
+        """Return an `emtta` command on this store, as a shell takes it."""
+        return shlex.join(["emtta", *words, "--store", self.location])
+
     @classmethod
     def open(cls, location: str | Path, *, create: bool = False) -> Self:
         """Open the store at `location`.
@@ -185,6 +189,13 @@ class Store:
         """Yield the file of this machine to which the log of a run is to be appended; see `Place.growing`."""
         check_name("run id", run_id)
         return self.place.growing(f"logs/{run_id}.log")
+
+    def write_page(self, run_id: str, page: str) -> str:
+        """Write the page on a run beside its log, and return where it lies."""
+        check_name("run id", run_id)
+        name = f"logs/{run_id}.html"
+        self.place.write(name, page.encode())
+        return self.place.url(name)
 
     # Cells
 

@@ -52,7 +52,7 @@ class Worker:
         self.device, self.log = device, log
         with log.open("ab") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "emtta_core.worker", "-"],
+                [sys.executable, "-P", "-m", "emtta_core.worker", "-"],  # -P: nothing from the current folder
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,

@@ -91,7 +91,8 @@ def look(store: str, run_id: str, server: str, release: str) -> str | None:
     except OSError as error:
         return (
             f"it does not reach Prefect's server at {server} ({describe(error)}); start one that all machines reach "
-            "(prefect server start --host 0.0.0.0) and set PREFECT_API_URL=http://THIS_MACHINE:4200/api"
+            "on the flow's machine (emtta server --background --host 0.0.0.0), and set "
+            f"PREFECT_API_URL=http://{platform.node()}:4200/api"
         )
     return None
 

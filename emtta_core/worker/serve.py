@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import TextIO
 
+from emtta_core.network import DiscreetFormatter
 from emtta_core.pipeline.attempt import CellReport, InterruptedRunError, describe
 from emtta_core.pipeline.evaluate import evaluate_job
 from emtta_core.pipeline.faults import is_device_lost, is_transient
@@ -78,7 +79,9 @@ def main(source: str) -> None:
     # Libraries print; what is not an answer goes where errors go.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(DiscreetFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     server = Server(answers)
     if source == "-":
         server.serve(sys.stdin)

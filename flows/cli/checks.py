@@ -89,12 +89,12 @@ def _disk(store: str) -> Check:
 
 def _prefect() -> str:
     """Look which Prefect server flows will use, and whether one that is configured answers."""
-    from prefect.settings import PREFECT_API_URL, PREFECT_HOME
+    from prefect.settings import PREFECT_API_URL
 
-    from flows.cli.server import reach
+    from flows.prefect_server import reach, writable_home
 
     url = PREFECT_API_URL.value()
     if not url:
-        return f"no server configured: a temporary one serves, with its records in {PREFECT_HOME.value()}"
+        return f"no server configured: a temporary one serves, with its records in {writable_home()}"
     reach()
     return f"the server {url} answers"

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.output import out as screen
-from flows.cli.output import say
+from flows.cli.output import prose, say
 
 app = typer.Typer(help="Train the demo model, and show or measure its card.", no_args_is_help=True)
 
@@ -57,4 +56,4 @@ def card(
             say(f"{row.language} {row.voices}: {row.wer:.1f} %")
             rows.append(row)
         cards.write_card(folder, rows)
-    screen.print(Markdown(cards.read_card(folder)))
+    prose().print(Markdown(cards.read_card(folder)))

@@ -1,13 +1,12 @@
 """What `emtta run` and `emtta rerun` have in common: say what will be done, do it, and show what was found."""
 
-import shlex
 import signal
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flows.cli import logs, server
+from flows.cli import logs
 from flows.cli.output import INCOMPLETE, TERMINATED, Format, err, say, show, tabulate
 
 if TYPE_CHECKING:
@@ -110,9 +109,10 @@ def carry_out(store: "Store", run_id: str, **parameters: Any) -> None:
     """
     import httpx
 
+    from flows import prefect_server
     from flows.cli.progress import watching
 
-    with store.run_log(run_id) as log, watching(err), server.at_hand(log) as reach, logs.logging_to(log):
+    with store.run_log(run_id) as log, watching(err), prefect_server.at_hand(log) as reach, logs.logging_to(log):
         from flows.evaluate import evaluate
 
         reach()
@@ -120,6 +120,12 @@ def carry_out(store: "Store", run_id: str, **parameters: Any) -> None:
             flow_run = evaluate(store=store.location, run_id=run_id, return_state=True, **parameters)
         except httpx.TransportError as error:
             say(f"Prefect's server no longer answers ({error}), and knows not how this ended; the store does")
+            return
+        if flow_run.is_cancelled() or not flow_run.is_final():
+            say(
+                f"this flow run was cancelled in Prefect, where it is {flow_run.name}; that does not stop this command "
+                "(Ctrl-C does), and what is finished is kept"
+            )
             return
         ended = flow_run.result(raise_on_failure=False)
     if isinstance(ended, BaseException):  # not what a cell met, of which the store knows, but what stopped the flow
@@ -179,4 +185,4 @@ def _say_why(left: "Sequence[CellState]") -> None:
 
 def _report(store: "Store", run: "Run", name: str) -> str:
     """Return the command that shows a report on a run."""
-    return shlex.join(["emtta", "report", name, "--run", run.run_id, "--store", store.location])
+    return store.command("report", name, "--run", run.run_id)

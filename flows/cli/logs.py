@@ -34,14 +34,15 @@ def logging_to(path: Path) -> Iterator[None]:
     """Send all log records of this process to the file `path`, and none to the screen, inside the `with` block."""
     from huggingface_hub.utils import disable_progress_bars
 
-    atexit.register(_hush)  # first in, last out: after Prefect's own handlers
+    from flows.run_log import Formatter
+
     settle_environment()
     root = logging.getLogger()
     importlib.import_module("prefect.main")  # puts its own handlers there
     disable_progress_bars()  # of what the flow fetches; they would tear its own picture apart
     before, level = root.handlers, root.level
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(_formatter())
+    handler.setFormatter(Formatter())
     root.handlers = [handler]
     root.setLevel(logging.INFO)
     own = logging.getLogger("prefect._internal")  # has a handler of its own, to the screen
@@ -63,28 +64,6 @@ def logging_to(path: Path) -> Iterator[None]:
         atexit.register(own.setLevel, logging.CRITICAL)  # else it tells what a lost server did not take
 
 
-def _formatter() -> logging.Formatter:
-    """Return the layout of a line; those of a flow or a task run have its name."""
-    from prefect.logging.formatters import PrefectFormatter
-
-    head = "%(asctime)s %(levelname)-7s %(name)s"
-    return PrefectFormatter(
-        f"{head} %(message)s",
-        flow_run_fmt=f"{head} %(flow_run_name)s: %(message)s",
-        task_run_fmt=f"{head} %(task_run_name)s: %(message)s",
-    )
-
-
 def current() -> Path | None:
     """Return the file that takes the log, if there is one and it is still on this machine."""
     return _files[-1] if _files and _files[-1].exists() else None
-
-
-def _hush() -> None:
-    """Drop what is still written to standard error, after all handlers at exit.
-
-    Prefect leaves threads behind that keep DuckDB's module from being freed, of which its binding complains at length.
-    """
-    sys.stderr.flush()
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)

@@ -3,18 +3,23 @@
 Exit codes: see `flows.cli.output`.
 """
 
+import atexit
+import os
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from itertools import pairwise
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from emtta_core.errors import EmttaError, UsageError
+from emtta_core.network import settle_proxies
+from emtta_core.pipeline.faults import trouble_of
 from flows.cli import (
     catalog,
     compact,
@@ -30,6 +35,7 @@ from flows.cli import (
     run,
     runs,
     schedule,
+    server,
     sql,
     status,
     suites,
@@ -37,6 +43,7 @@ from flows.cli import (
 )
 from flows.cli.options import flowing
 from flows.cli.output import ERROR, USAGE, say
+from flows.cli.streams import settle_streams
 
 
 def _version(wanted: bool) -> None:
@@ -68,18 +75,51 @@ def _options(
 
 for _verb in (
     *(run.run, prepare.prepare, rerun.rerun, status.status, runs.runs, report.report, view.view, compare.compare),
-    *(sql.sql, schedule.schedule, compact.compact, prune.prune, suites.suites, listen.listen, doctor.doctor),
+    *(
+        sql.sql,
+        schedule.schedule,
+        server.server,
+        compact.compact,
+        prune.prune,
+        suites.suites,
+        listen.listen,
+        doctor.doctor,
+    ),
 ):
     app.command("list" if _verb is runs.runs else None, help=flowing(_verb.__doc__))(_verb)
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(demo.app, name="demo")
 
 
+def command() -> NoReturn:
+    """Run the command, and end this process with its exit code.
+
+    The interpreter is not torn down: threads of native libraries may still be at work, and one that asks for the
+    interpreter's lock during the teardown aborts the process. What is to be done at exit is done before.
+    """
+    code: object = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    finally:
+        for last in (threading._shutdown, atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush):  # type: ignore[attr-defined]
+            with suppress(Exception, KeyboardInterrupt):
+                last()
+        os._exit(code if isinstance(code, int) else int(code is not None))
+
+
 def main() -> None:
     """Run the command; a mistake of the user's ends it with its message alone."""
+    settle_streams()
+    for sentence in settle_proxies():
+        say(sentence)
     try:
         _refuse_empty(sys.argv[1:])
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except UsageError as error:
         say(f"error: {error}")
         sys.exit(USAGE)
@@ -87,8 +127,12 @@ def main() -> None:
         say(f"error: {error}")
         sys.exit(ERROR)
     except Exception as error:
-        say(f"unexpected error: {type(error).__name__}: {error}")
-        say(f"this is a bug, or a machine in trouble; the details are in {_write_down()}")
+        trouble = trouble_of(error)
+        if trouble is not None:
+            say(f"error: {trouble}")
+        else:
+            say(f"unexpected error: {type(error).__name__}: {error}")
+            say(f"this looks like a bug, please report it; the details {_written_down()}")
         sys.exit(ERROR)
 
 
@@ -100,14 +144,19 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
             raise UsageError(f"what follows {name} is empty; write what is meant, or leave it out")
 
 
-def _write_down() -> Path:
-    """Write the traceback of the current exception to the run's log, or to a file of its own; return where."""
+def _written_down() -> str:
+    """Write the traceback of the current exception where there is room for it, and say where."""
     text = traceback.format_exc()
-    path = logs.current()
-    if path is None:
-        with tempfile.NamedTemporaryFile("w", prefix="emtta-error-", suffix=".log", delete=False) as file:
-            file.write(text)
-            return Path(file.name)
-    with path.open("a", encoding="utf-8") as file:
+    with suppress(OSError):
+        path = logs.current()
+        if path is not None:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(text)
+            return f"are in {path}"
+    with (
+        suppress(OSError),
+        tempfile.NamedTemporaryFile("w", prefix="emtta-error-", suffix=".log", encoding="utf-8", delete=False) as file,
+    ):
         file.write(text)
-    return path
+        return f"are in {file.name}"
+    return f"could not be written to a file:\n{text}"

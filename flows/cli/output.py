@@ -33,7 +33,6 @@ READABLE = 10
 PROSE = 200
 """Characters of a line of prose where standard output is no terminal."""
 
-out = Console(highlight=False, width=None if sys.stdout.isatty() else PROSE)
 err = Console(highlight=False, stderr=True)
 
 
@@ -63,12 +62,18 @@ def form_of(form: Format | None, to: Path | None) -> Format:
     if ending == ".html":
         raise UsageError(
             f"--out {to} is the name of a page, and rows are written as {', '.join(Format)}; "
-            f"the page on a run is written by: emtta report html --out {shlex.quote(str(to))}"
+            "the page on a run is written, with the same --store and --run, by: "
+            f"emtta report html --out {shlex.quote(str(to))}"
         )
     told = ENDINGS.get(ending)
     if form and told and form is not told:
         raise UsageError(f"--format {form} contradicts --out {to}, whose ending means {told}; change one of them")
     return form or told or Format.TABLE
+
+
+def prose() -> Console:
+    """Return standard output as prose wants it: as wide as the terminal, and of a fixed width elsewhere."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PROSE)
 
 
 def say(text: str) -> None:
@@ -79,8 +84,7 @@ def say(text: str) -> None:
 def say_if_empty(result: "Result", store: "Store") -> None:
     """Say what makes a run, where an answer has no row because the store has no run."""
     if not result.table.num_rows and not store.runs():
-        command = shlex.join(["emtta", "run", "smoke", "--store", store.location])
-        say(f"the store {store.location} has no run yet; this makes one in a minute: {command}")
+        say(f"the store {store.location} has no run yet; this makes one in a minute: {store.command('run', 'smoke')}")
 
 
 def put(text: str) -> None:

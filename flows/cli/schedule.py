@@ -1,5 +1,6 @@
 """`emtta schedule`: evaluate a suite each night, from this machine."""
 
+import platform
 from typing import Annotated
 
 import typer
@@ -14,7 +15,7 @@ from flows.cli.options import (
     RunnerOption,
     StoreOption,
 )
-from flows.cli.output import out, say
+from flows.cli.output import put, say
 
 SHOWN = 5
 """How many of the next runs `--dry-run` tells."""
@@ -24,7 +25,7 @@ def schedule(
     suite: Annotated[str, typer.Argument(help="A shipped suite (see emtta suites), or the path of a .toml file.")],
     cron: Annotated[
         str, typer.Option("--cron", metavar="'M H D M W'", help="Minute, hour, day, month, day of the week.")
-    ] = "0 2 * * *",
+    ] = "0 4 * * *",
     timezone: Annotated[
         str, typer.Option("--timezone", metavar="NAME", help="In which the hour is told, as Europe/Berlin.")
     ] = "UTC",
@@ -35,6 +36,10 @@ def schedule(
     ] = None,
     alpha: Annotated[float, typer.Option("--alpha", help="As of emtta compare.")] = 0.05,
     min_effect: Annotated[float, typer.Option("--min-effect", metavar="POINTS", help="As of emtta compare.")] = 0.2,
+    deployment: Annotated[
+        str | None,
+        typer.Option("--name", help="The deployment's name in Prefect. Default: SUITE-HOST.", show_default=False),
+    ] = None,
     devices: DevicesOption = None,
     isolation: IsolationOption = None,
     runner: RunnerOption = Runner.THREADS,
@@ -43,12 +48,12 @@ def schedule(
 ) -> None:
     """Evaluate a suite each night and compare it with the last run, for as long as this command runs.
 
-    The last run is the last complete one that heard the same speech, or --baseline. It needs Prefect's server, whose
-    address PREFECT_API_URL names. Ctrl-C ends it, and pauses the schedule. For a work pool see prefect.yaml and
-    docs/operations.md.
+    The last run is the last complete one that heard the same speech, or --baseline. It needs a Prefect server (emtta
+    server starts one), whose address PREFECT_API_URL names. Ctrl-C ends it, and pauses the schedule. For a work pool
+    see prefect.yaml and docs/operations.md.
 
     Examples:
-        emtta schedule demo --cron "0 2 * * *" --timezone Europe/Berlin
+        emtta schedule demo --cron "0 4 * * *" --timezone Europe/Berlin
 
         emtta schedule suites/mine.toml --cron "30 1 * * 1-5" --dry-run
     """
@@ -70,7 +75,7 @@ def schedule(
     for date in due if dry_run else due[:1]:
         line = f"{name}: {date:%a %Y-%m-%d %H:%M %Z} ({date:%z})"
         if dry_run:
-            out.print(line, markup=False)
+            put(f"{line}\n")
         else:
             say(f"next run of {line}, into {location}")
     if dry_run:
@@ -80,4 +85,4 @@ def schedule(
     what = {"suite": suite, "store": location, "timezone": timezone}
     against = {"baseline": baseline, "alpha": alpha, "min_effect": min_effect}
     how = {"devices": devices, "isolation": isolation, "runner": runner.value, "ray_address": ray_address}
-    serve(name, cron, timezone, what | against | how)
+    serve(deployment or f"{name}-{platform.node()}", cron, timezone, what | against | how)

@@ -1,62 +1,113 @@
-"""Prefect's server: the one that is configured, or a temporary one."""
+"""`emtta server`: start Prefect's server, for nights and for its page."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Annotated
 
-from emtta_core.errors import EmttaError
+import typer
+
+from flows.cli import logs
+from flows.cli.output import say
+
+PATIENCE = 120.0
+"""Seconds in which a server must answer."""
 
 
-@contextmanager
-def at_hand(log: Path) -> Iterator[Callable[[], None]]:
-    """Have Prefect use the configured server inside the `with` block, or where there is none a temporary one.
+def server(
+    host: Annotated[
+        str, typer.Option("--host", help="The address to listen on; keep this machine's own.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="The port to listen on.")] = 4200,
+    background: Annotated[
+        bool, typer.Option("--background", help="Return once it answers; prefect server stop ends it.")
+    ] = False,
+) -> None:
+    """Start a Prefect server, which nights need, and which shows runs in the browser.
 
-    Yields what waits until it answers, or raises an `EmttaError`. Until then a temporary server comes up while the
-    block does what needs none. It stays until this process exits: what Prefect has not sent yet it sends then.
+    It is Prefect's own, with telemetry off and its output in a file: what prefect server start --background starts ends
+    by itself on a machine without internet. Without --background it runs until Ctrl-C.
 
-    Args:
-        log: takes what a temporary server says.
+    Examples:
+        emtta server --background
+
+        export PREFECT_API_URL=http://127.0.0.1:4200/api
     """
-    from prefect.settings import (
-        PREFECT_API_URL,
-        PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
-        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
-        temporary_settings,
-    )
+    logs.settle_environment()
+    from emtta_core.errors import UsageError
+    from flows.prefect_server import make_database, writable_home
 
-    from flows.temporary_server import TemporaryServer
-
-    if PREFECT_API_URL.value() or not PREFECT_SERVER_ALLOW_EPHEMERAL_MODE.value():
-        yield reach
-        return
-    for name in ("NO_PROXY", "no_proxy"):  # it is on this machine, where no proxy is asked
-        os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))
-    server = TemporaryServer(log)
-    with temporary_settings({PREFECT_API_URL: server.url}):
-        yield partial(server.wait, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
-
-
-def reach() -> None:
-    """Reach the configured server.
-
-    Raises:
-        EmttaError: there is none, or it does not answer.
-    """
-    from prefect import get_client
-    from prefect.settings import PREFECT_API_URL
-
-    url = PREFECT_API_URL.value()
-    if not url:
-        raise EmttaError(
-            "PREFECT_API_URL names no server, and PREFECT_SERVER_ALLOW_EPHEMERAL_MODE allows no temporary one; "
-            "name a server, or set the latter to true"
+    pid_file = writable_home() / "server.pid"  # where `prefect server stop` looks
+    running = _running(pid_file)
+    if running is not None and background:
+        raise UsageError(
+            f"a Prefect server runs in the background already (process {running}); end it with: prefect server stop"
         )
-    with get_client(sync_client=True) as client:
-        failure = client.api_healthcheck()
-    if failure is not None:
-        raise EmttaError(
-            f"Prefect's server {url} does not answer: {failure}; start it, or unset PREFECT_API_URL to have a "
-            "temporary one (`prefect config unset PREFECT_API_URL` where a profile has it)"
+    if not _is_free(host, port):
+        raise UsageError(f"the port {port} of {host} is taken; choose another, for example: --port {port % 65535 + 1}")
+    make_database()
+    command = [sys.executable, "-P", "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
+    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+    for line in (f"its page: {url}", f"where it is to be used: export PREFECT_API_URL={url}/api"):
+        say(line)
+    if background:
+        _start(command, f"{url}/api/health", pid_file)
+    else:
+        os.execv(command[0], command)
+
+
+def _start(command: list[str], health: str, pid_file: Path) -> None:
+    """Start a server that outlives this process, and wait until it answers."""
+    import httpx
+
+    from emtta_core.errors import EmttaError
+
+    log = pid_file.with_name("server.log")
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
+    pid_file.write_text(str(process.pid))
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            httpx.get(health, timeout=5, trust_env=False).raise_for_status()
+        except httpx.HTTPError:
+            time.sleep(0.2)
+        else:
+            say(f"it runs in the background (process {process.pid}, log {log}); end it with: prefect server stop")
+            return
+    process.terminate()
+    pid_file.unlink(missing_ok=True)
+    raise EmttaError(f"the Prefect server did not start; its log is {log}")
+
+
+def _running(pid_file: Path) -> int | None:
+    """Return the process of a server in the background that is still there."""
+    try:
+        pid = int(pid_file.read_text())
+        os.kill(pid, 0)
+    except (OSError, ValueError):
+        return None
+    return pid
+
+
+def _is_free(host: str, port: int) -> bool:
+    """Return whether a server can listen there."""
+    import socket
+
+    from emtta_core.errors import UsageError
+
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise UsageError(f"--host {host!r} is no address of this machine: {error.strerror}") from error
+    with socket.socket(family, kind, protocol) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(address)
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,92 @@
+"""The network settings of the environment: proxies, the hosts that go without one, and passwords in addresses."""
+
+import logging
+import os
+import re
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+LOCAL = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
+"""Hosts that are this machine, of which a proxy knows nothing."""
+
+SCHEMES = ("http", "https", "socks5", "socks5h")
+"""What a proxy may speak; httpx refuses every request, to whatever host, where one variable names another scheme."""
+
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+_USER_INFO = re.compile(r"(?<=://)[^\s/?#'\"<>]+@")
+
+
+def settle_proxies() -> list[str]:
+    """Reach this machine without a proxy, and drop proxies that no client can use, for this process and its children.
+
+    Returns:
+        A sentence for the user about each variable that is not used.
+    """
+    told = []
+    for name in [name for name in os.environ if name.lower() in _PROXIES]:
+        fault = _fault(os.environ[name])
+        if fault is not None:
+            told.append(
+                f"{name}={without_passwords(os.environ[name])} is not used: {fault}; "
+                f"write it as {', '.join(f'{scheme}://HOST:PORT' for scheme in SCHEMES)}, or unset it"
+            )
+            del os.environ[name]
+    spared = [
+        host.strip()
+        for name in ("no_proxy", "NO_PROXY")
+        for host in os.environ.get(name, "").split(",")
+        if host.strip()
+    ]
+    if "*" not in spared:
+        # Both spellings get all hosts, for most clients read no more than one of the two.
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(dict.fromkeys([*spared, *LOCAL]))
+    return told
+
+
+def proxy_of(url: str) -> str | None:
+    """Return the proxy through which a URL is requested, without its password; None where it is requested directly."""
+    parts = urlsplit(url)
+    if proxy_bypass(parts.hostname or ""):
+        return None
+    proxies = getproxies()
+    found = proxies.get(parts.scheme) or proxies.get("all")
+    return None if found is None else without_passwords(found)
+
+
+def without_passwords(text: str) -> str:
+    """Return `text` with `***` for user names and passwords in URLs.
+
+    Example:
+        >>> without_passwords("https://me:secret@host/api does not answer")
+        'https://***@host/api does not answer'
+    """
+    if "@" not in text:
+        return text
+    for value in os.environ.values():  # a password may hold signs that end a URL for the pattern
+        _, scheme, rest = value.partition("://")
+        credentials = rest.rpartition("@")[0]
+        if scheme and ":" in credentials:
+            text = text.replace(f"{credentials}@", "***@")
+    return _USER_INFO.sub("***@", text)
+
+
+class DiscreetFormatter(logging.Formatter):
+    """Formats log records without the passwords of URLs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format a record, its traceback included."""
+        return without_passwords(super().format(record))
+
+
+def _fault(proxy: str) -> str | None:
+    """Say what keeps a variable from naming a proxy; None where nothing does."""
+    if not proxy.strip():
+        return None
+    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    if parts.scheme not in SCHEMES:
+        return f"nothing here speaks {parts.scheme!r} to a proxy"
+    try:
+        port = parts.port
+    except ValueError:
+        return "its port is no number from 0 to 65535"
+    return None if parts.hostname and port != 0 else "it names no host"

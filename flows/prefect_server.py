@@ -1,0 +1,288 @@
+"""The Prefect server that flows report to: the one that is configured, or a temporary one that ends with its owner.
+
+The process of a temporary server serves on a listening socket that it is given, until standard input ends.
+
+Prefect can start a temporary server by itself, but not before a client asks for one, for which it first imports the
+whole server; then it waits. Begun here, the server comes up while the process that needs it imports and plans, on a
+port that is taken already. Ctrl-C does not reach it, it does not stay behind when its owner is killed, and it answers
+its owner alone: it has a password, and allows no other origin and no other host name.
+"""
+
+import asyncio
+import atexit
+import os
+import re
+import secrets
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx
+
+from emtta_core.errors import EmttaError, UsageError
+from emtta_core.network import LOCAL, proxy_of
+
+GRACE = 5.0
+"""Seconds in which a server that is told to end does so by itself."""
+
+HOST = "127.0.0.1"
+
+START = "from emtta_core.entry import settle_process; settle_process(); from flows.prefect_server import main; main()"
+"""The program of a temporary server's process, whose argument is the number of its socket."""
+
+_CAUSE = re.compile(r"^[\w.]+(Error|Exception|Warning)\b.*:")
+"""A line of a log that says why, as a traceback ends."""
+
+
+@contextmanager
+def at_hand(log: Path) -> Iterator[Callable[[], None]]:
+    """Have Prefect use the configured server inside the `with` block, or where there is none a temporary one.
+
+    Yields what waits until it answers, or raises an `EmttaError`. Until then a temporary server comes up while the
+    block does what needs none. It stays until this process exits: what Prefect has not sent yet it sends then.
+
+    Args:
+        log: takes the output of a temporary server.
+
+    Raises:
+        EmttaError: Prefect's home, where a temporary server keeps its records, cannot be written.
+    """
+    from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
+        PREFECT_API_URL,
+        PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
+        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+        temporary_settings,
+    )
+
+    if PREFECT_API_URL.value() or not PREFECT_SERVER_ALLOW_EPHEMERAL_MODE.value():
+        yield reach
+        return
+    writable_home()
+    server = TemporaryServer(log)
+    with temporary_settings({PREFECT_API_URL: server.url, PREFECT_API_AUTH_STRING: server.auth}):
+        yield partial(server.wait, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
+
+
+def writable_home() -> Path:
+    """Return Prefect's home, made where it is missing.
+
+    Raises:
+        EmttaError: it cannot be written.
+    """
+    from prefect.settings import PREFECT_HOME
+
+    home = Path(PREFECT_HOME.value())
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=home).close()
+    except OSError as error:
+        instead = Path(tempfile.gettempdir()) / f"prefect-{os.getuid()}"
+        raise EmttaError(
+            f"Prefect's home {home} cannot be written ({error.strerror}); name a folder that can: "
+            f"export PREFECT_HOME={shlex.quote(str(instead))}"
+        ) from error
+    return home
+
+
+def configured_url() -> str:
+    """Return the address of the configured server.
+
+    Raises:
+        UsageError: none is configured, or what is configured is no address.
+    """
+    from prefect.settings import PREFECT_API_URL
+
+    url: str | None = PREFECT_API_URL.value()
+    if not url:
+        raise UsageError(
+            "no Prefect server is named; start one with: emtta server --background, and name it with: "
+            f"export PREFECT_API_URL=http://{HOST}:4200/api"
+        )
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise UsageError(
+            f"PREFECT_API_URL={url} is no address of a Prefect server; write it as http://HOST:PORT/api, for example: "
+            f"export PREFECT_API_URL=http://{HOST}:4200/api"
+        )
+    return url
+
+
+def reach() -> None:
+    """Reach the configured server.
+
+    Raises:
+        UsageError: none is configured, or its address is wrong.
+        EmttaError: it does not answer, or refuses this client.
+    """
+    from prefect import get_client
+    from prefect.client.base import ServerType
+
+    url = configured_url()
+    with get_client(sync_client=True) as client:
+        try:
+            cloud = client.server_type is ServerType.CLOUD  # which tells no version
+            answer = client._client.get("/health" if cloud else "/admin/version")
+            if not cloud and not isinstance(answer.json(), str):
+                raise ValueError("the answer is not Prefect's")
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            raise _unreached(url, error) from error
+
+
+def _unreached(url: str, error: Exception) -> EmttaError:
+    """Find out why a configured server cannot be used, and what helps."""
+    status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
+    if status in (401, 403):
+        return EmttaError(
+            f"Prefect's server {url} refuses this client ({status}); set the server's password with: "
+            "export PREFECT_API_AUTH_STRING=USER:PASSWORD (for Prefect Cloud: export PREFECT_API_KEY=KEY)"
+        )
+    api = urlunsplit(urlsplit(url)._replace(path="/api", query="", fragment=""))
+    if not isinstance(error, httpx.TransportError) and api != url.rstrip("/") and _is_prefect(api):
+        return UsageError(f"PREFECT_API_URL={url} lacks the server's path /api; write: export PREFECT_API_URL={api}")
+    proxy = proxy_of(url)
+    if proxy is not None:
+        host = urlsplit(url).hostname
+        return EmttaError(
+            f"Prefect's server {url} cannot be reached through the proxy {proxy}: {error}; where it is to be reached "
+            f"without one: export NO_PROXY={host}"
+        )
+    if not isinstance(error, httpx.TransportError):
+        return UsageError(
+            f"what answers at PREFECT_API_URL={url} is no Prefect server ({str(error).splitlines()[0]}); name the "
+            f"server's address, for example: export PREFECT_API_URL=http://{HOST}:4200/api"
+        )
+    parts = urlsplit(url)
+    local = parts.hostname in LOCAL
+    start = f"start it with: emtta server --background --port {parts.port or 80}" if local else "start it"
+    return EmttaError(
+        f"Prefect's server {url} does not answer: {error}; {start}, or have a temporary one: unset PREFECT_API_URL "
+        "(`prefect config unset PREFECT_API_URL` where a profile has it)"
+    )
+
+
+def _is_prefect(api: str) -> bool:
+    with suppress(httpx.HTTPError, ValueError):
+        return httpx.get(f"{api}/health", timeout=10).json() is True
+    return False
+
+
+class TemporaryServer:
+    """A server of this process's own, which ends at this process's exit.
+
+    Attributes:
+        url: the address of its API.
+        auth: user name and password, without which it does not answer.
+    """
+
+    def __init__(self, log: Path):
+        """Begin it; `log` takes its output."""
+        self.auth = f"emtta:{secrets.token_urlsafe(24)}"
+        with socket.create_server((HOST, 0)) as listener, log.open("ab") as output:
+            origin = f"http://{HOST}:{listener.getsockname()[1]}"
+            self.url = f"{origin}/api"
+            self._log = log
+            proxies = {"http_proxy", "https_proxy", "all_proxy"}
+            inherited = {name: value for name, value in os.environ.items() if name.lower() not in proxies}
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", START, str(listener.fileno())],
+                env={
+                    "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",  # a second of a new database's start, for nothing
+                    **inherited,
+                    "PREFECT_SERVER_API_AUTH_STRING": self.auth,
+                    "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origin,
+                },
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                pass_fds=[listener.fileno()],
+                process_group=0,  # a terminal sends Ctrl-C to the group of its command
+            )
+        # Prefect sends what it has not yet sent at exit, by handlers that come in later and so are called before.
+        atexit.register(self.end)
+
+    def wait(self, timeout: float) -> None:
+        """Wait until it answers, `timeout` seconds at most.
+
+        Raises:
+            EmttaError: it does not.
+        """
+        try:
+            httpx.get(f"{self.url}/health", timeout=timeout, trust_env=False).raise_for_status()
+        except httpx.TimeoutException as error:
+            raise EmttaError(
+                f"Prefect's temporary server did not start in {timeout:.0f} s; give it more, for example: "
+                f"export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS=600; its log ends with: {self._cause()}"
+            ) from error
+        except httpx.HTTPError as error:
+            ended = f"ended with code {self._process.returncode}" if self._gone(GRACE) else f"does not answer: {error}"
+            raise EmttaError(
+                f"Prefect's temporary server {ended}; its log {self._log} ends with: {self._cause()}"
+            ) from error
+
+    def end(self) -> None:
+        """End it."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.terminate()
+        if not self._gone(GRACE):
+            self._process.kill()
+            self._process.wait()
+
+    def _cause(self) -> str:
+        """Return the last line of the log that names an error, else the last line."""
+        lines = [line.strip() for line in self._log.read_text(encoding="utf-8", errors="replace").splitlines()]
+        lines = [line for line in lines if line]
+        return next((line for line in reversed(lines) if _CAUSE.match(line)), lines[-1] if lines else "nothing")
+
+    def _gone(self, patience: float) -> bool:
+        """Return whether its process ends in so many seconds."""
+        try:
+            self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+
+def make_database() -> None:
+    """Make the database in Prefect's home, or bring it up to date; of several processes one does, and the others wait.
+
+    Prefect itself takes no lock: two servers that start with one new home disturb each other.
+    """
+    from filelock import FileLock
+    from prefect.server.database import provide_database_interface
+
+    with FileLock(writable_home() / "emtta-database.lock"):
+        asyncio.run(provide_database_interface().create_db())
+
+
+def main() -> None:
+    """Serve on the listening socket whose number is the first argument."""
+    threading.Thread(target=_end_with_owner, daemon=True).start()
+    import uvicorn
+    from prefect.server.api.server import create_app
+    from prefect.settings import PREFECT_API_DATABASE_MIGRATE_ON_START, temporary_settings
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    make_database()
+    with temporary_settings({PREFECT_API_DATABASE_MIGRATE_ON_START: False}):
+        app = create_app(ephemeral=True, final=True)
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST])
+        config = uvicorn.Config(app, log_level="error", lifespan="on")
+        uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(sys.argv[1]))])
+
+
+def _end_with_owner() -> None:
+    """End this process once its standard input has ended, gracefully if that goes."""
+    sys.stdin.read()
+    threading.Timer(GRACE, os._exit, [1]).start()
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,95 @@
+"""Proxies are none for this machine and never fatal, and no password of an address reaches a reader."""
+
+import logging
+import os
+
+import httpx
+import pytest
+
+from emtta_core.errors import EmttaError
+from emtta_core.escapes import escaped
+from emtta_core.network import DiscreetFormatter, proxy_of, settle_proxies, without_passwords
+from emtta_core.pipeline.attempt import describe
+
+SECRET = "p/w#1"
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment without proxies, restored afterwards."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        for spelling in (name, name.upper()):
+            monkeypatch.setenv(spelling, "")
+            monkeypatch.delenv(spelling)
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5://127.0.0.1:9", "socks5h://proxy:1080", "proxy:3128"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "0.0.0.0"])
+def test_this_machine_is_reached_without_a_proxy(
+    name: str, proxy: str, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, proxy)
+    assert settle_proxies() == []
+    assert proxy_of("http://elsewhere.example/api") == proxy
+    with httpx.Client() as client:
+        transport = client._transport_for_url(httpx.URL(f"http://{host}:4200/api"))
+        assert transport is client._transport  # the one of direct connections
+
+
+def test_hosts_that_were_spared_before_still_are_in_whatever_spelling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "corp.example")
+    monkeypatch.setenv("no_proxy", "10.0.0.1, intern")
+    settle_proxies()
+    spared = os.environ["no_proxy"].split(",")
+    assert os.environ["NO_PROXY"] == os.environ["no_proxy"]
+    assert {"corp.example", "10.0.0.1", "intern", "localhost", "127.0.0.1", "::1"} <= set(spared)
+
+
+def test_all_hosts_may_be_spared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    settle_proxies()
+    assert os.environ["no_proxy"] == "*"
+
+
+@pytest.mark.parametrize(
+    ("proxy", "fault"),
+    [
+        ("socks4://127.0.0.1:1080", "nothing here speaks 'socks4' to a proxy"),
+        ("ftp://proxy:21", "nothing here speaks 'ftp' to a proxy"),
+        ("http://proxy:port", "its port is no number from 0 to 65535"),
+        ("http://", "it names no host"),
+    ],
+)
+def test_a_proxy_that_no_client_can_use_is_dropped_and_told(
+    proxy: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    (sentence,) = settle_proxies()
+    assert sentence.startswith(f"ALL_PROXY={proxy} is not used: {fault}; write it as http://HOST:PORT")
+    assert "ALL_PROXY" not in os.environ
+    httpx.Client().close()
+
+
+@pytest.mark.parametrize("name", ["PREFECT_API_URL", "AWS_ENDPOINT_URL", "HF_ENDPOINT", "https_proxy"])
+def test_no_password_of_an_address_is_shown(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = f"https://me:{SECRET}@host:1/path"
+    monkeypatch.setenv(name, address)
+    message = f"{address} does not answer; nor does me:{SECRET}@host"
+    shown = "https://***@host:1/path does not answer; nor does ***@host"
+    assert without_passwords(message) == shown
+    assert str(EmttaError(message)) == shown
+    assert escaped(message) == shown
+    assert describe(OSError(message)) == f"OSError: {shown}"
+    try:
+        raise OSError(message)
+    except OSError as error:
+        record = logging.LogRecord("name", logging.ERROR, "file", 1, message, (), (OSError, error, error.__traceback__))
+    logged = DiscreetFormatter("%(message)s").format(record)
+    assert logged.count("***@host:1") == 2
+    assert SECRET not in logged
+
+
+def test_what_is_no_address_is_left_as_it_is() -> None:
+    for text in ("mail me@example.org", "a://b c@d", "100 % @ home"):
+        assert without_passwords(text) == text

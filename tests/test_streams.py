@@ -1,0 +1,114 @@
+"""Output never fails because of where it goes, and the process ends with the command's exit code and nothing else."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.cli.main import app
+
+PROGRAM = "from flows.cli.streams import settle_streams; settle_streams(); import sys; "
+
+
+def shell(program: str, tail: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python with `program`, its streams redirected as the shell's `tail` says."""
+    command = f'"{sys.executable}" -c "$PROGRAM" {tail}'
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        env=os.environ | {"PROGRAM": program} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "ascii:strict"])
+def test_what_an_encoding_cannot_hold_is_escaped(encoding: str) -> None:
+    done = shell(PROGRAM + r"print('\u0141\U0001f600\udcff plain')", PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stdout) == (0, r"\u0141\ud83d\ude00\udcff plain" + "\n")
+
+
+def test_an_escaped_json_text_is_still_json() -> None:
+    text = "Łódź 😀"
+    done = shell(PROGRAM + f"import json; print(json.dumps({text!r}, ensure_ascii=False))", PYTHONIOENCODING="ascii")
+    assert json.loads(done.stdout) == text
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("tail", ["| head -1", "| true", ">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", "2>/dev/full"])
+def test_a_stream_that_is_closed_or_has_no_reader_ends_nothing(tail: str, unbuffered: str) -> None:
+    program = PROGRAM + "[print('line', file=where) for _ in range(9999) for where in (sys.stdout, sys.stderr)]"
+    done = shell(f"{program}; sys.stdout.flush(); sys.exit(7)", tail, PYTHONUNBUFFERED=unbuffered)
+    assert done.returncode == 7
+    assert "Error" not in done.stderr
+
+
+def test_a_closed_standard_output_is_said_and_its_number_given_to_no_other_file(tmp_path: Path) -> None:
+    program = (
+        PROGRAM + f"import os; file = open({str(tmp_path / 'file')!r}, 'w'); print('lost'); assert file.fileno() > 2"
+    )
+    done = shell(program, ">&-")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "standard output is closed; results that would be shown there are lost\n"
+    assert (tmp_path / "file").read_text() == ""
+
+
+ALL_HELP = """
+import sys
+from flows.cli.main import main
+for words in {commands!r}:
+    sys.argv = ["emtta", *words, "--help"]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, (words, end.code)
+"""
+
+
+def test_every_help_text_can_be_shown_in_ascii() -> None:
+    verbs = [
+        [str(command.name or (command.callback and command.callback.__name__))] for command in app.registered_commands
+    ]
+    groups = [[str(group.name)] for group in app.registered_groups]
+    done = shell(ALL_HELP.format(commands=[[], *verbs, *groups]), PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Usage:") == 1 + len(verbs) + len(groups)
+    assert not done.stderr
+
+
+COMMAND = """
+import atexit, sys
+from flows.cli import main
+class Late:
+    def __del__(self):
+        print("torn down")
+sys.late = Late()
+atexit.register(print, "at exit")
+sys.argv = {argv!r}
+main.command()
+"""
+
+
+def test_the_command_ends_with_its_exit_code_after_its_exit_handlers_and_without_teardown() -> None:
+    done = shell(COMMAND.format(argv=["emtta", "run", "no-such-suite"]))
+    assert (done.returncode, done.stdout) == (2, "at exit\n")
+    assert done.stderr.startswith("error: unknown suite 'no-such-suite'")
+
+
+def test_a_full_disk_behind_standard_output_is_an_error() -> None:
+    done = shell(COMMAND.format(argv=["emtta", "--version"]), ">/dev/full")
+    assert done.returncode == 1
+    assert done.stderr == "error: standard output cannot be written: No space left on device\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["run", "no-such"], ["status", "no-such"], ["sql", "nonsense"]])
+def test_no_refused_command_is_aborted(words: list[str], tmp_path: Path) -> None:
+    program = f"import sys; from flows.cli import main; sys.argv = {['emtta', *words]!r}; main.command()"
+    for _ in range(100):
+        done = shell(program)
+        assert done.returncode in (1, 2), done.stderr
+        assert "terminate" not in done.stderr
