@@ -151,7 +151,7 @@ def test_an_utterance_in_error_is_left_out_and_told(store: Store) -> None:
     )
 
 
-def test_the_mean_is_withheld_until_each_domain_is_there(store: Store) -> None:
+def test_the_mean_is_hidden_until_each_domain_is_there(store: Store) -> None:
     write_run(store, "first", {"vacuum": [1, 1], "rain": [1, 1]})
     begin_run(store, "second", [("noise", "vacuum", "em-tok-b"), ("noise", "rain", "em-tok-b")])
     write_shard(store, CellKey("second", "vacuum", "em-tok-b"), {"u000": [heard(1)], "u001": [heard(1)]})
@@ -159,7 +159,10 @@ def test_the_mean_is_withheld_until_each_domain_is_there(store: Store) -> None:
     found = compare(store, "first", "second")
     assert [item.domain for item in found.changes] == ["vacuum", "rain"]
     assert change(found, "rain").utterances == 1
-    assert "em-tok-b: the mean over all domains is withheld, for these are not complete: rain in second" in found.notes
+    assert (
+        "em-tok-b: the mean over all domains is hidden because these cells are incomplete: rain in second"
+        in found.notes
+    )
     assert [item.domain for item in compare(store, "first", "second", domains=["vacuum"]).changes] == ["vacuum", ALL]
 
 

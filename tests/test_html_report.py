@@ -228,7 +228,7 @@ def test_a_run_of_which_nothing_is_done_has_a_page(store: Store) -> None:
     text = squeezed(make_page(store).html)
     assert "Nothing is done yet: 2 cells planned." in text
     assert "2 of 2 cells are not complete" in text
-    assert text.count("withheld") >= 4
+    assert text.count("reason_hidden") >= 4
 
 
 def test_a_run_without_cells_has_a_page(store: Store) -> None:
@@ -242,7 +242,7 @@ def test_a_partial_run_withholds_the_means_and_shows_its_domains(store: Store) -
     text = squeezed(html)
     assert "No method has all of its domains yet" in text
     assert "3 of 9 cells are not complete" in text
-    assert "1 of 3 domains not there: babble (0 of 3 utterances)" in text
+    assert "1 of 3 domains incomplete: babble (0 of 3 utterances)" in text
     assert 'id="heat-title"' in html
     assert 'id="speed-title"' not in html
     assert html.count("<td>missing</td>") + html.count('class="worse">missing</td>') == 6  # of cells and of failures

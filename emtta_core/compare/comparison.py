@@ -176,7 +176,7 @@ def compare(
         if missing:
             found.pop()
             named = ", ".join(f"{domain} in {run}" for domain, _, run in missing)
-            notes.append(f"{method}: the mean over all domains is withheld, for these are not complete: {named}")
+            notes.append(f"{method}: the mean over all domains is hidden because these cells are incomplete: {named}")
         changes += found
     return Comparison(run_a, run_b, alpha, min_effect, tuple(changes), differing, tuple(notes))
 

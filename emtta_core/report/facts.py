@@ -28,7 +28,7 @@ class Figure:
     """A WER and how it compares with source on the same speech, with what is known of their certainty.
 
     Attributes:
-        wer: word error rate, %; None while it is withheld.
+        wer: word error rate, %; None while it is hidden.
         source_wer: that of source, %.
         change: points of WER against source on the utterances that both have; below zero is better.
         change_percent: the same relative to source, %.
@@ -110,7 +110,7 @@ class Standing:
         done: that are done, those in error included.
         in_error: that are in error.
         figure: the mean of the domains' WER.
-        withheld: why there is no figure.
+        reason_hidden: why there is no figure.
     """
 
     method: str
@@ -121,7 +121,7 @@ class Standing:
     done: int
     in_error: int
     figure: Figure
-    withheld: str | None
+    reason_hidden: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Step:
     step: int
     entropy: float | None
     wer: float | None
-    withheld: str | None
+    reason_hidden: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,9 +211,9 @@ class Facts:
         return sum(cell.audio_seconds or 0.0 for cell in self.cells.values())
 
     @property
-    def withheld(self) -> tuple[Standing, ...]:
+    def hidden(self) -> tuple[Standing, ...]:
         """The standings without a figure, with their reason."""
-        return tuple(standing for standing in self.standings.values() if standing.withheld is not None)
+        return tuple(standing for standing in self.standings.values() if standing.reason_hidden is not None)
 
     def hue(self, method: str) -> str:
         """Return the name of the page's colour for a method: `source`, or `hue` and a number."""
@@ -271,7 +271,7 @@ def read_facts(store: Store, catalogue: Catalogue, run_id: str) -> Facts:
         cells=cells,
         standings=standings,
         steps=tuple(
-            Step(row["method"], row["step"], row["entropy"], row["wer"], row["withheld"])
+            Step(row["method"], row["step"], row["entropy"], row["wer"], row["reason_hidden"])
             for row in catalogue.report("steps", run_id).records
         ),
         failures=tuple(failures[:MOST_FAILURES]),
@@ -324,12 +324,12 @@ def _cell(row: Mapping[str, Any], found: Mapping[str, Any] | None) -> Cell:
     return Cell(
         **{name: row[name] for name in (*same, *times)},
         figure=_figure(row, found),
-        why=row["withheld"] or row["error"],
+        why=row["reason_hidden"] or row["error"],
     )
 
 
 def _standing(row: Mapping[str, Any], found: Mapping[str, Any] | None) -> Standing:
-    same = ("method", "group", "domains", "complete", "planned", "done", "in_error", "withheld")
+    same = ("method", "group", "domains", "complete", "planned", "done", "in_error", "reason_hidden")
     return Standing(**{name: row[name] for name in same}, figure=_figure(row, found))
 
 

@@ -20,9 +20,8 @@ _NOTICES = {
 }
 """What must be said, by what of a suite's text calls for it."""
 
-_RUN = (
-    "SELECT suite_toml FROM raw.runs WHERE run_id = $run OR $run IS NULL ORDER BY created_at DESC, run_id DESC LIMIT 1"
-)
+_CHOSEN = "FROM raw.runs WHERE run_id = $run OR $run IS NULL ORDER BY created_at DESC, run_id DESC LIMIT 1"
+_RECORD = f"SELECT run_id, suite, model, created_at {_CHOSEN}"
 
 
 def notices_of(catalogue: Catalogue, run_id: str | None) -> tuple[str, ...]:
@@ -32,10 +31,24 @@ def notices_of(catalogue: Catalogue, run_id: str | None) -> tuple[str, ...]:
         catalogue: of the store.
         run_id: the run; None for the newest.
     """
-    rows = catalogue.query(_RUN, {"run": run_id}).rows
+    rows = catalogue.query(f"SELECT suite_toml {_CHOSEN}", {"run": run_id}).rows
     return notices(str(rows[0][0])) if rows else ()
 
 
 def notices(suite_toml: str) -> tuple[str, ...]:
     """Return the sentences that a report on a run of a suite, as `Suite.to_toml` writes it, must say."""
     return tuple(sentence for sign, sentence in _NOTICES.items() if sign.search(suite_toml))
+
+
+def heading(catalogue: Catalogue, run_id: str | None) -> str:
+    """Return the run, suite, model and date that a report on a run is headed with; the empty text without a run.
+
+    Args:
+        catalogue: of the store.
+        run_id: the run; None for the newest.
+    """
+    rows = catalogue.query(_RECORD, {"run": run_id}).rows
+    if not rows:
+        return ""
+    run, suite, model, created_at = rows[0]
+    return f"run {run} (suite {suite}, model {model}, {created_at:%Y-%m-%d %H:%M} UTC)"

@@ -2,7 +2,7 @@
 -- columns:
 --   suite, group    the paper's suite; the run's group. Matched by either name; unmatched rows stand alone
 --   method          the method
---   wer             the run's mean over the group's domains, %; empty while withheld
+--   wer             the run's mean over the group's domains, %; empty while hidden
 --   paper_wer       the paper's, with Whisper-base, %
 --   change_percent  the run's change relative to source, %
 --   paper_change_percent   the paper's change relative to source, %

@@ -1,10 +1,13 @@
 -- runs: the runs of the store, newest first.
 -- columns:
---   run_id, suite, model      the run
---   created_at                UTC
+--   run_id                    the run
 --   state                     complete or incomplete
---   cells, complete           cells: planned, complete
---   planned, done, in_error   utterances: planned, done, in error
-SELECT run_id, suite, model, created_at, state, cells, complete, planned, done, in_error
+--   complete, cells           cells: complete, planned
+--   created_at                UTC
+--   suite, model              the suite and the model
+--   done, planned, in_error   utterances: done, planned, in error
+-- cell cells: {complete} of {cells}
+-- cell utterances: {done} of {planned}
+SELECT run_id, state, complete, cells, created_at, suite, model, done, planned, in_error
 FROM runs
 ORDER BY created_at DESC, run_id DESC
