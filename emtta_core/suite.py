@@ -111,6 +111,18 @@ class Domain(Record):
     corpus: Annotated[Corpus, IDENTITY]
     corruption: Annotated[Corruption | None, IDENTITY] = None
 
+    def description(self) -> str:
+        """Return in words what the domain is: what is done to which speech, for readers of its short name."""
+        corpus = self.corpus.model_dump(mode="json")
+        fields = (corpus.get(name) for name in ("path", "dataset", "split", "language", "accent", "voices"))
+        texts = (" ".join(field) if isinstance(field, list) else field for field in fields if field)
+        speech = ", ".join([str(corpus["name"]), *map(str, texts)])
+        label = self.corruption.label() if self.corruption is not None else None
+        snr_db = getattr(self.corruption, "snr_db", None)
+        if label is not None and snr_db is not None and "SNR" not in label:
+            label += f" at {snr_db:g} dB SNR"
+        return speech if label is None else f"{label}; {speech}"
+
     @field_validator("group")
     @classmethod
     def _no_column(cls, value: str) -> str:

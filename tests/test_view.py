@@ -105,8 +105,8 @@ def test_a_page_is_made_once_and_again_when_the_run_goes_on(server: ViewServer, 
     write_shard(store, CellKey("growing", "d", "em-tok-b"), {NAME: [heard(3), heard(4)]}, attempt=2)
     end_attempt(store, CellKey("growing", "d", "em-tok-b"), group="g", attempt=2)
     _, after = ask(server, "/run/growing")
-    assert "No method is better than source" in after
-    assert "No method is better than source" not in before
+    assert "No method has a lower rate than source" in after
+    assert "No method has a lower rate than source" not in before
 
 
 @pytest.mark.parametrize(

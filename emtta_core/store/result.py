@@ -133,8 +133,9 @@ class Result:
         """Return a table for a terminal: rates with two decimals, what is under 0.005 with a digit, NULL as a dash."""
         table = Table(title=title and Text(escaped(title)), title_style="bold", title_justify="left")
         columns = self._for_reader()
+        times = {field.name for field in self.table.schema if pa.types.is_timestamp(field.type)}
         for name, number, _ in columns:
-            table.add_column(Text(escaped(name)), justify="right" if number else "left", no_wrap=number)
+            table.add_column(Text(escaped(name)), justify="right" if number else "left", no_wrap=number or name in times)
         for row in zip(*(cells for _, _, cells in columns), strict=True):
             table.add_row(*(Text(escaped(cell)) for cell in row))
         return table
@@ -237,7 +238,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, list) and not any(isinstance(item, list | dict) for item in value):
         return ", ".join(_cell(item) for item in value)
     if isinstance(value, datetime):
-        return value.isoformat(sep=" ", timespec="seconds")
+        return value.replace(tzinfo=None).isoformat(sep=" ", timespec="seconds")  # the catalogue's zone is UTC
     return str(_flat(value))
 
 

@@ -29,11 +29,14 @@ TERMINATED = 128 + signal.SIGTERM
 UNBOUNDED = 10**9
 """Characters of a line where standard output is no terminal, which is more than any table has."""
 
-READABLE = 10
+READABLE = 24
 """Characters below which no column of words is pressed on a terminal, unless its longest word has fewer."""
 
 PROSE = 200
 """Characters of a line of prose where standard output is no terminal."""
+
+UNKNOWN = "—"
+"""What a table shows for NULL."""
 
 WHOLE = frozenset({"run_id", "run or corpus"})
 """Columns whose values are typed into the next command, and so never broken over lines."""
@@ -147,7 +150,8 @@ def _fit(table: Table, console: Console) -> list[str]:
         table.columns.append(column)
         if len(table.columns) > 1 and _width(table, console) > console.width:
             table.columns.pop()
-            hidden.append(str(column.header).replace("\n", ""))
+            if any(str(cell) != UNKNOWN for cell in column.cells):
+                hidden.append(str(column.header).replace("\n", ""))
     return hidden
 
 
