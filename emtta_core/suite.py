@@ -138,7 +138,7 @@ class Suite(Record):
     Attributes:
         name: names its runs; changes no result.
         description: one line for `emtta suites`.
-        limit: at most this many utterances a domain, the first ones.
+        limit: at most this many utterances per domain, the first ones.
         methods: by name, or composed; in the order in which they are shown.
         normaliser: how texts are normalised before they are compared: as Whisper's authors do, by its basic normaliser
             in English too, as they do but with combining marks kept, or not at all.
@@ -210,7 +210,7 @@ def load_suite(name: str, *, limit: int | None = None, snr_convention: SnrConven
 
     Args:
         name: as in `demo`, or as in `suites/mine.toml`.
-        limit: at most this many utterances a domain, in place of what the file says.
+        limit: at most this many utterances per domain, in place of what the file says.
         snr_convention: how each signal-to-noise ratio is understood, in place of what the file says.
 
     Raises:
@@ -244,9 +244,9 @@ def parse_suite(text: str, *, origin: str = "the suite", folder: Path = Path()) 
 
 
 def _limited(suite: Suite, limit: int) -> Suite:
-    """Return the suite with at most `limit` utterances a domain."""
+    """Return the suite with at most `limit` utterances per domain."""
     if limit < 1:
-        raise UsageError(f"the limit is {limit}; it is a number of utterances a domain, 1 or more")
+        raise UsageError(f"the limit is {limit}; it is a number of utterances per domain, 1 or more")
     return suite.model_copy(update={"limit": limit})
 
 

@@ -223,8 +223,8 @@ def test_runs_with_nothing_in_common_are_refused(store: Store) -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"methods": ["mbr"]}, "unknown method of both runs 'mbr'; there are: em-tok-b, source"),
-        ({"domains": ["sun"]}, "unknown domain of both runs 'sun'; there are: vacuum"),
+        ({"methods": ["mbr"]}, "unknown method of both runs 'mbr'; choose from: em-tok-b, source"),
+        ({"domains": ["sun"]}, "unknown domain of both runs 'sun'; choose from: vacuum"),
         ({"alpha": 5.0}, "alpha is 5; give a number between 0 and 1"),
         ({"min_effect": -1.0}, "the minimum effect is -1; give a number of WER points, 0 or more"),
         ({"min_effect": float("nan")}, "the minimum effect is nan"),
@@ -290,7 +290,7 @@ def test_the_command_writes_a_table_json_and_markdown(store: Store, emtta: Comma
     assert data["changes"][0]["difference"] == pytest.approx(data["changes"][0]["wer_b"] - data["changes"][0]["wer_a"])
     markdown = emtta(*where, "--format", "markdown").out
     assert markdown.startswith("# second (B) against first (A)\n")
-    assert "| source | vacuum | 21.50 | 60.50 | +39.00 (+" in markdown
+    assert "| source | vacuum | worse | +39.00 ± " in markdown
 
 
 def test_the_report_pairs_takes_the_run_before_where_none_is_named(store: Store) -> None:

@@ -154,7 +154,10 @@ def test_intervals_and_tests_are_those_that_are_stored(tested: Store) -> None:
 def test_the_summary_says_what_is_more_than_chance(tested: Store) -> None:
     text = squeezed(make_page(tested, "run").html)
     assert "95 % interval" in text.split("lower than source")[0]
-    assert "It is significantly better on 1 and significantly worse on 0 (sign-flip test, Holm-corrected over the domains" in text
+    assert (
+        "It is significantly better on 1 and significantly worse on 0 (sign-flip test, Holm-corrected over the domains"
+        in text
+    )
 
 
 def test_statistics_of_facts_that_have_changed_are_not_shown(tested: Store, store: Store) -> None:
@@ -241,7 +244,7 @@ def test_a_partial_run_withholds_the_means_and_shows_its_domains(store: Store) -
     html = make_page(store).html
     text = squeezed(html)
     assert "No method has completed all of its domains yet" in text
-    assert "3 of 9 cells are not complete" in text
+    assert "3 of 9 cells are incomplete" in text
     assert "1 of 3 domains incomplete: babble (0 of 3 utterances)" in text
     assert 'id="heat-title"' in html
     assert 'id="speed-title"' not in html
@@ -295,7 +298,7 @@ def test_charts_of_very_many_domains_show_those_that_changed_most_and_say_so(
 def test_a_store_without_runs_and_an_unknown_run_are_refused_with_what_there_is(store: Store, complete: Store) -> None:
     with pytest.raises(UsageError, match="has no run yet; `emtta run SUITE` makes one"):
         make_page(store)
-    with pytest.raises(UsageError, match="unknown run 'nun'; there are: run"):
+    with pytest.raises(UsageError, match="unknown run 'nun'; choose from: run"):
         make_page(complete, "nun")
 
 
@@ -375,7 +378,7 @@ def test_options_of_tables_are_refused_for_the_page(complete: Store, emtta: Comm
     assert ended.code == 2
     assert "its options are --run, --out, --audio" in ended.err.replace("\n", " ")
     ended = emtta("report", "html", "--store", complete.location, "--out", "page.csv")
-    assert (ended.code, "--out page.csv ends as one of rows does" in ended.err) == (2, True)
+    assert (ended.code, "--out page.csv is not the name of a page" in ended.err) == (2, True)
     assert emtta("report", "leaderboard", "--store", complete.location, "--audio", 3).code == 2
 
 

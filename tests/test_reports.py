@@ -11,7 +11,7 @@ from store_factory import ERROR, begin_run, end_attempt, heard, write_shard
 from emtta_core.scoring import normaliser, word_errors
 from emtta_core.store import Catalogue, CellKey, Store, reports
 
-# WER of source and em-tok-b on each domain, in errors of four words an utterance: two utterances a domain.
+# WER of source and em-tok-b on each domain, in errors of four words an utterance: two utterances per domain.
 ERRORS = {
     ("noise", "vacuum"): {"source": (2, 2), "em-tok-b": (1, 1)},
     ("noise", "babble"): {"source": (4, 4), "em-tok-b": (4, 0)},

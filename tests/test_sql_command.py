@@ -192,7 +192,7 @@ def test_the_prompt_goes_on_after_a_mistake(
     said = capsys.readouterr()
     for words in (
         "SELEKT",
-        "unknown command '.fly'; there are: .format, .help, .quit, .report, .reports, .schema, .views",
+        "unknown command '.fly'; choose from: .format, .help, .quit, .report, .reports, .schema, .views",
         "unknown view or table 'nothing'",
         "there are 0 names; write .schema NAME",
         "a prompt cannot show the format 'parquet'",

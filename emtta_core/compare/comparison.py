@@ -23,7 +23,7 @@ ALL = "all"
 """What stands in place of a domain in a method's mean over its domains."""
 
 _CELLS = (
-    SharedCell("difference", "{difference:+.2f} ({low:+.1f} to {high:+.1f})"),
+    SharedCell("difference", "{difference:+.2f} ± {ci_half_width:.1f}"),
     SharedCell("wins_ties_losses", "{wins}/{ties}/{losses}"),
 )
 """What a table for a reader shows in one cell."""
@@ -56,8 +56,8 @@ class Change:
         ties: with as many.
         losses: with more.
         drawn: what the interval and the test draw: `utterances`, `speakers`, or `both` where domains differ in it.
-        verdict: `worse` or `better` where the change is significant and large enough; `too small` where it is significant
-            and not large enough; `unchanged` where no utterance has more or fewer errors; else `not distinguishable`.
+        verdict: `worse` or `better` where the change is significant and large enough; `too small` where it is only
+            significant; `unchanged` where no utterance has more or fewer errors; else `not distinguishable`.
     """
 
     method: str
@@ -74,6 +74,11 @@ class Change:
     losses: int
     drawn: str
     verdict: str
+
+    @property
+    def ci_half_width(self) -> float | None:
+        """Half the width of the interval, points: the interval is `difference` ± this."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +128,7 @@ class Comparison:
 
     def as_result(self) -> Result:
         """Return the changes as a table: numbers, of which a reader sees the interval with the difference."""
-        names = ("method", "domain", "wer_a", "wer_b", "difference", "low", "high", "p", "verdict")
+        names = ("method", "domain", "verdict", "difference", "ci_half_width", "p", "wer_a", "wer_b")
         counts = ("wins", "ties", "losses", "utterances")
         columns = {name: [getattr(change, name) for change in self.changes] for name in (*names, *counts)}
         return Result(pa.table(columns), _CELLS)
@@ -268,4 +273,3 @@ def _verdict(change: PairedChange, p: float, alpha: float, min_effect: float) ->
     if abs(change.difference) <= min_effect:
         return "too small"
     return "worse" if change.difference > 0 else "better"
-

@@ -1,5 +1,6 @@
-"""How far a run is: read from the store, which is the truth about what is done, through its views."""
+"""The progress of a run: read from the store, which is the truth about what is done, through its views."""
 
+import shlex
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
@@ -83,7 +84,7 @@ def cell_states(store: Store, run_id: str) -> tuple[CellState, ...]:
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
         run_id: which.
@@ -91,7 +92,8 @@ class RunStatus:
         model: as the suite names it.
         created_at: when it was begun, UTC.
         cells: how far each of its cells is.
-        holder: who works at it; none where nobody does, or whoever did is dead.
+        holder: the process that works on it; None if there is none, or if it is dead.
+        location: of the store.
     """
 
     run_id: str
@@ -100,6 +102,7 @@ class RunStatus:
     created_at: datetime
     cells: tuple[CellState, ...]
     holder: Holder | None
+    location: str
 
     @property
     def complete(self) -> bool:
@@ -135,27 +138,28 @@ class RunStatus:
         found = self.as_dict()
         cells, utterances = found["cells"], found["utterances"]
         rest = ", ".join(f"{cells[state]} {state}" for state in CELL_STATES if cells[state] and state != COMPLETE)
-        lines = [
-            f"run         {self.run_id} ({found['state']})",
-            f"at work     {self.holder or self._nobody()}",
-            f"suite       {self.suite}, model {self.model}, begun {self.created_at:%Y-%m-%d %H:%M:%S} UTC",
-            f"cells       {cells[COMPLETE]} of {cells['planned']} complete" + (f"; {rest}" if rest else ""),
-            f"utterances  {utterances['done']} of {utterances['planned']} done, {utterances['in_error']} in error",
-            *(f"failed      {cell['domain']}/{cell['method']}: {cell['error']}" for cell in found["failed"]),
+        rows = [
+            ("run", f"{self.run_id} ({found['state']})"),
+            ("active process", str(self.holder).removeprefix("process ") if self.holder else self._none()),
+            ("suite", f"{self.suite}, model {self.model}, created {self.created_at:%Y-%m-%d %H:%M:%S} UTC"),
+            ("cells", f"{cells[COMPLETE]} of {cells['planned']} complete" + (f"; {rest}" if rest else "")),
+            ("utterances", f"{utterances['done']} of {utterances['planned']} done, {utterances['in_error']} in error"),
+            *(("failed", f"{cell['domain']}/{cell['method']}: {cell['error']}") for cell in found["failed"]),
         ]
-        return "\n".join(lines)
+        return "\n".join(f"{f'{name}:':<16}{text}" for name, text in rows)
 
-    def _nobody(self) -> str:
-        """Return in words that nobody works at the run, and what to do where it was left incomplete."""
-        return "nobody" if self.complete else f"nobody; what is missing is done by: emtta rerun {self.run_id}"
+    def _none(self) -> str:
+        """Return in words that no process works on the run, and how to finish it if it is incomplete."""
+        command = shlex.join(["emtta", "rerun", self.run_id, "--store", self.location])
+        return "none" if self.complete else f"none; finish the run with: {command}"
 
 
 def run_status(store: Store, run_id: str) -> RunStatus:
-    """Return how far a run is.
+    """Return the progress of a run.
 
     Raises:
         UsageError: there is no such run; lists those there are.
     """
     row = store.run(run_id)
     works = holder(store, run_id)  # first: it may end while its cells are read, and is not to look interrupted
-    return RunStatus(run_id, row.suite, row.model, row.created_at, cell_states(store, run_id), works)
+    return RunStatus(run_id, row.suite, row.model, row.created_at, cell_states(store, run_id), works, store.location)

@@ -75,7 +75,7 @@ class Cell:
         words: of the references.
         figure: its WER.
         cer: character error rate, %.
-        entropy_before: mean nats a token of the unadapted model.
+        entropy_before: mean nats per token of the unadapted model.
         entropy_after: of the adapted one.
         audio_seconds: length of the speech that is done.
         seconds: wall seconds spent on it.
@@ -128,7 +128,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A method after so many updates: mean entropy (nats a token) and mean WER over the domains, %."""
+    """A method after so many updates: mean entropy (nats per token) and mean WER over the domains, %."""
 
     method: str
     step: int
@@ -222,7 +222,7 @@ class Facts:
         return tuple(standing for standing in self.standings.values() if standing.reason_hidden is not None)
 
     def hue(self, method: str) -> str:
-        """Return the name of the page's colour for a method, the same on every page: `source`, or `hue` and a number."""
+        """Return the name of a method's colour, the same on every page: `source`, or `hue` and a number."""
         if method == SOURCE:
             return SOURCE
         if method in self.ranks:
@@ -278,7 +278,9 @@ def read_facts(store: Store, catalogue: Catalogue, run_id: str) -> Facts:
         state=COMPLETE if all(cell.state == COMPLETE for cell in cells.values()) else "incomplete",
         groups=tuple(dict.fromkeys(cell.group for cell in cells.values())),
         domains=tuple(dict.fromkeys(domain for domain, _ in cells)),
-        methods=tuple(sorted({method for _, method in cells}, key=lambda name: (ranks.get(name, len(ranks) + 1), name))),
+        methods=tuple(
+            sorted({method for _, method in cells}, key=lambda name: (ranks.get(name, len(ranks) + 1), name))
+        ),
         ranks=ranks,
         descriptions=_descriptions(record.suite_toml),
         cells=cells,

@@ -123,7 +123,9 @@ def _against_source(standing: Standing) -> str:
     if within:
         known.append(f"{_confidence(found.confidence)} interval {within} points")
     if found.p is not None:
-        known.append(f"p{SPACE}{probability(found.p)}" if found.p < 0.001 else f"p{SPACE}={SPACE}{probability(found.p)}")
+        known.append(
+            f"p{SPACE}{probability(found.p)}" if found.p < 0.001 else f"p{SPACE}={SPACE}{probability(found.p)}"
+        )
     size = f"{size} ({', '.join(known)})" if known else size
     if found.p is None:
         return f"{size}, not tested"

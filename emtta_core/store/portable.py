@@ -6,10 +6,10 @@ text that DuckDB writes for them, also inside lists, structs and maps, which sta
 """
 
 from collections.abc import Collection
+from typing import Any
 
 import duckdb
 import pyarrow as pa
-from duckdb import sqltypes
 
 _NUMBERS = ("tinyint", "smallint", "integer", "bigint", "utinyint", "usmallint", "uinteger", "ubigint")
 _KEPT = frozenset(
@@ -53,8 +53,8 @@ def with_dates_as_text(table: pa.Table) -> pa.Table:
         return to_arrow(connection.from_arrow(table), as_text=_DATES).read_all()
 
 
-def _portable(kind: sqltypes.DuckDBPyType, as_text: Collection[str]) -> str:
-    """Return the SQL type that a type is cast to; its own where its values are handed on as they are."""
+def _portable(kind: Any, as_text: Collection[str]) -> str:
+    """Return the SQL type that a DuckDB type is cast to; its own where its values are handed on as they are."""
     match kind.id:
         case "list":
             ((_, item),) = kind.children

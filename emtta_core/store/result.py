@@ -135,7 +135,9 @@ class Result:
         columns = self._for_reader()
         times = {field.name for field in self.table.schema if pa.types.is_timestamp(field.type)}
         for name, number, _ in columns:
-            table.add_column(Text(escaped(name)), justify="right" if number else "left", no_wrap=number or name in times)
+            table.add_column(
+                Text(escaped(name)), justify="right" if number else "left", no_wrap=number or name in times
+            )
         for row in zip(*(cells for _, _, cells in columns), strict=True):
             table.add_row(*(Text(escaped(cell)) for cell in row))
         return table

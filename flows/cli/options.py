@@ -76,13 +76,13 @@ CorpusDirOption = Annotated[
         "--corpus-dir",
         metavar="DIR",
         file_okay=False,
-        help="Where extracted corpora lie, before the hub is asked; repeatable. Default: EMTTA_CORPORA.",
+        help="Where extracted corpora are stored; searched before the hub; repeatable. Default: EMTTA_CORPORA.",
         show_default=False,
     ),
 ]
 """Where corpora lie."""
 
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 """Whether to do nothing but say it."""
 
 ParamOption = Annotated[
@@ -152,7 +152,9 @@ def use_corpora(folders: list[Path] | None) -> None:
 
     for folder in folders or ():
         if not folder.is_dir():
-            raise UsageError(f"--corpus-dir {folder} is no folder; name the one in which LibriSpeech/ and the like lie")
+            raise UsageError(
+                f"--corpus-dir {folder} is not a folder; name the folder that contains LibriSpeech/ and other corpora"
+            )
     if folders:
         os.environ[CORPORA] = os.pathsep.join(str(folder.absolute()) for folder in folders)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from emtta_core.store.result import Result
 
 COMPLETE, ERROR, USAGE, INCOMPLETE = range(4)
-"""The exit codes of every verb: a mistake in the request is USAGE, work still to do is INCOMPLETE."""
+"""The exit codes of every verb: a usage error is USAGE, work still to do is INCOMPLETE."""
 
 TERMINATED = 128 + signal.SIGTERM
 """The exit code where work is still to do because SIGTERM asked to stop: what a shell says of a process it ended."""

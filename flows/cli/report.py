@@ -108,6 +108,14 @@ def _show(found: "Result", form: Format, head: str, to: Path | None, columns: li
     show(found, form, head or None, to, columns)
 
 
+def show_methods(catalogue: "Catalogue", run: str) -> None:
+    """Show WER by method and group, as far as there is any, and what is missing."""
+    found = catalogue.report("methods", run)
+    if any(value is not None for record in found.records for value in _figures(record)):
+        show(found, Format.TABLE, "word error rate, %")
+    show_complete_domains(catalogue, run, found)
+
+
 def show_complete_domains(catalogue: "Catalogue", run: str | None, found: "Result") -> None:
     """Show, below figures that are hidden until every domain is complete, the domains that are, and what is missing.
 

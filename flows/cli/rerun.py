@@ -33,7 +33,7 @@ def rerun(
     domain: Annotated[list[str] | None, typer.Option("--domain", help="Only this domain; repeatable.")] = None,
     method: Annotated[list[str] | None, typer.Option("--method", help="Only this method; repeatable.")] = None,
     group: Annotated[list[str] | None, typer.Option("--group", help="Only this group; repeatable.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="All of it anew, what is complete too.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Redo everything, including complete cells.")] = False,
     store: StoreOption = DEFAULT_STORE,
     devices: DevicesOption = None,
     isolation: IsolationOption = None,
@@ -42,7 +42,7 @@ def rerun(
     corpus_dir: CorpusDirOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Do what is missing of a run, as the next attempt under the same id; what is done is reused.
+    """Finish an incomplete run, as the next attempt under the same id; finished work is reused.
 
     The run is carried out as it was recorded; no suite file is needed. Its corpora must be where they were, unless
     their audio is prepared. Where this release adapts or scores differently from the one that planned the run, it is
@@ -71,7 +71,7 @@ def rerun(
     Store.open(store).run(run)  # makes no store where there is none
     opened = Store.open(store, create=not dry_run)
     for name in () if dry_run else amend(opened, run):
-        say(f"domain {name} is planned anew: its audio can be had now")
+        say(f"domain {name} is planned again: its audio is now available")
     found = load_run(opened, run)
     only = [f"{key}={value}" for key, values in _keys(domain, method, group) for value in values]
     wanted = set(select(found.cells, only))

@@ -1,8 +1,7 @@
 -- matrix: WER of each domain in one row, with one column per method.
 -- columns:
---   domain          the domain
+--   domain, group   the domain and its group
 --   <method>, …     WER, %; empty until the cell is complete; in the order of the view methods
---   group           the domain's group
 -- param run_id: the run; the newest by default
 -- param group: only this group
 WITH
@@ -26,6 +25,6 @@ wide AS (
     ) ON method_place USING first(wer) GROUP BY place, domain, "group"
 )
 
-SELECT domain, columns('^\d{10}(.*)$') AS '\1', "group"
-FROM wide
+SELECT columns(* EXCLUDE (place))
+FROM (SELECT columns('^(?:\d{10})?(.*)$') AS '\1' FROM wide) AS named
 ORDER BY place
