@@ -288,6 +288,30 @@ def test_flags_counts_what_was_cut_and_what_collapsed_of_the_hypotheses_there_ar
     assert (row["collapsed"], row["collapsed_percent"]) == (1, 25.0)
 
 
+@pytest.mark.parametrize(
+    ("suite", "corpus", "corruption", "expected"),
+    [
+        ("calls", "folder", ', corruption = { name = "noise", kind = "babble" }', None),
+        ("calls", "librispeech", ', corruption = { name = "noise-file", kind = "babble" }', "LS-C"),
+        ("calls", "librispeech", "", None),
+        ("calls", "mls", "", "MLS"),
+        ("calls", "synthetic", "", None),
+        ("demo", "synthetic", "", "LS-C"),
+    ],
+)
+def test_the_paper_s_figures_stand_beside_the_groups_of_its_suites_and_of_no_other(
+    suite: str, corpus: str, corruption: str, expected: str | None, store: Store
+) -> None:
+    toml = f'domains = [{{ name = "BA", group = "noise", corpus = {{ limit = 3, name = "{corpus}" }}{corruption} }}]'
+    begin_run(store, "run", [("noise", "BA", "source")], suite_toml=f'name = "{suite}"\n{toml}\n')
+    store.write_run("run", replace(store.run("run"), suite=suite))
+    write_shard(store, CellKey("run", "BA", "source"), {"a": [heard(1)], "b": [heard(1)]})
+    rows = Catalogue(store).report("paper").records
+    (ours,) = [row for row in rows if row["wer"] is not None]
+    assert (ours["suite"], ours["group"], ours["wer"]) == (expected, "noise", 25.0)
+    assert (ours["paper_wer"] is not None) == (expected is not None)
+
+
 def test_coverage_counts_what_is_planned_and_what_is_there(store: Store) -> None:
     begin_run(store, "run", [("noise", "a", "source"), ("noise", "b", "source")])
     write_shard(store, CellKey("run", "a", "source"), {"x": [heard(0)], "y": None})

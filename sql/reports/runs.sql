@@ -2,12 +2,12 @@
 -- columns:
 --   run_id                    the run
 --   state                     complete or incomplete
---   complete, cells           cells: complete, planned
 --   created_at                UTC
+--   complete, cells           cells: complete, planned
 --   suite, model              the suite and the model
 --   done, planned, in_error   utterances: done, planned, in error
 -- cell cells: {complete} of {cells}
 -- cell utterances: {done} of {planned}
-SELECT run_id, state, complete, cells, created_at, suite, model, done, planned, in_error
+SELECT run_id, state, created_at, complete, cells, suite, model, done, planned, in_error
 FROM runs
 ORDER BY created_at DESC, run_id DESC
