@@ -59,6 +59,9 @@ class Viewer:
         self.store = store
         self.limits = limits
         self._pages: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
+        self._catalogue: Catalogue | None = None
+        self._list_of: tuple[Snapshot, bytes] | None = None
+        self._listing = threading.Lock()  # one at a time: a catalogue of all runs takes much memory
         self._making = threading.Lock()  # one at a time: a page takes a core for seconds
 
     def answer(self, path: str) -> Answer:
@@ -72,10 +75,24 @@ class Viewer:
                 return self._audio(run_id, corpus_id, utterance_id)
         return _refusal(HTTPStatus.NOT_FOUND, "There is no such page.", "See the list of all runs.")
 
+    def close(self) -> None:
+        """Give back the memory."""
+        with self._listing:
+            if self._catalogue is not None:
+                self._catalogue.close()
+                self._catalogue = None
+
     def _list(self) -> Answer:
-        with Catalogue(self.store, limits=self.limits) as catalogue:
-            runs = catalogue.report("runs").records
-        return Answer(render("runs.html", runs=runs, location=self.store.location).encode())
+        """Return the list of runs, made again only when the store has other files; readers wait for one another."""
+        with self._listing:
+            if self._catalogue is None:
+                self._catalogue = Catalogue(self.store, limits=self.limits)
+            snapshot = self._catalogue.snapshot
+            if self._list_of is None or self._list_of[0] is not snapshot:
+                runs = self._catalogue.report("runs").records
+                html = render("runs.html", runs=runs, location=self.store.location).encode()
+                self._list_of = snapshot, html
+            return Answer(self._list_of[1])
 
     def _page(self, run_id: str) -> Answer:
         if (refused := self._unknown(run_id)) is not None:
@@ -138,6 +155,11 @@ class ViewServer(ThreadingHTTPServer):
             raise UsageError(
                 f"cannot listen on {LOOPBACK}:{port}: {error.strerror}; choose another with --port, or --port 0"
             ) from error
+
+    def server_close(self) -> None:
+        """Stop listening, and give back the memory."""
+        super().server_close()
+        self.viewer.close()
 
     @property
     def url(self) -> str:
