@@ -82,7 +82,7 @@ def main() -> None:
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.works) - set(WORKS))
     if unknown:
-        parser.error(f"unknown work {unknown[0]!r}; there are: {', '.join(WORKS)}")
+        parser.error(f"unknown work {unknown[0]!r}; choose from: {', '.join(WORKS)}")
     fixed = ["utterances", "steps", "candidates", "batch_size", "references", "reference_utterances", "spare_memory"]
     idle = [f"--{name.replace('_', '-')}" for name in fixed if arguments.sweep and getattr(arguments, name) is not None]
     if idle:

@@ -36,7 +36,7 @@ RESULTS = Path(__file__).parent / "results" / "orchestration.json"
 DOMAINS = 23
 METHODS = ("source", "greedy-em", "em-seq", "em-tok", "em-tok-b")
 CELL_GOAL, START_GOAL = 0.060, 15.0  # seconds
-NIGHT = 300  # utterances a domain
+NIGHT = 300  # utterances per domain
 SERVER_PORT = 8791
 
 HEAD = """\
@@ -180,7 +180,7 @@ def main() -> None:
         )
         results["night"] = {"utterances": NIGHT, "seconds": night, "orchestration": cost}
         share = f"{cost:.1f} s are {cost / night:.2%} of it"
-        print(f"a night of {NIGHT} utterances a domain computes for {night:.0f} s; {share}")
+        print(f"a night of {NIGHT} utterances per domain computes for {night:.0f} s; {share}")
     if not given.no_results:
         RESULTS.write_text(json.dumps(results, indent=2) + "\n")
 

@@ -22,7 +22,7 @@ TOLERANCE = 0.05
 """The share by which time an utterance may rise from one B to the next and still count as flat."""
 
 EARLY_STOPS = (None, 0.003, 0.01, 0.03)
-"""Nats a token: the entropies' change at which an episode leaves the batch."""
+"""Nats per token: the entropies' change at which an episode leaves the batch."""
 
 COMPACTIONS = (0.0, 0.5, 0.75, 1.0)
 """Shares of the utterances that are still growing at which the token loop drops the others: never, …, at once."""

@@ -48,7 +48,7 @@ def unknown(what: str, value: object, allowed: "list[str] | tuple[str, ...]") ->
     by_small_letters = {name.lower(): name for name in allowed}
     near = [by_small_letters[name] for name in get_close_matches(str(value).lower(), by_small_letters, 1, cutoff=0.7)]
     meant = f" (did you mean {near[0]!r}?)" if near else ""
-    return UsageError(f"unknown {what} {str(value)!r}{meant}; there are: {', '.join(sorted(allowed)) or '(none)'}")
+    return UsageError(f"unknown {what} {str(value)!r}{meant}; choose from: {', '.join(sorted(allowed)) or '(none)'}")
 
 
 def in_words(error: BaseException) -> str:

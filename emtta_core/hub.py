@@ -62,7 +62,7 @@ class Asked:
 
     def unreachable(self, reason: str) -> UnreachableHubError:
         """Return what to say where the hub cannot be asked."""
-        return UnreachableHubError(f"{self.what} cannot be had from {endpoint()}: {reason}; {self.elsewhere}")
+        return UnreachableHubError(f"{self.what} cannot be downloaded from {endpoint()}: {reason}; {self.elsewhere}")
 
     def answered(self, error: "HfHubHTTPError") -> EmttaError:
         """Return what to say of an answer that is an error: that the hub is unreachable where it may pass."""

@@ -21,10 +21,12 @@ def check_name(what: str, name: str) -> str:
         name: the name.
     """
     if name.lower() == "null":
-        raise UsageError(f"{what} {name!r} is no name: readers of Parquet take it for a missing one; choose another")
+        raise UsageError(
+            f"{what} {name!r} is an invalid name: readers of Parquet take it for a missing one; choose another"
+        )
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"{what} {name!r} is no name: letters, digits, `.`, `_`, `+` and `-` are allowed, "
+            f"{what} {name!r} is an invalid name: letters, digits, `.`, `_`, `+` and `-` are allowed, "
             "and the first is a letter or a digit"
         )
     return name

@@ -114,6 +114,18 @@ class Domain(Record):
     corpus: Annotated[Corpus, IDENTITY]
     corruption: Annotated[Corruption | None, IDENTITY] = None
 
+    def description(self) -> str:
+        """Return in words what the domain is: what is done to which speech, for readers of its short name."""
+        corpus = self.corpus.model_dump(mode="json")
+        fields = (corpus.get(name) for name in ("path", "dataset", "split", "language", "accent", "voices"))
+        texts = (" ".join(field) if isinstance(field, list) else field for field in fields if field)
+        speech = ", ".join([str(corpus["name"]), *map(str, texts)])
+        label = self.corruption.label() if self.corruption is not None else None
+        snr_db = getattr(self.corruption, "snr_db", None)
+        if label is not None and snr_db is not None and "SNR" not in label:
+            label += f" at {snr_db:g} dB SNR"
+        return speech if label is None else f"{label}; {speech}"
+
     @field_validator("group")
     @classmethod
     def _no_column(cls, value: str) -> str:
@@ -129,7 +141,7 @@ class Suite(Record):
     Attributes:
         name: names its runs; changes no result.
         description: one line for `emtta suites`.
-        limit: at most this many utterances a domain, the first ones.
+        limit: at most this many utterances per domain, the first ones.
         methods: by name, or composed; in the order in which they are shown.
         normaliser: how texts are normalised before they are compared: as Whisper's authors do, by its basic normaliser
             in English too, as they do but with combining marks kept, or not at all.
@@ -205,7 +217,7 @@ def load_suite(name: str, *, limit: int | None = None, snr_convention: SnrConven
 
     Args:
         name: as in `demo`, or as in `suites/mine.toml`.
-        limit: at most this many utterances a domain, in place of what the file says.
+        limit: at most this many utterances per domain, in place of what the file says.
         snr_convention: how each signal-to-noise ratio is understood, in place of what the file says.
 
     Raises:
@@ -239,9 +251,9 @@ def parse_suite(text: str, *, origin: str = "the suite", folder: Path = Path()) 
 
 
 def _limited(suite: Suite, limit: int) -> Suite:
-    """Return the suite with at most `limit` utterances a domain."""
+    """Return the suite with at most `limit` utterances per domain."""
     if limit < 1:
-        raise UsageError(f"the limit is {limit}; it is a number of utterances a domain, 1 or more")
+        raise UsageError(f"the limit is {limit}; it is a number of utterances per domain, 1 or more")
     return suite.model_copy(update={"limit": limit})
 
 

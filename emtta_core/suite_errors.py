@@ -32,13 +32,13 @@ def _mistake(details: ErrorDetails, record: type[BaseModel], data: Mapping[str, 
     kind, value = details["type"], details["input"]
     if kind == "extra_forbidden":
         fields = sorted({name for parent in parents for name in parent.model_fields})
-        return f"{path} is no field; there are: {', '.join(fields)}"
+        return f"{path} is an unknown field; choose from: {', '.join(fields)}"
     if kind == "missing":
         return f"{path} is missing"
     if kind in {"union_tag_invalid", "union_tag_not_found"}:
         context = details.get("ctx", {})
         allowed = context.get("expected_tags") or "see the layout in docs/suites.md"
-        return f"{path}.name is {context.get('tag')!r}; there are: {allowed}"
+        return f"{path}.name is {context.get('tag')!r}; choose from: {allowed}"
     if kind == "value_error":  # raised by a validator of ours, which names the value
         return f"{path}: {details['msg'].removeprefix('Value error, ')}"
     if kind == "string_pattern_mismatch":

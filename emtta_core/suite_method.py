@@ -42,7 +42,7 @@ class Adaptation(Record):
         epsilon: of AdamW.
         redraw: whether candidates are made anew in each step; else those of the first step are kept.
         seed: from which each utterance's own random numbers derive.
-        early_stop: nats a token by which an episode's entropy may move and count as settled; none: it never ends early.
+        early_stop: nats per token by which an episode's entropy may move and be settled; none: it never ends early.
     """
 
     steps: Annotated[int, Field(ge=1, le=1000), IDENTITY] = 10

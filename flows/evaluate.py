@@ -60,7 +60,7 @@ def evaluate(
     runner: Runner = "threads",
     ray_address: str | None = None,
 ) -> State[Any]:
-    """Do what is missing of a run.
+    """Finish an incomplete run.
 
     Args:
         suite: the name of a shipped suite, or the path of a suite file; none for a run that is planned already, to be
@@ -68,7 +68,7 @@ def evaluate(
         store: the store's location.
         run_id: a run that is planned already; left out, the suite is planned.
         only: which cells, as in `domain=GS`; all where empty.
-        limit: at most this many utterances a domain; a run that is planned already has been planned with it.
+        limit: at most this many utterances per domain; a run that is planned already has been planned with it.
         devices: where cells run, as in `cuda:0,cuda:1`; left out, as the suite's model says.
         isolation: whether cells run in processes of their own; left out, as the suite says.
         redo: which utterances of the cells: the missing ones, those in error too, or all of them anew.

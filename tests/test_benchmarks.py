@@ -160,7 +160,7 @@ def test_a_profile_names_the_dearest_operations(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["basic"], "there are: demo, base, base-gpu, large-gpu"),
+        (["basic"], "choose from: demo, base, base-gpu, large-gpu"),
         (["demo", "--steps", "0"], "at least 1"),
         (["demo", "--precision", "tf32"], "use 'float32' there"),
         (["demo", "--sweep", "--steps", "3"], "--steps has no place in a sweep"),

@@ -162,7 +162,7 @@ def test_the_command_refuses_what_it_would_spoil_and_says_what_it_did(
         assert words in outcome.err
     assert other.read_text() == "mine"
     unknown = emtta("catalog", "export", tmp_path / "x.duckdb", "--run", "third", "--store", store.location)
-    assert (unknown.code, "unknown run 'third'; there are: first, second" in unknown.err) == (2, True)
+    assert (unknown.code, "unknown run 'third'; choose from: first, second" in unknown.err) == (2, True)
     done = emtta("catalog", "export", tmp_path / "x.duckdb", "--store", store.location)
     assert done.code == 0
     assert "2 runs" in done.err

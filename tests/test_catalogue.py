@@ -232,11 +232,13 @@ def test_no_query_sees_the_variables_of_the_program(catalogue: Catalogue) -> Non
 
 
 def test_an_unknown_report_run_or_parameter_is_answered_with_those_there_are(catalogue: Catalogue) -> None:
-    with pytest.raises(UsageError, match=r"unknown report 'x'; there are: coverage, domains, errors, failures, flags"):
+    with pytest.raises(
+        UsageError, match=r"unknown report 'x'; choose from: coverage, domains, errors, failures, flags"
+    ):
         catalogue.report("x")
-    with pytest.raises(UsageError, match=r"unknown run 'x'; there are: run"):
+    with pytest.raises(UsageError, match=r"unknown run 'x'; choose from: run"):
         catalogue.report("leaderboard", "x")
-    with pytest.raises(UsageError, match=r"unknown parameter .* 'colour'; there are: group, method, run_id"):
+    with pytest.raises(UsageError, match=r"unknown parameter .* 'colour'; choose from: group, method, run_id"):
         catalogue.report("domains", colour="red")
     with pytest.raises(UsageError, match="the report runs is on all runs of the store; leave the run 'run' out"):
         catalogue.report("runs", "run")

@@ -245,7 +245,7 @@ def test_the_doctor_shows_a_mistake_in_a_folder_of_ones_own(
 def test_a_corpus_dir_that_is_no_folder_is_refused(tmp_path: Path, suite_file: SuiteFile, emtta: Command) -> None:
     refused = emtta("prepare", suite_file(), "--corpus-dir", tmp_path / "nowhere")
     assert refused.code == 2
-    assert "is no folder; name the one in which LibriSpeech/ and the like lie" in refused.err
+    assert "is not a folder; name the folder that contains LibriSpeech/ and other corpora" in refused.err
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_hypotheses_that_were_cut_are_counted_at_the_end(
     path.write_text(re.sub(r'model = \{ name = "[^"]*"', f'model = {{ name = "{endless}"', path.read_text()))
     done = emtta("run", path, "--store", tmp_path / "store", "--only", "method=source")
     assert done.code == 0, done.err
-    (line,) = [line for line in done.err.splitlines() if line.startswith("hypotheses cut at the most tokens")]
+    (line,) = [line for line in done.err.splitlines() if line.startswith("hypotheses cut at the token limit")]
     whose = emtta(*shlex.split(line.partition("emtta ")[2]), "--format", "csv")
     assert whose.out.splitlines()[1].split(",")[:4] == ["en", "source", "3", "3"]
     assert ": 3; whose" in line
@@ -90,8 +90,8 @@ def test_a_reason_that_cells_share_is_told_once_at_the_end(
         recording.unlink()
     outcome = emtta("run", path, "--run-id", "mine", "--store", store)
     assert outcome.code == 3
-    (told,) = [line for line in outcome.err.splitlines() if line.startswith("not complete: ")]
-    assert told.startswith("not complete: clean/source, clean/greedy-em: ")
+    (told,) = [line for line in outcome.err.splitlines() if line.startswith("incomplete: ")]
+    assert told.startswith("incomplete: clean/source, clean/greedy-em: ")
 
 
 def test_a_model_that_is_gone_when_its_cell_begins_is_named_live_at_the_end_and_afterwards(
@@ -106,7 +106,7 @@ def test_a_model_that_is_gone_when_its_cell_begins_is_named_live_at_the_end_and_
     assert outcome.code == 3
     reason = f"the model folder {folder} lacks model.safetensors"
     assert f"[  1/1] clean/em-tok-b: failed: {reason}" in outcome.err
-    assert f"not complete: clean/em-tok-b: {reason}" in outcome.err
+    assert f"incomplete: clean/em-tok-b: {reason}" in outcome.err
     status = emtta("status", "mine", "--store", store).out
     assert "1 of 2 complete; 1 failed" in status
     assert f"failed      clean/em-tok-b: {reason}" in status
@@ -157,7 +157,7 @@ def test_utterances_in_error_are_pointed_out_at_the_end(
     speech.add("broken", b"RIFF this is no sound", "lost")
     outcome = emtta("run", suite_file(methods=("source",)), "--run-id", "mine", "--store", tmp_path / "store")
     assert outcome.code == 0
-    assert "utterances in error: 1, in no WER above; why: emtta report failures --run mine" in outcome.err
+    assert "utterances in error: 1, excluded from every WER; listed by: emtta report failures --run mine" in outcome.err
 
 
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
@@ -208,7 +208,7 @@ def test_a_dry_run_counts_no_utterance_of_a_domain_whose_audio_is_not_there(
     gone = CLEAN.replace('"clean"', '"gone"', 1).replace('"speech"', '"nowhere"')
     outcome = emtta("run", suite_file(CLEAN + gone), "--store", tmp_path / "store", "--dry-run")
     assert "would do 2 of 4 cells, 6 utterances" in outcome.err
-    assert "2 cells cannot be done, for the audio of their domain is not there: gone" in outcome.err
+    assert "2 cells cannot be done, for the audio of their domain is not available: gone" in outcome.err
 
 
 def test_nothing_starts_where_nothing_is_missing(
@@ -242,9 +242,9 @@ def test_a_server_that_does_not_answer_is_named_with_what_to_do(
 
 
 MISTAKES = {
-    "an unknown suite": (["dmeo"], 2, f"(did you mean 'demo'?); there are: {', '.join(suite_names())}"),
+    "an unknown suite": (["dmeo"], 2, f"(did you mean 'demo'?); choose from: {', '.join(suite_names())}"),
     "a missing suite file": (["no.toml"], 2, "no suite file 'no.toml'"),
-    "an unknown domain": (["SUITE", "--only", "domain=AB"], 2, "unknown domain 'AB'; there are: clean"),
+    "an unknown domain": (["SUITE", "--only", "domain=AB"], 2, "unknown domain 'AB'; choose from: clean"),
     "an unknown method": (
         ["SUITE", "--only", "method=EM-tokb"],
         2,

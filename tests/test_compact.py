@@ -300,7 +300,7 @@ def test_a_run_whose_plan_is_missing_is_left_as_it_is(tmp_path: Path) -> None:
 
 
 def test_an_unknown_run_is_answered_with_those_there_are(store: Store) -> None:
-    with pytest.raises(UsageError, match=r"unknown run 'x'; there are: "):
+    with pytest.raises(UsageError, match=r"unknown run 'x'; choose from: "):
         compact(store, "x")
 
 

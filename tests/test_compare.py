@@ -85,7 +85,7 @@ def test_the_figures_are_those_of_the_utterances(store: Store) -> None:
     assert mean.utterances == 120
     assert [(item.domain, item.verdict) for item in found.changes] == [
         ("vacuum", "worse"),
-        ("rain", "same"),
+        ("rain", "not distinguishable"),
         (ALL, "worse"),
     ]
     assert [item.domain for item in found.regressions] == ["vacuum", ALL]
@@ -97,7 +97,7 @@ def test_a_run_is_the_same_as_its_repetition(store: Store) -> None:
     write_run(store, "second", errors)
     for item in compare(store, "first", "second").changes:
         assert (item.difference, item.low, item.high, item.p) == (0, 0, 0, 1)
-        assert (item.wins, item.ties, item.losses, item.verdict) == (0, 40, 0, "same")
+        assert (item.wins, item.ties, item.losses, item.verdict) == (0, 40, 0, "unchanged")
 
 
 def test_the_other_way_round_worse_is_better(store: Store) -> None:
@@ -116,7 +116,7 @@ def test_a_change_too_small_to_matter_is_none_however_sure(store: Store) -> None
     write_run(store, "second", {"vacuum": [2] * 30})
     assert change(compare(store, "first", "second", min_effect=24.9), "vacuum").verdict == "worse"
     found = change(compare(store, "first", "second", min_effect=25), "vacuum")
-    assert (found.difference, found.verdict) == (25, "same")
+    assert (found.difference, found.verdict) == (25, "too small")
     assert found.p < 0.001
 
 
@@ -124,7 +124,7 @@ def test_chance_alone_is_no_regression(store: Store) -> None:
     write_run(store, "first", {"vacuum": [1, 1, 1, 1]})
     write_run(store, "second", {"vacuum": [2, 2, 2, 2]})  # 4 utterances: of 16 ways to flip signs 2 are as far
     found = change(compare(store, "first", "second"), "vacuum")
-    assert (found.p, found.verdict) == (0.125, "same")
+    assert (found.p, found.verdict) == (0.125, "not distinguishable")
     assert change(compare(store, "first", "second", alpha=0.2), "vacuum").verdict == "worse"
 
 
@@ -147,11 +147,11 @@ def test_an_utterance_in_error_is_left_out_and_told(store: Store) -> None:
     found = compare(store, "first", "second")
     assert change(found, "vacuum").utterances == 2
     assert found.notes == (
-        "vacuum/em-tok-b: 2 utterances are left out, for they are in error or not done: 1 in A, 2 in B",
+        "vacuum/em-tok-b: 2 utterances are left out because they are in error or not done: 1 in A, 2 in B",
     )
 
 
-def test_the_mean_is_withheld_until_each_domain_is_there(store: Store) -> None:
+def test_the_mean_is_hidden_until_each_domain_is_there(store: Store) -> None:
     write_run(store, "first", {"vacuum": [1, 1], "rain": [1, 1]})
     begin_run(store, "second", [("noise", "vacuum", "em-tok-b"), ("noise", "rain", "em-tok-b")])
     write_shard(store, CellKey("second", "vacuum", "em-tok-b"), {"u000": [heard(1)], "u001": [heard(1)]})
@@ -159,7 +159,10 @@ def test_the_mean_is_withheld_until_each_domain_is_there(store: Store) -> None:
     found = compare(store, "first", "second")
     assert [item.domain for item in found.changes] == ["vacuum", "rain"]
     assert change(found, "rain").utterances == 1
-    assert "em-tok-b: the mean over all domains is withheld, for these are not complete: rain in second" in found.notes
+    assert (
+        "em-tok-b: the mean over all domains is hidden because these cells are incomplete: rain in second"
+        in found.notes
+    )
     assert [item.domain for item in compare(store, "first", "second", domains=["vacuum"]).changes] == ["vacuum", ALL]
 
 
@@ -220,11 +223,11 @@ def test_runs_with_nothing_in_common_are_refused(store: Store) -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"methods": ["mbr"]}, "unknown method of both runs 'mbr'; there are: em-tok-b, source"),
-        ({"domains": ["sun"]}, "unknown domain of both runs 'sun'; there are: vacuum"),
-        ({"alpha": 5.0}, "alpha is 5; it lies between 0 and 1"),
-        ({"min_effect": -1.0}, "the least effect is -1; it is a number of WER points, 0 or more"),
-        ({"min_effect": float("nan")}, "the least effect is nan"),
+        ({"methods": ["mbr"]}, "unknown method of both runs 'mbr'; choose from: em-tok-b, source"),
+        ({"domains": ["sun"]}, "unknown domain of both runs 'sun'; choose from: vacuum"),
+        ({"alpha": 5.0}, "alpha is 5; give a number between 0 and 1"),
+        ({"min_effect": -1.0}, "the minimum effect is -1; give a number of WER points, 0 or more"),
+        ({"min_effect": float("nan")}, "the minimum effect is nan"),
     ],
 )
 def test_a_request_that_makes_no_sense_is_refused(store: Store, asked: dict[str, object], message: str) -> None:
@@ -287,7 +290,7 @@ def test_the_command_writes_a_table_json_and_markdown(store: Store, emtta: Comma
     assert data["changes"][0]["difference"] == pytest.approx(data["changes"][0]["wer_b"] - data["changes"][0]["wer_a"])
     markdown = emtta(*where, "--format", "markdown").out
     assert markdown.startswith("# second (B) against first (A)\n")
-    assert "| source | vacuum | 50 |" in markdown
+    assert "| source | vacuum | worse | +39.00 ± " in markdown
 
 
 def test_the_report_pairs_takes_the_run_before_where_none_is_named(store: Store) -> None:

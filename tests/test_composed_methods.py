@@ -107,7 +107,7 @@ REFUSALS = {
     "an unknown baseline": ('{ name = "mine", baseline = "mean" }', ["methods[mine].baseline is 'mean'", "'none'"]),
     "unknown parameters": ('{ name = "mine", parameters = "all" }', ["methods[mine].parameters", "'layernorm'"]),
     "an unknown decision": ('{ name = "mine", decision = "beam" }', ["methods[mine].decision is 'beam'", "'mbr'"]),
-    "an unknown field": ('{ name = "mine", polcy = true }', ["methods[mine].polcy is no field", "policy"]),
+    "an unknown field": ('{ name = "mine", polcy = true }', ["methods[mine].polcy is an unknown field", "policy"]),
     "a switch that is a text": ('{ name = "mine", policy = "yes" }', ["methods[mine].policy is 'yes'", "boolean"]),
     "a number as a method": ("3", ["methods[0] is 3"]),
     "no updates": (
@@ -122,7 +122,7 @@ REFUSALS = {
     ),
     "an unknown option": (
         '{ name = "mine", adaptation = { stepz = 3 } }',
-        ["stepz is no field", "betas, candidates, early_stop, epsilon"],
+        ["stepz is an unknown field", "betas, candidates, early_stop, epsilon"],
     ),
     "credit without an update": ('{ name = "mine", base = "mbr", credit = "to-go" }', ["makes no use of credit"]),
     "a baseline without a policy gradient": (

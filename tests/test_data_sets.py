@@ -113,7 +113,7 @@ def test_a_column_that_the_hubs_data_set_lacks_is_refused_with_those_it_has(hub:
     librispeech_hub(hub)
     with pytest.raises(CorpusError, match=r"has no column who, only file, audio, text, speaker_id.*name one of these"):
         list(HubDataset(**MINE, speaker="who").read_all())
-    with pytest.raises(UsageError, match=r"has no split 'dev' of 'all' in Parquet; there are: all: test\.clean"):
+    with pytest.raises(UsageError, match=r"has no split 'dev' of 'all' in Parquet; choose from: all: test\.clean"):
         HubDataset(**MINE | {"split": "dev"}).survey()
 
 

@@ -224,7 +224,7 @@ DOMAIN = (
         ('name = "echo", severity = 6', ["domains[x].corruption.severity is 6", "less than or equal to 5"]),
         ('name = "echo", severity = -1', ["domains[x].corruption.severity is -1", "greater than or equal to 0"]),
         ('name = "echo"', ["domains[x].corruption.severity is missing"]),
-        ('name = "echo", severity = 2, snr_db = 5', ["corruption.snr_db is no field", "severity"]),
+        ('name = "echo", severity = 2, snr_db = 5', ["corruption.snr_db is an unknown field", "severity"]),
     ],
 )
 def test_a_bad_name_or_severity_is_refused_with_what_is_allowed(settings: str, words: list[str]) -> None:

@@ -119,7 +119,7 @@ def test_a_commit_to_the_page_of_a_data_set_changes_no_identity_and_one_to_its_a
 
 def test_no_network_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(UnreachableHubError, match=r"cannot be had from http://127\.0\.0\.1:9: .*EMTTA_CORPORA"):
+    with pytest.raises(UnreachableHubError, match=r"cannot be downloaded from http://127\.0\.0\.1:9: .*EMTTA_CORPORA"):
         LibriSpeech().located()
 
 

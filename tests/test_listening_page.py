@@ -117,7 +117,7 @@ def test_what_cannot_be_heard_says_why_beside_what_can(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("only", "words"),
     [
-        (["domain=hum"], "unknown domain 'hum'; there are: babble-1"),
+        (["domain=hum"], "unknown domain 'hum'; choose from: babble-1"),
         (["method=source"], "not of the form domain="),
         (["group=mp3", "domain=gsm-1"], "no domain is all of group=mp3, domain=gsm-1"),
     ],

@@ -133,7 +133,7 @@ def test_without_a_network_what_is_here_is_read(hub: Hub, tiny_model: Path, monk
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert digest_of(ModelChoice(name=NAME)) == digest
     assert load_model(NAME, device="cpu").digest == digest
-    with pytest.raises(UnreachableHubError, match=r"'someone/else' cannot be had.*download it elsewhere"):
+    with pytest.raises(UnreachableHubError, match=r"'someone/else' cannot be downloaded.*download it elsewhere"):
         load_model("someone/else", device="cpu")
 
 

@@ -175,7 +175,7 @@ def test_a_noise_of_speech_needs_voices_and_says_so(kind: str) -> None:
 
 def test_an_unknown_noise_and_an_impossible_length_are_refused() -> None:
     rng = np.random.default_rng(0)
-    with pytest.raises(UsageError, match=r"unknown noise 'rain'; there are: air-conditioner, .*vacuum-cleaner"):
+    with pytest.raises(UsageError, match=r"unknown noise 'rain'; choose from: air-conditioner, .*vacuum-cleaner"):
         synthesise("rain", 1.0, rng)
     for seconds in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(UsageError, match=f"a noise of {seconds} seconds"):

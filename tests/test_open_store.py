@@ -46,11 +46,11 @@ def test_a_report_takes_its_run_and_its_parameters(place: str) -> None:
 
 def test_mistakes_are_answered_in_words(place: str, tmp_path: Path) -> None:
     store = open_store(place)
-    with pytest.raises(UsageError, match="unknown run 'no'; there are: run"):
+    with pytest.raises(UsageError, match="unknown run 'no'; choose from: run"):
         store.report("domains", run="no")
     with pytest.raises(UsageError, match=r"no value is given for \$method of the query; give one"):
         store.sql(SQL)
-    with pytest.raises(UsageError, match="unknown parameter of the query, 'domain'; there are: method"):
+    with pytest.raises(UsageError, match="unknown parameter of the query, 'domain'; choose from: method"):
         store.sql(SQL, method="source", domain="babble")
     assert len(store.sql(SQL.replace("$method", "$Method"), method="source").rows) == 2  # DuckDB heeds no case
     with pytest.raises(StoreError, match="there is no store at"):

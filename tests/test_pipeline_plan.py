@@ -191,9 +191,9 @@ def test_a_selection_whose_keys_exclude_each_other_is_refused() -> None:
 @pytest.mark.parametrize(
     ("only", "words"),
     [
-        ("domain=AB", "unknown domain 'AB'; there are: BA, clean"),
-        ("method=tent", "unknown method 'tent'; there are: em-seq"),
-        ("group=x", "unknown group 'x'; there are: clean, noise"),
+        ("domain=AB", "unknown domain 'AB'; choose from: BA, clean"),
+        ("method=tent", "unknown method 'tent'; choose from: em-seq"),
+        ("group=x", "unknown group 'x'; choose from: clean, noise"),
         ("speaker=x", "not of the form domain="),
         ("BA", "not of the form domain="),
     ],

@@ -132,7 +132,7 @@ def test_the_status_of_a_run_tells_who_works_at_it_and_of_one_that_died_that_nob
     with lease(store, "mine"):
         status = run_status(store, "mine")
         assert status.as_dict()["holder"]["process"] == os.getpid()
-        assert f"at work     process {os.getpid()} on {platform.node()} since 2" in status.as_text()
+        assert f"active process: {os.getpid()} on {platform.node()} since 2" in status.as_text()
     died = replace(Holder.this_process(), host="elsewhere", boot="another")
     path = Path(store.location) / "leases" / "mine" / "000003.json"
     path.write_text(json.dumps(asdict(died)))
@@ -140,13 +140,13 @@ def test_the_status_of_a_run_tells_who_works_at_it_and_of_one_that_died_that_nob
     os.utime(path, (path.stat().st_mtime - STALE - 1,) * 2)
     status = run_status(store, "mine")
     assert (status.as_dict()["holder"], status.as_dict()["state"]) == (None, "incomplete")
-    assert "at work     nobody; what is missing is done by: emtta rerun mine\n" in status.as_text()
+    assert f"active process: none; finish the run with: emtta rerun mine --store {store.location}\n" in status.as_text()
 
 
 def test_an_unknown_run_is_refused_with_those_there_are(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     record(planned(suite_file(), "mine"), store)
     for ask in (load_run, run_status):
-        with pytest.raises(UsageError, match="unknown run 'yours'; there are: mine"):
+        with pytest.raises(UsageError, match="unknown run 'yours'; choose from: mine"):
             ask(store, "yours")
 
 

@@ -176,7 +176,8 @@ def test_tf32_is_a_gpus() -> None:
 
 def test_an_unknown_precision_is_refused_with_those_there_are() -> None:
     with pytest.raises(
-        UsageError, match=r"unknown precision 'fp16' \(did you mean 'bf16'\?\); there are: bf16, float32, float64, tf32"
+        UsageError,
+        match=r"unknown precision 'fp16' \(did you mean 'bf16'\?\); choose from: bf16, float32, float64, tf32",
     ):
         load_model("demo", device="cpu", precision="fp16")
 

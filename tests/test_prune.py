@@ -130,7 +130,7 @@ def test_only_the_suite_that_is_named_is_pruned(store: Store) -> None:
         for days in (1, 2):
             add(store, f"{suite}-{days}", days=days, suite=suite)
     assert gone(store, "1", suite="second") == ["second-2"]
-    with pytest.raises(UsageError, match=r"unknown suite 'third'; there are: first, second"):
+    with pytest.raises(UsageError, match=r"unknown suite 'third'; choose from: first, second"):
         plan_pruning(store, Keep.parse("1"), suite="third")
 
 

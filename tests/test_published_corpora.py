@@ -222,7 +222,7 @@ def test_mls_is_read_from_its_folder_as_from_the_hub(tmp_path: Path, hub: Hub, o
     there = told(MultilingualLibriSpeech(language="german"))
     assert told(MultilingualLibriSpeech(language="german", path=str(root))) == there
     assert there[2] == ("2422_1234_000002", "sieben kleine boote 2", "de", "2422", 8_000)
-    with pytest.raises(UsageError, match=r"no split 'test' of 'polish' .* there are: dutch: test; german: test"):
+    with pytest.raises(UsageError, match=r"no split 'test' of 'polish' .* choose from: dutch: test; german: test"):
         MultilingualLibriSpeech(language="polish").located()
 
 
@@ -386,7 +386,7 @@ def test_fleurs_is_read_from_its_folder_as_from_the_hub(tmp_path: Path, hub: Hub
     assert there[0] == ("100000000000000002", "Sieben, kleine Boote 2.", "de", "", 8_000)
     assert Fleurs(language="de_de").located().revision == commit
     assert Fleurs(language="de_de").survey().utterances == 3
-    with pytest.raises(UsageError, match="no split 'test' of 'xx_xx' in Parquet; there are: de_de: test"):
+    with pytest.raises(UsageError, match="no split 'test' of 'xx_xx' in Parquet; choose from: de_de: test"):
         Fleurs(language="xx_xx").located()
     (tmp_path / "fleurs/data/de_de/test.tsv").write_text("")
     with pytest.raises(CorpusError, match=r"test\.tsv has no line, so that the split is empty"):
@@ -426,7 +426,7 @@ def test_tedlium_is_cut_from_talks_as_it_is_on_the_hub(tmp_path: Path, hub: Hub)
     assert TedLium(path=str(tmp_path), max_seconds=0.55).survey() == Survey(1, left_out=2)
     (there,) = TedLium().read_all()
     assert (there.text, there.speaker, there.read().size) == ("it's late", "AlGore_2009", 8_000)
-    with pytest.raises(UsageError, match="no split 'dev' of 'tedlium' in Parquet; there are: tedlium: test"):
+    with pytest.raises(UsageError, match="no split 'dev' of 'tedlium' in Parquet; choose from: tedlium: test"):
         TedLium(split="dev").located()
 
 

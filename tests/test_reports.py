@@ -11,7 +11,7 @@ from store_factory import ERROR, begin_run, end_attempt, heard, write_shard
 from emtta_core.scoring import normaliser, word_errors
 from emtta_core.store import Catalogue, CellKey, Store, reports
 
-# WER of source and em-tok-b on each domain, in errors of four words an utterance: two utterances a domain.
+# WER of source and em-tok-b on each domain, in errors of four words an utterance: two utterances per domain.
 ERRORS = {
     ("noise", "vacuum"): {"source": (2, 2), "em-tok-b": (1, 1)},
     ("noise", "babble"): {"source": (4, 4), "em-tok-b": (4, 0)},
@@ -51,8 +51,8 @@ def store(tmp_path: Path) -> Store:
 def test_the_leaderboard_has_methods_in_their_order_and_groups_in_that_of_the_plan(complete: Catalogue) -> None:
     board = complete.report("leaderboard")
     assert board.columns == (
-        *("method", "group", "wer", "interval", "change", "margin", "change_percent"),
-        *("p", "wtl", "in_error", "withheld"),
+        *("method", "group", "wer", "wer_low", "wer_high", "change", "ci_half_width", "p", "change_percent"),
+        *("domains", "complete", "wins", "ties", "losses", "in_error", "reason_hidden"),
     )
     assert [row[:2] for row in board.rows] == [
         (method, group) for method in ("source", "em-tok-b") for group in ("noise", "accent", "all")
@@ -68,7 +68,7 @@ def test_a_group_has_the_mean_of_its_domains_and_the_rate_over_all_its_words(com
     assert complete.query(pooled).rows == [(pytest.approx(100 * 6 / 24),)]
     assert rows["em-tok-b", "noise"]["change_percent"] == pytest.approx(100 * (37.5 - 75) / 75)
     assert rows["source", "noise"]["change_percent"] == 0
-    assert all(row["withheld"] is None and row["in_error"] == 0 for row in rows.values())
+    assert all(row["reason_hidden"] is None and row["in_error"] == 0 for row in rows.values())
 
 
 def test_the_pooled_rate_and_the_mean_differ_where_domains_differ_in_length(store: Store) -> None:
@@ -80,17 +80,17 @@ def test_the_pooled_rate_and_the_mean_differ_where_domains_differ_in_length(stor
     assert row["pooled_wer"] == pytest.approx(80)
 
 
-def test_a_figure_is_withheld_with_its_reason_until_each_domain_is_there(store: Store) -> None:
+def test_a_figure_is_hidden_with_its_reason_until_each_domain_is_there(store: Store) -> None:
     fill(store)
     plan = [(group, domain, "source") for group, domain in ERRORS] + [("noise", "typing", "source")]
     begin_run(store, "run", plan)
     write_shard(store, CellKey("run", "typing", "source"), {"a": [heard(0)]})
     rows = {row["group"]: row for row in Catalogue(store).report("leaderboard").records}
     for group in ("noise", "all"):
-        assert (rows[group]["wer"], rows[group]["interval"], rows[group]["change_percent"]) == (None, None, None)
-    assert rows["noise"]["withheld"] == "1 of 3 domains not there: typing (1 of 2 utterances)"
+        assert (rows[group]["wer"], rows[group]["wer_low"], rows[group]["change_percent"]) == (None, None, None)
+    assert rows["noise"]["reason_hidden"] == "1 of 3 domains incomplete: typing (1 of 2 utterances)"
     assert rows["accent"]["wer"] == 12.5
-    assert rows["accent"]["withheld"] is None
+    assert rows["accent"]["reason_hidden"] is None
 
     write_shard(store, CellKey("run", "typing", "source"), {"b": [heard(0)]}, attempt=2)
     rows = {row["group"]: row for row in Catalogue(store).report("leaderboard").records}
@@ -104,19 +104,19 @@ def test_an_utterance_in_error_is_counted_and_shown_and_in_no_rate(store: Store)
     write_shard(store, key, {"c": [heard(4)]}, shard=1, reference="…")
     catalogue = Catalogue(store)
     row = catalogue.report("leaderboard").records[0]
-    assert (row["in_error"], row["wer"], row["withheld"]) == (2, 50.0, None)
+    assert (row["in_error"], row["wer"], row["reason_hidden"]) == (2, 50.0, None)
     failures = catalogue.report("failures").records
     assert [(row["what"], row["utterance_id"]) for row in failures] == [("utterance", "b"), ("utterance", "c")]
     assert failures[0]["error"] == ERROR
     assert "no word left" in failures[1]["error"]
 
 
-def test_a_domain_in_which_all_is_in_error_is_withheld_and_not_nought(store: Store) -> None:
+def test_a_domain_in_which_all_is_in_error_is_hidden_and_not_nought(store: Store) -> None:
     begin_run(store, "run", [("noise", "babble", "source")], utterances=1)
     write_shard(store, CellKey("run", "babble", "source"), {"a": None})
     row = Catalogue(store).report("leaderboard").records[0]
     assert row["wer"] is None
-    assert row["withheld"] == "1 of 1 domains not there: babble (no utterance without an error)"
+    assert row["reason_hidden"] == "1 of 1 domains incomplete: babble (no utterance without an error)"
 
 
 def test_a_method_without_a_source_beside_it_has_no_change(store: Store) -> None:
@@ -205,7 +205,7 @@ def test_steps_go_from_the_source_to_the_last_state(complete: Catalogue) -> None
     assert noise[1]["wer"] == pytest.approx(37.5)
 
 
-def test_a_step_is_withheld_with_its_reason_until_each_domain_has_it(store: Store) -> None:
+def test_a_step_is_hidden_with_its_reason_until_each_domain_has_it(store: Store) -> None:
     domains = ("a", "b", "c", "d")
     begin_run(store, "run", [("noise", domain, "em-tok") for domain in domains])
     for domain in ("a", "b"):
@@ -214,14 +214,14 @@ def test_a_step_is_withheld_with_its_reason_until_each_domain_has_it(store: Stor
     write_shard(store, CellKey("run", "c", "em-tok"), {"x": [heard(4), heard(4)], "y": [heard(4)]})
     (begun, ended) = Catalogue(store).report("steps").records
     assert (begun["domains"], begun["planned"]) == (3, 4)
-    assert begun["withheld"] == "1 of 4 domains not there: d (0 of 2 utterances)"
-    assert ended["withheld"] == "2 of 4 domains not there: c (1 of 2 utterances), d (0 of 2 utterances)"
+    assert begun["reason_hidden"] == "1 of 4 domains incomplete: d (0 of 2 utterances)"
+    assert ended["reason_hidden"] == "2 of 4 domains incomplete: c (1 of 2 utterances), d (0 of 2 utterances)"
     for row in (begun, ended):
         assert [row[name] for name in ("entropy", "wer", "pooled_wer", "change_percent")] == [None] * 4
     write_shard(store, CellKey("run", "c", "em-tok"), {"y": [heard(4), heard(4)]}, attempt=2)
     write_shard(store, CellKey("run", "d", "em-tok"), {"x": [heard(0), heard(0)], "y": None})
     (begun, ended) = Catalogue(store).report("steps").records
-    assert (ended["domains"], ended["planned"], ended["withheld"]) == (4, 4, None)
+    assert (ended["domains"], ended["planned"], ended["reason_hidden"]) == (4, 4, None)
     assert (begun["wer"], ended["wer"]) == (50.0, 37.5)
 
 
@@ -236,10 +236,10 @@ def test_no_figure_mixes_two_normalisers_of_one_language(store: Store, monkeypat
     catalogue = Catalogue(store)
     whole, mixed = catalogue.query("FROM cells ORDER BY position").records
     scored_by = f"scored by {normaliser('en').name}, whisper-english/9"
-    assert (whole["wer"], whole["cer"], whole["withheld"]) == (0, 0, None)
-    assert (mixed["state"], mixed["wer"], mixed["cer"], mixed["withheld"]) == ("complete", None, None, scored_by)
+    assert (whole["wer"], whole["cer"], whole["reason_hidden"]) == (0, 0, None)
+    assert (mixed["state"], mixed["wer"], mixed["cer"], mixed["reason_hidden"]) == ("complete", None, None, scored_by)
     for row in (*catalogue.report("leaderboard").records, *catalogue.report("steps").records):
-        assert (row["wer"], row["withheld"]) == (None, f"1 of 2 domains not there: b ({scored_by})")
+        assert (row["wer"], row["reason_hidden"]) == (None, f"1 of 2 domains incomplete: b ({scored_by})")
 
 
 def test_two_languages_have_each_their_normaliser(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,10 +269,10 @@ def test_no_mean_and_no_change_mixes_two_releases_of_the_normaliser(
     release = normaliser("en").name.partition("/")[2]
     reason = f"the run was scored by the releases {release} and 9 of the normaliser"
     rows = catalogue.query("FROM cells WHERE run_id = 'run'").records
-    assert {(row["wer"], row["change_percent"], row["withheld"]) for row in rows} == {(None, None, reason)}
+    assert {(row["wer"], row["change_percent"], row["reason_hidden"]) for row in rows} == {(None, None, reason)}
     for row in catalogue.query("FROM groups WHERE run_id = 'run'").records:
         assert (row["wer"], row["pooled_wer"], row["change_percent"]) == (None, None, None)
-        assert row["withheld"] == f"2 of 2 domains not there: a ({reason}), b ({reason})"
+        assert row["reason_hidden"] == f"2 of 2 domains incomplete: a ({reason}), b ({reason})"
     assert [row["wer"] for row in catalogue.query("FROM cells WHERE run_id = 'other'").records] == [25.0]
 
 
@@ -286,6 +286,30 @@ def test_flags_counts_what_was_cut_and_what_collapsed_of_the_hypotheses_there_ar
     assert (row["language"], row["method"], row["hypotheses"]) == ("en", "source", 4)
     assert (row["truncated"], row["truncated_percent"]) == (3, 75.0)
     assert (row["collapsed"], row["collapsed_percent"]) == (1, 25.0)
+
+
+@pytest.mark.parametrize(
+    ("suite", "corpus", "corruption", "expected"),
+    [
+        ("calls", "folder", ', corruption = { name = "noise", kind = "babble" }', None),
+        ("calls", "librispeech", ', corruption = { name = "noise-file", kind = "babble" }', "LS-C"),
+        ("calls", "librispeech", "", None),
+        ("calls", "mls", "", "MLS"),
+        ("calls", "synthetic", "", None),
+        ("demo", "synthetic", "", "LS-C"),
+    ],
+)
+def test_the_paper_s_figures_stand_beside_the_groups_of_its_suites_and_of_no_other(
+    suite: str, corpus: str, corruption: str, expected: str | None, store: Store
+) -> None:
+    toml = f'domains = [{{ name = "BA", group = "noise", corpus = {{ limit = 3, name = "{corpus}" }}{corruption} }}]'
+    begin_run(store, "run", [("noise", "BA", "source")], suite_toml=f'name = "{suite}"\n{toml}\n')
+    store.write_run("run", replace(store.run("run"), suite=suite))
+    write_shard(store, CellKey("run", "BA", "source"), {"a": [heard(1)], "b": [heard(1)]})
+    rows = Catalogue(store).report("paper").records
+    (ours,) = [row for row in rows if row["wer"] is not None]
+    assert (ours["suite"], ours["group"], ours["wer"]) == (expected, "noise", 25.0)
+    assert (ours["paper_wer"] is not None) == (expected is not None)
 
 
 def test_coverage_counts_what_is_planned_and_what_is_there(store: Store) -> None:
@@ -302,8 +326,8 @@ def test_a_report_is_on_the_newest_run_unless_another_is_named(store: Store) -> 
     fill(store, "z-old", datetime(2026, 1, 1, tzinfo=UTC))
     begin_run(store, "a-new", [("noise", "vacuum", "source")], created_at=datetime(2026, 1, 2, tzinfo=UTC))
     catalogue = Catalogue(store)
-    assert [row["withheld"] for row in catalogue.report("leaderboard").records] == [
-        "1 of 1 domains not there: vacuum (0 of 2 utterances)"
+    assert [row["reason_hidden"] for row in catalogue.report("leaderboard").records] == [
+        "1 of 1 domains incomplete: vacuum (0 of 2 utterances)"
     ] * 2
     assert len(catalogue.report("leaderboard", "z-old").rows) == 6
     assert [(row["run_id"], row["state"]) for row in catalogue.report("runs").records] == [
@@ -321,8 +345,8 @@ def test_the_methods_of_the_registry_are_those_that_the_tables_order(complete: C
 
 def test_the_reports_that_the_command_promises_are_there() -> None:
     promised = {
-        *("coverage", "domains", "errors", "failures", "flags", "groups", "hardest", "history", "leaderboard"),
-        *("methods", "oracle", "pairs", "paper", "robustness", "runs", "speed", "steps"),
+        *("coverage", "domains", "errors", "failures", "flags", "groups", "history", "leaderboard"),
+        *("matrix", "methods", "oracle", "pairs", "paper", "robustness", "runs", "speed", "steps", "worsened"),
     }
     assert promised <= set(reports())
 

@@ -1,4 +1,4 @@
-"""`emtta rerun` does what is missing, what failed, or all of it anew, under the run's id, and says so beforehand."""
+"""`emtta rerun` does what is missing, what failed, or redoes everything, under the run's id, and says so beforehand."""
 
 from pathlib import Path
 
@@ -104,7 +104,7 @@ def test_a_run_of_which_every_utterance_is_in_error_is_not_complete(
     store = tmp_path / "store"
     outcome = emtta("run", suite_file(methods=("source",)), "--run-id", "mine", "--store", store)
     assert outcome.code == 3
-    assert "not complete: clean/source: all 3 utterances are in error; the report `failures` says why" in outcome.err
+    assert "incomplete: clean/source: all 3 utterances are in error; the report `failures` says why" in outcome.err
     status = emtta("status", "mine", "--store", store)
     assert status.code == 3
     assert "mine (incomplete)" in status.out
@@ -146,8 +146,8 @@ def test_two_at_once_are_one_too_many(emtta: Command, half: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["other"], "unknown run 'other'; there are: mine"),
-        (["mine", "--domain", "AB"], "unknown domain 'AB'; there are: clean, noisy"),
+        (["other"], "unknown run 'other'; choose from: mine"),
+        (["mine", "--domain", "AB"], "unknown domain 'AB'; choose from: clean, noisy"),
         (["mine", "--failed", "--force"], "give one of them"),
         (["mine", "--devices", "cuda:9"], "there is no device 'cuda:9'"),
     ],

@@ -51,11 +51,11 @@ def test_the_degradation_is_that_against_the_clean_partner_of_the_run(store: Sto
     assert Catalogue(store).report("robustness", method="em-tok-b").records[0]["nwerd"] == 0.5
 
 
-def test_a_domain_whose_clean_speech_is_not_in_the_run_is_withheld_with_the_reason(store: Store) -> None:
+def test_a_domain_whose_clean_speech_is_not_in_the_run_is_hidden_with_the_reason(store: Store) -> None:
     rows = {(row["domain"], row["method"]): row for row in Catalogue(store).report("robustness").records}
     found = rows["wales", "source"]
     assert (found["clean"], found["werd"], found["nwerd"]) == (None, None, None)
-    assert found["withheld"] == "the run has no domain of the same utterances without a corruption"
+    assert found["reason_hidden"] == "the run has no domain of the same utterances without a corruption"
 
 
 def test_a_partner_that_is_not_complete_is_withheld(store: Store) -> None:
@@ -63,4 +63,4 @@ def test_a_partner_that_is_not_complete_is_withheld(store: Store) -> None:
     store.write_plan("run", [replace(row, utterances=3) if row.domain == "clean" else row for row in plan])
     rows = {(row["domain"], row["method"]): row for row in Catalogue(store).report("robustness").records}
     found = rows["rain", "source"]
-    assert (found["werd"], found["withheld"]) == (None, "clean is partial")
+    assert (found["werd"], found["reason_hidden"]) == (None, "clean is partial")

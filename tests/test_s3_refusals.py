@@ -111,7 +111,7 @@ def test_what_names_no_prefix_is_refused(location: str) -> None:
 
 
 def test_another_kind_of_place_is_refused_with_those_there_are() -> None:
-    with pytest.raises(UsageError, match=r"'gs://bucket/x'; there are: a folder, or s3://BUCKET/PREFIX"):
+    with pytest.raises(UsageError, match=r"'gs://bucket/x'; choose from: a folder, or s3://BUCKET/PREFIX"):
         open_place("gs://bucket/x")
 
 

@@ -39,7 +39,7 @@ def test_a_view_tells_its_grain_and_the_meaning_of_each_column_and_of_no_other(n
 def test_a_report_tells_the_meaning_of_each_column_and_parameter(name: str, catalogue: Catalogue) -> None:
     report = reports()[name]
     columns = describe_report(catalogue, name)
-    if name == "methods":  # which has a column for each group of the run
+    if name in ("matrix", "methods"):  # which have a column for each method or group of the run
         assert {row[0] for row in columns.rows} <= set(report.columns)
     else:
         assert list(report.columns) == [row[0] for row in columns.rows]
@@ -65,5 +65,5 @@ def test_a_table_as_it_is_stored_is_described_by_its_schema(catalogue: Catalogue
 
 
 def test_an_unknown_name_is_answered_with_those_there_are(catalogue: Catalogue) -> None:
-    with pytest.raises(UsageError, match=r"unknown view or table 'x'; there are: attempts, cells, .*raw\.scores"):
+    with pytest.raises(UsageError, match=r"unknown view or table 'x'; choose from: attempts, cells, .*raw\.scores"):
         describe(catalogue, "x")

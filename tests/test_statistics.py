@@ -130,7 +130,7 @@ def test_a_later_attempt_hides_what_was_computed_before_it(store: Store) -> None
     assert after["source", "rain"]["wer"] != before["source", "rain"]["wer"]
 
 
-def test_the_mean_of_a_group_is_withheld_until_each_domain_is_there(store: Store) -> None:
+def test_the_mean_of_a_group_is_hidden_until_each_domain_is_there(store: Store) -> None:
     fill(store)
     plan = [(*cell, method) for cell in [*CELLS, ("noise", "typing")] for method in METHODS]
     begin_run(store, "run", plan, utterances=COUNT)

@@ -78,7 +78,7 @@ def test_runs_are_listed_newest_first_and_an_unknown_one_is_answered_with_their_
     assert list(store.runs()) == ["a-second", "b-first"]
     assert store.run("b-first").suite == "test"
     for ask in (store.run, store.plan):
-        with pytest.raises(UsageError, match=r"unknown run 'c'; there are: a-second, b-first"):
+        with pytest.raises(UsageError, match=r"unknown run 'c'; choose from: a-second, b-first"):
             ask("c")
 
 

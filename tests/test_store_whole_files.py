@@ -185,12 +185,12 @@ def test_a_store_that_cannot_be_made_read_or_written_says_why(tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", "-x", ".hidden", "a b", "ü", "a=b", "null", "NULL"])
 def test_a_name_that_is_no_path_of_its_own_is_refused(name: str, location: str) -> None:
-    with pytest.raises(UsageError, match="is no name"):
+    with pytest.raises(UsageError, match="is an invalid name"):
         CellKey(name, "domain", "method")
-    with pytest.raises(UsageError, match="is no name"):
+    with pytest.raises(UsageError, match="is an invalid name"):
         CellKey("run", name, "method")
     store = Store.open(location, create=True)
-    with pytest.raises(UsageError, match="is no name"):
+    with pytest.raises(UsageError, match="is an invalid name"):
         store.run(name)
-    with pytest.raises(UsageError, match="is no name"):
+    with pytest.raises(UsageError, match="is an invalid name"):
         store.prepared(name)

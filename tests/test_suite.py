@@ -109,7 +109,7 @@ def test_a_suite_that_extends_another_has_what_it_does_not_say_itself(tmp_path: 
     ("text", "message"),
     [
         ('extends = "demo"\n', r"extends 'demo' and has no name"),
-        ('extends = "dmeo"\nname = "x"\n', r"unknown suite 'dmeo' \(did you mean 'demo'\?\); there are: demo"),
+        ('extends = "dmeo"\nname = "x"\n', r"unknown suite 'dmeo' \(did you mean 'demo'\?\); choose from: demo"),
         ('extends = "gone.toml"\nname = "x"\n', r"no suite file 'gone.toml'"),
         ('extends = 3\nname = "x"\n', r"extends is 3; it is a shipped suite's name"),
         ('extends = "mine.toml"\nname = "x"\n', r"extends 'mine.toml', which extends it in its turn"),
@@ -197,7 +197,7 @@ MISTAKES = {
     "a wrong type": ('steps = "ten"', ["adaptation.steps is 'ten'", "integer"]),
     "a number as text": ('steps = "10"', ["adaptation.steps is '10'", "integer"]),
     "a number out of range": ("steps = 0", ["adaptation.steps is 0", "greater than or equal to 1"]),
-    "an unknown field": ("stepz = 3", ["adaptation.stepz is no field", "steps"]),
+    "an unknown field": ("stepz = 3", ["adaptation.stepz is an unknown field", "steps"]),
 }
 
 
@@ -232,10 +232,18 @@ REPLACEMENTS = {
         ["corruption.name", "'hum'", "'echo'"],
     ),
     "an unknown corpus": ('name = "synthetic"', 'name = "vinyl"', ["corpus.name", "'vinyl'", "folder"]),
-    "an unknown field of a corpus": ("rate = 160", "speed = 160", ["domains[loud].corpus.speed is no field", "rate"]),
+    "an unknown field of a corpus": (
+        "rate = 160",
+        "speed = 160",
+        ["domains[loud].corpus.speed is an unknown field", "rate"],
+    ),
     "a missing field": ('kind = "babble"', "", ["domains[BA].corruption.kind is missing"]),
     "a wrong type in a domain": ("rate = 160", 'rate = "fast"', ["domains[loud].corpus.rate is 'fast'", "integer"]),
-    "an unknown field at the top": ('name = "layers"', 'name = "layers"\nspeed = 1', ["speed is no field", "methods"]),
+    "an unknown field at the top": (
+        'name = "layers"',
+        'name = "layers"\nspeed = 1',
+        ["speed is an unknown field", "methods"],
+    ),
     "a group that no domain has": ("[groups.noise]", "[groups.noises]", ["groups.noises", "noise"]),
     "something else in the defaults": ("[defaults]", "[defaults]\nsteps = 3", ["defaults", "corpus and corruption"]),
     "text that is no TOML": ("[defaults]", "[defaults", ["not valid TOML", "line"]),
@@ -258,7 +266,7 @@ def test_several_mistakes_are_told_at_once() -> None:
 
 
 def test_an_unknown_suite_is_refused_with_those_there_are() -> None:
-    with pytest.raises(UsageError, match=r"unknown suite 'dmeo' \(did you mean 'demo'\?\); there are: demo, "):
+    with pytest.raises(UsageError, match=r"unknown suite 'dmeo' \(did you mean 'demo'\?\); choose from: demo, "):
         load_suite("dmeo")
 
 
@@ -268,7 +276,7 @@ def test_a_missing_suite_file_is_refused_by_its_path(tmp_path: Path) -> None:
 
 
 def test_an_unknown_domain_is_refused_with_those_there_are() -> None:
-    with pytest.raises(UsageError, match="unknown domain 'AB'; there are: BA, loud, mine"):
+    with pytest.raises(UsageError, match="unknown domain 'AB'; choose from: BA, loud, mine"):
         parse_suite(LAYERS).domain("AB")
 
 
@@ -320,7 +328,7 @@ def test_a_mistake_in_every_domain_is_no_lack_of_domains(suite_file: SuiteFile) 
     with pytest.raises(UsageError) as refusal:
         load_suite(str(suite_file(CLEAN.replace("path", "pth"))))
     assert "has 2 mistakes" in str(refusal.value)
-    assert "domains[clean].corpus.pth is no field" in str(refusal.value)
+    assert "domains[clean].corpus.pth is an unknown field" in str(refusal.value)
     assert "after validation" not in str(refusal.value)
 
 

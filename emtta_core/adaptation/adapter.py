@@ -32,7 +32,7 @@ WEIGHT_DECAY, BETAS, EPSILON = 0.01, (0.9, 0.999), 1e-8
 """Of AdamW. The paper says AdamW and a learning rate; these are torch's defaults, taken to be what it used."""
 
 COLLAPSED_ENTROPY = 0.05
-"""Nats a token under which a hypothesis that repeats itself counts as collapsed."""
+"""Nats per token under which a hypothesis that repeats itself counts as collapsed."""
 
 COLLAPSED_SHARE = 0.5
 """A hypothesis repeats itself if fewer than this share of its tokens are distinct."""
@@ -83,7 +83,7 @@ class Adapter:
             epsilon: of AdamW.
             redraw: whether candidates are made anew in each step; else those of the first step are kept.
             seed: of the sampled candidates.
-            early_stop: nats a token; an episode ends with the update before which its candidates' mean entropy moved
+            early_stop: nats per token; an episode ends with the update before which its candidates' mean entropy moved
                 by no more than this since the state before. None: every episode has all its steps.
             batch_size: utterances adapted side by side, at most, or "auto": as many as memory holds. It is halved
                 where memory does not suffice. It does not change a result.
@@ -348,7 +348,7 @@ def flags_of(tokens: Sequence[int], text: str | None, entropy: float | None, *, 
     Args:
         tokens: what was said, the end token too.
         text: as text.
-        entropy: mean, nats a token.
+        entropy: mean, nats per token.
         ended: whether it ended by itself.
     """
     repeats = len(set(tokens)) < COLLAPSED_SHARE * len(tokens) and _number(entropy) < COLLAPSED_ENTROPY

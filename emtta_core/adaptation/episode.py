@@ -45,7 +45,7 @@ class Options:
         redraw: whether candidates are made anew in each step; else those of the first are kept. From the second step on
             they are then not those of the model that is updated, and the policy gradient is no longer on-policy.
         seed: what sampled candidates are drawn by, with the utterance's id, the method and the step.
-        early_stop: nats a token; an episode ends with the update before which the candidates' mean entropy had moved by
+        early_stop: nats per token; an episode ends with the update before which its candidates' mean entropy moved by
             at most this since the state before. None: every episode has S updates.
         trace: whether to decode the greedy hypothesis in every state, or in the first and the last alone.
     """
@@ -69,7 +69,7 @@ class Update:
 
     Attributes:
         loss: the loss and its parts.
-        entropy: mean entropy over all tokens of all candidates, nats a token.
+        entropy: mean entropy over all tokens of all candidates, nats per token.
         gradient_norm: Euclidean norm of the gradient.
         tokens: mean length of the candidates.
     """
@@ -277,7 +277,7 @@ def candidate_loss(
     prompt: Tensor,
     candidates: Hypotheses,
 ) -> tuple[Loss, Tensor]:
-    """Return the loss of candidates, and their mean entropy in nats a token, `(B,)`.
+    """Return the loss of candidates, and their mean entropy in nats per token, `(B,)`.
 
     Every distinct beginning is decoded once (`emtta_core.model.tree`); the candidates' tokens then look up theirs.
     """

@@ -10,12 +10,12 @@ class StepRecord:
     Attributes:
         step: how many updates led to this state; 0 is the source model.
         text: the greedy hypothesis in this state; None where it was not decoded, as the next two.
-        entropy: mean entropy along that hypothesis, nats a token.
+        entropy: mean entropy along that hypothesis, nats per token.
         tokens: its length, the end token counted.
         loss: of the update made from this state; None where none was, as all below.
         policy_loss: the loss's policy-gradient part.
         entropy_loss: its entropy part.
-        candidate_entropy: mean entropy over all tokens of all candidates, nats a token.
+        candidate_entropy: mean entropy over all tokens of all candidates, nats per token.
         advantage_std: standard deviation of the advantages of the candidates' first tokens, nats.
         gradient_norm: Euclidean norm of the loss's gradient.
         candidate_tokens: mean length of the candidates, the end token counted.
@@ -43,7 +43,7 @@ class AdaptationResult:
         text: the hypothesis after the last step, the greedy one or that of minimum Bayes risk, as the method decides;
             "" in case of an error.
         source_text: that of the source model; "" if the waveform cannot be used, or memory does not hold it.
-        entropy_before: mean entropy along the source model's hypothesis, nats a token; NaN where there is none.
+        entropy_before: mean entropy along the source model's hypothesis, nats per token; NaN where there is none.
         entropy_after: the same along the adapted model's greedy hypothesis; NaN in case of an error.
         trace: a record for each state, updates + 1 of them; none if the waveform cannot be used, memory does not hold
             it, or none were asked for. Of an adaptation that diverged it shows where.

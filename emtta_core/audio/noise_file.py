@@ -120,7 +120,7 @@ class NoiseFile(Record):
 
     def label(self) -> str:
         """Return what a row of prepared audio calls this."""
-        begun = "" if self.offset == "start" or self.kind == "gaussian" else " from anywhere"
+        begun = "" if self.offset == "start" or self.kind == "gaussian" else " at a random offset"
         level = "" if self.level_dbfs == LEVEL_DBFS else f" at {self.level_dbfs:g} dB FS"
         ratio = ratio_label(self.snr_db, self.snr_over, self.snr_convention)
         return f"{self.name}/{self.kind or self.file}{begun}{level}{ratio}"

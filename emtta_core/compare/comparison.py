@@ -13,15 +13,26 @@ import pyarrow as pa
 
 from emtta_core.compare.comparable import Difference, check_comparable
 from emtta_core.errors import UsageError
+from emtta_core.scoring.paired import Change as PairedChange
 from emtta_core.scoring.paired import Sample
 from emtta_core.scoring.significance import holm
 from emtta_core.store import COMPLETE, Catalogue, Result, Store
+from emtta_core.store.result import SharedCell
 
 ALL = "all"
 """What stands in place of a domain in a method's mean over its domains."""
 
+_CELLS = (
+    SharedCell("difference", "{difference:+.2f} ± {ci_half_width:.1f}"),
+    SharedCell("wins_ties_losses", "{wins}/{ties}/{losses}"),
+)
+"""What a table for a reader shows in one cell."""
+
 ALPHA = 0.05
 """How probable a regression may be where nothing has changed."""
+
+NOT_DISTINGUISHABLE = "not distinguishable"
+"""The verdict on a change that chance alone may have made."""
 
 MIN_EFFECT = 0.2
 """A change of WER, in points, that is too small to matter."""
@@ -40,12 +51,13 @@ class Change:
         difference: `wer_b` less `wer_a`, points.
         low: lower end of its 95 % bootstrap interval, points; none for fewer than 5 units.
         high: upper end.
-        p: of the sign-flip test, by Holm over the method's domains; that of `all` is a test by itself.
+        p: of the sign-flip test, Holm-corrected over the method's domains; that of `all` is a separate test.
         wins: utterances with fewer word errors in B.
         ties: with as many.
         losses: with more.
         drawn: what the interval and the test draw: `utterances`, `speakers`, or `both` where domains differ in it.
-        verdict: `worse` or `better` where the change is significant and large enough, else `same`.
+        verdict: `worse` or `better` where the change is significant and large enough; `too small` where it is only
+            significant; `unchanged` where no utterance has more or fewer errors; else `not distinguishable`.
     """
 
     method: str
@@ -63,6 +75,11 @@ class Change:
     drawn: str
     verdict: str
 
+    @property
+    def ci_half_width(self) -> float | None:
+        """Half the width of the interval, points: the interval is `difference` ± this."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -75,7 +92,7 @@ class Comparison:
         min_effect: and its size more than this, points of WER.
         changes: domain by domain, the mean last, method by method.
         differences: in what the runs differ.
-        notes: what was left out or withheld, and why.
+        notes: what was left out or hidden, and why.
     """
 
     run_a: str
@@ -99,7 +116,9 @@ class Comparison:
     @property
     def summary(self) -> str:
         """One line on what was found."""
+        unclear = sum(change.verdict == NOT_DISTINGUISHABLE for change in self.changes)
         counts = f"{len(self.regressions)} worse and {len(self.improvements)} better of {len(self.changes)} figures"
+        counts += f", {unclear} not distinguishable" if unclear else ""
         return f"{self.run_b} against {self.run_a}: {counts} (p ≤ {self.alpha:g}, over {self.min_effect:g} points)"
 
     def as_dict(self) -> dict[str, Any]:
@@ -108,20 +127,11 @@ class Comparison:
         return data | {"regressions": [asdict(change) for change in self.regressions]}
 
     def as_result(self) -> Result:
-        """Return the changes as a table for a reader."""
-        columns = {
-            "method": [change.method for change in self.changes],
-            "domain": [change.domain for change in self.changes],
-            "utterances": [change.utterances for change in self.changes],
-            "A": [change.wer_a for change in self.changes],
-            "B": [change.wer_b for change in self.changes],
-            "difference": [f"{change.difference:+.2f}" for change in self.changes],
-            "95 % interval": [_interval(change.low, change.high) for change in self.changes],
-            "p": ["< 0.001" if change.p < 0.001 else f"{change.p:.3f}" for change in self.changes],
-            "wins/ties/losses": [f"{change.wins}/{change.ties}/{change.losses}" for change in self.changes],
-            "verdict": [change.verdict for change in self.changes],
-        }
-        return Result(pa.table(columns))
+        """Return the changes as a table: numbers, of which a reader sees the interval with the difference."""
+        names = ("method", "domain", "verdict", "difference", "ci_half_width", "p", "wer_a", "wer_b")
+        counts = ("wins", "ties", "losses", "utterances")
+        columns = {name: [getattr(change, name) for change in self.changes] for name in (*names, *counts)}
+        return Result(pa.table(columns), _CELLS)
 
     def markdown(self) -> str:
         """Return the comparison in Markdown."""
@@ -177,7 +187,7 @@ def compare(
         if missing:
             found.pop()
             named = ", ".join(f"{domain} in {run}" for domain, _, run in missing)
-            notes.append(f"{method}: the mean over all domains is withheld, for these are not complete: {named}")
+            notes.append(f"{method}: the mean over all domains is hidden because these cells are incomplete: {named}")
         changes += found
     return Comparison(run_a, run_b, alpha, min_effect, tuple(changes), differing, tuple(notes))
 
@@ -189,9 +199,9 @@ def check_thresholds(alpha: float, min_effect: float) -> None:
         UsageError: `alpha` or `min_effect` is out of range.
     """
     if not 0 < alpha < 1:
-        raise UsageError(f"alpha is {alpha:g}; it lies between 0 and 1, as in 0.05")
+        raise UsageError(f"alpha is {alpha:g}; give a number between 0 and 1, such as 0.05")
     if not 0 <= min_effect < math.inf:
-        raise UsageError(f"the least effect is {min_effect:g}; it is a number of WER points, 0 or more")
+        raise UsageError(f"the minimum effect is {min_effect:g}; give a number of WER points, 0 or more")
 
 
 def _asked(pair: Mapping[str, Any], methods: Collection[str], domains: Collection[str]) -> bool:
@@ -232,7 +242,7 @@ def _left_out(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
             for place, value in enumerate([True, *lacking]):
                 count[place] += value
     return [
-        f"{cell}: {both} utterances are left out, for they are in error or not done: {a} in A, {b} in B"
+        f"{cell}: {both} utterances are left out because they are in error or not done: {a} in A, {b} in B"
         for cell, (both, a, b) in counts.items()
     ]
 
@@ -250,13 +260,17 @@ def _changes(method: str, pairs: Sequence[Mapping[str, Any]], alpha: float, min_
     p_values = [*holm([change.p for change in found]), whole.p]
     changes = []
     for name, change, p in zip([*sample.domains, ALL], [*found, whole], p_values, strict=True):
-        verdict = "same"
-        if p <= alpha and abs(change.difference) > min_effect:
-            verdict = "worse" if change.difference > 0 else "better"
+        verdict = _verdict(change, p, alpha, min_effect)
         changes.append(Change(**asdict(change) | {"method": method, "domain": name, "p": float(p), "verdict": verdict}))
     return changes
 
 
-def _interval(low: float | None, high: float | None) -> str:
-    """Return an interval for a reader."""
-    return "—" if low is None or high is None else f"{low:+.2f} … {high:+.2f}"
+def _verdict(change: PairedChange, p: float, alpha: float, min_effect: float) -> str:
+    """Return what the test says of a change."""
+    if not change.wins and not change.losses:
+        return "unchanged"
+    if p > alpha:
+        return NOT_DISTINGUISHABLE
+    if abs(change.difference) <= min_effect:
+        return "too small"
+    return "worse" if change.difference > 0 else "better"

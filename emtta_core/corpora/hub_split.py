@@ -233,7 +233,7 @@ def _refuse_none(split: HubSplit) -> HubSplit:
     there = "; ".join(sorted(by_card)) or ", ".join(sorted(folders))
     raise UsageError(
         f"the data set {split.repository.name} has no split {split.split!r} of {split.config!r} in Parquet; "
-        + (f"there are: {there}" if there else f"it has no Parquet at all; see {split.repository.url}")
+        + (f"choose from: {there}" if there else f"it has no Parquet at all; see {split.repository.url}")
     )
 
 

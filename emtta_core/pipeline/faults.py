@@ -115,7 +115,7 @@ def trouble_of(error: BaseException) -> str | None:
             what = f"{cause.strerror}{f': {cause.filename}' if cause.filename else ''}"
             return f"{what}; {REMEDIES[cause.errno]}, and repeat the command: what is finished is kept"
         if any(words in str(cause) for words in DISK_FULL):
-            return f"{first_line(cause)}; {REMEDIES[errno.ENOSPC]}, and repeat the command: what is finished is kept"
+            return f"{in_words(cause)}; {REMEDIES[errno.ENOSPC]}, and repeat the command: what is finished is kept"
     return None
 
 

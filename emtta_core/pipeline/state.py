@@ -1,4 +1,4 @@
-"""How far a run is: read from the store, which is the truth about what is done, through its views."""
+"""The progress of a run: read from the store, which is the truth about what is done, through its views."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -91,7 +91,7 @@ def cell_states(store: Store, run_id: str) -> tuple[CellState, ...]:
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
         run_id: which.
@@ -99,7 +99,7 @@ class RunStatus:
         model: as the suite names it.
         created_at: when it was begun, UTC.
         cells: how far each of its cells is.
-        holder: who works at it; none where nobody does, or whoever did is dead.
+        holder: the process that works on it; None if there is none, or if it is dead.
         resume: the command that finishes it.
     """
 
@@ -146,24 +146,27 @@ class RunStatus:
         found = self.as_dict()
         cells, utterances = found["cells"], found["utterances"]
         rest = ", ".join(f"{cells[state]} {state}" for state in CELL_STATES if cells[state] and state != COMPLETE)
-        lines = [
-            f"run         {self.run_id} ({found['state']})",
-            f"at work     {self.holder or self._nobody()}",
-            f"suite       {self.suite}, model {self.model}, begun {self.created_at:%Y-%m-%d %H:%M:%S} UTC",
-            f"cells       {cells[COMPLETE]} of {cells['planned']} complete" + (f"; {rest}" if rest else ""),
-            f"utterances  {utterances['done']} of {utterances['planned']} done, {utterances['in_error']} in error"
-            + (f", {utterances['reused']} reused from other runs" if utterances["reused"] else ""),
-            *(f"failed      {cell['domain']}/{cell['method']}: {cell['error']}" for cell in found["failed"]),
+        rows = [
+            ("run", f"{self.run_id} ({found['state']})"),
+            ("active process", str(self.holder).removeprefix("process ") if self.holder else self._none()),
+            ("suite", f"{self.suite}, model {self.model}, created {self.created_at:%Y-%m-%d %H:%M:%S} UTC"),
+            ("cells", f"{cells[COMPLETE]} of {cells['planned']} complete" + (f"; {rest}" if rest else "")),
+            (
+                "utterances",
+                f"{utterances['done']} of {utterances['planned']} done, {utterances['in_error']} in error"
+                + (f", {utterances['reused']} reused from other runs" if utterances["reused"] else ""),
+            ),
+            *(("failed", f"{cell['domain']}/{cell['method']}: {cell['error']}") for cell in found["failed"]),
         ]
-        return "\n".join(lines)
+        return "\n".join(f"{f'{name}:':<16}{text}" for name, text in rows)
 
-    def _nobody(self) -> str:
-        """Return in words that nobody works at the run, and what to do where it was left incomplete."""
-        return "nobody" if self.complete else f"nobody; what is missing is done by: {self.resume}"
+    def _none(self) -> str:
+        """Return in words that no process works on the run, and how to finish it if it is incomplete."""
+        return "none" if self.complete else f"none; finish the run with: {self.resume}"
 
 
 def run_status(store: Store, run_id: str) -> RunStatus:
-    """Return how far a run is.
+    """Return the progress of a run.
 
     Raises:
         UsageError: there is no such run; lists those there are.

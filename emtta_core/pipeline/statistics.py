@@ -30,7 +30,7 @@ _UTTERANCES = """
     SELECT method, cells."group", domain, utterance_id, speaker, utterances.words, utterances.errors, normaliser
     FROM utterances
     INNER JOIN cells USING (run_id, domain, method)
-    WHERE run_id = $run_id AND utterances.error IS NULL AND cells.withheld IS NULL
+    WHERE run_id = $run_id AND utterances.error IS NULL AND cells.reason_hidden IS NULL
     ORDER BY cells.position, utterance_id
 """
 

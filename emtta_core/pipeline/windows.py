@@ -91,7 +91,7 @@ def split(utterance_id: str, waveform: Waveform, longest: int, long_audio: Liter
 def join(utterance_id: str, windows: Sequence[HeardWindow]) -> AdaptationResult:
     """Return the result of an utterance from those of its windows, in order; silent ones add nothing.
 
-    Texts are joined by a space. Entropies, nats a token, are means over the tokens of all windows; numbers of tokens
+    Texts are joined by a space. Entropies, nats per token, are means over the tokens of all windows; numbers of tokens
     and seconds are sums. A window that diverged puts the utterance in error. In the trace, a window whose episode had
     ended earlier stays in its last state; the numbers of an update are means over the windows that made it, weighted by
     the tokens of their candidates, of which `candidate_tokens` is the sum.

@@ -192,7 +192,7 @@ def by_step(facts: Facts, what: str) -> Chart | None:
     marks: list[Mark] = []
     title, unit, decimals = {
         "wer": ("word error rate, %", "%", 2),
-        "entropy": ("entropy, nats a token", "nats a token", 3),
+        "entropy": ("entropy, nats per token", "nats per token", 3),
     }[what]
     rows: list[Spec] = []
     for step in facts.steps:
@@ -230,7 +230,7 @@ def speed(facts: Facts) -> Chart | None:
         method = standing.method
         cost = seconds_a_second(facts, method)
         if cost:
-            text = f"{method}: {rate(standing.figure.wer)} %, {cost:.3g} s for a second of speech"
+            text = f"{method}: {rate(standing.figure.wer)} %, {cost:.3g} s per second of speech"
             rows.append({"method": method, "wer": standing.figure.wer, "cost": cost} | _said(marks, text, "", method))
     if not rows:
         return None
@@ -239,7 +239,7 @@ def speed(facts: Facts) -> Chart | None:
     x = {
         "field": "cost",
         "type": "quantitative",
-        "title": "seconds for a second of speech (logarithmic)",
+        "title": "seconds per second of speech (logarithmic)",
         "scale": {"type": "log", "nice": False, "domain": [low, high]},
         "axis": {"values": _ticks(low, high), "format": "~g"},
     }

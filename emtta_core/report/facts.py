@@ -1,6 +1,7 @@
 """What the page on a run shows, read from the store as records."""
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,6 +10,7 @@ from typing import Any
 from emtta_core.errors import UsageError
 from emtta_core.store import COMPLETE, Catalogue, Store
 from emtta_core.store.notices import notices_of
+from emtta_core.suite import parse_suite
 
 ALL = "all"
 """The group that holds every domain."""
@@ -17,7 +19,7 @@ SOURCE = "source"
 """The method that leaves the model as it is."""
 
 HUES = 8
-"""Colours that the page has for methods; a ninth method begins anew, and differs in shape."""
+"""Colours that the page has for the methods of the registry, and as many others for a suite's own methods."""
 
 MOST_FAILURES = 200
 """Failures on a page; what is beyond is counted."""
@@ -28,7 +30,7 @@ class Figure:
     """A WER and how it compares with source on the same speech, with what is known of their certainty.
 
     Attributes:
-        wer: word error rate, %; None while it is withheld.
+        wer: word error rate, %; None while it is hidden.
         source_wer: that of source, %.
         change: points of WER against source on the utterances that both have; below zero is better.
         change_percent: the same relative to source, %.
@@ -73,7 +75,7 @@ class Cell:
         words: of the references.
         figure: its WER.
         cer: character error rate, %.
-        entropy_before: mean nats a token of the unadapted model.
+        entropy_before: mean nats per token of the unadapted model.
         entropy_after: of the adapted one.
         audio_seconds: length of the speech that is done.
         seconds: wall seconds spent on it.
@@ -110,7 +112,7 @@ class Standing:
         done: that are done, those in error included.
         in_error: that are in error.
         figure: the mean of the domains' WER.
-        withheld: why there is no figure.
+        reason_hidden: why there is no figure.
     """
 
     method: str
@@ -121,18 +123,18 @@ class Standing:
     done: int
     in_error: int
     figure: Figure
-    withheld: str | None
+    reason_hidden: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A method after so many updates: mean entropy (nats a token) and mean WER over the domains, %."""
+    """A method after so many updates: mean entropy (nats per token) and mean WER over the domains, %."""
 
     method: str
     step: int
     entropy: float | None
     wer: float | None
-    withheld: str | None
+    reason_hidden: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,8 @@ class Facts:
         groups: in the order of the plan, `all` left out.
         domains: likewise.
         methods: in the order in which tables show them.
+        ranks: the rank of each method of the registry.
+        descriptions: what each domain is, where the suite can still be read.
         cells: by domain and method.
         standings: by method and group.
         steps: by method and step, in order.
@@ -168,6 +172,8 @@ class Facts:
     groups: tuple[str, ...]
     domains: tuple[str, ...]
     methods: tuple[str, ...]
+    ranks: Mapping[str, int]
+    descriptions: Mapping[str, str]
     cells: Mapping[tuple[str, str], Cell]
     standings: Mapping[tuple[str, str], Standing]
     steps: tuple[Step, ...]
@@ -211,13 +217,17 @@ class Facts:
         return sum(cell.audio_seconds or 0.0 for cell in self.cells.values())
 
     @property
-    def withheld(self) -> tuple[Standing, ...]:
+    def hidden(self) -> tuple[Standing, ...]:
         """The standings without a figure, with their reason."""
-        return tuple(standing for standing in self.standings.values() if standing.withheld is not None)
+        return tuple(standing for standing in self.standings.values() if standing.reason_hidden is not None)
 
     def hue(self, method: str) -> str:
-        """Return the name of the page's colour for a method: `source`, or `hue` and a number."""
-        return SOURCE if method == SOURCE else f"hue{self.adapting.index(method) % HUES}"
+        """Return the name of a method's colour, the same on every page: `source`, or `hue` and a number."""
+        if method == SOURCE:
+            return SOURCE
+        if method in self.ranks:
+            return f"hue{(self.ranks[method] - 2) % HUES}"  # source has rank 1
+        return f"hue{HUES + zlib.crc32(method.encode()) % HUES}"
 
     def ranked(self) -> list[Standing]:
         """Return the standings over all domains that have a figure, the lowest WER first."""
@@ -246,6 +256,7 @@ def read_facts(store: Store, catalogue: Catalogue, run_id: str) -> Facts:
         StoreError: its record is broken.
     """
     record = store.run(run_id)
+    ranks = dict(catalogue.query("SELECT method, rank FROM methods").rows)
     statistics = _statistics(catalogue, run_id)
     cells = {
         (row["domain"], row["method"]): _cell(row, statistics.get((row["method"], row["group"], row["domain"])))
@@ -267,11 +278,15 @@ def read_facts(store: Store, catalogue: Catalogue, run_id: str) -> Facts:
         state=COMPLETE if all(cell.state == COMPLETE for cell in cells.values()) else "incomplete",
         groups=tuple(dict.fromkeys(cell.group for cell in cells.values())),
         domains=tuple(dict.fromkeys(domain for domain, _ in cells)),
-        methods=_methods(catalogue, cells),
+        methods=tuple(
+            sorted({method for _, method in cells}, key=lambda name: (ranks.get(name, len(ranks) + 1), name))
+        ),
+        ranks=ranks,
+        descriptions=_descriptions(record.suite_toml),
         cells=cells,
         standings=standings,
         steps=tuple(
-            Step(row["method"], row["step"], row["entropy"], row["wer"], row["withheld"])
+            Step(row["method"], row["step"], row["entropy"], row["wer"], row["reason_hidden"])
             for row in catalogue.report("steps", run_id).records
         ),
         failures=tuple(failures[:MOST_FAILURES]),
@@ -284,10 +299,12 @@ def _ordered(catalogue: Catalogue, view: str, run_id: str) -> list[dict[str, Any
     return catalogue.query(f"SELECT * FROM {view} WHERE run_id = $run ORDER BY position", {"run": run_id}).records
 
 
-def _methods(catalogue: Catalogue, cells: Mapping[tuple[str, str], Cell]) -> tuple[str, ...]:
-    """Return the methods of the plan in the order of the view `methods`, others after them by name."""
-    rank = dict(catalogue.query("SELECT method, rank FROM methods").rows)
-    return tuple(sorted({method for _, method in cells}, key=lambda method: (rank.get(method, len(rank) + 1), method)))
+def _descriptions(suite_toml: str) -> dict[str, str]:
+    """Return what each domain of a recorded suite is; nothing where the suite is of another release."""
+    try:
+        return {domain.name: domain.description() for domain in parse_suite(suite_toml).domains}
+    except UsageError:
+        return {}
 
 
 def _statistics(catalogue: Catalogue, run_id: str) -> dict[tuple[str, str, str | None], dict[str, Any]]:
@@ -324,12 +341,12 @@ def _cell(row: Mapping[str, Any], found: Mapping[str, Any] | None) -> Cell:
     return Cell(
         **{name: row[name] for name in (*same, *times)},
         figure=_figure(row, found),
-        why=row["withheld"] or row["error"],
+        why=row["reason_hidden"] or row["error"],
     )
 
 
 def _standing(row: Mapping[str, Any], found: Mapping[str, Any] | None) -> Standing:
-    same = ("method", "group", "domains", "complete", "planned", "done", "in_error", "withheld")
+    same = ("method", "group", "domains", "complete", "planned", "done", "in_error", "reason_hidden")
     return Standing(**{name: row[name] for name in same}, figure=_figure(row, found))
 
 
@@ -341,11 +358,11 @@ def _about(record: Any) -> tuple[tuple[str, str], ...]:
         versions = {"versions": record.versions}
     pairs: Sequence[tuple[str, object]] = (
         ("model", record.model),
-        ("digest of its weights", record.model_digest),
+        ("weights digest", record.model_digest),
         ("algorithm version", record.algorithm_version),
-        ("commit", record.git_commit or "not known"),
+        ("commit", record.git_commit or "unknown"),
         ("host", record.host),
-        ("begun", f"{record.created_at:%Y-%m-%d %H:%M} UTC"),
+        ("created", f"{record.created_at:%Y-%m-%d %H:%M} UTC"),
         ("plan", record.plan_id),
         *versions.items(),
     )

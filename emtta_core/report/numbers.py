@@ -54,8 +54,8 @@ def duration(seconds: float | None) -> str:
 
 
 def verdict(figure: Figure) -> str:
-    """Return `better`, `worse` or `unclear`: of a figure with a test by its p, of one without by its sign."""
-    if figure.change is None or figure.change == 0 or (figure.p is not None and figure.p > ALPHA):
+    """Return `better` or `worse` where the test says so, else `unclear`; without a test it is always unclear."""
+    if not figure.change or figure.p is None or figure.p > ALPHA:
         return "unclear"
     return "better" if figure.change < 0 else "worse"
 

@@ -25,6 +25,7 @@ from emtta_core.report.facts import ALL, SOURCE, Facts, newest_run, read_facts
 from emtta_core.report.picture import Painter
 from emtta_core.report.summary import best_of, summarise, tally
 from emtta_core.store import Catalogue, Store
+from emtta_core.store.limits import Limits
 
 MOST_ROWS = 3000
 """Rows of the table of domains and methods that a page holds."""
@@ -52,7 +53,12 @@ class Page:
 
 
 def make_page(
-    store: Store, run_id: str | None = None, *, audio: int = 0, audio_address: AudioAddress | None = None
+    store: Store,
+    run_id: str | None = None,
+    *,
+    audio: int = 0,
+    audio_address: AudioAddress | None = None,
+    limits: Limits | None = None,
 ) -> Page:
     """Make the page on a run.
 
@@ -61,6 +67,7 @@ def make_page(
         run_id: the run; the newest by default.
         audio: recordings that the page holds, of the utterances that changed most; 50 to 250 kB each.
         audio_address: for a page that a server shows: where it has the recordings. Then the page holds none.
+        limits: what each of its queries may take.
 
     Raises:
         UsageError: the store has no such run, or none; or `audio` is below 0.
@@ -71,7 +78,7 @@ def make_page(
     run_id = newest_run(store) if run_id is None else run_id
     store.run(run_id)  # refuses one that is not there, before its files are looked for
     with Painter() as painter:
-        with Catalogue(store, run_id=run_id) as catalogue:
+        with Catalogue(store, run_id=run_id, limits=limits) as catalogue:
             catalogue.hold()
             facts = read_facts(store, catalogue, run_id)
             best = best_of(facts)

@@ -20,6 +20,7 @@ from emtta_core.errors import EmttaError, UsageError
 from emtta_core.report.examples import Example, audio_of
 from emtta_core.report.page import make_page, policy, render
 from emtta_core.store import Catalogue, Store
+from emtta_core.store.limits import Limits
 from emtta_core.store.snapshot import Snapshot
 
 log = logging.getLogger("emtta.view")
@@ -51,11 +52,16 @@ class Viewer:
 
     Attributes:
         store: whose runs.
+        limits: what a query may take.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, limits: Limits | None = None) -> None:
         self.store = store
+        self.limits = limits
         self._pages: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
+        self._catalogue: Catalogue | None = None
+        self._list_of: tuple[Snapshot, bytes] | None = None
+        self._listing = threading.Lock()  # one at a time: a catalogue of all runs takes much memory
         self._making = threading.Lock()  # one at a time: a page takes a core for seconds
 
     def answer(self, path: str) -> Answer:
@@ -69,10 +75,24 @@ class Viewer:
                 return self._audio(run_id, corpus_id, utterance_id)
         return _refusal(HTTPStatus.NOT_FOUND, "There is no such page.", "See the list of all runs.")
 
+    def close(self) -> None:
+        """Give back the memory."""
+        with self._listing:
+            if self._catalogue is not None:
+                self._catalogue.close()
+                self._catalogue = None
+
     def _list(self) -> Answer:
-        with Catalogue(self.store) as catalogue:
-            runs = catalogue.report("runs").records
-        return Answer(render("runs.html", runs=runs, location=self.store.location).encode())
+        """Return the list of runs, made again only when the store has other files; readers wait for one another."""
+        with self._listing:
+            if self._catalogue is None:
+                self._catalogue = Catalogue(self.store, limits=self.limits)
+            snapshot = self._catalogue.snapshot
+            if self._list_of is None or self._list_of[0] is not snapshot:
+                runs = self._catalogue.report("runs").records
+                html = render("runs.html", runs=runs, location=self.store.location).encode()
+                self._list_of = snapshot, html
+            return Answer(self._list_of[1])
 
     def _page(self, run_id: str) -> Answer:
         if (refused := self._unknown(run_id)) is not None:
@@ -82,7 +102,8 @@ class Viewer:
             kept = self._pages.get(run_id)
             if kept is None or kept[0] != files:
                 address = _audio_address(run_id)
-                kept = files, make_page(self.store, run_id, audio_address=address).html.encode()
+                page = make_page(self.store, run_id, audio_address=address, limits=self.limits)
+                kept = files, page.html.encode()
             self._pages[run_id] = kept
             self._pages.move_to_end(run_id)
             while len(self._pages) > KEPT_PAGES:
@@ -119,21 +140,26 @@ class ViewServer(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
 
-    def __init__(self, store: Store, port: int = 0) -> None:
-        """Listen; 0 is any free port.
+    def __init__(self, store: Store, port: int = 0, limits: Limits | None = None) -> None:
+        """Listen; 0 is any free port. A query of a page may take what `limits` says.
 
         Raises:
             UsageError: the port is no port, or is in use.
         """
         if not 0 <= port <= 65_535:
             raise UsageError(f"port {port} is none; ports are 1 to 65535, and 0 is any that is free")
-        self.viewer = Viewer(store)
+        self.viewer = Viewer(store, limits)
         try:
             super().__init__((LOOPBACK, port), _Handler)
         except OSError as error:
             raise UsageError(
                 f"cannot listen on {LOOPBACK}:{port}: {error.strerror}; choose another with --port, or --port 0"
             ) from error
+
+    def server_close(self) -> None:
+        """Stop listening, and give back the memory."""
+        super().server_close()
+        self.viewer.close()
 
     @property
     def url(self) -> str:

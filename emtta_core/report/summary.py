@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from emtta_core.report.facts import ALL, SOURCE, Cell, Facts, Standing
-from emtta_core.report.numbers import SPACE, count, interval, rate, verdict
+from emtta_core.report.numbers import SPACE, count, interval, probability, rate, verdict
 
-_TEST = f"sign-flip test, p{SPACE}≤{SPACE}0.05 by Holm over the domains"
+_TEST = f"sign-flip test, Holm-corrected over the domains, p{SPACE}≤{SPACE}0.05"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +17,8 @@ class Tally:
         lower: domains on which its WER is lower.
         equal: on which it is the same.
         higher: on which it is higher.
-        better: on which it is lower by more than chance; None where no tests are stored.
-        worse: on which it is higher by more than chance.
+        better: on which it is significantly lower; None where no tests are stored.
+        worse: on which it is significantly higher.
     """
 
     lower: int
@@ -38,7 +38,7 @@ class Summary:
     """The top of the page.
 
     Attributes:
-        finding: which method is best, and by how much; or why that cannot be said.
+        finding: which method has the lowest rate, and whether a test tells it from source; or why that is not known.
         details: on how many domains, and what failed.
     """
 
@@ -47,9 +47,9 @@ class Summary:
 
 
 def best_of(facts: Facts) -> str | None:
-    """Return the method of which a page says most: that of the lowest WER over all domains, source left out.
+    """Return the adapting method that a page presents first: the one with the lowest WER over all domains.
 
-    Where none has every domain, it is the one with the most domains.
+    If none has completed every domain, it is the one with the most complete domains.
     """
     ranked = [standing.method for standing in facts.ranked() if standing.method != SOURCE]
     if ranked:
@@ -83,21 +83,24 @@ def summarise(facts: Facts) -> Summary:
         return Summary(f"Nothing is done yet: {_count(len(facts.cells), 'cell')} planned.", (_failed(facts),))
     if not ranked:
         return Summary(
-            "No method has all of its domains yet, so that no mean over them is shown; "
-            "what is there is shown domain by domain.",
+            "No method has completed all of its domains yet, so no mean is shown; complete domains are shown below.",
             tuple(details),
         )
     best = ranked[0]
     domains = "its one domain" if best.domains == 1 else f"{best.domains} domains"
-    mean = f"a word error rate of {rate(best.figure.wer)} %"
-    over = f"on {domains}" if best.domains == 1 else f"in the mean over {domains}"
+    wer = f"{rate(best.figure.wer)} %"
+    mean = f"a word error rate of {wer}"
+    over = f"on {domains}" if best.domains == 1 else f"averaged over {domains}"
     if len(facts.methods) == 1:
         return Summary(f"{best.method} has {mean} {over}.", tuple(details))
-    rivals = "" if len(ranked) == len(facts.methods) else f" Of {len(facts.methods)} methods, {len(ranked)} have one."
+    missing = len(facts.methods) - len(ranked)
+    rivals = f" {missing} of {len(facts.methods)} methods are incomplete." if missing else ""
     if best.method == SOURCE and len(ranked) > 1:
-        finding = f"No method is better than source, which has {mean} {over}.{_next(ranked)}{rivals}"
+        finding = f"No method has a lower rate than source, which has {mean} {over}.{_next(ranked)}{rivals}"
+    elif best.method == SOURCE:
+        finding = f"source has {mean} {over}.{rivals}"
     else:
-        finding = f"{best.method} is best, with {mean} {over}{_against_source(best)}.{rivals}"
+        finding = f"{best.method} has the lowest word error rate, {wer} {over}{_against_source(best)}.{rivals}"
     return Summary(finding, tuple(details))
 
 
@@ -112,52 +115,59 @@ def _against_source(standing: Standing) -> str:
     if found.change is None:
         return ""
     if not found.change:
-        return ", as source has"
+        return ", the same as source"
     side = "below" if found.change < 0 else "above"
     size = f": {rate(abs(found.change))} points {side} source"
     known = [f"{abs(found.change_percent):.1f} % relative"] if found.change_percent is not None else []
     within = interval(found.change_low, found.change_high, signed=True)
     if within:
         known.append(f"{_confidence(found.confidence)} interval {within} points")
-    return f"{size} ({', '.join(known)})" if known else size
+    if found.p is not None:
+        known.append(
+            f"p{SPACE}{probability(found.p)}" if found.p < 0.001 else f"p{SPACE}={SPACE}{probability(found.p)}"
+        )
+    size = f"{size} ({', '.join(known)})" if known else size
+    if found.p is None:
+        return f"{size}, not tested"
+    return size if verdict(found) != "unclear" else f"{size}, not distinguishable from source"
 
 
 def _compared(facts: Facts) -> list[str]:
-    """Return on how many domains the most telling method is better and worse than source."""
+    """Return on how many domains the method presented first is below, above and equal to source."""
     method = best_of(facts)
     if method is None:
         return []
     if SOURCE not in facts.methods:
-        return ["The run has no method source, so that nothing says what adaptation changed over a whole domain."]
+        return ["The run does not include the method source, so the effect of adaptation cannot be measured."]
     found = tally(facts, method)
     if not found.domains:
         return []
     counts = f"lower than source on {found.lower}, higher on {found.higher} and equal on {found.equal}"
     if found.better is None or found.worse is None:
-        sure = "The run has no intervals or tests, so that single domains may be chance."
+        sure = "No intervals or tests were computed, so these differences may be due to chance."
     elif found.better or found.worse:
-        sure = f"Taken alone, it is significantly better on {found.better} and worse on {found.worse} ({_TEST})."
+        sure = f"It is significantly better on {found.better} and significantly worse on {found.worse} ({_TEST})."
     else:
-        sure = f"No domain is significant by itself ({_TEST})."
+        sure = f"No single domain is distinguishable from source ({_TEST})."
     return [f"Of {_count(found.domains, 'domain')}, {method} is {counts}. {sure}"]
 
 
 def _failed(facts: Facts) -> str:
-    """Say what is incomplete or in error."""
+    """Return what is incomplete or in error."""
     cells = list(facts.cells.values())
     lacking = [cell for cell in cells if cell.state != "complete"]
     in_error, done = sum(cell.in_error for cell in cells), sum(cell.done for cell in cells)
     if lacking:
         failed = sum(cell.state == "failed" for cell in lacking)
         among = f", {failed} of them failed" if failed else ""
-        said = f"{count(len(lacking))} of {_count(len(cells), 'cell')} are not complete{among}"
+        text = f"{count(len(lacking))} of {_count(len(cells), 'cell')} are incomplete{among}"
     else:
-        said = f"All {_count(len(cells), 'cell')} are complete"
+        text = f"All {_count(len(cells), 'cell')} are complete"
     if in_error:
-        said += f"; {count(in_error)} of {_count(done, 'utterance')} are in error, and in no rate"
+        text += f"; {count(in_error)} of {_count(done, 'utterance')} are in error and excluded from every rate"
     elif done:
-        said += f"; none of {_count(done, 'utterance')} is in error"
-    return f"{said}."
+        text += f"; none of {_count(done, 'utterance')} is in error"
+    return f"{text}."
 
 
 def _of(facts: Facts, method: str) -> list[Cell]:

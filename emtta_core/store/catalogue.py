@@ -7,17 +7,21 @@ that count. Nothing is copied: each query reads the Parquet files it needs.
 import logging
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from uuid import uuid4
 
 import duckdb
+import pyarrow as pa
 
 from emtta_core.errors import EmttaError
 from emtta_core.store.edits import create_word_edits
+from emtta_core.store.hints import hint
+from emtta_core.store.limits import Limits, memory_limit
 from emtta_core.store.parameters import check_values, parameter_values
 from emtta_core.store.place import Entry, Place
+from emtta_core.store.portable import to_arrow
 from emtta_core.store.raw import create_raw_views, grouped, hold_rows, literal, scan, text
 from emtta_core.store.read import BrokenFile, glance
 from emtta_core.store.readonly import check_reads_only
@@ -39,6 +43,13 @@ _MISTAKES = (
 )
 """What is wrong with a query, whatever the files hold."""
 
+_FAILURES = {
+    "Conversion Error": duckdb.ConversionException,
+    "Out of Range Error": duckdb.OutOfRangeException,
+    "Out of Memory Error": duckdb.OutOfMemoryException,
+}
+"""How the message of a failure begins that comes while rows are fetched, when Arrow does not tell its kind."""
+
 
 _LOOKS = 20
 """How often a query is asked again because files that it read were moved or removed meanwhile."""
@@ -54,20 +65,23 @@ class Catalogue:
 
     Attributes:
         store: the store.
+        limits: what a query may take.
         broken: the files that were left out.
 
     Example:
         >>> Catalogue(Store.open("store")).query("SELECT method, wer FROM groups").rows  # doctest: +SKIP
     """
 
-    def __init__(self, store: Store, *, run_id: str | None = None) -> None:
+    def __init__(self, store: Store, *, run_id: str | None = None, limits: Limits | None = None) -> None:
         """Open the catalogue.
 
         Args:
             store: the store.
             run_id: the only run that is to be seen, without its prepared audio; much faster where there are many.
+            limits: what a query may take; by default generous.
         """
         self.store = store
+        self.limits = limits or Limits()
         self.broken: tuple[BrokenFile, ...] = ()
         self._run_id = run_id
         self._reasons: dict[Entry, str | None] = {}
@@ -80,6 +94,7 @@ class Catalogue:
         create_word_edits(self._connection)
         for view in views().values():
             self._create(f'CREATE VIEW "{view.name}" AS\n{view.sql}')
+        self._memory = self.limits.memory or memory_limit(self._connection) // 2
         self._close_in()
 
     def __enter__(self) -> Self:
@@ -125,9 +140,15 @@ class Catalogue:
         def ask() -> Result:
             check_reads_only(self._connection, sql)
             check_values(self._connection, sql, parameters)
-            return Result(self._connection.sql(sql, params=parameters).to_arrow_table())
+            return Result(self._read(self._connection.sql(sql, params=parameters)))
 
-        return self._answer("the query", ask)
+        try:
+            return self._answer("the query", ask)
+        except EmttaError as error:
+            more = hint(self._connection, sql, str(error))
+            if not more:
+                raise
+            raise EmttaError(f"{error}{more}") from error
 
     def report(self, name: str, run_id: str | None = None, **parameters: str) -> Result:
         """Return the rows of a named report.
@@ -147,7 +168,7 @@ class Catalogue:
         def ask() -> Result:
             for key, value in parameter_values(self._connection, chosen, given).items():
                 self._connection.execute(f'SET VARIABLE "{key}" = CAST(? AS VARCHAR)', [value])
-            return Result(self._connection.sql(chosen.sql).to_arrow_table())
+            return Result(self._read(self._connection.sql(chosen.sql)), chosen.cells)
 
         return self._answer(f"the report {name}", ask)
 
@@ -161,9 +182,11 @@ class Catalogue:
         read_all = False
         for _ in range(_LOOKS):
             try:
-                return self._interruptible(ask)
+                return self._within_limits(what, ask)
             except _MISTAKES as error:
                 raise EmttaError(f"{what} failed: {_said(error)}") from error
+            except duckdb.OutOfMemoryException as error:
+                raise EmttaError(self.limits.exceeded_memory(what, self._memory)) from error
             except duckdb.Error as error:
                 if not self._held and self._look():
                     continue
@@ -173,17 +196,46 @@ class Catalogue:
                 read_all = True
         raise EmttaError(f"{what} failed: {self._restless()}")
 
-    def _interruptible(self, ask: Callable[[], Answer]) -> Answer:
-        """Return what `ask` returns; Ctrl-C ends it, which DuckDB heeds only while another thread waits for it."""
+    def _within_limits(self, what: str, ask: Callable[[], Answer]) -> Answer:
+        """Return what `ask` returns; the time limit and Ctrl-C end it, which needs another thread that waits for it."""
         with ThreadPoolExecutor(1) as pool:
             answer = pool.submit(ask)
             try:
-                return answer.result()
+                done, _ = wait([answer], self.limits.seconds)
             except KeyboardInterrupt:
-                while not answer.done():
-                    self._connection.interrupt()
-                    wait([answer], timeout=0.1)
+                self._interrupt(answer)
                 raise
+            if not done:
+                self._interrupt(answer)
+                raise EmttaError(self.limits.exceeded_time(what))
+            return answer.result()
+
+    def _interrupt(self, answer: "Future[Answer]") -> None:
+        """End the statement that is being executed, and wait until it has ended."""
+        while not answer.done():
+            self._connection.interrupt()
+            wait([answer], timeout=0.1)
+
+    def _read(self, relation: duckdb.DuckDBPyRelation) -> pa.Table:
+        """Run a query and return its rows, as long as these fit into the share of the memory that an answer may have.
+
+        Raises:
+            EmttaError: they do not.
+            duckdb.Error: the query fails.
+        """
+        batches: list[pa.RecordBatch] = []
+        size = 0
+        try:
+            reader = to_arrow(relation)
+            for batch in reader:
+                size += batch.nbytes
+                if size > self.limits.answer(self._memory):
+                    raise EmttaError(self.limits.exceeded_answer(self._memory))
+                batches.append(batch)
+        except OSError as error:  # Arrow's, for any failure of DuckDB's while it fetches rows
+            kind = next((kind for start, kind in _FAILURES.items() if str(error).startswith(start)), duckdb.Error)
+            raise kind(str(error)) from error
+        return pa.Table.from_batches(batches, reader.schema)
 
     def _create(self, view: str) -> None:
         """Create a view, for which DuckDB looks into a file: where that was removed meanwhile, into its successor."""
@@ -270,6 +322,8 @@ class Catalogue:
             f"allowed_directories = [{folders}]",
             "autoinstall_known_extensions = false",
             "autoload_known_extensions = false",
+            f"memory_limit = '{self._memory}B'",
+            f"max_temp_directory_size = '{self.limits.disk(self._memory)}B'",
             # by default `.tmp` where the process was started, which may be the store itself
             f"temp_directory = {text(str(Path(tempfile.gettempdir()) / f'emtta-{uuid4().hex}'))}",
             "enable_external_access = false",

@@ -31,6 +31,10 @@ _STORAGE = "v1.0.0"
 """The oldest form of DuckDB's files that still is read: by every release from 1.0 on."""
 
 
+ENDINGS = ("", ".duckdb", ".db", ".ddb")
+"""Endings of a file that can be an export; the first is none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Export:
     """What was exported.
@@ -99,7 +103,9 @@ def export(store: Store, file: Path, *, run_ids: Collection[str] = (), copy: boo
 
 
 def _check_place(file: Path) -> None:
-    """Refuse a file that is there and is no export, and a folder that is not there."""
+    """Refuse a name that means another format, a file that is there and is no export, and a missing folder."""
+    if file.suffix.lower() not in ENDINGS:
+        raise UsageError(f"{file} is not the name of a DuckDB file; choose an ending from: {', '.join(ENDINGS[1:])}")
     if not file.parent.is_dir():
         raise UsageError(f"{file} cannot be written: there is no folder {file.parent}")
     if not file.exists():

@@ -21,10 +21,8 @@ _CUT_WORDS = (
     'pieces: WER counts these, and neither WER nor CER sees the vowels; score them with normaliser = "marks".'
 )
 
-_RUN = (
-    "SELECT run_id, suite_toml FROM raw.runs WHERE run_id = $run OR $run IS NULL "
-    "ORDER BY created_at DESC, run_id DESC LIMIT 1"
-)
+_CHOSEN = "FROM raw.runs WHERE run_id = $run OR $run IS NULL ORDER BY created_at DESC, run_id DESC LIMIT 1"
+_RECORD = f"SELECT run_id, suite, model, created_at {_CHOSEN}"
 
 
 _REUSED = """
@@ -46,7 +44,7 @@ def notices_of(catalogue: Catalogue, run_id: str | None) -> tuple[str, ...]:
         catalogue: of the store.
         run_id: the run; None for the newest.
     """
-    rows = catalogue.query(_RUN, {"run": run_id}).rows
+    rows = catalogue.query(f"SELECT run_id, suite_toml {_CHOSEN}", {"run": run_id}).rows
     if not rows:
         return ()
     found, suite_toml = rows[0]
@@ -60,3 +58,17 @@ def notices_of(catalogue: Catalogue, run_id: str | None) -> tuple[str, ...]:
         named = ", ".join(f"{count:,} of {run}" for run, count in reused)
         told.append(f"Results of other runs that did the same work are reused: {named} (utterances, per method).")
     return tuple(told)
+
+
+def heading(catalogue: Catalogue, run_id: str | None) -> str:
+    """Return the run, suite, model and date that a report on a run is headed with; the empty text without a run.
+
+    Args:
+        catalogue: of the store.
+        run_id: the run; None for the newest.
+    """
+    rows = catalogue.query(_RECORD, {"run": run_id}).rows
+    if not rows:
+        return ""
+    run, suite, model, created_at = rows[0]
+    return f"run {run} (suite {suite}, model {model}, {created_at:%Y-%m-%d %H:%M} UTC)"

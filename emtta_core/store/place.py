@@ -161,7 +161,7 @@ def open_place(location: str | Path) -> Place:
 
         return Folder(Path(location))
     if scheme["name"] != "s3":
-        raise UsageError(f"a store cannot be at {name!r}; there are: a folder, or s3://BUCKET/PREFIX")
+        raise UsageError(f"a store cannot be at {name!r}; choose from: a folder, or s3://BUCKET/PREFIX")
     try:
         from emtta_core.store.s3 import S3
     except ImportError as error:

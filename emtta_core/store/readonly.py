@@ -49,7 +49,9 @@ def check_reads_only(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
                 "begin with SELECT, FROM, WITH, DESCRIBE or SHOW "
                 "(a PIVOT wants its values: PIVOT … ON x IN (…))"
             )
-        raise EmttaError(f"the query cannot be read: {tree.get('error_message', 'no reason given')}")
+        reason = str(tree.get("error_message", "no reason given"))
+        reason = reason.partition(' Use "SET ')[0]  # DuckDB's advice, which is not to be had here
+        raise EmttaError(f"the query cannot be parsed: {reason}")
     if len(tree["statements"]) != 1:
         raise UsageError(f"one query at a time; there are {len(tree['statements'])}")
     for node in _nodes(tree):

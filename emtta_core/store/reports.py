@@ -1,7 +1,9 @@
 """The SQL that is shipped: the stack of views and the named reports, with what their heads declare.
 
-A head begins with `-- NAME: what it shows.` A view's goes on with its grain; `--   COLUMN, …   meaning` tells of
-columns, and further lines of it are indented more; `-- param …` declares a parameter; other lines are notes.
+A head begins with `-- NAME: what it shows.` A view's goes on with its grain; `--   COLUMN, …   meaning` describes
+columns, and further lines of it are indented more; `-- param …` declares a parameter; `-- cell …` says which columns
+share a cell of a table for a reader; other lines are notes. A report's columns are in order of importance, because a
+narrow terminal shows the first ones.
 """
 
 import re
@@ -14,12 +16,14 @@ from types import MappingProxyType
 
 from emtta_core.entry import SQL
 from emtta_core.errors import StoreError, UsageError, unknown
+from emtta_core.store.result import SharedCell
 
 _PARAMETER = re.compile(
     r"^-- param (?P<name>\w+)(?: = (?P<default>[^:\[]*?))?(?: \[(?P<allowed>[^\]]+)\])?: (?P<text>.*)$", re.MULTILINE
 )
 _COLUMNS = re.compile(r'--   (?P<names>(?:"?[\w<>…]+"?, )*"?[\w<>…]+"?) +(?P<text>\S.*)')
 _FURTHER = re.compile(r"--    +(?P<text>\S.*)")
+_CELL = re.compile(r"^-- cell (?P<name>[\w/]+): (?P<template>.*)$", re.MULTILINE)
 _GRAIN = "-- grain: "
 _SUMMARY = re.compile(r"^-- (?P<name>[\w-]+): (?P<text>.*)$", re.MULTILINE)
 _PLACE = re.compile(r"^\d+_")
@@ -64,6 +68,7 @@ class Query:
         notes: what else its head says, a line each.
         columns: what the head says of each column, by name; of columns that it tells of together, the same.
         parameters: those of its head, by name.
+        cells: which columns share a cell of a table for a reader.
         sql: the whole file, one SELECT.
     """
 
@@ -73,6 +78,7 @@ class Query:
     notes: tuple[str, ...]
     columns: Mapping[str, str]
     parameters: Mapping[str, Parameter]
+    cells: tuple[SharedCell, ...]
     sql: str
 
 
@@ -116,24 +122,25 @@ def _parse(file: Path) -> Query:
         )
         for match in _PARAMETER.finditer(sql)
     }
+    cells = tuple(SharedCell(match["name"], match["template"]) for match in _CELL.finditer(sql))
     grain, notes, columns = _read_head(sql)
-    return Query(name, head["text"], grain, notes, columns, MappingProxyType(parameters), sql)
+    return Query(name, head["text"], grain, notes, columns, MappingProxyType(parameters), cells, sql)
 
 
 def _read_head(sql: str) -> tuple[str, tuple[str, ...], Mapping[str, str]]:
     """Return the grain, the notes, and the meaning of each column, of the head of a file, its first line left out."""
     grain, notes = "", list[str]()
     columns: dict[str, str] = {}
-    told: list[str] = []
+    described: list[str] = []
     for line in takewhile(lambda line: line.startswith("--"), sql.splitlines()[1:]):
         of_columns, further = _COLUMNS.fullmatch(line), _FURTHER.fullmatch(line)
         if of_columns:
-            told = [name.strip('"') for name in of_columns["names"].split(", ")]
-            columns |= dict.fromkeys(told, of_columns["text"])
-        elif further and told:
-            columns |= {name: f"{columns[name]} {further['text']}" for name in told}
+            described = [name.strip('"') for name in of_columns["names"].split(", ")]
+            columns |= dict.fromkeys(described, of_columns["text"])
+        elif further and described:
+            columns |= {name: f"{columns[name]} {further['text']}" for name in described}
         elif line.startswith(_GRAIN):
             grain = line.removeprefix(_GRAIN)
-        elif line != "-- columns:" and not _PARAMETER.fullmatch(line):
+        elif line != "-- columns:" and not _PARAMETER.fullmatch(line) and not _CELL.fullmatch(line):
             notes.append(line.removeprefix("-- "))
     return grain, tuple(notes), MappingProxyType(columns)

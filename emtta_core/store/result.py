@@ -4,8 +4,9 @@ import csv
 import io
 import json
 import math
+import string
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from importlib import import_module
@@ -16,12 +17,45 @@ import pyarrow.parquet as pq
 from rich.table import Table
 from rich.text import Text
 
-from emtta_core.errors import EmttaError
+from emtta_core.errors import EmttaError, unknown
 from emtta_core.escapes import escaped
+from emtta_core.store.portable import with_dates_as_text
 
 if TYPE_CHECKING:
     import pandas
     import polars
+
+UNKNOWN = "—"
+"""What a table shows for NULL."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedCell:
+    """Columns that a table for a reader shows in one cell, such as `25.00 (20.1-31.4)` for a rate and its interval.
+
+    Where the first of them is NULL, so is the cell; where another is, the cell holds the first alone.
+
+    Attributes:
+        name: what the cell's column is called.
+        template: how the values are written, as `str.format` reads it.
+    """
+
+    name: str
+    template: str
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The columns, and the format of each."""
+        return {name: form or "" for _, name, form, _ in string.Formatter().parse(self.template) if name}
+
+    def text(self, row: dict[str, Any]) -> str:
+        """Return the cell of a row."""
+        name, form = next(iter(self.fields.items()))
+        if row[name] is None:
+            return UNKNOWN
+        if any(row[name] is None for name in self.fields):
+            return format(row[name], form)
+        return self.template.format_map(row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +64,11 @@ class Result:
 
     Attributes:
         table: the rows as an Arrow table.
+        shared_cells: the columns that a table for a reader shows in one cell.
     """
 
     table: pa.Table
+    shared_cells: tuple[SharedCell, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -41,8 +77,14 @@ class Result:
 
     @property
     def rows(self) -> list[tuple[Any, ...]]:
-        """The rows, each value as Python has it; None for NULL."""
-        columns = [column.to_pylist() for column in self.table.columns]
+        """The rows, each value as Python has it, a map as a dictionary; None for NULL.
+
+        A date beyond the years 1 to 9999, which Python does not have, is text, as are the others of its query.
+        """
+        try:
+            columns = _python(self.table)
+        except (OverflowError, ValueError):
+            columns = _python(with_dates_as_text(self.table))
         return list(zip(*columns, strict=True)) if columns else []
 
     @property
@@ -50,6 +92,18 @@ class Result:
         """The rows, each as a dictionary by column; a second column `x` is there as `x_1`, the next as `x_2`."""
         names = _distinct(self.columns)
         return [dict(zip(names, row, strict=True)) for row in self.rows]
+
+    def select(self, columns: Sequence[str]) -> "Result":
+        """Return some columns alone, in the order given, each with a cell of its own.
+
+        Raises:
+            UsageError: there is no column of that name; it lists those there are.
+        """
+        names = _distinct(self.columns)
+        for name in columns:
+            if name not in names:
+                raise unknown("column", name, names)
+        return Result(self.table.rename_columns(names).select(list(columns)))
 
     def arrow(self) -> pa.Table:
         """Return the rows as an Arrow table."""
@@ -62,7 +116,10 @@ class Result:
             EmttaError: pandas is not installed.
         """
         _needs("pandas", "df")
-        return self.table.to_pandas()
+        try:
+            return self.table.to_pandas(maps_as_pydicts="lossy")
+        except (OverflowError, ValueError):  # a date that Python does not have
+            return with_dates_as_text(self.table).to_pandas(maps_as_pydicts="lossy")
 
     def pl(self) -> "polars.DataFrame":
         """Return the rows as a data frame of Polars.
@@ -70,7 +127,7 @@ class Result:
         Raises:
             EmttaError: Polars is not installed.
         """
-        return _needs("polars", "pl").from_arrow(self.table)
+        return _needs("polars", "pl").from_arrow(self.table.rename_columns(_distinct(self.columns)))
 
     @property
     def rounded(self) -> list[dict[str, Any]]:
@@ -82,24 +139,38 @@ class Result:
 
     def to_table(self, title: str | None = None) -> Table:
         """Return a table for a terminal: rates with two decimals, what is under 0.005 with a digit, NULL as a dash."""
-        table = Table(title=title)
-        for field in self.table.schema:
-            number = _is_number(field.type)
-            table.add_column(Text(escaped(field.name)), justify="right" if number else "left", no_wrap=number)
-        for row in self.rows:
-            table.add_row(*(Text(escaped(_cell(value))) for value in row))
+        table = Table(title=title and Text(escaped(title)), title_style="bold", title_justify="left")
+        columns = self._for_reader()
+        times = {field.name for field in self.table.schema if pa.types.is_timestamp(field.type)}
+        for name, number, _ in columns:
+            table.add_column(
+                Text(escaped(name)), justify="right" if number else "left", no_wrap=number or name in times
+            )
+        for row in zip(*(cells for _, _, cells in columns), strict=True):
+            table.add_row(*(Text(escaped(cell)) for cell in row))
         return table
 
     def markdown(self) -> str:
-        """Return a table in Markdown, with the values that `to_table` shows."""
-        rule = ["---:" if _is_number(field.type) else "---" for field in self.table.schema]
-        lines = [self.columns, rule, *([_cell(value) for value in row] for row in self.rows)]
+        """Return a table in Markdown, with the cells that `to_table` shows."""
+        columns = self._for_reader()
+        rule = ["---:" if number else "---" for _, number, _ in columns]
+        rows = zip(*(cells for _, _, cells in columns), strict=True)
+        lines = [[name for name, _, _ in columns], rule, *rows]
         return "".join(f"| {' | '.join(_escape(value) for value in line)} |\n" for line in lines)
+
+    def latex(self) -> str:
+        """Return a table in LaTeX with the rules of the package booktabs, with the cells that `to_table` shows."""
+        columns = self._for_reader()
+        lines = [[name for name, _, _ in columns], *zip(*(cells for _, _, cells in columns), strict=True)]
+        head, *rows = (" & ".join(map(_tex, line)) + r" \\" for line in lines)
+        places = "".join("r" if number else "l" for _, number, _ in columns)
+        begin, end = rf"\begin{{tabular}}{{{places}}}", r"\end{tabular}"
+        return "\n".join([begin, r"\toprule", head, r"\midrule", *rows, r"\bottomrule", end]) + "\n"
 
     def parquet(self) -> bytes:
         """Return the content of a Parquet file."""
         sink = pa.BufferOutputStream()
-        pq.write_table(self.table, sink, compression="zstd")
+        pq.write_table(self.table.rename_columns(_distinct(self.columns)), sink, compression="zstd")
         return bytes(sink.getvalue().to_pybytes())
 
     def csv(self) -> str:
@@ -113,6 +184,30 @@ class Result:
     def json(self) -> str:
         """Return a JSON array of objects, numbers in full and NULL (and what is no number) as null."""
         return json.dumps([_json(record) for record in self.records], ensure_ascii=False, indent=2) + "\n"
+
+    def slice(self, rows: int) -> "Result":
+        """Return the first rows alone."""
+        return replace(self, table=self.table.slice(0, rows))
+
+    def _for_reader(self) -> list[tuple[str, bool, list[str]]]:
+        """Return the columns of a table for a reader: name, whether it holds numbers, and its cells."""
+        records, names = self.records, _distinct(self.columns)
+        shared = [cell for cell in self.shared_cells if set(cell.fields) <= set(names)]
+        hidden = {name for cell in shared for name in cell.fields}
+        first = {next(iter(cell.fields)): cell for cell in shared}
+        found = []
+        for name, field in zip(names, self.table.schema, strict=True):
+            if name in first:
+                cell = first[name]
+                found.append((cell.name, _is_number(field.type), [cell.text(record) for record in records]))
+            elif name not in hidden:
+                found.append((field.name, _is_number(field.type), [_cell(record[name]) for record in records]))
+        return found
+
+
+def _python(table: pa.Table) -> list[list[Any]]:
+    """Return the columns of a table, each value as Python has it."""
+    return [column.to_pylist(maps_as_pydicts="lossy") for column in table.columns]
 
 
 def _needs(package: str, method: str) -> Any:
@@ -143,34 +238,53 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _cell(value: Any) -> str:
+    """Return a value as a table for a reader shows it."""
     if value is None:
-        return "—"
+        return UNKNOWN
     if isinstance(value, Decimal):
         value = _plain_number(value)
     if isinstance(value, float):
         return f"{value:.1g}" if 0 < abs(value) < 0.005 else f"{value:.2f}"  # as a p that is small and not nothing
-    if isinstance(value, list):
+    if isinstance(value, list) and not any(isinstance(item, list | dict) for item in value):
         return ", ".join(_cell(item) for item in value)
-    return value.isoformat(sep=" ", timespec="seconds") if isinstance(value, datetime) else str(value)
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=None).isoformat(sep=" ", timespec="seconds")  # the catalogue's zone is UTC
+    return str(_flat(value))
 
 
-def _plain_number(value: Decimal) -> int | float:
-    """Return a decimal, as DuckDB makes of a sum of whole numbers, as the number that it is."""
-    return int(value) if value.as_tuple().exponent == 0 else float(value)
+def _plain_number(value: Decimal) -> int | float | str:
+    """Return a decimal as the number that it is; as text where no float of Python is that number."""
+    if value.as_tuple().exponent == 0:  # as DuckDB makes of a sum of whole numbers
+        return int(value)
+    return float(value) if Decimal(repr(float(value))) == value else str(value)
 
 
 def _escape(value: str) -> str:
     return value.replace("|", "\\|").replace("\n", " ")
 
 
+_TEX = str.maketrans(
+    {character: rf"\{character}" for character in "&%$#_{}"}
+    | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "\n": " "}
+    | {"\N{EN DASH}": "--", "\N{EM DASH}": "---", "±": r"$\pm$", "\N{MINUS SIGN}": "$-$"}
+)
+
+
+def _tex(value: str) -> str:
+    """Return a text for LaTeX."""
+    return value.translate(_TEX)
+
+
 def _flat(value: Any) -> Any:
-    return json.dumps(_json(value), ensure_ascii=False) if isinstance(value, list | dict) else _json(value)
+    """Return a value as a field of CSV holds it."""
+    value = _json(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict | bool) else value
 
 
 def _json(value: Any) -> Any:
     """Return `value` as JSON has it; a time in ISO 8601, bytes in hexadecimal."""
     if isinstance(value, dict):
-        return {str(key): _json(item) for key, item in value.items()}
+        return {str(_flat(key)): _json(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_json(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):

@@ -49,7 +49,7 @@ def choose_devices(wanted: str, runtime: Runtime) -> tuple[Device, ...]:
     for name in names:
         if name != "cpu" and name not in found:
             there = ", ".join(["auto", "cpu", *found])
-            raise UsageError(f"there is no device {name!r} on this machine; there are: {there}")
+            raise UsageError(f"there is no device {name!r} on this machine; choose from: {there}")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UsageError(f"the device {twice[0]!r} is named twice; runtime.workers says how many cells one takes")

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import DEFAULT_STORE, StoreOption
+from flows.cli.options import DEFAULT_STORE, ColumnsOption, StoreOption, names
 from flows.cli.output import INCOMPLETE, Format, put, say, show
 
 
 class Form(StrEnum):
-    """How a comparison is written."""
+    """The format of a comparison."""
 
     TABLE = "table"
     JSON = "json"
@@ -23,20 +23,23 @@ def compare(
     b: Annotated[str, typer.Argument(metavar="B", help="The later run's id.")],
     method: Annotated[list[str] | None, typer.Option("--method", help="Only this method; repeatable.")] = None,
     domain: Annotated[list[str] | None, typer.Option("--domain", help="Only this domain; repeatable.")] = None,
-    fail: Annotated[bool, typer.Option("--fail-on-regression", help="Exit with 3 where a figure is worse.")] = False,
-    alpha: Annotated[float, typer.Option("--alpha", help="A change is significant with a p of at most this.")] = 0.05,
+    fail: Annotated[bool, typer.Option("--fail-on-regression", help="Exit with 3 if a figure is worse.")] = False,
+    alpha: Annotated[
+        float, typer.Option("--alpha", help="Significance level: the largest p of a significant change.")
+    ] = 0.05,
     min_effect: Annotated[
-        float, typer.Option("--min-effect", metavar="POINTS", help="And only where it is larger, in points of WER.")
+        float, typer.Option("--min-effect", metavar="POINTS", help="Ignore changes of at most this many points of WER.")
     ] = 0.2,
     store: StoreOption = DEFAULT_STORE,
-    form: Annotated[Form, typer.Option("--format", help="How the comparison is written.")] = Form.TABLE,
+    columns: ColumnsOption = None,
+    form: Annotated[Form, typer.Option("--format", help="Output format.")] = Form.TABLE,
 ) -> None:
-    """Compare two runs utterance by utterance: WER in A and B, and the difference with its interval and p.
+    """Compare two runs utterance by utterance: WER in A and B, and the difference with its 95 % interval and p.
 
-    Interval and p are those of the stored statistics: of paired resamples, and of a sign-flip test, by Holm over a
-    method's domains. The runs must have heard the same speech; in what else they differ is said. A figure is worse
-    where p is at most --alpha and the difference over --min-effect. Exit codes: 0, 2 for runs that cannot be compared,
-    3 for --fail-on-regression.
+    Interval and p are computed like the stored statistics: from paired resamples, and by a sign-flip test,
+    Holm-corrected over a method's domains. The runs must have the same speech; other differences are listed. A figure
+    is worse (or better) if p is at most --alpha and the difference exceeds --min-effect; if p is above --alpha, the two
+    runs are not distinguishable. Exit codes: 0, 2 for runs that cannot be compared, 3 for --fail-on-regression.
 
     Examples:
         emtta compare demo-2026-11-22 demo-2026-11-23
@@ -44,11 +47,14 @@ def compare(
         emtta compare demo-1a2b3c4d demo-5e6f7a8b --method em-tok-b --fail-on-regression --format markdown
     """
     from emtta_core.compare import compare as compare_runs
+    from emtta_core.errors import UsageError
     from emtta_core.store import Store
     from emtta_core.store.catalogue import Catalogue
     from emtta_core.store.notices import notices_of
 
     opened = Store.open(store)
+    if columns is not None and form is not Form.TABLE:
+        raise UsageError(f"--columns {columns} chooses columns of the table; leave out --format {form}")
     found = compare_runs(opened, a, b, methods=method or (), domains=domain or (), alpha=alpha, min_effect=min_effect)
     with Catalogue(opened) as catalogue:
         told = notices_of(catalogue, b)
@@ -59,7 +65,7 @@ def compare(
     elif form is Form.MARKDOWN:
         put(found.markdown())
     else:
-        show(found.as_result(), Format.TABLE, f"Word error rate, %: A is {a}, B is {b}")
+        show(found.as_result(), Format.TABLE, f"word error rate, %: A is {a}, B is {b}", columns=names(columns))
         for line in (*map(str, found.differences), *found.notes, found.summary):
             say(line)
     if fail and found.regressions:

@@ -34,7 +34,7 @@ def card(
         Path | None, typer.Option("--model", metavar="DIR", help="Default: the model that emtta carries.")
     ] = None,
     measure: Annotated[bool, typer.Option("--measure", help="Measure anew, and write the card.")] = False,
-    utterances: Annotated[int, typer.Option(min=1, help="Test utterances a language and voice.")] = 150,
+    utterances: Annotated[int, typer.Option(min=1, help="Test utterances per language and voice.")] = 150,
 ) -> None:
     """Show the card of a demo model: what it is, and its word error rates.
 

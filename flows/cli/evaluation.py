@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flows.cli import logs
-from flows.cli.output import INCOMPLETE, TERMINATED, Format, err, say, show, tabulate
+from flows.cli.output import INCOMPLETE, TERMINATED, err, say, tabulate
+from flows.cli.report import show_methods
 
 if TYPE_CHECKING:
     from emtta_core.pipeline.cell import Cell
@@ -49,8 +50,8 @@ def foretell(run_id: str, states: "Sequence[CellState]", todo: "Sequence[CellSta
         say(f"it would reuse {kept} utterances that are done, and the audio that is prepared")
     if unavailable:
         names = ", ".join(dict.fromkeys(state.cell.domain for state in unavailable))
-        say(f"{len(unavailable)} cells cannot be done, for the audio of their domain is not there: {names}")
-    table = Table("domain", "group", "methods", "utterances a method")
+        say(f"{len(unavailable)} cells cannot be done, for the audio of their domain is not available: {names}")
+    table = Table("domain", "group", "methods", "utterances per method")
     for domain in dict.fromkeys(state.cell.domain for state in todo):
         cells = [state for state in todo if state.cell.domain == domain]
         names = ", ".join(state.cell.method for state in cells)
@@ -119,7 +120,7 @@ def carry_out(store: "Store", run_id: str, **parameters: Any) -> None:
         try:
             flow_run = evaluate(store=store.location, run_id=run_id, return_state=True, **parameters)
         except httpx.TransportError as error:
-            say(f"Prefect's server no longer answers ({error}), and knows not how this ended; the store does")
+            say(f"Prefect's server no longer answers ({error}) and has no record of how this ended; the store has")
             return
         if flow_run.is_cancelled() or not flow_run.is_final():
             say(
@@ -141,21 +142,21 @@ def conclude(store: "Store", run: "Run", wanted: "Collection[Cell]") -> None:
     from emtta_core.store.notices import notices_of
 
     with Catalogue(store) as catalogue:
-        show(catalogue.report("methods", run.run_id), Format.TABLE, "Word error rate, %")
+        show_methods(catalogue, run.run_id)
         told = notices_of(catalogue, run.run_id)
         cut = sum(row["truncated"] for row in catalogue.report("flags", run.run_id).records)
     for sentence in told:
         say(sentence)
     if cut:
         say(
-            f"hypotheses cut at the most tokens (tokens_per_second of the suite's model): {cut}; "
-            f"whose: {_report(store, run, 'flags')}"
+            f"hypotheses cut at the token limit (tokens_per_second of the suite's model): {cut}; "
+            f"listed by: {_report(store, run, 'flags')}"
         )
     say(f"store: {store.location}")
     states = cell_states(store, run.run_id)
     in_error = sum(state.in_error for state in states if state.cell in wanted)
     if in_error:
-        say(f"utterances in error: {in_error}, in no WER above; why: {_report(store, run, 'failures')}")
+        say(f"utterances in error: {in_error}, excluded from every WER; listed by: {_report(store, run, 'failures')}")
     incomplete = [state for state in states if not state.complete]
     left = [state for state in incomplete if state.cell in wanted]
     if not left:
@@ -177,10 +178,10 @@ def _say_why(left: "Sequence[CellState]") -> None:
     told = dict(list(reasons.items())[:REASONS_NAMED])
     for reason, names in told.items():
         more = f" and {len(names) - CELLS_NAMED} more" if len(names) > CELLS_NAMED else ""
-        say(f"not complete: {', '.join(names[:CELLS_NAMED])}{more}: {reason}")
+        say(f"incomplete: {', '.join(names[:CELLS_NAMED])}{more}: {reason}")
     others = len(left) - sum(map(len, told.values()))
     if others:
-        say(f"not complete: {others} {'more ' if told else ''}cells")
+        say(f"incomplete: {others} {'more ' if told else ''}cells")
 
 
 def _report(store: "Store", run: "Run", name: str) -> str:

@@ -4,11 +4,14 @@ import os
 from enum import StrEnum
 from inspect import cleandoc
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from flows.cli.output import Format
+
+if TYPE_CHECKING:
+    from emtta_core.store.limits import Limits
 
 
 class Isolation(StrEnum):
@@ -73,20 +76,26 @@ CorpusDirOption = Annotated[
         "--corpus-dir",
         metavar="DIR",
         file_okay=False,
-        help="Where extracted corpora lie, before the hub is asked; repeatable. Default: EMTTA_CORPORA.",
+        help="Where extracted corpora are stored; searched before the hub; repeatable. Default: EMTTA_CORPORA.",
         show_default=False,
     ),
 ]
 """Where corpora lie."""
 
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 """Whether to do nothing but say it."""
 
 ParamOption = Annotated[
     list[str] | None,
-    typer.Option("--param", metavar="NAME=VALUE", help="A parameter; repeatable."),
+    typer.Option("--param", metavar="NAME=VALUE", help="A parameter; repeatable.", show_default=False),
 ]
 """Values for the parameters of a question."""
+
+ColumnsOption = Annotated[
+    str | None,
+    typer.Option("--columns", metavar="A,B,…", help="Only these columns, in this order.", show_default=False),
+]
+"""The columns of an answer."""
 
 OutOption = Annotated[
     Path | None,
@@ -94,7 +103,7 @@ OutOption = Annotated[
         "--out",
         metavar="FILE",
         dir_okay=False,
-        help="Write into this file; its ending (.csv, .json, .md, .parquet) chooses the format.",
+        help="Write to this file; its ending (.csv, .json, .md, .tex, .parquet, .txt) chooses the format.",
         show_default=False,
     ),
 ]
@@ -102,9 +111,30 @@ OutOption = Annotated[
 
 FormatOption = Annotated[
     Format | None,
-    typer.Option("--format", help="How the rows are written. Default: as FILE ends, else table.", show_default=False),
+    typer.Option(
+        "--format", help="Output format. Default: by the ending of FILE, otherwise table.", show_default=False
+    ),
 ]
 """How an answer is written."""
+
+TimeoutOption = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout", metavar="SECONDS", help="Time limit of a query. Default: 600; 0 for none.", show_default=False
+    ),
+]
+"""How long a query may take."""
+
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        metavar="SIZE",
+        help="Memory limit of a query, such as 4GB. Default: 40 % of the machine's memory.",
+        show_default=False,
+    ),
+]
+"""How much memory a query may take."""
 
 DEFAULT_STORE = "emtta-store"
 
@@ -122,9 +152,31 @@ def use_corpora(folders: list[Path] | None) -> None:
 
     for folder in folders or ():
         if not folder.is_dir():
-            raise UsageError(f"--corpus-dir {folder} is no folder; name the one in which LibriSpeech/ and the like lie")
+            raise UsageError(
+                f"--corpus-dir {folder} is not a folder; name the folder that contains LibriSpeech/ and other corpora"
+            )
     if folders:
         os.environ[CORPORA] = os.pathsep.join(str(folder.absolute()) for folder in folders)
+
+
+def limits(timeout: float | None, memory: str | None) -> "Limits":
+    """Return what a query may take; UsageError where an option is out of range."""
+    from emtta_core.store.limits import SECONDS, Limits, parse_size
+
+    seconds = SECONDS if timeout is None else timeout or None
+    return Limits(seconds, parse_size(memory) if memory is not None else None)
+
+
+def names(given: str | None) -> list[str]:
+    """Return the names in a list with commas; UsageError where one is empty."""
+    from emtta_core.errors import UsageError
+
+    found = [name.strip() for name in given.split(",")] if given is not None else []
+    if not all(found):
+        raise UsageError(
+            f"--columns {given!r} has an empty name; write names with commas, such as --columns method,wer"
+        )
+    return found
 
 
 def pairs(given: list[str] | None) -> dict[str, str]:
@@ -135,6 +187,6 @@ def pairs(given: list[str] | None) -> dict[str, str]:
     for text in given or ():
         name, sign, value = text.partition("=")
         if not (sign and name.isidentifier()):
-            raise UsageError(f"--param {text!r} is no parameter; write NAME=VALUE")
+            raise UsageError(f"--param {text!r} is not a parameter; write NAME=VALUE")
         found[name] = value
     return found

@@ -1,9 +1,10 @@
-"""What the command says and how: results on standard output, everything else on standard error."""
+"""What the command writes and how: results on standard output, everything else on standard error."""
 
 import io
 import shlex
 import signal
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Column, Table
+from rich.text import Text
 
 from emtta_core.escapes import escaped
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from emtta_core.store.result import Result
 
 COMPLETE, ERROR, USAGE, INCOMPLETE = range(4)
-"""The exit codes of every verb: a mistake in the request is USAGE, work still to do is INCOMPLETE."""
+"""The exit codes of every verb: a usage error is USAGE, work still to do is INCOMPLETE."""
 
 TERMINATED = 128 + signal.SIGTERM
 """The exit code where work is still to do because SIGTERM asked to stop: what a shell says of a process it ended."""
@@ -27,48 +29,70 @@ TERMINATED = 128 + signal.SIGTERM
 UNBOUNDED = 10**9
 """Characters of a line where standard output is no terminal, which is more than any table has."""
 
-READABLE = 10
+READABLE = 24
 """Characters below which no column of words is pressed on a terminal, unless its longest word has fewer."""
 
 PROSE = 200
 """Characters of a line of prose where standard output is no terminal."""
 
+UNKNOWN = "—"
+"""What a table shows for NULL."""
+
+WHOLE = frozenset({"run_id", "run or corpus"})
+"""Columns whose values are typed into the next command, and so never broken over lines."""
+
 err = Console(highlight=False, stderr=True)
 
 
 class Format(StrEnum):
-    """How a table is written."""
+    """The format of an answer."""
 
     TABLE = "table"
     CSV = "csv"
     JSON = "json"
     MARKDOWN = "markdown"
+    LATEX = "latex"
     PARQUET = "parquet"
 
 
-ENDINGS = {".csv": Format.CSV, ".json": Format.JSON, ".md": Format.MARKDOWN, ".parquet": Format.PARQUET}
-"""What the ending of a file's name says of how its rows are written."""
+ENDINGS = {
+    ".csv": Format.CSV,
+    ".json": Format.JSON,
+    ".md": Format.MARKDOWN,
+    ".tex": Format.LATEX,
+    ".parquet": Format.PARQUET,
+    ".txt": Format.TABLE,
+    "": Format.TABLE,
+}
+"""The format that the ending of a file's name stands for."""
 
 
-def form_of(form: Format | None, to: Path | None) -> Format:
-    """Return how rows are to be written: as is asked, else as the name of the file says, else as a table.
+def format_of(form: Format | None, to: Path | None) -> Format:
+    """Return the format of an answer: the one asked for, else that of the file's ending, else a table.
 
     Raises:
-        UsageError: the two contradict each other, or the name is that of a page.
+        UsageError: the two contradict each other, or no format has this ending.
     """
     from emtta_core.errors import UsageError
 
-    ending = to.suffix.lower() if to else ""
-    if ending == ".html":
+    if to is None:
+        return form or Format.TABLE
+    ending = to.suffix.lower()
+    if ending in (".html", ".htm"):
         raise UsageError(
             f"--out {to} is the name of a page, and rows are written as {', '.join(Format)}; "
             "the page on a run is written, with the same --store and --run, by: "
             f"emtta report html --out {shlex.quote(str(to))}"
         )
-    told = ENDINGS.get(ending)
-    if form and told and form is not told:
-        raise UsageError(f"--format {form} contradicts --out {to}, whose ending means {told}; change one of them")
-    return form or told or Format.TABLE
+    known = ENDINGS.get(ending)
+    if form and known and ending not in ("", ".txt") and form is not known:
+        raise UsageError(f"--format {form} contradicts --out {to}, whose ending means {known}; change one of them")
+    if form is None and known is None:
+        raise UsageError(
+            f"--out {to}: unknown ending {ending}; choose from: {', '.join(filter(None, ENDINGS))}, "
+            "or name the format with --format"
+        )
+    return form or known or Format.TABLE
 
 
 def prose() -> Console:
@@ -92,69 +116,124 @@ def put(text: str) -> None:
     sys.stdout.write(escaped(text) if sys.stdout.isatty() else text)
 
 
-def tabulate(table: Table, console: Console | None = None) -> None:
+def tabulate(table: Table, console: Console | None = None, *, every_column: bool = False) -> None:
     """Write a table on standard output, and every value whole.
 
-    On a terminal values are wrapped; columns for which it has no room are left out, and named. Elsewhere a line of the
-    table is a line of the file, however long.
+    On a terminal, headers and values are wrapped; of the columns, which are in order of importance, each that still
+    fits is shown, and the others are named. Elsewhere a line of the table is a line of the file, however long.
 
     Args:
-        table: it loses the columns that are left out.
+        table: it loses the columns that are hidden.
         console: takes it; by default the terminal, or the file or pipe in its place.
+        every_column: hide none, as where a reader has chosen them.
     """
     if console is None:
         console = Console(highlight=False, width=None if sys.stdout.isatty() else UNBOUNDED)
     for column in table.columns:
         column.overflow = "fold"
-    needed = [_needed(column, console) for column in table.columns]
-    left_out = list[str]()
-    while len(needed) > 1 and sum(needed) + 3 * len(needed) + 1 > console.width:
-        needed.pop()
-        left_out.insert(0, str(table.columns.pop().header))
+        column.no_wrap = column.no_wrap or str(column.header) in WHOLE
+    hidden: list[str] = []
+    if _width(table, console) > console.width:
+        table.show_edge, table.pad_edge = False, False
+        for column in table.columns:
+            column.header = _folded(column, console)
+        if every_column:
+            console = Console(file=console.file, highlight=False, width=max(console.width, _width(table, console)))
+        else:
+            hidden = _fit(table, console)
     console.print(table)
-    if left_out:
-        say(
-            f"left out, for this terminal has only {console.width} characters a line: {', '.join(left_out)}; "
-            "ask for fewer columns, or write into a file or a pipe"
-        )
+    if hidden:
+        say(f"columns hidden: {', '.join(hidden)}; a wider terminal, a file or a pipe has room for them")
+
+
+def _fit(table: Table, console: Console) -> list[str]:
+    """Hide the columns for which a line has no room, and return their names."""
+    hidden: list[str] = []
+    columns, table.columns = table.columns, []
+    for column in columns:
+        table.columns.append(column)
+        if len(table.columns) > 1 and _width(table, console) > console.width:
+            table.columns.pop()
+            if any(str(cell) != UNKNOWN for cell in column.cells):
+                hidden.append(str(column.header).replace("\n", ""))
+    return hidden
+
+
+def _width(table: Table, console: Console) -> int:
+    """Return the fewest characters of a line in which a table can be read."""
+    edges = 3 * len(table.columns) + 1 if table.show_edge else 3 * (len(table.columns) - 1)
+    return sum(_needed(column, console) for column in table.columns) + edges
 
 
 def _needed(column: Column, console: Console) -> int:
-    """Return the fewest characters with which a column can be read; numbers are never wrapped."""
-    longest = max(Measurement.get(console, console.options, cell).minimum for cell in (column.header, *column.cells))
-    return longest if column.no_wrap else min(longest, READABLE)
+    """Return the fewest characters with which a column can be read; numbers and ids are never wrapped."""
+    head, *cells = (Measurement.get(console, console.options, cell) for cell in (column.header, *column.cells))
+    if column.no_wrap:
+        return max(head.maximum, *(cell.maximum for cell in cells)) if cells else head.maximum
+    return min(max(head.minimum, *(cell.minimum for cell in cells)) if cells else head.minimum, READABLE)
 
 
-def show(result: "Result", form: Format, title: str | None = None, to: Path | None = None) -> None:
-    """Write the answer to a query on standard output, or into the file `to`, in place of one that is there.
+def _folded(column: Column, console: Console) -> Text:
+    """Return a header on several lines, broken behind underscores and slashes where it is wider than its values."""
+    room = max((Measurement.get(console, console.options, cell).maximum for cell in column.cells), default=0)
+    lines = [""]
+    for piece in str(column.header).replace("_", "_\n").replace("/", "/\n").split("\n"):
+        if lines[-1] and len(lines[-1]) + len(piece) > room:
+            lines.append("")
+        lines[-1] += piece
+    return Text("\n".join(lines))
+
+
+def show(
+    result: "Result",
+    form: Format,
+    title: str | None = None,
+    to: Path | None = None,
+    columns: Sequence[str] = (),
+) -> None:
+    """Write an answer on standard output, or into the file `to`, in place of one that is there.
+
+    Args:
+        result: the answer.
+        form: its format.
+        title: a line above it, which formats for programs go without.
+        to: the file; None for standard output.
+        columns: these alone, all of them however wide; by default all, of which a terminal shows those that fit.
 
     Raises:
-        UsageError: it is not text, and would go to a terminal, or the file cannot be written.
+        UsageError: it is not text, and would go to a terminal; or the file cannot be written; or there is no such
+            column.
     """
     from emtta_core.errors import UsageError
 
+    chosen = result.select(columns) if columns else result
     if to is not None:
         try:
-            to.write_bytes(_content(result, form, title))
+            to.write_bytes(_content(chosen, form, title))
         except OSError as error:
             raise UsageError(f"--out {to} cannot be written: {error.strerror}") from error
     elif form is Format.TABLE:
-        tabulate(result.to_table(title))
+        tabulate(chosen.to_table(title), every_column=bool(columns))
     elif form is Format.PARQUET:
         if sys.stdout.isatty():
             raise UsageError("--format parquet gives no text; name a file with --out FILE, or send it into a pipe")
-        sys.stdout.buffer.write(result.parquet())
+        sys.stdout.buffer.write(chosen.parquet())
     else:
-        put(_content(result, form, title).decode())
+        put(_content(chosen, form, title).decode())
 
 
 def _content(result: "Result", form: Format, title: str | None) -> bytes:
-    """Return the answer as a file holds it."""
+    """Return an answer as a file holds it."""
     if form is Format.PARQUET:
         return result.parquet()
     if form is Format.TABLE:
         text = io.StringIO()
         tabulate(result.to_table(title), Console(file=text, highlight=False, width=UNBOUNDED))
         return text.getvalue().encode()
-    written = {Format.CSV: result.csv, Format.JSON: result.json, Format.MARKDOWN: result.markdown}[form]()
+    written = {
+        Format.CSV: result.csv,
+        Format.JSON: result.json,
+        Format.MARKDOWN: result.markdown,
+        Format.LATEX: result.latex,
+    }[form]()
     return written.encode()

@@ -27,7 +27,9 @@ def prepare(
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="domain=…|group=…", help="These domains; repeatable.")
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many utterances a domain.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="At most this many utterances per domain.")
+    ] = None,
     snr_convention: SnrConventionOption = None,
     store: StoreOption = DEFAULT_STORE,
     corpus_dir: CorpusDirOption = None,
@@ -37,7 +39,7 @@ def prepare(
 
     Afterwards the suite runs without a network. First it shows what is there, what is to be fetched and how large it
     is, and what is missing.
-    Exit codes: 0 all is prepared, 1 an error, 2 a mistake in the request, 3 something is missing, or all of a domain's
+    Exit codes: 0 all is prepared, 1 an error, 2 a usage error, 3 something is missing, or all of a domain's
     utterances are in error.
 
     Examples:

@@ -32,7 +32,7 @@ Ctrl-C drops what is typed, or stops the answer.
   .schema NAME                   the columns of a view, or of raw.<table>
   .reports                       the reports, and their parameters
   .report NAME [NAME=VALUE …]    a report; its run as run_id=ID, the newest by default
-  .format FORM                   how rows are written: table, csv, json or markdown
+  .format FORM                   output format: table, csv, json, markdown or latex
   .help                          this
   .quit                          the end (Ctrl-D, too)"""
 
@@ -47,7 +47,7 @@ class Prompt:
 
     Attributes:
         catalogue: what answers.
-        form: how rows are written.
+        form: the output format.
     """
 
     def __init__(self, catalogue: "Catalogue", form: Format = Format.TABLE) -> None:
@@ -55,7 +55,7 @@ class Prompt:
 
         Args:
             catalogue: what answers.
-            form: how rows are written.
+            form: the output format.
 
         Raises:
             UsageError: rows in that form cannot be read on a terminal.
@@ -196,5 +196,5 @@ def _one(given: list[str], usage: str) -> str:
 
 def _readable(form: Format) -> Format:
     if form is Format.PARQUET:
-        raise UsageError(f"a prompt cannot show the format 'parquet'; there are: {', '.join(_READABLE)}")
+        raise UsageError(f"a prompt cannot show the format 'parquet'; choose from: {', '.join(_READABLE)}")
     return form

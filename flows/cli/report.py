@@ -1,36 +1,64 @@
 """`emtta report`: the named questions to the store."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.cli.html import PAGE, write_page
-from flows.cli.options import DEFAULT_STORE, FormatOption, OutOption, ParamOption, StoreOption, pairs
-from flows.cli.output import ENDINGS, form_of, say, say_if_empty, show
+from flows.cli.options import (
+    DEFAULT_STORE,
+    ColumnsOption,
+    FormatOption,
+    MemoryOption,
+    OutOption,
+    ParamOption,
+    StoreOption,
+    TimeoutOption,
+    limits,
+    names,
+    pairs,
+)
+from flows.cli.output import Format, format_of, say, say_if_empty, show
+
+if TYPE_CHECKING:
+    from emtta_core.store.catalogue import Catalogue
+    from emtta_core.store.result import Result
+
+_OF_DOMAINS = frozenset({"leaderboard", "methods", "groups", "steps"})
+"""Reports whose figures are hidden until every domain is complete."""
 
 
 def report(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="leaderboard, methods, groups, domains, steps, errors, hardest, oracle, speed, paper, history, …; "
-            "html for the page on a run; all of them where none is named.",
+            help="leaderboard, methods, groups, domains, matrix, steps, errors, worsened, oracle, speed, paper, …; "
+            "html for the run's page. Without a name: the list of reports.",
             show_default=False,
         ),
     ] = None,
-    run: Annotated[str | None, typer.Option("--run", metavar="ID", help="The run; the newest by default.")] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="ID", help="The run; the newest by default.", show_default=False)
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
     param: ParamOption = None,
+    columns: ColumnsOption = None,
     form: FormatOption = None,
     to: OutOption = None,
     audio: Annotated[
-        int, typer.Option("--audio", metavar="N", help="Of html: recordings that the page holds, 50 to 250 kB each.")
+        int,
+        typer.Option("--audio", metavar="N", help="For html: number of recordings in the page, 50 to 250 kB each."),
     ] = 0,
+    timeout: TimeoutOption = None,
+    memory: MemoryOption = None,
 ) -> None:
-    """Show a report on a run, write the page on it, or list the reports there are, with their parameters.
+    """Show a report on a run, write the run's HTML page, or list the reports and their parameters.
 
     Examples:
         emtta report leaderboard
+
+        emtta report leaderboard --columns method,group,wer,p
 
         emtta report domains --run demo-1a2b3c4d --param group=noise --format markdown
 
@@ -45,28 +73,84 @@ def report(
 
     parameters = pairs(param)
     if "run_id" in parameters:
-        raise UsageError(f"--param run_id={parameters['run_id']} is no parameter; write the run as --run ID")
+        raise UsageError(f"--param run_id={parameters['run_id']} is not a parameter; name the run with --run ID")
     if name == PAGE:
-        if parameters or form is not None:
-            raise UsageError(f"{PAGE} is a page, not a table: it takes --run, --out and --audio, and no other option")
-        if to is not None and to.suffix.lower() in ENDINGS:
-            raise UsageError(f"{PAGE} is a page, not a table; --out {to} ends as one of rows does: write .html")
-        write_page(run, store, to, audio)
+        if parameters or form is not None or columns is not None:
+            raise UsageError(f"{PAGE} is a page, not a table; its options are --run, --out, --audio and the limits")
+        write_page(run, store, to, audio, limits(timeout, memory))
         return
     if audio:
-        raise UsageError(f"--audio {audio} is for `emtta report {PAGE}` alone; a table holds no recordings")
-    chosen = form_of(form, to)
+        raise UsageError(f"--audio {audio} is for `emtta report {PAGE}` only; a table holds no recordings")
+    chosen = format_of(form, to)
     if name is None:
-        show(report_list(), chosen, to=to)
+        show(report_list(), chosen, to=to, columns=names(columns))
         return
     from emtta_core.store import Store
     from emtta_core.store.catalogue import Catalogue
-    from emtta_core.store.notices import notices_of
+    from emtta_core.store.notices import heading, notices_of
 
-    with Catalogue(Store.open(store)) as catalogue:
+    with Catalogue(Store.open(store), limits=limits(timeout, memory)) as catalogue:
         found = catalogue.report(name, run, **parameters)
-        show(found, chosen, to=to)
+        head = heading(catalogue, run) if name != "runs" else ""
+        _show(found, chosen, f"{name}: {head}" if head else "", to, names(columns))
         say_if_empty(found, catalogue.store)
-        told = notices_of(catalogue, run) if name != "runs" else ()
+        if chosen is Format.TABLE and name in _OF_DOMAINS:
+            show_complete_domains(catalogue, run, found)
+        told = notices_of(catalogue, run) if head else ()
     for sentence in told:
         say(sentence)
+
+
+def _show(found: "Result", form: Format, head: str, to: Path | None, columns: list[str]) -> None:
+    """Write a report; a table has the run above it, of other formats it is said."""
+    if head and form is not Format.TABLE:
+        say(head)
+    show(found, form, head or None, to, columns)
+
+
+def show_methods(catalogue: "Catalogue", run: str) -> None:
+    """Show WER by method and group, as far as there is any, and what is missing."""
+    found = catalogue.report("methods", run)
+    if any(value is not None for record in found.records for value in _figures(record)):
+        show(found, Format.TABLE, "word error rate, %")
+    show_complete_domains(catalogue, run, found)
+
+
+def show_complete_domains(catalogue: "Catalogue", run: str | None, found: "Result") -> None:
+    """Show, below figures that are hidden until every domain is complete, the domains that are, and what is missing.
+
+    Args:
+        catalogue: of the store.
+        run: the run; None for the newest.
+        found: the report whose figures may be hidden.
+    """
+    from emtta_core.store.result import Result
+
+    if all(value is not None for record in found.records for value in _figures(record)):
+        return
+    matrix = catalogue.report("matrix", run)
+    methods = [name for name in matrix.columns if name not in ("domain", "group")]
+    missing = {method: [record["domain"] for record in matrix.records if record[method] is None] for method in methods}
+    some = [any(record[method] is not None for method in methods) for record in matrix.records]
+    if any(some):
+        complete = Result(matrix.table.filter(some))
+        show(complete, Format.TABLE, "domains that are complete: word error rate, %")
+    by_domains: dict[tuple[str, ...], list[str]] = {}
+    for method, domains in missing.items():
+        if domains:
+            by_domains.setdefault(tuple(domains), []).append(method)
+    total = matrix.table.num_rows
+    for lacking, of_methods in by_domains.items():
+        named = ", ".join(lacking[:_NAMED]) + (f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else "")
+        say(f"incomplete for {', '.join(of_methods)}: {len(lacking)} of {total} domains: {named}")
+
+
+_NAMED = 12
+"""Incomplete domains that a message names."""
+
+
+def _figures(record: dict[str, object]) -> list[object]:
+    """Return the values of a row that are hidden until every domain is complete."""
+    if "wer" in record:
+        return [record["wer"]]
+    return [value for name, value in record.items() if name not in ("method", "change_percent")]

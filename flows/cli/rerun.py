@@ -35,7 +35,7 @@ def rerun(
     domain: Annotated[list[str] | None, typer.Option("--domain", help="Only this domain; repeatable.")] = None,
     method: Annotated[list[str] | None, typer.Option("--method", help="Only this method; repeatable.")] = None,
     group: Annotated[list[str] | None, typer.Option("--group", help="Only this group; repeatable.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="All of it anew, what is complete too.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Redo everything, including complete cells.")] = False,
     store: StoreOption = DEFAULT_STORE,
     devices: DevicesOption = None,
     isolation: IsolationOption = None,
@@ -44,7 +44,7 @@ def rerun(
     corpus_dir: CorpusDirOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Do what is missing of a run, as the next attempt under the same id; what is done is reused.
+    """Finish an incomplete run, as the next attempt under the same id; finished work is reused.
 
     The run is carried out as it was recorded; no suite file is needed. Its corpora must be where they were, unless
     their audio is prepared. A domain in which something failed is planned anew where its audio or transcripts have

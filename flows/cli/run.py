@@ -32,7 +32,9 @@ def run(
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="domain=…|method=…|group=…", help="These cells; repeatable.")
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many utterances a domain.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="At most this many utterances per domain.")
+    ] = None,
     snr_convention: SnrConventionOption = None,
     devices: DevicesOption = None,
     isolation: IsolationOption = None,
@@ -48,7 +50,7 @@ def run(
 
     The same command again finishes what is missing, and does nothing where nothing is. Results that other runs of the
     store have of the same work (model, method, options, audio) are reused, unless --no-reuse is given.
-    Exit codes: 0 all is complete, 1 an error, 2 a mistake in the request, 3 something is missing.
+    Exit codes: 0 all is complete, 1 an error, 2 a usage error, 3 something is missing.
 
     Examples:
         emtta run smoke

@@ -4,15 +4,16 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import DEFAULT_STORE, StoreOption
+from flows.cli.options import DEFAULT_STORE, ColumnsOption, StoreOption, names
 from flows.cli.output import Format, say_if_empty, show
 
 
 def runs(
     store: StoreOption = DEFAULT_STORE,
-    form: Annotated[Format, typer.Option("--format", help="How the rows are written.")] = Format.TABLE,
+    columns: ColumnsOption = None,
+    form: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.TABLE,
 ) -> None:
-    """List the runs of the store, the newest first.
+    """List the runs of the store, newest first.
 
     Examples:
         emtta list
@@ -24,5 +25,5 @@ def runs(
 
     with Catalogue(Store.open(store)) as catalogue:
         found = catalogue.report("runs")
-        show(found, form)
+        show(found, form, columns=names(columns))
         say_if_empty(found, catalogue.store)

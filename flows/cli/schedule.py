@@ -44,7 +44,7 @@ def schedule(
     isolation: IsolationOption = None,
     runner: RunnerOption = Runner.THREADS,
     ray_address: RayAddressOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say when the next runs are due, and end.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show when the next runs are due, and exit.")] = False,
 ) -> None:
     """Evaluate a suite each night and compare it with the last run, for as long as this command runs.
 

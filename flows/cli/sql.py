@@ -6,8 +6,18 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import DEFAULT_STORE, FormatOption, OutOption, ParamOption, StoreOption, pairs
-from flows.cli.output import form_of, show
+from flows.cli.options import (
+    DEFAULT_STORE,
+    FormatOption,
+    MemoryOption,
+    OutOption,
+    ParamOption,
+    StoreOption,
+    TimeoutOption,
+    limits,
+    pairs,
+)
+from flows.cli.output import format_of, show
 
 
 def sql(
@@ -21,11 +31,13 @@ def sql(
     param: ParamOption = None,
     form: FormatOption = None,
     to: OutOption = None,
+    timeout: TimeoutOption = None,
+    memory: MemoryOption = None,
 ) -> None:
-    """Query the store with SQL (DuckDB's), or open a prompt where neither a query nor a file is given.
+    """Query the store with SQL (DuckDB's), or open a prompt if there is no query and no file.
 
-    The prompt keeps a history and completes names with Tab; .help says what else it knows. A pipe is read as one query.
-    Views: runs, groups, cells, utterances, changes, edits, steps, …; sql/schema.md tells of all and of their columns.
+    The prompt has a history and completes names with Tab; .help lists its commands. Input from a pipe is one query.
+    Views: runs, groups, cells, utterances, changes, edits, steps, …; sql/schema.md describes them and their columns.
 
     Examples:
         emtta sql "SELECT domain, method, wer FROM cells ORDER BY wer DESC LIMIT 5"
@@ -40,10 +52,10 @@ def sql(
     from emtta_core.store import Store
     from emtta_core.store.catalogue import Catalogue
 
-    chosen, parameters, text = form_of(form, to), pairs(param), _query(query, file)
+    chosen, parameters, text = format_of(form, to), pairs(param), _query(query, file)
     if text is None and (parameters or to):
         raise UsageError("--param and --out belong to a query: give one, or leave them out for a prompt")
-    with Catalogue(Store.open(store)) as catalogue:
+    with Catalogue(Store.open(store), limits=limits(timeout, memory)) as catalogue:
         if text is None:
             from flows.cli.prompt import Prompt
 
@@ -57,7 +69,7 @@ def _query(query: str | None, file: Path | None) -> str | None:
     from emtta_core.errors import UsageError
 
     if query is not None and file is not None:
-        raise UsageError(f"there is a query, and the file {file} with another; give one of them")
+        raise UsageError(f"give either a query or the file {file}, not both")
     if query is not None and query.endswith(".sql") and not any(character.isspace() for character in query):
         file = Path(query)
     if file is not None:
@@ -69,5 +81,5 @@ def _query(query: str | None, file: Path | None) -> str | None:
     if query is None and not sys.stdin.isatty():
         query = sys.stdin.read()
         if not query.strip():
-            raise UsageError("there is no query: give one as an argument, by -f FILE, or on standard input")
+            raise UsageError("no query given: pass it as an argument, with -f FILE, or on standard input")
     return query

@@ -1,4 +1,4 @@
-"""`emtta status`: how far a run is."""
+"""`emtta status`: the progress of a run."""
 
 import json
 from typing import Annotated
@@ -14,7 +14,7 @@ def status(
     store: StoreOption = DEFAULT_STORE,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Say how far a run is; the exit code is 0 where it is complete and 3 where it is not.
+    """Show the progress of a run; the exit code is 0 if it is complete and 3 if it is not.
 
     Examples:
         emtta status demo-1a2b3c4d

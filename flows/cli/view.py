@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import DEFAULT_STORE, StoreOption
+from flows.cli.options import DEFAULT_STORE, MemoryOption, StoreOption, TimeoutOption, limits
 from flows.cli.output import say
 
 PORT = 8420
@@ -13,12 +13,14 @@ PORT = 8420
 
 def view(
     store: StoreOption = DEFAULT_STORE,
-    port: Annotated[int, typer.Option("--port", help="Where to listen; 0 is any port that is free.")] = PORT,
+    port: Annotated[int, typer.Option("--port", help="The port to listen on; 0 for any free port.")] = PORT,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the browser.")] = True,
+    timeout: TimeoutOption = None,
+    memory: MemoryOption = None,
 ) -> None:
-    """Show the runs of a store in the browser, each with its page and its recordings, until Ctrl-C.
+    """Show the runs of a store in the browser, each with its page and recordings, until Ctrl-C.
 
-    Only this machine can see them: the server listens on 127.0.0.1, and only reads.
+    Only this machine can see them: the server listens on 127.0.0.1 and is read-only.
 
     Examples:
         emtta view
@@ -28,11 +30,11 @@ def view(
     from emtta_core.report.serve import ViewServer
     from emtta_core.store import Store
 
-    with ViewServer(Store.open(store), port) as server:
-        say(f"the runs of {store} are at {server.url} (Ctrl-C ends)")
+    with ViewServer(Store.open(store), port, limits(timeout, memory)) as server:
+        say(f"the runs of {store}: {server.url} (Ctrl-C to stop)")
         try:
             if browser:
                 webbrowser.open(server.url)
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:
-            say("ended")
+            say("stopped")

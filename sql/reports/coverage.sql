@@ -4,7 +4,7 @@
 --   domains, complete         domains: planned, complete
 --   planned, done, in_error, reused   utterances: planned, done, in error, done and reused from another run
 --   done_percent              percentage of the planned utterances that is done
---   withheld                  the domains that are incomplete
+--   reason_hidden             the domains that are incomplete
 -- param run_id: the run; the newest by default
 SELECT
     groups."group",
@@ -16,7 +16,7 @@ SELECT
     groups.in_error,
     groups.reused,
     100.0 * groups.done / nullif(groups.planned, 0) AS done_percent,
-    groups.withheld
+    groups.reason_hidden
 FROM groups
 LEFT JOIN methods USING (method)
 WHERE groups.run_id = getvariable('run_id')

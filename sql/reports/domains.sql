@@ -1,33 +1,40 @@
 -- domains: WER of each method on each domain, the test against source, and the progress of each cell.
 -- columns:
---   group, domain, method   the cell; the view cells has all of its columns
---   state           complete, partial, failed or missing
---   in_error        utterances in error, excluded from all rates
+--   domain, method  the cell; the view cells has all of its columns
 --   wer             word error rate, %
---   interval        its 95% bootstrap interval, %; empty if the statistics have not been computed
+--   wer_low, wer_high   its 95% bootstrap interval, %; empty if the statistics have not been computed
 --   change          WER minus that of source, over the utterances that both have, points
---   margin          half the width of its interval, points
---   change_percent  100 × change / WER of source over the same utterances; without statistics, over all utterances
+--   ci_half_width   half the width of its 95% interval, points: the interval is change ± ci_half_width
 --   p               p-value of a two-sided sign-flip test of the change, Holm-corrected over the method's domains
---   wtl             wins, ties and losses: utterances with fewer word errors than source, equally many, more
---   withheld        why a cell with all utterances done has no figure
+--   change_percent  100 × change / WER of source over the same utterances; without statistics, over all utterances
+--   group           the domain's group
+--   state           complete, partial, failed or missing
+--   wins, ties, losses  utterances with fewer word errors than source, equally many, more
+--   in_error        utterances in error, excluded from all rates
+--   reason_hidden   why a cell with all utterances done has no figure
+-- cell wer: {wer:.2f} ({wer_low:.1f}–{wer_high:.1f})
+-- cell change: {change:+.2f} ± {ci_half_width:.1f}
+-- cell wins_ties_losses: {wins}/{ties}/{losses}
 -- param run_id: the run; the newest by default
 -- param group: only this group
 -- param method: only this method
 SELECT
-    cells."group",
     cells.domain,
     cells.method,
-    cells.state,
-    cells.in_error,
     cells.wer,
-    printf('%.1f–%.1f', found.wer_low, found.wer_high) AS interval,
+    found.wer_low,
+    found.wer_high,
     found.change,
-    (found.change_high - found.change_low) / 2 AS margin,
-    coalesce(found.change_percent, cells.change_percent) AS change_percent,
+    (found.change_high - found.change_low) / 2 AS ci_half_width,
     found.p,
-    found.wins || '/' || found.ties || '/' || found.losses AS wtl,
-    cells.withheld
+    coalesce(found.change_percent, cells.change_percent) AS change_percent,
+    cells."group",
+    cells.state,
+    found.wins,
+    found.ties,
+    found.losses,
+    cells.in_error,
+    cells.reason_hidden
 FROM cells
 LEFT JOIN (
     SELECT * FROM statistics WHERE run_id = getvariable('run_id') AND domain IS NOT NULL

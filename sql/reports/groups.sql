@@ -1,15 +1,18 @@
--- groups: the methods side by side for each group of domains, and on how many domains each helps.
+-- groups: the methods side by side for each group of domains, and on how many domains the WER of each is lower.
 -- columns:
 --   group, method   the group, or all; the method
---   domains         planned domains
---   in_error        utterances in error, excluded from all rates
 --   wer             mean of the domains' WER, %
 --   change          wer minus that of source, points
 --   change_percent  change of wer relative to source, %
---   better, equal, worse   complete domains whose WER is below, equal to, above that of source
---   most_helped     the domain whose WER fell most, with its change in points; empty if none fell
---   most_harmed     the domain whose WER rose most, with its change in points; empty if none rose
---   withheld        why there is no figure yet
+--   lower, equal, higher   complete domains whose WER is below, equal to, above that of source
+--   domains         planned domains
+--   in_error        utterances in error, excluded from all rates
+--   lowered_most, lowered_most_by   the domain whose WER fell most, and its change in points; empty if none fell
+--   raised_most, raised_most_by     the domain whose WER rose most, and its change in points; empty if none rose
+--   reason_hidden   why there is no figure yet
+-- cell lower/equal/higher: {lower}/{equal}/{higher}
+-- cell lowered_most: {lowered_most} ({lowered_most_by:+.2f})
+-- cell raised_most: {raised_most} ({raised_most_by:+.2f})
 -- param run_id: the run; the newest by default
 -- param group: only this group
 -- param method: only this method
@@ -26,11 +29,11 @@ counted AS (
     SELECT
         CASE WHEN grouping("group") = 1 THEN 'all' ELSE "group" END AS member_of,
         method,
-        count(*) FILTER (change < 0) AS better,
+        count(*) FILTER (change < 0) AS lower,
         count(*) FILTER (change = 0) AS equal,
-        count(*) FILTER (change > 0) AS worse,
-        arg_min({'domain': domain, 'change': change}, change) FILTER (change < 0) AS helped,
-        arg_max({'domain': domain, 'change': change}, change) FILTER (change > 0) AS harmed
+        count(*) FILTER (change > 0) AS higher,
+        arg_min({'domain': domain, 'change': change}, change) FILTER (change < 0) AS lowered,
+        arg_max({'domain': domain, 'change': change}, change) FILTER (change > 0) AS raised
     FROM compared
     GROUP BY GROUPING SETS (("group", method), (method))
 )
@@ -38,17 +41,19 @@ counted AS (
 SELECT
     groups."group",
     groups.method,
-    groups.domains,
-    groups.in_error,
     groups.wer,
     groups.wer - groups.source_wer AS change,
     groups.change_percent,
-    counted.better,
+    counted.lower,
     counted.equal,
-    counted.worse,
-    counted.helped.domain || printf(' (%+.2f)', counted.helped.change) AS most_helped,
-    counted.harmed.domain || printf(' (%+.2f)', counted.harmed.change) AS most_harmed,
-    groups.withheld
+    counted.higher,
+    groups.domains,
+    groups.in_error,
+    counted.lowered.domain AS lowered_most,
+    counted.lowered.change AS lowered_most_by,
+    counted.raised.domain AS raised_most,
+    counted.raised.change AS raised_most_by,
+    groups.reason_hidden
 FROM groups
 LEFT JOIN counted ON groups."group" = counted.member_of AND groups.method = counted.method
 LEFT JOIN methods ON groups.method = methods.method

@@ -8,7 +8,7 @@
 --   in_error        utterances in error, excluded from all rates
 --   changed         what differs from the previous run: plan (domains, methods or options), weights, algorithm,
 --                   versions, commit, host; after a change of plan or weights, figures are not comparable
---   withheld        why there is no figure
+--   reason_hidden   why there is no figure
 -- param run_id: any run of the suite and model; the newest by default
 -- param group: only this group of domains; all by default
 -- param method: only this method
@@ -54,7 +54,7 @@ SELECT
     groups.change_percent,
     groups.in_error,
     told.changed,
-    groups.withheld
+    groups.reason_hidden
 FROM groups
 INNER JOIN told USING (run_id)
 LEFT JOIN methods USING (method)

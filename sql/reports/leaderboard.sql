@@ -2,27 +2,37 @@
 -- columns:
 --   method, group   the method; the group, or all
 --   wer             mean of the domains' WER, %
---   interval        its 95% bootstrap interval, %; empty if the statistics have not been computed
+--   wer_low, wer_high   its 95% bootstrap interval, %; empty if the statistics have not been computed
 --   change          WER minus that of source, over the utterances that both have, points
---   margin          half the width of its interval, points
---   change_percent  100 × change / WER of source over the same utterances; without statistics, over all utterances
+--   ci_half_width   half the width of its 95% interval, points: the interval is change ± ci_half_width
 --   p               p-value of a two-sided sign-flip test of the change
---   wtl             wins, ties and losses: utterances with fewer word errors than source, equally many, more
+--   change_percent  100 × change / WER of source over the same utterances; without statistics, over all utterances
+--   domains, complete   domains: planned, complete
+--   wins, ties, losses  utterances with fewer word errors than source, equally many, more
 --   in_error        utterances in error, excluded from all rates
---   withheld        why there is no figure yet
+--   reason_hidden   why there is no figure yet
+-- cell wer: {wer:.2f} ({wer_low:.1f}–{wer_high:.1f})
+-- cell change: {change:+.2f} ± {ci_half_width:.1f}
+-- cell domains: {complete} of {domains}
+-- cell wins_ties_losses: {wins}/{ties}/{losses}
 -- param run_id: the run; the newest by default
 SELECT
     groups.method,
     groups."group",
     groups.wer,
-    printf('%.1f–%.1f', found.wer_low, found.wer_high) AS interval,
+    found.wer_low,
+    found.wer_high,
     found.change,
-    (found.change_high - found.change_low) / 2 AS margin,
-    coalesce(found.change_percent, groups.change_percent) AS change_percent,
+    (found.change_high - found.change_low) / 2 AS ci_half_width,
     found.p,
-    found.wins || '/' || found.ties || '/' || found.losses AS wtl,
+    coalesce(found.change_percent, groups.change_percent) AS change_percent,
+    groups.domains,
+    groups.complete,
+    found.wins,
+    found.ties,
+    found.losses,
     groups.in_error,
-    groups.withheld
+    groups.reason_hidden
 FROM groups
 LEFT JOIN (
     SELECT * FROM statistics WHERE run_id = getvariable('run_id') AND domain IS NULL

@@ -1,8 +1,10 @@
 -- paper: WER of the run beside the published figures of the paper, group by group.
 -- columns:
---   suite, group    the paper's suite; the run's group. Matched by either name; unmatched rows stand alone
+--   suite, group    the paper's suite; the run's group. A group belongs to a suite of the paper if all of its domains use
+--                   that suite's corpus (for LS-C with noise), or if it is a group of the shipped suite demo, which stands
+--                   in for the paper's domains with synthetic speech; other rows are on their own
 --   method          the method
---   wer             the run's mean over the group's domains, %; empty while withheld
+--   wer             the run's mean over the group's domains, %; empty while hidden
 --   paper_wer       the paper's, with Whisper-base, %
 --   change_percent  the run's change relative to source, %
 --   paper_change_percent   the paper's change relative to source, %
@@ -11,6 +13,29 @@
 -- ranking of the methods, not the rates.
 -- param run_id: the run; the newest by default
 WITH
+-- Each domain of the suite, as the run recorded it: its group, its corpus, and whether there is a corruption.
+domains AS (
+    SELECT
+        suite AS run_suite,
+        unnest(regexp_extract_all(suite_toml, 'group = "([^"]*)", corpus = \{', 1)) AS "group",
+        unnest(regexp_extract_all(suite_toml, 'group = "[^"]*", corpus = \{.*?[{ ]name = "([^"]*)"', 1)) AS corpus,
+        unnest(
+            regexp_extract_all(suite_toml, 'group = "[^"]*", corpus = \{[^{}]*\}(, corruption = )?', 1)
+        ) <> '' AS corrupted
+    FROM runs
+    WHERE run_id = getvariable('run_id')
+),
+
+named AS (
+    SELECT published.suite, domains."group"
+    FROM domains
+    CROSS JOIN (SELECT DISTINCT suite, "group", corpus FROM paper) AS published
+    GROUP BY published.suite, published."group", domains."group"
+    HAVING
+        bool_and(domains.corpus = published.corpus AND (published.suite <> 'LS-C' OR domains.corrupted))
+        OR (bool_and(domains.run_suite = 'demo') AND published."group" = domains."group")
+),
+
 ours AS (
     SELECT
         groups."group",
@@ -21,8 +46,7 @@ ours AS (
         groups.wer,
         groups.change_percent
     FROM groups
-    LEFT JOIN (SELECT DISTINCT suite, "group" FROM paper) AS named
-        ON lower(groups."group") IN (lower(named.suite), lower(named."group"))
+    LEFT JOIN named USING ("group")
     WHERE groups.run_id = getvariable('run_id') AND groups."group" <> 'all'
 ),
 

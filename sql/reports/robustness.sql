@@ -6,7 +6,7 @@
 --   werd              WER degradation: wer - clean_wer, points
 --   source_werd       werd of the method source
 --   nwerd             werd / source_werd: 1 if the method loses as much as the unadapted model, 0 if it loses nothing
---   withheld          why there is no figure
+--   reason_hidden     why there is no figure
 -- param run_id: the run; the newest by default
 -- param method: only this method
 WITH
@@ -47,8 +47,8 @@ degraded AS (
             WHEN beside.domain IS NULL THEN partners.clean || ' is not evaluated with this method'
             WHEN noisy.state <> 'complete' THEN noisy.domain || ' is ' || noisy.state
             WHEN beside.state <> 'complete' THEN partners.clean || ' is ' || beside.state
-            ELSE coalesce(noisy.withheld, beside.withheld)
-        END AS withheld
+            ELSE coalesce(noisy.reason_hidden, beside.reason_hidden)
+        END AS reason_hidden
     FROM chosen AS noisy
     INNER JOIN partners USING (corpus_id)
     LEFT JOIN chosen AS beside ON partners.clean = beside.domain AND noisy.method = beside.method
@@ -71,7 +71,7 @@ SELECT
     werd,
     source_werd,
     werd / nullif(source_werd, 0) AS nwerd,
-    withheld
+    reason_hidden
 FROM compared
 LEFT JOIN methods USING (method)
 WHERE method = coalesce(getvariable('method'), method)

@@ -1,10 +1,13 @@
 -- runs: the runs of the store, newest first.
 -- columns:
---   run_id, suite, model      the run
---   created_at                UTC
+--   run_id                    the run
 --   state                     complete or incomplete
---   cells, complete           cells: planned, complete
---   planned, done, in_error, reused   utterances: planned, done, in error, done and reused from another run
-SELECT run_id, suite, model, created_at, state, cells, complete, planned, done, in_error, reused
+--   created_at                UTC
+--   complete, cells           cells: complete, planned
+--   suite, model              the suite and the model
+--   done, planned, in_error, reused   utterances: done, planned, in error, done and reused from another run
+-- cell cells: {complete} of {cells}
+-- cell utterances: {done} of {planned}
+SELECT run_id, state, created_at, complete, cells, suite, model, done, planned, in_error, reused
 FROM runs
 ORDER BY created_at DESC, run_id DESC

@@ -1,4 +1,4 @@
--- steps: entropy and WER of each method after 0, 1, … updates, withheld until every planned domain is complete.
+-- steps: entropy and WER of each method after 0, 1, … updates, hidden until every planned domain is complete.
 -- columns:
 --   method, step    the method; updates made
 --   entropy         mean entropy over utterances, nats per token
@@ -8,7 +8,7 @@
 --   utterances      utterances decoded at this step
 --   domains         complete domains: the cell has a figure, and each utterance has this step
 --   planned         planned domains
---   withheld        why there is no figure yet
+--   reason_hidden   why there is no figure yet
 -- param run_id: the run; the newest by default
 -- param group: only this group
 WITH
@@ -43,7 +43,7 @@ by_domain AS (
         domain,
         chosen.position,
         coalesce(
-            chosen.withheld, coalesce(decoded.utterances, 0) || ' of ' || chosen.planned || ' utterances'
+            chosen.reason_hidden, coalesce(decoded.utterances, 0) || ' of ' || chosen.planned || ' utterances'
         ) AS progress,
         decoded.* EXCLUDE (method, step, domain),
         coalesce(
@@ -68,11 +68,11 @@ by_step AS (
         count(*) AS planned,
         CASE
             WHEN NOT bool_and(is_there) THEN
-                count(*) FILTER (NOT is_there) || ' of ' || count(*) || ' domains not there: '
+                count(*) FILTER (NOT is_there) || ' of ' || count(*) || ' domains incomplete: '
                 || string_agg(
                     domain || ' (' || progress || ')', ', ' ORDER BY position
                 ) FILTER (NOT is_there)
-        END AS withheld
+        END AS reason_hidden
     FROM by_domain
     GROUP BY method, step
 )
@@ -87,7 +87,7 @@ SELECT
     by_step.utterances,
     by_step.domains,
     by_step.planned,
-    by_step.withheld
+    by_step.reason_hidden
 FROM by_step
 LEFT JOIN (FROM by_step WHERE step = 0) AS begun USING (method)
 LEFT JOIN methods USING (method)

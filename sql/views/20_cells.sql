@@ -11,14 +11,14 @@
 --   in_error        utterances in error, excluded from all rates
 --   reused          utterances, of those done, whose results are those of another run
 --   words, errors   over the utterances without an error
---   wer             100 × errors / words; NULL while withheld
+--   wer             100 × errors / words; NULL while hidden
 --   cer             the same for characters
 --   source_wer      wer of the method source on the same domain
 --   change_percent  100 × (wer − source_wer) / source_wer
 --   entropy_before, entropy_after   mean over utterances, nats per token
 --   audio_seconds   seconds of speech
 --   seconds         wall seconds spent on the rows that count
---   withheld        why wer and cer are withheld: two normalisers scored utterances of one language, or two releases of
+--   reason_hidden   why wer and cer are hidden: two normalisers scored utterances of one language, or two releases of
 --                   the normalisers scored the run, so that its means would mix them
 --   attempts        attempts that ended
 --   error           why the newest attempt that ended is not complete; NULL if the cell is complete anyway
@@ -58,9 +58,9 @@ found AS (
         CASE
             WHEN count(*) FILTER (scored) > count(DISTINCT language) FILTER (scored)
                 THEN 'scored by ' || string_agg(DISTINCT normaliser, ', ' ORDER BY normaliser) FILTER (scored)
-        END AS withheld,
-        CASE WHEN withheld IS NULL THEN min(split_part(normaliser, '/', 2)) FILTER (scored) END AS release,
-        CASE WHEN withheld IS NULL THEN max(split_part(normaliser, '/', 2)) FILTER (scored) END AS last_release,
+        END AS reason_hidden,
+        CASE WHEN reason_hidden IS NULL THEN min(split_part(normaliser, '/', 2)) FILTER (scored) END AS release,
+        CASE WHEN reason_hidden IS NULL THEN max(split_part(normaliser, '/', 2)) FILTER (scored) END AS last_release,
         sum(words) FILTER (scored) AS words,
         sum(errors) FILTER (scored) AS errors,
         sum(characters) FILTER (scored) AS characters,
@@ -88,14 +88,14 @@ ended AS (
 
 judged AS (
     SELECT
-        * EXCLUDE (withheld, release, last_release),
+        * EXCLUDE (reason_hidden, release, last_release),
         CASE
-            WHEN withheld IS NOT NULL THEN withheld
+            WHEN reason_hidden IS NOT NULL THEN reason_hidden
             WHEN release IS NOT NULL AND min(release) OVER whole <> max(last_release) OVER whole
                 THEN
                     'the run was scored by the releases ' || min(release) OVER whole || ' and '
                     || max(last_release) OVER whole || ' of the normaliser'
-        END AS withheld
+        END AS reason_hidden
     FROM found
     WINDOW whole AS (PARTITION BY run_id)
 ),
@@ -124,13 +124,13 @@ measured AS (
         coalesce(found.reused, 0) AS reused,
         found.words::BIGINT AS words,
         found.errors::BIGINT AS errors,
-        CASE WHEN found.withheld IS NULL THEN 100.0 * found.errors / nullif(found.words, 0) END AS wer,
-        CASE WHEN found.withheld IS NULL THEN 100.0 * found.character_errors / nullif(found.characters, 0) END AS cer,
+        CASE WHEN found.reason_hidden IS NULL THEN 100.0 * found.errors / nullif(found.words, 0) END AS wer,
+        CASE WHEN found.reason_hidden IS NULL THEN 100.0 * found.character_errors / nullif(found.characters, 0) END AS cer,
         found.entropy_before,
         found.entropy_after,
         found.audio_seconds,
         found.seconds,
-        found.withheld,
+        found.reason_hidden,
         coalesce(ended.attempts, 0) AS attempts,
         ended.newest.error AS error
     FROM planned
@@ -162,7 +162,7 @@ SELECT
     entropy_after,
     audio_seconds,
     seconds,
-    withheld,
+    reason_hidden,
     attempts,
     CASE WHEN state <> 'complete' THEN error END AS error
 FROM measured

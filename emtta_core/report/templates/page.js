@@ -27,6 +27,20 @@
     remembered(next);
   });
 
+  // On a phone a table that is wider than the screen says so, until it has been scrolled.
+  const swipe = (box) => {
+    const note = document.createElement("p");
+    note.className = "swipe";
+    note.textContent = "Scroll sideways for more →";
+    note.setAttribute("aria-hidden", "true");
+    box.before(note);
+    const update = () => { note.hidden = box.scrollWidth <= box.clientWidth + 1 || box.scrollLeft > 8; };
+    box.addEventListener("scroll", update, { passive: true });
+    new ResizeObserver(update).observe(box);
+    update();
+  };
+  all(".scroll").forEach(swipe);
+
   // Sorting: numbers by their value, texts by the alphabet; what is not known comes last both ways.
   const compare = (a, b, way) => {
     if (a === "" || b === "") return (a === "") - (b === "");

@@ -1,4 +1,4 @@
--- hardest: the utterances that adaptation made worse, most added errors first, with both hypotheses.
+-- worsened: the utterances that adaptation made worse, most added errors first, with both hypotheses.
 -- columns:
 --   method, domain, utterance_id   the utterance
 --   added           word errors that adaptation added
