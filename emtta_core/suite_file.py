@@ -1,5 +1,6 @@
 """The file of a suite: found, read, and laid over the suite that it extends; `emtta_core.suite` checks what it says."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,16 @@ from emtta_core.suites import SUITES, suite_names
 
 _LAID_OVER = ("model", "adaptation", "runtime")
 """The tables of which an extending suite may give some fields alone; all else it gives replaces what was there."""
+
+_LONGEST_CHAIN = 20
+"""Suites that may extend one another."""
+
+_DEEPEST = 50
+"""Tables and lists within one another."""
+
+_TOO_DEEP = f"{{}}: tables or lists are nested more than {_DEEPEST} deep; a suite needs no more than 5"
+
+_DOTTED = re.compile(r"""(?:["'\w-]+\s*\.\s*){50}""")
 
 
 def find(name: str, folder: Path) -> tuple[Path, str]:
@@ -51,10 +62,7 @@ def read(text: str, origin: str, folder: Path, extending: tuple[Path, ...] = ())
     Raises:
         UsageError: it is no TOML, extends what is not there or itself, or its tables are not as they must be.
     """
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{origin} is not valid TOML: {error}") from error
+    data = _tables(text, origin)
     base = data.pop("extends", None)
     if base is None:
         return _expand(data, origin, folder)
@@ -65,12 +73,40 @@ def read(text: str, origin: str, folder: Path, extending: tuple[Path, ...] = ())
     path, below = find(base, folder)
     if path.resolve() in extending:
         raise UsageError(f"{origin}: it extends {base!r}, which extends it in its turn; let one of them stand alone")
+    if len(extending) == _LONGEST_CHAIN:
+        raise UsageError(
+            f"{origin}: more than {_LONGEST_CHAIN} suites extend one another; let it say itself what it needs"
+        )
     if "name" not in data:
         raise UsageError(f"{origin}: it extends {base!r} and has no name; give it one of its own")
     whole = read(below, str(path), path.parent, (*extending, path.resolve())) | {"description": ""}
     for key, value in _expand(data, origin, folder).items():
         whole[key] = _over(whole.get(key), value) if key in _LAID_OVER else value
     return whole
+
+
+def _tables(text: str, origin: str) -> dict[str, Any]:
+    """Parse TOML; what is nested beyond all use is refused before a parser or a validator recurses into it."""
+    if _DOTTED.search(text):
+        raise UsageError(f"{origin}: a name of more than {_DEEPEST} parts with dots between them; a suite has none")
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{origin} is not valid TOML: {error}") from error
+    except RecursionError:
+        raise UsageError(_TOO_DEEP.format(origin)) from None
+    level: list[Any] = [data]
+    for _ in range(_DEEPEST):
+        level = [inner for outer in level for inner in _values(outer)]
+        if not level:
+            return data
+    raise UsageError(_TOO_DEEP.format(origin))
+
+
+def _values(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
 
 
 def _expand(data: Mapping[str, Any], origin: str, folder: Path) -> dict[str, Any]:

@@ -347,3 +347,24 @@ def test_a_mistake_in_every_domain_is_no_lack_of_domains(suite_file: SuiteFile) 
 def test_a_runtime_field_out_of_range_is_refused(line: str, words: str) -> None:
     with pytest.raises(UsageError, match=re.escape(words)):
         parse_suite(LAYERS.replace("[defaults]", f"[runtime]\n{line}\n[defaults]"))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("name = " + "[" * 30_000 + "]" * 30_000, "nested more than 50 deep"),
+        ("name = " + "[" * 60 + "]" * 60, "nested more than 50 deep"),
+        (".".join(["a"] * 200_000) + " = 1", "a name of more than 50 parts"),
+        ("[" + " . ".join(['"a"'] * 1_000) + "]", "a name of more than 50 parts"),
+    ],
+)
+def test_what_is_nested_beyond_all_use_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        parse_suite(text)
+
+
+def test_a_chain_of_suites_has_an_end(tmp_path: Path) -> None:
+    for number in range(1_500):
+        (tmp_path / f"{number}.toml").write_text(f'name = "s{number}"\nextends = "{number + 1}.toml"\n')
+    with pytest.raises(UsageError, match="more than 20 suites extend one another"):
+        load_suite(str(tmp_path / "0.toml"))

@@ -391,7 +391,10 @@ class Store:
         if not self.place.exists(name) and not self.place.exists(record):
             raise unknown("run", run_id, list(self.runs()))
         file, record = self.place.url(name), self.place.url(record)  # a run that has its record is not planned anew
-        raise StoreError(f"cannot read {file}: {rows.reason}; delete {record} and run the suite again to mend it")
+        raise StoreError(
+            f"cannot read {file}: {rows.reason}. Nothing was changed. Try again, or use the release that wrote it; if the "
+            f"file is damaged for good, delete {record} and run the suite again, which keeps what is done"
+        )
 
 
 def _run_file(table: str, run_id: str) -> str:
