@@ -392,8 +392,8 @@ class Store:
             raise unknown("run", run_id, list(self.runs()))
         file, record = self.place.url(name), self.place.url(record)  # a run that has its record is not planned anew
         raise StoreError(
-            f"cannot read {file}: {rows.reason}. Nothing was changed. Try again, or use the release that wrote it; if the "
-            f"file is damaged for good, delete {record} and run the suite again, which keeps what is done"
+            f"cannot read {file}: {rows.reason}. Nothing was changed. Try again, or use the release that wrote it; if "
+            f"the file is damaged for good, delete {record} and run the suite again, which keeps what is done"
         )
 
 

@@ -67,7 +67,7 @@ def _show(found: "Pruning") -> None:
     table = Table("run or corpus", "suite", "begun, UTC", "state", "size")
     for run in found.runs:
         begun = f"{run.created_at:%Y-%m-%d %H:%M}" if run.created_at else "—"
-        table.add_row(escaped(run.name), run.suite or "—", begun, run.state or "left behind", size(run.size))
+        table.add_row(escaped(run.name), escaped(run.suite or "—"), begun, run.state or "left behind", size(run.size))
     for corpus in found.corpora:
         table.add_row(escaped(corpus.name), "—", "—", "prepared audio", size(corpus.size))
     if table.row_count:
