@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from emtta_core.scoring import EmptyReferenceError, step_errors, word_errors
+from emtta_core.scoring import EmptyReferenceError, Rule, step_errors, word_errors
 from emtta_core.store import CellKey, CellRow, HypothesisRow, PlanRow, RunRow, ScoreRow, StepRow, Store
 
 REFERENCE = "red green blue river"
@@ -75,6 +75,8 @@ def write_shard(
     speaker: str = "s",
     flags: tuple[str, ...] = (),
     seconds: float = 0.1,
+    language: str = LANGUAGE,
+    rule: Rule = "whisper",
 ) -> None:
     """Write one shard of an attempt.
 
@@ -90,6 +92,8 @@ def write_shard(
         speaker: who speaks.
         flags: of each hypothesis.
         seconds: that each took.
+        language: of each.
+        rule: how they are scored.
     """
     cell_id = cell_id or f"{key.domain}.{key.method}"
     hypotheses, steps, scores = [], [], []
@@ -98,7 +102,7 @@ def write_shard(
         hypotheses.append(
             HypothesisRow(
                 **same,
-                language=LANGUAGE,
+                language=language,
                 speaker=speaker,
                 audio_seconds=2.0,
                 reference=reference,
@@ -115,7 +119,7 @@ def write_shard(
         for step, text in enumerate(states or ()):
             steps.append(StepRow(**same, step=step, hypothesis=text, entropy=1.0 - 0.1 * step, tokens=5))
         if states:
-            scores.append(_score(same, reference, states))
+            scores.append(_score(same, reference, states, language, rule))
     store.write_steps(key, attempt, shard, steps)
     store.write_hypotheses(key, attempt, shard, hypotheses)
     if scored:
@@ -157,9 +161,9 @@ def end_attempt(
     )
 
 
-def _score(same: Mapping[str, object], reference: str, states: Sequence[str]) -> ScoreRow:
+def _score(same: Mapping[str, object], reference: str, states: Sequence[str], language: str, rule: Rule) -> ScoreRow:
     try:
-        found = word_errors(reference, states[-1], LANGUAGE)
+        found = word_errors(reference, states[-1], language, rule)
     except EmptyReferenceError as error:
         nothing = dict.fromkeys(
             [
@@ -180,7 +184,7 @@ def _score(same: Mapping[str, object], reference: str, states: Sequence[str]) ->
         normaliser=found.normaliser,
         reference_normalised=found.reference_normalised,
         hypothesis_normalised=found.hypothesis_normalised,
-        step_errors=step_errors(reference, states, LANGUAGE),
+        step_errors=step_errors(reference, states, language, rule),
     )
 
 

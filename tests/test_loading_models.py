@@ -308,3 +308,38 @@ def failing(error: Exception) -> Callable[..., torch.Tensor]:
         raise error
 
     return fail
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_an_adapter_is_refused_with_what_to_do_whether_peft_is_installed_or_not(copy: Path, name: str) -> None:
+    (copy / name).write_text("{}")
+    with pytest.raises(ModelError, match=r"copy has adapter_config\.json: it holds an adapter .*merge_and_unload"):
+        load_model(copy, device="cpu")
+
+
+def test_quantised_weights_are_refused(copy: Path) -> None:
+    configure(copy, quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
+    with pytest.raises(ModelError, match=r"quantised weights \(quantization_config .*dequantize"):
+        load_model(copy, device="cpu")
+
+
+def test_weights_of_two_models_are_refused(copy: Path) -> None:
+    (copy / "model-00001-of-00002.safetensors").write_bytes(b"")
+    with pytest.raises(
+        ModelError, match=r"model\.safetensors and model-00001-of-00002\.safetensors: the weights of two"
+    ):
+        load_model(copy, device="cpu")
+
+
+@pytest.mark.parametrize("multilingual", [True, False])
+def test_a_whisper_without_the_tokens_of_its_prompt_is_refused(tmp_path: Path, multilingual: bool) -> None:
+    copy = make_checkpoint(tmp_path / "made", multilingual=multilingual)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (copy / name).unlink()
+    settings = json.loads((copy / "generation_config.json").read_text())
+    for name in ("lang_to_id", "task_to_id", "no_timestamps_token_id"):
+        settings.pop(name, None)
+    (copy / "generation_config.json").write_text(json.dumps(settings))
+    kind = r"multilingual .*<\|notimestamps\|> nor <\|transcribe\|> nor a language" if multilingual else "English"
+    with pytest.raises(ModelError, match=rf"the {kind}.*; copy generation_config\.json"):
+        load_model(copy, device="cpu")

@@ -6,8 +6,10 @@ import pytest
 from conftest import Command
 from store_factory import begin_run, heard, write_shard
 
+from emtta_core.scoring import Rule
 from emtta_core.store import CellKey, Store
-from emtta_core.store.notices import notices
+from emtta_core.store.catalogue import Catalogue
+from emtta_core.store.notices import notices_of
 from emtta_core.suite import parse_suite
 
 HEAD = 'name = "t"\nmethods = ["source"]\nmodel = { name = "demo" }\n'
@@ -17,23 +19,29 @@ RECORDED = HEAD + DOMAIN % ("folder", 'path = "speech"')
 SAID = "The speech is synthetic: these figures say how the methods compare here"
 
 
-def test_synthetic_speech_is_told_by_its_corpus_and_not_by_a_name() -> None:
-    (sentence,) = notices(parse_suite(SPOKEN, origin="here").to_toml())
+def told(tmp_path: Path, suite: str, language: str = "en", rule: Rule = "whisper") -> tuple[str, ...]:
+    """Return the notices of a run of a suite, one utterance of which was scored in a language."""
+    store = Store.open(tmp_path / "store", create=True)
+    begin_run(store, "r", [("g", "synthetic", "source")], suite_toml=parse_suite(suite, origin="here").to_toml())
+    write_shard(store, CellKey("r", "synthetic", "source"), {"a": [heard(1)]}, language=language, rule=rule)
+    with Catalogue(store) as catalogue:
+        return notices_of(catalogue, "r")
+
+
+def test_synthetic_speech_is_told_by_its_corpus_and_not_by_a_name(tmp_path: Path) -> None:
+    (sentence,) = told(tmp_path / "a", SPOKEN)
     assert sentence.startswith(SAID)
-    assert notices(parse_suite(RECORDED, origin="here").to_toml()) == ()
+    assert told(tmp_path / "b", RECORDED) == ()
 
 
 @pytest.mark.parametrize(
-    ("suite", "said"),
-    [
-        (HEAD + DOMAIN % ("fleurs", 'language = "hi_in"'), True),
-        (HEAD + DOMAIN % ("folder", 'path = "speech", language = "bn"'), True),
-        ('normaliser = "marks"\n' + HEAD + DOMAIN % ("fleurs", 'language = "hi_in"'), False),
-        (HEAD + DOMAIN % ("fleurs", 'language = "de_de"'), False),
-    ],
+    ("language", "rule", "said"),
+    [("hi", "whisper", True), ("bn", "basic", True), ("hi", "marks", False), ("de", "whisper", False)],
 )
-def test_words_that_the_normaliser_cuts_are_told_of(suite: str, said: bool) -> None:
-    found = notices(parse_suite(suite, origin="here").to_toml())
+def test_words_that_the_normaliser_cuts_are_told_of_by_the_languages_that_were_scored(
+    tmp_path: Path, language: str, rule: Rule, said: bool
+) -> None:
+    found = told(tmp_path, RECORDED, language, rule)
     assert [sentence.endswith('score them with normaliser = "marks".') for sentence in found] == [True] * said
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001  (texts in many scripts)
 """Errors are counted on words as Whisper's evaluation normalises them, and the counts are the edit distance."""
 
 import unicodedata
@@ -8,10 +9,12 @@ from hypothesis import strategies as st
 
 from emtta_core.scoring import (
     EmptyReferenceError,
+    Rule,
     normaliser,
     normaliser_named,
     normaliser_names,
     step_errors,
+    unified,
     word_errors,
 )
 from emtta_core.scoring.normaliser import MARKED
@@ -142,3 +145,63 @@ def test_what_a_score_names_is_the_normaliser_that_made_it() -> None:
         assert normaliser_named(made.name) is made
     assert normaliser("en", "none").name == "none"
     assert normaliser_named("of-another-release/9")("It's  25!") == "It's 25!"
+
+
+SAME_TEXTS = {
+    "Latin, composed": ("fr", "cafe\u0301 déjà", "café déjà"),
+    "Latin, Turkish": ("tr", "İstanbul İzmir ISPARTA", "istanbul izmir ısparta"),
+    "Latin, Turkish lower-cased by machine": ("tr", "i̇stanbul", "İstanbul"),
+    "Latin, Azerbaijani": ("az", "İlham IŞIQ", "ilham ışıq"),
+    "Latin, Turkish name in German": ("de", "nach İzmir", "nach izmir"),
+    "Latin, English apostrophes": ("en", "I don’t think it’s John’s", "I don't think it's John's"),
+    "Latin, French apostrophes": ("fr", "l’homme qu’on aime", "l'homme qu'on aime"),
+    "Latin, accent for apostrophe": ("en", "don´t can`t", "don't can't"),
+    "Latin, Uzbek": ("uz", "oʻzbek gʻoza", "o‘zbek g'oza"),
+    "Latin, soft hyphen": ("de", "Donau\u00addampf\u200bschiff", "Donaudampfschiff"),
+    "Cyrillic": ("uk", "м’яч мʼяч и\u0306од", "м'яч м'яч йод"),
+    "Greek": ("el", "ΟΔΟΣ ε\u0301να", "οδος ένα"),
+    "Armenian": ("hy", "ԲԱՐԵՒ", "բարեւ"),
+    "Georgian": ("ka", "ᲒᲐᲛᲐᲠᲯᲝᲑᲐ", "გამარჯობა"),
+    "Arabic": ("ar", "\u200fا\u0654نا\u200e", "أنا"),
+    "Hebrew": ("he", "\u2067שלום\u2069", "שלום"),
+    "Devanagari": ("hi", "\u0958लम", "\u0915\u093cलम"),
+    "Bengali": ("bn", "\u09dfার", "\u09af\u09bcার"),
+    "Tamil": ("ta", "க\u0bc6\u0bbe", "க\u0bca"),
+    "Thai": ("th", "\u200bบ้าน\ufeff", "บ้าน"),
+    "Hangul": ("ko", "\u1112\u1161\u11ab\u1100\u1173\u11af", "한글"),
+    "Kana": ("ja", "か\u3099く", "がく"),
+    "Han": ("zh", "今\ufe00天", "今天"),
+}
+
+
+@pytest.mark.parametrize("rule", ["whisper", "marks"])
+@pytest.mark.parametrize("script", SAME_TEXTS)
+def test_one_text_written_in_two_ways_has_no_error(script: str, rule: Rule) -> None:
+    language, one, other = SAME_TEXTS[script]
+    for reference, hypothesis in ((one, other), (other, one)):
+        found = word_errors(reference, hypothesis, language, rule)
+        assert (found.errors, found.character_errors) == (0, 0), found
+
+
+@pytest.mark.parametrize("rule", ["whisper", "marks"])
+def test_a_dotted_capital_i_does_not_cut_its_word(rule: Rule) -> None:
+    assert word_errors("İstanbul İzmir", "istanbul izmir", "tr", rule).words == 2
+
+
+def test_other_letters_are_not_made_one() -> None:
+    assert word_errors("ısı", "isi", "tr").errors == 1
+    assert word_errors("ISI", "isi", "de").errors == 0
+    assert word_errors("می\u200cروم", "میروم", "fa").errors == 1, "the joiner of Persian is left"
+
+
+@given(st.text(max_size=30))
+def test_a_unified_text_is_not_changed_again(text: str) -> None:
+    for dotless in (False, True):
+        assert unified(unified(text, dotless=dotless), dotless=dotless) == unified(text, dotless=dotless)
+
+
+def test_the_step_before_the_library_is_part_of_a_scores_name() -> None:
+    for language, rule in (("en", "whisper"), ("tr", "whisper"), ("tr", "marks"), ("zh", "basic")):
+        assert normaliser(language, rule).name.endswith("+unicode-1")
+    assert normaliser("tr", "none").name == "none"
+    assert normaliser("tr", "none")("İ ’") == "İ ’"

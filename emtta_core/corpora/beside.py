@@ -13,8 +13,8 @@ from emtta_core.corpora.transcripts import text_of
 from emtta_core.errors import CorpusError, UsageError
 
 _OTHERS = (
-    "aif aifc wave oga ogx opus spx sph snd mp1 mp2 mpga m4a m4b m4r m4v mp4 aac adts ac3 eac3 amr awb 3gp 3gpp 3ga webm "
-    "weba mka mkv mov avi mpg mpeg wma asf ra rm ape wv tta mpc dts dsf dff shn gsm raw pcm"
+    "aif aifc wave oga ogx opus spx sph snd mp1 mp2 mpga m4a m4b m4r m4v mp4 aac adts ac3 eac3 amr awb 3gp 3gpp 3ga "
+    "webm weba mka mkv mov avi mpg mpeg wma asf ra rm ape wv tta mpc dts dsf dff shn gsm raw pcm"
 )
 AUDIO = frozenset(
     f".{name.lower()}" for name in (*soundfile.available_formats(), *_OTHERS.split()) if name not in ("RAW", "SD2")
@@ -74,7 +74,7 @@ def _find(folder: Path) -> _Found:
                 found.again.append(f"{(here / name).as_posix()} (the same folder as {first.as_posix()})")
                 folders.remove(name)
         folders.sort()
-        for name in sorted(files):
+        for name in sorted(files, key=lambda name: ((folder / here / name).is_symlink(), name)):
             path = here / name
             kind = path.suffix.lower()
             if _is_hidden(name):

@@ -27,10 +27,10 @@ _SEGMENT = re.compile(
 _CHANNEL = re.compile(r"(audio_?)?(channel|ch)(_?(id|index|no|number|num))?")
 
 _CALLED = {
-    "path": "audio audio_file audio_filepath audio_path clip file file_name file_path filename filepath recording sound uri "
-    "url wav wav_path",
-    "text": "label normalized_text raw_text raw_transcription ref reference sentence target trans transcript transcription "
-    "transcripts txt utterance words",
+    "path": "audio audio_file audio_filepath audio_path clip file file_name file_path filename filepath recording "
+    "sound uri url wav wav_path",
+    "text": "label normalized_text raw_text raw_transcription ref reference sentence target trans transcript "
+    "transcription transcripts txt utterance words",
     "id": "audio_id clip_id file_id key sample_id segment_id uid utt utt_id uttid utterance_id",
     "speaker": "client_id reader reader_id speaker_id speaker_name speakerid spk spk_id spkid talker user_id",
     "duration": "audio_duration dur duration_s duration_sec duration_seconds",

@@ -21,8 +21,8 @@ from emtta_core.input_files import check_plain, read_plain
 from emtta_core.pointers import pointer_in
 
 _LANGUAGES = (
-    "iso iso639 iso_639 iso_639_1 lang lang_code lang_id langcode langid language_code language_id language_name languages "
-    "lid lng locale source_lang source_language spoken_language src_lang"
+    "iso iso639 iso_639 iso_639_1 lang lang_code lang_id langcode langid language_code language_id language_name "
+    "languages lid lng locale source_lang source_language spoken_language src_lang"
 )
 LANGUAGE_ALIASES = frozenset(_LANGUAGES.split())
 """What other programs call a column of languages."""
@@ -52,7 +52,7 @@ class Columns:
         return (*self.required, *self.optional)
 
     def check(self, place: str, names: Collection[str]) -> None:
-        """Refuse names: an asked one twice, one that means an asked one, a refused one, a required one that is missing."""
+        """Refuse names: an asked one twice, one that means an asked one, a refused one, a required one missing."""
         twice = [name for name in self.asked if list(names).count(name) > 1]
         if twice:
             raise UsageError(f"{place}: the column {twice[0]!r} is there more than once; give each a name of its own")
