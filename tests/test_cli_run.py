@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 from conftest import CLEAN, Command, Speech, SuiteFile
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelling
 from whisper_factory import make_checkpoint
 
-from emtta_core.pipeline.progress import Event, UtterancesDone, channel
+from emtta_core.pipeline.progress import Event, Started, UtterancesDone, channel
 from emtta_core.store import Catalogue, Store
 from emtta_core.store.lease import holder
 from emtta_core.suites import suite_names
@@ -281,3 +284,22 @@ def test_a_mistake_in_a_suite_file_is_told_with_its_field(
     assert outcome.code == 2
     assert "adaptation.steps is 'many'; it should be a valid integer" in outcome.err
     assert not (tmp_path / "store").exists()
+
+
+def test_a_run_that_was_cancelled_in_prefect_says_so_and_how_to_go_on(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
+) -> None:
+    def cancel(event: Event) -> None:
+        if isinstance(event, Started):
+            running = FlowRunFilter(name=FlowRunFilterName(any_=["cancelled-one"]))
+            with SyncPrefectClient(prefect_server) as client:
+                (found,) = client.read_flow_runs(flow_run_filter=running)
+                client.set_flow_run_state(found.id, Cancelling(), force=True)
+
+    with channel.listening(cancel):
+        words = ("run", suite_file(methods=("source",)), "--run-id", "cancelled-one", "--store", tmp_path / "store")
+        done = emtta(*words)
+    assert "this flow run was cancelled in Prefect, where it is Cancelling" in done.err
+    assert "bug" not in done.err
+    assert done.code in (0, 3)
+    assert ("finish them with: emtta rerun cancelled-one" in done.err) == (done.code == 3)

@@ -1,12 +1,13 @@
 """Which faults are worth another attempt: a closed rule."""
 
 import errno
+import re
 
 import pytest
 import torch
 
 from emtta_core.errors import EmttaError, StoreError, UsageError
-from emtta_core.pipeline.faults import is_device_lost, is_transient
+from emtta_core.pipeline.faults import is_device_lost, is_transient, trouble_of
 
 TRANSIENT = [
     OSError(errno.EIO, "input/output error"),
@@ -80,3 +81,35 @@ def test_the_cause_of_an_error_counts() -> None:
     assert is_transient(error)
     error.__cause__ = OSError(errno.EROFS, "read-only file system")
     assert not is_transient(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "trouble"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/store/x"),
+            "No space left on device: /store/x; make room on",
+        ),
+        (OSError(errno.EROFS, "Read-only file system"), "Read-only file system; choose folders that can be written"),
+        (
+            OSError(errno.EMFILE, "Too many open files"),
+            r"Too many open files; raise the limit of open files \(ulimit -n\)",
+        ),
+        (RuntimeError("IO Error: No space left on device"), "IO Error: No space left on device; make room on"),
+        (RuntimeError("database or disk is full"), "database or disk is full; make room on"),
+        (MemoryError(), "memory did not suffice"),
+    ],
+)
+def test_a_fault_of_the_machine_is_told_in_words_with_what_mends_it(error: Exception, trouble: str) -> None:
+    wrapped = RuntimeError("outer")
+    wrapped.__cause__ = error
+    for one in (error, wrapped):
+        found = trouble_of(one)
+        assert found is not None
+        assert re.match(trouble, found), found
+        assert "repeat the command" in found
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), KeyError("name"), FileNotFoundError(errno.ENOENT, "gone")])
+def test_a_bug_is_no_fault_of_the_machine(error: Exception) -> None:
+    assert trouble_of(error) is None

@@ -1,14 +1,16 @@
 """Output never fails because of where it goes, and the process ends with the command's exit code and nothing else."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from flows.cli.main import app
+from flows.cli.main import _written_down, app
 
 PROGRAM = "from flows.cli.streams import settle_streams; settle_streams(); import sys; "
 
@@ -58,6 +60,7 @@ def test_a_closed_standard_output_is_said_and_its_number_given_to_no_other_file(
 
 ALL_HELP = """
 import sys
+import tempfile
 from flows.cli.main import main
 for words in {commands!r}:
     sys.argv = ["emtta", *words, "--help"]
@@ -112,3 +115,16 @@ def test_no_refused_command_is_aborted(words: list[str], tmp_path: Path) -> None
         done = shell(program)
         assert done.returncode in (1, 2), done.stderr
         assert "terminate" not in done.stderr
+
+
+def test_an_error_that_can_be_written_nowhere_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", full)
+    try:
+        raise KeyError("name")
+    except KeyError:
+        told = _written_down()
+    assert told.startswith("could not be written to a file:\nTraceback")
+    assert "KeyError: 'name'" in told
