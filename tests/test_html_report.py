@@ -160,6 +160,31 @@ def test_the_summary_says_what_is_more_than_chance(tested: Store) -> None:
     )
 
 
+def test_a_method_that_the_test_does_not_tell_from_source_is_called_so(store: Store) -> None:
+    errors = {"source": (2, 3, 1, 4, 2, 3), "em-tok-b": (1, 3, 2, 3, 2, 3)}
+    begin_run(store, "run", [("g", "d", method) for method in errors], utterances=6)
+    for method, counts in errors.items():
+        key = CellKey("run", "d", method)
+        write_shard(store, key, {f"u{place}": [heard(count)] for place, count in enumerate(counts)})
+        end_attempt(store, key, group="g")
+    assert update_statistics(store, "run")
+    html = make_page(store).html
+    finding = squeezed(html.split('class="finding">')[1].split("</p>")[0])
+    assert finding.startswith("em-tok-b has the lowest word error rate, 58.33 %")
+    assert finding.endswith(", not distinguishable from source.")
+    assert "best" not in squeezed(html).lower().replace("best_step", "")
+
+
+def test_a_method_has_one_colour_on_every_page(store: Store, complete: Store) -> None:
+    fill(store, methods=("source", "em-tok-b"))
+    swatches = [
+        dict(re.findall(r'<tr data-method="([^"]+)">\s*<th scope="row"><span class="swatch (\w+)">', html))
+        for html in (make_page(store).html, make_page(complete, "run").html)
+    ]
+    assert swatches[0]["em-tok-b"] == swatches[1]["em-tok-b"]
+    assert len(set(swatches[1].values())) == len(swatches[1]) == 3
+
+
 def test_statistics_of_facts_that_have_changed_are_not_shown(tested: Store, store: Store) -> None:
     fill(store)
     assert update_statistics(store, "run")
@@ -231,7 +256,7 @@ def test_a_run_of_which_nothing_is_done_has_a_page(store: Store) -> None:
     text = squeezed(make_page(store).html)
     assert "Nothing is done yet: 2 cells planned." in text
     assert "2 of 2 cells are incomplete" in text
-    assert text.count("reason_hidden") >= 4
+    assert text.count("incomplete") >= 4
 
 
 def test_a_run_without_cells_has_a_page(store: Store) -> None:
@@ -256,7 +281,7 @@ def test_a_run_without_source_says_so_and_still_has_its_utterances(store: Store)
     html = make_page(store).html
     text = squeezed(html)
     assert "em-tok-b has a word error rate of 27.78 % averaged over 3 domains." in text
-    assert "The run has no method source" in text
+    assert "The run does not include the method source" in text
     assert "4 → 0 of 4 words wrong" in text
 
 
