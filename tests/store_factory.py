@@ -75,7 +75,7 @@ def write_shard(
     speaker: str = "s",
     flags: tuple[str, ...] = (),
     seconds: float = 0.1,
-    language: str = LANGUAGE,
+    language: str | None = None,
     rule: Rule = "whisper",
 ) -> None:
     """Write one shard of an attempt.
@@ -92,10 +92,11 @@ def write_shard(
         speaker: who speaks.
         flags: of each hypothesis.
         seconds: that each took.
-        language: of each.
+        language: of each; by default `LANGUAGE`.
         rule: how they are scored.
     """
     cell_id = cell_id or f"{key.domain}.{key.method}"
+    language = language or LANGUAGE
     hypotheses, steps, scores = [], [], []
     for utterance_id, states in texts.items():
         same = {"cell_id": cell_id, "attempt": attempt, "utterance_id": utterance_id}
