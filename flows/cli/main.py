@@ -88,7 +88,7 @@ def main() -> None:
         sys.exit(ERROR)
     except Exception as error:
         say(f"unexpected error: {type(error).__name__}: {error}")
-        say(f"this looks like a bug; please report it with the details in {_write_down()}")
+        say(f"this looks like a bug, please report it; the details are in {_write_down()}")
         sys.exit(ERROR)
 
 
