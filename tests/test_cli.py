@@ -112,7 +112,7 @@ MISTAKES = {
         "unknown report 'leaderbord' (did you mean 'leaderboard'?); choose from: ",
     ),
     "a report on an unknown run": (["report", "leaderboard", "--run", "x"], 2, "unknown run 'x'"),
-    "a parameter without a value": (["report", "domains", "--param", "group"], 2, "--param 'group' is no parameter"),
+    "a parameter without a value": (["report", "domains", "--param", "group"], 2, "--param 'group' is not a parameter"),
     "a parameter that the report lacks": (["report", "domains", "--param", "colour=red"], 2, "choose from: group"),
     "the status of an unknown run": (["status", "x"], 2, "unknown run 'x'"),
     "an unknown format": (["report", "leaderboard", "--format", "xml"], 2, "xml"),

@@ -39,7 +39,7 @@ def test_rows_come_as_pandas_polars_and_arrow_with_the_same_values(place: str) -
 def test_a_report_takes_its_run_and_its_parameters(place: str) -> None:
     store = open_store(place)
     assert store.report("domains", run="run", group="noise").df().shape[0] == 2
-    assert store.report("hardest", limit=3).rows == []
+    assert store.report("worsened", limit=3).rows == []
     assert store.report("runs").records[0]["run_id"] == "run"
     assert repr(store) == f"open_store({place!r})"
 

@@ -27,11 +27,12 @@ def suites(
 
         emtta run suites/mine.toml
     """
-    from emtta_core.suite import load_suite
     from emtta_core.suite_file import find, read
     from emtta_core.suites import suite_names
 
     if suite is not None:
+        from emtta_core.suite import load_suite
+
         loaded = load_suite(suite)
         table = Table("domain", "group", "description")
         for domain in loaded.domains:
