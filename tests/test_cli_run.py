@@ -112,7 +112,7 @@ def test_a_model_that_is_gone_when_its_cell_begins_is_named_live_at_the_end_and_
     assert f"incomplete: clean/em-tok-b: {reason}" in outcome.err
     status = emtta("status", "mine", "--store", store).out
     assert "1 of 2 complete; 1 failed" in status
-    assert f"failed      clean/em-tok-b: {reason}" in status
+    assert f"{'failed:':<16}clean/em-tok-b: {reason}" in status
     assert reason in emtta("report", "failures", "--store", store, "--format", "json").out
 
 
