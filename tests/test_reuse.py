@@ -300,6 +300,18 @@ def test_failed_domains_whose_path_was_mended_are_done_by_rerun_failed(
     assert emtta("status", "mine", "--store", place).code == 0
 
 
+def test_an_utterance_in_error_whose_recording_was_mended_is_done_by_rerun_failed(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    speech.add("absent", None, "one more sentence")
+    place, path = tmp_path / "store", suite_file(methods=("source",))
+    assert emtta("run", path, "--run-id", "mine", "--store", place).code == 0
+    (speech.path / "absent.wav").write_bytes((speech.path / "good0.wav").read_bytes())
+    outcome = emtta("rerun", "mine", "--failed", "--store", place)
+    assert outcome.code == 0, outcome.err
+    assert attempts(place, "mine", "source")[-1] == (1, 3)
+
+
 def test_audio_that_could_not_be_prepared_is_tried_again_though_its_files_are_the_same(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
