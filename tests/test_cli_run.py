@@ -68,7 +68,7 @@ def test_hypotheses_that_were_cut_are_counted_at_the_end(
     (line,) = [line for line in done.err.splitlines() if line.startswith("hypotheses cut at the token limit")]
     whose = emtta(*shlex.split(line.partition("emtta ")[2]), "--format", "csv")
     assert whose.out.splitlines()[1].split(",")[:4] == ["en", "source", "3", "3"]
-    assert ": 3; whose" in line
+    assert ": 3; listed by: emtta report flags" in line
 
 
 def test_what_failed_is_named_with_the_command_that_finishes_it(
@@ -112,7 +112,7 @@ def test_a_model_that_is_gone_when_its_cell_begins_is_named_live_at_the_end_and_
     assert f"incomplete: clean/em-tok-b: {reason}" in outcome.err
     status = emtta("status", "mine", "--store", store).out
     assert "1 of 2 complete; 1 failed" in status
-    assert f"failed      clean/em-tok-b: {reason}" in status
+    assert f"{'failed:':<16}clean/em-tok-b: {reason}" in status
     assert reason in emtta("report", "failures", "--store", store, "--format", "json").out
 
 

@@ -321,7 +321,7 @@ def test_charts_of_very_many_domains_show_those_that_changed_most_and_say_so(
 
 
 def test_a_store_without_runs_and_an_unknown_run_are_refused_with_what_there_is(store: Store, complete: Store) -> None:
-    with pytest.raises(UsageError, match="has no run yet; `emtta run SUITE` makes one"):
+    with pytest.raises(UsageError, match="has no run yet; this makes one: emtta run smoke --store"):
         make_page(store)
     with pytest.raises(UsageError, match="unknown run 'nun'; choose from: run"):
         make_page(complete, "nun")

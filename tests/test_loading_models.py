@@ -144,7 +144,7 @@ def test_a_generation_config_that_leaves_no_token_to_say_is_refused(copy: Path, 
 def test_a_broken_weights_file_is_refused(copy: Path) -> None:
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ModelError, match="is cut off or damaged .*; get it anew"):
+    with pytest.raises(ModelError, match=r"is cut off or damaged .*; get it anew"):
         load_model(copy, device="cpu")
 
 

@@ -138,14 +138,17 @@ def test_each_night_is_evaluated_afresh_and_compared_until_one_is_worse(
     log = (location / "logs" / f"{earlier}-3.log").read_text()
     assert f"ERROR   prefect.flow_runs {earlier}: run {earlier}-3" in log
     assert "4 worse and 0 better of 4 figures" in log
-    assert "| em-tok-b | clean | 3 |" in str(found["comparison-tiny"].data)
+    assert "| em-tok-b | clean | worse | +100.00 | 0.25 |" in str(found["comparison-tiny"].data)
 
     again = night(path, location, baseline=earlier, **FAR)  # as an automation reruns it
     assert again.is_completed(), again.message
     assert f"{earlier}-4 against {earlier}: 0 worse" in str(again.message)
 
 
-def test_an_end_that_a_night_has_chosen_is_logged_in_a_line_and_any_other_with_its_traceback() -> None:
+def test_an_end_that_a_night_has_chosen_is_logged_in_a_line_and_any_other_with_its_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("prefect.engine.engine_outcome_is_handled", lambda: False)  # as in a process of its own
     logger, records = logging.getLogger("prefect.engine"), list[logging.LogRecord]()
     handler = logging.Handler()
     handler.emit = records.append  # type: ignore[method-assign]
@@ -315,8 +318,8 @@ def test_a_night_at_which_another_process_works_is_refused_and_not_compared(
     ("mistake", "message"),
     [
         ({"baseline": "gone"}, "unknown run 'gone'"),
-        ({"alpha": 5.0}, "alpha is 5; it lies between 0 and 1"),
-        ({"min_effect": -1.0}, "the least effect is -1"),
+        ({"alpha": 5.0}, "alpha is 5; give a number between 0 and 1"),
+        ({"min_effect": -1.0}, "the minimum effect is -1"),
     ],
 )
 def test_a_night_that_could_compare_nothing_is_refused_before_it_begins(

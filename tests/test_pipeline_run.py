@@ -1,23 +1,27 @@
 """A suite finds its run again, and a run id is never given to another plan."""
 
+import errno
 import json
 import os
 import platform
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
 from conftest import CLEAN, Speech, SuiteFile
 
-from emtta_core.errors import UsageError
+from emtta_core.errors import StoreError, UsageError
 from emtta_core.pipeline.reuse import expected
 from emtta_core.pipeline.run import Run, load_run, plan_run, record, versions
 from emtta_core.pipeline.state import run_status
 from emtta_core.store import Store
 from emtta_core.store.lease import STALE, Holder, lease
+from emtta_core.store.place import Place
 from emtta_core.suite import load_suite
 
 DIGEST = "0123456789abcdef"
@@ -153,3 +157,54 @@ def test_an_unknown_run_is_refused_with_those_there_are(suite_file: SuiteFile, s
 def test_a_run_id_that_would_leave_the_store_is_refused(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     with pytest.raises(UsageError, match="run id"):
         record(planned(suite_file(), "../mine"), store)
+
+
+@pytest.mark.parametrize("fault", ["an I/O error", "a newer schema"])
+def test_a_run_whose_record_cannot_be_read_is_not_planned_over(
+    suite_file: SuiteFile, speech: Speech, store: Store, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    run = planned(suite_file(), "mine")
+    record(run, store)
+    before = {entry.name: entry.tag for folder in ("plans", "runs") for entry in store.place.list(folder)}
+    name = "runs/run_id=mine/run.parquet"
+    with monkeypatch.context() as patch:
+        if fault == "an I/O error":
+            read = type(store.place).read
+
+            def failing(place: Place, asked: str) -> bytes:
+                if asked == name:
+                    raise OSError(errno.EIO, "Input/output error")
+                return read(place, asked)
+
+            patch.setattr(type(store.place), "read", failing)
+        else:
+            patch.setattr("emtta_core.store.read.SCHEMA_VERSION", 1)
+        for again in (run, planned(suite_file(methods=("source",)), "mine")):
+            with pytest.raises(StoreError, match=r"cannot read .*run.parquet: .* Nothing was changed"):
+                record(again, store)
+            with pytest.raises(StoreError, match="cannot read"):
+                expected(again, store)
+    assert {entry.name: entry.tag for folder in ("plans", "runs") for entry in store.place.list(folder)} == before
+    assert load_run(store, "mine").cells == run.cells
+
+
+def test_of_two_suites_with_one_run_id_one_is_recorded_whole(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    runs = [planned(suite_file(), "mine"), planned(suite_file(methods=("source",), name="other.toml"), "mine")]
+    for number in range(20):
+        store = Store.open(tmp_path / f"store-{number}", create=True)
+        begin = Barrier(2)
+
+        def attempt(run: Run, store: Store = store, begin: Barrier = begin) -> bool:
+            begin.wait()
+            try:
+                record(run, store)
+            except (StoreError, UsageError):
+                return False
+            return True
+
+        with ThreadPoolExecutor(2) as threads:
+            recorded = list(threads.map(attempt, runs))
+        assert recorded.count(True) == 1
+        assert load_run(store, "mine").plan.cells == runs[recorded.index(True)].cells

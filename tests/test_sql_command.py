@@ -126,7 +126,7 @@ def test_a_terminal_shows_values_whole_and_names_the_columns_for_which_it_has_no
 ) -> None:
     table = Result(pa.table({"words": ["ab " * 20], "digest": ["d" * 50], "wer": [12345.678], "left": ["x" * 50]}))
     screen = io.StringIO()
-    tabulate(table.to_table(), Console(file=screen, width=40))
+    tabulate(table.to_table(), Console(file=screen, width=44))
     rows = [line.split("│") for line in screen.getvalue().splitlines()[2:]]
     assert ["".join(cells).replace(" ", "") for cells in zip(*rows, strict=True)] == ["ab" * 20, "d" * 50, "12345.68"]
     assert capsys.readouterr().err.startswith("columns hidden: left; ")

@@ -111,11 +111,9 @@ def test_a_plan_that_cannot_be_read_is_mended_by_doing_what_the_message_says(bro
         store.place.write(plan, store.place.read(plan)[:-20])
     else:
         store.place.remove([plan])
-    with pytest.raises(
-        StoreError, match=r"cannot read .*plan\.parquet: .*; delete (.*run\.parquet) and run"
-    ) as refusal:
+    with pytest.raises(StoreError, match=r"cannot read .*plan\.parquet: .* delete (.*run\.parquet) and run") as refusal:
         store.plan("run")
-    record = str(refusal.value).split("; delete ")[1].split(" and run ")[0]
+    record = str(refusal.value).split(", delete ")[1].split(" and run ")[0]
     store.place.remove([record.removeprefix(f"{store.location}/")])
     assert store.runs() == {}, "so that the next `emtta run` plans it anew"
     begin_run(store, "run", [("noise", "babble", "source")])

@@ -244,4 +244,4 @@ def test_the_command_opens_the_browser_and_ends_with_ctrl_c(store: Store, tmp_pa
     finally:
         process.kill()
     assert process.returncode == 0
-    assert rest.strip() == "ended"
+    assert rest.strip() == "stopped"

@@ -65,14 +65,21 @@ class Snapshot:
             runs = [run_id, *(sorted(makers) if reused else [])]
             return [entry for run in runs for entry in place.list(f"{folder}/run_id={run}")]
 
-        makers = set() if run_id is None else {source_of(entry.name) for entry in below("links", reused=False)}
-        makers.discard(run_id or "")
+        links = below("links", reused=False)
+        makers = {source_of(entry.name) for entry in links} - {run_id}
         found = {
-            table.name: [entry for entry in below(table.name, table.name in REUSED) if table.holds(entry.name)]
+            table.name: [
+                entry
+                for entry in (links if table.name == "links" else below(table.name, table.name in REUSED))
+                if table.holds(entry.name)
+            ]
             for table in TABLES.values()
             if table.keys or run_id is None
         }
-        packed = [entry for pack in PACKS.values() for entry in below(pack.folder, not REUSED.isdisjoint(pack.tables))]
+        if run_id is None:
+            packed = list(place.list(FOLDER))
+        else:
+            packed = [e for pack in PACKS.values() for e in below(pack.folder, not REUSED.isdisjoint(pack.tables))]
         packs = {name: newest(_below(packed, pack.folder)) for name, pack in PACKS.items()}
         loose = {
             table: tuple(uncovered(entries, packs[PACK_OF[table].name])) if table in PACK_OF else tuple(entries)
