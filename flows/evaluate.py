@@ -108,7 +108,7 @@ def _carry_out(
         return Completed(message=f"run {run.run_id}: {len(wanted)} cells complete")
     with hire(len(todo)) as crew:
         dispatch = Dispatch(run, store, crew, redo, held, reuse)
-        channel.publish(_started(run, todo, crew.size))
+        channel.publish(_started(run, todo, redo, crew.size))
         failures = dispatch.run_all(todo)
         answers = wait_for_records(dispatch.records)  # while the processes that send some of them are there
     held.check(store)
@@ -130,11 +130,11 @@ def _reuse(run: Run, store: Store, wanted: Sequence[Cell], redo: Redo) -> Reuse:
     return reuse
 
 
-def _started(run: Run, todo: Sequence[CellState], workers: int) -> Started:
+def _started(run: Run, todo: Sequence[CellState], redo: Redo, workers: int) -> Started:
     """Return the event that tells what is about to be done."""
     utterances: dict[str, int] = {}
     for state in todo:
-        utterances[state.cell.method] = utterances.get(state.cell.method, 0) + state.missing
+        utterances[state.cell.method] = utterances.get(state.cell.method, 0) + state.to_do(redo)
     domains = {state.cell.domain for state in todo}
     return Started(run.run_id, len(domains), len(todo), utterances, workers)
 

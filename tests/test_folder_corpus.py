@@ -239,7 +239,10 @@ def test_parquet_is_a_manifest_too(corpus: Folder) -> None:
     [
         ({"path": ["a.wav"]}, r"m\.parquet: there is no column 'text', only 'path'"),
         ({"path": ["a.wav"], "text": [7]}, r"m\.parquet, line 1, column 'text': 7: it must be text"),
-        ({"path": ["a.wav", None], "text": ["a", "b"]}, r"m\.parquet, line 2, column 'path': it is null"),
+        (
+            {"path": ["a.wav", None], "text": ["a", "b"]},
+            r"m\.parquet, line 2, column 'path': '': it must name an audio",
+        ),
         ({"path": pa.array([], pa.string()), "text": pa.array([], pa.string())}, r"m\.parquet has no rows"),
         (b"PAR1 no more", r"m\.parquet cannot be read: "),
     ],

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from corpora_factory import put, sound
 from datasets import Audio, ClassLabel, Dataset, DatasetDict
@@ -54,6 +56,27 @@ def test_other_columns_are_told_of(tmp_path: Path) -> None:
     assert manifest(tmp_path, "path,text,age,accent,\na.flac,hello,7,us,\n").survey().notes == (
         "columns that are not used: accent, age",
     )
+
+
+@pytest.mark.parametrize("duration", ["00:02", "1.7s", "1;7", "nan", "inf"])
+def test_a_duration_that_is_no_number_of_seconds_is_refused(tmp_path: Path, duration: str) -> None:
+    with pytest.raises(UsageError, match=f"column 'duration': '{duration}': it must be a number of seconds"):
+        manifest(tmp_path, f"path,text,duration\na.flac,x,{duration}").survey()
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "manifest.jsonl", "manifest.parquet"])
+def test_a_transcript_that_a_manifest_leaves_empty_costs_its_own_utterance(tmp_path: Path, name: str) -> None:
+    if name.endswith("parquet"):
+        corpus = manifest(tmp_path, "", name)
+        pq.write_table(pa.table({"path": ["a.flac", "b.flac"], "text": [None, "x"]}), tmp_path / name)
+    elif name.endswith("jsonl"):
+        corpus = manifest(tmp_path, '{"path": "a.flac", "text": null}\n{"path": "b.flac", "text": "x"}', name)
+    else:
+        corpus = manifest(tmp_path, "path,text\na.flac,\nb.flac,x", name)
+    first, second = corpus.read_all()
+    with pytest.raises(AudioError, match=r"line [12], has an empty text: write what is said in a.flac there"):
+        first.read()
+    assert second.text == "x"
 
 
 @pytest.mark.parametrize(("duration", "fits"), [(1.0, True), (1000, True), (1.3, True), (0.2, False), (12.5, False)])

@@ -166,9 +166,35 @@ def test_no_reuse_measures_everything_anew(emtta: Command, suite_file: SuiteFile
     assert "run first was begun without --no-reuse; to measure everything anew beside it, add a --run-id" in refused.err
 
 
+@pytest.mark.parametrize("again", ["run", "rerun"])
+def test_results_that_other_runs_have_made_meanwhile_complete_a_run(
+    emtta: Command, suite_file: SuiteFile, store: Path, again: str
+) -> None:
+    both = suite_file()
+    part = emtta("run", both, "--run-id", "part", "--only", "method=em-tok-b", "--store", store)
+    assert part.code == 0, part.err
+    words = ("run", both, "--run-id", "part") if again == "run" else ("rerun", "part")
+    foretold = emtta(*words, "--store", store, "--dry-run")
+    assert "would do 0 of 2 cells, 0 utterances" in foretold.err
+    assert "3 of them are results of other runs: first" in foretold.err
+    outcome = emtta(*words, "--store", store)
+    assert outcome.code == 0, outcome.err
+    assert reused(store, "part") == {"source": 3, "em-tok-b": 0}
+
+
+def test_a_run_begun_to_measure_everything_anew_goes_on_so(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
+    both = suite_file()
+    emtta("run", both, "--run-id", "anew", "--only", "method=em-tok-b", "--store", store, "--no-reuse")
+    assert "would do 1 of 2 cells" in emtta("run", both, "--run-id", "anew", "--store", store, "--dry-run").err
+    outcome = emtta("run", both, "--run-id", "anew", "--store", store)
+    assert outcome.code == 0, outcome.err
+    assert attempts(store, "anew", "source") == [(3, 0)]
+
+
 def test_forced_a_run_measures_what_it_had_reused(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
     assert emtta("run", suite_file(methods=("source",)), "--run-id", "second", "--store", store).code == 0
-    assert emtta("rerun", "second", "--force", "--store", store).code == 0
+    outcome = emtta("rerun", "second", "--force", "--store", store)
+    assert (outcome.code, "run second: 1 cells to do, 3 utterances" in outcome.err) == (0, True), outcome.err
     assert attempts(store, "second", "source") == [(3, 0)]
     assert reused(store, "second") == {"source": 0}
 
@@ -272,6 +298,18 @@ def test_failed_domains_whose_path_was_mended_are_done_by_rerun_failed(
     outcome = emtta("rerun", "mine", "--failed", "--store", place)
     assert outcome.code == 0, outcome.err
     assert emtta("status", "mine", "--store", place).code == 0
+
+
+def test_an_utterance_in_error_whose_recording_was_mended_is_done_by_rerun_failed(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    speech.add("absent", None, "one more sentence")
+    place, path = tmp_path / "store", suite_file(methods=("source",))
+    assert emtta("run", path, "--run-id", "mine", "--store", place).code == 0
+    (speech.path / "absent.wav").write_bytes((speech.path / "good0.wav").read_bytes())
+    outcome = emtta("rerun", "mine", "--failed", "--store", place)
+    assert outcome.code == 0, outcome.err
+    assert attempts(place, "mine", "source")[-1] == (1, 3)
 
 
 def test_audio_that_could_not_be_prepared_is_tried_again_though_its_files_are_the_same(

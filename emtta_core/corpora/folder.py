@@ -1,5 +1,6 @@
 """A corpus of one's own: a folder with audio files, and a manifest or files beside them that give their transcripts."""
 
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -183,6 +184,8 @@ class Folder(Record):
         language = row.values["language"]
         if language and not _LANGUAGE.fullmatch(language):
             raise row.refusal("language", "it must be an ISO 639-1 code such as en")
+        if row.values["duration"].strip() and _number(row.values["duration"]) is None:
+            raise row.refusal("duration", "it must be a number of seconds such as 1.5; correct it, or leave it empty")
         if row.values["id"] and not is_id(row.values["id"]):
             raise row.refusal("id", "it may hold letters (a-z, A-Z), digits, '.', '_' and '-'")
 
@@ -232,10 +235,12 @@ def _file_of(path: Path) -> object:
 
 
 def _number(text: str) -> float | None:
+    """Return a number, which is neither infinite nor NaN; None where the text is none."""
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None
 
 
 def _blank(row: Row) -> str | None:

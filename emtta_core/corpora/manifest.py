@@ -189,7 +189,7 @@ def _csv_rows(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, Any
 
 
 def _json_rows(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the line number and the fields of each row of a file of JSON lines; a null is a field left out."""
+    """Yield the line number and the fields of each row of a file of JSON lines; a null is an empty field."""
     checked = set[tuple[str, ...]]()
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
         place = f"{path}, line {number}"
@@ -203,7 +203,8 @@ def _json_rows(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, An
             raise UsageError(f"{place}: the row is nested too deeply; it must be an object of texts") from error
         if not isinstance(value, dict):
             raise UsageError(f'{place}: there is {line.strip()[:40]!r}; it must be an object such as {{"path": …}}')
-        fields = {name: field for name, field in value.items() if field is not None}
+        asked = {name: "" for name in columns.required if name in value}
+        fields = asked | {name: field for name, field in value.items() if field is not None}
         if tuple(fields) not in checked:
             columns.check(place, fields)
             checked.add(tuple(fields))
@@ -236,7 +237,7 @@ def _is_value(value: object, column: str, columns: Columns) -> bool:
 
 
 def _parquet_rows(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the number from 1 and the fields of each row of a Parquet file; a null is a field left out."""
+    """Yield the number from 1 and the fields of each row of a Parquet file; a null is an empty field."""
     try:
         check_plain(path)
         with pq.ParquetFile(path) as file:
@@ -253,7 +254,4 @@ def _parquet_rows(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str,
         for name, value in fields.items():
             if not _is_value(value, name, columns):
                 raise UsageError(f"{path}, line {number}, column {name!r}: {value!r}: it must be text")
-        for name in columns.required:
-            if name not in fields:
-                raise UsageError(f"{path}, line {number}, column {name!r}: it is null; it must be text")
         yield number, others | fields

@@ -12,8 +12,21 @@ from emtta_core.pipeline.locate import locate
 from emtta_core.pipeline.plan import Audio, cells_of, plan_audio, plan_id_of
 from emtta_core.pipeline.run import Run, changed_since, check_unchanged, default_id, load_run, plan_row
 from emtta_core.store import FAILED, CellKey, Store
+from emtta_core.store.catalogue import Catalogue
 from emtta_core.store.lease import lease
 from emtta_core.suite import Suite
+
+_IN_ERROR = """
+    SELECT utterance_id
+    FROM raw.hypotheses AS made
+    LEFT JOIN raw.scores AS scores USING (run_id, domain, method, cell_id, attempt, utterance_id)
+    WHERE
+        made.run_id = $run_id
+        AND made.domain = $domain
+        AND made.method = $method
+        AND (made.error IS NOT NULL OR scores.error IS NOT NULL)
+    LIMIT 1
+"""
 
 
 def amend(store: Store, run_id: str, suspects: Collection[str] = ()) -> tuple[str, ...]:
@@ -41,8 +54,12 @@ def amend(store: Store, run_id: str, suspects: Collection[str] = ()) -> tuple[st
 
 
 def failed_before(store: Store, run_id: str, cell: Cell) -> bool:
-    """Return whether an attempt at a cell failed, under whichever plan of the run."""
-    return any(row.state == FAILED for row in store.cells(CellKey(run_id, cell.domain, cell.method)))
+    """Return whether an attempt at a cell failed or left utterances in error, under whichever plan of the run."""
+    if any(row.state == FAILED for row in store.cells(CellKey(run_id, cell.domain, cell.method))):
+        return True
+    parameters = {"run_id": run_id, "domain": cell.domain, "method": cell.method}
+    with Catalogue(store, run_id=run_id) as catalogue:
+        return bool(catalogue.query(_IN_ERROR, parameters).rows)
 
 
 def begun_before(run: Run, store: Store) -> Run:

@@ -6,12 +6,12 @@ that has grown or under a higher limit, by the identity of each (`utterance_key`
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.plan import utterance_key
-from emtta_core.pipeline.run import Run, is_recorded
+from emtta_core.pipeline.run import Run, as_now, is_recorded, load_run
 from emtta_core.pipeline.state import MISSING, PARTIAL, CellState, cell_states
 from emtta_core.scoring import normaliser
 from emtta_core.store import COMPLETE, LinkRow, Store
@@ -90,37 +90,46 @@ class Expected:
     """How far the cells of a run are, or would be when it begins.
 
     Attributes:
-        states: of each cell, in order.
+        now: how far each cell is, in order.
+        found: what each would take over from other runs.
         recorded: whether the store has the run.
-        sources: the runs whose results would be taken over.
         may_grow: whether single utterances of other runs may be the same, which is known when the audio is prepared.
     """
 
-    states: tuple[CellState, ...]
+    now: tuple[CellState, ...]
+    found: Reusable = field(default_factory=dict)
     recorded: bool = False
-    sources: tuple[str, ...] = ()
     may_grow: bool = False
+
+    @property
+    def states(self) -> tuple[CellState, ...]:
+        """How far each cell would be once it has taken over what there is."""
+        return tuple(_with_reused(state, len(self.found.get(state.cell, ()))) for state in self.now)
+
+    def sources(self, cells: Collection[Cell]) -> list[str]:
+        """Return the runs whose results these cells would take over."""
+        taken = (result for cell, results in self.found.items() if cell in cells for result in results.values())
+        return list(dict.fromkeys(result.source_run for result in taken))
 
 
 def expected(run: Run, store: Store | None) -> Expected:
     """Return how far a run is, recorded or not, with what it would take over from other runs.
 
+    A run that is recorded takes over as it was recorded: none where it was begun to measure everything anew.
+
     Raises:
         UsageError: a run of this id is there with another plan; names the fields that differ.
         StoreError: the store cannot be read.
     """
+    missing = tuple(CellState(cell, MISSING, 0, 0, 0, None, None) for cell in run.cells)
     if store is None:
-        return Expected(tuple(CellState(cell, MISSING, 0, 0, 0, None, None) for cell in run.cells))
+        return Expected(missing)
     recorded = is_recorded(run, store)
     if recorded:
-        states = cell_states(store, run.run_id)
-    else:
-        states = tuple(CellState(cell, MISSING, 0, 0, 0, None, None) for cell in run.cells)
-    reuse = Reuse(store, run, [state.cell for state in states if state.missing])
-    found = reuse.of_cells()
-    sources = dict.fromkeys(result.source_run for results in found.values() for result in results.values())
-    with_reused = tuple(_with_reused(state, len(found.get(state.cell, ()))) for state in states)
-    return Expected(with_reused, recorded, tuple(sources), reuse.may_have_more)
+        run = as_now(load_run(store, run.run_id), run.suite)
+    now = cell_states(store, run.run_id) if recorded else missing
+    reuse = Reuse(store, run, [state.cell for state in now if state.missing])
+    return Expected(now, reuse.of_cells(), recorded, reuse.may_have_more)
 
 
 def _with_reused(state: CellState, count: int) -> CellState:

@@ -64,7 +64,8 @@ def foretell_reuse(states: "Sequence[CellState]", expected: "Expected") -> None:
     """Say what is taken over from other runs."""
     reused = sum(state.reused for state in states)
     if reused:
-        named = f": {', '.join(expected.sources)}" if expected.sources else ""
+        sources = expected.sources({state.cell for state in states})
+        named = f": {', '.join(sources)}" if sources else ""
         say(f"{reused} of them are results of other runs{named}")
     if expected.may_grow:
         say("utterances that other runs have done are reused where their audio is the same; known once it is prepared")

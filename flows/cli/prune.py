@@ -28,8 +28,8 @@ def prune(
 ) -> None:
     """Remove old runs, their logs, and prepared audio that no plan names any more.
 
-    The newest complete run of each suite stays in any case, and so does a run that is being worked at. Ages are in
-    hours, days or weeks (12h, 30d, 8w).
+    The newest complete run of each suite stays in any case, and so does a run that a process is working on, or whose
+    results are reused by a run that stays. Ages are in hours, days or weeks (12h, 30d, 8w).
 
     Examples:
         emtta prune --keep 30d --dry-run

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli import logs
-from flows.cli.evaluation import carry_out, conclude, foretell, foretell_time
+from flows.cli.evaluation import carry_out, conclude, foretell, foretell_reuse, foretell_time
 from flows.cli.options import (
     DEFAULT_STORE,
     CorpusDirOption,
@@ -24,7 +24,6 @@ from flows.runner import check_runner
 if TYPE_CHECKING:
     from emtta_core.pipeline.redo import Redo
     from emtta_core.pipeline.run import Run
-    from emtta_core.pipeline.state import CellState
 
 
 def rerun(
@@ -63,6 +62,7 @@ def rerun(
     use_corpora(corpus_dir)
     from emtta_core.errors import UsageError
     from emtta_core.pipeline.amend import amend, failed_before
+    from emtta_core.pipeline.reuse import Expected, expected
     from emtta_core.pipeline.run import check_unchanged, load_run
     from emtta_core.pipeline.selection import select
     from emtta_core.pipeline.state import cell_states
@@ -75,30 +75,36 @@ def rerun(
     opened = Store.open(store, create=not dry_run)
     only = [f"{key}={value}" for key, values in _keys(domain, method, group) for value in values]
 
-    def progress() -> "tuple[Run, list[CellState]]":
+    redo: Redo = "all" if force else "errors" if failed else "missing"
+
+    def progress() -> "tuple[Run, Expected]":
         found = load_run(opened, run)
-        wanted = set(select(found.cells, only))
-        return found, [state for state in cell_states(opened, run) if state.cell in wanted]
+        return found, Expected(cell_states(opened, run), recorded=True) if force else expected(found, opened)
 
     found, states = progress()
-    renewed = () if dry_run else amend(opened, run, {state.cell.domain for state in states if state.has_failed})
+    wanted = set(select(found.cells, only))
+    with_failures = {state.cell.domain for state in states.now if state.cell in wanted and state.has_failed}
+    renewed = () if dry_run else amend(opened, run, with_failures)
     for name in renewed:
         say(f"domain {name} is planned anew, with the audio and transcripts that are there now")
     if renewed:
         found, states = progress()
-    wanted = {state.cell for state in states}
-    redo: Redo = "all" if force else "errors" if failed else "missing"
-    todo = [state for state in states if state.open_to(redo)]
+        wanted = set(select(found.cells, only))
+    todo = [state.cell for state in states.now if state.cell in wanted and state.open_to(redo)]
     if failed:
-        todo = [state for state in todo if state.has_failed or failed_before(opened, run, state.cell)]
+        has_failed = {state.cell for state in states.now if state.has_failed}
+        todo = [cell for cell in todo if cell in has_failed or failed_before(opened, run, cell)]
     if todo:
         check_unchanged(opened, found)
-    foretell(run, states, todo, redo)
+    would_be = [state for state in states.states if state.cell in wanted]
+    left = [state for state in would_be if state.cell in todo and state.open_to(redo)]
+    foretell(run, would_be, left, redo)
     if dry_run:
-        foretell_time(opened, found, todo, redo)
+        foretell_reuse(would_be, states)
+        foretell_time(opened, found, left, redo)
         return
     if todo:
-        cells = [f"name={state.cell.name}" for state in todo]
+        cells = [f"name={cell.name}" for cell in todo]
         carry_out(
             opened,
             run,

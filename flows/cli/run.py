@@ -108,7 +108,7 @@ def run(
         foretell_reuse(states, progress)
         foretell_time(opened, planned, todo)
         return
-    if todo or not progress.recorded:
+    if not (progress.recorded and all(state.complete for state in progress.now if state.cell in wanted)):
         record(planned, opened)
         carry_out(
             opened,
