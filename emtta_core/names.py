@@ -13,6 +13,11 @@ FAMILIES = "emtta.models"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
+def is_name(text: str) -> bool:
+    """Return whether a text is a name that `check_name` lets pass."""
+    return _NAME.fullmatch(text) is not None and text.lower() != "null"
+
+
 def check_name(what: str, name: str) -> str:
     """Return `name`; UsageError saying why where it is none.
 
