@@ -47,8 +47,9 @@ def test_a_row_comes_back_as_it_was(table: Table, location: str) -> None:
         full, **{name: None for name, kind, _ in documented(table.row) if isinstance(kind, UnionType)}
     )
     place = open_place(location)
-    write_rows(place, "rows.parquet", [full, sparse], table.schema)
-    assert read_rows(place, "rows.parquet", table.row) == [full, sparse]
+    for name, row in (("full.parquet", full), ("sparse.parquet", sparse)):
+        write_rows(place, name, [row], table.schema)
+        assert read_rows(place, name, table.row) == [row]
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))
@@ -112,10 +113,10 @@ def test_a_plan_that_cannot_be_read_is_mended_by_doing_what_the_message_says(bro
     else:
         store.place.remove([plan])
     with pytest.raises(
-        StoreError, match=r"cannot read .*plan\.parquet: .*; delete (.*run\.parquet) and run"
+        StoreError, match=r"cannot read .*plan\.parquet: .*, delete (.*run\.parquet) and run"
     ) as refusal:
         store.plan("run")
-    record = str(refusal.value).split("; delete ")[1].split(" and run ")[0]
+    record = str(refusal.value).split(", delete ")[1].split(" and run ")[0]
     store.place.remove([record.removeprefix(f"{store.location}/")])
     assert store.runs() == {}, "so that the next `emtta run` plans it anew"
     begin_run(store, "run", [("noise", "babble", "source")])

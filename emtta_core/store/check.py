@@ -137,9 +137,11 @@ def _wrong_bounds(content: bytes) -> str | None:
         for group in range(file.metadata.num_row_groups):
             rows, footer = file.read_row_group(group), file.metadata.row_group(group)
             for position in range(footer.num_columns):
-                column = footer.column(position)
-                bounds, name = column.statistics, column.path_in_schema
-                if bounds is None or "." in name:
+                column, name = footer.column(position), file.schema.column(position).path
+                bounds = column.statistics
+                if column.path_in_schema != name:
+                    return f"its footer is damaged: it calls the column {name} otherwise elsewhere"
+                if bounds is None or name not in rows.column_names:  # of what is nested nothing is noted
                     continue
                 if bounds.has_null_count and bounds.null_count != rows[name].null_count:
                     return f"its footer is damaged: it counts other nulls in the column {name}"

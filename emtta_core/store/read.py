@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from os.path import commonprefix
 from typing import Any, Literal, TypeVar, get_origin
 
 import pyarrow as pa
@@ -230,12 +229,17 @@ def _glanced(name: str, tail: bytes, kind: Table | Pack) -> BrokenFile | None:
 @cache
 def _footer_of(kind: Table | Pack) -> tuple[bytes, bytes]:
     """Return what each footer of a table has: its beginning, as far as the number of rows; columns with the version."""
-    blank = {"string": "", "list": [], "double": 0.0}
-    row = {field.name: None if field.nullable else blank.get(str(field.type)[:6].split("<")[0], 0) for field in kind.schema}
+    blank: Mapping[str, Any] = {"string": "", "list": (), "double": 0.0}
+    row = {
+        column.name: None if column.nullable else blank.get(str(column.type).partition("<")[0], 0)
+        for column in kind.schema
+    }
     empty, one = parquet(kind.schema.empty_table()), parquet(pa.Table.from_pylist([row], schema=kind.schema))
     value = pq.read_metadata(pa.BufferReader(empty)).metadata[_ARROW]
     columns = empty[empty.rindex(_ARROW) : empty.rindex(value) + len(value)]
-    return commonprefix([content[-8 - _footer(content) :] for content in (empty, one)]), columns
+    footers = [content[-8 - _footer(content) :] for content in (empty, one)]
+    same = next(length for length, pair in enumerate(zip(*footers, strict=False)) if pair[0] != pair[1])
+    return footers[0][:same], columns
 
 
 def _checked(name: str, tail: bytes, kind: Table | Pack) -> BrokenFile | None:
