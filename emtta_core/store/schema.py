@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import pyarrow as pa
 
-from emtta_core.names import is_name
+from emtta_core.names import NAME
 
 SCHEMA_VERSION = 2
 """Raised whenever a column is added, removed, or changes its meaning; stands in the metadata of each file."""
@@ -287,14 +287,13 @@ def fits(name: str, layout: str) -> bool:
 
     A path that is not would give DuckDB other columns than those of the table's other files, and break them all.
     """
-    match = _pattern(layout).fullmatch(name)
-    return match is not None and all(map(is_name, match.groups()))
+    return _pattern(layout).fullmatch(name) is not None
 
 
 @cache
 def _pattern(layout: str) -> re.Pattern[str]:
-    text = re.sub(r"…|<corpus_id>", "([^/]+)", re.escape(layout).replace("<corpus_id>", "…"))
-    return re.compile(re.sub(r"<\w+>", "[0-9]+", text))
+    numbered = re.sub(r"<\w+>", "[0-9]+", re.escape(layout).replace("<corpus_id>", "…"))
+    return re.compile(numbered.replace("…", NAME))
 
 
 _CELL = ("run_id", "domain", "method")
