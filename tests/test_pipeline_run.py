@@ -1,5 +1,6 @@
 """A suite finds its run again, and a run id is never given to another plan."""
 
+import errno
 import json
 import os
 import platform
@@ -9,15 +10,21 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import CLEAN, Speech, SuiteFile
 
-from emtta_core.errors import UsageError
+from emtta_core.errors import StoreError, UsageError
+from emtta_core.pipeline.amend import begun_before
+from emtta_core.pipeline.nights import plan_night
 from emtta_core.pipeline.reuse import expected
 from emtta_core.pipeline.run import Run, load_run, plan_run, record, versions
 from emtta_core.pipeline.state import run_status
 from emtta_core.store import Store
 from emtta_core.store.lease import STALE, Holder, lease
+from emtta_core.store.schema import VERSION_KEY
+from emtta_core.store.write import parquet
 from emtta_core.suite import load_suite
 
 DIGEST = "0123456789abcdef"
@@ -153,3 +160,47 @@ def test_an_unknown_run_is_refused_with_those_there_are(suite_file: SuiteFile, s
 def test_a_run_id_that_would_leave_the_store_is_refused(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     with pytest.raises(UsageError, match="run id"):
         record(planned(suite_file(), "../mine"), store)
+
+
+@pytest.mark.parametrize("lost", ["Input/output error", "version 999"])
+@pytest.mark.parametrize("nightly", [True, False])
+def test_a_run_whose_record_cannot_be_read_is_not_begun_anew(
+    lost: str, nightly: bool, suite_file: SuiteFile, speech: Speech, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = load_suite(str(suite_file()))
+    run = plan_night(suite, DIGEST, store, "2026-11-23") if nightly else planned(suite_file())
+    record(run, store)
+    name, read = f"runs/run_id={run.run_id}/run.parquet", store.place.read
+    if lost == "version 999":
+        found = pq.read_table(pa.BufferReader(read(name)))
+        newer = found.replace_schema_metadata({**found.schema.metadata, VERSION_KEY: b"999"})
+        store.place.write(name, parquet(newer))
+    else:
+
+        def read_or_fail(asked: str) -> bytes:
+            if asked == name:
+                raise OSError(errno.EIO, lost)
+            return read(asked)
+
+        monkeypatch.setattr(store.place, "read", read_or_fail)
+    before = {path: path.read_bytes() for path in Path(store.location).rglob("*.parquet")}
+    for begin in (record, expected, begun_before):
+        with pytest.raises(StoreError, match=rf"cannot read .*run\.parquet: .*{lost}.*Nothing was changed"):
+            begin(run, store)
+    if nightly:
+        with pytest.raises(StoreError, match=r"cannot read .*run\.parquet"):
+            plan_night(suite, DIGEST, store, "2026-11-23")
+    assert {path: path.read_bytes() for path in Path(store.location).rglob("*.parquet")} == before
+
+
+def test_a_suite_of_another_run_that_cannot_be_read_keeps_no_run_from_being_planned(
+    suite_file: SuiteFile, speech: Speech, store: Store
+) -> None:
+    run, other = planned(suite_file()), planned(suite_file(), "other")
+    record(other, store)
+    store.write_run("other", replace(store.run("other"), suite_toml="nonsense = ["))
+    assert expected(run, store).sources == ()
+    other = planned(suite_file(), f"{run.suite.name}-0123abcd")
+    record(other, store)
+    store.place.write(f"plans/run_id={other.run_id}/plan.parquet", b"PAR1")
+    assert begun_before(run, store) is run

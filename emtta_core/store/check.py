@@ -26,7 +26,7 @@ from emtta_core.store.schema import TABLES, Table
 from emtta_core.store.snapshot import run_of, source_of
 from emtta_core.store.store import COMPLETE_FILE, Store
 
-_BATCH = 256
+_BATCH = 32
 """Files that are read at once from an object store."""
 
 
@@ -67,11 +67,11 @@ def check_store(store: Store, run_id: str | None = None) -> Check:
 
     Raises:
         UsageError: there is no such run.
-        StoreError: the store cannot be listed, or, of one run, its plan cannot be read.
+        StoreError: the store cannot be listed.
     """
     entries = [entry for folder in _folders() for entry in store.place.list(folder)]
     if run_id is not None:
-        corpora = {row.corpus_id for row in store.plan(run_id)}
+        corpora = _corpora(store, run_id)
         makers = {source_of(entry.name) for entry in store.place.list(f"links/run_id={run_id}")}
         entries = [entry for entry in entries if _belongs(entry.name, {run_id}, corpora, makers)]
     broken = [*_broken_files(store, entries), *_incomplete_corpora(store, entries), *_incomplete_runs(store, entries)]
@@ -79,6 +79,14 @@ def check_store(store: Store, run_id: str | None = None) -> Check:
         broken += _broken_leases(store)
     faults = [Fault(store.place.url(file.name), file.problem, file.reason, _remedy(store, file)) for file in broken]
     return Check(len(entries), sum(entry.size for entry in entries), sorted(faults, key=lambda fault: fault.file))
+
+
+def _corpora(store: Store, run_id: str) -> set[str]:
+    """Return the corpora of a run; none where its plan is broken, which is told as such."""
+    try:
+        return {row.corpus_id for row in store.plan(run_id)}
+    except StoreError:
+        return set()
 
 
 def _folders() -> Iterator[str]:
