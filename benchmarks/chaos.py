@@ -1,15 +1,18 @@
-"""Kill what can be killed, at random moments, and see whether anything is lost.
+"""Kill what can be killed, and let calls of the system fail, at random moments, and see whether anything is lost.
 
-    python benchmarks/chaos.py --kills 20
+    python benchmarks/chaos.py --kills 20 --errors 21
 
 Each kill is a run of its own: `emtta run` on a small suite of the demo model, with worker processes and Prefect's own
 server. At a moment drawn by the seed, between the first shard and the last, SIGKILL strikes a worker, the flow or the
-server. Then: can each file be read? Is what was finished kept as it was? Does `emtta rerun` complete the run, and are
-its leaderboard and its rows those of a run that nothing disturbed? Results are printed, and written to
-benchmarks/results/.
+server. Or in each of its processes one call on a file of the store fails (to open it, to list a folder, to flush, to
+name what was written), as on a disk that is full, or a network drive that is gone for a moment.
+
+Then: can each file be read? Is what was finished kept as it was? Does `emtta rerun` complete the run, and are its
+leaderboard and its rows those of a run that nothing disturbed? Results are printed, and written to benchmarks/results/.
 """
 
 import argparse
+import errno
 import json
 import os
 import random
@@ -21,6 +24,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -63,15 +67,52 @@ SHARDS = 16
 """Of the whole run: two domains, two methods, eight utterances each, two a shard."""
 
 
-@dataclass(frozen=True)
-class Kill:
+ERRORS = (errno.EIO, errno.ESTALE, errno.ENOSPC, errno.EMFILE, errno.EACCES)
+CALLS = {
+    "open": ("io", "open"),
+    "list": ("os", "scandir"),
+    "flush": ("os", "fsync"),
+    "link": ("os", "link"),
+    "name": ("os", "replace"),
+}
+MOST_CALLS = {"open": 120, "list": 120, "flush": 30, "link": 20, "name": 5}
+"""Of each kind, about as many as a process of the run makes."""
+
+FAILING = """\
+import json, os
+from importlib import import_module
+
+chosen = json.loads(os.environ["EMTTA_CHAOS"])
+module = import_module(chosen["module"])
+call, left = getattr(module, chosen["call"]), chosen["number"]
+
+
+def path_of(first):
+    return os.readlink(f"/proc/self/fd/{first}") if isinstance(first, int) else os.fspath(first)
+
+
+def failing(first, *rest, **options):
+    global left
+    if left > 0 and path_of(first).startswith(chosen["store"]):
+        left -= 1
+        if not left:
+            with call(chosen["sign"], "a") if chosen["call"] == "open" else open(chosen["sign"], "a") as sign:
+                sign.write("x")
+            raise OSError(chosen["errno"], os.strerror(chosen["errno"]), path_of(first))
+    return call(first, *rest, **options)
+
+
+setattr(module, chosen["call"], failing)
+"""
+"""The `sitecustomize` of each process: of a kind of call on files of the store, the one of a number fails."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aftermath:
     """What became of a run that was struck.
 
     Attributes:
-        seed: what the victim's moment was drawn by.
-        victim: worker, flow or server.
-        shards: that were done when it was struck.
-        struck: whether the victim was there still.
+        seed: what the moment was drawn by.
         exit_code: of the run that was struck; negative: the signal that ended it.
         torn: files that could not be read afterwards.
         finished: utterances that were done afterwards.
@@ -81,9 +122,6 @@ class Kill:
     """
 
     seed: int
-    victim: str
-    shards: int
-    struck: bool
     exit_code: int
     torn: int
     finished: int
@@ -97,9 +135,42 @@ class Kill:
         return self.equal and not self.torn and not self.lost
 
 
+@dataclass(frozen=True, kw_only=True)
+class Kill(Aftermath):
+    """What became of a run of which a process was killed.
+
+    Attributes:
+        victim: worker, flow or server.
+        shards: that were done when it was struck.
+        struck: whether the victim was there still.
+    """
+
+    victim: str
+    shards: int
+    struck: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Error(Aftermath):
+    """What became of a run of whose calls some failed.
+
+    Attributes:
+        call: to open, to list, to flush, to name.
+        number: which of such calls failed, in each process.
+        error: how.
+        failed: how many calls failed, in all processes.
+    """
+
+    call: str
+    number: int
+    error: str
+    failed: int
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="how many, the victims in turns")
+    parser.add_argument("--errors", type=int, default=21, help="how many runs of whose calls some fail")
     parser.add_argument("--seed", type=int, default=0, help="of the first")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the results go, as JSON")
     arguments = parser.parse_args()
@@ -109,14 +180,22 @@ def main() -> None:
         calm = Path(folder) / "calm"
         emtta("run", suite, "--run-id", RUN, "--store", calm)
         expected = outcome(calm)
-        kills = []
+        kills, errors = [], []
         for seed in range(arguments.seed, arguments.seed + arguments.kills):
             kills.append(strike(seed, suite, Path(folder) / f"seed-{seed}", calm, expected))
             print(kills[-1], flush=True)
-    show(kills)
-    report = {"kills": [asdict(kill) for kill in kills], **totals(kills), "load_average": os.getloadavg()}
+        for seed in range(arguments.seed, arguments.seed + arguments.errors):
+            errors.append(fail(seed, suite, Path(folder) / f"errors-{seed}", calm, expected))
+            print(errors[-1], flush=True)
+    show(kills, errors)
+    report = {
+        "kills": [asdict(kill) for kill in kills],
+        "errors": [asdict(error) for error in errors],
+        **totals(kills, errors),
+        "load_average": os.getloadavg(),
+    }
     arguments.out.write_text(json.dumps(report, indent=2) + "\n")
-    sys.exit(0 if all(kill.survived for kill in kills) else 1)
+    sys.exit(0 if all(one.survived for one in (*kills, *errors)) else 1)
 
 
 def strike(seed: int, suite: Path, store: Path, calm: Path, expected: object) -> Kill:
@@ -147,15 +226,58 @@ def strike(seed: int, suite: Path, store: Path, calm: Path, expected: object) ->
     wait_for_workers(family)
     for pid in family:  # what is left of it
         kill(pid)
+    return Kill(victim=victim, shards=done, struck=struck, **finish(seed, suite, store, code, expected))
+
+
+def fail(seed: int, suite: Path, store: Path, calm: Path, expected: object) -> Error:
+    """Run the suite in processes of each of which one call on a file of the store fails, finish the run, and look."""
+    chance = random.Random(f"errors {seed}")
+    call = list(CALLS)[seed % len(CALLS)]
+    number, error = chance.randrange(1, MOST_CALLS[call] + 1), chance.choice(ERRORS)
+    shutil.copytree(calm / "prepared", store / "prepared")
+    hook, sign = store.with_name(f"{store.name}-hook"), store.with_name(f"{store.name}-failed")
+    hook.mkdir()
+    sign.touch()
+    (hook / "sitecustomize.py").write_text(FAILING)
+    module, function = CALLS[call]
+    chosen = {
+        "module": module,
+        "call": function,
+        "number": number,
+        "errno": error,
+        "store": str(store),
+        "sign": str(sign),
+    }
+    environment = {**os.environ, "PYTHONPATH": str(hook), "EMTTA_CHAOS": json.dumps(chosen)}
+    command = [*EMTTA, "run", str(suite), "--run-id", RUN, "--store", str(store)]
+    code = subprocess.run(command, capture_output=True, timeout=LIMIT, check=False, env=environment).returncode
+    failed = len(sign.read_text())
+    after = finish(seed, suite, store, code, expected)
+    return Error(call=call, number=number, error=errno.errorcode[error], failed=failed, **after)
+
+
+def finish(seed: int, suite: Path, store: Path, code: int, expected: object) -> dict[str, Any]:
+    """Finish a run that ended with this exit code, and return the fields of its aftermath."""
     torn = sum(not readable(path) for path in store.rglob("*.parquet"))
     before = finished(store)
     reruns = 0
     while reruns < RERUNS and not (complete(store) and (reruns or not code)):  # who sees a run fail runs it again
-        emtta("rerun", RUN, "--store", store)
+        if RUN in Store.open(store).runs():
+            emtta("rerun", RUN, "--store", store)
+        else:  # it failed before it was recorded
+            emtta("run", suite, "--run-id", RUN, "--store", store)
         reruns += 1
     after = finished(store)
     lost = sum(after.get(name) != attempt for name, attempt in before.items())
-    return Kill(seed, victim, done, struck, code, torn, len(before), lost, reruns, outcome(store) == expected)
+    return {
+        "seed": seed,
+        "exit_code": code,
+        "torn": torn,
+        "finished": len(before),
+        "lost": lost,
+        "reruns": reruns,
+        "equal": outcome(store) == expected,
+    }
 
 
 def emtta(*arguments: object) -> None:
@@ -242,17 +364,19 @@ def kill(pid: int) -> None:
         return
 
 
-def totals(kills: list[Kill]) -> dict[str, int]:
-    """Return the sums over all kills."""
+def totals(kills: list[Kill], errors: list[Error]) -> dict[str, int]:
+    """Return the sums over all kills and errors."""
     return {
         "kills_made": sum(kill.struck for kill in kills),
         "kills_survived": sum(kill.survived for kill in kills),
-        "rows_lost": sum(kill.lost for kill in kills),
-        "files_torn": sum(kill.torn for kill in kills),
+        "errors_made": sum(error.failed for error in errors),
+        "errors_survived": sum(error.survived for error in errors),
+        "rows_lost": sum(one.lost for one in (*kills, *errors)),
+        "files_torn": sum(one.torn for one in (*kills, *errors)),
     }
 
 
-def show(kills: list[Kill]) -> None:
+def show(kills: list[Kill], errors: list[Error]) -> None:
     """Print what became of each, and the sums."""
     table = Table("seed", "victim", "shards done", "exit", "torn", "finished", "lost", "reruns", "equal")
     for one in kills:
@@ -260,7 +384,13 @@ def show(kills: list[Kill]) -> None:
         values = (one.seed, victim, one.shards, one.exit_code, one.torn, one.finished, one.lost, one.reruns, one.equal)
         table.add_row(*map(str, values))
     Console().print(table)
-    print(json.dumps(totals(kills)))
+    table = Table("seed", "call", "number", "error", "failed", "exit", "torn", "finished", "lost", "reruns", "equal")
+    for error in errors:
+        chosen = (error.seed, error.call, error.number, error.error, error.failed)
+        became = (error.exit_code, error.torn, error.finished, error.lost, error.reruns, error.equal)
+        table.add_row(*map(str, (*chosen, *became)))
+    Console().print(table)
+    print(json.dumps(totals(kills, errors)))
 
 
 if __name__ == "__main__":

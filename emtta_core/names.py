@@ -10,7 +10,13 @@ DEMO = "demo"
 FAMILIES = "emtta.models"
 """The entry points by which installed packages bring families of models."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+NAME = r"(?!(?i:null)(?![A-Za-z0-9._+-]))[A-Za-z0-9][A-Za-z0-9._+-]*"
+"""A name, as a regular expression; readers of Parquet take NULL for a missing one."""
+
+
+def is_name(text: str) -> bool:
+    """Return whether a text is a name."""
+    return re.fullmatch(NAME, text) is not None
 
 
 def check_name(what: str, name: str) -> str:
@@ -24,7 +30,7 @@ def check_name(what: str, name: str) -> str:
         raise UsageError(
             f"{what} {name!r} is an invalid name: readers of Parquet take it for a missing one; choose another"
         )
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise UsageError(
             f"{what} {name!r} is an invalid name: letters, digits, `.`, `_`, `+` and `-` are allowed, "
             "and the first is a letter or a digit"

@@ -12,16 +12,21 @@ from pathlib import Path
 from threading import Barrier
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import CLEAN, Speech, SuiteFile
 
 from emtta_core.errors import StoreError, UsageError
+from emtta_core.pipeline.amend import begun_before
+from emtta_core.pipeline.nights import plan_night
 from emtta_core.pipeline.reuse import expected
 from emtta_core.pipeline.run import Run, load_run, plan_run, record, versions
 from emtta_core.pipeline.state import run_status
 from emtta_core.store import Store
 from emtta_core.store.lease import STALE, Holder, lease
-from emtta_core.store.place import Place
+from emtta_core.store.schema import VERSION_KEY
+from emtta_core.store.write import parquet
 from emtta_core.suite import load_suite
 
 DIGEST = "0123456789abcdef"
@@ -159,35 +164,6 @@ def test_a_run_id_that_would_leave_the_store_is_refused(suite_file: SuiteFile, s
         record(planned(suite_file(), "../mine"), store)
 
 
-@pytest.mark.parametrize("fault", ["an I/O error", "a newer schema"])
-def test_a_run_whose_record_cannot_be_read_is_not_planned_over(
-    suite_file: SuiteFile, speech: Speech, store: Store, monkeypatch: pytest.MonkeyPatch, fault: str
-) -> None:
-    run = planned(suite_file(), "mine")
-    record(run, store)
-    before = {entry.name: entry.tag for folder in ("plans", "runs") for entry in store.place.list(folder)}
-    name = "runs/run_id=mine/run.parquet"
-    with monkeypatch.context() as patch:
-        if fault == "an I/O error":
-            read = type(store.place).read
-
-            def failing(place: Place, asked: str) -> bytes:
-                if asked == name:
-                    raise OSError(errno.EIO, "Input/output error")
-                return read(place, asked)
-
-            patch.setattr(type(store.place), "read", failing)
-        else:
-            patch.setattr("emtta_core.store.read.SCHEMA_VERSION", 1)
-        for again in (run, planned(suite_file(methods=("source",)), "mine")):
-            with pytest.raises(StoreError, match=r"cannot read .*run.parquet: .* Nothing was changed"):
-                record(again, store)
-            with pytest.raises(StoreError, match="cannot read"):
-                expected(again, store)
-    assert {entry.name: entry.tag for folder in ("plans", "runs") for entry in store.place.list(folder)} == before
-    assert load_run(store, "mine").cells == run.cells
-
-
 def test_of_two_suites_with_one_run_id_one_is_recorded_whole(
     suite_file: SuiteFile, speech: Speech, tmp_path: Path
 ) -> None:
@@ -208,3 +184,47 @@ def test_of_two_suites_with_one_run_id_one_is_recorded_whole(
             recorded = list(threads.map(attempt, runs))
         assert recorded.count(True) == 1
         assert load_run(store, "mine").plan.cells == runs[recorded.index(True)].cells
+
+
+@pytest.mark.parametrize("lost", ["Input/output error", "version 999"])
+@pytest.mark.parametrize("nightly", [True, False])
+def test_a_run_whose_record_cannot_be_read_is_not_begun_anew(
+    lost: str, nightly: bool, suite_file: SuiteFile, speech: Speech, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = load_suite(str(suite_file()))
+    run = plan_night(suite, DIGEST, store, "2026-11-23") if nightly else planned(suite_file())
+    record(run, store)
+    name, read = f"runs/run_id={run.run_id}/run.parquet", store.place.read
+    if lost == "version 999":
+        found = pq.read_table(pa.BufferReader(read(name)))
+        newer = found.replace_schema_metadata({**found.schema.metadata, VERSION_KEY: b"999"})
+        store.place.write(name, parquet(newer))
+    else:
+
+        def read_or_fail(asked: str) -> bytes:
+            if asked == name:
+                raise OSError(errno.EIO, lost)
+            return read(asked)
+
+        monkeypatch.setattr(store.place, "read", read_or_fail)
+    before = {path: path.read_bytes() for path in Path(store.location).rglob("*.parquet")}
+    for begin in (record, expected, begun_before):
+        with pytest.raises(StoreError, match=rf"cannot read .*run\.parquet: .*{lost}.*Nothing was changed"):
+            begin(run, store)
+    if nightly:
+        with pytest.raises(StoreError, match=r"cannot read .*run\.parquet"):
+            plan_night(suite, DIGEST, store, "2026-11-23")
+    assert {path: path.read_bytes() for path in Path(store.location).rglob("*.parquet")} == before
+
+
+def test_a_suite_of_another_run_that_cannot_be_read_keeps_no_run_from_being_planned(
+    suite_file: SuiteFile, speech: Speech, store: Store
+) -> None:
+    run, other = planned(suite_file()), planned(suite_file(), "other")
+    record(other, store)
+    store.write_run("other", replace(store.run("other"), suite_toml="nonsense = ["))
+    assert expected(run, store).sources == ()
+    other = planned(suite_file(), f"{run.suite.name}-0123abcd")
+    record(other, store)
+    store.place.write(f"plans/run_id={other.run_id}/plan.parquet", b"PAR1")
+    assert begun_before(run, store) is run

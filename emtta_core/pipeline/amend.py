@@ -3,10 +3,12 @@
 Nothing else of a plan ever changes.
 """
 
+import logging
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+from emtta_core.errors import EmttaError
 from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.locate import locate
 from emtta_core.pipeline.plan import Audio, cells_of, plan_audio, plan_id_of
@@ -27,6 +29,7 @@ _IN_ERROR = """
         AND (made.error IS NOT NULL OR scores.error IS NOT NULL)
     LIMIT 1
 """
+log = logging.getLogger("emtta.pipeline")
 
 
 def amend(store: Store, run_id: str, suspects: Collection[str] = ()) -> tuple[str, ...]:
@@ -69,19 +72,24 @@ def begun_before(run: Run, store: Store) -> Run:
     left as they are.
 
     Raises:
-        StoreError: another process works at that run.
+        StoreError: another process works at that run, or the record of this one cannot be read.
     """
-    there = store.runs()
-    if run.run_id in there:
+    if store.find_run(run.run_id) is not None:
         amend(store, run.run_id)
         return run
     if run.run_id != default_id(run.suite, run.plan):
         return run
-    named = re.compile(rf"{re.escape(run.suite.name)}-[0-9a-f]{{8}}")
+    named, there = re.compile(rf"{re.escape(run.suite.name)}-[0-9a-f]{{8}}"), store.runs()
     for run_id in filter(named.fullmatch, there):
         if there[run_id].model_digest != run.plan.model_digest:
             continue
-        begun = load_run(store, run_id)
+        try:
+            begun = load_run(store, run_id)
+        except EmttaError as error:
+            log.warning(
+                "whether the run %s is this one cannot be told, so that it is not gone on with: %s", run_id, error
+            )
+            continue
         if changed_since(there[run_id], begun):
             continue
         amended = _amended(begun)

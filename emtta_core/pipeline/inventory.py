@@ -133,9 +133,9 @@ def _prepared(domain: Domain, limit: int | None, store: Store | None, content: C
         return None
     try:
         identity = corpus_id(domain, limit, content)
-    except EmttaError:
+        return identity if store.prepared(identity) is not None else None
+    except EmttaError:  # of audio that cannot be read, preparing it tells
         return None
-    return identity if store.prepared(identity) is not None else None
 
 
 def _seconds(store: Store | None) -> dict[str, float]:

@@ -19,11 +19,13 @@ def plan_night(suite: Suite, model_digest: str, store: Store, date: str) -> Run:
         model_digest: of the suite's model.
         store: where it will lie.
         date: as in `2026-11-23`.
+
+    Raises:
+        StoreError: a run of that date is there and cannot be read.
     """
     night = plan_run(suite, model_digest, f"{suite.name}-{date}")
-    there = store.runs()
     for number in itertools.count(2):
-        row = there.get(night.run_id)
+        row = store.find_run(night.run_id)
         if row is None:
             return night
         if row.plan_id == night.plan.plan_id and not all(cell.complete for cell in cell_states(store, night.run_id)):

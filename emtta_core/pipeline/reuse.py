@@ -5,10 +5,12 @@ that reuses it. Whole cells are found by their identity before any audio is prep
 that has grown or under a higher limit, by the identity of each (`utterance_key`) once their audio is there.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from emtta_core.errors import EmttaError
 from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.plan import utterance_key
 from emtta_core.pipeline.run import Run, as_now, is_recorded, load_run
@@ -17,6 +19,8 @@ from emtta_core.scoring import normaliser
 from emtta_core.store import COMPLETE, LinkRow, Store
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.suite import parse_suite
+
+log = logging.getLogger("emtta.pipeline")
 
 RUNS_A_CELL = 3
 """Runs that are searched for the results of one cell, the newest first; nights of one suite all have the same."""
@@ -230,7 +234,11 @@ class Reuse:
 
     def _has_traces(self, run_id: str, suite_toml: str) -> bool:
         """Whether a run kept at least as much of each step as this one is to keep."""
-        there = parse_suite(suite_toml, origin=f"the suite of run {run_id}").runtime.trace
+        try:
+            there = parse_suite(suite_toml, origin=f"the suite of run {run_id}").runtime.trace
+        except EmttaError as error:
+            log.warning("nothing of the run %s is reused, for its suite cannot be read: %s", run_id, error)
+            return False
         return _TRACES.index(there) >= _TRACES.index(self._run.suite.runtime.trace)
 
 

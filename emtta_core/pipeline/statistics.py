@@ -50,7 +50,7 @@ def update_statistics(store: Store, run_id: str) -> bool:
         Whether there was something to compute.
 
     Raises:
-        StoreError: the store cannot be read or written.
+        StoreError: the store cannot be read or written, or a file of the run cannot, which the figures would lack.
         EmttaError: DuckDB fails a query.
     """
     with Catalogue(store, run_id=run_id) as catalogue:
@@ -68,6 +68,7 @@ def update_statistics(store: Store, run_id: str) -> bool:
         groups: dict[str, list[str]] = {}
         for method, group in rows(_GROUPS):
             groups.setdefault(method, []).append(group)
+        catalogue.check_all_read()
     found = list(compute_statistics(utterances, groups, revisions))
     if not found:
         return False

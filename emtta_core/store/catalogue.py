@@ -15,7 +15,7 @@ from uuid import uuid4
 import duckdb
 import pyarrow as pa
 
-from emtta_core.errors import EmttaError
+from emtta_core.errors import EmttaError, StoreError
 from emtta_core.store.edits import create_word_edits
 from emtta_core.store.hints import hint
 from emtta_core.store.limits import Limits, memory_limit
@@ -23,7 +23,7 @@ from emtta_core.store.parameters import check_values, parameter_values
 from emtta_core.store.place import Entry, Place
 from emtta_core.store.portable import to_arrow
 from emtta_core.store.raw import create_raw_views, grouped, hold_rows, literal, scan, text
-from emtta_core.store.read import BrokenFile, glance
+from emtta_core.store.read import BrokenFile, glance, misplaced
 from emtta_core.store.readonly import check_reads_only
 from emtta_core.store.reports import report, views
 from emtta_core.store.result import Result
@@ -50,6 +50,8 @@ _FAILURES = {
 }
 """How the message of a failure begins that comes while rows are fetched, when Arrow does not tell its kind."""
 
+
+_UNSEEN = BrokenFile("", "it was not looked at yet")
 
 _LOOKS = 20
 """How often a query is asked again because files that it read were moved or removed meanwhile."""
@@ -84,7 +86,7 @@ class Catalogue:
         self.limits = limits or Limits()
         self.broken: tuple[BrokenFile, ...] = ()
         self._run_id = run_id
-        self._reasons: dict[Entry, str | None] = {}
+        self._seen: dict[Entry, BrokenFile | None] = {}
         self._snapshot: Snapshot | None = None
         self._held = False
         self._connection = duckdb.connect(":memory:")
@@ -113,6 +115,16 @@ class Catalogue:
         self._look_again()
         assert self._snapshot is not None
         return self._snapshot
+
+    def check_all_read(self) -> None:
+        """Check that no answer so far lacked rows that are there.
+
+        Raises:
+            StoreError: files cannot be read though their rows are there; names them.
+        """
+        unread = [file for file in self.broken if file.may_come_back]
+        if unread:
+            raise StoreError("; ".join(f"cannot read {line}" for line in grouped(self.store.place, unread)))
 
     def hold(self) -> None:
         """Read the rows into memory, but for audio: each later question sees the store as it is now, and reads no file.
@@ -272,7 +284,7 @@ class Catalogue:
         for _ in range(_LOOKS):
             found = Snapshot.take(self.store.place, self._run_id)
             broken = self._broken(found, examine)
-            if broken.keys() - {file.name for file in self.broken} and not self._stands(found):
+            if any(file not in self.broken for file in broken.values()) and not self._stands(found):
                 continue
             try:
                 self._see(found, broken)
@@ -283,24 +295,24 @@ class Catalogue:
             return self._snapshot != before
         raise EmttaError(self._restless())
 
-    def _broken(self, found: Snapshot, examine: Examine | None) -> dict[str, str]:
-        """Return why each broken file of a snapshot cannot be read, by its name."""
-        entries = tuple(found.entries)
-        new = [entry for entry in entries if entry not in self._reasons]
-        place = self.store.place
-        now = {file.name: file.reason for file in (examine(place, found) if examine else glance(place, new))}
-        known = {entry.name: reason for entry in entries if (reason := self._reasons.get(entry))}
-        return known | now
+    def _broken(self, found: Snapshot, examine: Examine | None) -> dict[str, BrokenFile]:
+        """Return the broken files of a snapshot by their names; one that could not be read is tried again."""
+        entries, place = tuple(found.entries), self.store.place
+        known = {entry.name: seen for entry in entries if (seen := self._seen.get(entry)) and not seen.error}
+        new = [entry for entry in entries if entry.name not in known and self._seen.get(entry, _UNSEEN) is not None]
+        strange = [misplaced(entry.name) for entry in found.misplaced]
+        now = [*strange, *(examine(place, found) if examine else glance(place, new))]
+        return known | {file.name: file for file in now}
 
     def _stands(self, found: Snapshot) -> bool:
         """Return whether the files are those of a snapshot still."""
         return Snapshot.take(self.store.place, self._run_id) == found
 
-    def _see(self, found: Snapshot, broken: Mapping[str, str]) -> None:
+    def _see(self, found: Snapshot, broken: Mapping[str, BrokenFile]) -> None:
         """Make the views those of a snapshot, without its broken files, and warn of these where that is news."""
         place, entries = self.store.place, tuple(found.entries)
-        self._reasons = {entry: broken.get(entry.name) for entry in entries}
-        left_out = tuple(BrokenFile(entry.name, reason) for entry, reason in self._reasons.items() if reason)
+        self._seen = {entry: broken.get(entry.name) for entry in (*entries, *found.misplaced)}
+        left_out = tuple(seen for seen in self._seen.values() if seen)
         for line in grouped(place, [file for file in left_out if file not in self.broken]):
             log.warning("left out of every query: %s", line)
         self.broken = left_out

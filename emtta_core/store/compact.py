@@ -3,9 +3,10 @@
 In this order, so that a compaction that is killed leaves nothing to mend, and its successor ends it:
 
 1. The run's lease is taken, so that nobody writes it.
-2. The rows of each kind of pack are read, and written as one new file. With it the shards are covered: readers leave
-   them alone from that moment on.
-3. What is covered is removed. Whoever had just listed it, and finds it gone, lists again.
+2. Each file is held against its checksums, so that no damage is written into a pack for good.
+3. The rows of each kind of pack are read, and written as one new file. With it the shards are covered: readers leave
+   them alone from that moment on. What was written is read again, and compared.
+4. What is covered is removed. Whoever had just listed it, and finds it gone, lists again.
 """
 
 from collections.abc import Sequence
@@ -16,9 +17,10 @@ import pyarrow as pa
 from emtta_core.errors import StoreError
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.store.lease import lease
-from emtta_core.store.pack import PACK_OF, PACKS, UTTERANCES, Pack
+from emtta_core.store.pack import PACK_OF, PACKS, UTTERANCES, Pack, kind_of
 from emtta_core.store.place import Entry
 from emtta_core.store.raw import grouped, text
+from emtta_core.store.read import BrokenFile, table_of
 from emtta_core.store.schema import TABLES
 from emtta_core.store.snapshot import Snapshot, attempt_of, newest
 from emtta_core.store.store import Store
@@ -81,6 +83,8 @@ def compact_held(store: Store, run_id: str) -> Compaction:
     store.plan(run_id)  # raises where it cannot be read: by it a pack marks for good which rows count
     before = plan_compaction(store, run_id)
     snapshot = Snapshot.take(store.place, run_id)
+    own = {entry.name for entry in _files(store, run_id)}
+    _refuse_broken(store, run_id, _damaged(store, [entry for entry in snapshot.entries if entry.name in own]))
     attempt = max((attempt_of(entry.name) for entry in _marks(store, run_id)), default=0)
     with Catalogue(store, run_id=run_id) as catalogue:
         for pack in PACKS.values():
@@ -102,14 +106,41 @@ def _write(store: Store, pack: Pack, run_id: str, attempt: int, catalogue: Catal
                 f"the pack {pack.name} of the run {run_id!r} would hold {found} rows of {table} instead of {expected}: "
                 "an attempt has an utterance twice. Nothing was changed; the run can be read as it is"
             )
-    if catalogue.broken:
+    _refuse_broken(store, run_id, catalogue.broken)
+    name, content = pack.file(run_id, attempt), parquet(rows)
+    store.place.write(name, content)
+    try:
+        sound = store.place.read(name) == content and not isinstance(table_of(name, content, pack), BrokenFile)
+    except OSError:
+        sound = False
+    if not sound:
+        store.place.remove([name])  # the shards count again
+        raise StoreError(
+            f"what was written as {store.place.url(name)} is not what is read there: the disk or the memory is at "
+            "fault. The run is as it was; see to the machine before anything more is written"
+        )
+
+
+def _damaged(store: Store, entries: Sequence[Entry]) -> list[BrokenFile]:
+    """Return the files of which a page is not what was written, or that cannot be read at all."""
+    damaged = []
+    for name, content in store.place.read_all([entry.name for entry in entries]):
+        kind = kind_of(name)
+        assert kind is not None
+        found = BrokenFile.refused(name, content) if isinstance(content, OSError) else table_of(name, content, kind)
+        if isinstance(found, BrokenFile):
+            damaged.append(found)
+    return damaged
+
+
+def _refuse_broken(store: Store, run_id: str, broken: Sequence[BrokenFile]) -> None:
+    if broken:
         again = store.command("rerun", run_id)
-        reasons = "; ".join(grouped(store.place, catalogue.broken))
+        reasons = "; ".join(grouped(store.place, broken))
         raise StoreError(
             f"the run {run_id!r} cannot be compacted while files of it cannot be read: {reasons}. "
             f"Bring them back, or delete them and have their utterances done again: {again}"
         )
-    store.place.write(pack.file(run_id, attempt), parquet(rows))
 
 
 def _own(run_id: str, attempt: int) -> str:

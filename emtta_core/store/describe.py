@@ -57,7 +57,7 @@ def describe(catalogue: Catalogue, name: str) -> Result:
     else:
         raise unknown("view or table", name, [*views(), *tables])
     found = catalogue.query(f"DESCRIBE SELECT * FROM {source}").rows
-    return _text_table(_COLUMNS, [(str(row[0]), str(row[1]), meaning.get(str(row[0]), "")) for row in found])
+    return text_table(_COLUMNS, [(str(row[0]), str(row[1]), meaning.get(str(row[0]), "")) for row in found])
 
 
 def describe_report(catalogue: Catalogue, name: str) -> Result:
@@ -68,7 +68,7 @@ def describe_report(catalogue: Catalogue, name: str) -> Result:
     """
     chosen = report(name)
     fields = catalogue.report(name).table.schema
-    return _text_table(
+    return text_table(
         _COLUMNS, [(field.name, _type(field.type), chosen.columns.get(field.name, "")) for field in fields]
     )
 
@@ -83,16 +83,17 @@ def report_list() -> Result:
         )
         for chosen in reports().values()
     ]
-    return _text_table(("report", "shows", "parameters"), rows)
+    return text_table(("report", "shows", "parameters"), rows)
 
 
 def view_list() -> Result:
     """Return the views there are: `view`, what it `shows`, and its `grain`."""
     rows = [(view.name, view.summary.removesuffix("."), view.grain.removesuffix(".")) for view in views().values()]
-    return _text_table(("view", "shows", "grain"), rows)
+    return text_table(("view", "shows", "grain"), rows)
 
 
-def _text_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Result:
+def text_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Result:
+    """Return rows of texts as an answer, under these names of columns."""
     columns = {name: pa.array([row[place] for row in rows], pa.string()) for place, name in enumerate(names)}
     return Result(pa.table(columns))
 

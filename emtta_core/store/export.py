@@ -14,7 +14,7 @@ from pathlib import Path
 
 import duckdb
 
-from emtta_core.errors import EmttaError, UsageError, unknown
+from emtta_core.errors import EmttaError, UsageError
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.store.describe import meanings
 from emtta_core.store.edits import FUNCTION, create_word_edits
@@ -68,6 +68,7 @@ def export(store: Store, file: Path, *, run_ids: Collection[str] = (), copy: boo
     Raises:
         UsageError: a run is unknown, `file` is something else than an export, or the store is in a bucket and the rows
             are not to be copied.
+        StoreError: the record or the plan of a run cannot be read.
         EmttaError: DuckDB fails it, or the file cannot be written.
     """
     if not copy and "://" in store.location:
@@ -76,10 +77,8 @@ def export(store: Store, file: Path, *, run_ids: Collection[str] = (), copy: boo
             "credentials of its own; add --copy to put the rows into the file"
         )
     _check_place(file)
-    known = list(store.runs())
     for run_id in run_ids:
-        if run_id not in known:
-            raise unknown("run", run_id, known)
+        store.run(run_id)
     with Catalogue(store) as catalogue:
         snapshot = catalogue.snapshot
     if run_ids:
@@ -99,7 +98,7 @@ def export(store: Store, file: Path, *, run_ids: Collection[str] = (), copy: boo
     finally:
         for rest in (beside, beside.with_name(f"{beside.name}.wal")):
             rest.unlink(missing_ok=True)
-    return Export(file, len(run_ids) or len(known), file.stat().st_size, copy, left_out)
+    return Export(file, len(run_ids) or len(store.runs()), file.stat().st_size, copy, left_out)
 
 
 def _check_place(file: Path) -> None:

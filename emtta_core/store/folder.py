@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import re
+import stat
 import tempfile
 import time
 import uuid
@@ -19,6 +20,7 @@ from pathlib import Path
 import duckdb
 
 from emtta_core.errors import StoreError
+from emtta_core.input_files import check_plain, read_plain
 from emtta_core.store.place import Entry, Place
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
@@ -93,8 +95,8 @@ class Folder(Place):
         return (self._path / name).exists()
 
     def read(self, name: str) -> bytes:
-        """Return the content of a file."""
-        return (self._path / name).read_bytes()
+        """Return the content of a file, of a plain one alone: a pipe has no end to be waited for."""
+        return read_plain(self._path / name)
 
     def tails(self, entries: Iterable[Entry], length: int) -> Iterator[tuple[Entry, bytes | OSError]]:
         """Yield each file with its last `length` bytes, or with why it cannot be read."""
@@ -150,25 +152,36 @@ class Folder(Place):
         path = self._path / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                check_plain(path)
         except OSError as error:
             raise _refused(path, error) from error
         yield path
 
-    def _below(self, folder: str) -> Iterator[Entry]:
-        """Yield the files below `folder`, at any depth; one that vanishes meanwhile is left out."""
+    def _below(self, folder: str, links: frozenset[str] = frozenset()) -> Iterator[Entry]:
+        """Yield the files below `folder`, at any depth, `links` leading there; one that vanishes meanwhile is left out.
+
+        A pipe or a device is a file without a byte, which nobody opens.
+        """
         path = self._path / folder
         try:
             with os.scandir(path) as found:
                 for item in found:
                     if item.name.startswith("."):
                         continue
-                    name = f"{folder}/{item.name}"
+                    name, through = f"{folder}/{item.name}", links
+                    if item.is_symlink():
+                        target = os.path.realpath(item)
+                        if target in links or _leads_round(path, target):
+                            continue
+                        through = links | {target}
                     if item.is_dir():
-                        yield from self._below(name)
+                        yield from self._below(name, through)
                     else:
                         with contextlib.suppress(FileNotFoundError):
                             state = item.stat()
-                            yield Entry(name, state.st_size, str(state.st_mtime_ns), state.st_mtime)
+                            size = state.st_size if stat.S_ISREG(state.st_mode) else 0
+                            yield Entry(name, size, str(state.st_mtime_ns), state.st_mtime)
         except _NO_FOLDER:
             return
         except OSError as error:
@@ -220,6 +233,11 @@ def _touch_new(path: Path) -> bool:
     except OSError as error:
         raise _refused(path, error) from error
     return True
+
+
+def _leads_round(folder: Path, target: str) -> bool:
+    """Return whether a link in a folder leads to one above it, or to itself: it has no end, and no file."""
+    return Path(target).is_symlink() or Path(os.path.realpath(folder)).is_relative_to(target)
 
 
 def _refused(path: Path, error: OSError) -> StoreError:

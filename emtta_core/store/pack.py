@@ -16,13 +16,13 @@ import operator
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import cache, reduce
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from emtta_core.store.schema import SCHEMA_VERSION, TABLE_KEY, TABLES, VERSION_KEY
+from emtta_core.store.schema import SCHEMA_VERSION, TABLE_KEY, TABLES, VERSION_KEY, Table, fits
 
 FOLDER = "packs"
 
@@ -53,15 +53,21 @@ class Pack:
     @property
     def schema(self) -> pa.Schema:
         """The columns: the cell's keys, those of its tables, and for utterances whether the row counts."""
-        fields = {name: pa.field(name, pa.string()) for name in ("domain", "method")}
-        for table in self.tables:
-            for field in TABLES[table].schema:
-                name = _RENAMED.get((table, field.name), field.name)
-                fields.setdefault(name, field.with_name(name).with_nullable(True))
-        if len(self.tables) > 1:
-            fields["counts"] = pa.field("counts", pa.bool_())
-        metadata = {VERSION_KEY: str(SCHEMA_VERSION).encode(), TABLE_KEY: self.name.encode()}
-        return pa.schema(fields.values(), metadata=metadata)
+        return _schema(self)
+
+    @property
+    def layout(self) -> str:
+        """Where its files lie, below the store."""
+        return f"{self.folder}/run_id=…/<attempt>.parquet"
+
+    @property
+    def rows(self) -> tuple[int, int | None]:
+        """The fewest and the most rows that a file has."""
+        return (0, None)
+
+    def holds(self, name: str) -> bool:
+        """Return whether the file `name` of the store lies where packs of this kind do."""
+        return fits(name, self.layout)
 
     def file(self, run_id: str, attempt: int) -> str:
         """Return the pack of a run that covers the attempts up to `attempt`."""
@@ -93,6 +99,19 @@ class Pack:
         return next(table for table in self.tables if TABLES[table].row is row)
 
 
+@cache
+def _schema(pack: Pack) -> pa.Schema:
+    fields = {name: pa.field(name, pa.string()) for name in ("domain", "method")}
+    for table in pack.tables:
+        for field in TABLES[table].schema:
+            name = _RENAMED.get((table, field.name), field.name)
+            fields.setdefault(name, field.with_name(name).with_nullable(True))
+    if len(pack.tables) > 1:
+        fields["counts"] = pa.field("counts", pa.bool_())
+    metadata = {VERSION_KEY: str(SCHEMA_VERSION).encode(), TABLE_KEY: pack.name.encode()}
+    return pa.schema(fields.values(), metadata=metadata)
+
+
 UTTERANCES = Pack("utterances", ("hypotheses", "scores"))
 PACKS: Mapping[str, Pack] = types.MappingProxyType(
     {pack.name: pack for pack in (UTTERANCES, *(Pack(name, (name,)) for name in ("steps", "windows", "cells")))}
@@ -101,3 +120,9 @@ PACKS: Mapping[str, Pack] = types.MappingProxyType(
 
 PACK_OF: Mapping[str, Pack] = types.MappingProxyType({table: pack for pack in PACKS.values() for table in pack.tables})
 """The kind of pack that holds a table's rows, by table; the other tables have none."""
+
+
+def kind_of(name: str) -> Table | Pack | None:
+    """Return the table, or the kind of pack, in whose folder a file is; None where it is in no such folder."""
+    first, _, rest = name.partition("/")
+    return PACKS.get(rest.partition("/")[0]) if first == FOLDER else TABLES.get(first)

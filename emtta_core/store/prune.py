@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from emtta_core.errors import StoreError, UsageError, unknown
+from emtta_core.names import is_name
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.store.lease import forget, holder, lease
 from emtta_core.store.pack import FOLDER
 from emtta_core.store.place import Entry
+from emtta_core.store.read import BrokenFile
 from emtta_core.store.schema import COMPLETE, TABLES
 from emtta_core.store.snapshot import run_of
 from emtta_core.store.store import Store
@@ -109,7 +111,7 @@ def plan_pruning(
     """Return what is to be removed.
 
     The newest complete run of each suite stays in any case, and every run that is being worked at, or whose results a
-    run reuses that stays.
+    run reuses that stays, or of which a file cannot be read: it may be complete.
 
     Args:
         store: of which.
@@ -125,6 +127,7 @@ def plan_pruning(
     with Catalogue(store) as catalogue:
         query = "SELECT suite, run_id, created_at, state FROM runs ORDER BY created_at DESC, run_id DESC"
         runs = catalogue.query(query).rows
+        unread = {run_of(file.name): file for file in catalogue.broken if file.may_come_back}
     suites: dict[str, list[tuple[str, datetime, str]]] = {}
     for name, *run in runs:
         suites.setdefault(name, []).append((run[0], run[1], run[2]))
@@ -137,11 +140,12 @@ def plan_pruning(
         for place, (run_id, created_at, state) in enumerate(suites[name]):
             if keep.keeps(place, created_at, now):
                 continue
-            worker = holder(store, run_id)
             if run_id == last:
                 spared[run_id] = f"it is the last complete run of the suite {name}"
-            elif worker is not None:
-                spared[run_id] = f"{worker} works at it"
+            elif run_id in unread:
+                spared[run_id] = _unread(store, unread[run_id])
+            elif (working := _working(store, run_id)) is not None:
+                spared[run_id] = working
             else:
                 removals.append(
                     replace(_removal(run_id, files[run_id]), suite=name, created_at=created_at, state=state)
@@ -190,27 +194,53 @@ def prune(store: Store, pruning: Pruning) -> Pruning:
 
 def _changed(store: Store, removal: Removal) -> str | None:
     """Return why a run, whose lease is held, is not to go after all."""
-    record = store.find_run(removal.name)
+    try:
+        record = store.find_run(removal.name)
+    except StoreError as error:
+        return str(error)
     if (record.created_at if record else None) != removal.created_at:
         return "it was begun anew meanwhile"
     if record is not None and removal.state != COMPLETE:
         with Catalogue(store, run_id=removal.name) as catalogue:
             ((state,),) = catalogue.query("SELECT state FROM runs").rows
+            unread = next((file for file in catalogue.broken if file.may_come_back), None)
         if state == COMPLETE:
             return "it was completed meanwhile"
+        if unread is not None:
+            return _unread(store, unread)
     return None
+
+
+def _unread(store: Store, file: BrokenFile) -> str:
+    return f"a file of it cannot be read, {store.place.url(file.name)}: {file.reason}"
+
+
+def _working(store: Store, run_id: str) -> str | None:
+    """Return in words who works at a run, or that this cannot be told; None where nobody does."""
+    try:
+        worker = holder(store, run_id)
+    except StoreError as error:
+        return str(error)
+    return None if worker is None else f"{worker} works at it"
 
 
 def _remove(store: Store, removal: Removal) -> str | None:
     """Remove a run; where it turns out that another one has come to reuse its results, return that, and leave it."""
     record, plan, *rest = removal.files
-    kept = store.place.read(record) if removal.created_at else b""
+    try:
+        kept = store.place.read(record) if removal.created_at else b""
+    except OSError as error:
+        return _unread(store, BrokenFile.refused(record, error))
     store.place.remove([record])
-    reusing = store.reused_runs().get(removal.name)
-    if reusing:
+    try:
+        reusing = store.reused_runs().get(removal.name)
+        reason = f"its results are reused by {min(reusing)}" if reusing else None
+    except StoreError as error:
+        reason = str(error)
+    if reason is not None:
         if kept:
             store.place.write(record, kept)
-        return f"its results are reused by {min(reusing)}"
+        return reason
     for names in ([plan], rest):
         store.place.remove(names)
     return None
@@ -237,7 +267,7 @@ def _files(store: Store) -> dict[str, list[Entry]]:
         for entry in store.place.list(folder):
             log = _LOG.fullmatch(entry.name)
             run_id = log[1] if log else run_of(entry.name)
-            if run_id:
+            if is_name(run_id):
                 found.setdefault(run_id, []).append(entry)
     return found
 
@@ -249,7 +279,7 @@ def _left_behind(store: Store, files: Mapping[str, Sequence[Entry]], now: dateti
         for run_id, entries in files.items()
         if not any(entry.name.startswith("runs/") for entry in entries)
         and _old(entries, now)
-        and holder(store, run_id) is None
+        and _working(store, run_id) is None
     ]
 
 

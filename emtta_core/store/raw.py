@@ -43,9 +43,9 @@ def create_raw_views(
         """Return the SELECT of some files, if there are any; a variable keeps their names, and the view short."""
         paths = [_escaped(place.url(entry.name)) for entry in entries]
         if named:
-            return [_files_select(kind, f"[{', '.join(map(text, paths))}]")] if entries else []
+            return [files_select(kind, f"[{', '.join(map(text, paths))}]")] if entries else []
         connection.execute(f"SET VARIABLE files_of_{name} = CAST(? AS VARCHAR[])", [paths])
-        return [_files_select(kind, f"getvariable('files_of_{name}')")] if entries else []
+        return [files_select(kind, f"getvariable('files_of_{name}')")] if entries else []
 
     def view(name: str, selects: Sequence[str]) -> None:
         connection.execute(f"CREATE OR REPLACE VIEW {name} AS {' UNION ALL BY NAME '.join(selects)}")
@@ -122,7 +122,7 @@ def scan(place: Place, snapshot: Snapshot) -> Iterator[BrokenFile]:
         for names, kind, entries in sources:
             columns = ", ".join(f'max(hash("{name}"))' for name in names if name != "audio")
             for entry in entries:
-                source = _files_select(kind, f"[{literal(place.url(entry.name))}]")
+                source = files_select(kind, f"[{literal(place.url(entry.name))}]")
                 try:
                     connection.execute(f"SELECT {columns} FROM ({source})").fetchall()
                 except duckdb.Error as error:
@@ -160,7 +160,7 @@ def _empty_select(connection: duckdb.DuckDBPyConnection, kind: Table | Pack) -> 
     return "SELECT " + ", ".join(f'NULL::{of_type} AS "{name}"' for name, of_type in columns) + " WHERE false"
 
 
-def _files_select(kind: Table | Pack, files: str) -> str:
+def files_select(kind: Table | Pack, files: str) -> str:
     """Return the SELECT of some files; the columns of the path are text, whatever they look like."""
     if isinstance(kind, Pack) or kind.keys:
         return f"SELECT * FROM read_parquet({files}, hive_partitioning = true, hive_types_autocast = false)"

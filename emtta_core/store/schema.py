@@ -6,14 +6,18 @@ The hive keys (`run_id`, `domain`, `method`) stand in a file's path and not in i
 """
 
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
+from functools import cache
 from typing import Annotated, Any
 
 import pyarrow as pa
+
+from emtta_core.names import NAME
 
 SCHEMA_VERSION = 2
 """Raised whenever a column is added, removed, or changes its meaning; stands in the metadata of each file."""
@@ -259,23 +263,37 @@ class Table:
         row: the record that a row is.
         keys: the hive keys in the path, outermost first.
         layout: where its files lie, below the store.
+        rows: the fewest and the most rows that a file has; None: any number.
     """
 
     name: str
     row: type[Any]
     keys: tuple[str, ...]
     layout: str
+    rows: tuple[int, int | None] = (0, None)
 
     @property
     def schema(self) -> pa.Schema:
         """The Parquet schema, with a line of documentation a column and the schema's version."""
-        return _schema(self.name, self.row)
+        return _schema(self)
 
     def holds(self, name: str) -> bool:
         """Return whether the file `name` of the store lies where the table's files do."""
-        return (
-            name.startswith(f"{self.name}/") and name.count("/") == self.layout.count("/") and name.endswith(".parquet")
-        )
+        return fits(name, self.layout)
+
+
+def fits(name: str, layout: str) -> bool:
+    """Return whether the path of a file is of a layout: `…` and `<corpus_id>` stand for names, `<number>` for digits.
+
+    A path that is not would give DuckDB other columns than those of the table's other files, and break them all.
+    """
+    return _pattern(layout).fullmatch(name) is not None
+
+
+@cache
+def _pattern(layout: str) -> re.Pattern[str]:
+    numbered = re.sub(r"<\w+>", "[0-9]+", re.escape(layout).replace("<corpus_id>", "…"))
+    return re.compile(numbered.replace("…", NAME))
 
 
 _CELL = ("run_id", "domain", "method")
@@ -290,10 +308,10 @@ TABLES: Mapping[str, Table] = types.MappingProxyType(
             Table("steps", StepRow, _CELL, f"steps/{_SHARD}"),
             Table("windows", WindowRow, _CELL, f"windows/{_SHARD}"),
             Table("scores", ScoreRow, _CELL, f"scores/{_SHARD}"),
-            Table("cells", CellRow, _CELL, "cells/run_id=…/domain=…/method=…/<attempt>.parquet"),
+            Table("cells", CellRow, _CELL, "cells/run_id=…/domain=…/method=…/<attempt>.parquet", (1, 1)),
             Table("links", LinkRow, ("run_id", "source_run"), "links/run_id=…/source_run=…/<number>.parquet"),
-            Table("plans", PlanRow, ("run_id",), "plans/run_id=…/plan.parquet"),
-            Table("runs", RunRow, ("run_id",), "runs/run_id=…/run.parquet"),
+            Table("plans", PlanRow, ("run_id",), "plans/run_id=…/plan.parquet", (1, None)),
+            Table("runs", RunRow, ("run_id",), "runs/run_id=…/run.parquet", (1, 1)),
             Table("statistics", StatisticsRow, ("run_id",), "statistics/run_id=…/statistics.parquet"),
         )
     }
@@ -314,10 +332,11 @@ def documented(row: type[Any]) -> tuple[tuple[str, Any, str], ...]:
     return tuple(result)
 
 
-def _schema(name: str, row: type[Any]) -> pa.Schema:
-    columns = pa.schema(_arrow_fields(row))
-    metadata = {VERSION_KEY: str(SCHEMA_VERSION).encode(), TABLE_KEY: name.encode()}
-    if row is PreparedRow:
+@cache
+def _schema(table: Table) -> pa.Schema:
+    columns = pa.schema(_arrow_fields(table.row))
+    metadata = {VERSION_KEY: str(SCHEMA_VERSION).encode(), TABLE_KEY: table.name.encode()}
+    if table.row is PreparedRow:
         metadata[b"huggingface"] = json.dumps({"info": {"features": _features(columns)}}).encode()
     return columns.with_metadata(metadata)
 

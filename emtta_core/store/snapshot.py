@@ -4,9 +4,9 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from emtta_core.store.pack import FOLDER, PACK_OF, PACKS, UTTERANCES
+from emtta_core.store.pack import FOLDER, PACK_OF, PACKS, UTTERANCES, Pack
 from emtta_core.store.place import Entry, Place
-from emtta_core.store.schema import REUSED, TABLES
+from emtta_core.store.schema import REUSED, TABLES, Table
 
 _ATTEMPT = re.compile(r"(\d+)(?:-\d+\.parquet|\.parquet|\.begun)")
 
@@ -46,10 +46,12 @@ class Snapshot:
     Attributes:
         loose: by table, the files that no pack covers.
         packs: by kind of pack, the newest of each run.
+        misplaced: Parquet files that lie where none of the store's does, and are not read.
     """
 
     loose: Mapping[str, Sequence[Entry]]
     packs: Mapping[str, Sequence[Entry]]
+    misplaced: Sequence[Entry] = ()
 
     @classmethod
     def take(cls, place: Place, run_id: str | None = None) -> "Snapshot":
@@ -67,41 +69,41 @@ class Snapshot:
 
         links = below("links", reused=False)
         makers = {source_of(entry.name) for entry in links} - {run_id}
-        found = {
-            table.name: [
-                entry
-                for entry in (links if table.name == "links" else below(table.name, table.name in REUSED))
-                if table.holds(entry.name)
-            ]
+        listed = {
+            table.name: links if table.name == "links" else below(table.name, table.name in REUSED)
             for table in TABLES.values()
             if table.keys or run_id is None
         }
-        if run_id is None:
-            packed = list(place.list(FOLDER))
-        else:
-            packed = [e for pack in PACKS.values() for e in below(pack.folder, not REUSED.isdisjoint(pack.tables))]
-        packs = {name: newest(_below(packed, pack.folder)) for name, pack in PACKS.items()}
+        all_packs = list(place.list(FOLDER)) if run_id is None else []  # one listing, for an object store bills each
+        packed = {
+            pack.name: below(pack.folder, not REUSED.isdisjoint(pack.tables))
+            if run_id is not None
+            else [entry for entry in all_packs if entry.name.startswith(f"{pack.folder}/")]
+            for pack in PACKS.values()
+        }
+        strange: list[Entry] = []
+        found = {name: _held(TABLES[name], entries, strange) for name, entries in listed.items()}
+        packs = {name: newest(_held(PACKS[name], entries, strange)) for name, entries in packed.items()}
         loose = {
             table: tuple(uncovered(entries, packs[PACK_OF[table].name])) if table in PACK_OF else tuple(entries)
             for table, entries in found.items()
         }
-        return cls(loose, {name: tuple(entries.values()) for name, entries in packs.items()})
+        return cls(loose, {name: tuple(entries.values()) for name, entries in packs.items()}, tuple(strange))
 
     @property
     def entries(self) -> Iterator[Entry]:
-        """Every file."""
+        """Every file that is read."""
         for group in (self.loose, self.packs):
             for entries in group.values():
                 yield from entries
 
     def without(self, names: Collection[str]) -> "Snapshot":
         """Return the snapshot without some files."""
-        return Snapshot(
-            *(
-                {key: tuple(entry for entry in entries if entry.name not in names) for key, entries in group.items()}
-                for group in (self.loose, self.packs)
-            )
+        loose, packs = (
+            {key: tuple(entry for entry in entries if entry.name not in names) for key, entries in group.items()}
+            for group in (self.loose, self.packs)
         )
+        return Snapshot(loose, packs, self.misplaced)
 
     def of_runs(self, runs: Collection[str], corpora: Collection[str]) -> "Snapshot":
         """Return the files of some runs with the results that they reuse, and the prepared audio of some corpora."""
@@ -137,6 +139,17 @@ def of_cell(place: Place, table: str, run_id: str, folder: str) -> Sequence[Entr
     return (*uncovered(found, packs), *packs.values())
 
 
+def _held(kind: Table | Pack, entries: Iterable[Entry], strange: list[Entry]) -> list[Entry]:
+    """Return the files of a table, or of a kind of pack; add other Parquet files among them to `strange`."""
+    held = []
+    for entry in entries:
+        if kind.holds(entry.name):
+            held.append(entry)
+        elif entry.name.endswith(".parquet"):
+            strange.append(entry)
+    return held
+
+
 def newest(entries: Iterable[Entry]) -> dict[str, Entry]:
     """Return, by run, the pack that covers most, of packs of one kind."""
     found: dict[str, Entry] = {}
@@ -152,11 +165,4 @@ def uncovered(entries: Iterable[Entry], packs: Mapping[str, Entry]) -> Iterator[
     for entry in entries:
         pack = packs.get(run_of(entry.name))
         if pack is None or not 0 < attempt_of(entry.name) <= attempt_of(pack.name):
-            yield entry
-
-
-def _below(entries: Iterable[Entry], folder: str) -> Iterator[Entry]:
-    """Yield the packs below a folder."""
-    for entry in entries:
-        if entry.name.startswith(f"{folder}/") and entry.name.count("/") == 3 and attempt_of(entry.name):
             yield entry

@@ -7,7 +7,7 @@ when its row of scores is there as well; a writer killed between the two has los
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from emtta_core.errors import StoreError, unknown
 from emtta_core.names import check_name
 from emtta_core.store.pack import FOLDER, PACK_OF, PACKS
 from emtta_core.store.place import Entry, Place, open_place
-from emtta_core.store.read import BrokenFile, check, read_rows, readable, rows_of_each, sound
+from emtta_core.store.read import BrokenFile, cannot_read, check, read_rows, readable, rows_of_each, sound
 from emtta_core.store.schema import (
     TABLES,
     CellRow,
@@ -29,12 +29,17 @@ from emtta_core.store.schema import (
     ScoreRow,
     StatisticsRow,
     StepRow,
+    Table,
     WindowRow,
 )
-from emtta_core.store.snapshot import attempt_of, of_cell, source_of, sources
+from emtta_core.store.snapshot import attempt_of, of_cell, run_of, source_of, sources
 from emtta_core.store.write import write_rows
 
-_COMPLETE = "_complete.json"
+COMPLETE_FILE = "_complete.json"
+"""The file of a prepared corpus that is written last."""
+
+_REMEDY = "Try again, or use the release that wrote it"
+"""What to do about a file that is there and cannot be read."""
 
 Row = TypeVar("Row")
 
@@ -154,9 +159,8 @@ class Store:
 
     def runs(self) -> Mapping[str, RunRow]:
         """Return the runs whose record can be read, by run id, the newest first."""
-        found = {}
-        for name, rows in readable(self.place, self._files(TABLES["runs"].name), RunRow):
-            found[name.split("/")[1].removeprefix("run_id=")] = rows[0]
+        files = readable(self.place, self._files(TABLES["runs"]), RunRow)
+        found = {run_of(name): rows[0] for name, rows in files}
         return dict(sorted(found.items(), key=lambda item: (item[1].created_at, item[0]), reverse=True))
 
     def run(self, run_id: str) -> RunRow:
@@ -241,8 +245,11 @@ class Store:
         """Return the rows that count of each utterance that is done, in error or not, by utterance id.
 
         Of several rows the newest without an error counts, else the newest; a reused one is older than the cell's own.
-        Rows of another `cell_id` do not count, nor rows without scores, nor those of a file that cannot be read, of
-        which a warning is logged.
+        Rows of another `cell_id` do not count, nor rows without scores, nor those of a file that is damaged, of which a
+        warning is logged.
+
+        Raises:
+            StoreError: a file is there and cannot be read: what it holds is not to be done again.
         """
         best: dict[str, tuple[tuple[bool, int], DoneUtterance]] = {}
         for utterance_id, attempt, done in (*self._reused(key, cell_id), *self._made(key, cell_id)):
@@ -280,13 +287,15 @@ class Store:
     def write_links(self, run_id: str, source_run: str, rows: Sequence[LinkRow]) -> str:
         """Write which results of `source_run` a run reuses, beside those that it reuses already; return the file."""
         folder = f"links/run_id={run_id}/source_run={source_run}"
-        name = f"{folder}/{len(self.place.list(folder)):05d}.parquet"
+        numbers = [int(name.rpartition("/")[2].partition(".")[0]) for name in self._files(TABLES["links"], folder)]
+        name = f"{folder}/{max(numbers, default=-1) + 1:05d}.parquet"
         write_rows(self.place, name, rows, TABLES["links"].schema)
         return name
 
     def links(self, run_id: str) -> list[tuple[str, LinkRow]]:
-        """Return the results that a run reuses, each with the run that made it."""
-        files = readable(self.place, self._files(f"links/run_id={run_id}"), LinkRow)
+        """Return the results that a run reuses, each with the run that made it; StoreError as of `done`."""
+        names = self._files(TABLES["links"], f"links/run_id={run_id}")
+        files = self._lost_left_out(rows_of_each(self.place, names, LinkRow))
         return [(source_of(name), row) for name, rows in files for row in rows]
 
     def reused_runs(self) -> dict[str, set[str]]:
@@ -323,44 +332,67 @@ class Store:
             "errors": errors,
             "first_error": first_error,
         }
-        self.place.write(f"{folder}/{_COMPLETE}", json.dumps(content).encode())
+        self.place.write(f"{folder}/{COMPLETE_FILE}", json.dumps(content).encode())
         corpus = self.prepared(corpus_id)
         if corpus is None:
             raise StoreError(f"a shard of {self.place.url(folder)} is missing or broken; prepare it again")
         return corpus
 
     def prepared(self, corpus_id: str) -> PreparedCorpus | None:
-        """Return a prepared corpus; None while it is not complete, or where a shard is gone or cut short."""
+        """Return a prepared corpus; None while it is not complete, or where a shard is gone or damaged.
+
+        Raises:
+            StoreError: a file is there and cannot be read: it is not to be made anew in its place.
+        """
         folder = _prepared_folder(corpus_id)
         try:
-            complete = json.loads(self.place.read(f"{folder}/{_COMPLETE}"))
+            complete = json.loads(self.place.read(f"{folder}/{COMPLETE_FILE}"))
             count, utterances = int(complete["shards"]), int(complete["utterances"])
             left_out, errors = int(complete.get("left_out", 0)), int(complete.get("errors", 0))
             first_error = complete.get("first_error")
-        except (OSError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+            return None
+        except OSError as error:
+            raise self._unread_audio(BrokenFile.refused(f"{folder}/{COMPLETE_FILE}", error)) from error
+        there = {entry.name: entry for entry in self.place.list(folder)}
+        if not 0 <= count <= len(there):
             return None
         shards = tuple(f"{folder}/{_prepared_shard(shard)}" for shard in range(count))
-        there = {entry.name: entry for entry in self.place.list(folder)}
         if any(name not in there for name in shards):
             return None
-        if any(check(self.place, [there[name] for name in shards])):
-            return None
-        return PreparedCorpus(corpus_id, utterances, shards, left_out, errors, first_error)
+        broken = tuple(check(self.place, [there[name] for name in shards]))
+        for file in broken:
+            if file.may_come_back:
+                raise self._unread_audio(file) from file.error
+        return None if broken else PreparedCorpus(corpus_id, utterances, shards, left_out, errors, first_error)
 
     def read_prepared(self, corpus: PreparedCorpus) -> Iterator[PreparedRow]:
         """Yield the rows of a prepared corpus, a shard in memory at a time; StoreError when one is broken."""
         for name in corpus.shards:
             rows = read_rows(self.place, name, PreparedRow)
             if isinstance(rows, BrokenFile):
-                file = self.place.url(name)
-                raise StoreError(f"cannot read {file}: {rows.reason}; delete its folder to have it prepared again")
+                raise self._unread_audio(rows) from rows.error
             yield from rows
 
     # Helpers
 
-    def _files(self, folder: str) -> list[str]:
-        """Return the Parquet files below a folder, in order."""
-        return [entry.name for entry in self.place.list(folder) if entry.name.endswith(".parquet")]
+    def _files(self, table: Table, folder: str | None = None) -> list[str]:
+        """Return the files of a table, or those of them in a folder, in order."""
+        return [entry.name for entry in self.place.list(folder or table.name) if table.holds(entry.name)]
+
+    def _lost_left_out(self, found: Iterable[tuple[str, list[Row] | BrokenFile]]) -> Iterator[tuple[str, list[Row]]]:
+        """Yield the files that can be read, without those whose rows are lost, of which it warns; or raise."""
+        found = list(found)
+        for _, rows in found:
+            if isinstance(rows, BrokenFile) and rows.may_come_back:
+                then = f"Nothing was changed. {_REMEDY}, and begin again: what is done is kept"
+                raise cannot_read(self.place, rows, then) from rows.error
+        yield from sound(self.place, found)
+
+    def _unread_audio(self, file: BrokenFile) -> StoreError:
+        folder = self.place.url(file.name.rpartition("/")[0])
+        then = f"{_REMEDY}; if it is damaged for good, delete {folder} to have it prepared again"
+        return cannot_read(self.place, file, then)
 
     def _rows(self, table: str, key: CellKey, row: type[Row]) -> Iterator[Row]:
         """Yield the rows of a cell, those of files that vanish into a pack meanwhile included."""
@@ -369,7 +401,7 @@ class Store:
             found = list(self._rows_of(table, key, files, row))
             if not any(isinstance(rows, BrokenFile) for _, rows in found):
                 break
-        for _, rows in sound(self.place, found):
+        for _, rows in self._lost_left_out(found):
             yield from rows
 
     def _rows_of(
@@ -390,11 +422,9 @@ class Store:
             return rows
         if not self.place.exists(name) and not self.place.exists(record):
             raise unknown("run", run_id, list(self.runs()))
-        file, record = self.place.url(name), self.place.url(record)  # a run that has its record is not planned anew
-        raise StoreError(
-            f"cannot read {file}: {rows.reason}. Nothing was changed. Try again, or use the release that wrote it; if "
-            f"the file is damaged for good, delete {record} and run the suite again, which keeps what is done"
-        )
+        again = f"delete {self.place.url(record)} and run the suite again, which keeps what is done"
+        then = f"Nothing was changed. {_REMEDY}; if it is damaged for good, {again}"
+        raise cannot_read(self.place, rows, then) from rows.error
 
 
 def _run_file(table: str, run_id: str) -> str:

@@ -36,9 +36,9 @@ def write_rows(place: Place, name: str, rows: Sequence[Any], schema: pa.Schema, 
 
 
 def parquet(table: pa.Table) -> bytes:
-    """Return a table as the content of a Parquet file of the store."""
+    """Return a table as the content of a Parquet file of the store, with a checksum of each of its pages."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return bytes(sink.getvalue())
 
 

@@ -22,6 +22,7 @@ from emtta_core.network import settle_proxies
 from emtta_core.pipeline.faults import trouble_of
 from flows.cli import (
     catalog,
+    check,
     compact,
     compare,
     demo,
@@ -79,6 +80,7 @@ for _verb in (
         sql.sql,
         schedule.schedule,
         server.server,
+        check.check,
         compact.compact,
         prune.prune,
         suites.suites,
