@@ -223,7 +223,7 @@ def test_a_suite_of_another_run_that_cannot_be_read_keeps_no_run_from_being_plan
     run, other = planned(suite_file()), planned(suite_file(), "other")
     record(other, store)
     store.write_run("other", replace(store.run("other"), suite_toml="nonsense = ["))
-    assert expected(run, store).sources == ()
+    assert expected(run, store).found == {}
     other = planned(suite_file(), f"{run.suite.name}-0123abcd")
     record(other, store)
     store.place.write(f"plans/run_id={other.run_id}/plan.parquet", b"PAR1")

@@ -219,9 +219,9 @@ def test_killed_anywhere_it_leaves_no_half_run_to_be_seen_and_another_pruning_en
         if steps:
             assert gone(store, "1", now=NOW) == [], "what is new may be a run that begins"
         assert gone(store, "1", now=LATER) == ["old"]
-        assert files(store, "old") == []
+        assert [name for name in files(store, "old") if "leases" not in name] == []
     assert steps >= 4
-    assert files(store, "old") == []
+    assert [name for name in files(store, "old") if "leases" not in name] == []
 
 
 @pytest.mark.parametrize("keep", ["0", "0d", "-1", "30 d", "30m", "d", "1.5d", "all", "٣d"])
