@@ -33,6 +33,8 @@ def pointer_in(data: bytes, path: str | Path | None = None) -> str | None:
 def pointer_at(path: Path) -> str | None:
     """Say that a file is a pointer, as `pointer_in` does; None where it is none, or cannot be read."""
     try:
+        if not path.is_file():  # opening a pipe would wait for somebody to write to it
+            return None
         with path.open("rb") as file:
             return pointer_in(file.read(LONGEST + 1), path)
     except OSError:
