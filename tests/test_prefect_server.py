@@ -1,5 +1,6 @@
 """Prefect's server: a temporary one ends with its owner and answers nobody else, and one that fails says why."""
 
+import contextvars
 import os
 import signal
 import socket
@@ -186,13 +187,23 @@ def test_a_home_that_cannot_be_written_is_named_with_one_that_can(monkeypatch: p
         writable_home()
 
 
-def test_the_database_is_made_by_one_process_at_a_time(tmp_path: Path) -> None:
-    with temporary_settings({PREFECT_HOME: tmp_path}), FileLock(tmp_path / "emtta-database.lock"):
-        waiting = threading.Thread(target=make_database, daemon=True)
-        waiting.start()
-        waiting.join(0.5)
-        assert waiting.is_alive()
-        assert not (tmp_path / "prefect.db").exists()
+def test_the_database_is_made_by_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    class Database:
+        async def create_db(self) -> None:
+            made.append(True)
+
+    monkeypatch.setattr("prefect.server.database.provide_database_interface", Database)
+    with temporary_settings({PREFECT_HOME: tmp_path}):
+        settings = contextvars.copy_context()  # a thread has none of its own
+        waiting = threading.Thread(target=settings.run, args=[make_database], daemon=True)
+        with FileLock(tmp_path / "emtta-database.lock"):
+            waiting.start()
+            waiting.join(0.5)
+            assert (waiting.is_alive(), made) == (True, [])
+        waiting.join(60)
+        assert made == [True]
 
 
 @pytest.mark.slow
