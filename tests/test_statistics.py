@@ -227,7 +227,7 @@ def test_a_store_of_an_earlier_release_answers_without_the_table(store: Store) -
     with Catalogue(store) as catalogue:
         row = catalogue.report("leaderboard").records[0]
     assert row["wer"] is not None
-    assert (row["interval"], row["change"], row["p"]) == (None, None, None)
+    assert (row["wer_low"], row["change"], row["p"]) == (None, None, None)
 
 
 def test_what_goes_wrong_is_logged_and_ends_nothing(
