@@ -216,7 +216,7 @@ def test_a_run_that_was_taken_over_meanwhile_writes_no_more_and_says_so(
 
     def take_over(event: Event) -> None:
         if isinstance(event, UtterancesDone):
-            lease = f"leases/{run_id(tmp_path / 'store')}/000002.json"
+            lease = f"leases/{run_id(tmp_path / 'store')}/000003.json"
             store.place.write(lease, json.dumps(asdict(successor)).encode())
 
     with channel.listening(take_over):
