@@ -162,7 +162,7 @@ def test_a_run_goes_on_with_a_corpus_that_came_later(
     librispeech_folder(later, count=3)
     gone_on = emtta("rerun", run_id, "--store", store)
     assert gone_on.code == 0, gone_on.err
-    assert "domain late is planned again: its audio is now available" in gone_on.err
+    assert "domain late is planned anew, with the audio and transcripts that are there now" in gone_on.err
     query = "select domain, state, planned, done, attempts from cells order by domain"
     assert emtta("sql", query, "--store", store, "--format", "csv").out.split()[1:] == [
         "here,complete,2,2,1",
