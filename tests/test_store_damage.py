@@ -1,4 +1,7 @@
-"""A file that is not as it must be is told and breaks nothing else; what cannot be read is never taken for gone."""
+"""A file that is not as it must be is told and breaks nothing else; what cannot be read is never taken for gone.
+
+The file is long because each kind of damage is made here once, and every reader of the store is tried on all of them.
+"""
 
 import errno
 import json

@@ -3,6 +3,8 @@
 Layout, rules and columns: `docs/store.md`. An attempt at a cell writes its utterances in shards: first the
 steps, then the hypotheses, then the scores. An utterance is *done* when its row of hypotheses is in error, or
 when its row of scores is there as well; a writer killed between the two has lost that shard and no more.
+
+The file is long because every table is written and read here, so that the rules above stand beside both.
 """
 
 import json
