@@ -143,7 +143,7 @@ class Suite(Record):
         description: one line for `emtta suites`.
         limit: at most this many utterances per domain, the first ones.
         methods: by name, or composed; in the order in which they are shown.
-        normaliser: how texts are normalised before they are compared: as Whisper's authors do, by its basic normaliser
+        normalizer: how texts are normalized before they are compared: as Whisper's authors do, by its basic normalizer
             in English too, as they do but with combining marks kept, or not at all.
     """
 
@@ -153,7 +153,7 @@ class Suite(Record):
     methods: Annotated[tuple[MethodChoice, ...], Field(min_length=1), IDENTITY]
     model: Annotated[ModelChoice, IDENTITY]
     adaptation: Annotated[Adaptation, IDENTITY] = Adaptation()
-    normaliser: Annotated[Rule, IDENTITY] = "whisper"
+    normalizer: Annotated[Rule, IDENTITY] = "whisper"
     runtime: Annotated[Runtime, RUNTIME] = Runtime()
     domains: Annotated[tuple[Domain, ...], Field(min_length=1), IDENTITY]
 

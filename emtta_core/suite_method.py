@@ -13,7 +13,7 @@ from emtta_core.adaptation.methods import (
     Decision,
     Estimator,
     Method,
-    Normalisation,
+    Normalization,
     Objective,
     Parameters,
     method,
@@ -82,7 +82,7 @@ class MethodChoice(Record):
         entropy: whether the loss has the entropy part.
         credit: what part of the cost each token is charged with.
         baseline: what is subtracted from the cost.
-        normalisation: what the loss is a mean over.
+        normalization: what the loss is a mean over.
         parameters: whose LayerNorms are adapted.
         decision: how the hypothesis is found in the end.
         adaptation: options that are not those of the suite.
@@ -96,7 +96,7 @@ class MethodChoice(Record):
     entropy: Annotated[bool | None, IDENTITY] = None
     credit: Annotated[Credit | None, IDENTITY] = None
     baseline: Annotated[Baseline | None, IDENTITY] = None
-    normalisation: Annotated[Normalisation | None, IDENTITY] = None
+    normalization: Annotated[Normalization | None, IDENTITY] = None
     parameters: Annotated[Parameters | None, IDENTITY] = None
     decision: Annotated[Decision | None, IDENTITY] = None
     adaptation: Annotated[OwnAdaptation | None, IDENTITY] = None

@@ -10,7 +10,7 @@ REFERENCE = "red green blue river"
 """Four words; `heard(n)` has n errors against it."""
 
 LANGUAGE = "en"
-"""Of every utterance, and of its normaliser."""
+"""Of every utterance, and of its normalizer."""
 
 ERROR = "the waveform is silent"
 
@@ -169,10 +169,10 @@ def _score(same: Mapping[str, object], reference: str, states: Sequence[str], la
         nothing = dict.fromkeys(
             [
                 *("hits", "substitutions", "deletions", "insertions", "words", "characters", "character_errors"),
-                *("reference_normalised", "hypothesis_normalised"),
+                *("reference_normalized", "hypothesis_normalized"),
             ]
         )
-        return ScoreRow(**same, **nothing, normaliser="none", error=str(error))
+        return ScoreRow(**same, **nothing, normalizer="none", error=str(error))
     return ScoreRow(
         **same,
         hits=found.hits,
@@ -182,9 +182,9 @@ def _score(same: Mapping[str, object], reference: str, states: Sequence[str], la
         words=found.words,
         characters=found.characters,
         character_errors=found.character_errors,
-        normaliser=found.normaliser,
-        reference_normalised=found.reference_normalised,
-        hypothesis_normalised=found.hypothesis_normalised,
+        normalizer=found.normalizer,
+        reference_normalized=found.reference_normalized,
+        hypothesis_normalized=found.hypothesis_normalized,
         step_errors=step_errors(reference, states, language, rule),
     )
 

@@ -16,7 +16,7 @@ from store_factory import REFERENCE, begin_run, end_attempt, heard, write_shard
 from emtta_core.compare import ALL, Change, Comparison, compare
 from emtta_core.compare.comparison import ALPHA, MIN_EFFECT
 from emtta_core.errors import UsageError
-from emtta_core.scoring.significance import holm
+from emtta_core.scoring.bootstrap import holm
 from emtta_core.store import Catalogue, CellKey, Store
 from emtta_core.suites import SUITES
 from flows.cli.compare import compare as compare_command
@@ -187,9 +187,9 @@ def test_other_speech_is_refused_with_the_fields_that_differ(store: Store) -> No
         compare(store, "first", "second")
 
 
-def test_another_normaliser_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_normalizer_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(store, "first", {"vacuum": [1, 1]})
-    monkeypatch.setattr("store_factory.LANGUAGE", "de")  # which another normaliser scores
+    monkeypatch.setattr("store_factory.LANGUAGE", "de")  # which another normalizer scores
     write_run(store, "second", {"vacuum": [1, 1]})
     with pytest.raises(UsageError, match=r"was scored by .*english.* in A, and by .*basic.* in B"):
         compare(store, "first", "second")

@@ -28,7 +28,7 @@ corpus = {{ name = "synthetic", utterances = 2 }}
 
 WHOLE = (
     '{ name = "mine", base = "em-tok-b", candidates = "sample", estimator = "sequence", policy = true, '
-    'entropy = false, credit = "to-go", baseline = "none", normalisation = "sequence", '
+    'entropy = false, credit = "to-go", baseline = "none", normalization = "sequence", '
     'parameters = "decoder-layernorm", decision = "mbr", '
     "adaptation = { steps = 5, candidates = 6, learning_rate = 0.002, weight_decay = 0.02, seed = 7, "
     "betas = [0.8, 0.99], epsilon = 1e-6, redraw = false, early_stop = 0.01 } }"

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from pyroomacoustics.experimental import measure_rt60
 from soxr import resample
 
-from emtta_core.audio.effects import EFFECTS, codecs, rooms
-from emtta_core.audio.graded import Graded
-from emtta_core.audio.level import rms_dbfs
+from emtta_core.audio import codecs, rooms
+from emtta_core.audio.corruption import Graded
+from emtta_core.audio.effects import EFFECTS
 from emtta_core.audio.measure import signal_to_distortion_db
+from emtta_core.audio.mix import rms_dbfs
 from emtta_core.audio.waveform import Waveform
 from emtta_core.corpora.synthetic import voices_for_noise
 

@@ -17,10 +17,10 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from emtta_core.audio.corruption import CORRUPTION_VERSION, Corruption, Noise
-from emtta_core.audio.effects import CORRUPTIONS, EFFECTS, additive
-from emtta_core.audio.effects.libraries import release
-from emtta_core.audio.graded import Graded
+from emtta_core.audio import effects
+from emtta_core.audio.corrupted import release
+from emtta_core.audio.corruption import CORRUPTION_VERSION, Corruption, Graded, Noise
+from emtta_core.audio.effects import CORRUPTIONS, EFFECTS
 from emtta_core.audio.mix import SnrOver
 from emtta_core.audio.noise import NOISES, synthesise
 from emtta_core.audio.noise_file import NOISE_FILE_VERSION, NoiseFile
@@ -188,9 +188,9 @@ def test_each_environment_is_among_what_is_recorded(monkeypatch: pytest.MonkeyPa
         heard.append(kind)
         return synthesise(kind, *arguments)
 
-    monkeypatch.setattr(additive, "synthesise", heard_too)
+    monkeypatch.setattr(effects, "synthesise", heard_too)
     list(Version.of("environment", tmp_path).sounds())
-    assert set(heard) == set(additive.ENVIRONMENTS)
+    assert set(heard) == set(effects.ENVIRONMENTS)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from emtta_core.audio.corruption import Corruption, Noise
 from emtta_core.audio.files import encode_flac
-from emtta_core.audio.level import rms_dbfs
+from emtta_core.audio.mix import rms_dbfs
 from emtta_core.audio.noise import NOISES, VOICES
 from emtta_core.audio.waveform import Waveform
 from emtta_core.corpora.synthetic import voices_for_noise

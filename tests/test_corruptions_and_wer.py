@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from emtta_core.adaptation import Adapter
+from emtta_core.audio.corruption import Graded
 from emtta_core.audio.effects import CORRUPTIONS
-from emtta_core.audio.graded import Graded
 from emtta_core.corpora.synthetic import voices_for_noise
 from emtta_core.model import load_model
 from emtta_core.scoring import word_errors

@@ -9,10 +9,9 @@ from corpora_factory import librispeech_hub, librispeech_rows, sound
 from datasets import Audio, Dataset, DatasetDict
 from hub_server import Hub
 
-from emtta_core.corpora.choice import Survey
+from emtta_core.corpora.base import Survey, Utterance
 from emtta_core.corpora.hub_dataset import HubDataset
 from emtta_core.corpora.saved_dataset import SavedDataset
-from emtta_core.corpora.utterance import Utterance
 from emtta_core.errors import AudioError, CorpusError, UsageError
 
 MINE = {"repository": "openslr/librispeech_asr", "config": "all", "split": "test.other"}

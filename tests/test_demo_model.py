@@ -6,7 +6,7 @@ import pytest
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
 
 from emtta_core.demo.card import CARD_FILE, measure
-from emtta_core.demo.voices import LANGUAGES
+from emtta_core.demo.recipe import LANGUAGES
 from emtta_core.model import load_model
 
 DEMO = files("emtta_core.model") / "demo"

@@ -4,7 +4,7 @@ import pytest
 
 from emtta_core.adaptation import Adapter
 from emtta_core.audio.files import read_audio
-from emtta_core.demo.voices import LANGUAGES, trained_voices
+from emtta_core.demo.recipe import LANGUAGES, trained_voices
 from emtta_core.model import SpeechModel, load_model
 from emtta_core.pipeline.plan import corpus_id
 from emtta_core.pipeline.prepare import prepare_domain

@@ -22,7 +22,7 @@ LANGUAGES = ("en", "de", "fr", "en", "en", "de", "en", "fr")
 IDS = tuple(f"utterance-{index}" for index in range(len(SECONDS)))
 STEPS = 2
 COMPOSED = (
-    Method("sampled-to-go", "sample", Objective(credit="to-go", baseline="none", normalisation="sequence")),
+    Method("sampled-to-go", "sample", Objective(credit="to-go", baseline="none", normalization="sequence")),
     Method("encoder-only", "beam", parameters="encoder-layernorm"),
     Method("decoder-only", "beam", Objective("sequence", credit="to-go"), parameters="decoder-layernorm"),
 )

@@ -13,8 +13,8 @@ from corpora_factory import put, sound
 from pydantic import TypeAdapter, ValidationError
 
 from emtta_core.audio.files import encode_flac
-from emtta_core.corpora import file_digests
-from emtta_core.corpora.choice import Survey
+from emtta_core.corpora import recording
+from emtta_core.corpora.base import Survey
 from emtta_core.corpora.folder import Folder
 from emtta_core.corpora.registry import Corpus
 from emtta_core.corpora.synthetic import Synthetic
@@ -300,7 +300,7 @@ def test_audio_that_has_not_changed_is_not_read_again(corpus: Folder, monkeypatc
         os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 60))
     before = corpus.content_digest()
     read: list[Path] = []
-    monkeypatch.setattr(file_digests, "_sha256", lambda path: read.append(path) or "other")
+    monkeypatch.setattr(recording, "_sha256", lambda path: read.append(path) or "other")
     assert corpus.content_digest() == before
     write_audio(Path(corpus.path) / "ben/01.flac", level=0.4)
     assert corpus.content_digest() != before

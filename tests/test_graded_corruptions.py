@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from emtta_core.audio import corrupted
 from emtta_core.audio.corrupted import Corrupted
-from emtta_core.audio.effects import CORRUPTIONS, EFFECTS, libraries
+from emtta_core.audio.corruption import Graded
+from emtta_core.audio.effects import CORRUPTIONS, EFFECTS
 from emtta_core.audio.files import encode_flac
-from emtta_core.audio.graded import Graded
-from emtta_core.audio.level import rms_dbfs
 from emtta_core.audio.measure import signal_to_distortion_db, spectral_distance_db
+from emtta_core.audio.mix import rms_dbfs
 from emtta_core.audio.waveform import Waveform
 from emtta_core.corpora.synthetic import voices_for_noise
 from emtta_core.errors import AudioError, UsageError
@@ -30,14 +31,14 @@ def others(count: int) -> Sequence[Waveform]:
     return OTHERS[:count]
 
 
-def corrupted(name: str, severity: int, utterance: str = "a-1", seed: int = 0) -> Corrupted:
+def applied(name: str, severity: int, utterance: str = "a-1", seed: int = 0) -> Corrupted:
     return Graded(name=name, severity=severity, seed=seed).apply(UTTERANCES[utterance], utterance, others)
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_what_comes_out_is_as_long_as_it_should_be_within_full_scale_and_never_silent(name: str) -> None:
     for severity in range(1, 6):
-        made = corrupted(name, severity)
+        made = applied(name, severity)
         factor = EFFECTS[name].amounts[severity - 1] if name == "speed" else 1
         assert made.waveform.shape == (round(40_000 / factor),)
         assert made.waveform.dtype == np.float32
@@ -61,9 +62,9 @@ def test_the_damage_grows_with_the_severity(name: str) -> None:
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_the_same_utterance_and_seed_give_the_same_bits_whatever_went_before(name: str) -> None:
-    first = corrupted(name, 3)
-    corrupted(name, 3, "a-2")
-    assert corrupted(name, 3).waveform.tobytes() == first.waveform.tobytes()
+    first = applied(name, 3)
+    applied(name, 3, "a-2")
+    assert applied(name, 3).waveform.tobytes() == first.waveform.tobytes()
 
 
 SETTLED = {"telephone", "gsm", "mp3", "opus", "clipping", "low-pass", "gain", "speed"}
@@ -105,7 +106,7 @@ def test_an_utterance_hears_the_same_noise_and_is_in_the_same_room_at_each_sever
 
 
 def test_what_is_lost_at_one_severity_is_lost_at_the_next_in_bursts() -> None:
-    sounds = [corrupted("packet-loss", severity).waveform.reshape(-1, 320) for severity in range(1, 6)]
+    sounds = [applied("packet-loss", severity).waveform.reshape(-1, 320) for severity in range(1, 6)]
     lost = [~sound.any(axis=1) for sound in sounds]
     assert all((less <= more).all() for less, more in itertools.pairwise(lost))
     after_a_loss = lost[2][1:][lost[2][:-1]].mean()
@@ -113,7 +114,7 @@ def test_what_is_lost_at_one_severity_is_lost_at_the_next_in_bursts() -> None:
 
 
 def test_a_bit_that_is_turned_over_at_one_severity_is_turned_over_at_the_next() -> None:
-    clean, *turned = (corrupted("g711", severity).waveform.astype(np.float64) for severity in range(1, 6))
+    clean, *turned = (applied("g711", severity).waveform.astype(np.float64) for severity in range(1, 6))
     errors = [sound * (clean @ clean) / (clean @ sound) - clean for sound in turned]
     assert [less @ more / (less @ less) for less, more in itertools.pairwise(errors)] == pytest.approx([1] * 3, abs=0.2)
 
@@ -123,7 +124,7 @@ def test_another_process_in_another_order_gives_the_same_bits() -> None:
         "import hashlib\n"
         "import numpy as np\n"
         "from emtta_core.audio.effects import CORRUPTIONS\n"
-        "from emtta_core.audio.graded import Graded\n"
+        "from emtta_core.audio.corruption import Graded\n"
         "time = np.arange(24_000) / 16_000\n"
         "speech = (np.sin(time * 2500) * np.sin(time * 9) ** 2).astype(np.float32)\n"
         "voices = [np.sin(time * pitch).astype(np.float32) for pitch in range(900, 1700, 100)]\n"
@@ -156,13 +157,13 @@ def test_severity_0_is_the_clean_domain_and_shares_its_audio() -> None:
     ids = [corpus_id(domain, None) for domain in parse_suite(text).domains]
     assert ids[0] == ids[1]
     assert len(set(ids)) == 3
-    assert np.array_equal(corrupted("gsm", 0).waveform, UTTERANCES["a-1"])
+    assert np.array_equal(applied("gsm", 0).waveform, UTTERANCES["a-1"])
     assert Graded(name="gsm", severity=0).label() is None
 
 
 @pytest.mark.parametrize("name", ["g711", "gsm", "mp3", "opus", "low-pass", "telephone"])
 def test_codecs_and_filters_leave_the_speech_where_it_was_in_time(name: str) -> None:
-    heard, speech = corrupted(name, 1).waveform, UTTERANCES["a-1"]
+    heard, speech = applied(name, 1).waveform, UTTERANCES["a-1"]
     distortion = [signal_to_distortion_db(speech, np.roll(heard, shift)) for shift in (-8, 0, 8)]
     assert max(distortion) == distortion[1]
 
@@ -194,14 +195,14 @@ def test_a_library_that_is_missing_is_named_with_its_command_before_anything_run
     def missing(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    libraries.release.cache_clear()
-    monkeypatch.setattr(libraries, "version", missing)
+    corrupted.release.cache_clear()
+    monkeypatch.setattr(corrupted, "version", missing)
     try:
         with pytest.raises(UsageError, match=r"'pitch' needs python-stretch.*pip install 'emtta\[corruptions\]'"):
             corpus_id(load_suite("robustness").domain("pitch-3"), None)
         assert corpus_id(load_suite("robustness").domain("echo-3"), None)
     finally:
-        libraries.release.cache_clear()
+        corrupted.release.cache_clear()
 
 
 def test_the_suite_has_every_corruption_at_every_severity() -> None:

@@ -180,7 +180,7 @@ def test_a_stratum_keeps_its_size() -> None:
 def test_what_is_drawn_in_parts_is_drawn_by_the_same_law(monkeypatch: pytest.MonkeyPatch) -> None:
     _, errors, words = plain(np.random.default_rng(8), 80)[:, :, None].transpose(1, 0, 2)
     whole = rate_interval(errors, words, resamples=5_000)
-    monkeypatch.setattr("emtta_core.scoring.significance._CHUNK", 80 * 7)
+    monkeypatch.setattr("emtta_core.scoring.bootstrap._CHUNK", 80 * 7)
     assert rate_interval(errors, words, resamples=5_000) == pytest.approx(whole, abs=0.4)
 
 

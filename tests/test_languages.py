@@ -83,7 +83,7 @@ def test_what_is_detected_is_recorded_and_the_corpus_still_says_how_to_score(
         rows = catalogue.query(
             "SELECT utterance_id, spoken, language, language_probability, method FROM windows ORDER BY ALL"
         ).rows
-        scored = catalogue.query("SELECT DISTINCT language, normaliser FROM utterances ORDER BY 1").rows
+        scored = catalogue.query("SELECT DISTINCT language, normalizer FROM utterances ORDER BY 1").rows
         report = catalogue.report("languages", method="source").records
     assert [(row[0], row[1]) for row in rows[::2]] == [("good0", "en"), ("good1", "pl"), ("good2", "de")]
     for one, other in zip(rows[::2], rows[1::2], strict=True):  # of both methods: it is the unadapted model's

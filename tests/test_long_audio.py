@@ -10,8 +10,8 @@ import pytest
 from conftest import RATE, Command, Speech, SuiteFile, tone
 
 from emtta_core.adaptation import AdaptationResult, Adapter, StepRecord
+from emtta_core.audio.activity import windows_of
 from emtta_core.audio.files import encode_flac
-from emtta_core.audio.windows import windows_of
 from emtta_core.corpora.synthetic import Synthetic
 from emtta_core.model import SpeechModel, load_model
 from emtta_core.pipeline.batches import adapt

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from emtta_core.audio.level import rms_dbfs, scale_back, scale_to_dbfs
-from emtta_core.audio.mix import MAX_SNR_DB, mix, mix_at_snr
+from emtta_core.audio.mix import MAX_SNR_DB, mix, mix_at_snr, rms_dbfs, scale_back, scale_to_dbfs
 from emtta_core.audio.noise import NOISES, synthesise
 from emtta_core.corpora.synthetic import voices_for_noise
 from emtta_core.errors import AudioError

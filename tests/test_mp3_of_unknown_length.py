@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from emtta_core.audio.files import length_in_seconds, read_audio
 from emtta_core.audio.waveform import Waveform
-from emtta_core.corpora.file_digests import FileDigests
+from emtta_core.corpora.recording import FileDigests
 from emtta_core.errors import AudioError
 
 ID3 = b"ID3\x04\x00\x00\x00\x00\x08\x00" + bytes(1024)

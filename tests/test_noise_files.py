@@ -10,7 +10,7 @@ from conftest import CLEAN, Command, Speech, SuiteFile
 
 from emtta_core.audio.activity import speech_mask
 from emtta_core.audio.corruption import Noise
-from emtta_core.audio.level import rms_dbfs
+from emtta_core.audio.mix import rms_dbfs
 from emtta_core.audio.noise_file import MS_SNSD, NoiseFile
 from emtta_core.audio.waveform import Waveform
 from emtta_core.corpora.synthetic import voices_for_noise

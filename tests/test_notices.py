@@ -38,11 +38,11 @@ def test_synthetic_speech_is_told_by_its_corpus_and_not_by_a_name(tmp_path: Path
     ("language", "rule", "said"),
     [("hi", "whisper", True), ("bn", "basic", True), ("hi", "marks", False), ("de", "whisper", False)],
 )
-def test_words_that_the_normaliser_cuts_are_told_of_by_the_languages_that_were_scored(
+def test_words_that_the_normalizer_cuts_are_told_of_by_the_languages_that_were_scored(
     tmp_path: Path, language: str, rule: Rule, said: bool
 ) -> None:
     found = told(tmp_path, RECORDED, language, rule)
-    assert [sentence.endswith('score them with normaliser = "marks".') for sentence in found] == [True] * said
+    assert [sentence.endswith('score them with normalizer = "marks".') for sentence in found] == [True] * said
 
 
 @pytest.mark.parametrize(("suite", "said"), [(SPOKEN, True), (RECORDED, False)])

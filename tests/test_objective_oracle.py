@@ -94,7 +94,7 @@ def expected_surrogate(
 ) -> list[Tensor]:
     """Return Σ p(y^1)…p(y^G) times the surrogate's gradient over all groups of G sequences.
 
-    The loss's normalisation by tokens, which only scales a group's loss, is undone: what is left is the mean over the
+    The loss's normalization by tokens, which only scales a group's loss, is undone: what is left is the mean over the
     group's candidates.
     """
     logits, every, log_probs = listed(model)
@@ -152,11 +152,11 @@ def test_a_loss_may_be_the_mean_over_candidates_of_their_own_means() -> None:
     logits, tokens, mask = example()
     log_probs = logits.log_softmax(-1)
     entropies = -(log_probs.exp() * log_probs).sum(-1) * mask
-    loss = em_loss(logits, tokens, mask, normalisation="sequence")
+    loss = em_loss(logits, tokens, mask, normalization="sequence")
     expected = (entropies.sum(-1) / mask.sum(-1)).mean(-1)
     torch.testing.assert_close(loss.entropy, expected, rtol=0, atol=1e-12)
-    one = em_loss(logits[:, :1], tokens[:, :1], mask[:, :1], normalisation="sequence")
-    same = em_loss(logits[:, :1], tokens[:, :1], mask[:, :1], normalisation="token")
+    one = em_loss(logits[:, :1], tokens[:, :1], mask[:, :1], normalization="sequence")
+    same = em_loss(logits[:, :1], tokens[:, :1], mask[:, :1], normalization="token")
     torch.testing.assert_close(one.total, same.total, rtol=0, atol=1e-12)
 
 

@@ -107,7 +107,7 @@ def test_an_utterance_in_a_language_that_the_model_does_not_know_costs_no_other(
     assert [done[name].error for name in ("good0", "good2")] == [None, None]
 
 
-def test_a_transcript_that_normalises_to_nothing_is_in_error_and_in_no_rate_and_is_not_adapted_to(
+def test_a_transcript_that_normalizes_to_nothing_is_in_error_and_in_no_rate_and_is_not_adapted_to(
     suite_file: SuiteFile, speech: Speech, tmp_path: Path
 ) -> None:
     speech.add("hm", tone(0.5), "... hmm")
@@ -120,7 +120,7 @@ def test_a_transcript_that_normalises_to_nothing_is_in_error_and_in_no_rate_and_
         of_it = "WHERE utterance_id = 'hm'"
         ((error, seconds),) = catalogue.query(f"SELECT error, seconds FROM raw.hypotheses {of_it}").rows
         rows = [catalogue.query(f"SELECT * FROM raw.{table} {of_it}").rows for table in ("steps", "scores")]
-    assert "the transcript '... hmm' has no word left when normalised by whisper-english" in error
+    assert "the transcript '... hmm' has no word left when normalized by whisper-english" in error
     assert (seconds, rows) == (None, [[], []])
 
 

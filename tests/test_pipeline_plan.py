@@ -93,9 +93,9 @@ def test_other_weights_are_another_cell() -> None:
     assert all(before[cell] != after[cell] for cell in before)
 
 
-def test_another_normaliser_is_another_plan_of_the_same_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_normalizer_is_another_plan_of_the_same_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     before = plan(parse_suite(SUITE), DIGEST)
-    monkeypatch.setattr("emtta_core.pipeline.plan.normaliser_names", lambda: ("whisper-english/9",))
+    monkeypatch.setattr("emtta_core.pipeline.plan.normalizer_names", lambda: ("whisper-english/9",))
     after = plan(parse_suite(SUITE), DIGEST)
     assert after.cells == before.cells
     assert after.plan_id != before.plan_id
@@ -248,7 +248,7 @@ def test_the_options_that_a_method_uses_are_part_of_its_recipe_and_no_others() -
 def test_a_suite_that_is_scored_otherwise_is_another_plan_of_the_same_cells() -> None:
     usual = plan(parse_suite(SUITE), DIGEST)
     others = [
-        plan(parse_suite(f'normaliser = "{rule}"\n{SUITE}'), DIGEST) for rule in ("whisper", "basic", "marks", "none")
+        plan(parse_suite(f'normalizer = "{rule}"\n{SUITE}'), DIGEST) for rule in ("whisper", "basic", "marks", "none")
     ]
     assert [other.cells for other in others] == [usual.cells] * 4
     assert others[0].plan_id == usual.plan_id

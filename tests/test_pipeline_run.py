@@ -91,12 +91,12 @@ def test_changed_speech_under_one_run_id_is_refused(suite_file: SuiteFile, speec
         record(planned(suite_file(), "mine"), store)
 
 
-def test_other_normalisers_under_one_run_id_are_refused(
+def test_other_normalizers_under_one_run_id_are_refused(
     suite_file: SuiteFile, speech: Speech, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record(planned(suite_file(), "mine"), store)
     now = versions()["whisper-normalizer"]
-    monkeypatch.setattr("emtta_core.pipeline.plan.normaliser_names", lambda: ("whisper-english/9",))
+    monkeypatch.setattr("emtta_core.pipeline.plan.normalizer_names", lambda: ("whisper-english/9",))
     monkeypatch.setattr("emtta_core.pipeline.run.versions", lambda: {"whisper-normalizer": "9"})
     with pytest.raises(UsageError, match=f"whisper-normalizer, by which scores are made: {now} there, 9 here"):
         record(planned(suite_file(), "mine"), store)

@@ -7,8 +7,8 @@ import pytest
 from conftest import CLEAN, Command, Speech, SuiteFile, tone
 
 from emtta_core.audio.files import read_audio
+from emtta_core.corpora.recording import text_of
 from emtta_core.corpora.saved_dataset import SavedDataset
-from emtta_core.corpora.transcripts import text_of
 from emtta_core.errors import AudioError, CorpusError, ModelError, UsageError
 from emtta_core.model.folder import refuse_lacking
 from emtta_core.pipeline.inventory import inventory

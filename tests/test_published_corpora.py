@@ -32,7 +32,7 @@ from hub_server import Hub, parquet
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from emtta_core.corpora.ami import Ami
-from emtta_core.corpora.choice import Survey
+from emtta_core.corpora.base import Survey
 from emtta_core.corpora.common_voice import CommonVoice
 from emtta_core.corpora.fleurs import Fleurs
 from emtta_core.corpora.l2arctic import SPEAKERS, L2Arctic

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from store_factory import ERROR, begin_run, end_attempt, heard, write_shard
 
-from emtta_core.scoring import normaliser, word_errors
+from emtta_core.scoring import normalizer, word_errors
 from emtta_core.store import Catalogue, CellKey, Store, reports
 
 # WER of source and em-tok-b on each domain, in errors of four words an utterance: two utterances per domain.
@@ -225,24 +225,24 @@ def test_a_step_is_hidden_with_its_reason_until_each_domain_has_it(store: Store)
     assert (begun["wer"], ended["wer"]) == (50.0, 37.5)
 
 
-def test_no_figure_mixes_two_normalisers_of_one_language(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_figure_mixes_two_normalizers_of_one_language(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     begin_run(store, "run", [("noise", "a", "source"), ("noise", "b", "source")])
     write_shard(store, CellKey("run", "a", "source"), {"x": [heard(0)], "y": [heard(0)]})
     write_shard(store, CellKey("run", "b", "source"), {"x": [heard(0)]})
     monkeypatch.setattr(
-        "store_factory.word_errors", lambda *texts: replace(word_errors(*texts), normaliser="whisper-english/9")
+        "store_factory.word_errors", lambda *texts: replace(word_errors(*texts), normalizer="whisper-english/9")
     )
     write_shard(store, CellKey("run", "b", "source"), {"y": [heard(0)]}, attempt=2)
     catalogue = Catalogue(store)
     whole, mixed = catalogue.query("FROM cells ORDER BY position").records
-    scored_by = f"scored by {normaliser('en').name}, whisper-english/9"
+    scored_by = f"scored by {normalizer('en').name}, whisper-english/9"
     assert (whole["wer"], whole["cer"], whole["reason_hidden"]) == (0, 0, None)
     assert (mixed["state"], mixed["wer"], mixed["cer"], mixed["reason_hidden"]) == ("complete", None, None, scored_by)
     for row in (*catalogue.report("leaderboard").records, *catalogue.report("steps").records):
         assert (row["wer"], row["reason_hidden"]) == (None, f"1 of 2 domains incomplete: b ({scored_by})")
 
 
-def test_two_languages_have_each_their_normaliser(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_languages_have_each_their_normalizer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     begin_run(store, "run", [("noise", "a", "source")])
     key = CellKey("run", "a", "source")
     write_shard(store, key, {"x": [heard(0)]})
@@ -251,7 +251,7 @@ def test_two_languages_have_each_their_normaliser(store: Store, monkeypatch: pyt
     assert Catalogue(store).report("domains").records[0]["wer"] == 12.5
 
 
-def test_no_mean_and_no_change_mixes_two_releases_of_the_normaliser(
+def test_no_mean_and_no_change_mixes_two_releases_of_the_normalizer(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cells = [("noise", domain, method) for domain in "ab" for method in ("source", "em-tok")]
@@ -262,12 +262,12 @@ def test_no_mean_and_no_change_mixes_two_releases_of_the_normaliser(
     write_shard(store, CellKey("run", "b", "source"), {"x": [heard(1)]})
     assert {row["wer"] for row in Catalogue(store).query("FROM cells").records} == {25.0, None}
     monkeypatch.setattr(
-        "store_factory.word_errors", lambda *texts: replace(word_errors(*texts), normaliser="whisper-basic/9")
+        "store_factory.word_errors", lambda *texts: replace(word_errors(*texts), normalizer="whisper-basic/9")
     )
     write_shard(store, CellKey("run", "b", "em-tok"), {"x": [heard(1)]})
     catalogue = Catalogue(store)
-    release = normaliser("en").name.partition("/")[2]
-    reason = f"the run was scored by the releases {release} and 9 of the normaliser"
+    release = normalizer("en").name.partition("/")[2]
+    reason = f"the run was scored by the releases {release} and 9 of the normalizer"
     rows = catalogue.query("FROM cells WHERE run_id = 'run'").records
     assert {(row["wer"], row["change_percent"], row["reason_hidden"]) for row in rows} == {(None, None, reason)}
     for row in catalogue.query("FROM groups WHERE run_id = 'run'").records:

@@ -113,7 +113,7 @@ def test_what_was_reused_is_linked_to_whoever_made_it(emtta: Command, suite_file
         ("batch_size = 2", 'batch_size = 2, trace = "metrics"', True),
         ('name = "clean"', 'name = "other"', True),
         ("steps = 1", "steps = 2", True),  # an option that the method source does not use
-        ("runtime", 'normaliser = "basic"\nruntime', False),
+        ("runtime", 'normalizer = "basic"\nruntime', False),
         ("runtime", 'precision = "bf16"\nruntime', False),
         ("batch_size = 2", "batch_size = 2, reuse = false", False),
     ],

@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001  (texts in many scripts)
-"""Errors are counted on words as Whisper's evaluation normalises them, and the counts are the edit distance."""
+"""Errors are counted on words as Whisper's evaluation normalizes them, and the counts are the edit distance."""
 
 import unicodedata
 
@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from emtta_core.scoring import (
     EmptyReferenceError,
     Rule,
-    normaliser,
-    normaliser_named,
-    normaliser_names,
+    normalizer,
+    normalizer_named,
+    normalizer_names,
     step_errors,
     unified,
     word_errors,
 )
-from emtta_core.scoring.normaliser import MARKED
+from emtta_core.scoring.normalizer import MARKED
 
 WORDS = st.lists(st.sampled_from(["red", "green", "blue", "river"]), max_size=7).map(" ".join)
 
@@ -41,12 +41,12 @@ def test_the_errors_are_the_edit_distance(reference: str, hypothesis: str) -> No
     assert found.hits + found.substitutions + found.insertions == len(hypothesis.split())
 
 
-def test_english_is_normalised_by_the_english_normaliser_and_other_languages_by_the_basic_one() -> None:
+def test_english_is_normalized_by_the_english_normalizer_and_other_languages_by_the_basic_one() -> None:
     assert word_errors("It's twenty-five colours!", "it is 25 colors", "en").errors == 0
     assert word_errors("twenty-five", "25", "de").errors == 2
     assert word_errors("Grün, ja!", "grün ja", "de").errors == 0
-    assert normaliser("en").name.startswith("whisper-english/")
-    assert normaliser("pl").name.startswith("whisper-basic/")
+    assert normalizer("en").name.startswith("whisper-english/")
+    assert normalizer("pl").name.startswith("whisper-basic/")
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,8 @@ def test_where_no_spaces_are_written_each_letter_counts_as_a_word(
     assert 0 < found.errors < words
     assert found.characters == words, "the spaces that set the letters apart are no characters of the text"
     assert found.character_errors == found.errors
-    assert found.normaliser.startswith("whisper-basic-by-letter/")
-    assert found.normaliser in normaliser_names()
+    assert found.normalizer.startswith("whisper-basic-by-letter/")
+    assert found.normalizer in normalizer_names()
 
 
 @pytest.mark.parametrize(
@@ -85,22 +85,22 @@ def test_where_no_spaces_are_written_each_letter_counts_as_a_word(
     ],
 )
 def test_marks_are_kept_where_they_are_asked_for(language: str, text: str, usual: str, kept: str) -> None:
-    assert normaliser(language)(text) == unicodedata.normalize("NFKC", usual)
-    assert normaliser(language, "marks")(text) == unicodedata.normalize("NFKC", kept)
+    assert normalizer(language)(text) == unicodedata.normalize("NFKC", usual)
+    assert normalizer(language, "marks")(text) == unicodedata.normalize("NFKC", kept)
 
 
 def test_a_vowel_that_is_a_mark_is_an_error_where_marks_are_kept() -> None:
     assert word_errors("हिन्दी में", "हन्दी में", "hi").errors == 2, "one vowel sign is two pieces"
     found = word_errors("हिन्दी में", "हन्दी में", "hi", "marks")
     assert (found.errors, found.words, found.character_errors, found.characters) == (1, 2, 1, 10)
-    assert word_errors("में", "मैं", "hi").errors == 0, "the usual normaliser compares no vowel sign"
+    assert word_errors("में", "मैं", "hi").errors == 0, "the usual normalizer compares no vowel sign"
     assert word_errors("में", "मैं", "hi", "marks").errors == 1
 
 
 def test_the_languages_whose_words_are_cut_are_those_that_say_so() -> None:
     texts = {"hi": "में", "bn": "গান", "ta": "தமிழ்", "th": "ที่", "my": "မြန်မာ", "km": "ខ្មែរ", "yo": "ọ̀rọ̀", "bo": "བོད"}
     assert set(texts) <= MARKED
-    assert all(normaliser(one)(text) != normaliser(one, "marks")(text) for one, text in texts.items())
+    assert all(normalizer(one)(text) != normalizer(one, "marks")(text) for one, text in texts.items())
 
 
 def test_an_empty_hypothesis_is_all_deletions() -> None:
@@ -110,7 +110,7 @@ def test_an_empty_hypothesis_is_all_deletions() -> None:
 
 
 @pytest.mark.parametrize("reference", ["", "   ", "…", "[noise]", "uh"])
-def test_a_transcript_that_normalises_to_nothing_is_refused_by_name(reference: str) -> None:
+def test_a_transcript_that_normalizes_to_nothing_is_refused_by_name(reference: str) -> None:
     with pytest.raises(EmptyReferenceError, match="no word left"):
         word_errors(reference, "hello", "en")
     with pytest.raises(EmptyReferenceError):
@@ -123,7 +123,7 @@ def test_each_step_is_scored_as_the_hypothesis_would_be_and_a_step_without_text_
     assert step_errors("red blue", texts, "en") == expected == (1, 0, None, 0, 2)
 
 
-def test_a_suite_may_score_by_the_basic_normaliser_or_by_none() -> None:
+def test_a_suite_may_score_by_the_basic_normalizer_or_by_none() -> None:
     said, heard = "It's twenty-five colours!", "it is 25 colors"
     assert [word_errors(said, heard, "en", rule).errors for rule in ("whisper", "basic", "none")] == [0, 4, 4]
     assert word_errors("It is 25", "It is 25", "en", "none").errors == 0
@@ -131,7 +131,7 @@ def test_a_suite_may_score_by_the_basic_normaliser_or_by_none() -> None:
     assert step_errors(said, [heard, said], "en", "none") == (4, 0)
 
 
-def test_what_a_score_names_is_the_normaliser_that_made_it() -> None:
+def test_what_a_score_names_is_the_normalizer_that_made_it() -> None:
     for language, rule in (
         ("en", "whisper"),
         ("de", "whisper"),
@@ -141,10 +141,10 @@ def test_what_a_score_names_is_the_normaliser_that_made_it() -> None:
         ("hi", "marks"),
         ("km", "marks"),
     ):
-        made = normaliser(language, rule)
-        assert normaliser_named(made.name) is made
-    assert normaliser("en", "none").name == "none"
-    assert normaliser_named("of-another-release/9")("It's  25!") == "It's 25!"
+        made = normalizer(language, rule)
+        assert normalizer_named(made.name) is made
+    assert normalizer("en", "none").name == "none"
+    assert normalizer_named("of-another-release/9")("It's  25!") == "It's 25!"
 
 
 SAME_TEXTS = {
@@ -202,6 +202,6 @@ def test_a_unified_text_is_not_changed_again(text: str) -> None:
 
 def test_the_step_before_the_library_is_part_of_a_scores_name() -> None:
     for language, rule in (("en", "whisper"), ("tr", "whisper"), ("tr", "marks"), ("zh", "basic")):
-        assert normaliser(language, rule).name.endswith("+unicode-1")
-    assert normaliser("tr", "none").name == "none"
-    assert normaliser("tr", "none")("İ ’") == "İ ’"
+        assert normalizer(language, rule).name.endswith("+unicode-1")
+    assert normalizer("tr", "none").name == "none"
+    assert normalizer("tr", "none")("İ ’") == "İ ’"

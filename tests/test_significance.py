@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from emtta_core.scoring.significance import holm, sign_flip_p
+from emtta_core.scoring.bootstrap import holm, sign_flip_p
 
 
 def scipy_p(differences: np.ndarray, resamples: int) -> float:
@@ -29,7 +29,7 @@ def test_with_few_units_every_sign_is_tried_as_scipy_does(seed: int) -> None:
 
 def test_flips_drawn_in_parts_are_drawn_by_the_same_law(monkeypatch: pytest.MonkeyPatch) -> None:
     differences = np.round(np.random.default_rng(6).normal(0.2, 1.2, 80))
-    monkeypatch.setattr("emtta_core.scoring.significance._CHUNK", 80 * 7)
+    monkeypatch.setattr("emtta_core.scoring.bootstrap._CHUNK", 80 * 7)
     assert sign_flip_p(differences) == pytest.approx(scipy_p(differences, 10_000), abs=0.02)
 
 

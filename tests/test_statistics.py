@@ -13,8 +13,7 @@ from store_factory import REFERENCE, begin_run, end_attempt, heard, write_shard
 from emtta_core.compare import compare
 from emtta_core.errors import StoreError
 from emtta_core.pipeline.statistics import compute_statistics, settle_statistics, update_statistics
-from emtta_core.scoring.bootstrap import change_interval, rate_interval
-from emtta_core.scoring.significance import holm, sign_flip_p
+from emtta_core.scoring.bootstrap import change_interval, holm, rate_interval, sign_flip_p
 from emtta_core.store import Catalogue, CellKey, Store
 from emtta_core.store.compact import compact
 from emtta_core.store.prune import Keep, plan_pruning, prune
@@ -269,7 +268,7 @@ def test_a_night_of_23_domains_takes_less_than_30_seconds() -> None:
             "speaker": "",
             "words": 10,
             "errors": int(generator.binomial(10, 0.2)),
-            "normaliser": "any",
+            "normalizer": "any",
         }
         for method in methods
         for domain in range(23)

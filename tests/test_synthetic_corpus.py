@@ -10,11 +10,10 @@ import pytest
 
 from emtta_core.audio.waveform import SAMPLE_RATE
 from emtta_core.corpora.espeak import speak
-from emtta_core.corpora.grammar import languages, load_grammar, split_of
-from emtta_core.corpora.synthetic import Synthetic, voices_for_noise
-from emtta_core.demo.voices import LANGUAGES, trained_voices
+from emtta_core.corpora.synthetic import Synthetic, languages, load_grammar, split_of, voices_for_noise
+from emtta_core.demo.recipe import LANGUAGES, trained_voices
 from emtta_core.errors import UsageError
-from emtta_core.scoring import normaliser
+from emtta_core.scoring import normalizer
 
 _FUNCTION_WORDS_AT_MOST = 45
 
@@ -34,9 +33,9 @@ def test_a_grammar_has_150_content_words_and_sentences_of_4_to_9_words(language:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_no_word_of_a_grammar_is_changed_by_the_normaliser(language: str) -> None:
-    normalise = normaliser(language)
-    assert [word for word in load_grammar(language).words() if normalise(word) != word] == []
+def test_no_word_of_a_grammar_is_changed_by_the_normalizer(language: str) -> None:
+    normalize = normalizer(language)
+    assert [word for word in load_grammar(language).words() if normalize(word) != word] == []
 
 
 def test_a_neighbour_tells_little_of_a_word() -> None:

@@ -104,7 +104,7 @@ def episode_bytes(model: SpeechModel, options: Options, limit: int) -> int:
     """Return an estimate of the memory that an utterance's episode takes beside the weights, in bytes.
 
     It counts what a step keeps for its gradient, and the largest of what it needs for a moment. A position of the
-    encoder keeps, a layer, the input and the normalised input of two LayerNorms, the query, key, value and output of
+    encoder keeps, a layer, the input and the normalized input of two LayerNorms, the query, key, value and output of
     attention and the input of GELU; a node of the decoder likewise, its own copy of every LayerNorm, and its logits
     thrice: masked, as log-probabilities and as probabilities. Which nodes see each other is one mask for all layers, of
     which CUDA's attention keeps a copy a layer, because it needs the rows aligned.

@@ -19,7 +19,7 @@ Credit = Literal["trajectory", "to-go"]
 Baseline = Literal["leave-one-out", "none"]
 """What is subtracted from a cost: the mean of the other candidates' costs, or nothing."""
 
-Normalisation = Literal["token", "sequence"]
+Normalization = Literal["token", "sequence"]
 """What a loss is a mean over: all tokens of all candidates, or each candidate's own and then the candidates."""
 
 Parameters = Literal["layernorm", "encoder-layernorm", "decoder-layernorm"]
@@ -44,7 +44,7 @@ class Objective:
         entropy: whether the loss has the entropy part, L_ENT.
         credit: what part of the cost each token is charged with.
         baseline: what is subtracted from the cost.
-        normalisation: what the loss is a mean over.
+        normalization: what the loss is a mean over.
     """
 
     estimator: Estimator = "token"
@@ -52,7 +52,7 @@ class Objective:
     entropy: bool = True
     credit: Credit = "trajectory"
     baseline: Baseline = "leave-one-out"
-    normalisation: Normalisation = "token"
+    normalization: Normalization = "token"
 
 
 @dataclass(frozen=True, slots=True)

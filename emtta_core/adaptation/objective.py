@@ -11,7 +11,7 @@ and for the sequence estimator the second is zero, E[∇(-log p(y))] = 0, so it 
 What is exact: summed over all sequences with their probabilities, the gradient of the surrogate is ∇H; with the
 leave-one-out baseline or without one, and with the whole cost or with the cost to go as each token's. What is not: both
 parts are divided by the number of the candidates' tokens, which weighs short groups of candidates more (by each
-candidate's own, with the normalisation "sequence", which weighs short candidates more), and beams are not samples.
+candidate's own, with the normalization "sequence", which weighs short candidates more), and beams are not samples.
 Source: Huang, Yu, Lin, Lee, "Rethinking Entropy Minimization in Test-Time Adaptation for Autoregressive Models",
 arXiv:2605.08186.
 
@@ -26,7 +26,7 @@ from typing import get_args, get_type_hints
 import torch
 from torch import Tensor
 
-from emtta_core.adaptation.methods import Baseline, Credit, Estimator, Normalisation, Objective
+from emtta_core.adaptation.methods import Baseline, Credit, Estimator, Normalization, Objective
 from emtta_core.adaptation.statistics import token_statistics
 from emtta_core.errors import unknown
 
@@ -62,7 +62,7 @@ def em_loss(
     *,
     credit: Credit = "trajectory",
     baseline: Baseline = "leave-one-out",
-    normalisation: Normalisation = "token",
+    normalization: Normalization = "token",
 ) -> Loss:
     """Return the entropy-minimisation loss of candidates, from the policy's logits.
 
@@ -75,12 +75,12 @@ def em_loss(
         entropy: whether L_ENT is in the total; the sequence estimator has none.
         credit: "trajectory" or "to-go".
         baseline: "leave-one-out" or "none".
-        normalisation: "token" or "sequence".
+        normalization: "token" or "sequence".
 
     Raises:
         UsageError: for a choice that there is not.
     """
-    objective = Objective(estimator, policy, entropy, credit, baseline, normalisation)
+    objective = Objective(estimator, policy, entropy, credit, baseline, normalization)
     statistics = token_statistics(logits.flatten(0, 2), tokens.flatten())
     entropies, log_probs = (part.view(tokens.shape) for part in (statistics.entropy, statistics.log_prob))
     return loss_of(entropies, log_probs, mask, check_objective(objective))
@@ -109,7 +109,7 @@ def loss_of(entropies: Tensor, log_probs: Tensor, mask: Tensor, objective: Objec
     if objective.baseline == "leave-one-out":
         advantage = leave_one_out_advantage(advantage)
     advantage = advantage.masked_fill(mask == 0, 0.0)
-    mean = token_mean if objective.normalisation == "token" else sequence_mean
+    mean = token_mean if objective.normalization == "token" else sequence_mean
     zero = torch.zeros_like(entropies[:, 0, 0])
     policy_part = policy_loss(advantage, log_probs, mask, mean) if objective.policy else zero
     has_entropy = objective.entropy and objective.estimator == "token"

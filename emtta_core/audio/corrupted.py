@@ -1,9 +1,20 @@
-"""What a corruption gives, and the voices that it may ask for."""
+"""What every corruption is made of: its result, the libraries that it may need, and what effects share."""
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
 
-from emtta_core.audio.waveform import Waveform
+import numpy as np
+import soundfile
+import soxr
+
+from emtta_core.audio.mix import LEVEL_DBFS, scale_back, scale_to_dbfs
+from emtta_core.audio.spectrum import Samples
+from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
+from emtta_core.errors import UsageError
 
 Voices = Callable[[int], Sequence[Waveform]]
 """Gives so many stretches of clean speech, each shape `(N,)`, of voices foreign to the utterance; always the same."""
@@ -22,3 +33,67 @@ class Corrupted:
     waveform: Waveform
     gain: float
     snr_db: float | None
+
+
+EXTRA = "pip install 'emtta[corruptions]'"
+"""The command that installs what is not there by default."""
+
+_MODULES = {"pyroomacoustics": "pyroomacoustics", "python-stretch": "python_stretch"}
+
+
+@cache
+def release(library: str, wanted_by: str) -> str:
+    """Return which release of a library is installed.
+
+    Args:
+        library: as pip calls it, or `libsndfile`, which soundfile brings.
+        wanted_by: the corruption that needs it.
+
+    Raises:
+        UsageError: it is not installed; says the command that installs it.
+    """
+    if library == "libsndfile":
+        return str(soundfile.__libsndfile_version__)
+    try:
+        return version(library)
+    except PackageNotFoundError as error:
+        raise UsageError(
+            f"the corruption {wanted_by!r} needs {library}, which is not installed; {EXTRA}, or leave out its domains"
+        ) from error
+
+
+def load(library: str, wanted_by: str) -> ModuleType:
+    """Return the module of a library, which is imported only now: it takes seconds.
+
+    Raises:
+        UsageError: it is not installed; says the command that installs it.
+    """
+    release(library, wanted_by)
+    return importlib.import_module(_MODULES[library])
+
+
+TELEPHONE_RATE = 8000
+"""Hz, at which telephones and their codecs work."""
+
+
+def levelled(samples: Samples, snr_db: float | None = None) -> Corrupted:
+    """Return samples at -25 dB FS RMS, scaled back where they pass full scale."""
+    within = scale_back(scale_to_dbfs(samples, LEVEL_DBFS))
+    return Corrupted(within.waveform, within.gain, snr_db)
+
+
+def fitted(samples: Samples, length: int) -> Samples:
+    """Return samples cut, or filled up with silence, to `length`: codecs work in whole frames."""
+    return np.pad(samples[:length], (0, max(0, length - samples.size)))
+
+
+def to_telephone(samples: Samples) -> Samples:
+    """Return samples at 16 kHz as samples at 8 kHz, shape `(ceil(N / 2),)`, within full scale."""
+    half = soxr.resample(samples, SAMPLE_RATE, TELEPHONE_RATE)
+    return np.clip(fitted(half.astype(np.float64), -(-samples.size // 2)), -1, 1)
+
+
+def from_telephone(samples: Samples, length: int) -> Samples:
+    """Return samples at 8 kHz as `length` samples at 16 kHz."""
+    whole = soxr.resample(samples, TELEPHONE_RATE, SAMPLE_RATE)
+    return fitted(whole.astype(np.float64), length)

@@ -1,8 +1,9 @@
 """Audio files: any that libsndfile reads, in; 16-bit FLAC, out."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def read_audio(source: str | PathLike[str] | bytes, *, name: str | None = None) 
     WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF and whatever else libsndfile knows, at any rate; the content
     tells the format, not the file's name. Channels are averaged. Samples of a floating-point file, and those
     between the samples of the original rate, can pass full scale and are left as they are
-    (see `emtta_core.audio.level.scale_back`).
+    (see `emtta_core.audio.mix.scale_back`).
 
     Args:
         source: a path, or the file's bytes.
@@ -182,3 +183,25 @@ def _opened(source: Path | bytes, name: str) -> Iterator[soundfile.SoundFile]:
     data = source if isinstance(source, bytes) else source.read_bytes()
     with soundfile.SoundFile(io.BytesIO(counted(data, name))) as file:
         yield file
+
+
+def remembering(files: int) -> Callable[[Path], Waveform]:
+    """Return a `read_audio` that keeps the last so many files in memory, each until it changes.
+
+    What it returns is shared: nobody may write into it. It raises `AudioError` as `read_audio` does.
+    """
+
+    @lru_cache(maxsize=files)
+    def kept(path: Path, _stamp: tuple[int, int] | None) -> Waveform:
+        return read_audio(path)
+
+    return lambda path: kept(path, _stamp(path))
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Return what changes when a file does; None where it cannot be told, which reading it will say."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size

@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike
 from pydantic import Field, model_validator
 
 from emtta_core.audio.corrupted import Corrupted, Voices
+from emtta_core.audio.files import remembering
 from emtta_core.audio.mix import LEVEL_DBFS, MAX_SNR_DB, SnrConvention, SnrOver, mix, true_snr_db
 from emtta_core.audio.noise import NoiseKind, synthesise
-from emtta_core.audio.remembered import remembering
 from emtta_core.audio.waveform import SAMPLE_RATE, checked, refuse_silence
 from emtta_core.errors import AudioError, UsageError
 from emtta_core.identity import IDENTITY, RUNTIME, Record, digest

@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from emtta_core.compare.comparable import Difference, check_comparable
 from emtta_core.errors import UsageError
+from emtta_core.scoring.bootstrap import holm
 from emtta_core.scoring.paired import Change as PairedChange
 from emtta_core.scoring.paired import Sample
-from emtta_core.scoring.significance import holm
 from emtta_core.store import COMPLETE, Catalogue, Result, Store
 from emtta_core.store.result import SharedCell
 
@@ -165,7 +165,7 @@ def compare(
         min_effect: and only where it is larger than this, points of WER.
 
     Raises:
-        UsageError: the runs cannot be compared (see `check_comparable`); they were scored by other normalisers; no
+        UsageError: the runs cannot be compared (see `check_comparable`); they were scored by other normalizers; no
             utterance is scored in both; or `alpha` or `min_effect` is out of range.
     """
     check_thresholds(alpha, min_effect)
@@ -224,10 +224,10 @@ def _incomplete(catalogue: Catalogue, run_a: str, run_b: str) -> list[tuple[str,
 def _check_scoring(scored: Sequence[Mapping[str, Any]], run_a: str, run_b: str) -> None:
     """Refuse runs whose scores do not count the same words."""
     for pair in scored:
-        if pair["normaliser_a"] != pair["normaliser_b"] or pair["words_a"] != pair["words_b"]:
+        if pair["normalizer_a"] != pair["normalizer_b"] or pair["words_a"] != pair["words_b"]:
             raise UsageError(
                 f"{run_a} (A) and {run_b} (B) cannot be compared: {pair['domain']}/{pair['utterance_id']} was scored "
-                f"by {pair['normaliser_a']} over {pair['words_a']} words in A, and by {pair['normaliser_b']} over "
+                f"by {pair['normalizer_a']} over {pair['words_a']} words in A, and by {pair['normalizer_b']} over "
                 f"{pair['words_b']} words in B; run the older one's suite again, under another --run-id"
             )
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from emtta_core.corpora.hosted import OnHubAlone, said, stem_of
-from emtta_core.corpora.hub import Repository
+from emtta_core.corpora.hub_files import Repository
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.published import About
 from emtta_core.identity import IDENTITY

@@ -12,13 +12,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from emtta_core.corpora.base import whisper_code
 from emtta_core.corpora.hosted import InParquet, said, stem_of
-from emtta_core.corpora.hub import Repository
+from emtta_core.corpora.hub_files import Repository
 from emtta_core.corpora.hub_split import HubSplit
-from emtta_core.corpora.languages import whisper_code
 from emtta_core.corpora.published import About
-from emtta_core.corpora.recording import Recording
-from emtta_core.corpora.transcripts import text_of
+from emtta_core.corpora.recording import Recording, text_of
 from emtta_core.errors import CorpusError
 from emtta_core.identity import IDENTITY
 

@@ -10,14 +10,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from emtta_core.corpora.beside import rows_beside
-from emtta_core.corpora.choice import Survey, choose, is_too_long, least, survey
-from emtta_core.corpora.file_digests import FileDigests
-from emtta_core.corpora.ids import id_of, is_id
+from emtta_core.corpora.base import Standing, Survey, Utterance, choose, id_of, is_id, is_too_long, least, survey
 from emtta_core.corpora.manifest import LANGUAGE_ALIASES, Columns, Row, Table, read_manifest
-from emtta_core.corpora.recording import Recording
-from emtta_core.corpora.standing import Standing
-from emtta_core.corpora.utterance import Utterance
+from emtta_core.corpora.recording import FileDigests, Recording
+from emtta_core.corpora.sidecar import rows_beside
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.identity import IDENTITY, RUNTIME, Record, digest
 

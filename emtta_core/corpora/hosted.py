@@ -14,15 +14,12 @@ from pydantic import Field
 from emtta_core import cache
 from emtta_core.audio.files import length_in_seconds, read_audio
 from emtta_core.audio.waveform import Waveform
-from emtta_core.corpora import hub, hub_split
-from emtta_core.corpora.choice import Survey, choose, is_few, least, survey
-from emtta_core.corpora.hub import Repository
+from emtta_core.corpora import hub_files, hub_split
+from emtta_core.corpora.base import Standing, Survey, Utterance, choose, id_of, is_few, least, survey
+from emtta_core.corpora.hub_files import Repository
 from emtta_core.corpora.hub_split import HubSplit
-from emtta_core.corpora.ids import id_of
 from emtta_core.corpora.published import Published
 from emtta_core.corpora.recording import Recording
-from emtta_core.corpora.standing import Standing
-from emtta_core.corpora.utterance import Utterance
 from emtta_core.errors import AudioError
 from emtta_core.hub import endpoint
 from emtta_core.identity import RUNTIME, digest
@@ -142,8 +139,8 @@ class Hosted(Published):
         where = f"{repository.url} at {repository.revision[:12]}"
         if self._is_fetched(repository):
             return Standing(what, "here", where, self.about.licence)
-        hub.refuse_gated(repository)
-        sizes = hub.listing(repository).files
+        hub_files.refuse_gated(repository)
+        sizes = hub_files.listing(repository).files
         size = sum(sizes[path] for path in self.files(repository))
         return Standing(what, "to fetch", where, self.about.licence, size)
 
@@ -157,14 +154,14 @@ class Hosted(Published):
         if not self.is_on_hub():
             return super().content_digest()
         repository = self.pin()
-        contents = hub.listing(repository).contents
+        contents = hub_files.listing(repository).contents
         files = {path: contents[path] for path in self.files(repository)}
         read_anew = {"reading": self.reading} if self.reading > 1 else {}
         return digest({"hub": repository.name, "files": files, "part": self.part()} | read_anew)
 
     def _is_fetched(self, repository: Repository) -> bool:
         """Return whether the files are on this machine."""
-        return all(hub.fetched(repository, path) is not None for path in self.files(repository))
+        return all(hub_files.fetched(repository, path) is not None for path in self.files(repository))
 
 
 class InParquet(Hosted):

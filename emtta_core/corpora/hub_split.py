@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from fsspec.utils import glob_translate
 
 from emtta_core import cache
-from emtta_core.corpora import hub
-from emtta_core.corpora.choice import is_few
-from emtta_core.corpora.hub import Repository
+from emtta_core.corpora import hub_files
+from emtta_core.corpora.base import is_few
+from emtta_core.corpora.hub_files import Repository
 from emtta_core.errors import CorpusError, EmttaError, UsageError
 from emtta_core.hub import endpoint
 
@@ -55,10 +55,10 @@ def pin(split: HubSplit) -> HubSplit:
         CorpusError: the data set cannot be had.
         UsageError: it has no such revision, configuration or split; lists those there are.
     """
-    pinned = replace(split, repository=hub.pin(split.repository))
+    pinned = replace(split, repository=hub_files.pin(split.repository))
     if split.repository.revision == "main" and not _paths(pinned):
         try:
-            converted = hub.pin(replace(split.repository, revision=CONVERTED))
+            converted = hub_files.pin(replace(split.repository, revision=CONVERTED))
         except UsageError:
             return _refuse_none(pinned)
         if _paths(replace(split, repository=converted)):
@@ -117,7 +117,7 @@ def rows(
     """
     files = paths(split)
     if not is_few(limit, lambda: count(split)):
-        hub.fetch(split.repository, files)
+        hub_files.fetch(split.repository, files)
     for path in files:
         with _open(split, path) as file:
             names = _chosen(split, columns, required, file.schema_arrow)
@@ -131,9 +131,9 @@ def rows(
 @contextmanager
 def _open(split: HubSplit, path: str) -> Iterator["pq.ParquetFile"]:
     """Open a Parquet file: on this machine where it was fetched, else over the network."""
-    local = hub.fetched(split.repository, path)
+    local = hub_files.fetched(split.repository, path)
     try:
-        with nullcontext(local) if local is not None else hub.opened(split.repository, path) as source:
+        with nullcontext(local) if local is not None else hub_files.opened(split.repository, path) as source:
             yield pq.ParquetFile(source)
     except EmttaError:
         raise
@@ -192,7 +192,7 @@ def refuse_types(place: str, schema: "pa.Schema", names: Mapping[str, str]) -> N
 
 def _paths(split: HubSplit) -> list[str]:
     """Return the Parquet files of a pinned split, in their order; none where it has none."""
-    listing = hub.listing(split.repository)
+    listing = hub_files.listing(split.repository)
     there = sorted(path for path in listing.files if path.endswith(".parquet"))
     patterns = _patterns(split, listing.configs)
     if patterns:
@@ -225,7 +225,7 @@ def _refuse_none(split: HubSplit) -> HubSplit:
     """Return a pinned split as it is; raise a UsageError where it has no file."""
     if _paths(split):
         return split
-    listing = hub.listing(split.repository)
+    listing = hub_files.listing(split.repository)
     by_card = {
         f"{config.get('config_name')}: {', '.join(_splits(config))}" for config in listing.configs if _splits(config)
     }

@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
+from emtta_core.corpora.base import Archive
 from emtta_core.corpora.published import About, Published
-from emtta_core.corpora.recording import Recording
-from emtta_core.corpora.standing import Archive
-from emtta_core.corpora.transcripts import text_of
+from emtta_core.corpora.recording import Recording, text_of
 from emtta_core.errors import CorpusError
 from emtta_core.identity import IDENTITY
 

@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+from emtta_core.corpora.base import Archive
 from emtta_core.corpora.hosted import InParquet, said, stem_of
-from emtta_core.corpora.hub import Repository
+from emtta_core.corpora.hub_files import Repository
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.published import About
-from emtta_core.corpora.recording import Recording
-from emtta_core.corpora.standing import Archive
-from emtta_core.corpora.transcripts import lines_of
+from emtta_core.corpora.recording import Recording, lines_of
 from emtta_core.errors import CorpusError
 from emtta_core.identity import IDENTITY
 

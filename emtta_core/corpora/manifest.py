@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from emtta_core.corpora.transcripts import MOST
+from emtta_core.corpora.recording import MOST
 from emtta_core.errors import UsageError
 from emtta_core.input_files import check_plain, read_plain
 from emtta_core.pointers import pointer_in

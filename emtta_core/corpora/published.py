@@ -8,11 +8,8 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field
 
-from emtta_core.corpora.choice import Survey, choose, is_too_long, least, survey
-from emtta_core.corpora.file_digests import FileDigests
-from emtta_core.corpora.recording import Recording
-from emtta_core.corpora.standing import Archive, Standing
-from emtta_core.corpora.utterance import Utterance
+from emtta_core.corpora.base import Archive, Standing, Survey, Utterance, choose, is_too_long, least, survey
+from emtta_core.corpora.recording import FileDigests, Recording
 from emtta_core.errors import CorpusError, EmttaError
 from emtta_core.identity import IDENTITY, RUNTIME, Record, digest
 from emtta_core.shelves import CORPORA, looked_in, places

@@ -1,12 +1,100 @@
-"""A recording in a file, with what is said in it: what the corpora that lie in folders are made of."""
+"""Recordings in files: their transcripts, their digests, and the audio that is read of them."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from emtta_core.audio.files import length_in_seconds, read_audio
+from emtta_core import cache
+from emtta_core.audio.files import length_in_seconds, most_bytes, read_audio
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
-from emtta_core.corpora.utterance import Utterance
-from emtta_core.errors import AudioError
+from emtta_core.corpora.base import Utterance
+from emtta_core.errors import AudioError, CorpusError
+from emtta_core.input_files import MEBIBYTE, check_plain, read_plain
+from emtta_core.pointers import pointer_at
+
+MOST = 1024 * MEBIBYTE
+"""Bytes of the largest file of transcripts, or manifest, that is read."""
+
+
+def text_of(path: Path) -> str:
+    """Return the text in a file without the white space about it; CorpusError where it cannot be read."""
+    pointer = pointer_at(path)
+    if pointer is not None:
+        raise CorpusError(f"the transcript {path} cannot be read: {pointer}")
+    try:
+        text = read_plain(path, most=MOST).decode("utf-8-sig")
+    except OSError as error:
+        raise CorpusError(f"the transcript {path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"the transcript {path} is not UTF-8: {error.reason} at byte {error.start}") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n").strip()
+
+
+def lines_of(path: Path, separator: str) -> list[str]:
+    """Return the lines of a file that are not blank; CorpusError where one has no `separator` in it."""
+    lines = [line for line in text_of(path).split("\n") if line.strip()]
+    for number, line in enumerate(lines, start=1):
+        if separator not in line:
+            raise CorpusError(
+                f"the transcripts {path} have {line[:40]!r} as line {number}, with no text behind the id; "
+                "extract the corpus anew"
+            )
+    return [line.rstrip("\r") for line in lines]
+
+
+READ_ANEW = {".mp3": " counted"}
+"""Marks of files that give other samples than they once did, by suffix: what was prepared of them counts no more."""
+
+_KIND = "files"
+_CHUNK = 1 << 20
+
+
+class FileDigests:
+    """The digests of the files below one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Recall what is known of the files below `folder`."""
+        self._key = str(folder.resolve())
+        known = cache.recall(_KIND, self._key) or {}
+        self._known: dict[str, list[object]] = known.get("files", {})
+        self._grown = False
+        self._read: dict[Path, str] = {}
+
+    def of(self, path: Path) -> str:
+        """Return the SHA-256 of a file, with a mark where its reading has changed; or why it cannot be read."""
+        if path not in self._read:
+            self._read[path] = self._digest(path) + READ_ANEW.get(path.suffix.lower(), "")
+        return self._read[path]
+
+    def _digest(self, path: Path) -> str:
+        try:
+            before = check_plain(path, most=most_bytes())
+            state = [before.st_size, before.st_mtime_ns]
+            found = self._known.get(str(path))
+            if found is not None and found[:2] == state:
+                return str(found[2])
+            digest = _sha256(path)
+        except (OSError, ValueError) as error:  # ValueError: a path with a null character
+            return getattr(error, "strerror", None) or str(error)
+        if cache.is_settled(before.st_mtime_ns):
+            self._known[str(path)] = [*state, digest]
+            self._grown = True
+        return digest
+
+    def keep(self) -> None:
+        """Remember what was found."""
+        if self._grown:
+            cache.remember(_KIND, self._key, {"folder": self._key, "files": self._known})
+
+
+def _sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            sha.update(chunk)
+    return sha.hexdigest()
+
 
 _TOLERANCE = 0.5
 """Seconds by which a length may differ from what a corpus says, which may be in milliseconds too; or by a tenth."""

@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from emtta_core.corpora.choice import Survey, choose, least, survey
-from emtta_core.corpora.dataset_columns import DatasetColumns
-from emtta_core.corpora.file_digests import FileDigests
+from emtta_core.corpora.base import Standing, Survey, Utterance, choose, least, survey
 from emtta_core.corpora.hosted import heard, told_apart
-from emtta_core.corpora.standing import Standing
-from emtta_core.corpora.utterance import Utterance
+from emtta_core.corpora.hub_dataset import DatasetColumns
+from emtta_core.corpora.recording import FileDigests
 from emtta_core.errors import CorpusError, EmttaError, UsageError, in_words
 from emtta_core.identity import IDENTITY, RUNTIME, digest
 from emtta_core.input_files import MEBIBYTE, check_plain, read_plain

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from emtta_core.audio.remembered import remembering
+from emtta_core.audio.files import remembering
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
 from emtta_core.corpora.hosted import InParquet, said, stem_of
-from emtta_core.corpora.hub import Repository
+from emtta_core.corpora.hub_files import Repository
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.published import About
-from emtta_core.corpora.recording import Recording
-from emtta_core.corpora.transcripts import text_of
+from emtta_core.corpora.recording import Recording, text_of
 from emtta_core.errors import AudioError, CorpusError
 from emtta_core.identity import IDENTITY
 

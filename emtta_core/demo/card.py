@@ -8,8 +8,7 @@ from pathlib import Path
 
 from emtta_core.adaptation import Adapter
 from emtta_core.corpora.synthetic import Synthetic
-from emtta_core.demo.recipe import Recipe
-from emtta_core.demo.voices import LANGUAGES, trained_voices
+from emtta_core.demo.recipe import LANGUAGES, Recipe, trained_voices
 from emtta_core.errors import ModelError
 from emtta_core.model import SpeechModel, load_model
 from emtta_core.scoring import word_errors
@@ -136,7 +135,7 @@ download. It shows how adaptation behaves; it cannot transcribe human speech.
 ## Word error rates
 
 Measured on clean test sentences that were not used in training, at 175 words per minute, with
-`emtta demo card --measure`. `trained` stands for the training voices in emtta_core/demo/voices.py.
+`emtta demo card --measure`. `trained` stands for the training voices in emtta_core/demo/recipe.py.
 
 | language | voices | utterances | words | WER % |
 |---|---|---|---|---|

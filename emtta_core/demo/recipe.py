@@ -1,4 +1,4 @@
-"""The numbers of the demo model's training."""
+"""The numbers of the demo model's training, and the espeak-ng voices that it hears; every other voice is held out."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -6,6 +6,22 @@ from pathlib import Path
 
 from emtta_core.errors import ModelError
 from emtta_core.store.folder import write_bytes
+
+LANGUAGES = ("en", "de", "nl", "fr", "es", "it", "pt", "pl")
+"""ISO 639-1 codes of the languages that the demo model knows."""
+
+ENGLISH_SHARE = 0.3
+"""Share of the training utterances that is English; the other languages share the rest equally."""
+
+_BASE = {"en": "en-us"}
+_VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4", "f5")
+
+
+def trained_voices(language: str) -> tuple[str, ...]:
+    """Return the voices of a language that the model hears in training: the plain voice and its common variants."""
+    base = _BASE.get(language, language)
+    return (base, *(f"{base}+{variant}" for variant in _VARIANTS))
+
 
 RECIPE_FILE = "recipe.json"
 """Where a trained model's recipe lies, in its folder."""

@@ -26,10 +26,18 @@ from transformers import (
     WhisperTokenizerFast,
 )
 
-from emtta_core.demo.examples import IGNORE, Example, Examples, collate, padded, phoneme_inventory
-from emtta_core.demo.recipe import Recipe
-from emtta_core.demo.vocabulary import START, TASKS, train_tokenizer
-from emtta_core.demo.voices import LANGUAGES
+from emtta_core.demo.examples import (
+    IGNORE,
+    START,
+    TASKS,
+    Example,
+    Examples,
+    collate,
+    padded,
+    phoneme_inventory,
+    train_tokenizer,
+)
+from emtta_core.demo.recipe import LANGUAGES, Recipe
 from emtta_core.errors import UsageError
 from emtta_core.store.folder import write_bytes
 

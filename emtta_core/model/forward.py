@@ -140,11 +140,11 @@ def encode(weights: Weights, norms: Tensor, x: Tensor, audible: Tensor | None = 
     heads = weights.encoder_heads
     for number, layer in enumerate(weights.encoder_layers):
         block = layer.attention
-        qkv = F.linear(normalise(weights, wide[2 * number], x), block.query, block.query_bias)
+        qkv = F.linear(normalize(weights, wide[2 * number], x), block.query, block.query_bias)
         query, keys, values = qkv.chunk(3, dim=-1)
         x = x + project(block, attend(_heads(query, heads), _heads(keys, heads), _heads(values, heads), audible))
-        x = x + feed_forward(weights, layer.feed_forward, normalise(weights, wide[2 * number + 1], x))
-    return normalise(weights, wide[-1], x)
+        x = x + feed_forward(weights, layer.feed_forward, normalize(weights, wide[2 * number + 1], x))
+    return normalize(weights, wide[-1], x)
 
 
 def cross_memory(weights: Weights, encoded: Tensor, audible: Tensor | None = None) -> Memory:
@@ -186,7 +186,7 @@ def decode(
     x = x.to(weights.norms.dtype)
     for number, layer in enumerate(weights.decoder_layers):
         block = layer.attention
-        qkv = F.linear(normalise(weights, _of_nodes(layout, own[3 * number]), x), block.query, block.query_bias)
+        qkv = F.linear(normalize(weights, _of_nodes(layout, own[3 * number]), x), block.query, block.query_bias)
         if cache is None or places is None:
             query, keys, values = layout.pad(qkv).chunk(3, dim=-1)
         else:
@@ -195,11 +195,11 @@ def decode(
         seen = attend(_heads(query, heads), _heads(keys, heads), _heads(values, heads), visible)
         x = x + project(block, layout.pack(seen))
         block = layer.cross_attention
-        query = F.linear(normalise(weights, _of_nodes(layout, own[3 * number + 1]), x), block.query, block.query_bias)
+        query = F.linear(normalize(weights, _of_nodes(layout, own[3 * number + 1]), x), block.query, block.query_bias)
         heard = attend(_heads(layout.pad(query), heads), *memory.layers[number], memory.audible)
         x = x + project(block, layout.pack(heard))
-        x = x + feed_forward(weights, layer.feed_forward, normalise(weights, _of_nodes(layout, own[3 * number + 2]), x))
-    return normalise(weights, _of_nodes(layout, own[-1]), x)
+        x = x + feed_forward(weights, layer.feed_forward, normalize(weights, _of_nodes(layout, own[3 * number + 2]), x))
+    return normalize(weights, _of_nodes(layout, own[-1]), x)
 
 
 def logits(weights: Weights, hidden: Tensor) -> Tensor:
@@ -207,7 +207,7 @@ def logits(weights: Weights, hidden: Tensor) -> Tensor:
     return F.linear(hidden, weights.head).to(weights.norms.dtype)
 
 
-def normalise(weights: Weights, norm: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
+def normalize(weights: Weights, norm: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
     """LayerNorm of `x` `(..., d)` with a weight and a bias that broadcast to it, ready to be multiplied."""
     weight, bias = norm
     normal = torch.addcmul(bias, F.layer_norm(x, (weights.width,), eps=weights.norm_epsilon), weight)
@@ -215,7 +215,7 @@ def normalise(weights: Weights, norm: tuple[Tensor, Tensor], x: Tensor) -> Tenso
 
 
 def feed_forward(weights: Weights, block: FeedForward, x: Tensor) -> Tensor:
-    """Return the feed-forward block's output for its normalised input."""
+    """Return the feed-forward block's output for its normalized input."""
     return F.linear(weights.activation(F.linear(x, block.up, block.up_bias)), block.down, block.down_bias)
 
 

@@ -41,7 +41,7 @@ class Speech2TextHearing:
     Each waveform passes the convolutions by itself, then is padded: so it is the same, whatever the others are.
 
     Attributes:
-        extractor: what makes `(frames, M)` features of a waveform, normalised over the utterance.
+        extractor: what makes `(frames, M)` features of a waveform, normalized over the utterance.
         convolutions: weight and bias of each convolution, stride 2.
         table: `(S, d)`, the positions of the longest.
         scale: what the convolutions' output is multiplied with.
@@ -61,7 +61,7 @@ class Speech2TextHearing:
 
     @property
     def shortest(self) -> int:
-        """Samples of two frames: over one, features cannot be normalised."""
+        """Samples of two frames: over one, features cannot be normalized."""
         return FRAME + HOP
 
     @property

@@ -136,14 +136,14 @@ def _evaluate(
             raise InterruptedRunError("the run was asked to stop; what is finished is kept")
 
     left = (row for row in store.read_prepared(corpus) if row.utterance_id not in done)
-    waiting: Iterable[PreparedRow] = (_scorable(row, job.normaliser) for row in left)
+    waiting: Iterable[PreparedRow] = (_scorable(row, job.normalizer) for row in left)
     for again in range(runtime.retry_on_error, -1, -1):
         held: list[PreparedRow] = []
         for outcomes in adapt(adapter, waiting, job.model):
             kept = [outcome for outcome in outcomes if not (again and outcome.is_error)]
             held += [outcome.row for outcome in outcomes if again and outcome.is_error]
             if kept:
-                keep(make_shard(cell, attempt.number, kept, job.normaliser))
+                keep(make_shard(cell, attempt.number, kept, job.normalizer))
         waiting = held
     errors = attempt.done.errors + attempt.reused.errors
     if too_many(runtime.fail_on_error, errors, cell):

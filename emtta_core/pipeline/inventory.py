@@ -7,9 +7,9 @@ from itertools import islice
 from pathlib import Path
 
 from emtta_core.audio.noise_file import FOLDER, NoiseFile
+from emtta_core.corpora.base import Archive, Standing, State
 from emtta_core.corpora.hosted import Hosted
 from emtta_core.corpora.registry import Corpus
-from emtta_core.corpora.standing import Archive, Standing, State
 from emtta_core.errors import EmttaError
 from emtta_core.hub import UnreachableHubError, endpoint
 from emtta_core.model import hub

@@ -23,7 +23,7 @@ class Job(BaseModel):
         model_digest: of the model that the run was planned with.
         method: the cell's.
         adaptation: the method's options.
-        normaliser: how texts are normalised before they are compared.
+        normalizer: how texts are normalized before they are compared.
         runtime: how it is carried out.
         redo: what is done again though it is done.
         lease: the number of the lease of its run; None: nobody took one.
@@ -39,7 +39,7 @@ class Job(BaseModel):
     model_digest: str
     method: MethodChoice
     adaptation: Adaptation
-    normaliser: Rule = "whisper"
+    normalizer: Rule = "whisper"
     runtime: Runtime
     redo: Redo = "missing"
     lease: int | None = None
@@ -58,7 +58,7 @@ class Job(BaseModel):
             model_digest=run.plan.model_digest,
             method=choice,
             adaptation=choice.adapted(suite.adaptation),
-            normaliser=suite.normaliser,
+            normalizer=suite.normalizer,
             runtime=suite.runtime,
             redo=redo,
             lease=lease,

@@ -11,15 +11,14 @@ from functools import cache
 
 from emtta_core.adaptation import ALGORITHM_VERSION
 from emtta_core.adaptation.methods import Method
-from emtta_core.corpora.choice import Survey
-from emtta_core.corpora.languages import whisper_code
+from emtta_core.corpora.base import Survey, whisper_code
 from emtta_core.corpora.registry import Corpus
 from emtta_core.corpora.synthetic import Synthetic
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.identity import digest
 from emtta_core.model.tokens import tokens_per_second
 from emtta_core.pipeline.cell import UNAVAILABLE, Cell
-from emtta_core.scoring import normaliser_names
+from emtta_core.scoring import normalizer_names
 from emtta_core.store import PreparedRow
 from emtta_core.suite import Domain, ModelChoice, Suite
 from emtta_core.suite_method import Adaptation
@@ -117,8 +116,8 @@ def cells_of(domain: Domain, suite: Suite, model_digest: str, audio: Audio) -> l
 def plan_id_of(cells: Sequence[Cell], suite: Suite) -> str:
     """Return the identity of a suite's plan with these cells; of how it scores, what is not usual."""
     named = [[cell.domain, cell.group, cell.method, cell.cell_id] for cell in cells]
-    rule = {} if suite.normaliser == "whisper" else {"normaliser": suite.normaliser}
-    return digest({"cells": named, "normalisers": normaliser_names()} | rule)
+    rule = {} if suite.normalizer == "whisper" else {"normalizer": suite.normalizer}
+    return digest({"cells": named, "normalizers": normalizer_names()} | rule)
 
 
 def plan_audio(suite: Suite) -> dict[str, Audio]:
@@ -199,7 +198,7 @@ def cell_id(recipe: str, corpus_id: str) -> str:
 
 
 def utterance_key(recipe: str, row: PreparedRow) -> str:
-    """Return the identity of what a recipe makes of a prepared utterance, and of its score by a given normaliser."""
+    """Return the identity of what a recipe makes of a prepared utterance, and of its score by a given normalizer."""
     audio = None if row.audio is None else hashlib.sha256(row.audio.bytes).hexdigest()
     return digest([recipe, row.utterance_id, audio, row.text, row.language, row.speaker])
 

@@ -11,10 +11,10 @@ from functools import cache
 
 from emtta_core.audio.corruption import Corruption
 from emtta_core.audio.files import encode_flac
-from emtta_core.audio.level import scale_back
+from emtta_core.audio.mix import scale_back
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
+from emtta_core.corpora.base import Utterance
 from emtta_core.corpora.synthetic import voices_for_noise
-from emtta_core.corpora.utterance import Utterance
 from emtta_core.errors import AudioError, UsageError
 from emtta_core.pipeline.cell import UNAVAILABLE
 from emtta_core.pipeline.faults import is_fatal, unexpected

@@ -15,7 +15,7 @@ from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.plan import utterance_key
 from emtta_core.pipeline.run import Run, as_now, is_recorded, load_run
 from emtta_core.pipeline.state import MISSING, PARTIAL, CellState, cell_states
-from emtta_core.scoring import normaliser
+from emtta_core.scoring import normalizer
 from emtta_core.store import COMPLETE, LinkRow, Store
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.suite import parse_suite
@@ -43,7 +43,7 @@ _RESULTS = """
         made.utterance_key,
         made.utterance_id,
         made.language,
-        scores.normaliser,
+        scores.normalizer,
         coalesce(links.source_run, made.run_id) AS source_run,
         coalesce(links.source_domain, made.domain) AS source_domain,
         coalesce(links.source_method, made.method) AS source_method,
@@ -77,7 +77,7 @@ class Result:
     utterance_key: str
     utterance_id: str
     language: str
-    normaliser: str
+    normalizer: str
     source_run: str
     source_domain: str
     source_method: str
@@ -218,7 +218,7 @@ class Reuse:
             with Catalogue(self._store, run_id=run_id) as catalogue:
                 results = [Result(*row) for row in catalogue.query(_RESULTS, parameters).rows]
             for result in results:
-                if result.normaliser != normaliser(result.language, self._run.suite.normaliser).name:
+                if result.normalizer != normalizer(result.language, self._run.suite.normalizer).name:
                     continue
                 for cell in (*by_id[result.cell_id], *keys.get(result.utterance_key, ())):
                     if (cell.domain, cell.method, result.utterance_id) not in done:

@@ -10,7 +10,7 @@ from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.faults import is_fatal, unexpected
 from emtta_core.pipeline.plan import utterance_key
 from emtta_core.pipeline.windows import SILENT, HeardWindow, Outcome
-from emtta_core.scoring import EmptyReferenceError, Rule, normaliser, step_errors, word_errors
+from emtta_core.scoring import EmptyReferenceError, Rule, normalizer, step_errors, word_errors
 from emtta_core.store import DoneUtterance, HypothesisRow, PreparedRow, ScoreRow, StepRow, WindowRow
 
 log = logging.getLogger("emtta.pipeline")
@@ -64,7 +64,7 @@ def make_shard(cell: Cell, attempt: int, outcomes: Sequence[Outcome], rule: Rule
         cell: whose utterances they are.
         attempt: number of the attempt.
         outcomes: what became of each.
-        rule: how texts are normalised before they are compared.
+        rule: how texts are normalized before they are compared.
     """
     hypotheses, steps, scores, windows = [], [], [], []
     for outcome in outcomes:
@@ -82,7 +82,7 @@ def make_shard(cell: Cell, attempt: int, outcomes: Sequence[Outcome], rule: Rule
 def score(hypothesis: HypothesisRow, step_texts: Sequence[str | None], rule: Rule) -> ScoreRow:
     """Return the score of a hypothesis, and the word errors after each step.
 
-    A transcript that normalises to nothing, or at which a library fails, gives a row with an `error`.
+    A transcript that normalizes to nothing, or at which a library fails, gives a row with an `error`.
     """
     text, language = hypothesis.hypothesis or "", hypothesis.language
     try:
@@ -107,9 +107,9 @@ def score(hypothesis: HypothesisRow, step_texts: Sequence[str | None], rule: Rul
             words=None,
             characters=None,
             character_errors=None,
-            normaliser=normaliser(language, rule).name,
-            reference_normalised=None,
-            hypothesis_normalised=None,
+            normalizer=normalizer(language, rule).name,
+            reference_normalized=None,
+            hypothesis_normalized=None,
             error=reason,
         )
     return ScoreRow(
@@ -123,9 +123,9 @@ def score(hypothesis: HypothesisRow, step_texts: Sequence[str | None], rule: Rul
         words=found.words,
         characters=found.characters,
         character_errors=found.character_errors,
-        normaliser=found.normaliser,
-        reference_normalised=found.reference_normalised,
-        hypothesis_normalised=found.hypothesis_normalised,
+        normalizer=found.normalizer,
+        reference_normalized=found.reference_normalized,
+        hypothesis_normalized=found.hypothesis_normalized,
         step_errors=by_step,
     )
 

@@ -26,7 +26,7 @@ from emtta_core.store.lease import lease
 from emtta_core.suite import Suite, parse_suite
 
 NORMALISER = "whisper-normalizer"
-"""The package that holds the text normalisers."""
+"""The package that holds the text normalizers."""
 
 PACKAGES = (
     *("emtta", "torch", "transformers", "numpy", "soundfile", "soxr"),

@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from emtta_core.scoring.bootstrap import CONFIDENCE
+from emtta_core.scoring.bootstrap import CONFIDENCE, holm
 from emtta_core.scoring.paired import Change, Sample
-from emtta_core.scoring.significance import holm
 from emtta_core.store import Catalogue, StatisticsRow, Store
 
 log = logging.getLogger("emtta.pipeline")
@@ -27,7 +26,7 @@ _REVISIONS = "SELECT method, revision FROM revisions WHERE run_id = $run_id"
 _STORED = "SELECT DISTINCT method, revision FROM raw.statistics WHERE run_id = $run_id"
 _GROUPS = 'SELECT method, "group" FROM groups WHERE run_id = $run_id AND wer IS NOT NULL ORDER BY position'
 _UTTERANCES = """
-    SELECT method, cells."group", domain, utterance_id, speaker, utterances.words, utterances.errors, normaliser
+    SELECT method, cells."group", domain, utterance_id, speaker, utterances.words, utterances.errors, normalizer
     FROM utterances
     INNER JOIN cells USING (run_id, domain, method)
     WHERE run_id = $run_id AND utterances.error IS NULL AND cells.reason_hidden IS NULL
@@ -83,7 +82,7 @@ def compute_statistics(
 
     Args:
         utterances: those without an error, in the plan's order: method, group, domain, utterance_id, speaker, words,
-            errors and normaliser of each.
+            errors and normalizer of each.
         groups: of each method, the groups of which every domain is there; `all` for all domains.
         revisions: of each method, the state of the facts.
     """
@@ -106,11 +105,11 @@ def _pairs(
         other = source.get((utterance["domain"], utterance["utterance_id"]))
         if other is None:
             continue
-        if (other["words"], other["normaliser"]) != (utterance["words"], utterance["normaliser"]):
+        if (other["words"], other["normalizer"]) != (utterance["words"], utterance["normalizer"]):
             log.warning(
                 "%s is not compared with %s: %s/%s was scored by %s over %s words and by %s over %s words",
                 *(method, SOURCE, utterance["domain"], utterance["utterance_id"]),
-                *(utterance["normaliser"], utterance["words"], other["normaliser"], other["words"]),
+                *(utterance["normalizer"], utterance["words"], other["normalizer"], other["words"]),
             )
             return []
         pairs.append((other, utterance))

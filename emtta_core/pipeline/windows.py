@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 
 from emtta_core.adaptation import AdaptationResult, StepRecord
+from emtta_core.audio.activity import windows_of
 from emtta_core.audio.waveform import SILENCE_PEAK, Waveform
-from emtta_core.audio.windows import windows_of
 from emtta_core.store import PreparedRow
 
 SILENT = "it is silent: not adapted to, and nothing was heard in it"

@@ -24,7 +24,7 @@ _KINDS = {"equal": "same", "substitute": "substituted", "delete": "missing", "in
 
 
 def word_differences(reference: str, hypothesis: str) -> tuple[Piece, ...]:
-    """Return the alignment with the fewest edits between two normalised texts, as jiwer finds it.
+    """Return the alignment with the fewest edits between two normalized texts, as jiwer finds it.
 
     Args:
         reference: what was said; at least one word.

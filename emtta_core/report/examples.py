@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emtta_core.report.differences import Piece, word_differences
-from emtta_core.scoring import normaliser_named
+from emtta_core.scoring import normalizer_named
 from emtta_core.store import Catalogue, Store
 
 EACH_WAY = 10
@@ -170,10 +170,10 @@ def first_of_each(examples: Sequence[Examples], count: int) -> list[Example]:
 
 def _example(row: Mapping[str, Any]) -> Example:
     same = ("method", "group", "domain", "corpus_id", "utterance_id", "speaker", "words", "errors")
-    heard_before = normaliser_named(row["normaliser"])(row["source_hypothesis"] or "")
+    heard_before = normalizer_named(row["normalizer"])(row["source_hypothesis"] or "")
     return Example(
         **{name: row[name] for name in same},
         source_errors=row["source_errors"],
-        before=word_differences(row["reference_normalised"], heard_before),
-        after=word_differences(row["reference_normalised"], row["hypothesis_normalised"] or ""),
+        before=word_differences(row["reference_normalized"], heard_before),
+        after=word_differences(row["reference_normalized"], row["hypothesis_normalized"] or ""),
     )

@@ -15,12 +15,12 @@ from functools import cache
 import numpy as np
 
 from emtta_core.audio.files import encode_flac
-from emtta_core.audio.level import rms_dbfs, scale_back
 from emtta_core.audio.measure import RANGE_DB, signal_to_distortion_db, spectral_distance_db, spectrogram_db
+from emtta_core.audio.mix import rms_dbfs, scale_back
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
+from emtta_core.corpora.base import Utterance
 from emtta_core.corpora.registry import Corpus
 from emtta_core.corpora.synthetic import voices_for_noise
-from emtta_core.corpora.utterance import Utterance
 from emtta_core.errors import AudioError, UsageError
 from emtta_core.report.examples import data_uri
 from emtta_core.report.page import render

@@ -1,17 +1,17 @@
-"""Scoring: text normalised as Whisper's evaluation does it, and its word and character errors."""
+"""Scoring: text normalized as Whisper's evaluation does it, and its word and character errors."""
 
-from emtta_core.scoring.errors import EmptyReferenceError, WordErrors, check_reference, step_errors, word_errors
-from emtta_core.scoring.normaliser import Normaliser, Rule, normaliser, normaliser_named, normaliser_names, unified
+from emtta_core.scoring.normalizer import Normalizer, Rule, normalizer, normalizer_named, normalizer_names, unified
+from emtta_core.scoring.wer import EmptyReferenceError, WordErrors, check_reference, step_errors, word_errors
 
 __all__ = [
     "EmptyReferenceError",
-    "Normaliser",
+    "Normalizer",
     "Rule",
     "WordErrors",
     "check_reference",
-    "normaliser",
-    "normaliser_named",
-    "normaliser_names",
+    "normalizer",
+    "normalizer_named",
+    "normalizer_names",
     "step_errors",
     "unified",
     "word_errors",

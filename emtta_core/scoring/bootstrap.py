@@ -1,20 +1,4 @@
-"""Bootstrap intervals of a word error rate, and of the difference between two.
-
-What is drawn is a *unit*: an utterance, or a speaker with all of their utterances, which are not independent of each
-other. An utterance that several domains share (the same speech under eight noises) is one unit, drawn once for all.
-A figure of several domains is the mean of their rates.
-
-Two intervals, for two shapes. A WER cannot fall below 0 and a few hard utterances make most of it, so that its estimate
-is skewed: the bootstrap-t interval divides by the standard error of each resample, and so follows the skew. A
-difference of paired errors is nearly symmetric and has heavy tails on both sides, which make the standard errors of
-single resamples shaky: Student's t with the standard error over all resamples serves it better. The coverage of both,
-measured, stands in `docs/statistics.md`.
-
-Sources: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 12 (both intervals); Hesterberg, What
-Teachers Should Know About the Bootstrap, The American Statistician 69, 2015 (why a bootstrap is too narrow); Bisani and
-Ney, Bootstrap estimates for confidence intervals in ASR performance evaluation, ICASSP 2004 (WER, pairs, speakers);
-Satterthwaite, An Approximate Distribution of Estimates of Variance Components, 1946 (degrees of freedom).
-"""
+"""Bootstrap intervals of a word error rate and of a difference, and whether a difference is more than chance."""
 
 from collections.abc import Iterator
 from statistics import NormalDist
@@ -22,7 +6,68 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from emtta_core.scoring.significance import SEED, Floats, Integers, chunks
+SEED = 20260101
+"""Of every draw, so that the same results give the same figures."""
+
+PERMUTATIONS = 10_000
+"""Of a test; where there are no more ways to flip the signs than this, all of them are tried."""
+
+_CHUNK = 4_000_000
+"""Numbers drawn at once: 32 MB of counts."""
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+def sign_flip_p(differences: npt.ArrayLike, *, permutations: int = PERMUTATIONS, seed: int = SEED) -> float:
+    """Return the two-sided p of a paired test: how often a sum at least as far from 0 comes of random signs.
+
+    Under the hypothesis that the two systems can be exchanged, a unit's difference is as likely as its negative.
+
+    Args:
+        differences: what each unit adds to the difference, `(U,)`.
+        permutations: random flips; where there are no more than this, each is tried once and p is exact.
+        seed: of the flips.
+    """
+    values = np.asarray(differences, dtype=np.float64)
+    values = values[values != 0]  # a sign changes nothing in them
+    units = len(values)
+    least = abs(values.sum()) * (1 - 1e-9)  # so that rounding makes no tie a difference
+    if units <= np.log2(permutations):
+        every: npt.NDArray[np.integer] = (np.arange(2**units)[:, None] >> np.arange(units)) & 1
+        return float(np.mean(np.abs(_flipped(every, values)) >= least))
+    generator = np.random.default_rng(seed)
+    extreme = 1  # what was observed is one of the flips
+    for some in chunks(permutations, units):
+        times = some.stop - some.start
+        drawn = np.frombuffer(generator.bytes(times * -(-units // 8)), np.uint8).reshape(times, -1)
+        flips = np.unpackbits(drawn, axis=1, count=units)
+        extreme += int(np.sum(np.abs(_flipped(flips, values)) >= least))
+    return extreme / (permutations + 1)
+
+
+def holm(p_values: npt.ArrayLike) -> Floats:
+    """Return p-values adjusted by Holm: those at most alpha are significant at alpha as a family, `(M,)`."""
+    values = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    stepped = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(stepped, 1)
+    return adjusted
+
+
+def _flipped(flips: npt.NDArray[np.integer], values: Floats) -> Floats:
+    """Return the sum of `values` for each row of flips, `(P, U)`, of which 1 changes a sign."""
+    sums: Floats = values.sum() - 2 * (flips.astype(np.float64) @ values)
+    return sums
+
+
+def chunks(rows: int, width: int) -> Iterator[slice]:
+    """Yield slices that cover `rows`, none of more than `_CHUNK` numbers."""
+    step = max(1, _CHUNK // max(1, width))
+    for start in range(0, rows, step):
+        yield slice(start, min(rows, start + step))
+
 
 RESAMPLES = 2_000
 """Of a bootstrap."""

@@ -9,8 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emtta_core.scoring.bootstrap import CONFIDENCE, change_interval, mean_rate, rate_interval
-from emtta_core.scoring.significance import Floats, Integers, sign_flip_p
+from emtta_core.scoring.bootstrap import (
+    CONFIDENCE,
+    Floats,
+    Integers,
+    change_interval,
+    mean_rate,
+    rate_interval,
+    sign_flip_p,
+)
 
 FEWEST_SPEAKERS = 10
 """With fewer, a bootstrap over speakers covers too little: their utterances are drawn instead."""

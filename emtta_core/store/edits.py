@@ -29,7 +29,7 @@ def create_word_edits(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def word_edits(references: Sequence[str], hypotheses: Sequence[str]) -> Iterator[list[Edit]]:
-    """Yield the edits that make each hypothesis of its reference, in order; both normalised, no reference empty."""
+    """Yield the edits that make each hypothesis of its reference, in order; both normalized, no reference empty."""
     import jiwer  # only who asks for words pays for it
 
     found = jiwer.process_words(list(references), list(hypotheses))

@@ -2,7 +2,7 @@
 
 import re
 
-from emtta_core.scoring.normaliser import MARKED
+from emtta_core.scoring.normalizer import MARKED
 from emtta_core.store.catalogue import Catalogue
 
 _NOTICES = {
@@ -17,8 +17,8 @@ _NOTICES = {
 """What must be said, by what of a suite's text calls for it."""
 
 _CUT_WORDS = (
-    "Whisper's basic normaliser removes vowel signs, and so cuts words of Hindi, Bengali, Thai and others into "
-    'pieces: WER counts these, and neither WER nor CER sees the vowels; score them with normaliser = "marks".'
+    "Whisper's basic normalizer removes vowel signs, and so cuts words of Hindi, Bengali, Thai and others into "
+    'pieces: WER counts these, and neither WER nor CER sees the vowels; score them with normalizer = "marks".'
 )
 
 _CHOSEN = "FROM raw.runs WHERE run_id = $run OR $run IS NULL ORDER BY created_at DESC, run_id DESC LIMIT 1"
@@ -34,7 +34,7 @@ _REUSED = """
     ORDER BY utterances DESC, links.source_run
 """
 
-_SCORED = "SELECT DISTINCT language, normaliser FROM utterances WHERE run_id = $run AND error IS NULL"
+_SCORED = "SELECT DISTINCT language, normalizer FROM utterances WHERE run_id = $run AND error IS NULL"
 
 
 def notices_of(catalogue: Catalogue, run_id: str | None) -> tuple[str, ...]:
@@ -49,7 +49,7 @@ def notices_of(catalogue: Catalogue, run_id: str | None) -> tuple[str, ...]:
         return ()
     found, suite_toml = rows[0]
     scored = catalogue.query(_SCORED, {"run": found}).rows
-    cut = any(language in MARKED and normaliser.startswith("whisper-basic") for language, normaliser in scored)
+    cut = any(language in MARKED and normalizer.startswith("whisper-basic") for language, normalizer in scored)
     told = [sentence for sign, sentence in _NOTICES.items() if sign.search(suite_toml)]
     if cut:
         told.append(_CUT_WORDS)

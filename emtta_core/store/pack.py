@@ -29,7 +29,7 @@ FOLDER = "packs"
 _RENAMED = {("scores", "error"): "score_error"}
 """Columns of a pack that have another name in their table, which another table of the pack has as well."""
 
-_ALWAYS = {"hypotheses": "reference", "scores": "normaliser"}
+_ALWAYS = {"hypotheses": "reference", "scores": "normalizer"}
 """A column that no row of a table lacks, where rows of a pack may come from another table alone."""
 
 

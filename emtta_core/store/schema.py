@@ -48,7 +48,7 @@ class PreparedRow:
 
     utterance_id: Annotated[str, "the utterance, unique within its corpus"]
     audio: Annotated[AudioBytes | None, "the waveform as the models hear it; null if the utterance is in error"]
-    text: Annotated[str, "the transcript as the corpus gives it, not normalised"]
+    text: Annotated[str, "the transcript as the corpus gives it, not normalized"]
     language: Annotated[str, "ISO 639-1 code"]
     speaker: Annotated[str, "the speaker"]
     seconds: Annotated[float, "length of the waveform in seconds; 0 if there is none"]
@@ -68,9 +68,9 @@ class HypothesisRow:
     language: Annotated[str, "ISO 639-1 code"]
     speaker: Annotated[str, "the speaker"]
     audio_seconds: Annotated[float, "length of the waveform in seconds"]
-    reference: Annotated[str, "the transcript, not normalised"]
-    hypothesis: Annotated[str | None, "hypothesis of the adapted model, not normalised; null if in error"]
-    source_hypothesis: Annotated[str | None, "hypothesis of the unadapted model, not normalised"]
+    reference: Annotated[str, "the transcript, not normalized"]
+    hypothesis: Annotated[str | None, "hypothesis of the adapted model, not normalized; null if in error"]
+    source_hypothesis: Annotated[str | None, "hypothesis of the unadapted model, not normalized"]
     entropy_before: Annotated[
         float | None, "mean entropy along the unadapted model's greedy hypothesis, nats per token"
     ]
@@ -134,8 +134,8 @@ class WindowRow:
     language_probability: Annotated[
         float | None, "probability of the detected language among all; null if it was given"
     ]
-    hypothesis: Annotated[str | None, "hypothesis of the adapted model, not normalised; null if in error"]
-    source_hypothesis: Annotated[str | None, "hypothesis of the unadapted model, not normalised"]
+    hypothesis: Annotated[str | None, "hypothesis of the adapted model, not normalized; null if in error"]
+    source_hypothesis: Annotated[str | None, "hypothesis of the unadapted model, not normalized"]
     entropy_before: Annotated[
         float | None, "mean entropy along the unadapted model's greedy hypothesis, nats per token"
     ]
@@ -148,7 +148,7 @@ class WindowRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreRow:
-    """One row per utterance and attempt: its errors against the reference, after normalisation."""
+    """One row per utterance and attempt: its errors against the reference, after normalization."""
 
     cell_id: Annotated[str, "identity of the cell that made the hypothesis"]
     attempt: Annotated[int, "the attempt that made the hypothesis, from 1"]
@@ -160,9 +160,9 @@ class ScoreRow:
     words: Annotated[int | None, "words of the reference: hits + substitutions + deletions"]
     characters: Annotated[int | None, "characters of the reference"]
     character_errors: Annotated[int | None, "character edits between the two texts"]
-    normaliser: Annotated[str, "the normaliser and its version"]
-    reference_normalised: Annotated[str | None, "the reference as compared"]
-    hypothesis_normalised: Annotated[str | None, "the hypothesis as compared"]
+    normalizer: Annotated[str, "the normalizer and its version"]
+    reference_normalized: Annotated[str | None, "the reference as compared"]
+    hypothesis_normalized: Annotated[str | None, "the hypothesis as compared"]
     step_errors: Annotated[
         tuple[int | None, ...], "word errors after 0, 1, … updates; null for states that were not decoded"
     ] = ()

@@ -11,7 +11,7 @@ from flows.cli.output import say, tabulate
 from flows.cli.size import size
 
 if TYPE_CHECKING:
-    from emtta_core.corpora.standing import Archive, Standing
+    from emtta_core.corpora.base import Archive, Standing
     from emtta_core.pipeline.inventory import Need
 
 MARKS = {"here": ("ok", "green"), "to fetch": ("--", "yellow"), "missing": ("no", "bold red")}

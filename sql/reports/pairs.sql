@@ -4,8 +4,8 @@
 --   words_a, words_b               words of the reference, in the baseline (a) and the run (b); NULL if not scored
 --   errors_a, errors_b             word errors
 --   added                          errors_b - errors_a
---   hypothesis_a, hypothesis_b     the hypothesis, not normalised
---   normaliser_a, normaliser_b     the normaliser used for scoring
+--   hypothesis_a, hypothesis_b     the hypothesis, not normalized
+--   normalizer_a, normalizer_b     the normalizer used for scoring
 --   error_a, error_b               why there is no score: what went wrong, or `not done`
 -- param run_id: the run; the newest by default
 -- param baseline: the run to compare with; by default the previous one of the same suite and model
@@ -38,8 +38,8 @@ SELECT
     b.errors - a.errors AS added,
     a.hypothesis AS hypothesis_a,
     b.hypothesis AS hypothesis_b,
-    a.normaliser AS normaliser_a,
-    b.normaliser AS normaliser_b,
+    a.normalizer AS normalizer_a,
+    b.normalizer AS normalizer_b,
     CASE WHEN a.run_id IS NULL THEN 'not done' ELSE a.error END AS error_a,
     CASE WHEN b.run_id IS NULL THEN 'not done' ELSE b.error END AS error_b
 FROM a

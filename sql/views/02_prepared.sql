@@ -2,7 +2,7 @@
 -- grain: one row per utterance of a prepared corpus.
 --   corpus_id     identity of the corpus, as in planned.corpus_id
 --   utterance_id  the utterance
---   text          the transcript, not normalised
+--   text          the transcript, not normalized
 --   language      ISO 639-1 code
 --   speaker       the speaker
 --   seconds       length of the waveform

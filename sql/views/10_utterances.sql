@@ -8,8 +8,8 @@
 --   attempt               the attempt that wrote the row that counts; 0 if the result is reused from another run
 --   language, speaker     its language and speaker
 --   audio_seconds         length of the waveform
---   reference, hypothesis, source_hypothesis   unnormalised: transcript, adapted and unadapted model's hypothesis
---   hits, substitutions, deletions, insertions words, after normalisation; NULL if in error
+--   reference, hypothesis, source_hypothesis   unnormalized: transcript, adapted and unadapted model's hypothesis
+--   hits, substitutions, deletions, insertions words, after normalization; NULL if in error
 --   words                 words of the reference
 --   errors                substitutions + deletions + insertions
 --   characters, character_errors               the same by character
@@ -18,7 +18,7 @@
 --   tokens                tokens of the hypothesis
 --   seconds               wall seconds spent
 --   flags                 warnings: truncated, collapsed
---   normaliser, reference_normalised, hypothesis_normalised   the texts as compared
+--   normalizer, reference_normalized, hypothesis_normalized   the texts as compared
 --   step_errors           word errors after 0, 1, … updates
 --   error                 why it has no score; such rows are counted but excluded from all rates
 WITH
@@ -31,7 +31,7 @@ newest AS (
     FROM open.hypotheses AS heard
     SEMI JOIN planned USING (run_id, domain, method, cell_id)
     LEFT JOIN open.scores AS scores USING (run_id, domain, method, cell_id, attempt, utterance_id)
-    WHERE heard.error IS NOT NULL OR scores.normaliser IS NOT NULL
+    WHERE heard.error IS NOT NULL OR scores.normalizer IS NOT NULL
     QUALIFY row_number() OVER (
         PARTITION BY run_id, domain, method, utterance_id
         ORDER BY coalesce(heard.error, scores.error) IS NULL DESC, attempt DESC
@@ -79,9 +79,9 @@ SELECT
     tokens,
     seconds,
     flags,
-    normaliser,
-    reference_normalised,
-    hypothesis_normalised,
+    normalizer,
+    reference_normalized,
+    hypothesis_normalized,
     step_errors,
     error
 FROM counted

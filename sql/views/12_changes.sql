@@ -7,9 +7,9 @@
 --                   kept, of the method source of the same run
 --   errors          word errors of the adapted model
 --   added           errors - source_errors: above 0 is worse, below 0 is better
---   reference, source_hypothesis, hypothesis   the reference and both hypotheses, not normalised
---   reference_normalised, hypothesis_normalised   the texts that errors was computed from
---   normaliser      the normaliser used
+--   reference, source_hypothesis, hypothesis   the reference and both hypotheses, not normalized
+--   reference_normalized, hypothesis_normalized   the texts that errors was computed from
+--   normalizer      the normalizer used
 --   entropy_before, entropy_after   mean entropy along the greedy hypothesis, nats per token
 --   flags           warnings: truncated, collapsed
 WITH
@@ -40,9 +40,9 @@ SELECT
     reference,
     source_hypothesis,
     hypothesis,
-    reference_normalised,
-    hypothesis_normalised,
-    normaliser,
+    reference_normalized,
+    hypothesis_normalized,
+    normalizer,
     entropy_before,
     entropy_after,
     flags

@@ -1,6 +1,6 @@
 -- edits: every word error, from the word alignment of reference and hypothesis.
 -- grain: one row per error of a scored utterance; the row count equals the sum of utterances.errors.
--- The alignment is that of the scoring (jiwer) on the normalised texts, computed in each query by the function
+-- The alignment is that of the scoring (jiwer) on the normalized texts, computed in each query by the function
 -- word_edits. A plain DuckDB client does not have this function.
 --   run_id, "group", domain, method, utterance_id   the utterance's row in utterances
 --   language     ISO 639-1 code
@@ -16,7 +16,7 @@ found AS (
         method,
         utterance_id,
         language,
-        unnest(word_edits(reference_normalised, hypothesis_normalised)) AS edit
+        unnest(word_edits(reference_normalized, hypothesis_normalized)) AS edit
     FROM utterances
     WHERE errors > 0
 )

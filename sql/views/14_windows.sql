@@ -6,7 +6,7 @@
 --   spoken               language of the corpus, by which the transcript is scored
 --   language             the language given to the model
 --   language_probability its probability among all languages, if detected; NULL if it was given
---   hypothesis, source_hypothesis   unnormalised: the adapted and the unadapted model's
+--   hypothesis, source_hypothesis   unnormalized: the adapted and the unadapted model's
 --   entropy_before, entropy_after   mean entropy along the greedy hypothesis, nats per token
 --   tokens, updates      tokens of its hypothesis; updates of its episode
 --   flags                warnings: truncated, collapsed

@@ -18,19 +18,19 @@
 --   entropy_before, entropy_after   mean over utterances, nats per token
 --   audio_seconds   seconds of speech
 --   seconds         wall seconds spent on the rows that count
---   reason_hidden   why wer and cer are hidden: two normalisers scored utterances of one language, or two releases of
---                   the normalisers scored the run, so that its means would mix them
+--   reason_hidden   why wer and cer are hidden: two normalizers scored utterances of one language, or two releases of
+--                   the normalizers scored the run, so that its means would mix them
 --   attempts        attempts that ended
 --   error           why the newest attempt that ended is not complete; NULL if the cell is complete anyway
 WITH
--- Sum by language and normaliser first: the queries below are slow on all rows, but not on these few.
+-- Sum by language and normalizer first: the queries below are slow on all rows, but not on these few.
 summed AS (
     SELECT
         run_id,
         domain,
         method,
         language,
-        normaliser,
+        normalizer,
         error IS NULL AS scored,
         count(*) AS utterances,
         count(*) FILTER (attempt = 0) AS reused,
@@ -54,13 +54,13 @@ found AS (
         sum(utterances)::BIGINT AS done,
         coalesce(sum(utterances) FILTER (NOT scored), 0)::BIGINT AS in_error,
         sum(reused)::BIGINT AS reused,
-        -- One normaliser scores each language, so there are as many pairs as languages.
+        -- One normalizer scores each language, so there are as many pairs as languages.
         CASE
             WHEN count(*) FILTER (scored) > count(DISTINCT language) FILTER (scored)
-                THEN 'scored by ' || string_agg(DISTINCT normaliser, ', ' ORDER BY normaliser) FILTER (scored)
+                THEN 'scored by ' || string_agg(DISTINCT normalizer, ', ' ORDER BY normalizer) FILTER (scored)
         END AS reason_hidden,
-        CASE WHEN reason_hidden IS NULL THEN min(split_part(normaliser, '/', 2)) FILTER (scored) END AS release,
-        CASE WHEN reason_hidden IS NULL THEN max(split_part(normaliser, '/', 2)) FILTER (scored) END AS last_release,
+        CASE WHEN reason_hidden IS NULL THEN min(split_part(normalizer, '/', 2)) FILTER (scored) END AS release,
+        CASE WHEN reason_hidden IS NULL THEN max(split_part(normalizer, '/', 2)) FILTER (scored) END AS last_release,
         sum(words) FILTER (scored) AS words,
         sum(errors) FILTER (scored) AS errors,
         sum(characters) FILTER (scored) AS characters,
@@ -94,7 +94,7 @@ judged AS (
             WHEN release IS NOT NULL AND min(release) OVER whole <> max(last_release) OVER whole
                 THEN
                     'the run was scored by the releases ' || min(release) OVER whole || ' and '
-                    || max(last_release) OVER whole || ' of the normaliser'
+                    || max(last_release) OVER whole || ' of the normalizer'
         END AS reason_hidden
     FROM found
     WINDOW whole AS (PARTITION BY run_id)

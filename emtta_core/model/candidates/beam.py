@@ -4,7 +4,7 @@
 `length_penalty=1.0` and `early_stopping=False`, so these rules are transformers', not the paper's:
 
 - a beam's score is the sum of the model's log-probabilities, which suppressed tokens are taken from without the rest
-  being renormalised, divided in the end by its length (the end token counts);
+  being renormalized, divided in the end by its length (the end token counts);
 - in each step the best 2 G continuations are looked at; those that end are kept only if among the best G;
 - the search ends for an utterance when its G ended beams are all better than its best running beam would be if it ended
   at its present length.

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import jiwer
 
 from emtta_core.errors import EmttaError
-from emtta_core.scoring.normaliser import Normaliser, Rule, normaliser
+from emtta_core.scoring.normalizer import Normalizer, Rule, normalizer
 
 
 class EmptyReferenceError(EmttaError):
-    """A transcript normalises to nothing, so that no rate of errors is defined for it."""
+    """A transcript normalizes to nothing, so that no rate of errors is defined for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,9 @@ class WordErrors:
         words: words of the reference.
         characters: characters of the reference, its single spaces included where words are written apart.
         character_errors: edits between the two texts by character.
-        normaliser: the normaliser and its release.
-        reference_normalised: the reference as it was compared.
-        hypothesis_normalised: the hypothesis as it was compared.
+        normalizer: the normalizer and its release.
+        reference_normalized: the reference as it was compared.
+        hypothesis_normalized: the hypothesis as it was compared.
     """
 
     hits: int
@@ -37,9 +37,9 @@ class WordErrors:
     words: int
     characters: int
     character_errors: int
-    normaliser: str
-    reference_normalised: str
-    hypothesis_normalised: str
+    normalizer: str
+    reference_normalized: str
+    hypothesis_normalized: str
 
     @property
     def errors(self) -> int:
@@ -48,15 +48,15 @@ class WordErrors:
 
 
 def word_errors(reference: str, hypothesis: str, language: str, rule: Rule = "whisper") -> WordErrors:
-    """Count the errors of `hypothesis` against `reference`, both normalised for `language` by a rule first.
+    """Count the errors of `hypothesis` against `reference`, both normalized for `language` by a rule first.
 
     Raises:
-        EmptyReferenceError: when the reference normalises to nothing.
+        EmptyReferenceError: when the reference normalizes to nothing.
     """
-    normalise = normaliser(language, rule)
-    expected, heard = _normalised_reference(reference, normalise), normalise(hypothesis)
+    normalize = normalizer(language, rule)
+    expected, heard = _normalized_reference(reference, normalize), normalize(hypothesis)
     by_word = jiwer.process_words(expected, heard)
-    between = "" if normalise.by_letter else " "
+    between = "" if normalize.by_letter else " "
     by_character = jiwer.process_characters(expected.replace(" ", between), heard.replace(" ", between))
     return WordErrors(
         hits=by_word.hits,
@@ -66,9 +66,9 @@ def word_errors(reference: str, hypothesis: str, language: str, rule: Rule = "wh
         words=by_word.hits + by_word.substitutions + by_word.deletions,
         characters=by_character.hits + by_character.substitutions + by_character.deletions,
         character_errors=by_character.substitutions + by_character.deletions + by_character.insertions,
-        normaliser=normalise.name,
-        reference_normalised=expected,
-        hypothesis_normalised=heard,
+        normalizer=normalize.name,
+        reference_normalized=expected,
+        hypothesis_normalized=heard,
     )
 
 
@@ -80,14 +80,14 @@ def step_errors(
     Hypotheses repeat from step to step, so each text is compared once.
 
     Raises:
-        EmptyReferenceError: when the reference normalises to nothing.
+        EmptyReferenceError: when the reference normalizes to nothing.
     """
-    normalise = normaliser(language, rule)
-    expected = _normalised_reference(reference, normalise)
+    normalize = normalizer(language, rule)
+    expected = _normalized_reference(reference, normalize)
     counts: dict[str | None, int | None] = {None: None}
     for text in hypotheses:
         if text is not None and text not in counts:
-            found = jiwer.process_words(expected, normalise(text))
+            found = jiwer.process_words(expected, normalize(text))
             counts[text] = found.substitutions + found.deletions + found.insertions
     return tuple(counts[text] for text in hypotheses)
 
@@ -96,16 +96,16 @@ def check_reference(reference: str, language: str, rule: Rule = "whisper") -> No
     """Refuse a transcript of which no word is left, as of `Mm-hmm`: no model need hear what cannot be scored.
 
     Raises:
-        EmptyReferenceError: when the reference normalises to nothing.
+        EmptyReferenceError: when the reference normalizes to nothing.
     """
-    _normalised_reference(reference, normaliser(language, rule))
+    _normalized_reference(reference, normalizer(language, rule))
 
 
-def _normalised_reference(reference: str, normalise: Normaliser) -> str:
-    text = normalise(reference)
+def _normalized_reference(reference: str, normalize: Normalizer) -> str:
+    text = normalize(reference)
     if not any(character.isalnum() for character in text):  # "…" leaves dots behind
         raise EmptyReferenceError(
-            f"the transcript {reference!r} has no word left when normalised by {normalise.name}, so that no error rate "
+            f"the transcript {reference!r} has no word left when normalized by {normalize.name}, so that no error rate "
             "is defined: the utterance is in none; mend the transcript where it is your own, or leave the utterance out"
         )
     return text

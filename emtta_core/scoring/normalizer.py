@@ -1,11 +1,11 @@
-"""The text normalisers of Whisper, which decide what counts as the same word.
+"""The text normalizers of Whisper, which decide what counts as the same word.
 
-English text goes through Whisper's English normaliser (contractions, spellings, numbers, fillers), text in
+English text goes through Whisper's English normalizer (contractions, spellings, numbers, fillers), text in
 any other language through its basic one, as in the evaluation of the Whisper paper (arXiv:2212.04356,
 appendix C). Of a language that is written without spaces each letter counts as a word there, and so here.
-That is the rule `whisper`; `basic` takes the basic normaliser for English too, and `none` leaves texts as they are.
+That is the rule `whisper`; `basic` takes the basic normalizer for English too, and `none` leaves texts as they are.
 
-The basic normaliser puts a space in the place of each combining mark. The vowel signs of Devanagari, Bengali, Thai and
+The basic normalizer puts a space in the place of each combining mark. The vowel signs of Devanagari, Bengali, Thai and
 others are such marks, so that it cuts their words into pieces and compares no vowel. The rule `marks` keeps them.
 
 Before each of these rules, `unified` writes the same text with the same characters, whatever a keyboard, an editor or a
@@ -86,8 +86,8 @@ _FUNCTIONS: Mapping[str, Callable[[], Callable[[str], str]]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class Normaliser:
-    """A normaliser with its name, which is stored beside each score.
+class Normalizer:
+    """A normalizer with its name, which is stored beside each score.
 
     Attributes:
         name: which one, the release of the package that holds it, and the version of `unified` before it.
@@ -100,12 +100,12 @@ class Normaliser:
     by_letter: bool = False
 
     def __call__(self, text: str) -> str:
-        """Return `text` normalised, with single spaces between its words and none around them."""
+        """Return `text` normalized, with single spaces between its words and none around them."""
         return " ".join(self.function(text).split())
 
 
-def normaliser(language: str, rule: Rule = "whisper") -> Normaliser:
-    """Return the normaliser for an ISO 639-1 language code."""
+def normalizer(language: str, rule: Rule = "whisper") -> Normalizer:
+    """Return the normalizer for an ISO 639-1 language code."""
     if rule == "none":
         return _load("none")
     if language == "en" and rule != "basic":
@@ -117,8 +117,8 @@ def normaliser(language: str, rule: Rule = "whisper") -> Normaliser:
     return _load("whisper-basic-by-letter" if language in WITHOUT_SPACES else "whisper-basic")
 
 
-def normaliser_named(name: str) -> Normaliser:
-    """Return the normaliser of a name that is stored beside a score, in the release that is installed.
+def normalizer_named(name: str) -> Normalizer:
+    """Return the normalizer of a name that is stored beside a score, in the release that is installed.
 
     One that this release does not know, as of a score from another one, leaves texts as they are.
     """
@@ -126,18 +126,18 @@ def normaliser_named(name: str) -> Normaliser:
     return _load(kind if kind in _FUNCTIONS else "none")
 
 
-def normaliser_names() -> tuple[str, ...]:
-    """Return the names of the usual rule's normalisers, with their release: results scored by others differ."""
+def normalizer_names() -> tuple[str, ...]:
+    """Return the names of the usual rule's normalizers, with their release: results scored by others differ."""
     return tuple(_full_name(kind) for kind in _FUNCTIONS if kind != "none" and "marks" not in kind)
 
 
 @cache
-def _load(kind: str) -> Normaliser:
+def _load(kind: str) -> Normalizer:
     function = _FUNCTIONS[kind]()
     if kind == "none":
-        return Normaliser(kind, function)
+        return Normalizer(kind, function)
     dotless = kind.endswith("dotless")
-    return Normaliser(
+    return Normalizer(
         _full_name(kind),
         lambda text: function(unified(text, dotless=dotless)),
         by_letter=kind.endswith("by-letter"),

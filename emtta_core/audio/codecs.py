@@ -5,8 +5,7 @@ import io
 import numpy as np
 import soundfile
 
-from emtta_core.audio.corrupted import Corrupted, Voices
-from emtta_core.audio.effects.parts import TELEPHONE_RATE, fitted, from_telephone, levelled, to_telephone
+from emtta_core.audio.corrupted import TELEPHONE_RATE, Corrupted, Voices, fitted, from_telephone, levelled, to_telephone
 from emtta_core.audio.spectrum import Samples
 from emtta_core.audio.waveform import SAMPLE_RATE
 from emtta_core.errors import UsageError

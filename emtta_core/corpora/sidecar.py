@@ -9,7 +9,7 @@ from pathlib import Path
 import soundfile
 
 from emtta_core.corpora.manifest import Columns, Row, Table
-from emtta_core.corpora.transcripts import text_of
+from emtta_core.corpora.recording import text_of
 from emtta_core.errors import CorpusError, UsageError
 
 _OTHERS = (

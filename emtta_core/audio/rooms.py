@@ -9,10 +9,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from emtta_core.audio.corrupted import Corrupted, Voices
-from emtta_core.audio.effects.libraries import load
-from emtta_core.audio.effects.parts import levelled
-from emtta_core.audio.level import rms
+from emtta_core.audio.corrupted import Corrupted, Voices, levelled, load
+from emtta_core.audio.mix import rms
 from emtta_core.audio.spectrum import Samples, coloured_noise, low_pass
 from emtta_core.audio.waveform import SAMPLE_RATE
 

@@ -1,0 +1,283 @@
+"""The effects by name: added sounds, channels and codecs, rooms, tempo and pitch; each with its five severities."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from emtta_core.audio import codecs, rooms
+from emtta_core.audio.codecs import mu_law
+from emtta_core.audio.corrupted import Corrupted, Voices, fitted, from_telephone, levelled, load, to_telephone
+from emtta_core.audio.mix import mix, scale_to_dbfs
+from emtta_core.audio.noise import VOICES, NoiseKind, burst, clock, placed, ring, spread_levels, synthesise
+from emtta_core.audio.spectrum import Samples, band_pass, filtered, high_pass, reverberated
+from emtta_core.audio.spectrum import low_pass as low_pass_response
+from emtta_core.audio.waveform import SAMPLE_RATE, SILENCE_PEAK, Waveform
+
+_PROGRESSIONS = ((0, 7, 9, 5), (9, 5, 0, 7), (0, 9, 5, 7), (0, 5, 9, 7))
+"""Roots of the chords, in semitones above the key; 9 is minor."""
+
+
+def tune(samples: int, rng: np.random.Generator) -> Samples:
+    """Return a tune of 84 to 132 beats a minute, shape `(samples,)`, of any level.
+
+    A chord lasts two beats. On each beat there are the bass and a kick (a damped sine at 55 Hz), between them a
+    hi-hat (noise above 5 kHz), and on each half of a beat a note of the chord, plucked; a room answers for 0.4 s.
+    """
+    beat = 60 / float(rng.uniform(84, 132))
+    key = 55 * 2 ** (rng.integers(12) / 12)
+    roots = _PROGRESSIONS[int(rng.integers(len(_PROGRESSIONS)))]
+    begun = -float(rng.uniform(0, 8 * beat))
+    halves: Samples = begun + 0.5 * beat * np.arange(int((samples / SAMPLE_RATE - begun) / (0.5 * beat)) + 2.0)
+    steps = rng.integers(3, size=halves.size)
+    loudness = spread_levels(halves.size, rng, 2.0)
+    hat = burst(0.06, rng, high_pass(5000), 0.015)
+    total = placed(samples, halves[1::2], 0.25 * loudness[1::2], hat)
+    total += placed(samples, halves[::2], 0.8 * loudness[::2], ring(0.25, 55, 0.08))
+    for place, root in enumerate(roots):
+        third = 3 if root == 9 else 4
+        sounding = np.arange(halves.size) // 4 % 4 == place
+        bass = sounding & (np.arange(halves.size) % 2 == 0)
+        total += placed(samples, halves[bass], 0.7 * loudness[bass], _pluck(key * 2 ** (root / 12), beat, 0.4))
+        for step, tone in enumerate((root, root + third, root + 7)):
+            plucked = sounding & (steps == step)
+            note = _pluck(4 * key * 2 ** (tone / 12), beat, 0.35)
+            total += placed(samples, halves[plucked], 0.5 * loudness[plucked], note)
+            held = sounding & (np.arange(halves.size) % 4 == 0)
+            total += placed(samples, halves[held], 0.2 * loudness[held], _held(2 * key * 2 ** (tone / 12), 2 * beat))
+    hiss = 1e-4 * rng.standard_normal(samples)  # a tune may begin with a rest; this is never silent
+    return reverberated(total, rng, 0.4, 0.3) + hiss
+
+
+def _pluck(hertz: float, seconds: float, decay: float) -> Samples:
+    """Return a plucked string: eight harmonics that fall by 1/e in `decay` seconds, the higher the sooner."""
+    return sum((ring(2 * seconds, n * hertz, decay / n) / n for n in range(1, 9)), np.zeros(1))
+
+
+def _held(hertz: float, seconds: float) -> Samples:
+    """Return a held note: three harmonics that swell and fade."""
+    time = clock(int(seconds * SAMPLE_RATE))
+    swell = np.sin(np.pi * time / seconds)
+    return swell * sum((np.sin(2 * np.pi * n * hertz * time) / n for n in (1, 2, 3)), np.zeros(1))
+
+
+ENVIRONMENTS: Sequence[NoiseKind] = (
+    "air-conditioner",
+    "copy-machine",
+    "munching",
+    "shutting-door",
+    "typing",
+    "vacuum-cleaner",
+)
+"""The noises that are made of no speech; an utterance hears one of them."""
+
+_TALKERS = 8
+"""Voices of which one talks across the speech."""
+
+
+def gaussian(speech: Samples, snr_db: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
+    """Add white noise."""
+    return _added(speech, synthesise("gaussian", speech.size / SAMPLE_RATE, rng), snr_db)
+
+
+def environment(speech: Samples, snr_db: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
+    """Add one of the noises of `ENVIRONMENTS`."""
+    kind = ENVIRONMENTS[int(rng.integers(len(ENVIRONMENTS)))]
+    return _added(speech, synthesise(kind, speech.size / SAMPLE_RATE, rng), snr_db)
+
+
+def babble(speech: Samples, snr_db: float, rng: np.random.Generator, voices: Voices) -> Corrupted:
+    """Add six to eight people who talk at once."""
+    noise = synthesise("babble", speech.size / SAMPLE_RATE, rng, voices=voices(VOICES["babble"]))
+    return _added(speech, noise, snr_db)
+
+
+def music(speech: Samples, snr_db: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
+    """Add a tune: chords, bass and drums."""
+    return _added(speech, tune(speech.size, rng).astype(np.float32), snr_db)
+
+
+def crosstalk(speech: Samples, snr_db: float, rng: np.random.Generator, voices: Voices) -> Corrupted:
+    """Add one other speaker, who talks all the time and is always the quieter one."""
+    talkers = voices(_TALKERS)
+    talker = talkers[int(rng.integers(len(talkers)))]
+    return _added(speech, np.roll(talker, -int(rng.integers(talker.size))), snr_db)
+
+
+def _added(speech: Samples, noise: Waveform, snr_db: float) -> Corrupted:
+    mixture = mix(speech, noise, snr_db)
+    return Corrupted(mixture.waveform, mixture.gain, snr_db)
+
+
+_PACKET = SAMPLE_RATE // 50
+"""Samples of a packet: 20 ms."""
+
+_STEPS = 32_768
+"""Steps of 16 bits between 0 and full scale."""
+
+
+def echo(speech: Samples, decibels: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
+    """Repeat the sound 150 to 350 ms later, quieter by so many decibels, and that again, and so on."""
+    delay = int(rng.uniform(0.15, 0.35) * SAMPLE_RATE)
+    heard = speech.copy()
+    for start in range(delay, heard.size, delay):
+        piece = heard[start : start + delay]
+        piece += 10 ** (decibels / 20) * heard[start - delay : start - delay + piece.size]
+    return levelled(heard)
+
+
+def telephone(speech: Samples, hertz: float, _rng: np.random.Generator, _voices: Voices) -> Corrupted:
+    """Pass 300 Hz to `hertz` (24 dB an octave), at 8 kHz and in G.711's µ-law."""
+    narrow = filtered(speech, band_pass(300, hertz, order=4))
+    return levelled(from_telephone(mu_law(to_telephone(narrow)), speech.size))
+
+
+def packet_loss(speech: Samples, share: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
+    """Lose a share of the packets of 20 ms in which there is sound, in bursts; silence is heard in their place.
+
+    However short the speech, one packet at least is lost, and one is heard. A packet that is lost at one share is lost
+    at any larger one.
+    """
+    packets = -(-speech.size // _PACKET)
+    sound = np.pad(np.abs(speech), (0, packets * _PACKET - speech.size)).reshape(packets, _PACKET).max(axis=1)
+    risk = np.convolve(rng.random(packets + 2), np.ones(3), "valid")  # neighbours share two of three draws: bursts
+    risk[sound < SILENCE_PEAK] = -1
+    sounding = int(np.count_nonzero(risk >= 0))
+    lost = np.argsort(-risk, kind="stable")[: min(max(1, round(share * sounding)), sounding - 1)]
+    kept = np.ones(packets)
+    kept[lost] = 0
+    return levelled(speech * np.repeat(kept, _PACKET)[: speech.size])
+
+
+def clipping(speech: Samples, share: float, _rng: np.random.Generator, _voices: Voices) -> Corrupted:
+    """Cut the loudest samples, a share of those that are not silence, to one amplitude."""
+    amplitude = np.abs(speech)
+    limit = float(np.quantile(amplitude[amplitude > SILENCE_PEAK], 1 - share))
+    return levelled(np.clip(speech, -limit, limit))
+
+
+def low_pass(speech: Samples, hertz: float, _rng: np.random.Generator, _voices: Voices) -> Corrupted:
+    """Pass what is below `hertz` (48 dB an octave)."""
+    return levelled(filtered(speech, low_pass_response(hertz, order=8)))
+
+
+def gain(speech: Samples, dbfs: float, _rng: np.random.Generator, _voices: Voices) -> Corrupted:
+    """Record the speech too quietly: at a level of `dbfs` dB FS RMS, in steps of 16 bits."""
+    quiet = np.rint(scale_to_dbfs(speech, dbfs).astype(np.float64) * _STEPS) / _STEPS
+    return Corrupted(quiet.astype(np.float32), 1.0, None)
+
+
+_MARGIN = SAMPLE_RATE // 4
+"""Samples of silence on either side while it is stretched, so that no edge is lost."""
+
+
+def speed(speech: Samples, factor: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
+    """Speak so many times as fast; the length is divided by it, and the pitch stays."""
+    stretch = _stretch(rng, "speed")
+    stretch.setTimeFactor(factor)
+    whole = _processed(stretch, speech)
+    return levelled(fitted(whole[round(_MARGIN / factor) :], max(1, round(speech.size / factor))))
+
+
+def pitch(speech: Samples, semitones: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
+    """Raise or lower the pitch, by utterance, by so many semitones; the length stays."""
+    upwards = bool(rng.integers(2))
+    stretch = _stretch(rng, "pitch")
+    stretch.setTransposeSemitones(semitones if upwards else -semitones)
+    return levelled(fitted(_processed(stretch, speech)[_MARGIN:], speech.size))
+
+
+def _stretch(rng: np.random.Generator, wanted_by: str) -> Any:
+    """Return a stretcher for mono at 16 kHz, its chance drawn from `rng`; the library has no types."""
+    stretch = load("python-stretch", wanted_by).Signalsmith.Stretch(int(rng.integers(2**31)))
+    stretch.preset(1, SAMPLE_RATE)
+    return stretch
+
+
+def _processed(stretch: Any, speech: Samples) -> Samples:
+    """Return what becomes of the speech, with the margins on both sides."""
+    padded = np.pad(speech, _MARGIN).astype(np.float32)
+    processed: Samples = np.asarray(stretch.process(padded[None])[0], dtype=np.float64)
+    return processed
+
+
+EffectName = Literal[
+    "gaussian",
+    "environment",
+    "babble",
+    "music",
+    "crosstalk",
+    "reverberation",
+    "far-field",
+    "echo",
+    "telephone",
+    "g711",
+    "gsm",
+    "mp3",
+    "opus",
+    "packet-loss",
+    "clipping",
+    "low-pass",
+    "gain",
+    "speed",
+    "pitch",
+]
+"""The names of the table."""
+
+CORRUPTIONS: tuple[EffectName, ...] = get_args(EffectName)
+"""The names in the order in which they are shown."""
+
+Make = Callable[[Samples, float, np.random.Generator, Voices], Corrupted]
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """A row of the table.
+
+    Attributes:
+        make: corrupts.
+        unit: what the amounts are; `{}` stands for the number.
+        amounts: how much, at severity 1 to 5.
+        version: raised whenever the same severity would give other samples.
+        spoken: whether it asks for foreign voices.
+        libraries: whose release settles the samples too.
+    """
+
+    make: Make
+    unit: str
+    amounts: tuple[float, float, float, float, float]
+    version: int = 1
+    spoken: bool = False
+    libraries: tuple[str, ...] = ()
+
+    def said(self, severity: int) -> str:
+        """Return how much a severity of 1 to 5 is, in words."""
+        return self.unit.format(f"{self.amounts[severity - 1]:g}")
+
+
+_SNR = "{} dB SNR"
+_ROOM, _STRETCH, _SNDFILE, _RESAMPLE = "pyroomacoustics", "python-stretch", "libsndfile", "soxr"
+
+EFFECTS: Mapping[EffectName, Effect] = {
+    "gaussian": Effect(gaussian, _SNR, (20, 15, 10, 5, 0)),
+    "environment": Effect(environment, _SNR, (20, 15, 10, 5, 0)),
+    "babble": Effect(babble, _SNR, (20, 15, 10, 5, 0), spoken=True),
+    "music": Effect(music, _SNR, (20, 15, 10, 5, 0)),
+    "crosstalk": Effect(crosstalk, _SNR, (20, 16, 12, 8, 4), spoken=True),
+    "reverberation": Effect(rooms.reverberation, "RT60 {} s", (0.3, 0.5, 0.7, 0.9, 1.2), version=2, libraries=(_ROOM,)),
+    "far-field": Effect(rooms.far_field, "{} m away", (0.5, 1, 2, 4, 7), version=2, libraries=(_ROOM,)),
+    "echo": Effect(echo, "echoes at {} dB", (-15, -10, -6, -3, -1)),
+    "telephone": Effect(telephone, "300 to {} Hz", (3400, 2800, 2200, 1700, 1300), libraries=(_SNDFILE, _RESAMPLE)),
+    "g711": Effect(codecs.g711, "bit error rate {}", (0, 3e-4, 1e-3, 3e-3, 1e-2), libraries=(_SNDFILE, _RESAMPLE)),
+    "gsm": Effect(codecs.gsm, "coded {} times", (1, 2, 4, 7, 11), libraries=(_SNDFILE, _RESAMPLE)),
+    "mp3": Effect(codecs.mp3, "{} kbit/s", (48, 32, 24, 16, 8), libraries=(_SNDFILE,)),
+    "opus": Effect(codecs.opus, "{} kbit/s", (24, 16, 12, 8, 6), libraries=(_SNDFILE,)),
+    "packet-loss": Effect(packet_loss, "{} of the packets lost", (0.05, 0.1, 0.2, 0.3, 0.4), version=2),
+    "clipping": Effect(clipping, "{} of the samples clipped", (0.02, 0.05, 0.1, 0.2, 0.4)),
+    "low-pass": Effect(low_pass, "{} Hz", (4000, 3000, 2000, 1500, 1000)),
+    "gain": Effect(gain, "level {} dB FS", (-35, -45, -55, -65, -75)),
+    "speed": Effect(speed, "{} times as fast", (1.15, 1.3, 1.5, 1.75, 2), libraries=(_STRETCH,)),
+    "pitch": Effect(pitch, "{} semitones", (2, 3.5, 5, 7, 9), libraries=(_STRETCH,)),
+}
+"""The corruptions by name. Never change the amounts of a name without raising its version."""
