@@ -47,7 +47,7 @@ from emtta_core.adaptation.batch_size import AUTO, BatchSizeChoice
 from emtta_core.errors import UsageError
 from emtta_core.memory import is_out_of_memory
 from emtta_core.model import SpeechModel
-from emtta_core.model.precision import PRECISIONS
+from emtta_core.model.weights import PRECISIONS
 
 Waveform = NDArray[np.float32]
 RESULTS = Path(__file__).parent / "results"

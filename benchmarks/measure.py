@@ -21,7 +21,7 @@ from rich.console import Console
 from torch.profiler import ProfilerActivity
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from emtta_core.model.precision import Precision
+from emtta_core.model.weights import Precision
 
 WIDTH = 112
 """Of the widest table, in characters."""

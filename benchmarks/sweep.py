@@ -15,8 +15,7 @@ from rich.table import Table
 from works import Work, load, sounds
 
 from emtta_core.adaptation import Adapter
-from emtta_core.model import SpeechModel
-from emtta_core.model.candidates import loop
+from emtta_core.model import SpeechModel, candidates
 
 TOLERANCE = 0.05
 """The share by which time an utterance may rise from one B to the next and still count as flat."""
@@ -75,7 +74,7 @@ class Run:
         waveforms = sounds(work, utterances(work, setting))
         options = {name: value for name, value in setting.items() if name != "compaction"}
         adapter = Adapter(model, method, learning_rate=rate, **options)
-        with MemoryWarnings() as warnings, compaction(setting.get("compaction", loop.COMPACTION)):
+        with MemoryWarnings() as warnings, compaction(setting.get("compaction", candidates.COMPACTION)):
             cost, results = timed(partial(adapter.transcribe, waveforms), model.device)
         return cls(cost, sum(result.updates for result in results) / len(results), len(warnings.said))
 
@@ -111,12 +110,12 @@ def utterances(work: Work, setting: Mapping[str, Any]) -> int:
 @contextmanager
 def compaction(share: float) -> Iterator[None]:
     """Let the token loop drop ended utterances at this share of those still growing."""
-    before = loop.COMPACTION
-    loop.COMPACTION = share
+    before = candidates.COMPACTION
+    candidates.COMPACTION = share
     try:
         yield
     finally:
-        loop.COMPACTION = before
+        candidates.COMPACTION = before
 
 
 def shape_of(name: str, rows: Sequence[dict[str, Any]], clock: str) -> dict[str, Any]:

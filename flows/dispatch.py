@@ -26,9 +26,7 @@ from emtta_core.pipeline.state import CellState, cell_states
 from emtta_core.store import Store
 from emtta_core.store.lease import Lease
 from flows.crew import Crew, LostTaskError, error_of
-from tasks.evaluate import evaluate
-from tasks.options import retry_options
-from tasks.prepare import prepare
+from tasks.cells import evaluate, prepare, retry_options
 
 NOT_BEGUN = "not begun: the run was asked to stop"
 """Why a cell is not complete that nothing else is known of."""

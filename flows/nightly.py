@@ -17,8 +17,7 @@ from prefect.exceptions import FailedRun
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from emtta_core.compare import Change, Comparison, compare
-from emtta_core.compare.comparison import ALPHA, MIN_EFFECT, check_thresholds
+from emtta_core.compare import ALPHA, MIN_EFFECT, Change, Comparison, check_thresholds, compare
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.pipeline.models import digest_of
 from emtta_core.pipeline.nights import baselines, plan_night

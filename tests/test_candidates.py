@@ -10,16 +10,13 @@ from torch import Tensor
 from whisper_factory import make_checkpoint, sounds
 
 from emtta_core.adaptation import method
-from emtta_core.adaptation.episode import Options, uniforms
-from emtta_core.adaptation.layernorm import source_parameters, split
+from emtta_core.adaptation.episode import Options, source_parameters, split, uniforms
 from emtta_core.errors import UsageError
 from emtta_core.model import SpeechModel, forward, load_model
-from emtta_core.model.candidates import BeamSearch, Greedy, Hypotheses, Sampled, Strategy, generate
-from emtta_core.model.candidates.sampled import draw
-from emtta_core.model.layout import Layout
+from emtta_core.model.candidates import BeamSearch, Greedy, Hypotheses, Sampled, Strategy, draw, generate
+from emtta_core.model.forward import Layout, grow
 from emtta_core.model.policy import TOKENS_MARGIN
 from emtta_core.model.tokens import TOKENS_PER_SECOND
-from emtta_core.model.tree import grow
 
 
 @pytest.fixture(scope="module")

@@ -51,7 +51,7 @@ def test_questions_to_the_store_need_no_torch_and_no_prefect(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("imported", "spared"),
     [
-        ("emtta_core.adaptation.adapter, emtta_core.model.load, emtta_core.model.hub", {"duckdb", "prefect"}),
+        ("emtta_core.adaptation.adapter, emtta_core.model.load, emtta_core.model.hub_model", {"duckdb", "prefect"}),
         ("flows.evaluate, flows.nightly", {"torch", "transformers"}),
     ],
     ids=["the engine needs no store and no Prefect", "a flow starts without the engine"],

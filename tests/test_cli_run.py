@@ -20,7 +20,7 @@ from whisper_factory import make_checkpoint
 from emtta_core.pipeline.progress import Event, Started, UtterancesDone, channel
 from emtta_core.store import Catalogue, Store
 from emtta_core.store.lease import holder
-from emtta_core.suites import suite_names
+from emtta_core.suite.file import suite_names
 
 UNKNOWN_LANGUAGE = CLEAN.replace('"clean"', '"polish"', 1).replace("speech", 'speech", language = "pl')
 

@@ -13,12 +13,11 @@ import scipy.stats
 from conftest import Command
 from store_factory import REFERENCE, begin_run, end_attempt, heard, write_shard
 
-from emtta_core.compare import ALL, Change, Comparison, compare
-from emtta_core.compare.comparison import ALPHA, MIN_EFFECT
+from emtta_core.compare import ALL, ALPHA, MIN_EFFECT, Change, Comparison, compare
 from emtta_core.errors import UsageError
 from emtta_core.scoring.bootstrap import holm
 from emtta_core.store import Catalogue, CellKey, Store
-from emtta_core.suites import SUITES
+from emtta_core.suite.file import SHIPPED
 from flows.cli.compare import compare as compare_command
 from flows.cli.schedule import schedule as schedule_command
 
@@ -174,7 +173,7 @@ def rewrite(store: Store, run_id: str, *, corpus: str | None = None, **changed: 
 
 
 def test_other_speech_is_refused_with_the_fields_that_differ(store: Store) -> None:
-    demo = (SUITES / "smoke.toml").read_text().replace('"BA"', '"vacuum"')
+    demo = (SHIPPED / "smoke.toml").read_text().replace('"BA"', '"vacuum"')
     for run_id in ("first", "second"):
         write_run(store, run_id, {"vacuum": [1, 1]})
     rewrite(store, "first", suite_toml=demo)
@@ -196,7 +195,7 @@ def test_another_normalizer_is_refused(store: Store, monkeypatch: pytest.MonkeyP
 
 
 def test_what_else_differs_is_said_and_allowed(store: Store) -> None:
-    demo = (SUITES / "smoke.toml").read_text()
+    demo = (SHIPPED / "smoke.toml").read_text()
     for run_id in ("first", "second"):
         write_run(store, run_id, {"vacuum": [1, 1]})
     rewrite(store, "first", suite_toml=demo, versions='{"torch": "2.11"}')

@@ -12,7 +12,7 @@ from emtta_core.errors import UsageError
 from emtta_core.pipeline.plan import plan
 from emtta_core.store import Catalogue, Store
 from emtta_core.suite import Suite, parse_suite
-from emtta_core.suite_method import MethodChoice, OwnAdaptation
+from emtta_core.suite.composed import MethodChoice, OwnAdaptation
 
 SUITE = """\
 name = "composed"

@@ -6,8 +6,7 @@ import torch
 from whisper_factory import LANGUAGES, make_checkpoint, sounds
 
 from emtta_core.adaptation import method
-from emtta_core.adaptation.episode import candidate_loss
-from emtta_core.adaptation.layernorm import source_parameters, split
+from emtta_core.adaptation.episode import candidate_loss, source_parameters, split
 from emtta_core.errors import UsageError
 from emtta_core.model import SpeechModel, forward, load_model
 from emtta_core.model.candidates import BeamSearch, Greedy, Hypotheses, Sampled, generate

@@ -9,10 +9,9 @@ import torch
 from demo_speech import DemoSpeech, prepare
 
 from emtta_core.adaptation import Adapter, method
-from emtta_core.adaptation.episode import Options, prepare_batch, run
-from emtta_core.adaptation.layernorm import split
+from emtta_core.adaptation.episode import Options, prepare_batch, run, split
 from emtta_core.model import SpeechModel, forward, load_model
-from emtta_core.model.tree import grow
+from emtta_core.model.forward import grow
 
 DOMAINS = ("TP", "Scotland", "German", "Spanish")
 EACH = 4

@@ -95,7 +95,7 @@ def test_sql_is_no_package_and_foreign_files_among_it_are_named(
         reports._load("views")
 
 
-INSTALLED = {"emtta_core/entry.py": "1", "flows/__init__.py": "2", "tasks/evaluate.py": "3", "sql/views/a.sql": "4"}
+INSTALLED = {"emtta_core/entry.py": "1", "flows/__init__.py": "2", "tasks/cells.py": "3", "sql/views/a.sql": "4"}
 
 
 def install(site: Path, name: str, files: dict[str, str]) -> None:
@@ -134,7 +134,7 @@ def test_files_that_another_package_overwrote_are_refused_with_what_restores_the
 
 
 def test_files_that_another_packages_removal_took_along_are_refused(site: Path) -> None:
-    (site / "tasks/evaluate.py").unlink()
+    (site / "tasks/cells.py").unlink()
     with pytest.raises(EmttaError, match=r"tasks/evaluate\.py"):
         entry.check_installed_files()
 

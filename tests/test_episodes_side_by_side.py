@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from whisper_factory import make_checkpoint, sounds
 
 from emtta_core.adaptation import METHODS, AdaptationResult, Adapter, Method, Objective
-from emtta_core.adaptation.episode import Options, State, prepare_batch, run
-from emtta_core.adaptation.layernorm import source_parameters
+from emtta_core.adaptation.episode import Options, State, prepare_batch, run, source_parameters
 from emtta_core.model import SpeechModel, load_model
 
 SECONDS = (0.4, 1.0, 3.9, 1.7, 0.7, 2.4, 1.0, 3.1)

@@ -17,7 +17,7 @@ from emtta_core.store.catalogue import Catalogue
 OUTSIDE = '''
 from dataclasses import replace
 
-from emtta_core.model.prompt import Prompt
+from emtta_core.model.policy import Prompt
 from emtta_core.model.whisper import Whisper
 
 

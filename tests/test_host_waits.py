@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from whisper_factory import sounds
 
-from emtta_core.adaptation.layernorm import source_parameters, split
+from emtta_core.adaptation.episode import source_parameters, split
 from emtta_core.model import forward, load_model
 from emtta_core.model.candidates import BeamSearch, Greedy, Sampled, Strategy, generate
 

@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 from whisper_factory import make_checkpoint, sounds
 
 from emtta_core.adaptation import Adapter, method
-from emtta_core.adaptation.episode import Options, candidate_loss, prepare_batch, run
-from emtta_core.adaptation.layernorm import source_parameters, split
+from emtta_core.adaptation.episode import Options, candidate_loss, prepare_batch, run, source_parameters, split
 from emtta_core.model import SpeechModel, forward, load_model
 from emtta_core.model.candidates import BeamSearch, generate
 

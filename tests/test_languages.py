@@ -12,7 +12,7 @@ from whisper_factory import LANGUAGES, make_checkpoint, sounds
 from emtta_core.adaptation import Adapter
 from emtta_core.errors import UsageError
 from emtta_core.model import SpeechModel, load_model
-from emtta_core.model.language import detect_language
+from emtta_core.model.speech_model import detect_language
 from emtta_core.pipeline import batches
 from emtta_core.pipeline.batches import adapt
 from emtta_core.store import PreparedRow, Store

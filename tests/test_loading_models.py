@@ -19,7 +19,7 @@ from whisper_factory import make_checkpoint
 from emtta_core.errors import ModelError, UsageError
 from emtta_core.model import load_model
 from emtta_core.model.load import choose_device
-from emtta_core.model.precision import PRECISIONS
+from emtta_core.model.weights import PRECISIONS
 from emtta_core.suite import ModelChoice
 
 

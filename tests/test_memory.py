@@ -16,8 +16,7 @@ from whisper_factory import sounds
 
 from emtta_core.adaptation import method
 from emtta_core.adaptation.batch_size import CPU_BYTES, episode_bytes, free_bytes
-from emtta_core.adaptation.episode import Options, candidate_loss, prepare_batch, run
-from emtta_core.adaptation.layernorm import source_parameters, split
+from emtta_core.adaptation.episode import Options, candidate_loss, prepare_batch, run, source_parameters, split
 from emtta_core.model import SpeechModel, load_model
 from emtta_core.model.candidates import Hypotheses
 from emtta_core.model.forward import cross_memory, encode

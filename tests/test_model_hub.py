@@ -17,7 +17,7 @@ from whisper_factory import make_checkpoint
 
 from emtta_core.errors import ModelError, UsageError
 from emtta_core.hub import UnreachableHubError
-from emtta_core.model import hub as model_hub
+from emtta_core.model import hub_model as model_hub
 from emtta_core.model import load_model
 from emtta_core.pipeline import models
 from emtta_core.pipeline.models import digest_of

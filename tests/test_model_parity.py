@@ -11,10 +11,10 @@ from torch import Tensor
 from transformers import GenerationMixin, WhisperFeatureExtractor, WhisperForConditionalGeneration
 from whisper_factory import make_checkpoint, sounds
 
-from emtta_core.adaptation.layernorm import source_parameters, split
+from emtta_core.adaptation.episode import source_parameters, split
 from emtta_core.model import SpeechModel, forward, load_model
 from emtta_core.model.candidates import BeamSearch, Greedy, Hypotheses, Strategy, generate
-from emtta_core.model.tree import grow
+from emtta_core.model.forward import grow
 
 SHAPES: dict[str, dict[str, Any]] = {
     "demo checkpoint": {},

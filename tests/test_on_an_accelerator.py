@@ -17,8 +17,8 @@ from whisper_factory import sounds
 from emtta_core.adaptation import METHODS, AdaptationResult, Adapter, Method, Objective
 from emtta_core.adaptation.batch_size import SHARE, episode_bytes
 from emtta_core.model import SpeechModel, load_model
-from emtta_core.model.language import detect_language
 from emtta_core.model.load import from_transformers
+from emtta_core.model.speech_model import detect_language
 from emtta_core.model.whisper import FAMILY
 
 WAVEFORMS = sounds([0.1, 0.4])

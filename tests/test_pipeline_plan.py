@@ -18,7 +18,7 @@ from emtta_core.pipeline.prepare import prepare_domain
 from emtta_core.pipeline.selection import resume_command, select
 from emtta_core.store import Store
 from emtta_core.suite import ModelChoice, Suite, load_suite, parse_suite
-from emtta_core.suite_method import Adaptation
+from emtta_core.suite.composed import Adaptation
 
 DIGEST = "0123456789abcdef"
 

@@ -10,7 +10,7 @@ from emtta_core.audio.files import read_audio
 from emtta_core.corpora.recording import text_of
 from emtta_core.corpora.saved_dataset import SavedDataset
 from emtta_core.errors import AudioError, CorpusError, ModelError, UsageError
-from emtta_core.model.folder import refuse_lacking
+from emtta_core.model.files import refuse_lacking
 from emtta_core.pipeline.inventory import inventory
 from emtta_core.pointers import pointer_in
 from emtta_core.suite import load_suite

@@ -13,14 +13,13 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import WhisperForConditionalGeneration
 
 from emtta_core.adaptation import Adapter, method
-from emtta_core.adaptation.episode import Batch, Options, candidate_loss, prepare_batch, run
-from emtta_core.adaptation.layernorm import source_parameters, split
-from emtta_core.adaptation.statistics import token_statistics
+from emtta_core.adaptation.episode import Batch, Options, candidate_loss, prepare_batch, run, source_parameters, split
+from emtta_core.adaptation.objective import token_statistics
 from emtta_core.errors import UsageError
 from emtta_core.model import SpeechModel, forward, load_model
 from emtta_core.model.candidates import BeamSearch, generate
-from emtta_core.model.precision import PRECISIONS, choose_precision
-from emtta_core.model.tree import grow
+from emtta_core.model.forward import grow
+from emtta_core.model.weights import PRECISIONS, choose_precision
 from emtta_core.scoring import word_errors
 
 BACKENDS: Any = torch.backends

@@ -5,7 +5,7 @@ import pytest
 from jiwer import process_words
 from rapidfuzz.distance import Levenshtein
 
-from emtta_core.adaptation.risk import edit_distances, least_risk, units
+from emtta_core.adaptation.mbr import edit_distances, least_risk, units
 
 
 def test_distances_are_levenshteins() -> None:

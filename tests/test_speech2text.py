@@ -11,11 +11,11 @@ from transformers import Speech2TextFeatureExtractor, Speech2TextForConditionalG
 from whisper_factory import sounds
 
 from emtta_core.adaptation import METHODS, Adapter
-from emtta_core.adaptation.layernorm import source_parameters, split
+from emtta_core.adaptation.episode import source_parameters, split
 from emtta_core.errors import ModelError, UsageError
 from emtta_core.model import SpeechModel, forward, load_model
 from emtta_core.model.candidates import Greedy, generate
-from emtta_core.model.tree import grow
+from emtta_core.model.forward import grow
 
 SECONDS = (1.3, 4.0, 0.4, 2.2)
 

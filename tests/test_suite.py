@@ -13,7 +13,7 @@ from emtta_core.corpora.folder import Folder
 from emtta_core.corpora.synthetic import Synthetic
 from emtta_core.errors import UsageError
 from emtta_core.suite import Suite, load_suite, parse_suite
-from emtta_core.suites import suite_names
+from emtta_core.suite.file import suite_names
 
 LAYERS = """\
 name = "layers"

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from emtta_core.adaptation import checks
+from emtta_core.adaptation import options
 from emtta_core.adaptation.batch_size import BatchSize, BatchSizeChoice
 from emtta_core.adaptation.episode import Options, State, Trace, Update, prepare_batch, run
 from emtta_core.adaptation.inputs import Recording, check_waveform, content_id, one_each, read_recording, recordings_of
+from emtta_core.adaptation.mbr import least_risk
 from emtta_core.adaptation.methods import Method
 from emtta_core.adaptation.methods import method as method_of
 from emtta_core.adaptation.objective import check_objective
 from emtta_core.adaptation.results import AdaptationResult, StepRecord
-from emtta_core.adaptation.risk import least_risk
 from emtta_core.adaptation.threads import sized_threads
 from emtta_core.errors import AudioError, UsageError, in_words, unknown
 from emtta_core.memory import is_out_of_memory
@@ -98,15 +98,15 @@ class Adapter:
         self.model = model
         self.options = Options(
             method=method_of(method) if isinstance(method, str) else method,
-            steps=checks.at_least("steps", steps, 1),
-            candidates=checks.at_least("candidates", candidates, 1),
-            learning_rate=checks.positive("learning_rate", learning_rate),
-            weight_decay=checks.not_negative("weight_decay", weight_decay),
-            betas=checks.decays(betas),
-            epsilon=checks.positive("epsilon", epsilon),
+            steps=options.at_least("steps", steps, 1),
+            candidates=options.at_least("candidates", candidates, 1),
+            learning_rate=options.positive("learning_rate", learning_rate),
+            weight_decay=options.not_negative("weight_decay", weight_decay),
+            betas=options.decays(betas),
+            epsilon=options.positive("epsilon", epsilon),
             redraw=redraw,
             seed=int(seed),
-            early_stop=None if early_stop is None else checks.not_negative("early_stop", early_stop),
+            early_stop=None if early_stop is None else options.not_negative("early_stop", early_stop),
             trace=trace,
         )
         if trace not in get_args(Trace):

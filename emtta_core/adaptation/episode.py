@@ -1,8 +1,7 @@
-"""The episodes of a batch: adapt to each utterance from the source model, side by side, and forget.
+"""The parameters that are adapted: LayerNorms' weights and biases, one copy an utterance.
 
-In every state of the parameters one encoder pass serves the greedy hypothesis, the candidates (without gradient) and
-the loss (with gradient). The loss of a batch is the sum of its utterances' losses, each of which depends on its own row
-of the parameters alone, and AdamW works element by element: so B episodes side by side are B separate episodes.
+They lie in one tensor `(B, P)`, so that an optimizer that works element by element (AdamW does) runs B separate
+episodes in one call.
 """
 
 import hashlib
@@ -14,14 +13,38 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emtta_core.adaptation.layernorm import source_parameters, split
-from emtta_core.adaptation.methods import Method
-from emtta_core.adaptation.objective import Loss, loss_of
-from emtta_core.adaptation.statistics import token_statistics
+from emtta_core.adaptation.methods import Method, Parameters
+from emtta_core.adaptation.objective import Loss, loss_of, token_statistics
 from emtta_core.model import forward
 from emtta_core.model.candidates import BeamSearch, Greedy, Hypotheses, Sampled, Strategy, generate
+from emtta_core.model.forward import Norms, grow
 from emtta_core.model.speech_model import SpeechModel
-from emtta_core.model.tree import grow
+from emtta_core.model.weights import Weights
+
+
+def source_parameters(weights: Weights, batch: int, which: Parameters = "layernorm") -> Tensor:
+    """Return the adapted LayerNorm parameters as trained, `(B, P)`, one copy for each of `batch` utterances."""
+    return weights.norms[_place(weights, which)].flatten().repeat(batch, 1)
+
+
+def split(weights: Weights, parameters: Tensor, which: Parameters = "layernorm") -> Norms:
+    """Return the LayerNorms, of which `parameters` `(B, P)` hold those adapted, without a copy."""
+    count = weights.encoder_norms
+    own = parameters.view(len(parameters), -1, *weights.norms.shape[1:])
+    source = weights.norms.expand(len(parameters), -1, -1, -1)
+    if which == "encoder-layernorm":
+        return Norms(own, source[:, count:])
+    if which == "decoder-layernorm":
+        return Norms(source[:, :count], own)
+    return Norms(own[:, :count], own[:, count:])
+
+
+def _place(weights: Weights, which: Parameters) -> slice:
+    """Return where the adapted LayerNorms stand among all."""
+    count = weights.encoder_norms
+    places = {"encoder-layernorm": slice(count), "decoder-layernorm": slice(count, None)}
+    return places.get(which, slice(None))
+
 
 Trace = Literal["none", "metrics", "hypotheses"]
 """What is noted of each state: nothing, the numbers of its update, or its greedy hypothesis too."""
@@ -279,7 +302,7 @@ def candidate_loss(
 ) -> tuple[Loss, Tensor]:
     """Return the loss of candidates, and their mean entropy in nats per token, `(B,)`.
 
-    Every distinct beginning is decoded once (`emtta_core.model.tree`); the candidates' tokens then look up theirs.
+    Every distinct beginning is decoded once (`emtta_core.model.forward`); the candidates' tokens then look up theirs.
     """
     weights = model.weights
     mask = candidates.mask

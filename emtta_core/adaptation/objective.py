@@ -1,34 +1,73 @@
-"""The objective, equation by equation.
-
-A model p(y | x) = Π_t p(y_t | x, y_<t) has the sequence entropy H = E_y[-log p(y | x)]. On one sampled y it is
-estimated, without bias, by -log p(y) ("sequence") or by Σ_t H_t ("token"), H_t being the entropy of p(· | x, y_<t).
-Since y is drawn from the same p, the gradient has two parts:
-
-    ∇H = E[Ĥ(y) ∇log p(y)] + E[∇Ĥ(y)]        policy gradient + entropy
-
-and for the sequence estimator the second is zero, E[∇(-log p(y))] = 0, so it has no entropy part.
-
-What is exact: summed over all sequences with their probabilities, the gradient of the surrogate is ∇H; with the
-leave-one-out baseline or without one, and with the whole cost or with the cost to go as each token's. What is not: both
-parts are divided by the number of the candidates' tokens, which weighs short groups of candidates more (by each
-candidate's own, with the normalization "sequence", which weighs short candidates more), and beams are not samples.
-Source: Huang, Yu, Lin, Lee, "Rethinking Entropy Minimization in Test-Time Adaptation for Autoregressive Models",
-arXiv:2605.08186.
-
-Shapes: B utterances, G candidates, T tokens, V vocabulary. Logits are the decoding policy's: -inf where a token is
-suppressed, with 0 · log 0 = 0.
-"""
+"""The objective, equation by equation: token entropies and log-probabilities, and the two losses made of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import get_args, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import torch
 from torch import Tensor
 
 from emtta_core.adaptation.methods import Baseline, Credit, Estimator, Normalization, Objective
-from emtta_core.adaptation.statistics import token_statistics
 from emtta_core.errors import unknown
+
+IMPOSSIBLE = -1.0e4
+"""Stands for log 0: its exponential is 0 in every precision."""
+
+
+class TokenStatistics(NamedTuple):
+    """Of M distributions and K tokens.
+
+    Attributes:
+        entropy: `(M,)`, nats.
+        log_prob: `(K,)`.
+    """
+
+    entropy: Tensor
+    log_prob: Tensor
+
+
+def token_statistics(logits: Tensor, tokens: Tensor, rows: Tensor | None = None) -> TokenStatistics:
+    """Return the entropy of each distribution, and the log-probability of each token.
+
+    Both can be differentiated once.
+
+    Args:
+        logits: `(M, V)`, -inf where a token is impossible.
+        tokens: `(K,)`.
+        rows: `(K,)`, the distribution that each token was chosen from; None: the token at k from the distribution at k.
+    """
+    if rows is None:
+        rows = torch.arange(len(tokens), device=tokens.device)
+    apply: Callable[..., tuple[Tensor, Tensor]] = _Statistics.apply
+    return TokenStatistics(*apply(logits, tokens, rows))
+
+
+class _Statistics(torch.autograd.Function):
+    """∂H/∂z_v = -p_v (log p_v + H) and ∂log p_y/∂z_v = [v = y] - p_v."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, tokens: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        # Not log_probs.exp(), here and below: exp takes five times as long where its result is subnormal.
+        log_probs, probs = logits.log_softmax(-1), logits.softmax(-1)
+        # An impossible token has probability 0 and adds nothing; -inf would make it NaN.
+        log_probs = log_probs.clamp_(min=IMPOSSIBLE)
+        log_prob = log_probs[rows, tokens]
+        entropy = -probs.mul_(log_probs).sum(-1)  # in place: a product of its own would be one more of the logits' size
+        ctx.save_for_backward(log_probs, entropy, tokens, rows)
+        return entropy, log_prob
+
+    @staticmethod
+    def backward(ctx: Any, of_entropy: Tensor, of_log_prob: Tensor) -> tuple[Tensor, None, None]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("token_statistics can be differentiated once only")
+        log_probs, entropy, tokens, rows = ctx.saved_tensors
+        weight = torch.zeros_like(entropy).index_add_(0, rows, of_log_prob)
+        slope = -of_entropy.unsqueeze(1)
+        gradient = torch.addcmul(-(weight + of_entropy * entropy).unsqueeze(1), log_probs, slope)
+        gradient *= log_probs.softmax(-1)
+        gradient.view(-1).index_add_(0, rows * log_probs.shape[1] + tokens, of_log_prob)
+        return gradient, None, None
+
 
 Mean = Callable[[Tensor, Tensor], Tensor]
 """A mean `(B,)` of values `(B, G, T)` over what a mask `(B, G, T)` leaves; the values are zero elsewhere."""

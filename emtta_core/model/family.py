@@ -18,10 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emtta_core.errors import ModelError, UsageError
-from emtta_core.model.policy import DecodingPolicy
-from emtta_core.model.precision import Precision
-from emtta_core.model.prompt import Prompt
-from emtta_core.model.weights import Weights
+from emtta_core.model.policy import DecodingPolicy, Prompt
+from emtta_core.model.weights import Precision, Weights
 from emtta_core.names import FAMILIES
 
 BUILT_IN = {

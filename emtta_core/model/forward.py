@@ -1,17 +1,4 @@
-"""The forward pass as functions of frozen weights and of LayerNorm parameters that each utterance has of its own.
-
-It is that of every encoder and decoder with LayerNorm before each block, as Whisper is; what comes before the encoder's
-layers is the family's own (`emtta_core.model.family`).
-
-The decoder works on *nodes*: a node is one token in its context. An utterance's nodes form a tree that grows from its
-prompt, so candidates with a common beginning share the nodes of that beginning, and the cross-attention keys and
-values, made once an utterance, serve every node. A visibility mask says which nodes each node attends to: its
-ancestors and itself. The same function thus runs the prompt, one step of a token loop with its cache, and the whole
-tree of candidates at once.
-
-Shapes: B utterances, S encoder positions, F nodes in all, N at most in one utterance, M nodes to attend to, H heads,
-d width, V vocabulary.
-"""
+"""The forward pass as functions of frozen weights and of LayerNorm parameters that each utterance has of its own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +8,67 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from emtta_core.model.layout import Layout
 from emtta_core.model.weights import Attention, FeedForward, Weights
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """F nodes of B utterances, sorted by utterance, no utterance with more than N.
+
+    Attributes:
+        sizes: how many nodes each of the B utterances has, known to the host.
+        counts: `(B,)`, the same on the device.
+        starts: `(B,)`, each utterance's first node.
+        utterance: `(F,)`, whose each node is.
+        rank: `(F,)`, its number among its utterance's.
+        place: `(F,)`, where each stands among the B · N padded places; None where nothing is padded.
+        filler: `(B · N,)`, the node that stands in each padded place: its own, or where there is none another of the
+            same utterance, so that whatever goes wrong in one utterance stays there.
+    """
+
+    sizes: Sequence[int]
+    counts: Tensor
+    starts: Tensor
+    utterance: Tensor
+    rank: Tensor
+    place: Tensor | None
+    filler: Tensor
+
+    @classmethod
+    def of(cls, counts: Tensor, sizes: Sequence[int]) -> "Layout":
+        """Return the layout of utterances that have `counts` `(B,)` nodes; `sizes` are the same numbers on the host.
+
+        With both at hand, nothing here waits for the device.
+        """
+        device, total, width = counts.device, sum(sizes), max(sizes)
+        starts = counts.cumsum(0) - counts
+        utterance = torch.repeat_interleave(counts, output_size=total)
+        rank = torch.arange(total, device=device) - starts.index_select(0, utterance)
+        inside = torch.arange(width, device=device).minimum((counts - 1).clamp(min=0).unsqueeze(1))
+        filler = (starts.unsqueeze(1) + inside).flatten().clamp_(max=total - 1)
+        place = None if total == len(sizes) * width else utterance * width + rank
+        return cls(sizes, counts, starts, utterance, rank, place, filler)
+
+    @property
+    def batch(self) -> int:
+        """B."""
+        return len(self.sizes)
+
+    @property
+    def width(self) -> int:
+        """N."""
+        return max(self.sizes)
+
+    def pad(self, rows: Tensor) -> Tensor:
+        """Return packed rows `(F, k)` as `(B, N, k)`."""
+        if self.place is not None:
+            rows = rows.index_select(0, self.filler)
+        return rows.view(self.batch, self.width, -1)
+
+    def pack(self, padded: Tensor) -> Tensor:
+        """Return the rows `(F, k)` of `(B, N, k)`."""
+        rows = padded.reshape(self.batch * self.width, -1)
+        return rows if self.place is None else rows.index_select(0, self.place)
 
 
 class Norms(NamedTuple):
@@ -245,3 +291,87 @@ def _of_nodes(layout: Layout, norm: tuple[Tensor, Tensor]) -> tuple[Tensor, Tens
 def _heads(x: Tensor, heads: int) -> Tensor:
     """Split `(B, N, d)` into heads, `(B, H, N, d / H)`, without a copy."""
     return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTree:
+    """The contexts in which the tokens of G candidates were chosen, each once.
+
+    The nodes of an utterance are its P prompt tokens, then every distinct beginning of its candidates that a further
+    token followed. A context is a node whose next token some candidate chose: all but the prompt's beginning.
+
+    Attributes:
+        nodes: the F nodes.
+        visible: `(B, 1, N, N)`, 0 where the second node is the first or one before it in its sequence, -inf elsewhere;
+            padding sees the prompt and is seen by none.
+        contexts: `(C,)`, which of the nodes are contexts.
+        first: `(C,)`, true for those that the first token after the prompt follows.
+        owner: `(B, G, T)`, which of the contexts each token of each candidate was chosen in; 0 where masked.
+    """
+
+    nodes: Nodes
+    visible: Tensor
+    contexts: Tensor
+    first: Tensor
+    owner: Tensor
+
+
+def grow(prompt: Tensor, candidates: Tensor, mask: Tensor, *, dtype: torch.dtype) -> TokenTree:
+    """Return the tree of candidates.
+
+    Args:
+        prompt: `(B, P)`.
+        candidates: `(B, G, T)`, the tokens after the prompt.
+        mask: `(B, G, T)`, true up to and including a candidate's last token.
+        dtype: of the visibility mask.
+    """
+    device = prompt.device
+    batch, count, length = candidates.shape
+    start = prompt.shape[1]
+    # same[b, g, h, t]: candidates g and h agree before position t.
+    agree = candidates.unsqueeze(2) == candidates.unsqueeze(1)
+    same = torch.ones((batch, count, count, length), dtype=torch.bool, device=device)
+    same[..., 1:] = agree[..., :-1].cummin(-1).values if length > 1 else same[..., 1:]
+    same &= mask.unsqueeze(1)  # only a candidate that goes on at t can lend its node
+    leader = same.to(torch.uint8).argmax(2)  # the first such, (B, G, T)
+    leads = mask & (leader == torch.arange(count, device=device).view(1, -1, 1))
+    leads[..., 0] = False  # position 0 is chosen after the prompt, whose last node stands for it
+    # Nodes are numbered by position, then by candidate, after the prompt.
+    by_time = leads.transpose(1, 2).reshape(batch, -1)
+    number = (by_time.cumsum(1) - 1 + start).view(batch, length, count).transpose(1, 2)
+    owner = number.gather(1, leader)
+    owner[..., 0] = start - 1
+    owner = owner.masked_fill(~mask, 0)
+    counts = by_time.sum(1) + start
+    sizes = counts.tolist()
+    total = max(sizes)
+
+    tokens = prompt.new_zeros((batch, total))
+    positions = prompt.new_zeros((batch, total))
+    tokens[:, :start] = prompt
+    positions[:, :start] = torch.arange(start, device=device)
+    utterance, candidate, time = leads.nonzero(as_tuple=True)
+    node = number[utterance, candidate, time]
+    tokens[utterance, node] = candidates[utterance, candidate, time - 1]
+    positions[utterance, node] = time + (start - 1)
+
+    # A node's ancestors: the owners of the earlier positions of the candidate that leads it.
+    sees = torch.zeros((batch, total, total), dtype=torch.bool, device=device)
+    sees[:, :start, :start] = torch.ones((start, start), dtype=torch.bool, device=device).tril()
+    path = owner[utterance, candidate]  # (nodes, T)
+    earlier = torch.arange(length, device=device) <= time.unsqueeze(1)
+    path = torch.where(earlier, path, path[:, :1])
+    sees[utterance.unsqueeze(1), node.unsqueeze(1), path] = True
+    sees[:, start:, :start] = True
+    visible = torch.zeros(sees.shape, dtype=dtype, device=device).masked_fill_(~sees, -torch.inf)
+
+    exists = torch.zeros((batch, total), dtype=torch.bool, device=device)
+    exists[:, :start] = True
+    exists[utterance, node] = True
+    contexts = exists.clone()
+    contexts[:, : start - 1] = False
+    packed = contexts[exists].nonzero().squeeze(1)
+    among = (contexts.flatten().cumsum(0) - 1).view(batch, total)
+    owner = among.gather(1, owner.flatten(1)).view_as(owner).masked_fill(~mask, 0)
+    nodes = Nodes(tokens[exists], positions[exists], Layout.of(counts, sizes))
+    return TokenTree(nodes, visible.unsqueeze(1), packed, nodes.positions[packed] == start - 1, owner)

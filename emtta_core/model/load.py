@@ -10,11 +10,11 @@ import torch
 
 from emtta_core.errors import EmttaError, ModelError, UsageError, in_words
 from emtta_core.memory import is_out_of_memory
-from emtta_core.model import hub
+from emtta_core.model import hub_model
 from emtta_core.model.family import Family, Parts, family_of
-from emtta_core.model.folder import folder_of, refuse_unusable
-from emtta_core.model.precision import choose_precision
+from emtta_core.model.files import folder_of, refuse_unusable
 from emtta_core.model.speech_model import SpeechModel
+from emtta_core.model.weights import choose_precision
 
 
 def load_model(
@@ -33,7 +33,7 @@ def load_model(
     Args:
         name: "demo", a folder in the layout of `from_pretrained`, or a hub id such as "openai/whisper-base".
         device: "cpu", "cuda", "cuda:1", …; "auto" takes the first GPU if there is one.
-        precision: one of `emtta_core.model.precision.PRECISIONS`.
+        precision: one of `emtta_core.model.weights.PRECISIONS`.
         revision: of a hub id: a branch, tag or commit; None: the main branch.
         family: how to read it, as `module:object`; None: by the `model_type` in its config.json.
         tokens_per_second: of audio, the most tokens of a candidate or a hypothesis; 12 more are always allowed, and
@@ -50,7 +50,7 @@ def load_model(
     choose_precision(precision, choose_device(device))
     name = str(name)
     local = folder_of(name)
-    folder = hub.fetch(name, revision) if local is None else local
+    folder = hub_model.fetch(name, revision) if local is None else local
     kind, parts = _read(name, folder, family)
     model = from_parts(kind, parts, name=name, device=device, precision=precision)
     return replace(model, policy=replace(model.policy, tokens_per_second=tokens_per_second))
@@ -130,7 +130,7 @@ def _read(name: str, folder: Path, wanted: str | None) -> tuple[Family, Parts]:
 
     refuse_unusable(folder)
     if not any(folder.glob("*.safetensors")) and any(folder.glob("*.bin")):
-        raise ModelError(hub.no_safetensors(name))
+        raise ModelError(hub_model.no_safetensors(name))
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

@@ -17,12 +17,10 @@ from torch import Tensor
 
 from emtta_core.errors import ModelError
 from emtta_core.model.family import Heard, Made, Parts
-from emtta_core.model.folder import refuse_lacking
-from emtta_core.model.policy import DecodingPolicy
-from emtta_core.model.precision import Precision
+from emtta_core.model.files import refuse_lacking
+from emtta_core.model.policy import DecodingPolicy, Prompt
 from emtta_core.model.pretrained import read_network
-from emtta_core.model.prompt import Prompt
-from emtta_core.model.weights import prepare
+from emtta_core.model.weights import Precision, prepare
 
 FRAME = 400
 """Samples of a frame at 16 kHz, as the extractor has it: 25 ms."""

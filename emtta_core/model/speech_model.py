@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from emtta_core.model import forward
 from emtta_core.model.family import Hearing
-from emtta_core.model.policy import DecodingPolicy
-from emtta_core.model.precision import Precision
-from emtta_core.model.prompt import Prompt
-from emtta_core.model.weights import Weights
+from emtta_core.model.forward import Layout
+from emtta_core.model.policy import DecodingPolicy, Prompt
+from emtta_core.model.weights import Precision, Weights
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,3 +80,49 @@ class SpeechModel:
         """Return the texts of sequences `(K, T)`, special tokens left out, white space at the ends cut."""
         rows: Sequence[Sequence[int]] = [row[keep].tolist() for row, keep in zip(tokens.cpu(), mask.cpu(), strict=True)]
         return [str(self.tokenizer.decode(row, skip_special_tokens=True)).strip() for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """A language that was detected.
+
+    Attributes:
+        language: its code.
+        probability: of its token among those of all languages that the model knows.
+    """
+
+    language: str
+    probability: float
+
+
+def detect_language(model: SpeechModel, waveform: NDArray[np.floating[Any]]) -> Detected:
+    """Return the most probable language of a waveform, as the model hears it without adaptation.
+
+    One waveform at a time: what is detected of one utterance must not depend on its neighbours in a batch.
+
+    Args:
+        model: one that knows several languages.
+        waveform: mono samples `(N,)` at the model's sample rate, no longer than its window.
+
+    Raises:
+        UsageError: for a model that knows one language alone, or tells them by no token.
+    """
+    begin = model.prompt.common()
+    names = model.languages
+    place = {language: tokens[len(begin)] for language, tokens in model.prompt.tokens.items()}
+    weights = model.weights
+    norms = weights.norms.unsqueeze(0)
+    with torch.no_grad(), model.precision.arithmetic(model.device):
+        heard = model.hearing([waveform], device=model.device, dtype=model.dtype)
+        encoded = forward.encode(weights, norms[:, : weights.encoder_norms], heard.rows, heard.audible)
+        memory = forward.cross_memory(weights, encoded, heard.audible)
+        tokens = torch.tensor(begin, device=model.device)
+        count = len(begin)
+        layout = Layout.of(torch.tensor([count], device=model.device), [count])
+        causal = torch.full((count, count), -torch.inf, dtype=weights.head.dtype, device=model.device).triu(1)
+        nodes = forward.Nodes(tokens, layout.rank, layout)
+        hidden = forward.decode(weights, norms[:, weights.encoder_norms :], memory, nodes, causal)
+        logits = forward.logits(weights, hidden[-1])
+        chances = logits[[place[language] for language in names]].softmax(-1)
+    best = int(chances.argmax())
+    return Detected(names[best], float(chances[best]))

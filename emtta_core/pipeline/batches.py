@@ -12,7 +12,7 @@ from emtta_core.audio.files import read_audio
 from emtta_core.audio.waveform import Waveform
 from emtta_core.errors import AudioError, UsageError
 from emtta_core.model import SpeechModel
-from emtta_core.model.language import detect_language
+from emtta_core.model.speech_model import detect_language
 from emtta_core.pipeline.faults import is_fatal, unexpected
 from emtta_core.pipeline.windows import HeardWindow, Outcome, Window, join, split
 from emtta_core.store import PreparedRow

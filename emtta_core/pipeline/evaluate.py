@@ -28,7 +28,7 @@ from emtta_core.pipeline.rows import Shard, Tally, make_shard, tally_done, tally
 from emtta_core.scoring import EmptyReferenceError, Rule, check_reference
 from emtta_core.store import CellKey, PreparedRow, Store
 from emtta_core.store.lease import LeaseLostError
-from emtta_core.suite_method import Adaptation
+from emtta_core.suite.composed import Adaptation
 
 log = logging.getLogger("emtta.pipeline")
 

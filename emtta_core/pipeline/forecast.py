@@ -9,7 +9,7 @@ from emtta_core.pipeline.plan import recipe_id
 from emtta_core.store import Store
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.suite import Suite, parse_suite
-from emtta_core.suite_method import Adaptation
+from emtta_core.suite.composed import Adaptation
 
 WEIGHS = ("steps", "candidates", "redraw", "early_stop")
 """The options by which an utterance takes longer."""

@@ -12,8 +12,8 @@ from emtta_core.corpora.hosted import Hosted
 from emtta_core.corpora.registry import Corpus
 from emtta_core.errors import EmttaError
 from emtta_core.hub import UnreachableHubError, endpoint
-from emtta_core.model import hub
-from emtta_core.model.folder import folder_of, refuse_lacking
+from emtta_core.model import hub_model
+from emtta_core.model.files import folder_of, refuse_lacking
 from emtta_core.pipeline.locate import locate
 from emtta_core.pipeline.plan import content_digest, corpus_id
 from emtta_core.store import Store
@@ -182,17 +182,17 @@ def _model(choice: ModelChoice) -> Need:
                 refuse_lacking(folder)
             return Need("model", Standing(what, "here", str(folder), licence), ())
         try:
-            offered = hub.offer(choice.name, choice.revision)
+            offered = hub_model.offer(choice.name, choice.revision)
             offered.refuse_full_disk()
         except UnreachableHubError:
-            known = hub.folder_of_commit(choice.name, choice.revision or hub.MAIN)
+            known = hub_model.folder_of_commit(choice.name, choice.revision or hub_model.MAIN)
             if known is None:
                 raise
             if readable:
                 refuse_lacking(known)
             return Need("model", Standing(what, "here", str(known), licence), ())
         state: State = "to fetch" if offered.missing else "here"
-        fetched = hub.folder_of_commit(choice.name, offered.commit) if state == "here" else None
+        fetched = hub_model.folder_of_commit(choice.name, offered.commit) if state == "here" else None
         if fetched is not None and readable:
             refuse_lacking(fetched)
     except EmttaError as error:

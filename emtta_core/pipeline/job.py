@@ -9,7 +9,7 @@ from emtta_core.scoring import Rule
 from emtta_core.store import Store
 from emtta_core.store.lease import Lease
 from emtta_core.suite import ModelChoice, Runtime
-from emtta_core.suite_method import Adaptation, MethodChoice
+from emtta_core.suite.composed import Adaptation, MethodChoice
 
 
 class Job(BaseModel):

@@ -9,8 +9,8 @@ from functools import cache
 from emtta_core.audio.noise_file import NoiseFile
 from emtta_core.corpora.registry import Corpus
 from emtta_core.errors import EmttaError, ModelError
-from emtta_core.model import hub
-from emtta_core.model.folder import folder_of
+from emtta_core.model import hub_model
+from emtta_core.model.files import folder_of
 from emtta_core.suite import Domain, ModelChoice, Suite
 
 log = logging.getLogger("emtta.pipeline")
@@ -37,7 +37,7 @@ def _pinned(choice: ModelChoice) -> ModelChoice:
             return choice
     except ModelError:  # whoever loads it says so
         return choice
-    folder = hub.folder_of_commit(choice.name, choice.revision or hub.MAIN)
+    folder = hub_model.folder_of_commit(choice.name, choice.revision or hub_model.MAIN)
     return choice if folder is None else choice.model_copy(update={"revision": folder.name})
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from emtta_core.errors import ModelError
 from emtta_core.hub import UnreachableHubError
-from emtta_core.model import hub
-from emtta_core.model.folder import folder_of
+from emtta_core.model import hub_model
+from emtta_core.model.files import folder_of
 from emtta_core.pipeline import digests
 from emtta_core.pipeline.job import Job
 from emtta_core.suite import ModelChoice
@@ -28,7 +28,7 @@ def digest_of(choice: ModelChoice) -> str:
         ModelError: there is no such model, or it is not of a kind that can be adapted.
     """
     local = folder_of(choice.name)
-    folder = hub.fetch(choice.name, choice.revision) if local is None else local
+    folder = hub_model.fetch(choice.name, choice.revision) if local is None else local
     usual = choice.family is None  # what a family of one's own does may change
     found = digests.recall(folder) if usual else None
     if found is None:
@@ -38,16 +38,16 @@ def digest_of(choice: ModelChoice) -> str:
     return found
 
 
-def offered(choice: ModelChoice) -> hub.Offer | None:
+def offered(choice: ModelChoice) -> hub_model.Offer | None:
     """Return what would be fetched for a suite's model; None where that is nothing, or the hub does not answer.
 
     Raises:
         ModelError: there is no such model.
     """
-    if folder_of(choice.name) is not None or hub.settled(choice.name, choice.revision) is not None:
+    if folder_of(choice.name) is not None or hub_model.settled(choice.name, choice.revision) is not None:
         return None
     try:
-        found = hub.offer(choice.name, choice.revision)
+        found = hub_model.offer(choice.name, choice.revision)
     except UnreachableHubError:
         return None  # whoever fetches it says so
     return found if found.missing else None

@@ -21,7 +21,7 @@ from emtta_core.pipeline.cell import UNAVAILABLE, Cell
 from emtta_core.scoring import normalizer_names
 from emtta_core.store import PreparedRow
 from emtta_core.suite import Domain, ModelChoice, Suite
-from emtta_core.suite_method import Adaptation
+from emtta_core.suite.composed import Adaptation
 
 PREPARE_VERSION = 2
 """Raised whenever the same corpus and corruption would be prepared as other samples or other rows."""

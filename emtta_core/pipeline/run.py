@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from emtta_core.adaptation import ALGORITHM_VERSION
+from emtta_core.compare import differences
 from emtta_core.errors import UsageError
 from emtta_core.pipeline.cell import Cell
-from emtta_core.pipeline.differences import differences
 from emtta_core.pipeline.locate import locate
 from emtta_core.pipeline.plan import FED, Plan, plan, plan_id_of
 from emtta_core.pipeline.state import planned_cells

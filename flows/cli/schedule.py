@@ -58,7 +58,7 @@ def schedule(
         emtta schedule suites/mine.toml --cron "30 1 * * 1-5" --dry-run
     """
     logs.settle_environment()
-    from emtta_core.compare.comparison import check_thresholds
+    from emtta_core.compare import check_thresholds
     from emtta_core.store import Store
     from emtta_core.store.place import open_place
     from emtta_core.suite import load_suite

@@ -27,8 +27,7 @@ def suites(
 
         emtta run suites/mine.toml
     """
-    from emtta_core.suite_file import find, read
-    from emtta_core.suites import suite_names
+    from emtta_core.suite.file import find, read, suite_names
 
     if suite is not None:
         from emtta_core.suite import load_suite

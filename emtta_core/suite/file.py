@@ -9,7 +9,15 @@ from typing import Any
 from emtta_core.errors import UsageError, unknown
 from emtta_core.names import DEMO
 from emtta_core.pointers import pointer_at
-from emtta_core.suites import SUITES, suite_names
+
+SHIPPED = Path(__file__).parent / "shipped"
+"""The folder of the suites that come with emtta; docs/suites.md says how one is written."""
+
+
+def suite_names() -> list[str]:
+    """Return the names of the shipped suites."""
+    return sorted(path.stem for path in SHIPPED.glob("*.toml"))
+
 
 _LAID_OVER = ("model", "adaptation", "runtime")
 """The tables of which an extending suite may give some fields alone; all else it gives replaces what was there."""
@@ -35,7 +43,7 @@ def find(name: str, folder: Path) -> tuple[Path, str]:
     Raises:
         UsageError: there is no such file, or it cannot be read.
     """
-    path = folder / Path(name).expanduser() if name.endswith(".toml") else SUITES / f"{name}.toml"
+    path = folder / Path(name).expanduser() if name.endswith(".toml") else SHIPPED / f"{name}.toml"
     if not path.is_file():
         if name.endswith(".toml"):
             raise UsageError(f"there is no suite file {name!r} (looked in {folder.resolve()})")

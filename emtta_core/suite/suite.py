@@ -20,9 +20,9 @@ from emtta_core.errors import UsageError, unknown
 from emtta_core.identity import IDENTITY, RUNTIME, Record
 from emtta_core.names import check_name
 from emtta_core.scoring import Rule
-from emtta_core.suite_errors import explain
-from emtta_core.suite_file import find, read
-from emtta_core.suite_method import Adaptation, MethodChoice
+from emtta_core.suite.composed import Adaptation, MethodChoice
+from emtta_core.suite.file import find, read
+from emtta_core.suite.messages import explain
 
 COLUMNS = ("all", "method", "change_percent")
 """What the report `methods` calls its own columns, beside one for each group."""

@@ -1,9 +1,6 @@
-"""What changed from one run to another, domain by domain and over all, and whether that is more than chance.
+"""Two runs side by side: whether they can be compared, and what is better or worse beyond chance."""
 
-Utterances are paired: the same domain, method and utterance in both runs. A is the earlier run, the baseline, B the
-later one; a difference is B's WER less A's, so that above zero is worse.
-"""
-
+import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,13 +8,157 @@ from typing import Any
 
 import pyarrow as pa
 
-from emtta_core.compare.comparable import Difference, check_comparable
-from emtta_core.errors import UsageError
+from emtta_core.errors import UsageError, unknown
 from emtta_core.scoring.bootstrap import holm
 from emtta_core.scoring.paired import Change as PairedChange
 from emtta_core.scoring.paired import Sample
-from emtta_core.store import COMPLETE, Catalogue, Result, Store
+from emtta_core.store import COMPLETE, Catalogue, PlanRow, Result, RunRow, Store
 from emtta_core.store.result import SharedCell
+from emtta_core.suite import parse_suite
+
+
+def differences(there: Any, here: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+    """Return the places at which two plain values differ, each with both values.
+
+    Args:
+        there: one value, as of `Suite.identity`.
+        here: the other.
+        path: what to call the place of both.
+
+    Returns:
+        As in `("adaptation.steps", 10, 5)`; a domain is told by its name, and not by its place in the list.
+    """
+    if isinstance(there, dict) and isinstance(here, dict):
+        keys = [*there, *(key for key in here if key not in there)]
+        found = [differences(there.get(key), here.get(key), f"{path}.{key}" if path else key) for key in keys]
+        return [item for items in found for item in items]
+    if path == "domains" and isinstance(there, list) and isinstance(here, list):
+        by_name = [{item["name"]: item for item in items} for items in (there, here)]
+        return differences(by_name[0], by_name[1], path)
+    return [] if there == here else [(path, there, here)]
+
+
+_NAMED = 5
+"""How many domains a refusal names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A place at which two runs differ, and its value in each."""
+
+    what: str
+    a: Any
+    b: Any
+
+    def __str__(self) -> str:
+        return f"{self.what}: {_shown(self.a)} in A, {_shown(self.b)} in B"
+
+
+def check_comparable(
+    store: Store, run_a: str, run_b: str, *, methods: Collection[str] = (), domains: Collection[str] = ()
+) -> tuple[Difference, ...]:
+    """Return in what two runs that can be compared differ.
+
+    Args:
+        store: which has both.
+        run_a: one run.
+        run_b: the other.
+        methods: compare these alone; all that both have where empty.
+        domains: likewise.
+
+    Raises:
+        UsageError: no such run, method or domain; the runs have no cell in common; or a domain's speech is not the
+            same in both, in which case it names the fields that differ.
+    """
+    plans = [{(row.domain, row.method): row for row in store.plan(run)} for run in (run_a, run_b)]
+    shared = _shared(plans[0], plans[1], run_a, run_b, methods, domains)
+    rows = [store.run(run) for run in (run_a, run_b)]
+    identities = _identities(*rows)
+    others = list(dict.fromkeys(cell[0] for cell in shared if plans[0][cell].corpus_id != plans[1][cell].corpus_id))
+    if others:
+        raise UsageError(_other_speech(others, run_a, run_b, identities))
+    return tuple(_rest(rows[0], rows[1], identities))
+
+
+def _shared(
+    plan_a: Mapping[tuple[str, str], PlanRow],
+    plan_b: Mapping[tuple[str, str], PlanRow],
+    run_a: str,
+    run_b: str,
+    methods: Collection[str],
+    domains: Collection[str],
+) -> list[tuple[str, str]]:
+    """Return the domains and methods that both runs have, of those that are asked for."""
+    shared = [cell for cell in plan_a if cell in plan_b]
+    if not shared:
+        has = [
+            f"{run} has {_listed({cell[0] for cell in plan})} with {_listed({cell[1] for cell in plan})}"
+            for run, plan in ((run_a, plan_a), (run_b, plan_b))
+        ]
+        raise UsageError(f"the runs have no domain and method in common: {'; '.join(has)}")
+    for what, place, asked in (("domain", 0, domains), ("method", 1, methods)):
+        there = sorted({cell[place] for cell in shared})
+        for name in asked:
+            if name not in there:
+                raise unknown(f"{what} of both runs", name, there)
+    kept = [cell for cell in shared if (not domains or cell[0] in domains) and (not methods or cell[1] in methods)]
+    if not kept:
+        raise UsageError(
+            f"no cell of both runs has one of the domains {_listed(domains)} and one of the methods {_listed(methods)}"
+        )
+    return kept
+
+
+def _identities(row_a: RunRow, row_b: RunRow) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Return the identity fields of the suites of two runs; nothing where a suite is of another release."""
+    try:
+        a, b = (parse_suite(row.suite_toml).identity() for row in (row_a, row_b))
+    except UsageError:
+        return {}, {}
+    return a, b
+
+
+def _other_speech(
+    domains: list[str], run_a: str, run_b: str, identities: tuple[Mapping[str, Any], Mapping[str, Any]]
+) -> str:
+    """Return the refusal of runs whose domains hold other speech."""
+    found = [
+        Difference(what, a, b)
+        for what, a, b in differences(*identities)
+        if what == "limit" or any(what.startswith(f"domains.{domain}.") for domain in domains)
+    ]
+    lines = [str(item) for item in found] or ["no field of the suite: the content of a corpus, or how it is prepared"]
+    listed = "\n".join(f"  {line}" for line in lines)
+    return (
+        f"{run_a} (A) and {run_b} (B) cannot be compared: other speech in {_listed(domains)}; what differs:\n{listed}\n"
+        "compare other domains with --domain, or runs of the same suite"
+    )
+
+
+def _rest(row_a: RunRow, row_b: RunRow, identities: tuple[Mapping[str, Any], Mapping[str, Any]]) -> list[Difference]:
+    """Return in what two runs differ that may be compared."""
+    found = [Difference(*item) for item in differences(*identities)]
+    pairs = [
+        ("the model's weights", row_a.model_digest, row_b.model_digest),
+        ("the algorithm's version", row_a.algorithm_version, row_b.algorithm_version),
+        ("commit", row_a.git_commit, row_b.git_commit),
+        ("host", row_a.host, row_b.host),
+    ]
+    releases = differences(json.loads(row_a.versions), json.loads(row_b.versions))
+    return [*found, *(Difference(*item) for item in [*pairs, *releases] if item[1] != item[2])]
+
+
+def _listed(names: Collection[str]) -> str:
+    """Return some names for a message."""
+    ordered = sorted(names)
+    more = f" and {len(ordered) - _NAMED} more" if len(ordered) > _NAMED else ""
+    return ", ".join(ordered[:_NAMED]) + more
+
+
+def _shown(value: Any) -> str:
+    """Return a value for a message."""
+    return "nothing" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
 
 ALL = "all"
 """What stands in place of a domain in a method's mean over its domains."""
@@ -274,3 +415,7 @@ def _verdict(change: PairedChange, p: float, alpha: float, min_effect: float) ->
     if abs(change.difference) <= min_effect:
         return "too small"
     return "worse" if change.difference > 0 else "better"
+
+
+__all__ = ["ALL", "Change", "Comparison", "check_comparable", "compare"]
+"""What the package is used by."""

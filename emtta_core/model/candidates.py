@@ -1,0 +1,408 @@
+"""Candidate sequences: greedy, sampled and the top beams, all from one token loop over one policy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from emtta_core.model.forward import Cache, Layout, Memory, Nodes, decode, logits
+from emtta_core.model.policy import DecodingPolicy
+from emtta_core.model.weights import Weights
+
+COMPACTION = 0.75
+"""Ended utterances leave the loop once at most this share of its utterances is still alive: leaving costs a copy."""
+
+SILENT = torch.iinfo(torch.long).max
+"""What a row says that has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hypotheses:
+    """Sequences that a strategy made.
+
+    Attributes:
+        tokens: `(B, R, T)`, the tokens after the prompt; the end token where masked.
+        mask: `(B, R, T)`, true up to and including the end token, or the last token before the cap.
+        ended: `(B, R)`, true where the sequence ended by itself, false where the cap cut it.
+        entropy: `(B, R)`, the mean entropy in nats of the policy at each token; None where not asked for.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    ended: Tensor
+    entropy: Tensor | None = None
+
+    def keep(self, rows: Tensor) -> "Hypotheses":
+        """Return those of these utterances alone."""
+        entropy = None if self.entropy is None else self.entropy.index_select(0, rows)
+        tokens, mask, ended = (part.index_select(0, rows) for part in (self.tokens, self.mask, self.ended))
+        return Hypotheses(tokens, mask, ended, entropy)
+
+
+@dataclass(frozen=True, slots=True)
+class Frontier:
+    """What may follow the beginnings said so far.
+
+    Attributes:
+        raw: `(F, V)`, the model's logits after each distinct beginning.
+        masked: `(F, V)`, the policy's.
+        nodes: `(B, R)`, which of the F beginnings each row has said; any for a row that has ended.
+    """
+
+    raw: Tensor
+    masked: Tensor
+    nodes: Tensor
+
+
+class Strategy(Protocol):
+    """A way of choosing the next token of its own rows.
+
+    A strategy serves one call of `generate`; what it keeps is for the utterances still in the loop.
+    """
+
+    rows: int
+
+    def begin(self, limits: Tensor, end: int, like: Tensor) -> None:
+        """Prepare for B utterances, capped at `limits` `(B,)` tokens; `like` has the device and dtype of logits."""
+
+    def advance(self, step: int, frontier: Frontier) -> tuple[Tensor, Tensor | None]:
+        """Choose the tokens at position `step` after the prompt, from 0.
+
+        Returns:
+            The rows' tokens `(B, rows)`, and the row that each goes on from, `(B, rows)`, or None if each from itself.
+        """
+
+    def going(self) -> Tensor:
+        """Return `(B, rows)`, true for rows that need another token."""
+
+    def keep(self, utterances: Tensor) -> None:
+        """Go on with these utterances alone."""
+
+    def result(self) -> Hypotheses:
+        """Return what was made, for all the utterances that the loop began with."""
+
+
+def generate(
+    weights: Weights,
+    norms: Tensor,
+    memory: Memory,
+    prompt: Tensor,
+    policy: DecodingPolicy,
+    limits: Tensor,
+    strategies: Sequence[Strategy],
+) -> list[Hypotheses]:
+    """Grow the rows of all strategies, from the prompts `(B, P)`, until each has ended or met its utterance's limit.
+
+    Args:
+        weights: the frozen weights.
+        norms: the decoder's LayerNorms of the B utterances, `(B, K, 2, d)`.
+        memory: their cross-attention keys and values.
+        prompt: `(B, P)`.
+        policy: which tokens may follow, and which one ends.
+        limits: `(B,)`, the most tokens of a sequence, the end token counted.
+        strategies: what chooses; their rows lie side by side.
+
+    Returns:
+        Each strategy's hypotheses.
+    """
+    with torch.no_grad():
+        norms = norms.detach()
+        memory = memory.detach()
+        batch, start = prompt.shape
+        device, dtype = prompt.device, weights.head.dtype
+        longest = int(limits.max())
+        cache = Cache.empty(weights, batch, start + 64)
+        raw = _prefill(weights, norms, memory, prompt, cache)
+        # Every row has said the prompt: one node an utterance, which sees all of it.
+        nodes = torch.arange(batch, device=device).unsqueeze(1).expand(-1, sum(part.rows for part in strategies))
+        visible = torch.zeros((batch, start), dtype=dtype, device=device)
+        for strategy in strategies:
+            strategy.begin(limits, policy.end, raw)
+        for step in range(longest):
+            frontier = Frontier(raw, policy.mask_step(raw, first=step == 0), nodes)
+            tokens, parents = _advance(strategies, step, frontier)
+            going = torch.cat([strategy.going() for strategy in strategies], dim=1)
+            said = (parents * raw.shape[1] + tokens).masked_fill(~going, SILENT)
+            rank, counts = _distinct(said)
+            sizes = counts.tolist()  # the one time in a token that the host waits for the device
+            alive = [utterance for utterance, size in enumerate(sizes) if size]
+            if not alive or step + 1 == longest:
+                break
+            if len(alive) <= COMPACTION * len(sizes):
+                kept = torch.tensor(alive, device=device)
+                for strategy in strategies:
+                    strategy.keep(kept)
+                cache.keep(alive)
+                said, rank, counts = said[kept], rank[kept], counts[kept]
+                sizes = [sizes[utterance] for utterance in alive]
+                norms = norms.index_select(0, kept)
+                memory = memory.keep(kept)
+            layout = Layout.of(counts, sizes)
+            # Rows that go on from one node with one token are one node; those that have ended write behind the last.
+            total = len(layout.utterance)
+            nodes = (layout.starts.unsqueeze(1) + rank).masked_fill(said == SILENT, total)
+            distinct = said.new_empty(total + 1).scatter_(0, nodes.flatten(), said.flatten())[:total]
+            nodes = nodes.clamp(max=total - 1)
+            places = cache.reserve(layout)
+            seen = visible.new_full((total, cache.length), -torch.inf)
+            known = min(cache.length, visible.shape[1])  # less than before where the longest utterance has left
+            parent = distinct.div(raw.shape[1], rounding_mode="floor")
+            seen[:, :known] = visible[:, :known].index_select(0, parent)
+            visible = seen.scatter_(1, places.unsqueeze(1), 0.0)
+            position = torch.full_like(distinct, start + step)
+            grown = Nodes(distinct % raw.shape[1], position, layout)
+            hidden = decode(weights, norms, memory, grown, layout.pad(visible).unsqueeze(1), cache, places)
+            raw = logits(weights, hidden)
+        return [strategy.result() for strategy in strategies]
+
+
+def _prefill(weights: Weights, norms: Tensor, memory: Memory, prompt: Tensor, cache: Cache) -> Tensor:
+    """Decode the prompts `(B, P)`, and return the logits `(B, V)` after them."""
+    batch, start = prompt.shape
+    layout = Layout.of(prompt.new_full((batch,), start), [start] * batch)
+    causal = torch.full((start, start), -torch.inf, dtype=weights.head.dtype, device=prompt.device).triu(1)
+    nodes = Nodes(prompt.flatten(), layout.rank, layout)
+    hidden = decode(weights, norms, memory, nodes, causal, cache, cache.reserve(layout))
+    return logits(weights, hidden[start - 1 :: start])
+
+
+def _distinct(said: Tensor) -> tuple[Tensor, Tensor]:
+    """Number the distinct things that each utterance's rows have said, smallest first.
+
+    Args:
+        said: `(B, R)`, equal where two rows have said the same, `SILENT` for a row that has ended.
+
+    Returns:
+        The number of what each row said, `(B, R)`; and how many distinct things there are, `(B,)`, ended rows apart.
+    """
+    ordered, order = said.sort(1)
+    fresh = ordered < SILENT
+    fresh[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
+    rank = torch.empty_like(order).scatter_(1, order, fresh.cumsum(1) - 1)
+    return rank, fresh.sum(1)
+
+
+def _advance(strategies: Sequence[Strategy], step: int, frontier: Frontier) -> tuple[Tensor, Tensor]:
+    """Let each strategy choose for its rows; return all rows' tokens, and the node that each goes on from."""
+    chosen, sources = [], []
+    begin = 0
+    for strategy in strategies:
+        nodes = frontier.nodes[:, begin : begin + strategy.rows]
+        tokens, parents = strategy.advance(step, Frontier(frontier.raw, frontier.masked, nodes))
+        chosen.append(tokens)
+        sources.append(nodes if parents is None else nodes.gather(1, parents))
+        begin += strategy.rows
+    return torch.cat(chosen, dim=1), torch.cat(sources, dim=1)
+
+
+class Rows:
+    """R independent sequences of each of B utterances, written down as they grow.
+
+    Attributes:
+        rows: R.
+        utterances: `(b,)`, which of the B utterances are still in the loop.
+        limits: `(b,)`, their caps.
+        live: `(b, R)`, rows that have not ended.
+    """
+
+    rows: int
+    utterances: Tensor
+    limits: Tensor
+    live: Tensor
+
+    def begin(self, limits: Tensor, end: int, like: Tensor) -> None:
+        """Make room for sequences of B utterances, of at most `limits` `(B,)` tokens."""
+        batch, longest = len(limits), int(limits.max())
+        device = like.device
+        self.utterances = torch.arange(batch, device=device)
+        self.limits = limits
+        self.live = torch.ones((batch, self.rows), dtype=torch.bool, device=device)
+        self._end = end
+        self._tokens = torch.full((longest, batch, self.rows), end, device=device)
+        self._mask = torch.zeros((longest, batch, self.rows), dtype=torch.bool, device=device)
+        self._ended = torch.zeros((batch, self.rows), dtype=torch.bool, device=device)
+
+    def write(self, step: int, tokens: Tensor) -> Tensor:
+        """Take `(b, R)` chosen tokens down, and return them with the end token where a row had ended before."""
+        tokens = tokens.where(self.live, self._end)
+        self._tokens[step, self.utterances] = tokens
+        self._mask[step, self.utterances] = self.live
+        ends = self.live & (tokens == self._end)
+        self._ended[self.utterances] |= ends
+        self.live = self.live & ~ends & (step + 1 < self.limits).unsqueeze(1)
+        return tokens
+
+    def going(self) -> Tensor:
+        """Return `(b, R)`, true for rows that still grow."""
+        return self.live
+
+    def keep(self, utterances: Tensor) -> None:
+        """Go on with these utterances alone."""
+        self.utterances = self.utterances[utterances]
+        self.limits = self.limits[utterances]
+        self.live = self.live[utterances]
+
+    def result(self) -> Hypotheses:
+        """Return the sequences, cut to the longest."""
+        longest = int(self._mask.sum(0).max())
+        tokens, mask = (kept[:longest].permute(1, 2, 0) for kept in (self._tokens, self._mask))
+        return Hypotheses(tokens, mask, self._ended)
+
+
+class Greedy(Rows):
+    """One row an utterance, that takes the policy's most probable token and notes the policy's entropy there."""
+
+    rows = 1
+
+    def begin(self, limits: Tensor, end: int, like: Tensor) -> None:
+        """Make room for one sequence of each utterance."""
+        super().begin(limits, end, like)
+        self._entropy = like.new_zeros(len(limits))
+
+    def advance(self, step: int, frontier: Frontier) -> tuple[Tensor, Tensor | None]:
+        """Choose the most probable token."""
+        masked = frontier.masked.index_select(0, frontier.nodes[:, 0])
+        entropy = torch.special.entr(masked.softmax(-1)).sum(-1)
+        self._entropy[self.utterances] += entropy.where(self.live[:, 0], 0.0)
+        return self.write(step, masked.argmax(-1, keepdim=True)), None
+
+    def result(self) -> Hypotheses:
+        """Return the hypothesis and its mean entropy a token."""
+        made = super().result()
+        return replace(made, entropy=(self._entropy / made.mask.sum((1, 2))).unsqueeze(1))
+
+
+class Sampled(Rows):
+    """G rows an utterance, each drawn from the policy by the inverse of its cumulative distribution."""
+
+    def __init__(self, uniform: Tensor):
+        """Take the numbers to draw with.
+
+        Args:
+            uniform: `(B, G, T)`, at least 0 and below 1: one for each candidate and token, T no less than any limit.
+        """
+        self.rows = uniform.shape[1]
+        self._uniform = uniform
+
+    def advance(self, step: int, frontier: Frontier) -> tuple[Tensor, Tensor | None]:
+        """Draw a token for each row."""
+        return self.write(step, draw(frontier.masked, frontier.nodes, self._uniform[:, :, step])), None
+
+    def keep(self, utterances: Tensor) -> None:
+        """Go on with these utterances alone."""
+        super().keep(utterances)
+        self._uniform = self._uniform[utterances]
+
+
+def draw(logits: Tensor, nodes: Tensor, uniform: Tensor) -> Tensor:
+    """Return the tokens `(...)` that uniform numbers `(...)` pick, each from the distribution that `nodes` names.
+
+    The token is the first at which the cumulative probability exceeds the number, so one of probability zero is never
+    picked: the number is kept below the total of the rounded sum. (Of logits that are NaN it is the last token.)
+
+    Args:
+        logits: `(F, V)`, the distributions.
+        nodes: which of them.
+        uniform: at least 0 and below 1.
+    """
+    cumulative = logits.softmax(-1).cumsum(-1)[nodes]
+    largest = 1.0 - 2.0 * torch.finfo(logits.dtype).eps
+    target = uniform.to(logits.dtype).clamp(max=largest).unsqueeze(-1) * cumulative[..., -1:]
+    return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp_(max=logits.shape[-1] - 1)
+
+
+NEVER = -1.0e9
+"""The score of a beam that must not be chosen, as in transformers (-inf would make ties of them and NaN of sums)."""
+
+
+class BeamSearch:
+    """The top G beams of each utterance, best first."""
+
+    def __init__(self, beams: int):
+        """Search with `beams` beams."""
+        self.rows = beams
+
+    def begin(self, limits: Tensor, end: int, like: Tensor) -> None:
+        """Make room for the running and the ended beams of B utterances."""
+        batch, longest, device = len(limits), int(limits.max()), like.device
+        shape = (batch, self.rows, longest)
+        self._end = end
+        self._limits = limits
+        self._utterances = torch.arange(batch, device=device)
+        self._running = torch.full(shape, end, device=device)
+        self._running_scores = like.new_full(shape[:2], NEVER)
+        self._running_scores[:, 0] = 0.0
+        self._done = torch.full(shape, end, device=device)
+        self._done_lengths = torch.zeros(shape[:2], dtype=torch.long, device=device)
+        self._done_ended = torch.zeros(shape[:2], dtype=torch.bool, device=device)
+        self._done_scores = like.new_full(shape[:2], NEVER)
+        self._is_done = torch.zeros(shape[:2], dtype=torch.bool, device=device)
+        self._open = torch.ones(batch, dtype=torch.bool, device=device)
+        self._final = Hypotheses(self._done.clone(), torch.zeros_like(self._done, dtype=torch.bool), self._done_ended)
+
+    def advance(self, step: int, frontier: Frontier) -> tuple[Tensor, Tensor | None]:
+        """Go on with the best continuations, and keep the best that ended."""
+        batch, beams, vocabulary = *frontier.nodes.shape, frontier.masked.shape[-1]
+        log_probs = frontier.raw.log_softmax(-1).masked_fill_(frontier.masked == -torch.inf, -torch.inf)
+        scores = log_probs.index_select(0, frontier.nodes.flatten()).view(batch, beams, vocabulary)
+        scores += self._running_scores.unsqueeze(-1)
+        top, index = scores.flatten(1).topk(2 * beams)
+        parents, tokens = index.div(vocabulary, rounding_mode="floor"), index % vocabulary
+        sequences = _pick(self._running, parents)
+        sequences[:, :, step] = tokens
+        ends = tokens == self._end
+        stops = ends | (step + 1 >= self._limits).unsqueeze(1)
+
+        self._running_scores, going = (top + stops * NEVER).topk(beams)
+        self._running = _pick(sequences, going)
+
+        closing = stops.clone()
+        closing[:, beams:] = False
+        finals = top / (step + 1) + (~self._open).unsqueeze(1) * NEVER + ~closing * NEVER
+        self._done_scores, best = torch.cat([self._done_scores, finals], 1).topk(beams)
+        self._done = _pick(torch.cat([self._done, sequences], 1), best)
+        lengths = torch.full_like(tokens, step + 1)
+        self._done_lengths = torch.cat([self._done_lengths, lengths], 1).gather(1, best)
+        self._done_ended = torch.cat([self._done_ended, ends], 1).gather(1, best)
+        self._is_done = torch.cat([self._is_done, closing], 1).gather(1, best)
+
+        hoped = self._running_scores[:, :1] / (step + 1)
+        worst = self._done_scores.amin(1, keepdim=True).where(self._is_done, NEVER)
+        self._open = self._open & (hoped > worst).any(1) & (step + 1 < self._limits)
+        return tokens.gather(1, going), parents.gather(1, going)
+
+    def going(self) -> Tensor:
+        """Return `(b, G)`, true where a running beam may still enter the top G."""
+        return self._open.unsqueeze(1).expand(-1, self.rows)
+
+    def keep(self, utterances: Tensor) -> None:
+        """Set the others' beams down as final, and go on with these utterances alone."""
+        self._settle()
+        for name in ("_limits", "_utterances", "_running", "_running_scores", "_open"):
+            setattr(self, name, getattr(self, name)[utterances])
+        for name in ("_done", "_done_lengths", "_done_ended", "_done_scores", "_is_done"):
+            setattr(self, name, getattr(self, name)[utterances])
+
+    def result(self) -> Hypotheses:
+        """Return the top beams, best first, cut to the longest."""
+        self._settle()
+        longest = int(self._final.mask.sum(-1).max())
+        return Hypotheses(self._final.tokens[..., :longest], self._final.mask[..., :longest], self._final.ended)
+
+    def _settle(self) -> None:
+        """Write the ended beams of the utterances in the loop to the final result."""
+        places = torch.arange(self._done.shape[-1], device=self._done.device)
+        mask = places < self._done_lengths.unsqueeze(-1)
+        self._final.tokens[self._utterances] = self._done.masked_fill(~mask, self._end)
+        self._final.mask[self._utterances] = mask
+        self._final.ended[self._utterances] = self._done_ended
+
+
+def _pick(sequences: Tensor, beams: Tensor) -> Tensor:
+    """Return the sequences `(B, K, T)` of the given beams `(B, K)`."""
+    return sequences.gather(1, beams.unsqueeze(-1).expand(-1, -1, sequences.shape[-1]))
+
+
+__all__ = ["BeamSearch", "Frontier", "Greedy", "Hypotheses", "Sampled", "Strategy", "generate"]
