@@ -45,7 +45,7 @@ from works import TINY, TINY_AXES, WORKS, Work, load, sounds, spread
 from emtta_core.adaptation import Adapter, method
 from emtta_core.adaptation.batch_size import AUTO, BatchSizeChoice
 from emtta_core.errors import UsageError
-from emtta_core.memory import is_out_of_memory
+from emtta_core.faults import is_out_of_memory
 from emtta_core.model import SpeechModel
 from emtta_core.model.weights import PRECISIONS
 

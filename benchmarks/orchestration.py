@@ -63,7 +63,7 @@ def write_suite(folder: Path, methods: int, isolation: str, workers: int) -> Pat
 def carry_out(suite: str, store: str) -> dict[str, float]:
     """Run a suite in this process; return what it took, from the first import on."""
     begun = time.perf_counter()
-    from flows.cli.logs import settle_environment
+    from flows.cli._log import settle_environment
 
     settle_environment()
     from flows.prefect_server import at_hand
@@ -74,7 +74,7 @@ def carry_out(suite: str, store: str) -> dict[str, float]:
 
 def _carry_out(suite: str, store: str, begun: float, reach: Callable[[], None]) -> dict[str, float]:
     """Run a suite on the server that `reach` waits for; `begun` is when this process began."""
-    from emtta_core.pipeline.progress import CellFinished, Event, Started, channel
+    from emtta_core.pipeline.events import CellFinished, Event, Started, channel
     from flows.evaluate import evaluate
 
     found: dict[str, float] = {"imported": time.perf_counter() - begun}

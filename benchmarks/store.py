@@ -30,7 +30,7 @@ from typing import Any
 import pyarrow as pa
 from nights import DOMAINS, METHODS, UTTERANCES, Speech, run_name, write_night
 
-from emtta_core.pipeline.statistics import update_statistics
+from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.store import Store, reports
 from emtta_core.store.compact import compact
 

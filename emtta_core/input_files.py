@@ -1,19 +1,52 @@
-"""What is read of the files that users name: plain ones, and no more of them than limits allow.
-
-A pipe never ends, and neither does a device of zeros; and a header can claim anything: a few megabytes of FLAC hold a
-day of silence. The limits are far above what is transcribed in practice, and environment variables raise them.
-
-What is refused of a file is an `OSError`, so that whoever reads it tells of it as of any other that cannot be read.
-"""
+"""What is read of the files that users name: plain ones, within limits, and no pointers of Git LFS or git-annex."""
 
 import errno
 import math
 import os
+import shlex
 import stat
 from os import PathLike
 from pathlib import Path
 
 from emtta_core.errors import UsageError
+
+_BEGINNINGS = {
+    b"version https://git-lfs.github.com/spec/": ("Git LFS", "lfs pull"),
+    b"version https://hawser.github.com/spec/": ("Git LFS", "lfs pull"),
+    b"/annex/objects/": ("git-annex", "annex get ."),
+}
+
+LONGEST = 1024
+"""Bytes of the longest pointer, of Git LFS."""
+
+
+def pointer_in(data: bytes, path: str | Path | None = None) -> str | None:
+    """Say that content is a pointer and not the file that it stands for, and what to do; None where it is none.
+
+    Args:
+        data: the file's content, or its beginning.
+        path: where the file lies; left out, it has no place of its own.
+    """
+    for beginning, (system, fetch) in _BEGINNINGS.items():
+        if data.startswith(beginning) and len(data) <= LONGEST:
+            what = "get the file itself"
+            folder = None if path is None else Path(path).absolute().parent
+            if folder is not None and any((parent / ".git").exists() for parent in (folder, *folder.parents)):
+                what = f"fetch it with: git -C {shlex.quote(str(folder))} {fetch}"
+            return f"it is a {system} pointer ({len(data)} bytes), not the file that it stands for; {what}"
+    return None
+
+
+def pointer_at(path: Path) -> str | None:
+    """Say that a file is a pointer, as `pointer_in` does; None where it is none, or cannot be read."""
+    try:
+        if not path.is_file():  # opening a pipe would wait for somebody to write to it
+            return None
+        with path.open("rb") as file:
+            return pointer_in(file.read(LONGEST + 1), path)
+    except OSError:
+        return None
+
 
 MAX_AUDIO_HOURS = "EMTTA_MAX_AUDIO_HOURS"
 """The environment variable that allows longer recordings."""

@@ -1,32 +1,77 @@
-"""Handing a run's work to Prefect's task runner: no more at once than the suite's runtime allows.
-
-The limit is kept here and not in Prefect's server, whose limits poll and leave a device idle for seconds.
-"""
+"""Waiting for Prefect's server to have the records of all task runs, which are lost where the process ends too soon."""
 
 import queue
 import signal
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import httpx
+from prefect import get_client, get_run_logger
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import TaskRun
 from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
 
 from emtta_core.errors import EmttaError
-from emtta_core.pipeline.attempt import describe, fail_cell
-from emtta_core.pipeline.cell import Cell
-from emtta_core.pipeline.job import Job
-from emtta_core.pipeline.progress import CellFinished, DomainPrepared, channel
-from emtta_core.pipeline.redo import Redo
+from emtta_core.pipeline.events import CellFinished, DomainPrepared, channel
+from emtta_core.pipeline.job import Job, describe, fail_cell
+from emtta_core.pipeline.plan import Cell
 from emtta_core.pipeline.reuse import Reuse
 from emtta_core.pipeline.run import Run
+from emtta_core.pipeline.selection import Redo
 from emtta_core.pipeline.state import CellState, cell_states
 from emtta_core.store import Store
 from emtta_core.store.lease import Lease
-from flows.crew import Crew, LostTaskError, error_of
+from flows.executor import Crew, LostTaskError, error_of
 from tasks.cells import evaluate, prepare, retry_options
+
+PAGE = 200
+"""The most task runs that the server gives at once."""
+
+
+def wait_for_records(expected: int, *, timeout: float = 60.0, poll: float = 0.2) -> bool:
+    """Wait, inside a flow run, until the server shows all of its task runs in a final state, or no longer answers.
+
+    Args:
+        expected: how many task runs there are.
+        timeout: seconds after which to go on; the store has the results in any case.
+        poll: seconds between two looks.
+
+    Returns:
+        Whether the server still answers.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            runs = _task_runs()
+        except httpx.TransportError as error:
+            get_run_logger().warning("Prefect's server no longer answers (%s); the store has all results", error)
+            return False
+        final = sum(run.state is not None and run.state.is_final() for run in runs)
+        if final >= expected:
+            return True
+        if time.monotonic() > deadline:
+            get_run_logger().warning("Prefect has %d of %d task records; the store has all results", final, expected)
+            return True
+        time.sleep(poll)
+
+
+def _task_runs() -> list[TaskRun]:
+    """Return the task runs of the current flow run, as the server has them."""
+    runs: list[TaskRun] = []
+    this_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.get_id()]))
+    with get_client(sync_client=True) as client:
+        while True:
+            page = client.read_task_runs(flow_run_filter=this_run, limit=PAGE, offset=len(runs))
+            runs += page
+            if len(page) < PAGE:
+                return runs
+
 
 NOT_BEGUN = "not begun: the run was asked to stop"
 """Why a cell is not complete that nothing else is known of."""

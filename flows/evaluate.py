@@ -16,22 +16,20 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from emtta_core.errors import UsageError
-from emtta_core.pipeline.cell import Cell
+from emtta_core.pipeline.events import Started, channel
 from emtta_core.pipeline.models import digest_of
-from emtta_core.pipeline.progress import Started, channel
-from emtta_core.pipeline.redo import Redo
+from emtta_core.pipeline.plan import Cell
 from emtta_core.pipeline.reuse import Reuse
 from emtta_core.pipeline.run import Run, as_now, check_unchanged, load_run, plan_run, record
-from emtta_core.pipeline.selection import resume_command, select
+from emtta_core.pipeline.run_statistics import settle_statistics
+from emtta_core.pipeline.selection import Redo, resume_command, select
 from emtta_core.pipeline.state import CellState, cell_states
-from emtta_core.pipeline.statistics import settle_statistics
 from emtta_core.store import Store
 from emtta_core.store.lease import Lease, lease
 from emtta_core.suite import Isolation, load_suite
 from flows.artifacts import publish
-from flows.crew import Crew, crew_of
-from flows.dispatch import Dispatch
-from flows.records import wait_for_records
+from flows.dispatch import Dispatch, wait_for_records
+from flows.executor import Crew, crew_of
 from flows.runner import Runner
 
 INTERRUPTED = "Interrupted"

@@ -1,36 +1,86 @@
-"""The flow for each night: evaluate a suite afresh, compact its run, and compare it with the last complete one.
+"""The flow for each night: evaluate a suite afresh, compact its run, compare it with the last; and its schedule."""
 
-Each night is a run of its own, whose id carries the date: what was heard last night is not reused, else nothing would
-be measured, while prepared audio is. A night that was stopped is gone on with by the same flow, on the same date.
-"""
-
+import asyncio
+import difflib
 import logging
 import shlex
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, available_timezones
 
-from prefect import flow, get_run_logger
+from prefect import flow, get_client, get_run_logger
+from prefect import serve as serve_deployments
 from prefect.client.schemas.objects import State, StateType
+from prefect.deployments.runner import RunnerDeployment
 from prefect.events import emit_event
-from prefect.exceptions import FailedRun
+from prefect.exceptions import FailedRun, ObjectNotFound
 from prefect.runtime import flow_run
+from prefect.schedules import Cron
+from prefect.server.schemas.schedules import CronSchedule
 from prefect.states import Completed, Failed
+from pydantic import ValidationError
 
 from emtta_core.compare import ALPHA, MIN_EFFECT, Change, Comparison, check_thresholds, compare
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.pipeline.models import digest_of
-from emtta_core.pipeline.nights import baselines, plan_night
-from emtta_core.pipeline.run import Run, record
-from emtta_core.pipeline.times import timezone_of
+from emtta_core.pipeline.run import Run, baselines, plan_night, record
 from emtta_core.report import make_page
 from emtta_core.store import Store
 from emtta_core.store.compact import compact
 from emtta_core.suite import Isolation, Suite, load_suite
 from flows.artifacts import publish, publish_comparison
 from flows.evaluate import INTERRUPTED, evaluate
+from flows.prefect_server import reach
 from flows.run_log import also_logging_to
 from flows.runner import Runner, check_runner
+
+
+def timezone_of(name: str) -> ZoneInfo:
+    """Return the time zone called `name`, as in `Europe/Berlin`; UsageError naming those that are like it."""
+    known = available_timezones()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or ["UTC", "Europe/Berlin", "America/New_York"]
+        raise UsageError(f"unknown time zone {name!r}; the names are those of the IANA database, as {', '.join(near)}")
+    return ZoneInfo(name)
+
+
+FIELDS = "minute hour day-of-month month day-of-week"
+"""What a cron expression says, in this order."""
+
+
+def next_runs(cron: str, timezone: str, count: int, after: datetime | None = None) -> list[datetime]:
+    """Return when the next runs of a schedule are due, in its time zone.
+
+    Args:
+        cron: as in `0 4 * * *`.
+        timezone: as in `Europe/Berlin`; the hour is kept where its clocks change.
+        count: how many.
+        after: none before this; now by default.
+
+    Raises:
+        UsageError: no cron expression, one that never comes, or no such time zone.
+    """
+    zone = timezone_of(timezone)
+    if len(cron.split()) != len(FIELDS.split()) and not cron.startswith("@"):
+        raise UsageError(
+            f"the cron expression {cron!r} has {len(cron.split())} fields and not 5: {FIELDS}; as in '0 4 * * *', "
+            "each night at four"
+        )
+    try:
+        schedule = CronSchedule(cron=cron, timezone=timezone)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UsageError(
+            f"the cron expression {cron!r} does not hold: {reason}; its fields are {FIELDS}, as in '0 4 * * *'"
+        ) from error
+    try:
+        dates = asyncio.run(schedule.get_dates(count, start=after))
+    except ValueError as error:
+        raise UsageError(f"the cron expression {cron!r} never comes: {error}") from error
+    return [date.astimezone(zone) for date in dates]
+
 
 REGRESSED = "Regressed"
 """The name of the state in which a night ends whose results are there, and worse."""
@@ -227,4 +277,45 @@ def _told(change: Change) -> str:
     return (
         f"{change.domain}/{change.method}: {change.wer_a:.2f} → {change.wer_b:.2f} % "
         f"({change.difference:+.2f} points, p {change.p:.2g})"
+    )
+
+
+def serve(name: str, cron: str, timezone: str, parameters: Mapping[str, Any]) -> None:
+    """Serve the deployment `nightly/<name>` until Ctrl-C, one run at a time, each in a process of its own.
+
+    Args:
+        name: of the deployment.
+        cron: when it runs.
+        timezone: in which `cron` tells the hour.
+        parameters: of the flow.
+
+    Raises:
+        UsageError: no server is configured (Prefect's temporary one schedules nothing), or the name is taken.
+        EmttaError: the server does not answer.
+    """
+    reach()
+    _refuse_taken(name, parameters)
+    deployment = RunnerDeployment.from_flow(
+        nightly, name, schedule=Cron(cron, timezone=timezone), parameters=dict(parameters), concurrency_limit=1
+    )
+    deployment.entrypoint = "emtta_core.entry.nightly"  # finds emtta's own packages before it imports the flow
+    serve_deployments(deployment, name=name, limit=1)
+
+
+def _refuse_taken(name: str, parameters: Mapping[str, Any]) -> None:
+    """Refuse the name of a deployment that does something else: serving it would take it over."""
+    with get_client(sync_client=True) as client:
+        try:
+            found = client.read_deployment_by_name(f"{nightly.name}/{name}")
+        except ObjectNotFound:
+            return
+    if found.work_pool_name is not None:
+        what = f"belongs to the work pool {found.work_pool_name}"
+    elif any(found.parameters.get(key) != parameters[key] for key in ("suite", "store")):
+        what = f"evaluates {found.parameters.get('suite')} into {found.parameters.get('store')}"
+    else:
+        return
+    raise UsageError(
+        f"the deployment {nightly.name}/{name} is there already and {what}; choose another name, for example: "
+        f"--name {name}-2, or delete it: prefect deployment delete {nightly.name}/{name}"
     )

@@ -1,4 +1,4 @@
-"""The tasks of a run: prepare a domain, and evaluate a cell; Prefect keeps nothing of them, and retries transient faults."""
+"""The tasks of a run: prepare a domain, and evaluate a cell; Prefect keeps no result, and retries transient faults."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,11 +8,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
-from emtta_core.pipeline.attempt import CellReport
-from emtta_core.pipeline.faults import is_transient
-from emtta_core.pipeline.job import Job
+from emtta_core.faults import is_transient
+from emtta_core.pipeline.events import DomainPrepared, channel
+from emtta_core.pipeline.job import CellReport, Job
 from emtta_core.pipeline.prepare import Prepared, prepare_domain
-from emtta_core.pipeline.progress import DomainPrepared, channel
 from emtta_core.store import Store
 from emtta_core.suite import Domain, Runtime
 

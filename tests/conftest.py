@@ -17,7 +17,7 @@ from hub_server import serving as serving_hub
 from s3_server import S3Server, serving
 from whisper_factory import make_checkpoint
 
-from flows.cli.logs import settle_environment
+from flows.cli._log import settle_environment
 
 settle_environment()  # before anything imports Prefect
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and what it starts too

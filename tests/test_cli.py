@@ -15,12 +15,11 @@ from rich.console import Console
 
 from emtta_core.audio.mix import SnrConvention
 from emtta_core.errors import EmttaError
-from emtta_core.pipeline.progress import CellFinished, Channel, DomainPrepared, Started, UtterancesDone
+from emtta_core.pipeline.events import CellFinished, Channel, DomainPrepared, Started, UtterancesDone
 from emtta_core.store import Store
 from flows.cli import report as report_verb
-from flows.cli.options import SnrConventionOption
-from flows.cli.progress import clock, line, picture, watching
-from flows.cli.standing import Standing
+from flows.cli._options import SnrConventionOption
+from flows.cli._progress import Standing, clock, line, picture, watching
 
 ENTRY = "from flows.cli.main import main; main()"
 
@@ -220,7 +219,7 @@ def test_who_asks_to_stop_is_told_what_happens_now(
     terminal: bool, number: signal.Signals, again: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     channel, written = Channel(), io.StringIO()
-    monkeypatch.setattr("flows.cli.progress.channel", channel)
+    monkeypatch.setattr("flows.cli._progress.channel", channel)
     with watching(Console(file=written, width=200, force_terminal=terminal)):
         channel.ask_to_stop(number)
     assert f"stopping when the batches in hand are done; {again} again" in written.getvalue()

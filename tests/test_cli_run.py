@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 from whisper_factory import make_checkpoint
 
-from emtta_core.pipeline.progress import Event, Started, UtterancesDone, channel
+from emtta_core.pipeline.events import Event, Started, UtterancesDone, channel
 from emtta_core.store import Catalogue, Store
 from emtta_core.store.lease import holder
 from emtta_core.suite.file import suite_names

@@ -11,9 +11,9 @@ from store_factory import begin_run, end_attempt, heard, one_run, write_shard
 from emtta_core.errors import StoreError, UsageError
 from emtta_core.store import Catalogue, CellKey, Store, views
 from emtta_core.store import catalogue as catalogue_module
+from emtta_core.store.backend import Place
 from emtta_core.store.compact import compact, plan_compaction
 from emtta_core.store.lease import lease
-from emtta_core.store.place import Place
 from emtta_core.store.schema import TABLES
 
 CELLS = [("noise", "babble", "source"), ("noise", "babble", "em-tok"), ("accent", "scots", "em-tok")]

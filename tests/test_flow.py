@@ -17,7 +17,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State, TaskRun
 
 from emtta_core.errors import StoreError
-from emtta_core.pipeline.progress import CellFinished, DomainPrepared, Event, Started, Stopping, UtterancesDone, channel
+from emtta_core.pipeline.events import CellFinished, DomainPrepared, Event, Started, Stopping, UtterancesDone, channel
 from emtta_core.pipeline.state import cell_states
 from emtta_core.store import CellKey, HypothesisRow, Store
 from emtta_core.store.lease import Holder, holder

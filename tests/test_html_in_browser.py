@@ -11,11 +11,11 @@ from playwright.sync_api import Browser
 from store_factory import begin_run, write_shard
 from test_html_report import fill
 
+from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.pipeline.selection import choose_domains
-from emtta_core.pipeline.statistics import update_statistics
 from emtta_core.report import make_page
-from emtta_core.report.listen import make_listening_page
-from emtta_core.report.numbers import NOTHING
+from emtta_core.report.facts import NOTHING
+from emtta_core.report.listening_page import make_listening_page
 from emtta_core.store import CellKey, Store
 from emtta_core.suite import load_suite
 

@@ -19,13 +19,12 @@ from store_factory import REFERENCE, begin_run, end_attempt, heard, write_shard
 
 from emtta_core.audio.files import encode_flac
 from emtta_core.errors import EmttaError, UsageError
-from emtta_core.escapes import escaped
-from emtta_core.pipeline.statistics import update_statistics
+from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.report import charts, make_page
-from emtta_core.report.differences import Piece, word_differences
-from emtta_core.report.facts import MOST_FAILURES
-from emtta_core.report.numbers import points, rate
+from emtta_core.report.examples import Piece, word_differences
+from emtta_core.report.facts import MOST_FAILURES, points, rate
 from emtta_core.report.picture import Painter
+from emtta_core.sanitize import escaped
 from emtta_core.store import AudioBytes, Catalogue, CellKey, PreparedRow, Store
 
 EVIL = "<script>alert(1)</script> \"quoted\" 'single' </style> &amp; <img src=x onerror=alert(1)> \x9b31m \u202eabc"

@@ -19,8 +19,8 @@ from emtta_core.corpora import hub_split
 from emtta_core.corpora.ami import Ami
 from emtta_core.corpora.librispeech import LibriSpeech
 from emtta_core.errors import AudioError, CorpusError, UsageError
+from emtta_core.faults import is_transient
 from emtta_core.hub import UnreachableHubError
-from emtta_core.pipeline.faults import is_transient
 
 
 def downloads(hub: Hub) -> list[str]:

@@ -22,8 +22,8 @@ import time_machine
 
 from emtta_core.errors import StoreError
 from emtta_core.store import Store
+from emtta_core.store.backend import Place
 from emtta_core.store.lease import BARE, STALE, Holder, LeaseLostError, _machine, _started, forget, holder, lease
-from emtta_core.store.place import Place
 
 FIRST = "leases/mine/000001.json"
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from emtta_core.audio.files import read_audio
 from emtta_core.errors import UsageError
 from emtta_core.pipeline.selection import choose_domains
-from emtta_core.report.listen import make_listening_page
+from emtta_core.report.listening_page import make_listening_page
 from emtta_core.suite import load_suite
 
 ROBUSTNESS = load_suite("robustness")

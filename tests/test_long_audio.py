@@ -15,7 +15,7 @@ from emtta_core.audio.files import encode_flac
 from emtta_core.corpora.synthetic import Synthetic
 from emtta_core.model import SpeechModel, load_model
 from emtta_core.pipeline.batches import adapt
-from emtta_core.pipeline.windows import HeardWindow, Outcome, Window, join
+from emtta_core.pipeline.long_audio import HeardWindow, Outcome, Window, join
 from emtta_core.store import AudioBytes, PreparedRow, Store
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.suite import ModelChoice

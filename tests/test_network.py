@@ -7,9 +7,9 @@ import httpx
 import pytest
 
 from emtta_core.errors import EmttaError
-from emtta_core.escapes import escaped
 from emtta_core.network import DiscreetFormatter, proxy_of, settle_proxies, without_passwords
-from emtta_core.pipeline.attempt import describe
+from emtta_core.pipeline.job import describe
+from emtta_core.sanitize import escaped
 
 SECRET = "p/w#1"
 

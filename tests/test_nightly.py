@@ -29,9 +29,8 @@ from s3_server import S3Server
 from store_factory import begin_run, write_shard
 
 from emtta_core.errors import StoreError, UsageError
-from emtta_core.pipeline.nights import plan_night
-from emtta_core.pipeline.progress import Event, Listener, UtterancesDone, channel, ignore
-from emtta_core.pipeline.run import Run, record
+from emtta_core.pipeline.events import Event, Listener, UtterancesDone, channel, ignore
+from emtta_core.pipeline.run import Run, plan_night, record
 from emtta_core.pipeline.state import cell_states
 from emtta_core.scoring import word_errors
 from emtta_core.store import CellKey, Store
@@ -39,9 +38,7 @@ from emtta_core.store.lease import lease
 from emtta_core.suite import load_suite
 from flows.artifacts import MOST_ROWS, key, publish
 from flows.evaluate import INTERRUPTED
-from flows.nightly import _ENDED, EVENT, _concluded, nightly
-from flows.serving import _refuse_taken
-from flows.times import next_runs
+from flows.nightly import _ENDED, EVENT, _concluded, _refuse_taken, next_runs, nightly
 
 ROOT = Path(__file__).parents[1]
 FAR = {"alpha": 0.5}

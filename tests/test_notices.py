@@ -9,7 +9,7 @@ from store_factory import begin_run, heard, write_shard
 from emtta_core.scoring import Rule
 from emtta_core.store import CellKey, Store
 from emtta_core.store.catalogue import Catalogue
-from emtta_core.store.notices import notices_of
+from emtta_core.store.describe import notices_of
 from emtta_core.suite import parse_suite
 
 HEAD = 'name = "t"\nmethods = ["source"]\nmodel = { name = "demo" }\n'

@@ -14,13 +14,11 @@ from conftest import Speech, SuiteFile, tone
 from emtta_core.adaptation.episode import Batch, Options, run
 from emtta_core.errors import StoreError
 from emtta_core.model import SpeechModel, load_model
-from emtta_core.pipeline.attempt import InterruptedRunError
-from emtta_core.pipeline.cell import Cell
 from emtta_core.pipeline.evaluate import evaluate_cell
-from emtta_core.pipeline.job import Job
-from emtta_core.pipeline.plan import plan
+from emtta_core.pipeline.events import CellFinished, Event, UtterancesDone
+from emtta_core.pipeline.job import InterruptedRunError, Job
+from emtta_core.pipeline.plan import Cell, plan
 from emtta_core.pipeline.prepare import prepare_domain
-from emtta_core.pipeline.progress import CellFinished, Event, UtterancesDone
 from emtta_core.pipeline.run import Run
 from emtta_core.store import CellKey, HypothesisRow, Store
 from emtta_core.store.catalogue import Catalogue

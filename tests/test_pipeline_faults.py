@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from emtta_core.errors import EmttaError, StoreError, UsageError
-from emtta_core.pipeline.faults import is_device_lost, is_transient, trouble_of
+from emtta_core.faults import is_device_lost, is_transient, trouble_of
 
 TRANSIENT = [
     OSError(errno.EIO, "input/output error"),

@@ -19,14 +19,13 @@ from conftest import CLEAN, Speech, SuiteFile
 
 from emtta_core.errors import StoreError, UsageError
 from emtta_core.pipeline.amend import begun_before
-from emtta_core.pipeline.nights import plan_night
 from emtta_core.pipeline.reuse import expected
-from emtta_core.pipeline.run import Run, load_run, plan_run, record, versions
+from emtta_core.pipeline.run import Run, load_run, plan_night, plan_run, record, versions
 from emtta_core.pipeline.state import run_status
 from emtta_core.store import Store
 from emtta_core.store.lease import STALE, Holder, lease
+from emtta_core.store.parquet import parquet
 from emtta_core.store.schema import VERSION_KEY
-from emtta_core.store.write import parquet
 from emtta_core.suite import load_suite
 
 DIGEST = "0123456789abcdef"

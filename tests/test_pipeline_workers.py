@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from emtta_core.cores import cores
-from emtta_core.pipeline.workers import cells_at_once, share_cores
 from emtta_core.suite import Runtime
+from emtta_core.worker.devices import cells_at_once, share_cores
 
 
 @pytest.mark.parametrize(("workers", "device", "cells"), [(None, "cuda:0", 1), (3, "cpu", 3), (3, "cuda:0", 3)])

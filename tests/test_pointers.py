@@ -10,9 +10,9 @@ from emtta_core.audio.files import read_audio
 from emtta_core.corpora.recording import text_of
 from emtta_core.corpora.saved_dataset import SavedDataset
 from emtta_core.errors import AudioError, CorpusError, ModelError, UsageError
+from emtta_core.input_files import pointer_in
 from emtta_core.model.files import refuse_lacking
 from emtta_core.pipeline.inventory import inventory
-from emtta_core.pointers import pointer_in
 from emtta_core.suite import load_suite
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d7a2146" * 8 + b"\nsize 9493424\n"

@@ -17,7 +17,7 @@ from store_factory import one_run
 
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.store import Catalogue, Store
-from emtta_core.store.limits import Limits, parse_size
+from emtta_core.store.queries import Limits, parse_size
 
 HUGE = 2**127 - 1
 VALUES: dict[str, tuple[str, Any]] = {

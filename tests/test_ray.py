@@ -17,8 +17,7 @@ from prefect import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
 
-from emtta_core.pipeline.models import digest_of
-from emtta_core.pipeline.progress import (
+from emtta_core.pipeline.events import (
     CellFinished,
     DomainPrepared,
     Event,
@@ -28,6 +27,7 @@ from emtta_core.pipeline.progress import (
     channel,
     ignore,
 )
+from emtta_core.pipeline.models import digest_of
 from emtta_core.pipeline.run import plan_run, record
 from emtta_core.pipeline.state import cell_states
 from emtta_core.store import CellKey, CellRow, Store
@@ -37,7 +37,7 @@ from flows.nightly import nightly
 
 pytest.importorskip("prefect_ray", reason="the extra `ray` is not installed: pip install 'emtta[ray]'")
 
-from emtta_core.worker.ray_worker import look
+from emtta_core.worker.ray import look
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 

@@ -6,7 +6,7 @@ import pytest
 from store_factory import begin_run, end_attempt, heard, write_shard
 
 from emtta_core.errors import EmttaError, UsageError
-from emtta_core.pipeline.statistics import update_statistics
+from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.store import Catalogue, CellKey, Store
 from emtta_core.store.answers import Question, questions, renew
 

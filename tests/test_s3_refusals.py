@@ -15,9 +15,9 @@ from s3_server import S3Server
 from store_factory import one_run
 
 from emtta_core.errors import StoreError, UsageError
-from emtta_core.pipeline.faults import is_transient
+from emtta_core.faults import is_transient
 from emtta_core.store import Catalogue, Store
-from emtta_core.store.place import open_place
+from emtta_core.store.backend import open_place
 
 
 def test_a_bucket_that_is_not_there_is_named_with_the_command_that_makes_it(s3: S3Server) -> None:

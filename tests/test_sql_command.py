@@ -26,8 +26,8 @@ from rich.console import Console
 from store_factory import begin_run, heard, write_shard
 
 from emtta_core.store import Catalogue, CellKey, Result, Store
-from flows.cli.output import tabulate
-from flows.cli.prompt import Prompt, Words
+from flows.cli._output import tabulate
+from flows.cli._prompt import Prompt, Words
 
 SQL = "SELECT domain, wer FROM cells WHERE method = $method"
 

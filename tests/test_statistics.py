@@ -12,7 +12,7 @@ from store_factory import REFERENCE, begin_run, end_attempt, heard, write_shard
 
 from emtta_core.compare import compare
 from emtta_core.errors import StoreError
-from emtta_core.pipeline.statistics import compute_statistics, settle_statistics, update_statistics
+from emtta_core.pipeline.run_statistics import compute_statistics, settle_statistics, update_statistics
 from emtta_core.scoring.bootstrap import change_interval, holm, rate_interval, sign_flip_p
 from emtta_core.store import Catalogue, CellKey, Store
 from emtta_core.store.compact import compact

@@ -19,17 +19,17 @@ from conftest import Command
 from store_factory import begin_run, end_attempt, heard, one_run, write_shard
 
 from emtta_core.errors import EmttaError, StoreError
-from emtta_core.pipeline.faults import is_transient
-from emtta_core.pipeline.statistics import update_statistics
+from emtta_core.faults import is_transient
+from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.store import AudioBytes, Catalogue, CellKey, LinkRow, PreparedRow, Store
+from emtta_core.store.backend import Entry
 from emtta_core.store.check import Check, check_store
 from emtta_core.store.compact import compact
-from emtta_core.store.folder import Folder
+from emtta_core.store.files import Folder
 from emtta_core.store.lease import holder
-from emtta_core.store.place import Entry
+from emtta_core.store.parquet import parquet
 from emtta_core.store.prune import Keep, plan_pruning, prune
 from emtta_core.store.schema import TABLES, VERSION_KEY
-from emtta_core.store.write import parquet
 
 SLOW = pytest.mark.slow
 BAD = CellKey("bad", "babble", "source")

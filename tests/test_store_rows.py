@@ -18,10 +18,9 @@ from store_factory import begin_run
 
 from emtta_core.errors import StoreError, UsageError
 from emtta_core.store import AudioBytes, CellKey, PreparedRow, Store
-from emtta_core.store.place import open_place
-from emtta_core.store.read import read_rows
+from emtta_core.store.backend import open_place
+from emtta_core.store.parquet import read_rows, write_rows
 from emtta_core.store.schema import SCHEMA_VERSION, TABLES, Table, documented
-from emtta_core.store.write import write_rows
 
 BAD_RUN = "runs/run_id=bad/run.parquet"
 

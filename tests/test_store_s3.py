@@ -19,7 +19,7 @@ from store_factory import begin_run, heard, one_run, write_shard
 
 from emtta_core.errors import EmttaError, StoreError
 from emtta_core.store import Catalogue, CellKey, Store
-from emtta_core.store.place import open_place
+from emtta_core.store.backend import open_place
 from emtta_core.store.schema import TABLES
 
 KEY = CellKey("run", "babble", "source")

@@ -13,8 +13,8 @@ from store_factory import begin_run, heard, write_shard
 
 from emtta_core.errors import StoreError, UsageError
 from emtta_core.store import CellKey, StepRow, Store
-from emtta_core.store.place import open_place
-from emtta_core.store.read import read_rows
+from emtta_core.store.backend import open_place
+from emtta_core.store.parquet import read_rows
 
 KEY = CellKey("run", "babble", "em-tok")
 

@@ -12,7 +12,7 @@ import pytest
 
 from flows.cli.main import _written_down, app
 
-PROGRAM = "from flows.cli.streams import settle_streams; settle_streams(); import sys; "
+PROGRAM = "from flows.cli._output import settle_streams; settle_streams(); import sys; "
 
 
 def shell(program: str, tail: str = "", **environment: str) -> subprocess.CompletedProcess[str]:

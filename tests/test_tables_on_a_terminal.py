@@ -12,9 +12,9 @@ from rich.console import Console
 from store_factory import begin_run, end_attempt, heard, write_shard
 
 from emtta_core.compare import compare
-from emtta_core.pipeline.statistics import update_statistics
+from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.store import Catalogue, CellKey, Result, Store
-from flows.cli import output
+from flows.cli import _output
 
 RUN = "nightly-of-the-support-calls-2026-11-23"
 METHODS = ("source", "em-tok-b")
@@ -40,7 +40,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def on_a_terminal(result: Result, title: str, width: int = 80) -> str:
     """Return a table as a terminal of some width shows it."""
     screen = io.StringIO()
-    output.tabulate(result.to_table(title), Console(file=screen, width=width, highlight=False))
+    _output.tabulate(result.to_table(title), Console(file=screen, width=width, highlight=False))
     return screen.getvalue()
 
 

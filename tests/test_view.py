@@ -20,7 +20,7 @@ from conftest import Command, tone
 from store_factory import REFERENCE, begin_run, end_attempt, heard, write_shard
 
 from emtta_core.audio.files import encode_flac
-from emtta_core.report.serve import ViewServer
+from emtta_core.report.view_server import ViewServer
 from emtta_core.store import AudioBytes, CellKey, PreparedRow, Store
 
 FLAC = encode_flac(tone(0.3))

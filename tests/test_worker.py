@@ -14,20 +14,18 @@ import pytest
 from conftest import Speech, SuiteFile, tone
 
 from emtta_core.errors import ModelError, UsageError
-from emtta_core.pipeline.attempt import InterruptedRunError
-from emtta_core.pipeline.cell import Cell
-from emtta_core.pipeline.faults import is_transient
-from emtta_core.pipeline.job import Job
+from emtta_core.faults import is_transient
+from emtta_core.pipeline.events import AttemptBegun, CellFinished, Event, UtterancesDone, channel, never
+from emtta_core.pipeline.job import InterruptedRunError, Job
 from emtta_core.pipeline.models import digest_of
+from emtta_core.pipeline.plan import Cell
 from emtta_core.pipeline.prepare import prepare_domain
-from emtta_core.pipeline.progress import AttemptBegun, CellFinished, Event, UtterancesDone, channel, never
 from emtta_core.pipeline.run import plan_run, record
 from emtta_core.store import CellKey, Store
 from emtta_core.suite import Runtime, load_suite
 from emtta_core.worker.devices import Device, choose_devices
-from emtta_core.worker.own_process import OwnProcess
-from emtta_core.worker.pool import WorkerPool
-from emtta_core.worker.process import JobFailedError, PassingError, WorkerLostError
+from emtta_core.worker.pool import OwnProcess, WorkerPool
+from emtta_core.worker.worker import JobFailedError, PassingError, WorkerLostError
 
 UTTERANCES = 6
 CPU = Device("cpu", "cpu", {"OMP_NUM_THREADS": "1"})
@@ -249,7 +247,7 @@ def test_a_wish_to_stop_ends_the_cell_after_its_shard(bench: Bench) -> None:
 OWNER = """
 import sys
 from emtta_core.pipeline.job import Job
-from emtta_core.pipeline.progress import UtterancesDone, never
+from emtta_core.pipeline.events import UtterancesDone, never
 from emtta_core.worker.devices import Device
 from emtta_core.worker.pool import WorkerPool
 

@@ -22,7 +22,7 @@ from emtta_core.adaptation.objective import check_objective
 from emtta_core.adaptation.results import AdaptationResult, StepRecord
 from emtta_core.adaptation.threads import sized_threads
 from emtta_core.errors import AudioError, UsageError, in_words, unknown
-from emtta_core.memory import is_out_of_memory
+from emtta_core.faults import is_out_of_memory
 from emtta_core.model.candidates import Hypotheses
 from emtta_core.model.speech_model import SpeechModel
 

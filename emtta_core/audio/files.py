@@ -16,8 +16,7 @@ from emtta_core.audio.containers import refuse_partial
 from emtta_core.audio.mp3 import counted
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform, checked
 from emtta_core.errors import AudioError
-from emtta_core.input_files import MAX_AUDIO_HOURS, check_plain, limit, read_plain
-from emtta_core.pointers import pointer_in
+from emtta_core.input_files import MAX_AUDIO_HOURS, check_plain, limit, pointer_in, read_plain
 
 _UNKNOWN = 2**63 - 1
 """The length that libsndfile reports where a FLAC header does not say; it cannot read such a file."""

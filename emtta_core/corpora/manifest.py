@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 
 from emtta_core.corpora.recording import MOST
 from emtta_core.errors import UsageError
-from emtta_core.input_files import check_plain, read_plain
-from emtta_core.pointers import pointer_in
+from emtta_core.input_files import check_plain, pointer_in, read_plain
 
 _LANGUAGES = (
     "iso iso639 iso_639 iso_639_1 lang lang_code lang_id langcode langid language_code language_id language_name "

@@ -10,9 +10,9 @@ from pydantic import Field
 
 from emtta_core.corpora.base import Archive, Standing, Survey, Utterance, choose, is_too_long, least, survey
 from emtta_core.corpora.recording import FileDigests, Recording
+from emtta_core.corpus_dirs import CORPORA, looked_in, places
 from emtta_core.errors import CorpusError, EmttaError
 from emtta_core.identity import IDENTITY, RUNTIME, Record, digest
-from emtta_core.shelves import CORPORA, looked_in, places
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,7 @@ from emtta_core.audio.files import length_in_seconds, most_bytes, read_audio
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
 from emtta_core.corpora.base import Utterance
 from emtta_core.errors import AudioError, CorpusError
-from emtta_core.input_files import MEBIBYTE, check_plain, read_plain
-from emtta_core.pointers import pointer_at
+from emtta_core.input_files import MEBIBYTE, check_plain, pointer_at, read_plain
 
 MOST = 1024 * MEBIBYTE
 """Bytes of the largest file of transcripts, or manifest, that is read."""

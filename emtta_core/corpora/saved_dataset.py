@@ -18,8 +18,7 @@ from emtta_core.corpora.hub_dataset import DatasetColumns
 from emtta_core.corpora.recording import FileDigests
 from emtta_core.errors import CorpusError, EmttaError, UsageError, in_words
 from emtta_core.identity import IDENTITY, RUNTIME, digest
-from emtta_core.input_files import MEBIBYTE, check_plain, read_plain
-from emtta_core.pointers import pointer_at
+from emtta_core.input_files import MEBIBYTE, check_plain, pointer_at, read_plain
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -39,7 +39,7 @@ from emtta_core.demo.examples import (
 )
 from emtta_core.demo.recipe import LANGUAGES, Recipe
 from emtta_core.errors import UsageError
-from emtta_core.store.folder import write_bytes
+from emtta_core.store.files import write_bytes
 
 STATE_FILE = "training.pt"
 

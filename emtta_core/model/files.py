@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from emtta_core.errors import ModelError, in_words
-from emtta_core.input_files import MAX_PARAMETERS, MEBIBYTE, check_plain, limit, read_plain
+from emtta_core.input_files import MAX_PARAMETERS, MEBIBYTE, check_plain, limit, pointer_at, read_plain
 from emtta_core.names import DEMO
-from emtta_core.pointers import pointer_at
 
 _JSON = frozenset(
     {

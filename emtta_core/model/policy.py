@@ -1,4 +1,4 @@
-"""The decoding policy: the prompt, and the one distribution that is sampled, searched, and whose entropy is minimised."""
+"""The decoding policy: the prompt, and the distribution that is sampled, searched, and whose entropy is minimised."""
 
 import math
 import re

@@ -9,9 +9,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from emtta_core.errors import EmttaError
-from emtta_core.pipeline.cell import Cell
-from emtta_core.pipeline.locate import locate
-from emtta_core.pipeline.plan import Audio, cells_of, plan_audio, plan_id_of
+from emtta_core.pipeline.inventory import locate
+from emtta_core.pipeline.plan import Audio, Cell, cells_of, plan_audio, plan_id_of
 from emtta_core.pipeline.run import Run, changed_since, check_unchanged, default_id, load_run, plan_row
 from emtta_core.store import FAILED, CellKey, Store
 from emtta_core.store.catalogue import Catalogue

@@ -11,10 +11,10 @@ from emtta_core.adaptation.inputs import check_waveform
 from emtta_core.audio.files import read_audio
 from emtta_core.audio.waveform import Waveform
 from emtta_core.errors import AudioError, UsageError
+from emtta_core.faults import is_fatal, unexpected
 from emtta_core.model import SpeechModel
 from emtta_core.model.speech_model import detect_language
-from emtta_core.pipeline.faults import is_fatal, unexpected
-from emtta_core.pipeline.windows import HeardWindow, Outcome, Window, join, split
+from emtta_core.pipeline.long_audio import HeardWindow, Outcome, Window, join, split
 from emtta_core.store import PreparedRow
 from emtta_core.suite import ModelChoice
 

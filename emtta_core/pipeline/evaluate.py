@@ -16,14 +16,13 @@ import torch
 
 from emtta_core.adaptation import Adapter
 from emtta_core.errors import EmttaError, StoreError
+from emtta_core.faults import is_fatal, unexpected
 from emtta_core.model import SpeechModel
-from emtta_core.pipeline.attempt import Attempt, CellReport, InterruptedRunError, fail_cell, record_failure
 from emtta_core.pipeline.batches import adapt, check_languages
-from emtta_core.pipeline.cell import Cell
-from emtta_core.pipeline.faults import is_fatal, unexpected
-from emtta_core.pipeline.job import Job
+from emtta_core.pipeline.events import AttemptBegun, CellFinished, Listener, UtterancesDone, ignore, never
+from emtta_core.pipeline.job import Attempt, CellReport, InterruptedRunError, Job, fail_cell, record_failure
 from emtta_core.pipeline.models import model_for
-from emtta_core.pipeline.progress import AttemptBegun, CellFinished, Listener, UtterancesDone, ignore, never
+from emtta_core.pipeline.plan import Cell
 from emtta_core.pipeline.rows import Shard, Tally, make_shard, tally_done, tally_shard
 from emtta_core.scoring import EmptyReferenceError, Rule, check_reference
 from emtta_core.store import CellKey, PreparedRow, Store

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from emtta_core.errors import EmttaError
-from emtta_core.pipeline.cell import Cell
-from emtta_core.pipeline.plan import recipe_id
+from emtta_core.pipeline.plan import Cell, recipe_id
 from emtta_core.store import Store
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.suite import Suite, parse_suite

@@ -1,5 +1,6 @@
-"""What a suite needs before it runs: corpora, recordings of noise, the model; what is there, and where the rest is."""
+"""What a suite needs before it runs: corpora, noise recordings, the model; where each is, and what is missing."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -10,15 +11,59 @@ from emtta_core.audio.noise_file import FOLDER, NoiseFile
 from emtta_core.corpora.base import Archive, Standing, State
 from emtta_core.corpora.hosted import Hosted
 from emtta_core.corpora.registry import Corpus
-from emtta_core.errors import EmttaError
+from emtta_core.errors import EmttaError, ModelError
 from emtta_core.hub import UnreachableHubError, endpoint
 from emtta_core.model import hub_model
 from emtta_core.model.files import folder_of, refuse_lacking
-from emtta_core.pipeline.locate import locate
 from emtta_core.pipeline.plan import content_digest, corpus_id
 from emtta_core.store import Store
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.suite import Domain, ModelChoice, Suite
+
+log = logging.getLogger("emtta.pipeline")
+
+
+def locate(suite: Suite) -> Suite:
+    """Return the suite with the place of each corpus and recording settled, and its model at the commit that is here.
+
+    What cannot be had is left as it is.
+    """
+    find = cache(_located)
+    return suite.model_copy(
+        update={
+            "domains": tuple(_settled(domain, find(domain.corpus)) for domain in suite.domains),
+            "model": _pinned(suite.model),
+        }
+    )
+
+
+def _pinned(choice: ModelChoice) -> ModelChoice:
+    """Return the model at the commit that is on this machine; one that is not there, or is a folder, as it is."""
+    try:
+        if folder_of(choice.name) is not None:
+            return choice
+    except ModelError:  # whoever loads it says so
+        return choice
+    folder = hub_model.folder_of_commit(choice.name, choice.revision or hub_model.MAIN)
+    return choice if folder is None else choice.model_copy(update={"revision": folder.name})
+
+
+def _located(corpus: Corpus) -> Corpus:
+    """Return a corpus with its place settled, where it can be had."""
+    try:
+        return corpus.located()
+    except EmttaError as error:
+        log.info("%s: %s", corpus.name, error)  # the plan says so again, by domain
+        return corpus
+
+
+def _settled(domain: Domain, corpus: Corpus) -> Domain:
+    """Return a domain whose corpus, and recording of noise, lie where they were found."""
+    corruption = domain.corruption
+    if isinstance(corruption, NoiseFile):
+        corruption = corruption.located()
+    return domain.model_copy(update={"corpus": corpus, "corruption": corruption})
+
 
 NOISE = "https://github.com/microsoft/MS-SNSD"
 """Where the recordings of noise are to be had."""

@@ -1,19 +1,56 @@
-"""The model of a run, loaded once a process and shared by its cells."""
+"""The model of a run, loaded once a process and shared by its cells, and its digest, cached on this machine."""
 
+import os
 import platform
 import threading
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from importlib.metadata import entry_points, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from emtta_core import cache
 from emtta_core.errors import ModelError
 from emtta_core.hub import UnreachableHubError
 from emtta_core.model import hub_model
 from emtta_core.model.files import folder_of
-from emtta_core.pipeline import digests
+from emtta_core.names import FAMILIES
 from emtta_core.pipeline.job import Job
 from emtta_core.suite import ModelChoice
 
 if TYPE_CHECKING:
     from emtta_core.model import SpeechModel
+
+KIND = "digests"
+"""The folder in the cache."""
+
+
+def recall(folder: Path) -> str | None:
+    """Return the digest of the model in a folder; None where it is not known, or a file there has changed."""
+    try:
+        known = cache.recall(KIND, str(folder.resolve()))
+        return str(known["digest"]) if known is not None and known["of"] == _state(folder) else None
+    except (OSError, KeyError):
+        return None
+
+
+def remember(folder: Path, digest: str) -> None:
+    """Remember the digest of the model in a folder, unless a file there was changed just now."""
+    with suppress(OSError):  # a cache that cannot be written costs time alone
+        state = _state(folder)
+        newest = max((modified for _, _, modified in state["files"]), default=0)
+        if cache.is_settled(newest):
+            place = str(folder.resolve())
+            cache.remember(KIND, place, {"folder": place, "of": state, "digest": digest})
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    """Return what a digest depends on: the files, and the packages that read them."""
+    files = sorted([item.name, item.stat().st_size, item.stat().st_mtime_ns] for item in os.scandir(folder))
+    plugins = sorted(
+        f"{point.name} {point.dist.version if point.dist else ''}" for point in entry_points(group=FAMILIES)
+    )
+    return {"files": files, "transformers": version("transformers"), "emtta": version("emtta"), "families": plugins}
+
 
 _lock = threading.Lock()
 _loaded: dict[str, "SpeechModel"] = {}
@@ -30,11 +67,11 @@ def digest_of(choice: ModelChoice) -> str:
     local = folder_of(choice.name)
     folder = hub_model.fetch(choice.name, choice.revision) if local is None else local
     usual = choice.family is None  # what a family of one's own does may change
-    found = digests.recall(folder) if usual else None
+    found = recall(folder) if usual else None
     if found is None:
         found = _model_of(choice.model_copy(update={"device": "cpu", "precision": "float32"})).digest
         if usual:
-            digests.remember(folder, found)
+            remember(folder, found)
     return found
 
 

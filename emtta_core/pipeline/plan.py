@@ -1,8 +1,4 @@
-"""Which cells a suite has, and the identity of each.
-
-A corpus's identity covers all that can change its audio or its transcripts, a cell's all that can change its
-hypotheses. Equal identities mean equal work, so that audio is prepared once and finished cells are not run again.
-"""
+"""Which cells a suite has, and the identity of each."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +13,44 @@ from emtta_core.corpora.synthetic import Synthetic
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.identity import digest
 from emtta_core.model.tokens import tokens_per_second
-from emtta_core.pipeline.cell import UNAVAILABLE, Cell
 from emtta_core.scoring import normalizer_names
 from emtta_core.store import PreparedRow
 from emtta_core.suite import Domain, ModelChoice, Suite
 from emtta_core.suite.composed import Adaptation
+
+UNAVAILABLE = "unavailable-"
+"""How the identity of audio begins that could not be had when it was planned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One domain adapted to with one method.
+
+    Attributes:
+        cell_id: identity of its hypotheses: of the recipe and the audio together.
+        corpus_id: identity of its prepared audio.
+        recipe_id: identity of what is done to each utterance.
+        utterances: how many it has.
+    """
+
+    domain: str
+    group: str
+    method: str
+    cell_id: str
+    corpus_id: str
+    recipe_id: str
+    utterances: int
+
+    @property
+    def available(self) -> bool:
+        """Whether its audio could be had when it was planned."""
+        return not self.corpus_id.startswith(UNAVAILABLE)
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages: `domain/method`."""
+        return f"{self.domain}/{self.method}"
+
 
 PREPARE_VERSION = 2
 """Raised whenever the same corpus and corruption would be prepared as other samples or other rows."""

@@ -5,7 +5,8 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
 
@@ -15,13 +16,13 @@ from emtta_core.audio.mix import scale_back
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
 from emtta_core.corpora.base import Utterance
 from emtta_core.corpora.synthetic import voices_for_noise
-from emtta_core.errors import AudioError, UsageError
-from emtta_core.pipeline.cell import UNAVAILABLE
-from emtta_core.pipeline.faults import is_fatal, unexpected
-from emtta_core.pipeline.plan import audio_of, content_digest
+from emtta_core.errors import AudioError, EmttaError, StoreError, UsageError
+from emtta_core.faults import is_fatal, unexpected
+from emtta_core.pipeline.inventory import locate
+from emtta_core.pipeline.plan import UNAVAILABLE, Audio, audio_of, content_digest, plan_audio
 from emtta_core.pipeline.plan import corpus_id as identity_of
 from emtta_core.store import AudioBytes, PreparedCorpus, PreparedRow, Store
-from emtta_core.suite import Domain
+from emtta_core.suite import Domain, Suite
 
 SHARD_UTTERANCES = 64
 """Utterances a file: some megabytes, so that a reader holds one in memory."""
@@ -179,3 +180,52 @@ def _murmur(count: int, seed: int) -> Sequence[Waveform]:
 def _shards(rows: Iterator[PreparedRow]) -> Iterator[list[PreparedRow]]:
     """Cut the rows into shards of `SHARD_UTTERANCES`."""
     return iter(lambda: list(itertools.islice(rows, SHARD_UTTERANCES)), [])
+
+
+Listener = Callable[[str, Prepared | EmttaError], None]
+"""Is told of each domain by its name: what was prepared, or why nothing was."""
+
+
+def prepare_all(suite: Suite, store: Store, listener: Listener) -> dict[str, str]:
+    """Prepare each domain of a suite, as many at once as its runtime says; one that fails costs no other.
+
+    Args:
+        suite: which.
+        store: where to.
+        listener: is told of each domain when it is done.
+
+    Returns:
+        Why a domain could not be prepared, or has no utterance that can be used, by its name.
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
+    suite = locate(suite)
+    audio = plan_audio(suite)
+
+    def prepare(domain: Domain) -> Prepared | EmttaError:
+        return _prepare(domain, audio[domain.name], store, suite.limit)
+
+    failures = {}
+    with ThreadPoolExecutor(suite.runtime.prepare_workers) as pool:
+        futures = {pool.submit(prepare, domain): domain.name for domain in suite.domains}
+        for future in as_completed(futures):
+            name, found = futures[future], future.result()
+            listener(name, found)
+            if isinstance(found, EmttaError):
+                failures[name] = str(found)
+            elif found.corpus.errors == found.corpus.utterances:
+                failures[name] = f"all {found.corpus.utterances} utterances are in error"
+    return failures
+
+
+def _prepare(domain: Domain, audio: Audio, store: Store, limit: int | None) -> Prepared | EmttaError:
+    """Prepare a domain, or return why it cannot be; StoreError where the store is why."""
+    if audio.error is not None:
+        return audio.error
+    try:
+        return prepare_domain(domain, audio.corpus_id, store, limit)
+    except StoreError:  # the others would meet the same
+        raise
+    except EmttaError as error:
+        return error

@@ -11,8 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from emtta_core.errors import EmttaError
-from emtta_core.pipeline.cell import Cell
-from emtta_core.pipeline.plan import utterance_key
+from emtta_core.pipeline.plan import Cell, utterance_key
 from emtta_core.pipeline.run import Run, as_now, is_recorded, load_run
 from emtta_core.pipeline.state import MISSING, PARTIAL, CellState, cell_states
 from emtta_core.scoring import normalizer

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from emtta_core.adaptation import AdaptationResult
 from emtta_core.audio.waveform import SAMPLE_RATE
-from emtta_core.pipeline.cell import Cell
-from emtta_core.pipeline.faults import is_fatal, unexpected
-from emtta_core.pipeline.plan import utterance_key
-from emtta_core.pipeline.windows import SILENT, HeardWindow, Outcome
+from emtta_core.faults import is_fatal, unexpected
+from emtta_core.pipeline.long_audio import SILENT, HeardWindow, Outcome
+from emtta_core.pipeline.plan import Cell, utterance_key
 from emtta_core.scoring import EmptyReferenceError, Rule, normalizer, step_errors, word_errors
 from emtta_core.store import DoneUtterance, HypothesisRow, PreparedRow, ScoreRow, StepRow, WindowRow
 

@@ -1,14 +1,16 @@
-"""Which cells of a plan, or domains of a suite, are meant.
-
-By `domain=…`, `method=…`, `group=…`, or one cell by `name=domain/method`.
-"""
+"""Which cells of a plan, or domains of a suite, are meant, and what of them is done again."""
 
 import shlex
 from collections.abc import Sequence
+from typing import Literal
 
 from emtta_core.errors import UsageError, unknown
-from emtta_core.pipeline.cell import Cell
+from emtta_core.pipeline.plan import Cell
 from emtta_core.suite import Domain, Suite
+
+Redo = Literal["missing", "errors", "all"]
+"""Which utterances of a cell are done: those that are not yet, those in error too, or all of them again."""
+
 
 KEYS = ("domain", "method", "group", "name")
 

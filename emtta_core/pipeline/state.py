@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from emtta_core.pipeline.cell import Cell
-from emtta_core.pipeline.redo import Redo
+from emtta_core.pipeline.plan import Cell
+from emtta_core.pipeline.selection import Redo
 from emtta_core.store import COMPLETE, FAILED, Store
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.store.lease import Holder, holder

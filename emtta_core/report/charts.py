@@ -9,8 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from emtta_core.report.facts import ALL, SOURCE, Cell, Facts, Figure
-from emtta_core.report.numbers import NOTHING, interval, points, rate, signed_percent, verdict
+from emtta_core.report.facts import (
+    ALL,
+    NOTHING,
+    SOURCE,
+    Cell,
+    Facts,
+    Figure,
+    interval,
+    points,
+    rate,
+    signed_percent,
+    verdict,
+)
 
 Spec = dict[str, Any]
 

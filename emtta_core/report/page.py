@@ -18,14 +18,14 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from emtta_core.errors import UsageError
-from emtta_core.escapes import escaped
-from emtta_core.report import charts, numbers
+from emtta_core.report import charts, facts
 from emtta_core.report.examples import Example, Examples, audio_of, data_uri, find_examples, first_of_each
 from emtta_core.report.facts import ALL, SOURCE, Facts, newest_run, read_facts
 from emtta_core.report.picture import Painter
 from emtta_core.report.summary import best_of, summarise, tally
+from emtta_core.sanitize import escaped
 from emtta_core.store import Catalogue, Store
-from emtta_core.store.limits import Limits
+from emtta_core.store.queries import Limits
 
 MOST_ROWS = 3000
 """Rows of the table of domains and methods that a page holds."""
@@ -197,16 +197,16 @@ def _environment() -> Environment:
     )
     environment.globals.update(ALL=ALL, SOURCE=SOURCE)
     environment.filters.update(
-        rate=numbers.rate,
-        points=numbers.points,
-        percent=numbers.signed_percent,
-        probability=numbers.probability,
-        number=numbers.count,
-        duration=numbers.duration,
-        verdict=numbers.verdict,
+        rate=facts.rate,
+        points=facts.points,
+        percent=facts.signed_percent,
+        probability=facts.probability,
+        number=facts.count,
+        duration=facts.duration,
+        verdict=facts.verdict,
         shell=shlex.quote,
     )
-    environment.globals.update(interval=numbers.interval)
+    environment.globals.update(interval=facts.interval)
     return environment
 
 

@@ -3,8 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from emtta_core.report.facts import ALL, SOURCE, Cell, Facts, Standing
-from emtta_core.report.numbers import SPACE, count, interval, probability, rate, verdict
+from emtta_core.report.facts import (
+    ALL,
+    SOURCE,
+    SPACE,
+    Cell,
+    Facts,
+    Standing,
+    count,
+    interval,
+    probability,
+    rate,
+    verdict,
+)
 
 _TEST = f"sign-flip test, Holm-corrected over the domains, p{SPACE}≤{SPACE}0.05"
 

@@ -1,7 +1,7 @@
 """The store: Parquet rows with one writer each, read back as records and queried with SQL."""
 
 from emtta_core.store.catalogue import Catalogue
-from emtta_core.store.read import BrokenFile
+from emtta_core.store.parquet import BrokenFile
 from emtta_core.store.reports import Parameter, Query, reports, views
 from emtta_core.store.result import Result
 from emtta_core.store.schema import (

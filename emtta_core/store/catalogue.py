@@ -16,19 +16,14 @@ import duckdb
 import pyarrow as pa
 
 from emtta_core.errors import EmttaError, StoreError
-from emtta_core.store.edits import create_word_edits
-from emtta_core.store.hints import hint
-from emtta_core.store.limits import Limits, memory_limit
-from emtta_core.store.parameters import check_values, parameter_values
-from emtta_core.store.place import Entry, Place
-from emtta_core.store.portable import to_arrow
-from emtta_core.store.raw import create_raw_views, grouped, hold_rows, literal, scan, text
-from emtta_core.store.read import BrokenFile, glance, misplaced
-from emtta_core.store.readonly import check_reads_only
-from emtta_core.store.reports import report, views
-from emtta_core.store.result import Result
+from emtta_core.store.backend import Entry, Place
+from emtta_core.store.parquet import BrokenFile, glance, misplaced
+from emtta_core.store.queries import Limits, check_reads_only, hint, memory_limit
+from emtta_core.store.reports import check_values, parameter_values, report, views
+from emtta_core.store.result import Result, to_arrow
 from emtta_core.store.snapshot import Snapshot
 from emtta_core.store.store import Store
+from emtta_core.store.views import create_raw_views, create_word_edits, grouped, hold_rows, literal, scan, text
 
 log = logging.getLogger("emtta.store")
 

@@ -17,14 +17,14 @@ import pyarrow.parquet as pq
 
 from emtta_core.errors import StoreError
 from emtta_core.names import is_name
+from emtta_core.store.backend import Entry
 from emtta_core.store.lease import holder
-from emtta_core.store.pack import FOLDER, Pack, kind_of
-from emtta_core.store.place import Entry
-from emtta_core.store.raw import files_select, literal
-from emtta_core.store.read import FAILURES, BrokenFile, Problem, misplaced, table_of
+from emtta_core.store.packs import FOLDER, Pack, kind_of
+from emtta_core.store.parquet import FAILURES, BrokenFile, Problem, misplaced, table_of
 from emtta_core.store.schema import TABLES, Table
 from emtta_core.store.snapshot import run_of, source_of
 from emtta_core.store.store import COMPLETE_FILE, Store
+from emtta_core.store.views import files_select, literal
 
 _BATCH = 32
 """Files that are read at once from an object store."""

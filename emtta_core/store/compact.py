@@ -15,16 +15,15 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from emtta_core.errors import StoreError
+from emtta_core.store.backend import Entry
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.store.lease import lease
-from emtta_core.store.pack import PACK_OF, PACKS, UTTERANCES, Pack, kind_of
-from emtta_core.store.place import Entry
-from emtta_core.store.raw import grouped, text
-from emtta_core.store.read import BrokenFile, table_of
+from emtta_core.store.packs import PACK_OF, PACKS, UTTERANCES, Pack, kind_of
+from emtta_core.store.parquet import BrokenFile, parquet, table_of
 from emtta_core.store.schema import TABLES
 from emtta_core.store.snapshot import Snapshot, attempt_of, newest
 from emtta_core.store.store import Store
-from emtta_core.store.write import parquet
+from emtta_core.store.views import grouped, text
 
 _KEYS = "run_id, domain, method, cell_id, attempt, utterance_id"
 

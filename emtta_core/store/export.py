@@ -17,12 +17,11 @@ import duckdb
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.store.describe import meanings
-from emtta_core.store.edits import FUNCTION, create_word_edits
-from emtta_core.store.raw import create_raw_views, scan, text
 from emtta_core.store.reports import views
 from emtta_core.store.schema import TABLES
 from emtta_core.store.snapshot import Snapshot
 from emtta_core.store.store import Store
+from emtta_core.store.views import FUNCTION, create_raw_views, create_word_edits, scan, text
 
 ABOUT = "about"
 """The table of the file that says what it is."""

@@ -14,11 +14,11 @@ from datetime import UTC, datetime, timedelta
 
 from emtta_core.errors import StoreError, UsageError, unknown
 from emtta_core.names import is_name
+from emtta_core.store.backend import Entry
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.store.lease import forget, holder, lease
-from emtta_core.store.pack import FOLDER
-from emtta_core.store.place import Entry
-from emtta_core.store.read import BrokenFile
+from emtta_core.store.packs import FOLDER
+from emtta_core.store.parquet import BrokenFile
 from emtta_core.store.schema import COMPLETE, TABLES
 from emtta_core.store.snapshot import run_of
 from emtta_core.store.store import Store

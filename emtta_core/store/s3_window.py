@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fsspec import AbstractFileSystem
 
-from emtta_core.store.place import Entry
+from emtta_core.store.backend import Entry
 
 if TYPE_CHECKING:
     from emtta_core.store.s3 import S3

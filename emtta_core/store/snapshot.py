@@ -4,8 +4,8 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from emtta_core.store.pack import FOLDER, PACK_OF, PACKS, UTTERANCES, Pack
-from emtta_core.store.place import Entry, Place
+from emtta_core.store.backend import Entry, Place
+from emtta_core.store.packs import FOLDER, PACK_OF, PACKS, UTTERANCES, Pack
 from emtta_core.store.schema import REUSED, TABLES, Table
 
 _ATTEMPT = re.compile(r"(\d+)(?:-\d+\.parquet|\.parquet|\.begun)")

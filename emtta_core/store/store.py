@@ -17,9 +17,18 @@ from typing import Any, Self, TypeVar
 
 from emtta_core.errors import StoreError, unknown
 from emtta_core.names import check_name
-from emtta_core.store.pack import FOLDER, PACK_OF, PACKS
-from emtta_core.store.place import Entry, Place, open_place
-from emtta_core.store.read import BrokenFile, cannot_read, check, read_rows, readable, rows_of_each, sound
+from emtta_core.store.backend import Entry, Place, open_place
+from emtta_core.store.packs import FOLDER, PACK_OF, PACKS
+from emtta_core.store.parquet import (
+    BrokenFile,
+    cannot_read,
+    check,
+    read_rows,
+    readable,
+    rows_of_each,
+    sound,
+    write_rows,
+)
 from emtta_core.store.schema import (
     TABLES,
     CellRow,
@@ -35,7 +44,6 @@ from emtta_core.store.schema import (
     WindowRow,
 )
 from emtta_core.store.snapshot import attempt_of, of_cell, run_of, source_of, sources
-from emtta_core.store.write import write_rows
 
 COMPLETE_FILE = "_complete.json"
 """The file of a prepared corpus that is written last."""

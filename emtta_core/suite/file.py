@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from emtta_core.errors import UsageError, unknown
+from emtta_core.input_files import pointer_at
 from emtta_core.names import DEMO
-from emtta_core.pointers import pointer_at
 
 SHIPPED = Path(__file__).parent / "shipped"
 """The folder of the suites that come with emtta; docs/suites.md says how one is written."""

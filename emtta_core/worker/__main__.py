@@ -3,7 +3,7 @@
 import faulthandler
 import sys
 
-from emtta_core.worker.serve import main
+from emtta_core.worker.worker import main
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:

@@ -1,4 +1,4 @@
-"""A pool of worker processes: one for each slot on a device, kept for the next cell, and replaced where it is lost."""
+"""Where cells are evaluated on this machine: in worker processes, one for each slot of a device, or in this process."""
 
 import logging
 import queue
@@ -8,13 +8,40 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from emtta_core.errors import StoreError
-from emtta_core.pipeline.attempt import CellReport, InterruptedRunError, fail_cell
-from emtta_core.pipeline.job import Job
-from emtta_core.pipeline.progress import AttemptBegun, Event, Listener
+from emtta_core.errors import StoreError, UsageError
+from emtta_core.pipeline.events import AttemptBegun, Event, Listener, channel
+from emtta_core.pipeline.job import CellReport, InterruptedRunError, Job, fail_cell
 from emtta_core.store import CellKey, Store
-from emtta_core.worker.devices import Device
-from emtta_core.worker.process import UnwantedError, Worker, WorkerLostError
+from emtta_core.worker.devices import Device, share_cores
+from emtta_core.worker.worker import UnwantedError, Worker, WorkerLostError
+
+
+class OwnProcess:
+    """Does jobs in the threads that bring them."""
+
+    def __init__(self, devices: Sequence[Device]) -> None:
+        """Compute on the device of these slots.
+
+        Raises:
+            UsageError: they are on several devices.
+        """
+        names = sorted({device.name for device in devices})
+        if len(names) > 1:
+            raise UsageError(f"one process computes on one device, not on {', '.join(names)}; use --isolation process")
+        self._device = names[0]
+
+    def do(self, job: Job) -> CellReport:
+        """Evaluate a cell; the process's channel is told how it goes, and may ask to stop.
+
+        Raises:
+            Exception: whatever ends the attempt; it is recorded.
+        """
+        from emtta_core.pipeline.evaluate import evaluate_job  # brings torch, which a pool of processes never needs
+
+        placed = job.on(self._device, self._device)
+        share_cores(job.runtime, self._device)
+        return evaluate_job(placed, Store.open(job.store), progress=channel.publish, stop=channel.stopping)
+
 
 log = logging.getLogger("emtta.worker")
 

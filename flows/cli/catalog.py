@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import DEFAULT_STORE, StoreOption, flowing
-from flows.cli.output import say
+from flows.cli._options import DEFAULT_STORE, StoreOption, flowing
+from flows.cli._output import say
 
 app = typer.Typer(help="The views of the store for other programs.", no_args_is_help=True, rich_markup_mode="rich")
 
@@ -39,7 +39,7 @@ def export(
     """
     from emtta_core.store import Store
     from emtta_core.store.export import export as write
-    from flows.cli.size import size
+    from flows.cli._output import size
 
     done = write(Store.open(store), file, run_ids=run or (), copy=copy)
     runs = f"{done.runs} run{'s' if done.runs != 1 else ''}"

@@ -4,9 +4,8 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import DEFAULT_STORE, StoreOption
-from flows.cli.output import COMPLETE, ERROR, Format, say, show
-from flows.cli.size import size
+from flows.cli._options import DEFAULT_STORE, StoreOption
+from flows.cli._output import COMPLETE, ERROR, Format, say, show, size
 
 
 def check(

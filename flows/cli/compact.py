@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import DEFAULT_STORE, DryRunOption, StoreOption
-from flows.cli.output import say
+from flows.cli._options import DEFAULT_STORE, DryRunOption, StoreOption
+from flows.cli._output import say
 
 
 def compact(
@@ -26,7 +26,7 @@ def compact(
     from emtta_core.store import Store
     from emtta_core.store.compact import compact as carry_out
     from emtta_core.store.compact import plan_compaction
-    from flows.cli.size import size
+    from flows.cli._output import size
 
     opened = Store.open(store)
     found = plan_compaction(opened, run)

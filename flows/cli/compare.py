@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import DEFAULT_STORE, ColumnsOption, StoreOption, names
-from flows.cli.output import INCOMPLETE, Format, put, say, show
+from flows.cli._options import DEFAULT_STORE, ColumnsOption, StoreOption, names
+from flows.cli._output import INCOMPLETE, Format, put, say, show
 
 
 class Form(StrEnum):
@@ -50,7 +50,7 @@ def compare(
     from emtta_core.errors import UsageError
     from emtta_core.store import Store
     from emtta_core.store.catalogue import Catalogue
-    from emtta_core.store.notices import notices_of
+    from emtta_core.store.describe import notices_of
 
     opened = Store.open(store)
     if columns is not None and form is not Form.TABLE:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.output import prose, say
+from flows.cli._output import prose, say
 
 app = typer.Typer(help="Train the demo model, and show or measure its card.", no_args_is_help=True)
 

@@ -1,18 +1,115 @@
 """`emtta doctor`: whether this machine can do the work, and has what a suite needs."""
 
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from emtta_core.escapes import escaped
-from flows.cli import logs
-from flows.cli.options import DEFAULT_STORE, CorpusDirOption, SnrConventionOption, StoreOption, use_corpora
-from flows.cli.output import COMPLETE, ERROR, tabulate
+from emtta_core.errors import EmttaError
+from emtta_core.sanitize import escaped
+from flows.cli import _log
+from flows.cli._options import DEFAULT_STORE, CorpusDirOption, SnrConventionOption, StoreOption, use_corpora
+from flows.cli._output import COMPLETE, ERROR, tabulate
 
 if TYPE_CHECKING:
     from emtta_core.audio.mix import SnrConvention
+
+FREE_BYTES = 500_000_000
+"""Room on the disk that a run of the demo may want, with Prefect's records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at."""
+
+    what: str
+    ok: bool
+    found: str
+
+
+def checks(store: str) -> Iterator[Check]:
+    """Yield each check, made when it is asked for."""
+    yield Check("versions", True, _versions())
+    yield Check("devices", True, _devices())
+    yield _tried("espeak-ng", _espeak)
+    yield _tried("demo model", _model)
+    yield _tried("store", lambda: _store(store))
+    yield _disk(store)
+    yield _tried("prefect", _prefect)
+
+
+def _tried(what: str, look: Callable[[], str]) -> Check:
+    """Return the check of something that raises where it will not do."""
+    try:
+        return Check(what, True, look())
+    except (EmttaError, OSError) as error:
+        return Check(what, False, str(error))
+
+
+def _versions() -> str:
+    """Return the releases that matter."""
+    from emtta_core.pipeline.run import versions
+
+    return ", ".join(f"{name} {release}" for name, release in versions().items())
+
+
+def _devices() -> str:
+    """Return what torch can compute on."""
+    import torch
+
+    from emtta_core.cores import cores
+
+    cards = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return ", ".join([f"cpu with {cores()} cores", *(f"cuda:{index} {name}" for index, name in enumerate(cards))])
+
+
+def _espeak() -> str:
+    """Speak a word."""
+    from emtta_core.audio.waveform import SAMPLE_RATE
+    from emtta_core.corpora.synthetic import voices_for_noise
+
+    return f"spoke {len(voices_for_noise(1, 0)[0]) / SAMPLE_RATE:.1f} s"
+
+
+def _model() -> str:
+    """Load the demo model."""
+    from emtta_core.model import load_model
+
+    model = load_model("demo")
+    return f"{model.size:,} parameters on {model.device}, digest {model.digest}"
+
+
+def _store(location: str) -> str:
+    """Look whether the store can be written, or could be made."""
+    from emtta_core.store.backend import open_place
+
+    return open_place(location).try_out()
+
+
+def _disk(store: str) -> Check:
+    """Look how much room there is where the store is, or would be; where it is no folder, in the current one."""
+    path = Path(store).absolute()
+    place = next(folder for folder in [path, *path.parents] if folder.exists())
+    free = shutil.disk_usage(place).free
+    return Check("disk", free >= FREE_BYTES, f"{free / 1e9:.1f} GB free at {place}")
+
+
+def _prefect() -> str:
+    """Look which Prefect server flows will use, and whether one that is configured answers."""
+    from prefect.settings import PREFECT_API_URL
+
+    from flows.prefect_server import reach, writable_home
+
+    url = PREFECT_API_URL.value()
+    if not url:
+        return f"no server configured: a temporary one serves, with its records in {writable_home()}"
+    reach()
+    return f"the server {url} answers"
 
 
 def doctor(
@@ -35,10 +132,9 @@ def doctor(
 
         emtta doctor suites/mine.toml --corpus-dir /data
     """
-    logs.settle_environment()
+    _log.settle_environment()
     use_corpora(corpus_dir)
     from emtta_core.errors import UsageError
-    from flows.cli.checks import checks
 
     if suite is None and snr_convention is not None:
         raise UsageError("--snr-convention is how a suite's ratios are understood; name the suite")
@@ -60,7 +156,7 @@ def _has_all(suite: str, snr_convention: "SnrConvention | None", store: str) -> 
     from emtta_core.pipeline.inventory import inventory
     from emtta_core.store import Store
     from emtta_core.suite import load_suite
-    from flows.cli.needs import show_needs
+    from flows.cli._needs import show_needs
 
     needs = inventory(load_suite(suite, snr_convention=snr_convention), Store.find(store))
     show_needs(needs)

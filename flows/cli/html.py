@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.cli.output import say
-from flows.cli.size import size
+from flows.cli._output import say, size
 
 if TYPE_CHECKING:
-    from emtta_core.store.limits import Limits
+    from emtta_core.store.queries import Limits
 
 PAGE = "html"
 """What the page is called beside the reports."""

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import SnrConventionOption
-from flows.cli.output import say
+from flows.cli._options import SnrConventionOption
+from flows.cli._output import say
 
 PAGE = "emtta-listen-{suite}.html"
 """What the file is called."""
@@ -30,7 +30,7 @@ def listen(
     """
     from emtta_core.errors import UsageError
     from emtta_core.pipeline.selection import choose_domains
-    from emtta_core.report.listen import make_listening_page
+    from emtta_core.report.listening_page import make_listening_page
     from emtta_core.suite import load_suite
 
     loaded = load_suite(suite, snr_convention=snr_convention)

@@ -1,6 +1,6 @@
 """The entry of the `emtta` command: its verbs, and how an error ends it.
 
-Exit codes: see `flows.cli.output`.
+Exit codes: see `flows.cli._output`.
 """
 
 import atexit
@@ -18,9 +18,10 @@ from typing import Annotated, NoReturn
 import typer
 
 from emtta_core.errors import EmttaError, UsageError
+from emtta_core.faults import trouble_of
 from emtta_core.network import settle_proxies
-from emtta_core.pipeline.faults import trouble_of
 from flows.cli import (
+    _log,
     catalog,
     check,
     compact,
@@ -28,13 +29,11 @@ from flows.cli import (
     demo,
     doctor,
     listen,
-    logs,
     prepare,
     prune,
     report,
     rerun,
     run,
-    runs,
     schedule,
     server,
     sql,
@@ -42,9 +41,9 @@ from flows.cli import (
     suites,
     view,
 )
-from flows.cli.options import flowing
-from flows.cli.output import ERROR, USAGE, say
-from flows.cli.streams import settle_streams
+from flows.cli import list as list_runs
+from flows.cli._options import flowing
+from flows.cli._output import ERROR, USAGE, say, settle_streams
 
 
 def _version(wanted: bool) -> None:
@@ -75,20 +74,11 @@ def _options(
 
 
 for _verb in (
-    *(run.run, prepare.prepare, rerun.rerun, status.status, runs.runs, report.report, view.view, compare.compare),
-    *(
-        sql.sql,
-        schedule.schedule,
-        server.server,
-        check.check,
-        compact.compact,
-        prune.prune,
-        suites.suites,
-        listen.listen,
-        doctor.doctor,
-    ),
+    *(run.run, prepare.prepare, rerun.rerun, status.status, list_runs.runs, report.report, view.view, compare.compare),
+    *(sql.sql, check.check, compact.compact, prune.prune, listen.listen, suites.suites, schedule.schedule),
+    *(server.server, doctor.doctor),
 ):
-    app.command("list" if _verb is runs.runs else None, help=flowing(_verb.__doc__))(_verb)
+    app.command("list" if _verb is list_runs.runs else None, help=flowing(_verb.__doc__))(_verb)
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(demo.app, name="demo")
 
@@ -150,7 +140,7 @@ def _written_down() -> str:
     """Write the traceback of the current exception where there is room for it, and say where."""
     text = traceback.format_exc()
     with suppress(OSError):
-        path = logs.current()
+        path = _log.current()
         if path is not None:
             with path.open("a", encoding="utf-8") as file:
                 file.write(text)

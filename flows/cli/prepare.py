@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli import logs
-from flows.cli.options import (
+from flows.cli import _log
+from flows.cli._options import (
     DEFAULT_STORE,
     CorpusDirOption,
     DryRunOption,
@@ -14,7 +14,7 @@ from flows.cli.options import (
     StoreOption,
     use_corpora,
 )
-from flows.cli.output import COMPLETE, INCOMPLETE, say
+from flows.cli._output import COMPLETE, INCOMPLETE, say
 
 if TYPE_CHECKING:
     from emtta_core.errors import EmttaError
@@ -47,16 +47,16 @@ def prepare(
 
         emtta prepare suites/mine.toml --only group=noise --corpus-dir /data
     """
-    logs.settle_environment()
+    _log.settle_environment()
     use_corpora(corpus_dir)
     from emtta_core.errors import EmttaError
     from emtta_core.hub import refuse_full_disk
     from emtta_core.pipeline.inventory import inventory, to_fetch
-    from emtta_core.pipeline.prepare_all import prepare_all
+    from emtta_core.pipeline.prepare import prepare_all
     from emtta_core.pipeline.selection import choose_domains
     from emtta_core.store import Store
     from emtta_core.suite import load_suite
-    from flows.cli.needs import show_needs
+    from flows.cli._needs import show_needs
 
     loaded = load_suite(suite, limit=limit, snr_convention=snr_convention)
     chosen = loaded.model_copy(update={"domains": tuple(choose_domains(loaded, only or []))})

@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emtta_core.escapes import escaped
-from flows.cli.options import DEFAULT_STORE, DryRunOption, StoreOption
-from flows.cli.output import say, tabulate
-from flows.cli.size import size
+from emtta_core.sanitize import escaped
+from flows.cli._options import DEFAULT_STORE, DryRunOption, StoreOption
+from flows.cli._output import say, size, tabulate
 
 if TYPE_CHECKING:
     from emtta_core.store.prune import Pruning

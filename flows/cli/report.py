@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.html import PAGE, write_page
-from flows.cli.options import (
+from flows.cli._options import (
     DEFAULT_STORE,
     ColumnsOption,
     FormatOption,
@@ -19,7 +18,8 @@ from flows.cli.options import (
     names,
     pairs,
 )
-from flows.cli.output import Format, format_of, say, say_if_empty, show
+from flows.cli._output import Format, format_of, say, say_if_empty, show
+from flows.cli.html import PAGE, write_page
 
 if TYPE_CHECKING:
     from emtta_core.store.catalogue import Catalogue
@@ -87,7 +87,7 @@ def report(
         return
     from emtta_core.store import Store
     from emtta_core.store.catalogue import Catalogue
-    from emtta_core.store.notices import heading, notices_of
+    from emtta_core.store.describe import heading, notices_of
 
     with Catalogue(Store.open(store), limits=limits(timeout, memory)) as catalogue:
         found = catalogue.report(name, run, **parameters)

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli import logs
-from flows.cli.evaluation import carry_out, conclude, foretell, foretell_reuse, foretell_time
-from flows.cli.options import (
+from flows.cli import _log
+from flows.cli._evaluation import carry_out, conclude, foretell, foretell_reuse, foretell_time
+from flows.cli._options import (
     DEFAULT_STORE,
     CorpusDirOption,
     DevicesOption,
@@ -18,12 +18,12 @@ from flows.cli.options import (
     StoreOption,
     use_corpora,
 )
-from flows.cli.output import say
+from flows.cli._output import say
 from flows.runner import check_runner
 
 if TYPE_CHECKING:
-    from emtta_core.pipeline.redo import Redo
     from emtta_core.pipeline.run import Run
+    from emtta_core.pipeline.selection import Redo
 
 
 def rerun(
@@ -58,15 +58,15 @@ def rerun(
         emtta rerun demo-1a2b3c4d --domain BA --method em-tok-b --force
     """
     check_runner(runner.value, ray_address, devices, isolation)
-    logs.settle_environment()
+    _log.settle_environment()
     use_corpora(corpus_dir)
     from emtta_core.errors import UsageError
     from emtta_core.pipeline.amend import amend, failed_before
     from emtta_core.pipeline.reuse import Expected, expected
     from emtta_core.pipeline.run import check_unchanged, load_run
+    from emtta_core.pipeline.run_statistics import settle_statistics
     from emtta_core.pipeline.selection import select
     from emtta_core.pipeline.state import cell_states
-    from emtta_core.pipeline.statistics import settle_statistics
     from emtta_core.store import Store
 
     if failed and force:

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import logs
-from flows.cli.evaluation import carry_out, check_devices, conclude, foretell, foretell_reuse, foretell_time, warn
-from flows.cli.options import (
+from flows.cli import _log
+from flows.cli._evaluation import carry_out, check_devices, conclude, foretell, foretell_reuse, foretell_time, warn
+from flows.cli._options import (
     DEFAULT_STORE,
     CorpusDirOption,
     DevicesOption,
@@ -19,7 +19,7 @@ from flows.cli.options import (
     StoreOption,
     use_corpora,
 )
-from flows.cli.output import say
+from flows.cli._output import say
 from flows.runner import check_runner
 
 
@@ -60,7 +60,7 @@ def run(
         emtta run suites/mine.toml --limit 20 --dry-run
     """
     check_runner(runner.value, ray_address, devices, isolation)
-    logs.settle_environment()
+    _log.settle_environment()
     use_corpora(corpus_dir)
     from emtta_core.errors import UsageError
     from emtta_core.names import check_name
@@ -68,10 +68,10 @@ def run(
     from emtta_core.pipeline.models import digest_of, offered
     from emtta_core.pipeline.reuse import expected
     from emtta_core.pipeline.run import load_run, plan_run, record
+    from emtta_core.pipeline.run_statistics import settle_statistics
     from emtta_core.pipeline.selection import select
-    from emtta_core.pipeline.statistics import settle_statistics
     from emtta_core.store import Store
-    from emtta_core.store.place import open_place
+    from emtta_core.store.backend import open_place
     from emtta_core.suite import load_suite
 
     loaded = load_suite(suite, limit=limit, snr_convention=snr_convention)

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import logs
-from flows.cli.options import (
+from flows.cli import _log
+from flows.cli._options import (
     DEFAULT_STORE,
     DevicesOption,
     IsolationOption,
@@ -15,7 +15,7 @@ from flows.cli.options import (
     RunnerOption,
     StoreOption,
 )
-from flows.cli.output import put, say
+from flows.cli._output import put, say
 
 SHOWN = 5
 """How many of the next runs `--dry-run` tells."""
@@ -57,13 +57,13 @@ def schedule(
 
         emtta schedule suites/mine.toml --cron "30 1 * * 1-5" --dry-run
     """
-    logs.settle_environment()
+    _log.settle_environment()
     from emtta_core.compare import check_thresholds
     from emtta_core.store import Store
-    from emtta_core.store.place import open_place
+    from emtta_core.store.backend import open_place
     from emtta_core.suite import load_suite
+    from flows.nightly import next_runs
     from flows.runner import check_runner
-    from flows.times import next_runs
 
     check_runner(runner.value, ray_address, devices, isolation)
     check_thresholds(alpha, min_effect)
@@ -80,7 +80,7 @@ def schedule(
             say(f"next run of {line}, into {location}")
     if dry_run:
         return
-    from flows.serving import serve
+    from flows.nightly import serve
 
     what = {"suite": suite, "store": location, "timezone": timezone}
     against = {"baseline": baseline, "alpha": alpha, "min_effect": min_effect}

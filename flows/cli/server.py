@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import logs
-from flows.cli.output import say
+from flows.cli import _log
+from flows.cli._output import say
 
 PATIENCE = 120.0
 """Seconds in which a server must answer."""
@@ -35,7 +35,7 @@ def server(
 
         export PREFECT_API_URL=http://127.0.0.1:4200/api
     """
-    logs.settle_environment()
+    _log.settle_environment()
     from emtta_core.errors import UsageError
     from flows.prefect_server import make_database, writable_home
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import (
+from flows.cli._options import (
     DEFAULT_STORE,
     FormatOption,
     MemoryOption,
@@ -17,7 +17,7 @@ from flows.cli.options import (
     limits,
     pairs,
 )
-from flows.cli.output import format_of, show
+from flows.cli._output import format_of, show
 
 
 def sql(
@@ -57,7 +57,7 @@ def sql(
         raise UsageError("--param and --out belong to a query: give one, or leave them out for a prompt")
     with Catalogue(Store.open(store), limits=limits(timeout, memory)) as catalogue:
         if text is None:
-            from flows.cli.prompt import Prompt
+            from flows.cli._prompt import Prompt
 
             Prompt(catalogue, chosen).run()
         else:

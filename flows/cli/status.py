@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import DEFAULT_STORE, StoreOption
-from flows.cli.output import COMPLETE, INCOMPLETE, put
+from flows.cli._options import DEFAULT_STORE, StoreOption
+from flows.cli._output import COMPLETE, INCOMPLETE, put
 
 
 def status(

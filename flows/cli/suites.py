@@ -7,8 +7,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from emtta_core.escapes import escaped
-from flows.cli.output import say, tabulate
+from emtta_core.sanitize import escaped
+from flows.cli._output import say, tabulate
 
 
 def suites(

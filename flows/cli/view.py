@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import DEFAULT_STORE, MemoryOption, StoreOption, TimeoutOption, limits
-from flows.cli.output import say
+from flows.cli._options import DEFAULT_STORE, MemoryOption, StoreOption, TimeoutOption, limits
+from flows.cli._output import say
 
 PORT = 8420
 
@@ -27,7 +27,7 @@ def view(
 
         emtta view --store s3://my-bucket/emtta --port 0 --no-browser
     """
-    from emtta_core.report.serve import ViewServer
+    from emtta_core.report.view_server import ViewServer
     from emtta_core.store import Store
 
     with ViewServer(Store.open(store), port, limits(timeout, memory)) as server:

@@ -1,6 +1,8 @@
-"""The owner's side of a worker process: start it, give it jobs, and end it when it hangs, lies or is gone."""
+"""A worker process, from both sides: its owner gives it jobs; it does them, and answers in lines of JSON."""
 
 import contextlib
+import json
+import logging
 import os
 import queue
 import signal
@@ -9,15 +11,70 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TextIO
+
+from pydantic import TypeAdapter, ValidationError
 
 from emtta_core.errors import EmttaError
-from emtta_core.pipeline.attempt import CellReport, InterruptedRunError
-from emtta_core.pipeline.faults import TransientError
-from emtta_core.pipeline.job import Job
-from emtta_core.pipeline.progress import Listener
+from emtta_core.faults import TransientError, is_device_lost, is_transient
+from emtta_core.network import DiscreetFormatter
+from emtta_core.pipeline.events import AttemptBegun, CellFinished, Event, Listener, UtterancesDone
+from emtta_core.pipeline.job import CellReport, InterruptedRunError, Job, describe
+from emtta_core.store import Store
 from emtta_core.worker.devices import Device
-from emtta_core.worker.messages import STOP, GarbageError, JobFailed, from_line
+
+STOP = "stop"
+"""The line by which the owner asks the worker to end its cell after the shard in hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailed:
+    """A job ended with an error, which the worker has recorded.
+
+    Attributes:
+        error: what it was, in a line.
+        transient: whether another attempt may succeed.
+        interrupted: whether it ended since the owner asked for it.
+        device_lost: whether the process can do no other job, since its device is lost to it.
+    """
+
+    error: str
+    transient: bool
+    interrupted: bool
+    device_lost: bool = False
+
+
+Answer = AttemptBegun | UtterancesDone | CellFinished | CellReport | JobFailed
+
+_KINDS: dict[str, TypeAdapter[Any]] = {
+    kind.__name__: TypeAdapter(kind) for kind in (AttemptBegun, UtterancesDone, CellFinished, CellReport, JobFailed)
+}
+
+
+class GarbageError(EmttaError):
+    """A worker said something that is no answer."""
+
+
+def to_line(answer: Event | CellReport | JobFailed) -> str:
+    """Return an answer as a line, without its end."""
+    return json.dumps({"kind": type(answer).__name__, "answer": asdict(answer)})
+
+
+def from_line(line: str) -> Answer:
+    """Return the answer in a line.
+
+    Raises:
+        GarbageError: it is none.
+    """
+    try:
+        message = json.loads(line)
+        answer: Answer = _KINDS[message["kind"]].validate_python(message["answer"])
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        raise GarbageError(f"the worker process said {line[:80]!r}, which is no answer") from error
+    return answer
+
 
 POLL = 0.2
 """Seconds between two looks at the clock and at the wish to stop."""
@@ -171,3 +228,77 @@ def _error_of(failed: JobFailed) -> EmttaError:
     if failed.interrupted:
         return InterruptedRunError(failed.error)
     return PassingError(failed.error) if failed.transient else JobFailedError(failed.error)
+
+
+log = logging.getLogger("emtta.worker")
+
+GRACE = 30.0
+"""Seconds in which a worker whose owner is gone finishes its shard, before it ends all the same."""
+
+
+class Server:
+    """Does jobs, and tells their owner how they go; an owner that is gone is an owner that asks to stop."""
+
+    def __init__(self, answers: TextIO) -> None:
+        """Write to `answers` what becomes of the jobs."""
+        self._answers = answers
+        self._waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._stop = threading.Event()
+
+    def serve(self, jobs: TextIO) -> None:
+        """Do the jobs that come in, a line each, until there are no more."""
+        threading.Thread(target=self._listen, args=(jobs,), daemon=True).start()
+        while (line := self._waiting.get()) is not None:
+            self.do(Job.model_validate_json(line))
+
+    def _listen(self, jobs: TextIO) -> None:
+        """Take down what the owner says."""
+        for line in jobs:
+            if line.strip() == STOP:
+                self._stop.set()
+            else:
+                self._waiting.put(line)
+        self._stop.set()
+        self._waiting.put(None)
+        # A cell that hangs must not outlive its owner; the timer's thread does not keep a process that ends by itself.
+        timer = threading.Timer(GRACE, os._exit, [1])
+        timer.daemon = True
+        timer.start()
+
+    def do(self, job: Job) -> None:
+        """Do one job."""
+        from emtta_core.pipeline.evaluate import evaluate_job  # brings torch, which the owner of a process never needs
+
+        log.info("%s of run %s on %s", job.cell.name, job.run_id, job.model.device)
+        try:
+            answer: CellReport | JobFailed = evaluate_job(
+                job, Store.open(job.store), progress=self._say, stop=self._stop.is_set
+            )
+        except Exception as error:
+            log.exception("%s failed", job.cell.name)
+            interrupted = isinstance(error, InterruptedRunError)
+            answer = JobFailed(describe(error), is_transient(error), interrupted, is_device_lost(error))
+        self._say(answer)
+
+    def _say(self, answer: Event | CellReport | JobFailed) -> None:
+        """Tell the owner; one that is gone need not be told."""
+        try:
+            self._answers.write(to_line(answer) + "\n")
+            self._answers.flush()
+        except BrokenPipeError:
+            self._stop.set()
+
+
+def main(source: str) -> None:
+    """Do the job in a file, or with `-` those that come in on standard input, and answer on standard output."""
+    # Libraries print; what is not an answer goes where errors go.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(DiscreetFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    server = Server(answers)
+    if source == "-":
+        server.serve(sys.stdin)
+    else:
+        server.do(Job.model_validate_json(Path(source).read_text(encoding="utf-8")))

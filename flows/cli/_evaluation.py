@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flows.cli import logs
-from flows.cli.output import INCOMPLETE, TERMINATED, err, say, tabulate
+from flows.cli import _log
+from flows.cli._output import INCOMPLETE, TERMINATED, err, say, tabulate
 from flows.cli.report import show_methods
 
 if TYPE_CHECKING:
-    from emtta_core.pipeline.cell import Cell
-    from emtta_core.pipeline.plan import Plan
-    from emtta_core.pipeline.redo import Redo
+    from emtta_core.pipeline.plan import Cell, Plan
     from emtta_core.pipeline.reuse import Expected
     from emtta_core.pipeline.run import Run
+    from emtta_core.pipeline.selection import Redo
     from emtta_core.pipeline.state import CellState
     from emtta_core.store import Store
     from emtta_core.suite import Suite
@@ -89,7 +88,7 @@ def foretell_time(store: "Store | None", run: "Run", todo: "Sequence[CellState]"
         redo: which of their utterances.
     """
     from emtta_core.pipeline.forecast import forecast
-    from flows.cli.progress import clock
+    from flows.cli._progress import clock
 
     expected = forecast(store if todo else None, run.suite, {state.cell: state.to_do(redo) for state in todo})
     if expected.paces:
@@ -112,9 +111,9 @@ def carry_out(store: "Store", run_id: str, **parameters: Any) -> None:
     import httpx
 
     from flows import prefect_server
-    from flows.cli.progress import watching
+    from flows.cli._progress import watching
 
-    with store.run_log(run_id) as log, watching(err), prefect_server.at_hand(log) as reach, logs.logging_to(log):
+    with store.run_log(run_id) as log, watching(err), prefect_server.at_hand(log) as reach, _log.logging_to(log):
         from flows.evaluate import evaluate
 
         reach()
@@ -136,11 +135,11 @@ def carry_out(store: "Store", run_id: str, **parameters: Any) -> None:
 
 def conclude(store: "Store", run: "Run", wanted: "Collection[Cell]") -> None:
     """Show what was found, and what to type next."""
-    from emtta_core.pipeline.progress import channel
+    from emtta_core.pipeline.events import channel
     from emtta_core.pipeline.selection import resume_command
     from emtta_core.pipeline.state import cell_states
     from emtta_core.store.catalogue import Catalogue
-    from emtta_core.store.notices import notices_of
+    from emtta_core.store.describe import notices_of
 
     with Catalogue(store) as catalogue:
         show_methods(catalogue, run.run_id)

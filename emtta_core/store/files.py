@@ -21,7 +21,7 @@ import duckdb
 
 from emtta_core.errors import StoreError
 from emtta_core.input_files import check_plain, read_plain
-from emtta_core.store.place import Entry, Place
+from emtta_core.store.backend import Entry, Place
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}

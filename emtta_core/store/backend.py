@@ -157,7 +157,7 @@ def open_place(location: str | Path) -> Place:
         raise UsageError(f"a store cannot be at {name!r}; name a folder, or s3://BUCKET/PREFIX ('.' is this folder)")
     scheme = _SCHEME.match(name)
     if scheme is None:
-        from emtta_core.store.folder import Folder
+        from emtta_core.store.files import Folder
 
         return Folder(Path(location))
     if scheme["name"] != "s3":

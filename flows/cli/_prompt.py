@@ -18,8 +18,8 @@ from emtta_core.errors import EmttaError, UsageError, unknown
 from emtta_core.store.describe import describe, report_list, view_list
 from emtta_core.store.reports import reports, views
 from emtta_core.store.schema import TABLES
-from flows.cli.options import pairs
-from flows.cli.output import Format, say, show
+from flows.cli._options import pairs
+from flows.cli._output import Format, say, show
 
 if TYPE_CHECKING:
     from emtta_core.store.catalogue import Catalogue

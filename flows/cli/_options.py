@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from flows.cli.output import Format
+from flows.cli._output import Format
 
 if TYPE_CHECKING:
-    from emtta_core.store.limits import Limits
+    from emtta_core.store.queries import Limits
 
 
 class Isolation(StrEnum):
@@ -147,8 +147,8 @@ def flowing(docstring: str | None) -> str:
 
 def use_corpora(folders: list[Path] | None) -> None:
     """Have published corpora looked for in these folders; UsageError where one is not there."""
+    from emtta_core.corpus_dirs import CORPORA
     from emtta_core.errors import UsageError
-    from emtta_core.shelves import CORPORA
 
     for folder in folders or ():
         if not folder.is_dir():
@@ -161,7 +161,7 @@ def use_corpora(folders: list[Path] | None) -> None:
 
 def limits(timeout: float | None, memory: str | None) -> "Limits":
     """Return what a query may take; UsageError where an option is out of range."""
-    from emtta_core.store.limits import SECONDS, Limits, parse_size
+    from emtta_core.store.queries import SECONDS, Limits, parse_size
 
     seconds = SECONDS if timeout is None else timeout or None
     return Limits(seconds, parse_size(memory) if memory is not None else None)

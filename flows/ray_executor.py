@@ -29,14 +29,12 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from emtta_core.errors import EmttaError, UsageError
-from emtta_core.pipeline.attempt import CellReport, describe, fail_cell
-from emtta_core.pipeline.job import Job
-from emtta_core.pipeline.progress import AttemptBegun, CellFinished, channel
+from emtta_core.pipeline.events import AttemptBegun, CellFinished, channel
+from emtta_core.pipeline.job import CellReport, Job, describe, fail_cell
 from emtta_core.pipeline.run import Run
 from emtta_core.store import Store
-from emtta_core.worker.mailbox import Letter, Mailbox, TakenUp
-from emtta_core.worker.ray_worker import carry_out, look
-from flows.crew import LostTaskError, error_of
+from emtta_core.worker.ray import Letter, Mailbox, TakenUp, carry_out, look
+from flows.executor import LostTaskError, error_of
 
 POLL = 0.2
 """Seconds between two looks into the mailbox."""

@@ -1,15 +1,8 @@
-"""Reading Parquet files as records, and telling the broken ones from the good.
-
-A file can fail in five ways, and each has its own consequence. One that is *missing* is not there. One that is
-*unreadable* is there, and the system does not give it: a disk, a network drive, a permission. One of *another schema*
-was written by another release. The rows of these two are neither there nor gone, so that nothing may be put in their
-place. One that is *damaged* is not what was written, and one that is *malformed* was never written by this program:
-their rows are lost.
-"""
+"""Parquet files: records written, read back, and the broken files told from the good."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any, Literal, TypeVar, get_origin
 
@@ -17,10 +10,46 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emtta_core.errors import StoreError
-from emtta_core.store.pack import Pack, kind_of
-from emtta_core.store.place import Entry, Place
-from emtta_core.store.schema import SCHEMA_VERSION, TABLES, VERSION_KEY, Table, documented
-from emtta_core.store.write import parquet
+from emtta_core.store.backend import Entry, Place
+from emtta_core.store.packs import Pack, kind_of
+from emtta_core.store.schema import SCHEMA_VERSION, TABLES, VERSION_KEY, AudioBytes, Table, documented
+
+
+def write_rows(place: Place, name: str, rows: Sequence[Any], schema: pa.Schema, *, replace: bool = False) -> None:
+    """Write records as one Parquet file.
+
+    Args:
+        place: where.
+        name: the file.
+        rows: the records, of the class from which `schema` comes.
+        schema: the columns.
+        replace: whether a file that is there may be replaced. Rows of an attempt may not: they are final.
+
+    Raises:
+        StoreError: when the file cannot be written, or is there already and may not be replaced.
+    """
+    content = parquet(pa.Table.from_pylist([_plain(row, schema.names) for row in rows], schema=schema))
+    if replace:
+        place.write(name, content)
+    elif not place.write_new(name, content):
+        raise StoreError(
+            f"{place.url(name)} is already there and rows of an attempt are final; "
+            "does another process write the same run? Wait for it, or choose another run id"
+        )
+
+
+def parquet(table: pa.Table) -> bytes:
+    """Return a table as the content of a Parquet file of the store, with a checksum of each of its pages."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    return bytes(sink.getvalue())
+
+
+def _plain(row: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Return a record as the dictionary that Arrow takes, a nested record likewise."""
+    values = {name: getattr(row, name) for name in names}
+    return {name: asdict(value) if isinstance(value, AudioBytes) else value for name, value in values.items()}
+
 
 log = logging.getLogger("emtta.store")
 

@@ -7,15 +7,14 @@ from typing import Any, Protocol
 from prefect import Task
 from prefect.futures import PrefectFuture
 
-from emtta_core.pipeline.attempt import CellReport
-from emtta_core.pipeline.job import Job
-from emtta_core.pipeline.progress import channel
+from emtta_core.pipeline.events import channel
+from emtta_core.pipeline.job import CellReport, Job
 from emtta_core.pipeline.run import Run
 from emtta_core.store import Store
 from emtta_core.suite import Isolation
 from emtta_core.worker.devices import choose_devices
 from emtta_core.worker.pool import WorkerPool
-from emtta_core.worker.process import WorkerLostError
+from emtta_core.worker.worker import WorkerLostError
 from flows.runner import Runner, check_runner
 
 
@@ -79,7 +78,7 @@ def crew_of(
     """
     check_runner(runner, ray_address, devices, isolation)
     if runner == "ray":
-        from flows.ray_crew import RayCrew
+        from flows.ray_executor import RayCrew
 
         with RayCrew(run, store, ray_address, cells) as crew:
             yield crew
@@ -90,7 +89,7 @@ def crew_of(
         with WorkerPool(slots, channel.publish, channel.stopping) as workers:
             yield Threads(workers.do, len(slots))
     else:
-        from emtta_core.worker.own_process import OwnProcess  # brings torch, which the others need not wait for
+        from emtta_core.worker.pool import OwnProcess
 
         yield Threads(OwnProcess(slots).do, len(slots))
 

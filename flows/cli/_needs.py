@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from emtta_core.escapes import escaped
-from flows.cli.output import say, tabulate
-from flows.cli.size import size
+from emtta_core.sanitize import escaped
+from flows.cli._output import say, size, tabulate
 
 if TYPE_CHECKING:
     from emtta_core.corpora.base import Archive, Standing

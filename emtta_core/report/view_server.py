@@ -20,7 +20,7 @@ from emtta_core.errors import EmttaError, UsageError
 from emtta_core.report.examples import Example, audio_of
 from emtta_core.report.page import make_page, policy, render
 from emtta_core.store import Catalogue, Store
-from emtta_core.store.limits import Limits
+from emtta_core.store.queries import Limits
 from emtta_core.store.snapshot import Snapshot
 
 log = logging.getLogger("emtta.view")

@@ -1,4 +1,4 @@
-"""The worker's side on a Ray cluster, which keeps processes apart: do a cell in this process, and say how it goes."""
+"""A worker on a Ray cluster, and the mailbox through which it and the flow that began its cells talk."""
 
 import contextlib
 import io
@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -16,12 +17,52 @@ import ray
 from ray.exceptions import RayError
 
 from emtta_core.errors import EmttaError, StoreError
-from emtta_core.pipeline.attempt import CellReport, describe
 from emtta_core.pipeline.evaluate import evaluate_job
-from emtta_core.pipeline.job import Job
-from emtta_core.pipeline.progress import AttemptBegun
+from emtta_core.pipeline.events import AttemptBegun, Event
+from emtta_core.pipeline.job import CellReport, Job, describe
 from emtta_core.store import CellKey, Store
-from emtta_core.worker.mailbox import Letter, TakenUp
+
+
+@dataclass(frozen=True, slots=True)
+class TakenUp:
+    """A worker has taken up a cell.
+
+    Attributes:
+        host: its machine.
+        process: its number there.
+        device: what the store calls the device that it computes on.
+    """
+
+    host: str
+    process: int
+    device: str
+
+
+Letter = TakenUp | Event
+
+
+class Mailbox:
+    """Keeps what cells tell until the flow fetches it, and the flow's wish to stop until a cell tells something.
+
+    It is an actor of Ray's, which calls one method at a time. One that is lost is begun again, empty: what it kept was
+    for those who watch.
+    """
+
+    def __init__(self) -> None:
+        self._letters: list[tuple[str, Letter]] = []
+        self._stopping = False
+
+    def tell(self, cell: str, letter: Letter) -> bool:
+        """Take what the cell of this name tells, and return whether it is to end after its shard."""
+        self._letters.append((cell, letter))
+        return self._stopping
+
+    def exchange(self, stopping: bool) -> list[tuple[str, Letter]]:
+        """Take whether cells are to end after their shard, and return what they have told since the last time."""
+        self._stopping = stopping
+        letters, self._letters = self._letters, []
+        return letters
+
 
 log = logging.getLogger("emtta.worker")
 

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import DEFAULT_STORE, ColumnsOption, StoreOption, names
-from flows.cli.output import Format, say_if_empty, show
+from flows.cli._options import DEFAULT_STORE, ColumnsOption, StoreOption, names
+from flows.cli._output import Format, say_if_empty, show
 
 
 def runs(

@@ -1,0 +1,219 @@
+"""The queries of a user: only those that read are run, within limits of time and memory; a refusal carries a hint."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from emtta_core.errors import EmttaError, UsageError
+from emtta_core.store.reports import reports, views
+
+_READING = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
+
+_TABLE_FUNCTIONS = frozenset(
+    {
+        *("unnest", "range", "generate_series", "repeat", "repeat_row", "json_each", "json_tree", "summary"),
+        *("histogram", "histogram_values"),
+        # files of the store, which DuckDB itself lets no query leave
+        *("read_parquet", "parquet_scan", "parquet_schema"),
+        *("parquet_metadata", "parquet_file_metadata", "parquet_kv_metadata"),
+        # what there is to be asked
+        *("duckdb_columns", "duckdb_functions", "duckdb_keywords", "duckdb_schemas", "duckdb_settings"),
+        *("duckdb_tables", "duckdb_types", "duckdb_views", "pragma_table_info", "pragma_version"),
+    }
+)
+"""Functions that may stand in FROM; others run hidden SQL, read memory, or write logs and profiles to a file."""
+
+_REFUSED_FUNCTIONS = frozenset({"query", "json_execute_serialized_sql", "write_log"})
+"""Functions that may stand nowhere."""
+
+
+def check_reads_only(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """Refuse `sql` unless it is one SELECT that only reads.
+
+    Raises:
+        EmttaError: when DuckDB cannot parse it; the message is DuckDB's own.
+        UsageError: when it is something other than one SELECT, or writes.
+    """
+    rows = connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
+    tree = json.loads(rows[0][0])
+    if tree.get("error", True):
+        if tree.get("error_type") == "not implemented":
+            raise UsageError(
+                "only one SELECT at a time can be run here, and the store is never written by SQL; "
+                "begin with SELECT, FROM, WITH, DESCRIBE or SHOW "
+                "(a PIVOT wants its values: PIVOT … ON x IN (…))"
+            )
+        reason = str(tree.get("error_message", "no reason given"))
+        reason = reason.partition(' Use "SET ')[0]  # DuckDB's advice, which is not to be had here
+        raise EmttaError(f"the query cannot be parsed: {reason}")
+    if len(tree["statements"]) != 1:
+        raise UsageError(f"one query at a time; there are {len(tree['statements'])}")
+    for node in _nodes(tree):
+        kind = node.get("type")
+        if isinstance(kind, str) and kind.endswith("_NODE") and kind not in _READING:
+            raise UsageError(f"the store is never written by SQL; remove the {kind.split('_')[0]} from the query")
+        name = node.get("function_name")
+        if isinstance(name, str) and name.lower() in _REFUSED_FUNCTIONS:
+            raise UsageError(f"the function {name} cannot be used here; write what it would run as a query of its own")
+        if kind == "TABLE_FUNCTION":
+            _check_table_function(str(node.get("function", {}).get("function_name", "")).lower())
+
+
+def _check_table_function(name: str) -> None:
+    """Refuse a function in FROM that does more than give rows of the store or of its arguments."""
+    if name not in _TABLE_FUNCTIONS:
+        raise UsageError(
+            f"the function {name} cannot be used here; in FROM there may be views, tables, files of the store, "
+            f"and: {', '.join(sorted(_TABLE_FUNCTIONS))}"
+        )
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    """Yield every object of a JSON tree."""
+    if isinstance(tree, dict):
+        yield tree
+        tree = list(tree.values())
+    if isinstance(tree, list):
+        for item in tree:
+            yield from _nodes(item)
+
+
+SECONDS = 600.0
+"""The time limit of a query where none is given."""
+
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?b)", re.IGNORECASE)
+_LEAST = 50_000_000
+"""Bytes without which DuckDB does not even open a store."""
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes that a text such as `4GB` or `512 MiB` names.
+
+    Raises:
+        UsageError: it names none.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise UsageError(f"{text!r} is not an amount of memory; write a number and a unit, such as 4GB or 512MB")
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+def memory_limit(connection: duckdb.DuckDBPyConnection) -> int:
+    """Return the bytes that DuckDB uses by default: 80 % of the machine's memory, or of the container's."""
+    ((value,),) = connection.execute("SELECT current_setting('memory_limit')").fetchall()
+    return parse_size(str(value))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a query may take.
+
+    Attributes:
+        seconds: time; None for no limit.
+        memory: bytes; None for 40 % of the machine's. An answer may have an eighth of them, because it takes several
+            times its size to write it down, and temporary files four times as many.
+    """
+
+    seconds: float | None = SECONDS
+    memory: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse limits with which nothing can be asked."""
+        if self.seconds is not None and not 0 < self.seconds < float("inf"):
+            raise UsageError(f"a time limit of {self.seconds:g} s is out of range; give seconds above 0")
+        if self.memory is not None and self.memory < _LEAST:
+            raise UsageError(f"a memory limit of {_size(self.memory)} is too small; give at least {_size(_LEAST)}")
+
+    def answer(self, memory: int) -> int:
+        """Return the bytes that an answer may have."""
+        return memory // 8
+
+    def disk(self, memory: int) -> int:
+        """Return the bytes that temporary files may have."""
+        return memory * 4
+
+    def exceeded_time(self, what: str) -> str:
+        """Return the message on what took too long."""
+        return f"{what} was stopped at the time limit of {self.seconds:g} s; allow more with --timeout SECONDS"
+
+    def exceeded_memory(self, what: str, memory: int) -> str:
+        """Return the message on what took too much memory."""
+        return f"{what} was stopped at the memory limit of {_size(memory)}; allow more with --memory SIZE"
+
+    def exceeded_answer(self, memory: int) -> str:
+        """Return the message on an answer that is too large."""
+        return (
+            f"the query was stopped: its answer is larger than {_size(self.answer(memory))}, an eighth of the memory "
+            "limit; ask for fewer rows or columns (LIMIT), or allow more with --memory SIZE"
+        )
+
+
+def _size(count: int) -> str:
+    return f"{count / 10**9:.3g} GB" if count >= 10**9 else f"{count / 10**6:.3g} MB"
+
+
+_NOT_CODE = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/""", re.DOTALL)
+_KEYWORD_USES = re.compile(r"\b(?:within\s+)?group\s*(?:by\b|\()|\bwindow\s+\w+\s+as\b", re.IGNORECASE)
+_NO_TABLE = re.compile(r"Table with name (\S+) does not exist")
+_NO_COLUMN = re.compile(r'Referenced column "([^"]+)" not found|does not have a column named "([^"]+)"')
+
+
+def reserved_columns(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """Return the columns that are keywords of SQL, and must stand in double quotes."""
+    query = """
+        SELECT DISTINCT column_name
+        FROM duckdb_columns()
+        INNER JOIN duckdb_keywords() ON lower(column_name) = keyword_name
+        WHERE NOT internal AND keyword_category = 'reserved'
+        ORDER BY column_name
+    """
+    return [str(row[0]) for row in connection.execute(query).fetchall()]
+
+
+def hint(connection: duckdb.DuckDBPyConnection, sql: str, message: str) -> str:
+    """Return what to write instead, as further sentences of a message; the empty text where nothing is known.
+
+    Args:
+        connection: which has the views.
+        sql: the query.
+        message: what DuckDB said of it.
+    """
+    code = _NOT_CODE.sub(" ", sql)
+    if "syntax error" in message or "SELECT clause without selection list" in message:
+        found = [name for name in reserved_columns(connection) if _stands_alone(name, code)]
+        return "".join(f'\n{name} is a keyword of SQL; write the column in double quotes: "{name}"' for name in found)
+    if (table := _NO_TABLE.search(message)) is not None:
+        name = table[1].strip('"')
+        if name in reports():
+            return f"\n{name} is a report, not a view; show it with: emtta report {name}"
+        return f"\nviews: {', '.join(sorted(views()))}; the tables as stored: raw.<table>"
+    if (column := _NO_COLUMN.search(message)) is not None:
+        return _of_column(connection, column[1] or column[2], sql)
+    return ""
+
+
+def _stands_alone(name: str, code: str) -> bool:
+    """Return whether a keyword stands in a query elsewhere than where SQL has it."""
+    return re.search(rf"(?<!\.)\b{name}\b", _KEYWORD_USES.sub(" ", code), re.IGNORECASE) is not None
+
+
+def _of_column(connection: duckdb.DuckDBPyConnection, name: str, sql: str) -> str:
+    """Return where a column is, and that a text stands in single quotes."""
+    query = """
+        SELECT DISTINCT table_name
+        FROM duckdb_columns()
+        WHERE NOT internal AND schema_name = 'main' AND lower(column_name) = lower(?)
+        ORDER BY table_name
+    """
+    tables = [str(row[0]) for row in connection.execute(query, [name]).fetchall()]
+    if tables:
+        return f"\n{name} is a column of: {', '.join(tables)}"
+    if f'"{name}"' in sql or re.search(rf"[=<>]\s*{re.escape(name)}\b", sql):
+        return f"\nif {name} is a text and not a column, write it in single quotes: '{name}'"
+    return ""
