@@ -50,6 +50,5 @@ def is_settled(modified_ns: int) -> bool:
 
 
 def _file(kind: str, key: str) -> Path:
-    """Return where `key` is remembered."""
     cache = Path(os.environ.get(CACHE) or platformdirs.user_cache_path("emtta"))
     return cache / kind / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"

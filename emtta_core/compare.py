@@ -88,7 +88,7 @@ def _shared(
     methods: Collection[str],
     domains: Collection[str],
 ) -> list[tuple[str, str]]:
-    """Return the domains and methods that both runs have, of those that are asked for."""
+    # The domains and methods that both runs have, of those that are asked for.
     shared = [cell for cell in plan_a if cell in plan_b]
     if not shared:
         has = [
@@ -110,7 +110,7 @@ def _shared(
 
 
 def _identities(row_a: RunRow, row_b: RunRow) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Return the identity fields of the suites of two runs; nothing where a suite is of another release."""
+    # The identity fields of the suites of two runs; nothing where a suite is of another release.
     try:
         a, b = (parse_suite(row.suite_toml).identity() for row in (row_a, row_b))
     except UsageError:
@@ -121,7 +121,6 @@ def _identities(row_a: RunRow, row_b: RunRow) -> tuple[Mapping[str, Any], Mappin
 def _other_speech(
     domains: list[str], run_a: str, run_b: str, identities: tuple[Mapping[str, Any], Mapping[str, Any]]
 ) -> str:
-    """Return the refusal of runs whose domains hold other speech."""
     found = [
         Difference(what, a, b)
         for what, a, b in differences(*identities)
@@ -136,7 +135,6 @@ def _other_speech(
 
 
 def _rest(row_a: RunRow, row_b: RunRow, identities: tuple[Mapping[str, Any], Mapping[str, Any]]) -> list[Difference]:
-    """Return in what two runs differ that may be compared."""
     found = [Difference(*item) for item in differences(*identities)]
     pairs = [
         ("the model's weights", row_a.model_digest, row_b.model_digest),
@@ -149,14 +147,12 @@ def _rest(row_a: RunRow, row_b: RunRow, identities: tuple[Mapping[str, Any], Map
 
 
 def _listed(names: Collection[str]) -> str:
-    """Return some names for a message."""
     ordered = sorted(names)
     more = f" and {len(ordered) - _NAMED} more" if len(ordered) > _NAMED else ""
     return ", ".join(ordered[:_NAMED]) + more
 
 
 def _shown(value: Any) -> str:
-    """Return a value for a message."""
     return "nothing" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
@@ -181,39 +177,23 @@ MIN_EFFECT = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """How a method's WER changed in one domain, or over all.
+    """How a method's WER changed in one domain, or over all."""
 
-    Attributes:
-        method: the method.
-        domain: the domain; `all` for the mean over the domains.
-        utterances: pairs that are compared.
-        wer_a: WER in run A, %.
-        wer_b: WER in run B, %.
-        difference: `wer_b` less `wer_a`, points.
-        low: lower end of its 95 % bootstrap interval, points; none for fewer than 5 units.
-        high: upper end.
-        p: of the sign-flip test, Holm-corrected over the method's domains; that of `all` is a separate test.
-        wins: utterances with fewer word errors in B.
-        ties: with as many.
-        losses: with more.
-        drawn: what the interval and the test draw: `utterances`, `speakers`, or `both` where domains differ in it.
-        verdict: `worse` or `better` where the change is significant and large enough; `too small` where it is only
-            significant; `unchanged` where no utterance has more or fewer errors; else `not distinguishable`.
-    """
-
-    method: str
-    domain: str
-    utterances: int
-    wer_a: float
-    wer_b: float
-    difference: float
-    low: float | None
-    high: float | None
-    p: float
-    wins: int
-    ties: int
-    losses: int
-    drawn: str
+    method: str  # the method
+    domain: str  # the domain; `all` for the mean over the domains
+    utterances: int  # pairs that are compared
+    wer_a: float  # WER in run A, %
+    wer_b: float  # WER in run B, %
+    difference: float  # `wer_b` less `wer_a`, points
+    low: float | None  # lower end of its 95 % bootstrap interval, points; none for fewer than 5 units
+    high: float | None  # upper end
+    p: float  # of the sign-flip test, Holm-corrected over the method's domains; that of `all` is a separate test
+    wins: int  # utterances with fewer word errors in B
+    ties: int  # with as many
+    losses: int  # with more
+    drawn: str  # what the interval and the test draw: `utterances`, `speakers`, or `both` where domains differ in it
+    # `worse` or `better` where the change is significant and large enough; `too small` where it is only significant;
+    # `unchanged` where no utterance has more or fewer errors; else `not distinguishable`.
     verdict: str
 
     @property
@@ -224,25 +204,15 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two runs beside each other.
+    """Two runs beside each other."""
 
-    Attributes:
-        run_a: the earlier run.
-        run_b: the later run.
-        alpha: p of a significant change is at most this.
-        min_effect: and its size more than this, points of WER.
-        changes: domain by domain, the mean last, method by method.
-        differences: in what the runs differ.
-        notes: what was left out or hidden, and why.
-    """
-
-    run_a: str
-    run_b: str
-    alpha: float
-    min_effect: float
-    changes: tuple[Change, ...]
-    differences: tuple[Difference, ...]
-    notes: tuple[str, ...]
+    run_a: str  # the earlier run
+    run_b: str  # the later run
+    alpha: float  # p of a significant change is at most this
+    min_effect: float  # and its size more than this, points of WER
+    changes: tuple[Change, ...]  # domain by domain, the mean last, method by method
+    differences: tuple[Difference, ...]  # in what the runs differ
+    notes: tuple[str, ...]  # what was left out or hidden, and why
 
     @property
     def regressions(self) -> tuple[Change, ...]:
@@ -346,12 +316,11 @@ def check_thresholds(alpha: float, min_effect: float) -> None:
 
 
 def _asked(pair: Mapping[str, Any], methods: Collection[str], domains: Collection[str]) -> bool:
-    """Return whether a pair is of the methods and domains that are asked for."""
     return (not methods or pair["method"] in methods) and (not domains or pair["domain"] in domains)
 
 
 def _incomplete(catalogue: Catalogue, run_a: str, run_b: str) -> list[tuple[str, str, str]]:
-    """Return domain, method and run of each cell of both runs that is not complete in one of them."""
+    # Domain, method and run of each cell of both runs that is not complete in one of them.
     query = """
         SELECT domain, method, run_id
         FROM cells
@@ -363,7 +332,6 @@ def _incomplete(catalogue: Catalogue, run_a: str, run_b: str) -> list[tuple[str,
 
 
 def _check_scoring(scored: Sequence[Mapping[str, Any]], run_a: str, run_b: str) -> None:
-    """Refuse runs whose scores do not count the same words."""
     for pair in scored:
         if pair["normalizer_a"] != pair["normalizer_b"] or pair["words_a"] != pair["words_b"]:
             raise UsageError(
@@ -374,7 +342,6 @@ def _check_scoring(scored: Sequence[Mapping[str, Any]], run_a: str, run_b: str) 
 
 
 def _left_out(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a note for each cell of which utterances are left out."""
     counts: dict[str, list[int]] = {}
     for pair in pairs:
         lacking = [pair["error_a"] is not None, pair["error_b"] is not None]
@@ -389,7 +356,7 @@ def _left_out(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _changes(method: str, pairs: Sequence[Mapping[str, Any]], alpha: float, min_effect: float) -> list[Change]:
-    """Return the change of each domain of a method, and that over all as the last."""
+    # The change of each domain of a method, and that over all as the last.
     sample = Sample(
         [pair["domain"] for pair in pairs],
         [pair["utterance_id"] for pair in pairs],
@@ -407,7 +374,6 @@ def _changes(method: str, pairs: Sequence[Mapping[str, Any]], alpha: float, min_
 
 
 def _verdict(change: PairedChange, p: float, alpha: float, min_effect: float) -> str:
-    """Return what the test says of a change."""
     if not change.wins and not change.losses:
         return "unchanged"
     if p > alpha:

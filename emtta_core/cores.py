@@ -36,17 +36,11 @@ def waiting_threads_spin() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class CoreTimes:
-    """How long the cores of this process have been in use, in core-seconds since some time in the past.
+    """How long the cores of this process have been in use, in core-seconds since some time in the past."""
 
-    Attributes:
-        total: busy or not.
-        busy: with any process.
-        own: with this process.
-    """
-
-    total: float
-    busy: float
-    own: float
+    total: float  # busy or not
+    busy: float  # with any process
+    own: float  # with this process
 
     @classmethod
     def now(cls) -> Self | None:
@@ -88,7 +82,7 @@ def _affinity() -> set[int] | None:
 
 
 def _quota(file: Path) -> int | None:
-    """Return the cores that a control group grants, rounded up; none where there is no group, or no limit."""
+    # The cores that a control group grants, rounded up; none where there is no group, or no limit.
     try:
         granted, period = file.read_text(encoding="ascii").split()
         return math.ceil(int(granted) / int(period))

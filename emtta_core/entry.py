@@ -107,7 +107,6 @@ def check_installed_files() -> None:
 
 
 def _digest(file: PackagePath) -> str | None:
-    """Digest a file as pip's RECORD does; None for one that is missing."""
     try:
         return base64.urlsafe_b64encode(hashlib.sha256(file.read_binary()).digest()).rstrip(b"=").decode()
     except OSError:
@@ -115,7 +114,6 @@ def _digest(file: PackagePath) -> str | None:
 
 
 def _others_with(files: Sequence[PackagePath]) -> list[str]:
-    """Name the other packages of the environment that list one of these files."""
     wanted = {file.as_posix() for file in files}
     return sorted(
         str(other.name)
@@ -125,7 +123,6 @@ def _others_with(files: Sequence[PackagePath]) -> list[str]:
 
 
 def _source(emtta: Distribution) -> str:
-    """Say what emtta was installed from, as pip takes it."""
     origin = json.loads(emtta.read_text("direct_url.json") or "{}")
     url, repository = origin.get("url", "emtta"), origin.get("vcs_info")
     return f"{repository['vcs']}+{url}@{repository['commit_id']}" if repository else str(url)

@@ -144,7 +144,6 @@ def _lost_device(error: BaseException) -> bool:
 
 
 def _transient(error: BaseException) -> bool:
-    """Judge one exception, without its causes."""
     if isinstance(error, ConnectionError | TimeoutError | TransientError):
         return True
     if isinstance(error, OSError):
@@ -153,7 +152,6 @@ def _transient(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and what it was explicitly raised from, once each."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:

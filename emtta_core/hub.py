@@ -34,21 +34,13 @@ class UnreachableHubError(EmttaError, ConnectionError):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the hub is asked for, as its refusal names it.
+    """What the hub is asked for, as its refusal names it."""
 
-    Attributes:
-        what: as in `model 'openai/whisper-base'`.
-        url: its page.
-        revision: which of it; None where that is the main branch.
-        refusal: the error that says that it cannot be had.
-        elsewhere: what to do where the hub cannot be reached.
-    """
-
-    what: str
-    url: str
-    revision: str | None
-    refusal: type[EmttaError]
-    elsewhere: str
+    what: str  # as in `model 'openai/whisper-base'`
+    url: str  # its page
+    revision: str | None  # which of it; None where that is the main branch
+    refusal: type[EmttaError]  # the error that says that it cannot be had
+    elsewhere: str  # what to do where the hub cannot be reached
 
     def gated(self) -> EmttaError:
         """Return the refusal of what has terms that must be accepted."""

@@ -62,7 +62,6 @@ def digest(value: Any, length: int = 16) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return `value` as JSON types, records by their identity fields."""
     if isinstance(value, Record):
         return value.identity()
     if isinstance(value, dict):

@@ -79,7 +79,6 @@ class DiscreetFormatter(logging.Formatter):
 
 
 def _fault(proxy: str) -> str | None:
-    """Say what keeps a variable from naming a proxy; None where nothing does."""
     if not proxy.strip():
         return None
     parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")

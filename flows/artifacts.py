@@ -56,7 +56,6 @@ def publish_comparison(suite: str, comparison: Comparison) -> None:
 
 
 def _table(name: str, result: Result, description: str) -> None:
-    """Write a table of at most `MOST_ROWS` rows, and say where there are more."""
     rows: list[dict[str, Any]] = Result(result.table.slice(0, MOST_ROWS)).rounded
     if result.table.num_rows > MOST_ROWS:
         description += f"; the first {MOST_ROWS:,} of {result.table.num_rows:,} rows"
@@ -64,13 +63,12 @@ def _table(name: str, result: Result, description: str) -> None:
 
 
 def _link(page: str) -> str:
-    """Return a link to a page in Markdown, with its place to be copied where a browser does not follow it."""
+    # A link to a page in Markdown, with its place to be copied where a browser does not follow it.
     address = page if "://" in page else Path(page).as_uri()
     return f"[{page}]({address})"
 
 
 def _way(store: Store, run_id: str, page: str | None) -> str:
-    """Return what to type for more, in Markdown."""
     named = [store.command("report", name, "--run", run_id) for name in ("leaderboard", "domains", "failures")]
     commands = "\n".join([*named, store.command("status", run_id), store.command("view")])
     return (

@@ -62,7 +62,6 @@ def wait_for_records(expected: int, *, timeout: float = 60.0, poll: float = 0.2)
 
 
 def _task_runs() -> list[TaskRun]:
-    """Return the task runs of the current flow run, as the server has them."""
     runs: list[TaskRun] = []
     this_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.get_id()]))
     with get_client(sync_client=True) as client:
@@ -138,7 +137,6 @@ class Dispatch:
         return {cell: self._failures.get(cell, NOT_BEGUN) for cell in cells if cell not in self._complete}
 
     def _prepare(self, cell: Cell) -> None:
-        """Begin to prepare the domain of a cell."""
         suite = self._run.suite
         task = prepare.with_options(**self._retries)
         again = cell.domain in self._failed
@@ -147,7 +145,6 @@ class Dispatch:
         self._follow(future)
 
     def _evaluate(self, cell: Cell) -> None:
-        """Begin to evaluate a cell."""
         task = evaluate.with_options(**self._retries)
         job = Job.of(self._run, cell, self._store.location, self._redo, self._lease.number)
         future = self._crew.begin(task, job)
@@ -155,12 +152,11 @@ class Dispatch:
         self._follow(future)
 
     def _follow(self, future: PrefectFuture[Any]) -> None:
-        """Have a task run announce its end."""
         self.records += 1
         future.add_done_callback(self._ended.put)
 
     def _prepared(self, future: PrefectFuture[Any], cells: list[Cell]) -> list[Cell]:
-        """Return the cells of a domain that can begin now that its preparation has ended: none where it failed."""
+        # The cells of a domain that can begin now that its preparation has ended: none where it failed.
         error = error_of(future)
         if error is None:
             return [] if channel.stopping() else self._not_reused(cells)
@@ -173,7 +169,7 @@ class Dispatch:
         return []
 
     def _not_reused(self, cells: list[Cell]) -> list[Cell]:
-        """Link what other runs have done of a domain's utterances, and return the cells that still have some to do."""
+        # Link what other runs have done of a domain's utterances, and return the cells that still have some to do.
         found = self._reuse.of_utterances(cells)
         if not found:
             return cells
@@ -185,7 +181,7 @@ class Dispatch:
         return [cell for cell in cells if cell not in self._complete]
 
     def _evaluated(self, future: PrefectFuture[Any], cell: Cell) -> list[Cell]:
-        """Note how the evaluation of a cell has ended, and return it where it is to go on: its task run was lost."""
+        # Note how the evaluation of a cell has ended, and return it where it is to go on: its task run was lost.
         error = self._crew.error_of(future)
         if error is None:
             self._complete.add(cell)

@@ -40,7 +40,7 @@ FAILURES_NAMED = 20
 
 
 def _flow_run_name() -> str:
-    """Return what Prefect calls this flow run: the run's id, or the name of the suite that is yet to be planned."""
+    # Prefect calls this flow run: the run's id, or the name of the suite that is yet to be planned.
     parameters = flow_run.get_parameters()
     return str(parameters.get("run_id") or Path(str(parameters["suite"])).stem)
 
@@ -97,7 +97,7 @@ def _carry_out(
     redo: Redo,
     held: Lease,
 ) -> State[Any]:
-    """Do what is wanted of a run, whose lease is `held`; `hire` gives the crew for so many cells."""
+    # Do what is wanted of a run, whose lease is `held`; `hire` gives the crew for so many cells.
     reuse = _reuse(run, store, wanted, redo)
     states = cell_states(store, run.run_id)
     todo = [state for state in states if state.cell in wanted and state.open_to(redo)]
@@ -121,7 +121,7 @@ def _carry_out(
 
 
 def _reuse(run: Run, store: Store, wanted: Sequence[Cell], redo: Redo) -> Reuse:
-    """Link what other runs have done of the wanted cells, and return what is left to be found once audio is there."""
+    # Link what other runs have done of the wanted cells, and return what is left to be found once audio is there.
     lacking = [state.cell for state in cell_states(store, run.run_id) if state.missing and state.cell in wanted]
     reuse = Reuse(store, run, lacking if redo != "all" else [])
     reuse.link(reuse.of_cells())
@@ -129,7 +129,6 @@ def _reuse(run: Run, store: Store, wanted: Sequence[Cell], redo: Redo) -> Reuse:
 
 
 def _started(run: Run, todo: Sequence[CellState], redo: Redo, workers: int) -> Started:
-    """Return the event that tells what is about to be done."""
     utterances: dict[str, int] = {}
     for state in todo:
         utterances[state.cell.method] = utterances.get(state.cell.method, 0) + state.to_do(redo)
@@ -159,7 +158,6 @@ def _recorded(run_id: str, suite: str | None, store: Store) -> Run:
 
 
 def _planned(suite: str | None, store: Store, limit: int | None) -> Run:
-    """Return the run of a suite that is planned here."""
     if suite is None:
         raise UsageError("neither a suite nor a run was named; name one of them")
     loaded = load_suite(suite, limit=limit)
@@ -171,7 +169,6 @@ def _planned(suite: str | None, store: Store, limit: int | None) -> Run:
 
 
 def _failed(run_id: str, wanted: int, failures: dict[Cell, str], command: str) -> State[Any]:
-    """Return the state that says what failed and how to go on, and log it."""
     named = [f"{cell.name}: {error}" for cell, error in list(failures.items())[:FAILURES_NAMED]]
     if len(failures) > FAILURES_NAMED:
         named.append(f"… and {len(failures) - FAILURES_NAMED} more")

@@ -93,7 +93,6 @@ REGRESSIONS_NAMED = 50
 
 
 def _flow_run_name() -> str:
-    """Return what Prefect calls this flow run: the suite and the night's date."""
     parameters = flow_run.get_parameters()
     suite = str(parameters["suite"])
     try:
@@ -106,7 +105,6 @@ class _Ended(logging.Filter):
     """Has Prefect log in one line an end that the flow has chosen, which is nothing unexpected and has no traceback."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Rewrite the record of such an end; each record passes."""
         if record.exc_info and isinstance(record.exc_info[1], FailedRun):
             first = str(record.exc_info[1]).partition("\n")[0]
             record.msg, record.args, record.exc_info = "the night did not end as Completed: %s", (first,), None
@@ -180,7 +178,7 @@ def _concluded(
     min_effect: float,
     parameters: dict[str, str],
 ) -> State[Any]:
-    """Compare a night whose evaluation has ended, publish it, and return its state; for the rest see `nightly`."""
+    # Compare a night whose evaluation has ended, publish it, and return its state; for the rest see `nightly`.
     if ended.is_cancelled() or not ended.is_final():
         resume = store.command("rerun", night.run_id)
         return Failed(name=INTERRUPTED, message=f"the evaluation is {ended.name} in Prefect; finish it with: {resume}")
@@ -211,13 +209,13 @@ def _concluded(
 
 
 def _date(timezone: str) -> str:
-    """Return the date for which this flow run was scheduled, which a late start does not change."""
+    # The date for which this flow run was scheduled, which a late start does not change.
     scheduled: datetime = flow_run.get_scheduled_start_time()
     return scheduled.astimezone(timezone_of(timezone)).date().isoformat()
 
 
 def _page(store: Store, run_id: str) -> str | None:
-    """Write the page on a night beside its log, and return where it lies; one that cannot be made is logged."""
+    # Write the page on a night beside its log, and return where it lies; one that cannot be made is logged.
     try:
         return store.write_page(run_id, make_page(store, run_id).html)
     except Exception:
@@ -226,7 +224,7 @@ def _page(store: Store, run_id: str) -> str | None:
 
 
 def _compact(store: Store, run_id: str) -> None:
-    """Put the many small files of a run into few, by which a store of many nights stays fast; what fails is logged."""
+    # Put the many small files of a run into few, by which a store of many nights stays fast; what fails is logged.
     try:
         compact(store, run_id)
     except EmttaError as error:
@@ -234,7 +232,6 @@ def _compact(store: Store, run_id: str) -> None:
 
 
 def _compare(store: Store, run_id: str, baseline: str | None, alpha: float, min_effect: float) -> Comparison | str:
-    """Return the comparison with the baseline, or why there is none."""
     refusals = []
     for other in [baseline] if baseline else baselines(store, run_id):
         try:
@@ -247,7 +244,7 @@ def _compare(store: Store, run_id: str, baseline: str | None, alpha: float, min_
 
 
 def _emit(suite: Suite, found: Comparison, parameters: dict[str, str], *, given: bool) -> None:
-    """Tell Prefect's automations of a regression; `parameters` are the flow's that name the suite and the store."""
+    # Tell Prefect's automations of a regression; `parameters` are the flow's that name the suite and the store.
     store = Store.open(parameters["store"]).location
     emit_event(
         EVENT,
@@ -273,7 +270,6 @@ def _emit(suite: Suite, found: Comparison, parameters: dict[str, str], *, given:
 
 
 def _told(change: Change) -> str:
-    """Return a line on a figure that is worse."""
     return (
         f"{change.domain}/{change.method}: {change.wer_a:.2f} → {change.wer_b:.2f} % "
         f"({change.difference:+.2f} points, p {change.p:.2g})"
@@ -303,7 +299,7 @@ def serve(name: str, cron: str, timezone: str, parameters: Mapping[str, Any]) ->
 
 
 def _refuse_taken(name: str, parameters: Mapping[str, Any]) -> None:
-    """Refuse the name of a deployment that does something else: serving it would take it over."""
+    # Refuse the name of a deployment that does something else: serving it would take it over.
     with get_client(sync_client=True) as client:
         try:
             found = client.read_deployment_by_name(f"{nightly.name}/{name}")

@@ -139,7 +139,6 @@ def reach() -> None:
 
 
 def _unreached(url: str, error: Exception) -> EmttaError:
-    """Find out why a configured server cannot be used, and what helps."""
     status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
     if status in (401, 403):
         return EmttaError(
@@ -239,13 +238,12 @@ class TemporaryServer:
             self._process.wait()
 
     def _cause(self) -> str:
-        """Return the last line of the log that names an error, else the last line."""
         lines = [line.strip() for line in self._log.read_text(encoding="utf-8", errors="replace").splitlines()]
         lines = [line for line in lines if line]
         return next((line for line in reversed(lines) if _CAUSE.match(line)), lines[-1] if lines else "nothing")
 
     def _gone(self, patience: float) -> bool:
-        """Return whether its process ends in so many seconds."""
+        # Whether its process ends in so many seconds.
         try:
             self._process.wait(patience)
         except subprocess.TimeoutExpired:
@@ -282,7 +280,7 @@ def main() -> None:
 
 
 def _end_with_owner() -> None:
-    """End this process once its standard input has ended, gracefully if that goes."""
+    # End this process once its standard input has ended, gracefully if that goes.
     sys.stdin.read()
     threading.Timer(GRACE, os._exit, [1]).start()
     os.kill(os.getpid(), signal.SIGTERM)

@@ -188,7 +188,7 @@ class RayCrew:
                 raise EmttaError(f"the machine {node['NodeManagerHostname']} of Ray's cluster: {lack}")
 
     def _listen(self) -> None:
-        """Pass on what cells tell, and end those that take too long, until all is over."""
+        # Pass on what cells tell, and end those that take too long, until all is over.
         while not self._over.wait(POLL):
             self._exchange()
             with self._lock:
@@ -196,7 +196,6 @@ class RayCrew:
                     self._end_overdue(work)
 
     def _exchange(self) -> None:
-        """Tell the cells whether to stop, and pass on what they have told."""
         with self._lock:
             try:
                 letters = ray.get(self._mailbox.exchange.remote(channel.stopping()), timeout=KNOCK)
@@ -210,7 +209,7 @@ class RayCrew:
                     channel.publish(letter)
 
     def _end_overdue(self, work: _Work) -> None:
-        """End a cell that has taken too long, or that still waits for a machine while the run is to stop."""
+        # End a cell that has taken too long, or that still waits for a machine while the run is to stop.
         timeout = work.job.runtime.timeout
         if work.ended is not None:
             return
@@ -224,7 +223,6 @@ class RayCrew:
 
 
 def _note(work: _Work, letter: Letter) -> None:
-    """Keep what is needed should the worker be lost."""
     if isinstance(letter, TakenUp):
         work.taken, work.taken_at = letter, time.monotonic()
     elif isinstance(letter, AttemptBegun):
@@ -234,13 +232,12 @@ def _note(work: _Work, letter: Letter) -> None:
 
 
 def _report_crash(future: PrefectFuture[CellReport], lost: LostTaskError) -> None:
-    """Have Prefect's record of a lost task run say so, if there is one: the process that kept it up to date is gone."""
+    # Have Prefect's record of a lost task run say so, if there is one: the process that kept it up to date is gone.
     with suppress(PrefectException, HTTPError), get_client(sync_client=True) as client:
         client.set_task_run_state(future.task_run_id, Crashed(message=str(lost)), force=True)
 
 
 def _ending(work: _Work, error: BaseException) -> str:
-    """Return in words how the worker of a cell was lost."""
     if work.ended is not None:
         return work.ended
     if work.taken is None:

@@ -171,7 +171,6 @@ class Adapter:
         *,
         progress: bool = False,
     ) -> Iterator[tuple[list[int], list[AdaptationResult]]]:
-        """Yield each batch's places in the input, and its results."""
         recordings = recordings_of(waveforms)
         count = len(recordings)
         languages = [language] * count if isinstance(language, str) else one_each("language", language, count)
@@ -202,7 +201,7 @@ class Adapter:
         ids: Mapping[int, str],
         advance: Callable[[float], None],
     ) -> Iterator[tuple[list[int], list[AdaptationResult]]]:
-        """Yield the batches of usable utterances; `advance` is told how many utterances each step was worth."""
+        # The batches of usable utterances; `advance` is told how many utterances each step was worth.
         # Utterances of like duration end together; ids break ties, so that batches do not depend on the order given.
         order = sorted(signals, key=lambda index: (len(signals[index]), ids[index]))
         limits = {index: self.model.max_tokens(len(signals[index]), languages[index]) for index in order}
@@ -263,7 +262,6 @@ class Adapter:
         return None
 
     def _too_large(self, seconds: float, reason: str) -> str:
-        """Return what to say of an utterance that memory does not hold even alone."""
         uses = "candidates" in self.options.method.options
         candidates, fewer = (f" with {self.options.candidates} candidates", "fewer candidates, ") if uses else ("", "")
         return (
@@ -278,7 +276,6 @@ class Adapter:
         ids: list[str],
         step_done: Callable[[int], None],
     ) -> list[AdaptationResult]:
-        """Run the episodes of one batch."""
         with self.model.precision.arithmetic(self.model.device):
             began = time.perf_counter()
             batch = prepare_batch(self.model, waveforms, languages, ids)
@@ -300,7 +297,6 @@ class Adapter:
     def _result(
         self, name: str, trace: list[StepRecord], text: str, tokens: list[int], ended: bool, *, seconds: float
     ) -> AdaptationResult:
-        """Return what became of an utterance."""
         error, first, last = _divergence(trace), trace[0], trace[-1]
         return AdaptationResult(
             utterance_id=name,
@@ -319,7 +315,7 @@ class Adapter:
         )
 
     def _finals(self, state: State) -> list[tuple[str, list[int], bool]]:
-        """Return the text and the tokens of each utterance's hypothesis, and whether it ended by itself."""
+        # The text and the tokens of each utterance's hypothesis, and whether it ended by itself.
         made = state.greedy if state.samples is None else state.samples
         assert made is not None
         count = made.tokens.shape[1]
@@ -333,7 +329,6 @@ class Adapter:
         return finals
 
     def _hypotheses(self, greedy: Hypotheses | None, count: int) -> list[tuple[str | None, float | None, int | None]]:
-        """Return the text, mean entropy and length of B greedy hypotheses."""
         if greedy is None:
             return [(None, None, None)] * count
         assert greedy.entropy is not None
@@ -357,12 +352,10 @@ def flags_of(tokens: Sequence[int], text: str | None, entropy: float | None, *, 
 
 
 def _refused(name: str, error: str, seconds: float = 0.0) -> AdaptationResult:
-    """Return the result of an utterance without any hypothesis."""
     return AdaptationResult(name, "", "", math.nan, math.nan, (), seconds, error=error)
 
 
 def _updates(update: Update | None, count: int) -> list[tuple[float | None, ...]]:
-    """Return the numbers of B updates, in the order of `StepRecord`'s fields."""
     if update is None:
         return [(None,) * 7] * count
     loss = update.loss
@@ -380,7 +373,7 @@ def _updates(update: Update | None, count: int) -> list[tuple[float | None, ...]
 
 
 def _divergence(trace: Sequence[StepRecord]) -> str | None:
-    """Return what to say of an episode whose numbers are no longer finite, None of a sound one."""
+    # To say of an episode whose numbers are no longer finite, None of a sound one.
     for record in trace:
         for value in (record.entropy, record.loss, record.gradient_norm):
             if value is not None and not math.isfinite(value):
@@ -393,13 +386,12 @@ def _divergence(trace: Sequence[StepRecord]) -> str | None:
 
 
 def _number(value: float | None) -> float:
-    """Return the value, NaN for none."""
     return math.nan if value is None else value
 
 
 @contextmanager
 def _progress_bar(utterances: int) -> Iterator[Callable[[float], None]]:
-    """Show a bar for so many utterances inside the `with` block, none for none, and yield what advances it."""
+    # Show a bar for so many utterances inside the `with` block, none for none, and yield what advances it.
     if not utterances:
         yield lambda _: None
         return

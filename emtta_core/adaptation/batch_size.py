@@ -74,7 +74,7 @@ class BatchSize:
         return size
 
     def _held(self, model: SpeechModel, options: Options, limits: Sequence[int]) -> int:
-        """Return how many of the next utterances memory holds; one is always tried."""
+        # How many of the next utterances memory holds; one is always tried.
         free = min(free_bytes(model.device), self._most_bytes)
         longest = 0
         for count, limit in enumerate(limits, start=1):
@@ -145,7 +145,7 @@ def free_bytes(device: torch.device) -> float:
 
 
 def _available() -> float:
-    """Return the bytes that a Linux machine has to spare; infinity elsewhere."""
+    # The bytes that a Linux machine has to spare; infinity elsewhere.
     table = Path("/proc/meminfo")
     if table.is_file():
         for line in table.read_text(encoding="ascii").splitlines():

@@ -40,7 +40,6 @@ def split(weights: Weights, parameters: Tensor, which: Parameters = "layernorm")
 
 
 def _place(weights: Weights, which: Parameters) -> slice:
-    """Return where the adapted LayerNorms stand among all."""
     count = weights.encoder_norms
     places = {"encoder-layernorm": slice(count), "decoder-layernorm": slice(count, None)}
     return places.get(which, slice(None))
@@ -55,90 +54,57 @@ LAST = -1
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to adapt.
+    """How to adapt."""
 
-    Attributes:
-        method: which method.
-        steps: S, updates an utterance, at most.
-        candidates: G, for methods that sample or search.
-        learning_rate: of AdamW.
-        weight_decay: of AdamW.
-        betas: of AdamW, by which its means of the gradient and of its square decay each step.
-        epsilon: of AdamW, added to the root of the mean square.
-        redraw: whether candidates are made anew in each step; else those of the first are kept. From the second step on
-            they are then not those of the model that is updated, and the policy gradient is no longer on-policy.
-        seed: what sampled candidates are drawn by, with the utterance's id, the method and the step.
-        early_stop: nats per token; an episode ends with the update before which its candidates' mean entropy moved by
-            at most this since the state before. None: every episode has S updates.
-        trace: whether to decode the greedy hypothesis in every state, or in the first and the last alone.
-    """
-
-    method: Method
-    steps: int = 10
-    candidates: int = 8
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
+    method: Method  # which method
+    steps: int = 10  # S, updates an utterance, at most
+    candidates: int = 8  # G, for methods that sample or search
+    learning_rate: float = 1e-3  # of AdamW
+    weight_decay: float = 0.01  # of AdamW
+    # Of AdamW, by which its means of the gradient and of its square decay each step.
     betas: tuple[float, float] = (0.9, 0.999)
-    epsilon: float = 1e-8
+    epsilon: float = 1e-8  # of AdamW, added to the root of the mean square
+    # Whether candidates are made anew in each step; else those of the first are kept. From the second step on they
+    # are then not those of the model that is updated, and the policy gradient is no longer on-policy.
     redraw: bool = True
-    seed: int = 0
+    seed: int = 0  # what sampled candidates are drawn by, with the utterance's id, the method and the step
+    # Nats per token; an episode ends with the update before which its candidates' mean entropy moved by at most this
+    # since the state before. None: every episode has S updates.
     early_stop: float | None = None
+    # Whether to decode the greedy hypothesis in every state, or in the first and the last alone.
     trace: Trace = "hypotheses"
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What the update from a state was made of, `(b,)` each.
+    """What the update from a state was made of, `(b,)` each."""
 
-    Attributes:
-        loss: the loss and its parts.
-        entropy: mean entropy over all tokens of all candidates, nats per token.
-        gradient_norm: Euclidean norm of the gradient.
-        tokens: mean length of the candidates.
-    """
-
-    loss: Loss
-    entropy: Tensor
-    gradient_norm: Tensor
-    tokens: Tensor
+    loss: Loss  # the loss and its parts
+    entropy: Tensor  # mean entropy over all tokens of all candidates, nats per token
+    gradient_norm: Tensor  # Euclidean norm of the gradient
+    tokens: Tensor  # mean length of the candidates
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A state of the b episodes that had come so far, or the last state of all B.
+    """A state of the b episodes that had come so far, or the last state of all B."""
 
-    Attributes:
-        rows: `(b,)`, which utterances of the batch.
-        greedy: the greedy hypotheses there, if decoded.
-        update: the update made from it, if one was.
-        samples: of the last state, what the hypothesis is chosen from, if the method does so.
-    """
-
-    rows: Tensor
-    greedy: Hypotheses | None
-    update: Update | None
-    samples: Hypotheses | None = None
+    rows: Tensor  # `(b,)`, which utterances of the batch
+    greedy: Hypotheses | None  # the greedy hypotheses there, if decoded
+    update: Update | None  # the update made from it, if one was
+    samples: Hypotheses | None = None  # of the last state, what the hypothesis is chosen from, if the method does so
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """B utterances ready for their episodes.
+    """B utterances ready for their episodes."""
 
-    Attributes:
-        ids: their ids, which their random numbers come from.
-        stem: `(B, S, d)`, what enters the encoder's layers.
-        prompt: `(B, P)`.
-        limits: `(B,)`, the most tokens of a hypothesis.
-        audible: `(B, 1, 1, S)`, where there is sound, as in `forward.Memory`; None: everywhere.
-        memory: their cross-attention keys and values, where the encoder is not adapted.
-    """
-
-    ids: Sequence[str]
-    stem: Tensor
-    prompt: Tensor
-    limits: Tensor
-    audible: Tensor | None = None
-    memory: forward.Memory | None = None
+    ids: Sequence[str]  # their ids, which their random numbers come from
+    stem: Tensor  # `(B, S, d)`, what enters the encoder's layers
+    prompt: Tensor  # `(B, P)`
+    limits: Tensor  # `(B,)`, the most tokens of a hypothesis
+    audible: Tensor | None = None  # `(B, 1, 1, S)`, where there is sound, as in `forward.Memory`; None: everywhere
+    memory: forward.Memory | None = None  # their cross-attention keys and values, where the encoder is not adapted
 
     def keep(self, rows: Tensor) -> "Batch":
         """Return the batch of these utterances alone."""
@@ -195,7 +161,6 @@ class Episodes:
         }
 
     def _take(self, parameters: Tensor) -> None:
-        """Go on from these parameters, with moments of zero."""
         options = self._options
         self.parameters = parameters.requires_grad_()
         self._optimizer = torch.optim.AdamW(
@@ -248,7 +213,7 @@ def run(
 
 
 def _unsettled(states: Sequence[State], tolerance: float) -> Tensor:
-    """Return which of the last state's episodes have an entropy that still moves."""
+    # Which of the last state's episodes have an entropy that still moves.
     before, now = states[-2], states[-1]
     assert before.update is not None
     assert now.update is not None
@@ -258,7 +223,6 @@ def _unsettled(states: Sequence[State], tolerance: float) -> Tensor:
 
 
 def _hear(model: SpeechModel, norms: forward.Norms, batch: Batch) -> forward.Memory:
-    """Return the cross-attention keys and values of a batch's utterances."""
     if batch.memory is not None:
         return batch.memory
     encoded = forward.encode(model.weights, norms.encoder, batch.stem, batch.audible)
@@ -268,14 +232,13 @@ def _hear(model: SpeechModel, norms: forward.Norms, batch: Batch) -> forward.Mem
 def _generate(
     model: SpeechModel, norms: forward.Norms, memory: forward.Memory, batch: Batch, strategies: Sequence[Strategy]
 ) -> list[Hypotheses]:
-    """Return each strategy's hypotheses of a batch's utterances."""
     return generate(model.weights, norms.decoder, memory, batch.prompt, model.policy, batch.limits, strategies)
 
 
 def _step(
     model: SpeechModel, options: Options, episodes: Episodes, step: int
 ) -> tuple[Hypotheses | None, Update, Tensor]:
-    """Make the candidates of a state, and return its greedy hypotheses with the gradient of the candidates' loss."""
+    # Make the candidates of a state, and return its greedy hypotheses with the gradient of the candidates' loss.
     batch, parameters = episodes.batch, episodes.parameters
     norms = split(model.weights, parameters, options.method.parameters)
     memory = _hear(model, norms, batch)
@@ -320,7 +283,7 @@ def candidate_loss(
 
 
 def _strategies(options: Options, batch: Batch, step: int) -> list[Strategy]:
-    """Return what makes the candidates of a step, if it makes any, and after it what makes the greedy hypothesis."""
+    # Makes the candidates of a step, if it makes any, and after it what makes the greedy hypothesis.
     kind = options.method.candidates
     if step and not options.redraw:
         return [Greedy()] if options.trace == "hypotheses" else []
@@ -331,7 +294,6 @@ def _strategies(options: Options, batch: Batch, step: int) -> list[Strategy]:
 
 
 def _sampled(options: Options, batch: Batch, step: int) -> Sampled:
-    """Return what draws G candidates of each utterance."""
     limits = batch.limits.tolist()  # at once: the host waits for the device once, not once an utterance
     longest = max(limits)
     rows = [uniforms(options, name, step, limit) for name, limit in zip(batch.ids, limits, strict=True)]

@@ -169,7 +169,7 @@ def _array(recording: ArrayLike | torch.Tensor, name: str) -> NDArray[Any]:
 
 
 def _full_scale(array: NDArray[Any], name: str) -> NDArray[np.floating[Any]]:
-    """Scale integers by the range of their type; unsigned ones have their zero in the middle, as in 8-bit WAV."""
+    # Scale integers by the range of their type; unsigned ones have their zero in the middle, as in 8-bit WAV.
     if array.dtype.kind == "f":
         return array
     if array.dtype.itemsize > 4 or array.dtype == np.uint32:
@@ -183,7 +183,6 @@ def _full_scale(array: NDArray[Any], name: str) -> NDArray[np.floating[Any]]:
 
 
 def _mono(array: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """Average the channels of an array of two axes."""
     if array.ndim == 1:
         return array
     if array.ndim > 2 or (array.size and not min(array.shape) <= MOST_CHANNELS < max(array.shape)):

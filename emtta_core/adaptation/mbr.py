@@ -29,7 +29,7 @@ def units(texts: Sequence[str]) -> list[list[str]]:
 
 
 def _separates(mark: str) -> bool:
-    """Return whether a character is punctuation or a symbol; marks upon letters, as Hindi's vowels, are neither."""
+    # Whether a character is punctuation or a symbol; marks upon letters, as Hindi's vowels, are neither.
     return unicodedata.category(mark)[0] in "PS"
 
 

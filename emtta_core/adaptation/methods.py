@@ -36,44 +36,26 @@ OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """The loss of an utterance's candidates; `emtta_core.adaptation.objective` computes it.
+    """The loss of an utterance's candidates; `emtta_core.adaptation.objective` computes it."""
 
-    Attributes:
-        estimator: how a candidate's cost is estimated.
-        policy: whether the loss has the policy-gradient part, L_PG.
-        entropy: whether the loss has the entropy part, L_ENT.
-        credit: what part of the cost each token is charged with.
-        baseline: what is subtracted from the cost.
-        normalization: what the loss is a mean over.
-    """
-
-    estimator: Estimator = "token"
-    policy: bool = True
-    entropy: bool = True
-    credit: Credit = "trajectory"
-    baseline: Baseline = "leave-one-out"
-    normalization: Normalization = "token"
+    estimator: Estimator = "token"  # how a candidate's cost is estimated
+    policy: bool = True  # whether the loss has the policy-gradient part, L_PG
+    entropy: bool = True  # whether the loss has the entropy part, L_ENT
+    credit: Credit = "trajectory"  # what part of the cost each token is charged with
+    baseline: Baseline = "leave-one-out"  # what is subtracted from the cost
+    normalization: Normalization = "token"  # what the loss is a mean over
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """How an utterance is adapted to, and transcribed.
+    """How an utterance is adapted to, and transcribed."""
 
-    Attributes:
-        name: what users call it.
-        candidates: where the candidates of an update come from; "none" leaves the model as it is.
-        objective: the loss of an update.
-        parameters: what an update changes.
-        decision: how the hypothesis is found after the last update.
-        summary: one line for lists.
-    """
-
-    name: str
-    candidates: Candidates
-    objective: Objective = Objective()
-    parameters: Parameters = "layernorm"
-    decision: Decision = "greedy"
-    summary: str = ""
+    name: str  # what users call it
+    candidates: Candidates  # where the candidates of an update come from; "none" leaves the model as it is
+    objective: Objective = Objective()  # the loss of an update
+    parameters: Parameters = "layernorm"  # what an update changes
+    decision: Decision = "greedy"  # how the hypothesis is found after the last update
+    summary: str = ""  # one line for lists
 
     @property
     def options(self) -> tuple[str, ...]:

@@ -15,15 +15,10 @@ IMPOSSIBLE = -1.0e4
 
 
 class TokenStatistics(NamedTuple):
-    """Of M distributions and K tokens.
+    """Of M distributions and K tokens."""
 
-    Attributes:
-        entropy: `(M,)`, nats.
-        log_prob: `(K,)`.
-    """
-
-    entropy: Tensor
-    log_prob: Tensor
+    entropy: Tensor  # `(M,)`, nats
+    log_prob: Tensor  # `(K,)`
 
 
 def token_statistics(logits: Tensor, tokens: Tensor, rows: Tensor | None = None) -> TokenStatistics:
@@ -75,19 +70,13 @@ Mean = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """The loss of each utterance, `(B,)` each.
+    """The loss of each utterance, `(B,)` each."""
 
-    Attributes:
-        total: what is minimised: the sum of the parts asked for.
-        policy: L_PG, zero if not asked for.
-        entropy: L_ENT, zero if not asked for, or with the sequence estimator.
-        advantage: `(B, G, T)`, what each token is charged with above the baseline, detached and zero
-            where masked; the same for all tokens of a candidate where each is charged with the whole cost.
-    """
-
-    total: Tensor
-    policy: Tensor
-    entropy: Tensor
+    total: Tensor  # what is minimised: the sum of the parts asked for
+    policy: Tensor  # L_PG, zero if not asked for
+    entropy: Tensor  # L_ENT, zero if not asked for, or with the sequence estimator
+    # `(B, G, T)`, what each token is charged with above the baseline, detached and zero where masked; the same for
+    # all tokens of a candidate where each is charged with the whole cost.
     advantage: Tensor
 
 

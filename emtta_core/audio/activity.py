@@ -79,7 +79,7 @@ def windows_of(waveform: NDArray[np.floating[Any]], longest: int) -> list[slice]
 
 
 def _pause(silent: NDArray[np.bool_], levels: NDArray[np.floating[Any]]) -> int:
-    """Return the middle of the longest run of silent frames, or else the quietest frame; the last one of several."""
+    # The middle of the longest run of silent frames, or else the quietest frame; the last one of several.
     edges = np.flatnonzero(np.diff(np.concatenate([[False], silent, [False]])))
     starts, ends = edges[::2], edges[1::2]
     if not len(starts):

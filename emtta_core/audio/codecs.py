@@ -61,7 +61,7 @@ def opus(speech: Samples, kbits: float, _rng: np.random.Generator, _voices: Voic
 
 
 def _written(samples: Samples, form: str, codec: str, rate: int, **options: float | str) -> bytes:
-    """Return an audio file; UsageError where this libsndfile does not know the codec."""
+    # An audio file; UsageError where this libsndfile does not know the codec.
     if codec not in soundfile.available_subtypes(form):
         raise UsageError(
             f"libsndfile {soundfile.__libsndfile_version__} here cannot write {codec} ({form}); "
@@ -73,14 +73,13 @@ def _written(samples: Samples, form: str, codec: str, rate: int, **options: floa
 
 
 def _read(data: bytes, *, raw: bool = False) -> Samples:
-    """Return the samples of an audio file, or of raw µ-law."""
     form = {"format": "RAW", "subtype": "ULAW", "channels": 1, "samplerate": TELEPHONE_RATE} if raw else {}
     samples, _ = soundfile.read(io.BytesIO(data), dtype="float64", **form)
     return np.asarray(samples, dtype=np.float64)
 
 
 def _delay(clean: Samples, heard: Samples) -> int:
-    """Return by how many samples, 0 to `_LATEST`, `heard` is behind `clean`: where they are most alike."""
+    # By how many samples, 0 to `_LATEST`, `heard` is behind `clean`: where they are most alike.
     size = 1 << (clean.size + heard.size).bit_length()
     likeness = np.fft.irfft(np.fft.rfft(heard, size) * np.conj(np.fft.rfft(clean, size)), size)[: _LATEST + 1]
     return int(likeness.argmax())

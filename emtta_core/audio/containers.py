@@ -63,7 +63,6 @@ def _cut_off(data: bytes, promised: int, name: str) -> AudioError:
 
 
 def _check_end(data: bytes, end: int, name: str) -> None:
-    """Refuse a file that does not end at `end`."""
     if end - len(data) > _SLACK:
         raise _cut_off(data, end, name)
     if not is_tag(data[end:]):
@@ -71,7 +70,7 @@ def _check_end(data: bytes, end: int, name: str) -> None:
 
 
 def _chunks(data: bytes, order: Literal["little", "big"], first: int, width: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the name of each chunk, where its content begins, and its size, up to what has no name of a chunk."""
+    # The name of each chunk, where its content begins, and its size, up to what has no name of a chunk.
     place = first
     while (begin := place + 4 + width) <= len(data) and re.fullmatch(rb"[ -~]{4}", data[place : place + 4]):
         size = int.from_bytes(data[place + 4 : begin], order)
@@ -80,7 +79,6 @@ def _chunks(data: bytes, order: Literal["little", "big"], first: int, width: int
 
 
 def _check_riff(data: bytes, name: str) -> None:
-    """Check a WAV file, of 32-bit sizes or 64."""
     order: Literal["little", "big"] = "big" if data.startswith(b"RIFX") else "little"
     promised = int.from_bytes(data[4:8], order)
     if promised < _STREAMED and promised + 8 - len(data) > _SLACK:
@@ -104,7 +102,6 @@ def _check_riff(data: bytes, name: str) -> None:
 
 
 def _check_aiff(data: bytes, name: str) -> None:
-    """Check an AIFF file, or another of the Interchange File Format."""
     if re.match(rb"AIF[FC]|(8|16)SV", data[8:12]):
         _check_end(data, 8 + int.from_bytes(data[4:8], "big"), name)
 
@@ -141,7 +138,7 @@ def _check_sphere(data: bytes, name: str) -> None:
 
 
 def _check_ogg(data: bytes, name: str) -> None:
-    """Check that the pages are whole, and of one stream: libsndfile hears the first of a chain."""
+    # Check that the pages are whole, and of one stream: libsndfile hears the first of a chain.
     place = 0
     in_sound = False
     while data.startswith(b"OggS", place):
@@ -158,7 +155,7 @@ def _check_ogg(data: bytes, name: str) -> None:
 
 
 def _check_flac(data: bytes, name: str) -> None:
-    """Check that the header counts as many samples as there are frames for, and that the last frame ends the file."""
+    # Check that the header counts as many samples as there are frames for, and that the last frame ends the file.
     place, last = 4, False
     while not last and place + 4 <= len(data):
         last = bool(data[place] & 0x80)
@@ -177,7 +174,7 @@ def _check_flac(data: bytes, name: str) -> None:
 
 
 def _flac_frames(data: bytes, place: int) -> Iterator[tuple[int, int]]:
-    """Yield where each frame of a FLAC file begins, and its samples; a frame is known by its number."""
+    # Where each frame of a FLAC file begins, and its samples; a frame is known by its number.
     sync = data[place : place + 2]
     expected = 0
     while sync in (b"\xff\xf8", b"\xff\xf9") and (place := data.find(sync, place)) >= 0:
@@ -189,7 +186,7 @@ def _flac_frames(data: bytes, place: int) -> Iterator[tuple[int, int]]:
 
 
 def _flac_header(data: bytes, place: int) -> tuple[int, int] | None:
-    """Return the number and the samples of the frame that begins at `place`; None where none does."""
+    # The number and the samples of the frame that begins at `place`; None where none does.
     header = data[place : place + 17]
     if len(header) < 6:
         return None
@@ -209,7 +206,7 @@ def _flac_header(data: bytes, place: int) -> tuple[int, int] | None:
 
 
 def _flac_frame_ends(data: bytes, begin: int) -> list[int]:
-    """Return where the frame that begins at `begin` may end: the checksum over it, its own included, is 0 there."""
+    # Where the frame that begins at `begin` may end: the checksum over it, its own included, is 0 there.
     ends, checksum = [], 0
     for place, byte in enumerate(data[begin : begin + _FRAME_TAIL], begin + 1):
         checksum = (checksum << 8 & 0xFFFF) ^ _CRC16[checksum >> 8 ^ byte]
@@ -226,7 +223,6 @@ def _crc8(header: bytes) -> int:
 
 
 def _crc_table(bits: int, polynomial: int) -> tuple[int, ...]:
-    """Return the checksum of each byte."""
     table = []
     for byte in range(256):
         value = byte << bits - 8

@@ -22,17 +22,11 @@ Voices = Callable[[int], Sequence[Waveform]]
 
 @dataclass(frozen=True, slots=True)
 class Corrupted:
-    """Corrupted speech.
+    """Corrupted speech."""
 
-    Attributes:
-        waveform: shape `(N,)`, the clean speech's but where its speed was changed; within full scale.
-        gain: the factor that scaled it back because it passed full scale; 1.0 where it did not.
-        snr_db: the signal-to-noise ratio in dB that the mixture has; None where there is no noise.
-    """
-
-    waveform: Waveform
-    gain: float
-    snr_db: float | None
+    waveform: Waveform  # shape `(N,)`, the clean speech's but where its speed was changed; within full scale
+    gain: float  # the factor that scaled it back because it passed full scale; 1.0 where it did not
+    snr_db: float | None  # the signal-to-noise ratio in dB that the mixture has; None where there is no noise
 
 
 EXTRA = "pip install 'emtta[corruptions]'"

@@ -31,16 +31,11 @@ class Graded(Record):
     """A corruption of the table `emtta_core.audio.effects.EFFECTS`, at one of its severities.
 
     The speech is brought to -25 dB FS RMS first. It is never clipped, but by `clipping`, and never cut off.
-
-    Attributes:
-        name: one of the table.
-        severity: 0 (clean, as if there were no corruption) to 5.
-        seed: another seed draws other noise, rooms, losses and directions.
     """
 
-    name: Annotated[EffectName, IDENTITY]
-    severity: Annotated[int, IDENTITY, Field(ge=0, le=MAX_SEVERITY)]
-    seed: Annotated[int, IDENTITY] = 0
+    name: Annotated[EffectName, IDENTITY]  # one of the table
+    severity: Annotated[int, IDENTITY, Field(ge=0, le=MAX_SEVERITY)]  # 0 (clean, as if there were no corruption) to 5
+    seed: Annotated[int, IDENTITY] = 0  # another seed draws other noise, rooms, losses and directions
 
     def made_of(self, voices: Callable[[], str]) -> dict[str, Any] | None:
         """Return all that settles what this does to an utterance; None for severity 0: it does nothing.
@@ -96,22 +91,15 @@ CORRUPTION_VERSION = 1
 
 
 class Noise(Record):
-    """Noise of one of ten kinds, synthesised anew for each utterance, at a signal-to-noise ratio.
-
-    Attributes:
-        kind: one of `emtta_core.audio.noise.NOISES`.
-        snr_db: the ratio of the RMS levels of speech and noise, in dB.
-        snr_over: what the levels are measured over.
-        snr_convention: how the ratio is understood.
-        seed: another seed gives other noise.
-    """
+    """Noise of one of ten kinds, synthesised anew for each utterance, at a signal-to-noise ratio."""
 
     name: Annotated[Literal["noise"], IDENTITY] = "noise"
-    kind: Annotated[NoiseKind, IDENTITY]
+    kind: Annotated[NoiseKind, IDENTITY]  # one of `emtta_core.audio.noise.NOISES`
+    # The ratio of the RMS levels of speech and noise, in dB.
     snr_db: Annotated[float, IDENTITY, Field(ge=-MAX_SNR_DB, le=MAX_SNR_DB, allow_inf_nan=False)]
-    snr_over: Annotated[SnrOver, IDENTITY] = "utterance"
-    snr_convention: Annotated[SnrConvention, IDENTITY] = "exact"
-    seed: Annotated[int, IDENTITY] = 0
+    snr_over: Annotated[SnrOver, IDENTITY] = "utterance"  # what the levels are measured over
+    snr_convention: Annotated[SnrConvention, IDENTITY] = "exact"  # how the ratio is understood
+    seed: Annotated[int, IDENTITY] = 0  # another seed gives other noise
 
     def identity(self) -> dict[str, Any]:
         """Return the identity fields; those that came later only where they are not as before they were there."""

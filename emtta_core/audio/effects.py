@@ -51,12 +51,11 @@ def tune(samples: int, rng: np.random.Generator) -> Samples:
 
 
 def _pluck(hertz: float, seconds: float, decay: float) -> Samples:
-    """Return a plucked string: eight harmonics that fall by 1/e in `decay` seconds, the higher the sooner."""
+    # A plucked string: eight harmonics that fall by 1/e in `decay` seconds, the higher the sooner.
     return sum((ring(2 * seconds, n * hertz, decay / n) / n for n in range(1, 9)), np.zeros(1))
 
 
 def _held(hertz: float, seconds: float) -> Samples:
-    """Return a held note: three harmonics that swell and fade."""
     time = clock(int(seconds * SAMPLE_RATE))
     swell = np.sin(np.pi * time / seconds)
     return swell * sum((np.sin(2 * np.pi * n * hertz * time) / n for n in (1, 2, 3)), np.zeros(1))
@@ -189,14 +188,13 @@ def pitch(speech: Samples, semitones: float, rng: np.random.Generator, _voices: 
 
 
 def _stretch(rng: np.random.Generator, wanted_by: str) -> Any:
-    """Return a stretcher for mono at 16 kHz, its chance drawn from `rng`; the library has no types."""
+    # A stretcher for mono at 16 kHz, its chance drawn from `rng`; the library has no types.
     stretch = load("python-stretch", wanted_by).Signalsmith.Stretch(int(rng.integers(2**31)))
     stretch.preset(1, SAMPLE_RATE)
     return stretch
 
 
 def _processed(stretch: Any, speech: Samples) -> Samples:
-    """Return what becomes of the speech, with the margins on both sides."""
     padded = np.pad(speech, _MARGIN).astype(np.float32)
     processed: Samples = np.asarray(stretch.process(padded[None])[0], dtype=np.float64)
     return processed
@@ -233,23 +231,14 @@ Make = Callable[[Samples, float, np.random.Generator, Voices], Corrupted]
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """A row of the table.
+    """A row of the table."""
 
-    Attributes:
-        make: corrupts.
-        unit: what the amounts are; `{}` stands for the number.
-        amounts: how much, at severity 1 to 5.
-        version: raised whenever the same severity would give other samples.
-        spoken: whether it asks for foreign voices.
-        libraries: whose release settles the samples too.
-    """
-
-    make: Make
-    unit: str
-    amounts: tuple[float, float, float, float, float]
-    version: int = 1
-    spoken: bool = False
-    libraries: tuple[str, ...] = ()
+    make: Make  # corrupts
+    unit: str  # what the amounts are; `{}` stands for the number
+    amounts: tuple[float, float, float, float, float]  # how much, at severity 1 to 5
+    version: int = 1  # raised whenever the same severity would give other samples
+    spoken: bool = False  # whether it asks for foreign voices
+    libraries: tuple[str, ...] = ()  # whose release settles the samples too
 
     def said(self, severity: int) -> str:
         """Return how much a severity of 1 to 5 is, in words."""

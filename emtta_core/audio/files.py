@@ -122,7 +122,7 @@ def _read_bytes(path: Path, name: str) -> bytes:
 
 
 def _refuse_long(path: Path, name: str) -> None:
-    """Refuse a file whose header says already that it is too long, so that nothing else of it is read."""
+    # Refuse a file whose header says already that it is too long, so that nothing else of it is read.
     with suppress(soundfile.SoundFileError), soundfile.SoundFile(str(path)) as file:
         _check_length(int(file.frames), int(file.samplerate), name)
 
@@ -142,7 +142,7 @@ def _check_length(frames: int, rate: int, name: str) -> None:
 
 
 def _decode(data: bytes, name: str) -> tuple[NDArray[np.float64], int]:
-    """Return the samples of an audio file, averaged over its channels, `(N,)`, N > 0, and its rate in Hz."""
+    # The samples of an audio file, averaged over its channels, `(N,)`, N > 0, and its rate in Hz.
     promised = 0
     try:
         with _opened(data, name) as file:
@@ -174,7 +174,7 @@ def _decode(data: bytes, name: str) -> tuple[NDArray[np.float64], int]:
 
 @contextmanager
 def _opened(source: Path | bytes, name: str) -> Iterator[soundfile.SoundFile]:
-    """Open an audio file with libsndfile; an MP3 file that does not say how long it is has its frames counted first."""
+    # Open an audio file with libsndfile; an MP3 file that does not say how long it is has its frames counted first.
     with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
         if (file.format, file.subtype) != _MP3:
             yield file
@@ -198,7 +198,7 @@ def remembering(files: int) -> Callable[[Path], Waveform]:
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """Return what changes when a file does; None where it cannot be told, which reading it will say."""
+    # Changes when a file does; None where it cannot be told, which reading it will say.
     try:
         stat = path.stat()
     except OSError:

@@ -72,7 +72,7 @@ def signal_to_distortion_db(clean: ArrayLike, corrupted: ArrayLike) -> float | N
 
 
 def _mel_db(waveform: ArrayLike) -> NDArray[np.float64]:
-    """Return the power in each mel band at each time in dB below the loudest, shape `(bands, frames)`."""
+    # The power in each mel band at each time in dB below the loudest, shape `(bands, frames)`.
     power = 10 ** (spectrogram_db(waveform) / 10)
     hertz = np.linspace(0, SAMPLE_RATE / 2, power.shape[0])
     mel = 2595 * np.log10(1 + hertz / 700)
@@ -83,6 +83,6 @@ def _mel_db(waveform: ArrayLike) -> NDArray[np.float64]:
 
 
 def _decibels(power: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return power in dB below its maximum, 80 dB of it."""
+    # Power in dB below its maximum, 80 dB of it.
     decibels: NDArray[np.float64] = np.maximum(10 * np.log10(np.maximum(power / power.max(), 1e-12)), -RANGE_DB)
     return decibels

@@ -13,15 +13,10 @@ from emtta_core.errors import AudioError
 
 
 class ScaledBack(NamedTuple):
-    """A waveform within full scale.
+    """A waveform within full scale."""
 
-    Attributes:
-        waveform: shape `(N,)`, within -1 and 1.
-        gain: the factor that brought it there; 1.0 where nothing had to be done.
-    """
-
-    waveform: Waveform
-    gain: float
+    waveform: Waveform  # shape `(N,)`, within -1 and 1
+    gain: float  # the factor that brought it there; 1.0 where nothing had to be done
 
 
 def rms(samples: NDArray[np.float64]) -> float:
@@ -90,19 +85,12 @@ def true_snr_db(snr_db: float, convention: SnrConvention) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """Noisy speech and what it is made of; each waveform has shape `(N,)`, the speech's.
+    """Noisy speech and what it is made of; each waveform has shape `(N,)`, the speech's."""
 
-    Attributes:
-        waveform: `speech` + `noise`, within full scale.
-        speech: the speech as it is in `waveform`.
-        noise: the noise as it is in `waveform`.
-        gain: the factor that scaled all three back because their sum passed full scale; 1.0 where it did not.
-    """
-
-    waveform: Waveform
-    speech: Waveform
-    noise: Waveform
-    gain: float
+    waveform: Waveform  # `speech` + `noise`, within full scale
+    speech: Waveform  # the speech as it is in `waveform`
+    noise: Waveform  # the noise as it is in `waveform`
+    gain: float  # the factor that scaled all three back because their sum passed full scale; 1.0 where it did not
 
 
 def mix_at_snr(speech: ArrayLike, noise: ArrayLike, snr_db: float, *, offset: int = 0) -> Waveform:
@@ -169,6 +157,6 @@ def mix(
 
 
 def _above(samples: NDArray[np.float64], mask: NDArray[np.bool_]) -> float:
-    """Return by how many dB the level of the samples in `mask` is above that of all of them."""
+    # By how many dB the level of the samples in `mask` is above that of all of them.
     refuse_silence(samples[mask], "what there is of the noise while there is speech")
     return 20 * math.log10(rms(samples[mask]) / rms(samples))

@@ -38,17 +38,13 @@ _ROOMY = 8
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """The header of one frame of Layer III.
+    """The header of one frame of Layer III."""
 
-    Attributes:
-        header: its four bytes.
-    """
-
-    header: bytes
+    header: bytes  # its four bytes
 
     @classmethod
     def at(cls, data: bytes, start: int) -> Self | None:
-        """Return the frame whose header is at `start`; None where there is none, or one of no stated bit rate."""
+        # The frame whose header is at `start`; None where there is none, or one of no stated bit rate.
         found = cls(data[start : start + 4])
         if len(found.header) < 4 or found.header[0] != 0xFF or found.header[1] >> 5 != 0b111:
             return None
@@ -58,34 +54,31 @@ class _Frame:
 
     @property
     def version(self) -> int:
-        """Which MPEG."""
         return self.header[1] >> 3 & 3
 
     @property
     def hertz(self) -> int:
-        """Sample rate."""
         return _HERTZ[self.version][self.header[2] >> 2 & 3]
 
     @property
     def size(self) -> int:
-        """Bytes, with the header."""
         kbits = _KBITS[self.version == _MPEG_1][(self.header[2] >> 4) - 1]
         padding = self.header[2] >> 1 & 1
         return (144 if self.version == _MPEG_1 else 72) * kbits * 1000 // self.hertz + padding
 
     @property
     def count_at(self) -> int:
-        """Where a frame with the count begins to differ from silence: behind header and side information."""
+        # Where a frame with the count begins to differ from silence: behind header and side information.
         mono = self.header[3] >> 6 == 3
         side = (17 if mono else 32) if self.version == _MPEG_1 else (9 if mono else 17)
         return 4 + side
 
     def goes_on(self, first: "_Frame") -> bool:
-        """Return whether this may be a frame of the stream that begins with `first`."""
+        # Whether this may be a frame of the stream that begins with `first`.
         return (self.version, self.hertz) == (first.version, first.hertz)
 
     def with_count(self, frames: int) -> bytes:
-        """Return a silent frame of the same kind that says how many frames come behind it."""
+        # A silent frame of the same kind that says how many frames come behind it.
         second = self.header[1] | 1  # no checksum
         silent = _Frame(bytes((0xFF, second, _ROOMY << 4 | self.header[2] & 0b1100, self.header[3])))
         said = b"Info" + (1).to_bytes(4, "big") + frames.to_bytes(4, "big")
@@ -125,7 +118,6 @@ def counted(data: bytes, name: str) -> bytes:
 
 
 def _beginning(data: bytes) -> int:
-    """Return where the first frame should be: behind the tags."""
     place = 0
     while data.startswith(_ID3, place) and place + 10 <= len(data):
         size = 0
@@ -137,7 +129,7 @@ def _beginning(data: bytes) -> int:
 
 
 def _count_told(frame: bytes, header: _Frame) -> int | None:
-    """Return the number of frames that a file's first one gives, if it does; a checksum moves it on."""
+    # The number of frames that a file's first one gives, if it does; a checksum moves it on.
     for place in (header.count_at, header.count_at + 2):
         if frame[place : place + 4] in (b"Xing", b"Info") and frame[place + 7 : place + 8] and frame[place + 7] & 1:
             return int.from_bytes(frame[place + 8 : place + 12], "big") or None
@@ -145,7 +137,7 @@ def _count_told(frame: bytes, header: _Frame) -> int | None:
 
 
 def _damaged(data: bytes, place: int, name: str) -> AudioError:
-    """Return the refusal of a file that has something else where a frame should be."""
+    # The refusal of a file that has something else where a frame should be.
     return AudioError(
         f"{name}: is damaged: at byte {place} of {len(data)} there should be an MP3 frame; get the file anew"
     )

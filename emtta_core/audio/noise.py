@@ -206,13 +206,13 @@ def copy_machine(samples: int, rng: np.random.Generator) -> Samples:
 
 
 def _bite(seconds: float, decay: float) -> Samples:
-    """Return the envelope of a bite: up in 15 ms, down by 1/e in `decay` seconds, cut after `seconds`."""
+    # The envelope of a bite: up in 15 ms, down by 1/e in `decay` seconds, cut after `seconds`.
     time = clock(int(seconds * SAMPLE_RATE))
     return np.minimum(time / 0.015, 1) * np.exp(-time / decay)
 
 
 def _room(samples: int, rng: np.random.Generator) -> Samples:
-    """Return a quiet room with a fan somewhere: noise low-passed at 300 Hz, 6 dB an octave, of unit RMS."""
+    # A quiet room with a fan somewhere: noise low-passed at 300 Hz, 6 dB an octave, of unit RMS.
     return coloured_noise(samples, rng, low_pass(300, order=1))
 
 
@@ -255,7 +255,7 @@ def neighbour(samples: int, rng: np.random.Generator, voices: Sequence[Samples])
 
 
 def _talk(samples: int, rng: np.random.Generator, voices: Sequence[Samples], pause: float) -> Samples:
-    """Return `voices` in turn, in random order from a random moment on, about `pause` seconds apart."""
+    # `voices` in turn, in random order from a random moment on, about `pause` seconds apart.
     turns: list[Samples] = []
     for voice in rng.permutation(len(voices)):
         turns += [voices[voice], np.zeros(int(rng.uniform(0.5, 1.5) * pause * SAMPLE_RATE))]
@@ -263,12 +263,12 @@ def _talk(samples: int, rng: np.random.Generator, voices: Sequence[Samples], pau
 
 
 def _repeated(samples: int, rng: np.random.Generator, cycle: Samples) -> Samples:
-    """Return `samples` samples of `cycle`, over and over, from a random moment of it on."""
+    # `samples` samples of `cycle`, over and over, from a random moment of it on.
     return cycle[(int(rng.integers(cycle.size)) + np.arange(samples)) % cycle.size]
 
 
 def _chime(rng: np.random.Generator) -> Samples:
-    """Return three falling notes of a vibraphone, 0.25 s apart, the last with time to fade; 1.1 s."""
+    # Three falling notes of a vibraphone, 0.25 s apart, the last with time to fade; 1.1 s.
     root = rng.uniform(420, 560)
     length = int(1.1 * SAMPLE_RATE)
     chime = np.zeros(length)
@@ -348,7 +348,7 @@ def synthesise(kind: str, seconds: float, rng: np.random.Generator, *, voices: S
 
 
 def _levelled(voice: ArrayLike, index: int) -> Samples:
-    """Return a voice at unit RMS, shape `(N,)`, so that no speaker outweighs the others."""
+    # A voice at unit RMS, shape `(N,)`, so that no speaker outweighs the others.
     samples = checked(voice, f"voice {index}")
     refuse_silence(samples, f"voice {index}")
     return samples / rms(samples)

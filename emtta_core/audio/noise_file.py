@@ -49,35 +49,28 @@ Offset = Literal["start", "random"]
 
 
 class NoiseFile(Record):
-    """A recording of noise at a signal-to-noise ratio, repeated without a gap where it is shorter than the speech.
-
-    Attributes:
-        path: the folder of the recordings, such as a clone of MS-SNSD; what they hold is the identity. Left out, they
-            are looked for in the folders that `EMTTA_CORPORA` names, and in `MS-SNSD` there.
-        kind: one of the paper's ten; `gaussian` is drawn anew for each utterance and needs no file.
-        file: in place of `kind`, the name of a recording of your own in the folder.
-        offset: where it is begun.
-        snr_db: the ratio of the RMS levels of speech and noise, in dB.
-        snr_over: what the levels are measured over.
-        snr_convention: how the ratio is understood.
-        level_dbfs: dB FS RMS that speech and noise are brought to before the ratio is set.
-        seed: another seed gives other offsets, and other Gaussian noise.
-    """
+    """A recording of noise at a signal-to-noise ratio, repeated without a gap where it is shorter than the speech."""
 
     name: Annotated[Literal["noise-file"], IDENTITY] = "noise-file"
+    # The folder of the recordings, such as a clone of MS-SNSD; what they hold is the identity. Left out, they are
+    # looked for in the folders that `EMTTA_CORPORA` names, and in `MS-SNSD` there.
     path: Annotated[str | None, RUNTIME, Field(min_length=1)] = None
+    # One of the paper's ten; `gaussian` is drawn anew for each utterance and needs no file.
     kind: Annotated[NoiseKind | None, IDENTITY] = None
+    # In place of `kind`, the name of a recording of your own in the folder.
     file: Annotated[str | None, IDENTITY, Field(min_length=1)] = None
-    offset: Annotated[Offset, IDENTITY] = "start"
+    offset: Annotated[Offset, IDENTITY] = "start"  # where it is begun
+    # The ratio of the RMS levels of speech and noise, in dB.
     snr_db: Annotated[float, IDENTITY, Field(ge=-MAX_SNR_DB, le=MAX_SNR_DB, allow_inf_nan=False)]
-    snr_over: Annotated[SnrOver, IDENTITY] = "utterance"
-    snr_convention: Annotated[SnrConvention, IDENTITY] = "exact"
+    snr_over: Annotated[SnrOver, IDENTITY] = "utterance"  # what the levels are measured over
+    snr_convention: Annotated[SnrConvention, IDENTITY] = "exact"  # how the ratio is understood
+    # DB FS RMS that speech and noise are brought to before the ratio is set.
     level_dbfs: Annotated[float, IDENTITY, Field(ge=-60, le=0, allow_inf_nan=False)] = LEVEL_DBFS
-    seed: Annotated[int, IDENTITY] = 0
+    seed: Annotated[int, IDENTITY] = 0  # another seed gives other offsets, and other Gaussian noise
 
     @model_validator(mode="after")
     def _one_recording(self) -> "NoiseFile":
-        """Refuse both a kind and a file, and neither, and a file outside of the folder."""
+        # Refuse both a kind and a file, and neither, and a file outside of the folder.
         if (self.kind is None) == (self.file is None):
             raise ValueError(
                 f"kind is {self.kind!r} and file is {self.file!r}; give one of them: "
@@ -152,15 +145,14 @@ class NoiseFile(Record):
         return Corrupted(mixture.waveform, mixture.gain, ratio)
 
     def _place(self) -> Path:
-        """Return where the recording is; UsageError where it is not."""
         return self._folder() / self._file_name()
 
     def _file_name(self) -> str:
-        """Return what the recording is called in the folder that holds it; with folders of its own, if it has any."""
+        # The recording is called in the folder that holds it; with folders of its own, if it has any.
         return self.file or MS_SNSD[str(self.kind)]
 
     def _folder(self) -> Path:
-        """Return the folder in which the recording is found by its name; UsageError where it is in none."""
+        # The folder in which the recording is found by its name; UsageError where it is in none.
         name = self._file_name()
         for folder in places(self.path, (FOLDER,)):
             for below in FOLDERS:

@@ -55,7 +55,7 @@ def far_field(speech: Samples, metres: float, rng: np.random.Generator, _voices:
 
 
 def _heard(speech: Samples, response: Samples) -> Samples:
-    """Return the speech in a room, shape as before; what still sounds after its end is left out."""
+    # The speech in a room, shape as before; what still sounds after its end is left out.
     size = 1 << (speech.size + response.size).bit_length()
     heard = np.fft.irfft(np.fft.rfft(speech, size) * np.fft.rfft(response, size), size)
     return heard[_DIRECT : _DIRECT + speech.size]
@@ -97,7 +97,7 @@ def _response(room: int, kind: str, rt60: float, metres: float | None) -> Sample
 
 
 def _rt60(response: Samples) -> float:
-    """Return the seconds in which a response falls by 60 dB, from its fall by 5 to 35 dB: T30 of ISO 3382."""
+    # The seconds in which a response falls by 60 dB, from its fall by 5 to 35 dB: T30 of ISO 3382.
     left = np.cumsum(response[::-1] ** 2)[::-1]
     left /= left[0]
     falling = np.flatnonzero((left <= 10**-0.5) & (left >= 10**-3.5))
@@ -108,7 +108,7 @@ def _rt60(response: Samples) -> float:
 def _places(
     size: NDArray[np.float64], rng: np.random.Generator, metres: float | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return where speaker and microphone are, in metres: at most 8 m apart in a hall, along its longer side."""
+    # Where speaker and microphone are, in metres: at most 8 m apart in a hall, along its longer side.
     near = rng.uniform(1.0, 2.0)
     apart = near if metres is None else metres
     start = rng.uniform((0.6, 1.0, 1.4), (1.2, size[1] - 1.0, 1.8))

@@ -75,10 +75,10 @@ def reverberated(samples: Samples, rng: np.random.Generator, seconds: float, wet
 
 
 def _frequencies(size: int) -> Samples:
-    """Return the frequencies in Hz of a real transform of `size` samples, shape `(size / 2 + 1,)`."""
+    # The frequencies in Hz of a real transform of `size` samples, shape `(size / 2 + 1,)`.
     return np.linspace(0, SAMPLE_RATE / 2, size // 2 + 1, dtype=np.float64)
 
 
 def _fast_size(samples: int) -> int:
-    """Return the power of two, at least 2, that `samples` fit into: no size transforms faster."""
+    # The power of two, at least 2, that `samples` fit into: no size transforms faster.
     return 1 << max(1, (samples - 1).bit_length())

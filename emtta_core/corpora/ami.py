@@ -14,12 +14,7 @@ from emtta_core.identity import IDENTITY
 
 
 class Ami(OnHubAlone):
-    """A split of the AMI meetings, 16 kHz.
-
-    Attributes:
-        microphone: `ihm` or `sdm`.
-        split: which.
-    """
+    """A split of the AMI meetings, 16 kHz."""
 
     about: ClassVar[About] = About(
         title="AMI",
@@ -34,8 +29,8 @@ class Ami(OnHubAlone):
     }
 
     name: Annotated[Literal["ami"], IDENTITY] = "ami"
-    microphone: Annotated[Literal["ihm", "sdm"], IDENTITY] = "ihm"
-    split: Annotated[Literal["test", "validation", "train"], IDENTITY] = "test"
+    microphone: Annotated[Literal["ihm", "sdm"], IDENTITY] = "ihm"  # `ihm` or `sdm`
+    split: Annotated[Literal["test", "validation", "train"], IDENTITY] = "test"  # which
 
     def part(self) -> str:
         """Return microphone and split."""

@@ -11,28 +11,20 @@ from emtta_core.identity import digest
 
 
 def _unknown() -> float | None:
-    """Return that nothing is known of a length."""
     return None
 
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """A stretch of speech with its transcript.
+    """A stretch of speech with its transcript."""
 
-    Attributes:
-        id: unique within its corpus and the same on every machine; letters, digits, `.`, `_` and `-`.
-        text: the transcript as the corpus gives it, not normalized.
-        language: ISO 639-1 code.
-        speaker: who speaks; utterances of one speaker are not independent.
-        read: returns the waveform; raises `emtta_core.errors.AudioError` where there is none to be had.
-        seconds: returns its length as the audio's header tells it; None where it does not.
-    """
-
-    id: str
-    text: str
-    language: str
-    speaker: str
+    id: str  # unique within its corpus and the same on every machine; letters, digits, `.`, `_` and `-`
+    text: str  # the transcript as the corpus gives it, not normalized
+    language: str  # ISO 639-1 code
+    speaker: str  # who speaks; utterances of one speaker are not independent
+    # Returns the waveform; raises `emtta_core.errors.AudioError` where there is none to be had.
     read: Callable[[], Waveform]
+    # Returns its length as the audio's header tells it; None where it does not.
     seconds: Callable[[], float | None] = _unknown
 
 
@@ -77,17 +69,11 @@ _FEW = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What of a corpus will be used, as far as it can be told without hearing it.
+    """What of a corpus will be used, as far as it can be told without hearing it."""
 
-    Attributes:
-        utterances: how many.
-        left_out: how many before the last of them are not used, for they are too long.
-        notes: what else of the corpus is not used, as files and columns, a sentence each.
-    """
-
-    utterances: int
-    left_out: int = 0
-    notes: tuple[str, ...] = ()
+    utterances: int  # how many
+    left_out: int = 0  # how many before the last of them are not used, for they are too long
+    notes: tuple[str, ...] = ()  # what else of the corpus is not used, as files and columns, a sentence each
 
 
 def least(*counts: int | None) -> int | None:
@@ -137,39 +123,22 @@ State = Literal["here", "to fetch", "missing"]
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """What somebody gets by hand, where nothing fetches it.
+    """What somebody gets by hand, where nothing fetches it."""
 
-    Attributes:
-        holds: what is in it, for those who look at how large it is.
-        size: bytes of it; None where nobody is known to say.
-        source: who says so.
-    """
-
-    holds: str = ""
-    size: int | None = None
-    source: str = ""
+    holds: str = ""  # what is in it, for those who look at how large it is
+    size: int | None = None  # bytes of it; None where nobody is known to say
+    source: str = ""  # who says so
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How something stands that a suite needs.
+    """How something stands that a suite needs."""
 
-    Attributes:
-        what: its name, with the part of it that is wanted.
-        state: whether it is there.
-        where: the folder that it lies in, or where it is to be had.
-        licence: under which it may be used.
-        size: bytes that would be fetched; None where that is nothing, or not known.
-        error: why it cannot be had.
-        subject: what the error begins with, where others of the same reason differ in that alone.
-        archive: of what is missing, what is to be got by hand; None where that is of no use.
-    """
-
-    what: str
-    state: State
-    where: str
-    licence: str
-    size: int | None = None
-    error: str | None = None
-    subject: str = ""
-    archive: Archive | None = None
+    what: str  # its name, with the part of it that is wanted
+    state: State  # whether it is there
+    where: str  # the folder that it lies in, or where it is to be had
+    licence: str  # under which it may be used
+    size: int | None = None  # bytes that would be fetched; None where that is nothing, or not known
+    error: str | None = None  # why it cannot be had
+    subject: str = ""  # what the error begins with, where others of the same reason differ in that alone
+    archive: Archive | None = None  # of what is missing, what is to be got by hand; None where that is of no use

@@ -25,13 +25,7 @@ _COLUMNS = ("client_id", "path", "sentence")
 
 
 class CommonVoice(InParquet):
-    """A split of one language of a release of Common Voice.
-
-    Attributes:
-        language: as Common Voice calls it: `de`, `pt`, `zh-CN`, …
-        split: which.
-        repository: the data set on the hub, with a configuration a language.
-    """
+    """A split of one language of a release of Common Voice."""
 
     about: ClassVar[About] = About(
         title="Common Voice",
@@ -48,8 +42,10 @@ class CommonVoice(InParquet):
     }
 
     name: Annotated[Literal["common-voice"], IDENTITY] = "common-voice"
+    # As Common Voice calls it: `de`, `pt`, `zh-CN`, ….
     language: Annotated[str, IDENTITY, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z]+)*$")]
-    split: Annotated[Literal["test", "validation", "train"], IDENTITY] = "test"
+    split: Annotated[Literal["test", "validation", "train"], IDENTITY] = "test"  # which
+    # The data set on the hub, with a configuration a language.
     repository: Annotated[str, IDENTITY, Field(pattern=r"^[^/]+/[^/]+$")] = "fixie-ai/common_voice_17_0"
 
     def part(self) -> str:
@@ -124,5 +120,4 @@ class CommonVoice(InParquet):
 
     @property
     def _code(self) -> str:
-        """The language's code, as Whisper has it."""
         return whisper_code(self.language)

@@ -23,12 +23,7 @@ from emtta_core.identity import IDENTITY
 
 
 class Fleurs(InParquet):
-    """A split of one language of FLEURS, 16 kHz; the transcript is the raw one, with capitals and punctuation.
-
-    Attributes:
-        language: as FLEURS calls it: `de_de`, `pt_br`, `cmn_hans_cn`, …
-        split: which.
-    """
+    """A split of one language of FLEURS, 16 kHz; the transcript is the raw one, with capitals and punctuation."""
 
     about: ClassVar[About] = About(
         title="FLEURS",
@@ -40,8 +35,9 @@ class Fleurs(InParquet):
     columns: ClassVar[Mapping[str, Sequence[str]]] = {"text": ("raw_transcription",), "id": ("path",)}
 
     name: Annotated[Literal["fleurs"], IDENTITY] = "fleurs"
+    # As FLEURS calls it: `de_de`, `pt_br`, `cmn_hans_cn`, ….
     language: Annotated[str, IDENTITY, Field(pattern=r"^[a-z]{2,3}(_[a-z0-9]+)+$")]
-    split: Annotated[Literal["test", "dev", "train"], IDENTITY] = "test"
+    split: Annotated[Literal["test", "dev", "train"], IDENTITY] = "test"  # which
 
     def part(self) -> str:
         """Return language and split."""
@@ -80,11 +76,10 @@ class Fleurs(InParquet):
 
     @property
     def _code(self) -> str:
-        """The language's code, as Whisper has it."""
         return whisper_code(self.language)
 
     def _texts(self, table: Path) -> dict[str, str]:
-        """Return the raw transcripts by audio file; CorpusError where there is none, or a line is cut off."""
+        # The raw transcripts by audio file; CorpusError where there is none, or a line is cut off.
         lines = [(number, line) for number, line in enumerate(text_of(table).split("\n"), start=1) if line.strip()]
         if not lines:
             raise CorpusError(f"the table {table} has no line, so that the split is empty; choose another split")

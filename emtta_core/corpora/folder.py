@@ -59,21 +59,18 @@ class Folder(Record):
 
     Where the files lie and what the manifest is called are no part of the corpus's identity: `content_digest`
     is taken of what they hold.
-
-    Attributes:
-        path: the folder; `~` is the home folder.
-        manifest: the manifest's path in the folder; left out, it is `manifest.csv`, `.jsonl` or `.parquet`, and where
-            there is none of these the transcripts are beside the audio.
-        language: ISO 639-1 code, of the utterances whose language the manifest does not give.
-        utterances: how many to use, from the manifest's first; None for all.
-        max_seconds: longer utterances are left out, and counted.
     """
 
     name: Annotated[Literal["folder"], IDENTITY] = "folder"
-    path: Annotated[str, RUNTIME, Field(min_length=1)]
+    path: Annotated[str, RUNTIME, Field(min_length=1)]  # the folder; `~` is the home folder
+    # The manifest's path in the folder; left out, it is `manifest.csv`, `.jsonl` or `.parquet`, and where there is
+    # none of these the transcripts are beside the audio.
     manifest: Annotated[str | None, RUNTIME, Field(min_length=1)] = None
+    # ISO 639-1 code, of the utterances whose language the manifest does not give.
     language: Annotated[str, IDENTITY, Field(pattern=f"^{_LANGUAGE.pattern}$")] = "en"
+    # How many to use, from the manifest's first; None for all.
     utterances: Annotated[int | None, IDENTITY, Field(ge=1)] = None
+    # Longer utterances are left out, and counted.
     max_seconds: Annotated[float | None, IDENTITY, Field(gt=0, allow_inf_nan=False)] = None
 
     def identity(self) -> dict[str, Any]:
@@ -146,7 +143,6 @@ class Folder(Record):
         return Path(self.path).expanduser()
 
     def _table(self) -> Table:
-        """Return the rows, checked."""
         if not self._folder.is_dir():
             raise UsageError(f"the corpus folder {self.path!r} does not exist; give the folder that holds the audio")
         manifest = self._manifest()
@@ -159,7 +155,7 @@ class Folder(Record):
         return table
 
     def _manifest(self) -> Path | None:
-        """Return the manifest; None where there is none, and transcripts are beside the audio."""
+        # The manifest; None where there is none, and transcripts are beside the audio.
         if self.manifest is not None:
             return self._folder / self.manifest
         found = [self._folder / name for name in _MANIFESTS if (self._folder / name).exists()]
@@ -171,7 +167,6 @@ class Folder(Record):
         return found[0] if found else None
 
     def _check(self, row: Row) -> None:
-        """Refuse a row whose fields cannot be used."""
         if not Path(row.values["path"]).name:
             raise row.refusal("path", "it must name an audio file")
         path = os.path.normpath(self._folder.absolute() / row.values["path"])
@@ -186,7 +181,7 @@ class Folder(Record):
             raise row.refusal("id", "it may hold letters (a-z, A-Z), digits, '.', '_' and '-'")
 
     def _refuse_again(self, row: Row, ids: dict[str, Row], files: dict[object, Row]) -> None:
-        """Refuse a row whose id, or whose recording, is that of an earlier one; add it to both."""
+        # Refuse a row whose id, or whose recording, is that of an earlier one; add it to both.
         name = _name(row)
         first = ids.setdefault(name, row)
         if first is not row and row.file == first.file:
@@ -222,7 +217,6 @@ class Folder(Record):
 
 
 def _file_of(path: Path) -> object:
-    """Return what tells one file from another, whatever it is called."""
     try:
         status = path.stat()
     except (OSError, ValueError):  # ValueError: a path with a null character
@@ -231,7 +225,7 @@ def _file_of(path: Path) -> object:
 
 
 def _number(text: str) -> float | None:
-    """Return a number, which is neither infinite nor NaN; None where the text is none."""
+    # A number, which is neither infinite nor NaN; None where the text is none.
     try:
         number = float(text)
     except ValueError:
@@ -240,7 +234,7 @@ def _number(text: str) -> float | None:
 
 
 def _blank(row: Row) -> str | None:
-    """Return that a row has no transcript, and what to do; None where it has one."""
+    # That a row has no transcript, and what to do; None where it has one.
     if row.values["text"].strip():
         return None
     where = f"{row.file} is empty" if row.file.suffix == ".txt" else f"{row.file}, line {row.line}, has an empty text"

@@ -29,15 +29,12 @@ class Hosted(Published):
     """A published corpus that the hub has, which is asked where no folder holds it.
 
     Its content there is the data set, the configuration, the split, and what git calls the content of their files.
-
-    Attributes:
-        revision: of the hub's data set: a branch, a tag, or a commit; a run records the commit, and its files are what
-            counts.
     """
 
     reading: ClassVar[int] = 1
     """Raised whenever what the hub has of it would give other utterances, or others of their samples."""
 
+    # Of the hub's data set: a branch, a tag, or a commit; a run records the commit, and its files are what counts.
     revision: Annotated[str, RUNTIME, Field(min_length=1)] = "main"
 
     @abstractmethod
@@ -160,7 +157,6 @@ class Hosted(Published):
         return digest({"hub": repository.name, "files": files, "part": self.part()} | read_anew)
 
     def _is_fetched(self, repository: Repository) -> bool:
-        """Return whether the files are on this machine."""
         return all(hub_files.fetched(repository, path) is not None for path in self.files(repository))
 
 
@@ -281,5 +277,4 @@ def _length(sound: bytes) -> float | None:
 
 
 def _silent(seconds: float | None) -> Utterance:
-    """Return an utterance of which nothing but its length is known."""
     return Utterance("", "", "", "", partial(_decode, b"", "an utterance"), lambda: seconds)

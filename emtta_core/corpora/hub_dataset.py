@@ -18,21 +18,16 @@ Name = Annotated[str, IDENTITY, Field(min_length=1)]
 
 
 class DatasetColumns(Record):
-    """The columns that are read of a data set, and what no column says.
+    """The columns that are read of a data set, and what no column says."""
 
-    Attributes:
-        audio: of the audio files, as `datasets.Audio` keeps them: bytes and path.
-        text: of the transcripts.
-        id: of the utterances' ids; None for the names of the audio files.
-        speaker: of the speakers; None where no column says who speaks.
-        language: ISO 639-1 code of every utterance; it must be given where a column of the data set says it too, which
-            is not read.
-    """
-
-    audio: Name = "audio"
-    text: Name = "text"
+    audio: Name = "audio"  # of the audio files, as `datasets.Audio` keeps them: bytes and path
+    text: Name = "text"  # of the transcripts
+    # Of the utterances' ids; None for the names of the audio files.
     id: Annotated[str | None, IDENTITY, Field(min_length=1)] = None
+    # Of the speakers; None where no column says who speaks.
     speaker: Annotated[str | None, IDENTITY, Field(min_length=1)] = None
+    # ISO 639-1 code of every utterance; it must be given where a column of the data set says it too, which is not
+    # read.
     language: Annotated[str, IDENTITY, Field(pattern="^[a-z]{2,3}$")] = "en"
 
     def named(self) -> dict[str, str]:
@@ -69,13 +64,7 @@ class DatasetColumns(Record):
 
 
 class HubDataset(DatasetColumns, OnHubAlone):
-    """A split of a data set on the hub, public or one's own, with a row an utterance.
-
-    Attributes:
-        repository: the data set, as in `facebook/voxpopuli`.
-        config: its configuration, often a language.
-        split: which.
-    """
+    """A split of a data set on the hub, public or one's own, with a row an utterance."""
 
     about: ClassVar[About] = About(
         title="data set",
@@ -86,9 +75,10 @@ class HubDataset(DatasetColumns, OnHubAlone):
     required: ClassVar[Collection[str]] = ("audio", "text", "id", "speaker")
 
     name: Annotated[Literal["hub-dataset"], IDENTITY] = "hub-dataset"
+    # The data set, as in `facebook/voxpopuli`.
     repository: Annotated[str, IDENTITY, Field(pattern=r"^[^/\s]+/[^/\s]+$")]
-    config: Annotated[str, IDENTITY, Field(min_length=1)] = "default"
-    split: Annotated[str, IDENTITY, Field(min_length=1)] = "test"
+    config: Annotated[str, IDENTITY, Field(min_length=1)] = "default"  # its configuration, often a language
+    split: Annotated[str, IDENTITY, Field(min_length=1)] = "test"  # which
 
     def part(self) -> str:
         """Return data set, configuration and split."""

@@ -27,15 +27,10 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """A data set on the hub at a revision.
+    """A data set on the hub at a revision."""
 
-    Attributes:
-        name: as in `openslr/librispeech_asr`.
-        revision: a branch, a tag, or a commit.
-    """
-
-    name: str
-    revision: str
+    name: str  # as in `openslr/librispeech_asr`
+    revision: str  # a branch, a tag, or a commit
 
     @property
     def url(self) -> str:
@@ -55,19 +50,12 @@ class Repository:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What lies in a data set at one commit.
+    """What lies in a data set at one commit."""
 
-    Attributes:
-        files: bytes by path.
-        contents: what git calls the content of each file, by path: it changes with the content alone.
-        configs: what the data set's card says of its configurations, as YAML has it.
-        gated: whether terms must be accepted first.
-    """
-
-    files: dict[str, int]
-    contents: dict[str, str]
-    configs: list[dict[str, Any]]
-    gated: bool
+    files: dict[str, int]  # bytes by path
+    contents: dict[str, str]  # what git calls the content of each file, by path: it changes with the content alone
+    configs: list[dict[str, Any]]  # what the data set's card says of its configurations, as YAML has it
+    gated: bool  # whether terms must be accepted first
 
 
 def pin(repository: Repository) -> Repository:
@@ -163,7 +151,7 @@ _last: dict[str, dict[str, Any]] = {}
 
 
 def _ask(repository: Repository) -> str:
-    """Ask the hub for a data set, remember what lies in it, and return its commit."""
+    # Ask the hub for a data set, remember what lies in it, and return its commit.
     import huggingface_hub
 
     with hub.explained(repository.asked):
@@ -184,5 +172,4 @@ def _ask(repository: Repository) -> str:
 
 
 def _commit_key(repository: Repository) -> str:
-    """Return under which key it is remembered what lies in a pinned data set."""
     return f"{hub.endpoint()}/{repository.name}@{repository.revision}/contents"

@@ -30,17 +30,11 @@ _BATCH = 16
 
 @dataclass(frozen=True, slots=True)
 class HubSplit:
-    """A split of a data set.
+    """A split of a data set."""
 
-    Attributes:
-        repository: of which data set.
-        config: the configuration, often a language.
-        split: as the hub calls it.
-    """
-
-    repository: Repository
-    config: str
-    split: str
+    repository: Repository  # of which data set
+    config: str  # the configuration, often a language
+    split: str  # as the hub calls it
 
     def __str__(self) -> str:
         return f"{self.repository.name}, {self.config}, {self.split}"
@@ -130,7 +124,7 @@ def rows(
 
 @contextmanager
 def _open(split: HubSplit, path: str) -> Iterator["pq.ParquetFile"]:
-    """Open a Parquet file: on this machine where it was fetched, else over the network."""
+    # Open a Parquet file: on this machine where it was fetched, else over the network.
     local = hub_files.fetched(split.repository, path)
     try:
         with nullcontext(local) if local is not None else hub_files.opened(split.repository, path) as source:
@@ -147,7 +141,6 @@ def _open(split: HubSplit, path: str) -> Iterator["pq.ParquetFile"]:
 def _chosen(
     split: HubSplit, columns: Mapping[str, Sequence[str]], required: Collection[str], schema: "pa.Schema"
 ) -> dict[str, str]:
-    """Return the column of each thing that is wanted."""
     found = {}
     for wanted, names in columns.items():
         name = next((name for name in names if name in schema.names), None)
@@ -191,7 +184,7 @@ def refuse_types(place: str, schema: "pa.Schema", names: Mapping[str, str]) -> N
 
 
 def _paths(split: HubSplit) -> list[str]:
-    """Return the Parquet files of a pinned split, in their order; none where it has none."""
+    # The Parquet files of a pinned split, in their order; none where it has none.
     listing = hub_files.listing(split.repository)
     there = sorted(path for path in listing.files if path.endswith(".parquet"))
     patterns = _patterns(split, listing.configs)
@@ -206,12 +199,11 @@ def _paths(split: HubSplit) -> list[str]:
 
 @cache_in_memory
 def _warn_of_part(split: HubSplit) -> None:
-    """Say once of a split that its conversion may lack rows."""
     log.warning("%s: the hub's conversion calls itself partial; compare the count with the data set's page", split)
 
 
 def _patterns(split: HubSplit, configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the patterns that the data set's card gives for the files of a split."""
+    # The patterns that the data set's card gives for the files of a split.
     for config in configs:
         if config.get("config_name") == split.config and isinstance(config.get("data_files"), list):
             for entry in config["data_files"]:
@@ -222,7 +214,6 @@ def _patterns(split: HubSplit, configs: Sequence[Mapping[str, Any]]) -> list[str
 
 
 def _refuse_none(split: HubSplit) -> HubSplit:
-    """Return a pinned split as it is; raise a UsageError where it has no file."""
     if _paths(split):
         return split
     listing = hub_files.listing(split.repository)
@@ -238,7 +229,6 @@ def _refuse_none(split: HubSplit) -> HubSplit:
 
 
 def _splits(config: Mapping[str, Any]) -> list[str]:
-    """Return the splits that a card names for a configuration."""
     entries = config.get("data_files")
     return (
         [str(entry.get("split")) for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []

@@ -36,11 +36,7 @@ ARCHIVE = Archive(
 
 
 class L2Arctic(Published):
-    """The speakers of one accent, or all 24.
-
-    Attributes:
-        accent: their first language; None for all.
-    """
+    """The speakers of one accent, or all 24."""
 
     about: ClassVar[About] = About(
         title="L2-ARCTIC",
@@ -51,7 +47,7 @@ class L2Arctic(Published):
     )
 
     name: Annotated[Literal["l2arctic"], IDENTITY] = "l2arctic"
-    accent: Annotated[Accent | None, IDENTITY] = None
+    accent: Annotated[Accent | None, IDENTITY] = None  # their first language; None for all
 
     @property
     def speakers(self) -> tuple[str, ...]:
@@ -101,7 +97,7 @@ class L2Arctic(Published):
 
 
 def _home(folder: Path, speaker: str) -> Path | None:
-    """Return the folder of a speaker, which some programs extract into a folder of the archive's name."""
+    # The folder of a speaker, which some programs extract into a folder of the archive's name.
     for home in (folder / speaker, folder / speaker / speaker):
         if (home / "wav").is_dir():
             return home
@@ -109,12 +105,11 @@ def _home(folder: Path, speaker: str) -> Path | None:
 
 
 def _sentences(home: Path) -> list[str]:
-    """Return what a speaker read, by file name: all of which there is a recording, or a transcript, or both."""
+    # A speaker read, by file name: all of which there is a recording, or a transcript, or both.
     return sorted({path.stem for path in (*home.glob("wav/*.wav"), *home.glob("transcript/*.txt"))})
 
 
 def _recording(speaker: str, home: Path, name: str) -> Recording:
-    """Return a recording with the sentence that was to be read."""
     text, error = "", None
     try:
         text = text_of(home / "transcript" / f"{name}.txt")

@@ -36,11 +36,7 @@ which checks downloads by them (kaldi-asr/kaldi, egs/librispeech/s5/local/downlo
 
 
 class LibriSpeech(InParquet):
-    """A split of LibriSpeech, 16 kHz.
-
-    Attributes:
-        split: which.
-    """
+    """A split of LibriSpeech, 16 kHz."""
 
     about: ClassVar[About] = About(
         title="LibriSpeech",
@@ -51,7 +47,7 @@ class LibriSpeech(InParquet):
     columns: ClassVar[Mapping[str, Sequence[str]]] = {"text": ("text",), "id": ("id",), "speaker": ("speaker_id",)}
 
     name: Annotated[Literal["librispeech"], IDENTITY] = "librispeech"
-    split: Annotated[Split, IDENTITY] = "test-other"
+    split: Annotated[Split, IDENTITY] = "test-other"  # which
 
     def part(self) -> str:
         """Return the split."""

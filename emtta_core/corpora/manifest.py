@@ -29,21 +29,15 @@ LANGUAGE_ALIASES = frozenset(_LANGUAGES.split())
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What a manifest is asked for.
+    """What a manifest is asked for."""
 
-    Attributes:
-        required: the columns that each row must have.
-        optional: those that it may have.
-        aliases: what other programs call them; one of these in place of the column is asked about.
-        refused: columns that would change what the others mean, as a pattern of their names, with why.
-        numbers: those of the columns whose values may be numbers, not text.
-    """
-
-    required: tuple[str, ...]
-    optional: tuple[str, ...]
+    required: tuple[str, ...]  # the columns that each row must have
+    optional: tuple[str, ...]  # those that it may have
+    # What other programs call them; one of these in place of the column is asked about.
     aliases: Mapping[str, Collection[str]] = field(default_factory=dict)
+    # Columns that would change what the others mean, as a pattern of their names, with why.
     refused: Mapping[re.Pattern[str], str] = field(default_factory=dict)
-    numbers: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()  # those of the columns whose values may be numbers, not text
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -72,7 +66,7 @@ class Columns:
                 )
 
     def _meant(self, name: str) -> str | None:
-        """Return the column that a name is another one of, or a slip of; None for none."""
+        # The column that a name is another one of, or a slip of; None for none.
         plain = _plain(name)
         for asked, others in self.aliases.items():
             if plain in others:
@@ -86,25 +80,17 @@ class Columns:
 
 
 def _plain(name: str) -> str:
-    """Return a column's name as it is compared."""
     return re.sub(r"[\s-]+", "_", name.strip().lower())
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a manifest.
+    """One row of a manifest."""
 
-    Attributes:
-        file: the manifest.
-        line: the number of the line that the row ends on, from 1.
-        values: the text in each column that was asked for; empty where the row has none.
-        error: why the row's audio cannot be used, where that is known already.
-    """
-
-    file: Path
-    line: int
-    values: Mapping[str, str]
-    error: str | None = None
+    file: Path  # the manifest
+    line: int  # the number of the line that the row ends on, from 1
+    values: Mapping[str, str]  # the text in each column that was asked for; empty where the row has none
+    error: str | None = None  # why the row's audio cannot be used, where that is known already
 
     def refusal(self, column: str, reason: str) -> UsageError:
         """Return the refusal of this row's value in `column`; `reason` says what is wrong and what is allowed."""
@@ -147,7 +133,7 @@ def read_manifest(path: Path, columns: Columns) -> Table:
 
 
 def _read_text(path: Path) -> str:
-    """Return the text of a manifest, which must be UTF-8, with or without a byte order mark."""
+    # The text of a manifest, which must be UTF-8, with or without a byte order mark.
     try:
         data = read_plain(path, most=MOST)
     except OSError as error:
@@ -165,7 +151,6 @@ def _read_text(path: Path) -> str:
 
 
 def _csv_rows(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the line number and the fields of each row of a CSV file."""
     reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
     header: list[str] = []
     try:
@@ -188,7 +173,7 @@ def _csv_rows(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, Any
 
 
 def _json_rows(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the line number and the fields of each row of a file of JSON lines; a null is an empty field."""
+    # The line number and the fields of each row of a file of JSON lines; a null is an empty field.
     checked = set[tuple[str, ...]]()
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
         place = f"{path}, line {number}"
@@ -221,7 +206,7 @@ def _json_rows(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, An
 
 
 def _object(place: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of JSON, in which no name may stand twice: of two values one would be lost."""
+    # An object of JSON, in which no name may stand twice: of two values one would be lost.
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
@@ -230,13 +215,12 @@ def _object(place: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _is_value(value: object, column: str, columns: Columns) -> bool:
-    """Return whether a value may stand in a column that was asked for."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return isinstance(value, str) or (is_number and column in columns.numbers)
 
 
 def _parquet_rows(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the number from 1 and the fields of each row of a Parquet file; a null is an empty field."""
+    # The number from 1 and the fields of each row of a Parquet file; a null is an empty field.
     try:
         check_plain(path)
         with pq.ParquetFile(path) as file:

@@ -47,12 +47,7 @@ datasets/multilingual_librispeech at 040102f)."""
 
 
 class MultilingualLibriSpeech(InParquet):
-    """A split of one language of Multilingual LibriSpeech, 16 kHz.
-
-    Attributes:
-        language: which, in English.
-        split: which.
-    """
+    """A split of one language of Multilingual LibriSpeech, 16 kHz."""
 
     about: ClassVar[About] = About(
         title="Multilingual LibriSpeech",
@@ -67,8 +62,8 @@ class MultilingualLibriSpeech(InParquet):
     }
 
     name: Annotated[Literal["mls"], IDENTITY] = "mls"
-    language: Annotated[Language, IDENTITY]
-    split: Annotated[Literal["test", "dev", "train"], IDENTITY] = "test"
+    language: Annotated[Language, IDENTITY]  # which, in English
+    split: Annotated[Literal["test", "dev", "train"], IDENTITY] = "test"  # which
 
     def part(self) -> str:
         """Return language and split."""

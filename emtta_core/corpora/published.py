@@ -17,37 +17,27 @@ from emtta_core.identity import IDENTITY, RUNTIME, Record, digest
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What to know of a published corpus.
+    """What to know of a published corpus."""
 
-    Attributes:
-        title: its name in full.
-        licence: under which it may be used.
-        source: where it is to be had.
-        get: how it is put onto this machine without the hub.
-    """
-
-    title: str
-    licence: str
-    source: str
-    get: str
+    title: str  # its name in full
+    licence: str  # under which it may be used
+    source: str  # where it is to be had
+    get: str  # how it is put onto this machine without the hub
 
 
 class Published(Record, ABC):
     """A corpus that others publish.
 
     Where it lies is no part of its identity; its transcripts and the bytes of its audio files are.
-
-    Attributes:
-        path: a folder that holds it, extracted; left out, it is looked for in the folders that `EMTTA_CORPORA` names.
-        max_seconds: longer utterances are left out, and counted.
-        utterances: how many to use, from the first; None for all.
     """
 
     about: ClassVar[About]
 
+    # A folder that holds it, extracted; left out, it is looked for in the folders that `EMTTA_CORPORA` names.
     path: Annotated[str | None, RUNTIME, Field(min_length=1)] = None
+    # Longer utterances are left out, and counted.
     max_seconds: Annotated[float | None, IDENTITY, Field(gt=0, allow_inf_nan=False)] = None
-    utterances: Annotated[int | None, IDENTITY, Field(ge=1)] = None
+    utterances: Annotated[int | None, IDENTITY, Field(ge=1)] = None  # how many to use, from the first; None for all
 
     @abstractmethod
     def usual_folders(self) -> tuple[str, ...]:

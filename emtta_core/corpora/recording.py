@@ -87,7 +87,6 @@ class FileDigests:
 
 
 def _sha256(path: Path) -> str:
-    """Return the SHA-256 of a file."""
     sha = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
@@ -101,22 +100,15 @@ _TOLERANCE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """An utterance in a folder.
+    """An utterance in a folder."""
 
-    Attributes:
-        id: as in `Utterance`, and so are the text, the language and the speaker.
-        path: its audio file.
-        error: why it cannot be used, where that is known already.
-        told_seconds: how long it is according to the corpus; None where nobody says.
-    """
-
-    id: str
+    id: str  # as in `Utterance`, and so are the text, the language and the speaker
     text: str
     language: str
     speaker: str
-    path: Path
-    error: str | None = None
-    told_seconds: float | None = None
+    path: Path  # its audio file
+    error: str | None = None  # why it cannot be used, where that is known already
+    told_seconds: float | None = None  # how long it is according to the corpus; None where nobody says
 
     def utterance(self) -> Utterance:
         """Return it as every corpus does."""

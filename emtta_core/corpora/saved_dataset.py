@@ -28,18 +28,14 @@ class SavedDataset(DatasetColumns):
     """A split of a data set in a folder, with a row an utterance.
 
     Where it lies is no part of its identity; `content_digest` is taken of its files.
-
-    Attributes:
-        path: the folder; `~` is the home folder.
-        split: which of its splits; None for a data set that was saved without any.
-        utterances: how many to use, from the first; None for all.
-        max_seconds: longer utterances are left out, and counted.
     """
 
     name: Annotated[Literal["saved-dataset"], IDENTITY] = "saved-dataset"
-    path: Annotated[str, RUNTIME, Field(min_length=1)]
+    path: Annotated[str, RUNTIME, Field(min_length=1)]  # the folder; `~` is the home folder
+    # Which of its splits; None for a data set that was saved without any.
     split: Annotated[str | None, IDENTITY, Field(min_length=1)] = None
-    utterances: Annotated[int | None, IDENTITY, Field(ge=1)] = None
+    utterances: Annotated[int | None, IDENTITY, Field(ge=1)] = None  # how many to use, from the first; None for all
+    # Longer utterances are left out, and counted.
     max_seconds: Annotated[float | None, IDENTITY, Field(gt=0, allow_inf_nan=False)] = None
 
     def located(self) -> Self:
@@ -97,7 +93,7 @@ class SavedDataset(DatasetColumns):
         return Path(self.path).expanduser()
 
     def _dataset(self) -> "Dataset":
-        """Return the split, whose audio stays as its files have it, with the columns that are read alone."""
+        # The split, whose audio stays as its files have it, with the columns that are read alone.
         from datasets import Audio
 
         for path in (*self._folder.glob("*"), *self._folder.glob("*/*")):
@@ -153,7 +149,7 @@ class SavedDataset(DatasetColumns):
         return found
 
     def _splits(self) -> list[str]:
-        """Return the names of the splits; none for a data set that was saved without any."""
+        # The names of the splits; none for a data set that was saved without any.
         index = self._folder / "dataset_dict.json"
         if not index.exists() and not (self._folder / "state.json").exists():
             raise CorpusError(
@@ -178,12 +174,11 @@ class SavedDataset(DatasetColumns):
         return told_apart(self._utterance(row) for row in dataset)
 
     def _utterance(self, row: dict[str, Any]) -> Utterance:
-        """Return the utterance of a row; one whose audio was not saved into the folder is in error."""
+        # The utterance of a row; one whose audio was not saved into the folder is in error.
         name, text, language, speaker = self.read_row({wanted: row[column] for wanted, column in self.named().items()})
         return heard(name, text, language, speaker, (row[self.audio] or {}).get("bytes") or b"")
 
 
 def _settings(file: Path) -> dict[str, Any]:
-    """Return what a file of JSON holds."""
     found = json.loads(read_plain(file, most=MEBIBYTE))
     return found if isinstance(found, dict) else {}

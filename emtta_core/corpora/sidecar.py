@@ -90,7 +90,7 @@ def _find(folder: Path) -> _Found:
 
 
 def _take(found: _Found, folder: Path, path: Path, seen: dict[str, Path]) -> None:
-    """Take a recording, unless it is a link to one that is taken by another name."""
+    # Take a recording, unless it is a link to one that is taken by another name.
     first = seen.setdefault(os.path.realpath(folder / path), path)
     if first == path:
         found.audio.append(path)
@@ -124,7 +124,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _refuse_shared(folder: Path, rows: Sequence[Row]) -> None:
-    """Refuse two recordings of one name, which would have one transcript: nobody can tell which of them is meant."""
+    # Refuse two recordings of one name, which would have one transcript: nobody can tell which of them is meant.
     first: dict[Path, str] = {}
     for row in rows:
         path = row.values["path"]
@@ -137,7 +137,6 @@ def _refuse_shared(folder: Path, rows: Sequence[Row]) -> None:
 
 
 def _row(folder: Path, path: Path, transcript: Path | None, columns: Columns) -> Row:
-    """Return the row of an audio file."""
     beside = folder / (transcript or path.with_suffix(".txt"))
     text, error = "", None
     try:

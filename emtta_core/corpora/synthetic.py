@@ -98,24 +98,16 @@ _MURMUR_VOICES = (
 
 
 class Synthetic(Record):
-    """A corpus of synthetic speech.
-
-    Attributes:
-        language: ISO 639-1 code of a grammar.
-        voices: espeak-ng voices, each with a variant behind `+` if wanted; they take turns.
-        utterances: how many.
-        split: `test` sentences never occur in training.
-        rate: speaking rate in words a minute.
-        seed: another seed gives other sentences.
-    """
+    """A corpus of synthetic speech."""
 
     name: Annotated[Literal["synthetic"], IDENTITY] = "synthetic"
-    language: Annotated[str, IDENTITY] = "en"
+    language: Annotated[str, IDENTITY] = "en"  # ISO 639-1 code of a grammar
+    # Espeak-ng voices, each with a variant behind `+` if wanted; they take turns.
     voices: Annotated[tuple[str, ...], IDENTITY, Field(min_length=1)] = ("en-us",)
-    utterances: Annotated[int, IDENTITY, Field(ge=1)] = 12
-    split: Annotated[Split, IDENTITY] = "test"
-    rate: Annotated[int, IDENTITY, Field(ge=80, le=450)] = 175
-    seed: Annotated[int, IDENTITY] = 0
+    utterances: Annotated[int, IDENTITY, Field(ge=1)] = 12  # how many
+    split: Annotated[Split, IDENTITY] = "test"  # `test` sentences never occur in training
+    rate: Annotated[int, IDENTITY, Field(ge=80, le=450)] = 175  # speaking rate in words a minute
+    seed: Annotated[int, IDENTITY] = 0  # another seed gives other sentences
 
     def located(self) -> Self:
         """Return the corpus as it is: it is made where it is wanted."""
@@ -180,5 +172,5 @@ def _say(text: str, voice: str, rate: int) -> Waveform:
 
 
 def _rng(*key: object) -> random.Random:
-    """Return a generator that depends on `key` alone: Python seeds it from a SHA-512 of the text."""
+    # A generator that depends on `key` alone: Python seeds it from a SHA-512 of the text.
     return random.Random("|".join(map(str, key)))

@@ -57,9 +57,6 @@ class TedLium(InParquet):
     are joined. A piece of which nobody understood a word is an utterance in error. What lies between two utterances
     (`ignore_time_segment_in_scoring`) is none: a folder's is left out; on the hub, where rows are counted before they
     are read, such a row would be in error.
-
-    Attributes:
-        split: which; the hub has `test` alone.
     """
 
     about: ClassVar[About] = About(
@@ -73,7 +70,7 @@ class TedLium(InParquet):
     columns: ClassVar[Mapping[str, Sequence[str]]] = {"text": ("text",), "id": ("id",), "speaker": ("speaker_id",)}
 
     name: Annotated[Literal["tedlium"], IDENTITY] = "tedlium"
-    split: Annotated[Literal["test", "dev", "train"], IDENTITY] = "test"
+    split: Annotated[Literal["test", "dev", "train"], IDENTITY] = "test"  # which; the hub has `test` alone
 
     def part(self) -> str:
         """Return the split."""
@@ -124,7 +121,6 @@ class TedLium(InParquet):
 
 
 def _piece(line: str, file: Path, audio: Path) -> Piece:
-    """Return the utterance in a line of an STM file."""
     fields = line.split(None, 6)
     try:
         talk, _, speaker, begin, end = fields[:5]
@@ -140,7 +136,6 @@ def _piece(line: str, file: Path, audio: Path) -> Piece:
 
 
 def _refusal(text: str) -> str | None:
-    """Return why a piece with this text cannot be scored; None where it can."""
     if _text(text) == _NOT_SCORED:
         return f"the corpus calls it no utterance ({_NOT_SCORED}), so that no word can be compared"
     if not _text(text):
@@ -149,5 +144,5 @@ def _refusal(text: str) -> str | None:
 
 
 def _text(text: str) -> str:
-    """Return a text without the marks of what nobody understood, and with clitics joined."""
+    # A text without the marks of what nobody understood, and with clitics joined.
     return " ".join(text.replace("<unk>", " ").split()).replace(" '", "'")

@@ -34,21 +34,13 @@ _UNHEARD = (
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Word errors of the unadapted model on one kind of clean synthetic speech.
+    """Word errors of the unadapted model on one kind of clean synthetic speech."""
 
-    Attributes:
-        language: ISO 639-1 code.
-        voices: what spoke: `trained` or a held-out voice's name.
-        utterances: how many test utterances fitted the model's window; the others are left out.
-        words: words of their references.
-        errors: substitutions, deletions and insertions in all.
-    """
-
-    language: str
-    voices: str
-    utterances: int
-    words: int
-    errors: int
+    language: str  # ISO 639-1 code
+    voices: str  # what spoke: `trained` or a held-out voice's name
+    utterances: int  # how many test utterances fitted the model's window; the others are left out
+    words: int  # words of their references
+    errors: int  # substitutions, deletions and insertions in all
 
     @property
     def wer(self) -> float:

@@ -58,19 +58,12 @@ _SNR_DB = (10.0, 40.0)
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One training utterance.
+    """One training utterance."""
 
-    Attributes:
-        waveform: `(N,)`, at most a window long.
-        text: what is said.
-        language: ISO 639-1 code.
-        phonemes: `(frames,)` int64, the phoneme's number in each encoder frame, or `IGNORE`.
-    """
-
-    waveform: Waveform
-    text: str
-    language: str
-    phonemes: NDArray[np.int64]
+    waveform: Waveform  # `(N,)`, at most a window long
+    text: str  # what is said
+    language: str  # ISO 639-1 code
+    phonemes: NDArray[np.int64]  # `(frames,)` int64, the phoneme's number in each encoder frame, or `IGNORE`
 
 
 class Examples(Dataset[Example]):
@@ -105,7 +98,7 @@ class Examples(Dataset[Example]):
         return Example(waveform, text, language, self._labels(speech.phonemes, len(waveform)))
 
     def _labels(self, phonemes: Sequence[Phoneme], samples: int) -> NDArray[np.int64]:
-        """Return the number of the phoneme that sounds in the middle of each frame; silence behind the speech."""
+        # The number of the phoneme that sounds in the middle of each frame; silence behind the speech.
         middles = (np.arange(self._frames) + 0.5) * self._seconds / self._frames
         starts = np.array([phoneme.start for phoneme in phonemes])
         numbers = np.array([self._numbers.get(bare(phoneme.label), IGNORE) for phoneme in phonemes])
@@ -136,7 +129,7 @@ def phoneme_inventory(sentences: int) -> tuple[str, ...]:
 
 
 def _with_coloured_noise(speech: Waveform, rng: random.Random) -> Waveform:
-    """Return the speech at a random level, most often with noise whose spectrum falls by a random slope."""
+    # The speech at a random level, most often with noise whose spectrum falls by a random slope.
     level = 10 ** (rng.uniform(-12, 4) / 20)
     speech = speech * level
     if rng.random() > _NOISY_SHARE:

@@ -63,7 +63,7 @@ def train(out: Path, recipe: Recipe | None = None, say: Callable[[str], None] = 
 
 @contextmanager
 def _settings_of_training() -> Iterator[None]:
-    """Set what makes training on a CPU fast, and set it back: it holds for the whole process."""
+    # Set what makes training on a CPU fast, and set it back: it holds for the whole process.
     threads = torch.get_num_threads()
     torch.set_flush_denormal(True)
     torch.set_num_threads(max((os.cpu_count() or 2) - 1, 1))  # one core speaks the examples
@@ -75,7 +75,6 @@ def _settings_of_training() -> Iterator[None]:
 
 
 def _train(out: Path, recipe: Recipe, say: Callable[[str], None]) -> None:
-    """Train into the folder, from the state that lies there if there is one."""
     torch.manual_seed(recipe.seed)
     out.mkdir(parents=True, exist_ok=True)
     student = Student(recipe, phoneme_inventory(recipe.inventory_sentences))
@@ -101,7 +100,6 @@ def _train(out: Path, recipe: Recipe, say: Callable[[str], None]) -> None:
 
 
 def _refuse_other_work(out: Path, recipe: Recipe) -> None:
-    """Refuse a folder whose content this training would spoil."""
     if (out / "model.safetensors").exists():
         raise UsageError(f"{out} holds a finished model; train into a new folder, or delete this one first")
     if (out / STATE_FILE).exists() and Recipe.load(out) != recipe:
@@ -184,7 +182,7 @@ class Student:
         return token_loss.item(), phoneme_loss.item()
 
     def _prompt(self, language: str) -> list[int]:
-        """Return the numbers of the prompt's tokens, as Whisper's decoder sees them before the text."""
+        # The numbers of the prompt's tokens, as Whisper's decoder sees them before the text.
         tokens = [START, f"<|{language}|>", TASKS[1], "<|notimestamps|>"]
         return [int(number) for number in self.tokenizer.convert_tokens_to_ids(tokens)]
 
@@ -244,7 +242,7 @@ def _config(recipe: Recipe, tokenizer: WhisperTokenizerFast) -> WhisperConfig:
 
 
 def _generation_config(recipe: Recipe, tokenizer: WhisperTokenizerFast) -> GenerationConfig:
-    """Return what a Whisper's generation config says: the special tokens are suppressed, an empty text too."""
+    # A Whisper's generation config says: the special tokens are suppressed, an empty text too.
     number = tokenizer.convert_tokens_to_ids
     end = tokenizer.eos_token_id
     return GenerationConfig(

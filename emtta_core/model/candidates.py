@@ -20,18 +20,12 @@ SILENT = torch.iinfo(torch.long).max
 
 @dataclass(frozen=True, slots=True)
 class Hypotheses:
-    """Sequences that a strategy made.
+    """Sequences that a strategy made."""
 
-    Attributes:
-        tokens: `(B, R, T)`, the tokens after the prompt; the end token where masked.
-        mask: `(B, R, T)`, true up to and including the end token, or the last token before the cap.
-        ended: `(B, R)`, true where the sequence ended by itself, false where the cap cut it.
-        entropy: `(B, R)`, the mean entropy in nats of the policy at each token; None where not asked for.
-    """
-
-    tokens: Tensor
-    mask: Tensor
-    ended: Tensor
+    tokens: Tensor  # `(B, R, T)`, the tokens after the prompt; the end token where masked
+    mask: Tensor  # `(B, R, T)`, true up to and including the end token, or the last token before the cap
+    ended: Tensor  # `(B, R)`, true where the sequence ended by itself, false where the cap cut it
+    # `(B, R)`, the mean entropy in nats of the policy at each token; None where not asked for.
     entropy: Tensor | None = None
 
     def keep(self, rows: Tensor) -> "Hypotheses":
@@ -43,17 +37,11 @@ class Hypotheses:
 
 @dataclass(frozen=True, slots=True)
 class Frontier:
-    """What may follow the beginnings said so far.
+    """What may follow the beginnings said so far."""
 
-    Attributes:
-        raw: `(F, V)`, the model's logits after each distinct beginning.
-        masked: `(F, V)`, the policy's.
-        nodes: `(B, R)`, which of the F beginnings each row has said; any for a row that has ended.
-    """
-
-    raw: Tensor
-    masked: Tensor
-    nodes: Tensor
+    raw: Tensor  # `(F, V)`, the model's logits after each distinct beginning
+    masked: Tensor  # `(F, V)`, the policy's
+    nodes: Tensor  # `(B, R)`, which of the F beginnings each row has said; any for a row that has ended
 
 
 class Strategy(Protocol):
@@ -159,7 +147,7 @@ def generate(
 
 
 def _prefill(weights: Weights, norms: Tensor, memory: Memory, prompt: Tensor, cache: Cache) -> Tensor:
-    """Decode the prompts `(B, P)`, and return the logits `(B, V)` after them."""
+    # Decode the prompts `(B, P)`, and return the logits `(B, V)` after them.
     batch, start = prompt.shape
     layout = Layout.of(prompt.new_full((batch,), start), [start] * batch)
     causal = torch.full((start, start), -torch.inf, dtype=weights.head.dtype, device=prompt.device).triu(1)
@@ -185,7 +173,7 @@ def _distinct(said: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _advance(strategies: Sequence[Strategy], step: int, frontier: Frontier) -> tuple[Tensor, Tensor]:
-    """Let each strategy choose for its rows; return all rows' tokens, and the node that each goes on from."""
+    # Let each strategy choose for its rows; return all rows' tokens, and the node that each goes on from.
     chosen, sources = [], []
     begin = 0
     for strategy in strategies:
@@ -198,19 +186,12 @@ def _advance(strategies: Sequence[Strategy], step: int, frontier: Frontier) -> t
 
 
 class Rows:
-    """R independent sequences of each of B utterances, written down as they grow.
+    """R independent sequences of each of B utterances, written down as they grow."""
 
-    Attributes:
-        rows: R.
-        utterances: `(b,)`, which of the B utterances are still in the loop.
-        limits: `(b,)`, their caps.
-        live: `(b, R)`, rows that have not ended.
-    """
-
-    rows: int
-    utterances: Tensor
-    limits: Tensor
-    live: Tensor
+    rows: int  # R
+    utterances: Tensor  # `(b,)`, which of the B utterances are still in the loop
+    limits: Tensor  # `(b,)`, their caps
+    live: Tensor  # `(b, R)`, rows that have not ended
 
     def begin(self, limits: Tensor, end: int, like: Tensor) -> None:
         """Make room for sequences of B utterances, of at most `limits` `(B,)` tokens."""
@@ -392,7 +373,6 @@ class BeamSearch:
         return Hypotheses(self._final.tokens[..., :longest], self._final.mask[..., :longest], self._final.ended)
 
     def _settle(self) -> None:
-        """Write the ended beams of the utterances in the loop to the final result."""
         places = torch.arange(self._done.shape[-1], device=self._done.device)
         mask = places < self._done_lengths.unsqueeze(-1)
         self._final.tokens[self._utterances] = self._done.masked_fill(~mask, self._end)
@@ -401,7 +381,7 @@ class BeamSearch:
 
 
 def _pick(sequences: Tensor, beams: Tensor) -> Tensor:
-    """Return the sequences `(B, K, T)` of the given beams `(B, K)`."""
+    # The sequences `(B, K, T)` of the given beams `(B, K)`.
     return sequences.gather(1, beams.unsqueeze(-1).expand(-1, -1, sequences.shape[-1]))
 
 

@@ -31,15 +31,11 @@ BUILT_IN = {
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What enters the encoder's layers.
+    """What enters the encoder's layers."""
 
-    Attributes:
-        rows: `(B, S, d)`.
-        audible: `(B, 1, 1, S)`, added to attention logits: 0 where there is sound, -inf where there is padding, which
-            must not show in what is heard elsewhere; None where all utterances have S positions.
-    """
-
-    rows: Tensor
+    rows: Tensor  # `(B, S, d)`
+    # `(B, 1, 1, S)`, added to attention logits: 0 where there is sound, -inf where there is padding, which must not
+    # show in what is heard elsewhere; None where all utterances have S positions.
     audible: Tensor | None = None
 
 
@@ -73,35 +69,22 @@ class Hearing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A model as transformers loads it.
+    """A model as transformers loads it."""
 
-    Attributes:
-        network: with its `config` and `generation_config`; in eval mode, float32.
-        extractor: what makes features of waveforms.
-        tokenizer: has `decode` and `get_vocab`.
-    """
-
-    network: Any
-    extractor: Any
-    tokenizer: Any
+    network: Any  # with its `config` and `generation_config`; in eval mode, float32
+    extractor: Any  # what makes features of waveforms
+    tokenizer: Any  # has `decode` and `get_vocab`
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A model as the engine needs it.
+    """A model as the engine needs it."""
 
-    Attributes:
-        weights: the frozen tensors behind the hearing.
-        hearing: how it hears.
-        policy: which tokens may follow which.
-        prompt: what each sequence begins with.
-        settings: all beside the network's tensors that can change a result, as JSON has it: it goes into the digest.
-    """
-
-    weights: Weights
-    hearing: Hearing
-    policy: DecodingPolicy
-    prompt: Prompt
+    weights: Weights  # the frozen tensors behind the hearing
+    hearing: Hearing  # how it hears
+    policy: DecodingPolicy  # which tokens may follow which
+    prompt: Prompt  # what each sequence begins with
+    # All beside the network's tensors that can change a result, as JSON has it: it goes into the digest.
     settings: dict[str, Any]
 
 

@@ -144,7 +144,7 @@ def refuse_unusable(folder: Path) -> None:
 
 
 def _refuse_absurd(folder: Path, config: Mapping[str, Any]) -> None:
-    """Refuse a config.json that asks for far more than the weights hold, before transformers allocates it."""
+    # Refuse a config.json that asks for far more than the weights hold, before transformers allocates it.
     for name in _SIZES:
         value = config.get(name, 1)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -166,7 +166,7 @@ def _refuse_absurd(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def _asked_parameters(config: Mapping[str, Any]) -> float:
-    """Return about how many parameters a config.json asks for; nothing where it names no such sizes."""
+    # About how many parameters a config.json asks for; nothing where it names no such sizes.
     width = float(config.get("d_model", 0))
     layers = sum(
         config.get(f"{part}_layers", 0) * (attentions * 4 * width**2 + 2 * width * config.get(f"{part}_ffn_dim", 0))
@@ -177,7 +177,7 @@ def _asked_parameters(config: Mapping[str, Any]) -> float:
 
 
 def _held_parameters(folder: Path) -> int | None:
-    """Return how many numbers the weights hold, by the headers of their files; None where these cannot be read."""
+    # How many numbers the weights hold, by the headers of their files; None where these cannot be read.
     count = 0
     try:
         for path in folder.glob("*.safetensors"):
@@ -222,7 +222,7 @@ def refuse_lacking(folder: Path) -> None:
 
 
 def _fault(file: Path) -> str | None:
-    """Say what is wrong with a file of JSON, or with the header of weights, against which its length is checked."""
+    # Say what is wrong with a file of JSON, or with the header of weights, against which its length is checked.
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -237,7 +237,6 @@ def _fault(file: Path) -> str | None:
 
 
 def _has_features(folder: Path, there: set[str]) -> bool:
-    """Return whether there is what makes features of audio."""
     # since release 5 transformers writes the features' settings there (processing_utils.py)
     return "preprocessor_config.json" in there or (
         "processor_config.json" in there and "feature_extractor" in _settings(folder / "processor_config.json")
@@ -245,7 +244,6 @@ def _has_features(folder: Path, there: set[str]) -> bool:
 
 
 def _has_tokenizer(there: set[str]) -> bool:
-    """Return whether there is what makes text of tokens."""
     return (
         not there.isdisjoint({"tokenizer.json", "vocab.txt"})
         or {"vocab.json", "merges.txt"} <= there
@@ -264,7 +262,6 @@ def _needs_generation_config(folder: Path) -> bool:
 
 
 def _lacking_weights(folder: Path, there: set[str]) -> list[str]:
-    """Return what there is not of the weights in safetensors."""
     if "model.safetensors" in there:
         return []
     index = "model.safetensors.index.json"
@@ -277,7 +274,7 @@ def _lacking_weights(folder: Path, there: set[str]) -> list[str]:
 
 
 def _settings(file: Path) -> dict[str, Any]:
-    """Return what stands in a file of JSON; nothing where it is missing or broken, which whoever reads it says."""
+    # Stands in a file of JSON; nothing where it is missing or broken, which whoever reads it says.
     try:
         found = json.loads(read_plain(file, most=_LARGEST_JSON))
     except (OSError, ValueError, RecursionError):

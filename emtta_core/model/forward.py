@@ -13,25 +13,16 @@ from emtta_core.model.weights import Attention, FeedForward, Weights
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """F nodes of B utterances, sorted by utterance, no utterance with more than N.
+    """F nodes of B utterances, sorted by utterance, no utterance with more than N."""
 
-    Attributes:
-        sizes: how many nodes each of the B utterances has, known to the host.
-        counts: `(B,)`, the same on the device.
-        starts: `(B,)`, each utterance's first node.
-        utterance: `(F,)`, whose each node is.
-        rank: `(F,)`, its number among its utterance's.
-        place: `(F,)`, where each stands among the B · N padded places; None where nothing is padded.
-        filler: `(B · N,)`, the node that stands in each padded place: its own, or where there is none another of the
-            same utterance, so that whatever goes wrong in one utterance stays there.
-    """
-
-    sizes: Sequence[int]
-    counts: Tensor
-    starts: Tensor
-    utterance: Tensor
-    rank: Tensor
-    place: Tensor | None
+    sizes: Sequence[int]  # how many nodes each of the B utterances has, known to the host
+    counts: Tensor  # `(B,)`, the same on the device
+    starts: Tensor  # `(B,)`, each utterance's first node
+    utterance: Tensor  # `(F,)`, whose each node is
+    rank: Tensor  # `(F,)`, its number among its utterance's
+    place: Tensor | None  # `(F,)`, where each stands among the B · N padded places; None where nothing is padded
+    # `(B · N,)`, the node that stands in each padded place: its own, or where there is none another of the same
+    # utterance, so that whatever goes wrong in one utterance stays there.
     filler: Tensor
 
     @classmethod
@@ -72,28 +63,20 @@ class Layout:
 
 
 class Norms(NamedTuple):
-    """Every LayerNorm's weight and bias, one set an utterance, in the order of `Weights`.
+    """Every LayerNorm's weight and bias, one set an utterance, in the order of `Weights`."""
 
-    Attributes:
-        encoder: `(B, K, 2, d)`, of the encoder.
-        decoder: likewise, of the decoder.
-    """
-
-    encoder: Tensor
-    decoder: Tensor
+    encoder: Tensor  # `(B, K, 2, d)`, of the encoder
+    decoder: Tensor  # likewise, of the decoder
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What the decoder hears of the encoder's output.
+    """What the decoder hears of the encoder's output."""
 
-    Attributes:
-        layers: cross-attention keys and values, `(B, H, S, d / H)` each, of every decoder layer.
-        audible: `(B, 1, 1, S)`, added to the attention logits: 0 where there is sound, -inf where there is padding;
-            None where there is sound everywhere.
-    """
-
+    # Cross-attention keys and values, `(B, H, S, d / H)` each, of every decoder layer.
     layers: tuple[tuple[Tensor, Tensor], ...]
+    # `(B, 1, 1, S)`, added to the attention logits: 0 where there is sound, -inf where there is padding; None where
+    # there is sound everywhere.
     audible: Tensor | None = None
 
     def keep(self, utterances: Tensor) -> "Memory":
@@ -110,33 +93,22 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    """Tokens in their contexts.
+    """Tokens in their contexts."""
 
-    Attributes:
-        tokens: `(F,)`, each node's token.
-        positions: `(F,)`, its position in its sequence, the prompt's first token being 0.
-        layout: whose they are.
-    """
-
-    tokens: Tensor
-    positions: Tensor
-    layout: Layout
+    tokens: Tensor  # `(F,)`, each node's token
+    positions: Tensor  # `(F,)`, its position in its sequence, the prompt's first token being 0
+    layout: Layout  # whose they are
 
 
 @dataclass(slots=True)
 class Cache:
-    """Keys and values of the nodes decoded so far, with room for more.
+    """Keys and values of the nodes decoded so far, with room for more."""
 
-    Attributes:
-        layers: for each decoder layer `(B, room, 2d)`, keys before values. Places not used are zero: an attention
-            weight of zero must not meet a number that is not finite.
-        used: `(B,)`, places used by each utterance.
-        sizes: the same numbers, known to the host.
-    """
-
+    # For each decoder layer `(B, room, 2d)`, keys before values. Places not used are zero: an attention weight of
+    # zero must not meet a number that is not finite.
     layers: list[Tensor]
-    used: Tensor
-    sizes: list[int]
+    used: Tensor  # `(B,)`, places used by each utterance
+    sizes: list[int]  # the same numbers, known to the host
 
     @classmethod
     def empty(cls, weights: Weights, batch: int, room: int) -> "Cache":
@@ -277,19 +249,19 @@ def project(block: Attention, x: Tensor) -> Tensor:
 
 
 def _pairs(norms: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Return the weight and the bias of each LayerNorm of `(X, K, 2, ...)`, in one call for the gradient."""
+    # The weight and the bias of each LayerNorm of `(X, K, 2, ...)`, in one call for the gradient.
     pieces = norms.flatten(1, 2).unbind(1)
     return list(zip(pieces[::2], pieces[1::2], strict=True))
 
 
 def _of_nodes(layout: Layout, norm: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return each node's weight and bias, `(F, d)`, of a LayerNorm of which each utterance has its own, `(B, d)`."""
+    # Each node's weight and bias, `(F, d)`, of a LayerNorm of which each utterance has its own, `(B, d)`.
     weight, bias = norm
     return weight.index_select(0, layout.utterance), bias.index_select(0, layout.utterance)
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:
-    """Split `(B, N, d)` into heads, `(B, H, N, d / H)`, without a copy."""
+    # Split `(B, N, d)` into heads, `(B, H, N, d / H)`, without a copy.
     return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
 
 
@@ -299,21 +271,15 @@ class TokenTree:
 
     The nodes of an utterance are its P prompt tokens, then every distinct beginning of its candidates that a further
     token followed. A context is a node whose next token some candidate chose: all but the prompt's beginning.
-
-    Attributes:
-        nodes: the F nodes.
-        visible: `(B, 1, N, N)`, 0 where the second node is the first or one before it in its sequence, -inf elsewhere;
-            padding sees the prompt and is seen by none.
-        contexts: `(C,)`, which of the nodes are contexts.
-        first: `(C,)`, true for those that the first token after the prompt follows.
-        owner: `(B, G, T)`, which of the contexts each token of each candidate was chosen in; 0 where masked.
     """
 
-    nodes: Nodes
+    nodes: Nodes  # the F nodes
+    # `(B, 1, N, N)`, 0 where the second node is the first or one before it in its sequence, -inf elsewhere; padding
+    # sees the prompt and is seen by none.
     visible: Tensor
-    contexts: Tensor
-    first: Tensor
-    owner: Tensor
+    contexts: Tensor  # `(C,)`, which of the nodes are contexts
+    first: Tensor  # `(C,)`, true for those that the first token after the prompt follows
+    owner: Tensor  # `(B, G, T)`, which of the contexts each token of each candidate was chosen in; 0 where masked
 
 
 def grow(prompt: Tensor, candidates: Tensor, mask: Tensor, *, dtype: torch.dtype) -> TokenTree:

@@ -25,21 +25,13 @@ _SMALL = re.compile(r"[^/]+\.(?:json|model)|merges\.txt|vocab\.txt")
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What the hub has of a model at one commit.
+    """What the hub has of a model at one commit."""
 
-    Attributes:
-        name: as in `openai/whisper-base`.
-        commit: of the revision that was asked for.
-        licence: as its card says.
-        sizes: bytes of each file that is read.
-        missing: those of them that are not on this machine.
-    """
-
-    name: str
-    commit: str
-    licence: str
-    sizes: Mapping[str, int]
-    missing: tuple[str, ...]
+    name: str  # as in `openai/whisper-base`
+    commit: str  # of the revision that was asked for
+    licence: str  # as its card says
+    sizes: Mapping[str, int]  # bytes of each file that is read
+    missing: tuple[str, ...]  # those of them that are not on this machine
 
     @property
     def size(self) -> int:
@@ -131,7 +123,7 @@ def folder_of_commit(name: str, revision: str) -> Path | None:
 
 
 def _download(offered: Offer, revision: str | None) -> Path:
-    """Fetch what is missing, the weights last, so that a folder with weights has all; return the folder."""
+    # Fetch what is missing, the weights last, so that a folder with weights has all; return the folder.
     import huggingface_hub
 
     weights = [path for path in offered.sizes if path.endswith(".safetensors")]
@@ -191,6 +183,5 @@ def no_safetensors(name: str) -> str:
 
 
 def _asked(name: str, revision: str | None) -> hub.Asked:
-    """Return a model as the hub is asked for it."""
     elsewhere = "without a network, download it elsewhere and give its folder as the model's name"
     return hub.Asked(f"model {name!r}", f"{hub.endpoint()}/{name}", revision, ModelError, elsewhere)

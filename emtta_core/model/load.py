@@ -154,7 +154,7 @@ def _read(name: str, folder: Path, wanted: str | None) -> tuple[Family, Parts]:
 
 
 def _digest(settings: dict[str, Any], state: dict[str, torch.Tensor]) -> str:
-    """Return the digest of all that can change a result, whatever files it came from."""
+    # The digest of all that can change a result, whatever files it came from.
     content = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for key, tensor in sorted(state.items()):
         content.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())

@@ -18,21 +18,13 @@ TOKENS_MARGIN = 12
 
 @dataclass(frozen=True, slots=True)
 class DecodingPolicy:
-    """Which tokens may follow, and when a sequence ends.
+    """Which tokens may follow, and when a sequence ends."""
 
-    Attributes:
-        end: id of the end token.
-        bias: `(V,)`, added to every token's logits: -inf at suppressed tokens, else 0.
-        first_bias: `(V,)`, the same for the first token after the prompt, with the begin-suppressed tokens too.
-        max_target_positions: the most tokens that the decoder can hold, the prompt included.
-        tokens_per_second: the most tokens of a sequence a second of audio, `TOKENS_MARGIN` apart; None: what its
-            language needs.
-    """
-
-    end: int
-    bias: Tensor
-    first_bias: Tensor
-    max_target_positions: int
+    end: int  # id of the end token
+    bias: Tensor  # `(V,)`, added to every token's logits: -inf at suppressed tokens, else 0
+    first_bias: Tensor  # `(V,)`, the same for the first token after the prompt, with the begin-suppressed tokens too
+    max_target_positions: int  # the most tokens that the decoder can hold, the prompt included
+    # The most tokens of a sequence a second of audio, `TOKENS_MARGIN` apart; None: what its language needs.
     tokens_per_second: float | None = None
 
     @classmethod
@@ -130,13 +122,10 @@ _LANGUAGE = re.compile(r"<\|[a-z]{2,3}\|>")
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A model's forced prompt in each language.
+    """A model's forced prompt in each language."""
 
-    Attributes:
-        tokens: the prompt of each language; all of one length. An English-only Whisper has no token for language or
-            task, and its one prompt stands under "en".
-    """
-
+    # The prompt of each language; all of one length. An English-only Whisper has no token for language or task, and
+    # its one prompt stands under "en".
     tokens: dict[str, tuple[int, ...]]
 
     @classmethod
@@ -234,7 +223,6 @@ class Prompt:
         return self.tokens[told]
 
     def _foreign(self, language: str) -> UsageError:
-        """Return the refusal of a language that the model does not know."""
         if len(self.tokens) > 1:
             return unknown("language", language, self.languages)
         return UsageError(

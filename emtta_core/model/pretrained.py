@@ -65,20 +65,19 @@ def read_network(kind: Any, folder: Path, *, computed: Sequence[str] = (), **opt
 
 
 def _untied(network: Any, missing: set[str]) -> list[str]:
-    """Return the missing weights without those that are another one, which is there, by another name."""
+    # The missing weights without those that are another one, which is there, by another name.
     state = network.state_dict()
     there = {tensor.data_ptr() for name, tensor in state.items() if name not in missing}
     return sorted(name for name in missing if name not in state or state[name].data_ptr() not in there)
 
 
 def _some(names: Sequence[str]) -> str:
-    """Return the first few names."""
     return ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
 
 
 @contextmanager
 def _warnings_off() -> Iterator[None]:
-    """Keep transformers from printing, inside the `with` block, a table of what is told here in words."""
+    # Keep transformers from printing, inside the `with` block, a table of what is told here in words.
     from transformers.utils import logging
 
     usual = logging.get_verbosity()

@@ -37,20 +37,13 @@ class Speech2TextHearing:
     """Features by the model's own extractor, convolutions that halve the frames, and positions.
 
     Each waveform passes the convolutions by itself, then is padded: so it is the same, whatever the others are.
-
-    Attributes:
-        extractor: what makes `(frames, M)` features of a waveform, normalized over the utterance.
-        convolutions: weight and bias of each convolution, stride 2.
-        table: `(S, d)`, the positions of the longest.
-        scale: what the convolutions' output is multiplied with.
-        sums: the precision of what enters the encoder's layers.
     """
 
-    extractor: Any
-    convolutions: tuple[tuple[Tensor, Tensor], ...]
-    table: Tensor
-    scale: float
-    sums: torch.dtype
+    extractor: Any  # what makes `(frames, M)` features of a waveform, normalized over the utterance
+    convolutions: tuple[tuple[Tensor, Tensor], ...]  # weight and bias of each convolution, stride 2
+    table: Tensor  # `(S, d)`, the positions of the longest
+    scale: float  # what the convolutions' output is multiplied with
+    sums: torch.dtype  # the precision of what enters the encoder's layers
 
     @property
     def sample_rate(self) -> int:

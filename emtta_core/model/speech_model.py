@@ -18,27 +18,16 @@ from emtta_core.model.weights import Precision, Weights
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpeechModel:
-    """A model, ready to be adapted. Nothing in it changes, so several threads may use one at once.
+    """A model, ready to be adapted. Nothing in it changes, so several threads may use one at once."""
 
-    Attributes:
-        name: what it was asked for by: "demo", a folder or a hub id.
-        digest: hexadecimal digest of all that can change a result: weights, prompt, policy, features, vocabulary.
-        weights: the frozen tensors behind the hearing.
-        hearing: how it hears.
-        policy: which tokens may follow which.
-        prompt: the forced beginning in each language.
-        tokenizer: what makes text of tokens.
-        precision: how its numbers are kept and multiplied.
-    """
-
-    name: str
-    digest: str
-    weights: Weights
-    hearing: Hearing
-    policy: DecodingPolicy
-    prompt: Prompt
-    tokenizer: Any
-    precision: Precision
+    name: str  # what it was asked for by: "demo", a folder or a hub id
+    digest: str  # hexadecimal digest of all that can change a result: weights, prompt, policy, features, vocabulary
+    weights: Weights  # the frozen tensors behind the hearing
+    hearing: Hearing  # how it hears
+    policy: DecodingPolicy  # which tokens may follow which
+    prompt: Prompt  # the forced beginning in each language
+    tokenizer: Any  # what makes text of tokens
+    precision: Precision  # how its numbers are kept and multiplied
 
     @property
     def device(self) -> torch.device:
@@ -84,15 +73,10 @@ class SpeechModel:
 
 @dataclass(frozen=True, slots=True)
 class Detected:
-    """A language that was detected.
+    """A language that was detected."""
 
-    Attributes:
-        language: its code.
-        probability: of its token among those of all languages that the model knows.
-    """
-
-    language: str
-    probability: float
+    language: str  # its code
+    probability: float  # of its token among those of all languages that the model knows
 
 
 def detect_language(model: SpeechModel, waveform: NDArray[np.floating[Any]]) -> Detected:

@@ -18,19 +18,12 @@ _turns = threading.RLock()
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """How numbers are kept and multiplied.
+    """How numbers are kept and multiplied."""
 
-    Attributes:
-        name: what users call it.
-        weights: of the frozen weights, and of what they are multiplied with.
-        sums: of LayerNorm, residuals, logits, entropies, losses and the optimizer.
-        tensor_float: whether a GPU may round the factors of float32 products to TF32's 10 bits.
-    """
-
-    name: str
-    weights: torch.dtype
-    sums: torch.dtype
-    tensor_float: bool = False
+    name: str  # what users call it
+    weights: torch.dtype  # of the frozen weights, and of what they are multiplied with
+    sums: torch.dtype  # of LayerNorm, residuals, logits, entropies, losses and the optimizer
+    tensor_float: bool = False  # whether a GPU may round the factors of float32 products to TF32's 10 bits
 
     @contextmanager
     def arithmetic(self, device: torch.device) -> Iterator[None]:
@@ -91,23 +84,14 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """The projections of one attention block; the query's are multiplied by `head_dim ** -0.5`.
+    """The projections of one attention block; the query's are multiplied by `head_dim ** -0.5`."""
 
-    Attributes:
-        query: weight `(d, d)`; for self-attention query, key and value stacked, `(3d, d)`.
-        query_bias: likewise `(d,)` or `(3d,)` (zeros for keys without a bias, as Whisper's).
-        memory: key and value weights for cross-attention, stacked `(2d, d)`; None for self-attention.
-        memory_bias: likewise `(2d,)`.
-        out: weight `(d, d)`.
-        out_bias: `(d,)`.
-    """
-
-    query: Tensor
-    query_bias: Tensor
-    memory: Tensor | None
-    memory_bias: Tensor | None
-    out: Tensor
-    out_bias: Tensor
+    query: Tensor  # weight `(d, d)`; for self-attention query, key and value stacked, `(3d, d)`
+    query_bias: Tensor  # likewise `(d,)` or `(3d,)` (zeros for keys without a bias, as Whisper's)
+    memory: Tensor | None  # key and value weights for cross-attention, stacked `(2d, d)`; None for self-attention
+    memory_bias: Tensor | None  # likewise `(2d,)`
+    out: Tensor  # weight `(d, d)`
+    out_bias: Tensor  # `(d,)`
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,32 +128,19 @@ class Weights:
     LayerNorms are counted in the order of the forward pass: two for each encoder layer (before attention, before the
     feed-forward block) and one after the last; three for each decoder layer (before self-attention, before
     cross-attention, before the feed-forward block) and one after the last.
-
-    Attributes:
-        width: d, the model's width.
-        encoder_heads: attention heads in the encoder.
-        decoder_heads: attention heads in the decoder.
-        activation: between the two maps of a feed-forward block.
-        encoder_layers: the encoder's layers.
-        embedding: `(V, d)`, the tokens' input embedding, scaled where the model scales it.
-        decoder_positions: `(T, d)`.
-        decoder_layers: the decoder's layers.
-        head: `(V, d)`, the output projection (the embedding itself where the model ties them unscaled).
-        norms: `(N, 2, d)`, each LayerNorm's weight and bias as trained, in the precision of sums.
-        norm_epsilon: what LayerNorm adds to the variance.
     """
 
-    width: int
-    encoder_heads: int
-    decoder_heads: int
-    activation: Callable[[Tensor], Tensor]
-    encoder_layers: tuple[EncoderLayer, ...]
-    embedding: Tensor
-    decoder_positions: Tensor
-    decoder_layers: tuple[DecoderLayer, ...]
-    head: Tensor
-    norms: Tensor
-    norm_epsilon: float
+    width: int  # d, the model's width
+    encoder_heads: int  # attention heads in the encoder
+    decoder_heads: int  # attention heads in the decoder
+    activation: Callable[[Tensor], Tensor]  # between the two maps of a feed-forward block
+    encoder_layers: tuple[EncoderLayer, ...]  # the encoder's layers
+    embedding: Tensor  # `(V, d)`, the tokens' input embedding, scaled where the model scales it
+    decoder_positions: Tensor  # `(T, d)`
+    decoder_layers: tuple[DecoderLayer, ...]  # the decoder's layers
+    head: Tensor  # `(V, d)`, the output projection (the embedding itself where the model ties them unscaled)
+    norms: Tensor  # `(N, 2, d)`, each LayerNorm's weight and bias as trained, in the precision of sums
+    norm_epsilon: float  # what LayerNorm adds to the variance
 
     @property
     def encoder_norms(self) -> int:
@@ -279,7 +250,7 @@ def prepare(
 
 
 def _block_tensors(*blocks: Attention | FeedForward) -> Iterator[Tensor]:
-    """Yield the tensors of attention and feed-forward blocks, in the order of their fields."""
+    # The tensors of attention and feed-forward blocks, in the order of their fields.
     for block in blocks:
         for name in block.__slots__:
             tensor = getattr(block, name)

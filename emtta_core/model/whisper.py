@@ -21,21 +21,13 @@ from emtta_core.model.weights import Precision, prepare
 
 @dataclass(frozen=True, slots=True)
 class LogMel:
-    """How a model hears: the settings of its feature extractor.
+    """How a model hears: the settings of its feature extractor."""
 
-    Attributes:
-        sample_rate: Hz.
-        samples: length of the window in samples; shorter waveforms are padded with zeros.
-        fft: samples in a frame.
-        hop: samples between frames.
-        filters: `(fft // 2 + 1, M)`, the mel filters.
-    """
-
-    sample_rate: int
-    samples: int
-    fft: int
-    hop: int
-    filters: NDArray[np.float64]
+    sample_rate: int  # Hz
+    samples: int  # length of the window in samples; shorter waveforms are padded with zeros
+    fft: int  # samples in a frame
+    hop: int  # samples between frames
+    filters: NDArray[np.float64]  # `(fft // 2 + 1, M)`, the mel filters
 
     @classmethod
     def of(cls, extractor: Any) -> "LogMel":
@@ -76,21 +68,13 @@ SINUSOIDS = "model.encoder.embed_positions.weight"
 
 @dataclass(frozen=True, slots=True)
 class WhisperHearing:
-    """Log-mel features, two convolutions, and positions; every waveform fills the window.
+    """Log-mel features, two convolutions, and positions; every waveform fills the window."""
 
-    Attributes:
-        mel: the features.
-        conv1: weight and bias of the first convolution, stride 1.
-        conv2: likewise of the second, stride 2.
-        table: `(S, d)`, the encoder's positions.
-        sums: the precision of what enters the encoder's layers.
-    """
-
-    mel: LogMel
-    conv1: tuple[Tensor, Tensor]
-    conv2: tuple[Tensor, Tensor]
-    table: Tensor
-    sums: torch.dtype
+    mel: LogMel  # the features
+    conv1: tuple[Tensor, Tensor]  # weight and bias of the first convolution, stride 1
+    conv2: tuple[Tensor, Tensor]  # likewise of the second, stride 2
+    table: Tensor  # `(S, d)`, the encoder's positions
+    sums: torch.dtype  # the precision of what enters the encoder's layers
 
     @property
     def sample_rate(self) -> int:

@@ -99,7 +99,7 @@ def begun_before(run: Run, store: Store) -> Run:
 
 
 def _amended(run: Run, suspects: Collection[str] = ()) -> Run:
-    """Return a run with domains planned anew: those that were unavailable, and suspects, as far as they are there."""
+    # A run with domains planned anew: those that were unavailable, and suspects, as far as they are there.
     lacking = {cell.domain for cell in run.cells if not cell.available} | set(suspects)
     if not lacking:
         return run
@@ -113,7 +113,6 @@ def _amended(run: Run, suspects: Collection[str] = ()) -> Run:
 
 
 def _record(store: Store, run: Run, amended: Run) -> None:
-    """Write an amended run in the place of what it was."""
     if amended.cells == run.cells:
         return
     with lease(store, run.run_id):
@@ -123,12 +122,10 @@ def _record(store: Store, run: Run, amended: Run) -> None:
 
 
 def _with(suite: Suite, names: Sequence[str]) -> Suite:
-    """Return the suite with these domains alone."""
     return suite.model_copy(update={"domains": tuple(suite.domain(name) for name in names)})
 
 
 def _planned_anew(cells: Sequence[Cell], suite: Suite, model_digest: str, found: dict[str, Audio]) -> list[Cell]:
-    """Return the cells with those of the found domains planned anew."""
     new = {
         (cell.domain, cell.method): cell
         for name, audio in found.items()

@@ -76,7 +76,6 @@ def check_languages(model: SpeechModel, rows: Iterable[PreparedRow]) -> None:
 
 
 def _chunks(rows: Iterable[PreparedRow]) -> Iterator[list[PreparedRow]]:
-    """Yield the utterances, as many at a time as are held in memory."""
     chunk: list[PreparedRow] = []
     seconds = 0.0
     for row in rows:
@@ -117,12 +116,10 @@ class _Going:
             self.language, self._probability = detected.language, detected.probability
 
     def take(self, result: AdaptationResult) -> None:
-        """Take what became of a window."""
         self.waiting.remove(result.utterance_id)
         self._results[result.utterance_id] = result
 
     def outcome(self) -> Outcome:
-        """Return what became of the utterance, when no window is waiting."""
         heard = tuple(
             HeardWindow(window, self.language, self._probability, self._results.get(window.id))
             for window in self.windows
@@ -132,7 +129,6 @@ class _Going:
 
 
 def _adapt(adapter: Adapter, going: Sequence[_Going]) -> Iterator[list[Outcome]]:
-    """Yield utterances when the last of their windows is done."""
     windows = {window.id: (owner, window) for owner in going for window in owner.windows if not window.silent}
     for results in _results(adapter, windows):
         for result in results:
@@ -180,7 +176,7 @@ def _batches(adapter: Adapter, windows: Mapping[str, tuple[_Going, Window]]) -> 
 
 
 def _foreign_languages(model: SpeechModel, rows: Sequence[PreparedRow]) -> dict[str, UsageError]:
-    """Return the languages of `rows` that the model does not know, with what it says of each."""
+    # The languages of `rows` that the model does not know, with what it says of each.
     foreign = {}
     for language in sorted({row.language for row in rows}):
         try:
@@ -191,7 +187,7 @@ def _foreign_languages(model: SpeechModel, rows: Sequence[PreparedRow]) -> dict[
 
 
 def _waveform(row: PreparedRow) -> Waveform:
-    """Return the waveform of a prepared utterance; AudioError says why there is none."""
+    # The waveform of a prepared utterance; AudioError says why there is none.
     if row.error is not None or row.audio is None:
         raise AudioError(row.error or "it was prepared without audio")
     return np.ascontiguousarray(read_audio(row.audio.bytes, name=row.utterance_id))

@@ -104,7 +104,7 @@ def evaluate_cell(
 def _evaluate(
     attempt: Attempt, adapter: Adapter, store: Store, job: Job, progress: Listener, stop: Callable[[], bool]
 ) -> None:
-    """Do what the attempt has to do, shard by shard; utterances in error wait until the others are done."""
+    # Do what the attempt has to do, shard by shard; utterances in error wait until the others are done.
     cell, runtime = job.cell, job.runtime
     corpus = store.prepared(cell.corpus_id)
     if corpus is None:
@@ -157,7 +157,7 @@ def _evaluate(
 
 
 def _scorable(row: PreparedRow, rule: Rule) -> PreparedRow:
-    """Return an utterance, in error where its transcript cannot be scored: no adaptation is spent on it."""
+    # An utterance, in error where its transcript cannot be scored: no adaptation is spent on it.
     try:
         check_reference(row.text, row.language, rule)
     except EmptyReferenceError as error:
@@ -178,7 +178,6 @@ def too_many(limit: int | float | None, errors: int, cell: Cell) -> bool:
 
 
 def _shard_event(cell: Cell, tally: Tally, *, resumed: bool = False) -> UtterancesDone:
-    """Return the event that tells of a shard."""
     return UtterancesDone(
         cell.domain,
         cell.method,
@@ -192,13 +191,13 @@ def _shard_event(cell: Cell, tally: Tally, *, resumed: bool = False) -> Utteranc
 
 
 def _forget_peak_memory(device: torch.device) -> None:
-    """Begin to measure a CUDA device's memory anew; of the process, the system knows the peak since its start alone."""
+    # Begin to measure a CUDA device's memory anew; of the process, the system knows the peak since its start alone.
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def _peak_memory(device: torch.device) -> int:
-    """Return the most memory in use so far, in bytes: of a CUDA device, else of the process."""
+    # The most memory in use so far, in bytes: of a CUDA device, else of the process.
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")  # Linux; what getrusage says there, a process inherits from its parent

@@ -9,21 +9,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The run begins: what it is about to do.
+    """The run begins: what it is about to do."""
 
-    Attributes:
-        run_id: which.
-        domains: how many of its domains have something to do.
-        cells: how many of its cells.
-        utterances: those still to be done, by method.
-        workers: cells at once.
-    """
-
-    run_id: str
-    domains: int
-    cells: int
-    utterances: Mapping[str, int]
-    workers: int
+    run_id: str  # which
+    domains: int  # how many of its domains have something to do
+    cells: int  # how many of its cells
+    utterances: Mapping[str, int]  # those still to be done, by method
+    workers: int  # cells at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +40,16 @@ class AttemptBegun:
 
 @dataclass(frozen=True, slots=True)
 class UtterancesDone:
-    """A shard of a cell lies in the store.
-
-    Attributes:
-        utterances: how many, those in error included.
-        word_errors: of those that could be scored.
-        words: in their references.
-        seconds: wall seconds spent on them.
-        resumed: whether an earlier attempt had done them.
-    """
+    """A shard of a cell lies in the store."""
 
     domain: str
     method: str
-    utterances: int
+    utterances: int  # how many, those in error included
     errors: int
-    word_errors: int
-    words: int
-    seconds: float
-    resumed: bool = False
+    word_errors: int  # of those that could be scored
+    words: int  # in their references
+    seconds: float  # wall seconds spent on them
+    resumed: bool = False  # whether an earlier attempt had done them
 
 
 @dataclass(frozen=True, slots=True)

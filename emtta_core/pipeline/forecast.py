@@ -16,19 +16,12 @@ WEIGHS = ("steps", "candidates", "redraw", "early_stop")
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What an utterance of a method took in an earlier run.
+    """What an utterance of a method took in an earlier run."""
 
-    Attributes:
-        run_id: the run.
-        device: where it ran, as `cuda:0`; more than one with commas between.
-        seconds: wall seconds an utterance, its share of its batch: the mean over all domains.
-        by_domain: the same of each domain that it had.
-    """
-
-    run_id: str
-    device: str
-    seconds: float
-    by_domain: Mapping[str, float]
+    run_id: str  # the run
+    device: str  # where it ran, as `cuda:0`; more than one with commas between
+    seconds: float  # wall seconds an utterance, its share of its batch: the mean over all domains
+    by_domain: Mapping[str, float]  # the same of each domain that it had
 
     def of(self, domain: str) -> float:
         """Return the wall seconds of an utterance of a domain; the mean of all, where the run did not have it."""
@@ -37,17 +30,11 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """How long work will take on one device, models' loading and audio's preparation not counted.
+    """How long work will take on one device, models' loading and audio's preparation not counted."""
 
-    Attributes:
-        seconds: wall seconds, of the methods that have a pace.
-        paces: by the name of the method.
-        unknown: the methods that no earlier run did, with this model and these options.
-    """
-
-    seconds: float
-    paces: Mapping[str, Pace]
-    unknown: tuple[str, ...]
+    seconds: float  # wall seconds, of the methods that have a pace
+    paces: Mapping[str, Pace]  # by the name of the method
+    unknown: tuple[str, ...]  # the methods that no earlier run did, with this model and these options
 
 
 def forecast(store: Store | None, suite: Suite, todo: Mapping[Cell, int]) -> Forecast:
@@ -66,7 +53,6 @@ def forecast(store: Store | None, suite: Suite, todo: Mapping[Cell, int]) -> For
 
 
 def _paces(store: Store, suite: Suite, methods: Mapping[str, None]) -> dict[str, Pace]:
-    """Return the pace of each of the methods in the newest run that did it."""
     works = {name: work for name, work in _works(suite).items() if name in methods}
     query = "SELECT run_id, suite_toml FROM raw.runs WHERE model = $model ORDER BY created_at DESC"
     with Catalogue(store) as catalogue:
@@ -87,7 +73,7 @@ def _paces(store: Store, suite: Suite, methods: Mapping[str, None]) -> dict[str,
 
 
 def _works(suite: Suite) -> dict[str, str]:
-    """Return what each method of a suite does to an utterance, as a digest of what takes time, by the method's name."""
+    # Each method of a suite does to an utterance, as a digest of what takes time, by the method's name.
     return {
         choice.name: recipe_id(
             replace(choice.method(), name=""),
@@ -100,7 +86,6 @@ def _works(suite: Suite) -> dict[str, str]:
 
 
 def _measured(store: Store, run_id: str) -> dict[str, Pace]:
-    """Return the pace of each method that a run did."""
     query = """
         SELECT method, device, domain, avg(seconds) AS seconds, count(*) AS utterances
         FROM utterances

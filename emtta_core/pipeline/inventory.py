@@ -38,7 +38,7 @@ def locate(suite: Suite) -> Suite:
 
 
 def _pinned(choice: ModelChoice) -> ModelChoice:
-    """Return the model at the commit that is on this machine; one that is not there, or is a folder, as it is."""
+    # The model at the commit that is on this machine; one that is not there, or is a folder, as it is.
     try:
         if folder_of(choice.name) is not None:
             return choice
@@ -49,7 +49,6 @@ def _pinned(choice: ModelChoice) -> ModelChoice:
 
 
 def _located(corpus: Corpus) -> Corpus:
-    """Return a corpus with its place settled, where it can be had."""
     try:
         return corpus.located()
     except EmttaError as error:
@@ -58,7 +57,7 @@ def _located(corpus: Corpus) -> Corpus:
 
 
 def _settled(domain: Domain, corpus: Corpus) -> Domain:
-    """Return a domain whose corpus, and recording of noise, lie where they were found."""
+    # A domain whose corpus, and recording of noise, lie where they were found.
     corruption = domain.corruption
     if isinstance(corruption, NoiseFile):
         corruption = corruption.located()
@@ -75,28 +74,17 @@ TRIED = 3
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Something that a suite needs.
+    """Something that a suite needs."""
 
-    Attributes:
-        kind: `corpus`, `noise` or `model`.
-        standing: whether it is there.
-        domains: which need it.
-        utterances: how many of it will be used; None where that is not known before it is fetched.
-        left_out: how many are too long.
-        notes: what else of it is not used.
-        prepared: how many of the domains have their audio in the store.
-        seconds: how long that audio is in one of them; None where none is prepared.
-        streamed: whether it is read over the network, since few of its utterances are used, and no file is fetched.
-    """
-
-    kind: str
-    standing: Standing
-    domains: tuple[str, ...]
-    utterances: int | None = None
-    left_out: int = 0
-    notes: tuple[str, ...] = ()
-    prepared: int = 0
-    seconds: float | None = None
+    kind: str  # `corpus`, `noise` or `model`
+    standing: Standing  # whether it is there
+    domains: tuple[str, ...]  # which need it
+    utterances: int | None = None  # how many of it will be used; None where that is not known before it is fetched
+    left_out: int = 0  # how many are too long
+    notes: tuple[str, ...] = ()  # what else of it is not used
+    prepared: int = 0  # how many of the domains have their audio in the store
+    seconds: float | None = None  # how long that audio is in one of them; None where none is prepared
+    # Whether it is read over the network, since few of its utterances are used, and no file is fetched.
     streamed: bool = False
 
 
@@ -122,12 +110,10 @@ def to_fetch(needs: Sequence[Need]) -> int:
 
 
 def _is_prepared(need: Need) -> bool:
-    """Return whether the audio of all its domains is in the store."""
     return need.kind == "corpus" and need.prepared == len(need.domains)
 
 
 def _corpora(suite: Suite, store: Store | None) -> Iterator[Need]:
-    """Yield the corpora, each with the domains that are made of it."""
     content, seconds = cache(content_digest), _seconds(store)
     for corpus in dict.fromkeys(domain.corpus for domain in suite.domains):
         domains = [domain for domain in suite.domains if domain.corpus == corpus]
@@ -138,7 +124,7 @@ def _corpora(suite: Suite, store: Store | None) -> Iterator[Need]:
 
 
 def _counted(need: Need, corpus: Corpus, limit: int | None) -> Need:
-    """Return a corpus with its utterances counted, where it is not fetched for that."""
+    # A corpus with its utterances counted, where it is not fetched for that.
     if need.standing.state == "missing" or (need.standing.state == "to fetch" and getattr(corpus, "max_seconds", None)):
         return need
     try:
@@ -160,7 +146,7 @@ def _counted(need: Need, corpus: Corpus, limit: int | None) -> Need:
 
 
 def _fault(corpus: Corpus) -> str | None:
-    """Say why none of the first recordings of a corpus can be read; None where one can."""
+    # Say why none of the first recordings of a corpus can be read; None where one can.
     reason = None
     for utterance in islice(corpus.read_all(TRIED), TRIED):
         try:
@@ -173,7 +159,6 @@ def _fault(corpus: Corpus) -> str | None:
 
 
 def _prepared(domain: Domain, limit: int | None, store: Store | None, content: Callable[[Corpus], str]) -> str | None:
-    """Return the identity of a domain's audio where it is in the store."""
     if store is None:
         return None
     try:
@@ -184,7 +169,6 @@ def _prepared(domain: Domain, limit: int | None, store: Store | None, content: C
 
 
 def _seconds(store: Store | None) -> dict[str, float]:
-    """Return how long the audio of each prepared corpus is."""
     if store is None:
         return {}
     with Catalogue(store) as catalogue:
@@ -192,7 +176,6 @@ def _seconds(store: Store | None) -> dict[str, float]:
 
 
 def _noises(domains: Sequence[Domain]) -> Iterator[Need]:
-    """Yield the recordings of noise, each with its domains."""
     users: dict[str, list[tuple[str, Standing]]] = {}
     for domain in domains:
         noise = domain.corruption
@@ -204,7 +187,6 @@ def _noises(domains: Sequence[Domain]) -> Iterator[Need]:
 
 
 def _recording(noise: NoiseFile) -> Standing:
-    """Return how a recording of noise stands."""
     what = f"noise {noise.file or noise.kind}"
     licence = "your own" if noise.file else f"see {FOLDER}"
     try:
@@ -216,7 +198,6 @@ def _recording(noise: NoiseFile) -> Standing:
 
 
 def _model(choice: ModelChoice) -> Need:
-    """Return how the model stands."""
     what, licence = f"model {choice.name}", "see its card"
     readable = choice.family is None  # what a family of one's own reads, it knows alone
     folder: Path | None = Path(choice.name)

@@ -27,37 +27,22 @@ if TYPE_CHECKING:
 
 
 class Job(BaseModel):
-    """One cell to be evaluated.
-
-    Attributes:
-        store: where its audio lies and its rows go.
-        run_id: the run that it belongs to.
-        cell: which; its domain must be prepared.
-        model: which model, and on which device.
-        model_digest: of the model that the run was planned with.
-        method: the cell's.
-        adaptation: the method's options.
-        normalizer: how texts are normalized before they are compared.
-        runtime: how it is carried out.
-        redo: what is done again though it is done.
-        lease: the number of the lease of its run; None: nobody took one.
-        device: what the device is called in the store; None: as torch calls it.
-    """
+    """One cell to be evaluated."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    store: str
-    run_id: str
-    cell: Cell
-    model: ModelChoice
-    model_digest: str
-    method: MethodChoice
-    adaptation: Adaptation
-    normalizer: Rule = "whisper"
-    runtime: Runtime
-    redo: Redo = "missing"
-    lease: int | None = None
-    device: str | None = None
+    store: str  # where its audio lies and its rows go
+    run_id: str  # the run that it belongs to
+    cell: Cell  # which; its domain must be prepared
+    model: ModelChoice  # which model, and on which device
+    model_digest: str  # of the model that the run was planned with
+    method: MethodChoice  # the cell's
+    adaptation: Adaptation  # the method's options
+    normalizer: Rule = "whisper"  # how texts are normalized before they are compared
+    runtime: Runtime  # how it is carried out
+    redo: Redo = "missing"  # what is done again though it is done
+    lease: int | None = None  # the number of the lease of its run; None: nobody took one
+    device: str | None = None  # what the device is called in the store; None: as torch calls it
 
     @classmethod
     def of(cls, run: Run, cell: Cell, store: str, redo: Redo = "missing", lease: int | None = None) -> "Job":
@@ -107,25 +92,15 @@ class InterruptedRunError(EmttaError):
 
 @dataclass(frozen=True, slots=True)
 class CellReport:
-    """What an attempt at a cell came to.
+    """What an attempt at a cell came to."""
 
-    Attributes:
-        cell: which.
-        attempt: its number.
-        done: utterances that this attempt did.
-        reused: utterances that an earlier one had done.
-        errors: of both, those in error.
-        wer: word error rate of both in percent; none where nothing was scored.
-        seconds: wall seconds.
-    """
-
-    cell: Cell
-    attempt: int
-    done: int
-    reused: int
-    errors: int
-    wer: float | None
-    seconds: float
+    cell: Cell  # which
+    attempt: int  # its number
+    done: int  # utterances that this attempt did
+    reused: int  # utterances that an earlier one had done
+    errors: int  # of both, those in error
+    wer: float | None  # word error rate of both in percent; none where nothing was scored
+    seconds: float  # wall seconds
 
 
 @dataclass(slots=True)
@@ -210,12 +185,11 @@ def record_failure(store: Store, key: CellKey, row: CellRow, progress: Listener)
 
 
 def _log_unrecorded(key: CellKey, error: StoreError) -> None:
-    """Say that a failed attempt is not in the store."""
     log.error("the failed attempt at %s/%s could not be recorded: %s", key.domain, key.method, error)
 
 
 def _ending(error: BaseException | None) -> str:
-    """Return the state of an attempt that ended with this exception, or without one."""
+    # The state of an attempt that ended with this exception, or without one.
     if error is None:
         return COMPLETE
     return INTERRUPTED if isinstance(error, InterruptedRunError) else FAILED

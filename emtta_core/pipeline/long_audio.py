@@ -23,53 +23,32 @@ SILENT = "it is silent: not adapted to, and nothing was heard in it"
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A piece of an utterance that the model can hear at once.
+    """A piece of an utterance that the model can hear at once."""
 
-    Attributes:
-        id: by which its random numbers are drawn.
-        number: from 1.
-        begin: its first sample in the utterance.
-        waveform: its samples, `(N,)`.
-        silent: whether it is left alone, since there is sound elsewhere in the utterance.
-    """
-
-    id: str
-    number: int
-    begin: int
-    waveform: Waveform
-    silent: bool = False
+    id: str  # by which its random numbers are drawn
+    number: int  # from 1
+    begin: int  # its first sample in the utterance
+    waveform: Waveform  # its samples, `(N,)`
+    silent: bool = False  # whether it is left alone, since there is sound elsewhere in the utterance
 
 
 @dataclass(frozen=True, slots=True)
 class HeardWindow:
-    """What became of a window.
+    """What became of a window."""
 
-    Attributes:
-        window: which.
-        language: what the model was told to hear.
-        probability: of that language, where it was detected; None where it was given.
-        result: what the engine says; None for a silent one.
-    """
-
-    window: Window
-    language: str
-    probability: float | None
-    result: AdaptationResult | None
+    window: Window  # which
+    language: str  # what the model was told to hear
+    probability: float | None  # of that language, where it was detected; None where it was given
+    result: AdaptationResult | None  # what the engine says; None for a silent one
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an utterance.
+    """What became of an utterance."""
 
-    Attributes:
-        row: the utterance.
-        result: the joined result of its windows; a text says why it was never adapted to.
-        windows: its windows, where it was cut or its language detected; else none.
-    """
-
-    row: PreparedRow
-    result: AdaptationResult | str
-    windows: tuple[HeardWindow, ...] = ()
+    row: PreparedRow  # the utterance
+    result: AdaptationResult | str  # the joined result of its windows; a text says why it was never adapted to
+    windows: tuple[HeardWindow, ...] = ()  # its windows, where it was cut or its language detected; else none
 
     @property
     def is_error(self) -> bool:
@@ -127,25 +106,21 @@ def join(utterance_id: str, windows: Sequence[HeardWindow]) -> AdaptationResult:
 
 
 def _sounds(waveform: Waveform) -> bool:
-    """Return whether there is anything to hear."""
     return bool(np.abs(waveform).max() >= SILENCE_PEAK)
 
 
 def _joined(texts: Sequence[str | None]) -> str | None:
-    """Return texts joined by a space; None where one is not known."""
     known = [text for text in texts if text is not None]
     return " ".join(text for text in known if text) if len(known) == len(texts) else None
 
 
 def _trace(traces: Sequence[Sequence[StepRecord]]) -> tuple[StepRecord, ...]:
-    """Return the records of an utterance's states from those of its windows."""
     if not all(traces):
         return ()
     return tuple(_state(step, traces) for step in range(max(len(trace) for trace in traces)))
 
 
 def _state(step: int, traces: Sequence[Sequence[StepRecord]]) -> StepRecord:
-    """Return the record of a state of an utterance."""
     there = [trace[min(step, len(trace) - 1)] for trace in traces]
     updated = [record for record in there if record.step == step and record.loss is not None]
 
@@ -169,7 +144,7 @@ def _state(step: int, traces: Sequence[Sequence[StepRecord]]) -> StepRecord:
 
 
 def _mean(pairs: Sequence[tuple[float | None, float | None]]) -> float | None:
-    """Return the mean of numbers by their weights; None where one is not known, or there is none."""
+    # The mean of numbers by their weights; None where one is not known, or there is none.
     known = [(value, weight) for value, weight in pairs if value is not None and weight]
     if not known or len(known) < len(pairs):
         return None
@@ -177,5 +152,4 @@ def _mean(pairs: Sequence[tuple[float | None, float | None]]) -> float | None:
 
 
 def _number(value: float | None) -> float:
-    """Return the value, NaN for none."""
     return math.nan if value is None else value

@@ -44,7 +44,7 @@ def remember(folder: Path, digest: str) -> None:
 
 
 def _state(folder: Path) -> dict[str, Any]:
-    """Return what a digest depends on: the files, and the packages that read them."""
+    # A digest depends on: the files, and the packages that read them.
     files = sorted([item.name, item.stat().st_size, item.stat().st_mtime_ns] for item in os.scandir(folder))
     plugins = sorted(
         f"{point.name} {point.dist.version if point.dist else ''}" for point in entry_points(group=FAMILIES)
@@ -108,7 +108,6 @@ def model_for(job: Job) -> "SpeechModel":
 
 
 def _model_of(choice: ModelChoice) -> "SpeechModel":
-    """Return the model that a suite names."""
     from emtta_core.model import load_model  # brings torch, which a digest that is remembered does not need
 
     key = choice.model_dump_json()

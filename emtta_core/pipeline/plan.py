@@ -24,22 +24,15 @@ UNAVAILABLE = "unavailable-"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One domain adapted to with one method.
-
-    Attributes:
-        cell_id: identity of its hypotheses: of the recipe and the audio together.
-        corpus_id: identity of its prepared audio.
-        recipe_id: identity of what is done to each utterance.
-        utterances: how many it has.
-    """
+    """One domain adapted to with one method."""
 
     domain: str
     group: str
     method: str
-    cell_id: str
-    corpus_id: str
-    recipe_id: str
-    utterances: int
+    cell_id: str  # identity of its hypotheses: of the recipe and the audio together
+    corpus_id: str  # identity of its prepared audio
+    recipe_id: str  # identity of what is done to each utterance
+    utterances: int  # how many it has
 
     @property
     def available(self) -> bool:
@@ -61,22 +54,16 @@ FED = ("family", "language", "long_audio", "tokens_per_second")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The cells of a suite, domain by domain.
+    """The cells of a suite, domain by domain."""
 
-    Attributes:
-        plan_id: the identity of all of them and of their scoring.
-        model_digest: of the model that they adapt.
-        cells: in order.
-        unavailable: why the audio of a domain cannot be had, by the domain's name; its cells will fail.
-        left_out: utterances that are not used, for they are too long, by the domain's name.
-        notes: what else of a corpus is not used, by the domain's name.
-    """
-
-    plan_id: str
-    model_digest: str
-    cells: tuple[Cell, ...]
+    plan_id: str  # the identity of all of them and of their scoring
+    model_digest: str  # of the model that they adapt
+    cells: tuple[Cell, ...]  # in order
+    # Why the audio of a domain cannot be had, by the domain's name; its cells will fail.
     unavailable: Mapping[str, str] = field(default_factory=dict)
+    # Utterances that are not used, for they are too long, by the domain's name.
     left_out: Mapping[str, int] = field(default_factory=dict)
+    # What else of a corpus is not used, by the domain's name.
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -95,21 +82,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Audio:
-    """What a domain's audio will be.
+    """What a domain's audio will be."""
 
-    Attributes:
-        corpus_id: its identity.
-        utterances: how many.
-        left_out: how many are too long.
-        notes: what else of its corpus is not used.
-        error: why it cannot be had; then the identity says no more than that.
-    """
-
-    corpus_id: str
-    utterances: int
-    left_out: int = 0
-    notes: tuple[str, ...] = ()
-    error: EmttaError | None = None
+    corpus_id: str  # its identity
+    utterances: int  # how many
+    left_out: int = 0  # how many are too long
+    notes: tuple[str, ...] = ()  # what else of its corpus is not used
+    error: EmttaError | None = None  # why it cannot be had; then the identity says no more than that
 
 
 def plan(suite: Suite, model_digest: str) -> Plan:

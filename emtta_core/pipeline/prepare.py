@@ -34,17 +34,11 @@ _locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A domain whose audio lies in the store.
+    """A domain whose audio lies in the store."""
 
-    Attributes:
-        corpus: where.
-        reused: whether it lay there already.
-        seconds: wall seconds that this took.
-    """
-
-    corpus: PreparedCorpus
-    reused: bool
-    seconds: float
+    corpus: PreparedCorpus  # where
+    reused: bool  # whether it lay there already
+    seconds: float  # wall seconds that this took
 
 
 def prepare_domain(
@@ -95,7 +89,7 @@ def prepare_domain(
 
 
 def _refuse_changed(domain: Domain, planned: str, limit: int | None) -> None:
-    """Refuse a corpus that is not the one that was planned: what it gave would be kept under a wrong identity."""
+    # Refuse a corpus that is not the one that was planned: what it gave would be kept under a wrong identity.
     if planned.startswith(UNAVAILABLE):
         now = audio_of(domain, limit, content_digest, lambda corpus: corpus.survey(limit))
         if now.error is not None:
@@ -112,7 +106,6 @@ def _refuse_changed(domain: Domain, planned: str, limit: int | None) -> None:
 
 
 def _rows(domain: Domain, limit: int | None) -> Iterator[PreparedRow]:
-    """Yield the row of each utterance of a domain."""
     for utterance in domain.corpus.read_all(limit):
         try:
             yield _row(utterance, domain.corruption)
@@ -126,7 +119,7 @@ def _rows(domain: Domain, limit: int | None) -> Iterator[PreparedRow]:
 
 
 def _row(utterance: Utterance, corruption: Corruption | None) -> PreparedRow:
-    """Return the row of an utterance; AudioError where its audio cannot be used, or its transcript is blank."""
+    # The row of an utterance; AudioError where its audio cannot be used, or its transcript is blank.
     waveform = utterance.read()  # says of a folder's file more of what is wrong
     if not utterance.text.strip():
         raise AudioError(
@@ -152,7 +145,6 @@ def _row(utterance: Utterance, corruption: Corruption | None) -> PreparedRow:
 
 
 def _row_in_error(utterance: Utterance, corruption: Corruption | None, error: str) -> PreparedRow:
-    """Return the row of an utterance that cannot be used."""
     return PreparedRow(
         utterance_id=utterance.id,
         audio=None,
@@ -167,18 +159,16 @@ def _row_in_error(utterance: Utterance, corruption: Corruption | None, error: st
 
 
 def _label(corruption: Corruption | None) -> str | None:
-    """Return what a corruption is called in a row."""
     return None if corruption is None else corruption.label()
 
 
 @cache
 def _murmur(count: int, seed: int) -> Sequence[Waveform]:
-    """Return clean voices for babble and its like; spoken once a process, for they serve every utterance."""
+    # Clean voices for babble and its like; spoken once a process, for they serve every utterance.
     return voices_for_noise(count, seed)
 
 
 def _shards(rows: Iterator[PreparedRow]) -> Iterator[list[PreparedRow]]:
-    """Cut the rows into shards of `SHARD_UTTERANCES`."""
     return iter(lambda: list(itertools.islice(rows, SHARD_UTTERANCES)), [])
 
 
@@ -220,7 +210,7 @@ def prepare_all(suite: Suite, store: Store, listener: Listener) -> dict[str, str
 
 
 def _prepare(domain: Domain, audio: Audio, store: Store, limit: int | None) -> Prepared | EmttaError:
-    """Prepare a domain, or return why it cannot be; StoreError where the store is why."""
+    # Prepare a domain, or return why it cannot be; StoreError where the store is why.
     if audio.error is not None:
         return audio.error
     try:

@@ -90,18 +90,12 @@ Reusable = Mapping[Cell, Mapping[str, Result]]
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """How far the cells of a run are, or would be when it begins.
+    """How far the cells of a run are, or would be when it begins."""
 
-    Attributes:
-        now: how far each cell is, in order.
-        found: what each would take over from other runs.
-        recorded: whether the store has the run.
-        may_grow: whether single utterances of other runs may be the same, which is known when the audio is prepared.
-    """
-
-    now: tuple[CellState, ...]
-    found: Reusable = field(default_factory=dict)
-    recorded: bool = False
+    now: tuple[CellState, ...]  # how far each cell is, in order
+    found: Reusable = field(default_factory=dict)  # what each would take over from other runs
+    recorded: bool = False  # whether the store has the run
+    # Whether single utterances of other runs may be the same, which is known when the audio is prepared.
     may_grow: bool = False
 
     @property
@@ -206,7 +200,7 @@ class Reuse:
                 self._store.place.remove([name])
 
     def _find(self, runs: Iterable[str], cells: Sequence[Cell], keys: Mapping[str, Sequence[Cell]]) -> Reusable:
-        """Return the results of some runs that are those of these cells, or of the cells that wait for their keys."""
+        # The results of some runs that are those of these cells, or of the cells that wait for their keys.
         by_id: dict[str, list[Cell]] = defaultdict(list)
         for cell in cells:
             by_id[cell.cell_id].append(cell)
@@ -225,14 +219,12 @@ class Reuse:
         return found
 
     def _done(self) -> set[tuple[str, str, str]]:
-        """The utterances of this run that are done, each as domain, method and id."""
         if self._store.find_run(self._run.run_id) is None:
             return set()
         with Catalogue(self._store, run_id=self._run.run_id) as catalogue:
             return set(catalogue.query(_DONE, {"run_id": self._run.run_id}).rows)
 
     def _has_traces(self, run_id: str, suite_toml: str) -> bool:
-        """Whether a run kept at least as much of each step as this one is to keep."""
         try:
             there = parse_suite(suite_toml, origin=f"the suite of run {run_id}").runtime.trace
         except EmttaError as error:

@@ -151,7 +151,6 @@ def tally_done(done: Sequence[DoneUtterance]) -> Tally:
 
 
 def _hypothesis(cell: Cell, attempt: int, row: PreparedRow, result: AdaptationResult | str) -> HypothesisRow:
-    """Return the row of hypotheses of one utterance."""
     error = result if isinstance(result, str) else result.error
     known = None if isinstance(result, str) or error is not None else result
     return HypothesisRow(
@@ -175,7 +174,6 @@ def _hypothesis(cell: Cell, attempt: int, row: PreparedRow, result: AdaptationRe
 
 
 def _window(hypothesis: HypothesisRow, heard: HeardWindow) -> WindowRow:
-    """Return the row of a window of an utterance."""
     window, result = heard.window, heard.result
     error = SILENT if result is None else result.error
     known = result if error is None else None
@@ -200,7 +198,6 @@ def _window(hypothesis: HypothesisRow, heard: HeardWindow) -> WindowRow:
 
 
 def _steps(hypothesis: HypothesisRow, result: AdaptationResult) -> list[StepRow]:
-    """Return the rows of steps of one utterance."""
     return [
         StepRow(
             cell_id=hypothesis.cell_id,

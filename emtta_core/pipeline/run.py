@@ -148,7 +148,6 @@ def as_now(run: Run, suite: Suite) -> Run:
 
 
 def _difference(run: Run, stored: RunRow) -> str:
-    """Return the refusal of a run whose id is taken by another plan."""
     then = parse_suite(stored.suite_toml, origin=f"the suite of run {run.run_id}").identity()
     found = differences(then, run.suite.identity())
     lines = [f"{path}: {there!r} there, {here!r} here" for path, there, here in found]
@@ -163,7 +162,7 @@ def _difference(run: Run, stored: RunRow) -> str:
 
 
 def _other_code(stored: RunRow) -> list[str]:
-    """Return in what this release adapts or scores differently from the one that recorded a run, by their versions."""
+    # In what this release adapts or scores differently from the one that recorded a run, by their versions.
     lines = []
     if stored.algorithm_version != ALGORITHM_VERSION:
         lines.append(f"the algorithm's version: {stored.algorithm_version} there, {ALGORITHM_VERSION} here")
@@ -187,7 +186,6 @@ def plan_row(cell: Cell) -> PlanRow:
 
 
 def _run_row(run: Run) -> RunRow:
-    """Return the record of a run that begins now."""
     suite = run.suite
     return RunRow(
         suite=suite.name,
@@ -218,7 +216,7 @@ def versions() -> dict[str, str]:
 
 
 def _processor() -> str:
-    """Return this processor's kind and vector instructions, by which float32 sums differ in their last digits."""
+    # This processor's kind and vector instructions, by which float32 sums differ in their last digits.
     extensions = np.show_config(mode="dicts").get("SIMD Extensions", {})  # numpy leaves out what is empty
     vectors = [*extensions.get("baseline", []), *extensions.get("found", [])]
     held_to = os.environ.get("ATEN_CPU_CAPABILITY")  # torch's own switch
@@ -226,7 +224,7 @@ def _processor() -> str:
 
 
 def _git_commit() -> str | None:
-    """Return the commit of the code, with `+` behind it where files were changed; none outside a checkout."""
+    # The commit of the code, with `+` behind it where files were changed; none outside a checkout.
     here = Path(__file__).parent
     try:
         _git(here, "ls-files", "--error-unmatch", Path(__file__).name)  # the checkout may be of something else
@@ -237,7 +235,6 @@ def _git_commit() -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    """Return what git says."""
     command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 

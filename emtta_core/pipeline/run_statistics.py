@@ -99,7 +99,7 @@ def compute_statistics(
 def _pairs(
     method: str, own: Sequence[Utterance], source: Mapping[tuple[str, str], Utterance]
 ) -> list[tuple[Utterance, Utterance]]:
-    """Return the utterances of a method beside those of source; none where the two do not count the same words."""
+    # The utterances of a method beside those of source; none where the two do not count the same words.
     pairs = []
     for utterance in own:
         other = source.get((utterance["domain"], utterance["utterance_id"]))
@@ -133,7 +133,7 @@ class _Method:
         self.paired = _sample([after for _, after in self.pairs], counts) if self.pairs else None
 
     def rows(self, groups: Sequence[str], with_source: set[str]) -> Iterator[StatisticsRow]:
-        """Yield a row a domain, and a row for each of the groups; those not `with_source` without a change."""
+        # A row a domain, and a row for each of the groups; those not `with_source` without a change.
         group_of = {item["domain"]: item["group"] for item in self.own}
         compared = self.paired.domains if self.paired is not None else ()
         single = {name: self._change([name]) for name in compared}
@@ -147,12 +147,10 @@ class _Method:
             yield self._row(group, None, members, self._change(members) if whole else None)
 
     def _change(self, domains: Sequence[str]) -> Change:
-        """Return the change against source over some domains."""
         assert self.paired is not None
         return self.paired.change(domains)
 
     def _row(self, group: str, domain: str | None, members: Sequence[str], change: Change | None) -> StatisticsRow:
-        """Return the row of a domain, or of the mean over some."""
         rate = self.alone.rate(members)
         source_wer = rate.wer if self.method == SOURCE else None
         return StatisticsRow(
@@ -180,7 +178,6 @@ class _Method:
 
 
 def _sample(utterances: Sequence[Utterance], counts: Sequence[Sequence[int]]) -> Sample:
-    """Return some utterances with their counts."""
     return Sample(
         [item["domain"] for item in utterances],
         [item["utterance_id"] for item in utterances],

@@ -31,25 +31,15 @@ def planned_cells(store: Store, run_id: str) -> tuple[Cell, ...]:
 
 @dataclass(frozen=True, slots=True)
 class CellState:
-    """How far a planned cell is, as the store has it.
+    """How far a planned cell is, as the store has it."""
 
-    Attributes:
-        cell: which.
-        state: `complete`, `failed`, `partial` or `missing`, as the view `cells` defines them.
-        done: utterances that are done, those in error included.
-        in_error: utterances in error.
-        reused: utterances, of those done, whose results are those of another run.
-        wer: word error rate of what is done, in percent.
-        error: why the newest attempt failed, where the cell is not complete.
-    """
-
-    cell: Cell
-    state: str
-    done: int
-    in_error: int
-    reused: int
-    wer: float | None
-    error: str | None
+    cell: Cell  # which
+    state: str  # `complete`, `failed`, `partial` or `missing`, as the view `cells` defines them
+    done: int  # utterances that are done, those in error included
+    in_error: int  # utterances in error
+    reused: int  # utterances, of those done, whose results are those of another run
+    wer: float | None  # word error rate of what is done, in percent
+    error: str | None  # why the newest attempt failed, where the cell is not complete
 
     @property
     def complete(self) -> bool:
@@ -91,25 +81,15 @@ def cell_states(store: Store, run_id: str) -> tuple[CellState, ...]:
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """The progress of a run.
+    """The progress of a run."""
 
-    Attributes:
-        run_id: which.
-        suite: the name of its suite.
-        model: as the suite names it.
-        created_at: when it was begun, UTC.
-        cells: how far each of its cells is.
-        holder: the process that works on it; None if there is none, or if it is dead.
-        resume: the command that finishes it.
-    """
-
-    run_id: str
-    suite: str
-    model: str
-    created_at: datetime
-    cells: tuple[CellState, ...]
-    holder: Holder | None
-    resume: str
+    run_id: str  # which
+    suite: str  # the name of its suite
+    model: str  # as the suite names it
+    created_at: datetime  # when it was begun, UTC
+    cells: tuple[CellState, ...]  # how far each of its cells is
+    holder: Holder | None  # the process that works on it; None if there is none, or if it is dead
+    resume: str  # the command that finishes it
 
     @property
     def complete(self) -> bool:
@@ -161,7 +141,7 @@ class RunStatus:
         return "\n".join(f"{f'{name}:':<16}{text}" for name, text in rows)
 
     def _none(self) -> str:
-        """Return in words that no process works on the run, and how to finish it if it is incomplete."""
+        # In words that no process works on the run, and how to finish it if it is incomplete.
         return "none" if self.complete else f"none; finish the run with: {self.resume}"
 
 

@@ -51,21 +51,13 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A chart to be drawn.
+    """A chart to be drawn."""
 
-    Attributes:
-        name: of the chart on its page, as a part of an id.
-        title: what it shows, for who cannot see it.
-        description: how to read it, likewise.
-        spec: in Vega-Lite.
-        marks: what its marks stand for, by the number in their `said`.
-    """
-
-    name: str
-    title: str
-    description: str
-    spec: Spec
-    marks: list[Mark] = field(default_factory=list)
+    name: str  # of the chart on its page, as a part of an id
+    title: str  # what it shows, for who cannot see it
+    description: str  # how to read it, likewise
+    spec: Spec  # in Vega-Lite
+    marks: list[Mark] = field(default_factory=list)  # what its marks stand for, by the number in their `said`
 
 
 def leaderboard(facts: Facts, group: str) -> Chart | None:
@@ -268,7 +260,7 @@ def speed(facts: Facts) -> Chart | None:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Return where a logarithmic axis is marked: at 1, 2 and 5 of each power of ten, or at the powers of a wide one."""
+    # Where a logarithmic axis is marked: at 1, 2 and 5 of each power of ten, or at the powers of a wide one.
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     leading = (1, 2, 5) if len(powers) < 5 else (1,)
     return [value for power in powers for digit in leading if low <= (value := digit * 10.0**power) <= high]
@@ -299,14 +291,13 @@ def _largest(cells: Mapping[tuple[str, str], Cell], methods: Sequence[str]) -> C
 
 
 def _level(change: float) -> int:
-    """Return the step of the heat map's colour, from -3 (much better) over 0 (within a point) to 3."""
+    # The step of the heat map's colour, from -3 (much better) over 0 (within a point) to 3.
     if change < 0:
         return -sum(change <= edge for edge in STEPS_OF_COLOUR[:3])
     return sum(change >= edge for edge in STEPS_OF_COLOUR[3:])
 
 
 def _said(marks: list[Mark], text: str, group: str, method: str) -> dict[str, str]:
-    """Add a mark; return the field of its row that names it."""
     marks.append(Mark(text, group, method))
     return {"said": str(len(marks) - 1)}
 
@@ -322,17 +313,17 @@ def _against(figure: Figure) -> str:
 
 
 def _width(methods: Sequence[str]) -> int:
-    """Return the width of a plot beside the methods' names, so that four such charts stand beside each other."""
+    # The width of a plot beside the methods' names, so that four such charts stand beside each other.
     return max(150, 250 - 7 * max(map(len, methods)))
 
 
 def _palette(facts: Facts) -> Spec:
-    """Return the colour of each method: grey for source, one of the page's hues for each other."""
+    # The colour of each method: grey for source, one of the page's hues for each other.
     return {"domain": list(facts.methods), "range": [f"var(--{facts.hue(method)})" for method in facts.methods]}
 
 
 def _series(facts: Facts, shown: Sequence[str]) -> Spec:
-    """Return colour and shape of the methods, with a legend of those that are shown."""
+    # Colour and shape of the methods, with a legend of those that are shown.
     legend = {"orient": "top", "columns": 3, "title": None, "values": list(shown), "symbolSize": 70, "symbolOpacity": 1}
     shapes = [_SHAPES[place % len(_SHAPES)] for place in range(len(facts.methods))]
     return {
@@ -347,13 +338,12 @@ def _series(facts: Facts, shown: Sequence[str]) -> Spec:
 
 
 def _intervals(colour: Spec) -> Spec:
-    """Return the layer that draws a line from `low` to `high`."""
     ends = {"x": {"field": "low", "type": "quantitative"}, "x2": {"field": "high"}, "color": colour}
     return {"mark": {"type": "rule", "strokeWidth": 2}, "encoding": ends}
 
 
 def _by_group(rows: list[Spec], layers: list[Spec], x: Spec, y: Spec, width: int) -> Spec:
-    """Return the rows of a chart under the names of their groups, which share the scale of `x`."""
+    # The rows of a chart under the names of their groups, which share the scale of `x`.
     heads = list(dict.fromkeys(row["group"] for row in rows))
     header = {"title": None, "labelOrient": "top", "labelAnchor": "start", "labelAngle": 0, "labelPadding": -8}
     for layer in layers:
@@ -373,7 +363,6 @@ def _by_group(rows: list[Spec], layers: list[Spec], x: Spec, y: Spec, width: int
 
 
 def _whole(spec: Spec) -> Spec:
-    """Return a specification with the page's fonts and colours."""
     text = {"labelColor": "var(--soft)", "titleColor": "var(--soft)", "labelFontSize": 12, "titleFontSize": 12}
     return spec | {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",

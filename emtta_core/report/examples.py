@@ -13,17 +13,11 @@ from emtta_core.store import Catalogue, Store
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of words of an alignment.
+    """A stretch of words of an alignment."""
 
-    Attributes:
-        kind: `same`, `substituted` (other words were heard), `missing` (nothing was), `added` (nothing was said).
-        said: the words of the reference; empty where it has none.
-        heard: the words of the hypothesis; empty where it has none, or where they are `said`.
-    """
-
-    kind: str
-    said: str
-    heard: str
+    kind: str  # `same`, `substituted` (other words were heard), `missing` (nothing was), `added` (nothing was said)
+    said: str  # the words of the reference; empty where it has none
+    heard: str  # the words of the hypothesis; empty where it has none, or where they are `said`
 
 
 _KINDS = {"equal": "same", "substitute": "substituted", "delete": "missing", "insert": "added"}
@@ -77,33 +71,19 @@ _QUERY = """
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """An utterance that adaptation changed.
+    """An utterance that adaptation changed."""
 
-    Attributes:
-        method: what changed it.
-        group: the group of its domain.
-        domain: its domain.
-        corpus_id: where its audio lies.
-        utterance_id: which.
-        speaker: who speaks.
-        words: words of its reference.
-        errors: word errors after adaptation.
-        source_errors: before it.
-        before: what the unadapted model heard, beside what was said.
-        after: what the adapted model heard, likewise.
-    """
-
-    method: str
-    group: str
-    domain: str
-    corpus_id: str
-    utterance_id: str
-    speaker: str
-    words: int
-    errors: int
-    source_errors: int
-    before: tuple[Piece, ...]
-    after: tuple[Piece, ...]
+    method: str  # what changed it
+    group: str  # the group of its domain
+    domain: str  # its domain
+    corpus_id: str  # where its audio lies
+    utterance_id: str  # which
+    speaker: str  # who speaks
+    words: int  # words of its reference
+    errors: int  # word errors after adaptation
+    source_errors: int  # before it
+    before: tuple[Piece, ...]  # what the unadapted model heard, beside what was said
+    after: tuple[Piece, ...]  # what the adapted model heard, likewise
 
     @property
     def added(self) -> int:
@@ -118,21 +98,13 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """What a method changed.
+    """What a method changed."""
 
-    Attributes:
-        method: the method.
-        improved: the utterances with fewest errors added, the best first.
-        worsened: those with most, the worst first.
-        improved_of: how many improved.
-        worsened_of: how many worsened.
-    """
-
-    method: str
-    improved: tuple[Example, ...]
-    worsened: tuple[Example, ...]
-    improved_of: int
-    worsened_of: int
+    method: str  # the method
+    improved: tuple[Example, ...]  # the utterances with fewest errors added, the best first
+    worsened: tuple[Example, ...]  # those with most, the worst first
+    improved_of: int  # how many improved
+    worsened_of: int  # how many worsened
 
 
 def find_examples(

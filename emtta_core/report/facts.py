@@ -27,103 +27,58 @@ MOST_FAILURES = 200
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A WER and how it compares with source on the same speech, with what is known of their certainty.
+    """A WER and how it compares with source on the same speech, with what is known of their certainty."""
 
-    Attributes:
-        wer: word error rate, %; None while it is hidden.
-        source_wer: that of source, %.
-        change: points of WER against source on the utterances that both have; below zero is better.
-        change_percent: the same relative to source, %.
-        low: lower end of wer's interval, %; None where no statistics were stored.
-        high: upper end.
-        change_low: lower end of the interval of the change, points.
-        change_high: upper end.
-        p: of no difference from source, corrected for the number of domains where the figure is a domain's.
-        wins: utterances with fewer errors than source; None where no statistics were stored.
-        ties: with as many.
-        losses: with more.
-        confidence: of the intervals, as 0.95.
-    """
-
-    wer: float | None = None
-    source_wer: float | None = None
-    change: float | None = None
-    change_percent: float | None = None
-    low: float | None = None
-    high: float | None = None
-    change_low: float | None = None
-    change_high: float | None = None
+    wer: float | None = None  # word error rate, %; None while it is hidden
+    source_wer: float | None = None  # that of source, %
+    change: float | None = None  # points of WER against source on the utterances that both have; below zero is better
+    change_percent: float | None = None  # the same relative to source, %
+    low: float | None = None  # lower end of wer's interval, %; None where no statistics were stored
+    high: float | None = None  # upper end
+    change_low: float | None = None  # lower end of the interval of the change, points
+    change_high: float | None = None  # upper end
+    # Of no difference from source, corrected for the number of domains where the figure is a domain's.
     p: float | None = None
-    wins: int | None = None
-    ties: int | None = None
-    losses: int | None = None
-    confidence: float | None = None
+    wins: int | None = None  # utterances with fewer errors than source; None where no statistics were stored
+    ties: int | None = None  # with as many
+    losses: int | None = None  # with more
+    confidence: float | None = None  # of the intervals, as 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A method on a domain.
+    """A method on a domain."""
 
-    Attributes:
-        group: of the domain.
-        domain: which.
-        method: which.
-        state: complete, partial, failed or missing.
-        planned: utterances that it is to have.
-        done: that are done, those in error included.
-        in_error: that are in error.
-        words: of the references.
-        figure: its WER.
-        cer: character error rate, %.
-        entropy_before: mean nats per token of the unadapted model.
-        entropy_after: of the adapted one.
-        audio_seconds: length of the speech that is done.
-        seconds: wall seconds spent on it.
-        why: why there is no figure, or why the newest attempt failed.
-    """
-
-    group: str
-    domain: str
-    method: str
-    state: str
-    planned: int
-    done: int
-    in_error: int
-    words: int | None
-    figure: Figure
-    cer: float | None
-    entropy_before: float | None
-    entropy_after: float | None
-    audio_seconds: float | None
-    seconds: float | None
-    why: str | None
+    group: str  # of the domain
+    domain: str  # which
+    method: str  # which
+    state: str  # complete, partial, failed or missing
+    planned: int  # utterances that it is to have
+    done: int  # that are done, those in error included
+    in_error: int  # that are in error
+    words: int | None  # of the references
+    figure: Figure  # its WER
+    cer: float | None  # character error rate, %
+    entropy_before: float | None  # mean nats per token of the unadapted model
+    entropy_after: float | None  # of the adapted one
+    audio_seconds: float | None  # length of the speech that is done
+    seconds: float | None  # wall seconds spent on it
+    why: str | None  # why there is no figure, or why the newest attempt failed
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A method on a group of domains.
+    """A method on a group of domains."""
 
-    Attributes:
-        method: which.
-        group: which; `all` for every domain.
-        domains: domains that the plan holds.
-        complete: domains that are there.
-        planned: utterances that the plan holds.
-        done: that are done, those in error included.
-        in_error: that are in error.
-        figure: the mean of the domains' WER.
-        reason_hidden: why there is no figure.
-    """
-
-    method: str
-    group: str
-    domains: int
-    complete: int
-    planned: int
-    done: int
-    in_error: int
-    figure: Figure
-    reason_hidden: str | None
+    method: str  # which
+    group: str  # which; `all` for every domain
+    domains: int  # domains that the plan holds
+    complete: int  # domains that are there
+    planned: int  # utterances that the plan holds
+    done: int  # that are done, those in error included
+    in_error: int  # that are in error
+    figure: Figure  # the mean of the domains' WER
+    reason_hidden: str | None  # why there is no figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,47 +94,27 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """A run as its page shows it.
+    """A run as its page shows it."""
 
-    Attributes:
-        run_id: the run.
-        suite: name of the suite.
-        suite_toml: the suite as it was.
-        created_at: UTC.
-        notices: the sentences that must stand beside its figures.
-        about: what it was made with, as pairs of a name and a value.
-        state: complete or incomplete.
-        groups: in the order of the plan, `all` left out.
-        domains: likewise.
-        methods: in the order in which tables show them.
-        ranks: the rank of each method of the registry.
-        descriptions: what each domain is, where the suite can still be read.
-        cells: by domain and method.
-        standings: by method and group.
-        steps: by method and step, in order.
-        failures: cells that are not complete and utterances in error, the first `MOST_FAILURES`.
-        failed: how many there are.
-        has_statistics: whether intervals are stored.
-    """
-
-    run_id: str
-    suite: str
-    suite_toml: str
-    created_at: datetime
-    notices: tuple[str, ...]
-    about: tuple[tuple[str, str], ...]
-    state: str
-    groups: tuple[str, ...]
-    domains: tuple[str, ...]
-    methods: tuple[str, ...]
-    ranks: Mapping[str, int]
-    descriptions: Mapping[str, str]
-    cells: Mapping[tuple[str, str], Cell]
-    standings: Mapping[tuple[str, str], Standing]
-    steps: tuple[Step, ...]
+    run_id: str  # the run
+    suite: str  # name of the suite
+    suite_toml: str  # the suite as it was
+    created_at: datetime  # UTC
+    notices: tuple[str, ...]  # the sentences that must stand beside its figures
+    about: tuple[tuple[str, str], ...]  # what it was made with, as pairs of a name and a value
+    state: str  # complete or incomplete
+    groups: tuple[str, ...]  # in the order of the plan, `all` left out
+    domains: tuple[str, ...]  # likewise
+    methods: tuple[str, ...]  # in the order in which tables show them
+    ranks: Mapping[str, int]  # the rank of each method of the registry
+    descriptions: Mapping[str, str]  # what each domain is, where the suite can still be read
+    cells: Mapping[tuple[str, str], Cell]  # by domain and method
+    standings: Mapping[tuple[str, str], Standing]  # by method and group
+    steps: tuple[Step, ...]  # by method and step, in order
+    # Cells that are not complete and utterances in error, the first `MOST_FAILURES`.
     failures: tuple[Mapping[str, Any], ...]
-    failed: int
-    has_statistics: bool
+    failed: int  # how many there are
+    has_statistics: bool  # whether intervals are stored
 
     @property
     def adapting(self) -> tuple[str, ...]:
@@ -300,7 +235,7 @@ def _ordered(catalogue: Catalogue, view: str, run_id: str) -> list[dict[str, Any
 
 
 def _descriptions(suite_toml: str) -> dict[str, str]:
-    """Return what each domain of a recorded suite is; nothing where the suite is of another release."""
+    # Each domain of a recorded suite is; nothing where the suite is of another release.
     try:
         return {domain.name: domain.description() for domain in parse_suite(suite_toml).domains}
     except UsageError:
@@ -308,13 +243,12 @@ def _descriptions(suite_toml: str) -> dict[str, str]:
 
 
 def _statistics(catalogue: Catalogue, run_id: str) -> dict[tuple[str, str, str | None], dict[str, Any]]:
-    """Return the rows of the view `statistics` by method, group and domain."""
     rows = catalogue.query("SELECT * FROM statistics WHERE run_id = $run", {"run": run_id}).records
     return {(row["method"], row["group"], row["domain"]): row for row in rows}
 
 
 def _figure(row: Mapping[str, Any], found: Mapping[str, Any] | None) -> Figure:
-    """Return the figure of a cell or group; without a WER it has no statistics either."""
+    # The figure of a cell or group; without a WER it has no statistics either.
     known = {} if found is None or row["wer"] is None else found
     wer, source_wer = row["wer"], row["source_wer"]
     change = None if wer is None or source_wer is None or row["method"] == SOURCE else wer - source_wer
@@ -351,7 +285,6 @@ def _standing(row: Mapping[str, Any], found: Mapping[str, Any] | None) -> Standi
 
 
 def _about(record: Any) -> tuple[tuple[str, str], ...]:
-    """Return what a run was made with, as a reader wants it named."""
     try:
         versions: Mapping[str, Any] = dict(json.loads(record.versions))
     except (ValueError, TypeError):

@@ -35,73 +35,45 @@ _COLUMNS = 400
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """A recording on the page.
+    """A recording on the page."""
 
-    Attributes:
-        audio: the address that holds it.
-        picture: the address that holds its spectrogram.
-        seconds: its length.
-        level: dB FS RMS.
-    """
-
-    audio: str
-    picture: str
-    seconds: float
-    level: float
+    audio: str  # the address that holds it
+    picture: str  # the address that holds its spectrogram
+    seconds: float  # its length
+    level: float  # dB FS RMS
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """An utterance as a domain corrupts it.
+    """An utterance as a domain corrupts it."""
 
-    Attributes:
-        domain: whose corruption it is.
-        sound: what is heard; None where it cannot be.
-        snr_db: the ratio of the mixture; None without noise.
-        gain: the factor that scaled back what passed full scale.
-        distortion_db: the signal-to-distortion ratio that is measured; None where the length has changed.
-        distance_db: the mean difference in mel bands.
-        error: why it cannot be heard; then nothing is measured.
-    """
-
-    domain: Domain
-    sound: Sound | None = None
-    snr_db: float | None = None
-    gain: float = 1.0
+    domain: Domain  # whose corruption it is
+    sound: Sound | None = None  # what is heard; None where it cannot be
+    snr_db: float | None = None  # the ratio of the mixture; None without noise
+    gain: float = 1.0  # the factor that scaled back what passed full scale
+    # The signal-to-distortion ratio that is measured; None where the length has changed.
     distortion_db: float | None = None
-    distance_db: float = 0.0
-    error: str | None = None
+    distance_db: float = 0.0  # the mean difference in mel bands
+    error: str | None = None  # why it cannot be heard; then nothing is measured
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """An utterance, clean and under each corruption of its group.
+    """An utterance, clean and under each corruption of its group."""
 
-    Attributes:
-        utterance_id: which.
-        text: its transcript.
-        clean: before; None where its file cannot be read.
-        heard: after, by domain.
-        error: why its file cannot be read; then nothing is heard.
-    """
-
-    utterance_id: str
-    text: str
-    clean: Sound | None = None
-    heard: tuple[Heard, ...] = ()
-    error: str | None = None
+    utterance_id: str  # which
+    text: str  # its transcript
+    clean: Sound | None = None  # before; None where its file cannot be read
+    heard: tuple[Heard, ...] = ()  # after, by domain
+    error: str | None = None  # why its file cannot be read; then nothing is heard
 
 
 @dataclass(frozen=True, slots=True)
 class Chapter:
-    """The domains of one group that corrupt the same speech, beside each other.
+    """The domains of one group that corrupt the same speech, beside each other."""
 
-    Attributes:
-        title: their group; with their names, where others of the group corrupt other speech.
-        examples: the utterances, each with all that the domains make of it, in the order of the suite.
-    """
-
-    title: str
+    title: str  # their group; with their names, where others of the group corrupt other speech
+    # The utterances, each with all that the domains make of it, in the order of the suite.
     examples: tuple[Example, ...]
 
 
@@ -139,7 +111,7 @@ def make_listening_page(suite: Suite, domains: Sequence[Domain], examples: int =
 
 
 def _example(utterance: Utterance, domains: Sequence[Domain]) -> Example:
-    """Return an utterance clean and as each domain corrupts it, or why its file cannot be read."""
+    # An utterance clean and as each domain corrupts it, or why its file cannot be read.
     try:
         clean = scale_back(utterance.read()).waveform
         sound = _sound(clean)
@@ -150,7 +122,6 @@ def _example(utterance: Utterance, domains: Sequence[Domain]) -> Example:
 
 
 def _heard(clean: Waveform, utterance_id: str, domain: Domain) -> Heard:
-    """Return an utterance as a domain corrupts it, or why it cannot be heard."""
     assert domain.corruption is not None
     seed = domain.corruption.seed
     try:
@@ -178,14 +149,14 @@ def _sound(waveform: Waveform) -> Sound:
 
 
 def _picture(waveform: Waveform) -> bytes:
-    """Return the spectrogram as a PNG in greys: the louder the darker, high frequencies above."""
+    # The spectrogram as a PNG in greys: the louder the darker, high frequencies above.
     hop = max(160, math.ceil(waveform.size / _COLUMNS))
     power = spectrogram_db(waveform, window=2 * _ROWS, hop=hop)[:_ROWS][::-1]
     return _png(np.rint(-power / RANGE_DB * 255).astype(np.uint8))
 
 
 def _png(grey: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
-    """Return a picture in 8-bit greys, shape `(rows, columns)`, as a PNG file (ISO/IEC 15948)."""
+    # A picture in 8-bit greys, shape `(rows, columns)`, as a PNG file (ISO/IEC 15948).
     rows, columns = grey.shape
     lines = np.insert(grey, 0, 0, axis=1).tobytes()  # each line begins with its filter: none
 

@@ -39,17 +39,11 @@ AudioAddress = Callable[[Example], str]
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page.
+    """A page."""
 
-    Attributes:
-        run_id: the run.
-        html: the whole file.
-        recordings: how many recordings are in it.
-    """
-
-    run_id: str
-    html: str
-    recordings: int
+    run_id: str  # the run
+    html: str  # the whole file
+    recordings: int  # how many recordings are in it
 
 
 def make_page(
@@ -127,7 +121,6 @@ def policy(*, served: bool) -> str:
 
 
 def _frame(*, served: bool) -> dict[str, Any]:
-    """Return what every page has."""
     return {
         "policy": policy(served=served),
         "style": Markup(_asset("page.css")),
@@ -167,7 +160,6 @@ def _pictures(painter: Painter, facts: Facts, methods: list[str]) -> Callable[[]
 def _sounds(
     store: Store, examples: tuple[Examples, ...], audio: int, address: AudioAddress | None
 ) -> dict[tuple[str, str], str]:
-    """Return the address of each recording that the page plays."""
     if address is not None:
         every = [one for of_method in examples for one in (*of_method.improved, *of_method.worsened)]
         return {one.key: address(one) for one in every}
@@ -176,7 +168,6 @@ def _sounds(
 
 
 def _lowest(facts: Facts) -> dict[str, float]:
-    """Return the lowest WER of each group, as the leaderboard writes it."""
     found: dict[str, float] = {}
     for (_, group), standing in facts.standings.items():
         wer = standing.figure.wer
@@ -211,7 +202,6 @@ def _environment() -> Environment:
 
 
 def _readable(value: object) -> object:
-    """Return a value as a template writes it."""
     return escaped(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
@@ -221,7 +211,6 @@ def _template(name: str) -> Template:
 
 @cache
 def _asset(name: str) -> str:
-    """Return a file of the folder `templates`."""
     return (resources.files("emtta_core.report") / "templates" / name).read_text("utf-8")
 
 

@@ -74,7 +74,6 @@ class Painter:
 
 
 def _element(svg: str, chart: Chart) -> str:
-    """Return what the converter made of a chart, made safe and named."""
     root = ET.fromstring(svg)
     _clean(root, chart.marks)
     width, height = float(root.get("width", "0")), float(root.get("height", "0"))
@@ -99,7 +98,7 @@ def _element(svg: str, chart: Chart) -> str:
 
 
 def _clean(element: ET.Element, marks: list[Mark]) -> None:
-    """Take away what a page does not need, and give each mark its tooltip; names lose their namespace."""
+    # Take away what a page does not need, and give each mark its tooltip; names lose their namespace.
     said = element.get("aria-label") if element.get("role") == "graphics-symbol" else None
     for name in [name for name in element.attrib if _is_dropped(name)]:
         del element.attrib[name]
@@ -131,7 +130,7 @@ def _is_dropped(name: str) -> bool:
 
 
 def _shortened(path: str) -> str:
-    """Return a path or transformation with its numbers to two decimals; the letters between them as they are."""
+    # A path or transformation with its numbers to two decimals; the letters between them as they are.
     return "".join(_numbers(path))
 
 

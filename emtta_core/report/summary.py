@@ -22,21 +22,13 @@ _TEST = f"sign-flip test, Holm-corrected over the domains, p{SPACE}≤{SPACE}0.0
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How a method compares with source, domain by domain.
+    """How a method compares with source, domain by domain."""
 
-    Attributes:
-        lower: domains on which its WER is lower.
-        equal: on which it is the same.
-        higher: on which it is higher.
-        better: on which it is significantly lower; None where no tests are stored.
-        worse: on which it is significantly higher.
-    """
-
-    lower: int
-    equal: int
-    higher: int
-    better: int | None
-    worse: int | None
+    lower: int  # domains on which its WER is lower
+    equal: int  # on which it is the same
+    higher: int  # on which it is higher
+    better: int | None  # on which it is significantly lower; None where no tests are stored
+    worse: int | None  # on which it is significantly higher
 
     @property
     def domains(self) -> int:
@@ -46,15 +38,10 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The top of the page.
+    """The top of the page."""
 
-    Attributes:
-        finding: which method has the lowest rate, and whether a test tells it from source; or why that is not known.
-        details: on how many domains, and what failed.
-    """
-
-    finding: str
-    details: tuple[str, ...]
+    finding: str  # which method has the lowest rate, and whether a test tells it from source; or why that is not known
+    details: tuple[str, ...]  # on how many domains, and what failed
 
 
 def best_of(facts: Facts) -> str | None:
@@ -121,7 +108,6 @@ def _next(ranked: Sequence[Standing]) -> str:
 
 
 def _against_source(standing: Standing) -> str:
-    """Return how a method compares with source, to follow its figure."""
     found = standing.figure
     if found.change is None:
         return ""
@@ -144,7 +130,7 @@ def _against_source(standing: Standing) -> str:
 
 
 def _compared(facts: Facts) -> list[str]:
-    """Return on how many domains the method presented first is below, above and equal to source."""
+    # On how many domains the method presented first is below, above and equal to source.
     method = best_of(facts)
     if method is None:
         return []
@@ -164,7 +150,6 @@ def _compared(facts: Facts) -> list[str]:
 
 
 def _failed(facts: Facts) -> str:
-    """Return what is incomplete or in error."""
     cells = list(facts.cells.values())
     lacking = [cell for cell in cells if cell.state != "complete"]
     in_error, done = sum(cell.in_error for cell in cells), sum(cell.done for cell in cells)

@@ -34,17 +34,11 @@ HTML, FLAC = "text/html; charset=utf-8", "audio/flac"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an address has.
+    """What an address has."""
 
-    Attributes:
-        content: its bytes.
-        kind: its media type.
-        status: of HTTP.
-    """
-
-    content: bytes
-    kind: str = HTML
-    status: HTTPStatus = HTTPStatus.OK
+    content: bytes  # its bytes
+    kind: str = HTML  # its media type
+    status: HTTPStatus = HTTPStatus.OK  # of HTTP
 
 
 class Viewer:
@@ -83,7 +77,7 @@ class Viewer:
                 self._catalogue = None
 
     def _list(self) -> Answer:
-        """Return the list of runs, made again only when the store has other files; readers wait for one another."""
+        # The list of runs, made again only when the store has other files; readers wait for one another.
         with self._listing:
             if self._catalogue is None:
                 self._catalogue = Catalogue(self.store, limits=self.limits)
@@ -122,7 +116,7 @@ class Viewer:
         return Answer(found[corpus_id, utterance_id], FLAC)
 
     def _unknown(self, run_id: str) -> Answer | None:
-        """Return the page that says that there is no such run; None where there is."""
+        # The page that says that there is no such run; None where there is.
         try:
             self.store.run(run_id)
         except UsageError:
@@ -186,11 +180,9 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 30
 
     def do_GET(self) -> None:
-        """Answer with a page."""
         self._send(self._answer())
 
     def do_HEAD(self) -> None:
-        """Answer with the head of a page."""
         self._send(self._answer(), with_content=False)
 
     def _answer(self) -> Answer:
@@ -216,7 +208,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(answer.content)
 
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 (the base class names it so)
-        """Say what was asked, to who wants to know."""
         log.debug(format, *arguments)
 
 
@@ -230,8 +221,6 @@ _HEADERS = {
 
 
 def _audio_address(run_id: str) -> Callable[[Example], str]:
-    """Return what gives the address of a recording, in the page of a run."""
-
     def address(one: Example) -> str:
         return "/".join(("/run", quote(run_id, ""), "audio", quote(one.corpus_id, ""), quote(one.utterance_id, "")))
 
@@ -239,6 +228,5 @@ def _audio_address(run_id: str) -> Callable[[Example], str]:
 
 
 def _refusal(status: HTTPStatus, what: str, hint: str) -> Answer:
-    """Return a page that says why there is nothing."""
     html = render("refusal.html", status=int(status), phrase=status.phrase, what=what, hint=hint)
     return Answer(html.encode(), status=status)

@@ -57,7 +57,7 @@ def holm(p_values: npt.ArrayLike) -> Floats:
 
 
 def _flipped(flips: npt.NDArray[np.integer], values: Floats) -> Floats:
-    """Return the sum of `values` for each row of flips, `(P, U)`, of which 1 changes a sign."""
+    # The sum of `values` for each row of flips, `(P, U)`, of which 1 changes a sign.
     sums: Floats = values.sum() - 2 * (flips.astype(np.float64) @ values)
     return sums
 
@@ -261,7 +261,7 @@ def _replicated_variance(
 def _draws(
     strata: Integers, resamples: int, seed: int
 ) -> Iterator[tuple[npt.NDArray[np.intp], slice, npt.NDArray[np.float64]]]:
-    """Yield the units of a stratum, some resamples, and how often each unit is drawn in them; the same for a seed."""
+    # The units of a stratum, some resamples, and how often each unit is drawn in them; the same for a seed.
     generator = np.random.default_rng(seed)
     for stratum in np.unique(strata):
         units = np.flatnonzero(strata == stratum)

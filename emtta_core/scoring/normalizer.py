@@ -87,17 +87,11 @@ _FUNCTIONS: Mapping[str, Callable[[], Callable[[str], str]]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Normalizer:
-    """A normalizer with its name, which is stored beside each score.
+    """A normalizer with its name, which is stored beside each score."""
 
-    Attributes:
-        name: which one, the release of the package that holds it, and the version of `unified` before it.
-        function: text to text.
-        by_letter: whether it sets the letters apart, so that each counts as a word.
-    """
-
-    name: str
-    function: Callable[[str], str]
-    by_letter: bool = False
+    name: str  # which one, the release of the package that holds it, and the version of `unified` before it
+    function: Callable[[str], str]  # text to text
+    by_letter: bool = False  # whether it sets the letters apart, so that each counts as a word
 
     def __call__(self, text: str) -> str:
         """Return `text` normalized, with single spaces between its words and none around them."""

@@ -25,54 +25,31 @@ FEWEST_SPEAKERS = 10
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A word error rate; over several domains the mean of theirs.
+    """A word error rate; over several domains the mean of theirs."""
 
-    Attributes:
-        utterances: over which it is.
-        units: what the interval draws, so many.
-        drawn: `utterances`, `speakers`, or `both` where domains differ in it.
-        wer: %.
-        low: lower end of its interval, %; none for too few units.
-        high: upper end.
-    """
-
-    utterances: int
-    units: int
-    drawn: str
-    wer: float
-    low: float | None
-    high: float | None
+    utterances: int  # over which it is
+    units: int  # what the interval draws, so many
+    drawn: str  # `utterances`, `speakers`, or `both` where domains differ in it
+    wer: float  # %
+    low: float | None  # lower end of its interval, %; none for too few units
+    high: float | None  # upper end
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The difference between two systems over the same utterances; over several domains the mean of theirs.
+    """The difference between two systems over the same utterances; over several domains the mean of theirs."""
 
-    Attributes:
-        utterances: over which it is.
-        drawn: as in `Rate`.
-        wer_a: of the first system, %.
-        wer_b: of the second, %.
-        difference: `wer_b` less `wer_a`, points.
-        low: lower end of its interval, points; none for too few units.
-        high: upper end.
-        p: of the sign-flip test, two-sided, by itself.
-        wins: utterances in which the second system has fewer word errors.
-        ties: as many.
-        losses: more.
-    """
-
-    utterances: int
-    drawn: str
-    wer_a: float
-    wer_b: float
-    difference: float
-    low: float | None
-    high: float | None
-    p: float
-    wins: int
-    ties: int
-    losses: int
+    utterances: int  # over which it is
+    drawn: str  # as in `Rate`
+    wer_a: float  # of the first system, %
+    wer_b: float  # of the second, %
+    difference: float  # `wer_b` less `wer_a`, points
+    low: float | None  # lower end of its interval, points; none for too few units
+    high: float | None  # upper end
+    p: float  # of the sign-flip test, two-sided, by itself
+    wins: int  # utterances in which the second system has fewer word errors
+    ties: int  # as many
+    losses: int  # more
 
 
 class Sample:
@@ -143,7 +120,7 @@ class Sample:
         )
 
     def _chosen(self, domains: Sequence[str]) -> tuple[Floats, Floats]:
-        """Return the counts of each utterance of some domains, and of each unit in each: `(N, K)` and `(U, D, K)`."""
+        # The counts of each utterance of some domains, and of each unit in each: `(N, K)` and `(U, D, K)`.
         place = np.full(len(self.domains), -1)
         place[[self.domains.index(name) for name in domains]] = np.arange(len(domains))
         here = place[self._domain] >= 0
@@ -155,6 +132,5 @@ class Sample:
         return counts, table
 
     def _drawn(self, domains: Sequence[str]) -> str:
-        """Return what is drawn of some domains."""
         kinds = {self._by_speaker[name] for name in domains}
         return "both" if len(kinds) > 1 else "speakers" if kinds == {True} else "utterances"

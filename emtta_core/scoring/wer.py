@@ -15,31 +15,18 @@ class EmptyReferenceError(EmttaError):
 
 @dataclass(frozen=True, slots=True)
 class WordErrors:
-    """The errors of one utterance. A rate over many is a sum of errors over a sum of words.
+    """The errors of one utterance. A rate over many is a sum of errors over a sum of words."""
 
-    Attributes:
-        hits: words that agree.
-        substitutions: words that differ.
-        deletions: words of the reference that are missing.
-        insertions: words that the reference has not.
-        words: words of the reference.
-        characters: characters of the reference, its single spaces included where words are written apart.
-        character_errors: edits between the two texts by character.
-        normalizer: the normalizer and its release.
-        reference_normalized: the reference as it was compared.
-        hypothesis_normalized: the hypothesis as it was compared.
-    """
-
-    hits: int
-    substitutions: int
-    deletions: int
-    insertions: int
-    words: int
-    characters: int
-    character_errors: int
-    normalizer: str
-    reference_normalized: str
-    hypothesis_normalized: str
+    hits: int  # words that agree
+    substitutions: int  # words that differ
+    deletions: int  # words of the reference that are missing
+    insertions: int  # words that the reference has not
+    words: int  # words of the reference
+    characters: int  # characters of the reference, its single spaces included where words are written apart
+    character_errors: int  # edits between the two texts by character
+    normalizer: str  # the normalizer and its release
+    reference_normalized: str  # the reference as it was compared
+    hypothesis_normalized: str  # the hypothesis as it was compared
 
     @property
     def errors(self) -> int:

@@ -27,17 +27,11 @@ _PAGE = "emtta report html"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question of a page.
+    """A question of a page."""
 
-    Attributes:
-        kind: `sql`, or `console` for a report.
-        text: the query or the command.
-        answer: the table in Markdown that follows it; empty where none does.
-    """
-
-    kind: str
-    text: str
-    answer: str
+    kind: str  # `sql`, or `console` for a report
+    text: str  # the query or the command
+    answer: str  # the table in Markdown that follows it; empty where none does
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -86,7 +80,7 @@ def renew(page: str, catalogue: Catalogue) -> str:
 
 
 def _is_question(block: re.Match[str]) -> bool:
-    """Return whether a block is SQL, or the command of a report that gives rows."""
+    # Whether a block is SQL, or the command of a report that gives rows.
     text = block["text"]
     return block["kind"] == "sql" or (text.startswith(_REPORT) and not text.startswith(_PAGE))
 

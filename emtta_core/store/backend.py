@@ -19,19 +19,12 @@ _SCHEME = re.compile(r"(?P<name>[A-Za-z][A-Za-z0-9+.-]+):/", re.ASCII)  # a driv
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file of a place, as a listing has it.
+    """A file of a place, as a listing has it."""
 
-    Attributes:
-        name: the file.
-        size: bytes.
-        tag: changes whenever the file's content does.
-        modified: when it was written, in seconds since 1970 by the clock of whoever keeps it.
-    """
-
-    name: str
-    size: int
-    tag: str
-    modified: float
+    name: str  # the file
+    size: int  # bytes
+    tag: str  # changes whenever the file's content does
+    modified: float  # when it was written, in seconds since 1970 by the clock of whoever keeps it
 
 
 class Place(ABC):
@@ -42,12 +35,9 @@ class Place(ABC):
     Every method raises `StoreError` where the place as a whole does not answer as it should: it is gone, out of reach,
     full, forbidden. Those that read raise `OSError` where one file alone cannot be read, `FileNotFoundError` where it
     is not there.
-
-    Attributes:
-        location: the place as a user names it; it opens the same one in another process.
     """
 
-    location: str
+    location: str  # the place as a user names it; it opens the same one in another process
 
     def __init__(self, location: str) -> None:
         column = next((part for part in location.split("/") if "=" in part), None)

@@ -204,7 +204,7 @@ class Catalogue:
         raise EmttaError(f"{what} failed: {self._restless()}")
 
     def _within_limits(self, what: str, ask: Callable[[], Answer]) -> Answer:
-        """Return what `ask` returns; the time limit and Ctrl-C end it, which needs another thread that waits for it."""
+        # `ask` returns; the time limit and Ctrl-C end it, which needs another thread that waits for it.
         with ThreadPoolExecutor(1) as pool:
             answer = pool.submit(ask)
             try:
@@ -218,7 +218,6 @@ class Catalogue:
             return answer.result()
 
     def _interrupt(self, answer: "Future[Answer]") -> None:
-        """End the statement that is being executed, and wait until it has ended."""
         while not answer.done():
             self._connection.interrupt()
             wait([answer], timeout=0.1)
@@ -245,7 +244,7 @@ class Catalogue:
         return pa.Table.from_batches(batches, reader.schema)
 
     def _create(self, view: str) -> None:
-        """Create a view, for which DuckDB looks into a file: where that was removed meanwhile, into its successor."""
+        # Create a view, for which DuckDB looks into a file: where that was removed meanwhile, into its successor.
         for _ in range(_LOOKS):
             try:
                 self._connection.execute(view)
@@ -256,7 +255,6 @@ class Catalogue:
         raise EmttaError(self._restless())
 
     def _look_again(self) -> None:
-        """See the files that are there now, unless their rows are held."""
         if self._held:
             return
         try:
@@ -291,7 +289,7 @@ class Catalogue:
         raise EmttaError(self._restless())
 
     def _broken(self, found: Snapshot, examine: Examine | None) -> dict[str, BrokenFile]:
-        """Return the broken files of a snapshot by their names; one that could not be read is tried again."""
+        # The broken files of a snapshot by their names; one that could not be read is tried again.
         entries, place = tuple(found.entries), self.store.place
         known = {entry.name: seen for entry in entries if (seen := self._seen.get(entry)) and not seen.error}
         new = [entry for entry in entries if entry.name not in known and self._seen.get(entry, _UNSEEN) is not None]
@@ -300,11 +298,10 @@ class Catalogue:
         return known | {file.name: file for file in now}
 
     def _stands(self, found: Snapshot) -> bool:
-        """Return whether the files are those of a snapshot still."""
         return Snapshot.take(self.store.place, self._run_id) == found
 
     def _see(self, found: Snapshot, broken: Mapping[str, BrokenFile]) -> None:
-        """Make the views those of a snapshot, without its broken files, and warn of these where that is news."""
+        # Make the views those of a snapshot, without its broken files, and warn of these where that is news.
         place, entries = self.store.place, tuple(found.entries)
         self._seen = {entry: broken.get(entry.name) for entry in (*entries, *found.misplaced)}
         left_out = tuple(seen for seen in self._seen.values() if seen)
@@ -319,11 +316,10 @@ class Catalogue:
             self._snapshot = found
 
     def _restless(self) -> str:
-        """Return the message on a store whose files change from one look to the next."""
+        # The message on a store whose files change from one look to the next.
         return f"the files of {self.store.location} did not stand still; try again later"
 
     def _close_in(self) -> None:
-        """Keep every later statement within the store's place."""
         folders = f"{literal(self.store.location)}, {text(self.store.location)}"
         for setting in (
             f"allowed_directories = [{folders}]",
@@ -341,6 +337,6 @@ class Catalogue:
 
 
 def _said(error: duckdb.Error) -> str:
-    """Return what DuckDB says of an error: of a traceback, as a file system in Python leaves, its last line."""
+    # DuckDB says of an error: of a traceback, as a file system in Python leaves, its last line.
     text = str(error).strip()
     return text.splitlines()[-1].strip() if "Traceback (most recent call last)" in text else text

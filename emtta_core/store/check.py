@@ -32,34 +32,21 @@ _BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A file that is not as it must be.
+    """A file that is not as it must be."""
 
-    Attributes:
-        file: as a user names it.
-        problem: of which kind it is.
-        reason: what is wrong.
-        remedy: what to do.
-    """
-
-    file: str
-    problem: Problem
-    reason: str
-    remedy: str
+    file: str  # as a user names it
+    problem: Problem  # of which kind it is
+    reason: str  # what is wrong
+    remedy: str  # what to do
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was found in a store.
+    """What was found in a store."""
 
-    Attributes:
-        files: how many were read.
-        size: their bytes.
-        faults: those that are not as they must be, by name.
-    """
-
-    files: int
-    size: int
-    faults: Sequence[Fault]
+    files: int  # how many were read
+    size: int  # their bytes
+    faults: Sequence[Fault]  # those that are not as they must be, by name
 
 
 def check_store(store: Store, run_id: str | None = None) -> Check:
@@ -82,7 +69,7 @@ def check_store(store: Store, run_id: str | None = None) -> Check:
 
 
 def _corpora(store: Store, run_id: str) -> set[str]:
-    """Return the corpora of a run; none where its plan is broken, which is told as such."""
+    # The corpora of a run; none where its plan is broken, which is told as such.
     try:
         return {row.corpus_id for row in store.plan(run_id)}
     except StoreError:
@@ -95,14 +82,13 @@ def _folders() -> Iterator[str]:
 
 
 def _belongs(name: str, runs: set[str], corpora: set[str], makers: set[str]) -> bool:
-    """Return whether a file is one of some runs, of corpora, or holds results of makers."""
+    # Whether a file is one of some runs, of corpora, or holds results of makers.
     if name.startswith("prepared/"):
         return name.split("/")[1] in corpora
     return run_of(name) in runs or run_of(name) in makers
 
 
 def _broken_files(store: Store, entries: Sequence[Entry]) -> Iterator[BrokenFile]:
-    """Yield the Parquet files that are broken."""
     files: list[str] = []
     for entry in entries:
         kind = kind_of(entry.name)
@@ -128,7 +114,6 @@ def _broken_files(store: Store, entries: Sequence[Entry]) -> Iterator[BrokenFile
 def _examined(
     store: Store, connection: duckdb.DuckDBPyConnection, name: str, content: bytes, kind: Table | Pack
 ) -> BrokenFile | None:
-    """Return what is wrong with the content of a file; None for nothing."""
     found = table_of(name, content, kind)
     if isinstance(found, BrokenFile):
         return found
@@ -140,7 +125,7 @@ def _examined(
 
 
 def _wrong_bounds(content: bytes) -> str | None:
-    """Return which column does not have the smallest and largest value that the footer notes; None for none."""
+    # Which column does not have the smallest and largest value that the footer notes; None for none.
     with pq.ParquetFile(pa.BufferReader(content)) as file:
         for group in range(file.metadata.num_row_groups):
             rows, footer = file.read_row_group(group), file.metadata.row_group(group)
@@ -162,7 +147,7 @@ def _wrong_bounds(content: bytes) -> str | None:
 
 
 def _read_otherwise(connection: duckdb.DuckDBPyConnection, url: str, kind: Table | Pack, rows: pa.Table) -> str | None:
-    """Return that DuckDB does not give a file's rows as Arrow does; None where it does."""
+    # That DuckDB does not give a file's rows as Arrow does; None where it does.
     columns = ", ".join(f'"{name}"' for name in kind.schema.names)
     seen = f"SELECT {columns} FROM ({files_select(kind, f'[{literal(url)}]')})"
     connection.register("rows_of_the_file", rows.select(kind.schema.names))
@@ -177,7 +162,7 @@ def _read_otherwise(connection: duckdb.DuckDBPyConnection, url: str, kind: Table
 
 
 def _incomplete_corpora(store: Store, entries: Sequence[Entry]) -> Iterator[BrokenFile]:
-    """Yield the marks of prepared corpora that cannot be read, and the shards that they count and are not there."""
+    # The marks of prepared corpora that cannot be read, and the shards that they count and are not there.
     there = {entry.name for entry in entries}
     for name in sorted(name for name in there if name.startswith("prepared/") and name.endswith(f"/{COMPLETE_FILE}")):
         try:
@@ -194,7 +179,7 @@ def _incomplete_corpora(store: Store, entries: Sequence[Entry]) -> Iterator[Brok
 
 
 def _incomplete_runs(store: Store, entries: Sequence[Entry]) -> Iterator[BrokenFile]:
-    """Yield the records and plans that are not there, of runs that have the other, and links that lead nowhere."""
+    # The records and plans that are not there, of runs that have the other, and links that lead nowhere.
     files: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
         if is_name(run_of(entry.name)):
@@ -211,7 +196,6 @@ def _incomplete_runs(store: Store, entries: Sequence[Entry]) -> Iterator[BrokenF
 
 
 def _is_idle(store: Store, run_id: str) -> bool:
-    """Return whether nobody is about to write what a run lacks."""
     try:
         return holder(store, run_id) is None
     except StoreError:
@@ -219,7 +203,6 @@ def _is_idle(store: Store, run_id: str) -> bool:
 
 
 def _broken_leases(store: Store) -> Iterator[BrokenFile]:
-    """Yield the leases that cannot be read."""
     for folder in sorted({entry.name.rpartition("/")[0] for entry in store.place.list("leases")}):
         try:
             holder(store, folder.partition("/")[2])
@@ -228,7 +211,6 @@ def _broken_leases(store: Store) -> Iterator[BrokenFile]:
 
 
 def _remedy(store: Store, file: BrokenFile) -> str:
-    """Return what to do about a file."""
     table = file.name.split("/")[0]
     if file.problem == "unreadable":
         return "see to the disk, the network drive or the permission, and check again; delete nothing"

@@ -30,21 +30,13 @@ _KEYS = "run_id, domain, method, cell_id, attempt, utterance_id"
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
-    """What a compaction did, or would do.
+    """What a compaction did, or would do."""
 
-    Attributes:
-        run_id: the run.
-        files: files with rows before.
-        packs: those that stay.
-        size: bytes before.
-        packed: bytes of those that stay; none where nothing was done.
-    """
-
-    run_id: str
-    files: int
-    packs: int
-    size: int
-    packed: int | None = None
+    run_id: str  # the run
+    files: int  # files with rows before
+    packs: int  # those that stay
+    size: int  # bytes before
+    packed: int | None = None  # bytes of those that stay; none where nothing was done
 
     @property
     def needed(self) -> bool:
@@ -95,7 +87,6 @@ def compact_held(store: Store, run_id: str) -> Compaction:
 
 
 def _write(store: Store, pack: Pack, run_id: str, attempt: int, catalogue: Catalogue) -> None:
-    """Write a pack of all that a run has, up to an attempt."""
     rows = _rows(pack, _own(run_id, attempt), catalogue)
     for table in pack.tables:
         ((expected,),) = catalogue.query(f"SELECT count(*) FROM raw.{table} WHERE {_own(run_id, attempt)}").rows
@@ -121,7 +112,7 @@ def _write(store: Store, pack: Pack, run_id: str, attempt: int, catalogue: Catal
 
 
 def _damaged(store: Store, entries: Sequence[Entry]) -> list[BrokenFile]:
-    """Return the files of which a page is not what was written, or that cannot be read at all."""
+    # The files of which a page is not what was written, or that cannot be read at all.
     damaged = []
     for name, content in store.place.read_all([entry.name for entry in entries]):
         kind = kind_of(name)
@@ -143,12 +134,11 @@ def _refuse_broken(store: Store, run_id: str, broken: Sequence[BrokenFile]) -> N
 
 
 def _own(run_id: str, attempt: int) -> str:
-    """Return the condition on rows that the run has made itself, up to an attempt: what it reuses stays where it is."""
+    # The condition on rows that the run has made itself, up to an attempt: what it reuses stays where it is.
     return f"run_id = {text(run_id)} AND attempt BETWEEN 1 AND {attempt}"
 
 
 def _rows(pack: Pack, own: str, catalogue: Catalogue) -> pa.Table:
-    """Return the rows of a run that belong in a pack, cell by cell."""
     if pack is UTTERANCES:
         query = f"""
             SELECT *, counting.attempt IS NOT NULL AS counts
@@ -164,19 +154,16 @@ def _rows(pack: Pack, own: str, catalogue: Catalogue) -> pa.Table:
 
 
 def _files(store: Store, run_id: str) -> Sequence[Entry]:
-    """Return the files of a run that have rows, covered or not."""
     return [entry for entry in _marks(store, run_id) if entry.name.endswith(".parquet")]
 
 
 def _marks(store: Store, run_id: str) -> Sequence[Entry]:
-    """Return the files of a run by which its attempts are known."""
     folders = [*PACK_OF, *(pack.folder for pack in PACKS.values())]
     found = [entry for folder in folders for entry in store.place.list(f"{folder}/run_id={run_id}")]
     return [entry for entry in found if attempt_of(entry.name)]
 
 
 def _covered(store: Store, run_id: str) -> Sequence[Entry]:
-    """Return the files of a run that are read by nobody any more."""
     marks = _marks(store, run_id)
     packs = {
         name: attempt_of(entry.name)

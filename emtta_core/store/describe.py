@@ -101,7 +101,6 @@ def text_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Result:
 
 
 def _type(kind: pa.DataType) -> str:
-    """Return what DuckDB calls a type."""
     if pa.types.is_list(kind):
         return f"{_type(kind.value_type)}[]"
     return next((name for test, name in _KINDS if test(kind)), str(kind))

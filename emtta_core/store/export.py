@@ -36,21 +36,13 @@ ENDINGS = ("", ".duckdb", ".db", ".ddb")
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What was exported.
+    """What was exported."""
 
-    Attributes:
-        file: the DuckDB file.
-        runs: how many runs it shows.
-        size: bytes.
-        copied: whether the rows are in it.
-        left_out: views that it lacks, as they need a function that only emtta has.
-    """
-
-    file: Path
-    runs: int
-    size: int
-    copied: bool
-    left_out: tuple[str, ...]
+    file: Path  # the DuckDB file
+    runs: int  # how many runs it shows
+    size: int  # bytes
+    copied: bool  # whether the rows are in it
+    left_out: tuple[str, ...]  # views that it lacks, as they need a function that only emtta has
 
 
 def export(store: Store, file: Path, *, run_ids: Collection[str] = (), copy: bool = False) -> Export:
@@ -101,7 +93,7 @@ def export(store: Store, file: Path, *, run_ids: Collection[str] = (), copy: boo
 
 
 def _check_place(file: Path) -> None:
-    """Refuse a name that means another format, a file that is there and is no export, and a missing folder."""
+    # Refuse a name that means another format, a file that is there and is no export, and a missing folder.
     if file.suffix.lower() not in ENDINGS:
         raise UsageError(f"{file} is not the name of a DuckDB file; choose an ending from: {', '.join(ENDINGS[1:])}")
     if not file.parent.is_dir():
@@ -115,7 +107,6 @@ def _check_place(file: Path) -> None:
 
 
 def _write(store: Store, snapshot: Snapshot, file: Path, copy: bool) -> tuple[str, ...]:
-    """Write the file; return the views that it lacks."""
     with duckdb.connect(":memory:") as connection:
         connection.execute("SET TimeZone = 'UTC'")
         store.place.open_to(connection)(tuple(snapshot.entries))
@@ -149,7 +140,7 @@ def _write(store: Store, snapshot: Snapshot, file: Path, copy: bool) -> tuple[st
 
 
 def _copies() -> Iterator[str]:
-    """Yield what puts the rows of the tables into the file, and makes the views that stand beside them."""
+    # Puts the rows of the tables into the file, and makes the views that stand beside them.
     for schema in ("raw", "open", "settled"):
         yield f"CREATE SCHEMA IF NOT EXISTS exported.{schema}"
     for table in TABLES:
@@ -162,6 +153,6 @@ def _copies() -> Iterator[str]:
 
 
 def _comment(connection: duckdb.DuckDBPyConnection, name: str, columns: Mapping[str, str]) -> None:
-    """Write what the columns of a view or a table mean, where a client shows it."""
+    # Write what the columns of a view or a table mean, where a client shows it.
     for column, meaning in columns.items():
         connection.execute(f'COMMENT ON COLUMN {name}."{column}" IS {text(meaning)}')

@@ -188,7 +188,7 @@ class Folder(Place):
             raise StoreError(f"cannot list {path}: {error.strerror or error}; see to its permission") from error
 
     def _sweep(self) -> None:
-        """Delete the temporary files that killed writers left; a younger one may have a live writer."""
+        # Delete the temporary files that killed writers left; a younger one may have a live writer.
         for path in self._path.rglob(".*.tmp"):
             with contextlib.suppress(OSError):
                 ours = _TEMPORARY.fullmatch(path.name)  # the folder may hold more than a store
@@ -207,7 +207,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def _beside(path: Path, content: bytes) -> Iterator[Path]:
-    """Yield a temporary file beside `path` that holds `content` for good; remove it if it is still there."""
+    # A temporary file beside `path` that holds `content` for good; remove it if it is still there.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -224,7 +224,7 @@ def _beside(path: Path, content: bytes) -> Iterator[Path]:
 
 
 def _touch_new(path: Path) -> bool:
-    """Make an empty file unless it is there; it is whole as soon as it is there."""
+    # Make an empty file unless it is there; it is whole as soon as it is there.
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(exist_ok=False)
@@ -236,7 +236,7 @@ def _touch_new(path: Path) -> bool:
 
 
 def _leads_round(folder: Path, target: str) -> bool:
-    """Return whether a link in a folder leads to one above it, or to itself: it has no end, and no file."""
+    # Whether a link in a folder leads to one above it, or to itself: it has no end, and no file.
     return Path(target).is_symlink() or Path(os.path.realpath(folder)).is_relative_to(target)
 
 

@@ -44,27 +44,16 @@ class LeaseLostError(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who works at a run.
+    """Who works at a run."""
 
-    Attributes:
-        host: the machine's name, which several may have, containers above all.
-        machine: its id, which it keeps; empty where the system does not say, as do the next two.
-        boot: the id that it has from one start to the next.
-        numbers: the space of process numbers, of which each container has its own.
-        process: its number there.
-        started: when the process started, in the system's ticks since its boot; 0 where the system does not say.
-        since: when it began to work at the run, UTC, as ISO 8601.
-        token: its own, unlike any other.
-    """
-
-    host: str
-    machine: str
-    boot: str
-    numbers: str
-    process: int
-    started: int
-    since: str
-    token: str
+    host: str  # the machine's name, which several may have, containers above all
+    machine: str  # its id, which it keeps; empty where the system does not say, as do the next two
+    boot: str  # the id that it has from one start to the next
+    numbers: str  # the space of process numbers, of which each container has its own
+    process: int  # its number there
+    started: int  # when the process started, in the system's ticks since its boot; 0 where the system does not say
+    since: str  # when it began to work at the run, UTC, as ISO 8601
+    token: str  # its own, unlike any other
 
     @classmethod
     def this_process(cls) -> "Holder":
@@ -78,15 +67,10 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A lease that was taken.
+    """A lease that was taken."""
 
-    Attributes:
-        run_id: of which run.
-        number: its own.
-    """
-
-    run_id: str
-    number: int
+    run_id: str  # of which run
+    number: int  # its own
 
     def check(self, store: Store) -> None:
         """Check that the lease is there still, and that nobody has taken the run over.
@@ -149,7 +133,6 @@ def forget(store: Store, run_id: str) -> None:
 
 
 def _take(store: Store, run_id: str, own: Holder) -> Lease:
-    """Take the next lease of a run, or raise."""
     newest = max(_taken(store, run_id), default=0)
     number = newest + 1
     if holder(store, run_id) is None and store.place.write_new(_file(run_id, number), json.dumps(asdict(own)).encode()):
@@ -166,7 +149,6 @@ def _take(store: Store, run_id: str, own: Holder) -> Lease:
 
 
 def _renew(store: Store, held: Lease, own: Holder, done: threading.Event) -> None:
-    """Write the lease anew until `done`, or until the run was taken over."""
     while not done.wait(RENEWAL):
         try:
             held.check(store)
@@ -179,13 +161,12 @@ def _renew(store: Store, held: Lease, own: Holder, done: threading.Event) -> Non
 
 
 def _taken(store: Store, run_id: str) -> list[int]:
-    """Return the numbers of a run's leases that are there."""
     names = [entry.name.rpartition("/")[2] for entry in store.place.list(_folder(run_id))]
     return [int(match[1]) for match in map(_NUMBER.fullmatch, names) if match]
 
 
 def _read(store: Store, run_id: str, number: int) -> Holder | None:
-    """Return whose a lease is; None where its holder is done; StoreError where it cannot be read."""
+    # Whose a lease is; None where its holder is done; StoreError where it cannot be read.
     name = _file(run_id, number)
     try:
         content = store.place.read(name)
@@ -200,7 +181,7 @@ def _read(store: Store, run_id: str, number: int) -> Holder | None:
 
 
 def _lives(store: Store, run_id: str, number: int, found: Holder) -> bool:
-    """Return whether the holder of a lease is there still, as far as can be told from here."""
+    # Whether the holder of a lease is there still, as far as can be told from here.
     machine, boot, numbers = _machine()
     if found.host == platform.node():
         if (found.boot, found.numbers) == (boot, numbers):
@@ -228,17 +209,15 @@ def _age(store: Store, name: str) -> float:
 
 
 def _folder(run_id: str) -> str:
-    """Return where a run's leases are."""
     return f"leases/{run_id}"
 
 
 def _file(run_id: str, number: int) -> str:
-    """Return the file of a run's lease."""
     return f"{_folder(run_id)}/{number:06d}.json"
 
 
 def _runs(found: Holder) -> bool:
-    """Return whether a process with a number of this space is still there, and no other by its number."""
+    # Whether a process with a number of this space is still there, and no other by its number.
     try:
         os.kill(found.process, 0)
     except ProcessLookupError:
@@ -249,7 +228,7 @@ def _runs(found: Holder) -> bool:
 
 
 def _machine() -> tuple[str, str, str]:
-    """Return the id of this machine, of its start, and of this process's space of process numbers; see `Holder`."""
+    # The id of this machine, of its start, and of this process's space of process numbers; see `Holder`.
     numbers = ""
     with suppress(OSError):
         numbers = str(Path("/proc/self/ns/pid").readlink())
@@ -257,7 +236,6 @@ def _machine() -> tuple[str, str, str]:
 
 
 def _line(path: str) -> str:
-    """Return what a file of the system says; empty where there is none."""
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
@@ -265,18 +243,17 @@ def _line(path: str) -> str:
 
 
 def _started(process: int) -> int:
-    """Return when a process started, in ticks since the boot; 0 where the system does not say."""
+    # When a process started, in ticks since the boot; 0 where the system does not say.
     fields = _stat(process)
     return int(fields[19]) if len(fields) > 19 else 0
 
 
 def _state(process: int) -> str:
-    """Return the state of a process, as in `S`, or `Z` for one that is dead; empty where the system does not say."""
+    # The state of a process, as in `S`, or `Z` for one that is dead; empty where the system does not say.
     return next(iter(_stat(process)), "")
 
 
 def _stat(process: int) -> list[str]:
-    """Return what Linux says of a process, from its state on."""
     try:
         line = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

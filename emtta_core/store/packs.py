@@ -35,15 +35,10 @@ _ALWAYS = {"hypotheses": "reference", "scores": "normalizer"}
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """A kind of pack.
+    """A kind of pack."""
 
-    Attributes:
-        name: its folder below `packs`.
-        tables: the tables whose rows it holds.
-    """
-
-    name: str
-    tables: tuple[str, ...]
+    name: str  # its folder below `packs`
+    tables: tuple[str, ...]  # the tables whose rows it holds
 
     @property
     def folder(self) -> str:
@@ -95,7 +90,6 @@ class Pack:
         return f"SELECT {columns}, run_id, domain, method FROM ({source}){some}"
 
     def _table_of(self, row: type[Any]) -> str:
-        """Return the table whose rows are such records."""
         return next(table for table in self.tables if TABLES[table].row is row)
 
 

@@ -46,7 +46,7 @@ def parquet(table: pa.Table) -> bytes:
 
 
 def _plain(row: Any, names: Sequence[str]) -> dict[str, Any]:
-    """Return a record as the dictionary that Arrow takes, a nested record likewise."""
+    # A record as the dictionary that Arrow takes, a nested record likewise.
     values = {name: getattr(row, name) for name in names}
     return {name: asdict(value) if isinstance(value, AudioBytes) else value for name, value in values.items()}
 
@@ -69,18 +69,12 @@ FAILURES = (OSError, pa.ArrowException, ValueError, OverflowError)
 
 @dataclass(frozen=True, slots=True)
 class BrokenFile:
-    """A file of the store that cannot be used.
+    """A file of the store that cannot be used."""
 
-    Attributes:
-        name: the file.
-        reason: what is wrong with it.
-        problem: of which kind that is.
-        error: what the system raised of a file that is missing or unreadable.
-    """
-
-    name: str
-    reason: str
-    problem: Problem = "damaged"
+    name: str  # the file
+    reason: str  # what is wrong with it
+    problem: Problem = "damaged"  # of which kind that is
+    # What the system raised of a file that is missing or unreadable.
     error: OSError | None = field(default=None, compare=False)
 
     @classmethod
@@ -174,7 +168,6 @@ def table_of(
 
 
 def _rows(name: str, content: bytes, row: type[Row], pack: Pack | None, cell: Mapping[str, str]) -> Any:
-    """Return the records in the content of a file, or what is wrong with it."""
     names = [column for column, _, _ in documented(row)]
     here = {column: column for column in names} if pack is None else pack.columns(row)
     table = table_of(name, content, pack or _TABLE_OF[row], [*here.values(), *cell])
@@ -207,7 +200,7 @@ def check(place: Place, entries: Sequence[Entry]) -> Iterator[BrokenFile]:
 def _examined(
     place: Place, entries: Sequence[Entry], judge: Callable[[str, bytes, Table | Pack], BrokenFile | None]
 ) -> Iterator[BrokenFile]:
-    """Yield what is wrong with files by what `judge` says of the end of each, its footer included."""
+    # Is wrong with files by what `judge` says of the end of each, its footer included.
     for name, content in place.read_all([entry.name for entry in entries if entry.size < _SMALLEST]):
         if isinstance(content, OSError):  # a pipe, a device
             yield BrokenFile.refused(name, content)
@@ -232,7 +225,7 @@ def misplaced(name: str) -> BrokenFile:
 
 
 def _whole_footer(place: Place, entry: Entry, tail: bytes) -> bytes:
-    """Return the end of a file with all of its footer, read once more where `tail` lacks some."""
+    # The end of a file with all of its footer, read once more where `tail` lacks some.
     length = _footer(tail) + 8
     if length <= len(tail):
         return tail
@@ -241,12 +234,11 @@ def _whole_footer(place: Place, entry: Entry, tail: bytes) -> bytes:
 
 
 def _footer(tail: bytes) -> int:
-    """Return the length of the footer, as the end of a Parquet file says it."""
     return int.from_bytes(tail[-8:-4], "little")
 
 
 def _glanced(name: str, tail: bytes, kind: Table | Pack) -> BrokenFile | None:
-    """Return what is wrong with a footer; read only where the columns are not plain to see in it."""
+    # Is wrong with a footer; read only where the columns are not plain to see in it.
     begin, (head, columns) = len(tail) - 8 - _footer(tail), _footer_of(kind)
     sound = tail.startswith(head, begin) and tail.startswith(columns, tail.find(_ARROW, begin))
     if sound and kind.rows != (0, None):
@@ -257,7 +249,7 @@ def _glanced(name: str, tail: bytes, kind: Table | Pack) -> BrokenFile | None:
 
 @cache
 def _footer_of(kind: Table | Pack) -> tuple[bytes, bytes]:
-    """Return what each footer of a table has: its beginning, as far as the number of rows; columns with the version."""
+    # Each footer of a table has: its beginning, as far as the number of rows; columns with the version.
     blank: Mapping[str, Any] = {"string": "", "list": (), "double": 0.0}
     row = {
         column.name: None if column.nullable else blank.get(str(column.type).partition("<")[0], 0)
@@ -272,7 +264,6 @@ def _footer_of(kind: Table | Pack) -> tuple[bytes, bytes]:
 
 
 def _checked(name: str, tail: bytes, kind: Table | Pack) -> BrokenFile | None:
-    """Return what is wrong with a footer; None for nothing."""
     try:
         return _unlike(name, pq.read_metadata(pa.BufferReader(tail)), kind)
     except FAILURES as error:
@@ -280,7 +271,7 @@ def _checked(name: str, tail: bytes, kind: Table | Pack) -> BrokenFile | None:
 
 
 def _unlike(name: str, footer: pq.FileMetaData, kind: Table | Pack) -> BrokenFile | None:
-    """Return in what a footer is not that of a file of a table; None for nothing."""
+    # In what a footer is not that of a file of a table; None for nothing.
     version = (footer.metadata or {}).get(VERSION_KEY, b"none").decode(errors="replace")
     if version != str(SCHEMA_VERSION):
         return BrokenFile(
@@ -294,7 +285,6 @@ def _unlike(name: str, footer: pq.FileMetaData, kind: Table | Pack) -> BrokenFil
 
 
 def _other_columns(found: pa.Schema, wanted: pa.Schema) -> str | None:
-    """Return in what columns differ from those wanted; None for nothing."""
     if found.equals(wanted):
         return None
     lacking = [name for name in wanted.names if name not in found.names]
@@ -315,7 +305,7 @@ def _other_columns(found: pa.Schema, wanted: pa.Schema) -> str | None:
 
 
 def _record(row: type[Row], values: dict[str, Any], nested: Sequence[tuple[str, Any]]) -> Row:
-    """Make a record from a row as Arrow gives it: its lists become tuples, its structs records."""
+    # Make a record from a row as Arrow gives it: its lists become tuples, its structs records.
     for name, kind in nested:
         value = values.get(name)
         if value is not None:
@@ -324,7 +314,7 @@ def _record(row: type[Row], values: dict[str, Any], nested: Sequence[tuple[str, 
 
 
 def _nested(row: type[Any]) -> tuple[tuple[str, Any], ...]:
-    """Return the fields of `row` that Arrow gives in another shape, each with its type."""
+    # The fields of `row` that Arrow gives in another shape, each with its type.
     result = []
     for name, kind, _ in documented(row):
         inner = next((item for item in getattr(kind, "__args__", ()) if hasattr(item, "__dataclass_fields__")), kind)

@@ -33,15 +33,10 @@ _LOG = re.compile(r"logs/([^/]+)\.(?:log|html)")
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Which runs of a suite are kept.
+    """Which runs of a suite are kept."""
 
-    Attributes:
-        newest: so many, the newest.
-        younger: or those that were begun since so long.
-    """
-
-    newest: int = 0
-    younger: timedelta = timedelta(0)
+    newest: int = 0  # so many, the newest
+    younger: timedelta = timedelta(0)  # or those that were begun since so long
 
     @classmethod
     def parse(cls, text: str) -> "Keep":
@@ -66,38 +61,23 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What is to be removed together.
+    """What is to be removed together."""
 
-    Attributes:
-        name: a run's id, or a corpus's.
-        files: its files, in the order in which they go.
-        size: their bytes.
-        suite: the run's; none where its record is gone already, and for a corpus.
-        created_at: when the run was begun.
-        state: of the run, `complete` or `incomplete`.
-    """
-
-    name: str
-    files: Sequence[str]
-    size: int
-    suite: str | None = None
-    created_at: datetime | None = None
-    state: str | None = None
+    name: str  # a run's id, or a corpus's
+    files: Sequence[str]  # its files, in the order in which they go
+    size: int  # their bytes
+    suite: str | None = None  # the run's; none where its record is gone already, and for a corpus
+    created_at: datetime | None = None  # when the run was begun
+    state: str | None = None  # of the run, `complete` or `incomplete`
 
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """What is to be removed of a store.
+    """What is to be removed of a store."""
 
-    Attributes:
-        runs: the old runs, the oldest first, and what is left of runs that were being removed before.
-        corpora: prepared audio that no remaining plan names.
-        spared: runs that are old and stay all the same, with the reason.
-    """
-
-    runs: Sequence[Removal]
-    corpora: Sequence[Removal]
-    spared: Mapping[str, str]
+    runs: Sequence[Removal]  # the old runs, the oldest first, and what is left of runs that were being removed before
+    corpora: Sequence[Removal]  # prepared audio that no remaining plan names
+    spared: Mapping[str, str]  # runs that are old and stay all the same, with the reason
 
     @property
     def size(self) -> int:
@@ -193,7 +173,6 @@ def prune(store: Store, pruning: Pruning) -> Pruning:
 
 
 def _changed(store: Store, removal: Removal) -> str | None:
-    """Return why a run, whose lease is held, is not to go after all."""
     try:
         record = store.find_run(removal.name)
     except StoreError as error:
@@ -216,7 +195,7 @@ def _unread(store: Store, file: BrokenFile) -> str:
 
 
 def _working(store: Store, run_id: str) -> str | None:
-    """Return in words who works at a run, or that this cannot be told; None where nobody does."""
+    # In words who works at a run, or that this cannot be told; None where nobody does.
     try:
         worker = holder(store, run_id)
     except StoreError as error:
@@ -225,7 +204,7 @@ def _working(store: Store, run_id: str) -> str | None:
 
 
 def _remove(store: Store, removal: Removal) -> str | None:
-    """Remove a run; where it turns out that another one has come to reuse its results, return that, and leave it."""
+    # Remove a run; where it turns out that another one has come to reuse its results, return that, and leave it.
     record, plan, *rest = removal.files
     try:
         kept = store.place.read(record) if removal.created_at else b""
@@ -247,21 +226,19 @@ def _remove(store: Store, removal: Removal) -> str | None:
 
 
 def _reusing(reused: Mapping[str, Collection[str]], removals: Iterable[Removal]) -> dict[str, str]:
-    """Return, of runs that are to go, those whose results a run reuses that stays, with that run."""
+    # Return, of runs that are to go, those whose results a run reuses that stays, with that run.
     going = {removal.name for removal in removals}
     found = {run_id: sorted(set(reused.get(run_id, ())) - going) for run_id in going}
     return {run_id: staying[0] for run_id, staying in found.items() if staying}
 
 
 def _removal(run_id: str, entries: Sequence[Entry]) -> Removal:
-    """Return the removal of a run."""
     first = [f"runs/run_id={run_id}/run.parquet", f"plans/run_id={run_id}/plan.parquet"]
     rest = [entry.name for entry in entries if entry.name not in first]
     return Removal(run_id, (*first, *rest), sum(entry.size for entry in entries))
 
 
 def _files(store: Store) -> dict[str, list[Entry]]:
-    """Return every file of every run."""
     found: dict[str, list[Entry]] = {}
     for folder in (*(table.name for table in TABLES.values() if table.keys), FOLDER, "logs"):
         for entry in store.place.list(folder):
@@ -273,7 +250,7 @@ def _files(store: Store) -> dict[str, list[Entry]]:
 
 
 def _left_behind(store: Store, files: Mapping[str, Sequence[Entry]], now: datetime) -> list[Removal]:
-    """Return what killed prunings left: the files of runs without a record, where none of them is new."""
+    # Killed prunings left: the files of runs without a record, where none of them is new.
     return [
         _removal(run_id, entries)
         for run_id, entries in files.items()
@@ -284,12 +261,11 @@ def _left_behind(store: Store, files: Mapping[str, Sequence[Entry]], now: dateti
 
 
 def _old(entries: Iterable[Entry], now: datetime) -> bool:
-    """Return whether none of some files is new."""
     return max(entry.modified for entry in entries) < now.timestamp() - SETTLED
 
 
 def _unnamed(store: Store, runs: Iterable[str], now: datetime) -> Sequence[Removal]:
-    """Return the prepared corpora that no plan of these runs names, but those that are new."""
+    # The prepared corpora that no plan of these runs names, but those that are new.
     corpora: dict[str, list[Entry]] = {}
     for entry in store.place.list("prepared"):
         corpora.setdefault(entry.name.split("/")[1], []).append(entry)
@@ -304,7 +280,7 @@ def _unnamed(store: Store, runs: Iterable[str], now: datetime) -> Sequence[Remov
 
 
 def _corpora_in_plans(store: Store, runs: Iterable[str]) -> set[str] | None:
-    """Return the corpora that the plans of runs name; None where a plan cannot be read, so that nobody knows."""
+    # The corpora that the plans of runs name; None where a plan cannot be read, so that nobody knows.
     wanted: set[str] = set()
     for run_id in runs:
         try:

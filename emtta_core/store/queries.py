@@ -64,7 +64,7 @@ def check_reads_only(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
 
 
 def _check_table_function(name: str) -> None:
-    """Refuse a function in FROM that does more than give rows of the store or of its arguments."""
+    # Refuse a function in FROM that does more than give rows of the store or of its arguments.
     if name not in _TABLE_FUNCTIONS:
         raise UsageError(
             f"the function {name} cannot be used here; in FROM there may be views, tables, files of the store, "
@@ -73,7 +73,6 @@ def _check_table_function(name: str) -> None:
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    """Yield every object of a JSON tree."""
     if isinstance(tree, dict):
         yield tree
         tree = list(tree.values())
@@ -112,15 +111,11 @@ def memory_limit(connection: duckdb.DuckDBPyConnection) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a query may take.
+    """What a query may take."""
 
-    Attributes:
-        seconds: time; None for no limit.
-        memory: bytes; None for 40 % of the machine's. An answer may have an eighth of them, because it takes several
-            times its size to write it down, and temporary files four times as many.
-    """
-
-    seconds: float | None = SECONDS
+    seconds: float | None = SECONDS  # time; None for no limit
+    # Bytes; None for 40 % of the machine's. An answer may have an eighth of them, because it takes several times its
+    # size to write it down, and temporary files four times as many.
     memory: int | None = None
 
     def __post_init__(self) -> None:
@@ -199,12 +194,11 @@ def hint(connection: duckdb.DuckDBPyConnection, sql: str, message: str) -> str:
 
 
 def _stands_alone(name: str, code: str) -> bool:
-    """Return whether a keyword stands in a query elsewhere than where SQL has it."""
+    # Whether a keyword stands in a query elsewhere than where SQL has it.
     return re.search(rf"(?<!\.)\b{name}\b", _KEYWORD_USES.sub(" ", code), re.IGNORECASE) is not None
 
 
 def _of_column(connection: duckdb.DuckDBPyConnection, name: str, sql: str) -> str:
-    """Return where a column is, and that a text stands in single quotes."""
     query = """
         SELECT DISTINCT table_name
         FROM duckdb_columns()

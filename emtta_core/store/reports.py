@@ -31,18 +31,12 @@ NUMBER = "number"
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter of a report, as the line `-- param NAME = DEFAULT [ALLOWED]: TEXT` of its head declares it.
+    """A parameter of a report, as the line `-- param NAME = DEFAULT [ALLOWED]: TEXT` of its head declares it."""
 
-    Attributes:
-        name: its name; the query reads it with `getvariable('NAME')`, as text.
-        default: its value where none is given; None for NULL.
-        text: what it is.
-        allowed: the values it may have, `("number",)` for a whole number from 1; none where any will do.
-    """
-
-    name: str
-    default: str | None
-    text: str
+    name: str  # its name; the query reads it with `getvariable('NAME')`, as text
+    default: str | None  # its value where none is given; None for NULL
+    text: str  # what it is
+    # The values it may have, `("number",)` for a whole number from 1; none where any will do.
     allowed: tuple[str, ...] = ()
 
     def check(self, value: str) -> None:
@@ -56,27 +50,17 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A shipped SQL file.
+    """A shipped SQL file."""
 
-    Attributes:
-        name: the view or the report.
-        summary: one line on what it shows.
-        grain: what a row is; empty for a report.
-        notes: what else its head says, a line each.
-        columns: what the head says of each column, by name; of columns that it tells of together, the same.
-        parameters: those of its head, by name.
-        cells: which columns share a cell of a table for a reader.
-        sql: the whole file, one SELECT.
-    """
-
-    name: str
-    summary: str
-    grain: str
-    notes: tuple[str, ...]
+    name: str  # the view or the report
+    summary: str  # one line on what it shows
+    grain: str  # what a row is; empty for a report
+    notes: tuple[str, ...]  # what else its head says, a line each
+    # What the head says of each column, by name; of columns that it tells of together, the same.
     columns: Mapping[str, str]
-    parameters: Mapping[str, Parameter]
-    cells: tuple[SharedCell, ...]
-    sql: str
+    parameters: Mapping[str, Parameter]  # those of its head, by name
+    cells: tuple[SharedCell, ...]  # which columns share a cell of a table for a reader
+    sql: str  # the whole file, one SELECT
 
 
 @cache
@@ -125,7 +109,7 @@ def _parse(file: Path) -> Query:
 
 
 def _read_head(sql: str) -> tuple[str, tuple[str, ...], Mapping[str, str]]:
-    """Return the grain, the notes, and the meaning of each column, of the head of a file, its first line left out."""
+    # The grain, the notes, and the meaning of each column, of the head of a file, its first line left out.
     grain, notes = "", list[str]()
     columns: dict[str, str] = {}
     described: list[str] = []
@@ -213,7 +197,7 @@ def check_values(
 
 
 def _check_of_run(connection: duckdb.DuckDBPyConnection, run_id: str | None, column: str, value: str) -> None:
-    """Refuse a group, domain or method that is not in the plan of a run; any will do where there is no plan."""
+    # Refuse a group, domain or method that is not in the plan of a run; any will do where there is no plan.
     rows = connection.execute(f'SELECT DISTINCT "{column}" FROM raw.plans WHERE run_id = ?', [run_id]).fetchall()
     names = [str(row[0]) for row in rows]
     if names and value not in names:

@@ -68,7 +68,7 @@ def with_dates_as_text(table: pa.Table) -> pa.Table:
 
 
 def _portable(kind: Any, as_text: Collection[str]) -> str:
-    """Return the SQL type that a DuckDB type is cast to; its own where its values are handed on as they are."""
+    # The SQL type that a DuckDB type is cast to; its own where its values are handed on as they are.
     match kind.id:
         case "list":
             ((_, item),) = kind.children
@@ -103,14 +103,10 @@ class SharedCell:
     """Columns that a table for a reader shows in one cell, such as `25.00 (20.1-31.4)` for a rate and its interval.
 
     Where the first of them is NULL, so is the cell; where another is, the cell holds the first alone.
-
-    Attributes:
-        name: what the cell's column is called.
-        template: how the values are written, as `str.format` reads it.
     """
 
-    name: str
-    template: str
+    name: str  # what the cell's column is called
+    template: str  # how the values are written, as `str.format` reads it
 
     @property
     def fields(self) -> dict[str, str]:
@@ -129,15 +125,10 @@ class SharedCell:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The rows that a query gave.
+    """The rows that a query gave."""
 
-    Attributes:
-        table: the rows as an Arrow table.
-        shared_cells: the columns that a table for a reader shows in one cell.
-    """
-
-    table: pa.Table
-    shared_cells: tuple[SharedCell, ...] = ()
+    table: pa.Table  # the rows as an Arrow table
+    shared_cells: tuple[SharedCell, ...] = ()  # the columns that a table for a reader shows in one cell
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -259,7 +250,7 @@ class Result:
         return replace(self, table=self.table.slice(0, rows))
 
     def _for_reader(self) -> list[tuple[str, bool, list[str]]]:
-        """Return the columns of a table for a reader: name, whether it holds numbers, and its cells."""
+        # The columns of a table for a reader: name, whether it holds numbers, and its cells.
         records, names = self.records, _distinct(self.columns)
         shared = [cell for cell in self.shared_cells if set(cell.fields) <= set(names)]
         hidden = {name for cell in shared for name in cell.fields}
@@ -275,12 +266,11 @@ class Result:
 
 
 def _python(table: pa.Table) -> list[list[Any]]:
-    """Return the columns of a table, each value as Python has it."""
     return [column.to_pylist(maps_as_pydicts="lossy") for column in table.columns]
 
 
 def _needs(package: str, method: str) -> Any:
-    """Import a package that not everybody has; EmttaError names it where it is not installed."""
+    # Import a package that not everybody has; EmttaError names it where it is not installed.
     try:
         return import_module(package)
     except ImportError as error:
@@ -291,7 +281,7 @@ def _needs(package: str, method: str) -> Any:
 
 
 def _distinct(columns: Sequence[str]) -> list[str]:
-    """Return the names of the columns, each once: one that is taken gets a number that makes a name of its own."""
+    # The names of the columns, each once: one that is taken gets a number that makes a name of its own.
     names: list[str] = []
     for column in columns:
         name, number = column, 0
@@ -307,7 +297,6 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _cell(value: Any) -> str:
-    """Return a value as a table for a reader shows it."""
     if value is None:
         return UNKNOWN
     if isinstance(value, Decimal):
@@ -322,7 +311,7 @@ def _cell(value: Any) -> str:
 
 
 def _plain_number(value: Decimal) -> int | float | str:
-    """Return a decimal as the number that it is; as text where no float of Python is that number."""
+    # A decimal as the number that it is; as text where no float of Python is that number.
     if value.as_tuple().exponent == 0:  # as DuckDB makes of a sum of whole numbers
         return int(value)
     return float(value) if Decimal(repr(float(value))) == value else str(value)
@@ -340,18 +329,16 @@ _TEX = str.maketrans(
 
 
 def _tex(value: str) -> str:
-    """Return a text for LaTeX."""
     return value.translate(_TEX)
 
 
 def _flat(value: Any) -> Any:
-    """Return a value as a field of CSV holds it."""
     value = _json(value)
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict | bool) else value
 
 
 def _json(value: Any) -> Any:
-    """Return `value` as JSON has it; a time in ISO 8601, bytes in hexadecimal."""
+    # `value` as JSON has it; a time in ISO 8601, bytes in hexadecimal.
     if isinstance(value, dict):
         return {str(_flat(key)): _json(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -72,7 +72,6 @@ def cause(error: Exception) -> BaseException:
 
 
 def _reason(error: Exception, code: str, what: str, bucket: str) -> str:
-    """Return why a request failed, and what to do."""
     server = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
     text = " ".join(str(error).split())
     if code in _NO_BUCKET:
@@ -95,23 +94,20 @@ def _reason(error: Exception, code: str, what: str, bucket: str) -> str:
 
 
 def _is_connection(error: Exception) -> bool:
-    """Return whether the server was not reached, or was lost."""
     lost = (boto.HTTPClientError, boto.ConnectionError, ConnectionError, TimeoutError)
     return isinstance(error, lost)
 
 
 def _code(error: Exception) -> str:
-    """Return the code of the server's answer."""
     return str(_answer(error).get("Error", {}).get("Code", ""))
 
 
 def _status(error: Exception) -> int:
-    """Return the HTTP status of the server's answer; 0 without one."""
     return int(_answer(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def _answer(error: BaseException) -> dict[str, Any]:
-    """Return the server's answer, which `s3fs` keeps as the cause of its own error."""
+    # The server's answer, which `s3fs` keeps as the cause of its own error.
     found = error if isinstance(error, boto.ClientError) else error.__cause__
     return dict(found.response) if isinstance(found, boto.ClientError) else {}
 
@@ -290,19 +286,17 @@ class S3(Place):
 
     @property
     def _files(self) -> Any:
-        """The file system of `s3fs`, one a process for each server and credentials."""
+        # The file system of `s3fs`, one a process for each server and credentials.
         return _file_system(*(os.environ.get(name) for name in _SETTINGS))
 
     def _key(self, name: str) -> str:
-        """Return the key of an object."""
         return f"{self._prefix}/{name}" if self._prefix else name
 
     def _path(self, name: str) -> str:
-        """Return what `s3fs` calls an object."""
         return f"{self._bucket}/{self._key(name)}"
 
     def _keeps_writers_apart(self) -> bool:
-        """Return whether the server refuses a conditional PUT where the object is there; tried once."""
+        # Whether the server refuses a conditional PUT where the object is there; tried once.
         if self._conditional is None:
             try:
                 self._conditional = not self._put_new(_SIGN, b"") or not self._put_new(_SIGN, b"")
@@ -317,7 +311,7 @@ class S3(Place):
         return self._conditional
 
     def _put_new(self, name: str, content: bytes) -> bool:
-        """Write an object by a conditional PUT; return False where one is there, or is being written."""
+        # Write an object by a conditional PUT; return False where one is there, or is being written.
         for _ in range(_TRIES):
             try:
                 with self._asking("write", name):
@@ -331,7 +325,6 @@ class S3(Place):
 
     @contextlib.contextmanager
     def _asking(self, what: str, name: str | None = None) -> Iterator[None]:
-        """Turn what a request raises into an error of the place, or of one file."""
         try:
             yield
         except Exception as error:
@@ -340,7 +333,7 @@ class S3(Place):
 
 
 def _at_once(ask: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[tuple[Item, Answer | OSError]]:
-    """Yield each item with what `ask` returns for it, or the `OSError` that it raises; in order, many at a time."""
+    # Each item with what `ask` returns for it, or the `OSError` that it raises; in order, many at a time.
 
     def answer(item: Item) -> tuple[Item, Answer | OSError]:
         try:
@@ -354,13 +347,13 @@ def _at_once(ask: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[t
 
 @lru_cache(maxsize=REMEMBERED)
 def _end(files: Any, path: str, size: int, _tag: str, length: int) -> bytes:
-    """Return the last bytes of an object; one of another tag is another."""
+    # The last bytes of an object; one of another tag is another.
     return bytes(files.cat_file(path, start=max(0, size - length), end=size)) if size else b""
 
 
 @lru_cache(maxsize=8)
 def _file_system(*settings: str | None) -> Any:
-    """Return the file system for the values of `_SETTINGS`, which botocore reads by itself, but for AWS_REGION."""
+    # The file system for the values of `_SETTINGS`, which botocore reads by itself, but for AWS_REGION.
     region = dict(zip(_SETTINGS, settings, strict=True))["AWS_REGION"]
     return s3fs.S3FileSystem(
         client_kwargs={"region_name": region} if region else {},

@@ -52,7 +52,6 @@ class Window(AbstractFileSystem):
         return datetime.fromtimestamp(self._entry(path).modified, UTC)
 
     def _open(self, path: str, mode: str = "rb", **_: Any) -> Any:
-        """Open a file: a small one from memory, of a large one what is read."""
         if mode != "rb":
             raise PermissionError(f"{path} is only read here")
         entry = self._entry(path)
@@ -60,7 +59,6 @@ class Window(AbstractFileSystem):
         return io.BytesIO(tail) if len(tail) == entry.size else self._place.stream(entry)
 
     def _name(self, path: str) -> str:
-        """Return the name of a file in the place."""
         url = str(self.unstrip_protocol(path))
         name = url.removeprefix(self._place.url(""))
         if name == url or ".." in name.split("/"):
@@ -68,7 +66,6 @@ class Window(AbstractFileSystem):
         return name
 
     def _entry(self, path: str) -> Entry:
-        """Return a file as its folder's listing has it."""
         name = self._name(path)
         if name in self._shown:
             return self._shown[name]
@@ -78,14 +75,13 @@ class Window(AbstractFileSystem):
         return self._listing(folder)[name]
 
     def _listing(self, folder: str) -> Mapping[str, Entry]:
-        """Return the files below a folder by name."""
         if folder not in self._listings:
             self._listings[folder] = {entry.name: entry for entry in self._place.list(folder)}
         return self._listings[folder]
 
 
 def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Return whether the parts of a name are those of a pattern: each the same, `*`, or `*` and its end."""
+    # Whether the parts of a name are those of a pattern: each the same, `*`, or `*` and its end.
     return len(parts) == len(pattern) and all(
         part.endswith(wanted[1:]) if wanted.startswith("*") else part == wanted
         for part, wanted in zip(parts, pattern, strict=True)

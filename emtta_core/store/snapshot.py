@@ -41,17 +41,11 @@ def _key_of(name: str, key: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The files that are read.
+    """The files that are read."""
 
-    Attributes:
-        loose: by table, the files that no pack covers.
-        packs: by kind of pack, the newest of each run.
-        misplaced: Parquet files that lie where none of the store's does, and are not read.
-    """
-
-    loose: Mapping[str, Sequence[Entry]]
-    packs: Mapping[str, Sequence[Entry]]
-    misplaced: Sequence[Entry] = ()
+    loose: Mapping[str, Sequence[Entry]]  # by table, the files that no pack covers
+    packs: Mapping[str, Sequence[Entry]]  # by kind of pack, the newest of each run
+    misplaced: Sequence[Entry] = ()  # Parquet files that lie where none of the store's does, and are not read
 
     @classmethod
     def take(cls, place: Place, run_id: str | None = None) -> "Snapshot":
@@ -61,7 +55,7 @@ class Snapshot:
         """
 
         def below(folder: str, reused: bool) -> list[Entry]:
-            """List a folder, or what lies there of the run, and of those whose results it reuses."""
+            # List a folder, or what lies there of the run, and of those whose results it reuses.
             if run_id is None:
                 return list(place.list(folder))
             runs = [run_id, *(sorted(makers) if reused else [])]
@@ -140,7 +134,7 @@ def of_cell(place: Place, table: str, run_id: str, folder: str) -> Sequence[Entr
 
 
 def _held(kind: Table | Pack, entries: Iterable[Entry], strange: list[Entry]) -> list[Entry]:
-    """Return the files of a table, or of a kind of pack; add other Parquet files among them to `strange`."""
+    # The files of a table, or of a kind of pack; add other Parquet files among them to `strange`.
     held = []
     for entry in entries:
         if kind.holds(entry.name):

@@ -58,18 +58,13 @@ Row = TypeVar("Row")
 class CellKey:
     """Where a cell's rows lie.
 
-    Attributes:
-        run_id: the run.
-        domain: the domain.
-        method: the method.
-
     Raises:
         UsageError: when one of them is no name; see `emtta_core.names`.
     """
 
-    run_id: str
-    domain: str
-    method: str
+    run_id: str  # the run
+    domain: str  # the domain
+    method: str  # the method
 
     def __post_init__(self) -> None:
         for what, name in (("run id", self.run_id), ("domain", self.domain), ("method", self.method)):
@@ -83,36 +78,22 @@ class CellKey:
 
 @dataclass(frozen=True, slots=True)
 class PreparedCorpus:
-    """A corpus whose every shard is there.
+    """A corpus whose every shard is there."""
 
-    Attributes:
-        corpus_id: its identity.
-        utterances: how many rows it has, those in error included.
-        shards: its files in the store's place, in order.
-        left_out: how many utterances were too long for it.
-        errors: how many rows are in error.
-        first_error: id and reason of the first of them; None where there is none.
-    """
-
-    corpus_id: str
-    utterances: int
-    shards: tuple[str, ...]
-    left_out: int = 0
-    errors: int = 0
-    first_error: str | None = None
+    corpus_id: str  # its identity
+    utterances: int  # how many rows it has, those in error included
+    shards: tuple[str, ...]  # its files in the store's place, in order
+    left_out: int = 0  # how many utterances were too long for it
+    errors: int = 0  # how many rows are in error
+    first_error: str | None = None  # id and reason of the first of them; None where there is none
 
 
 @dataclass(frozen=True, slots=True)
 class DoneUtterance:
-    """The rows that count of an utterance that is done.
+    """The rows that count of an utterance that is done."""
 
-    Attributes:
-        hypothesis: what was heard, or why nothing was.
-        score: its errors; none where the hypothesis is in error.
-    """
-
-    hypothesis: HypothesisRow
-    score: ScoreRow | None
+    hypothesis: HypothesisRow  # what was heard, or why nothing was
+    score: ScoreRow | None  # its errors; none where the hypothesis is in error
 
     @property
     def error(self) -> str | None:
@@ -269,7 +250,7 @@ class Store:
         return {utterance_id: done for utterance_id, (_, done) in best.items()}
 
     def _made(self, key: CellKey, cell_id: str) -> Iterator[tuple[str, int, DoneUtterance]]:
-        """Yield the utterances that attempts at a cell have done, each with the attempt."""
+        # The utterances that attempts at a cell have done, each with the attempt.
         scores = {
             (row.utterance_id, row.attempt): row
             for row in self._rows("scores", key, ScoreRow)
@@ -281,7 +262,6 @@ class Store:
                 yield row.utterance_id, row.attempt, DoneUtterance(row, score if row.error is None else None)
 
     def _reused(self, key: CellKey, cell_id: str) -> Iterator[tuple[str, int, DoneUtterance]]:
-        """Yield the utterances that a cell reuses, as of attempt 0."""
         wanted: dict[tuple[CellKey, str], set[tuple[str, int]]] = {}
         for maker, link in self.links(key.run_id):
             if (link.domain, link.method, link.cell_id) == (key.domain, key.method, cell_id):
@@ -387,11 +367,10 @@ class Store:
     # Helpers
 
     def _files(self, table: Table, folder: str | None = None) -> list[str]:
-        """Return the files of a table, or those of them in a folder, in order."""
         return [entry.name for entry in self.place.list(folder or table.name) if table.holds(entry.name)]
 
     def _lost_left_out(self, found: Iterable[tuple[str, list[Row] | BrokenFile]]) -> Iterator[tuple[str, list[Row]]]:
-        """Yield the files that can be read, without those whose rows are lost, of which it warns; or raise."""
+        # The files that can be read, without those whose rows are lost, of which it warns; or raise.
         found = list(found)
         for _, rows in found:
             if isinstance(rows, BrokenFile) and rows.may_come_back:
@@ -405,7 +384,7 @@ class Store:
         return cannot_read(self.place, file, then)
 
     def _rows(self, table: str, key: CellKey, row: type[Row]) -> Iterator[Row]:
-        """Yield the rows of a cell, those of files that vanish into a pack meanwhile included."""
+        # The rows of a cell, those of files that vanish into a pack meanwhile included.
         files: Sequence[Entry] | None = None
         while files != (files := of_cell(self.place, table, key.run_id, key.folder)):
             found = list(self._rows_of(table, key, files, row))
@@ -417,7 +396,6 @@ class Store:
     def _rows_of(
         self, table: str, key: CellKey, files: Sequence[Entry], row: type[Row]
     ) -> Iterator[tuple[str, list[Row] | BrokenFile]]:
-        """Yield each file with its rows of a cell, or with what is wrong with it."""
         packs = [entry.name for entry in files if entry.name.startswith(f"{FOLDER}/")]
         yield from rows_of_each(self.place, [entry.name for entry in files if entry.name not in packs], row)
         yield from rows_of_each(self.place, packs, row, PACK_OF[table], domain=key.domain, method=key.method)
@@ -438,7 +416,6 @@ class Store:
 
 
 def _run_file(table: str, run_id: str) -> str:
-    """Return the file of a table that has one a run."""
     check_name("run id", run_id)
     return TABLES[table].layout.replace("…", run_id)
 

@@ -34,7 +34,7 @@ def create_raw_views(
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
 
     def rows(name: str, kind: Table | Pack, entries: Sequence[Entry]) -> Sequence[str]:
-        """Return the SELECT of some files, if there are any; a variable keeps their names, and the view short."""
+        # The SELECT of some files, if there are any; a variable keeps their names, and the view short.
         paths = [_escaped(place.url(entry.name)) for entry in entries]
         if named:
             return [files_select(kind, f"[{', '.join(map(text, paths))}]")] if entries else []
@@ -84,12 +84,12 @@ def hold_rows(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _schema_of(table: str) -> str:
-    """Return where the rows of a table are that no pack of the kind `utterances` has."""
+    # Where the rows of a table are that no pack of the kind `utterances` has.
     return "open" if PACK_OF.get(table) is UTTERANCES else "raw"
 
 
 def _reused_select(own: Sequence[str]) -> str:
-    """Return the SELECT of the rows that are reused, named after the cells that reuse them, from all rows."""
+    # The SELECT of the rows that are reused, named after the cells that reuse them, from all rows.
     keys = "run_id, domain, method, cell_id, attempt"
     return f"""
         SELECT links.run_id, links.domain, links.method, links.cell_id, 0 AS attempt, made.* EXCLUDE ({keys})
@@ -142,12 +142,11 @@ def text(value: str) -> str:
 
 
 def _escaped(path: str) -> str:
-    """Return `path` as a glob that matches it alone."""
     return "".join(f"[{character}]" if character in "*?[" else character for character in path)
 
 
 def _empty_select(connection: duckdb.DuckDBPyConnection, kind: Table | Pack) -> str:
-    """Return a SELECT of no row, with all columns of a table, so that its view is there without any file."""
+    # A SELECT of no row, with all columns of a table, so that its view is there without any file.
     empty = connection.from_arrow(kind.schema.empty_table())
     keys = ("run_id",) if isinstance(kind, Pack) else kind.keys or ("corpus_id",)
     columns = [*zip(empty.columns, empty.types, strict=True), *((key, "VARCHAR") for key in keys)]
@@ -200,7 +199,7 @@ def word_edits(references: Sequence[str], hypotheses: Sequence[str]) -> Iterator
 
 
 def _of_batch(references: pa.ChunkedArray, hypotheses: pa.ChunkedArray) -> pa.Array:
-    """Return the edits of some rows, none of them NULL; an empty reference, as no scorer leaves it, has none."""
+    # The edits of some rows, none of them NULL; an empty reference, as no scorer leaves it, has none.
     pairs = list(zip(references.to_pylist(), hypotheses.to_pylist(), strict=True))
     whole = [pair for pair in dict.fromkeys(pairs) if pair[0].split()]
     edits = dict(zip(whole, word_edits(*zip(*whole, strict=True)), strict=True)) if whole else {}

@@ -31,28 +31,19 @@ BASE = "em-tok"
 
 
 class Adaptation(Record):
-    """The options of the methods; a method's identity holds only those that it uses.
+    """The options of the methods; a method's identity holds only those that it uses."""
 
-    Attributes:
-        steps: updates an utterance, at most.
-        candidates: sequences an update (G), and to choose a hypothesis from.
-        learning_rate: of AdamW.
-        weight_decay: of AdamW.
-        betas: of AdamW.
-        epsilon: of AdamW.
-        redraw: whether candidates are made anew in each step; else those of the first step are kept.
-        seed: from which each utterance's own random numbers derive.
-        early_stop: nats per token by which an episode's entropy may move and be settled; none: it never ends early.
-    """
-
-    steps: Annotated[int, Field(ge=1, le=1000), IDENTITY] = 10
+    steps: Annotated[int, Field(ge=1, le=1000), IDENTITY] = 10  # updates an utterance, at most
+    # Sequences an update (G), and to choose a hypothesis from.
     candidates: Annotated[int, Field(ge=2, le=1024), IDENTITY] = 8
-    learning_rate: Annotated[float, Field(gt=0, lt=1), IDENTITY] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0, le=1), IDENTITY] = 0.01
-    betas: Annotated[Betas, IDENTITY] = (0.9, 0.999)
-    epsilon: Annotated[float, Field(gt=0, lt=1), IDENTITY] = 1e-8
+    learning_rate: Annotated[float, Field(gt=0, lt=1), IDENTITY] = 1e-3  # of AdamW
+    weight_decay: Annotated[float, Field(ge=0, le=1), IDENTITY] = 0.01  # of AdamW
+    betas: Annotated[Betas, IDENTITY] = (0.9, 0.999)  # of AdamW
+    epsilon: Annotated[float, Field(gt=0, lt=1), IDENTITY] = 1e-8  # of AdamW
+    # Whether candidates are made anew in each step; else those of the first step are kept.
     redraw: Annotated[bool, IDENTITY] = True
-    seed: Annotated[int, Field(ge=0, lt=2**63), IDENTITY] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63), IDENTITY] = 0  # from which each utterance's own random numbers derive
+    # Nats per token by which an episode's entropy may move and be settled; none: it never ends early.
     early_stop: Annotated[float | None, Field(ge=0, allow_inf_nan=False), IDENTITY] = None
 
 
@@ -71,40 +62,24 @@ class OwnAdaptation(Record):
 
 
 class MethodChoice(Record):
-    """A method of a suite. In its file, the name alone stands for a method that has one.
+    """A method of a suite. In its file, the name alone stands for a method that has one."""
 
-    Attributes:
-        name: of the method that there is, or of the one composed here.
-        base: the method that the composed one is like but for the fields below.
-        candidates: where an update's candidates come from.
-        estimator: how a candidate's cost is estimated.
-        policy: whether the loss has the policy-gradient part.
-        entropy: whether the loss has the entropy part.
-        credit: what part of the cost each token is charged with.
-        baseline: what is subtracted from the cost.
-        normalization: what the loss is a mean over.
-        parameters: whose LayerNorms are adapted.
-        decision: how the hypothesis is found in the end.
-        adaptation: options that are not those of the suite.
-    """
-
-    name: Annotated[str, Field(max_length=100), IDENTITY]
-    base: Annotated[str | None, IDENTITY] = None
-    candidates: Annotated[Candidates | None, IDENTITY] = None
-    estimator: Annotated[Estimator | None, IDENTITY] = None
-    policy: Annotated[bool | None, IDENTITY] = None
-    entropy: Annotated[bool | None, IDENTITY] = None
-    credit: Annotated[Credit | None, IDENTITY] = None
-    baseline: Annotated[Baseline | None, IDENTITY] = None
-    normalization: Annotated[Normalization | None, IDENTITY] = None
-    parameters: Annotated[Parameters | None, IDENTITY] = None
-    decision: Annotated[Decision | None, IDENTITY] = None
-    adaptation: Annotated[OwnAdaptation | None, IDENTITY] = None
+    name: Annotated[str, Field(max_length=100), IDENTITY]  # of the method that there is, or of the one composed here
+    base: Annotated[str | None, IDENTITY] = None  # the method that the composed one is like but for the fields below
+    candidates: Annotated[Candidates | None, IDENTITY] = None  # where an update's candidates come from
+    estimator: Annotated[Estimator | None, IDENTITY] = None  # how a candidate's cost is estimated
+    policy: Annotated[bool | None, IDENTITY] = None  # whether the loss has the policy-gradient part
+    entropy: Annotated[bool | None, IDENTITY] = None  # whether the loss has the entropy part
+    credit: Annotated[Credit | None, IDENTITY] = None  # what part of the cost each token is charged with
+    baseline: Annotated[Baseline | None, IDENTITY] = None  # what is subtracted from the cost
+    normalization: Annotated[Normalization | None, IDENTITY] = None  # what the loss is a mean over
+    parameters: Annotated[Parameters | None, IDENTITY] = None  # whose LayerNorms are adapted
+    decision: Annotated[Decision | None, IDENTITY] = None  # how the hypothesis is found in the end
+    adaptation: Annotated[OwnAdaptation | None, IDENTITY] = None  # options that are not those of the suite
 
     @model_validator(mode="before")
     @classmethod
     def _by_name(cls, value: Any) -> Any:
-        """Take a name alone for the method of that name."""
         return {"name": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
@@ -139,7 +114,6 @@ class MethodChoice(Record):
 
     @model_serializer(mode="wrap")
     def _plain(self, serialise: Any) -> Any:
-        """Return the name alone where there is nothing else, as suites write it."""
         return self.name if self.model_fields_set == {"name"} else serialise(self)
 
     def identity(self) -> Any:
@@ -162,7 +136,7 @@ class MethodChoice(Record):
         return adaptation.model_copy(update=own)
 
     def _unused(self, made: Method) -> list[str]:
-        """Return those of the fields and options that were given and that the method does not use."""
+        # Those of the fields and options that were given and that the method does not use.
         idle: tuple[str, ...] = ()
         if made.candidates == "none":
             idle = (*(field.name for field in fields(Objective)), "parameters")
@@ -172,5 +146,4 @@ class MethodChoice(Record):
         return [*self._given(*idle), *(f"adaptation.{name}" for name in options if name not in made.options)]
 
     def _given(self, *names: str) -> dict[str, Any]:
-        """Return those of the fields that were given."""
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}

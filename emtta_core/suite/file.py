@@ -94,7 +94,7 @@ def read(text: str, origin: str, folder: Path, extending: tuple[Path, ...] = ())
 
 
 def _tables(text: str, origin: str) -> dict[str, Any]:
-    """Parse TOML; what is nested beyond all use is refused before a parser or a validator recurses into it."""
+    # Parse TOML; what is nested beyond all use is refused before a parser or a validator recurses into it.
     if _DOTTED.search(text):
         raise UsageError(f"{origin}: a name of more than {_DEEPEST} parts with dots between them; a suite has none")
     try:
@@ -118,7 +118,7 @@ def _values(value: Any) -> list[Any]:
 
 
 def _expand(data: Mapping[str, Any], origin: str, folder: Path) -> dict[str, Any]:
-    """Return the suite's data with `[defaults]` and `[groups.…]` filled into each of its domains."""
+    # The suite's data with `[defaults]` and `[groups.…]` filled into each of its domains.
     suite = {key: value for key, value in data.items() if key not in {"defaults", "groups"}}
     defaults, groups = data.get("defaults", {}), data.get("groups", {})
     domains = suite.get("domains", [])
@@ -152,7 +152,7 @@ def _expand(data: Mapping[str, Any], origin: str, folder: Path) -> dict[str, Any
 
 
 def _placed(model: Any, folder: Path) -> Any:
-    """Return the table `model` with a name that is a folder's path beside the suite made absolute."""
+    # The table `model` with a name that is a folder's path beside the suite made absolute.
     name = model.get("name") if isinstance(model, dict) else None
     if not isinstance(name, str) or name in ("", DEMO):
         return model
@@ -161,7 +161,7 @@ def _placed(model: Any, folder: Path) -> Any:
 
 
 def _over(below: Any, above: Any) -> Any:
-    """Return `below` with the fields of `above` laid over it; a table of another `name` replaces it whole."""
+    # `below` with the fields of `above` laid over it; a table of another `name` replaces it whole.
     if above is None:
         return below
     if not (isinstance(below, dict) and isinstance(above, dict)):

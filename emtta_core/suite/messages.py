@@ -27,7 +27,6 @@ def explain(error: ValidationError, record: type[BaseModel], data: Mapping[str, 
 
 
 def _mistake(details: ErrorDetails, record: type[BaseModel], data: Mapping[str, Any]) -> str:
-    """Return one mistake in words."""
     path, parents = _walk(details["loc"], record, data)
     kind, value = details["type"], details["input"]
     if kind == "extra_forbidden":
@@ -48,7 +47,7 @@ def _mistake(details: ErrorDetails, record: type[BaseModel], data: Mapping[str, 
 
 
 def _own(found: list[ErrorDetails]) -> Iterator[ErrorDetails]:
-    """Yield the mistakes, without those that follow from others: a list counts as too short when its items are bad."""
+    # The mistakes, without those that follow from others: a list counts as too short when its items are bad.
     for details in found:
         place = details["loc"]
         inside = any(other["loc"][: len(place)] == place and other is not details for other in found)
@@ -59,7 +58,7 @@ def _own(found: list[ErrorDetails]) -> Iterator[ErrorDetails]:
 def _walk(
     location: tuple[int | str, ...], record: type[BaseModel], data: Mapping[str, Any]
 ) -> tuple[str, list[type[BaseModel]]]:
-    """Return the path of a field in words, and the records that may stand where it was looked for."""
+    # The path of a field in words, and the records that may stand where it was looked for.
     names: list[str] = []
     here: list[type[BaseModel]] = [record]
     parents = here
@@ -87,7 +86,6 @@ def _walk(
 
 
 def _records(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Yield the records inside a type: of an optional, a tuple, a union."""
     if isinstance(annotation, type) and get_origin(annotation) is None:
         if issubclass(annotation, BaseModel):
             yield annotation
@@ -97,12 +95,10 @@ def _records(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _tags(record: type[BaseModel]) -> tuple[str, ...]:
-    """Return the values of `name` that choose a record in its union."""
     field = record.model_fields.get("name")
     return get_args(field.annotation) if field is not None else ()
 
 
 def _shown(value: Any) -> str:
-    """Return a value for a message, cut where it is long."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "…"

@@ -29,7 +29,6 @@ COLUMNS = ("all", "method", "change_percent")
 
 
 def _name(value: str) -> str:
-    """Refuse what is no name, in the way in which pydantic wants it."""
     try:
         return check_name("the name", value)
     except UsageError as error:
@@ -43,76 +42,58 @@ Isolation = Literal["process", "none"]
 
 
 class ModelChoice(Record):
-    """Which model is adapted, and where it runs.
+    """Which model is adapted, and where it runs."""
 
-    Attributes:
-        name: `demo`, a folder, or a name on the Hugging Face hub.
-        revision: of a hub model: a branch, tag or commit.
-        family: how it is read, as `module:object`; left out, by the `model_type` in its config.json.
-        language: what it is told to hear: the corpus's language, or what the unadapted model detects.
-        long_audio: what is done with audio beyond its window: refused, or cut at silence, adapted to piece by piece.
-        tokens_per_second: of audio, the most tokens of a candidate or a hypothesis; 12 more are always allowed. None:
-            as many as the language needs (`emtta_core.model.tokens`).
-        precision: of weights and arithmetic.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, …
-    """
-
-    name: Annotated[str, Field(min_length=1), IDENTITY]
-    revision: Annotated[str | None, IDENTITY] = None
+    name: Annotated[str, Field(min_length=1), IDENTITY]  # `demo`, a folder, or a name on the Hugging Face hub
+    revision: Annotated[str | None, IDENTITY] = None  # of a hub model: a branch, tag or commit
+    # How it is read, as `module:object`; left out, by the `model_type` in its config.json.
     family: Annotated[str | None, Field(pattern=r"^[\w.]+:\w+$"), IDENTITY] = None
+    # What it is told to hear: the corpus's language, or what the unadapted model detects.
     language: Annotated[Literal["corpus", "detect"], IDENTITY] = "corpus"
+    # What is done with audio beyond its window: refused, or cut at silence, adapted to piece by piece.
     long_audio: Annotated[Literal["refuse", "cut"], IDENTITY] = "refuse"
+    # Of audio, the most tokens of a candidate or a hypothesis; 12 more are always allowed. None: as many as the
+    # language needs (`emtta_core.model.tokens`).
     tokens_per_second: Annotated[float | None, Field(gt=0, le=1000, allow_inf_nan=False), IDENTITY] = None
+    # Of weights and arithmetic.
     precision: Annotated[Literal["float32", "float64", "tf32", "bf16"], IDENTITY] = "float32"
-    device: Annotated[str, RUNTIME] = "auto"
+    device: Annotated[str, RUNTIME] = "auto"  # `auto`, `cpu`, `cuda`, `cuda:1`, …
 
 
 class Runtime(Record):
-    """How a run is carried out; nothing here can change a result.
+    """How a run is carried out; nothing here can change a result."""
 
-    Attributes:
-        batch_size: utterances adapted side by side, halved where memory does not suffice; `auto`: as many as it holds.
-        trace: what is kept of each step: its hypothesis too, its numbers alone (`metrics`), or nothing.
-        workers: cells at once on each device; left out, two on a CPU and one on a GPU.
-        prepare_workers: domains prepared at once.
-        retries: further attempts at a task after a transient fault.
-        retry_delay: seconds before the first further attempt; doubled each time.
-        isolation: whether cells run in processes of their own, so that a crash costs no more than a shard.
-        timeout: seconds after which an attempt at a cell is ended, where cells have processes of their own.
-        retry_on_error: how often the utterances in error are tried again before they are stored as such.
-        fail_on_error: a cell fails with more utterances in error: a count, or as a fraction below 1 a share. It fails
-            in any case with all of them.
-        reuse: whether results of other runs in the store are taken over where they are those of the same work; a night,
-            which is to measure anew, takes none.
-    """
-
+    # Utterances adapted side by side, halved where memory does not suffice; `auto`: as many as it holds.
     batch_size: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], RUNTIME] = "auto"
+    # What is kept of each step: its hypothesis too, its numbers alone (`metrics`), or nothing.
     trace: Annotated[Literal["none", "metrics", "hypotheses"], RUNTIME] = "hypotheses"
+    # Cells at once on each device; left out, two on a CPU and one on a GPU.
     workers: Annotated[int | None, Field(ge=1, le=64), RUNTIME] = None
-    prepare_workers: Annotated[int, Field(ge=1, le=64), RUNTIME] = 2
-    retries: Annotated[int, Field(ge=0, le=20), RUNTIME] = 2
+    prepare_workers: Annotated[int, Field(ge=1, le=64), RUNTIME] = 2  # domains prepared at once
+    retries: Annotated[int, Field(ge=0, le=20), RUNTIME] = 2  # further attempts at a task after a transient fault
+    # Seconds before the first further attempt; doubled each time.
     retry_delay: Annotated[float, Field(ge=0, le=3600), RUNTIME] = 5.0
+    # Whether cells run in processes of their own, so that a crash costs no more than a shard.
     isolation: Annotated[Isolation, RUNTIME] = "process"
+    # Seconds after which an attempt at a cell is ended, where cells have processes of their own.
     timeout: Annotated[float | None, Field(gt=0, allow_inf_nan=False), RUNTIME] = None
+    # How often the utterances in error are tried again before they are stored as such.
     retry_on_error: Annotated[int, Field(ge=0, le=20), RUNTIME] = 0
+    # A cell fails with more utterances in error: a count, or as a fraction below 1 a share. It fails in any case with
+    # all of them.
     fail_on_error: Annotated[Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)] | None, RUNTIME] = None
+    # Whether results of other runs in the store are taken over where they are those of the same work; a night, which
+    # is to measure anew, takes none.
     reuse: Annotated[bool, RUNTIME] = True
 
 
 class Domain(Record):
-    """One condition under which the model is tested.
+    """One condition under which the model is tested."""
 
-    Attributes:
-        name: unique in its suite.
-        group: the domains that are averaged together.
-        corpus: where its clean speech comes from.
-        corruption: what is done to that speech; none leaves it clean.
-    """
-
-    name: Annotated[Name, IDENTITY]
-    group: Annotated[Name, IDENTITY]
-    corpus: Annotated[Corpus, IDENTITY]
-    corruption: Annotated[Corruption | None, IDENTITY] = None
+    name: Annotated[Name, IDENTITY]  # unique in its suite
+    group: Annotated[Name, IDENTITY]  # the domains that are averaged together
+    corpus: Annotated[Corpus, IDENTITY]  # where its clean speech comes from
+    corruption: Annotated[Corruption | None, IDENTITY] = None  # what is done to that speech; none leaves it clean
 
     def description(self) -> str:
         """Return in words what the domain is: what is done to which speech, for readers of its short name."""
@@ -129,30 +110,24 @@ class Domain(Record):
     @field_validator("group")
     @classmethod
     def _no_column(cls, value: str) -> str:
-        """Refuse the names of the columns that reports have beside the groups."""
         if value.lower() in COLUMNS:
             raise ValueError(f"{value!r} is what reports call a column of their own; choose another name")
         return value
 
 
 class Suite(Record):
-    """One evaluation: a model, methods and domains.
+    """One evaluation: a model, methods and domains."""
 
-    Attributes:
-        name: names its runs; changes no result.
-        description: one line for `emtta suites`.
-        limit: at most this many utterances per domain, the first ones.
-        methods: by name, or composed; in the order in which they are shown.
-        normalizer: how texts are normalized before they are compared: as Whisper's authors do, by its basic normalizer
-            in English too, as they do but with combining marks kept, or not at all.
-    """
-
-    name: Annotated[Name, RUNTIME]
-    description: Annotated[str, RUNTIME] = ""
+    name: Annotated[Name, RUNTIME]  # names its runs; changes no result
+    description: Annotated[str, RUNTIME] = ""  # one line for `emtta suites`
+    # At most this many utterances per domain, the first ones.
     limit: Annotated[int | None, Field(ge=1), IDENTITY] = None
+    # By name, or composed; in the order in which they are shown.
     methods: Annotated[tuple[MethodChoice, ...], Field(min_length=1), IDENTITY]
     model: Annotated[ModelChoice, IDENTITY]
     adaptation: Annotated[Adaptation, IDENTITY] = Adaptation()
+    # How texts are normalized before they are compared: as Whisper's authors do, by its basic normalizer in English
+    # too, as they do but with combining marks kept, or not at all.
     normalizer: Annotated[Rule, IDENTITY] = "whisper"
     runtime: Annotated[Runtime, RUNTIME] = Runtime()
     domains: Annotated[tuple[Domain, ...], Field(min_length=1), IDENTITY]
@@ -160,7 +135,6 @@ class Suite(Record):
     @field_validator("methods")
     @classmethod
     def _distinct_methods(cls, value: tuple[MethodChoice, ...]) -> tuple[MethodChoice, ...]:
-        """Refuse two methods of one name."""
         names = [choice.name for choice in value]
         _refuse_twice("method", names)
         _refuse_alike("methods", names)
@@ -169,7 +143,7 @@ class Suite(Record):
     @field_validator("domains")
     @classmethod
     def _distinct_domains(cls, value: tuple[Domain, ...]) -> tuple[Domain, ...]:
-        """Refuse two domains of one name, and names that some file systems or SQL take for one."""
+        # Refuse two domains of one name, and names that some file systems or SQL take for one.
         _refuse_twice("domain", [domain.name for domain in value])
         _refuse_alike("domains", [domain.name for domain in value])
         _refuse_alike("groups", [domain.group for domain in value])
@@ -251,14 +225,13 @@ def parse_suite(text: str, *, origin: str = "the suite", folder: Path = Path()) 
 
 
 def _limited(suite: Suite, limit: int) -> Suite:
-    """Return the suite with at most `limit` utterances per domain."""
     if limit < 1:
         raise UsageError(f"the limit is {limit}; it is a number of utterances per domain, 1 or more")
     return suite.model_copy(update={"limit": limit})
 
 
 def _understood(suite: Suite, convention: SnrConvention) -> Suite:
-    """Return the suite with each signal-to-noise ratio understood by `convention`."""
+    # The suite with each signal-to-noise ratio understood by `convention`.
     domains = []
     for domain in suite.domains:
         corruption = domain.corruption
@@ -274,14 +247,13 @@ def _understood(suite: Suite, convention: SnrConvention) -> Suite:
 
 
 def _refuse_twice(what: str, names: list[str]) -> None:
-    """Raise a `ValueError` that names what stands in `names` more than once."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"each {what} may be named once; named twice: {', '.join(twice)}")
 
 
 def _refuse_alike(what: str, names: list[str]) -> None:
-    """Raise a `ValueError` that shows which of `names` differ in the case of their letters alone."""
+    # Raise a `ValueError` that shows which of `names` differ in the case of their letters alone.
     for name in names:
         alike = sorted({other for other in names if other.lower() == name.lower()})
         if len(alike) > 1:
@@ -289,7 +261,6 @@ def _refuse_alike(what: str, names: list[str]) -> None:
 
 
 def _toml(value: Any) -> str:
-    """Return a plain JSON value as an inline TOML value."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):
@@ -302,5 +273,4 @@ def _toml(value: Any) -> str:
 
 
 def _key(key: str) -> str:
-    """Return a TOML key, quoted where it must be."""
     return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False)

@@ -44,17 +44,11 @@ _DRIVERS = ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd")
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One slot, where one cell at a time runs; a device that takes several cells is several slots.
+    """One slot, where one cell at a time runs; a device that takes several cells is several slots."""
 
-    Attributes:
-        name: what users and the store call it: `cpu`, `cuda:1`.
-        torch_name: what torch calls it in a process that sees no other.
-        environment: variables of such a process.
-    """
-
-    name: str
-    torch_name: str
-    environment: Mapping[str, str] = field(default_factory=dict)
+    name: str  # what users and the store call it: `cpu`, `cuda:1`
+    torch_name: str  # what torch calls it in a process that sees no other
+    environment: Mapping[str, str] = field(default_factory=dict)  # variables of such a process
 
 
 def choose_devices(wanted: str, runtime: Runtime) -> tuple[Device, ...]:
@@ -85,7 +79,7 @@ def choose_devices(wanted: str, runtime: Runtime) -> tuple[Device, ...]:
 
 
 def _slot(name: str, count: int) -> Device:
-    """Return a device as one of `count` processes on this machine sees it, each with its share of the cores."""
+    # A device as one of `count` processes on this machine sees it, each with its share of the cores.
     policy, passive = PASSIVE
     threads = {"OMP_NUM_THREADS": str(max(1, cores() // count)), policy: os.environ.get(policy, passive)}
     if name == "cpu":
@@ -94,13 +88,12 @@ def _slot(name: str, count: int) -> Device:
 
 
 def _visible(index: int) -> str:
-    """Return what to call a GPU to a process that is to see it alone, of those that this process may see."""
+    # To call a GPU to a process that is to see it alone, of those that this process may see.
     listed = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
     return listed[index] if listed else str(index)
 
 
 def _gpus() -> list[str]:
-    """Return the names of the GPUs that this process may use."""
     if sys.platform == "linux" and not any(any(Path("/dev").glob(name)) for name in _DRIVERS):
         return []  # torch need not be imported to find none
     import torch

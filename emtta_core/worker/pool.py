@@ -118,7 +118,6 @@ class WorkerPool:
             self._free.put(slot)
 
     def _keep_log(self, job: Job, attempt: int | None, text: bytes) -> None:
-        """Put the log of an attempt into the store, if it takes it."""
         if attempt is None:
             return
         key = CellKey(job.run_id, job.cell.domain, job.cell.method)
@@ -136,20 +135,17 @@ class _Slot:
         self._worker: Worker | None = None
 
     def worker(self) -> Worker:
-        """Return its process, a new one where there is none that lives."""
         if self._worker is None or not self._worker.alive:
             self._worker = Worker(self.device, self._log)
         return self._worker
 
     def log_size(self) -> int:
-        """Return the bytes in the log so far."""
+        # The bytes in the log so far.
         return self._log.stat().st_size if self._log.exists() else 0
 
     def log_since(self, offset: int) -> bytes:
-        """Return what was logged since."""
         return self._log.read_bytes()[offset:]
 
     def end(self) -> None:
-        """End its process; whatever it does is over or unwanted."""
         if self._worker is not None:
             self._worker.end()

@@ -25,17 +25,11 @@ from emtta_core.store import CellKey, Store
 
 @dataclass(frozen=True, slots=True)
 class TakenUp:
-    """A worker has taken up a cell.
+    """A worker has taken up a cell."""
 
-    Attributes:
-        host: its machine.
-        process: its number there.
-        device: what the store calls the device that it computes on.
-    """
-
-    host: str
-    process: int
-    device: str
+    host: str  # its machine
+    process: int  # its number there
+    device: str  # what the store calls the device that it computes on
 
 
 Letter = TakenUp | Event
@@ -140,7 +134,6 @@ def look(store: str, run_id: str, server: str, release: str) -> str | None:
 
 @contextmanager
 def _logged() -> Iterator[io.StringIO]:
-    """Yield what takes the log of this process inside the `with` block."""
     root, text = logging.getLogger(), io.StringIO()
     handler = logging.StreamHandler(text)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -155,7 +148,6 @@ def _logged() -> Iterator[io.StringIO]:
 
 
 def _keep_log(store: Store, key: CellKey, attempt: int, text: str) -> None:
-    """Put the log of an attempt into the store, if it takes it."""
     try:
         store.write_log(key, attempt, text.encode())
     except StoreError as error:

@@ -31,19 +31,12 @@ STOP = "stop"
 
 @dataclass(frozen=True, slots=True)
 class JobFailed:
-    """A job ended with an error, which the worker has recorded.
+    """A job ended with an error, which the worker has recorded."""
 
-    Attributes:
-        error: what it was, in a line.
-        transient: whether another attempt may succeed.
-        interrupted: whether it ended since the owner asked for it.
-        device_lost: whether the process can do no other job, since its device is lost to it.
-    """
-
-    error: str
-    transient: bool
-    interrupted: bool
-    device_lost: bool = False
+    error: str  # what it was, in a line
+    transient: bool  # whether another attempt may succeed
+    interrupted: bool  # whether it ended since the owner asked for it
+    device_lost: bool = False  # whether the process can do no other job, since its device is lost to it
 
 
 Answer = AttemptBegun | UtterancesDone | CellFinished | CellReport | JobFailed
@@ -199,14 +192,12 @@ class Worker:
         self._process.wait()
 
     def _send(self, line: str) -> None:
-        """Say something; one that is gone is found out when it is listened to."""
         with contextlib.suppress(OSError, ValueError):
             assert self._process.stdin is not None
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
 
     def _read(self) -> None:
-        """Take down what it says, until it has ended."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self._lines.put(line)
@@ -214,7 +205,6 @@ class Worker:
         self._lines.put(None)
 
     def _ending(self) -> str:
-        """Return how the process ended, in words."""
         code = self._process.wait()
         if code >= 0:
             return f"ended with exit code {code} in the middle of its cell"
@@ -224,7 +214,6 @@ class Worker:
 
 
 def _error_of(failed: JobFailed) -> EmttaError:
-    """Return a worker's failure as an exception here."""
     if failed.interrupted:
         return InterruptedRunError(failed.error)
     return PassingError(failed.error) if failed.transient else JobFailedError(failed.error)
@@ -252,7 +241,6 @@ class Server:
             self.do(Job.model_validate_json(line))
 
     def _listen(self, jobs: TextIO) -> None:
-        """Take down what the owner says."""
         for line in jobs:
             if line.strip() == STOP:
                 self._stop.set()
@@ -281,7 +269,6 @@ class Server:
         self._say(answer)
 
     def _say(self, answer: Event | CellReport | JobFailed) -> None:
-        """Tell the owner; one that is gone need not be told."""
         try:
             self._answers.write(to_line(answer) + "\n")
             self._answers.flush()

@@ -170,7 +170,6 @@ def conclude(store: "Store", run: "Run", wanted: "Collection[Cell]") -> None:
 
 
 def _say_why(left: "Sequence[CellState]") -> None:
-    """Say of cells that are not complete why, a line a reason."""
     reasons: dict[str, list[str]] = {}
     for state in left:
         if state.error is not None:
@@ -185,5 +184,4 @@ def _say_why(left: "Sequence[CellState]") -> None:
 
 
 def _report(store: "Store", run: "Run", name: str) -> str:
-    """Return the command that shows a report on a run."""
     return store.command("report", name, "--run", run.run_id)

@@ -41,7 +41,7 @@ def show_needs(needs: "Sequence[Need]") -> None:
 
 
 def _archives(standings: "Sequence[Standing]") -> "dict[Archive, list[str]]":
-    """Return each archive that is to be got by hand, with the things that it holds."""
+    # Each archive that is to be got by hand, with the things that it holds.
     found: dict[Archive, list[str]] = {}
     for standing in standings:
         if standing.archive is not None:
@@ -50,7 +50,7 @@ def _archives(standings: "Sequence[Standing]") -> "dict[Archive, list[str]]":
 
 
 def _reasons(standings: "Sequence[Standing]") -> dict[str, list[str]]:
-    """Return each reason for which something is missing, as the first thing has it, with the others that have it."""
+    # Each reason for which something is missing, as the first thing has it, with the others that have it.
     first: dict[str, str] = {}
     others: dict[str, list[str]] = {}
     for standing in standings:
@@ -66,12 +66,11 @@ def _reasons(standings: "Sequence[Standing]") -> dict[str, list[str]]:
 
 
 def _domains(need: "Need") -> str:
-    """Return the first domain, and how many others there are."""
     return "".join(need.domains[:1]) + (f" and {len(need.domains) - 1} more" if len(need.domains) > 1 else "")
 
 
 def _utterances(need: "Need") -> str:
-    """Return how many utterances there are, how many of them are left out, and how long they are, where it is known."""
+    # How many utterances there are, how many of them are left out, and how long they are, where it is known.
     if need.utterances is None:
         return ""
     left_out = f" ({need.left_out:,} too long)" if need.left_out else ""
@@ -80,14 +79,14 @@ def _utterances(need: "Need") -> str:
 
 
 def _state(need: "Need") -> str:
-    """Return whether it is there, how much is to be fetched, and how many domains are prepared."""
+    # Whether it is there, how much is to be fetched, and how many domains are prepared.
     if need.streamed:
         return "to read over the network" + _prepared(need)
     return f"{need.standing.state}{_size(need.standing)}{_prepared(need)}"
 
 
 def _size(standing: "Standing") -> str:
-    """Return how much is to be fetched, or to be got by hand, where that is something."""
+    # How much is to be fetched, or to be got by hand, where that is something.
     if standing.size is not None:
         return f", {standing.size / 1e6:,.0f} MB"
     if standing.archive is None:
@@ -96,5 +95,4 @@ def _size(standing: "Standing") -> str:
 
 
 def _prepared(need: "Need") -> str:
-    """Return how many domains are prepared, where some are."""
     return f", {need.prepared} of {len(need.domains)} prepared" if need.prepared else ""

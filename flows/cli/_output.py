@@ -92,7 +92,7 @@ class _Stream(io.TextIOWrapper):
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
-    """Write what an encoding cannot hold as JSON would, so that a JSON text stays one."""
+    # Write what an encoding cannot hold as JSON would, so that a JSON text stays one.
     if not isinstance(error, UnicodeEncodeError):
         raise error
     units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
@@ -237,7 +237,6 @@ def tabulate(table: Table, console: Console | None = None, *, every_column: bool
 
 
 def _fit(table: Table, console: Console) -> list[str]:
-    """Hide the columns for which a line has no room, and return their names."""
     hidden: list[str] = []
     columns, table.columns = table.columns, []
     for column in columns:
@@ -250,13 +249,12 @@ def _fit(table: Table, console: Console) -> list[str]:
 
 
 def _width(table: Table, console: Console) -> int:
-    """Return the fewest characters of a line in which a table can be read."""
     edges = 3 * len(table.columns) + 1 if table.show_edge else 3 * (len(table.columns) - 1)
     return sum(_needed(column, console) for column in table.columns) + edges
 
 
 def _needed(column: Column, console: Console) -> int:
-    """Return the fewest characters with which a column can be read; numbers and ids are never wrapped."""
+    # The fewest characters with which a column can be read; numbers and ids are never wrapped.
     head, *cells = (Measurement.get(console, console.options, cell) for cell in (column.header, *column.cells))
     if column.no_wrap:
         return max(head.maximum, *(cell.maximum for cell in cells)) if cells else head.maximum
@@ -264,7 +262,7 @@ def _needed(column: Column, console: Console) -> int:
 
 
 def _folded(column: Column, console: Console) -> Text:
-    """Return a header on several lines, broken behind underscores and slashes where it is wider than its values."""
+    # A header on several lines, broken behind underscores and slashes where it is wider than its values.
     room = max((Measurement.get(console, console.options, cell).maximum for cell in column.cells), default=0)
     lines = [""]
     for piece in str(column.header).replace("_", "_\n").replace("/", "/\n").split("\n"):
@@ -313,7 +311,6 @@ def show(
 
 
 def _content(result: "Result", form: Format, title: str | None) -> bytes:
-    """Return an answer as a file holds it."""
     if form is Format.PARQUET:
         return result.parquet()
     if form is Format.TABLE:

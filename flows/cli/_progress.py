@@ -72,7 +72,6 @@ class Standing:
                 (self.finished if event.error is None else self.failed).add(cell)
 
     def _utterances(self, event: UtterancesDone) -> None:
-        """Add a shard to its method."""
         standing = self.methods.setdefault(event.method, MethodStanding())
         standing.word_errors += event.word_errors
         standing.words += event.words
@@ -124,7 +123,6 @@ def watching(console: Console) -> Iterator[None]:
 
 @contextmanager
 def _lines(console: Console) -> Iterator[None]:
-    """Write a line a finished cell."""
     standing = Standing()
 
     def hear(event: Event) -> None:
@@ -139,7 +137,7 @@ def _lines(console: Console) -> Iterator[None]:
 
 @contextmanager
 def _live(console: Console) -> Iterator[None]:
-    """Keep a picture of the run up to date; failures stay on the screen above it."""
+    # Keep a picture of the run up to date; failures stay on the screen above it.
     standing = Standing()
 
     def hear(event: Event) -> None:

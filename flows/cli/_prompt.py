@@ -162,7 +162,7 @@ class Words(Completer):
 
 
 def _keys() -> KeyBindings:
-    """Return the keys: Enter ends a query after its semicolon, and a command at once; before, it begins a line."""
+    # The keys: Enter ends a query after its semicolon, and a command at once; before, it begins a line.
     keys = KeyBindings()
 
     @keys.add("enter")
@@ -177,7 +177,7 @@ def _keys() -> KeyBindings:
 
 
 def _history() -> History:
-    """Return what was asked before, kept in the reader's own folder; of this session alone where that will not do."""
+    # Was asked before, kept in the reader's own folder; of this session alone where that will not do.
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "emtta"
     try:
         state.mkdir(parents=True, exist_ok=True)
@@ -188,7 +188,6 @@ def _history() -> History:
 
 
 def _one(given: list[str], usage: str) -> str:
-    """Return the one word that a command was given."""
     if len(given) != 1:
         raise UsageError(f"there are {len(given)} names; write {usage}")
     return given[0]
