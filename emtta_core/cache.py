@@ -13,8 +13,8 @@ from typing import Any
 
 import platformdirs
 
+from emtta_core.atomic_write import write_bytes
 from emtta_core.errors import StoreError
-from emtta_core.store.files import write_bytes
 
 CACHE = "EMTTA_CACHE"
 """The environment variable that names another folder than the user's cache."""

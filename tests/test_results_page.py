@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
+from results_page import Question, questions, renew
 from store_factory import begin_run, end_attempt, heard, write_shard
 
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.store import Catalogue, CellKey, Store
-from emtta_core.store.answers import Question, questions, renew
 
 PAGE = (Path(__file__).parents[1] / "docs" / "results.md").read_text("utf-8")
 QUESTIONS = list(questions(PAGE))

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from schema_page import reads, schema_page
 
 from emtta_core.errors import UsageError
 from emtta_core.store import Catalogue, Store, reports, views
 from emtta_core.store.describe import describe, describe_report
 from emtta_core.store.schema import TABLES
-from emtta_core.store.schema_page import reads, schema_page
 
 PAGE = Path(__file__).parents[1] / "sql" / "schema.md"
 
@@ -21,9 +21,7 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
 
 
 def test_the_page_is_as_its_generator_writes_it() -> None:
-    assert PAGE.read_text("utf-8") == schema_page(), (
-        "write it anew: python -m emtta_core.store.schema_page sql/schema.md"
-    )
+    assert PAGE.read_text("utf-8") == schema_page(), "write it anew: python docs/tools/schema_page.py sql/schema.md"
 
 
 @pytest.mark.parametrize("name", views())

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from emtta_core.store.document import document, renew
+from store_page import document, renew
+
 from emtta_core.store.schema import TABLES
 
 PAGE = Path(__file__).parents[1] / "docs" / "store.md"
@@ -10,7 +11,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "store.md"
 
 def test_the_page_is_as_its_generator_writes_it() -> None:
     page = PAGE.read_text("utf-8")
-    assert renew(page) == page, "write it anew: python -m emtta_core.store.document docs/store.md"
+    assert renew(page) == page, "write it anew: python docs/tools/store_page.py docs/store.md"
 
 
 def test_the_page_names_every_table_and_column() -> None:

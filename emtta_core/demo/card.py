@@ -7,12 +7,12 @@ from importlib.resources import files
 from pathlib import Path
 
 from emtta_core.adaptation import Adapter
+from emtta_core.atomic_write import write_bytes
 from emtta_core.corpora.synthetic import Synthetic
 from emtta_core.demo.recipe import LANGUAGES, Recipe, trained_voices
 from emtta_core.errors import ModelError
 from emtta_core.model import SpeechModel, load_model
 from emtta_core.scoring import word_errors
-from emtta_core.store.files import write_bytes
 
 CARD_FILE = "README.md"
 CARRIED = Path(str(files("emtta_core.model"))) / "demo"

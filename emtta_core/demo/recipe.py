@@ -4,8 +4,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from emtta_core.atomic_write import write_bytes
 from emtta_core.errors import ModelError
-from emtta_core.store.files import write_bytes
 
 LANGUAGES = ("en", "de", "nl", "fr", "es", "it", "pt", "pl")
 """ISO 639-1 codes of the languages that the demo model knows."""

@@ -26,6 +26,7 @@ from transformers import (
     WhisperTokenizerFast,
 )
 
+from emtta_core.atomic_write import write_bytes
 from emtta_core.demo.examples import (
     IGNORE,
     START,
@@ -39,7 +40,6 @@ from emtta_core.demo.examples import (
 )
 from emtta_core.demo.recipe import LANGUAGES, Recipe
 from emtta_core.errors import UsageError
-from emtta_core.store.files import write_bytes
 
 STATE_FILE = "training.pt"
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from emtta_core.adaptation import ALGORITHM_VERSION
-from emtta_core.compare import differences
 from emtta_core.errors import UsageError
 from emtta_core.pipeline.inventory import locate
 from emtta_core.pipeline.plan import FED, Cell, Plan, plan, plan_id_of
@@ -21,6 +20,7 @@ from emtta_core.pipeline.state import cell_states, planned_cells
 from emtta_core.store import Catalogue, PlanRow, RunRow, Store
 from emtta_core.store.lease import lease
 from emtta_core.suite import Suite, parse_suite
+from emtta_core.suite.messages import differences
 
 NORMALISER = "whisper-normalizer"
 """The package that holds the text normalizers."""

@@ -232,12 +232,12 @@ class Catalogue:
         batches: list[pa.RecordBatch] = []
         size = 0
         try:
-            reader = to_arrow(relation)
-            for batch in reader:
-                size += batch.nbytes
-                if size > self.limits.answer(self._memory):
-                    raise EmttaError(self.limits.exceeded_answer(self._memory))
-                batches.append(batch)
+            with to_arrow(relation) as reader:  # an open answer would refuse the next statement
+                for batch in reader:
+                    size += batch.nbytes
+                    if size > self.limits.answer(self._memory):
+                        raise EmttaError(self.limits.exceeded_answer(self._memory))
+                    batches.append(batch)
         except OSError as error:  # Arrow's, for any failure of DuckDB's while it fetches rows
             kind = next((kind for start, kind in _FAILURES.items() if str(error).startswith(start)), duckdb.Error)
             raise kind(str(error)) from error

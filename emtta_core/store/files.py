@@ -1,30 +1,20 @@
-"""A store in a folder.
-
-A file is written to a temporary file beside its place, flushed to the disk, and then named in one step. Whoever reads
-meanwhile sees the old state or the new one, and a writer that is killed leaves at most a temporary file, whose name
-ends in `.tmp` and is seen by no reader. The price is one `fsync` a file and one a folder, some 5 ms together on a
-common disk.
-"""
+"""The backend for a folder: a file a name, each written by `emtta_core.atomic_write`."""
 
 import contextlib
-import errno
 import os
-import re
 import stat
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import duckdb
 
+from emtta_core.atomic_write import TEMPORARY, unwritable, write_bytes, write_new_bytes
 from emtta_core.errors import StoreError
 from emtta_core.input_files import check_plain, read_plain
 from emtta_core.store.backend import Entry, Place
 
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _NO_FOLDER = (FileNotFoundError, NotADirectoryError)
 _OLD = 86_400.0
 """Seconds after which nobody writes a temporary file any more."""
@@ -113,22 +103,8 @@ class Folder(Place):
         write_bytes(self._path / name, content)
 
     def write_new(self, name: str, content: bytes) -> bool:
-        """Write a file in one step unless it is there: a hard link, unlike a rename, can refuse."""
-        path = self._path / name
-        if not content:
-            return _touch_new(path)
-        with _beside(path, content) as temporary:
-            try:
-                path.hardlink_to(temporary)
-            except FileExistsError:
-                return False
-            except OSError as error:
-                if error.errno not in _NO_LINKS:
-                    raise
-                if path.exists():  # a file system without hard links leaves a gap between this line and the next
-                    return False
-                temporary.replace(path)
-        return True
+        """Write a file in one step unless it is there."""
+        return write_new_bytes(self._path / name, content)
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove files, and the folders that are empty then."""
@@ -155,7 +131,7 @@ class Folder(Place):
             with contextlib.suppress(FileNotFoundError):
                 check_plain(path)
         except OSError as error:
-            raise _refused(path, error) from error
+            raise unwritable(path, error) from error
         yield path
 
     def _below(self, folder: str, links: frozenset[str] = frozenset()) -> Iterator[Entry]:
@@ -191,7 +167,7 @@ class Folder(Place):
         # Delete the temporary files that killed writers left; a younger one may have a live writer.
         for path in self._path.rglob(".*.tmp"):
             with contextlib.suppress(OSError):
-                ours = _TEMPORARY.fullmatch(path.name)  # the folder may hold more than a store
+                ours = TEMPORARY.fullmatch(path.name)  # the folder may hold more than a store
                 if ours and time.time() - path.stat().st_mtime > _OLD:
                     path.unlink()
 
@@ -199,57 +175,6 @@ class Folder(Place):
         return StoreError(f"cannot open the store {self._path}: {error.strerror or error}; name another folder")
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path` in one step, replacing what is there; StoreError when it cannot be."""
-    with _beside(path, content) as temporary:
-        temporary.replace(path)
-
-
-@contextlib.contextmanager
-def _beside(path: Path, content: bytes) -> Iterator[Path]:
-    # A temporary file beside `path` that holds `content` for good; remove it if it is still there.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        _flush(temporary)
-        yield temporary
-        with contextlib.suppress(OSError):  # some network file systems cannot flush a folder
-            _flush(path.parent)
-    except OSError as error:
-        raise _refused(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _touch_new(path: Path) -> bool:
-    # Make an empty file unless it is there; it is whole as soon as it is there.
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise _refused(path, error) from error
-    return True
-
-
 def _leads_round(folder: Path, target: str) -> bool:
     # Whether a link in a folder leads to one above it, or to itself: it has no end, and no file.
     return Path(target).is_symlink() or Path(os.path.realpath(folder)).is_relative_to(target)
-
-
-def _refused(path: Path, error: OSError) -> StoreError:
-    return StoreError(
-        f"cannot write {path}: {error.strerror or error}; "
-        "choose a store that can be written, or make room or permission for it"
-    )
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,6 +1,6 @@
 """The page `sql/schema.md`: each view and report, with its grain, columns and parameters.
 
-    python -m emtta_core.store.schema_page sql/schema.md
+    python docs/tools/schema_page.py sql/schema.md
 
 writes it anew from the heads of the SQL files and from what DuckDB says of their columns on an empty store.
 """
@@ -21,7 +21,7 @@ from emtta_core.store.store import Store
 _READS = re.compile(r"\b(?:FROM|JOIN)\s+((?:raw|open|settled)\.\w+|\w+)", re.IGNORECASE)
 
 HEAD = """\
-<!-- generated: python -m emtta_core.store.schema_page sql/schema.md -->
+<!-- generated: python docs/tools/schema_page.py sql/schema.md -->
 
 # The SQL schema
 

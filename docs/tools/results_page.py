@@ -1,6 +1,6 @@
 """The answers in a page of questions, for `docs/results.md`.
 
-    python -m emtta_core.store.answers docs/results.md STORE
+    python docs/tools/results_page.py docs/results.md STORE
 
 asks the store what stands in each block of the page, SQL or `emtta report …`, and writes the answer below it, in place
 of the one that is there.

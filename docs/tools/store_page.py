@@ -1,6 +1,6 @@
 """The tables, views and reports as Markdown, for `docs/store.md`.
 
-    python -m emtta_core.store.document docs/store.md
+    python docs/tools/store_page.py docs/store.md
 
 writes them anew between the page's two markers.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from emtta_core.store.reports import Parameter, reports, views
 from emtta_core.store.schema import TABLES, Table
 
-BEGIN = "<!-- generated: python -m emtta_core.store.document docs/store.md -->\n"
+BEGIN = "<!-- generated: python docs/tools/store_page.py docs/store.md -->\n"
 END = "<!-- end of what is generated -->\n"
 
 
