@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from long_audio import LONG, outcomes, prepared, result
 from pretend_accelerator import PretendAccelerator, pretend_accelerator
 from speech2text_factory import make_speech2text
-from test_long_audio import LONG, outcomes, prepared, result
 from torch import Tensor
 from whisper_factory import sounds
 

@@ -104,7 +104,7 @@ def test_with_the_demo_model(emtta: Command, shelf: Path, tmp_path: Path) -> Non
 
 
 def test_every_field_that_a_reading_names_is_one_of_the_suite() -> None:
-    page = (Path(__file__).parents[1] / "docs/reproduce.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs/reproduce.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\|.*\| (?:published|reading)[^|]*\| (.+) \|$", page, flags=re.MULTILINE)
     domains = load_suite("paper").domains
     tables = {

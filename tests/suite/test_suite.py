@@ -281,7 +281,7 @@ def test_an_unknown_domain_is_refused_with_those_there_are() -> None:
 
 
 def test_the_layout_in_the_docs_is_a_valid_suite(tmp_path: Path) -> None:
-    page = Path(__file__).parents[1] / "docs" / "suites.md"
+    page = Path(__file__).parents[2] / "docs" / "suites.md"
     block = page.read_text(encoding="utf-8").split("```toml\n")[1].split("```")[0]
     suite = parse_suite(block, folder=tmp_path)
     assert isinstance(suite, Suite)
@@ -289,7 +289,7 @@ def test_the_layout_in_the_docs_is_a_valid_suite(tmp_path: Path) -> None:
 
 
 def test_the_methods_composed_in_the_docs_are_valid() -> None:
-    page = Path(__file__).parents[1] / "docs" / "suites.md"
+    page = Path(__file__).parents[2] / "docs" / "suites.md"
     block = page.read_text(encoding="utf-8").split("## Methods")[1].split("```toml\n")[1].split("```")[0]
     suite = parse_suite(LAYERS.replace('methods = ["source"]\n', block))
     assert [choice.name for choice in suite.methods][2:] == ["late-credit", "encoder-only", "sampled+mbr", "mbr-64"]

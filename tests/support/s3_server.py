@@ -1,6 +1,6 @@
 """A server that speaks S3, on loopback and in a process of its own: moto's, which keeps its objects in memory.
 
-    python tests/s3_server.py
+    python tests/support/s3_server.py
 
 prints its address. It does one request after the other, so that a conditional PUT is one step, as it is in S3; moto
 looks and writes in two.

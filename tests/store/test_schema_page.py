@@ -11,7 +11,7 @@ from emtta_core.store import Catalogue, Store, reports, views
 from emtta_core.store.describe import describe, describe_report
 from emtta_core.store.schema import TABLES
 
-PAGE = Path(__file__).parents[1] / "sql" / "schema.md"
+PAGE = Path(__file__).parents[2] / "sql" / "schema.md"
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """A corruption is never changed under its version: each sounds as it did when its version was recorded.
 
 Sounds are compared with a tolerance, for a processor or a library may round otherwise.
-`python tests/test_corruption_versions.py` records the versions that are not recorded yet, and no other.
+`python tests/audio/test_corruption_versions.py` records the versions that are not recorded yet, and no other.
 """
 
 import itertools
@@ -155,15 +155,13 @@ def recorded() -> dict[str, Any]:
 
 
 def how_to(name: str) -> str:
-    place = PLACES.get(
-        name.partition("/")[0], f"version of {name!r} in EFFECTS of emtta_core/audio/effects/__init__.py"
-    )
-    return f"if it shall be other, raise {place}, then record it: python tests/{Path(__file__).name}"
+    place = PLACES.get(name.partition("/")[0], f"version of {name!r} in EFFECTS of emtta_core/audio/effects.py")
+    return f"if it shall be other, raise {place}, then record it: python tests/audio/{Path(__file__).name}"
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_sounds_other_than_before_has_another_version(name: str, tmp_path: Path) -> None:
-    assert name in recorded(), f"{name!r} is not recorded: python tests/{Path(__file__).name}"
+    assert name in recorded(), f"{name!r} is not recorded: python tests/audio/{Path(__file__).name}"
     was, now = recorded()[name], Version.of(name, tmp_path)
     here = f"version {now.version} of {name!r}"
     assert was["version"] == now.version, f"{here} is not recorded, but version {was['version']}; {how_to(name)}"

@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 BARE = ("torch", "transformers", "numpy", "rich")
 LEFT_OUT = ("prefect", "duckdb", "pydantic", "jiwer", "soundfile", "datasets", "pyarrow", "typer")
 QUICK = ("--check", "--repeat", "1", "--threads", "1")

@@ -7,7 +7,7 @@ import base64
 import hashlib
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Command, tone
+from report_factory import ERRORS, fill
 from store_factory import REFERENCE, begin_run, end_attempt, heard, write_shard
 
 from emtta_core.audio.files import encode_flac
@@ -30,31 +31,6 @@ from emtta_core.store import AudioBytes, Catalogue, CellKey, PreparedRow, Store
 EVIL = "<script>alert(1)</script> \"quoted\" 'single' </style> &amp; <img src=x onerror=alert(1)> \x9b31m \u202eabc"
 
 # Substitutions of four words in each of three utterances, by (group, domain) and method.
-ERRORS = {
-    ("noise", "vacuum"): {"source": (2, 2, 1), "greedy-em": (2, 2, 2), "em-tok-b": (1, 1, 0)},
-    ("noise", "babble"): {"source": (4, 4, 2), "greedy-em": (4, 3, 2), "em-tok-b": (4, 0, 1)},
-    ("accent", "scotland"): {"source": (1, 0, 0), "greedy-em": (1, 0, 0), "em-tok-b": (1, 0, 2)},
-}
-
-
-def fill(
-    store: Store,
-    run_id: str = "run",
-    *,
-    methods: Sequence[str] = ("source", "greedy-em", "em-tok-b"),
-    left_out: Sequence[tuple[str, str]] = (),
-) -> None:
-    """Write a run of `ERRORS`, but the cells (domain, method) that are left out."""
-    begin_run(store, run_id, [(*where, method) for where in ERRORS for method in methods], utterances=3)
-    for (group, domain), by_method in ERRORS.items():
-        for method in methods:
-            if (domain, method) not in left_out:
-                key = CellKey(run_id, domain, method)
-                states = zip(by_method["source"], by_method[method], strict=True)
-                write_shard(
-                    store, key, {f"u{i}": [heard(first), heard(last)] for i, (first, last) in enumerate(states)}
-                )
-                end_attempt(store, key, group=group)
 
 
 @pytest.fixture(scope="module")

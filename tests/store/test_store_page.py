@@ -6,7 +6,7 @@ from store_page import document, renew
 
 from emtta_core.store.schema import TABLES
 
-PAGE = Path(__file__).parents[1] / "docs" / "store.md"
+PAGE = Path(__file__).parents[2] / "docs" / "store.md"
 
 
 def test_the_page_is_as_its_generator_writes_it() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from browser import Seen, chromium, kept, opened
 from playwright.sync_api import Browser
+from report_factory import fill
 from store_factory import begin_run, write_shard
-from test_html_report import fill
 
 from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.pipeline.selection import choose_domains

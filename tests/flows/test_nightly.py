@@ -40,7 +40,7 @@ from flows.artifacts import MOST_ROWS, key, publish
 from flows.evaluate import INTERRUPTED
 from flows.nightly import _ENDED, EVENT, _concluded, _refuse_taken, next_runs, nightly
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FAR = {"alpha": 0.5}
 """With three utterances no p is below 1/4."""
 

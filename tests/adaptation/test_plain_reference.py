@@ -20,7 +20,7 @@ STEPS, BEAMS, RATE = 3, 4, 1e-2
 
 def references() -> ModuleType:
     """Import the benchmark's references."""
-    path = Path(__file__).parent.parent / "benchmarks" / "references.py"
+    path = Path(__file__).parents[2] / "benchmarks" / "references.py"
     spec = importlib.util.spec_from_file_location("references", path)
     assert spec is not None
     assert spec.loader is not None

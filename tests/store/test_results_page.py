@@ -10,7 +10,7 @@ from emtta_core.errors import EmttaError, UsageError
 from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.store import Catalogue, CellKey, Store
 
-PAGE = (Path(__file__).parents[1] / "docs" / "results.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "results.md").read_text("utf-8")
 QUESTIONS = list(questions(PAGE))
 
 

@@ -17,7 +17,7 @@ from emtta_core.store import Catalogue, Store
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EMTTA = (sys.executable, "-c", "from flows.cli.main import main; main()")
 
 

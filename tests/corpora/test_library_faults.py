@@ -7,8 +7,8 @@ from typing import Any
 import jiwer
 import pytest
 import soundfile
+from bench import Bench
 from conftest import Speech, SuiteFile
-from test_pipeline_cell import Bench
 
 from emtta_core.adaptation import adapter as engine
 from emtta_core.pipeline.plan import corpus_id

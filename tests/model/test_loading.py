@@ -248,7 +248,7 @@ def test_a_hub_that_cannot_be_reached_is_said_so(monkeypatch: pytest.MonkeyPatch
     )
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     made = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
     )
     assert "'nobody/no-such-whisper'" in made.stdout
     assert "give its folder" in made.stdout
@@ -273,7 +273,7 @@ def test_the_engine_imports_no_more_than_it_needs() -> None:
         "if name in sys.modules])\n"
     )
     made = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
     )
     assert made.stdout.strip() == "[]"
 
@@ -281,7 +281,7 @@ def test_the_engine_imports_no_more_than_it_needs() -> None:
 def test_listing_the_methods_needs_no_torch() -> None:
     script = "import sys, emtta_core.adaptation; print(list(emtta_core.adaptation.METHODS)[0], 'torch' in sys.modules)"
     made = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
     )
     assert made.stdout.split() == ["source", "False"]
 
