@@ -5,7 +5,7 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from operator import attrgetter
 from pathlib import Path
 
@@ -137,7 +137,7 @@ class Folder(Place):
             raise unwritable(path, error) from error
         yield path
 
-    def _gather(self, folder: str, links: frozenset[str], into: "list[Entry]") -> None:
+    def _gather(self, folder: str, links: frozenset[str], into: MutableSequence[Entry]) -> None:
         """Add the files below `folder`, at any depth, `links` leading there; one that vanishes meanwhile is left out.
 
         A pipe or a device is a file without a byte, which nobody opens. A large store has 100,000 folders, so that
