@@ -24,6 +24,6 @@ def runs(
     from emtta_core.store.run_list import RunList
 
     opened = Store.open(store)
-    found = RunList(opened).look()
+    found = RunList(opened).refresh()
     show(found, form, columns=names(columns))
     say_if_empty(found, opened)
