@@ -60,8 +60,8 @@ def read_again(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[set[str]]]:
     looks: list[set[str]] = []
 
     class Noting(Catalogue):
-        def report(self, name: str, run_id: str | None = None, **parameters: str) -> Any:
-            found = super().report(name, run_id, **parameters)
+        def report(self, name: str, run: str | None = None, **parameters: object) -> Any:
+            found = super().report(name, run, **parameters)
             looks.append({row["run_id"] for row in found.records})
             return found
 
