@@ -13,6 +13,7 @@ from emtta_core.scoring.bootstrap import holm
 from emtta_core.scoring.paired import Change as PairedChange
 from emtta_core.scoring.paired import Sample
 from emtta_core.store import COMPLETE, Catalogue, PlanRow, Result, RunRow, Store
+from emtta_core.store.queries import Limits
 from emtta_core.store.result import SharedCell
 from emtta_core.suite import parse_suite
 from emtta_core.suite.messages import differences
@@ -242,6 +243,7 @@ def compare(
     domains: Collection[str] = (),
     alpha: float = ALPHA,
     min_effect: float = MIN_EFFECT,
+    limits: Limits | None = None,
 ) -> Comparison:
     """Compare two runs, utterance by utterance.
 
@@ -253,6 +255,7 @@ def compare(
         domains: likewise.
         alpha: a change is significant with a p of at most this.
         min_effect: and only where it is larger than this, points of WER.
+        limits: what each query may take.
 
     Raises:
         UsageError: the runs cannot be compared (see `check_comparable`); they were scored by other normalizers; no
@@ -260,7 +263,7 @@ def compare(
     """
     check_thresholds(alpha, min_effect)
     differing = check_comparable(store, run_a, run_b, methods=methods, domains=domains)
-    with Catalogue(store) as catalogue:
+    with Catalogue(store, limits=limits) as catalogue:
         pairs = catalogue.report("pairs", run_b, baseline=run_a).records
         states = _incomplete(catalogue, run_a, run_b)
     pairs = [pair for pair in pairs if _asked(pair, methods, domains)]

@@ -3,7 +3,6 @@
 import asyncio
 import difflib
 import logging
-import shlex
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -247,7 +246,8 @@ def _compare(store: Store, run_id: str, baseline: str | None, alpha: float, min_
 
 def _emit(suite: Suite, found: Comparison, parameters: dict[str, str], *, given: bool) -> None:
     # Tell Prefect's automations of a regression; `parameters` are the flow's that name the suite and the store.
-    store = Store.open(parameters["store"]).location
+    opened = Store.open(parameters["store"])
+    thresholds = ("--alpha", str(found.alpha), "--min-effect", str(found.min_effect))
     emit_event(
         EVENT,
         resource={
@@ -258,14 +258,14 @@ def _emit(suite: Suite, found: Comparison, parameters: dict[str, str], *, given:
         payload={
             "suite": suite.name,
             "model": suite.model.name,
-            "store": store,
+            "store": opened.location,
             "run": found.run_b,
             "baseline": found.run_a,
             "alpha": found.alpha,
             "min_effect": found.min_effect,
             "regressions": found.as_dict()["regressions"][:REGRESSIONS_NAMED],
             "summary": found.summary,
-            "command": shlex.join(["emtta", "compare", found.run_a, found.run_b, "--store", store]),
+            "command": opened.command("compare", found.run_a, found.run_b, *thresholds),
             "parameters": parameters,
         },
     )

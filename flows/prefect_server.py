@@ -61,6 +61,7 @@ def at_hand(log: Path) -> Iterator[Callable[[], None]]:
         PREFECT_API_URL,
         PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
         PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+        PREFECT_UI_URL,
         temporary_settings,
     )
 
@@ -69,7 +70,8 @@ def at_hand(log: Path) -> Iterator[Callable[[], None]]:
         return
     writable_home()
     server = TemporaryServer(log)
-    with temporary_settings({PREFECT_API_URL: server.url, PREFECT_API_AUTH_STRING: server.auth}):
+    # It has no pages; without the empty address Prefect would log one of a page on the run.
+    with temporary_settings({PREFECT_API_URL: server.url, PREFECT_API_AUTH_STRING: server.auth, PREFECT_UI_URL: ""}):
         yield partial(server.wait, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
 
 

@@ -175,10 +175,11 @@ class RayCrew:
         needed = "GPU" if "num_gpus" in self._options else "CPU"
         nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(needed, 0) > 0]
         looks = []
+        what = (self._store.location, self._run.run_id, self._server, version("emtta"), socket.gethostname())
         for node in nodes:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             task: Any = ray.remote(look).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
-            looks.append(task.remote(self._store.location, self._run.run_id, self._server, version("emtta")))
+            looks.append(task.remote(*what))
         for node, found in zip(nodes, looks, strict=True):
             try:
                 lack = ray.get(found, timeout=LOOK)

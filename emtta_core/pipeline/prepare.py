@@ -95,13 +95,13 @@ def _refuse_changed(domain: Domain, planned: str, limit: int | None) -> None:
         if now.error is not None:
             raise now.error
         raise UsageError(
-            f"the corpus of domain {domain.name!r} was not there when the run was planned, and is now; `emtta rerun` "
-            "plans the domain anew and goes on"
+            f"the corpus of domain {domain.name!r} was not there when the run was planned, and is now; "
+            "a rerun plans the domain anew and goes on"
         )
     if identity_of(domain, limit) != planned:
         raise UsageError(
             f"the corpus of domain {domain.name!r} is not the one that was planned: it, the noise, or emtta has "
-            "changed since; `emtta rerun` plans the domain anew, as it is now"
+            "changed since; a rerun plans the domain anew, as it is now"
         )
 
 

@@ -85,6 +85,7 @@ def make_page(
     html = template.render(
         **_frame(served=audio_address is not None),
         facts=facts,
+        resume=store.command("rerun", run_id),
         summary=summarise(facts),
         best=best,
         tally=tally(facts, best) if best else None,

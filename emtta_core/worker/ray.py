@@ -100,7 +100,7 @@ def carry_out(mailbox: Any, job: Job) -> CellReport:
                 _keep_log(store, CellKey(job.run_id, job.cell.domain, job.cell.method), attempt, text.getvalue())
 
 
-def look(store: str, run_id: str, server: str, release: str) -> str | None:
+def look(store: str, run_id: str, server: str, release: str, host: str) -> str | None:
     """Return what keeps this machine from doing cells of a run, None where nothing does.
 
     Args:
@@ -108,6 +108,7 @@ def look(store: str, run_id: str, server: str, release: str) -> str | None:
         run_id: the run, which must be recorded there.
         server: the address of Prefect's API, as in `http://127.0.0.1:4200/api`.
         release: of emtta, on the machine of the flow.
+        host: the name of that machine.
     """
     here = version("emtta")
     if here != release:
@@ -126,8 +127,8 @@ def look(store: str, run_id: str, server: str, release: str) -> str | None:
     except OSError as error:
         return (
             f"it does not reach Prefect's server at {server} ({describe(error)}); start one that all machines reach "
-            "on the flow's machine (emtta server --background --host 0.0.0.0), and set "
-            f"PREFECT_API_URL=http://{platform.node()}:4200/api"
+            "on the flow's machine (emtta server --background --host 0.0.0.0), and name "
+            f"it there: export PREFECT_API_URL=http://{host}:4200/api"
         )
     return None
 

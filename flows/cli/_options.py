@@ -164,7 +164,7 @@ def limits(timeout: float | None, memory: str | None) -> "Limits":
     from emtta_core.store.queries import SECONDS, Limits, parse_size
 
     seconds = SECONDS if timeout is None else timeout or None
-    return Limits(seconds, parse_size(memory) if memory is not None else None)
+    return Limits(seconds, parse_size(memory) if memory is not None else None, options=True)
 
 
 def names(given: str | None) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli._options import DEFAULT_STORE, ColumnsOption, StoreOption, names
+from flows.cli._options import DEFAULT_STORE, ColumnsOption, MemoryOption, StoreOption, TimeoutOption, limits, names
 from flows.cli._output import INCOMPLETE, Format, put, say, show
 
 
@@ -33,6 +33,8 @@ def compare(
     store: StoreOption = DEFAULT_STORE,
     columns: ColumnsOption = None,
     form: Annotated[Form, typer.Option("--format", help="Output format.")] = Form.TABLE,
+    timeout: TimeoutOption = None,
+    memory: MemoryOption = None,
 ) -> None:
     """Compare two runs utterance by utterance: WER in A and B, and the difference with its 95 % interval and p.
 
@@ -55,8 +57,10 @@ def compare(
     opened = Store.open(store)
     if columns is not None and form is not Form.TABLE:
         raise UsageError(f"--columns {columns} chooses columns of the table; leave out --format {form}")
-    found = compare_runs(opened, a, b, methods=method or (), domains=domain or (), alpha=alpha, min_effect=min_effect)
-    with Catalogue(opened) as catalogue:
+    allowed = limits(timeout, memory)
+    which = {"methods": method or (), "domains": domain or ()}
+    found = compare_runs(opened, a, b, **which, alpha=alpha, min_effect=min_effect, limits=allowed)
+    with Catalogue(opened, limits=allowed) as catalogue:
         told = notices_of(catalogue, b)
     for sentence in told:
         say(sentence)

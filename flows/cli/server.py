@@ -46,7 +46,8 @@ def server(
             f"a Prefect server runs in the background already (process {running}); end it with: prefect server stop"
         )
     if not _is_free(host, port):
-        raise UsageError(f"the port {port} of {host} is taken; choose another, for example: --port {port % 65535 + 1}")
+        other = next(one for one in (*range(port + 1, 65536), *range(1024, port)) if _is_free(host, one))
+        raise UsageError(f"the port {port} of {host} is taken; choose another, for example: --port {other}")
     make_database()
     command = [sys.executable, "-P", "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
     url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"

@@ -292,5 +292,5 @@ def test_a_corpus_that_came_since_the_plan_is_not_prepared_under_it(tmp_path: Pa
     (cell, *_) = [cell for cell in plan(suite, DIGEST).cells if cell.domain == "gone"]
     l2arctic_folder(tmp_path, [speaker for speakers in SPEAKERS.values() for speaker in speakers], sentences=1)
     store = Store.open(str(tmp_path / "store"), create=True)
-    with pytest.raises(UsageError, match="was not there when the run was planned, and is now; `emtta rerun` plans"):
+    with pytest.raises(UsageError, match="was not there when the run was planned, and is now; a rerun plans"):
         prepare_domain(suite.domain("gone"), cell.corpus_id, store)

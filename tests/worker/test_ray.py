@@ -2,11 +2,13 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -157,6 +159,23 @@ def test_a_cluster_finds_what_this_machine_finds(
     assert all(record.state is not None and record.state.is_completed() for record in records)
 
 
+def test_the_command_has_a_cluster_report_to_its_own_temporary_server(
+    cluster: str, suite_file: SuiteFile, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    command = [sys.executable, "-m", "emtta_core", "run", str(suite_file()), "--run-id", "mine"]
+    where = ["--store", str(tmp_path / "store"), "--runner", "ray", "--ray-address", cluster]
+    done = subprocess.run([*command, *where], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / "store/logs/mine.log").read_text()
+    assert "View at" not in log  # the temporary server has no pages
+    assert "401 Unauthorized" not in log
+    with closing(sqlite3.connect(tmp_path / "prefect" / "prefect.db")) as database:
+        found = database.execute("SELECT state_type, count(*) FROM task_run GROUP BY state_type").fetchall()
+    assert found == [("COMPLETED", 3)]  # a domain and two cells
+
+
 def test_a_night_can_be_carried_out_by_a_cluster(
     cluster: str, suite_file: SuiteFile, speech: Speech, tmp_path: Path
 ) -> None:
@@ -294,7 +313,8 @@ def test_a_machine_that_is_not_fit_says_why(
     suite, store = load_suite(str(suite_file())), Store.open(tmp_path / "store", create=True)
     record(plan_run(suite, digest_of(suite.model), "mine"), store)
     release = version("emtta")
-    assert look(store.location, "mine", prefect_server, release) is None
-    assert "use a folder that all machines share" in str(look(str(tmp_path), "mine", prefect_server, release))
-    assert "set PREFECT_API_URL" in str(look(store.location, "mine", "http://127.0.0.1:9/api", release))
-    assert "install the same release" in str(look(store.location, "mine", prefect_server, "0.0.0"))
+    assert look(store.location, "mine", prefect_server, release, "head") is None
+    assert "use a folder that all machines share" in str(look(str(tmp_path), "mine", prefect_server, release, "head"))
+    no_server = str(look(store.location, "mine", "http://127.0.0.1:9/api", release, "head"))
+    assert "export PREFECT_API_URL=http://head:4200/api" in no_server
+    assert "install the same release" in str(look(store.location, "mine", prefect_server, "0.0.0", "head"))
