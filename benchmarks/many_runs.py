@@ -44,7 +44,7 @@ UTTERANCES, STEPS, READERS = 4, 3, 20
 REFERENCE, HEARD = "red green blue river", ("red wrong blue river", "red green blue river")
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
 TEMPLATE = "template"
-EMTTA = (sys.executable, "-c", "from flows.cli.main import main; main()")
+EMTTA = (sys.executable, "-m", "emtta_core")
 GOALS = {
     "loose": {"list": 4.0, "page": 1.0, "readers": 5.0, "peak_memory_bytes": 1e9},
     "packed": {"list": 1.0, "page": 1.0, "readers": 5.0, "peak_memory_bytes": 1e9},
