@@ -195,7 +195,7 @@ def ask_list(location: str) -> dict[str, Any]:
     """Make the list once in this process, in which everything is imported."""
     from emtta_core.store.run_list import RunList
 
-    return _timed(lambda: len(RunList(Store.open(location)).look().records))
+    return _timed(lambda: len(RunList(Store.open(location)).refresh().records))
 
 
 def ask_report(location: str) -> dict[str, Any]:

@@ -161,7 +161,7 @@ def main() -> None:
         parser.error(f"--nights is {given.nights}; at least one is needed")
     store, speech = Store.open(given.folder, create=True), Speech.make()
     missing = [
-        night for night in range(given.nights) if not store.place.exists(f"runs/run_id={run_name(night)}/run.parquet")
+        night for night in range(given.nights) if not store.backend.exists(f"runs/run_id={run_name(night)}/run.parquet")
     ]
     wall, cpu = time.perf_counter(), time.process_time()
     for done, night in enumerate(missing):

@@ -150,7 +150,7 @@ class Reuse:
         self.runs: tuple[str, ...] = ()
         self._same: set[str] = set()
         self._recipes: set[str] = set()
-        if self._cells and len(store.place.list("runs")) > (store.find_run(run.run_id) is not None):
+        if self._cells and len(store.backend.list("runs")) > (store.find_run(run.run_id) is not None):
             recipes = sorted({cell.recipe_id for cell in self._cells})
             parameters = {"recipes": recipes, "run_id": run.run_id, "most": RUNS_A_CELL}
             with Catalogue(store) as catalogue:
@@ -197,7 +197,7 @@ class Reuse:
             name = self._store.write_links(self._run.run_id, source_run, links)
             # Pruning removes the record of a run before it asks who reuses it: one of the two sees the other.
             if source_run != self._run.run_id and self._store.find_run(source_run) is None:
-                self._store.place.remove([name])
+                self._store.backend.remove([name])
 
     def _find(self, runs: Iterable[str], cells: Sequence[Cell], keys: Mapping[str, Sequence[Cell]]) -> Reusable:
         # The results of some runs that are those of these cells, or of the cells that wait for their keys.

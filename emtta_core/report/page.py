@@ -73,7 +73,7 @@ def make_page(
     store.run(run_id)  # refuses one that is not there, before its files are looked for
     with Painter() as painter:
         with Catalogue(store, run_id=run_id, limits=limits) as catalogue:
-            catalogue.hold()
+            catalogue.cache_rows()
             facts = read_facts(store, catalogue, run_id)
             best = best_of(facts)
             methods = sorted(facts.adapting, key=lambda method: method != best)

@@ -82,7 +82,7 @@ class Viewer:
         with self._listing:
             if self._list_of is None or self._looked_at < came_at:
                 begun_at = time.monotonic()
-                runs = self._runs.look()
+                runs = self._runs.refresh()
                 self._looked_at = begun_at
                 if self._list_of is None or self._list_of[0] is not runs:
                     html = render("runs.html", runs=runs.records, location=self.store.location).encode()
@@ -93,7 +93,7 @@ class Viewer:
         if (refused := self._unknown(run_id)) is not None:
             return refused
         with self._making:
-            files = hash(tuple(Snapshot.take(self.store.place, [run_id]).entries))
+            files = hash(tuple(Snapshot.take(self.store.backend, [run_id]).entries))
             kept = self._pages.get(run_id)
             if kept is None or kept[0] != files:
                 address = _audio_address(run_id)

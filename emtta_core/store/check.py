@@ -20,7 +20,7 @@ from emtta_core.names import is_name
 from emtta_core.store.backend import Entry
 from emtta_core.store.lease import holder
 from emtta_core.store.packs import FOLDER, Pack, kind_of
-from emtta_core.store.parquet import FAILURES, BrokenFile, Problem, misplaced, table_of
+from emtta_core.store.parquet import FAILURES, BrokenFile, Problem, misplaced, read_table
 from emtta_core.store.schema import TABLES, Table
 from emtta_core.store.snapshot import run_of, source_of
 from emtta_core.store.store import COMPLETE_FILE, Store
@@ -56,15 +56,15 @@ def check_store(store: Store, run_id: str | None = None) -> Check:
         UsageError: there is no such run.
         StoreError: the store cannot be listed.
     """
-    entries = [entry for folder in _folders() for entry in store.place.list(folder)]
+    entries = [entry for folder in _folders() for entry in store.backend.list(folder)]
     if run_id is not None:
         corpora = _corpora(store, run_id)
-        makers = {source_of(entry.name) for entry in store.place.list(f"links/run_id={run_id}")}
+        makers = {source_of(entry.name) for entry in store.backend.list(f"links/run_id={run_id}")}
         entries = [entry for entry in entries if _belongs(entry.name, {run_id}, corpora, makers)]
     broken = [*_broken_files(store, entries), *_incomplete_corpora(store, entries), *_incomplete_runs(store, entries)]
     if run_id is None:
         broken += _broken_leases(store)
-    faults = [Fault(store.place.url(file.name), file.problem, file.reason, _remedy(store, file)) for file in broken]
+    faults = [Fault(store.backend.url(file.name), file.problem, file.reason, _remedy(store, file)) for file in broken]
     return Check(len(entries), sum(entry.size for entry in entries), sorted(faults, key=lambda fault: fault.file))
 
 
@@ -97,28 +97,28 @@ def _broken_files(store: Store, entries: Sequence[Entry]) -> Iterator[BrokenFile
         elif entry.name.endswith(".parquet"):
             yield misplaced(entry.name)
     with duckdb.connect(":memory:") as connection:
-        show = store.place.open_to(connection)
+        show = store.backend.attach(connection)
         show(entries)
         for start in range(0, len(files), _BATCH):
-            for name, content in store.place.read_all(files[start : start + _BATCH]):
+            for name, content in store.backend.read_all(files[start : start + _BATCH]):
                 kind = kind_of(name)
                 assert kind is not None
                 if isinstance(content, OSError):
                     broken: BrokenFile | None = BrokenFile.refused(name, content)
                 else:
                     broken = _examined(store, connection, name, content, kind)
-                if broken is not None and not (broken.problem == "missing" and not store.place.exists(name)):
+                if broken is not None and not (broken.problem == "missing" and not store.backend.exists(name)):
                     yield broken  # but for one that was compacted or pruned meanwhile
 
 
 def _examined(
     store: Store, connection: duckdb.DuckDBPyConnection, name: str, content: bytes, kind: Table | Pack
 ) -> BrokenFile | None:
-    found = table_of(name, content, kind)
+    found = read_table(name, content, kind)
     if isinstance(found, BrokenFile):
         return found
     try:
-        reason = _wrong_bounds(content) or _read_otherwise(connection, store.place.url(name), kind, found)
+        reason = _wrong_bounds(content) or _read_otherwise(connection, store.backend.url(name), kind, found)
     except (*FAILURES, duckdb.Error) as error:
         reason = " ".join(str(error).split())[:300]
     return None if reason is None else BrokenFile(name, reason)
@@ -166,7 +166,7 @@ def _incomplete_corpora(store: Store, entries: Sequence[Entry]) -> Iterator[Brok
     there = {entry.name for entry in entries}
     for name in sorted(name for name in there if name.startswith("prepared/") and name.endswith(f"/{COMPLETE_FILE}")):
         try:
-            count = int(json.loads(store.place.read(name))["shards"])
+            count = int(json.loads(store.backend.read(name))["shards"])
         except OSError as error:
             yield BrokenFile.refused(name, error)
             continue
@@ -187,7 +187,7 @@ def _incomplete_runs(store: Store, entries: Sequence[Entry]) -> Iterator[BrokenF
     for run_id, tables in files.items():
         for needed, other in (("runs", "plans"), ("plans", "runs")):
             name = TABLES[needed].layout.replace("…", run_id)
-            if other in tables and needed not in tables and _is_idle(store, run_id) and not store.place.exists(name):
+            if other in tables and needed not in tables and _is_idle(store, run_id) and not store.backend.exists(name):
                 yield BrokenFile(name, f"the run {run_id} has no such file", "missing")
     for entry in entries:
         maker = source_of(entry.name)
@@ -203,7 +203,7 @@ def _is_idle(store: Store, run_id: str) -> bool:
 
 
 def _broken_leases(store: Store) -> Iterator[BrokenFile]:
-    for folder in sorted({entry.name.rpartition("/")[0] for entry in store.place.list("leases")}):
+    for folder in sorted({entry.name.rpartition("/")[0] for entry in store.backend.list("leases")}):
         try:
             holder(store, folder.partition("/")[2])
         except StoreError as error:
@@ -220,12 +220,10 @@ def _remedy(store: Store, file: BrokenFile) -> str:
     if not _holds(file.name) and file.problem == "malformed":
         return "move it out of the store: no command reads it"
     if table == "prepared":
-        return (
-            f"delete the folder {store.place.url(file.name.rpartition('/')[0])}: it is prepared anew when it is needed"
-        )
+        return f"delete the folder {store.backend.url(file.name.rpartition('/')[0])}: it is prepared again when needed"
     run = run_of(file.name)
     if table in ("runs", "plans"):
-        record = store.place.url(TABLES["runs"].layout.replace("…", run))
+        record = store.backend.url(TABLES["runs"].layout.replace("…", run))
         return (
             f"{back}delete {record}, if it is there, and run the suite again with --run-id {run}: what is done is kept"
         )

@@ -19,11 +19,11 @@ from emtta_core.store.backend import Entry
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.store.lease import lease
 from emtta_core.store.packs import PACK_OF, PACKS, UTTERANCES, Pack, kind_of
-from emtta_core.store.parquet import BrokenFile, parquet, table_of
+from emtta_core.store.parquet import BrokenFile, parquet, read_table
 from emtta_core.store.schema import TABLES
 from emtta_core.store.snapshot import Snapshot, attempt_of, newest
 from emtta_core.store.store import Store
-from emtta_core.store.views import grouped, text
+from emtta_core.store.views import describe_broken, text
 
 _KEYS = "run_id, domain, method, cell_id, attempt, utterance_id"
 
@@ -73,7 +73,7 @@ def compact_held(store: Store, run_id: str) -> Compaction:
     """Do what `compact` does for a run whose lease the caller has."""
     store.plan(run_id)  # raises where it cannot be read: by it a pack marks for good which rows count
     before = plan_compaction(store, run_id)
-    snapshot = Snapshot.take(store.place, [run_id])
+    snapshot = Snapshot.take(store.backend, [run_id])
     own = {entry.name for entry in _files(store, run_id)}
     _refuse_broken(store, run_id, _damaged(store, [entry for entry in snapshot.entries if entry.name in own]))
     attempt = max((attempt_of(entry.name) for entry in _marks(store, run_id)), default=0)
@@ -81,7 +81,7 @@ def compact_held(store: Store, run_id: str) -> Compaction:
         for pack in PACKS.values():
             if any(snapshot.loose[table] for table in pack.tables):
                 _write(store, pack, run_id, attempt, catalogue)
-    store.place.remove([entry.name for entry in _covered(store, run_id)])
+    store.backend.remove([entry.name for entry in _covered(store, run_id)])
     after = _files(store, run_id)
     return Compaction(run_id, before.files, len(after), before.size, sum(entry.size for entry in after))
 
@@ -98,15 +98,15 @@ def _write(store: Store, pack: Pack, run_id: str, attempt: int, catalogue: Catal
             )
     _refuse_broken(store, run_id, catalogue.broken)
     name, content = pack.file(run_id, attempt), parquet(rows)
-    store.place.write(name, content)
+    store.backend.write(name, content)
     try:
-        sound = store.place.read(name) == content and not isinstance(table_of(name, content, pack), BrokenFile)
+        sound = store.backend.read(name) == content and not isinstance(read_table(name, content, pack), BrokenFile)
     except OSError:
         sound = False
     if not sound:
-        store.place.remove([name])  # the shards count again
+        store.backend.remove([name])  # the shards count again
         raise StoreError(
-            f"what was written as {store.place.url(name)} is not what is read there: the disk or the memory is at "
+            f"what was written as {store.backend.url(name)} is not what is read there: the disk or the memory is at "
             "fault. The run is as it was; see to the machine before anything more is written"
         )
 
@@ -114,10 +114,10 @@ def _write(store: Store, pack: Pack, run_id: str, attempt: int, catalogue: Catal
 def _damaged(store: Store, entries: Sequence[Entry]) -> list[BrokenFile]:
     # The files of which a page is not what was written, or that cannot be read at all.
     damaged = []
-    for name, content in store.place.read_all([entry.name for entry in entries]):
+    for name, content in store.backend.read_all([entry.name for entry in entries]):
         kind = kind_of(name)
         assert kind is not None
-        found = BrokenFile.refused(name, content) if isinstance(content, OSError) else table_of(name, content, kind)
+        found = BrokenFile.refused(name, content) if isinstance(content, OSError) else read_table(name, content, kind)
         if isinstance(found, BrokenFile):
             damaged.append(found)
     return damaged
@@ -126,7 +126,7 @@ def _damaged(store: Store, entries: Sequence[Entry]) -> list[BrokenFile]:
 def _refuse_broken(store: Store, run_id: str, broken: Sequence[BrokenFile]) -> None:
     if broken:
         again = store.command("rerun", run_id)
-        reasons = "; ".join(grouped(store.place, broken))
+        reasons = "; ".join(describe_broken(store.backend, broken))
         raise StoreError(
             f"the run {run_id!r} cannot be compacted while files of it cannot be read: {reasons}. "
             f"Bring them back, or delete them and have their utterances done again: {again}"
@@ -159,7 +159,7 @@ def _files(store: Store, run_id: str) -> Sequence[Entry]:
 
 def _marks(store: Store, run_id: str) -> Sequence[Entry]:
     folders = [*PACK_OF, *(pack.folder for pack in PACKS.values())]
-    found = [entry for folder in folders for entry in store.place.list(f"{folder}/run_id={run_id}")]
+    found = [entry for folder in folders for entry in store.backend.list(f"{folder}/run_id={run_id}")]
     return [entry for entry in found if attempt_of(entry.name)]
 
 

@@ -14,14 +14,14 @@ import duckdb
 from emtta_core.atomic_write import TEMPORARY, unwritable, write_bytes, write_new_bytes
 from emtta_core.errors import StoreError
 from emtta_core.input_files import check_plain, read_plain
-from emtta_core.store.backend import Entry, Place
+from emtta_core.store.backend import Backend, Entry
 
 _NO_FOLDER = (FileNotFoundError, NotADirectoryError)
 _OLD = 86_400.0
 """Seconds after which nobody writes a temporary file any more."""
 
 
-class Folder(Place):
+class Folder(Backend):
     """A folder of this machine, or of a network file system."""
 
     def __init__(self, path: Path) -> None:
@@ -60,7 +60,7 @@ class Folder(Place):
         self.write(".writable", b"")
         self.remove([".writable"])
 
-    def try_out(self) -> str:
+    def check_writable(self) -> str:
         """Return in words that the folder can be written, or made; leave nothing behind."""
         if self.is_there():
             self.make()
@@ -73,7 +73,7 @@ class Folder(Place):
             raise self._closed(error) from error
         return f"{self.location} can be made"
 
-    def open_to(self, _connection: duckdb.DuckDBPyConnection) -> Callable[[Sequence[Entry]], None]:
+    def attach(self, _connection: duckdb.DuckDBPyConnection) -> Callable[[Sequence[Entry]], None]:
         """Do nothing: DuckDB reads folders by itself."""
         return lambda _: None
 
@@ -91,7 +91,7 @@ class Folder(Place):
         """Return the content of a file, of a plain one alone: a pipe has no end to be waited for."""
         return read_plain(self._path / name)
 
-    def tails(self, entries: Iterable[Entry], length: int) -> Iterator[tuple[Entry, bytes | OSError]]:
+    def read_tails(self, entries: Iterable[Entry], length: int) -> Iterator[tuple[Entry, bytes | OSError]]:
         """Yield each file with its last `length` bytes, or with why it cannot be read."""
         for entry in entries:
             try:
@@ -126,7 +126,7 @@ class Folder(Place):
                     (self._path / folder).rmdir()
 
     @contextlib.contextmanager
-    def growing(self, name: str) -> Iterator[Path]:
+    def appending(self, name: str) -> Iterator[Path]:
         """Yield the file itself."""
         path = self._path / name
         try:

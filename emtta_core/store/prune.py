@@ -54,9 +54,9 @@ class Keep:
         number = int(match["number"])
         return cls(younger=number * _UNITS[match["unit"]]) if match["unit"] else cls(newest=number)
 
-    def keeps(self, place: int, created_at: datetime, now: datetime) -> bool:
-        """Return whether a run is kept: that at a place among those of its suite, 0 for the newest."""
-        return place < self.newest or now - created_at < self.younger
+    def keeps(self, index: int, created_at: datetime, now: datetime) -> bool:
+        """Return whether a run is kept: that at an index among those of its suite, 0 for the newest."""
+        return index < self.newest or now - created_at < self.younger
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +121,8 @@ def plan_pruning(
     removals, spared = [], {}
     for name in suites if suite is None else [suite]:
         last = next((run_id for run_id, _, state in suites[name] if state == COMPLETE), None)
-        for place, (run_id, created_at, state) in enumerate(suites[name]):
-            if keep.keeps(place, created_at, now):
+        for index, (run_id, created_at, state) in enumerate(suites[name]):
+            if keep.keeps(index, created_at, now):
                 continue
             if run_id == last:
                 spared[run_id] = f"it is the last complete run of the suite {name}"
@@ -169,10 +169,10 @@ def prune(store: Store, pruning: Pruning) -> Pruning:
         else:
             forget(store, removal.name)
             removed.insert(0, removal)
-    wanted = _corpora_in_plans(store, {run_of(entry.name) for entry in store.place.list("plans")})
+    wanted = _corpora_in_plans(store, {run_of(entry.name) for entry in store.backend.list("plans")})
     corpora = [removal for removal in pruning.corpora if wanted is not None and removal.name not in wanted]
     for removal in corpora:
-        store.place.remove(removal.files)
+        store.backend.remove(removal.files)
     return Pruning(removed, corpora, spared)
 
 
@@ -195,7 +195,7 @@ def _changed(store: Store, removal: Removal) -> str | None:
 
 
 def _unread(store: Store, file: BrokenFile) -> str:
-    return f"a file of it cannot be read, {store.place.url(file.name)}: {file.reason}"
+    return f"a file of it cannot be read, {store.backend.url(file.name)}: {file.reason}"
 
 
 def _working(store: Store, run_id: str) -> str | None:
@@ -211,10 +211,10 @@ def _remove(store: Store, removal: Removal) -> str | None:
     # Remove a run; where it turns out that another one has come to reuse its results, return that, and leave it.
     record, plan, *rest = removal.files
     try:
-        kept = store.place.read(record) if removal.created_at else b""
+        kept = store.backend.read(record) if removal.created_at else b""
     except OSError as error:
         return _unread(store, BrokenFile.refused(record, error))
-    store.place.remove([record])
+    store.backend.remove([record])
     try:
         reusing = store.reused_runs().get(removal.name)
         reason = f"its results are reused by {min(reusing)}" if reusing else None
@@ -222,10 +222,10 @@ def _remove(store: Store, removal: Removal) -> str | None:
         reason = str(error)
     if reason is not None:
         if kept:
-            store.place.write(record, kept)
+            store.backend.write(record, kept)
         return reason
     for names in ([plan], rest):
-        store.place.remove(names)
+        store.backend.remove(names)
     return None
 
 
@@ -245,7 +245,7 @@ def _removal(run_id: str, entries: Sequence[Entry]) -> Removal:
 def _files(store: Store) -> dict[str, list[Entry]]:
     found: dict[str, list[Entry]] = {}
     for folder in (*(table.name for table in TABLES.values() if table.keys), FOLDER, "logs"):
-        for entry in store.place.list(folder):
+        for entry in store.backend.list(folder):
             log = _LOG.fullmatch(entry.name)
             run_id = log[1] if log else run_of(entry.name)
             if is_name(run_id):
@@ -271,7 +271,7 @@ def _old(entries: Iterable[Entry], now: datetime) -> bool:
 def _unnamed(store: Store, runs: Iterable[str], now: datetime) -> Sequence[Removal]:
     # The prepared corpora that no plan of these runs names, but those that are new.
     corpora: dict[str, list[Entry]] = {}
-    for entry in store.place.list("prepared"):
+    for entry in store.backend.list("prepared"):
         corpora.setdefault(entry.name.split("/")[1], []).append(entry)
     wanted = _corpora_in_plans(store, runs) if corpora else set()
     if wanted is None:

@@ -23,7 +23,7 @@ from emtta_core.store.reports import report, views
 from emtta_core.store.result import Result
 from emtta_core.store.snapshot import Snapshot, run_of, sources
 from emtta_core.store.store import Store
-from emtta_core.store.views import grouped
+from emtta_core.store.views import describe_broken
 
 log = logging.getLogger("emtta.store")
 
@@ -47,82 +47,82 @@ class RunList:
         self.store = store
         self.limits = limits
         self._key = _digest([store.location, report(REPORT).sql, *(view.sql for view in views().values())])
-        self._known: pa.Table | None = None
-        self._seen: Mapping[str, str] | None = None
+        self._cached: pa.Table | None = None
+        self._digests: Mapping[str, str] | None = None
         self._found: Result | None = None
-        self._spoilt: Collection[str] = ()
+        self._incomplete: Collection[str] = ()
 
-    def look(self) -> Result:
+    def refresh(self) -> Result:
         """Return the rows of the report `runs`; the same object as long as the store has the same files.
 
         Raises:
             StoreError: the store cannot be read.
             EmttaError: DuckDB fails the report.
         """
-        taken = Snapshot.take(self.store.place, tables=_TABLES)
-        digests = _digests(taken)
-        if self._found is None or digests != self._seen or self._spoilt:
-            self._found = self._renewed(taken, digests)
-            self._seen = digests
+        snapshot = Snapshot.take(self.store.backend, tables=_TABLES)
+        digests = _digests(snapshot)
+        if self._found is None or digests != self._digests or self._incomplete:
+            self._found = self._updated(snapshot, digests)
+            self._digests = digests
         return self._found
 
-    def _renewed(self, taken: Snapshot, digests: Mapping[str, str]) -> Result:
-        # The rows, those of runs with other files computed anew, and remember them.
-        known = self._known if self._known is not None else self._recalled()
-        rows = zip(known["run_id"].to_pylist(), known[_FILES].to_pylist(), strict=True) if known is not None else ()
+    def _updated(self, snapshot: Snapshot, digests: Mapping[str, str]) -> Result:
+        # The rows, those of runs with other files computed anew.
+        cached = self._cached if self._cached is not None else self._read_cache()
+        rows = zip(cached["run_id"].to_pylist(), cached[_FILES].to_pylist(), strict=True) if cached is not None else ()
         fresh = {run_id for run_id, digest in rows if digests.get(run_id) == digest}
         stale, broken, parts = digests.keys() - fresh, set[str](), []
-        if known is not None:
-            parts.append(_of_runs(known, fresh).drop_columns([_FILES]))
-        if stale or known is None:
-            take = partial(Snapshot.take, self.store.place, stale, _TABLES)
+        if cached is not None:
+            parts.append(_of_runs(cached, fresh).drop_columns([_FILES]))
+        if stale or cached is None:
+            take = partial(Snapshot.take, self.store.backend, stale, _TABLES)
             with Catalogue(self.store, limits=self.limits, take=take) as catalogue:
                 parts.append(catalogue.report(REPORT).table)
                 broken = {file.name for file in catalogue.broken}
-        self._warn_of_others(taken, broken)
+        self._warn_of_misplaced(snapshot, broken)
         table = pa.concat_tables(parts).sort_by([("created_at", "descending"), ("run_id", "descending")])
-        self._spoilt = _reaching(taken, {run_of(name) for name in broken})
+        self._incomplete = _with_reusing(snapshot, {run_of(name) for name in broken})
         names = table["run_id"].to_pylist()
         marked = table.append_column(_FILES, pa.array([digests.get(name) for name in names], pa.string()))
-        self._known = _of_runs(marked, set(digests).difference(self._spoilt))
+        self._cached = _of_runs(marked, set(digests).difference(self._incomplete))
         if stale:
-            self._remember(taken)
+            self._write_cache(snapshot)
         return Result(table, report(REPORT).cells)
 
-    def _recalled(self) -> pa.Table | None:
+    def _read_cache(self) -> pa.Table | None:
         content = recall(REPORT, self._key)
         try:
             return pa.ipc.open_stream(base64.b64decode(content["rows"])).read_all() if content else None
         except (KeyError, TypeError, ValueError, pa.ArrowException):
             return None
 
-    def _remember(self, taken: Snapshot) -> None:
-        # Remember the rows of runs whose files have rested for long enough to be told from others by their times.
-        assert self._known is not None
-        restless = {run_of(entry.name) for entry in taken.entries if entry.modified > time.time() - SETTLED}
-        rested = _of_runs(self._known, set(self._known["run_id"].to_pylist()) - _reaching(taken, restless))
+    def _write_cache(self, snapshot: Snapshot) -> None:
+        # Cache the rows of runs whose files have rested for long enough to be told from others by their times.
+        assert self._cached is not None
+        changing = {run_of(entry.name) for entry in snapshot.entries if entry.modified > time.time() - SETTLED}
+        rested = _of_runs(self._cached, set(self._cached["run_id"].to_pylist()) - _with_reusing(snapshot, changing))
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, rested.schema) as stream:
             stream.write_table(rested)
         remember(REPORT, self._key, {"rows": base64.b64encode(sink.getvalue()).decode()})
 
-    def _warn_of_others(self, taken: Snapshot, told: Collection[str]) -> None:
-        # Warn of files that lie where none of the store's does, but of those of which the catalogue has told.
-        strange = [misplaced(entry.name) for entry in taken.misplaced if entry.name not in told]
-        for line in grouped(self.store.place, strange):
+    def _warn_of_misplaced(self, snapshot: Snapshot, reported: Collection[str]) -> None:
+        # Warn of files that lie where none of the store's does, but of those of which the catalogue has reported.
+        misplaced_files = [misplaced(entry.name) for entry in snapshot.misplaced if entry.name not in reported]
+        for line in describe_broken(self.store.backend, misplaced_files):
             log.warning("left out of every query: %s", line)
 
 
-def _digests(taken: Snapshot) -> dict[str, str]:
+def _digests(snapshot: Snapshot) -> dict[str, str]:
     # Return, by run with a record, a digest of the files that its row comes from, those of reused results included.
     lines: dict[str, list[str]] = {}
-    for entry in (*taken.entries, *taken.misplaced):
+    for entry in (*snapshot.entries, *snapshot.misplaced):
         lines.setdefault(run_of(entry.name), []).append(f"{entry.name} {entry.size} {entry.tag}")
     own = {run_id: _digest(of_run) for run_id, of_run in lines.items()}
-    makers = sources(taken.loose["links"])
+    makers = sources(snapshot.loose["links"])
     return {
         run_id: _digest([own[run_id], *(own.get(maker, "") for maker in sorted(makers.get(run_id, ())))])
-        for run_id in (run_of(entry.name) for entry in taken.loose["runs"])
+        for run_id in (run_of(entry.name) for entry in snapshot.loose["runs"])
     }
 
 
@@ -134,6 +134,6 @@ def _of_runs(table: pa.Table, runs: Collection[str]) -> pa.Table:
     return table.filter(pa.compute.is_in(table["run_id"], value_set=pa.array(list(runs), pa.string())))
 
 
-def _reaching(taken: Snapshot, runs: Collection[str]) -> set[str]:
-    reusing = {run_id for run_id, makers in sources(taken.loose["links"]).items() if not makers.isdisjoint(runs)}
+def _with_reusing(snapshot: Snapshot, runs: Collection[str]) -> set[str]:
+    reusing = {run_id for run_id, makers in sources(snapshot.loose["links"]).items() if not makers.isdisjoint(runs)}
     return {*runs, *reusing} - {""}

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from emtta_core.store.backend import Entry, Place
+from emtta_core.store.backend import Backend, Entry
 from emtta_core.store.packs import FOLDER, PACK_OF, PACKS, UTTERANCES, Pack
 from emtta_core.store.schema import REUSED, TABLES, Table
 
@@ -52,26 +52,26 @@ class Snapshot:
 
     @classmethod
     def take(
-        cls, place: Place, runs: Collection[str] | None = None, tables: Collection[str] = tuple(TABLES)
+        cls, backend: Backend, runs: Collection[str] | None = None, tables: Collection[str] = tuple(TABLES)
     ) -> "Snapshot":
         """Look at a whole store, or at the files of some runs alone: with the results that they reuse, without audio.
 
         What is moved from shards to a pack meanwhile is seen once, for the packs are listed after the shards.
 
         Args:
-            place: the store's.
+            backend: the store's.
             runs: the runs; all by default.
             tables: those whose files are seen, `links` among them; all by default.
         """
         if runs is not None and len(runs) > _LISTED_ALONE:
-            return cls.take(place, tables=[name for name in tables if TABLES[name].keys]).of_runs(runs, ())
+            return cls.take(backend, tables=[name for name in tables if TABLES[name].keys]).of_runs(runs, ())
 
         def below(folder: str, reused: bool) -> list[Entry]:
             # List a folder, or what lies there of the runs, and of those whose results they reuse.
             if runs is None:
-                return list(place.list(folder))
+                return list(backend.list(folder))
             wanted = sorted({*runs, *(makers if reused else ())})
-            return [entry for run in wanted for entry in place.list(f"{folder}/run_id={run}")]
+            return [entry for run in wanted for entry in backend.list(f"{folder}/run_id={run}")]
 
         links = below("links", reused=False)
         makers = {source_of(entry.name) for entry in links}
@@ -80,7 +80,7 @@ class Snapshot:
             for name in tables
             if TABLES[name].keys or runs is None
         }
-        all_packs = list(place.list(FOLDER)) if runs is None else []  # one listing, for an object store bills each
+        all_packs = list(backend.list(FOLDER)) if runs is None else []  # one listing, for an object store bills each
         packed = {
             pack.name: []
             if set(tables).isdisjoint(pack.tables)
@@ -89,14 +89,14 @@ class Snapshot:
             else [entry for entry in all_packs if entry.name.startswith(f"{pack.folder}/")]
             for pack in PACKS.values()
         }
-        strange: list[Entry] = []
-        found = {name: _held(TABLES[name], entries, strange) for name, entries in listed.items()}
-        packs = {name: newest(_held(PACKS[name], entries, strange)) for name, entries in packed.items()}
+        misplaced: list[Entry] = []
+        found = {name: _files_of(TABLES[name], entries, misplaced) for name, entries in listed.items()}
+        packs = {name: newest(_files_of(PACKS[name], entries, misplaced)) for name, entries in packed.items()}
         loose = {
             table: tuple(uncovered(entries, packs[PACK_OF[table].name])) if table in PACK_OF else tuple(entries)
             for table, entries in found.items()
         }
-        return cls(loose, {name: tuple(entries.values()) for name, entries in packs.items()}, tuple(strange))
+        return cls(loose, {name: tuple(entries.values()) for name, entries in packs.items()}, tuple(misplaced))
 
     @property
     def entries(self) -> Iterator[Entry]:
@@ -133,28 +133,28 @@ class Snapshot:
         return frozenset(run_of(entry.name) for table in tables for entry in self.loose.get(table, ()))
 
 
-def of_cell(place: Place, table: str, run_id: str, folder: str) -> Sequence[Entry]:
+def cell_files(backend: Backend, table: str, run_id: str, folder: str) -> Sequence[Entry]:
     """Return the files with rows of a cell: its own that no pack covers, and the pack of its run.
 
     Args:
-        place: where.
+        backend: where.
         table: one that has packs.
         run_id: the run.
         folder: the cell's, below the table's.
     """
-    found = [entry for entry in place.list(f"{table}/{folder}") if TABLES[table].holds(entry.name)]
-    packs = newest(place.list(f"{PACK_OF[table].folder}/run_id={run_id}"))
+    found = [entry for entry in backend.list(f"{table}/{folder}") if TABLES[table].holds(entry.name)]
+    packs = newest(backend.list(f"{PACK_OF[table].folder}/run_id={run_id}"))
     return (*uncovered(found, packs), *packs.values())
 
 
-def _held(kind: Table | Pack, entries: Iterable[Entry], strange: list[Entry]) -> list[Entry]:
-    # The files of a table, or of a kind of pack; add other Parquet files among them to `strange`.
+def _files_of(kind: Table | Pack, entries: Iterable[Entry], misplaced: list[Entry]) -> list[Entry]:
+    # The files of a table, or of a kind of pack; add other Parquet files among them to `misplaced`.
     held = []
     for entry in entries:
         if kind.holds(entry.name):
             held.append(entry)
         elif entry.name.endswith(".parquet"):
-            strange.append(entry)
+            misplaced.append(entry)
     return held
 
 

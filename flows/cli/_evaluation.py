@@ -163,7 +163,7 @@ def conclude(store: "Store", run: "Run", wanted: "Collection[Cell]") -> None:
         say(f"next: {_report(store, run, 'leaderboard')}")
         return
     _say_why(left)
-    say(f"log: {store.place.url(f'logs/{run.run_id}.log')}")
+    say(f"log: {store.backend.url(f'logs/{run.run_id}.log')}")
     cells, others = ([state.cell for state in states] for states in (left, incomplete))
     say(f"finish them with: {resume_command(run.run_id, store.location, cells, others)}")
     raise typer.Exit(TERMINATED if channel.stopped_by is signal.SIGTERM else INCOMPLETE)

@@ -197,7 +197,7 @@ def say(text: str) -> None:
 
 def say_if_empty(result: "Result", store: "Store") -> None:
     """Say what makes a run, where an answer has no row because the store has no run."""
-    if not result.table.num_rows and not store.place.list("runs"):
+    if not result.table.num_rows and not store.backend.list("runs"):
         say(f"the store {store.location} has no run yet; this makes one in a minute: {store.command('run', 'smoke')}")
 
 

@@ -86,9 +86,9 @@ def _model() -> str:
 
 def _store(location: str) -> str:
     """Look whether the store can be written, or could be made."""
-    from emtta_core.store.backend import open_place
+    from emtta_core.store.backend import open_backend
 
-    return open_place(location).try_out()
+    return open_backend(location).check_writable()
 
 
 def _disk(store: str) -> Check:

@@ -26,6 +26,6 @@ def runs(
     from emtta_core.store.run_list import RunList
 
     opened = Store.open(store)
-    found = RunList(opened, limits(timeout, memory)).look()
+    found = RunList(opened, limits(timeout, memory)).refresh()
     show(found, form, columns=names(columns))
     say_if_empty(found, opened)

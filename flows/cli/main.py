@@ -18,7 +18,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from emtta_core.errors import EmttaError, UsageError
-from emtta_core.faults import trouble_of
+from emtta_core.faults import machine_fault
 from emtta_core.network import settle_proxies, without_passwords
 from flows.cli import (
     _log,
@@ -119,9 +119,9 @@ def main() -> None:
         say(f"error: {error}")
         sys.exit(ERROR)
     except Exception as error:
-        trouble = trouble_of(error)
-        if trouble is not None:
-            say(f"error: {trouble}")
+        fault = machine_fault(error)
+        if fault is not None:
+            say(f"error: {fault}")
         else:
             say(f"unexpected error: {type(error).__name__}: {error}")
             say(f"this looks like a bug, please report it; the details {_written_down()}")

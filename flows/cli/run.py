@@ -71,7 +71,7 @@ def run(
     from emtta_core.pipeline.run_statistics import settle_statistics
     from emtta_core.pipeline.selection import select
     from emtta_core.store import Store
-    from emtta_core.store.backend import open_place
+    from emtta_core.store.backend import open_backend
     from emtta_core.suite import load_suite
 
     loaded = load_suite(suite, limit=limit, snr_convention=snr_convention)
@@ -81,7 +81,7 @@ def run(
         check_name("run id", run_id)
     check_devices(loaded, devices, runner)
     if dry_run:
-        open_place(store).try_out()
+        open_backend(store).check_writable()
     opened = Store.find(store) if dry_run else Store.open(store, create=True)
     fetched = offered(loaded.model)
     if fetched is not None:

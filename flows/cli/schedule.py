@@ -60,7 +60,7 @@ def schedule(
     _log.settle_environment()
     from emtta_core.compare import check_thresholds
     from emtta_core.store import Store
-    from emtta_core.store.backend import open_place
+    from emtta_core.store.backend import open_backend
     from emtta_core.suite import load_suite
     from flows.nightly import next_runs
     from flows.runner import check_runner
@@ -70,7 +70,7 @@ def schedule(
     if baseline is not None:
         Store.open(store).run(baseline)
     name = load_suite(suite).name
-    location = open_place(store).location
+    location = open_backend(store).location
     due = next_runs(cron, timezone, SHOWN)
     for date in due if dry_run else due[:1]:
         line = f"{name}: {date:%a %Y-%m-%d %H:%M %Z} ({date:%z})"

@@ -22,7 +22,7 @@ def suites(suite_file: SuiteFile, speech: Speech) -> tuple[Path, Path]:
 def ratios(store: Path) -> set[float | None]:
     """Return the ratios of the audio that is prepared in a store."""
     opened = Store.open(str(store))
-    names = {entry.name.split("/")[1] for entry in opened.place.list("prepared")}
+    names = {entry.name.split("/")[1] for entry in opened.backend.list("prepared")}
     corpora = [corpus for name in sorted(names) if (corpus := opened.prepared(name)) is not None]
     return {row.snr_db for corpus in corpora for row in opened.read_prepared(corpus)}
 

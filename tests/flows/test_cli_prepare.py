@@ -149,7 +149,7 @@ def test_a_domain_that_cannot_be_prepared_costs_no_other(
     assert "noisy: not prepared: the noise 'Babble_4.wav' is not in any folder" in done.err
     assert "gone: not prepared: L2-ARCTIC of all accents is not in any folder" in done.err
     assert "\ngone-too: not prepared, as gone\n" in done.err
-    (corpus_id,) = {entry.name.split("/")[1] for entry in Store.open(str(tmp_path / "store")).place.list("prepared")}
+    (corpus_id,) = {entry.name.split("/")[1] for entry in Store.open(str(tmp_path / "store")).backend.list("prepared")}
     kept = Store.open(str(tmp_path / "store")).prepared(corpus_id)
     assert kept is not None
     assert (kept.utterances, kept.left_out) == (3, 3)

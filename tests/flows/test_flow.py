@@ -217,15 +217,15 @@ def test_a_run_that_was_taken_over_meanwhile_writes_no_more_and_says_so(
     def take_over(event: Event) -> None:
         if isinstance(event, UtterancesDone):
             lease = f"leases/{run_id(tmp_path / 'store')}/000003.json"
-            store.place.write(lease, json.dumps(asdict(successor)).encode())
+            store.backend.write(lease, json.dumps(asdict(successor)).encode())
 
     with channel.listening(take_over):
         state = evaluate(str(path), store.location, return_state=True)
     assert state.is_failed()
     assert f"'{run_id(tmp_path / 'store')}' was taken over by process {os.getpid()} on elsewhere" in str(state.message)
     assert states(tmp_path / "store") == {"clean/source": "partial", "clean/em-tok": "missing"}
-    assert [entry.name.rpartition("/")[2] for entry in store.place.list("cells")] == ["001.begun"]
-    assert not store.place.list("statistics")
+    assert [entry.name.rpartition("/")[2] for entry in store.backend.list("cells")] == ["001.begun"]
+    assert not store.backend.list("statistics")
     assert holder(store, run_id(tmp_path / "store")) == successor
 
 

@@ -107,7 +107,7 @@ def test_each_night_is_evaluated_afresh_and_compared_until_one_is_worse(
     for cell in store.plan(later):
         (attempt,) = store.cells(CellKey(later, cell.domain, cell.method))
         assert (attempt.done, attempt.reused) == (3, 0)
-    assert len(store.place.list("prepared")) == 2  # one corpus, with its mark: the audio was prepared once
+    assert len(store.backend.list("prepared")) == 2  # one corpus, with its mark: the audio was prepared once
 
     heard_all(store, "perfect", later)
     third = night(path, location, **FAR)
@@ -246,8 +246,8 @@ def test_a_complete_night_is_compacted_and_one_that_cannot_be_is_complete_all_th
     path, location = suite_file(methods=("source",)), tmp_path / "store"
     assert night(path, location).is_completed()
     store = Store.open(location)
-    assert not [*store.place.list("hypotheses"), *store.place.list("scores"), *store.place.list("cells")]
-    assert {entry.name.split("/")[1] for entry in store.place.list("packs")} == {"cells", "steps", "utterances"}
+    assert not [*store.backend.list("hypotheses"), *store.backend.list("scores"), *store.backend.list("cells")]
+    assert {entry.name.split("/")[1] for entry in store.backend.list("packs")} == {"cells", "steps", "utterances"}
 
     def refuse(*_: object) -> None:
         raise StoreError("a file cannot be read")
@@ -256,7 +256,7 @@ def test_a_complete_night_is_compacted_and_one_that_cannot_be_is_complete_all_th
     second = night(path, location)
     assert second.is_completed(), second.message
     assert "0 worse and 0 better of 2 figures" in str(second.message)
-    assert len(store.place.list("scores")) == 2  # shards
+    assert len(store.backend.list("scores")) == 2  # shards
 
 
 @pytest.mark.usefixtures("prefect_server")

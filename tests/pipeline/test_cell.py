@@ -204,7 +204,7 @@ def test_progress_tells_of_each_shard_and_of_the_end(bench: Bench) -> None:
 def test_a_cell_whose_audio_is_gone_fails_and_is_recorded_so(bench: Bench) -> None:
     corpus = bench.store.prepared(bench.cells["source"].corpus_id)
     assert corpus is not None
-    bench.store.place.remove(corpus.shards[:1])
+    bench.store.backend.remove(corpus.shards[:1])
     with pytest.raises(StoreError, match="not in the store"):
         bench.evaluate("source")
     (row,) = bench.store.cells(bench.key(bench.cells["source"]))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from emtta_core.errors import EmttaError, StoreError, UsageError
-from emtta_core.faults import is_device_lost, is_transient, trouble_of
+from emtta_core.faults import is_device_lost, is_transient, machine_fault
 
 TRANSIENT = [
     OSError(errno.EIO, "input/output error"),
@@ -84,7 +84,7 @@ def test_the_cause_of_an_error_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "trouble"),
+    ("error", "fault"),
     [
         (
             OSError(errno.ENOSPC, "No space left on device", "/store/x"),
@@ -100,16 +100,16 @@ def test_the_cause_of_an_error_counts() -> None:
         (MemoryError(), "memory did not suffice"),
     ],
 )
-def test_a_fault_of_the_machine_is_told_in_words_with_what_mends_it(error: Exception, trouble: str) -> None:
+def test_a_fault_of_the_machine_is_told_in_words_with_what_mends_it(error: Exception, fault: str) -> None:
     wrapped = RuntimeError("outer")
     wrapped.__cause__ = error
     for one in (error, wrapped):
-        found = trouble_of(one)
+        found = machine_fault(one)
         assert found is not None
-        assert re.match(trouble, found), found
+        assert re.match(fault, found), found
         assert "repeat the command" in found
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), KeyError("name"), FileNotFoundError(errno.ENOENT, "gone")])
 def test_a_bug_is_no_fault_of_the_machine(error: Exception) -> None:
-    assert trouble_of(error) is None
+    assert machine_fault(error) is None

@@ -56,19 +56,19 @@ def test_noise_is_recorded_with_its_ratio(suite_file: SuiteFile, speech: Speech,
 
 def test_the_second_time_the_audio_is_there(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     first = prepared(suite_file(), store)
-    written = store.place.list("prepared")
+    written = store.backend.list("prepared")
     second = prepared(suite_file(), store)
     assert (first.reused, second.reused) == (False, True)
-    assert store.place.list("prepared") == written
+    assert store.backend.list("prepared") == written
 
 
 def test_a_shard_that_was_cut_short_is_made_again(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     shard = prepared(suite_file(), store).corpus.shards[0]
-    whole = store.place.read(shard)
-    store.place.write(shard, whole[: len(whole) // 2])
+    whole = store.backend.read(shard)
+    store.backend.write(shard, whole[: len(whole) // 2])
     again = prepared(suite_file(), store)
     assert not again.reused
-    assert store.place.read(shard) == whole
+    assert store.backend.read(shard) == whole
 
 
 def test_two_domains_of_one_content_are_made_once_even_at_the_same_time(
@@ -148,7 +148,7 @@ def test_a_corpus_that_changed_since_it_was_planned_is_refused(
     speech.add("new", tone(0.7), "one more")
     with pytest.raises(UsageError, match="the corpus of domain 'clean' is not the one that was planned"):
         prepare_domain(domain, planned, store)
-    assert not store.place.list("prepared")
+    assert not store.backend.list("prepared")
 
 
 def test_a_limit_keeps_the_first_utterances(suite_file: SuiteFile, speech: Speech, store: Store) -> None:

@@ -238,7 +238,7 @@ def test_links_to_a_run_that_is_pruned_meanwhile_are_not_made(suite_file: SuiteF
     record(begun, opened)
     reuse = Reuse(opened, begun, begun.cells)
     found = reuse.of_cells()
-    opened.place.remove(["runs/run_id=first/run.parquet"])
+    opened.backend.remove(["runs/run_id=first/run.parquet"])
     reuse.link(found)
     assert opened.links("second") == []
 

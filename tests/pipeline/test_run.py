@@ -193,11 +193,11 @@ def test_a_run_whose_record_cannot_be_read_is_not_begun_anew(
     suite = load_suite(str(suite_file()))
     run = plan_night(suite, DIGEST, store, "2026-11-23") if nightly else planned(suite_file())
     record(run, store)
-    name, read = f"runs/run_id={run.run_id}/run.parquet", store.place.read
+    name, read = f"runs/run_id={run.run_id}/run.parquet", store.backend.read
     if lost == "version 999":
         found = pq.read_table(pa.BufferReader(read(name)))
         newer = found.replace_schema_metadata({**found.schema.metadata, VERSION_KEY: b"999"})
-        store.place.write(name, parquet(newer))
+        store.backend.write(name, parquet(newer))
     else:
 
         def read_or_fail(asked: str) -> bytes:
@@ -205,7 +205,7 @@ def test_a_run_whose_record_cannot_be_read_is_not_begun_anew(
                 raise OSError(errno.EIO, lost)
             return read(asked)
 
-        monkeypatch.setattr(store.place, "read", read_or_fail)
+        monkeypatch.setattr(store.backend, "read", read_or_fail)
     before = {path: path.read_bytes() for path in Path(store.location).rglob("*.parquet")}
     for begin in (record, expected, begun_before):
         with pytest.raises(StoreError, match=rf"cannot read .*run\.parquet: .*{lost}.*Nothing was changed"):
@@ -225,5 +225,5 @@ def test_a_suite_of_another_run_that_cannot_be_read_keeps_no_run_from_being_plan
     assert expected(run, store).found == {}
     other = planned(suite_file(), f"{run.suite.name}-0123abcd")
     record(other, store)
-    store.place.write(f"plans/run_id={other.run_id}/plan.parquet", b"PAR1")
+    store.backend.write(f"plans/run_id={other.run_id}/plan.parquet", b"PAR1")
     assert begun_before(run, store) is run

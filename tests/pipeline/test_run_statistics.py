@@ -217,7 +217,7 @@ def test_compacting_keeps_them_and_pruning_removes_them(store: Store) -> None:
     pruning = plan_pruning(store, Keep(newest=1))
     assert [removal.name for removal in pruning.runs] == ["run"]
     prune(store, pruning)
-    assert not list(store.place.list("statistics/run_id=run"))
+    assert not list(store.backend.list("statistics/run_id=run"))
 
 
 def test_a_store_of_an_earlier_release_answers_without_the_table(store: Store) -> None:

@@ -23,7 +23,7 @@ def one_run(store: Store, run_id: str, errors: int = 1) -> None:
 
 def files(store: Store, folder: str) -> list[str]:
     """Return the names of the Parquet files below a folder of the store."""
-    return [entry.name for entry in store.place.list(folder) if entry.name.endswith(".parquet")]
+    return [entry.name for entry in store.backend.list(folder) if entry.name.endswith(".parquet")]
 
 
 SLOW = pytest.mark.slow
@@ -103,7 +103,7 @@ def test_a_store_may_lie_in_any_folder(name: str, tmp_path: Path) -> None:
     store = Store.open(tmp_path / name / "store", create=True)
     one_run(store, "run")
     assert Catalogue(store).query("SELECT wer FROM cells").rows == [(25.0,)]
-    store.place.write("runs/run_id=other/run.parquet", b"PAR1")
+    store.backend.write("runs/run_id=other/run.parquet", b"PAR1")
     assert Catalogue(store).query("SELECT run_id, state FROM runs").rows == [("run", "complete")]
 
 
@@ -116,11 +116,11 @@ def test_a_broken_file_of_another_run_breaks_no_query(
     one_run(store, "good")
     one_run(store, "bad")
     (name,) = files(store, f"{table}/run_id=bad")
-    store.place.write(name, store.place.read(name)[:keep])
+    store.backend.write(name, store.backend.read(name)[:keep])
     with caplog.at_level(logging.WARNING, logger="emtta.store"):
         catalogue = Catalogue(store)
     assert [file.name for file in catalogue.broken] == [name]
-    assert store.place.url(name) in caplog.text
+    assert store.backend.url(name) in caplog.text
     assert catalogue.query("SELECT state, done, wer FROM cells WHERE run_id = 'good'").rows == [("complete", 2, 25.0)]
     for report in reports().values():
         catalogue.report(report.name, "good" if "run_id" in report.parameters else None)
@@ -153,7 +153,7 @@ def test_a_file_damaged_inside_costs_its_own_rows_alone(
     one_run(store, good)
     one_run(store, bad)
     (name,) = files(store, f"{table}/run_id={bad}")
-    store.place.write(name, damage(store.place.read(name)))
+    store.backend.write(name, damage(store.backend.read(name)))
     with caplog.at_level(logging.WARNING, logger="emtta.store"):
         catalogue = Catalogue(store)
         rows = catalogue.query("SELECT state, done, wer FROM cells WHERE run_id = $run", {"run": good}).rows
@@ -162,7 +162,7 @@ def test_a_file_damaged_inside_costs_its_own_rows_alone(
         assert catalogue.query(f"SELECT * FROM raw.{table}").rows  # which reads the broken file, whatever those did
     assert rows == [("complete", 2, 25.0)]
     assert [file.name for file in catalogue.broken] == [name]
-    assert caplog.text.count(store.place.url(name)) == 1
+    assert caplog.text.count(store.backend.url(name)) == 1
 
 
 def test_a_file_damaged_after_the_catalogue_was_made_breaks_no_query(location: str) -> None:
@@ -171,7 +171,7 @@ def test_a_file_damaged_after_the_catalogue_was_made_breaks_no_query(location: s
     one_run(store, "bad")
     catalogue = Catalogue(store)
     (name,) = files(store, "scores/run_id=bad")
-    store.place.write(name, data_damaged(store.place.read(name)))
+    store.backend.write(name, data_damaged(store.backend.read(name)))
     assert catalogue.query("SELECT run_id, wer FROM cells ORDER BY run_id").rows == [("bad", None), ("good", 25.0)]
 
 
@@ -191,9 +191,9 @@ def test_rows_of_another_release_are_left_out_of_sql_and_refused_to_who_would_do
     write_shard(store, key, {"a": [heard(4)], "b": [heard(4)]}, attempt=2)
     newer = [name for table in ("hypotheses", "scores") for name in files(store, table) if "/002-" in name]
     for name in newer:
-        rows = pq.read_table(pa.BufferReader(store.place.read(name)))
+        rows = pq.read_table(pa.BufferReader(store.backend.read(name)))
         metadata = {**rows.schema.metadata, VERSION_KEY: b"999"}
-        store.place.write(name, parquet(rows.replace_schema_metadata(metadata)))
+        store.backend.write(name, parquet(rows.replace_schema_metadata(metadata)))
     with caplog.at_level(logging.WARNING, logger="emtta.store"):
         catalogue = Catalogue(store)
     assert "its schema has version 999" in caplog.text
@@ -253,10 +253,10 @@ def test_rows_that_are_held_answer_as_the_files_do_and_are_those_of_that_moment(
     write_shard(store, key, {"a": [heard(1)]})
     with Catalogue(store, run_id="run") as catalogue:
         before = {name: catalogue.query(f'FROM "{name}" ORDER BY ALL').rows for name in views()}
-        catalogue.hold()
+        catalogue.cache_rows()
         write_shard(store, key, {"b": [heard(1)]}, attempt=2)
-        for file in store.place.list("scores"):
-            store.place.remove([file.name])
+        for file in store.backend.list("scores"):
+            store.backend.remove([file.name])
         assert before["utterances"]
         for name, rows in before.items():
             assert catalogue.query(f'FROM "{name}" ORDER BY ALL').rows == rows, name
@@ -270,8 +270,8 @@ def test_rows_are_held_without_the_files_that_are_damaged_inside(location: str) 
     for domain in ("babble", "vacuum"):
         write_shard(store, CellKey("run", domain, "source"), {"a": [heard(1)]})
     name = "scores/run_id=run/domain=babble/method=source/001-00000.parquet"
-    store.place.write(name, data_damaged(store.place.read(name)))
+    store.backend.write(name, data_damaged(store.backend.read(name)))
     with Catalogue(store, run_id="run") as catalogue:
-        catalogue.hold()
+        catalogue.cache_rows()
         assert catalogue.query("SELECT domain, words IS NULL FROM utterances ORDER BY ALL").rows == [("vacuum", False)]
         assert [file.name for file in catalogue.broken] == [name]

@@ -11,7 +11,7 @@ from store_factory import begin_run, end_attempt, heard, one_run, write_shard
 from emtta_core.errors import StoreError, UsageError
 from emtta_core.store import Catalogue, CellKey, Store, views
 from emtta_core.store import catalogue as catalogue_module
-from emtta_core.store.backend import Place
+from emtta_core.store.backend import Backend
 from emtta_core.store.compact import compact, plan_compaction
 from emtta_core.store.lease import lease
 from emtta_core.store.schema import TABLES
@@ -71,7 +71,7 @@ def done(store: Store) -> list[object]:
 
 
 def rows_files(store: Store) -> list[str]:
-    return [entry.name for folder in (*PACKED, "packs") for entry in store.place.list(folder)]
+    return [entry.name for folder in (*PACKED, "packs") for entry in store.backend.list(folder)]
 
 
 @pytest.fixture
@@ -95,10 +95,10 @@ def test_every_table_and_view_answers_as_before_and_the_files_are_few(store: Sto
 
 def test_compacting_again_does_nothing(store: Store) -> None:
     compact(store, "run")
-    files = {entry.name: entry.tag for entry in store.place.list("packs")}
+    files = {entry.name: entry.tag for entry in store.backend.list("packs")}
     assert not plan_compaction(store, "run").needed
     compact(store, "run")
-    assert {entry.name: entry.tag for entry in store.place.list("packs")} == files
+    assert {entry.name: entry.tag for entry in store.backend.list("packs")} == files
 
 
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 8))])
@@ -130,25 +130,25 @@ def test_a_number_is_never_given_twice(store: Store) -> None:
     assert len(given) == 5
 
 
-class Deadly(Place):
+class Deadly(Backend):
     """A place that lets so many files be written or removed, and then kills who asks for more."""
 
-    def __init__(self, place: Place, steps: int) -> None:
-        super().__init__(place.location)
-        self._place, self._left = place, steps
+    def __init__(self, backend: Backend, steps: int) -> None:
+        super().__init__(backend.location)
+        self._backend, self._left = backend, steps
         for name in (
             "is_there",
             "make",
-            "try_out",
-            "open_to",
+            "check_writable",
+            "attach",
             "list",
             "exists",
             "read",
             "read_all",
-            "tails",
-            "growing",
+            "read_tails",
+            "appending",
         ):
-            setattr(self, name, getattr(place, name))
+            setattr(self, name, getattr(backend, name))
 
     def _step(self) -> None:
         if not self._left:
@@ -157,16 +157,16 @@ class Deadly(Place):
 
     def write(self, name: str, content: bytes) -> None:
         self._step()
-        self._place.write(name, content)
+        self._backend.write(name, content)
 
     def write_new(self, name: str, content: bytes) -> bool:
         self._step()
-        return self._place.write_new(name, content)
+        return self._backend.write_new(name, content)
 
     def remove(self, names: Iterable[str]) -> None:
         for name in names:
             self._step()
-            self._place.remove([name])
+            self._backend.remove([name])
 
 
 Deadly.__abstractmethods__ = frozenset()  # the rest is the place's own
@@ -175,9 +175,9 @@ Deadly.__abstractmethods__ = frozenset()  # the rest is the place's own
 def killed_after(store: Store, steps: int) -> bool:
     """Compact, and die after some steps; return whether it came to that."""
     try:
-        compact(Store(Deadly(store.place, steps)), "run")
+        compact(Store(Deadly(store.backend, steps)), "run")
     except Killed:
-        store.place.remove([entry.name for entry in store.place.list("leases/run")])  # a dead process holds no lease
+        store.backend.remove([entry.name for entry in store.backend.list("leases/run")])  # its process is dead
         return True
     return False
 
@@ -287,13 +287,13 @@ def test_a_run_that_is_being_worked_at_is_refused_and_no_other(store: Store) -> 
 def test_a_run_whose_plan_is_missing_is_left_as_it_is(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     one_run(store, "run")
-    (entry,) = store.place.list("plans")
-    plan = store.place.read(entry.name)
-    store.place.remove([entry.name])
+    (entry,) = store.backend.list("plans")
+    plan = store.backend.read(entry.name)
+    store.backend.remove([entry.name])
     with pytest.raises(StoreError, match=r"plan\.parquet"):
         compact(store, "run")
-    assert list(store.place.list("packs")) == []
-    store.place.write(entry.name, plan)
+    assert list(store.backend.list("packs")) == []
+    store.backend.write(entry.name, plan)
     compact(store, "run")
     with Catalogue(store) as catalogue:
         assert catalogue.query("SELECT state, done FROM cells").rows == [("complete", 2)]
@@ -309,7 +309,7 @@ def test_a_run_with_a_file_that_cannot_be_read_is_left_as_it_is(table: str, tmp_
     store = Store.open(tmp_path / "store", create=True)
     fill(store)
     name = next(name for name in rows_files(store) if name.startswith(table) and name.endswith(".parquet"))
-    store.place.write(name, store.place.read(name)[:50])
+    store.backend.write(name, store.backend.read(name)[:50])
     with pytest.raises(StoreError, match=r"cannot be read: .*magic bytes not found.* emtta rerun run"):
         compact(store, "run")
     assert name in rows_files(store)
@@ -319,7 +319,7 @@ def test_a_pack_that_is_damaged_costs_its_own_run_alone(store: Store) -> None:
     compact(store, "run")
     before = Catalogue(store).query("SELECT * FROM cells WHERE run_id = 'other' ORDER BY position").rows
     pack = next(name for name in rows_files(store) if name.startswith("packs/utterances/"))
-    store.place.write(pack, store.place.read(pack)[:200])
+    store.backend.write(pack, store.backend.read(pack)[:200])
     catalogue = Catalogue(store)
     assert [file.name for file in catalogue.broken] == [pack]
     assert catalogue.query("SELECT * FROM cells WHERE run_id = 'other' ORDER BY position").rows == before

@@ -61,7 +61,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def table(store: Store, name: str) -> pa.Table:
-    return pq.read_table(pa.BufferReader(store.place.read(name)))
+    return pq.read_table(pa.BufferReader(store.backend.read(name)))
 
 
 def without_null_check(found: pa.Table, column: str, values: pa.Array) -> pa.Table:
@@ -82,7 +82,7 @@ def of(name: str, run: str) -> str:
 
 def bytes_changed(name: str, change: Callable[[bytes], bytes]) -> Damage:
     def make(store: Store, run: str) -> str:
-        store.place.write(of(name, run), change(store.place.read(of(name, run))))
+        store.backend.write(of(name, run), change(store.backend.read(of(name, run))))
         return of(name, run)
 
     return make
@@ -94,7 +94,7 @@ def changed(name: str, change: Callable[[pa.Table], pa.Table]) -> Damage:
 
 def moved(name: str, to: str) -> Damage:
     def make(store: Store, run: str) -> str:
-        store.place.write(of(to, run), store.place.read(of(name, run)))
+        store.backend.write(of(to, run), store.backend.read(of(name, run)))
         return of(to, run)
 
     return make
@@ -102,7 +102,7 @@ def moved(name: str, to: str) -> Damage:
 
 def replaced(name: str, make: Callable[[Path], None]) -> Damage:
     def place(store: Store, run: str) -> str:
-        path = Path(store.place.url(of(name, run)))
+        path = Path(store.backend.url(of(name, run)))
         path.unlink()
         make(path)
         return of(name, run)
@@ -269,11 +269,11 @@ def test_a_command_on_a_run_whose_record_cannot_be_read_says_so_and_why(
     verb: str, store: Store, emtta: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    store.place.write(RECORD, store.place.read(RECORD)[:-30])
+    store.backend.write(RECORD, store.backend.read(RECORD)[:-30])
     outcome = emtta(*OF_ONE_RUN[verb], "--store", store.location)
     assert outcome.code == 1
     said = " ".join(outcome.err.split())
-    assert f"cannot read {store.place.url(RECORD)}: " in said
+    assert f"cannot read {store.backend.url(RECORD)}: " in said
     assert "unknown run" not in said
     assert "delete" in said
 
@@ -281,7 +281,7 @@ def test_a_command_on_a_run_whose_record_cannot_be_read_says_so_and_why(
 def refusing(place: Folder, number: int, *names: str) -> "pytest.MonkeyPatch":
     """Let the reading of some files of a place fail with an error of this number, until the patch is undone."""
     patch = pytest.MonkeyPatch()
-    read, tails = place.read, place.tails
+    read, read_tails = place.read, place.read_tails
     error = OSError(number, os.strerror(number))
 
     def read_or_fail(name: str) -> bytes:
@@ -289,12 +289,12 @@ def refusing(place: Folder, number: int, *names: str) -> "pytest.MonkeyPatch":
             raise error
         return read(name)
 
-    def tails_or_fail(entries: Iterator[Entry], length: int) -> Iterator[tuple[Entry, bytes | OSError]]:
-        for entry, tail in tails(entries, length):
+    def read_tails_or_fail(entries: Iterator[Entry], length: int) -> Iterator[tuple[Entry, bytes | OSError]]:
+        for entry, tail in read_tails(entries, length):
             yield entry, error if entry.name.endswith(names) else tail
 
     patch.setattr(place, "read", read_or_fail)
-    patch.setattr(place, "tails", tails_or_fail)
+    patch.setattr(place, "read_tails", read_tails_or_fail)
     return patch
 
 
@@ -319,9 +319,9 @@ def unreadable(request: pytest.FixtureRequest, store: Store) -> Iterator[Callabl
     def make(*names: str) -> None:
         if request.param == "newer":
             for name in names:
-                store.place.write(name, parquet(newer(table(store, name))))
+                store.backend.write(name, parquet(newer(table(store, name))))
         else:
-            patches.append(refusing(store.place, request.param, *names))
+            patches.append(refusing(store.backend, request.param, *names))
 
     yield make
     for patch in patches:
@@ -335,19 +335,19 @@ def test_prepared_audio_that_cannot_be_read_is_not_made_anew(store: Store, unrea
 
 
 def test_a_mark_of_prepared_audio_that_cannot_be_read_is_not_missing(store: Store) -> None:
-    patch = refusing(store.place, errno.ESTALE, "_complete.json")
+    patch = refusing(store.backend, errno.ESTALE, "_complete.json")
     with pytest.raises(StoreError, match=r"cannot read .*_complete\.json: Stale file handle") as refusal:
         store.prepared("corpus-babble")
     assert is_transient(refusal.value)
     patch.undo()
-    store.place.write("prepared/corpus-babble/_complete.json", b'{"shards": 99999999999999, "utterances": 1}')
+    store.backend.write("prepared/corpus-babble/_complete.json", b'{"shards": 99999999999999, "utterances": 1}')
     assert store.prepared("corpus-babble") is None
 
 
 def test_a_transient_error_while_prepared_audio_is_read_is_worth_another_attempt(store: Store) -> None:
     corpus = store.prepared("corpus-babble")
     assert corpus is not None
-    patch = refusing(store.place, errno.EIO, "part-00000.parquet")
+    patch = refusing(store.backend, errno.EIO, "part-00000.parquet")
     with pytest.raises(StoreError, match="Input/output error") as refusal:
         list(store.read_prepared(corpus))
     assert is_transient(refusal.value)
@@ -375,7 +375,7 @@ def test_a_run_of_which_a_file_cannot_be_read_is_not_pruned_whatever_it_looks_li
     name: str, store: Store, unreadable: Callable[..., None]
 ) -> None:
     begin_run(store, "newest", [("noise", "babble", "source")], created_at=datetime(2026, 11, 29, tzinfo=UTC))
-    store.place.remove([entry.name for entry in store.place.list("links")])
+    store.backend.remove([entry.name for entry in store.backend.list("links")])
     unreadable(name)
     before = content(store)
     later = datetime(2036, 1, 1, tzinfo=UTC)
@@ -393,27 +393,27 @@ def test_a_run_of_which_a_file_cannot_be_read_is_not_pruned_whatever_it_looks_li
 
 def test_a_run_that_becomes_unreadable_after_pruning_was_planned_stays(store: Store) -> None:
     begin_run(store, "bad", [("noise", "babble", "source")], utterances=9)
-    store.place.remove([entry.name for entry in store.place.list("links")])
+    store.backend.remove([entry.name for entry in store.backend.list("links")])
     begin_run(store, "newest", [("noise", "babble", "source")], created_at=datetime(2026, 11, 29, tzinfo=UTC))
     found = plan_pruning(store, Keep(newest=1))
     assert [run.name for run in found.runs] == ["bad"]
     before = content(store)
     for name in (RECORD, f"scores/{SHARD}"):
-        patch = refusing(store.place, errno.EIO, name)
+        patch = refusing(store.backend, errno.EIO, name)
         done = prune(store, found)
         patch.undo()
         assert done.runs == []
         assert "cannot" in done.spared["bad"]
         assert content(store) == before
     patch = pytest.MonkeyPatch()
-    listing = store.place.list
+    listing = store.backend.list
 
     def links_fail(folder: str) -> list[Entry]:
         if folder == "links":
             raise StoreError("cannot list links: Input/output error")
         return list(listing(folder))
 
-    patch.setattr(store.place, "list", links_fail)
+    patch.setattr(store.backend, "list", links_fail)
     assert prune(store, found).runs == []
     patch.undo()
     assert content(store) == before
@@ -443,7 +443,7 @@ def test_nothing_is_compacted_while_a_file_cannot_be_read(store: Store, unreadab
 
 
 def test_a_catalogue_looks_again_at_a_file_that_could_not_be_read(store: Store) -> None:
-    patch = refusing(store.place, errno.EIO, f"scores/{SHARD}")
+    patch = refusing(store.backend, errno.EIO, f"scores/{SHARD}")
     with Catalogue(store) as catalogue:
         assert [file.problem for file in catalogue.broken] == ["unreadable"]
         patch.undo()
@@ -465,7 +465,7 @@ def test_each_flip_of_one_bit_of_a_pack_is_told_or_changes_no_row(flips: int, tm
     write_shard(store, BAD, texts, attempt=store.begin_attempt(BAD))
     end_attempt(store, BAD, group="noise")
     compact(store, "bad")
-    packs = {entry.name: store.place.read(entry.name) for entry in store.place.list("packs")}
+    packs = {entry.name: store.backend.read(entry.name) for entry in store.backend.list("packs")}
     assert not check_store(store).faults
 
     def rows() -> list[object]:
@@ -477,12 +477,12 @@ def test_each_flip_of_one_bit_of_a_pack_is_told_or_changes_no_row(flips: int, tm
     for number in range(flips):
         name = chance.choice(sorted(packs))
         bit = chance.randrange(8 * len(packs[name]))
-        store.place.write(name, flipped(packs[name], bit))
+        store.backend.write(name, flipped(packs[name], bit))
         if check_store(store, "bad").faults:
             told += 1
         else:
             assert rows() == expected, (number, name, bit)
-        store.place.write(name, packs[name])
+        store.backend.write(name, packs[name])
     assert told > flips // 3
 
 
@@ -491,25 +491,25 @@ def test_compaction_deletes_nothing_while_a_page_is_not_what_was_written(table: 
     if table == "packs":
         compact(store, "bad")
         write_shard(store, BAD, {"a": [heard(2)]}, attempt=store.begin_attempt(BAD))
-    name = next(entry.name for entry in store.place.list(table) if "run_id=bad" in entry.name)
-    sound = store.place.read(name)
+    name = next(entry.name for entry in store.backend.list(table) if "run_id=bad" in entry.name)
+    sound = store.backend.read(name)
     column = pq.read_metadata(pa.BufferReader(sound)).row_group(0).column(3)
-    store.place.write(name, flipped(sound, 8 * (column.data_page_offset + column.total_compressed_size - 3)))
+    store.backend.write(name, flipped(sound, 8 * (column.data_page_offset + column.total_compressed_size - 3)))
     before = content(store)
     with pytest.raises(StoreError, match="cannot be compacted"):
         compact(store, "bad")
     assert content(store) == before
-    store.place.write(name, sound)
+    store.backend.write(name, sound)
     compact(store, "bad")
 
 
 def test_compaction_deletes_nothing_if_what_it_wrote_is_not_what_is_read(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, before = store.place.write, content(store)
+    write, before = store.backend.write, content(store)
     damaged: Callable[[bytes], bytes] = lambda found: flipped(found, 8 * 300)  # noqa: E731
     monkeypatch.setattr(
-        store.place, "write", lambda name, found: write(name, damaged(found) if name.startswith("packs/") else found)
+        store.backend, "write", lambda name, found: write(name, damaged(found) if name.startswith("packs/") else found)
     )
     with pytest.raises(StoreError, match="is not what is read there"):
         compact(store, "bad")
@@ -533,9 +533,9 @@ def faults(found: Check) -> dict[str, str]:
 
 def test_the_check_tells_what_is_missing_and_what_leads_nowhere(store: Store) -> None:
     prepare(store, "corpus-two", 2)
-    store.place.remove(["prepared/corpus-two/part-00001.parquet", PLAN])
-    store.place.remove([entry.name for entry in store.place.list("hypotheses/run_id=good")])
-    store.place.write("leases/bad/000009.json", b"{")
+    store.backend.remove(["prepared/corpus-two/part-00001.parquet", PLAN])
+    store.backend.remove([entry.name for entry in store.backend.list("hypotheses/run_id=good")])
+    store.backend.write("leases/bad/000009.json", b"{")
     found = faults(check_store(store))
     assert "counts 2 shards, and 1 are there" in found["prepared/corpus-two/_complete.json"]
     assert "has no such file" in found[PLAN]

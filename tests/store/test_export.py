@@ -114,9 +114,9 @@ def test_an_empty_store_gives_every_view_without_a_row(tmp_path: Path, copy: boo
 @pytest.mark.parametrize("copy", [False, True])
 def test_a_file_that_is_damaged_inside_costs_its_own_rows_alone(store: Store, tmp_path: Path, copy: bool) -> None:
     name = "scores/run_id=first/domain=a/method=source/001-00000.parquet"
-    content = store.place.read(name)
+    content = store.backend.read(name)
     length = int.from_bytes(content[-8:-4], "little")
-    store.place.write(name, content[: -8 - length] + bytes([0xFF] * length) + content[-8:])
+    store.backend.write(name, content[: -8 - length] + bytes([0xFF] * length) + content[-8:])
     export(store, tmp_path / "x.duckdb", copy=copy)
     assert len(read(tmp_path / "x.duckdb", tmp_path)["rows"]["utterances"]) == 10
 

@@ -22,7 +22,7 @@ import time_machine
 
 from emtta_core.errors import StoreError
 from emtta_core.store import Store
-from emtta_core.store.backend import Place
+from emtta_core.store.backend import Backend
 from emtta_core.store.lease import BARE, STALE, Holder, LeaseLostError, _machine, _started, forget, holder, lease
 
 FIRST = "leases/mine/000001.json"
@@ -40,7 +40,7 @@ with lease(Store.open(sys.argv[1]), "mine"):
 def leave(store: Store, name: str = FIRST, **other: object) -> Holder:
     """Leave the lease of a process that is like this one but for what is given."""
     left = replace(Holder.this_process(), **other)  # type: ignore[arg-type]
-    store.place.write(name, json.dumps(asdict(left)).encode())
+    store.backend.write(name, json.dumps(asdict(left)).encode())
     return left
 
 
@@ -78,7 +78,7 @@ def test_a_run_is_worked_at_by_one_and_free_afterwards(store: Store) -> None:
     for _ in range(3):
         with lease(store, "mine"):
             assert holder(store, "mine") is not None
-    assert [entry.size for entry in store.place.list("leases")] == [0]  # of those that are over one is kept, empty
+    assert [entry.size for entry in store.backend.list("leases")] == [0]  # of those that are over one is kept, empty
 
 
 def test_a_second_process_is_refused_with_the_firsts_name(store: Store, other: subprocess.Popen[str]) -> None:
@@ -156,14 +156,14 @@ def test_a_number_that_came_and_went_while_one_hesitated_gives_nobody_the_run(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leave(store, started=1)
-    write_new = store.place.write_new
+    write_new = store.backend.write_new
 
     def hesitate(name: str, content: bytes) -> bool:
         leave(store, "leases/mine/000003.json", host="elsewhere", boot="another")  # the second has come and gone
-        store.place.remove([FIRST])
+        store.backend.remove([FIRST])
         return write_new(name, content)
 
-    monkeypatch.setattr(store.place, "write_new", hesitate)
+    monkeypatch.setattr(store.backend, "write_new", hesitate)
     with pytest.raises(StoreError, match="on elsewhere since"), lease(store, "mine"):
         pass
 
@@ -177,7 +177,7 @@ def test_a_clock_that_is_wrong_takes_no_lease_over_and_keeps_none(store: Store) 
         found = holder(store, "mine")
         assert found is not None
         assert found.host != "elsewhere"
-    assert [entry.size for entry in store.place.list("leases")] == [0]
+    assert [entry.size for entry in store.backend.list("leases")] == [0]
 
 
 def test_a_holder_is_told_from_a_store_that_can_only_be_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +186,7 @@ def test_a_holder_is_told_from_a_store_that_can_only_be_read(store: Store, monke
     def refuse(*_: object) -> None:
         raise StoreError("Read-only file system")
 
-    monkeypatch.setattr(store.place, "write", refuse)
+    monkeypatch.setattr(store.backend, "write", refuse)
     assert holder(store, "mine") == far
     grow_old(store)
     assert holder(store, "mine") is None
@@ -214,16 +214,16 @@ def test_of_several_who_take_over_one_alone_gets_it(store: Store) -> None:
 def test_a_lease_that_cannot_be_read_is_not_free(store: Store, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with lease(store, "mine") as held:
         if damage == "not JSON":
-            store.place.write(FIRST, b"{ not json")
+            store.backend.write(FIRST, b"{ not json")
         else:
-            read = type(store.place).read
+            read = type(store.backend).read
 
-            def stale(place: Place, name: str) -> bytes:
+            def stale(backend: Backend, name: str) -> bytes:
                 if name == FIRST:
                     raise OSError(errno.ESTALE, "Stale file handle")
-                return read(place, name)
+                return read(backend, name)
 
-            monkeypatch.setattr(type(store.place), "read", stale)
+            monkeypatch.setattr(type(store.backend), "read", stale)
         for ask in (lambda: holder(store, "mine"), lambda: lease(store, "mine").__enter__()):
             with pytest.raises(StoreError, match=r"cannot be read .*nobody knows whether the run 'mine'"):
                 ask()
@@ -232,16 +232,16 @@ def test_a_lease_that_cannot_be_read_is_not_free(store: Store, damage: str, monk
 
 def test_a_lease_that_has_vanished_is_lost(store: Store) -> None:
     with lease(store, "mine") as held:
-        store.place.remove([FIRST])
+        store.backend.remove([FIRST])
         with pytest.raises(LeaseLostError, match=r"is gone, .*the run was removed, or begun anew"):
             held.check(store)
-    assert not store.place.exists(FIRST), "whoever lost a lease does not write it"
+    assert not store.backend.exists(FIRST), "whoever lost a lease does not write it"
 
 
 def test_a_number_is_not_given_again_after_a_run_was_removed(store: Store) -> None:
     sleeper = lease(store, "mine")
     lost = sleeper.__enter__()
-    store.place.remove([FIRST])
+    store.backend.remove([FIRST])
     with lease(store, "mine"):
         pass
     with lease(store, "mine"):  # as pruning takes it
@@ -258,7 +258,7 @@ def test_a_number_is_not_given_again_after_a_run_was_removed(store: Store) -> No
 def test_a_process_that_is_dead_and_not_yet_waited_for_holds_nothing(store: Store) -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     alive = replace(Holder.this_process(), process=child.pid, started=_started(child.pid))
-    store.place.write(FIRST, json.dumps(asdict(alive)).encode())
+    store.backend.write(FIRST, json.dumps(asdict(alive)).encode())
     assert holder(store, "mine") == alive
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is a zombie until it is waited for

@@ -69,7 +69,7 @@ def shown(store: Store) -> dict[str, set[str]]:
 
 def files(store: Store, run_id: str) -> list[str]:
     folders = ("hypotheses", "steps", "scores", "cells", "packs", "plans", "runs", "logs", "leases")
-    names = [entry.name for folder in folders for entry in store.place.list(folder)]
+    names = [entry.name for folder in folders for entry in store.backend.list(folder)]
     return [
         name
         for name in names
@@ -163,7 +163,7 @@ def test_no_prepared_audio_goes_while_a_plan_cannot_be_read(tmp_path: Path) -> N
     store = Store.open(tmp_path / "store", create=True)
     add(store, "new", days=1)
     prepare(store, "corpus-babble")
-    store.place.write("plans/run_id=new/plan.parquet", b"PAR1")
+    store.backend.write("plans/run_id=new/plan.parquet", b"PAR1")
     assert plan_pruning(store, Keep.parse("1"), now=LATER).corpora == ()
 
 
@@ -171,7 +171,7 @@ def test_a_run_whose_record_cannot_be_read_stays(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     for days in (1, 2):
         add(store, f"run-{days}", days=days)
-    store.place.write("runs/run_id=run-2/run.parquet", b"PAR1")
+    store.backend.write("runs/run_id=run-2/run.parquet", b"PAR1")
     assert plan_pruning(store, Keep.parse("1"), now=LATER).runs == ()
     assert files(store, "run-2") != []
 
@@ -186,7 +186,7 @@ def test_killed_anywhere_it_leaves_no_half_run_to_be_seen_and_another_pruning_en
 ) -> None:
     store = Store.open(tmp_path / "store", create=True)
     add(store, "new", days=1)
-    remove, left = store.place.remove, 0
+    remove, left = store.backend.remove, 0
 
     def removing(names: Iterable[str]) -> None:
         nonlocal left
@@ -201,7 +201,7 @@ def test_killed_anywhere_it_leaves_no_half_run_to_be_seen_and_another_pruning_en
         add(store, "old", days=9, complete=complete)
         whole, left = shown(store), steps
         with monkeypatch.context() as patch:
-            patch.setattr(store.place, "remove", removing)
+            patch.setattr(store.backend, "remove", removing)
             try:
                 assert gone(store, "1") == ["old"]
             except Killed:
@@ -271,7 +271,7 @@ def test_the_command_compacts_and_says_what_it_did(tmp_path: Path, emtta: Comman
     add(store, "run", days=1, complete=False)
     arguments = ("compact", "run", "--store", store.location)
     assert "would put 4 files" in emtta(*arguments, "--dry-run").err
-    assert store.place.list("packs") == []
+    assert store.backend.list("packs") == []
     outcome = emtta(*arguments)
     assert outcome.code == 0
     assert "4 files" in outcome.err

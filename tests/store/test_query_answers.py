@@ -231,12 +231,12 @@ def test_a_time_that_python_does_not_have_is_text_in_every_format_and_ends_no_co
     one_run(store, "late")
     one_run(store, "good")
     for table in ("runs/run_id=late/run.parquet", "cells/run_id=late/domain=babble/method=source/001.parquet"):
-        rows = pq.read_table(io.BytesIO(store.place.read(table)))
+        rows = pq.read_table(io.BytesIO(store.backend.read(table)))
         for place, field in enumerate(rows.schema):
             if field.type == pa.timestamp("us", tz="UTC"):
                 time = pa.array([YEAR_29000], pa.int64()).cast(field.type)
                 rows = rows.set_column(place, field, time)
-        store.place.write(table, parquet(rows))
+        store.backend.write(table, parquet(rows))
     for words, code in (
         (("list", "--format", "json"), 0),
         (("list", "--format", "csv"), 0),
@@ -261,5 +261,5 @@ def test_a_time_that_python_does_not_have_is_text_in_every_format_and_ends_no_co
             assert "29000-01-01" in outcome.out
         if code:
             assert "run_id=late/run.parquet" in " ".join((outcome.err + outcome.out).split()).replace(" ", ""), words
-    assert store.place.exists("runs/run_id=late/run.parquet"), "a run whose record cannot be read stays"
+    assert store.backend.exists("runs/run_id=late/run.parquet"), "a run whose record cannot be read stays"
     assert "29000-01-01" in Viewer(store).answer("/").content.decode()

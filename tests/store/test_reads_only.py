@@ -32,8 +32,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def content(store: Store) -> dict[str, str]:
     """Return a digest of every file of a store."""
-    names = [entry.name for table in TABLES for entry in store.place.list(table)]
-    return {name: hashlib.sha256(store.place.read(name)).hexdigest() for name in names}
+    names = [entry.name for table in TABLES for entry in store.backend.list(table)]
+    return {name: hashlib.sha256(store.backend.read(name)).hexdigest() for name in names}
 
 
 WRITES = [

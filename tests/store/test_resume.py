@@ -144,10 +144,10 @@ def test_the_utterances_of_a_file_cut_short_are_done_again_and_no_others(
     write_shard(store, KEY, {"a": [heard(1)]}, shard=0)
     write_shard(store, KEY, {"b": [heard(1)]}, shard=1)
     name = f"{table}/{KEY.folder}/001-00001.parquet"
-    store.place.write(name, store.place.read(name)[:keep])
+    store.backend.write(name, store.backend.read(name)[:keep])
     with caplog.at_level(logging.WARNING, logger="emtta.store"):
         assert set(store.done(KEY, CELL)) == {"a"}
-    assert store.place.url(name) in caplog.text
+    assert store.backend.url(name) in caplog.text
     assert set(counted(store)) == {"a"}
     write_shard(store, KEY, {"b": [heard(0)]}, attempt=store.begin_attempt(KEY))
     assert counted(store) == {"a": (1, heard(1)), "b": (2, heard(0))}

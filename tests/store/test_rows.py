@@ -18,7 +18,7 @@ from store_factory import begin_run
 
 from emtta_core.errors import StoreError, UsageError
 from emtta_core.store import AudioBytes, CellKey, PreparedRow, Store
-from emtta_core.store.backend import open_place
+from emtta_core.store.backend import open_backend
 from emtta_core.store.parquet import read_rows, write_rows
 from emtta_core.store.schema import SCHEMA_VERSION, TABLES, Table, documented
 
@@ -45,17 +45,17 @@ def test_a_row_comes_back_as_it_was(table: Table, location: str) -> None:
     sparse = dataclasses.replace(
         full, **{name: None for name, kind, _ in documented(table.row) if isinstance(kind, UnionType)}
     )
-    place = open_place(location)
+    backend = open_backend(location)
     for name, row in (("full.parquet", full), ("sparse.parquet", sparse)):
-        write_rows(place, name, [row], table.schema)
-        assert read_rows(place, name, table.row) == [row]
+        write_rows(backend, name, [row], table.schema)
+        assert read_rows(backend, name, table.row) == [row]
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))
 def test_a_file_carries_its_version_and_a_line_on_each_column(table: Table, location: str) -> None:
-    place = open_place(location)
-    write_rows(place, "rows.parquet", [], table.schema)
-    schema = pq.read_schema(pa.BufferReader(place.read("rows.parquet")))
+    backend = open_backend(location)
+    write_rows(backend, "rows.parquet", [], table.schema)
+    schema = pq.read_schema(pa.BufferReader(backend.read("rows.parquet")))
     assert schema.metadata[b"emtta.schema_version"] == str(SCHEMA_VERSION).encode()
     assert schema.metadata[b"emtta.table"] == table.name.encode()
     assert all(field.metadata[b"doc"] for field in schema)
@@ -64,10 +64,10 @@ def test_a_file_carries_its_version_and_a_line_on_each_column(table: Table, loca
 def test_a_file_of_another_version_is_not_taken_for_this_one(location: str) -> None:
     schema = TABLES["plans"].schema.with_metadata({b"emtta.schema_version": b"999"})
     store = Store.open(location, create=True)
-    write_rows(store.place, "plans/run_id=old/plan.parquet", [], schema)
+    write_rows(store.backend, "plans/run_id=old/plan.parquet", [], schema)
     with pytest.raises(StoreError, match="version 999"):
         store.plan("old")
-    assert store.place.exists("plans/run_id=old/plan.parquet")
+    assert store.backend.exists("plans/run_id=old/plan.parquet")
 
 
 def test_runs_are_listed_newest_first_and_an_unknown_one_is_answered_with_their_names(location: str) -> None:
@@ -94,7 +94,7 @@ def test_a_broken_run_is_no_run_and_does_not_hide_the_others(location: str) -> N
     store = Store.open(location, create=True)
     for run_id in ("good", "bad"):
         begin_run(store, run_id, [("noise", "babble", "source")])
-    store.place.write(BAD_RUN, store.place.read(BAD_RUN)[:-20])
+    store.backend.write(BAD_RUN, store.backend.read(BAD_RUN)[:-20])
     assert list(store.runs()) == ["good"]
     with pytest.raises(StoreError, match=r"cannot read .*run\.parquet.*run the suite again"):
         store.run("bad")
@@ -108,13 +108,13 @@ def test_a_plan_that_cannot_be_read_is_mended_by_doing_what_the_message_says(bro
     begin_run(store, "run", [("noise", "babble", "source")])
     plan = "plans/run_id=run/plan.parquet"
     if broken == "cut":
-        store.place.write(plan, store.place.read(plan)[:-20])
+        store.backend.write(plan, store.backend.read(plan)[:-20])
     else:
-        store.place.remove([plan])
+        store.backend.remove([plan])
     with pytest.raises(StoreError, match=r"cannot read .*plan\.parquet: .* delete (.*run\.parquet) and run") as refusal:
         store.plan("run")
     record = str(refusal.value).split(", delete ")[1].split(" and run ")[0]
-    store.place.remove([record.removeprefix(f"{store.location}/")])
+    store.backend.remove([record.removeprefix(f"{store.location}/")])
     assert store.runs() == {}, "so that the next `emtta run` plans it anew"
     begin_run(store, "run", [("noise", "babble", "source")])
     assert len(store.plan("run")) == 1
@@ -148,7 +148,7 @@ def test_a_prepared_corpus_is_there_once_it_is_complete_and_gone_once_a_shard_is
     assert store.prepared("abc") == corpus
     assert list(store.read_prepared(corpus)) == [prepared_row("a"), prepared_row("b"), broken]
 
-    store.place.write(corpus.shards[1], store.place.read(corpus.shards[1])[:100])
+    store.backend.write(corpus.shards[1], store.backend.read(corpus.shards[1])[:100])
     assert store.prepared("abc") is None
     with pytest.raises(StoreError, match="cannot read"):
         list(store.read_prepared(corpus))
@@ -159,7 +159,7 @@ def test_the_datasets_library_reads_prepared_audio(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     store.write_prepared("abc", 0, [prepared_row("a"), dataclasses.replace(prepared_row("b"), audio=None, error="x")])
     (path,) = store.finish_prepared("abc", shards=1, utterances=2).shards
-    file = store.place.url(path)
+    file = store.backend.url(path)
     corpus = datasets.load_dataset("parquet", data_files=file, split="train", cache_dir=str(tmp_path / "cache"))
     assert corpus.features["audio"] == datasets.Audio(sampling_rate=16_000)
     undecoded = corpus.cast_column("audio", datasets.Audio(decode=False))

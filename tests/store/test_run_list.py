@@ -76,7 +76,7 @@ def expected(store: Store) -> Any:
 
 def check_same(store: Store) -> None:
     """Check that a process that comes now gets what the report gives, types and order included."""
-    found = RunList(store).look()
+    found = RunList(store).refresh()
     assert found.table.equals(expected(store))
     assert found.shared_cells
 
@@ -99,7 +99,7 @@ def test_the_list_is_the_report_whatever_becomes_of_the_runs(store: Store, read_
     rest(store)
     check_same(store)
     assert read_again.pop() == {"complete"}
-    store.place.remove(["runs/run_id=half/run.parquet"])
+    store.backend.remove(["runs/run_id=half/run.parquet"])
     check_same(store)
     assert not read_again
     for number in range(30):  # more than are listed one by one
@@ -118,10 +118,10 @@ def test_a_run_is_read_again_when_the_run_whose_results_it_reuses_has_other_file
     store: Store, read_again: list[set[str]]
 ) -> None:
     check_same(store)
-    (before,) = (row for row in RunList(store).look().records if row["run_id"] == "reusing")
+    (before,) = (row for row in RunList(store).refresh().records if row["run_id"] == "reusing")
     assert before["reused"] == 1
     name = "scores/run_id=maker/domain=babble/method=source/001-00000.parquet"
-    store.place.remove([name])
+    store.backend.remove([name])
     rest(store)
     check_same(store)
     assert read_again[-1] == {"maker", "reusing"}
@@ -132,8 +132,8 @@ def test_what_was_written_a_moment_ago_is_not_remembered_beyond_the_process(
 ) -> None:
     one_run(store, "new")
     listed = RunList(store)
-    first = listed.look()
-    assert listed.look() is first
+    first = listed.refresh()
+    assert listed.refresh() is first
     read_again.clear()
     check_same(store)
     assert read_again == [{"new"}]
@@ -144,15 +144,15 @@ def test_a_run_with_a_file_that_cannot_be_read_is_told_of_each_time(
 ) -> None:
     check_same(store)
     name = "scores/run_id=half/domain=babble/method=source/001-00000.parquet"
-    store.place.write(name, store.place.read(name)[:-30])
+    store.backend.write(name, store.backend.read(name)[:-30])
     rest(store)
     for _ in range(2):
         caplog.clear()
         read_again.clear()
-        assert RunList(store).look().table.num_rows == 7
+        assert RunList(store).refresh().table.num_rows == 7
         assert name in caplog.text
         assert read_again == [{"half"}]
-    store.place.write("runs/run.parquet", b"")
+    store.backend.write("runs/run.parquet", b"")
     caplog.clear()
     check_same(store)
     assert "runs/run.parquet: no file of the store has a path like this" in caplog.text

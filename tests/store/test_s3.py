@@ -19,7 +19,7 @@ from store_factory import begin_run, heard, one_run, write_shard
 
 from emtta_core.errors import EmttaError, StoreError
 from emtta_core.store import Catalogue, CellKey, Store
-from emtta_core.store.backend import open_place
+from emtta_core.store.backend import open_backend
 from emtta_core.store.schema import TABLES
 
 KEY = CellKey("run", "babble", "source")
@@ -98,7 +98,7 @@ def test_a_writer_killed_in_the_middle_of_a_put_leaves_nothing(
         writer.wait()
     assert s3.objects(bucket) == {"store/.writable": b""}
     subprocess.run([sys.executable, "-c", textwrap.dedent(WRITER), location], check=True)
-    (entry,) = Store.open(location).place.list("steps")
+    (entry,) = Store.open(location).backend.list("steps")
     assert entry.size > 50_000
 
 
@@ -147,15 +147,15 @@ def test_a_server_without_conditional_puts_is_written_to_with_a_warning(
 
 
 def test_a_listing_has_every_object_and_removing_takes_them_all(s3: S3Server, bucket: str) -> None:
-    place = open_place(f"s3://{bucket}/store")
+    backend = open_backend(f"s3://{bucket}/store")
     client = s3.client()
     names = [f"cells/run_id=run/{number:04d}" for number in range(1001)]
     for name in names:
         client.put_object(Bucket=bucket, Key=f"store/{name}", Body=b"x")
     client.put_object(Bucket=bucket, Key="store/cells-of-another-kind/x", Body=b"x")
     client.put_object(Bucket=bucket, Key="store/cells/.hidden", Body=b"x")
-    assert [entry.name for entry in place.list("cells")] == names
-    place.remove([*names, "cells/never-there"])
+    assert [entry.name for entry in backend.list("cells")] == names
+    backend.remove([*names, "cells/never-there"])
     assert set(s3.objects(bucket)) == {"store/cells-of-another-kind/x", "store/cells/.hidden"}
 
 
@@ -168,7 +168,7 @@ def test_a_file_that_was_replaced_or_removed_is_read_as_it_is_now(bucket: str) -
         assert catalogue.query("SELECT state, planned FROM cells").rows == [("partial", 3)]
         one_run(store, "other", errors=2)
         assert catalogue.query("SELECT run_id, wer FROM cells ORDER BY wer").rows == [("run", 25.0), ("other", 50.0)]
-        store.place.remove([entry.name for entry in store.place.list("scores/run_id=run")])
+        store.backend.remove([entry.name for entry in store.backend.list("scores/run_id=run")])
         assert catalogue.query("SELECT run_id, wer FROM cells ORDER BY wer").rows == [("other", 50.0), ("run", None)]
 
 
@@ -176,11 +176,11 @@ def test_a_file_removed_while_a_question_is_asked_breaks_no_answer(bucket: str) 
     store = Store.open(f"s3://{bucket}/store", create=True)
     one_run(store, "run")
     with Catalogue(store) as catalogue:
-        (entry,) = store.place.list("scores")
-        content = store.place.read(entry.name)
+        (entry,) = store.backend.list("scores")
+        content = store.backend.read(entry.name)
         # As one that compacts does it: the new file first, then the old one away.
-        store.place.write(entry.name.replace("001-00000", "001-00009"), content)
-        store.place.remove([entry.name])
+        store.backend.write(entry.name.replace("001-00000", "001-00009"), content)
+        store.backend.remove([entry.name])
         catalogue._look_again = lambda: None  # it was listed before that
         assert catalogue.query("SELECT wer FROM cells").rows == [(25.0,)]
 
@@ -249,8 +249,8 @@ def test_no_query_reads_outside_the_store(source: str, s3: S3Server, bucket: str
         s3.client().put_object(Bucket=bucket, Key=f"{folder}/secret.csv", Body=b"a\n1\n")
     store = Store.open(f"s3://{bucket}/store", create=True)
     one_run(store, "run")
-    (scores,) = store.place.list("scores")
-    s3.client().put_object(Bucket=bucket, Key="other/secret.parquet", Body=store.place.read(scores.name))
+    (scores,) = store.backend.list("scores")
+    s3.client().put_object(Bucket=bucket, Key="other/secret.parquet", Body=store.backend.read(scores.name))
     with Catalogue(store) as catalogue:
         asked = source.format(bucket=bucket, address=s3.address)
         refused = (
@@ -320,11 +320,11 @@ def test_a_run_goes_on_in_a_bucket_where_it_was_stopped(
     store = Store.open(location)
     (run_id,) = store.runs()
     log = f"logs/{run_id}.log"
-    lost = [entry.name for entry in store.place.list("scores")][-1]
-    store.place.remove([lost])
-    before = store.place.read(log)
+    lost = [entry.name for entry in store.backend.list("scores")][-1]
+    store.backend.remove([lost])
+    before = store.backend.read(log)
     again = emtta("run", suite, "--store", location)
     assert again.code == 0, again.err
     assert "1 cells to do, 1 utterances" in again.err
-    assert store.place.read(log).startswith(before), "its log goes on as well"
+    assert store.backend.read(log).startswith(before), "its log goes on as well"
     assert emtta("status", run_id, "--store", location).code == 0

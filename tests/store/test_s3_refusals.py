@@ -17,13 +17,13 @@ from store_factory import one_run
 from emtta_core.errors import StoreError, UsageError
 from emtta_core.faults import is_transient
 from emtta_core.store import Catalogue, Store
-from emtta_core.store.backend import open_place
+from emtta_core.store.backend import open_backend
 
 
 def test_a_bucket_that_is_not_there_is_named_with_the_command_that_makes_it(s3: S3Server) -> None:
-    for ask in (lambda place: place.is_there(), lambda place: place.make(), lambda place: place.read("x")):
+    for ask in (lambda backend: backend.is_there(), lambda backend: backend.make(), lambda backend: backend.read("x")):
         with pytest.raises(StoreError, match=r"there is no bucket 'nowhere' at http://127.*aws s3 mb s3://nowhere"):
-            ask(open_place("s3://nowhere/store"))
+            ask(open_backend("s3://nowhere/store"))
 
 
 def test_a_store_that_is_not_there_is_named_with_the_command_that_makes_it(s3: S3Server, bucket: str) -> None:
@@ -63,7 +63,7 @@ def test_what_is_forbidden_is_said_with_the_permission_that_it_needs(
         with pytest.raises(StoreError, match=r"cannot write .*forbids it .*s3:PutObject"):
             Store.open(f"s3://{bucket}/store", create=True)
         with pytest.raises(StoreError, match=r"cannot remove .*s3:DeleteObject"):
-            store.place.remove(["runs/run_id=run/run.parquet"])
+            store.backend.remove(["runs/run_id=run/run.parquet"])
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIANOBODYKNOWSME000")
         with pytest.raises(StoreError, match=r"refuses the credentials .*see AWS_ACCESS_KEY_ID"):
             Store.open(f"s3://{bucket}/store")
@@ -107,12 +107,12 @@ def test_an_address_that_is_none_is_said(bucket: str, monkeypatch: pytest.Monkey
 )
 def test_what_names_no_prefix_is_refused(location: str) -> None:
     with pytest.raises(UsageError, match=r"names no store; write s3://BUCKET/PREFIX"):
-        open_place(location)
+        open_backend(location)
 
 
 def test_another_kind_of_place_is_refused_with_those_there_are() -> None:
     with pytest.raises(UsageError, match=r"'gs://bucket/x'; choose from: a folder, or s3://BUCKET/PREFIX"):
-        open_place("gs://bucket/x")
+        open_backend("gs://bucket/x")
 
 
 def test_without_the_extra_folders_work_and_a_bucket_names_what_to_install(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from store_factory import begin_run, heard, write_shard
 
 from emtta_core.errors import StoreError, UsageError
 from emtta_core.store import CellKey, StepRow, Store
-from emtta_core.store.backend import open_place
+from emtta_core.store.backend import open_backend
 from emtta_core.store.parquet import read_rows
 
 KEY = CellKey("run", "babble", "em-tok")
@@ -85,15 +85,15 @@ def test_a_writer_killed_at_any_moment_leaves_whole_shards_alone(location: str) 
     for attempt in range(1, 4):
         then = f"[store.write_steps(key, {attempt}, shard, rows) for shard in range(100_000)]"
         process = start(location, 40, then)
-        while not store.place.exists(f"{folder}/{attempt:03d}-00002.parquet"):
+        while not store.backend.exists(f"{folder}/{attempt:03d}-00002.parquet"):
             assert process.poll() is None, "the writer ended before it could be killed"
             time.sleep(0.005)
         time.sleep(0.007 * attempt)
         process.kill()
         process.wait()
-    files = [entry.name for entry in store.place.list("steps")]
+    files = [entry.name for entry in store.backend.list("steps")]
     assert len(files) >= 9
-    assert all(len(read_rows(store.place, name, StepRow)) == 40 for name in files)
+    assert all(len(read_rows(store.backend, name, StepRow)) == 40 for name in files)
 
 
 def test_tidying_up_leaves_alone_what_the_store_did_not_write(tmp_path: Path) -> None:
@@ -129,9 +129,9 @@ def test_of_two_writers_of_one_shard_one_wins_and_the_other_is_told(location: st
     codes = [writer.returncode for writer in writers]
     assert sorted(codes) == [0, 1]
     assert "is already there" in messages[codes.index(1)]
-    place = open_place(location)
-    (file,) = place.list("steps")
-    assert len(read_rows(place, file.name, StepRow)) == (3, 4)[codes.index(0)]
+    backend = open_backend(location)
+    (file,) = backend.list("steps")
+    assert len(read_rows(backend, file.name, StepRow)) == (3, 4)[codes.index(0)]
     assert not list(Path(location).rglob("*.tmp"))
 
 

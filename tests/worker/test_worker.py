@@ -51,7 +51,7 @@ class Bench:
         return CellKey(self.run.run_id, "clean", method)
 
     def log(self, method: str) -> str:
-        return self.store.place.read(f"logs/{self.key(method).folder}/001.log").decode()
+        return self.store.backend.read(f"logs/{self.key(method).folder}/001.log").decode()
 
     def texts(self, method: str) -> dict[str, str | None]:
         done = self.store.done(self.key(method), self.job(method).cell.cell_id)
@@ -176,7 +176,7 @@ def test_a_process_that_says_what_is_no_answer_is_ended(bench: Bench, tmp_path: 
         assert children() == []
     (row,) = bench.store.cells(bench.key("source"))
     assert "no answer" in str(row.error)
-    assert bench.store.place.exists(f"logs/{bench.key('source').folder}/001.log")
+    assert bench.store.backend.exists(f"logs/{bench.key('source').folder}/001.log")
 
 
 def test_what_fails_in_a_process_is_said_here_and_the_process_goes_on(bench: Bench, speech: Speech) -> None:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from emtta_core.store.s3 import S3
 
 
-class Window(AbstractFileSystem):
-    """The files of one place by their `url`.
+class StoreFileSystem(AbstractFileSystem):
+    """The files of one store by their `url`.
 
     Files that were shown are not listed again, and others once a question, by one request for 1,000 files. A file of
     some kilobytes costs one request, which the look for broken files has made already.
@@ -23,16 +23,16 @@ class Window(AbstractFileSystem):
     protocol = "s3"
     cachable = False
 
-    def __init__(self, place: "S3") -> None:
-        """Open a window on `place`."""
+    def __init__(self, backend: "S3") -> None:
+        """Open a filesystem on `backend`."""
         super().__init__()
-        self._place = place
-        self._shown: Mapping[str, Entry] = {}
+        self._backend = backend
+        self._known: Mapping[str, Entry] = {}
         self._listings: dict[str, Mapping[str, Entry]] = {}
 
     def show(self, entries: Sequence[Entry]) -> None:
         """Take these files as they are, and list anew what else is asked for from now on."""
-        self._shown = {entry.name: entry for entry in entries}
+        self._known = {entry.name: entry for entry in entries}
         self._listings = {}
 
     def glob(self, path: str, **_: Any) -> Sequence[str]:
@@ -40,7 +40,7 @@ class Window(AbstractFileSystem):
         if "*" not in path:
             return [path]
         pattern = self._name(path).split("/")
-        return [self._place.url(name) for name in self._listing(pattern[0]) if _matches(name.split("/"), pattern)]
+        return [self._backend.url(name) for name in self._listing(pattern[0]) if _matches(name.split("/"), pattern)]
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Return name, size and time of a file."""
@@ -55,20 +55,20 @@ class Window(AbstractFileSystem):
         if mode != "rb":
             raise PermissionError(f"{path} is only read here")
         entry = self._entry(path)
-        tail = self._place.tail(entry)
-        return io.BytesIO(tail) if len(tail) == entry.size else self._place.stream(entry)
+        tail = self._backend.read_tail(entry)
+        return io.BytesIO(tail) if len(tail) == entry.size else self._backend.open_stream(entry)
 
     def _name(self, path: str) -> str:
         url = str(self.unstrip_protocol(path))
-        name = url.removeprefix(self._place.url(""))
+        name = url.removeprefix(self._backend.url(""))
         if name == url or ".." in name.split("/"):
-            raise PermissionError(f"{url} is not in the store {self._place.location}")
+            raise PermissionError(f"{url} is not in the store {self._backend.location}")
         return name
 
     def _entry(self, path: str) -> Entry:
         name = self._name(path)
-        if name in self._shown:
-            return self._shown[name]
+        if name in self._known:
+            return self._known[name]
         folder = name.split("/")[0]
         if name not in self._listing(folder):
             raise FileNotFoundError(f"{path} is not there")
@@ -76,7 +76,7 @@ class Window(AbstractFileSystem):
 
     def _listing(self, folder: str) -> Mapping[str, Entry]:
         if folder not in self._listings:
-            self._listings[folder] = {entry.name: entry for entry in self._place.list(folder)}
+            self._listings[folder] = {entry.name: entry for entry in self._backend.list(folder)}
         return self._listings[folder]
 
 
