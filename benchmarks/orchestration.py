@@ -75,6 +75,10 @@ def carry_out(suite: str, store: str) -> dict[str, float]:
 def _carry_out(suite: str, store: str, begun: float, reach: Callable[[], None]) -> dict[str, float]:
     """Run a suite on the server that `reach` waits for; `begun` is when this process began."""
     from emtta_core.pipeline.events import CellFinished, Event, Started, channel
+    from emtta_core.pipeline.models import digest_of
+    from emtta_core.pipeline.run import plan_run, record
+    from emtta_core.store import Store
+    from emtta_core.suite import load_suite
     from flows.evaluate import evaluate
 
     found: dict[str, float] = {"imported": time.perf_counter() - begun}
@@ -89,8 +93,11 @@ def _carry_out(suite: str, store: str, begun: float, reach: Callable[[], None]) 
 
     reach()
     found["server"] = time.perf_counter() - begun
+    loaded = load_suite(suite)
+    planned = plan_run(loaded, digest_of(loaded.model))
+    record(planned, Store.open(store, create=True))
     with channel.listening(hear):
-        state = evaluate(suite=suite, store=store, return_state=True)
+        state = evaluate(planned.run_id, store, return_state=True)
     if not state.is_completed():
         sys.exit(f"the run did not complete: {state.message}")
     found |= {"first_cell": finished[0], "last_cell": finished[-1], "ended": time.perf_counter() - begun}

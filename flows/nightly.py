@@ -164,8 +164,9 @@ def nightly(
     record(night, opened)
     logging.getLogger("prefect.engine").addFilter(_ENDED)
     with also_logging_to(opened, night.run_id):
-        how = {"devices": devices, "isolation": isolation, "runner": runner, "ray_address": ray_address}
-        ended: State[Any] = evaluate(suite, store, night.run_id, **how, return_state=True)
+        now = {"runtime": night.suite.runtime, "model": night.suite.model}
+        where = {"devices": devices, "isolation": isolation, "runner": runner, "ray_address": ray_address}
+        ended: State[Any] = evaluate(night.run_id, store, **now, **where, return_state=True)
         return _concluded(ended, night, opened, baseline, alpha, min_effect, {"suite": suite, "store": store})
 
 

@@ -118,15 +118,15 @@ def expected(run: Run, store: Store | None) -> Expected:
         UsageError: a run of this id is there with another plan; names the fields that differ.
         StoreError: the store cannot be read.
     """
-    missing = tuple(CellState(cell, MISSING, 0, 0, 0, None, None) for cell in run.cells)
+    now = {cell: CellState(cell, MISSING, 0, 0, 0, None, None) for cell in run.cells}
     if store is None:
-        return Expected(missing)
+        return Expected(tuple(now.values()))
     recorded = is_recorded(run, store)
     if recorded:
-        run = as_now(load_run(store, run.run_id), run.suite)
-    now = cell_states(store, run.run_id) if recorded else missing
-    reuse = Reuse(store, run, [state.cell for state in now if state.missing])
-    return Expected(now, reuse.of_cells(), recorded, reuse.may_have_more)
+        now |= {state.cell: state for state in cell_states(store, run.run_id) if state.cell in now}
+        run = as_now(load_run(store, run.run_id), run.suite.runtime, run.suite.model)
+    reuse = Reuse(store, run, [state.cell for state in now.values() if state.missing])
+    return Expected(tuple(now.values()), reuse.of_cells(), recorded, reuse.may_have_more)
 
 
 def _with_reused(state: CellState, count: int) -> CellState:

@@ -7,7 +7,7 @@ from typing import Any
 
 from emtta_core.pipeline.plan import Cell
 from emtta_core.pipeline.selection import Redo
-from emtta_core.store import COMPLETE, FAILED, Store
+from emtta_core.store import COMPLETE, FAILED, CellKey, Store
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.store.lease import Holder, holder
 
@@ -77,6 +77,28 @@ def cell_states(store: Store, run_id: str) -> tuple[CellState, ...]:
         rows = catalogue.query(query, {"run_id": run_id}).rows
     by_name = {(domain, method): rest for domain, method, *rest in rows}
     return tuple(CellState(cell, *by_name[cell.domain, cell.method]) for cell in cells)
+
+
+_IN_ERROR = """
+    SELECT utterance_id
+    FROM raw.hypotheses AS made
+    LEFT JOIN raw.scores AS scores USING (run_id, domain, method, cell_id, attempt, utterance_id)
+    WHERE
+        made.run_id = $run_id
+        AND made.domain = $domain
+        AND made.method = $method
+        AND (made.error IS NOT NULL OR scores.error IS NOT NULL)
+    LIMIT 1
+"""
+
+
+def failed_before(store: Store, run_id: str, cell: Cell) -> bool:
+    """Whether an attempt at a cell failed or left utterances in error, under whichever plan of the run."""
+    if any(row.state == FAILED for row in store.cells(CellKey(run_id, cell.domain, cell.method))):
+        return True
+    parameters = {"run_id": run_id, "domain": cell.domain, "method": cell.method}
+    with Catalogue(store, run_id=run_id) as catalogue:
+        return bool(catalogue.query(_IN_ERROR, parameters).rows)
 
 
 @dataclass(frozen=True, slots=True)
