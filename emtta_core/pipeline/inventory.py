@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from emtta_core.audio.noise_file import FOLDER, NoiseFile
 from emtta_core.corpora.base import Archive, Standing, State
@@ -86,6 +87,25 @@ class Need:
     seconds: float | None = None  # how long that audio is in one of them; None where none is prepared
     # Whether it is read over the network, since few of its utterances are used, and no file is fetched.
     streamed: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """The need as plain JSON values."""
+        return {
+            "kind": self.kind,
+            "what": self.standing.what,
+            "state": self.standing.state,
+            "where": self.standing.where,
+            "licence": self.standing.licence,
+            "bytes": self.standing.size,
+            "error": self.standing.error,
+            "domains": list(self.domains),
+            "utterances": self.utterances,
+            "left_out": self.left_out,
+            "prepared": self.prepared,
+            "seconds": self.seconds,
+            "streamed": self.streamed,
+            "notes": list(self.notes),
+        }
 
 
 def inventory(suite: Suite, store: Store | None) -> list[Need]:

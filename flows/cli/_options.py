@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from flows.cli._output import Format
+from flows.cli._output import Form, Format
 
 if TYPE_CHECKING:
     from emtta_core.store.queries import Limits
@@ -116,6 +116,9 @@ FormatOption = Annotated[
     ),
 ]
 """How an answer is written."""
+
+FormOption = Annotated[Form, typer.Option("--format", help="Output format.")]
+"""A table, or JSON."""
 
 TimeoutOption = Annotated[
     float | None,

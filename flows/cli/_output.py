@@ -3,6 +3,7 @@
 import codecs
 import errno
 import io
+import json
 import os
 import shlex
 import signal
@@ -134,6 +135,13 @@ WHOLE = frozenset({"run_id", "run or corpus"})
 err = Console(highlight=False, stderr=True)
 
 
+class Form(StrEnum):
+    """The format of what is shown for a reader, or written for a program."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
 class Format(StrEnum):
     """The format of an answer."""
 
@@ -204,6 +212,11 @@ def say_if_empty(result: "Result", store: "Store") -> None:
 def put(text: str) -> None:
     """Write a text on standard output; only a terminal gets it without signs that would act on it."""
     sys.stdout.write(escaped(text) if sys.stdout.isatty() else text)
+
+
+def put_json(value: object) -> None:
+    """Write a value as JSON on standard output."""
+    put(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
 def tabulate(table: Table, console: Console | None = None, *, every_column: bool = False) -> None:

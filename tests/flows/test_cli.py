@@ -1,17 +1,19 @@
 """The command starts fast, helps with examples, and refuses in words."""
 
 import io
+import json
 import signal
 import subprocess
 import sys
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from conftest import Command
 from rich.console import Console
+from store_factory import begin_run
 
 from emtta_core.audio.mix import SnrConvention
 from emtta_core.errors import EmttaError
@@ -36,6 +38,54 @@ def test_help_and_suites_import_nothing_heavy() -> None:
         done, heavy = light(*arguments)
         assert done.returncode == 0
         assert not heavy
+
+
+def test_a_shell_completes_words_and_nothing_heavy_is_imported_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for words, expected in {"emtta re": {"rerun", "report"}, "emtta list --format ": {"table", "csv", "json"}}.items():
+        monkeypatch.setenv("_EMTTA_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+        done, heavy = light()
+        assert (done.returncode, heavy) == (0, set()), done.stderr
+        assert expected <= set(done.stdout.split())
+
+
+def test_completion_is_installed_in_the_files_of_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    command = [sys.executable, "-m", "emtta_core", "--install-completion", "bash"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (script,) = (tmp_path / ".bash_completions").iterdir()
+    assert script.name == "emtta.sh"
+    assert "_EMTTA_COMPLETE=complete_bash" in script.read_text()
+    assert str(script) in (tmp_path / ".bashrc").read_text()
+
+
+def test_each_verb_that_prints_a_result_prints_it_as_json(emtta: Command, tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store", create=True)
+    begin_run(store, "r", [("g", "d", "source")])
+    begin_run(store, "old", [("g", "d", "source")], suite_toml='name = "other"')
+
+    def shown(*words: object) -> Any:
+        return json.loads(emtta(*words, "--format", "json").out)
+
+    where = ("--store", tmp_path / "store")
+    assert {row["suite"] for row in shown("suites")} >= {"demo", "smoke"}
+    assert {row["group"] for row in shown("suites", "smoke")} >= {"clean"}
+    assert shown("status", "r", *where)["cells"]["planned"] == 1
+    assert shown("status", "r", *where) == json.loads(emtta("status", "r", *where, "--json").out)
+    needs = shown("prepare", "smoke", "--dry-run", *where)
+    assert {need["kind"] for need in needs} == {"corpus", "model"}
+    assert {need["state"] for need in needs} == {"here"}
+    doctor = shown("doctor", "smoke", *where)
+    assert {check["what"] for check in doctor["checks"]} >= {"versions", "store"}
+    assert doctor["needs"] == needs
+    pruning = shown("prune", "--keep", "0", "--dry-run", *where)
+    assert set(pruning) == {"runs", "corpora", "kept"}
+    assert all(row["bytes"] > 0 for row in pruning["runs"])
+    for words in (("list",), ("report", "runs"), ("report",), ("sql", "FROM runs"), ("check",)):
+        assert isinstance(shown(*words, *where), list), words
+    assert shown("compare", "r", "r", *where)["run_a"] == "r"
 
 
 def test_questions_to_the_store_need_no_torch_and_no_prefect(tmp_path: Path) -> None:
