@@ -10,16 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import Command
 from store_factory import one_run
 
 from emtta_core.errors import EmttaError, UsageError
+from emtta_core.report.view_server import Viewer
 from emtta_core.store import Catalogue, Store
+from emtta_core.store.parquet import parquet
 from emtta_core.store.queries import Limits, parse_size
 
 HUGE = 2**127 - 1
+YEAR_29000 = 852_984_432_000_000_000
+"""Microseconds since 1970."""
 VALUES: dict[str, tuple[str, Any]] = {
     "interval": ("INTERVAL '1 day 2 hours'", "1 day 02:00:00"),
     "interval in a list": ("[INTERVAL 3 months, NULL]", ["3 months", None]),
@@ -217,3 +222,44 @@ def test_a_keyword_where_sql_has_it_gets_no_hint(sql: str, catalogue: Catalogue)
     with pytest.raises(EmttaError) as refusal:
         catalogue.query(sql)
     assert "double quotes" not in str(refusal.value)
+
+
+def test_a_time_that_python_does_not_have_is_text_in_every_format_and_ends_no_command(
+    emtta: Command, tmp_path: Path
+) -> None:
+    store = Store.open(tmp_path / "store", create=True)
+    one_run(store, "late")
+    one_run(store, "good")
+    for table in ("runs/run_id=late/run.parquet", "cells/run_id=late/domain=babble/method=source/001.parquet"):
+        rows = pq.read_table(io.BytesIO(store.place.read(table)))
+        for place, field in enumerate(rows.schema):
+            if field.type == pa.timestamp("us", tz="UTC"):
+                time = pa.array([YEAR_29000], pa.int64()).cast(field.type)
+                rows = rows.set_column(place, field, time)
+        store.place.write(table, parquet(rows))
+    for words, code in (
+        (("list", "--format", "json"), 0),
+        (("list", "--format", "csv"), 0),
+        (("list",), 0),
+        (("report", "leaderboard", "--run", "late"), 0),
+        (("report", "failures", "--run", "late"), 0),
+        (("report", "html", "--run", "late", "--out", str(tmp_path / "page.html")), 1),
+        (("sql", "SELECT created_at FROM runs UNION ALL SELECT started_at FROM attempts", "--format", "csv"), 0),
+        (("status", "late"), 1),
+        (("rerun", "late", "--dry-run"), 1),
+        (("compare", "late", "good"), 1),
+        (("compact", "late"), 1),
+        (("prune", "--keep", "1", "--yes"), 0),
+        (("catalog", "export", str(tmp_path / "out.duckdb"), "--copy"), 0),
+        (("check", store.location), 1),
+    ):
+        given = words if words[0] == "check" else (*words, "--store", store.location)
+        outcome = emtta(*given)
+        assert outcome.code == code, (words, outcome.err)
+        assert "unexpected error" not in outcome.err
+        if words[0] == "list":
+            assert "29000-01-01" in outcome.out
+        if code:
+            assert "run_id=late/run.parquet" in " ".join((outcome.err + outcome.out).split()).replace(" ", ""), words
+    assert store.place.exists("runs/run_id=late/run.parquet"), "a run whose record cannot be read stays"
+    assert "29000-01-01" in Viewer(store).answer("/").content.decode()
