@@ -21,6 +21,7 @@ from emtta_core.errors import EmttaError
 from emtta_core.pipeline.events import CellFinished, DomainPrepared, channel
 from emtta_core.pipeline.job import Job, describe, fail_cell
 from emtta_core.pipeline.plan import Cell
+from emtta_core.pipeline.prepare import Prepared
 from emtta_core.pipeline.reuse import Reuse
 from emtta_core.pipeline.run import Run
 from emtta_core.pipeline.selection import Redo
@@ -157,10 +158,11 @@ class Dispatch:
 
     def _prepared(self, future: PrefectFuture[Any], cells: list[Cell]) -> list[Cell]:
         # The cells of a domain that can begin now that its preparation has ended: none where it failed.
-        error = error_of(future)
+        domain, error = cells[0].domain, error_of(future)
         if error is None:
+            done: Prepared = future.result()
+            channel.publish(DomainPrepared(domain, done.corpus.utterances, done.reused, done.seconds))
             return [] if channel.stopping() else self._not_reused(cells)
-        domain = cells[0].domain
         channel.publish(DomainPrepared(domain, 0, reused=False, seconds=0.0, error=describe(error)))
         reason = EmttaError(f"the domain could not be prepared: {describe(error)}")
         for cell in cells:

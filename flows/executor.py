@@ -89,7 +89,7 @@ def start_executor(
         with WorkerPool(slots, channel.publish, channel.stopping) as workers:
             yield Threads(workers.do, len(slots))
     else:
-        yield Threads(OwnProcess(slots).do, len(slots))
+        yield Threads(OwnProcess(slots, channel.publish, channel.stopping).do, len(slots))
 
 
 def error_of(future: PrefectFuture[Any]) -> BaseException | None:

@@ -114,7 +114,7 @@ class RayExecutor:
         return future
 
     def error_of(self, future: PrefectFuture[CellReport]) -> BaseException | None:
-        """Return what ended a cell that is over, none where it is complete; after a `LostTaskError` it may go on."""
+        """What ended a cell that is over, none where it is complete; after a `LostTaskError` it may go on."""
         error = error_of(future)
         self._exchange()
         with self._lock:
@@ -145,7 +145,7 @@ class RayExecutor:
         return error
 
     def _choose_devices(self) -> dict[str, Any]:
-        """Return what a cell takes of the cluster, and note how many there can be at once.
+        """What a cell takes of the cluster, and note how many there can be at once.
 
         Raises:
             UsageError: the cluster has none of what the suite's model wants.

@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
 from emtta_core.faults import is_transient
-from emtta_core.pipeline.events import DomainPrepared, channel
+from emtta_core.pipeline.events import channel
 from emtta_core.pipeline.job import CellReport, Job
 from emtta_core.pipeline.prepare import Prepared, prepare_domain
 from emtta_core.store import Store
@@ -51,9 +51,7 @@ def prepare(domain: Domain, corpus_id: str, store: str, limit: int | None, retry
         limit: at most this many utterances.
         retry_errors: make audio anew that is there with utterances in error.
     """
-    prepared = prepare_domain(domain, corpus_id, Store.open(store), limit, retry_errors=retry_errors)
-    channel.publish(DomainPrepared(domain.name, prepared.corpus.utterances, prepared.reused, prepared.seconds))
-    return prepared
+    return prepare_domain(domain, corpus_id, Store.open(store), limit, retry_errors=retry_errors)
 
 
 @task(name="evaluate-cell", task_run_name="{job.cell.domain}/{job.cell.method}", **UNCACHED)

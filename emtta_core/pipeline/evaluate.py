@@ -171,7 +171,7 @@ def _scorable(row: PreparedRow, rule: Rule) -> PreparedRow:
 
 
 def too_many(limit: int | float | None, errors: int, cell: Cell) -> bool:
-    """Return whether all of a cell's utterances are in error, or more than a count, or a share below 1, allows."""
+    """Whether all of a cell's utterances are in error, or more than a count, or a share below 1, allows."""
     if limit is None:
         return errors == cell.utterances
     return errors == cell.utterances or errors > (limit * cell.utterances if isinstance(limit, float) else limit)

@@ -39,7 +39,7 @@ class Job(BaseModel):
     method: MethodChoice  # the cell's
     adaptation: Adaptation  # the method's options
     normalizer: Rule = "whisper"  # how texts are normalized before they are compared
-    runtime: Runtime  # how it is carried out
+    runtime: Runtime  # how it is executed
     redo: Redo = "missing"  # what is done again though it is done
     lease: int | None = None  # the number of the lease of its run; None: nobody took one
     device: str | None = None  # what the device is called in the store; None: as torch calls it

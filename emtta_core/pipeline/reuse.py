@@ -104,13 +104,13 @@ class Expected:
         return tuple(_with_reused(state, len(self.found.get(state.cell, ()))) for state in self.now)
 
     def sources(self, cells: Collection[Cell]) -> list[str]:
-        """Return the runs whose results these cells would take over."""
+        """The runs whose results these cells would take over."""
         taken = (result for cell, results in self.found.items() if cell in cells for result in results.values())
         return list(dict.fromkeys(result.source_run for result in taken))
 
 
 def expected(run: Run, store: Store | None) -> Expected:
-    """Return how far a run is, recorded or not, with what it would take over from other runs.
+    """How far a run is, recorded or not, with what it would take over from other runs.
 
     A run that is recorded takes over as it was recorded: none where it was begun to measure everything anew.
 
@@ -166,12 +166,12 @@ class Reuse:
         return any(cell.recipe_id in self._recipes and cell.cell_id not in self._same for cell in self._cells)
 
     def of_cells(self) -> Reusable:
-        """Return what other runs have done of the very same cells."""
+        """What other runs have done of the very same cells."""
         cells = [cell for cell in self._cells if cell.cell_id in self._same]
         return self._find(self.runs, cells, {}) if cells else {}
 
     def of_utterances(self, cells: Sequence[Cell]) -> Reusable:
-        """Return what other runs, and this one under an earlier plan, have done of utterances that are the same.
+        """What other runs, and this one under an earlier plan, have done of utterances that are the same.
 
         Args:
             cells: cells of one domain, whose audio is prepared.

@@ -25,12 +25,12 @@ from emtta_core.store.lease import lease
 from emtta_core.suite import ModelChoice, Runtime, Suite, parse_suite
 from emtta_core.suite.messages import differences
 
-NORMALISER = "whisper-normalizer"
+NORMALIZER = "whisper-normalizer"
 """The package that holds the text normalizers."""
 
 PACKAGES = (
     *("emtta", "torch", "transformers", "numpy", "soundfile", "soxr"),
-    *("prefect", "pyarrow", "duckdb", "jiwer", NORMALISER),
+    *("prefect", "pyarrow", "duckdb", "jiwer", NORMALIZER),
 )
 """Whose releases a run records, besides Python's."""
 
@@ -54,7 +54,7 @@ class Run:
 def plan_run(suite: Suite, model_digest: str, run_id: str | None = None) -> Run:
     """Plan a suite, and write nothing yet.
 
-    The run's suite is the one given with the place of each corpus settled. What cannot be had is in the plan's
+    The run's suite is the one given with each corpus located. What cannot be had is in the plan's
     `remarks`.
 
     Args:
@@ -229,9 +229,9 @@ def _other_code(stored: RunRow) -> list[str]:
     lines = []
     if stored.algorithm_version != ALGORITHM_VERSION:
         lines.append(f"the algorithm's version: {stored.algorithm_version} there, {ALGORITHM_VERSION} here")
-    scored = (json.loads(stored.versions).get(NORMALISER), versions().get(NORMALISER))
+    scored = (json.loads(stored.versions).get(NORMALIZER), versions().get(NORMALIZER))
     if scored[0] != scored[1]:
-        lines.append(f"{NORMALISER}, by which scores are made: {scored[0]} there, {scored[1]} here")
+        lines.append(f"{NORMALIZER}, by which scores are made: {scored[0]} there, {scored[1]} here")
     return lines
 
 
@@ -264,7 +264,7 @@ def _run_row(run: Run) -> RunRow:
 
 
 def versions() -> dict[str, str]:
-    """Return the releases of Python and of the packages that matter, and by which instructions this processor adds.
+    """The releases of Python and of the packages that matter, and by which instructions this processor adds.
 
     A package that is not installed is left out.
     """
@@ -328,7 +328,7 @@ def plan_night(suite: Suite, model_digest: str, store: Store, date: str) -> Run:
 
 
 def baselines(store: Store, run_id: str) -> list[str]:
-    """Return the complete runs of the same suite and model that were begun before a run, the newest first."""
+    """The complete runs of the same suite and model that were begun before a run, the newest first."""
     query = """
         SELECT earlier.run_id
         FROM runs AS earlier

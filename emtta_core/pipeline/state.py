@@ -18,7 +18,7 @@ CELL_STATES = (COMPLETE, PARTIAL, FAILED, MISSING)
 
 
 def planned_cells(store: Store, run_id: str) -> tuple[Cell, ...]:
-    """Return the planned cells of a run, in order.
+    """The planned cells of a run, in order.
 
     Raises:
         UsageError: there is no such run; lists those there are.
@@ -52,7 +52,7 @@ class CellState:
         return self.state == FAILED or self.in_error > 0
 
     def open_to(self, redo: Redo) -> bool:
-        """Return whether something is to be done again, or for the first time."""
+        """Whether something is to be done again, or for the first time."""
         return not self.complete or redo == "all" or (redo == "errors" and self.in_error > 0)
 
     @property
@@ -61,12 +61,12 @@ class CellState:
         return max(0, self.cell.utterances - self.done)
 
     def to_do(self, redo: Redo) -> int:
-        """Return how many utterances are to be done, for the first time or again."""
+        """How many utterances are to be done, for the first time or again."""
         return self.missing + {"missing": 0, "errors": self.in_error, "all": self.done}[redo]
 
 
 def cell_states(store: Store, run_id: str) -> tuple[CellState, ...]:
-    """Return how far each cell of a run is, in the order of its plan.
+    """How far each cell of a run is, in the order of its plan.
 
     Raises:
         UsageError: there is no such run; lists those there are.
@@ -119,7 +119,7 @@ class RunStatus:
         return all(cell.complete for cell in self.cells)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the status as plain JSON values."""
+        """The status as plain JSON values."""
         counts = Counter(cell.state for cell in self.cells)
         return {
             "run_id": self.run_id,
@@ -144,7 +144,7 @@ class RunStatus:
         }
 
     def as_text(self) -> str:
-        """Return the status in some lines for a reader."""
+        """The status in some lines for a reader."""
         found = self.as_dict()
         cells, utterances = found["cells"], found["utterances"]
         rest = ", ".join(f"{cells[state]} {state}" for state in CELL_STATES if cells[state] and state != COMPLETE)
@@ -168,7 +168,7 @@ class RunStatus:
 
 
 def run_status(store: Store, run_id: str) -> RunStatus:
-    """Return the progress of a run.
+    """The progress of a run.
 
     Raises:
         UsageError: there is no such run; lists those there are.

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from emtta_core.errors import StoreError, UsageError
-from emtta_core.pipeline.events import AttemptBegun, Event, Listener, channel
+from emtta_core.pipeline.events import AttemptBegun, Event, Listener
 from emtta_core.pipeline.job import CellReport, InterruptedRunError, Job, fail_cell
 from emtta_core.store import CellKey, Store
 from emtta_core.worker.devices import Device, share_cores
@@ -19,8 +19,8 @@ from emtta_core.worker.worker import UnwantedError, Worker, WorkerLostError
 class OwnProcess:
     """Does jobs in the threads that bring them."""
 
-    def __init__(self, devices: Sequence[Device]) -> None:
-        """Compute on the device of these slots.
+    def __init__(self, devices: Sequence[Device], progress: Listener, stop: Callable[[], bool]) -> None:
+        """Compute on the device of these slots; for `progress` and `stop` see `WorkerPool`.
 
         Raises:
             UsageError: they are on several devices.
@@ -28,10 +28,10 @@ class OwnProcess:
         names = sorted({device.name for device in devices})
         if len(names) > 1:
             raise UsageError(f"one process computes on one device, not on {', '.join(names)}; use --isolation process")
-        self._device = names[0]
+        self._device, self._progress, self._stop = names[0], progress, stop
 
     def do(self, job: Job) -> CellReport:
-        """Evaluate a cell; the process's channel is told how it goes, and may ask to stop.
+        """Evaluate a cell.
 
         Raises:
             Exception: whatever ends the attempt; it is recorded.
@@ -40,7 +40,7 @@ class OwnProcess:
 
         placed = job.on(self._device, self._device)
         share_cores(job.runtime, self._device)
-        return evaluate_job(placed, Store.open(job.store), progress=channel.publish, stop=channel.stopping)
+        return evaluate_job(placed, Store.open(job.store), progress=self._progress, stop=self._stop)
 
 
 log = logging.getLogger("emtta.worker")
@@ -57,7 +57,7 @@ class WorkerPool:
 
         Args:
             devices: from `choose_devices`.
-            progress: is told of what cells do.
+            progress: takes the events of cells.
             stop: is asked whether cells are to end after their shard.
         """
         self._progress, self._stop, self._ended = progress, stop, False

@@ -43,11 +43,11 @@ def plan_suite(suite: "Suite", run_id: str | None, store: "Store | None", *, dry
     Returns:
         The run, and how far it would be with what it takes over from other runs.
     """
-    from emtta_core.pipeline.models import digest_of, offered
+    from emtta_core.pipeline.models import digest_of, model_to_fetch
     from emtta_core.pipeline.reuse import expected
     from emtta_core.pipeline.run import find_begun, plan_run
 
-    offer = offered(suite.model)
+    offer = model_to_fetch(suite.model)
     if offer is not None:
         say(offer.told())
     if offer is not None and dry_run:
@@ -154,7 +154,7 @@ def execute(store: "Store", run_id: str, cells: "Collection[Cell]", **parameters
     from flows import prefect_server
     from flows.cli._progress import watching
 
-    with store.run_log(run_id) as log, watching(err), prefect_server.at_hand(log) as reach, _log.logging_to(log):
+    with store.run_log(run_id) as log, watching(err), prefect_server.serving(log) as reach, _log.logging_to(log):
         from flows.evaluate import evaluate
 
         reach()

@@ -22,7 +22,7 @@ class Isolation(StrEnum):
 
 
 class Runner(StrEnum):
-    """Who carries out the cells."""
+    """What executes the cells."""
 
     THREADS = "threads"
     RAY = "ray"
@@ -60,7 +60,7 @@ IsolationOption = Annotated[
 RunnerOption = Annotated[
     Runner, typer.Option("--runner", help="This machine, or the machines of a Ray cluster, which must see the store.")
 ]
-"""Who carries out the cells."""
+"""What executes the cells."""
 
 RayAddressOption = Annotated[
     str | None,
@@ -143,7 +143,7 @@ DEFAULT_STORE = "emtta-store"
 
 
 def flowing(docstring: str | None) -> str:
-    """Return the help of a verb, each paragraph but its examples in one line: a terminal wraps it at its own width."""
+    """The help of a verb, each paragraph but its examples in one line: a terminal wraps it at its own width."""
     paragraphs = cleandoc(docstring or "").split("\n\n")
     return "\n\n".join(part if part.startswith("Example") else part.replace("\n", " ") for part in paragraphs)
 
@@ -163,7 +163,7 @@ def use_corpora(folders: list[Path] | None) -> None:
 
 
 def limits(timeout: float | None, memory: str | None) -> "Limits":
-    """Return what a query may take; UsageError where an option is out of range."""
+    """What a query may take; UsageError where an option is out of range."""
     from emtta_core.store.queries import SECONDS, Limits, parse_size
 
     seconds = SECONDS if timeout is None else timeout or None
@@ -171,7 +171,7 @@ def limits(timeout: float | None, memory: str | None) -> "Limits":
 
 
 def names(given: str | None) -> list[str]:
-    """Return the names in a list with commas; UsageError where one is empty."""
+    """The names in a list with commas; UsageError where one is empty."""
     from emtta_core.errors import UsageError
 
     found = [name.strip() for name in given.split(",")] if given is not None else []
@@ -183,7 +183,7 @@ def names(given: str | None) -> list[str]:
 
 
 def pairs(given: list[str] | None) -> dict[str, str]:
-    """Return parameters from `name=value`; UsageError where one is not written so."""
+    """Parameters from `name=value`; UsageError where one is not written so."""
     from emtta_core.errors import UsageError
 
     found = {}

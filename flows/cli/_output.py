@@ -29,7 +29,7 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def size(count: int) -> str:
-    """Return bytes for a reader, in powers of 1000, as in `25.8 MB`."""
+    """Bytes for a reader, in powers of 1000, as in `25.8 MB`."""
     value, unit = float(count), 0
     while value >= 999.95 and unit < len(_UNITS) - 1:
         value, unit = value / 1000, unit + 1
@@ -166,7 +166,7 @@ ENDINGS = {
 
 
 def format_of(form: Format | None, to: Path | None) -> Format:
-    """Return the format of an answer: the one asked for, else that of the file's ending, else a table.
+    """The format of an answer: the one asked for, else that of the file's ending, else a table.
 
     Raises:
         UsageError: the two contradict each other, or no format has this ending.

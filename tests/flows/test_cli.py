@@ -21,7 +21,7 @@ from emtta_core.pipeline.events import CellFinished, Channel, DomainPrepared, St
 from emtta_core.store import Store
 from flows.cli import report as report_verb
 from flows.cli._options import SnrConventionOption
-from flows.cli._progress import Standing, clock, line, picture, watching
+from flows.cli._progress import Progress, clock, line, picture, watching
 
 ENTRY = "from flows.cli.main import main; main()"
 
@@ -224,15 +224,15 @@ def test_an_error_of_ours_is_printed_as_it_is(emtta: Command, tmp_path: Path, mo
 
 
 def test_the_live_picture_shows_cells_pace_rates_and_the_time_left() -> None:
-    standing = Standing()
-    standing.hear(Started("demo-1", domains=2, cells=4, utterances={"source": 20, "em-tok": 20}, workers=1))
-    standing.hear(DomainPrepared("BA", 10, reused=False, seconds=0.1))
-    standing.hear(UtterancesDone("BA", "source", 10, errors=1, word_errors=20, words=80, seconds=5.0))
-    standing.hear(CellFinished("BA", "source", 10, 1, 25.0, 5.0))
-    standing.hear(CellFinished("BA", "em-tok", 0, 0, None, 1.0, error="out of memory"))
-    assert standing.seconds_left == 15.0  # ten of source at half a second, twenty of em-tok at the slowest pace
+    progress = Progress()
+    progress.update(Started("demo-1", domains=2, cells=4, utterances={"source": 20, "em-tok": 20}, workers=1))
+    progress.update(DomainPrepared("BA", 10, reused=False, seconds=0.1))
+    progress.update(UtterancesDone("BA", "source", 10, errors=1, word_errors=20, words=80, seconds=5.0))
+    progress.update(CellFinished("BA", "source", 10, 1, 25.0, 5.0))
+    progress.update(CellFinished("BA", "em-tok", 0, 0, None, 1.0, error="out of memory"))
+    assert progress.seconds_left == 15.0  # ten of source at half a second, twenty of em-tok at the slowest pace
     console = Console(width=160, record=True, file=io.StringIO())
-    console.print(picture(standing))
+    console.print(picture(progress))
     shown = console.export_text()
     for words in (
         "demo-1",
@@ -248,18 +248,18 @@ def test_the_live_picture_shows_cells_pace_rates_and_the_time_left() -> None:
 
 
 def test_a_cell_that_is_tried_again_is_counted_once() -> None:
-    standing = Standing()
-    standing.hear(Started("demo-1", domains=1, cells=1, utterances={"source": 1}, workers=1))
+    progress = Progress()
+    progress.update(Started("demo-1", domains=1, cells=1, utterances={"source": 1}, workers=1))
     for error in ("busy", None):
-        standing.hear(CellFinished("BA", "source", 1, 0, 25.0, 5.0, error=error))
-    assert (len(standing.finished), len(standing.failed)) == (1, 0)
+        progress.update(CellFinished("BA", "source", 1, 0, 25.0, 5.0, error=error))
+    assert (len(progress.finished), len(progress.failed)) == (1, 0)
 
 
 def test_a_line_a_cell_says_what_came_of_it() -> None:
-    standing = Standing(cells=115)
+    progress = Progress(cells=115)
     event = CellFinished("BA", "em-tok-b", 12, 2, 43.94, 3.21)
-    standing.hear(event)
-    assert line(event, standing) == "[  1/115] BA/em-tok-b: WER 43.9 %, 12 utterances, 2 in error, 3.2 s"
+    progress.update(event)
+    assert line(event, progress) == "[  1/115] BA/em-tok-b: WER 43.9 %, 12 utterances, 2 in error, 3.2 s"
 
 
 @pytest.mark.parametrize(
