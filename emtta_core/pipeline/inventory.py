@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -89,23 +89,9 @@ class Need:
     streamed: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """The need as plain JSON values."""
-        return {
-            "kind": self.kind,
-            "what": self.standing.what,
-            "state": self.standing.state,
-            "where": self.standing.where,
-            "licence": self.standing.licence,
-            "bytes": self.standing.size,
-            "error": self.standing.error,
-            "domains": list(self.domains),
-            "utterances": self.utterances,
-            "left_out": self.left_out,
-            "prepared": self.prepared,
-            "seconds": self.seconds,
-            "streamed": self.streamed,
-            "notes": list(self.notes),
-        }
+        """Its fields, and those of its availability, as plain JSON values."""
+        found = asdict(self)
+        return found.pop("standing") | found
 
 
 def inventory(suite: Suite, store: Store | None) -> list[Need]:

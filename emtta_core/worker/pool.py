@@ -1,6 +1,5 @@
 """Where cells are evaluated on this machine: in worker processes, one for each slot of a device, or in this process."""
 
-import logging
 import queue
 import tempfile
 from collections.abc import Callable, Sequence
@@ -8,10 +7,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from emtta_core.errors import StoreError, UsageError
+from emtta_core.errors import UsageError
 from emtta_core.pipeline.events import AttemptBegun, Event, Listener
-from emtta_core.pipeline.job import CellReport, InterruptedRunError, Job, fail_cell
-from emtta_core.store import CellKey, Store
+from emtta_core.pipeline.job import CellReport, InterruptedRunError, Job, fail_cell, keep_log
+from emtta_core.store import Store
 from emtta_core.worker.devices import Device, share_cores
 from emtta_core.worker.worker import UnwantedError, Worker, WorkerLostError
 
@@ -41,9 +40,6 @@ class OwnProcess:
         placed = job.on(self._device, self._device)
         share_cores(job.runtime, self._device)
         return evaluate_job(placed, Store.open(job.store), progress=self._progress, stop=self._stop)
-
-
-log = logging.getLogger("emtta.worker")
 
 
 class WorkerPool:
@@ -114,17 +110,8 @@ class WorkerPool:
             fail_cell(job.cell, store, job.run_id, error, listen, attempt=attempt, device=name)
             raise
         finally:
-            self._keep_log(job, attempt, slot.log_since(began))
+            keep_log(job, attempt, slot.log_since(began))
             self._free.put(slot)
-
-    def _keep_log(self, job: Job, attempt: int | None, text: bytes) -> None:
-        if attempt is None:
-            return
-        key = CellKey(job.run_id, job.cell.domain, job.cell.method)
-        try:
-            Store.open(job.store).write_log(key, attempt, text)
-        except StoreError as error:
-            log.warning("the log of %s, attempt %d, could not be kept: %s", job.cell.name, attempt, error)
 
 
 class _Slot:

@@ -16,11 +16,11 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from emtta_core.errors import EmttaError, StoreError
+from emtta_core.errors import EmttaError
 from emtta_core.pipeline.evaluate import evaluate_job
 from emtta_core.pipeline.events import AttemptBegun, Event
-from emtta_core.pipeline.job import CellReport, Job, describe
-from emtta_core.store import CellKey, Store
+from emtta_core.pipeline.job import CellReport, Job, describe, keep_log
+from emtta_core.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +96,7 @@ def execute(mailbox: Any, job: Job) -> CellReport:
             log.exception("%s failed", job.cell.name)
             raise
         finally:
-            if attempt is not None:
-                _keep_log(store, CellKey(job.run_id, job.cell.domain, job.cell.method), attempt, text.getvalue())
+            keep_log(job, attempt, text.getvalue().encode())
 
 
 def check_machine(store: str, run_id: str, server: str, release: str) -> str | None:
@@ -145,10 +144,3 @@ def _logged() -> Iterator[io.StringIO]:
     finally:
         root.setLevel(level)
         root.removeHandler(handler)
-
-
-def _keep_log(store: Store, key: CellKey, attempt: int, text: str) -> None:
-    try:
-        store.write_log(key, attempt, text.encode())
-    except StoreError as error:
-        log.warning("the log of %s/%s, attempt %d, could not be kept: %s", key.domain, key.method, attempt, error)

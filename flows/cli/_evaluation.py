@@ -34,14 +34,7 @@ def check_devices(suite: "Suite", devices: str | None, runner: str) -> None:
 def plan_suite(suite: "Suite", run_id: str | None, store: "Store | None", *, dry_run: bool) -> "tuple[Run, Expected]":
     """Plan the run of a suite, and say what is worth knowing before it begins; nothing is recorded.
 
-    Args:
-        suite: which.
-        run_id: the id that was chosen for the run.
-        store: where it is, or will be; None where there is no store yet.
-        dry_run: fetch no model; where it is not on this machine, no cell counts as done.
-
-    Returns:
-        The run, and how far it would be with what it takes over from other runs.
+    A dry run fetches no model; where it is not on this machine, no cell counts as done.
     """
     from emtta_core.pipeline.models import digest_of, model_to_fetch
     from emtta_core.pipeline.reuse import expected
@@ -81,16 +74,7 @@ def show_dry_run(
     todo: "Sequence[CellState]",
     redo: "Redo" = "missing",
 ) -> None:
-    """Show what would be done and what would be reused, and estimate how long it would take.
-
-    Args:
-        store: where earlier runs are; None where there is none.
-        run: which.
-        expected: how far it would be.
-        wanted: the cells that were asked for.
-        todo: those of them that have something to do.
-        redo: which of their utterances.
-    """
+    """Show what would be done of the wanted cells, what would be reused, and how long it would take."""
     states = [state for state in expected.states if state.cell in wanted]
     show_todo(run.run_id, states, todo, redo)
     reused = sum(state.reused for state in states)
@@ -142,12 +126,6 @@ def execute(store: "Store", run_id: str, cells: "Collection[Cell]", **parameters
     """Run the flow `evaluate`, and show how it goes.
 
     A server of Prefect's that is lost on the way costs its own records: cells go on without it.
-
-    Args:
-        store: where.
-        run_id: a run that is recorded there.
-        cells: which of its cells.
-        parameters: the flow's others.
     """
     import httpx
 

@@ -35,7 +35,6 @@ SnrConventionOption = Annotated[
         help="What 10 dB means: 10 dB, or the 5 dB of MS-SNSD's old mixer (a run of its own). Default: the suite's.",
     ),
 ]
-"""How signal-to-noise ratios are understood."""
 
 StoreOption = Annotated[
     str,
@@ -43,24 +42,20 @@ StoreOption = Annotated[
         "--store", metavar="STORE", envvar="EMTTA_STORE", help="A folder, or s3://BUCKET/PREFIX.", show_default=True
     ),
 ]
-"""Where results lie."""
 
 DevicesOption = Annotated[
     str | None,
     typer.Option("--devices", metavar="auto|cpu|cuda:0,…", help="Where cells run. Default: as the suite says."),
 ]
-"""Where cells run."""
 
 IsolationOption = Annotated[
     Isolation | None,
     typer.Option("--isolation", help="Cells in processes of their own, or all in this. Default: as the suite says."),
 ]
-"""Whether cells run in processes of their own."""
 
 RunnerOption = Annotated[
     Runner, typer.Option("--runner", help="This machine, or the machines of a Ray cluster, which must see the store.")
 ]
-"""What executes the cells."""
 
 RayAddressOption = Annotated[
     str | None,
@@ -68,7 +63,6 @@ RayAddressOption = Annotated[
         "--ray-address", metavar="HOST:PORT", help="Of the cluster's head. Default: the cluster of this machine."
     ),
 ]
-"""Which Ray cluster."""
 
 CorpusDirOption = Annotated[
     list[Path] | None,
@@ -80,22 +74,18 @@ CorpusDirOption = Annotated[
         show_default=False,
     ),
 ]
-"""Where corpora lie."""
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
-"""Whether to do nothing but say it."""
 
 ParamOption = Annotated[
     list[str] | None,
     typer.Option("--param", metavar="NAME=VALUE", help="A parameter; repeatable.", show_default=False),
 ]
-"""Values for the parameters of a question."""
 
 ColumnsOption = Annotated[
     str | None,
     typer.Option("--columns", metavar="A,B,…", help="Only these columns, in this order.", show_default=False),
 ]
-"""The columns of an answer."""
 
 OutOption = Annotated[
     Path | None,
@@ -107,7 +97,6 @@ OutOption = Annotated[
         show_default=False,
     ),
 ]
-"""Where an answer goes, if not to standard output."""
 
 FormatOption = Annotated[
     Format | None,
@@ -115,10 +104,8 @@ FormatOption = Annotated[
         "--format", help="Output format. Default: by the ending of FILE, otherwise table.", show_default=False
     ),
 ]
-"""How an answer is written."""
 
 FormOption = Annotated[Form, typer.Option("--format", help="Output format.")]
-"""A table, or JSON."""
 
 TimeoutOption = Annotated[
     float | None,
@@ -126,7 +113,6 @@ TimeoutOption = Annotated[
         "--timeout", metavar="SECONDS", help="Time limit of a query. Default: 600; 0 for none.", show_default=False
     ),
 ]
-"""How long a query may take."""
 
 MemoryOption = Annotated[
     str | None,
@@ -137,7 +123,7 @@ MemoryOption = Annotated[
         show_default=False,
     ),
 ]
-"""How much memory a query may take."""
+
 
 DEFAULT_STORE = "emtta-store"
 

@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -215,8 +216,8 @@ def put(text: str) -> None:
 
 
 def put_json(value: object) -> None:
-    """Write a value as JSON on standard output."""
-    put(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    """Write a value as JSON on standard output; times are written as ISO 8601 has them."""
+    put(json.dumps(value, ensure_ascii=False, indent=2, default=datetime.isoformat) + "\n")
 
 
 def tabulate(table: Table, console: Console | None = None, *, every_column: bool = False) -> None:

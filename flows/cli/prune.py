@@ -1,7 +1,7 @@
 """`emtta prune`: remove old runs."""
 
 import sys
-from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +11,7 @@ from flows.cli._options import DEFAULT_STORE, DryRunOption, FormOption, StoreOpt
 from flows.cli._output import Form, put_json, say, size, tabulate
 
 if TYPE_CHECKING:
-    from emtta_core.store.prune import Pruning, Removal
+    from emtta_core.store.prune import Pruning
 
 
 def prune(
@@ -66,7 +66,7 @@ def _show(found: "Pruning", form: Form) -> None:
     from rich.table import Table
 
     if form is Form.JSON:
-        put_json({"runs": _removals(found.runs), "corpora": _removals(found.corpora), "kept": dict(found.spared)})
+        put_json(asdict(found))
         return
     table = Table("run or corpus", "suite", "begun, UTC", "state", "size")
     for run in found.runs:
@@ -78,19 +78,6 @@ def _show(found: "Pruning", form: Form) -> None:
         tabulate(table)
     for run_id, reason in found.spared.items():
         say(f"kept {run_id}: {reason}")
-
-
-def _removals(removals: "Sequence[Removal]") -> list[dict[str, object]]:
-    return [
-        {
-            "name": one.name,
-            "suite": one.suite,
-            "created_at": one.created_at and one.created_at.isoformat(),
-            "state": one.state,
-            "bytes": one.size,
-        }
-        for one in removals
-    ]
 
 
 def _counted(found: "Pruning") -> str:

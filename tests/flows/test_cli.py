@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -64,14 +65,14 @@ def test_completion_is_installed_in_the_files_of_a_shell(tmp_path: Path, monkeyp
 def test_each_verb_that_prints_a_result_prints_it_as_json(emtta: Command, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     begin_run(store, "r", [("g", "d", "source")])
-    begin_run(store, "old", [("g", "d", "source")], suite_toml='name = "other"')
+    begin_run(store, "older", [("g", "d", "source")], created_at=datetime(2026, 11, 1, tzinfo=UTC))
 
     def shown(*words: object) -> Any:
         return json.loads(emtta(*words, "--format", "json").out)
 
     where = ("--store", tmp_path / "store")
     assert {row["suite"] for row in shown("suites")} >= {"demo", "smoke"}
-    assert {row["group"] for row in shown("suites", "smoke")} >= {"clean"}
+    assert {row["group"] for row in shown("suites", "smoke")} >= {"noise"}
     assert shown("status", "r", *where)["cells"]["planned"] == 1
     assert shown("status", "r", *where) == json.loads(emtta("status", "r", *where, "--json").out)
     needs = shown("prepare", "smoke", "--dry-run", *where)
@@ -80,9 +81,11 @@ def test_each_verb_that_prints_a_result_prints_it_as_json(emtta: Command, tmp_pa
     doctor = shown("doctor", "smoke", *where)
     assert {check["what"] for check in doctor["checks"]} >= {"versions", "store"}
     assert doctor["needs"] == needs
-    pruning = shown("prune", "--keep", "0", "--dry-run", *where)
-    assert set(pruning) == {"runs", "corpora", "kept"}
-    assert all(row["bytes"] > 0 for row in pruning["runs"])
+    pruning = shown("prune", "--keep", "1", "--dry-run", *where)
+    assert set(pruning) == {"runs", "corpora", "spared"}
+    assert [(row["name"], row["created_at"], row["size"] > 0) for row in pruning["runs"]] == [
+        ("older", "2026-11-01T00:00:00+00:00", True)
+    ]
     for words in (("list",), ("report", "runs"), ("report",), ("sql", "FROM runs"), ("check",)):
         assert isinstance(shown(*words, *where), list), words
     assert shown("compare", "r", "r", *where)["run_a"] == "r"
