@@ -38,7 +38,7 @@ from tasks.discreet import discreet
 
 
 def timezone_of(name: str) -> ZoneInfo:
-    """Return the time zone called `name`, as in `Europe/Berlin`; UsageError naming those that are like it."""
+    """The time zone called `name`, as in `Europe/Berlin`; UsageError naming those that are like it."""
     known = available_timezones()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or ["UTC", "Europe/Berlin", "America/New_York"]
@@ -133,7 +133,7 @@ def nightly(
     Args:
         suite: the name of a shipped suite, or the path of a suite file.
         store: the store's location.
-        timezone: in which the run's date is told, as in `Europe/Berlin`.
+        timezone: of the run's date, as in `Europe/Berlin`.
         baseline: the run to compare with; left out, the last complete one that heard the same speech.
         alpha: a change is significant with a p of at most this.
         min_effect: and only where it is larger than this, points of WER.
@@ -165,8 +165,9 @@ def nightly(
     record(night, opened)
     logging.getLogger("prefect.engine").addFilter(_ENDED)
     with also_logging_to(opened, night.run_id):
-        how = {"devices": devices, "isolation": isolation, "runner": runner, "ray_address": ray_address}
-        ended: State[Any] = evaluate(suite, store, night.run_id, **how, return_state=True)
+        now = {"runtime": night.suite.runtime, "model": night.suite.model}
+        where = {"devices": devices, "isolation": isolation, "runner": runner, "ray_address": ray_address}
+        ended: State[Any] = evaluate(night.run_id, store, **now, **where, return_state=True)
         return _concluded(ended, night, opened, baseline, alpha, min_effect, {"suite": suite, "store": store})
 
 
@@ -196,7 +197,7 @@ def _concluded(
     if isinstance(found, Comparison):
         publish_comparison(night.suite.name, found)
         if found.regressions:
-            message += "".join(f"\n{_told(change)}" for change in found.regressions[:REGRESSIONS_NAMED])
+            message += "".join(f"\n{_describe(change)}" for change in found.regressions[:REGRESSIONS_NAMED])
             _emit(night.suite, found, parameters, given=baseline is not None)
     if not ended.is_completed():
         return Failed(message=message)
@@ -245,7 +246,7 @@ def _compare(store: Store, run_id: str, baseline: str | None, alpha: float, min_
 
 
 def _emit(suite: Suite, found: Comparison, parameters: dict[str, str], *, given: bool) -> None:
-    # Tell Prefect's automations of a regression; `parameters` are the flow's that name the suite and the store.
+    # Emit the event of a regression for Prefect's automations; `parameters` name the suite and the store.
     opened = Store.open(parameters["store"])
     thresholds = ("--alpha", str(found.alpha), "--min-effect", str(found.min_effect))
     emit_event(
@@ -271,7 +272,7 @@ def _emit(suite: Suite, found: Comparison, parameters: dict[str, str], *, given:
     )
 
 
-def _told(change: Change) -> str:
+def _describe(change: Change) -> str:
     return (
         f"{change.domain}/{change.method}: {change.wer_a:.2f} → {change.wer_b:.2f} % "
         f"({change.difference:+.2f} points, p {change.p:.2g})"
@@ -284,7 +285,7 @@ def serve(name: str, cron: str, timezone: str, parameters: Mapping[str, Any]) ->
     Args:
         name: of the deployment.
         cron: when it runs.
-        timezone: in which `cron` tells the hour.
+        timezone: of the hours in `cron`.
         parameters: of the flow.
 
     Raises:

@@ -44,7 +44,7 @@ _CAUSE = re.compile(r"^[\w.]+(Error|Exception|Warning)\b.*:")
 
 
 @contextmanager
-def at_hand(log: Path) -> Iterator[Callable[[], None]]:
+def serving(log: Path) -> Iterator[Callable[[], None]]:
     """Have Prefect use the configured server inside the `with` block, or where there is none a temporary one.
 
     Yields what waits until it answers, or raises an `EmttaError`. Until then a temporary server comes up while the
@@ -76,7 +76,7 @@ def at_hand(log: Path) -> Iterator[Callable[[], None]]:
 
 
 def writable_home() -> Path:
-    """Return Prefect's home, made where it is missing.
+    """Prefect's home, made where it is missing.
 
     Raises:
         EmttaError: it cannot be written.
@@ -97,7 +97,7 @@ def writable_home() -> Path:
 
 
 def configured_url() -> str:
-    """Return the address of the configured server.
+    """The address of the configured server.
 
     Raises:
         UsageError: none is configured, or what is configured is no address.

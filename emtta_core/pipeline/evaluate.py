@@ -25,7 +25,7 @@ from emtta_core.pipeline.models import model_for
 from emtta_core.pipeline.plan import Cell
 from emtta_core.pipeline.rows import Shard, Tally, make_shard, tally_done, tally_shard
 from emtta_core.scoring import EmptyReferenceError, Rule, check_reference
-from emtta_core.store import CellKey, PreparedRow, Store
+from emtta_core.store import PreparedRow, Store
 from emtta_core.store.lease import LeaseLostError
 from emtta_core.suite.composed import Adaptation
 
@@ -77,7 +77,7 @@ def evaluate_cell(
         Exception: whatever else ends the attempt; it is recorded as failed first.
     """
     cell, runtime = job.cell, job.runtime
-    key = CellKey(job.run_id, cell.domain, cell.method)
+    key = job.key
     job.check_lease(store)
     attempt = Attempt(cell, key, store.begin_attempt(key), job.device or str(model.device))
     progress(AttemptBegun(cell.domain, cell.method, attempt.number))
@@ -171,7 +171,7 @@ def _scorable(row: PreparedRow, rule: Rule) -> PreparedRow:
 
 
 def too_many(limit: int | float | None, errors: int, cell: Cell) -> bool:
-    """Return whether all of a cell's utterances are in error, or more than a count, or a share below 1, allows."""
+    """Whether all of a cell's utterances are in error, or more than a count, or a share below 1, allows."""
     if limit is None:
         return errors == cell.utterances
     return errors == cell.utterances or errors > (limit * cell.utterances if isinstance(limit, float) else limit)

@@ -2,10 +2,11 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from emtta_core.audio.noise_file import FOLDER, NoiseFile
 from emtta_core.corpora.base import Archive, Standing, State
@@ -86,6 +87,11 @@ class Need:
     seconds: float | None = None  # how long that audio is in one of them; None where none is prepared
     # Whether it is read over the network, since few of its utterances are used, and no file is fetched.
     streamed: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its fields, and those of its availability, as plain JSON values."""
+        found = asdict(self)
+        return found.pop("standing") | found
 
 
 def inventory(suite: Suite, store: Store | None) -> list[Need]:

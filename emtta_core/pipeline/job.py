@@ -39,7 +39,7 @@ class Job(BaseModel):
     method: MethodChoice  # the cell's
     adaptation: Adaptation  # the method's options
     normalizer: Rule = "whisper"  # how texts are normalized before they are compared
-    runtime: Runtime  # how it is carried out
+    runtime: Runtime  # how it is executed
     redo: Redo = "missing"  # what is done again though it is done
     lease: int | None = None  # the number of the lease of its run; None: nobody took one
     device: str | None = None  # what the device is called in the store; None: as torch calls it
@@ -62,6 +62,11 @@ class Job(BaseModel):
             redo=redo,
             lease=lease,
         )
+
+    @property
+    def key(self) -> CellKey:
+        """Under which the rows of its cell lie in the store."""
+        return CellKey(self.run_id, self.cell.domain, self.cell.method)
 
     def check_lease(self, store: Store) -> None:
         """Check that nobody has taken the run over from whoever gave this job.
@@ -182,6 +187,16 @@ def record_failure(store: Store, key: CellKey, row: CellRow, progress: Listener)
     except StoreError as error:
         _log_unrecorded(key, error)
     progress(CellFinished(key.domain, key.method, row.done + row.reused, row.errors, None, row.seconds, row.error))
+
+
+def keep_log(job: Job, attempt: int | None, text: bytes) -> None:
+    """Keep the log of an attempt at a job's cell, if one was begun and the store still takes it."""
+    if attempt is None:
+        return
+    try:
+        Store.open(job.store).write_log(job.key, attempt, text)
+    except StoreError as error:
+        log.warning("the log of %s, attempt %d, could not be kept: %s", job.cell.name, attempt, error)
 
 
 def _log_unrecorded(key: CellKey, error: StoreError) -> None:

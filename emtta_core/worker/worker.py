@@ -51,12 +51,12 @@ class GarbageError(EmttaError):
 
 
 def to_line(answer: Event | CellReport | JobFailed) -> str:
-    """Return an answer as a line, without its end."""
+    """An answer as a line, without its end."""
     return json.dumps({"kind": type(answer).__name__, "answer": asdict(answer)})
 
 
 def from_line(line: str) -> Answer:
-    """Return the answer in a line.
+    """The answer in a line.
 
     Raises:
         GarbageError: it is none.
@@ -132,7 +132,7 @@ class Worker:
         Args:
             job: which; it is done on this worker's device.
             timeout: seconds after which the process is ended; None: never.
-            progress: is told what the worker tells.
+            progress: takes the events of the worker.
             stop: is asked now and then; true asks the worker to end after its shard.
 
         Raises:
@@ -226,7 +226,7 @@ GRACE = 30.0
 
 
 class Server:
-    """Does jobs, and tells their owner how they go; an owner that is gone is an owner that asks to stop."""
+    """Does jobs, and reports on them to their owner; an owner that is gone is an owner that asks to stop."""
 
     def __init__(self, answers: TextIO) -> None:
         """Write to `answers` what becomes of the jobs."""

@@ -10,11 +10,12 @@ from flows.cli._options import (
     DEFAULT_STORE,
     CorpusDirOption,
     DryRunOption,
+    FormOption,
     SnrConventionOption,
     StoreOption,
     use_corpora,
 )
-from flows.cli._output import COMPLETE, INCOMPLETE, say
+from flows.cli._output import COMPLETE, INCOMPLETE, Form, put_json, say
 
 if TYPE_CHECKING:
     from emtta_core.errors import EmttaError
@@ -34,6 +35,7 @@ def prepare(
     store: StoreOption = DEFAULT_STORE,
     corpus_dir: CorpusDirOption = None,
     dry_run: DryRunOption = False,
+    form: FormOption = Form.TABLE,
 ) -> None:
     """Fetch the corpora and the model of a suite, and prepare the audio of its domains; no GPU is used.
 
@@ -43,7 +45,7 @@ def prepare(
     utterances are in error.
 
     Examples:
-        emtta prepare demo --dry-run
+        emtta prepare demo --dry-run --format json
 
         emtta prepare suites/mine.toml --only group=noise --corpus-dir /data
     """
@@ -62,7 +64,10 @@ def prepare(
     chosen = loaded.model_copy(update={"domains": tuple(choose_domains(loaded, only or []))})
     opened = Store.find(store) if dry_run else Store.open(store, create=True)
     needs = inventory(chosen, opened)
-    show_needs(needs)
+    if form is Form.JSON:
+        put_json([need.as_dict() for need in needs])
+    else:
+        show_needs(needs)
     if dry_run or opened is None:
         missing = any(need.standing.state == "missing" for need in needs)
         raise typer.Exit(INCOMPLETE if missing else COMPLETE)
@@ -70,7 +75,7 @@ def prepare(
     refuse_full_disk(size, "what is fetched for the suite", EmttaError)
     if size:
         say(f"fetching up to {size / 1e6:,.0f} MB from the hub, and preparing")
-    failures = prepare_all(chosen, opened, partial(_tell, {}))
+    failures = prepare_all(chosen, opened, partial(_say_prepared, {}))
     fetched = _fetch(chosen.model)
     say(f"store: {opened.location}")
     raise typer.Exit(INCOMPLETE if failures or not fetched else COMPLETE)
@@ -89,7 +94,7 @@ def _fetch(model: "ModelChoice") -> bool:
     return True
 
 
-def _tell(reasons: dict[str, str], domain: str, found: "Prepared | EmttaError") -> None:
+def _say_prepared(reasons: dict[str, str], domain: str, found: "Prepared | EmttaError") -> None:
     """Say of a domain what was prepared, or why nothing was; `reasons` keeps which domain was the first of each."""
     if isinstance(found, Exception):
         first = reasons.setdefault(str(found), domain)

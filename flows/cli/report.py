@@ -96,8 +96,8 @@ def report(
         say_if_empty(found, catalogue.store)
         if chosen is Format.TABLE and name in _OF_DOMAINS:
             show_complete_domains(catalogue, run, found)
-        told = notices_of(catalogue, run) if head else ()
-    for sentence in told:
+        notices = notices_of(catalogue, run) if head else ()
+    for sentence in notices:
         say(sentence)
 
 
@@ -150,7 +150,7 @@ _NAMED = 12
 
 
 def _figures(record: dict[str, object]) -> list[object]:
-    """Return the values of a row that are hidden until every domain is complete."""
+    """The values of a row that are hidden until every domain is complete."""
     if "wer" in record:
         return [record["wer"]]
     return [value for name, value in record.items() if name not in ("method", "change_percent")]

@@ -18,7 +18,7 @@ from flows.cli._options import (
 from flows.cli._output import put, say
 
 SHOWN = 5
-"""How many of the next runs `--dry-run` tells."""
+"""How many of the next runs `--dry-run` shows."""
 
 
 def schedule(
@@ -27,7 +27,7 @@ def schedule(
         str, typer.Option("--cron", metavar="'M H D M W'", help="Minute, hour, day, month, day of the week.")
     ] = "0 4 * * *",
     timezone: Annotated[
-        str, typer.Option("--timezone", metavar="NAME", help="In which the hour is told, as Europe/Berlin.")
+        str, typer.Option("--timezone", metavar="NAME", help="Time zone of the hour, such as Europe/Berlin.")
     ] = "UTC",
     store: StoreOption = DEFAULT_STORE,
     baseline: Annotated[

@@ -86,7 +86,7 @@ def _start(command: list[str], health: str, pid_file: Path) -> None:
 
 
 def _running(pid_file: Path) -> int | None:
-    """Return the process of a server in the background that is still there."""
+    """The process of a server in the background that is still there."""
     try:
         pid = int(pid_file.read_text())
         os.kill(pid, 0)
@@ -96,7 +96,7 @@ def _running(pid_file: Path) -> int | None:
 
 
 def _is_free(host: str, port: int) -> bool:
-    """Return whether a server can listen there."""
+    """Whether a server can listen there."""
     import socket
 
     from emtta_core.errors import UsageError

@@ -45,9 +45,9 @@ def reused(store: Path, run_id: str) -> dict[str, int]:
 
 def test_adding_a_method_does_its_cells_alone(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
     both = suite_file()
-    foretold = emtta("run", both, "--run-id", "second", "--store", store, "--dry-run")
-    assert "would do 1 of 2 cells, 3 utterances" in foretold.err
-    assert "3 of them are results of other runs: first" in foretold.err
+    dry = emtta("run", both, "--run-id", "second", "--store", store, "--dry-run")
+    assert "would do 1 of 2 cells, 3 utterances" in dry.err
+    assert "3 of them are results of other runs: first" in dry.err
     outcome = emtta("run", both, "--run-id", "second", "--store", store)
     assert outcome.code == 0, outcome.err
     assert (attempts(store, "second", "source"), attempts(store, "second", "em-tok-b")) == ([], [(3, 0)])
@@ -80,8 +80,8 @@ def test_a_higher_limit_does_the_further_utterances_alone(
 ) -> None:
     place, path = tmp_path / "store", suite_file(methods=("source",))
     assert emtta("run", path, "--limit", "2", "--run-id", "two", "--store", place).code == 0
-    foretold = emtta("run", path, "--run-id", "three", "--store", place, "--dry-run")
-    assert "are reused where their audio is the same; known once it is prepared" in foretold.err
+    dry = emtta("run", path, "--run-id", "three", "--store", place, "--dry-run")
+    assert "are reused where their audio is the same; known once it is prepared" in dry.err
     assert emtta("run", path, "--run-id", "three", "--store", place).code == 0
     assert attempts(place, "three", "source") == [(1, 2)]
     assert reused(place, "three") == {"source": 2}
@@ -174,9 +174,9 @@ def test_results_that_other_runs_have_made_meanwhile_complete_a_run(
     part = emtta("run", both, "--run-id", "part", "--only", "method=em-tok-b", "--store", store)
     assert part.code == 0, part.err
     words = ("run", both, "--run-id", "part") if again == "run" else ("rerun", "part")
-    foretold = emtta(*words, "--store", store, "--dry-run")
-    assert "would do 0 of 2 cells, 0 utterances" in foretold.err
-    assert "3 of them are results of other runs: first" in foretold.err
+    dry = emtta(*words, "--store", store, "--dry-run")
+    assert "would do 0 of 2 cells, 0 utterances" in dry.err
+    assert "3 of them are results of other runs: first" in dry.err
     outcome = emtta(*words, "--store", store)
     assert outcome.code == 0, outcome.err
     assert reused(store, "part") == {"source": 3, "em-tok-b": 0}

@@ -39,7 +39,7 @@ from flows.nightly import nightly
 
 pytest.importorskip("prefect_ray", reason="the extra `ray` is not installed: pip install 'emtta[ray]'")
 
-from emtta_core.worker.ray import look
+from emtta_core.worker.ray import check_machine
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
@@ -91,14 +91,14 @@ def slow_suite(suite_file: SuiteFile, speech: Speech) -> Path:
 
 
 def run(path: Path, store: Path, cluster: str | None, listener: Listener = ignore) -> State[Any]:
-    """Carry out what is missing of the run `mine`: on a cluster, or in this process."""
+    """Execute what is missing of the run `mine`: on a cluster, or in this process."""
     if not store.exists():
         suite = load_suite(str(path))
         record(plan_run(suite, digest_of(suite.model), "mine"), Store.open(store, create=True))
     with channel.listening(listener):
         if cluster is None:
-            return evaluate(str(path), str(store), "mine", return_state=True)
-        return evaluate(str(path), str(store), "mine", runner="ray", ray_address=cluster, return_state=True)
+            return evaluate("mine", str(store), return_state=True)
+        return evaluate("mine", str(store), runner="ray", ray_address=cluster, return_state=True)
 
 
 def attempts(store: Path, method: str) -> list[CellRow]:
@@ -313,8 +313,10 @@ def test_a_machine_that_is_not_fit_says_why(
     suite, store = load_suite(str(suite_file())), Store.open(tmp_path / "store", create=True)
     record(plan_run(suite, digest_of(suite.model), "mine"), store)
     release = version("emtta")
-    assert look(store.location, "mine", prefect_server, release, "head") is None
-    assert "use a folder that all machines share" in str(look(str(tmp_path), "mine", prefect_server, release, "head"))
-    no_server = str(look(store.location, "mine", "http://127.0.0.1:9/api", release, "head"))
+    assert check_machine(store.location, "mine", prefect_server, release, "head") is None
+    assert "use a folder that all machines share" in str(
+        check_machine(str(tmp_path), "mine", prefect_server, release, "head")
+    )
+    no_server = str(check_machine(store.location, "mine", "http://127.0.0.1:9/api", release, "head"))
     assert "export PREFECT_API_URL=http://head:4200/api" in no_server
-    assert "install the same release" in str(look(store.location, "mine", prefect_server, "0.0.0", "head"))
+    assert "install the same release" in str(check_machine(store.location, "mine", prefect_server, "0.0.0", "head"))
