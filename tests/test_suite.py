@@ -1,6 +1,7 @@
 """A suite file says what one evaluation is; what it shares is filled in, and what is in it comes back as it was."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -188,7 +189,7 @@ def test_a_suite_written_out_reads_back_as_it_was(name: str) -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.floats(min_value=1e-12, max_value=0.9))
 def test_any_text_and_number_survive_being_written_out(description: str, learning_rate: float) -> None:
     suite = parse_suite(LAYERS)
-    adaptation = suite.adaptation.model_copy(update={"learning_rate": learning_rate})
+    adaptation = replace(suite.adaptation, learning_rate=learning_rate)
     changed = suite.model_copy(update={"description": description, "adaptation": adaptation})
     assert parse_suite(changed.to_toml()) == changed
 

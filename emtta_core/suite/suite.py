@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator
 
+from emtta_core.adaptation.options import Options, Trace
 from emtta_core.audio.corruption import Corruption, Noise
 from emtta_core.audio.mix import SnrConvention
 from emtta_core.audio.noise_file import NoiseFile
@@ -20,7 +21,7 @@ from emtta_core.errors import UsageError, unknown
 from emtta_core.identity import IDENTITY, RUNTIME, Record
 from emtta_core.names import check_name
 from emtta_core.scoring import Rule
-from emtta_core.suite.composed import Adaptation, MethodChoice
+from emtta_core.suite.composed import MethodChoice
 from emtta_core.suite.file import find, read
 from emtta_core.suite.messages import explain
 
@@ -66,7 +67,7 @@ class Runtime(Record):
     # Utterances adapted side by side, halved where memory does not suffice; `auto`: as many as it holds.
     batch_size: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], RUNTIME] = "auto"
     # What is kept of each step: its hypothesis too, its numbers alone (`metrics`), or nothing.
-    trace: Annotated[Literal["none", "metrics", "hypotheses"], RUNTIME] = "hypotheses"
+    trace: Annotated[Trace, RUNTIME] = "hypotheses"
     # Cells at once on each device; left out, two on a CPU and one on a GPU.
     workers: Annotated[int | None, Field(ge=1, le=64), RUNTIME] = None
     prepare_workers: Annotated[int, Field(ge=1, le=64), RUNTIME] = 2  # domains prepared at once
@@ -125,7 +126,7 @@ class Suite(Record):
     # By name, or composed; in the order in which they are shown.
     methods: Annotated[tuple[MethodChoice, ...], Field(min_length=1), IDENTITY]
     model: Annotated[ModelChoice, IDENTITY]
-    adaptation: Annotated[Adaptation, IDENTITY] = Adaptation()
+    adaptation: Annotated[Options, IDENTITY] = Options()
     # How texts are normalized before they are compared: as Whisper's authors do, by its basic normalizer in English
     # too, as they do but with combining marks kept, or not at all.
     normalizer: Annotated[Rule, IDENTITY] = "whisper"
