@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from whisper_factory import make_checkpoint, sounds
 
 from emtta_core.adaptation import method
-from emtta_core.adaptation.episode import Options, source_parameters, split, uniforms
+from emtta_core.adaptation.episode import source_parameters, split, uniforms
+from emtta_core.adaptation.options import Options
 from emtta_core.errors import UsageError
 from emtta_core.model import SpeechModel, forward, load_model
 from emtta_core.model.candidates import BeamSearch, Greedy, Hypotheses, Sampled, Strategy, draw, generate
@@ -34,8 +36,8 @@ def grown(model: SpeechModel, strategies: list[Strategy], limits: list[int], see
     return generate(model.weights, norms.decoder, memory, prompt, model.policy, torch.tensor(limits), strategies)
 
 
-def options(name: str, seed: int = 0) -> Options:
-    return Options(method(name), 3, 4, 1e-3, 0.01, seed=seed)
+def numbers(name: str, utterance_id: str, step: int, seed: int = 0) -> NDArray[np.float64]:
+    return uniforms(method(name), Options(candidates=4, seed=seed), utterance_id, step, 10)
 
 
 def test_a_draw_is_the_inverse_of_the_cumulative_distribution() -> None:
@@ -158,15 +160,15 @@ def test_equal_beginnings_are_one_node() -> None:
 
 
 def test_random_numbers_belong_to_seed_utterance_method_and_step() -> None:
-    base = uniforms(options("em-tok"), "a", 0, 10)
+    base = numbers("em-tok", "a", 0)
     assert base.shape == (4, 10)
     assert ((base >= 0) & (base < 1)).all()
-    assert (base == uniforms(options("em-tok"), "a", 0, 10)).all()
+    assert (base == numbers("em-tok", "a", 0)).all()
     others = [
-        uniforms(options("em-tok", seed=1), "a", 0, 10),
-        uniforms(options("em-tok"), "b", 0, 10),
-        uniforms(options("em-seq"), "a", 0, 10),
-        uniforms(options("em-tok"), "a", 1, 10),
+        numbers("em-tok", "a", 0, seed=1),
+        numbers("em-tok", "b", 0),
+        numbers("em-seq", "a", 0),
+        numbers("em-tok", "a", 1),
     ]
     assert all((base != other).any() for other in others)
 

@@ -59,7 +59,7 @@ def test_a_published_layout_is_read_decoded_and_adapted(name: str, tmp_path: Pat
             theirs, features.input_features, decoder_input_ids=prompt, max_new_tokens=limit, do_sample=False
         )
     said = model.tokenizer.decode(tokens[0], skip_special_tokens=True).strip()
-    assert adapted.source_text == said
+    assert adapted.source_hypothesis == said
     assert said
 
     # As of older fine-tuned models: config.json has the lists, and the rest the tokenizer and its size tell.

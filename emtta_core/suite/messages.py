@@ -57,9 +57,7 @@ def _own(found: list[ErrorDetails]) -> Iterator[ErrorDetails]:
             yield details
 
 
-def _walk(
-    location: tuple[int | str, ...], record: type[BaseModel], data: Mapping[str, Any]
-) -> tuple[str, list[type]]:
+def _walk(location: tuple[int | str, ...], record: type[BaseModel], data: Mapping[str, Any]) -> tuple[str, list[type]]:
     # The path of a field in words, and the records that may stand where it was looked for.
     names: list[str] = []
     here: list[type] = [record]
