@@ -31,6 +31,7 @@ from flows.artifacts import publish
 from flows.dispatch import Dispatch, wait_for_records
 from flows.executor import Crew, crew_of
 from flows.runner import Runner
+from tasks.discreet import discreet
 
 INTERRUPTED = "Interrupted"
 """The name of the state in which a run ends that was asked to stop."""
@@ -46,6 +47,7 @@ def _flow_run_name() -> str:
 
 
 @flow(name="evaluate", flow_run_name=_flow_run_name, persist_result=False, validate_parameters=True)
+@discreet()
 def evaluate(
     suite: str | None,
     store: str,

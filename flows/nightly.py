@@ -35,6 +35,7 @@ from flows.evaluate import INTERRUPTED, evaluate
 from flows.prefect_server import reach
 from flows.run_log import also_logging_to
 from flows.runner import Runner, check_runner
+from tasks.discreet import discreet
 
 
 def timezone_of(name: str) -> ZoneInfo:
@@ -115,6 +116,7 @@ _ENDED = _Ended()
 
 
 @flow(name="nightly", flow_run_name=_flow_run_name, persist_result=False, validate_parameters=True)
+@discreet()
 def nightly(
     suite: str,
     store: str,

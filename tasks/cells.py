@@ -14,6 +14,7 @@ from emtta_core.pipeline.job import CellReport, Job
 from emtta_core.pipeline.prepare import Prepared, prepare_domain
 from emtta_core.store import Store
 from emtta_core.suite import Domain, Runtime
+from tasks.discreet import discreet
 
 # Results and caches of Prefect are left unused: the store says what is done, and it looks whether the files are there.
 UNCACHED: dict[str, Any] = {"persist_result": False, "cache_policy": NO_CACHE}
@@ -39,6 +40,7 @@ def worth_retrying(_task: Task[..., Any], _task_run: TaskRun, state: State[Any])
 
 
 @task(name="prepare", task_run_name="prepare {domain.name}", **UNCACHED)
+@discreet()
 def prepare(domain: Domain, corpus_id: str, store: str, limit: int | None, retry_errors: bool) -> Prepared:
     """Prepare a domain, unless its audio is in the store.
 
@@ -55,6 +57,7 @@ def prepare(domain: Domain, corpus_id: str, store: str, limit: int | None, retry
 
 
 @task(name="evaluate-cell", task_run_name="{job.cell.domain}/{job.cell.method}", **UNCACHED)
+@discreet()
 def evaluate(job: Job, carry_out: Callable[[Job], CellReport]) -> CellReport:
     """Evaluate a cell whose domain is prepared; utterances that are done are left alone.
 

@@ -8,6 +8,8 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from uuid import uuid4
@@ -15,7 +17,7 @@ from uuid import uuid4
 import duckdb
 import pyarrow as pa
 
-from emtta_core.errors import EmttaError, StoreError
+from emtta_core.errors import EmttaError, StoreError, UsageError
 from emtta_core.store.backend import Entry, Place
 from emtta_core.store.parquet import BrokenFile, glance, misplaced
 from emtta_core.store.queries import Limits, check_reads_only, hint, memory_limit
@@ -69,18 +71,26 @@ class Catalogue:
         >>> Catalogue(Store.open("store")).query("SELECT method, wer FROM groups").rows  # doctest: +SKIP
     """
 
-    def __init__(self, store: Store, *, run_id: str | None = None, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        run_id: str | None = None,
+        limits: Limits | None = None,
+        take: Callable[[], Snapshot] | None = None,
+    ) -> None:
         """Open the catalogue.
 
         Args:
             store: the store.
             run_id: the only run that is to be seen, without its prepared audio; much faster where there are many.
             limits: what a query may take; by default generous.
+            take: returns the files that may be read; by default all of the store, or of the run.
         """
         self.store = store
         self.limits = limits or Limits()
         self.broken: tuple[BrokenFile, ...] = ()
-        self._run_id = run_id
+        self._take = take or partial(Snapshot.take, store.place, None if run_id is None else [run_id])
         self._seen: dict[Entry, BrokenFile | None] = {}
         self._snapshot: Snapshot | None = None
         self._held = False
@@ -167,6 +177,7 @@ class Catalogue:
 
         Raises:
             UsageError: when the report, the run or a parameter is unknown; it lists those there are.
+            StoreError: when the record of the run cannot be read.
             EmttaError: when DuckDB fails it.
         """
         chosen = report(name)
@@ -177,7 +188,13 @@ class Catalogue:
                 self._connection.execute(f'SET VARIABLE "{key}" = CAST(? AS VARCHAR)', [value])
             return Result(self._read(self._connection.sql(chosen.sql)), chosen.cells)
 
-        return self._answer(f"the report {name}", ask)
+        try:
+            return self._answer(f"the report {name}", ask)
+        except UsageError:
+            for key in given.keys() & {"run_id", "baseline"}:
+                with suppress(UsageError):
+                    self.store.run(given[key])  # a record that is there and cannot be read is a StoreError
+            raise
 
     def _answer(self, what: str, ask: Callable[[], Answer]) -> Answer:
         """Return what `ask` returns, asked again where a file may have made it fail.
@@ -275,7 +292,7 @@ class Catalogue:
         """
         before = self._snapshot
         for _ in range(_LOOKS):
-            found = Snapshot.take(self.store.place, self._run_id)
+            found = self._take()
             broken = self._broken(found, examine)
             if any(file not in self.broken for file in broken.values()) and not self._stands(found):
                 continue
@@ -298,7 +315,7 @@ class Catalogue:
         return known | {file.name: file for file in now}
 
     def _stands(self, found: Snapshot) -> bool:
-        return Snapshot.take(self.store.place, self._run_id) == found
+        return self._take() == found
 
     def _see(self, found: Snapshot, broken: Mapping[str, BrokenFile]) -> None:
         # Make the views those of a snapshot, without its broken files, and warn of these where that is news.

@@ -73,7 +73,7 @@ def compact_held(store: Store, run_id: str) -> Compaction:
     """Do what `compact` does for a run whose lease the caller has."""
     store.plan(run_id)  # raises where it cannot be read: by it a pack marks for good which rows count
     before = plan_compaction(store, run_id)
-    snapshot = Snapshot.take(store.place, run_id)
+    snapshot = Snapshot.take(store.place, [run_id])
     own = {entry.name for entry in _files(store, run_id)}
     _refuse_broken(store, run_id, _damaged(store, [entry for entry in snapshot.entries if entry.name in own]))
     attempt = max((attempt_of(entry.name) for entry in _marks(store, run_id)), default=0)

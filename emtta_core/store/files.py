@@ -5,7 +5,8 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
+from operator import attrgetter
 from pathlib import Path
 
 import duckdb
@@ -78,7 +79,9 @@ class Folder(Place):
 
     def list(self, folder: str) -> Sequence[Entry]:
         """Return the files below `folder`, by name, but the hidden ones."""
-        return sorted(self._below(folder), key=lambda entry: entry.name)
+        found: list[Entry] = []
+        self._gather(folder, frozenset(), found)
+        return sorted(found, key=attrgetter("name"))
 
     def exists(self, name: str) -> bool:
         """Return whether a file is there."""
@@ -134,12 +137,13 @@ class Folder(Place):
             raise unwritable(path, error) from error
         yield path
 
-    def _below(self, folder: str, links: frozenset[str] = frozenset()) -> Iterator[Entry]:
-        """Yield the files below `folder`, at any depth, `links` leading there; one that vanishes meanwhile is left out.
+    def _gather(self, folder: str, links: frozenset[str], into: MutableSequence[Entry]) -> None:
+        """Add the files below `folder`, at any depth, `links` leading there; one that vanishes meanwhile is left out.
 
-        A pipe or a device is a file without a byte, which nobody opens.
+        A pipe or a device is a file without a byte, which nobody opens. A large store has 100,000 folders, so that
+        each is worth plain text for its path.
         """
-        path = self._path / folder
+        path = f"{self.location}/{folder}"
         try:
             with os.scandir(path) as found:
                 for item in found:
@@ -148,16 +152,18 @@ class Folder(Place):
                     name, through = f"{folder}/{item.name}", links
                     if item.is_symlink():
                         target = os.path.realpath(item)
-                        if target in links or _leads_round(path, target):
+                        if target in links or _leads_round(Path(path), target):
                             continue
                         through = links | {target}
                     if item.is_dir():
-                        yield from self._below(name, through)
-                    else:
-                        with contextlib.suppress(FileNotFoundError):
-                            state = item.stat()
-                            size = state.st_size if stat.S_ISREG(state.st_mode) else 0
-                            yield Entry(name, size, str(state.st_mtime_ns), state.st_mtime)
+                        self._gather(name, through, into)
+                        continue
+                    try:
+                        state = item.stat()
+                    except FileNotFoundError:
+                        continue
+                    size = state.st_size if stat.S_ISREG(state.st_mode) else 0
+                    into.append(Entry(name, size, str(state.st_mtime_ns), state.st_mtime))
         except _NO_FOLDER:
             return
         except OSError as error:

@@ -105,7 +105,11 @@ def plan_pruning(
     """
     now = now or datetime.now(UTC)
     with Catalogue(store) as catalogue:
-        query = "SELECT suite, run_id, created_at, state FROM runs ORDER BY created_at DESC, run_id DESC"
+        # A record whose time Python does not have is damaged; its run stays.
+        query = """
+            SELECT suite, run_id, created_at, state FROM runs
+            WHERE year(created_at) BETWEEN 1 AND 9999 ORDER BY created_at DESC, run_id DESC
+        """
         runs = catalogue.query(query).rows
         unread = {run_of(file.name): file for file in catalogue.broken if file.may_come_back}
     suites: dict[str, list[tuple[str, datetime, str]]] = {}

@@ -8,6 +8,9 @@ from emtta_core.store.backend import Entry, Place
 from emtta_core.store.packs import FOLDER, PACK_OF, PACKS, UTTERANCES, Pack
 from emtta_core.store.schema import REUSED, TABLES, Table
 
+_LISTED_ALONE = 20
+"""Runs whose folders are listed one by one; of more, everything is listed, for an object store bills each listing."""
+
 _ATTEMPT = re.compile(r"(\d+)(?:-\d+\.parquet|\.parquet|\.begun)")
 
 
@@ -36,7 +39,7 @@ def sources(entries: Iterable[Entry]) -> dict[str, set[str]]:
 
 
 def _key_of(name: str, key: str) -> str:
-    return next((part[len(key) :] for part in name.split("/") if part.startswith(key)), "")
+    return name.partition(f"/{key}")[2].partition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,30 +51,41 @@ class Snapshot:
     misplaced: Sequence[Entry] = ()  # Parquet files that lie where none of the store's does, and are not read
 
     @classmethod
-    def take(cls, place: Place, run_id: str | None = None) -> "Snapshot":
-        """Look at a whole store, or at the files of one run alone: with the results that it reuses, without audio.
+    def take(
+        cls, place: Place, runs: Collection[str] | None = None, tables: Collection[str] = tuple(TABLES)
+    ) -> "Snapshot":
+        """Look at a whole store, or at the files of some runs alone: with the results that they reuse, without audio.
 
         What is moved from shards to a pack meanwhile is seen once, for the packs are listed after the shards.
+
+        Args:
+            place: the store's.
+            runs: the runs; all by default.
+            tables: those whose files are seen, `links` among them; all by default.
         """
+        if runs is not None and len(runs) > _LISTED_ALONE:
+            return cls.take(place, tables=[name for name in tables if TABLES[name].keys]).of_runs(runs, ())
 
         def below(folder: str, reused: bool) -> list[Entry]:
-            # List a folder, or what lies there of the run, and of those whose results it reuses.
-            if run_id is None:
+            # List a folder, or what lies there of the runs, and of those whose results they reuse.
+            if runs is None:
                 return list(place.list(folder))
-            runs = [run_id, *(sorted(makers) if reused else [])]
-            return [entry for run in runs for entry in place.list(f"{folder}/run_id={run}")]
+            wanted = sorted({*runs, *(makers if reused else ())})
+            return [entry for run in wanted for entry in place.list(f"{folder}/run_id={run}")]
 
         links = below("links", reused=False)
-        makers = {source_of(entry.name) for entry in links} - {run_id}
+        makers = {source_of(entry.name) for entry in links}
         listed = {
-            table.name: links if table.name == "links" else below(table.name, table.name in REUSED)
-            for table in TABLES.values()
-            if table.keys or run_id is None
+            name: links if name == "links" else below(name, name in REUSED)
+            for name in tables
+            if TABLES[name].keys or runs is None
         }
-        all_packs = list(place.list(FOLDER)) if run_id is None else []  # one listing, for an object store bills each
+        all_packs = list(place.list(FOLDER)) if runs is None else []  # one listing, for an object store bills each
         packed = {
-            pack.name: below(pack.folder, not REUSED.isdisjoint(pack.tables))
-            if run_id is not None
+            pack.name: []
+            if set(tables).isdisjoint(pack.tables)
+            else below(pack.folder, not REUSED.isdisjoint(pack.tables))
+            if runs is not None
             else [entry for entry in all_packs if entry.name.startswith(f"{pack.folder}/")]
             for pack in PACKS.values()
         }

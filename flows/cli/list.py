@@ -21,9 +21,9 @@ def runs(
         emtta list --format json
     """
     from emtta_core.store import Store
-    from emtta_core.store.catalogue import Catalogue
+    from emtta_core.store.run_list import RunList
 
-    with Catalogue(Store.open(store)) as catalogue:
-        found = catalogue.report("runs")
-        show(found, form, columns=names(columns))
-        say_if_empty(found, catalogue.store)
+    opened = Store.open(store)
+    found = RunList(opened).look()
+    show(found, form, columns=names(columns))
+    say_if_empty(found, opened)

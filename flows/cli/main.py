@@ -19,7 +19,7 @@ import typer
 
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.faults import trouble_of
-from emtta_core.network import settle_proxies
+from emtta_core.network import settle_proxies, without_passwords
 from flows.cli import (
     _log,
     catalog,
@@ -138,7 +138,7 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
 
 def _written_down() -> str:
     """Write the traceback of the current exception where there is room for it, and say where."""
-    text = traceback.format_exc()
+    text = without_passwords(traceback.format_exc())
     with suppress(OSError):
         path = _log.current()
         if path is not None:
