@@ -69,7 +69,7 @@ class Reference:
         rate: float,
     ) -> str:
         """Adapt to one utterance, and forget it."""
-        mel = self.model.hearing.mel([waveform], device=self.model.device, dtype=self.model.dtype)
+        mel = self.model.front_end.mel([waveform], device=self.model.device, dtype=self.model.dtype)
         limit = self.model.max_tokens(len(waveform), language)
         prompt = self.model.prompt.rows([language], self.model.device)
         self.generate(mel, prompt, limit)  # what the source model says, which the engine decodes too

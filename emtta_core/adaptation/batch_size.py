@@ -103,7 +103,7 @@ def episode_bytes(model: SpeechModel, method: Method, options: Options, limit: i
     weights = model.weights
     width, vocabulary = weights.width, len(weights.head)
     narrow, wide = weights.head.element_size(), weights.norms.element_size()
-    positions = model.hearing.positions
+    positions = model.front_end.positions
     # The cross-attention keys and values, and the largest of what is needed for a moment.
     memory = positions * width * 2 * narrow * len(weights.decoder_layers)
     moment = positions * width * 8 * wide

@@ -72,7 +72,7 @@ def prepare_batch(
 ) -> Batch:
     """Compute what stays the same throughout the episodes of B utterances."""
     with torch.no_grad():
-        encoded = model.hearing(waveforms, device=model.device, dtype=model.dtype)
+        encoded = model.front_end(waveforms, device=model.device, dtype=model.dtype)
     limits = [
         model.max_tokens(len(waveform), language) for waveform, language in zip(waveforms, languages, strict=True)
     ]

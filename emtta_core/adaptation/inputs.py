@@ -116,11 +116,11 @@ def check_waveform(waveform: NDArray[np.floating[Any]], model: SpeechModel) -> N
         raise AudioError(
             f"the waveform has a peak of {peak:.6g}, and full scale is 1.0; divide what was 16-bit integers by 32768"
         )
-    if signal.size < model.hearing.shortest:
+    if signal.size < model.front_end.shortest:
         raise AudioError(
-            f"the waveform has {signal.size} samples; {model.name!r} needs at least {model.hearing.shortest}"
+            f"the waveform has {signal.size} samples; {model.name!r} needs at least {model.front_end.shortest}"
         )
-    if signal.size > model.hearing.longest:
+    if signal.size > model.front_end.longest:
         raise AudioError(
             f"the waveform is {signal.size / model.sample_rate:.2f} s long; {model.name!r} takes at most "
             f"{model.max_seconds:g} s: cut it"

@@ -1,4 +1,4 @@
-"""The kinds of model that can be adapted: one file each, which says how a kind is read, hears, and is prompted.
+"""The kinds of model that can be adapted: one file each, which says how a kind is read, takes audio, and is prompted.
 
 A family is an encoder and a decoder with LayerNorm before each block. What they have in common, from the encoder's
 first LayerNorm to the logits, is `emtta_core.model.forward`; what a kind has of its own stands in its `Family`. See
@@ -30,17 +30,17 @@ BUILT_IN = {
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class EncoderInput:
     """What enters the encoder's layers."""
 
     rows: Tensor  # `(B, S, d)`
     # `(B, 1, 1, S)`, added to attention logits: 0 where there is sound, -inf where there is padding, which must not
-    # show in what is heard elsewhere; None where all utterances have S positions.
+    # show in the encoder's output elsewhere; None where all utterances have S positions.
     audible: Tensor | None = None
 
 
-class Hearing(Protocol):
-    """How a model hears: all between a waveform and the encoder's first LayerNorm, which is done once an episode."""
+class FrontEnd(Protocol):
+    """All between a waveform and the encoder's first LayerNorm, which is done once an episode."""
 
     @property
     def sample_rate(self) -> int:
@@ -48,7 +48,7 @@ class Hearing(Protocol):
 
     @property
     def shortest(self) -> int:
-        """Samples of the shortest waveform that it can hear."""
+        """Samples of the shortest waveform that it takes."""
 
     @property
     def longest(self) -> int:
@@ -60,8 +60,8 @@ class Hearing(Protocol):
 
     def __call__(
         self, waveforms: Sequence[NDArray[np.floating[Any]]], *, device: torch.device, dtype: torch.dtype
-    ) -> Heard:
-        """Return what enters the encoder's layers for B mono waveforms: of each the same, whatever the others are."""
+    ) -> EncoderInput:
+        """Make the encoder's input of B mono waveforms: of each the same, whatever the others are."""
 
     def tensors(self) -> Iterator[Tensor]:
         """Yield its frozen tensors, in a fixed order."""
@@ -80,8 +80,8 @@ class Parts:
 class Made:
     """A model as the engine needs it."""
 
-    weights: Weights  # the frozen tensors behind the hearing
-    hearing: Hearing  # how it hears
+    weights: Weights  # the frozen tensors behind the front end
+    front_end: FrontEnd  # what makes the encoder's input of a waveform
     policy: DecodingPolicy  # which tokens may follow which
     prompt: Prompt  # what each sequence begins with
     # All beside the network's tensors that can change a result, as JSON has it: it goes into the digest.
@@ -121,7 +121,7 @@ class Family(Protocol):
 
 
 def family_of(model_type: str, name: str, wanted: str | None = None) -> Family:
-    """Return the family of a model.
+    """Find the family of a model.
 
     Args:
         model_type: what stands in its config.json.
@@ -151,11 +151,6 @@ def family_of(model_type: str, name: str, wanted: str | None = None) -> Family:
 
 
 def _imported(path: str) -> Family:
-    """Return the family at `module:object`.
-
-    Raises:
-        UsageError: it cannot be imported, or is no family.
-    """
     module, _, attribute = path.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)

@@ -71,7 +71,7 @@ class Norms(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What the decoder hears of the encoder's output."""
+    """What the decoder attends to: the encoder's output, as its layers see it."""
 
     # Cross-attention keys and values, `(B, H, S, d / H)` each, of every decoder layer.
     layers: tuple[tuple[Tensor, Tensor], ...]
@@ -210,12 +210,12 @@ def decode(
         else:
             query = layout.pad(qkv[:, :width])
             keys, values = cache.write(number, rows, places, qkv[:, width:]).chunk(2, dim=-1)
-        seen = attend(_heads(query, heads), _heads(keys, heads), _heads(values, heads), visible)
-        x = x + project(block, layout.pack(seen))
+        attended = attend(_heads(query, heads), _heads(keys, heads), _heads(values, heads), visible)
+        x = x + project(block, layout.pack(attended))
         block = layer.cross_attention
         query = F.linear(normalize(weights, _of_nodes(layout, own[3 * number + 1]), x), block.query, block.query_bias)
-        heard = attend(_heads(layout.pad(query), heads), *memory.layers[number], memory.audible)
-        x = x + project(block, layout.pack(heard))
+        attended = attend(_heads(layout.pad(query), heads), *memory.layers[number], memory.audible)
+        x = x + project(block, layout.pack(attended))
         x = x + feed_forward(weights, layer.feed_forward, normalize(weights, _of_nodes(layout, own[3 * number + 2]), x))
     return normalize(weights, _of_nodes(layout, own[-1]), x)
 

@@ -88,7 +88,7 @@ def from_parts(
         name=name,
         digest=_digest(made.settings, parts.network.state_dict()),
         weights=made.weights,
-        hearing=made.hearing,
+        front_end=made.front_end,
         policy=made.policy,
         prompt=made.prompt,
         tokenizer=parts.tokenizer,

@@ -54,7 +54,7 @@ def test_every_method_hears_there_what_it_hears_on_a_cpu(
     tiny_model: Path, device: PretendAccelerator, method: str | Method, options: dict[str, Any]
 ) -> None:
     there, here = (load_model(tiny_model, device=name) for name in ("cuda:0", "cpu"))
-    assert {tensor.device.type for tensor in (*there.weights.tensors(), *there.hearing.tensors())} == {"cuda"}
+    assert {tensor.device.type for tensor in (*there.weights.tensors(), *there.front_end.tensors())} == {"cuda"}
     assert transcribed(there, method, **options) == transcribed(here, method, **options)
 
 

@@ -64,7 +64,7 @@ def test_the_parameters_after_an_episode_are_the_references(tmp_path: Path, enco
     reference = references().Reference(model, network, method("em-tok-b"), encode_once=encode_once)
     source = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     for row, waveform in enumerate(waveforms):
-        mel = model.hearing.mel([waveform], device=model.device, dtype=model.dtype)
+        mel = model.front_end.mel([waveform], device=model.device, dtype=model.dtype)
         optimizer = torch.optim.AdamW(reference.norms, lr=RATE, weight_decay=options.weight_decay)
         for _ in range(STEPS):
             reference.step(mel, batch.prompt[:1], int(batch.limits[row]), BEAMS, optimizer)

@@ -27,11 +27,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> SpeechModel:
 
 
 def grown(model: SpeechModel, strategies: list[Strategy], limits: list[int], seed: int = 0) -> list[Hypotheses]:
-    mel = model.hearing.mel(
+    mel = model.front_end.mel(
         sounds([1.0 + 0.5 * i for i in range(len(limits))], seed=seed), device=model.device, dtype=model.dtype
     )
     norms = split(model.weights, source_parameters(model.weights, len(limits)))
-    memory = forward.cross_memory(model.weights, forward.encode(model.weights, norms.encoder, model.hearing.stem(mel)))
+    memory = forward.cross_memory(model.weights, forward.encode(model.weights, norms.encoder, model.front_end.stem(mel)))
     prompt = model.prompt.rows(["en"] * len(limits), model.device)
     return generate(model.weights, norms.decoder, memory, prompt, model.policy, torch.tensor(limits), strategies)
 
@@ -69,9 +69,9 @@ def test_samples_follow_the_policy(model: SpeechModel) -> None:
 
 
 def first_distribution(model: SpeechModel) -> Tensor:
-    mel = model.hearing.mel(sounds([1.0]), device=model.device, dtype=model.dtype)
+    mel = model.front_end.mel(sounds([1.0]), device=model.device, dtype=model.dtype)
     norms = split(model.weights, source_parameters(model.weights, 1))
-    memory = forward.cross_memory(model.weights, forward.encode(model.weights, norms.encoder, model.hearing.stem(mel)))
+    memory = forward.cross_memory(model.weights, forward.encode(model.weights, norms.encoder, model.front_end.stem(mel)))
     prompt = model.prompt.rows(["en"], model.device)
     causal = torch.full((prompt.shape[1],) * 2, -torch.inf, dtype=model.dtype).triu(1)
     layout = Layout.of(torch.tensor([prompt.shape[1]]), [prompt.shape[1]])
@@ -124,9 +124,9 @@ def test_the_greedy_hypothesis_takes_the_most_probable_tokens(model: SpeechModel
 
 def forced(model: SpeechModel, made: Hypotheses) -> tuple[Tensor, Tensor]:
     """Teacher-force one utterance's one sequence; return the policy's entropies and logits at its tokens."""
-    mel = model.hearing.mel(sounds([1.0]), device=model.device, dtype=model.dtype)
+    mel = model.front_end.mel(sounds([1.0]), device=model.device, dtype=model.dtype)
     norms = split(model.weights, source_parameters(model.weights, 1))
-    memory = forward.cross_memory(model.weights, forward.encode(model.weights, norms.encoder, model.hearing.stem(mel)))
+    memory = forward.cross_memory(model.weights, forward.encode(model.weights, norms.encoder, model.front_end.stem(mel)))
     prompt = model.prompt.rows(["en"], model.device)
     tree = grow(prompt, made.tokens, made.mask, dtype=model.dtype)
     hidden = forward.decode(model.weights, norms.decoder, memory, tree.nodes, tree.visible)

@@ -127,13 +127,13 @@ def test_entropies_and_log_probabilities_of_bf16_are_not_summed_in_bf16(
 def test_float64_is_transformers_in_float64(models: dict[str, SpeechModel], speech: DemoSpeech) -> None:
     model = models["float64"]
     network = WhisperForConditionalGeneration.from_pretrained(str(resources.files("emtta_core.model") / "demo"))
-    features = model.hearing.mel(speech.waveforms[:3], device=model.device, dtype=torch.float64)
+    features = model.front_end.mel(speech.waveforms[:3], device=model.device, dtype=torch.float64)
     norms = split(model.weights, source_parameters(model.weights, 3))
     candidates = torch.randint(0, 500, (3, 2, 9), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(candidates, dtype=torch.bool)
     prompt = model.prompt.rows(["en", "de", "it"], model.device)
     with torch.no_grad():
-        encoded = forward.encode(model.weights, norms.encoder, model.hearing.stem(features))
+        encoded = forward.encode(model.weights, norms.encoder, model.front_end.stem(features))
         tree = grow(prompt, candidates, mask, dtype=torch.float64)
         memory = forward.cross_memory(model.weights, encoded)
         hidden = forward.decode(model.weights, norms.decoder, memory, tree.nodes, tree.visible)

@@ -42,7 +42,7 @@ def test_a_published_layout_is_read_decoded_and_adapted(name: str, tmp_path: Pat
     usual = PROMPTS["openai/whisper-tiny.en" if layout.english else "openai/whisper-tiny"]
     assert model.prompt.tokens[spoken] == PROMPTS.get(name, usual)
     assert model.max_seconds == 30.0
-    assert model.hearing.mel.filters.shape[1] == layout.mel_bins
+    assert model.front_end.mel.filters.shape[1] == layout.mel_bins
     assert len(model.weights.decoder_layers) == min(layout.decoder_layers, 4)
     assert model.policy.max_tokens(30.0, "en", model.prompt.length) == 372
     assert model.policy.max_tokens(300.0, "en", model.prompt.length) == 448 - model.prompt.length

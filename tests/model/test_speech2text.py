@@ -38,7 +38,7 @@ class Pair:
         ]
 
     def encoded(self) -> tuple[forward.Norms, torch.Tensor, torch.Tensor | None]:
-        heard = self.ours.hearing(self.waveforms, device=self.ours.device, dtype=self.ours.dtype)
+        heard = self.ours.front_end(self.waveforms, device=self.ours.device, dtype=self.ours.dtype)
         norms = split(self.ours.weights, source_parameters(self.ours.weights, len(self.waveforms)))
         return norms, forward.encode(self.ours.weights, norms.encoder, heard.rows, heard.audible), heard.audible
 
@@ -52,7 +52,7 @@ def test_it_is_known_by_its_config(pair: Pair) -> None:
     assert pair.ours.sample_rate == 16_000
     assert pair.ours.languages == ("en",)
     assert pair.ours.max_seconds == pytest.approx(4.0, abs=0.02)
-    assert pair.ours.size == pair.theirs.num_parameters() + pair.ours.hearing.table.numel() + (
+    assert pair.ours.size == pair.theirs.num_parameters() + pair.ours.front_end.table.numel() + (
         pair.ours.weights.decoder_positions.numel() + pair.ours.weights.embedding.numel()  # the embedding, scaled
     )
     assert load_model(pair.folder, device="cpu").digest == pair.ours.digest
