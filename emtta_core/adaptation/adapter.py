@@ -176,7 +176,7 @@ class Adapter:
         ids: Mapping[int, str],
         advance: Callable[[float], None],
     ) -> Iterator[tuple[list[int], list[AdaptationResult]]]:
-        # The batches of usable utterances; `advance` is told how many utterances each step was worth.
+        # The batches of usable utterances; `advance` receives how many utterances each step was worth.
         # Utterances of like duration end together; ids break ties, so that batches do not depend on the order given.
         order = sorted(signals, key=lambda index: (len(signals[index]), ids[index]))
         limits = {index: self.model.max_tokens(len(signals[index]), languages[index]) for index in order}
@@ -334,7 +334,7 @@ def _refused(name: str, error: str, seconds: float = 0.0) -> AdaptationResult:
 
 
 def _divergence(trace: Sequence[StepRecord]) -> str | None:
-    # To say of an episode whose numbers are no longer finite, None of a sound one.
+    # What to report of an episode whose numbers are no longer finite.
     for record in trace:
         for value in (record.entropy, record.loss, record.gradient_norm):
             if value is not None and not math.isfinite(value):

@@ -92,7 +92,7 @@ class BatchSize:
 
 
 def episode_bytes(model: SpeechModel, method: Method, options: Options, limit: int) -> int:
-    """Estimate the memory of an utterance's episode beside the weights, in bytes.
+    """Estimate the memory of an utterance's episode besides the weights, in bytes.
 
     Args:
         model: what is adapted.

@@ -39,7 +39,7 @@ class Within:
     def __init__(self, **limits: float) -> None:
         self.limits = limits
 
-    def __contains__(self, value: float) -> bool:
+    def __contains__(self, value: Any) -> bool:
         return math.isfinite(value) and all(_LIMITS[name][0](value, limit) for name, limit in self.limits.items())
 
     def __str__(self) -> str:

@@ -77,7 +77,7 @@ def _measure(model: SpeechModel, language: str, voices: tuple[str, ...], name: s
 
 
 def read_card(folder: Path) -> str:
-    """Return the text of a model's card.
+    """Write the text of a model's card.
 
     Raises:
         ModelError: when the folder has none.

@@ -143,15 +143,15 @@ def generate(
             parent, token = distinct.div(raw.shape[1], rounding_mode="floor"), distinct % raw.shape[1]
 
             # 6) Each new node sees in the cache what its parent saw, and itself.
-            places = cache.reserve(layout)
+            slots = cache.reserve(layout)
             known = min(cache.length, visible.shape[1])  # less than before where the longest utterance has left
             seen = visible.new_full((total, cache.length), -torch.inf)
             seen[:, :known] = visible[:, :known].index_select(0, parent)
-            visible = seen.scatter_(1, places.unsqueeze(1), 0.0)
+            visible = seen.scatter_(1, slots.unsqueeze(1), 0.0)
 
             # 7) Decode them.
             grown = Nodes(token, torch.full_like(token, start + step), layout)
-            hidden = decode(weights, norms, memory, grown, layout.pad(visible).unsqueeze(1), cache, places)
+            hidden = decode(weights, norms, memory, grown, layout.pad(visible).unsqueeze(1), cache, slots)
             raw = logits(weights, hidden)
         return [strategy.result() for strategy in strategies]
 
@@ -387,8 +387,8 @@ class BeamSearch:
         return Hypotheses(self._final.tokens[..., :longest], self._final.mask[..., :longest], self._final.ended)
 
     def _settle(self) -> None:
-        places = torch.arange(self._done.shape[-1], device=self._done.device)
-        mask = places < self._done_lengths.unsqueeze(-1)
+        positions = torch.arange(self._done.shape[-1], device=self._done.device)
+        mask = positions < self._done_lengths.unsqueeze(-1)
         self._final.tokens[self._utterances] = self._done.masked_fill(~mask, self._end)
         self._final.mask[self._utterances] = mask
         self._final.ended[self._utterances] = self._done_ended

@@ -1,7 +1,7 @@
 """The kinds of model that can be adapted: one file each, which says how a kind is read, takes audio, and is prompted.
 
 A family is an encoder and a decoder with LayerNorm before each block. What they have in common, from the encoder's
-first LayerNorm to the logits, is `emtta_core.model.forward`; what a kind has of its own stands in its `Family`. See
+first LayerNorm to the logits, is `emtta_core.model.forward`; what a kind has of its own is in its `Family`. See
 docs/models.md for how to write one.
 """
 
@@ -26,7 +26,7 @@ BUILT_IN = {
     "speech_to_text": "emtta_core.model.speech2text:FAMILY",
     "whisper": "emtta_core.model.whisper:FAMILY",
 }
-"""The families that emtta has, by the `model_type` that stands in a model's config.json."""
+"""The families that emtta has, by the `model_type` in a model's config.json."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Made:
     front_end: FrontEnd  # what makes the encoder's input of a waveform
     policy: DecodingPolicy  # which tokens may follow which
     prompt: Prompt  # what each sequence begins with
-    # All beside the network's tensors that can change a result, as JSON has it: it goes into the digest.
+    # All besides the network's tensors that can change a result, as JSON has it: it goes into the digest.
     settings: dict[str, Any]
 
 
@@ -94,7 +94,7 @@ class Family(Protocol):
 
     @property
     def model_type(self) -> str:
-        """What stands in the config.json of the models that it reads."""
+        """The `model_type` in the config.json of the models that it reads."""
 
     def read(self, folder: Path) -> Parts:
         """Read a model's files, weights from safetensors alone, and run no code that comes with them.
@@ -124,7 +124,7 @@ def family_of(model_type: str, name: str, wanted: str | None = None) -> Family:
     """Find the family of a model.
 
     Args:
-        model_type: what stands in its config.json.
+        model_type: that in its config.json.
         name: what messages call the model.
         wanted: the family to take, as `module:object`; None: that of the model's type, emtta's or an installed one.
 

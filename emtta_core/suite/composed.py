@@ -1,9 +1,9 @@
 """The methods of a suite: those that have a name of their own, and those that a suite composes."""
 
 from dataclasses import fields, replace
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
-from pydantic import ConfigDict, Field, model_serializer, model_validator
+from pydantic import Field, model_serializer, model_validator, with_config
 from typing_extensions import TypedDict
 
 from emtta_core.adaptation.methods import (
@@ -28,13 +28,17 @@ BASE = "em-tok"
 """The method that a composed one is like where it names no other."""
 
 
-OwnOptions: Any = TypedDict("OwnOptions", get_type_hints(Options, include_extras=True), total=False)
+if TYPE_CHECKING:
+    OwnOptions = dict[str, Any]
+else:
+    OwnOptions = with_config(extra="forbid")(
+        TypedDict("OwnOptions", get_type_hints(Options, include_extras=True), total=False)
+    )
 """The options of one method that are not those of the suite: some fields of `Options`, each checked as there."""
-OwnOptions.__pydantic_config__ = ConfigDict(extra="forbid")
 
 
 class MethodChoice(Record):
-    """A method of a suite. In its file, the name alone stands for a method that has one."""
+    """A method of a suite. In its file, a name alone means the method of that name."""
 
     name: Annotated[str, Field(max_length=100), IDENTITY]  # of the method that there is, or of the one composed here
     base: Annotated[str | None, IDENTITY] = None  # the method that the composed one is like but for the fields below
@@ -109,7 +113,7 @@ class MethodChoice(Record):
         return replace(like, name=self.name, objective=objective, summary=f"composed, like {like.name}", **own)
 
     def adapted(self, options: Options) -> Options:
-        """The options of the suite with those of the method in their place."""
+        """The options of the suite, overridden by those of the method."""
         return options.changed(**(self.adaptation or {}))
 
     def _unused(self, made: Method) -> list[str]:

@@ -17,7 +17,7 @@ def explain(error: ValidationError, record: type[BaseModel], data: Mapping[str, 
     Args:
         error: what validation raised.
         record: the record that was validated.
-        data: what it was validated from; names domains in place of their numbers.
+        data: what it was validated from; it has the names of domains, which errors have the numbers of.
         origin: the file, or what else to call the suite.
     """
     found = list(_own(error.errors(include_url=False, include_context=True)))
@@ -51,8 +51,8 @@ def _mistake(details: ErrorDetails, record: type, data: Mapping[str, Any]) -> st
 def _own(found: list[ErrorDetails]) -> Iterator[ErrorDetails]:
     # The mistakes, without those that follow from others: a list counts as too short when its items are bad.
     for details in found:
-        place = details["loc"]
-        inside = any(other["loc"][: len(place)] == place and other is not details for other in found)
+        here = details["loc"]
+        inside = any(other["loc"][: len(here)] == here and other is not details for other in found)
         if not (details["type"] == "too_short" and inside):
             yield details
 
@@ -106,15 +106,15 @@ def _shown(value: Any) -> str:
 
 
 def differences(there: Any, here: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    """Find the places at which two plain values differ, each with both values.
+    """Find the fields in which two plain values differ, each with both values.
 
     Args:
         there: one value, as of `Suite.identity`.
         here: the other.
-        path: what to call the place of both.
+        path: of the field that has them.
 
     Returns:
-        As in `("adaptation.steps", 10, 5)`; a domain is told by its name, and not by its place in the list.
+        As in `("adaptation.steps", 10, 5)`; a domain goes by its name, not by its number in the list.
     """
     if isinstance(there, dict) and isinstance(here, dict):
         keys = [*there, *(key for key in here if key not in there)]

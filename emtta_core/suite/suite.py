@@ -49,7 +49,7 @@ class ModelChoice(Record):
     revision: Annotated[str | None, IDENTITY] = None  # of a hub model: a branch, tag or commit
     # How it is read, as `module:object`; left out, by the `model_type` in its config.json.
     family: Annotated[str | None, Field(pattern=r"^[\w.]+:\w+$"), IDENTITY] = None
-    # What it is told to hear: the corpus's language, or what the unadapted model detects.
+    # The language that it is given: the corpus's language, or what the unadapted model detects.
     language: Annotated[Literal["corpus", "detect"], IDENTITY] = "corpus"
     # What is done with audio beyond its window: refused, or cut at silence, adapted to piece by piece.
     long_audio: Annotated[Literal["refuse", "cut"], IDENTITY] = "refuse"
@@ -97,7 +97,7 @@ class Domain(Record):
     corruption: Annotated[Corruption | None, IDENTITY] = None  # what is done to that speech; none leaves it clean
 
     def description(self) -> str:
-        """Return in words what the domain is: what is done to which speech, for readers of its short name."""
+        """Describe the domain: what is done to which speech, for readers of its short name."""
         corpus = self.corpus.model_dump(mode="json")
         fields = (corpus.get(name) for name in ("path", "dataset", "split", "language", "accent", "voices"))
         texts = (" ".join(field) if isinstance(field, list) else field for field in fields if field)
@@ -156,7 +156,7 @@ class Suite(Record):
         return tuple(dict.fromkeys(domain.group for domain in self.domains))
 
     def domain(self, name: str) -> Domain:
-        """Return the domain called `name`.
+        """Find the domain called `name`.
 
         Raises:
             UsageError: where there is none; lists those there are.
@@ -167,7 +167,7 @@ class Suite(Record):
         raise unknown("domain", name, [domain.name for domain in self.domains])
 
     def method(self, name: str) -> MethodChoice:
-        """Return the method called `name`.
+        """Find the method called `name`.
 
         Raises:
             UsageError: where there is none; lists those there are.
@@ -178,11 +178,11 @@ class Suite(Record):
         raise unknown("method", name, [choice.name for choice in self.methods])
 
     def measured_anew(self) -> "Suite":
-        """Return the suite with `runtime.reuse` off: its runs take no result from other runs."""
+        """The suite with `runtime.reuse` off: its runs take no result from other runs."""
         return self.model_copy(update={"runtime": self.runtime.model_copy(update={"reuse": False})})
 
     def to_toml(self) -> str:
-        """Return the whole suite as TOML, each default written out; `parse_suite` reads it back as it was."""
+        """Write the whole suite as TOML, with each default; `parse_suite` reads it back as it was."""
         data = self.model_dump(mode="json", exclude_none=True)
         return "".join(f"{key} = {_toml(value)}\n" for key, value in data.items())
 
@@ -192,8 +192,8 @@ def load_suite(name: str, *, limit: int | None = None, snr_convention: SnrConven
 
     Args:
         name: as in `demo`, or as in `suites/mine.toml`.
-        limit: at most this many utterances per domain, in place of what the file says.
-        snr_convention: how each signal-to-noise ratio is understood, in place of what the file says.
+        limit: at most this many utterances per domain, instead of what the file says.
+        snr_convention: how each signal-to-noise ratio is understood, instead of what the file says.
 
     Raises:
         UsageError: no such suite, or a mistake in it; names the field, its value and what is allowed. Or a convention
@@ -207,7 +207,7 @@ def load_suite(name: str, *, limit: int | None = None, snr_convention: SnrConven
 
 
 def parse_suite(text: str, *, origin: str = "the suite", folder: Path = Path()) -> Suite:
-    """Return the suite that a TOML text describes.
+    """Read the suite that a TOML text describes.
 
     Args:
         text: the file's content.

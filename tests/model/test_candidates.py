@@ -31,7 +31,8 @@ def grown(model: SpeechModel, strategies: list[Strategy], limits: list[int], see
         sounds([1.0 + 0.5 * i for i in range(len(limits))], seed=seed), device=model.device, dtype=model.dtype
     )
     norms = split(model.weights, source_parameters(model.weights, len(limits)))
-    memory = forward.cross_memory(model.weights, forward.encode(model.weights, norms.encoder, model.front_end.stem(mel)))
+    encoded = forward.encode(model.weights, norms.encoder, model.front_end.stem(mel))
+    memory = forward.cross_memory(model.weights, encoded)
     prompt = model.prompt.rows(["en"] * len(limits), model.device)
     return generate(model.weights, norms.decoder, memory, prompt, model.policy, torch.tensor(limits), strategies)
 
@@ -71,7 +72,8 @@ def test_samples_follow_the_policy(model: SpeechModel) -> None:
 def first_distribution(model: SpeechModel) -> Tensor:
     mel = model.front_end.mel(sounds([1.0]), device=model.device, dtype=model.dtype)
     norms = split(model.weights, source_parameters(model.weights, 1))
-    memory = forward.cross_memory(model.weights, forward.encode(model.weights, norms.encoder, model.front_end.stem(mel)))
+    encoded = forward.encode(model.weights, norms.encoder, model.front_end.stem(mel))
+    memory = forward.cross_memory(model.weights, encoded)
     prompt = model.prompt.rows(["en"], model.device)
     causal = torch.full((prompt.shape[1],) * 2, -torch.inf, dtype=model.dtype).triu(1)
     layout = Layout.of(torch.tensor([prompt.shape[1]]), [prompt.shape[1]])
@@ -126,7 +128,8 @@ def forced(model: SpeechModel, made: Hypotheses) -> tuple[Tensor, Tensor]:
     """Teacher-force one utterance's one sequence; return the policy's entropies and logits at its tokens."""
     mel = model.front_end.mel(sounds([1.0]), device=model.device, dtype=model.dtype)
     norms = split(model.weights, source_parameters(model.weights, 1))
-    memory = forward.cross_memory(model.weights, forward.encode(model.weights, norms.encoder, model.front_end.stem(mel)))
+    encoded = forward.encode(model.weights, norms.encoder, model.front_end.stem(mel))
+    memory = forward.cross_memory(model.weights, encoded)
     prompt = model.prompt.rows(["en"], model.device)
     tree = grow(prompt, made.tokens, made.mask, dtype=model.dtype)
     hidden = forward.decode(model.weights, norms.decoder, memory, tree.nodes, tree.visible)

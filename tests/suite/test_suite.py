@@ -114,7 +114,7 @@ def test_a_suite_that_extends_another_has_what_it_does_not_say_itself(tmp_path: 
         ('extends = "gone.toml"\nname = "x"\n', r"no suite file 'gone.toml'"),
         ('extends = 3\nname = "x"\n', r"extends is 3; it is a shipped suite's name"),
         ('extends = "mine.toml"\nname = "x"\n', r"extends 'mine.toml', which extends it in its turn"),
-        ('extends = "demo"\nname = "x"\n[groups.noise]\ncorpus = {}\n', r"defaults and groups are of the domains"),
+        ('extends = "demo"\nname = "x"\n[groups.noise]\ncorpus = {}\n', r"defaults and groups belong to the domains"),
         ('extends = "demo"\nname = "x"\nadaptation = { steps = 0 }\n', r"adaptation.steps"),
     ],
 )
