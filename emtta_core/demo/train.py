@@ -141,7 +141,7 @@ class Student:
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     def batches(self, done: int) -> DataLoader[Example]:
-        """Return the batches that are still to come, made in a process of their own."""
+        """The batches that are still to come, made in a process of their own."""
         recipe = self.recipe
         examples = Examples(self.inventory, recipe.window_seconds, recipe.frames, recipe.seed)
         return DataLoader(

@@ -27,7 +27,6 @@ from emtta_core.pipeline.rows import Shard, Tally, make_shard, tally_done, tally
 from emtta_core.scoring import EmptyReferenceError, Rule, check_reference
 from emtta_core.store import PreparedRow, Store
 from emtta_core.store.lease import LeaseLostError
-from emtta_core.suite.composed import Adaptation
 
 log = logging.getLogger("emtta.pipeline")
 
@@ -83,8 +82,9 @@ def evaluate_cell(
     progress(AttemptBegun(cell.domain, cell.method, attempt.number))
     _forget_peak_memory(model.device)
     try:
-        options = {name: getattr(job.adaptation, name) for name in Adaptation.model_fields}
-        adapter = Adapter(model, job.method.method(), batch_size=runtime.batch_size, trace=runtime.trace, **options)
+        adapter = Adapter(
+            model, job.method.method(), job.adaptation, batch_size=runtime.batch_size, trace=runtime.trace
+        )
         attempt.adapter = adapter
         _evaluate(attempt, adapter, store, job, progress, stop)
     except LeaseLostError:

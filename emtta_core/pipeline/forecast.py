@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from emtta_core.adaptation.options import Options
 from emtta_core.errors import EmttaError
 from emtta_core.pipeline.plan import Cell, recipe_id
 from emtta_core.store import Store
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.suite import Suite, parse_suite
-from emtta_core.suite.composed import Adaptation
 
 WEIGHS = ("steps", "candidates", "redraw", "early_stop")
 """The options by which an utterance takes longer."""
@@ -77,7 +77,7 @@ def _works(suite: Suite) -> dict[str, str]:
     return {
         choice.name: recipe_id(
             replace(choice.method(), name=""),
-            Adaptation(**{name: getattr(choice.adapted(suite.adaptation), name) for name in WEIGHS}),
+            Options(**{name: getattr(choice.adapted(suite.adaptation), name) for name in WEIGHS}),
             suite.model,
             suite.model.name,
         )

@@ -90,8 +90,9 @@ class Need:
 
     def as_dict(self) -> dict[str, Any]:
         """Its fields, and those of its availability, as plain JSON values."""
-        found = asdict(self)
-        return found.pop("standing") | found
+        fields: dict[str, Any] = asdict(self)
+        availability: dict[str, Any] = fields.pop("standing")
+        return availability | fields
 
 
 def inventory(suite: Suite, store: Store | None) -> list[Need]:

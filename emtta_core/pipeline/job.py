@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
+from emtta_core.adaptation.options import Options
 from emtta_core.errors import EmttaError, StoreError
 from emtta_core.network import without_passwords
 from emtta_core.pipeline.events import AttemptBegun, CellFinished, Listener, ignore
@@ -20,7 +21,7 @@ from emtta_core.scoring import Rule
 from emtta_core.store import COMPLETE, FAILED, INTERRUPTED, CellKey, CellRow, Store
 from emtta_core.store.lease import Lease
 from emtta_core.suite import ModelChoice, Runtime
-from emtta_core.suite.composed import Adaptation, MethodChoice
+from emtta_core.suite.composed import MethodChoice
 
 if TYPE_CHECKING:
     from emtta_core.adaptation import Adapter
@@ -37,7 +38,7 @@ class Job(BaseModel):
     model: ModelChoice  # which model, and on which device
     model_digest: str  # of the model that the run was planned with
     method: MethodChoice  # the cell's
-    adaptation: Adaptation  # the method's options
+    adaptation: Options  # the method's options
     normalizer: Rule = "whisper"  # how texts are normalized before they are compared
     runtime: Runtime  # how it is executed
     redo: Redo = "missing"  # what is done again though it is done

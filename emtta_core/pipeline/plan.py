@@ -7,6 +7,7 @@ from functools import cache
 
 from emtta_core.adaptation import ALGORITHM_VERSION
 from emtta_core.adaptation.methods import Method
+from emtta_core.adaptation.options import Options
 from emtta_core.corpora.base import Survey, whisper_code
 from emtta_core.corpora.registry import Corpus
 from emtta_core.corpora.synthetic import Synthetic
@@ -16,7 +17,6 @@ from emtta_core.model.tokens import tokens_per_second
 from emtta_core.scoring import normalizer_names
 from emtta_core.store import PreparedRow
 from emtta_core.suite import Domain, ModelChoice, Suite
-from emtta_core.suite.composed import Adaptation
 
 UNAVAILABLE = "unavailable-"
 """How the identity of audio begins that could not be had when it was planned."""
@@ -211,7 +211,7 @@ def utterance_key(recipe: str, row: PreparedRow) -> str:
     return digest([recipe, row.utterance_id, audio, row.text, row.language, row.speaker])
 
 
-def recipe_id(method: Method, adaptation: Adaptation, model: ModelChoice, model_digest: str) -> str:
+def recipe_id(method: Method, options: Options, model: ModelChoice, model_digest: str) -> str:
     """The identity of what a cell does to each utterance: the method, its options, the model, how it is fed."""
     fed = with_token_rate(model)
     return digest(
@@ -220,7 +220,7 @@ def recipe_id(method: Method, adaptation: Adaptation, model: ModelChoice, model_
             "model": model_digest,
             "precision": model.precision,
             "method": method.identity(),
-            "options": {option: getattr(adaptation, option) for option in method.options},
+            "options": {option: getattr(options, option) for option in method.options},
             "fed": {name: getattr(fed, name) for name in FED},
         }
     )

@@ -9,7 +9,9 @@ import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import get_args
 
+from emtta_core.adaptation.options import Trace
 from emtta_core.errors import EmttaError
 from emtta_core.pipeline.plan import Cell, utterance_key
 from emtta_core.pipeline.run import Run, as_now, is_recorded, load_run
@@ -24,7 +26,7 @@ log = logging.getLogger("emtta.pipeline")
 RUNS_A_CELL = 3
 """Runs that are searched for the results of one cell, the newest first; nights of one suite all have the same."""
 
-_TRACES = ("none", "metrics", "hypotheses")
+_TRACES = get_args(Trace)
 
 _CANDIDATES = """
     SELECT plans.run_id, plans.cell_id, plans.recipe_id, runs.suite_toml

@@ -34,7 +34,7 @@ def test_the_source_models_wer_lies_between_8_and_60_percent(domain: Domain, mod
         language=[row.language for row in rows],
         utterance_ids=[row.utterance_id for row in rows],
     )
-    scores = [word_errors(row.text, result.text, row.language) for row, result in zip(rows, results, strict=True)]
+    scores = [word_errors(row.text, result.hypothesis, row.language) for row, result in zip(rows, results, strict=True)]
     wer = 100 * sum(score.errors for score in scores) / sum(score.words for score in scores)
     assert 8 <= wer <= 60
 

@@ -46,7 +46,7 @@ def test_every_configuration_of_the_package_declares_its_fields() -> None:
     for module in pkgutil.walk_packages(emtta_core.__path__, "emtta_core."):
         importlib.import_module(module.name)
     ours = [kind for kind in records() if kind.__module__.startswith("emtta_core.")]
-    assert {"Suite", "Domain", "Adaptation", "Runtime", "Synthetic", "Folder", "Noise"} <= {
+    assert {"Suite", "Domain", "MethodChoice", "Runtime", "Synthetic", "Folder", "Noise"} <= {
         kind.__name__ for kind in ours
     }
     for kind in ours:
