@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field
 
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
-from emtta_core.corpora.base import Standing, Survey, Utterance, least
+from emtta_core.corpora.base import Availability, Count, Utterance, least
 from emtta_core.corpora.espeak import speak
 from emtta_core.errors import AudioError, unknown
 from emtta_core.identity import IDENTITY, Record, digest
@@ -113,13 +113,13 @@ class Synthetic(Record):
         """Return the corpus as it is: it is made where it is wanted."""
         return self
 
-    def standing(self) -> Standing:
+    def availability(self) -> Availability:
         """Return that it is made where it is wanted."""
-        return Standing(f"synthetic {self.language}", "here", "made by espeak-ng", "none needed: made here")
+        return Availability(f"synthetic {self.language}", "here", "made by espeak-ng", "none needed: made here")
 
-    def survey(self, limit: int | None = None) -> Survey:
+    def count(self, limit: int | None = None) -> Count:
         """Return how many utterances `read_all` gives."""
-        return Survey(least(self.utterances, limit) or 0)
+        return Count(least(self.utterances, limit) or 0)
 
     def read_all(self, limit: int | None = None) -> Iterator[Utterance]:
         """Yield the utterances in their order; each is spoken when it is read.
