@@ -13,18 +13,18 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from emtta_core.corpora.base import whisper_code
-from emtta_core.corpora.hosted import InParquet, said, stem_of
-from emtta_core.corpora.hub_files import Repository
+from emtta_core.corpora.hosted import Hosted, stem_of, text_in
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.published import About
 from emtta_core.corpora.recording import Recording, text_of
 from emtta_core.errors import CorpusError
+from emtta_core.hub import Repository
 from emtta_core.identity import IDENTITY
 
 _COLUMNS = ("client_id", "path", "sentence")
 
 
-class CommonVoice(InParquet):
+class CommonVoice(Hosted):
     """A split of one language of a release of Common Voice."""
 
     about: ClassVar[About] = About(
@@ -58,11 +58,11 @@ class CommonVoice(InParquet):
 
     def on_hub(self) -> HubSplit:
         """Return the split in the data set."""
-        return HubSplit(Repository(self.repository, self.revision), self.language, self.split)
+        return HubSplit(Repository("dataset", self.repository, self.revision), self.language, self.split)
 
     def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
         """Return id, transcript, language and speaker of a row."""
-        return stem_of(row), said(row, "text"), self._code, said(row, "speaker")[:16]
+        return stem_of(row), text_in(row, "text"), self._code, text_in(row, "speaker")[:16]
 
     def inside(self, folder: Path) -> Path | None:
         """Return the folder of the language, which may be `folder` itself.

@@ -13,16 +13,16 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from emtta_core.corpora.base import whisper_code
-from emtta_core.corpora.hosted import InParquet, said, stem_of
-from emtta_core.corpora.hub_files import Repository
+from emtta_core.corpora.hosted import Hosted, stem_of, text_in
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.published import About
 from emtta_core.corpora.recording import Recording, text_of
 from emtta_core.errors import CorpusError
+from emtta_core.hub import Repository
 from emtta_core.identity import IDENTITY
 
 
-class Fleurs(InParquet):
+class Fleurs(Hosted):
     """A split of one language of FLEURS, 16 kHz; the transcript is the raw one, with capitals and punctuation."""
 
     about: ClassVar[About] = About(
@@ -68,11 +68,11 @@ class Fleurs(InParquet):
     def on_hub(self) -> HubSplit:
         """Return the split in `google/fleurs`, where `dev` is `validation`."""
         split = "validation" if self.split == "dev" else self.split
-        return HubSplit(Repository("google/fleurs", self.revision), self.language, split)
+        return HubSplit(Repository("dataset", "google/fleurs", self.revision), self.language, split)
 
     def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
         """Return id, transcript, language and speaker of a row; nobody says who speaks."""
-        return stem_of(row), said(row, "text"), self._code, ""
+        return stem_of(row), text_in(row, "text"), self._code, ""
 
     @property
     def _code(self) -> str:

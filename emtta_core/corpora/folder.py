@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from emtta_core.corpora.base import Standing, Survey, Utterance, choose, id_of, is_id, is_too_long, least, survey
+from emtta_core.corpora.base import Availability, Count, Utterance, choose, count, id_of, is_id, is_too_long, least
 from emtta_core.corpora.manifest import LANGUAGE_ALIASES, Columns, Row, Table, read_manifest
 from emtta_core.corpora.recording import FileDigests, Recording
 from emtta_core.corpora.sidecar import rows_beside
@@ -95,23 +95,23 @@ class Folder(Record):
         """
         return choose(iter(self._utterances()), self.max_seconds, least(limit, self.utterances))
 
-    def standing(self) -> Standing:
+    def availability(self) -> Availability:
         """Return whether the folder and its transcripts are there, and are as they should be."""
         what = f"folder {self._folder.name}"
         try:
             self._table()
         except EmttaError as error:
-            return Standing(what, "missing", self.path, "your own", error=str(error))
-        return Standing(what, "here", self.path, "your own")
+            return Availability(what, "missing", self.path, "your own", error=str(error))
+        return Availability(what, "here", self.path, "your own")
 
-    def survey(self, limit: int | None = None) -> Survey:
+    def count(self, limit: int | None = None) -> Count:
         """Return what `read_all` would give, counted.
 
         Raises:
             UsageError: when the manifest is missing or has a mistake.
         """
         table = self._table()
-        found = survey((self._utterance(row) for row in table.rows), self.max_seconds, least(limit, self.utterances))
+        found = count((self._utterance(row) for row in table.rows), self.max_seconds, least(limit, self.utterances))
         return replace(found, notes=table.notes)
 
     def content_digest(self) -> str:

@@ -6,12 +6,12 @@ from typing import Annotated, Any, ClassVar, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from emtta_core.corpora.hosted import OnHubAlone, said, stem_of
-from emtta_core.corpora.hub_files import Repository
+from emtta_core.corpora.hosted import OnHubAlone, stem_of, text_in
 from emtta_core.corpora.hub_split import HubSplit, refuse_types
 from emtta_core.corpora.manifest import LANGUAGE_ALIASES
 from emtta_core.corpora.published import About
 from emtta_core.errors import UsageError
+from emtta_core.hub import Repository
 from emtta_core.identity import IDENTITY, Record
 
 Name = Annotated[str, IDENTITY, Field(min_length=1)]
@@ -37,7 +37,7 @@ class DatasetColumns(Record):
 
     def read_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
         """Return id, transcript, language and speaker of a row, whose keys are those of `named`."""
-        return stem_of(row), said(row, "text"), self.language, said(row, "speaker")
+        return stem_of(row), text_in(row, "text"), self.language, text_in(row, "speaker")
 
     def refuse_schema(self, place: str, schema: "pa.Schema") -> None:
         """Refuse a data set whose columns hold something else than they should, or say that a language is not read.
@@ -86,7 +86,7 @@ class HubDataset(DatasetColumns, OnHubAlone):
 
     def on_hub(self) -> HubSplit:
         """Return the split."""
-        return HubSplit(Repository(self.repository, self.revision), self.config, self.split)
+        return HubSplit(Repository("dataset", self.repository, self.revision), self.config, self.split)
 
     def wanted(self) -> Mapping[str, Sequence[str]]:
         """Return the columns as the suite names them."""

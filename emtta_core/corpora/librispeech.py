@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from emtta_core.corpora.base import Archive
-from emtta_core.corpora.hosted import InParquet, said, stem_of
-from emtta_core.corpora.hub_files import Repository
+from emtta_core.corpora.hosted import Hosted, stem_of, text_in
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.published import About
 from emtta_core.corpora.recording import Recording, lines_of
 from emtta_core.errors import CorpusError
+from emtta_core.hub import Repository
 from emtta_core.identity import IDENTITY
 
 Split = Literal[
@@ -35,7 +35,7 @@ SIZES: Mapping[Split, int] = {
 which checks downloads by them (kaldi-asr/kaldi, egs/librispeech/s5/local/download_and_untar.sh at 0c5da16)."""
 
 
-class LibriSpeech(InParquet):
+class LibriSpeech(Hosted):
     """A split of LibriSpeech, 16 kHz."""
 
     about: ClassVar[About] = About(
@@ -64,11 +64,11 @@ class LibriSpeech(InParquet):
     def on_hub(self) -> HubSplit:
         """Return the split of `openslr/librispeech_asr`: `test-other` is `test.other` there, `dev` is `validation`."""
         split = self.split.replace("-", ".").replace("dev.", "validation.")
-        return HubSplit(Repository("openslr/librispeech_asr", self.revision), "all", split)
+        return HubSplit(Repository("dataset", "openslr/librispeech_asr", self.revision), "all", split)
 
     def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
         """Return id, transcript, language and speaker of a row."""
-        return stem_of(row), said(row, "text"), "en", said(row, "speaker")
+        return stem_of(row), text_in(row, "text"), "en", text_in(row, "speaker")
 
     def inside(self, folder: Path) -> Path | None:
         """Return the folder of the split, which may be `folder` itself."""

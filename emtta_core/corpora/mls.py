@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from emtta_core.corpora.base import Archive
-from emtta_core.corpora.hosted import InParquet, said, stem_of
-from emtta_core.corpora.hub_files import Repository
+from emtta_core.corpora.hosted import Hosted, stem_of, text_in
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.published import About
 from emtta_core.corpora.recording import Recording, lines_of
 from emtta_core.errors import CorpusError
+from emtta_core.hub import Repository
 from emtta_core.identity import IDENTITY
 
 Language = Literal["german", "dutch", "french", "spanish", "italian", "portuguese", "polish"]
@@ -46,7 +46,7 @@ of 1024 (`115G`): those that were counted in a download (huggingface/datasets, d
 datasets/multilingual_librispeech at 040102f)."""
 
 
-class MultilingualLibriSpeech(InParquet):
+class MultilingualLibriSpeech(Hosted):
     """A split of one language of Multilingual LibriSpeech, 16 kHz."""
 
     about: ClassVar[About] = About(
@@ -79,11 +79,13 @@ class MultilingualLibriSpeech(InParquet):
 
     def on_hub(self) -> HubSplit:
         """Return the split in `facebook/multilingual_librispeech`."""
-        return HubSplit(Repository("facebook/multilingual_librispeech", self.revision), self.language, self.split)
+        return HubSplit(
+            Repository("dataset", "facebook/multilingual_librispeech", self.revision), self.language, self.split
+        )
 
     def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
         """Return id, transcript, language and speaker of a row."""
-        return stem_of(row), said(row, "text"), CODES[self.language], said(row, "speaker")
+        return stem_of(row), text_in(row, "text"), CODES[self.language], text_in(row, "speaker")
 
     def inside(self, folder: Path) -> Path | None:
         """Return the folder of the split in the folder of the language, which may be `folder` itself."""

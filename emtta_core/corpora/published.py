@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field
 
-from emtta_core.corpora.base import Archive, Standing, Survey, Utterance, choose, is_too_long, least, survey
+from emtta_core.corpora.base import Archive, Availability, Count, Utterance, choose, count, is_too_long, least
 from emtta_core.corpora.recording import FileDigests, Recording
 from emtta_core.corpus_dirs import CORPORA, looked_in, places
 from emtta_core.errors import CorpusError, EmttaError
@@ -108,13 +108,13 @@ class Published(Record, ABC):
         """
         return choose(self._utterances(), self.max_seconds, least(limit, self.utterances))
 
-    def survey(self, limit: int | None = None) -> Survey:
+    def count(self, limit: int | None = None) -> Count:
         """Return what `read_all` would give, counted; no audio is heard, but lengths can need it to be fetched.
 
         Raises:
             CorpusError: the corpus cannot be had.
         """
-        return survey(self._utterances(), self.max_seconds, least(limit, self.utterances))
+        return count(self._utterances(), self.max_seconds, least(limit, self.utterances))
 
     def content_digest(self) -> str:
         """Return a digest of what the corpus holds.
@@ -133,13 +133,13 @@ class Published(Record, ABC):
         digests.keep()
         return digest(contents)
 
-    def standing(self) -> Standing:
+    def availability(self) -> Availability:
         """Return whether the wanted part is on this machine, and else where it is to be had."""
         what = f"{self.about.title} {self.part()}".strip()
         try:
-            return self.standing_as(what)
+            return self._availability(what)
         except EmttaError as error:
-            return Standing(
+            return Availability(
                 what,
                 "missing",
                 self.about.source,
@@ -149,13 +149,13 @@ class Published(Record, ABC):
                 archive=self.archive(),
             )
 
-    def standing_as(self, what: str) -> Standing:
+    def _availability(self, what: str) -> Availability:
         """Return how `what` stands where it can be had.
 
         Raises:
             CorpusError: it cannot.
         """
-        return Standing(what, "here", str(self.place()), self.about.licence)
+        return Availability(what, "here", str(self.place()), self.about.licence)
 
     def _utterances(self) -> Iterator[Utterance]:
         return (one.utterance() for one in self.recordings(self.place()))

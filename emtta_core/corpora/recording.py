@@ -54,7 +54,7 @@ class FileDigests:
     def __init__(self, folder: Path) -> None:
         """Recall what is known of the files below `folder`."""
         self._key = str(folder.resolve())
-        known = cache.recall(_KIND, self._key) or {}
+        known = cache.load(_KIND, self._key) or {}
         self._known: dict[str, list[object]] = known.get("files", {})
         self._grown = False
         self._read: dict[Path, str] = {}
@@ -83,7 +83,7 @@ class FileDigests:
     def keep(self) -> None:
         """Remember what was found."""
         if self._grown:
-            cache.remember(_KIND, self._key, {"folder": self._key, "files": self._known})
+            cache.save(_KIND, self._key, {"folder": self._key, "files": self._known})
 
 
 def _sha256(path: Path) -> str:

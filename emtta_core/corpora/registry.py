@@ -32,7 +32,7 @@ Corpus = Annotated[
 ]
 """Any corpus, told apart by `name`.
 
-Each has `read_all(limit)`, the utterances; `survey(limit)`, how many those are; `content_digest()`, which stands for
+Each has `read_all(limit)`, the utterances; `count(limit)`, how many those are; `content_digest()`, which stands for
 all that they hold; `located()`, itself with its place settled, so that it is the same corpus at any later time; and
-`standing()`, whether it is on this machine, and where it is to be had.
+`availability()`, whether it is on this machine, and where it is to be had.
 """

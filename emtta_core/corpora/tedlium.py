@@ -12,12 +12,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from emtta_core.audio.files import remembering
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
-from emtta_core.corpora.hosted import InParquet, said, stem_of
-from emtta_core.corpora.hub_files import Repository
+from emtta_core.corpora.hosted import Hosted, stem_of, text_in
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.published import About
 from emtta_core.corpora.recording import Recording, text_of
 from emtta_core.errors import AudioError, CorpusError
+from emtta_core.hub import Repository
 from emtta_core.identity import IDENTITY
 
 _NOT_SCORED = "ignore_time_segment_in_scoring"
@@ -50,7 +50,7 @@ class Piece(Recording):
         return self.end - self.begin
 
 
-class TedLium(InParquet):
+class TedLium(Hosted):
     """A split of TED-LIUM, release 3, 16 kHz.
 
     Of a text, the marks `<unk>` of words that nobody understood are left out, and clitics that stand apart (`it 's`)
@@ -82,16 +82,18 @@ class TedLium(InParquet):
 
     def on_hub(self) -> HubSplit:
         """Return the split in `hf-audio/esb-datasets-test-only-sorted`."""
-        return HubSplit(Repository("hf-audio/esb-datasets-test-only-sorted", self.revision), "tedlium", self.split)
+        return HubSplit(
+            Repository("dataset", "hf-audio/esb-datasets-test-only-sorted", self.revision), "tedlium", self.split
+        )
 
     def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
         """Return id, transcript, language and speaker of a row; an id begins with the talk."""
         name = stem_of(row)
-        return name, _text(said(row, "text")), "en", said(row, "speaker") or name.partition("-")[0]
+        return name, _text(text_in(row, "text")), "en", text_in(row, "speaker") or name.partition("-")[0]
 
     def refusal(self, row: Mapping[str, Any]) -> str | None:
         """Return why a row cannot be scored; None where it can."""
-        return _refusal(said(row, "text"))
+        return _refusal(text_in(row, "text"))
 
     def inside(self, folder: Path) -> Path | None:
         """Return the folder of the split, which may be `folder` itself."""

@@ -92,9 +92,10 @@ class Examples(Dataset[Example]):
                 pitch=rng.randint(35, 65),
                 pitch_range=rng.randint(30, 70),
             )
-            if len(speech.waveform) <= self._seconds * SAMPLE_RATE:
+            waveform = speech.waveform
+            if len(waveform) <= self._seconds * SAMPLE_RATE:
                 break
-        waveform = _with_coloured_noise(speech.waveform, rng)
+        waveform = _with_coloured_noise(waveform, rng)
         return Example(waveform, text, language, self._labels(speech.phonemes, len(waveform)))
 
     def _labels(self, phonemes: Sequence[Phoneme], samples: int) -> NDArray[np.int64]:

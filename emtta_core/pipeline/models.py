@@ -27,7 +27,7 @@ KIND = "digests"
 def cached_digest(folder: Path) -> str | None:
     """The digest of the model in a folder; None where it is not known, or a file there has changed."""
     try:
-        known = cache.recall(KIND, str(folder.resolve()))
+        known = cache.load(KIND, str(folder.resolve()))
         return str(known["digest"]) if known is not None and known["of"] == _state(folder) else None
     except (OSError, KeyError):
         return None
@@ -40,7 +40,7 @@ def cache_digest(folder: Path, digest: str) -> None:
         newest = max((modified for _, _, modified in state["files"]), default=0)
         if cache.is_settled(newest):
             place = str(folder.resolve())
-            cache.remember(KIND, place, {"folder": place, "of": state, "digest": digest})
+            cache.save(KIND, place, {"folder": place, "of": state, "digest": digest})
 
 
 def _state(folder: Path) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def model_to_fetch(choice: ModelChoice) -> hub_model.Offer | None:
     Raises:
         ModelError: there is no such model.
     """
-    if folder_of(choice.name) is not None or hub_model.settled(choice.name, choice.revision) is not None:
+    if folder_of(choice.name) is not None or hub_model.is_here(choice.name, choice.revision):
         return None
     try:
         found = hub_model.offer(choice.name, choice.revision)

@@ -8,7 +8,7 @@ from functools import cache
 from emtta_core.adaptation import ALGORITHM_VERSION
 from emtta_core.adaptation.methods import Method
 from emtta_core.adaptation.options import Options
-from emtta_core.corpora.base import Survey, whisper_code
+from emtta_core.corpora.base import Count, whisper_code
 from emtta_core.corpora.registry import Corpus
 from emtta_core.corpora.synthetic import Synthetic
 from emtta_core.errors import EmttaError, UsageError
@@ -131,12 +131,12 @@ def plan_id_of(cells: Sequence[Cell], suite: Suite) -> str:
 def plan_audio(suite: Suite) -> dict[str, Audio]:
     """What the audio of each domain will be, by the domain's name, or why it cannot be had."""
     content = cache(content_digest)  # of this plan alone: a folder may be another one when it is next planned
-    counted = cache(lambda corpus: corpus.survey(suite.limit))
+    counted = cache(lambda corpus: corpus.count(suite.limit))
     return {domain.name: audio_of(domain, suite.limit, content, counted) for domain in suite.domains}
 
 
 def audio_of(
-    domain: Domain, limit: int | None, content: Callable[[Corpus], str], counted: Callable[[Corpus], Survey]
+    domain: Domain, limit: int | None, content: Callable[[Corpus], str], counted: Callable[[Corpus], Count]
 ) -> Audio:
     """What the audio of a domain will be, or why it cannot be had.
 
@@ -144,20 +144,20 @@ def audio_of(
         domain: which.
         limit: at most this many utterances, the first ones.
         content: gives the digest of a corpus.
-        counted: gives its survey.
+        counted: gives how much of it is used.
     """
     try:
-        survey = counted(domain.corpus)
-        if not survey.utterances:
+        count = counted(domain.corpus)
+        if not count.utterances:
             reason = (
-                f"that is short enough: {survey.left_out} are longer than max_seconds; raise it"
-                if survey.left_out
+                f"that is short enough: {count.left_out} are longer than max_seconds; raise it"
+                if count.left_out
                 else "to adapt to; look at what it holds"
             )
             raise UsageError(
                 f"the corpus of domain {domain.name!r} has no utterance {reason}, or leave the domain out of the suite"
             )
-        return Audio(corpus_id(domain, limit, content), survey.utterances, survey.left_out, survey.notes)
+        return Audio(corpus_id(domain, limit, content), count.utterances, count.left_out, count.notes)
     except EmttaError as error:
         return Audio(f"{UNAVAILABLE}{digest({'domain': domain.identity(), 'limit': limit})}", 1, error=error)
 

@@ -74,7 +74,7 @@ def prepare_domain(
             store.write_prepared(corpus_id, shards, rows)
             shards, utterances = shards + 1, utterances + len(rows)
             errors += [f"{row.utterance_id}: {row.error}" for row in rows if row.error is not None]
-        left_out = domain.corpus.survey(limit).left_out
+        left_out = domain.corpus.count(limit).left_out
         if left_out:
             log.info("%s: %d utterances are longer than max_seconds and are left out", domain.name, left_out)
         made = store.finish_prepared(
@@ -91,7 +91,7 @@ def prepare_domain(
 def _refuse_changed(domain: Domain, planned: str, limit: int | None) -> None:
     # Refuse a corpus that is not the one that was planned: what it gave would be kept under a wrong identity.
     if planned.startswith(UNAVAILABLE):
-        now = audio_of(domain, limit, content_digest, lambda corpus: corpus.survey(limit))
+        now = audio_of(domain, limit, content_digest, lambda corpus: corpus.count(limit))
         if now.error is not None:
             raise now.error
         raise UsageError(

@@ -67,9 +67,13 @@ def _devices() -> str:
 
 def _espeak() -> str:
     from emtta_core.audio.waveform import SAMPLE_RATE
+    from emtta_core.corpora.espeak import INSTALL, is_installed
     from emtta_core.corpora.synthetic import voices_for_noise
 
-    return f"spoke {len(voices_for_noise(1, 0)[0]) / SAMPLE_RATE:.1f} s"
+    seconds = len(voices_for_noise(1, 0)[0]) / SAMPLE_RATE
+    if is_installed():
+        return f"spoke {seconds:.1f} s"
+    return f"not installed: smoke, demo and robustness have their speech; for other sentences: {INSTALL}"
 
 
 def _model() -> str:
