@@ -94,7 +94,7 @@ class Hosted(Published):
         if known is None:
             known = {"seconds": [one.seconds() for one in self._rows(split, None)]}
             cache.save("lengths", key, known)
-        lengths = (Utterance("", "", "", "", partial(_decode, b"", ""), lambda s=s: s) for s in known["seconds"])
+        lengths = (Utterance("", "", "", "", partial(_decode, b"", ""), partial(float, s)) for s in known["seconds"])
         return count(lengths, self.max_seconds, wanted)
 
     def is_streamed(self, limit: int | None) -> bool:

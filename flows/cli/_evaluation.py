@@ -42,7 +42,7 @@ def plan_suite(suite: "Suite", run_id: str | None, store: "Store | None", *, dry
 
     offer = model_to_fetch(suite.model)
     if offer is not None:
-        say(offer.told())
+        say(offer.message())
     if offer is not None and dry_run:
         say("a dry run does not fetch it: which cells are done, and the run's id, are known only with its weights")
         run, store = plan_run(suite, "not fetched", run_id or suite.name), None
