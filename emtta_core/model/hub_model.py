@@ -20,7 +20,7 @@ log = logging.getLogger("emtta.model")
 MAIN = "main"
 
 _SMALL = re.compile(r"[^/]+\.(?:json|model)|merges\.txt|vocab\.txt")
-"""Files beside the weights that a model is read from."""
+"""Files besides the weights that a model is read from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,12 @@ class Offer:
         """Its page."""
         return _asked(self.name, self.commit).url
 
-    def told(self) -> str:
-        """Return what to say before it is fetched: name, commit, licence, size, and the room for it."""
-        free, place = hub.free_bytes()
+    def message(self) -> str:
+        """What is announced before it is fetched: name, commit, licence, size, and the room for it."""
+        free, folder = hub.free_bytes()
         return (
             f"model {self.name} at commit {self.commit[:12]}, licence {self.licence}: {self.size / 1e6:,.1f} MB to be "
-            f"fetched from {self.url} into {place}, where {free / 1e9:,.1f} GB are free"
+            f"fetched from {self.url} into {folder}, where {free / 1e9:,.1f} GB are free"
         )
 
     def refuse_full_disk(self) -> None:
@@ -86,12 +86,12 @@ def offer(name: str, revision: str | None) -> Offer:
 
 
 def fetch(name: str, revision: str | None) -> Path:
-    """Return the folder of a model, fetched where it is not there yet.
+    """Find the folder of a model, and fetch the model where it is not there yet.
 
     Raises:
         ModelError: it cannot be had, or there is too little room on the disk for it.
     """
-    known = settled(name, revision)
+    known = pinned(name, revision)
     if known is not None:
         return known
     try:
@@ -104,17 +104,17 @@ def fetch(name: str, revision: str | None) -> Path:
         return known
     if offered.missing:
         offered.refuse_full_disk()
-        log.info("%s", offered.told())
+        log.info("%s", offered.message())
     return _download(offered, revision)
 
 
-def settled(name: str, revision: str | None) -> Path | None:
-    """Return the folder of a model of which the hub need not be asked: a commit that is on this machine."""
+def pinned(name: str, revision: str | None) -> Path | None:
+    """The folder of a model of which the hub need not be asked: a commit that is on this machine."""
     return folder_of_commit(name, revision) if revision is not None and hub.COMMIT.fullmatch(revision) else None
 
 
 def folder_of_commit(name: str, revision: str) -> Path | None:
-    """Return the folder of a model on this machine, named by its commit; None where it does not hold all that is read.
+    """The folder of a model on this machine, named by its commit; None where it does not hold all that is read.
 
     Others fetch into the same folder, and not always the whole of a model.
     """
@@ -131,15 +131,13 @@ def _download(offered: Offer, revision: str | None) -> Path:
     with hub.explained(_asked(offered.name, revision)):
         for path in (*others, *weights):
             file = huggingface_hub.hf_hub_download(offered.name, path, revision=offered.commit, endpoint=hub.endpoint())
-        _remember(offered, revision or MAIN)
+        _record_branch(offered, revision or MAIN)
     return Path(file).parent
 
 
-def _remember(offered: Offer, revision: str) -> None:
-    """Write down which commit a branch is, where the hub's own library does when it is asked for a branch.
-
-    In a cache that cannot be written it stays as it is, for the files can be read all the same.
-    """
+def _record_branch(offered: Offer, revision: str) -> None:
+    # Record which commit a branch is, where the hub's own library does when it is asked for a branch. A cache that
+    # cannot be written stays as it is, for the files can be read all the same.
     from huggingface_hub import constants, file_download
 
     if hub.COMMIT.fullmatch(revision):
@@ -158,7 +156,7 @@ def _remember(offered: Offer, revision: str) -> None:
 
 
 def _weights(name: str, there: Mapping[str, int]) -> list[str]:
-    """Return the files of weights, of those that are there.
+    """Choose the files of weights, of those that are there.
 
     Raises:
         ModelError: there are none in safetensors, or they are those of an adapter.
@@ -174,7 +172,7 @@ def _weights(name: str, there: Mapping[str, int]) -> list[str]:
 
 
 def no_safetensors(name: str) -> str:
-    """Return the refusal of a model without weights in safetensors."""
+    """The refusal of a model without weights in safetensors."""
     return (
         f"model {name!r} has no weights in safetensors, and pickled ones (pytorch_model.bin) are not read, since "
         "reading them can run code; where you trust them, write them anew: "

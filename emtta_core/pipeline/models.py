@@ -81,7 +81,7 @@ def offered(choice: ModelChoice) -> hub_model.Offer | None:
     Raises:
         ModelError: there is no such model.
     """
-    if folder_of(choice.name) is not None or hub_model.settled(choice.name, choice.revision) is not None:
+    if folder_of(choice.name) is not None or hub_model.pinned(choice.name, choice.revision) is not None:
         return None
     try:
         found = hub_model.offer(choice.name, choice.revision)

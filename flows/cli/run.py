@@ -85,7 +85,7 @@ def run(
     opened = Store.find(store) if dry_run else Store.open(store, create=True)
     fetched = offered(loaded.model)
     if fetched is not None:
-        say(fetched.told())
+        say(fetched.message())
     known = fetched is None or not dry_run
     if known:
         planned = plan_run(loaded, digest_of(loaded.model), run_id)
