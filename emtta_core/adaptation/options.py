@@ -94,16 +94,26 @@ class Options:
         return replace(self, **values)
 
 
-def _declarations() -> tuple[dict[str, tuple[Any, Within]], dict[str, Use]]:
+def declarations(record: type) -> tuple[dict[str, tuple[Any, Within]], dict[str, Use]]:
+    """The type and range of each field of a class of options; and the methods that use it.
+
+    Raises:
+        TypeError: a field does not say which methods use it, and with that whose identity it is part of.
+    """
     ranges, uses = {}, {}
-    for name, hint in get_type_hints(Options, include_extras=True).items():
-        kind, *marks = get_args(hint)
+    for name, hint in get_type_hints(record, include_extras=True).items():
+        kind, *marks = get_args(hint) or (hint,)
         ranges[name] = kind, next((mark for mark in marks if isinstance(mark, Within)), Within())
-        (uses[name],) = (mark for mark in marks if isinstance(mark, Use))  # an option must say who uses it
+        named = [mark for mark in marks if isinstance(mark, Use)]
+        if len(named) != 1:
+            raise TypeError(
+                f"{record.__name__}.{name} must name the methods that use it, as a Use, once; it has {named}"
+            )
+        uses[name] = named[0]
     return ranges, uses
 
 
-_DECLARED, USES = _declarations()
+_DECLARED, USES = declarations(Options)
 """Of each option, its type and range; and the methods that use it."""
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from emtta_core.model.forward import Cache, Layout, Memory, Nodes, decode, logits
+from emtta_core.model.forward import Cache, Layout, Memory, Nodes, decode, logits, prefill
 from emtta_core.model.policy import DecodingPolicy
 from emtta_core.model.weights import Weights
 
@@ -103,7 +103,7 @@ def generate(
 
         # 1) Decode the prompts: one node an utterance, with which all its rows begin and which sees all of its prompt.
         cache = Cache.empty(weights, batch, start + 64)
-        raw = _prefill(weights, norms, memory, prompt, cache)
+        raw = prefill(weights, norms, memory, prompt, cache)
         nodes = torch.arange(batch, device=device).unsqueeze(1).expand(-1, sum(part.rows for part in strategies))
         visible = torch.zeros((batch, start), dtype=dtype, device=device)
         for strategy in strategies:
@@ -154,16 +154,6 @@ def generate(
             hidden = decode(weights, norms, memory, grown, layout.pad(visible).unsqueeze(1), cache, slots)
             raw = logits(weights, hidden)
         return [strategy.result() for strategy in strategies]
-
-
-def _prefill(weights: Weights, norms: Tensor, memory: Memory, prompt: Tensor, cache: Cache) -> Tensor:
-    # The logits `(B, V)` after the prompts `(B, P)`.
-    batch, start = prompt.shape
-    layout = Layout.of(prompt.new_full((batch,), start), [start] * batch)
-    causal = torch.full((start, start), -torch.inf, dtype=weights.head.dtype, device=prompt.device).triu(1)
-    nodes = Nodes(prompt.flatten(), layout.rank, layout)
-    hidden = decode(weights, norms, memory, nodes, causal, cache, cache.reserve(layout))
-    return logits(weights, hidden[start - 1 :: start])
 
 
 def _advance(strategies: Sequence[Strategy], step: int, frontier: Frontier) -> tuple[Tensor, Tensor]:

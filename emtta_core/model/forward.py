@@ -220,6 +220,16 @@ def decode(
     return normalize(weights, _of_nodes(layout, own[-1]), x)
 
 
+def prefill(weights: Weights, norms: Tensor, memory: Memory, prompt: Tensor, cache: Cache) -> Tensor:
+    """Decode prompts `(B, P)` into an empty cache; returns the logits `(B, V)` after them."""
+    batch, length = prompt.shape
+    layout = Layout.of(prompt.new_full((batch,), length), [length] * batch)
+    causal = torch.full((length, length), -torch.inf, dtype=weights.head.dtype, device=prompt.device).triu(1)
+    nodes = Nodes(prompt.flatten(), layout.rank, layout)
+    hidden = decode(weights, norms, memory, nodes, causal, cache, cache.reserve(layout))
+    return logits(weights, hidden[length - 1 :: length])
+
+
 def logits(weights: Weights, hidden: Tensor) -> Tensor:
     """The logits `(..., V)` of hidden states `(..., d)`, not masked by any policy."""
     return F.linear(hidden, weights.head).to(weights.norms.dtype)
@@ -294,15 +304,18 @@ def grow(prompt: Tensor, candidates: Tensor, mask: Tensor, *, dtype: torch.dtype
     device = prompt.device
     batch, count, length = candidates.shape
     start = prompt.shape[1]
+
+    # 1) Who leads: at each position, the first of the candidates that agree before it lends the others its node.
     # same[b, g, h, t]: candidates g and h agree before position t.
     agree = candidates.unsqueeze(2) == candidates.unsqueeze(1)
     same = torch.ones((batch, count, count, length), dtype=torch.bool, device=device)
     same[..., 1:] = agree[..., :-1].cummin(-1).values if length > 1 else same[..., 1:]
     same &= mask.unsqueeze(1)  # only a candidate that goes on at t can lend its node
-    leader = same.to(torch.uint8).argmax(2)  # the first such, (B, G, T)
+    leader = same.to(torch.uint8).argmax(2)  # (B, G, T)
     leads = mask & (leader == torch.arange(count, device=device).view(1, -1, 1))
-    leads[..., 0] = False  # position 0 is chosen after the prompt, whose last node stands for it
-    # Nodes are numbered by position, then by candidate, after the prompt.
+    leads[..., 0] = False  # the token at 0 is chosen after the prompt, by its last node
+
+    # 2) Nodes are numbered by position, then by candidate, after the prompt.
     by_time = leads.transpose(1, 2).reshape(batch, -1)
     number = (by_time.cumsum(1) - 1 + start).view(batch, length, count).transpose(1, 2)
     owner = number.gather(1, leader)
@@ -312,6 +325,7 @@ def grow(prompt: Tensor, candidates: Tensor, mask: Tensor, *, dtype: torch.dtype
     sizes = counts.tolist()
     total = max(sizes)
 
+    # 3) Their tokens and positions.
     tokens = prompt.new_zeros((batch, total))
     positions = prompt.new_zeros((batch, total))
     tokens[:, :start] = prompt
@@ -321,7 +335,7 @@ def grow(prompt: Tensor, candidates: Tensor, mask: Tensor, *, dtype: torch.dtype
     tokens[utterance, node] = candidates[utterance, candidate, time - 1]
     positions[utterance, node] = time + (start - 1)
 
-    # A node's ancestors: the owners of the earlier positions of the candidate that leads it.
+    # 4) A node sees its ancestors: the prompt, and the owners of the earlier positions of the candidate that leads it.
     sees = torch.zeros((batch, total, total), dtype=torch.bool, device=device)
     sees[:, :start, :start] = torch.ones((start, start), dtype=torch.bool, device=device).tril()
     path = owner[utterance, candidate]  # (nodes, T)
@@ -331,6 +345,7 @@ def grow(prompt: Tensor, candidates: Tensor, mask: Tensor, *, dtype: torch.dtype
     sees[:, start:, :start] = True
     visible = torch.zeros(sees.shape, dtype=dtype, device=device).masked_fill_(~sees, -torch.inf)
 
+    # 5) Nodes and contexts are packed, utterance by utterance, and the owners numbered among the contexts.
     exists = torch.zeros((batch, total), dtype=torch.bool, device=device)
     exists[:, :start] = True
     exists[utterance, node] = True

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from emtta_core.model import forward
 from emtta_core.model.family import FrontEnd
-from emtta_core.model.forward import Layout
 from emtta_core.model.policy import DecodingPolicy, Prompt
 from emtta_core.model.weights import Precision, Weights
 
@@ -100,13 +99,9 @@ def detect_language(model: SpeechModel, waveform: NDArray[np.floating[Any]]) -> 
         entering = model.front_end([waveform], device=model.device, dtype=model.dtype)
         encoded = forward.encode(weights, norms[:, : weights.encoder_norms], entering.rows, entering.audible)
         memory = forward.cross_memory(weights, encoded, entering.audible)
-        tokens = torch.tensor(begin, device=model.device)
-        count = len(begin)
-        layout = Layout.of(torch.tensor([count], device=model.device), [count])
-        causal = torch.full((count, count), -torch.inf, dtype=weights.head.dtype, device=model.device).triu(1)
-        nodes = forward.Nodes(tokens, layout.rank, layout)
-        hidden = forward.decode(weights, norms[:, weights.encoder_norms :], memory, nodes, causal)
-        logits = forward.logits(weights, hidden[-1])
+        prompt = torch.tensor([begin], device=model.device)
+        cache = forward.Cache.empty(weights, 1, len(begin))
+        (logits,) = forward.prefill(weights, norms[:, weights.encoder_norms :], memory, prompt, cache)
         chances = logits[[token_of[language] for language in names]].softmax(-1)
     best = int(chances.argmax())
     return Detected(names[best], float(chances[best]))
