@@ -33,13 +33,13 @@ class Ami(OnHubAlone):
     split: Annotated[Literal["test", "validation", "train"], IDENTITY] = "test"  # which
 
     def part(self) -> str:
-        """Return microphone and split."""
+        """Microphone and split."""
         return f"{self.microphone} {self.split}"
 
     def on_hub(self) -> HubSplit:
-        """Return the split in `edinburghcstr/ami`."""
+        """The split in `edinburghcstr/ami`."""
         return HubSplit(Repository("dataset", "edinburghcstr/ami", self.revision), self.microphone, self.split)
 
     def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
-        """Return id, transcript, language and speaker of a row."""
+        """Id, transcript, language and speaker of a row."""
         return stem_of(row), text_in(row, "text"), "en", text_in(row, "speaker")

@@ -21,6 +21,9 @@ from emtta_core.errors import AudioError
 from emtta_core.hub import endpoint
 from emtta_core.identity import RUNTIME, digest
 
+HOSTED_VERSION = 1
+"""Raised whenever the same files on the hub would give other utterances, or other samples of them."""
+
 
 class Hosted(Published):
     """A published corpus that is read from the hub where no folder holds it.
@@ -29,9 +32,6 @@ class Hosted(Published):
     Its methods raise `CorpusError` where it cannot be had, and `UsageError` where the hub has no such revision,
     language or split.
     """
-
-    reading: ClassVar[int] = 1
-    """Raised whenever the same files on the hub would give other utterances, or other samples of them."""
 
     columns: ClassVar[Mapping[str, Sequence[str]]]
     """What is read of a row besides its audio, `text` at least, and what its column may be called."""
@@ -66,7 +66,7 @@ class Hosted(Published):
         return self.path is None and self.in_folder() is None
 
     def located(self) -> Self:
-        """The corpus with its place settled: the folder where it was found, or a commit of the hub's data set."""
+        """The corpus with the folder that holds it as its path, or at a commit of the hub's data set."""
         if not self.is_on_hub():
             return super().located()
         return self.model_copy(update={"revision": self.on_hub().pinned().repository.revision})
@@ -94,8 +94,7 @@ class Hosted(Published):
         if known is None:
             known = {"seconds": [one.seconds() for one in self._rows(split, None)]}
             cache.save("lengths", key, known)
-        lengths = (Utterance("", "", "", "", partial(_decode, b"", ""), partial(float, s)) for s in known["seconds"])
-        return count(lengths, self.max_seconds, wanted)
+        return count(map(_of_length, known["seconds"]), self.max_seconds, wanted)
 
     def is_streamed(self, limit: int | None) -> bool:
         """Whether the first `limit` utterances are read over the network, so that no file is fetched for them."""
@@ -104,18 +103,18 @@ class Hosted(Published):
         split = self.on_hub().pinned()
         return not split.is_fetched() and split.is_streamed(least(limit, self.utterances))
 
-    def _availability(self, what: str) -> Availability:
-        """The availability of what can be had, in a folder or on the hub; CorpusError where a gate is closed."""
+    def _available(self) -> Availability:
         if not self.is_on_hub():
-            return super()._availability(what)
+            return super()._available()
         split = self.on_hub().pinned()
         repository = split.repository
         where = f"{repository.url} at {repository.revision[:12]}"
         if split.is_fetched():
-            return Availability(what, "here", where, self.about.licence)
+            return Availability(self.what, "here", where, self.about.licence)
         repository.refuse_gated()
         sizes = repository.listing().sizes
-        return Availability(what, "to fetch", where, self.about.licence, sum(sizes[path] for path in split.paths()))
+        size = sum(sizes[path] for path in split.paths())
+        return Availability(self.what, "to fetch", where, self.about.licence, size)
 
     def content_digest(self) -> str:
         """A digest of what the corpus holds; on the hub a commit to other files does not matter."""
@@ -124,8 +123,7 @@ class Hosted(Published):
         split = self.on_hub().pinned()
         blobs = split.repository.listing().blobs
         files = {path: blobs[path] for path in split.paths()}
-        reading = {"reading": self.reading} if self.reading > 1 else {}
-        return digest({"hub": split.repository.name, "files": files, "part": self.part()} | reading)
+        return digest({"version": HOSTED_VERSION, "hub": split.repository.name, "files": files, "part": self.part()})
 
     def _rows(self, split: HubSplit, limit: int | None) -> Iterator[Utterance]:
         for row in split.rows(self.wanted(), limit, self.required, self.refuse_columns):
@@ -169,6 +167,10 @@ def text_in(row: Mapping[str, Any], column: str) -> str:
     """What a row has in a column, as text; empty where that is null, or there is no such column."""
     value = row.get(column)
     return "" if value is None else str(value)
+
+
+def _of_length(seconds: float | None) -> Utterance:
+    return Utterance("", "", "", "", partial(_decode, b"", "an utterance"), lambda: seconds)
 
 
 def _decode(audio: bytes, name: str, error: str | None = None) -> Waveform:

@@ -39,14 +39,11 @@ class SavedDataset(DatasetColumns):
     max_seconds: Annotated[float | None, IDENTITY, Field(gt=0, allow_inf_nan=False)] = None
 
     def located(self) -> Self:
-        """Return the corpus as it is: its place is given."""
+        """The corpus as it is: its path is given."""
         return self
 
     def read_all(self, limit: int | None = None) -> Iterator[Utterance]:
-        """Return the utterances in the order of the rows; audio is decoded when theirs is asked for.
-
-        Args:
-            limit: at most so many, the first ones.
+        """Yield the first `limit` utterances in the order of the rows; audio is decoded by their `read`.
 
         Raises:
             CorpusError: the folder holds no data set, or it cannot be read.
@@ -55,7 +52,7 @@ class SavedDataset(DatasetColumns):
         return choose(self._utterances(self._dataset()), self.max_seconds, least(limit, self.utterances))
 
     def count(self, limit: int | None = None) -> Count:
-        """Return what `read_all` would give, counted.
+        """Count what `read_all` would give.
 
         Raises:
             CorpusError: the folder holds no data set, or it cannot be read.
@@ -68,7 +65,7 @@ class SavedDataset(DatasetColumns):
         return replace(count(self._utterances(dataset), self.max_seconds, wanted), notes=notes)
 
     def content_digest(self) -> str:
-        """Return a digest of the split's Arrow files, which hold the audio too; one is read where it has changed.
+        """A digest of the split's Arrow files, which hold the audio too; one is read where it has changed.
 
         Raises:
             CorpusError: the folder holds no data set, or it cannot be read.
@@ -76,11 +73,11 @@ class SavedDataset(DatasetColumns):
         """
         dataset, digests = self._dataset(), FileDigests(self._folder)
         found = [digests.of(Path(file["filename"])) for file in dataset.cache_files]
-        digests.keep()
+        digests.save()
         return digest(found)
 
     def availability(self) -> Availability:
-        """Return whether the data set is there, and has the split and the columns."""
+        """Whether the data set is there, and has the split and the columns."""
         what = f"data set {self._folder.name} {self.split or ''}".strip()
         try:
             self._dataset()
@@ -117,7 +114,7 @@ class SavedDataset(DatasetColumns):
         return only.cast_column(self.audio, Audio(decode=False))
 
     def _whole(self) -> "Dataset":
-        """Return the split with all its columns; its other splits are not opened.
+        """The split with all its columns; its other splits are not opened.
 
         Raises:
             CorpusError: the folder holds no data set that can be read.

@@ -272,7 +272,7 @@ def _lacking_weights(folder: Path, there: set[str]) -> list[str]:
 
 
 def _settings(file: Path) -> dict[str, Any]:
-    # Stands in a file of JSON; nothing where it is missing or broken, which whoever reads it says.
+    # An object of JSON; empty where the file is missing or broken, which whoever reads it says.
     try:
         found = json.loads(read_plain(file, most=_LARGEST_JSON))
     except (OSError, ValueError, RecursionError):
