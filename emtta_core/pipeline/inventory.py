@@ -91,7 +91,8 @@ class Need:
     def as_dict(self) -> dict[str, Any]:
         """Its fields, and those of its availability, as plain JSON values."""
         found = asdict(self)
-        return found.pop("standing") | found
+        standing: dict[str, Any] = found.pop("standing")
+        return standing | found
 
 
 def inventory(suite: Suite, store: Store | None) -> list[Need]:
