@@ -42,11 +42,8 @@ def test_help_and_suites_import_nothing_heavy() -> None:
 
 
 def test_a_shell_completes_words_and_nothing_heavy_is_imported_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for words, expected in {
-        "emtta re": {"rerun", "report"},
-        "emtta list --format ": {"table", "csv", "json"},
-        "emtta run s": {"smoke"},
-    }.items():
+    completions = {"emtta re": {"rerun", "report"}, "emtta list --format ": {"table", "json"}, "emtta run s": {"smoke"}}
+    for words, expected in completions.items():
         monkeypatch.setenv("_EMTTA_COMPLETE", "complete_bash")
         monkeypatch.setenv("COMP_WORDS", words)
         monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
