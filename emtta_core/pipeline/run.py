@@ -307,12 +307,6 @@ def plan_night(suite: Suite, model_digest: str, store: Store, date: str) -> Run:
     A run of the date that has the same plan and is not complete is the one that goes on. One that is complete, or has
     another plan (the suite, the model or the algorithm changed during the day), is left as it is.
 
-    Args:
-        suite: what to evaluate.
-        model_digest: of the suite's model.
-        store: where it will lie.
-        date: as in `2026-11-23`.
-
     Raises:
         StoreError: a run of that date is there and cannot be read.
     """
