@@ -26,13 +26,8 @@ def key(kind: str, suite: str) -> str:
 def publish(store: Store, run_id: str, prefix: str = "", page: str | None = None) -> None:
     """Put the leaderboard and the failures of a run on the page of the current flow run, with the way to the rest.
 
-    A page that cannot be written costs no result: what went wrong is logged.
-
-    Args:
-        store: where the run lies.
-        run_id: which.
-        prefix: of the artifacts' keys, so that the nights have a history of their own.
-        page: where the page on the run lies, if one was written.
+    A page that cannot be written costs no result: what went wrong is logged. `prefix` begins the keys of the artifacts,
+    so that the nights have a history of their own; `page` is where the page on the run lies, if one was written.
     """
     try:
         suite = store.run(run_id).suite

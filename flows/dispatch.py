@@ -85,16 +85,7 @@ class Dispatch:
     """
 
     def __init__(self, run: Run, store: Store, executor: Executor, redo: Redo, held: Lease, reuse: Reuse) -> None:
-        """Prepare to do cells of a run.
-
-        Args:
-            run: which.
-            store: where.
-            executor: executes the cells.
-            redo: which of their utterances.
-            held: the run's lease.
-            reuse: what the cells can take over from other runs.
-        """
+        """Prepare to do cells of a run, whose lease is `held`."""
         self._run, self._store, self._executor, self._redo = run, store, executor, redo
         self._lease, self._reuse = held, reuse
         self._retries = retry_options(run.suite.runtime)

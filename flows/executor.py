@@ -61,16 +61,9 @@ def start_executor(
     isolation: Isolation | None,
     cells: int,
 ) -> Iterator[Executor]:
-    """Yield the executor of a run; after the `with` block its processes are gone.
+    """Yield the executor of so many cells of a run; after the `with` block its processes are gone.
 
-    Args:
-        run: which; what is left out is as its suite says.
-        store: where it is recorded.
-        runner: threads on this machine, or Ray.
-        ray_address: of Ray's cluster.
-        devices: where cells run, as in `cuda:0,cuda:1`.
-        isolation: whether cells run in processes of their own.
-        cells: how many there are to do.
+    Options that are left out are as the run's suite says.
 
     Raises:
         UsageError: the runner has no use for an option, or there is no such device.

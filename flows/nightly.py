@@ -282,12 +282,6 @@ def _describe(change: Change) -> str:
 def serve(name: str, cron: str, timezone: str, parameters: Mapping[str, Any]) -> None:
     """Serve the deployment `nightly/<name>` until Ctrl-C, one run at a time, each in a process of its own.
 
-    Args:
-        name: of the deployment.
-        cron: when it runs.
-        timezone: of the hours in `cron`.
-        parameters: of the flow.
-
     Raises:
         UsageError: no server is configured (Prefect's temporary one schedules nothing), or the name is taken.
         EmttaError: the server does not answer.

@@ -12,12 +12,6 @@ Runner = Literal["threads", "ray"]
 def check_runner(runner: Runner, address: str | None, devices: str | None, isolation: str | None) -> None:
     """Refuse options that a runner has no use for, and one whose package is missing.
 
-    Args:
-        runner: which.
-        address: of a Ray cluster.
-        devices: where cells were asked to run.
-        isolation: how cells were asked to be kept apart.
-
     Raises:
         UsageError: an option that the runner has no use for.
         EmttaError: the package that it needs is not installed.

@@ -42,25 +42,12 @@ def worth_retrying(_task: Task[..., Any], _task_run: TaskRun, state: State[Any])
 @task(name="prepare", task_run_name="prepare {domain.name}", **UNCACHED)
 @discreet()
 def prepare(domain: Domain, corpus_id: str, store: str, limit: int | None, retry_errors: bool) -> Prepared:
-    """Prepare a domain, unless its audio is in the store.
-
-    Args:
-        domain: which.
-        corpus_id: identity of its prepared audio.
-        store: the store's location.
-        limit: at most this many utterances.
-        retry_errors: make audio anew that is there with utterances in error.
-    """
+    """Prepare a domain, unless its audio is in the store; `retry_errors` prepares anew what is there with errors."""
     return prepare_domain(domain, corpus_id, Store.open(store), limit, retry_errors=retry_errors)
 
 
 @task(name="evaluate-cell", task_run_name="{job.cell.domain}/{job.cell.method}", **UNCACHED)
 @discreet()
 def evaluate(job: Job, execute: Callable[[Job], CellReport]) -> CellReport:
-    """Evaluate a cell whose domain is prepared; utterances that are done are left alone.
-
-    Args:
-        job: which cell, and how.
-        execute: does it, here or in a process of its own.
-    """
+    """Evaluate a cell whose domain is prepared; utterances that are done are left alone."""
     return execute(job)

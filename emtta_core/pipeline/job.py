@@ -158,14 +158,7 @@ def fail_cell(
 ) -> None:
     """Record a failed attempt at a cell, made by somebody who cannot, if the store still takes it, and tell of it.
 
-    Args:
-        cell: which.
-        store: where.
-        run_id: the run.
-        error: why.
-        progress: is told of the end, and before it of an attempt that is begun here.
-        attempt: its number; None where none was begun.
-        device: where it ran.
+    An attempt of no number is begun here first.
     """
     key = CellKey(run_id, cell.domain, cell.method)
     try:

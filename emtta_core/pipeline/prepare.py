@@ -179,10 +179,7 @@ Listener = Callable[[str, Prepared | EmttaError], None]
 def prepare_all(suite: Suite, store: Store, listener: Listener) -> dict[str, str]:
     """Prepare each domain of a suite, as many at once as its runtime says; one that fails costs no other.
 
-    Args:
-        suite: which.
-        store: where to.
-        listener: is told of each domain when it is done.
+    `listener` gets each domain when it is done.
 
     Returns:
         Why a domain could not be prepared, or has no utterance that can be used, by its name.

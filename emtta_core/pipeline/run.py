@@ -54,13 +54,8 @@ class Run:
 def plan_run(suite: Suite, model_digest: str, run_id: str | None = None) -> Run:
     """Plan a suite, and write nothing yet.
 
-    The run's suite is the one given with each corpus located. What cannot be had is in the plan's
-    `remarks`.
-
-    Args:
-        suite: what to evaluate.
-        model_digest: of the suite's model.
-        run_id: another id than the default one, under which the same suite and model find their run again.
+    The run's suite is the one given with each corpus located. What cannot be had is in the plan's `remarks`. Without a
+    chosen `run_id`, the same suite and model find their run again.
 
     Raises:
         EmttaError: no domain's audio can be had.
@@ -161,10 +156,10 @@ def plan_anew(run: Run, domains: Collection[str]) -> Run:
 
 def _continued(begun: Run, run: Run) -> Run | None:
     # A recorded run with the audio that it lacked and that `run` has; None where `run` has another plan than that.
+    # The id of the plan is that of its cells, or already that of `run` where `replace_plan` was cut short; else other
+    # rules of scoring made it.
     if begun.plan.plan_id not in (plan_id_of(begun.cells, begun.suite), run.plan.plan_id):
-        return (
-            None  # its scores were made by other rules; the plan's own id is there where `replace_plan` was cut short
-        )
+        return None
     lacking = {cell.domain for cell in begun.cells if not cell.available}
     found = _with_cells(begun, run.suite, [cell for cell in run.cells if cell.domain in lacking and cell.available])
     return found if found.plan.plan_id == run.plan.plan_id else None
@@ -306,12 +301,6 @@ def plan_night(suite: Suite, model_digest: str, store: Store, date: str) -> Run:
 
     A run of the date that has the same plan and is not complete is the one that goes on. One that is complete, or has
     another plan (the suite, the model or the algorithm changed during the day), is left as it is.
-
-    Args:
-        suite: what to evaluate.
-        model_digest: of the suite's model.
-        store: where it will lie.
-        date: as in `2026-11-23`.
 
     Raises:
         StoreError: a run of that date is there and cannot be read.

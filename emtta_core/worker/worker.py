@@ -90,12 +90,7 @@ class PassingError(TransientError):
 
 
 class Worker:
-    """A process that does jobs, one after another.
-
-    Attributes:
-        device: where it computes.
-        log: the file that it writes its log to.
-    """
+    """A process that does jobs, one after another."""
 
     def __init__(self, device: Device, log: Path) -> None:
         """Start the process; it is not a child of the terminal, so that Ctrl-C is its owner's alone."""

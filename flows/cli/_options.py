@@ -28,6 +28,19 @@ class Runner(StrEnum):
     RAY = "ray"
 
 
+def _complete_suite(beginning: str) -> list[str]:
+    from emtta_core.suite.file import suite_names
+
+    return [name for name in suite_names() if name.startswith(beginning)]
+
+
+SuiteArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A shipped suite (see emtta suites), or the path of a .toml file.", autocompletion=_complete_suite
+    ),
+]
+
 SnrConventionOption = Annotated[
     Literal["exact", "msnsd-old"] | None,
     typer.Option(

@@ -13,6 +13,7 @@ from flows.cli._options import (
     FormOption,
     SnrConventionOption,
     StoreOption,
+    SuiteArgument,
     use_corpora,
 )
 from flows.cli._output import COMPLETE, INCOMPLETE, Form, put_json, say
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def prepare(
-    suite: Annotated[str, typer.Argument(help="A shipped suite (see emtta suites), or the path of a .toml file.")],
+    suite: SuiteArgument,
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="domain=…|group=…", help="These domains; repeatable.")
     ] = None,

@@ -119,10 +119,7 @@ def show_methods(catalogue: "Catalogue", run: str) -> None:
 def show_complete_domains(catalogue: "Catalogue", run: str | None, found: "Result") -> None:
     """Show, below figures that are hidden until every domain is complete, the domains that are, and what is missing.
 
-    Args:
-        catalogue: of the store.
-        run: the run; None for the newest.
-        found: the report whose figures may be hidden.
+    `found` is the report whose figures may be hidden; without `run`, that of the newest.
     """
     from emtta_core.store.result import Result
 

@@ -17,6 +17,7 @@ from flows.cli._options import (
     RunnerOption,
     SnrConventionOption,
     StoreOption,
+    SuiteArgument,
     use_corpora,
 )
 from flows.cli._output import say
@@ -24,7 +25,7 @@ from flows.runner import check_runner
 
 
 def run(
-    suite: Annotated[str, typer.Argument(help="A shipped suite (see emtta suites), or the path of a .toml file.")],
+    suite: SuiteArgument,
     run_id: Annotated[
         str | None, typer.Option("--run-id", metavar="ID", help="Default: the suite's name and its plan's digest.")
     ] = None,

@@ -14,6 +14,7 @@ from flows.cli._options import (
     Runner,
     RunnerOption,
     StoreOption,
+    SuiteArgument,
 )
 from flows.cli._output import put, say
 
@@ -22,7 +23,7 @@ SHOWN = 5
 
 
 def schedule(
-    suite: Annotated[str, typer.Argument(help="A shipped suite (see emtta suites), or the path of a .toml file.")],
+    suite: SuiteArgument,
     cron: Annotated[
         str, typer.Option("--cron", metavar="'M H D M W'", help="Minute, hour, day, month, day of the week.")
     ] = "0 4 * * *",

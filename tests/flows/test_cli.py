@@ -14,12 +14,12 @@ from typing import Any, get_args
 import pytest
 from conftest import Command
 from rich.console import Console
-from store_factory import begin_run
+from store_factory import begin_run, heard, write_shard
 
 from emtta_core.audio.mix import SnrConvention
 from emtta_core.errors import EmttaError
 from emtta_core.pipeline.events import CellFinished, Channel, DomainPrepared, Started, UtterancesDone
-from emtta_core.store import Store
+from emtta_core.store import CellKey, Store
 from flows.cli import report as report_verb
 from flows.cli._options import SnrConventionOption
 from flows.cli._progress import Progress, clock, line, picture, watching
@@ -42,7 +42,8 @@ def test_help_and_suites_import_nothing_heavy() -> None:
 
 
 def test_a_shell_completes_words_and_nothing_heavy_is_imported_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for words, expected in {"emtta re": {"rerun", "report"}, "emtta list --format ": {"table", "csv", "json"}}.items():
+    completions = {"emtta re": {"rerun", "report"}, "emtta list --format ": {"table", "json"}, "emtta run s": {"smoke"}}
+    for words, expected in completions.items():
         monkeypatch.setenv("_EMTTA_COMPLETE", "complete_bash")
         monkeypatch.setenv("COMP_WORDS", words)
         monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
@@ -65,6 +66,7 @@ def test_completion_is_installed_in_the_files_of_a_shell(tmp_path: Path, monkeyp
 def test_each_verb_that_prints_a_result_prints_it_as_json(emtta: Command, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     begin_run(store, "r", [("g", "d", "source")])
+    write_shard(store, CellKey("r", "d", "source"), {"a": [heard(1)], "b": [heard(0)]})
     begin_run(store, "older", [("g", "d", "source")], created_at=datetime(2026, 11, 1, tzinfo=UTC))
 
     def shown(*words: object) -> Any:

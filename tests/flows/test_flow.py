@@ -185,6 +185,15 @@ def test_a_run_that_goes_on_is_executed_as_its_suite_says_now(
     assert [row.batch_size for key in keys for row in Store.open(store).cells(key)] == [2, 1]
 
 
+def test_a_run_that_is_not_recorded_is_refused_with_those_there_are(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    suite, store = load_suite(str(suite_file())), Store.open(tmp_path / "store", create=True)
+    record(plan_run(suite, digest_of(suite.model), "mine"), store)
+    state = evaluate("yours", store.location, return_state=True)
+    assert (state.is_failed(), "unknown run 'yours'; choose from: mine" in str(state.message)) == (True, True)
+
+
 def test_a_run_that_was_planned_by_other_code_does_not_go_on(
     suite_file: SuiteFile, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
