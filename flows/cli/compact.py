@@ -24,8 +24,8 @@ def compact(
         emtta compact demo-1a2b3c4d
     """
     from emtta_core.store import Store
-    from emtta_core.store.compact import compact as merge
-    from emtta_core.store.compact import plan_compaction
+    from emtta_core.store.compaction import compact as merge
+    from emtta_core.store.compaction import plan_compaction
     from flows.cli._output import size
 
     opened = Store.open(store)

@@ -11,7 +11,7 @@ from flows.cli._options import DEFAULT_STORE, DryRunOption, FormOption, StoreOpt
 from flows.cli._output import Form, put_json, say, size, tabulate
 
 if TYPE_CHECKING:
-    from emtta_core.store.prune import Pruning
+    from emtta_core.store.pruning import Pruning
 
 
 def prune(
@@ -39,8 +39,8 @@ def prune(
     """
     from emtta_core.errors import UsageError
     from emtta_core.store import Store
-    from emtta_core.store.prune import Keep, plan_pruning
-    from emtta_core.store.prune import prune as remove
+    from emtta_core.store.pruning import Keep, plan_pruning
+    from emtta_core.store.pruning import prune as remove
 
     wanted, opened = Keep.parse(keep), Store.open(store)
     found = plan_pruning(opened, wanted, suite=suite, keep_prepared=keep_prepared)
