@@ -35,7 +35,7 @@ from emtta_core.cache import CACHE
 from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.scoring import step_errors, word_errors
 from emtta_core.store import CellKey, CellRow, HypothesisRow, PlanRow, RunRow, ScoreRow, StepRow, Store
-from emtta_core.store.compact import compact
+from emtta_core.store.compaction import compact
 from emtta_core.store.parquet import parquet
 
 RESULTS = Path(__file__).parent / "results" / "many-runs.json"
@@ -44,7 +44,7 @@ UTTERANCES, STEPS, READERS = 4, 3, 20
 REFERENCE, HEARD = "red green blue river", ("red wrong blue river", "red green blue river")
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
 TEMPLATE = "template"
-EMTTA = (sys.executable, "-c", "from flows.cli.main import main; main()")
+EMTTA = (sys.executable, "-m", "emtta_core")
 GOALS = {
     "loose": {"list": 4.0, "page": 1.0, "readers": 5.0, "peak_memory_bytes": 1e9},
     "packed": {"list": 1.0, "page": 1.0, "readers": 5.0, "peak_memory_bytes": 1e9},

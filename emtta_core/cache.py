@@ -1,4 +1,4 @@
-"""What emtta remembers on this machine between two runs: small JSON files in the user's cache.
+"""A cache of small JSON files in the user's cache folder, for what takes time to find out anew.
 
 Nothing here is a result. A cache that cannot be read or written costs time alone.
 """
@@ -23,29 +23,23 @@ SETTLED = 2.0
 """Seconds without a change after which a file's time tells one content from another, however coarse the clock."""
 
 
-def recall(kind: str, key: str) -> dict[str, Any] | None:
-    """Return what is remembered of `key`; None where that is nothing, or cannot be read."""
+def load(kind: str, key: str) -> dict[str, Any] | None:
+    """What is cached under `key`; None where that is nothing, or cannot be read."""
     try:
-        known = json.loads(_file(kind, key).read_text(encoding="utf-8"))
+        content = json.loads(_file(kind, key).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return known if isinstance(known, dict) else None
+    return content if isinstance(content, dict) else None
 
 
-def remember(kind: str, key: str, content: dict[str, Any]) -> None:
-    """Remember `content` of `key`.
-
-    Args:
-        kind: the folder in the cache.
-        key: what the content is about.
-        content: plain JSON values.
-    """
+def save(kind: str, key: str, content: dict[str, Any]) -> None:
+    """Cache plain JSON values under `key`, in the folder `kind` of the cache."""
     with suppress(OSError, StoreError):
         write_bytes(_file(kind, key), json.dumps(content, indent=2).encode())
 
 
 def is_settled(modified_ns: int) -> bool:
-    """Return whether a file that was changed at this time, in nanoseconds since 1970, has rested for long enough."""
+    """Whether a file that was changed at this time, in nanoseconds since 1970, has rested for long enough."""
     return time.time() - modified_ns / 1e9 > SETTLED
 
 

@@ -12,26 +12,25 @@ CORPORA = "EMTTA_CORPORA"
 """The environment variable that names the folders, several of them joined as in `PATH`."""
 
 
-def shelves() -> tuple[Path, ...]:
-    """Return the folders that `EMTTA_CORPORA` names."""
+def corpus_dirs() -> tuple[Path, ...]:
+    """The folders that `EMTTA_CORPORA` names."""
     return tuple(Path(name).expanduser() for name in os.environ.get(CORPORA, "").split(os.pathsep) if name)
 
 
-def places(path: str | None, names: Sequence[str]) -> Iterator[Path]:
-    """Yield the folders where something published may lie.
+def candidates(path: str | None, names: Sequence[str]) -> Iterator[Path]:
+    """Yield the folders in which something published may lie.
 
     Args:
-        path: the folder that a suite names; None to look on the shelves.
+        path: the folder that a suite names; None for those of `EMTTA_CORPORA`.
         names: what its folder is usually called.
     """
-    for folder in shelves() if path is None else (Path(path).expanduser(),):
+    for folder in corpus_dirs() if path is None else (Path(path).expanduser(),):
         yield folder
-        for name in names:
-            yield folder / name
+        yield from (folder / name for name in names)
 
 
-def looked_in(path: str | None) -> str:
-    """Return in words where `places` are."""
+def searched(path: str | None) -> str:
+    """The folders of `candidates`, for a message."""
     if path is not None:
         return repr(path)
-    return ", ".join(map(str, shelves())) or f"any folder ({CORPORA} names none)"
+    return ", ".join(map(str, corpus_dirs())) or f"any folder ({CORPORA} names none)"

@@ -21,11 +21,11 @@ LONGEST = 1024
 
 
 def pointer_in(data: bytes, path: str | Path | None = None) -> str | None:
-    """Say that content is a pointer and not the file that it stands for, and what to do; None where it is none.
+    """Why content is not the file itself but a pointer to it, and what to do; None where it is no pointer.
 
     Args:
         data: the file's content, or its beginning.
-        path: where the file lies; left out, it has no place of its own.
+        path: where the file lies, if it does.
     """
     for beginning, (system, fetch) in _BEGINNINGS.items():
         if data.startswith(beginning) and len(data) <= LONGEST:
@@ -38,7 +38,7 @@ def pointer_in(data: bytes, path: str | Path | None = None) -> str | None:
 
 
 def pointer_at(path: Path) -> str | None:
-    """Say that a file is a pointer, as `pointer_in` does; None where it is none, or cannot be read."""
+    """As `pointer_in`, of a file; None too where it cannot be read."""
     try:
         if not path.is_file():  # opening a pipe would wait for somebody to write to it
             return None
@@ -68,7 +68,7 @@ _KINDS = (
 
 
 def limit(name: str) -> float:
-    """Return a limit: what the environment variable `name` says, else its default.
+    """Read a limit: what the environment variable `name` says, else its default.
 
     Raises:
         UsageError: the variable holds no number above zero.
@@ -86,7 +86,7 @@ def limit(name: str) -> float:
 
 
 def check_plain(path: str | PathLike[str], *, most: float | None = None) -> os.stat_result:
-    """Return the status of a plain file, links followed; nothing of it is read.
+    """Check that a path is a plain file, links followed, and give its status; nothing of it is read.
 
     Args:
         path: the file.
@@ -107,6 +107,6 @@ def check_plain(path: str | PathLike[str], *, most: float | None = None) -> os.s
 
 
 def read_plain(path: str | PathLike[str], *, most: float | None = None) -> bytes:
-    """Return the content of a plain file; see `check_plain`."""
+    """Read a plain file; see `check_plain`."""
     check_plain(path, most=most)
     return Path(path).read_bytes()

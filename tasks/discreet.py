@@ -21,10 +21,10 @@ def discreet() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        told = without_passwords(str(error))
-        if told == str(error):
+        message = without_passwords(str(error))
+        if message == str(error):
             raise
-        raise EmttaError(f"{type(error).__name__}: {told}") from error
+        raise EmttaError(f"{type(error).__name__}: {message}") from error
 
 
 class _Discreet(logging.Formatter):

@@ -18,7 +18,7 @@ HANGOVER = 10
 
 
 def speech_mask(samples: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which samples are speech, shape `(N,)`; the loudest always are.
+    """Find which samples are speech, shape `(N,)`; the loudest always are.
 
     Args:
         samples: clean speech that is not silent, shape `(N,)`.
@@ -27,7 +27,7 @@ def speech_mask(samples: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def frame_powers(samples: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """Return the mean power of each frame of `FRAME` samples, the last filled up with zeros."""
+    """The mean power of each frame of `FRAME` samples, the last filled up with zeros."""
     frames = -(-samples.size // FRAME)
     powers: NDArray[np.floating[Any]] = (
         np.square(np.pad(samples, (0, frames * FRAME - samples.size))).reshape(frames, FRAME).mean(axis=1)
@@ -36,7 +36,7 @@ def frame_powers(samples: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]
 
 
 def active_frames(powers: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
-    """Return which frames are speech, from the power of each; the loudest always are."""
+    """Find which frames are speech, from the power of each; the loudest always are."""
     loud = float(np.quantile(powers, 0.95)) or float(powers.max())  # the maximum where nearly all is digital silence
     active = powers >= loud * 10 ** (-RANGE_DB / 10)
     recent: NDArray[np.bool_] = np.convolve(active, np.ones(HANGOVER + 1))[: len(powers)] > 0
@@ -54,7 +54,7 @@ SMOOTH = 11
 
 
 def windows_of(waveform: NDArray[np.floating[Any]], longest: int) -> list[slice]:
-    """Return where to cut a waveform, as slices of it, in order and without a gap.
+    """Choose where to cut a waveform, as slices of it, in order and without a gap.
 
     A cut lies in the middle of the longest pause between half and the whole of the longest window, the last one of
     several as long; where there is none, at the quietest place.

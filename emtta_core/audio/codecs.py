@@ -29,7 +29,7 @@ def g711(speech: Samples, errors: float, rng: np.random.Generator, _voices: Voic
 
 
 def mu_law(samples: Samples) -> Samples:
-    """Return samples at 8 kHz as G.711's µ-law gives them back, shape as before."""
+    """Code samples at 8 kHz by G.711's µ-law and decode them, shape as before."""
     return _read(_written(samples, "RAW", "ULAW", TELEPHONE_RATE), raw=True)
 
 

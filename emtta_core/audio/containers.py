@@ -45,13 +45,13 @@ def refuse_partial(data: bytes, name: str) -> None:
 
 
 def is_tag(rest: bytes) -> bool:
-    """Return whether what stands behind the sound of a file is a tag, or padding."""
+    """Whether what stands behind the sound of a file is a tag, or padding."""
     rest = rest.lstrip(b"\0")
     return not rest or rest.startswith(_TAGS)
 
 
 def unheard(data: bytes, end: int, name: str) -> AudioError:
-    """Return the refusal of a file that goes on behind the end of its sound."""
+    """The refusal of a file that goes on behind the end of its sound."""
     return AudioError(
         f"{name}: its headers end the sound at byte {end} of {len(data)}, so that the last {len(data) - end} bytes "
         "would not be heard; write the file anew from its source, or repair it, as by `ffmpeg -i OLD NEW`"
@@ -71,11 +71,11 @@ def _check_end(data: bytes, end: int, name: str) -> None:
 
 def _chunks(data: bytes, order: Literal["little", "big"], first: int, width: int) -> Iterator[tuple[bytes, int, int]]:
     # The name of each chunk, where its content begins, and its size, up to what has no name of a chunk.
-    place = first
-    while (begin := place + 4 + width) <= len(data) and re.fullmatch(rb"[ -~]{4}", data[place : place + 4]):
-        size = int.from_bytes(data[place + 4 : begin], order)
-        yield data[place : place + 4], begin, size
-        place = begin + size + (size % 2 if width == 4 else 0)
+    offset = first
+    while (begin := offset + 4 + width) <= len(data) and re.fullmatch(rb"[ -~]{4}", data[offset : offset + 4]):
+        size = int.from_bytes(data[offset + 4 : begin], order)
+        yield data[offset : offset + 4], begin, size
+        offset = begin + size + (size % 2 if width == 4 else 0)
 
 
 def _check_riff(data: bytes, name: str) -> None:
@@ -139,30 +139,30 @@ def _check_sphere(data: bytes, name: str) -> None:
 
 def _check_ogg(data: bytes, name: str) -> None:
     # Check that the pages are whole, and of one stream: libsndfile hears the first of a chain.
-    place = 0
+    offset = 0
     in_sound = False
-    while data.startswith(b"OggS", place):
-        body = place + 27 + (data[place + 26] if place + 26 < len(data) else 0)
-        end = body + sum(data[place + 27 : body])
+    while data.startswith(b"OggS", offset):
+        body = offset + 27 + (data[offset + 26] if offset + 26 < len(data) else 0)
+        end = body + sum(data[offset + 27 : body])
         if max(body, end) > len(data):
             raise _cut_off(data, max(body, end), name)
-        begins = bool(data[place + 5] & 2)
+        begins = bool(data[offset + 5] & 2)
         if begins and in_sound:
-            raise unheard(data, place, name)
+            raise unheard(data, offset, name)
         in_sound = not begins
-        place = end
-    _check_end(data, place, name)
+        offset = end
+    _check_end(data, offset, name)
 
 
 def _check_flac(data: bytes, name: str) -> None:
     # Check that the header counts as many samples as there are frames for, and that the last frame ends the file.
-    place, last = 4, False
-    while not last and place + 4 <= len(data):
-        last = bool(data[place] & 0x80)
-        place += 4 + int.from_bytes(data[place + 1 : place + 4], "big")
+    offset, last = 4, False
+    while not last and offset + 4 <= len(data):
+        last = bool(data[offset] & 0x80)
+        offset += 4 + int.from_bytes(data[offset + 1 : offset + 4], "big")
     promised = int.from_bytes(data[21:26], "big") & (1 << 36) - 1
-    begin, samples = place, 0
-    for begin, frame in _flac_frames(data, place):
+    begin, samples = offset, 0
+    for begin, frame in _flac_frames(data, offset):
         if promised and samples >= promised:
             raise unheard(data, begin, name)
         samples += frame
@@ -173,21 +173,21 @@ def _check_flac(data: bytes, name: str) -> None:
         raise unheard(data, ends[0], name)
 
 
-def _flac_frames(data: bytes, place: int) -> Iterator[tuple[int, int]]:
+def _flac_frames(data: bytes, offset: int) -> Iterator[tuple[int, int]]:
     # Where each frame of a FLAC file begins, and its samples; a frame is known by its number.
-    sync = data[place : place + 2]
+    sync = data[offset : offset + 2]
     expected = 0
-    while sync in (b"\xff\xf8", b"\xff\xf9") and (place := data.find(sync, place)) >= 0:
-        found = _flac_header(data, place)
+    while sync in (b"\xff\xf8", b"\xff\xf9") and (offset := data.find(sync, offset)) >= 0:
+        found = _flac_header(data, offset)
         if found is not None and found[0] == expected:
-            yield place, found[1]
+            yield offset, found[1]
             expected += 1 if sync == b"\xff\xf8" else found[1]
-        place += 2
+        offset += 2
 
 
-def _flac_header(data: bytes, place: int) -> tuple[int, int] | None:
-    # The number and the samples of the frame that begins at `place`; None where none does.
-    header = data[place : place + 17]
+def _flac_header(data: bytes, offset: int) -> tuple[int, int] | None:
+    # The number and the samples of the frame that begins at `offset`; None where none does.
+    header = data[offset : offset + 17]
     if len(header) < 6:
         return None
     blocks, rate = header[2] >> 4, header[2] & 15
@@ -208,10 +208,10 @@ def _flac_header(data: bytes, place: int) -> tuple[int, int] | None:
 def _flac_frame_ends(data: bytes, begin: int) -> list[int]:
     # Where the frame that begins at `begin` may end: the checksum over it, its own included, is 0 there.
     ends, checksum = [], 0
-    for place, byte in enumerate(data[begin : begin + _FRAME_TAIL], begin + 1):
+    for offset, byte in enumerate(data[begin : begin + _FRAME_TAIL], begin + 1):
         checksum = (checksum << 8 & 0xFFFF) ^ _CRC16[checksum >> 8 ^ byte]
         if not checksum:
-            ends.append(place)
+            ends.append(offset)
     return ends
 
 

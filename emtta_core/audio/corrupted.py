@@ -37,7 +37,7 @@ _MODULES = {"pyroomacoustics": "pyroomacoustics", "python-stretch": "python_stre
 
 @cache
 def release(library: str, wanted_by: str) -> str:
-    """Return which release of a library is installed.
+    """The release of a library that is installed.
 
     Args:
         library: as pip calls it, or `libsndfile`, which soundfile brings.
@@ -57,7 +57,7 @@ def release(library: str, wanted_by: str) -> str:
 
 
 def load(library: str, wanted_by: str) -> ModuleType:
-    """Return the module of a library, which is imported only now: it takes seconds.
+    """Import a library, only now, since that takes seconds.
 
     Raises:
         UsageError: it is not installed; says the command that installs it.
@@ -71,23 +71,23 @@ TELEPHONE_RATE = 8000
 
 
 def levelled(samples: Samples, snr_db: float | None = None) -> Corrupted:
-    """Return samples at -25 dB FS RMS, scaled back where they pass full scale."""
+    """Bring samples to -25 dB FS RMS, and scale them back where they pass full scale."""
     within = scale_back(scale_to_dbfs(samples, LEVEL_DBFS))
     return Corrupted(within.waveform, within.gain, snr_db)
 
 
 def fitted(samples: Samples, length: int) -> Samples:
-    """Return samples cut, or filled up with silence, to `length`: codecs work in whole frames."""
+    """Cut samples, or fill them up with silence, to `length`: codecs work in whole frames."""
     return np.pad(samples[:length], (0, max(0, length - samples.size)))
 
 
 def to_telephone(samples: Samples) -> Samples:
-    """Return samples at 16 kHz as samples at 8 kHz, shape `(ceil(N / 2),)`, within full scale."""
+    """Resample from 16 kHz to 8 kHz, shape `(ceil(N / 2),)`, within full scale."""
     half = soxr.resample(samples, SAMPLE_RATE, TELEPHONE_RATE)
     return np.clip(fitted(half.astype(np.float64), -(-samples.size // 2)), -1, 1)
 
 
 def from_telephone(samples: Samples, length: int) -> Samples:
-    """Return samples at 8 kHz as `length` samples at 16 kHz."""
+    """Resample from 8 kHz to `length` samples at 16 kHz."""
     whole = soxr.resample(samples, TELEPHONE_RATE, SAMPLE_RATE)
     return fitted(whole.astype(np.float64), length)

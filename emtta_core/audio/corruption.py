@@ -38,7 +38,7 @@ class Graded(Record):
     seed: Annotated[int, IDENTITY] = 0  # another seed draws other noise, rooms, losses and directions
 
     def made_of(self, voices: Callable[[], str]) -> dict[str, Any] | None:
-        """Return all that settles what this does to an utterance; None for severity 0: it does nothing.
+        """All that settles what this does to an utterance; None for severity 0: it does nothing.
 
         Args:
             voices: gives the digest of the foreign voices.
@@ -55,13 +55,13 @@ class Graded(Record):
         return settled | ({"voices": voices()} if effect.spoken else {})
 
     def label(self) -> str | None:
-        """Return what a row of prepared audio calls this: name, severity and amount; None for clean."""
+        """What a row of prepared audio calls this: name, severity and amount; None for clean."""
         if not self.severity:
             return None
         return f"{self.name}/{self.severity} ({EFFECTS[self.name].said(self.severity)})"
 
     def apply(self, waveform: ArrayLike, utterance_id: str, voices: Voices) -> Corrupted:
-        """Return `waveform` corrupted, in a way that depends on the utterance's id, the name and the seed.
+        """Corrupt `waveform` in a way that depends on the utterance's id, the name and the seed.
 
         Args:
             waveform: clean speech, shape `(N,)`.
@@ -102,20 +102,20 @@ class Noise(Record):
     seed: Annotated[int, IDENTITY] = 0  # another seed gives other noise
 
     def identity(self) -> dict[str, Any]:
-        """Return the identity fields; those that came later only where they are not as before they were there."""
+        """The identity fields; those that came later only where they are not as before they were there."""
         fields = super().identity()
         return {name: value for name, value in fields.items() if name not in _LATER or value != _LATER[name]}
 
     def made_of(self, voices: Callable[[], str]) -> dict[str, Any]:
-        """Return all that settles what this does to an utterance; `voices` gives the digest of the foreign voices."""
+        """All that settles what this does to an utterance; `voices` gives the digest of the foreign voices."""
         return {"version": CORRUPTION_VERSION, "settings": self.identity(), "voices": voices()}
 
     def label(self) -> str:
-        """Return what a row of prepared audio calls this."""
+        """What a row of prepared audio calls this."""
         return f"{self.name}/{self.kind}{ratio_label(self.snr_db, self.snr_over, self.snr_convention)}"
 
     def apply(self, waveform: ArrayLike, utterance_id: str, voices: Voices) -> Corrupted:
-        """Return `waveform` with noise that depends on the utterance's id and the seed.
+        """Add noise to `waveform` that depends on the utterance's id and the seed.
 
         Args:
             waveform: clean speech, shape `(N,)`.

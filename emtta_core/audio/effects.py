@@ -20,7 +20,7 @@ _PROGRESSIONS = ((0, 7, 9, 5), (9, 5, 0, 7), (0, 9, 5, 7), (0, 5, 9, 7))
 
 
 def tune(samples: int, rng: np.random.Generator) -> Samples:
-    """Return a tune of 84 to 132 beats a minute, shape `(samples,)`, of any level.
+    """A tune of 84 to 132 beats a minute, shape `(samples,)`, of any level.
 
     A chord lasts two beats. On each beat there are the bass and a kick (a damped sine at 55 Hz), between them a
     hi-hat (noise above 5 kHz), and on each half of a beat a note of the chord, plucked; a room answers for 0.4 s.
@@ -35,9 +35,9 @@ def tune(samples: int, rng: np.random.Generator) -> Samples:
     hat = burst(0.06, rng, high_pass(5000), 0.015)
     total = placed(samples, halves[1::2], 0.25 * loudness[1::2], hat)
     total += placed(samples, halves[::2], 0.8 * loudness[::2], ring(0.25, 55, 0.08))
-    for place, root in enumerate(roots):
+    for index, root in enumerate(roots):
         third = 3 if root == 9 else 4
-        sounding = np.arange(halves.size) // 4 % 4 == place
+        sounding = np.arange(halves.size) // 4 % 4 == index
         bass = sounding & (np.arange(halves.size) % 2 == 0)
         total += placed(samples, halves[bass], 0.7 * loudness[bass], _pluck(key * 2 ** (root / 12), beat, 0.4))
         for step, tone in enumerate((root, root + third, root + 7)):
@@ -241,7 +241,7 @@ class Effect:
     libraries: tuple[str, ...] = ()  # whose release settles the samples too
 
     def said(self, severity: int) -> str:
-        """Return how much a severity of 1 to 5 is, in words."""
+        """How much a severity of 1 to 5 is, in words."""
         return self.unit.format(f"{self.amounts[severity - 1]:g}")
 
 

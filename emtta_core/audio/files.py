@@ -35,7 +35,7 @@ _BYTES_PER_SECOND = 48_000 * 2 * 4
 
 
 def read_audio(source: str | PathLike[str] | bytes, *, name: str | None = None) -> Waveform:
-    """Return the sound in a file as mono samples at 16 kHz, shape `(N,)`.
+    """Read the sound in a file as mono samples at 16 kHz, shape `(N,)`.
 
     WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF and whatever else libsndfile knows, at any rate; the content
     tells the format, not the file's name. Channels are averaged. Samples of a floating-point file, and those
@@ -70,12 +70,12 @@ def read_audio(source: str | PathLike[str] | bytes, *, name: str | None = None) 
 
 
 def most_bytes() -> float:
-    """Return how large a file may be in which as much audio is as is read of one; none larger is opened."""
+    """Bytes of the largest file that is opened: that of the longest recording allowed, at 48 kHz, stereo, 32 bits."""
     return limit(MAX_AUDIO_HOURS) * 3600 * _BYTES_PER_SECOND
 
 
 def length_in_seconds(source: str | PathLike[str] | bytes) -> float | None:
-    """Return how long the sound in a file is, as its header tells it; None where it is no audio that can be read.
+    """The length in seconds by a file's header; None where it is no audio that can be read.
 
     Args:
         source: a path, or the file's bytes.
@@ -91,7 +91,7 @@ def length_in_seconds(source: str | PathLike[str] | bytes) -> float | None:
 
 
 def encode_flac(waveform: ArrayLike) -> bytes:
-    """Return `waveform`, shape `(N,)`, as a FLAC file of 16 bits at 16 kHz.
+    """Encode `waveform`, shape `(N,)`, as a FLAC file of 16 bits at 16 kHz.
 
     A sample is rounded to the nearest multiple of 1/32768, which `read_audio` gives back exactly; 1.0 itself
     becomes 32767/32768, the largest that there is.
@@ -122,7 +122,7 @@ def _read_bytes(path: Path, name: str) -> bytes:
 
 
 def _refuse_long(path: Path, name: str) -> None:
-    # Refuse a file whose header says already that it is too long, so that nothing else of it is read.
+    # By its header, so that nothing else of a file that is too long is read.
     with suppress(soundfile.SoundFileError), soundfile.SoundFile(str(path)) as file:
         _check_length(int(file.frames), int(file.samplerate), name)
 
@@ -184,21 +184,21 @@ def _opened(source: Path | bytes, name: str) -> Iterator[soundfile.SoundFile]:
         yield file
 
 
-def remembering(files: int) -> Callable[[Path], Waveform]:
-    """Return a `read_audio` that keeps the last so many files in memory, each until it changes.
+def caching(files: int) -> Callable[[Path], Waveform]:
+    """Make a `read_audio` that caches the last `files` files in memory, each until it changes.
 
-    What it returns is shared: nobody may write into it. It raises `AudioError` as `read_audio` does.
+    What it returns is shared: nobody may write into it.
     """
 
     @lru_cache(maxsize=files)
-    def kept(path: Path, _stamp: tuple[int, int] | None) -> Waveform:
+    def read(path: Path, _stamp: tuple[int, int] | None) -> Waveform:
         return read_audio(path)
 
-    return lambda path: kept(path, _stamp(path))
+    return lambda path: read(path, _stamp(path))
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    # Changes when a file does; None where it cannot be told, which reading it will say.
+    # (mtime_ns, size); None where there is no such file, which reading it will say.
     try:
         stat = path.stat()
     except OSError:

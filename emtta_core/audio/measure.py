@@ -20,7 +20,7 @@ _BANDS = 64
 
 
 def spectrogram_db(waveform: ArrayLike, window: int = WINDOW, hop: int = HOP) -> NDArray[np.float64]:
-    """Return the power of each frequency at each time in dB below the loudest, shape `(window / 2 + 1, frames)`.
+    """The power of each frequency at each time in dB below the loudest, shape `(window / 2 + 1, frames)`.
 
     Args:
         waveform: shape `(N,)`.
@@ -38,7 +38,7 @@ def spectrogram_db(waveform: ArrayLike, window: int = WINDOW, hop: int = HOP) ->
 
 
 def spectral_distance_db(clean: ArrayLike, corrupted: ArrayLike) -> float:
-    """Return the mean difference of two sounds in 64 mel bands, in dB, whatever their levels.
+    """The mean difference of two sounds in 64 mel bands, in dB, whatever their levels.
 
     Each is seen in the 80 dB below its own loudest moment. A shorter one is stretched to the other's length.
 
@@ -52,7 +52,7 @@ def spectral_distance_db(clean: ArrayLike, corrupted: ArrayLike) -> float:
 
 
 def signal_to_distortion_db(clean: ArrayLike, corrupted: ArrayLike) -> float | None:
-    """Return the scale-invariant signal-to-distortion ratio: what of `corrupted` is `clean`, against all the rest.
+    """The scale-invariant signal-to-distortion ratio: what of `corrupted` is `clean`, against all the rest.
 
     None where the lengths differ. Le Roux et al., "SDR - half-baked or well done?", ICASSP 2019, equation 3.
 

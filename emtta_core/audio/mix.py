@@ -20,12 +20,12 @@ class ScaledBack(NamedTuple):
 
 
 def rms(samples: NDArray[np.float64]) -> float:
-    """Return the root mean square of `samples`, shape `(N,)`, as a fraction of full scale."""
+    """The root mean square of `samples`, shape `(N,)`, as a fraction of full scale."""
     return math.sqrt(float(np.mean(np.square(samples))))
 
 
 def rms_dbfs(waveform: ArrayLike) -> float:
-    """Return the level of `waveform`, shape `(N,)`, in dB FS RMS; minus infinity for digital silence.
+    """The level of `waveform`, shape `(N,)`, in dB FS RMS; minus infinity for digital silence.
 
     Raises:
         AudioError: when it is no waveform, or is empty, or holds NaN or infinity.
@@ -35,7 +35,7 @@ def rms_dbfs(waveform: ArrayLike) -> float:
 
 
 def scale_to_dbfs(waveform: ArrayLike, dbfs: float = -25.0) -> Waveform:
-    """Return `waveform`, shape `(N,)`, scaled to a level of `dbfs` dB FS RMS; its peaks may pass full scale.
+    """Scale `waveform`, shape `(N,)`, to a level of `dbfs` dB FS RMS; its peaks may pass full scale.
 
     Raises:
         AudioError: when it is no waveform, or is empty or silent, or holds NaN or infinity; or when `dbfs` is
@@ -49,7 +49,7 @@ def scale_to_dbfs(waveform: ArrayLike, dbfs: float = -25.0) -> Waveform:
 
 
 def scale_back(waveform: ArrayLike) -> ScaledBack:
-    """Return `waveform`, shape `(N,)`, as it is if it is within full scale, else scaled down to a peak of 1.
+    """Scale `waveform`, shape `(N,)`, down to a peak of 1 where it passes full scale.
 
     Nothing is clipped: the shape of the sound stays, and the gain tells by how much it was turned down.
 
@@ -79,7 +79,7 @@ and noise to the same level and then scaled the noise by sqrt(1 / 10^(SNR/20)) =
 
 
 def true_snr_db(snr_db: float, convention: SnrConvention) -> float:
-    """Return the ratio in dB that a mixture has whose nominal one is `snr_db`."""
+    """The ratio in dB that a mixture has whose nominal one is `snr_db`."""
     return snr_db / 2 if convention == "msnsd-old" else snr_db
 
 
@@ -94,7 +94,7 @@ class Mixture:
 
 
 def mix_at_snr(speech: ArrayLike, noise: ArrayLike, snr_db: float, *, offset: int = 0) -> Waveform:
-    """Return noisy speech, shape `(N,)`: `mix`, without its parts.
+    """Mix speech and noise as `mix` does, and return the mixture alone, shape `(N,)`.
 
     Args:
         speech: shape `(N,)`.

@@ -86,7 +86,7 @@ class _Frame:
 
 
 def counted(data: bytes, name: str) -> bytes:
-    """Return an MP3 file that says how many frames it has: as it is, or with a frame before it that does.
+    """An MP3 file that says how many frames it has: as it is, or with a frame before it that does.
 
     As of any file that says so, libsndfile then leaves out the first 529 samples, which are the decoder's own delay.
     A file that does not say so, and was cut between two frames, cannot be told from a whole one.
@@ -103,41 +103,45 @@ def counted(data: bytes, name: str) -> bytes:
     if first is None:
         raise _damaged(data, start, name)
     told = _count_told(data[start : start + first.size], first)
-    place, frames = start, 0
-    while (frame := _Frame.at(data, place)) is not None and frame.goes_on(first):
-        if place + frame.size > len(data):
+    offset, frames = start, 0
+    while (frame := _Frame.at(data, offset)) is not None and frame.goes_on(first):
+        if offset + frame.size > len(data):
             raise AudioError(
-                f"{name}: is cut off: {len(data) - place} of the {frame.size} bytes of its last MP3 frame are there"
+                f"{name}: is cut off: {len(data) - offset} of the {frame.size} bytes of its last MP3 frame are there"
             )
         if told is not None and frames > told + 1:  # the frame with the count is one more, which some count too
-            raise unheard(data, place, name)
-        place, frames = place + frame.size, frames + 1
-    if not is_tag(data[place:]):
-        raise _damaged(data, place, name)
-    return first.with_count(frames) + data[start:place] if told is None else data
+            raise unheard(data, offset, name)
+        offset, frames = offset + frame.size, frames + 1
+    if not is_tag(data[offset:]):
+        raise _damaged(data, offset, name)
+    return first.with_count(frames) + data[start:offset] if told is None else data
 
 
 def _beginning(data: bytes) -> int:
-    place = 0
-    while data.startswith(_ID3, place) and place + 10 <= len(data):
+    offset = 0
+    while data.startswith(_ID3, offset) and offset + 10 <= len(data):
         size = 0
-        for byte in data[place + 6 : place + 10]:
+        for byte in data[offset + 6 : offset + 10]:
             size = size << 7 | byte & 0x7F
-        has_footer = data[place + 5] & 0x10
-        place += 10 + size + (10 if has_footer else 0)
-    return place
+        has_footer = data[offset + 5] & 0x10
+        offset += 10 + size + (10 if has_footer else 0)
+    return offset
 
 
 def _count_told(frame: bytes, header: _Frame) -> int | None:
     # The number of frames that a file's first one gives, if it does; a checksum moves it on.
-    for place in (header.count_at, header.count_at + 2):
-        if frame[place : place + 4] in (b"Xing", b"Info") and frame[place + 7 : place + 8] and frame[place + 7] & 1:
-            return int.from_bytes(frame[place + 8 : place + 12], "big") or None
+    for offset in (header.count_at, header.count_at + 2):
+        if (
+            frame[offset : offset + 4] in (b"Xing", b"Info")
+            and frame[offset + 7 : offset + 8]
+            and frame[offset + 7] & 1
+        ):
+            return int.from_bytes(frame[offset + 8 : offset + 12], "big") or None
     return None
 
 
-def _damaged(data: bytes, place: int, name: str) -> AudioError:
+def _damaged(data: bytes, offset: int, name: str) -> AudioError:
     # The refusal of a file that has something else where a frame should be.
     return AudioError(
-        f"{name}: is damaged: at byte {place} of {len(data)} there should be an MP3 frame; get the file anew"
+        f"{name}: is damaged: at byte {offset} of {len(data)} there should be an MP3 frame; get the file anew"
     )

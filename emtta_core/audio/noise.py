@@ -22,18 +22,18 @@ from emtta_core.errors import UsageError, unknown
 
 
 def clock(samples: int) -> Samples:
-    """Return the time of each sample in seconds, shape `(samples,)`."""
+    """The time of each sample in seconds, shape `(samples,)`."""
     return np.arange(samples) / SAMPLE_RATE
 
 
 def drift(samples: int, rng: np.random.Generator, hertz: float) -> Samples:
-    """Return a random curve, shape `(samples,)`, within -1 and 1, that turns about `hertz` times a second."""
+    """Draw a random curve, shape `(samples,)`, within -1 and 1, that turns about `hertz` times a second."""
     knots = rng.uniform(-1, 1, int(samples / SAMPLE_RATE * hertz) + 2)
     return np.interp(clock(samples) * hertz, np.arange(knots.size), knots)
 
 
 def tone(hertz: Samples, rng: np.random.Generator, levels: Samples) -> Samples:
-    """Return a periodic sound of unit RMS, shape `(N,)`, whose pitch may move.
+    """A periodic sound of unit RMS, shape `(N,)`, whose pitch may move.
 
     Args:
         hertz: the pitch at each sample, shape `(N,)`.
@@ -55,7 +55,7 @@ _PERIOD = 2048
 
 
 def times(seconds: float, rng: np.random.Generator, shortest: float, longest: float) -> Samples:
-    """Return the times of irregular events in seconds: intervals uniform between `shortest` and `longest`.
+    """Draw the times of irregular events in seconds: intervals uniform between `shortest` and `longest`.
 
     The first comes within one `shortest`, so that no stretch of `longest` is without an event. Shape `(E,)`.
     """
@@ -65,19 +65,19 @@ def times(seconds: float, rng: np.random.Generator, shortest: float, longest: fl
 
 
 def burst(seconds: float, rng: np.random.Generator, response: Response, decay: float) -> Samples:
-    """Return a burst of noise: colour `response`, falling by 1/e in `decay` seconds, cut after `seconds`."""
+    """A burst of noise: colour `response`, falling by 1/e in `decay` seconds, cut after `seconds`."""
     samples = int(seconds * SAMPLE_RATE)
     return coloured_noise(samples, rng, response) * np.exp(-clock(samples) / decay)
 
 
 def ring(seconds: float, hertz: float, decay: float) -> Samples:
-    """Return a struck body: a sine at `hertz` that falls by 1/e in `decay` seconds, cut after `seconds`."""
+    """A struck body: a sine at `hertz` that falls by 1/e in `decay` seconds, cut after `seconds`."""
     time = clock(int(seconds * SAMPLE_RATE))
     return np.sin(2 * np.pi * hertz * time) * np.exp(-time / decay)
 
 
 def placed(samples: int, starts: Samples, levels: Samples, sound: Samples) -> Samples:
-    """Return `sound` begun at each of `starts` (seconds, shape `(E,)`) at its level, summed: `(samples,)`."""
+    """Sum `sound` begun at each of `starts` (seconds, shape `(E,)`) at its level: `(samples,)`."""
     total = np.zeros(samples + sound.size)
     for start, level in zip((starts * SAMPLE_RATE).astype(int), levels, strict=True):
         if 0 <= start < samples:
@@ -86,7 +86,7 @@ def placed(samples: int, starts: Samples, levels: Samples, sound: Samples) -> Sa
 
 
 def spread_levels(count: int, rng: np.random.Generator, spread_db: float) -> Samples:
-    """Return `count` amplitudes, shape `(count,)`, spread about 1 by a normal deviate of `spread_db` dB."""
+    """Draw amplitudes, shape `(count,)`, spread about 1 by a normal deviate of `spread_db` dB."""
     return 10 ** (rng.normal(0, spread_db, count) / 20)
 
 
@@ -320,7 +320,7 @@ _SPOKEN: Mapping[str, Callable[[int, np.random.Generator, Sequence[Samples]], Sa
 
 
 def synthesise(kind: str, seconds: float, rng: np.random.Generator, *, voices: Sequence[ArrayLike] = ()) -> Waveform:
-    """Return `seconds` of the noise `kind`, shape `(seconds · 16000,)`, with a peak of `PEAK`.
+    """Synthesise `seconds` of the noise `kind`, shape `(seconds · 16000,)`, with a peak of `PEAK`.
 
     Args:
         kind: one of `NOISES`.

@@ -10,11 +10,11 @@ from numpy.typing import ArrayLike
 from pydantic import Field, model_validator
 
 from emtta_core.audio.corrupted import Corrupted, Voices
-from emtta_core.audio.files import remembering
+from emtta_core.audio.files import caching
 from emtta_core.audio.mix import LEVEL_DBFS, MAX_SNR_DB, SnrConvention, SnrOver, mix, true_snr_db
 from emtta_core.audio.noise import NoiseKind, synthesise
 from emtta_core.audio.waveform import SAMPLE_RATE, checked, refuse_silence
-from emtta_core.corpus_dirs import CORPORA, looked_in, places
+from emtta_core.corpus_dirs import CORPORA, candidates, searched
 from emtta_core.errors import AudioError, UsageError
 from emtta_core.identity import IDENTITY, RUNTIME, Record, digest
 
@@ -41,7 +41,7 @@ FOLDERS = ("", "noise_test", "noise_train")
 """Where a recording is looked for below the folder: MS-SNSD has them in two, with names in common. An incomplete
 listing of it has four of the paper's nine in `noise_test` (such as `Babble_4`), and none in `noise_train`."""
 
-_recording = remembering(files=32)
+_recording = caching(files=32)
 """Reads a recording, shape `(N,)`; one serves every utterance."""
 
 Offset = Literal["start", "random"]
@@ -74,19 +74,19 @@ class NoiseFile(Record):
         if (self.kind is None) == (self.file is None):
             raise ValueError(
                 f"kind is {self.kind!r} and file is {self.file!r}; give one of them: "
-                f"a kind (gaussian, {', '.join(MS_SNSD)}), or the name of a file in {looked_in(self.path)}"
+                f"a kind (gaussian, {', '.join(MS_SNSD)}), or the name of a file in {searched(self.path)}"
             )
         if self.file is not None and (Path(self.file).is_absolute() or ".." in Path(self.file).parts):
             raise ValueError(f"file is {self.file!r}; it must lie in the folder of the recordings")
         return self
 
     def identity(self) -> dict[str, Any]:
-        """Return the identity fields; the level, which came later, only where it is not as before it was there."""
+        """The identity fields; the level, which came later, only where it is not as before it was there."""
         fields = super().identity()
         return {name: value for name, value in fields.items() if name != "level_dbfs" or value != LEVEL_DBFS}
 
     def made_of(self, _voices: Callable[[], str]) -> dict[str, Any]:
-        """Return all that settles what this does to an utterance: the recording by its content.
+        """All that settles what this does to an utterance: the recording by its content.
 
         Raises:
             UsageError: the recording is not there (says where it is to be had), or cannot be used.
@@ -94,16 +94,16 @@ class NoiseFile(Record):
         settings = {"version": NOISE_FILE_VERSION, "settings": self.identity()}
         if self.kind == "gaussian":
             return settings
-        place = self._place()
+        path = self._path()
         try:
-            noise = checked(_recording(place), str(place))
-            refuse_silence(noise, str(place))
+            noise = checked(_recording(path), str(path))
+            refuse_silence(noise, str(path))
         except AudioError as error:
             raise UsageError(f"the noise cannot be used: {error}; replace the file") from error
         return settings | {"content": hashlib.sha256(noise.tobytes()).hexdigest()}
 
     def located(self) -> Self:
-        """Return this with its place settled: the folder in which the recording was found, if it was."""
+        """The same with the folder in which the recording was found as path, if it was."""
         if self.path is not None or self.kind == "gaussian":
             return self
         try:
@@ -112,14 +112,14 @@ class NoiseFile(Record):
             return self
 
     def label(self) -> str:
-        """Return what a row of prepared audio calls this."""
+        """What a row of prepared audio calls this."""
         begun = "" if self.offset == "start" or self.kind == "gaussian" else " at a random offset"
         level = "" if self.level_dbfs == LEVEL_DBFS else f" at {self.level_dbfs:g} dB FS"
         ratio = ratio_label(self.snr_db, self.snr_over, self.snr_convention)
         return f"{self.name}/{self.kind or self.file}{begun}{level}{ratio}"
 
     def apply(self, waveform: ArrayLike, utterance_id: str, _voices: Voices) -> Corrupted:
-        """Return `waveform` with the recording added.
+        """Add the recording to `waveform`.
 
         Args:
             waveform: clean speech, shape `(N,)`.
@@ -137,29 +137,29 @@ class NoiseFile(Record):
         if self.kind == "gaussian":
             noise = synthesise(self.kind, speech.size / SAMPLE_RATE, rng)
         else:
-            place = self._place()
-            noise = _recording(place)
+            path = self._path()
+            noise = _recording(path)
             offset = int(rng.integers(noise.size)) if self.offset == "random" else 0
         ratio = true_snr_db(self.snr_db, self.snr_convention)
         mixture = mix(speech, noise, ratio, offset=offset, over=self.snr_over, level_dbfs=self.level_dbfs)
         return Corrupted(mixture.waveform, mixture.gain, ratio)
 
-    def _place(self) -> Path:
+    def _path(self) -> Path:
         return self._folder() / self._file_name()
 
     def _file_name(self) -> str:
-        # The recording is called in the folder that holds it; with folders of its own, if it has any.
+        # Within the folder that holds it; it may have folders of its own.
         return self.file or MS_SNSD[str(self.kind)]
 
     def _folder(self) -> Path:
         # The folder in which the recording is found by its name; UsageError where it is in none.
         name = self._file_name()
-        for folder in places(self.path, (FOLDER,)):
+        for folder in candidates(self.path, (FOLDER,)):
             for below in FOLDERS:
                 if (folder / below / name).exists():
                     return folder / below
         wanted = f"the noise {name!r}"
-        refusal = f"{wanted} is not in {looked_in(self.path)}"
+        refusal = f"{wanted} is not in {searched(self.path)}"
         if self.file:
             raise UsageError(f"{refusal}; put it there, or name another file", subject=wanted)
         raise UsageError(
@@ -172,8 +172,8 @@ class NoiseFile(Record):
 
 
 def ratio_label(snr_db: float, over: SnrOver, convention: SnrConvention) -> str:
-    """Return what a label says of a ratio: nothing of one that is exact and over the utterance."""
-    told = [
+    """A ratio in a label; empty for one that is exact and over the utterance."""
+    parts = [
         *(["SNR over speech alone"] if over == "speech" else []),
         *(
             [f"SNR convention msnsd-old: {snr_db:g} dB by name, {true_snr_db(snr_db, convention):g} dB in truth"]
@@ -181,4 +181,4 @@ def ratio_label(snr_db: float, over: SnrOver, convention: SnrConvention) -> str:
             else []
         ),
     ]
-    return f" ({'; '.join(told)})" if told else ""
+    return f" ({'; '.join(parts)})" if parts else ""

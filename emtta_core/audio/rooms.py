@@ -63,7 +63,7 @@ def _heard(speech: Samples, response: Samples) -> Samples:
 
 @lru_cache(maxsize=4 * _ROOMS)
 def _response(room: int, kind: str, rt60: float, metres: float | None) -> Samples:
-    """Return the impulse response of a room, in which the direct sound is at `_DIRECT`.
+    """The impulse response of a room, in which the direct sound is at `_DIRECT`.
 
     By Sabine's formula most rooms would reverberate too long; a fall that is even in decibels corrects them.
 

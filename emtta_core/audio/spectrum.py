@@ -24,30 +24,30 @@ _RINGING = 4096
 
 
 def low_pass(hertz: float, order: int = 2) -> Response:
-    """Return the gains of a Butterworth low-pass: -3 dB at `hertz`, falling by 6·`order` dB an octave."""
+    """The gains of a Butterworth low-pass: -3 dB at `hertz`, falling by 6·`order` dB an octave."""
     return lambda frequencies: 1 / np.sqrt(1 + (frequencies / hertz) ** (2 * order))
 
 
 def high_pass(hertz: float, order: int = 2) -> Response:
-    """Return the gains of a Butterworth high-pass: -3 dB at `hertz`, falling by 6·`order` dB an octave."""
+    """The gains of a Butterworth high-pass: -3 dB at `hertz`, falling by 6·`order` dB an octave."""
     return lambda frequencies: 1 / np.sqrt(1 + (hertz / np.maximum(frequencies, 1e-3)) ** (2 * order))
 
 
 def band_pass(low: float, high: float, order: int = 2) -> Response:
-    """Return the gains that keep what lies between `low` and `high`, both in Hz."""
+    """The gains that keep what lies between `low` and `high`, both in Hz."""
     rising, falling = high_pass(low, order), low_pass(high, order)
     return lambda frequencies: rising(frequencies) * falling(frequencies)
 
 
 def filtered(samples: Samples, response: Response) -> Samples:
-    """Return `samples` with each frequency scaled by `response`; nothing wraps from the end to the start."""
+    """Scale each frequency of `samples` by `response`; nothing wraps from the end to the start."""
     size = _fast_size(samples.size + _RINGING)
     spectrum = np.fft.rfft(samples, size) * response(_frequencies(size))
     return np.fft.irfft(spectrum, size)[: samples.size]
 
 
 def coloured_noise(samples: int, rng: np.random.Generator, response: Response) -> Samples:
-    """Return Gaussian noise of the colour `response`, shape `(samples,)`, of unit RMS in the mean."""
+    """Draw Gaussian noise of the colour `response`, shape `(samples,)`, of unit RMS in the mean."""
     size = _fast_size(samples)
     gains = response(_frequencies(size))
     spectrum = rng.standard_normal((2, gains.size)) * gains
@@ -56,7 +56,7 @@ def coloured_noise(samples: int, rng: np.random.Generator, response: Response) -
 
 
 def reverberated(samples: Samples, rng: np.random.Generator, seconds: float, wet: float) -> Samples:
-    """Return `samples` as heard in a room, shape as before: the direct sound, and its reverberation.
+    """Convolve `samples` with a room, shape as before: the direct sound, and its reverberation.
 
     The room's impulse response is Gaussian noise with an exponential decay.
 

@@ -16,7 +16,7 @@ SILENCE_PEAK = 1e-5
 
 
 def checked(samples: ArrayLike, what: str) -> NDArray[np.float64]:
-    """Return `samples`, shape `(N,)`, in double precision, for arithmetic.
+    """Check `samples`, shape `(N,)`, and give them in double precision, for arithmetic.
 
     Args:
         samples: what should be a waveform.

@@ -6,10 +6,10 @@ On the hub, `edinburghcstr/ami` has the configurations `ihm` (a microphone at ea
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from emtta_core.corpora.hosted import OnHubAlone, said, stem_of
-from emtta_core.corpora.hub_files import Repository
+from emtta_core.corpora.hosted import OnHubAlone, stem_of, text_in
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.published import About
+from emtta_core.hub import Repository
 from emtta_core.identity import IDENTITY
 
 
@@ -33,13 +33,13 @@ class Ami(OnHubAlone):
     split: Annotated[Literal["test", "validation", "train"], IDENTITY] = "test"  # which
 
     def part(self) -> str:
-        """Return microphone and split."""
+        """Microphone and split."""
         return f"{self.microphone} {self.split}"
 
     def on_hub(self) -> HubSplit:
-        """Return the split in `edinburghcstr/ami`."""
-        return HubSplit(Repository("edinburghcstr/ami", self.revision), self.microphone, self.split)
+        """The split in `edinburghcstr/ami`."""
+        return HubSplit(Repository("dataset", "edinburghcstr/ami", self.revision), self.microphone, self.split)
 
     def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
-        """Return id, transcript, language and speaker of a row."""
-        return stem_of(row), said(row, "text"), "en", said(row, "speaker")
+        """Id, transcript, language and speaker of a row."""
+        return stem_of(row), text_in(row, "text"), "en", text_in(row, "speaker")

@@ -1,17 +1,13 @@
-"""What every corpus has: utterances with ids, the choice of some of them, and whether they are on this machine."""
+"""What every corpus has: utterances with ids, the choice of some of them, and their availability."""
 
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from emtta_core.audio.waveform import Waveform
 from emtta_core.identity import digest
-
-
-def _unknown() -> float | None:
-    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +18,8 @@ class Utterance:
     text: str  # the transcript as the corpus gives it, not normalized
     language: str  # ISO 639-1 code
     speaker: str  # who speaks; utterances of one speaker are not independent
-    # Returns the waveform; raises `emtta_core.errors.AudioError` where there is none to be had.
-    read: Callable[[], Waveform]
-    # Returns its length as the audio's header tells it; None where it does not.
-    seconds: Callable[[], float | None] = _unknown
+    read: Callable[[], Waveform]  # gives the waveform `(N,)`; raises `emtta_core.errors.AudioError` where there is none
+    seconds: Callable[[], float | None] = lambda: None  # gives the length by the audio's header; None where not there
 
 
 _ID = re.compile(r"[A-Za-z0-9._-]+")
@@ -33,12 +27,12 @@ _FOREIGN = re.compile(r"[^A-Za-z0-9._-]")
 
 
 def is_id(name: str) -> bool:
-    """Return whether a name may be an utterance's id."""
+    """Whether a name may be an utterance's id."""
     return _ID.fullmatch(name) is not None
 
 
 def id_of(name: str, source: str | None = None) -> str:
-    """Return an id made of a name; what an id may not hold becomes `_`, and then a digest tells such names apart.
+    """Make an id of a name; what an id may not hold becomes `_`, and then a digest tells such names apart.
 
     Args:
         name: what would be the id.
@@ -56,20 +50,16 @@ _REGIONS: Mapping[str, str] = {"zh-HK": "yue"}
 
 
 def whisper_code(language: str) -> str:
-    """Return Whisper's code of a language, which a corpus may name with a script or a region: `pt_br`, `zh-CN`."""
+    """Whisper's code of a language, which a corpus may name with a script or a region: `pt_br`, `zh-CN`."""
     if language in _REGIONS:
         return _REGIONS[language]
     code = re.split("[-_]", language, maxsplit=1)[0]
     return _OTHERS.get(code, code)
 
 
-_FEW = 0.5
-"""Of less than this share of the utterances no file is fetched."""
-
-
 @dataclass(frozen=True, slots=True)
-class Survey:
-    """What of a corpus will be used, as far as it can be told without hearing it."""
+class Count:
+    """How much of a corpus will be used, as far as it can be told without decoding its audio."""
 
     utterances: int  # how many
     left_out: int = 0  # how many before the last of them are not used, for they are too long
@@ -77,44 +67,48 @@ class Survey:
 
 
 def least(*counts: int | None) -> int | None:
-    """Return the smallest of some counts, of which None is no limit."""
+    """The smallest of some counts, of which None is no limit."""
     return min((count for count in counts if count is not None), default=None)
 
 
-def is_few(limit: int | None, count: Callable[[], int]) -> bool:
-    """Return whether so few utterances of many are wanted that they are read over the network, and no file is fetched.
-
-    Args:
-        limit: how many are wanted; None for all.
-        count: says how many there are.
-    """
-    return limit is not None and limit < _FEW * count()
-
-
 def choose(utterances: Iterator[Utterance], max_seconds: float | None, limit: int | None) -> Iterator[Utterance]:
-    """Yield the utterances that are used; one whose length is not told by its header is among them."""
+    """Yield the utterances that are used; one whose length is not in its header is among them."""
     return itertools.islice((one for one in utterances if not is_too_long(one, max_seconds)), limit)
 
 
-def survey(utterances: Iterator[Utterance], max_seconds: float | None, limit: int | None) -> Survey:
-    """Return what `choose` would yield, counted."""
-    found = left_out = 0
+def count(utterances: Iterator[Utterance], max_seconds: float | None, limit: int | None) -> Count:
+    """Count what `choose` would yield."""
+    used = left_out = 0
     for one in utterances:
-        if found == limit:
+        if used == limit:
             break
         if is_too_long(one, max_seconds):
             left_out += 1
         else:
-            found += 1
-    return Survey(found, left_out)
+            used += 1
+    return Count(used, left_out)
 
 
 def is_too_long(utterance: Utterance, max_seconds: float | None) -> bool:
-    """Return whether an utterance is longer than the limit."""
+    """Whether an utterance is longer than the limit."""
     if max_seconds is None:
         return False
     seconds = utterance.seconds()
     return seconds is not None and seconds > max_seconds
+
+
+def unique_ids(utterances: Iterator[Utterance]) -> Iterator[Utterance]:
+    """Yield the utterances with a number behind an id that came before: its count, or the next that is free."""
+    counts: dict[str, int] = {}
+    taken: set[str] = set()
+    for one in utterances:
+        counts[one.id] = number = counts.get(one.id, 0) + 1
+        name = one.id if number == 1 else f"{one.id}-{number}"
+        while name in taken:
+            number += 1
+            name = f"{one.id}-{number}"
+        taken.add(name)
+        yield replace(one, id=name)
 
 
 State = Literal["here", "to fetch", "missing"]
@@ -131,11 +125,11 @@ class Archive:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """How something stands that a suite needs."""
+class Availability:
+    """Whether something that a suite needs can be had, and where."""
 
     what: str  # its name, with the part of it that is wanted
-    state: State  # whether it is there
+    state: State  # whether it is on this machine
     where: str  # the folder that it lies in, or where it is to be had
     licence: str  # under which it may be used
     size: int | None = None  # bytes that would be fetched; None where that is nothing, or not known

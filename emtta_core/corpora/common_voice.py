@@ -13,18 +13,18 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from emtta_core.corpora.base import whisper_code
-from emtta_core.corpora.hosted import InParquet, said, stem_of
-from emtta_core.corpora.hub_files import Repository
+from emtta_core.corpora.hosted import Hosted, stem_of, text_in
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.published import About
 from emtta_core.corpora.recording import Recording, text_of
 from emtta_core.errors import CorpusError
+from emtta_core.hub import Repository
 from emtta_core.identity import IDENTITY
 
 _COLUMNS = ("client_id", "path", "sentence")
 
 
-class CommonVoice(InParquet):
+class CommonVoice(Hosted):
     """A split of one language of a release of Common Voice."""
 
     about: ClassVar[About] = About(
@@ -33,8 +33,6 @@ class CommonVoice(InParquet):
         source="https://mozilladatacollective.com",
         get="get the archive of the language at https://mozilladatacollective.com and extract it",
     )
-    reading: ClassVar[int] = 2
-    """2: MP3 files are read whole, and zh-HK is Cantonese."""
     columns: ClassVar[Mapping[str, Sequence[str]]] = {
         "text": ("sentence", "text"),
         "id": ("path", "id"),
@@ -49,23 +47,23 @@ class CommonVoice(InParquet):
     repository: Annotated[str, IDENTITY, Field(pattern=r"^[^/]+/[^/]+$")] = "fixie-ai/common_voice_17_0"
 
     def part(self) -> str:
-        """Return language and split."""
+        """Language and split."""
         return f"{self.language} {self.split}"
 
     def usual_folders(self) -> tuple[str, ...]:
-        """Return how Mozilla's folders begin; some programs extract one into a folder of the archive's name."""
+        """How Mozilla's folders begin; some programs extract one into a folder of the archive's name."""
         return "cv-corpus-*", f"mcv-scripted-{self.language}-*/cv-corpus-*"
 
     def on_hub(self) -> HubSplit:
-        """Return the split in the data set."""
-        return HubSplit(Repository(self.repository, self.revision), self.language, self.split)
+        """The split in the data set."""
+        return HubSplit(Repository("dataset", self.repository, self.revision), self.language, self.split)
 
     def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
-        """Return id, transcript, language and speaker of a row."""
-        return stem_of(row), said(row, "text"), self._code, said(row, "speaker")[:16]
+        """Id, transcript, language and speaker of a row."""
+        return stem_of(row), text_in(row, "text"), self._code, text_in(row, "speaker")[:16]
 
     def inside(self, folder: Path) -> Path | None:
-        """Return the folder of the language, which may be `folder` itself.
+        """The folder of the language, which may be `folder` itself.
 
         Raises:
             CorpusError: there are several releases.
@@ -73,20 +71,20 @@ class CommonVoice(InParquet):
         here = [folder] if folder.name == self.language else []
         usual = [release for name in self.usual_folders() for release in folder.glob(name)]
         releases = sorted(release / self.language for release in usual)
-        found = [place for place in [*here, folder / self.language, *releases] if self._is_there(place)]
+        found = [inner for inner in [*here, folder / self.language, *releases] if self._is_there(inner)]
         if len(found) > 1:
             raise CorpusError(
                 f"there are several releases of Common Voice: {', '.join(map(str, found))}; name one of them as path"
             )
         return found[0] if found else None
 
-    def recordings(self, place: Path) -> list[Recording]:
-        """Return the utterances in the order of the table.
+    def recordings(self, folder: Path) -> list[Recording]:
+        """The utterances in the order of the table.
 
         Raises:
             CorpusError: the table is empty, lacks a column, or has a row that is cut off.
         """
-        table = self._table(place)
+        table = self._table(folder)
         reader = csv.DictReader(text_of(table).split("\n"), delimiter="\t", quoting=csv.QUOTE_NONE)
         rows = [(reader.line_num, row) for row in reader]
         lacking = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
@@ -107,16 +105,16 @@ class CommonVoice(InParquet):
                 row["sentence"],
                 self._code,
                 row["client_id"][:16],
-                place / "clips" / row["path"],
+                folder / "clips" / row["path"],
             )
             for _, row in rows
         ]
 
-    def _table(self, place: Path) -> Path:
-        return place / f"{'dev' if self.split == 'validation' else self.split}.tsv"
+    def _table(self, folder: Path) -> Path:
+        return folder / f"{'dev' if self.split == 'validation' else self.split}.tsv"
 
-    def _is_there(self, place: Path) -> bool:
-        return self._table(place).is_file() and (place / "clips").is_dir()
+    def _is_there(self, folder: Path) -> bool:
+        return self._table(folder).is_file() and (folder / "clips").is_dir()
 
     @property
     def _code(self) -> str:

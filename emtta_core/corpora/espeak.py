@@ -1,24 +1,38 @@
 """Speech from espeak-ng, through the library and the voices that the package `espeakng-loader` carries.
 
-espeak-ng is licensed under the GPL, version 3 (see NOTICE); only the synthetic corpus and the demo model's training
-import this module.
+espeak-ng is licensed under the GPL, version 3, so the package is an extra (see NOTICE). What the suites that come with
+emtta say was spoken beforehand and lies in `spoken.npz`, for where it is not installed.
 The C interface is that of espeak-ng's `speak_lib.h` (https://github.com/espeak-ng/espeak-ng).
 """
 
 import ctypes
+import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-import espeakng_loader
 import numpy as np
+import soundfile
 import soxr
 from numpy.typing import NDArray
 
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
 from emtta_core.errors import AudioError, UsageError
+from emtta_core.identity import digest
+
+try:
+    import espeakng_loader
+except ImportError:
+    espeakng_loader = None
+
+INSTALL = "pip install 'emtta[synthetic]'"
+SPOKEN = Path(__file__).with_name("spoken.npz")
+"""The speech that comes with emtta; `docs/tools/spoken_speech.py` makes it."""
 
 _RETRIEVAL = 1
 _PHONEME_EVENTS = 0x0001
@@ -59,10 +73,84 @@ class Phoneme:
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """A spoken sentence: waveform `(N,)` at 16 kHz, and its phonemes in order."""
+    """A spoken sentence: samples `(M,)` at the voice's own rate in Hz, and its phonemes in order."""
 
-    waveform: Waveform
-    phonemes: tuple[Phoneme, ...]
+    samples: NDArray[np.int16]
+    rate: int
+    phonemes: tuple[Phoneme, ...] = ()
+
+    @property
+    def waveform(self) -> Waveform:
+        """The waveform `(N,)` at 16 kHz."""
+        native = self.samples.astype(np.float32) / 32768
+        waveform: Waveform = soxr.resample(native, self.rate, SAMPLE_RATE).astype(np.float32)
+        return waveform
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """What is said, and how."""
+
+    text: str
+    voice: str  # with a variant behind `+` if wanted: `en-us`, `de+f3`
+    rate: int = 175  # words a minute
+    pitch: int = 50  # 0 to 100; 50 is the voice's own
+
+    @property
+    def key(self) -> str:
+        """What it is called in the file of what was spoken."""
+        return digest([self.text, self.voice, self.rate, self.pitch])
+
+
+def say(sentence: Sentence) -> Speech:
+    """Speak a sentence, or take it from the speech that comes with emtta where espeak-ng is not installed.
+
+    Raises:
+        UsageError: there is no such voice; or espeak-ng is not installed and the sentence was not spoken beforehand.
+        AudioError: nothing comes out.
+    """
+    if is_installed():
+        return speak(sentence.text, sentence.voice, rate=sentence.rate, pitch=sentence.pitch)
+    spoken = _spoken().get(sentence.key)
+    if spoken is None:
+        raise _not_installed(f"say {sentence.text!r} with the voice {sentence.voice!r}")
+    return spoken
+
+
+def is_installed() -> bool:
+    """Whether espeak-ng can speak here."""
+    return espeakng_loader is not None
+
+
+def release() -> str:
+    """The release of `espeakng-loader` that speaks, or that spoke what comes with emtta."""
+    if is_installed():
+        return version("espeakng-loader")
+    with np.load(SPOKEN) as file:
+        return str(file["release"])
+
+
+@cache
+def _spoken() -> Mapping[str, Speech]:
+    # The file is LZ77 over samples, since a voice says the same words again and again: the literal ones as FLAC, and
+    # copies (start, source, length) of earlier ones.
+    with np.load(SPOKEN) as file:
+        literal, rate = soundfile.read(io.BytesIO(file["flac"].tobytes()), dtype="int16")
+        copies, ends, keys = file["copies"], file["ends"], file["keys"]
+    samples, is_literal = np.empty(ends[-1], np.int16), np.ones(ends[-1], bool)
+    for start, _, length in copies:
+        is_literal[start : start + length] = False
+    samples[is_literal] = literal
+    for start, source, length in copies:
+        samples[start : start + length] = samples[source : source + length]
+    return {str(key): Speech(part, rate) for key, part in zip(keys, np.split(samples, ends[:-1]), strict=True)}
+
+
+def _not_installed(what: str) -> UsageError:
+    return UsageError(
+        f"espeak-ng is not installed, so that nothing can {what}: only what the suites smoke, demo and robustness say "
+        f"comes with emtta; install it, which is licensed under the GPL, version 3: {INSTALL}"
+    )
 
 
 def speak(text: str, voice: str, *, rate: int = 175, pitch: int = 50, pitch_range: int = 50) -> Speech:
@@ -76,9 +164,11 @@ def speak(text: str, voice: str, *, rate: int = 175, pitch: int = 50, pitch_rang
         pitch_range: 0 (monotone) to 100; 50 is the voice's own.
 
     Raises:
-        UsageError: when there is no such voice.
-        AudioError: when nothing comes out.
+        UsageError: there is no such voice, or espeak-ng is not installed.
+        AudioError: nothing comes out.
     """
+    if not is_installed():
+        raise _not_installed(f"say {text!r}")
     with _ONE_AT_A_TIME, _library() as library:
         return library.speak(text, voice, rate, pitch, pitch_range)
 
@@ -143,6 +233,4 @@ class _Espeak:
         self._library.espeak_Synchronize()
         if not self._chunks:
             raise AudioError(f"espeak-ng said nothing for {text!r} with the voice {voice!r}; give it a text with words")
-        native = np.concatenate(self._chunks).astype(np.float32) / 32768
-        waveform: Waveform = soxr.resample(native, self._native_rate, SAMPLE_RATE).astype(np.float32)
-        return Speech(waveform, tuple(self._phonemes))
+        return Speech(np.concatenate(self._chunks), self._native_rate, tuple(self._phonemes))

@@ -13,16 +13,16 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from emtta_core.corpora.base import whisper_code
-from emtta_core.corpora.hosted import InParquet, said, stem_of
-from emtta_core.corpora.hub_files import Repository
+from emtta_core.corpora.hosted import Hosted, stem_of, text_in
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.published import About
 from emtta_core.corpora.recording import Recording, text_of
 from emtta_core.errors import CorpusError
+from emtta_core.hub import Repository
 from emtta_core.identity import IDENTITY
 
 
-class Fleurs(InParquet):
+class Fleurs(Hosted):
     """A split of one language of FLEURS, 16 kHz; the transcript is the raw one, with capitals and punctuation."""
 
     about: ClassVar[About] = About(
@@ -40,39 +40,39 @@ class Fleurs(InParquet):
     split: Annotated[Literal["test", "dev", "train"], IDENTITY] = "test"  # which
 
     def part(self) -> str:
-        """Return language and split."""
+        """Language and split."""
         return f"{self.language} {self.split}"
 
     def usual_folders(self) -> tuple[str, ...]:
-        """Return what the data set is called."""
+        """What the data set is called."""
         return ("fleurs",)
 
     def inside(self, folder: Path) -> Path | None:
-        """Return the folder of the language, which may be `folder` itself."""
+        """The folder of the language, which may be `folder` itself."""
         here = [folder] if folder.name == self.language else []
-        for place in [*here, folder / "data" / self.language, folder / self.language]:
-            if (place / f"{self.split}.tsv").is_file() and (place / "audio" / self.split).is_dir():
-                return place
+        for inner in [*here, folder / "data" / self.language, folder / self.language]:
+            if (inner / f"{self.split}.tsv").is_file() and (inner / "audio" / self.split).is_dir():
+                return inner
         return None
 
-    def recordings(self, place: Path) -> list[Recording]:
-        """Return the utterances in the order of the table.
+    def recordings(self, folder: Path) -> list[Recording]:
+        """The utterances in the order of the table.
 
         Raises:
             CorpusError: the table is empty or cannot be read.
         """
-        texts = self._texts(place / f"{self.split}.tsv")
-        audio = place / "audio" / self.split
+        texts = self._texts(folder / f"{self.split}.tsv")
+        audio = folder / "audio" / self.split
         return [Recording(Path(name).stem, text, self._code, "", audio / name) for name, text in texts.items()]
 
     def on_hub(self) -> HubSplit:
-        """Return the split in `google/fleurs`, where `dev` is `validation`."""
+        """The split in `google/fleurs`, where `dev` is `validation`."""
         split = "validation" if self.split == "dev" else self.split
-        return HubSplit(Repository("google/fleurs", self.revision), self.language, split)
+        return HubSplit(Repository("dataset", "google/fleurs", self.revision), self.language, split)
 
     def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
-        """Return id, transcript, language and speaker of a row; nobody says who speaks."""
-        return stem_of(row), said(row, "text"), self._code, ""
+        """Id, transcript, language and speaker of a row; nobody says who speaks."""
+        return stem_of(row), text_in(row, "text"), self._code, ""
 
     @property
     def _code(self) -> str:

@@ -1,20 +1,21 @@
-"""A corpus of one's own: a folder with audio files, and a manifest or files beside them that give their transcripts."""
+"""A corpus of one's own: a folder of audio files, and a manifest or sidecar files (`anna/01.txt`) with transcripts."""
 
 import math
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
+import soundfile
 from pydantic import Field
 
-from emtta_core.corpora.base import Standing, Survey, Utterance, choose, id_of, is_id, is_too_long, least, survey
+from emtta_core.corpora.base import Availability, Count, Utterance, choose, count, id_of, is_id, is_too_long, least
 from emtta_core.corpora.manifest import LANGUAGE_ALIASES, Columns, Row, Table, read_manifest
-from emtta_core.corpora.recording import FileDigests, Recording
-from emtta_core.corpora.sidecar import rows_beside
-from emtta_core.errors import EmttaError, UsageError
+from emtta_core.corpora.recording import FileDigests, Recording, text_of
+from emtta_core.errors import CorpusError, EmttaError, UsageError
 from emtta_core.identity import IDENTITY, RUNTIME, Record, digest
 
 _SEGMENT = re.compile(
@@ -48,6 +49,21 @@ _COLUMNS = Columns(
 _MANIFESTS = ("manifest.csv", "manifest.jsonl", "manifest.parquet")
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
 
+_OTHERS = (
+    "aif aifc wave oga ogx opus spx sph snd mp1 mp2 mpga m4a m4b m4r m4v mp4 aac adts ac3 eac3 amr awb 3gp 3gpp 3ga "
+    "webm weba mka mkv mov avi mpg mpeg wma asf ra rm ape wv tta mpc dts dsf dff shn gsm raw pcm"
+)
+AUDIO = frozenset(
+    f".{name.lower()}" for name in (*soundfile.available_formats(), *_OTHERS.split()) if name not in ("RAW", "SD2")
+)
+"""How the names of recordings end; one that libsndfile cannot read is an utterance in error."""
+
+_SYSTEM = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
+"""Folders that systems make for copies of their own."""
+
+_NAMED = 3
+"""How many files a note names of a kind."""
+
 
 class Folder(Record):
     """A folder of audio files with a manifest, or with a `.txt` file beside each that holds its transcript.
@@ -73,55 +89,47 @@ class Folder(Record):
     # Longer utterances are left out, and counted.
     max_seconds: Annotated[float | None, IDENTITY, Field(gt=0, allow_inf_nan=False)] = None
 
-    def identity(self) -> dict[str, Any]:
-        """Return the identity fields; one that came later only where it is used."""
-        fields = super().identity()
-        return {name: value for name, value in fields.items() if name != "max_seconds" or value is not None}
-
     def located(self) -> Self:
-        """Return the corpus as it is: its place is given."""
+        """The corpus as it is: its path is given."""
         return self
 
     def read_all(self, limit: int | None = None) -> Iterator[Utterance]:
-        """Return the utterances in the manifest's order; the manifest is checked at once, audio is read later.
+        """Yield the first `limit` utterances in the manifest's order; the manifest is checked at once.
 
         A missing or broken audio file raises `AudioError` when its own utterance is read.
 
-        Args:
-            limit: at most so many, the first ones.
-
         Raises:
-            UsageError: when the manifest is missing or has a mistake; names file, line and column.
+            UsageError: the manifest is missing or has a mistake; names file, line and column.
         """
         return choose(iter(self._utterances()), self.max_seconds, least(limit, self.utterances))
 
-    def standing(self) -> Standing:
-        """Return whether the folder and its transcripts are there, and are as they should be."""
+    def availability(self) -> Availability:
+        """Whether the folder and its transcripts are there, and are as they should be."""
         what = f"folder {self._folder.name}"
         try:
             self._table()
         except EmttaError as error:
-            return Standing(what, "missing", self.path, "your own", error=str(error))
-        return Standing(what, "here", self.path, "your own")
+            return Availability(what, "missing", self.path, "your own", error=str(error))
+        return Availability(what, "here", self.path, "your own")
 
-    def survey(self, limit: int | None = None) -> Survey:
-        """Return what `read_all` would give, counted.
+    def count(self, limit: int | None = None) -> Count:
+        """Count what `read_all` would give.
 
         Raises:
-            UsageError: when the manifest is missing or has a mistake.
+            UsageError: the manifest is missing or has a mistake.
         """
         table = self._table()
-        found = survey((self._utterance(row) for row in table.rows), self.max_seconds, least(limit, self.utterances))
+        found = count((self._utterance(row) for row in table.rows), self.max_seconds, least(limit, self.utterances))
         return replace(found, notes=table.notes)
 
     def content_digest(self) -> str:
-        """Return a digest of the utterances: their fields, and their audio files' bytes.
+        """A digest of the utterances: their fields, and their audio files' bytes.
 
         The bytes are read where the file has changed since they were last read. A file that is missing counts as
         missing, so that the corpus is another one when it is there again.
 
         Raises:
-            UsageError: when the manifest is missing or has a mistake.
+            UsageError: the manifest is missing or has a mistake.
         """
         digests, contents = FileDigests(self._folder), list[list[str]]()
         for row in self._table().rows:
@@ -132,7 +140,7 @@ class Folder(Record):
                 fields = [utterance.id, utterance.text, utterance.language, utterance.speaker]
                 fields += [row.values["duration"]] if row.values["duration"] else []
                 contents.append([*fields, digests.of(self._folder / row.values["path"])])
-        digests.keep()
+        digests.save()
         return digest(contents)
 
     def _utterances(self) -> list[Utterance]:
@@ -146,7 +154,7 @@ class Folder(Record):
         if not self._folder.is_dir():
             raise UsageError(f"the corpus folder {self.path!r} does not exist; give the folder that holds the audio")
         manifest = self._manifest()
-        table = rows_beside(self._folder, _COLUMNS) if manifest is None else read_manifest(manifest, _COLUMNS)
+        table = _with_sidecars(self._folder) if manifest is None else read_manifest(manifest, _COLUMNS)
         ids: dict[str, Row] = {}
         files: dict[object, Row] = {}
         for row in table.rows:
@@ -212,7 +220,7 @@ class Folder(Record):
             speaker=row.values["speaker"],
             path=self._folder / row.values["path"],
             error=row.error or _blank(row),
-            told_seconds=_number(row.values["duration"]),
+            declared_seconds=_number(row.values["duration"]),
         ).utterance()
 
 
@@ -242,7 +250,7 @@ def _blank(row: Row) -> str | None:
 
 
 def _name(row: Row) -> str:
-    """Return the row's id, or one from its path: its folders joined by `-`, without the ending.
+    """The row's id, or one from its path: its folders joined by `-`, without the ending.
 
     What an id may not hold becomes `_`, and then a digest of the path tells such names apart.
     """
@@ -251,3 +259,117 @@ def _name(row: Row) -> str:
     path = Path(row.values["path"])
     folders = [part for part in path.parent.parts if part != path.anchor]
     return id_of("-".join([*folders, path.stem]), source=row.values["path"])
+
+
+@dataclass(slots=True)
+class _Found:
+    """The files below a folder, as paths within it, by what becomes of them."""
+
+    audio: list[Path] = field(default_factory=list)
+    transcripts: dict[Path, Path] = field(default_factory=dict)
+    hidden: list[str] = field(default_factory=list)
+    again: list[str] = field(default_factory=list)
+    others: list[Path] = field(default_factory=list)
+
+
+def _with_sidecars(folder: Path) -> Table:
+    # A row for each audio file below a folder, by path; its text is that of the `.txt` file of the same name, without
+    # which it is a row in error. Links are followed, each folder once; hidden files are skipped, and told in notes.
+    found = _find(folder)
+    rows = [_row(folder, path, found.transcripts.get(path.with_suffix(""))) for path in sorted(found.audio)]
+    _refuse_shared(folder, rows)
+    if not any(row.error is None for row in rows):
+        what = f"{len(rows)} audio files without" if rows else "no audio file with"
+        raise UsageError(
+            f"the corpus folder {str(folder)!r} has {what} a transcript: put a manifest.csv, .jsonl or .parquet into "
+            "it, with the columns path and text, or a .txt file of the same name beside each audio file"
+        )
+    return Table(rows, _notes(found))
+
+
+def _find(folder: Path) -> _Found:
+    found = _Found()
+    seen = {os.path.realpath(folder): Path()}
+    files_seen: dict[str, Path] = {}
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        here = Path(parent).relative_to(folder)
+        for name in sorted(folders):
+            if _is_hidden(name):
+                found.hidden.append((here / name).as_posix())
+                folders.remove(name)
+            elif (first := seen.setdefault(os.path.realpath(folder / here / name), here / name)) != here / name:
+                found.again.append(f"{(here / name).as_posix()} (the same folder as {first.as_posix()})")
+                folders.remove(name)
+        folders.sort()
+        for name in sorted(files, key=lambda name: ((folder / here / name).is_symlink(), name)):
+            path = here / name
+            kind = path.suffix.lower()
+            if _is_hidden(name):
+                if kind in AUDIO or kind == ".txt":
+                    found.hidden.append(path.as_posix())
+            elif kind in AUDIO:
+                _take(found, folder, path, files_seen)
+            elif kind == ".txt":
+                found.transcripts[path.with_suffix("")] = path
+            else:
+                found.others.append(path)
+    return found
+
+
+def _take(found: _Found, folder: Path, path: Path, seen: dict[str, Path]) -> None:
+    # Take a recording, unless it is a link to one that is taken by another name.
+    first = seen.setdefault(os.path.realpath(folder / path), path)
+    if first == path:
+        found.audio.append(path)
+    else:
+        found.again.append(f"{path.as_posix()} (the same recording as {first.as_posix()})")
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "~$")) or name.endswith("~") or name in _SYSTEM
+
+
+def _notes(found: _Found) -> tuple[str, ...]:
+    lonely = sorted(set(found.transcripts) - {path.with_suffix("") for path in found.audio})
+    kinds = Counter(path.suffix.lower() or "without an ending" for path in found.others)
+    told = {
+        "hidden, and skipped": sorted(found.hidden),
+        "linked to again, and read once": sorted(found.again),
+        "text files without a recording of the same name, and not used": [
+            found.transcripts[name].as_posix() for name in lonely
+        ],
+        "neither recordings nor transcripts by their names, and not used": [
+            f"{count} {kind}" for kind, count in kinds.most_common()
+        ],
+    }
+    return tuple(f"{what}: {_some(names)}" for what, names in told.items() if names)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def _refuse_shared(folder: Path, rows: Sequence[Row]) -> None:
+    # Refuse two recordings of one name, which would have one transcript: nobody can tell which of them is meant.
+    first: dict[Path, str] = {}
+    for row in rows:
+        path = row.values["path"]
+        other = first.setdefault(Path(path).with_suffix(""), path)
+        if other != path:
+            raise UsageError(
+                f"the corpus folder {str(folder)!r} has {other} and {path}, to which the same transcript belongs; take "
+                "one of them away, or list those that are used in a manifest.csv with the columns path and text"
+            )
+
+
+def _row(folder: Path, path: Path, transcript: Path | None) -> Row:
+    sidecar = folder / (transcript or path.with_suffix(".txt"))
+    text, error = "", None
+    try:
+        text = text_of(sidecar)
+    except CorpusError as refusal:
+        what = "write what is said to that file, in UTF-8, or take the audio out of the folder"
+        error = f"{folder / path}: {refusal}; {what}"
+    values = dict.fromkeys(_COLUMNS.asked, "")
+    return Row(sidecar, 1, values | {"path": path.as_posix(), "text": text}, error)

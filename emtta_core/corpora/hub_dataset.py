@@ -6,12 +6,12 @@ from typing import Annotated, Any, ClassVar, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from emtta_core.corpora.hosted import OnHubAlone, said, stem_of
-from emtta_core.corpora.hub_files import Repository
+from emtta_core.corpora.hosted import OnHubAlone, stem_of, text_in
 from emtta_core.corpora.hub_split import HubSplit, refuse_types
 from emtta_core.corpora.manifest import LANGUAGE_ALIASES
 from emtta_core.corpora.published import About
 from emtta_core.errors import UsageError
+from emtta_core.hub import Repository
 from emtta_core.identity import IDENTITY, Record
 
 Name = Annotated[str, IDENTITY, Field(min_length=1)]
@@ -31,13 +31,13 @@ class DatasetColumns(Record):
     language: Annotated[str, IDENTITY, Field(pattern="^[a-z]{2,3}$")] = "en"
 
     def named(self) -> dict[str, str]:
-        """Return what the columns are called, by what they hold."""
+        """What the columns are called, by what they hold."""
         names = {"audio": self.audio, "text": self.text, "id": self.id, "speaker": self.speaker}
         return {wanted: name for wanted, name in names.items() if name is not None}
 
     def read_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
-        """Return id, transcript, language and speaker of a row, whose keys are those of `named`."""
-        return stem_of(row), said(row, "text"), self.language, said(row, "speaker")
+        """Id, transcript, language and speaker of a row, whose keys are those of `named`."""
+        return stem_of(row), text_in(row, "text"), self.language, text_in(row, "speaker")
 
     def refuse_schema(self, place: str, schema: "pa.Schema") -> None:
         """Refuse a data set whose columns hold something else than they should, or say that a language is not read.
@@ -58,7 +58,7 @@ class DatasetColumns(Record):
             )
 
     def unused(self, schema: "pa.Schema") -> tuple[str, ...]:
-        """Return a note of the columns that are not read, if there are any."""
+        """A note of the columns that are not read, if there are any."""
         others = [name for name in schema.names if name not in self.named().values()]
         return (f"columns that are not used: {', '.join(others)}",) if others else ()
 
@@ -81,15 +81,15 @@ class HubDataset(DatasetColumns, OnHubAlone):
     split: Annotated[str, IDENTITY, Field(min_length=1)] = "test"  # which
 
     def part(self) -> str:
-        """Return data set, configuration and split."""
+        """Data set, configuration and split."""
         return f"{self.repository}, {self.config}, {self.split}"
 
     def on_hub(self) -> HubSplit:
-        """Return the split."""
-        return HubSplit(Repository(self.repository, self.revision), self.config, self.split)
+        """The split."""
+        return HubSplit(Repository("dataset", self.repository, self.revision), self.config, self.split)
 
     def wanted(self) -> Mapping[str, Sequence[str]]:
-        """Return the columns as the suite names them."""
+        """The columns as the suite names them."""
         return {wanted: (name,) for wanted, name in self.named().items()}
 
     def refuse_columns(self, schema: "pa.Schema") -> None:
@@ -97,5 +97,5 @@ class HubDataset(DatasetColumns, OnHubAlone):
         self.refuse_schema(f"the data set {self.repository!r}", schema)
 
     def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
-        """Return id, transcript, language and speaker of a row."""
+        """Id, transcript, language and speaker of a row."""
         return self.read_row(row)

@@ -13,11 +13,8 @@ import pyarrow.parquet as pq
 from fsspec.utils import glob_translate
 
 from emtta_core import cache
-from emtta_core.corpora import hub_files
-from emtta_core.corpora.base import is_few
-from emtta_core.corpora.hub_files import Repository
 from emtta_core.errors import CorpusError, EmttaError, UsageError
-from emtta_core.hub import endpoint
+from emtta_core.hub import MAIN, Repository, endpoint
 
 log = logging.getLogger("emtta.corpora")
 
@@ -27,10 +24,17 @@ CONVERTED = "refs/convert/parquet"
 _BATCH = 16
 """Rows in memory at a time."""
 
+_FEW = 0.5
+"""Of less than this share of the rows no file is fetched: they are read over the network."""
+
 
 @dataclass(frozen=True, slots=True)
 class HubSplit:
-    """A split of a data set."""
+    """A split of a data set.
+
+    Its methods raise `CorpusError` where the data set cannot be had, and `UsageError`, which lists those there are,
+    where it has no such revision, configuration or split.
+    """
 
     repository: Repository  # of which data set
     config: str  # the configuration, often a language
@@ -39,95 +43,89 @@ class HubSplit:
     def __str__(self) -> str:
         return f"{self.repository.name}, {self.config}, {self.split}"
 
+    def pinned(self) -> "HubSplit":
+        """The split at the commit that its revision is now.
 
-def pin(split: HubSplit) -> HubSplit:
-    """Return the split at the commit that its revision is now.
+        Where the branch `main` has no Parquet of it, that is the commit of the hub's own conversion.
+        """
+        pinned = replace(self, repository=self.repository.pinned())
+        if self.repository.revision == MAIN and not _paths(pinned):
+            try:
+                converted = replace(self, repository=replace(self.repository, revision=CONVERTED).pinned())
+            except UsageError:  # there is no such branch
+                converted = pinned
+            pinned = converted if _paths(converted) else pinned
+        pinned.paths()
+        return pinned
 
-    Where the branch `main` has no Parquet of it, that is the commit of the hub's own conversion.
+    def paths(self) -> list[str]:
+        """The Parquet files of a pinned split, in their order."""
+        paths = _paths(self)
+        if not paths:
+            raise _no_parquet(self)
+        return paths
 
-    Raises:
-        CorpusError: the data set cannot be had.
-        UsageError: it has no such revision, configuration or split; lists those there are.
-    """
-    pinned = replace(split, repository=hub_files.pin(split.repository))
-    if split.repository.revision == "main" and not _paths(pinned):
-        try:
-            converted = hub_files.pin(replace(split.repository, revision=CONVERTED))
-        except UsageError:
-            return _refuse_none(pinned)
-        if _paths(replace(split, repository=converted)):
-            pinned = replace(split, repository=converted)
-    return _refuse_none(pinned)
+    def count(self) -> int:
+        """How many rows a pinned split has, by the footers of its files; cached."""
+        key = f"{endpoint()}/{self.repository.name}@{self.repository.revision}/{self.config}/{self.split}"
+        known = cache.load("rows", key)
+        if known is None:
+            rows = 0
+            for path in self.paths():
+                with _open(self, path) as file:
+                    rows += file.metadata.num_rows
+            known = {"rows": rows}
+            cache.save("rows", key, known)
+        return int(known["rows"])
 
+    def is_fetched(self) -> bool:
+        """Whether all files of a pinned split are on this machine."""
+        return all(self.repository.cached(path) is not None for path in self.paths())
 
-def paths(split: HubSplit) -> list[str]:
-    """Return the Parquet files of a pinned split, in their order.
+    def is_streamed(self, limit: int | None) -> bool:
+        """Whether the first `limit` rows of a pinned split are so few that they are read over the network."""
+        return limit is not None and limit < _FEW * self.count()
 
-    Raises:
-        UsageError: it has none; lists the splits there are.
-    """
-    return _paths(_refuse_none(split))
+    def rows(
+        self,
+        columns: Mapping[str, Sequence[str]],
+        limit: int | None,
+        required: Collection[str],
+        check: Callable[["pa.Schema"], None],
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the rows of a pinned split in their order.
 
+        All rows come from files that are fetched first, once for every domain; a few of many are read over the network.
 
-def count(split: HubSplit) -> int:
-    """Return how many rows a pinned split has, of which the ends of its files tell; remembered.
+        Args:
+            columns: what is wanted, each with the names that its column may have, the likeliest first.
+            limit: how many are wanted; None for all.
+            required: which of the columns must be there.
+            check: refuses a file of other columns than are expected.
 
-    Raises:
-        CorpusError: the data set cannot be had.
-    """
-    key = f"{endpoint()}/{split.repository.name}@{split.repository.revision}/{split.config}/{split.split}"
-    known = cache.recall("rows", key)
-    if known is None:
-        found = 0
-        for path in paths(split):
-            with _open(split, path) as file:
-                found += file.metadata.num_rows
-        known = {"rows": found}
-        cache.remember("rows", key, known)
-    return int(known["rows"])
-
-
-def rows(
-    split: HubSplit,
-    columns: Mapping[str, Sequence[str]],
-    limit: int | None,
-    required: Collection[str],
-    check: Callable[["pa.Schema"], None] = lambda _schema: None,
-) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a pinned split in their order.
-
-    All rows come from files that are fetched first, once for every domain; a few of many are read over the network.
-
-    Args:
-        split: which.
-        columns: what is wanted, each with the names that its column may have, the likeliest first.
-        limit: how many are wanted; None for all.
-        required: which of the columns must be there.
-        check: refuses a file of other columns than are expected.
-
-    Raises:
-        CorpusError: the data set cannot be had, there is too little room, or it lacks a required column.
-        UsageError: a column holds something else than it must, or `check` said so.
-    """
-    files = paths(split)
-    if not is_few(limit, lambda: count(split)):
-        hub_files.fetch(split.repository, files)
-    for path in files:
-        with _open(split, path) as file:
-            names = _chosen(split, columns, required, file.schema_arrow)
-            refuse_types(str(split), file.schema_arrow, names)
-            check(file.schema_arrow)
-            for batch in file.iter_batches(_BATCH, columns=sorted(set(names.values()))):
-                for row in batch.to_pylist():
-                    yield {wanted: row[name] for wanted, name in names.items()}
+        Raises:
+            CorpusError: there is too little room, or a required column is missing.
+            UsageError: a column holds something else than it must, or `check` said so.
+        """
+        paths = self.paths()
+        if not self.is_streamed(limit):
+            self.repository.fetch(paths)
+        for path in paths:
+            with _open(self, path) as file:
+                names = _chosen(self, columns, required, file.schema_arrow)
+                refuse_types(str(self), file.schema_arrow, names)
+                check(file.schema_arrow)
+                for batch in file.iter_batches(_BATCH, columns=sorted(set(names.values()))):
+                    for row in batch.to_pylist():
+                        yield {wanted: row[name] for wanted, name in names.items()}
 
 
 @contextmanager
 def _open(split: HubSplit, path: str) -> Iterator["pq.ParquetFile"]:
-    # Open a Parquet file: on this machine where it was fetched, else over the network.
-    local = hub_files.fetched(split.repository, path)
+    # On this machine where the file was fetched, else over the network.
+    local = split.repository.cached(path)
     try:
-        with nullcontext(local) if local is not None else hub_files.opened(split.repository, path) as source:
+        with nullcontext(local) if local is not None else split.repository.open(path) as source:
             yield pq.ParquetFile(source)
     except EmttaError:
         raise
@@ -185,8 +183,8 @@ def refuse_types(place: str, schema: "pa.Schema", names: Mapping[str, str]) -> N
 
 def _paths(split: HubSplit) -> list[str]:
     # The Parquet files of a pinned split, in their order; none where it has none.
-    listing = hub_files.listing(split.repository)
-    there = sorted(path for path in listing.files if path.endswith(".parquet"))
+    listing = split.repository.listing()
+    there = sorted(path for path in listing.sizes if path.endswith(".parquet"))
     patterns = _patterns(split, listing.configs)
     if patterns:
         return [path for path in there if any(re.fullmatch(glob_translate(pattern), path) for pattern in patterns)]
@@ -213,16 +211,14 @@ def _patterns(split: HubSplit, configs: Sequence[Mapping[str, Any]]) -> list[str
     return []
 
 
-def _refuse_none(split: HubSplit) -> HubSplit:
-    if _paths(split):
-        return split
-    listing = hub_files.listing(split.repository)
+def _no_parquet(split: HubSplit) -> UsageError:
+    listing = split.repository.listing()
     by_card = {
         f"{config.get('config_name')}: {', '.join(_splits(config))}" for config in listing.configs if _splits(config)
     }
-    folders = {path.partition("/")[0] for path in listing.files if path.endswith(".parquet") and "/" in path}
+    folders = {path.partition("/")[0] for path in listing.sizes if path.endswith(".parquet") and "/" in path}
     there = "; ".join(sorted(by_card)) or ", ".join(sorted(folders))
-    raise UsageError(
+    return UsageError(
         f"the data set {split.repository.name} has no split {split.split!r} of {split.config!r} in Parquet; "
         + (f"choose from: {there}" if there else f"it has no Parquet at all; see {split.repository.url}")
     )

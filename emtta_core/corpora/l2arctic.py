@@ -56,39 +56,39 @@ class L2Arctic(Published):
         return tuple(speaker for accent in wanted for speaker in SPEAKERS[accent])
 
     def archive(self) -> Archive:
-        """Return the archive of the release."""
+        """The archive of the release."""
         return ARCHIVE
 
     def part(self) -> str:
-        """Return the accent."""
+        """The accent."""
         return self.accent or "of all accents"
 
     def usual_folders(self) -> tuple[str, ...]:
-        """Return what the archive's folder is called."""
+        """What the archive's folder is called."""
         return "l2arctic", "l2arctic_release_v5.0", "L2-ARCTIC"
 
     def inside(self, folder: Path) -> Path | None:
-        """Return the folder that has those of the speakers."""
+        """The folder that has those of the speakers."""
         return folder if any(_home(folder, speaker) is not None for speaker in self.speakers) else None
 
-    def recordings(self, place: Path) -> list[Recording]:
-        """Return the utterances by speaker and sentence.
+    def recordings(self, folder: Path) -> list[Recording]:
+        """The utterances by speaker and sentence.
 
         Raises:
             CorpusError: a speaker is missing, or has neither a recording nor a transcript.
         """
-        homes = {speaker: _home(place, speaker) for speaker in self.speakers}
+        homes = {speaker: _home(folder, speaker) for speaker in self.speakers}
         missing = [speaker for speaker, home in homes.items() if home is None]
         if missing:
             raise CorpusError(
-                f"{place} has no folder {', '.join(missing)} with wav and transcript in it; extract the archives of "
+                f"{folder} has no folder {', '.join(missing)} with wav and transcript in it; extract the archives of "
                 "these speakers too"
             )
         sentences = {speaker: _sentences(home) for speaker, home in homes.items() if home}
         silent = [speaker for speaker, names in sentences.items() if not names]
         if silent:
             raise CorpusError(
-                f"{place} has folders of {', '.join(silent)} with no recording wav/*.wav and no transcript "
+                f"{folder} has folders of {', '.join(silent)} with no recording wav/*.wav and no transcript "
                 "transcript/*.txt; extract the archives of these speakers anew"
             )
         return [

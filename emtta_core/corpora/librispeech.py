@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from emtta_core.corpora.base import Archive
-from emtta_core.corpora.hosted import InParquet, said, stem_of
-from emtta_core.corpora.hub_files import Repository
+from emtta_core.corpora.hosted import Hosted, stem_of, text_in
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.published import About
 from emtta_core.corpora.recording import Recording, lines_of
 from emtta_core.errors import CorpusError
+from emtta_core.hub import Repository
 from emtta_core.identity import IDENTITY
 
 Split = Literal[
@@ -35,7 +35,7 @@ SIZES: Mapping[Split, int] = {
 which checks downloads by them (kaldi-asr/kaldi, egs/librispeech/s5/local/download_and_untar.sh at 0c5da16)."""
 
 
-class LibriSpeech(InParquet):
+class LibriSpeech(Hosted):
     """A split of LibriSpeech, 16 kHz."""
 
     about: ClassVar[About] = About(
@@ -50,39 +50,39 @@ class LibriSpeech(InParquet):
     split: Annotated[Split, IDENTITY] = "test-other"  # which
 
     def part(self) -> str:
-        """Return the split."""
+        """The split."""
         return self.split
 
     def usual_folders(self) -> tuple[str, ...]:
-        """Return `LibriSpeech`."""
+        """`LibriSpeech`."""
         return ("LibriSpeech",)
 
     def archive(self) -> Archive:
-        """Return the archive of the split."""
+        """The archive of the split."""
         return Archive("the split", SIZES[self.split], self.about.source)
 
     def on_hub(self) -> HubSplit:
-        """Return the split of `openslr/librispeech_asr`: `test-other` is `test.other` there, `dev` is `validation`."""
+        """The split of `openslr/librispeech_asr`: `test-other` is `test.other` there, `dev` is `validation`."""
         split = self.split.replace("-", ".").replace("dev.", "validation.")
-        return HubSplit(Repository("openslr/librispeech_asr", self.revision), "all", split)
+        return HubSplit(Repository("dataset", "openslr/librispeech_asr", self.revision), "all", split)
 
     def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
-        """Return id, transcript, language and speaker of a row."""
-        return stem_of(row), said(row, "text"), "en", said(row, "speaker")
+        """Id, transcript, language and speaker of a row."""
+        return stem_of(row), text_in(row, "text"), "en", text_in(row, "speaker")
 
     def inside(self, folder: Path) -> Path | None:
-        """Return the folder of the split, which may be `folder` itself."""
-        place = folder if folder.name == self.split else folder / self.split
-        return place if place.is_dir() else None
+        """The folder of the split, which may be `folder` itself."""
+        inner = folder if folder.name == self.split else folder / self.split
+        return inner if inner.is_dir() else None
 
-    def recordings(self, place: Path) -> list[Recording]:
-        """Return the utterances by speaker, chapter and number.
+    def recordings(self, folder: Path) -> list[Recording]:
+        """The utterances by speaker, chapter and number.
 
         Raises:
             CorpusError: there is no chapter, or its transcripts cannot be read.
         """
         found = []
-        for transcript in sorted(place.glob("*/*/*.trans.txt")):
+        for transcript in sorted(folder.glob("*/*/*.trans.txt")):
             chapter = transcript.parent
             texts = dict(line.split(" ", 1) for line in lines_of(transcript, " "))
             for name in sorted({*texts, *(path.stem for path in chapter.glob("*.flac"))}):
@@ -91,7 +91,7 @@ class LibriSpeech(InParquet):
                 found.append(Recording(name, texts.get(name, ""), "en", chapter.parent.name, path, error))
         if not found:
             raise CorpusError(
-                f"{place} has no transcript <speaker>/<chapter>/*.trans.txt, so that the split is empty; "
+                f"{folder} has no transcript <speaker>/<chapter>/*.trans.txt, so that the split is empty; "
                 f"{self.about.get} anew"
             )
         return found

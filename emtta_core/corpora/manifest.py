@@ -74,7 +74,7 @@ class Columns:
         return next(iter(difflib.get_close_matches(plain, self.asked, n=1, cutoff=0.75)), None)
 
     def unused(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Return a note of the columns that are not read, if there are any."""
+        """A note of the columns that are not read, if there are any."""
         others = sorted({name for name in names if name.strip()} - {*self.asked})
         return (f"columns that are not used: {', '.join(others)}",) if others else ()
 
@@ -93,7 +93,7 @@ class Row:
     error: str | None = None  # why the row's audio cannot be used, where that is known already
 
     def refusal(self, column: str, reason: str) -> UsageError:
-        """Return the refusal of this row's value in `column`; `reason` says what is wrong and what is allowed."""
+        """The refusal of this row's value in `column`; `reason` says what is wrong and what is allowed."""
         return UsageError(f"{self.file}, line {self.line}, column {column!r}: {self.values[column]!r}: {reason}")
 
 
@@ -106,7 +106,7 @@ class Table:
 
 
 def read_manifest(path: Path, columns: Columns) -> Table:
-    """Return the rows of a manifest, of which there is at least one.
+    """The rows of a manifest, of which there is at least one.
 
     Blank lines are skipped. Columns that were not asked for are told in a note, unless their name says that they are
     meant as one that was asked for and is missing, or that a row cannot be understood without them.

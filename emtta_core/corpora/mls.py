@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from emtta_core.corpora.base import Archive
-from emtta_core.corpora.hosted import InParquet, said, stem_of
-from emtta_core.corpora.hub_files import Repository
+from emtta_core.corpora.hosted import Hosted, stem_of, text_in
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.published import About
 from emtta_core.corpora.recording import Recording, lines_of
 from emtta_core.errors import CorpusError
+from emtta_core.hub import Repository
 from emtta_core.identity import IDENTITY
 
 Language = Literal["german", "dutch", "french", "spanish", "italian", "portuguese", "polish"]
@@ -46,7 +46,7 @@ of 1024 (`115G`): those that were counted in a download (huggingface/datasets, d
 datasets/multilingual_librispeech at 040102f)."""
 
 
-class MultilingualLibriSpeech(InParquet):
+class MultilingualLibriSpeech(Hosted):
     """A split of one language of Multilingual LibriSpeech, 16 kHz."""
 
     about: ClassVar[About] = About(
@@ -66,44 +66,46 @@ class MultilingualLibriSpeech(InParquet):
     split: Annotated[Literal["test", "dev", "train"], IDENTITY] = "test"  # which
 
     def part(self) -> str:
-        """Return language and split."""
+        """Language and split."""
         return f"{self.language} {self.split}"
 
     def usual_folders(self) -> tuple[str, ...]:
-        """Return `mls_<language>`, and the same with `_opus`."""
+        """`mls_<language>`, and the same with `_opus`."""
         return f"mls_{self.language}", f"mls_{self.language}_opus"
 
     def archive(self) -> Archive:
-        """Return the archive of the language."""
+        """The archive of the language."""
         return Archive("all splits of the language, as FLAC", SIZES[self.language], self.about.source)
 
     def on_hub(self) -> HubSplit:
-        """Return the split in `facebook/multilingual_librispeech`."""
-        return HubSplit(Repository("facebook/multilingual_librispeech", self.revision), self.language, self.split)
+        """The split in `facebook/multilingual_librispeech`."""
+        return HubSplit(
+            Repository("dataset", "facebook/multilingual_librispeech", self.revision), self.language, self.split
+        )
 
     def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
-        """Return id, transcript, language and speaker of a row."""
-        return stem_of(row), said(row, "text"), CODES[self.language], said(row, "speaker")
+        """Id, transcript, language and speaker of a row."""
+        return stem_of(row), text_in(row, "text"), CODES[self.language], text_in(row, "speaker")
 
     def inside(self, folder: Path) -> Path | None:
-        """Return the folder of the split in the folder of the language, which may be `folder` itself."""
-        place = folder if folder.name == self.split else folder / self.split
-        return place if place.parent.name in self.usual_folders() and place.is_dir() else None
+        """The folder of the split in the folder of the language, which may be `folder` itself."""
+        inner = folder if folder.name == self.split else folder / self.split
+        return inner if inner.parent.name in self.usual_folders() and inner.is_dir() else None
 
-    def recordings(self, place: Path) -> list[Recording]:
-        """Return the utterances in the order of `transcripts.txt`.
+    def recordings(self, folder: Path) -> list[Recording]:
+        """The utterances in the order of `transcripts.txt`.
 
         Raises:
             CorpusError: there is no transcript, or they cannot be read.
         """
         found = []
-        audio = {path.stem: path for path in (place / "audio").glob("*/*/*") if path.suffix in (".flac", ".opus")}
-        texts = dict(line.split("\t", 1) for line in lines_of(place / "transcripts.txt", "\t"))
+        audio = {path.stem: path for path in (folder / "audio").glob("*/*/*") if path.suffix in (".flac", ".opus")}
+        texts = dict(line.split("\t", 1) for line in lines_of(folder / "transcripts.txt", "\t"))
         for name in [*texts, *sorted(set(audio) - set(texts))]:
             speaker, book = [*name.split("_"), "", ""][:2]
-            path = audio.get(name, place / "audio" / speaker / book / f"{name}.flac")
-            error = None if name in texts else f"{place / 'transcripts.txt'} has no transcript of {name}"
+            path = audio.get(name, folder / "audio" / speaker / book / f"{name}.flac")
+            error = None if name in texts else f"{folder / 'transcripts.txt'} has no transcript of {name}"
             found.append(Recording(name, texts.get(name, ""), CODES[self.language], speaker, path, error))
         if not found:
-            raise CorpusError(f"{place} has no utterance, so that the split is empty; {self.about.get} anew")
+            raise CorpusError(f"{folder} has no utterance, so that the split is empty; {self.about.get} anew")
         return found

@@ -8,9 +8,9 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field
 
-from emtta_core.corpora.base import Archive, Standing, Survey, Utterance, choose, is_too_long, least, survey
+from emtta_core.corpora.base import Archive, Availability, Count, Utterance, choose, count, is_too_long, least
 from emtta_core.corpora.recording import FileDigests, Recording
-from emtta_core.corpus_dirs import CORPORA, looked_in, places
+from emtta_core.corpus_dirs import CORPORA, candidates, searched
 from emtta_core.errors import CorpusError, EmttaError
 from emtta_core.identity import IDENTITY, RUNTIME, Record, digest
 
@@ -28,7 +28,8 @@ class About:
 class Published(Record, ABC):
     """A corpus that others publish.
 
-    Where it lies is no part of its identity; its transcripts and the bytes of its audio files are.
+    Where it lies is no part of its identity; its transcripts and the bytes of its audio files are. Its methods raise
+    `CorpusError` where it cannot be had.
     """
 
     about: ClassVar[About]
@@ -41,106 +42,82 @@ class Published(Record, ABC):
 
     @abstractmethod
     def usual_folders(self) -> tuple[str, ...]:
-        """Return what its folder is usually called."""
+        """What its folder is usually called."""
 
     @abstractmethod
     def inside(self, folder: Path) -> Path | None:
-        """Return where the wanted part lies in an extracted corpus; None where it does not."""
+        """Where the wanted part lies in an extracted corpus; None where it does not."""
 
     @abstractmethod
-    def recordings(self, place: Path) -> Sequence[Recording]:
-        """Return the wanted utterances, of a place that `inside` gave, in an order that is the same everywhere.
+    def recordings(self, folder: Path) -> Sequence[Recording]:
+        """The wanted utterances, of a folder that `inside` gave, in an order that is the same everywhere.
 
         Raises:
             CorpusError: there is none, or their transcripts cannot be read.
         """
 
     def part(self) -> str:
-        """Return what of the corpus is wanted, for a message."""
+        """What of the corpus is wanted, for a message."""
         return ""
 
     def archive(self) -> Archive | None:
-        """Return what is got by hand where no folder holds the wanted part; None where that is nothing."""
+        """What is got by hand where no folder holds the wanted part; None where that is nothing."""
         return Archive()
 
+    @property
+    def what(self) -> str:
+        """Its title, with the part of it that is wanted."""
+        return f"{self.about.title} {self.part()}".strip()
+
     def in_folder(self) -> Path | None:
-        """Return where a folder holds the wanted part; None where none does."""
-        for folder in places(self.path, self.usual_folders()):
-            found = self.inside(folder) if folder.is_dir() else None
-            if found is not None:
-                return found
-        return None
+        """Where a folder holds the wanted part; None where none does."""
+        folders = filter(Path.is_dir, candidates(self.path, self.usual_folders()))
+        return next((found for folder in folders if (found := self.inside(folder)) is not None), None)
 
-    def place(self) -> Path:
-        """Return where a folder holds the wanted part.
-
-        Raises:
-            CorpusError: none does; says where the corpus is to be had.
-        """
+    def folder(self) -> Path:
+        """Where a folder holds the wanted part; CorpusError, which says where it is to be had, where none does."""
         found = self.in_folder()
         if found is not None:
             return found
-        wanted = f"{self.about.title} {self.part()}".strip()
         raise CorpusError(
-            f"{wanted} is not in {looked_in(self.path)}"
+            f"{self.what} is not in {searched(self.path)}"
             + (f", nor in a folder {' or '.join(self.usual_folders())} there" if self.usual_folders() else "")
             + f"; {self.about.get}"
             + (f", and name the folder that holds it in {CORPORA} or as path" if self.path is None else ""),
-            subject=wanted,
+            subject=self.what,
         )
 
     def located(self) -> Self:
-        """Return the corpus with its place settled: the folder where it was found.
-
-        Raises:
-            CorpusError: it cannot be had.
-        """
-        return self.model_copy(update={"path": str(self.place().absolute())})
+        """The corpus with the folder that holds it as its path."""
+        return self.model_copy(update={"path": str(self.folder().absolute())})
 
     def read_all(self, limit: int | None = None) -> Iterator[Utterance]:
-        """Return the utterances; audio is read when theirs is asked for.
-
-        Args:
-            limit: at most so many, the first ones.
-
-        Raises:
-            CorpusError: the corpus cannot be had.
-        """
+        """Yield the first `limit` utterances; audio is decoded by their `read`."""
         return choose(self._utterances(), self.max_seconds, least(limit, self.utterances))
 
-    def survey(self, limit: int | None = None) -> Survey:
-        """Return what `read_all` would give, counted; no audio is heard, but lengths can need it to be fetched.
-
-        Raises:
-            CorpusError: the corpus cannot be had.
-        """
-        return survey(self._utterances(), self.max_seconds, least(limit, self.utterances))
+    def count(self, limit: int | None = None) -> Count:
+        """Count what `read_all` would give; no audio is decoded."""
+        return count(self._utterances(), self.max_seconds, least(limit, self.utterances))
 
     def content_digest(self) -> str:
-        """Return a digest of what the corpus holds.
-
-        Raises:
-            CorpusError: the corpus cannot be had.
-        """
-        place = self.place()
-        digests, contents, used = FileDigests(place), [], 0
-        for one in self.recordings(place):
-            if used == self.utterances:
+        """A digest of what the corpus holds."""
+        folder = self.folder()
+        digests, contents = FileDigests(folder), list[list[str]]()
+        for one in self.recordings(folder):
+            if len(contents) == self.utterances:
                 break
             if not is_too_long(one.utterance(), self.max_seconds):
                 contents.append([one.id, one.text, one.language, one.speaker, digests.of(one.path)])
-                used += 1
-        digests.keep()
+        digests.save()
         return digest(contents)
 
-    def standing(self) -> Standing:
-        """Return whether the wanted part is on this machine, and else where it is to be had."""
-        what = f"{self.about.title} {self.part()}".strip()
+    def availability(self) -> Availability:
+        """Whether the wanted part is on this machine, and else where it is to be had."""
         try:
-            return self.standing_as(what)
+            return self._available()
         except EmttaError as error:
-            return Standing(
-                what,
+            return Availability(
+                self.what,
                 "missing",
                 self.about.source,
                 self.about.licence,
@@ -149,13 +126,9 @@ class Published(Record, ABC):
                 archive=self.archive(),
             )
 
-    def standing_as(self, what: str) -> Standing:
-        """Return how `what` stands where it can be had.
-
-        Raises:
-            CorpusError: it cannot.
-        """
-        return Standing(what, "here", str(self.place()), self.about.licence)
+    def _available(self) -> Availability:
+        # Of what can be had; raises what keeps it from being had.
+        return Availability(self.what, "here", str(self.folder()), self.about.licence)
 
     def _utterances(self) -> Iterator[Utterance]:
-        return (one.utterance() for one in self.recordings(self.place()))
+        return (one.utterance() for one in self.recordings(self.folder()))

@@ -16,7 +16,7 @@ MOST = 1024 * MEBIBYTE
 
 
 def text_of(path: Path) -> str:
-    """Return the text in a file without the white space about it; CorpusError where it cannot be read."""
+    """The text in a file without the white space about it; CorpusError where it cannot be read."""
     pointer = pointer_at(path)
     if pointer is not None:
         raise CorpusError(f"the transcript {path} cannot be read: {pointer}")
@@ -30,7 +30,7 @@ def text_of(path: Path) -> str:
 
 
 def lines_of(path: Path, separator: str) -> list[str]:
-    """Return the lines of a file that are not blank; CorpusError where one has no `separator` in it."""
+    """The lines of a file that are not blank; CorpusError where one has no `separator` in it."""
     lines = [line for line in text_of(path).split("\n") if line.strip()]
     for number, line in enumerate(lines, start=1):
         if separator not in line:
@@ -41,57 +41,42 @@ def lines_of(path: Path, separator: str) -> list[str]:
     return [line.rstrip("\r") for line in lines]
 
 
-READ_ANEW = {".mp3": " counted"}
-"""Marks of files that give other samples than they once did, by suffix: what was prepared of them counts no more."""
-
-_KIND = "files"
-_CHUNK = 1 << 20
-
-
 class FileDigests:
-    """The digests of the files below one folder."""
+    """The digests of the files below one folder, cached by size and time of change."""
 
     def __init__(self, folder: Path) -> None:
-        """Recall what is known of the files below `folder`."""
+        """Load what is cached of the files below `folder`."""
         self._key = str(folder.resolve())
-        known = cache.recall(_KIND, self._key) or {}
-        self._known: dict[str, list[object]] = known.get("files", {})
-        self._grown = False
+        self._cached: dict[str, list[object]] = (cache.load("files", self._key) or {}).get("files", {})
+        self._has_new = False
         self._read: dict[Path, str] = {}
 
     def of(self, path: Path) -> str:
-        """Return the SHA-256 of a file, with a mark where its reading has changed; or why it cannot be read."""
+        """The SHA-256 of a file, or why it cannot be read."""
         if path not in self._read:
-            self._read[path] = self._digest(path) + READ_ANEW.get(path.suffix.lower(), "")
+            self._read[path] = self._digest(path)
         return self._read[path]
+
+    def save(self) -> None:
+        """Cache what was found."""
+        if self._has_new:
+            cache.save("files", self._key, {"folder": self._key, "files": self._cached})
 
     def _digest(self, path: Path) -> str:
         try:
             before = check_plain(path, most=most_bytes())
             state = [before.st_size, before.st_mtime_ns]
-            found = self._known.get(str(path))
-            if found is not None and found[:2] == state:
-                return str(found[2])
-            digest = _sha256(path)
+            cached = self._cached.get(str(path))
+            if cached is not None and cached[:2] == state:
+                return str(cached[2])
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
         except (OSError, ValueError) as error:  # ValueError: a path with a null character
             return getattr(error, "strerror", None) or str(error)
         if cache.is_settled(before.st_mtime_ns):
-            self._known[str(path)] = [*state, digest]
-            self._grown = True
+            self._cached[str(path)] = [*state, digest]
+            self._has_new = True
         return digest
-
-    def keep(self) -> None:
-        """Remember what was found."""
-        if self._grown:
-            cache.remember(_KIND, self._key, {"folder": self._key, "files": self._known})
-
-
-def _sha256(path: Path) -> str:
-    sha = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            sha.update(chunk)
-    return sha.hexdigest()
 
 
 _TOLERANCE = 0.5
@@ -108,29 +93,31 @@ class Recording:
     speaker: str
     path: Path  # its audio file
     error: str | None = None  # why it cannot be used, where that is known already
-    told_seconds: float | None = None  # how long it is according to the corpus; None where nobody says
+    declared_seconds: float | None = None  # its length according to the corpus; None where nobody says
 
     def utterance(self) -> Utterance:
-        """Return it as every corpus does."""
+        """As every corpus gives it."""
         return Utterance(self.id, self.text, self.language, self.speaker, self.read, self.seconds)
 
     def read(self) -> Waveform:
-        """Return what is heard, shape `(N,)`; AudioError where that cannot be had or used."""
+        """Read the waveform, shape `(N,)`; AudioError where it cannot be had or used."""
         if self.error is not None:
             raise AudioError(self.error)
         samples = self.samples()
-        told, there = self.told_seconds, len(samples) / SAMPLE_RATE
-        if told is not None and min(abs(told - there), abs(told / 1000 - there)) > max(_TOLERANCE, there / 10):
+        declared, seconds = self.declared_seconds, len(samples) / SAMPLE_RATE
+        if declared is not None and min(abs(declared - seconds), abs(declared / 1000 - seconds)) > max(
+            _TOLERANCE, seconds / 10
+        ):
             raise AudioError(
-                f"{self.path}: the corpus says that it is {told:g} s long, and it is {there:.2f} s: the transcript may "
-                "be of a part of it, or the file not whole; cut it, get it anew, or correct the duration"
+                f"{self.path}: the corpus says that it is {declared:g} s long, and it is {seconds:.2f} s: the "
+                "transcript may be of a part of it, or the file not whole; cut it, get it anew, or correct the duration"
             )
         return samples
 
     def samples(self) -> Waveform:
-        """Return the samples of its audio, shape `(N,)`; AudioError where there are none."""
+        """The samples of its audio, shape `(N,)`; AudioError where there are none."""
         return read_audio(self.path)
 
     def seconds(self) -> float | None:
-        """Return its length as the audio's header tells it; None where it does not."""
+        """Its length by the audio's header; None where that does not say."""
         return length_in_seconds(self.path)

@@ -30,9 +30,9 @@ Corpus = Annotated[
     | Ami,
     Field(discriminator="name"),
 ]
-"""Any corpus, told apart by `name`.
+"""Any corpus, known by its `name`.
 
-Each has `read_all(limit)`, the utterances; `survey(limit)`, how many those are; `content_digest()`, which stands for
-all that they hold; `located()`, itself with its place settled, so that it is the same corpus at any later time; and
-`standing()`, whether it is on this machine, and where it is to be had.
+Each has `read_all(limit)`, its utterances; `count(limit)`, how many those are; `content_digest()`, which stands for all
+that they hold; `located()`, itself with its folder or commit, so that it is the same corpus at any later time; and
+`availability()`, whether it is on this machine, and where it is to be had.
 """

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from emtta_core.corpora.base import Standing, Survey, Utterance, choose, least, survey
-from emtta_core.corpora.hosted import heard, told_apart
+from emtta_core.corpora.base import Availability, Count, Utterance, choose, count, least, unique_ids
+from emtta_core.corpora.hosted import from_bytes
 from emtta_core.corpora.hub_dataset import DatasetColumns
 from emtta_core.corpora.recording import FileDigests
 from emtta_core.errors import CorpusError, EmttaError, UsageError, in_words
@@ -39,14 +39,11 @@ class SavedDataset(DatasetColumns):
     max_seconds: Annotated[float | None, IDENTITY, Field(gt=0, allow_inf_nan=False)] = None
 
     def located(self) -> Self:
-        """Return the corpus as it is: its place is given."""
+        """The corpus as it is: its path is given."""
         return self
 
     def read_all(self, limit: int | None = None) -> Iterator[Utterance]:
-        """Return the utterances in the order of the rows; audio is decoded when theirs is asked for.
-
-        Args:
-            limit: at most so many, the first ones.
+        """Yield the first `limit` utterances in the order of the rows; audio is decoded by their `read`.
 
         Raises:
             CorpusError: the folder holds no data set, or it cannot be read.
@@ -54,8 +51,8 @@ class SavedDataset(DatasetColumns):
         """
         return choose(self._utterances(self._dataset()), self.max_seconds, least(limit, self.utterances))
 
-    def survey(self, limit: int | None = None) -> Survey:
-        """Return what `read_all` would give, counted.
+    def count(self, limit: int | None = None) -> Count:
+        """Count what `read_all` would give.
 
         Raises:
             CorpusError: the folder holds no data set, or it cannot be read.
@@ -64,11 +61,11 @@ class SavedDataset(DatasetColumns):
         dataset, wanted = self._dataset(), least(limit, self.utterances)
         notes = self.unused(self._whole().data.schema)
         if self.max_seconds is None:
-            return Survey(least(len(dataset), wanted) or 0, notes=notes)
-        return replace(survey(self._utterances(dataset), self.max_seconds, wanted), notes=notes)
+            return Count(least(len(dataset), wanted) or 0, notes=notes)
+        return replace(count(self._utterances(dataset), self.max_seconds, wanted), notes=notes)
 
     def content_digest(self) -> str:
-        """Return a digest of the split's Arrow files, which hold the audio too; one is read where it has changed.
+        """A digest of the split's Arrow files, which hold the audio too; one is read where it has changed.
 
         Raises:
             CorpusError: the folder holds no data set, or it cannot be read.
@@ -76,17 +73,17 @@ class SavedDataset(DatasetColumns):
         """
         dataset, digests = self._dataset(), FileDigests(self._folder)
         found = [digests.of(Path(file["filename"])) for file in dataset.cache_files]
-        digests.keep()
+        digests.save()
         return digest(found)
 
-    def standing(self) -> Standing:
-        """Return whether the data set is there, and has the split and the columns."""
+    def availability(self) -> Availability:
+        """Whether the data set is there, and has the split and the columns."""
         what = f"data set {self._folder.name} {self.split or ''}".strip()
         try:
             self._dataset()
         except EmttaError as error:
-            return Standing(what, "missing", self.path, "your own", error=str(error))
-        return Standing(what, "here", self.path, "your own")
+            return Availability(what, "missing", self.path, "your own", error=str(error))
+        return Availability(what, "here", self.path, "your own")
 
     @property
     def _folder(self) -> Path:
@@ -117,7 +114,7 @@ class SavedDataset(DatasetColumns):
         return only.cast_column(self.audio, Audio(decode=False))
 
     def _whole(self) -> "Dataset":
-        """Return the split with all its columns; its other splits are not opened.
+        """The split with all its columns; its other splits are not opened.
 
         Raises:
             CorpusError: the folder holds no data set that can be read.
@@ -171,12 +168,12 @@ class SavedDataset(DatasetColumns):
         )
 
     def _utterances(self, dataset: "Dataset") -> Iterator[Utterance]:
-        return told_apart(self._utterance(row) for row in dataset)
+        return unique_ids(self._utterance(row) for row in dataset)
 
     def _utterance(self, row: dict[str, Any]) -> Utterance:
         # The utterance of a row; one whose audio was not saved into the folder is in error.
         name, text, language, speaker = self.read_row({wanted: row[column] for wanted, column in self.named().items()})
-        return heard(name, text, language, speaker, (row[self.audio] or {}).get("bytes") or b"")
+        return from_bytes(name, text, language, speaker, (row[self.audio] or {}).get("bytes") or b"")
 
 
 def _settings(file: Path) -> dict[str, Any]:

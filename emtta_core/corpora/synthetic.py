@@ -1,4 +1,7 @@
-"""The synthetic corpus: sentences of a small context-free grammar, spoken by espeak-ng. It needs no download."""
+"""The synthetic corpus: sentences of a small context-free grammar, spoken by espeak-ng. It needs no download.
+
+What the suites that come with emtta say is spoken beforehand; other sentences need the extra `synthetic`.
+"""
 
 import hashlib
 import random
@@ -7,15 +10,14 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib.metadata import version
 from importlib.resources import files
 from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
-from emtta_core.corpora.base import Standing, Survey, Utterance, least
-from emtta_core.corpora.espeak import speak
+from emtta_core.corpora.base import Availability, Count, Utterance, least
+from emtta_core.corpora.espeak import Sentence, release, say
 from emtta_core.errors import AudioError, unknown
 from emtta_core.identity import IDENTITY, Record, digest
 
@@ -48,7 +50,7 @@ class Grammar:
                 return text
 
     def words(self) -> frozenset[str]:
-        """Return every word that a sentence may hold."""
+        """Every word that a sentence may hold."""
         phrases = [*self.templates, *(phrase for phrases in self.symbols.values() for phrase in phrases)]
         return frozenset(word for phrase in phrases for word in _SLOT.sub(" ", phrase).split())
 
@@ -57,22 +59,22 @@ class Grammar:
 
 
 def split_of(text: str) -> Split:
-    """Return the split to which a sentence belongs, by a hash of its words: no sentence is in both."""
+    """The split to which a sentence belongs, by a hash of its words: no sentence is in both."""
     return "test" if hashlib.sha256(text.encode()).digest()[0] % _TEST_SHARE == 0 else "train"
 
 
 def languages() -> tuple[str, ...]:
-    """Return the codes of the languages that have a grammar, sorted."""
+    """The codes of the languages that have a grammar, sorted."""
     folder = files("emtta_core.corpora") / "grammars"
     return tuple(sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml")))
 
 
 @cache
 def load_grammar(language: str) -> Grammar:
-    """Return the grammar of a language by its ISO 639-1 code.
+    """Load the grammar of a language by its ISO 639-1 code.
 
     Raises:
-        UsageError: when there is none; the message lists those there are.
+        UsageError: there is none; the message lists those there are.
     """
     if language not in languages():
         raise unknown("language of the synthetic corpus", language, languages())
@@ -110,64 +112,68 @@ class Synthetic(Record):
     seed: Annotated[int, IDENTITY] = 0  # another seed gives other sentences
 
     def located(self) -> Self:
-        """Return the corpus as it is: it is made where it is wanted."""
+        """The corpus as it is: it is made where it is wanted."""
         return self
 
-    def standing(self) -> Standing:
-        """Return that it is made where it is wanted."""
-        return Standing(f"synthetic {self.language}", "here", "made by espeak-ng", "none needed: made here")
+    def availability(self) -> Availability:
+        """It is made where it is wanted."""
+        return Availability(f"synthetic {self.language}", "here", "made by espeak-ng", "none needed: made here")
 
-    def survey(self, limit: int | None = None) -> Survey:
-        """Return how many utterances `read_all` gives."""
-        return Survey(least(self.utterances, limit) or 0)
+    def count(self, limit: int | None = None) -> Count:
+        """How many utterances `read_all` gives."""
+        return Count(least(self.utterances, limit) or 0)
 
     def read_all(self, limit: int | None = None) -> Iterator[Utterance]:
-        """Yield the utterances in their order; each is spoken when it is read.
-
-        Args:
-            limit: at most so many, the first ones.
+        """Yield the first `limit` utterances in their order; each is spoken when it is read.
 
         Raises:
-            UsageError: when the language has no grammar, or (on reading) when there is no such voice.
+            UsageError: the language has no grammar, or (on reading) there is no such voice, or espeak-ng is not
+                installed and the sentence does not come with emtta.
         """
-        grammar = load_grammar(self.language)
-        for index in range(least(self.utterances, limit) or 0):
-            voice = self.voices[index % len(self.voices)]
-            text = grammar.sentence(_rng(self.language, self.split, self.seed, index), self.split)
+        for index, sentence in enumerate(self.sentences(limit)):
             yield Utterance(
                 id=f"{self.language}-{self.split}-{self.seed}-{index:05d}",
-                text=text,
+                text=sentence.text,
                 language=self.language,
-                speaker=voice,
-                read=partial(_say, text, voice, self.rate),
+                speaker=sentence.voice,
+                read=partial(_read, sentence),
             )
 
+    def sentences(self, limit: int | None = None) -> Iterator[Sentence]:
+        """Yield what the first `limit` utterances say."""
+        grammar = load_grammar(self.language)
+        for index in range(least(self.utterances, limit) or 0):
+            text = grammar.sentence(_rng(self.language, self.split, self.seed, index), self.split)
+            yield Sentence(text, self.voices[index % len(self.voices)], self.rate)
+
     def content_digest(self) -> str:
-        """Return a digest that changes whenever sentences or speech can change, beyond the settings of this record."""
+        """A digest that changes whenever sentences or speech can change, beyond the settings of this record."""
         grammar = load_grammar(self.language)
         symbols = {name: list(alternatives) for name, alternatives in grammar.symbols.items()}
-        return digest([SYNTHETIC_VERSION, version("espeakng-loader"), list(grammar.templates), symbols])
+        return digest([SYNTHETIC_VERSION, release(), list(grammar.templates), symbols])
 
 
 def voices_for_noise(count: int, seed: int) -> list[Waveform]:
-    """Return `count` stretches of clean English speech, each a few seconds, for babble, announcements and neighbours.
+    """Clean English speech by `count` speakers, a few seconds of each, for babble, announcements and neighbours."""
+    return [say(sentence).waveform for sentence in sentences_for_noise(count, seed)]
 
-    The sentences are of the training split, so that none of them is ever a test utterance.
-    """
+
+def sentences_for_noise(count: int, seed: int) -> Iterator[Sentence]:
+    """Yield what the voices for noise say: sentences of the training split, so that none is a test utterance."""
     grammar = load_grammar("en")
-    spoken = []
     for index in range(count):
         rng = _rng("murmur", seed, index)
         text = " ".join(grammar.sentence(rng, "train") for _ in range(2))
         voice = _MURMUR_VOICES[index % len(_MURMUR_VOICES)]
-        spoken.append(speak(text, voice, rate=rng.randint(150, 200), pitch=rng.randint(30, 70)).waveform)
-    return spoken
+        yield Sentence(text, voice, rng.randint(150, 200), rng.randint(30, 70))
 
 
-def _say(text: str, voice: str, rate: int) -> Waveform:
-    waveform = speak(text, voice, rate=rate).waveform
+def _read(sentence: Sentence) -> Waveform:
+    waveform = say(sentence).waveform
     if len(waveform) < SAMPLE_RATE // 10:
-        raise AudioError(f"{voice!r} spoke {text!r} in {len(waveform) / SAMPLE_RATE:.3f} s; use another voice")
+        raise AudioError(
+            f"{sentence.voice!r} spoke {sentence.text!r} in {len(waveform) / SAMPLE_RATE:.3f} s; use another voice"
+        )
     return waveform
 
 

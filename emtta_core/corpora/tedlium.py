@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from emtta_core.audio.files import remembering
+from emtta_core.audio.files import caching
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
-from emtta_core.corpora.hosted import InParquet, said, stem_of
-from emtta_core.corpora.hub_files import Repository
+from emtta_core.corpora.hosted import Hosted, stem_of, text_in
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.published import About
 from emtta_core.corpora.recording import Recording, text_of
 from emtta_core.errors import AudioError, CorpusError
+from emtta_core.hub import Repository
 from emtta_core.identity import IDENTITY
 
 _NOT_SCORED = "ignore_time_segment_in_scoring"
 """The text of a piece that is no utterance."""
 
-_talk = remembering(files=2)
+_talk = caching(files=2)
 """Reads a whole talk, shape `(N,)`; its utterances come one after another."""
 
 
@@ -35,7 +35,7 @@ class Piece(Recording):
     end: float = 0.0
 
     def samples(self) -> Waveform:
-        """Return the piece of the talk, shape `(N,)`; AudioError where there is none."""
+        """The piece of the talk, shape `(N,)`; AudioError where there is none."""
         talk = _talk(self.path)
         piece = talk[round(self.begin * SAMPLE_RATE) : round(self.end * SAMPLE_RATE)]
         if not piece.size:
@@ -46,11 +46,11 @@ class Piece(Recording):
         return piece
 
     def seconds(self) -> float:
-        """Return its length."""
+        """Its length."""
         return self.end - self.begin
 
 
-class TedLium(InParquet):
+class TedLium(Hosted):
     """A split of TED-LIUM, release 3, 16 kHz.
 
     Of a text, the marks `<unk>` of words that nobody understood are left out, and clitics that stand apart (`it 's`)
@@ -65,57 +65,57 @@ class TedLium(InParquet):
         source="https://www.openslr.org/51",
         get="get the archive at https://www.openslr.org/51 and extract it",
     )
-    reading: ClassVar[int] = 2
-    """2: what is not to be scored is in error."""
     columns: ClassVar[Mapping[str, Sequence[str]]] = {"text": ("text",), "id": ("id",), "speaker": ("speaker_id",)}
 
     name: Annotated[Literal["tedlium"], IDENTITY] = "tedlium"
     split: Annotated[Literal["test", "dev", "train"], IDENTITY] = "test"  # which; the hub has `test` alone
 
     def part(self) -> str:
-        """Return the split."""
+        """The split."""
         return self.split
 
     def usual_folders(self) -> tuple[str, ...]:
-        """Return what the archive's folder is called."""
+        """What the archive's folder is called."""
         return ("TEDLIUM_release-3",)
 
     def on_hub(self) -> HubSplit:
-        """Return the split in `hf-audio/esb-datasets-test-only-sorted`."""
-        return HubSplit(Repository("hf-audio/esb-datasets-test-only-sorted", self.revision), "tedlium", self.split)
+        """The split in `hf-audio/esb-datasets-test-only-sorted`."""
+        return HubSplit(
+            Repository("dataset", "hf-audio/esb-datasets-test-only-sorted", self.revision), "tedlium", self.split
+        )
 
     def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
-        """Return id, transcript, language and speaker of a row; an id begins with the talk."""
+        """Id, transcript, language and speaker of a row; an id begins with the talk."""
         name = stem_of(row)
-        return name, _text(said(row, "text")), "en", said(row, "speaker") or name.partition("-")[0]
+        return name, _text(text_in(row, "text")), "en", text_in(row, "speaker") or name.partition("-")[0]
 
     def refusal(self, row: Mapping[str, Any]) -> str | None:
-        """Return why a row cannot be scored; None where it can."""
-        return _refusal(said(row, "text"))
+        """Why a row cannot be scored; None where it can."""
+        return _refusal(text_in(row, "text"))
 
     def inside(self, folder: Path) -> Path | None:
-        """Return the folder of the split, which may be `folder` itself."""
-        for place in (folder / "legacy" / self.split, folder / self.split, folder):
-            if place.name == self.split and (place / "stm").is_dir():
-                return place
+        """The folder of the split, which may be `folder` itself."""
+        for inner in (folder / "legacy" / self.split, folder / self.split, folder):
+            if inner.name == self.split and (inner / "stm").is_dir():
+                return inner
         return None
 
-    def recordings(self, place: Path) -> list[Recording]:
-        """Return the utterances by talk and time.
+    def recordings(self, folder: Path) -> list[Recording]:
+        """The utterances by talk and time.
 
         Raises:
             CorpusError: there is none, or a line is not as it should be.
         """
         found: list[Recording] = []
-        for path in sorted((place / "stm").glob("*.stm")):
+        for path in sorted((folder / "stm").glob("*.stm")):
             lines = [line for line in text_of(path).split("\n") if line.strip() and not line.startswith(";;")]
             for line in lines:
-                piece = _piece(line, path, place / "sph" / f"{path.stem}.sph")
+                piece = _piece(line, path, folder / "sph" / f"{path.stem}.sph")
                 if piece.text != _NOT_SCORED:
                     found.append(piece)
         if not found:
             raise CorpusError(
-                f"{place} has no utterance in stm/*.stm, so that the split is empty; {self.about.get} anew"
+                f"{folder} has no utterance in stm/*.stm, so that the split is empty; {self.about.get} anew"
             )
         return found
 

@@ -2,19 +2,20 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from emtta_core.audio.noise_file import FOLDER, NoiseFile
-from emtta_core.corpora.base import Archive, Standing, State
+from emtta_core.corpora.base import Archive, Availability, State
 from emtta_core.corpora.hosted import Hosted
 from emtta_core.corpora.registry import Corpus
 from emtta_core.errors import EmttaError, ModelError
 from emtta_core.hub import UnreachableHubError, endpoint
 from emtta_core.model import hub_model
-from emtta_core.model.files import folder_of, refuse_lacking
+from emtta_core.model.model_files import folder_of, refuse_lacking
 from emtta_core.pipeline.plan import content_digest, corpus_id
 from emtta_core.store import Store
 from emtta_core.store.catalogue import Catalogue
@@ -44,7 +45,7 @@ def _pinned(choice: ModelChoice) -> ModelChoice:
             return choice
     except ModelError:  # whoever loads it says so
         return choice
-    folder = hub_model.folder_of_commit(choice.name, choice.revision or hub_model.MAIN)
+    folder = hub_model.folder_of_commit(choice.name, choice.revision)
     return choice if folder is None else choice.model_copy(update={"revision": folder.name})
 
 
@@ -77,7 +78,7 @@ class Need:
     """Something that a suite needs."""
 
     kind: str  # `corpus`, `noise` or `model`
-    standing: Standing  # whether it is there
+    standing: Availability  # whether it is there
     domains: tuple[str, ...]  # which need it
     utterances: int | None = None  # how many of it will be used; None where that is not known before it is fetched
     left_out: int = 0  # how many are too long
@@ -86,6 +87,12 @@ class Need:
     seconds: float | None = None  # how long that audio is in one of them; None where none is prepared
     # Whether it is read over the network, since few of its utterances are used, and no file is fetched.
     streamed: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its fields, and those of its availability, as plain JSON values."""
+        fields: dict[str, Any] = asdict(self)
+        availability: dict[str, Any] = fields.pop("standing")
+        return availability | fields
 
 
 def inventory(suite: Suite, store: Store | None) -> list[Need]:
@@ -117,7 +124,7 @@ def _corpora(suite: Suite, store: Store | None) -> Iterator[Need]:
     content, seconds = cache(content_digest), _seconds(store)
     for corpus in dict.fromkeys(domain.corpus for domain in suite.domains):
         domains = [domain for domain in suite.domains if domain.corpus == corpus]
-        need = Need("corpus", corpus.standing(), tuple(domain.name for domain in domains))
+        need = Need("corpus", corpus.availability(), tuple(domain.name for domain in domains))
         need = _counted(need, corpus, suite.limit)
         found = [identity for domain in domains if (identity := _prepared(domain, suite.limit, store, content))]
         yield replace(need, prepared=len(found), seconds=seconds.get(found[0]) if found else None)
@@ -128,19 +135,19 @@ def _counted(need: Need, corpus: Corpus, limit: int | None) -> Need:
     if need.standing.state == "missing" or (need.standing.state == "to fetch" and getattr(corpus, "max_seconds", None)):
         return need
     try:
-        survey = corpus.survey(limit)
+        counted = corpus.count(limit)
         streamed = isinstance(corpus, Hosted) and need.standing.state == "to fetch" and corpus.is_streamed(limit)
     except EmttaError as error:
         return replace(need, standing=replace(need.standing, state="missing", size=None, error=str(error)))
-    if survey.utterances:
+    if counted.utterances:
         fault = _fault(corpus) if need.standing.state == "here" else None
         if fault is not None:
             reason = f"none of the first recordings of {need.standing.what} can be read: {fault}"
             return replace(need, standing=replace(need.standing, state="missing", size=None, error=reason))
         return replace(
-            need, utterances=survey.utterances, left_out=survey.left_out, notes=survey.notes, streamed=streamed
+            need, utterances=counted.utterances, left_out=counted.left_out, notes=counted.notes, streamed=streamed
         )
-    short_enough = " that is short enough" if survey.left_out else ""
+    short_enough = " that is short enough" if counted.left_out else ""
     reason = f"{need.standing.what} has no utterance{short_enough}"
     return replace(need, standing=replace(need.standing, state="missing", size=None, error=reason))
 
@@ -176,7 +183,7 @@ def _seconds(store: Store | None) -> dict[str, float]:
 
 
 def _noises(domains: Sequence[Domain]) -> Iterator[Need]:
-    users: dict[str, list[tuple[str, Standing]]] = {}
+    users: dict[str, list[tuple[str, Availability]]] = {}
     for domain in domains:
         noise = domain.corruption
         if isinstance(noise, NoiseFile) and noise.kind != "gaussian":
@@ -186,15 +193,15 @@ def _noises(domains: Sequence[Domain]) -> Iterator[Need]:
         yield Need("noise", found[0][1], tuple(name for name, _ in found))
 
 
-def _recording(noise: NoiseFile) -> Standing:
+def _recording(noise: NoiseFile) -> Availability:
     what = f"noise {noise.file or noise.kind}"
     licence = "your own" if noise.file else f"see {FOLDER}"
     try:
         noise.made_of(str)
     except EmttaError as error:
         archive = None if noise.file else Archive()  # the repository's page gives no size
-        return Standing(what, "missing", NOISE, licence, error=str(error), subject=error.subject, archive=archive)
-    return Standing(what, "here", str(noise.path), licence)
+        return Availability(what, "missing", NOISE, licence, error=str(error), subject=error.subject, archive=archive)
+    return Availability(what, "here", str(noise.path), licence)
 
 
 def _model(choice: ModelChoice) -> Need:
@@ -206,22 +213,24 @@ def _model(choice: ModelChoice) -> Need:
         if folder is not None:
             if readable:
                 refuse_lacking(folder)
-            return Need("model", Standing(what, "here", str(folder), licence), ())
+            return Need("model", Availability(what, "here", str(folder), licence), ())
         try:
             offered = hub_model.offer(choice.name, choice.revision)
             offered.refuse_full_disk()
         except UnreachableHubError:
-            known = hub_model.folder_of_commit(choice.name, choice.revision or hub_model.MAIN)
+            known = hub_model.folder_of_commit(choice.name, choice.revision)
             if known is None:
                 raise
             if readable:
                 refuse_lacking(known)
-            return Need("model", Standing(what, "here", str(known), licence), ())
+            return Need("model", Availability(what, "here", str(known), licence), ())
         state: State = "to fetch" if offered.missing else "here"
-        fetched = hub_model.folder_of_commit(choice.name, offered.commit) if state == "here" else None
+        fetched = hub_model.folder_of_commit(choice.name, offered.repository.revision) if state == "here" else None
         if fetched is not None and readable:
             refuse_lacking(fetched)
     except EmttaError as error:
         where = endpoint() if folder is None else choice.name
-        return Need("model", Standing(what, "missing", where, licence, error=str(error)), ())
-    return Need("model", Standing(what, state, offered.url, offered.licence, size=offered.size or None), ())
+        return Need("model", Availability(what, "missing", where, licence, error=str(error)), ())
+    return Need(
+        "model", Availability(what, state, offered.repository.url, offered.licence, size=offered.size or None), ()
+    )

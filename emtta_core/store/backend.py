@@ -152,7 +152,7 @@ def open_backend(location: str | Path) -> Backend:
         raise UsageError(f"a store cannot be at {name!r}; name a folder, or s3://BUCKET/PREFIX ('.' is this folder)")
     scheme = _SCHEME.match(name)
     if scheme is None:
-        from emtta_core.store.files import Folder
+        from emtta_core.store.local import Folder
 
         return Folder(Path(location))
     if scheme["name"] != "s3":

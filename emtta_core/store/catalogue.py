@@ -198,7 +198,7 @@ class Catalogue:
         try:
             return self._answer("the query", ask)
         except EmttaError as error:
-            more = hint(self._connection, sql, str(error))
+            more = hint(self._connection, sql, str(error), self.store.command)
             if not more:
                 raise
             raise EmttaError(f"{error}{more}") from error

@@ -15,7 +15,8 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute
 
-from emtta_core.cache import SETTLED, recall, remember
+from emtta_core import cache
+from emtta_core.cache import SETTLED
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.store.parquet import misplaced
 from emtta_core.store.queries import Limits
@@ -90,7 +91,7 @@ class RunList:
         return Result(table, report(REPORT).cells)
 
     def _read_cache(self) -> pa.Table | None:
-        content = recall(REPORT, self._key)
+        content = cache.load(REPORT, self._key)
         try:
             return pa.ipc.open_stream(base64.b64decode(content["rows"])).read_all() if content else None
         except (KeyError, TypeError, ValueError, pa.ArrowException):
@@ -104,7 +105,7 @@ class RunList:
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, rested.schema) as stream:
             stream.write_table(rested)
-        remember(REPORT, self._key, {"rows": base64.b64encode(sink.getvalue()).decode()})
+        cache.save(REPORT, self._key, {"rows": base64.b64encode(sink.getvalue()).decode()})
 
     def _warn_of_misplaced(self, snapshot: Snapshot, reported: Collection[str]) -> None:
         # Warn of files that lie where none of the store's does, but of those of which the catalogue has reported.

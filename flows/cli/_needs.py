@@ -10,7 +10,7 @@ from emtta_core.sanitize import escaped
 from flows.cli._output import say, size, tabulate
 
 if TYPE_CHECKING:
-    from emtta_core.corpora.base import Archive, Standing
+    from emtta_core.corpora.base import Archive, Availability
     from emtta_core.pipeline.inventory import Need
 
 MARKS = {"here": ("ok", "green"), "to fetch": ("--", "yellow"), "missing": ("no", "bold red")}
@@ -40,7 +40,7 @@ def show_needs(needs: "Sequence[Need]") -> None:
             say(f"{', '.join(names)}: {told}")
 
 
-def _archives(standings: "Sequence[Standing]") -> "dict[Archive, list[str]]":
+def _archives(standings: "Sequence[Availability]") -> "dict[Archive, list[str]]":
     # Each archive that is to be got by hand, with the things that it holds.
     found: dict[Archive, list[str]] = {}
     for standing in standings:
@@ -49,7 +49,7 @@ def _archives(standings: "Sequence[Standing]") -> "dict[Archive, list[str]]":
     return found
 
 
-def _reasons(standings: "Sequence[Standing]") -> dict[str, list[str]]:
+def _reasons(standings: "Sequence[Availability]") -> dict[str, list[str]]:
     # Each reason for which something is missing, as the first thing has it, with the others that have it.
     first: dict[str, str] = {}
     others: dict[str, list[str]] = {}
@@ -85,7 +85,7 @@ def _state(need: "Need") -> str:
     return f"{need.standing.state}{_size(need.standing)}{_prepared(need)}"
 
 
-def _size(standing: "Standing") -> str:
+def _size(standing: "Availability") -> str:
     # How much is to be fetched, or to be got by hand, where that is something.
     if standing.size is not None:
         return f", {standing.size / 1e6:,.0f} MB"

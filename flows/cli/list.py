@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli._options import DEFAULT_STORE, ColumnsOption, StoreOption, names
+from flows.cli._options import DEFAULT_STORE, ColumnsOption, MemoryOption, StoreOption, TimeoutOption, limits, names
 from flows.cli._output import Format, say_if_empty, show
 
 
@@ -12,6 +12,8 @@ def runs(
     store: StoreOption = DEFAULT_STORE,
     columns: ColumnsOption = None,
     form: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.TABLE,
+    timeout: TimeoutOption = None,
+    memory: MemoryOption = None,
 ) -> None:
     """List the runs of the store, newest first.
 
@@ -24,6 +26,6 @@ def runs(
     from emtta_core.store.run_list import RunList
 
     opened = Store.open(store)
-    found = RunList(opened).refresh()
+    found = RunList(opened, limits(timeout, memory)).refresh()
     show(found, form, columns=names(columns))
     say_if_empty(found, opened)

@@ -58,7 +58,6 @@ app = typer.Typer(
     help="Evaluate test-time adaptation of speech recognisers by entropy minimisation, domain by domain.",
     epilog="Begin with: emtta run smoke (a minute), emtta run demo (some minutes), emtta report leaderboard.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -109,7 +108,7 @@ def main() -> None:
     try:
         _refuse_empty(sys.argv[1:])
         try:
-            app()
+            app(prog_name="emtta")  # under `python -m` too, so that a shell completes the name that is installed
         finally:
             sys.stdout.flush()
     except UsageError as error:

@@ -14,20 +14,21 @@ from flows.cli._options import (
     Runner,
     RunnerOption,
     StoreOption,
+    SuiteArgument,
 )
 from flows.cli._output import put, say
 
 SHOWN = 5
-"""How many of the next runs `--dry-run` tells."""
+"""How many of the next runs `--dry-run` shows."""
 
 
 def schedule(
-    suite: Annotated[str, typer.Argument(help="A shipped suite (see emtta suites), or the path of a .toml file.")],
+    suite: SuiteArgument,
     cron: Annotated[
         str, typer.Option("--cron", metavar="'M H D M W'", help="Minute, hour, day, month, day of the week.")
     ] = "0 4 * * *",
     timezone: Annotated[
-        str, typer.Option("--timezone", metavar="NAME", help="In which the hour is told, as Europe/Berlin.")
+        str, typer.Option("--timezone", metavar="NAME", help="Time zone of the hour, such as Europe/Berlin.")
     ] = "UTC",
     store: StoreOption = DEFAULT_STORE,
     baseline: Annotated[

@@ -54,7 +54,7 @@ def test_every_method_hears_there_what_it_hears_on_a_cpu(
     tiny_model: Path, device: PretendAccelerator, method: str | Method, options: dict[str, Any]
 ) -> None:
     there, here = (load_model(tiny_model, device=name) for name in ("cuda:0", "cpu"))
-    assert {tensor.device.type for tensor in (*there.weights.tensors(), *there.hearing.tensors())} == {"cuda"}
+    assert {tensor.device.type for tensor in (*there.weights.tensors(), *there.front_end.tensors())} == {"cuda"}
     assert transcribed(there, method, **options) == transcribed(here, method, **options)
 
 
@@ -92,7 +92,7 @@ def test_as_many_utterances_are_taken_as_its_memory_holds(tiny_model: Path, devi
     model = load_model(tiny_model, device="cuda:0")
     adapter = Adapter(model, "em-tok-b", steps=1, candidates=3)
     longest = model.policy.max_tokens(0.4, "en", model.prompt.length)
-    device.room = device.held + int(2.5 * episode_bytes(model, adapter.options, longest) / SHARE)
+    device.room = device.held + int(2.5 * episode_bytes(model, adapter.method, adapter.options, longest) / SHARE)
     assert [len(batch) for batch in adapter.batches([*WAVEFORMS, WAVEFORMS[1]])] == [2, 1]
 
 
@@ -105,7 +105,7 @@ def test_a_batch_that_it_does_not_hold_is_halved_when_nothing_of_it_is_held_any_
     usual = transcribed(model, "em-tok-b", batch_size=2)
     device.room = at_rest + 3 * (device.most - at_rest) // 4
     halved = transcribed(model, "em-tok-b", batch_size=2)
-    assert [found.text for found in halved] == [found.text for found in usual]
+    assert [found.hypothesis for found in halved] == [found.hypothesis for found in usual]
     assert emptied == [at_rest]
     assert device.held == at_rest
 

@@ -20,7 +20,8 @@ import emtta_core
 from emtta_core.adaptation import METHODS, Adapter, Method, Objective, method
 from emtta_core.adaptation.adapter import flags_of
 from emtta_core.adaptation.batch_size import episode_bytes
-from emtta_core.adaptation.episode import Batch, Options, run
+from emtta_core.adaptation.episode import Batch, run
+from emtta_core.adaptation.options import Options
 from emtta_core.errors import UsageError
 from emtta_core.model import SpeechModel, load_model
 from emtta_core.model.policy import TOKENS_MARGIN
@@ -51,9 +52,9 @@ def test_a_result_has_a_record_for_every_state(
         assert result.updates == (0 if chosen.candidates == "none" else STEPS)
         assert len(result.trace) == result.updates + 1
         assert [record.step for record in result.trace] == list(range(len(result.trace)))
-        assert result.trace[0].text == result.source_text
+        assert result.trace[0].hypothesis == result.source_hypothesis
         if chosen.decision == "greedy":
-            assert result.trace[-1].text == result.text
+            assert result.trace[-1].hypothesis == result.hypothesis
             assert result.trace[-1].tokens == result.tokens
         assert result.entropy_before == result.trace[0].entropy
         assert result.entropy_after == result.trace[-1].entropy
@@ -83,10 +84,10 @@ def test_adapting_lowers_the_entropy(model: SpeechModel, waveforms: list[NDArray
 
 
 def test_the_source_is_what_every_method_begins_with(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
-    expected = [result.text for result in Adapter(model, "source").transcribe(waveforms)]
+    expected = [result.hypothesis for result in Adapter(model, "source").transcribe(waveforms)]
     for name in METHODS:
         results = Adapter(model, name, steps=1, candidates=2).transcribe(waveforms)
-        assert [result.source_text for result in results] == expected
+        assert [result.source_hypothesis for result in results] == expected
 
 
 def test_hypotheses_between_may_be_left_out(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
@@ -94,8 +95,8 @@ def test_hypotheses_between_may_be_left_out(model: SpeechModel, waveforms: list[
         full = Adapter(model, name, steps=STEPS, candidates=3)
         brief = Adapter(model, name, steps=STEPS, candidates=3, trace="metrics")
         for one, other in zip(brief.transcribe(waveforms), full.transcribe(waveforms), strict=True):
-            assert (one.text, one.source_text) == (other.text, other.source_text)
-            assert [record.text is None for record in one.trace] == [False, True, True, False]
+            assert (one.hypothesis, one.source_hypothesis) == (other.hypothesis, other.source_hypothesis)
+            assert [record.hypothesis is None for record in one.trace] == [False, True, True, False]
             assert one.trace[1].entropy is one.trace[1].tokens is None
             assert one.trace[1].loss == pytest.approx(other.trace[1].loss, rel=1e-3)
 
@@ -121,12 +122,12 @@ def test_bad_waveforms_cost_themselves_alone(model: SpeechModel, waveforms: list
     results = {result.utterance_id: result for result in adapter.transcribe(mixed, utterance_ids=ids)}
     assert list(results) == ids
     for reference in expected:
-        assert results[reference.utterance_id].text == reference.text
+        assert results[reference.utterance_id].hypothesis == reference.hypothesis
         assert results[reference.utterance_id].error is None
     for index in range(len(bad)):
         refused = results[str(index)]
         assert refused.error is not None
-        assert (refused.text, refused.source_text, refused.trace) == ("", "", ())
+        assert (refused.hypothesis, refused.source_hypothesis, refused.trace) == ("", "", ())
         assert math.isnan(refused.entropy_before)
         assert math.isnan(refused.entropy_after)
 
@@ -164,13 +165,16 @@ def test_without_ids_an_utterance_is_known_by_its_sound(
     ("wrong", "message"),
     [
         ({"method": "em-word"}, "'em-word'.*em-seq.*source"),
-        ({"steps": 0}, "steps is 0"),
+        ({"steps": 0}, "steps is 0; it must be a whole number, at least 1 and at most 1000"),
+        ({"steps": 2.5}, "steps is 2.5"),
+        ({"redraw": "no"}, "redraw is 'no'; it must be True or False"),
+        ({"stepz": 3}, r"unknown option 'stepz' \(did you mean 'steps'\?\)"),
         ({"candidates": 0}, "candidates is 0"),
         ({"candidates": 1000}, "candidates is 1000.*at most"),
         ({"learning_rate": 0.0}, "learning_rate is 0"),
         ({"learning_rate": math.nan}, "learning_rate is nan"),
         ({"weight_decay": -1.0}, "weight_decay is -1"),
-        ({"betas": (0.9, 1.0)}, "betas is .0.9, 1.0.; both must be at least 0 and below 1"),
+        ({"betas": (0.9, 1.0)}, "betas is .0.9, 1.0.; it must be 2 numbers, each at least 0 and below 1"),
         ({"epsilon": 0.0}, "epsilon is 0.0"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"batch_size": "much"}, "batch_size is 'much'.*'auto'"),
@@ -209,9 +213,9 @@ def test_a_diverged_episode_is_an_error_of_its_own(model: SpeechModel, waveforms
     result = Adapter(model, "em-tok", steps=4, candidates=3, learning_rate=1e30).transcribe(waveforms)[0]
     assert result.error is not None
     assert "diverged" in result.error
-    assert (result.text, result.flags) == ("", ())
+    assert (result.hypothesis, result.flags) == ("", ())
     assert math.isnan(result.entropy_after)
-    assert result.source_text == result.trace[0].text
+    assert result.source_hypothesis == result.trace[0].hypothesis
     assert math.isfinite(result.entropy_before)
 
 
@@ -235,16 +239,16 @@ def test_a_batch_that_memory_does_not_hold_is_halved_and_changes_no_result(
     usual = Adapter(model, "em-tok", steps=2, candidates=3).transcribe(waveforms)
     tried: list[int] = []
 
-    def tight(model: SpeechModel, options: Options, batch: Batch, *rest: Any) -> Any:
+    def tight(model: SpeechModel, method: Method, options: Options, batch: Batch, *rest: Any) -> Any:
         tried.append(len(batch.ids))
         if len(batch.ids) > 1:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        return run(model, options, batch, *rest)
+        return run(model, method, options, batch, *rest)
 
     monkeypatch.setattr("emtta_core.adaptation.adapter.run", tight)
     adapter = Adapter(model, "em-tok", steps=2, candidates=3)
     results = adapter.transcribe(waveforms)
-    assert [result.text for result in results] == [result.text for result in usual]
+    assert [result.hypothesis for result in results] == [result.hypothesis for result in usual]
     assert tried == [3, 1, 1, 1]
     assert adapter.batch_size == 1  # the next call does not try again what did not fit
 
@@ -255,15 +259,15 @@ def test_short_utterances_are_still_taken_in_large_batches_after_long_ones_did_n
 ) -> None:
     tried: list[int] = []
 
-    def tight(model: SpeechModel, options: Options, batch: Batch, *rest: Any) -> Any:
+    def tight(model: SpeechModel, method: Method, options: Options, batch: Batch, *rest: Any) -> Any:
         tried.append(len(batch.ids))
         if len(batch.ids) > 2 and int(batch.limits.max()) > 40:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return run(model, options, batch, *rest)
+        return run(model, method, options, batch, *rest)
 
     monkeypatch.setattr("emtta_core.adaptation.adapter.run", tight)
     # As in a large model, of which each token of a hypothesis costs memory.
-    monkeypatch.setattr("emtta_core.adaptation.batch_size.episode_bytes", lambda model, options, limit: 2**20 * limit)
+    monkeypatch.setattr("emtta_core.adaptation.batch_size.episode_bytes", lambda *given: 2**20 * given[-1])
     monkeypatch.setattr("emtta_core.adaptation.batch_size.free_bytes", lambda device: 2.0**40)
     adapter = Adapter(model, "source", batch_size=choice)
     adapter.transcribe(sounds([3.0, 3.0, 3.0, 3.0]))
@@ -277,15 +281,15 @@ def test_an_utterance_that_memory_does_not_hold_even_alone_costs_itself_alone(
 ) -> None:
     usual = Adapter(model, "em-tok", steps=2, candidates=3).transcribe(waveforms)
 
-    def tight(model: SpeechModel, options: Options, batch: Batch, *rest: Any) -> Any:
+    def tight(model: SpeechModel, method: Method, options: Options, batch: Batch, *rest: Any) -> Any:
         if int(batch.limits.max()) == longest:
             raise error
-        return run(model, options, batch, *rest)
+        return run(model, method, options, batch, *rest)
 
     longest = model.policy.max_tokens(3.0, "en", model.prompt.length)
     monkeypatch.setattr("emtta_core.adaptation.adapter.run", tight)
     results = Adapter(model, "em-tok", steps=2, candidates=3).transcribe(waveforms)
-    assert [result.text for result in results] == [usual[0].text, usual[1].text, ""]
+    assert [result.hypothesis for result in results] == [usual[0].hypothesis, usual[1].hypothesis, ""]
     assert [result.error is None for result in results] == [True, True, False]
     reason = str(error).partition("\n")[0] or "memory does not suffice"
     assert results[2].error == (
@@ -342,7 +346,7 @@ def test_collapse_is_emptiness_or_certain_repetition(
 
 def test_the_options_that_a_method_uses_are_declared() -> None:
     assert method("source").options == ()
-    update = ("redraw", "learning_rate", "weight_decay", "betas", "epsilon")
+    update = ("learning_rate", "weight_decay", "betas", "epsilon", "redraw")
     assert method("greedy-em").options == ("steps", *update, "early_stop")
     assert method("em-tok").options == ("steps", "candidates", *update, "seed", "early_stop")
     assert method("em-tok-b").options == ("steps", "candidates", *update, "early_stop")
@@ -369,7 +373,7 @@ def test_options_that_a_method_does_not_use_change_nothing(
         one = Adapter(model, name, **base).transcribe(waveforms)
         other = Adapter(model, name, **mixed).transcribe(waveforms)
         for left, right in zip(one, other, strict=True):
-            assert (left.text, left.trace) == (right.text, right.trace)
+            assert (left.hypothesis, left.trace) == (right.hypothesis, right.trace)
 
 
 @pytest.mark.parametrize("name", ["em-tok", "em-tok-b", "greedy-em", "em-tok-b+mbr"])
@@ -390,8 +394,8 @@ def test_an_episode_may_end_when_its_own_entropy_has_settled(
             [record.loss for record in long.trace[:settled]], rel=1e-3
         )
         if name != "em-tok-b+mbr":
-            assert short.text == single.text == long.trace[settled].text
-        assert short.text == single.text
+            assert short.hypothesis == single.hypothesis == long.trace[settled].hypothesis
+        assert short.hypothesis == single.hypothesis
     assert min(result.updates for result in ended) < max(result.updates for result in ended)
 
 
@@ -412,12 +416,13 @@ def test_a_batch_is_as_large_as_memory_holds(
     adapter = Adapter(model, "em-tok-b", steps=1, candidates=3)
     reference = adapter.transcribe(waveforms)
     assert adapter.batch_size == 3
-    room = 2.5 * episode_bytes(model, adapter.options, model.policy.max_tokens(3.0, "en", model.prompt.length))
+    longest = model.policy.max_tokens(3.0, "en", model.prompt.length)
+    room = 2.5 * episode_bytes(model, adapter.method, adapter.options, longest)
     monkeypatch.setattr("emtta_core.adaptation.batch_size.free_bytes", lambda device: room)
     narrow = Adapter(model, "em-tok-b", steps=1, candidates=3)
     assert [len(batch) for batch in narrow.batches(waveforms)] == [2, 1]
     assert narrow.batch_size == 2
-    assert [result.text for result in narrow.transcribe(waveforms)] == [result.text for result in reference]
+    assert [result.hypothesis for result in narrow.transcribe(waveforms)] == [result.hypothesis for result in reference]
     monkeypatch.setattr("emtta_core.adaptation.batch_size.free_bytes", lambda device: 0.0)
     assert len(Adapter(model, "em-tok-b", steps=1, candidates=3).transcribe(waveforms)) == 3
 

@@ -1,6 +1,6 @@
 """A suite composes methods from their parts: as written, as refused, as told apart, and as run to the end."""
 
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -8,11 +8,12 @@ import pytest
 from conftest import Command, Speech, SuiteFile
 
 from emtta_core.adaptation.methods import METHODS, Method, Objective, method
+from emtta_core.adaptation.options import USES
 from emtta_core.errors import UsageError
 from emtta_core.pipeline.plan import plan
 from emtta_core.store import Catalogue, Store
 from emtta_core.suite import Suite, parse_suite
-from emtta_core.suite.composed import MethodChoice, OwnAdaptation
+from emtta_core.suite.composed import MethodChoice
 
 SUITE = """\
 name = "composed"
@@ -49,7 +50,7 @@ def test_every_part_of_a_method_may_be_chosen() -> None:
     made = choice.method()
     assert made == Method("mine", "sample", objective, "decoder-layernorm", "mbr", made.summary)
     own = choice.adapted(suite(WHOLE).adaptation)
-    assert own.model_dump() == {
+    assert asdict(own) == {
         "steps": 5,
         "candidates": 6,
         "learning_rate": 0.002,
@@ -174,7 +175,7 @@ def test_each_value_of_each_part_is_a_cell_of_its_own(name: str) -> None:
     assert len(made) == len(other(name)) > 1
 
 
-@pytest.mark.parametrize("option", OwnAdaptation.model_fields)
+@pytest.mark.parametrize("option", USES)
 def test_each_option_of_a_method_is_part_of_its_cells_alone(option: str) -> None:
     values = {
         **{"steps": "9", "candidates": "9", "redraw": "false", "learning_rate": "0.009", "weight_decay": "0.09"},

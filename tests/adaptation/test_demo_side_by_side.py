@@ -9,7 +9,8 @@ import torch
 from demo_speech import DemoSpeech, prepare
 
 from emtta_core.adaptation import Adapter, method
-from emtta_core.adaptation.episode import Options, prepare_batch, run, split
+from emtta_core.adaptation.episode import prepare_batch, run, split
+from emtta_core.adaptation.options import Options
 from emtta_core.model import SpeechModel, forward, load_model
 from emtta_core.model.forward import grow
 
@@ -38,9 +39,9 @@ def float64() -> SpeechModel:
 
 def exact(model: SpeechModel, name: str, speech: DemoSpeech) -> tuple[list[str], list[float]]:
     """Return the final hypotheses in float64, and the least lead of a best token along each, in nats."""
-    options = Options(method(name), STEPS, CANDIDATES, trace="metrics")
+    options = Options(STEPS, CANDIDATES)
     batch = prepare_batch(model, speech.waveforms, speech.languages, speech.ids)
-    states, parameters = run(model, options, batch)
+    states, parameters = run(model, method(name), options, batch, trace="metrics")
     greedy = states[-1].greedy
     assert greedy is not None
     with torch.no_grad():
@@ -68,7 +69,7 @@ def test_the_size_of_a_batch_changes_no_hypothesis_but_near_ties(
     for size in (1, 4, 16):
         adapter = Adapter(float32, name, steps=STEPS, candidates=CANDIDATES, batch_size=size, trace="metrics", seed=0)
         results = adapter.transcribe(speech.waveforms, speech.languages, speech.ids)
-        assert [results[index].text for index in decided] == [expected[index] for index in decided]
-        sources.add(tuple(result.source_text for result in results))
+        assert [results[index].hypothesis for index in decided] == [expected[index] for index in decided]
+        sources.add(tuple(result.source_hypothesis for result in results))
     assert len(sources) == 1
     assert list(sources.pop()) != expected  # they were adapted

@@ -50,9 +50,9 @@ def is_mask(part: Any) -> bool:
 @pytest.mark.parametrize("kind", ["beam", "sampled"])
 def test_the_host_waits_once_a_token(tiny_model: Path, kind: str, limits: list[int]) -> None:
     model = load_model(tiny_model, device="cpu")
-    mel = model.hearing.mel(sounds([1.0, 1.5, 2.0]), device=model.device, dtype=model.dtype)
+    mel = model.front_end.mel(sounds([1.0, 1.5, 2.0]), device=model.device, dtype=model.dtype)
     norms = split(model.weights, source_parameters(model.weights, len(limits)))
-    encoded = forward.encode(model.weights, norms.encoder, model.hearing.stem(mel))
+    encoded = forward.encode(model.weights, norms.encoder, model.front_end.stem(mel))
     memory = forward.cross_memory(model.weights, encoded)
     prompt = model.prompt.rows(["en"] * len(limits), model.device)
     uniform = torch.rand((len(limits), 4, max(limits)), generator=torch.Generator().manual_seed(0))

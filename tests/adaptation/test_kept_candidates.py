@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from whisper_factory import make_checkpoint, sounds
 
 from emtta_core.adaptation import Adapter, method
-from emtta_core.adaptation.episode import Options, candidate_loss, prepare_batch, run, source_parameters, split
+from emtta_core.adaptation.episode import candidate_loss, prepare_batch, run, source_parameters, split
+from emtta_core.adaptation.options import Options
 from emtta_core.model import SpeechModel, forward, load_model
 from emtta_core.model.candidates import BeamSearch, generate
 
@@ -29,11 +30,9 @@ def waveforms() -> list[NDArray[np.float32]]:
 def test_the_parameters_are_those_of_the_same_candidates_in_each_step(
     model: SpeechModel, waveforms: list[NDArray[np.float32]]
 ) -> None:
-    options = Options(
-        method("em-tok-b"), STEPS, CANDIDATES, RATE, DECAY, betas=BETAS, epsilon=EPSILON, redraw=False, trace="metrics"
-    )
+    options = Options(STEPS, CANDIDATES, RATE, DECAY, betas=BETAS, epsilon=EPSILON, redraw=False)
     batch = prepare_batch(model, waveforms, ["en"] * len(IDS), IDS)
-    states, found = run(model, options, batch)
+    states, found = run(model, method("em-tok-b"), options, batch, trace="metrics")
     weights = model.weights
     expected = source_parameters(weights, len(IDS)).requires_grad_()
     optimizer = torch.optim.AdamW([expected], lr=RATE, betas=BETAS, eps=EPSILON, weight_decay=DECAY)
@@ -46,11 +45,11 @@ def test_the_parameters_are_those_of_the_same_candidates_in_each_step(
         if kept is None:
             beams = [BeamSearch(CANDIDATES)]
             (kept,) = generate(weights, norms.decoder, memory, batch.prompt, model.policy, batch.limits, beams)
-        loss, _ = candidate_loss(model, options.method, norms, memory, batch.prompt, kept)
+        loss, _ = candidate_loss(model, method("em-tok-b"), norms, memory, batch.prompt, kept)
         (expected.grad,) = torch.autograd.grad(loss.total.sum(), expected)
         optimizer.step()
         assert state.update is not None
-        torch.testing.assert_close(state.update.tokens, kept.mask.sum(-1).double().mean(-1))
+        torch.testing.assert_close(state.update.candidate_tokens, kept.mask.sum(-1).double().mean(-1))
     torch.testing.assert_close(found, expected.detach(), rtol=1e-9, atol=1e-9)
 
 
@@ -76,5 +75,5 @@ def test_an_episode_that_ends_early_leaves_the_others_theirs(
     alone = Adapter(model, "em-tok-b", batch_size=1, **options).transcribe(waveforms, utterance_ids=IDS)
     assert len({result.updates for result in together}) > 1
     for one, other in zip(together, alone, strict=True):
-        assert (one.updates, one.text) == (other.updates, other.text)
+        assert (one.updates, one.hypothesis) == (other.updates, other.hypothesis)
         assert [record.loss for record in one.trace[:-1]] == pytest.approx([record.loss for record in other.trace[:-1]])

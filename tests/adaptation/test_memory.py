@@ -16,7 +16,8 @@ from whisper_factory import sounds
 
 from emtta_core.adaptation import method
 from emtta_core.adaptation.batch_size import CPU_BYTES, episode_bytes, free_bytes
-from emtta_core.adaptation.episode import Options, candidate_loss, prepare_batch, run, source_parameters, split
+from emtta_core.adaptation.episode import candidate_loss, prepare_batch, run, source_parameters, split
+from emtta_core.adaptation.options import Options
 from emtta_core.model import SpeechModel, load_model
 from emtta_core.model.candidates import Hypotheses
 from emtta_core.model.forward import cross_memory, encode
@@ -73,11 +74,11 @@ def model() -> SpeechModel:
 def test_the_estimate_of_an_episodes_memory_is_near_the_truth(
     model: SpeechModel, speech: DemoSpeech, name: str, candidates: int
 ) -> None:
-    options = Options(method(name), steps=1, candidates=candidates)
+    options = Options(steps=1, candidates=candidates)
     batch = prepare_batch(model, speech.waveforms, speech.languages, speech.ids)
-    estimate = sum(episode_bytes(model, options, int(limit)) for limit in batch.limits)
+    estimate = sum(episode_bytes(model, method(name), options, int(limit)) for limit in batch.limits)
     with Footprint(model) as footprint:
-        run(model, options, batch)
+        run(model, method(name), options, batch)
     assert footprint.peak > 2**20
     assert footprint.peak / 1.6 < estimate < footprint.peak * 1.6
 
@@ -106,7 +107,7 @@ def test_the_loss_holds_the_logits_of_a_large_vocabulary_three_times_and_no_more
 
 def test_an_estimate_grows_with_what_an_episode_holds(model: SpeechModel) -> None:
     def estimate(name: str, limit: int = 40, **options: int) -> int:
-        return episode_bytes(model, Options(method(name), **options), limit)
+        return episode_bytes(model, method(name), Options(**options), limit)
 
     assert estimate("source") < estimate("mbr", candidates=64) < estimate("em-tok-b", candidates=64)
     assert estimate("source") < estimate("greedy-em") < estimate("em-tok")

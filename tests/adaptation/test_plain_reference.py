@@ -10,8 +10,8 @@ from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneratio
 from whisper_factory import make_checkpoint, sounds
 
 from emtta_core.adaptation import method
-from emtta_core.adaptation.adapter import WEIGHT_DECAY
-from emtta_core.adaptation.episode import Options, prepare_batch, run
+from emtta_core.adaptation.episode import prepare_batch, run
+from emtta_core.adaptation.options import Options
 from emtta_core.model.load import from_transformers
 from emtta_core.model.weights import prepare
 
@@ -57,15 +57,15 @@ def test_the_parameters_after_an_episode_are_the_references(tmp_path: Path, enco
     tokenizer, extractor = WhisperTokenizer.from_pretrained(folder), WhisperFeatureExtractor.from_pretrained(folder)
     model = from_transformers(network, extractor, tokenizer, name="test", device="cpu", precision="float64")
     waveforms = sounds([0.8, 1.5])
-    options = Options(method("em-tok-b"), STEPS, BEAMS, RATE, WEIGHT_DECAY, seed=0, trace="hypotheses")
+    options = Options(STEPS, BEAMS, RATE)
     batch = prepare_batch(model, waveforms, ["en", "en"], ["a", "b"])
-    _, parameters = run(model, options, batch)
+    _, parameters = run(model, method("em-tok-b"), options, batch)
 
     reference = references().Reference(model, network, method("em-tok-b"), encode_once=encode_once)
     source = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     for row, waveform in enumerate(waveforms):
-        mel = model.hearing.mel([waveform], device=model.device, dtype=model.dtype)
-        optimizer = torch.optim.AdamW(reference.norms, lr=RATE, weight_decay=WEIGHT_DECAY)
+        mel = model.front_end.mel([waveform], device=model.device, dtype=model.dtype)
+        optimizer = torch.optim.AdamW(reference.norms, lr=RATE, weight_decay=options.weight_decay)
         for _ in range(STEPS):
             reference.step(mel, batch.prompt[:1], int(batch.limits[row]), BEAMS, optimizer)
         adapted = prepare(network, device=model.device, precision=model.precision).norms.flatten()

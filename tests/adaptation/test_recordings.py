@@ -75,7 +75,7 @@ def test_a_file_and_its_samples_have_one_result(
 ) -> None:
     soundfile.write(tmp_path / "a.wav", waveform, 16_000, subtype="FLOAT")
     one, other = Adapter(model, "em-tok", steps=1, candidates=2).transcribe([waveform, tmp_path / "a.wav"])
-    assert (one.utterance_id, one.text, one.error) == (other.utterance_id, other.text, None)
+    assert (one.utterance_id, one.hypothesis, one.error) == (other.utterance_id, other.hypothesis, None)
 
 
 WRONG: dict[str, tuple[Any, str]] = {

@@ -27,7 +27,7 @@ def test_the_source_models_wer_grows_with_the_severity() -> None:
             heard = [graded.apply(speech, key, lambda count: voices[:count]).waveform for key, _, speech in spoken]
             keys = [key for key, *_ in spoken]
             results = adapter.transcribe(heard, language=["en"] * len(heard), utterance_ids=keys)
-            scores = [word_errors(one[1], result.text, "en") for one, result in zip(spoken, results, strict=True)]
+            scores = [word_errors(one[1], result.hypothesis, "en") for one, result in zip(spoken, results, strict=True)]
             rates[row, severity - 1] = 100 * sum(s.errors for s in scores) / sum(s.words for s in scores)
     print(*(f"{name} {np.round(row, 1)}" for name, row in zip(CORRUPTIONS, rates, strict=True)), sep="\n")
     assert (np.diff(rates.mean(axis=0)) > 0).all(), rates.mean(axis=0)

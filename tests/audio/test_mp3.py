@@ -1,6 +1,5 @@
 """An MP3 that does not say how long it is, as ffmpeg writes it into a pipe, is read whole; cut or damaged, refused."""
 
-import hashlib
 import io
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 
 from emtta_core.audio.files import length_in_seconds, read_audio
 from emtta_core.audio.waveform import Waveform
-from emtta_core.corpora.recording import FileDigests
 from emtta_core.errors import AudioError
 
 ID3 = b"ID3\x04\x00\x00\x00\x00\x08\x00" + bytes(1024)
@@ -104,12 +102,3 @@ def test_one_that_begins_within_a_frame_is_refused() -> None:
 def test_one_that_says_how_long_it_is_keeps_its_exact_length() -> None:
     assert read_audio(ID3 + told()).size == SECONDS * 16_000
     assert length_in_seconds(told()) == SECONDS
-
-
-def test_what_was_prepared_of_such_files_when_they_were_read_in_part_is_not_found_again(tmp_path: Path) -> None:
-    whole = hashlib.sha256(UNTOLD).hexdigest()
-    for name in ("clip.mp3", "clip.MP3", "clip.wav"):
-        (tmp_path / name).write_bytes(UNTOLD)
-    digests = FileDigests(tmp_path)
-    assert digests.of(tmp_path / "clip.wav") == whole
-    assert digests.of(tmp_path / "clip.mp3") == digests.of(tmp_path / "clip.MP3") != whole

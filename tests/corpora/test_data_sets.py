@@ -9,7 +9,7 @@ from corpora_factory import librispeech_hub, librispeech_rows, sound
 from datasets import Audio, Dataset, DatasetDict
 from hub_server import Hub
 
-from emtta_core.corpora.base import Survey, Utterance
+from emtta_core.corpora.base import Count, Utterance
 from emtta_core.corpora.hub_dataset import HubDataset
 from emtta_core.corpora.saved_dataset import SavedDataset
 from emtta_core.errors import AudioError, CorpusError, UsageError
@@ -47,12 +47,12 @@ def test_a_data_set_in_a_folder_is_read_in_the_order_of_its_rows(tmp_path: Path,
         (f"hello number {index}", "en", str(7 + index), 4_800 + 1_600 * index) for index in range(3)
     ]
     assert [one[0].rpartition("-")[0] for one in found] == ["call_0", "call_1", "call_2"]
-    assert (corpus.survey().utterances, corpus.survey(2).utterances, corpus.standing().state) == (3, 2, "here")
+    assert (corpus.count().utterances, corpus.count(2).utterances, corpus.availability().state) == (3, 2, "here")
 
 
 def test_longer_utterances_of_a_folder_are_left_out_and_counted(tmp_path: Path) -> None:
     corpus = saved(tmp_path / "mine", rows()).model_copy(update={"max_seconds": 0.45})
-    assert corpus.survey() == Survey(2, 1)
+    assert corpus.count() == Count(2, 1)
     assert len(list(corpus.read_all())) == 2
 
 
@@ -88,14 +88,14 @@ def test_a_mistake_is_refused_with_what_there_is(
 ) -> None:
     corpus = saved(tmp_path / "mine", rows()).model_copy(update=change)
     with pytest.raises(refusal, match=message):
-        corpus.survey()
-    assert corpus.standing().state == "missing"
+        corpus.count()
+    assert corpus.availability().state == "missing"
 
 
 def test_a_split_of_a_data_set_without_splits_is_refused(tmp_path: Path) -> None:
     corpus = saved(tmp_path / "mine", rows(), None).model_copy(update={"split": "test"})
     with pytest.raises(UsageError, match="there is no split 'test'; it has none: leave out split"):
-        corpus.survey()
+        corpus.count()
 
 
 def test_any_data_set_of_the_hub_is_read_with_the_columns_that_are_named(hub: Hub) -> None:
@@ -105,7 +105,7 @@ def test_any_data_set_of_the_hub_is_read_with_the_columns_that_are_named(hub: Hu
         (row["id"], row["text"], "en", str(row["speaker_id"])) for row in librispeech_rows()
     ]
     assert corpus.located().revision == commit
-    assert (corpus.survey().utterances, corpus.standing().state) == (6, "here")
+    assert (corpus.count().utterances, corpus.availability().state) == (6, "here")
 
 
 def test_a_column_that_the_hubs_data_set_lacks_is_refused_with_those_it_has(hub: Hub) -> None:
@@ -113,7 +113,7 @@ def test_a_column_that_the_hubs_data_set_lacks_is_refused_with_those_it_has(hub:
     with pytest.raises(CorpusError, match=r"has no column who, only file, audio, text, speaker_id.*name one of these"):
         list(HubDataset(**MINE, speaker="who").read_all())
     with pytest.raises(UsageError, match=r"has no split 'dev' of 'all' in Parquet; choose from: all: test\.clean"):
-        HubDataset(**MINE | {"split": "dev"}).survey()
+        HubDataset(**MINE | {"split": "dev"}).count()
 
 
 def test_a_suite_runs_on_both(

@@ -67,20 +67,20 @@ def test_a_few_of_many_are_read_over_the_network_and_no_file_is_fetched(hub: Hub
 
 def test_counting_reads_no_audio_and_is_remembered(hub: Hub) -> None:
     librispeech_hub(hub)
-    assert LibriSpeech().survey().utterances == 6
-    assert LibriSpeech().survey(limit=4).utterances == 4
+    assert LibriSpeech().count().utterances == 6
+    assert LibriSpeech().count(limit=4).utterances == 4
     assert not downloads(hub)
     asked = len(hub.asked)
     settled = LibriSpeech().located()
-    assert (settled.survey().utterances, len(hub.asked)) == (6, asked + 1)
+    assert (settled.count().utterances, len(hub.asked)) == (6, asked + 1)
 
 
 def test_longer_utterances_are_left_out_and_counted(hub: Hub) -> None:
     librispeech_hub(hub)
     corpus = LibriSpeech(max_seconds=0.55)
     assert [one.text for one in corpus.read_all()] == [row["text"] for row in librispeech_rows()[:3]]
-    assert (corpus.survey().utterances, corpus.survey().left_out) == (3, 3)
-    assert (corpus.survey(limit=2).utterances, corpus.survey(limit=2).left_out) == (2, 0)
+    assert (corpus.count().utterances, corpus.count().left_out) == (3, 3)
+    assert (corpus.count(limit=2).utterances, corpus.count(limit=2).left_out) == (2, 0)
 
 
 def test_a_branch_is_pinned_to_its_commit(hub: Hub) -> None:
@@ -100,7 +100,7 @@ def test_without_a_network_the_last_known_commit_and_the_fetched_files_serve(hub
     read = [one.id for one in LibriSpeech().read_all()]
     hub.status = 503
     assert LibriSpeech().content_digest() == content
-    assert LibriSpeech().survey().utterances == 6
+    assert LibriSpeech().count().utterances == 6
     assert [one.id for one in LibriSpeech().read_all()] == read
 
 
@@ -132,7 +132,7 @@ def test_offline_mode_is_said(monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None
 def test_a_gated_set_says_where_its_terms_are_and_opens_to_a_token(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     librispeech_hub(hub, gated=True)
     with pytest.raises(CorpusError, match=r"is gated, and no token is set; accept its terms at http.*set HF_TOKEN"):
-        LibriSpeech().survey()
+        LibriSpeech().count()
     monkeypatch.setenv("HF_TOKEN", "hf_other")
     with pytest.raises(CorpusError, match="is gated, and the token in use has no access"):
         list(LibriSpeech().read_all())
@@ -165,7 +165,7 @@ def test_a_conversion_that_calls_itself_partial_is_warned_of_once(hub: Hub, capl
     ami_hub(hub, branch="refs/convert/parquet")
     hub_split._warn_of_part.cache_clear()
     with caplog.at_level(logging.WARNING, "emtta.corpora"):
-        assert len(list(Ami().read_all())) == Ami().survey().utterances == 2
+        assert len(list(Ami().read_all())) == Ami().count().utterances == 2
     (said,) = caplog.messages
     assert "edinburghcstr/ami, ihm, test: the hub's conversion calls itself partial" in said
 
@@ -215,7 +215,7 @@ def test_a_hub_that_does_not_answer_is_worth_another_attempt_and_a_gate_is_not(h
     hub.status = None
     librispeech_hub(hub, gated=True)
     with pytest.raises(CorpusError, match="is gated") as gated:
-        LibriSpeech().survey()
+        LibriSpeech().count()
     assert not is_transient(gated.value)
 
 
@@ -234,7 +234,7 @@ def test_a_hub_that_asks_for_patience_is_as_one_that_does_not_answer(hub: Hub, s
 def test_a_hub_that_gives_no_access_is_a_refusal_that_names_the_token(hub: Hub, status: int) -> None:
     librispeech_hub(hub)
     pinned = LibriSpeech().located()
-    assert pinned.survey().utterances == 6
+    assert pinned.count().utterances == 6
     hub.status = status
     with pytest.raises(CorpusError, match=f"answers {status} when asked for .*; look at HF_TOKEN") as refused:
         list(pinned.read_all())
@@ -244,7 +244,7 @@ def test_a_hub_that_gives_no_access_is_a_refusal_that_names_the_token(hub: Hub, 
 
 def test_a_file_that_is_gone_is_said_to_be(hub: Hub) -> None:
     commit = librispeech_hub(hub)
-    assert LibriSpeech().survey().utterances == 6
+    assert LibriSpeech().count().utterances == 6
     del hub.sets["openslr/librispeech_asr"].commits[commit]["all/test.other-00001-of-00002.parquet"]
     with pytest.raises(CorpusError, match=r"a file of data set openslr/librispeech_asr is gone from http"):
         list(LibriSpeech(revision=commit).read_all())

@@ -32,7 +32,7 @@ from hub_server import Hub, parquet
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from emtta_core.corpora.ami import Ami
-from emtta_core.corpora.base import Survey
+from emtta_core.corpora.base import Count
 from emtta_core.corpora.common_voice import CommonVoice
 from emtta_core.corpora.fleurs import Fleurs
 from emtta_core.corpora.l2arctic import SPEAKERS, L2Arctic
@@ -73,13 +73,13 @@ def test_a_shelf_is_looked_at_before_the_hub(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("EMTTA_CORPORA", f"{tmp_path / 'a'}:{tmp_path / 'b'}")
     settled = LibriSpeech().located()
     assert settled.path == str(tmp_path / "b" / "LibriSpeech" / "test-other")
-    assert (settled.survey().utterances, hub.asked) == (4, [])
+    assert (settled.count().utterances, hub.asked) == (4, [])
     assert LibriSpeech(split="test-clean").located().path is None
 
 
 def test_a_missing_folder_says_where_the_corpus_is_to_be_had(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"LibriSpeech test-other is not in .*openslr\.org/12 and extract it"):
-        LibriSpeech(path=str(tmp_path)).survey()
+        LibriSpeech(path=str(tmp_path)).count()
 
 
 def test_a_folder_that_moved_is_the_same_corpus_and_a_changed_sample_another(tmp_path: Path) -> None:
@@ -95,11 +95,11 @@ def test_an_empty_split_and_transcripts_without_text_are_refused(tmp_path: Path)
     root = librispeech_folder(tmp_path)
     (root / "dev-clean").mkdir()
     with pytest.raises(CorpusError, match=r"dev-clean has no transcript .* the split is empty"):
-        LibriSpeech(path=str(root), split="dev-clean").survey()
+        LibriSpeech(path=str(root), split="dev-clean").count()
     transcript = next(root.rglob("*.trans.txt"))
     transcript.write_text("1688-142285-0000\n")
     with pytest.raises(CorpusError, match=r"trans\.txt have '1688-142285-0000' as line 1, with no text"):
-        LibriSpeech(path=str(root)).survey()
+        LibriSpeech(path=str(root)).count()
 
 
 def test_a_missing_transcript_and_a_missing_file_cost_their_own_utterance_alone(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_each_split_of_each_language_of_fleurs_is_that_one(
     assert sorted(one[1] for one in told(wanted)) == texts
     for below in ("", "fleurs", f"fleurs/data/{language}"):
         assert told(wanted.model_copy(update={"path": str(tmp_path / below)})) == sorted(told(wanted))
-    assert wanted.survey() == Survey(3)
+    assert wanted.count() == Count(3)
 
 
 @pytest.mark.parametrize(("microphone", "split"), AMI_PARTS)
@@ -267,7 +267,7 @@ def test_l2arctic_has_six_accents_of_four_speakers_at_any_rate(tmp_path: Path, m
         f"{speaker}-arctic_a000{index}" for speaker in ("ASI", "RRBI", "SVBI", "TNI") for index in (1, 2)
     ]
     assert told(L2Arctic(accent="arabic"))[1] == ("ABA-arctic_a0002", "The quick brown fox", "en", "ABA", 6_400)
-    assert L2Arctic().survey().utterances == 48
+    assert L2Arctic().count().utterances == 48
     settled = L2Arctic(accent="korean").located()
     monkeypatch.delenv("EMTTA_CORPORA")
     assert settled.content_digest() != L2Arctic(accent="hindi", path=settled.path).content_digest()
@@ -293,7 +293,7 @@ def test_l2arctic_is_asked_for_where_it_is_missing_and_speakers_are_named(
         L2Arctic(accent="hindi").located()
     root = l2arctic_folder(tmp_path, ["ASI", "TNI"])
     with pytest.raises(CorpusError, match="has no folder RRBI, SVBI with wav and transcript"):
-        L2Arctic(accent="hindi", path=str(root)).survey()
+        L2Arctic(accent="hindi", path=str(root)).count()
 
 
 def test_l2arctic_without_a_recording_costs_that_one(tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_l2arctic_without_a_recording_costs_that_one(tmp_path: Path) -> None:
     (root / "TNI/wav/arctic_a0002.wav").unlink()
     corpus = L2Arctic(accent="hindi", path=str(root))
     *others, last = corpus.read_all()
-    assert (len(others), last.id, corpus.survey()) == (7, "TNI-arctic_a0002", Survey(8))
+    assert (len(others), last.id, corpus.count()) == (7, "TNI-arctic_a0002", Count(8))
     with pytest.raises(AudioError, match=r"TNI/wav/arctic_a0002\.wav: cannot be read: No such file"):
         last.read()
     assert all(one.read().size for one in others)
@@ -315,7 +315,7 @@ def test_l2arctic_names_the_speakers_of_whom_there_is_nothing(tmp_path: Path) ->
         for path in (*root.glob(f"{speaker}/wav/*"), *root.glob(f"{speaker}/transcript/*")):
             path.unlink()
     with pytest.raises(CorpusError, match=r"has folders of RRBI, TNI with no recording .* archives of these speakers"):
-        L2Arctic(accent="hindi", path=str(root)).survey()
+        L2Arctic(accent="hindi", path=str(root)).count()
 
 
 def test_l2arctic_without_a_transcript_costs_that_one(tmp_path: Path) -> None:
@@ -335,10 +335,10 @@ def test_common_voice_is_read_from_its_folder_as_from_the_hub(tmp_path: Path, hu
     assert here == told(CommonVoice(language="pt"))
     assert here[1][:4] == ("common_voice_pt_1001", 'Ele disse: "sim" 1.', "pt", "abababababababab")
     with pytest.raises(CorpusError, match=r"dev\.tsv has no row, so that the split is empty"):
-        CommonVoice(language="pt", split="validation", path=str(tmp_path)).survey()
+        CommonVoice(language="pt", split="validation", path=str(tmp_path)).count()
     common_voice_folder(tmp_path, release="cv-corpus-23.0-2025-09-05")
     with pytest.raises(CorpusError, match="there are several releases of Common Voice: "):
-        CommonVoice(language="pt", path=str(tmp_path)).survey()
+        CommonVoice(language="pt", path=str(tmp_path)).count()
 
 
 @pytest.mark.parametrize("around", ["", "mcv-scripted-pt-v24.0/"])
@@ -359,14 +359,14 @@ def test_a_row_of_common_voice_that_is_cut_off_is_refused_by_its_line(tmp_path: 
     whole = table.read_text().splitlines()
     table.write_text("\n".join([*whole[:3], row, *whole[3:]]))
     with pytest.raises(CorpusError, match=rf"test\.tsv, line 4: it has no {lacking}, .*get the archive .* anew"):
-        CommonVoice(language="pt", path=str(tmp_path)).survey()
+        CommonVoice(language="pt", path=str(tmp_path)).count()
 
 
 def test_common_voice_without_a_column_is_refused_by_it(tmp_path: Path) -> None:
     table = common_voice_folder(tmp_path) / "test.tsv"
     table.write_text(table.read_text().replace("\tsentence\t", "\ttext\t"))
     with pytest.raises(CorpusError, match=r"test\.tsv has no column sentence; get the archive"):
-        CommonVoice(language="pt", path=str(tmp_path)).survey()
+        CommonVoice(language="pt", path=str(tmp_path)).count()
 
 
 @pytest.mark.parametrize("row", ["1503", "1503\t9.wav", "1503\t\tSieben."])
@@ -375,7 +375,7 @@ def test_a_line_of_fleurs_that_is_cut_off_is_refused_by_its_number(tmp_path: Pat
     whole = table.read_text().splitlines()
     table.write_text("\n".join([*whole[:2], "", row, *whole[2:]]))
     with pytest.raises(CorpusError, match=r"test\.tsv, line 4: '1503.* is not number, audio file, .*get it anew"):
-        Fleurs(language="de_de", path=str(tmp_path)).survey()
+        Fleurs(language="de_de", path=str(tmp_path)).count()
 
 
 def test_fleurs_is_read_from_its_folder_as_from_the_hub(tmp_path: Path, hub: Hub) -> None:
@@ -385,12 +385,12 @@ def test_fleurs_is_read_from_its_folder_as_from_the_hub(tmp_path: Path, hub: Hub
     assert sorted(there) == told(Fleurs(language="de_de", path=str(tmp_path)))
     assert there[0] == ("100000000000000002", "Sieben, kleine Boote 2.", "de", "", 8_000)
     assert Fleurs(language="de_de").located().revision == commit
-    assert Fleurs(language="de_de").survey().utterances == 3
+    assert Fleurs(language="de_de").count().utterances == 3
     with pytest.raises(UsageError, match="no split 'test' of 'xx_xx' in Parquet; choose from: de_de: test"):
         Fleurs(language="xx_xx").located()
     (tmp_path / "fleurs/data/de_de/test.tsv").write_text("")
     with pytest.raises(CorpusError, match=r"test\.tsv has no line, so that the split is empty"):
-        Fleurs(language="de_de", path=str(tmp_path)).survey()
+        Fleurs(language="de_de", path=str(tmp_path)).count()
 
 
 def test_a_commit_of_fleurs_that_has_no_parquet_is_refused_and_its_clone_is_read(tmp_path: Path, hub: Hub) -> None:
@@ -423,7 +423,7 @@ def test_tedlium_is_cut_from_talks_as_it_is_on_the_hub(tmp_path: Path, hub: Hub)
     ]
     with pytest.raises(AudioError, match=r"has no sound from 5 to 6 s; it is 2\.0 s long"):
         late.read()
-    assert TedLium(path=str(tmp_path), max_seconds=0.55).survey() == Survey(1, left_out=2)
+    assert TedLium(path=str(tmp_path), max_seconds=0.55).count() == Count(1, left_out=2)
     (there,) = TedLium().read_all()
     assert (there.text, there.speaker, there.read().size) == ("it's late", "AlGore_2009", 8_000)
     with pytest.raises(UsageError, match="no split 'dev' of 'tedlium' in Parquet; choose from: tedlium: test"):
@@ -436,7 +436,7 @@ def test_what_of_tedlium_cannot_be_scored_is_never_compared(tmp_path: Path, hub:
     root = tedlium_folder(tmp_path, "test", *unscored)
     *_, here = TedLium(path=str(root)).read_all()
     _, there, gap = TedLium().read_all()
-    assert (TedLium().survey().utterances, TedLium(path=str(root)).survey().utterances) == (3, 4)
+    assert (TedLium().count().utterances, TedLium(path=str(root)).count().utterances) == (3, 4)
     for one in (here, there):
         assert one.text == ""
         with pytest.raises(AudioError, match=r"its transcript has no word that was understood \('<unk> <unk>'\)"):

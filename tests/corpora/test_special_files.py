@@ -63,7 +63,7 @@ def test_such_a_recording_is_an_utterance_in_error_and_planning_does_not_wait_fo
     (tmp_path / "good.flac").write_bytes(encode_flac(0.1 * np.ones(1_600)))
     (tmp_path / "manifest.csv").write_text("path,text\nbad.wav,no\ngood.flac,yes\n")
     corpus = Folder(path=str(tmp_path), max_seconds=60)
-    corpus.survey()
+    corpus.count()
     corpus.content_digest()
     found = {one.id: one for one in Folder(path=str(tmp_path)).read_all()}
     with pytest.raises(AudioError, match=words):
@@ -93,7 +93,7 @@ def test_a_manifest_must_be_a_plain_file(tmp_path: Path, kind: str, name: str) -
     make, words = SPECIAL[kind]
     make(tmp_path / name)
     with pytest.raises((UsageError, CorpusError), match=f"cannot be read: {words}"):
-        Folder(path=str(tmp_path)).survey()
+        Folder(path=str(tmp_path)).count()
 
 
 @pytest.mark.parametrize("kind", ["zeros", "pipe", "slow"])

@@ -117,7 +117,7 @@ def test_sentences_fit_the_demo_models_window_of_four_seconds(language: str) -> 
 def test_another_release_of_the_voices_is_another_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
     before = Synthetic().content_digest()
     assert Synthetic().content_digest() == before
-    monkeypatch.setattr("emtta_core.corpora.synthetic.version", lambda package: f"another {package}", raising=False)
+    monkeypatch.setattr("emtta_core.corpora.espeak.version", lambda package: f"another {package}", raising=False)
     assert Synthetic().content_digest() != before
 
 

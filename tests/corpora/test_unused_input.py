@@ -29,13 +29,13 @@ def manifest(folder: Path, text: str, name: str = "manifest.csv") -> Folder:
 )
 def test_a_column_that_means_a_known_one_is_asked_about(tmp_path: Path, column: str, meant: str) -> None:
     with pytest.raises(UsageError, match=f"there is a column '{column}'; should it be '{meant}'"):
-        manifest(tmp_path, f"path,text,{column}\na.flac,hello,de\n").survey()
-    assert manifest(tmp_path, f"path,text,{column},{meant}\na.flac,hello,x,de\n").survey().utterances == 1
+        manifest(tmp_path, f"path,text,{column}\na.flac,hello,de\n").count()
+    assert manifest(tmp_path, f"path,text,{column},{meant}\na.flac,hello,x,de\n").count().utterances == 1
 
 
 def test_the_columns_of_other_programs_are_asked_about_in_place_of_those_that_are_needed(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'audio_filepath'; should it be 'path'"):
-        manifest(tmp_path, '{"audio_filepath": "a.flac", "text": "x"}', "manifest.jsonl").survey()
+        manifest(tmp_path, '{"audio_filepath": "a.flac", "text": "x"}', "manifest.jsonl").count()
 
 
 @pytest.mark.parametrize(
@@ -49,11 +49,11 @@ def test_a_column_of_segments_or_channels_is_refused_by_name(tmp_path: Path, col
     ):
         folder = tmp_path / name
         with pytest.raises(UsageError, match=f"a column '{column}', and .* (whole file|averaged)"):
-            manifest(folder, text, name).survey()
+            manifest(folder, text, name).count()
 
 
 def test_other_columns_are_told_of(tmp_path: Path) -> None:
-    assert manifest(tmp_path, "path,text,age,accent,\na.flac,hello,7,us,\n").survey().notes == (
+    assert manifest(tmp_path, "path,text,age,accent,\na.flac,hello,7,us,\n").count().notes == (
         "columns that are not used: accent, age",
     )
 
@@ -61,7 +61,7 @@ def test_other_columns_are_told_of(tmp_path: Path) -> None:
 @pytest.mark.parametrize("duration", ["00:02", "1.7s", "1;7", "nan", "inf"])
 def test_a_duration_that_is_no_number_of_seconds_is_refused(tmp_path: Path, duration: str) -> None:
     with pytest.raises(UsageError, match=f"column 'duration': '{duration}': it must be a number of seconds"):
-        manifest(tmp_path, f"path,text,duration\na.flac,x,{duration}").survey()
+        manifest(tmp_path, f"path,text,duration\na.flac,x,{duration}").count()
 
 
 @pytest.mark.parametrize("name", ["manifest.csv", "manifest.jsonl", "manifest.parquet"])
@@ -97,12 +97,12 @@ def test_one_recording_in_two_rows_is_refused(tmp_path: Path, second: str) -> No
     corpus = manifest(tmp_path, f"path,text,id\na.flac,hello,one\n{second}\n")
     (tmp_path / "link.flac").symlink_to("a.flac")
     with pytest.raises(UsageError, match=r"line 3, column 'path': .* it is the recording of line 2 already"):
-        corpus.survey()
+        corpus.count()
 
 
 def test_a_name_twice_in_an_object_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="line 1: the column 'text' is there more than once"):
-        manifest(tmp_path, '{"path": "a.flac", "text": "x", "text": "y"}', "manifest.jsonl").survey()
+        manifest(tmp_path, '{"path": "a.flac", "text": "x", "text": "y"}', "manifest.jsonl").count()
 
 
 def test_each_file_of_a_folder_is_read_in_error_or_told_of(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_each_file_of_a_folder_is_read_in_error_or_told_of(tmp_path: Path) -> No
         with pytest.raises(AudioError, match=r"is not audio that can be read .*convert it to FLAC"):
             found[name].read()
     assert found["linked-u1"].read().size == 3_200
-    assert corpus.survey().notes == (
+    assert corpus.count().notes == (
         "linked to again, and read once: again.flac (the same recording as u0.flac), loop (the same folder as .)",
         "text files without a recording of the same name, and not used: notes.txt",
         "neither recordings nor transcripts by their names, and not used: 1 .png, 1 .json",
@@ -133,16 +133,16 @@ def test_hidden_copies_are_skipped_and_told_of(tmp_path: Path) -> None:
     put(tmp_path / "__MACOSX", {"._u0.flac": b"\0\5"})
     corpus = Folder(path=str(tmp_path))
     assert [one.id for one in corpus.read_all()] == ["u0"]
-    assert corpus.survey().notes == ("hidden, and skipped: ._u0.flac, ._u0.txt, .ipynb_checkpoints and 1 more",)
+    assert corpus.count().notes == ("hidden, and skipped: ._u0.flac, ._u0.txt, .ipynb_checkpoints and 1 more",)
 
 
 def test_two_recordings_of_one_transcript_are_refused_in_words_made_for_folders(tmp_path: Path) -> None:
     put(tmp_path, {"u0.flac": sound(0.2), "u0.wav": sound(0.2, form="WAV"), "u0.txt": "here"})
     with pytest.raises(UsageError, match=r"has u0\.flac and u0\.wav, to which the same transcript belongs; take one"):
-        Folder(path=str(tmp_path)).survey()
+        Folder(path=str(tmp_path)).count()
     put(tmp_path / "d", {"a/b.flac": sound(0.2), "a/b.txt": "x", "a-b.flac": sound(0.2), "a-b.txt": "y"})
     with pytest.raises(UsageError, match=r"which would both be called 'a-b'; rename one"):
-        Folder(path=str(tmp_path / "d")).survey()
+        Folder(path=str(tmp_path / "d")).count()
 
 
 def saved(folder: Path, **columns: list[Any]) -> Dataset:
@@ -166,7 +166,7 @@ def saved(folder: Path, **columns: list[Any]) -> Dataset:
 def test_a_text_column_of_another_type_is_refused_by_its_type(tmp_path: Path, values: list[Any], kind: str) -> None:
     saved(tmp_path / "d", other=values)
     with pytest.raises(UsageError, match=f"the column 'other' .* named as text, holds {kind}.*it must hold text"):
-        SavedDataset(path=str(tmp_path / "d"), text="other").survey()
+        SavedDataset(path=str(tmp_path / "d"), text="other").count()
 
 
 def test_a_class_label_is_no_transcript(tmp_path: Path) -> None:
@@ -174,14 +174,14 @@ def test_a_class_label_is_no_transcript(tmp_path: Path) -> None:
         str(tmp_path / "e")
     )
     with pytest.raises(UsageError, match="named as text, holds int64"):
-        SavedDataset(path=str(tmp_path / "e"), text="label").survey()
+        SavedDataset(path=str(tmp_path / "e"), text="label").count()
 
 
 def test_a_language_that_a_data_set_says_is_not_taken_for_english(tmp_path: Path) -> None:
     saved(tmp_path / "d", locale=["de", "de"], gender=["f", "m"])
     with pytest.raises(UsageError, match=r"has a column 'locale', which is not read.*write language"):
-        SavedDataset(path=str(tmp_path / "d")).survey()
-    found = SavedDataset(path=str(tmp_path / "d"), language="de").survey()
+        SavedDataset(path=str(tmp_path / "d")).count()
+    found = SavedDataset(path=str(tmp_path / "d"), language="de").count()
     assert (found.utterances, found.notes) == (2, ("columns that are not used: locale, gender",))
 
 
@@ -193,10 +193,10 @@ def test_a_data_set_without_rows_is_refused_and_harms_no_other_split(tmp_path: P
         SavedDataset(path=str(tmp_path / "empty")),
         SavedDataset(path=str(tmp_path / "both"), split="none"),
     ):
-        assert "has no rows" in str(corpus.standing().error)
+        assert "has no rows" in str(corpus.availability().error)
         with pytest.raises(UsageError, match="has no rows, as where a filter kept none"):
-            corpus.survey()
-    assert SavedDataset(path=str(tmp_path / "both"), split="test").survey().utterances == 2
+            corpus.count()
+    assert SavedDataset(path=str(tmp_path / "both"), split="test").count().utterances == 2
 
 
 def test_a_data_set_that_is_broken_is_refused_without_the_name_of_an_exception(tmp_path: Path) -> None:
@@ -204,5 +204,5 @@ def test_a_data_set_that_is_broken_is_refused_without_the_name_of_an_exception(t
     for path in (tmp_path / "d").glob("*.arrow"):
         path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(CorpusError, match="holds no data set that can be read") as refusal:
-        SavedDataset(path=str(tmp_path / "d")).survey()
+        SavedDataset(path=str(tmp_path / "d")).count()
     assert "Error" not in str(refusal.value)

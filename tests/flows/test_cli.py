@@ -1,25 +1,28 @@
 """The command starts fast, helps with examples, and refuses in words."""
 
 import io
+import json
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from conftest import Command
 from rich.console import Console
+from store_factory import begin_run, heard, write_shard
 
 from emtta_core.audio.mix import SnrConvention
 from emtta_core.errors import EmttaError
 from emtta_core.pipeline.events import CellFinished, Channel, DomainPrepared, Started, UtterancesDone
-from emtta_core.store import Store
+from emtta_core.store import CellKey, Store
 from flows.cli import report as report_verb
 from flows.cli._options import SnrConventionOption
-from flows.cli._progress import Standing, clock, line, picture, watching
+from flows.cli._progress import Progress, clock, line, picture, watching
 
 ENTRY = "from flows.cli.main import main; main()"
 
@@ -36,6 +39,58 @@ def test_help_and_suites_import_nothing_heavy() -> None:
         done, heavy = light(*arguments)
         assert done.returncode == 0
         assert not heavy
+
+
+def test_a_shell_completes_words_and_nothing_heavy_is_imported_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    completions = {"emtta re": {"rerun", "report"}, "emtta list --format ": {"table", "json"}, "emtta run s": {"smoke"}}
+    for words, expected in completions.items():
+        monkeypatch.setenv("_EMTTA_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+        done, heavy = light()
+        assert (done.returncode, heavy) == (0, set()), done.stderr
+        assert expected <= set(done.stdout.split())
+
+
+def test_completion_is_installed_in_the_files_of_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    command = [sys.executable, "-m", "emtta_core", "--install-completion", "bash"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (script,) = (tmp_path / ".bash_completions").iterdir()
+    assert script.name == "emtta.sh"
+    assert "_EMTTA_COMPLETE=complete_bash" in script.read_text()
+    assert str(script) in (tmp_path / ".bashrc").read_text()
+
+
+def test_each_verb_that_prints_a_result_prints_it_as_json(emtta: Command, tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store", create=True)
+    begin_run(store, "r", [("g", "d", "source")])
+    write_shard(store, CellKey("r", "d", "source"), {"a": [heard(1)], "b": [heard(0)]})
+    begin_run(store, "older", [("g", "d", "source")], created_at=datetime(2026, 11, 1, tzinfo=UTC))
+
+    def shown(*words: object) -> Any:
+        return json.loads(emtta(*words, "--format", "json").out)
+
+    where = ("--store", tmp_path / "store")
+    assert {row["suite"] for row in shown("suites")} >= {"demo", "smoke"}
+    assert {row["group"] for row in shown("suites", "smoke")} >= {"noise"}
+    assert shown("status", "r", *where)["cells"]["planned"] == 1
+    assert shown("status", "r", *where) == json.loads(emtta("status", "r", *where, "--json").out)
+    needs = shown("prepare", "smoke", "--dry-run", *where)
+    assert {need["kind"] for need in needs} == {"corpus", "model"}
+    assert {need["state"] for need in needs} == {"here"}
+    doctor = shown("doctor", "smoke", *where)
+    assert {check["what"] for check in doctor["checks"]} >= {"versions", "store"}
+    assert doctor["needs"] == needs
+    pruning = shown("prune", "--keep", "1", "--dry-run", *where)
+    assert set(pruning) == {"runs", "corpora", "spared"}
+    assert [(row["name"], row["created_at"], row["size"] > 0) for row in pruning["runs"]] == [
+        ("older", "2026-11-01T00:00:00+00:00", True)
+    ]
+    for words in (("list",), ("report", "runs"), ("report",), ("sql", "FROM runs"), ("check",)):
+        assert isinstance(shown(*words, *where), list), words
+    assert shown("compare", "r", "r", *where)["run_a"] == "r"
 
 
 def test_questions_to_the_store_need_no_torch_and_no_prefect(tmp_path: Path) -> None:
@@ -174,15 +229,15 @@ def test_an_error_of_ours_is_printed_as_it_is(emtta: Command, tmp_path: Path, mo
 
 
 def test_the_live_picture_shows_cells_pace_rates_and_the_time_left() -> None:
-    standing = Standing()
-    standing.hear(Started("demo-1", domains=2, cells=4, utterances={"source": 20, "em-tok": 20}, workers=1))
-    standing.hear(DomainPrepared("BA", 10, reused=False, seconds=0.1))
-    standing.hear(UtterancesDone("BA", "source", 10, errors=1, word_errors=20, words=80, seconds=5.0))
-    standing.hear(CellFinished("BA", "source", 10, 1, 25.0, 5.0))
-    standing.hear(CellFinished("BA", "em-tok", 0, 0, None, 1.0, error="out of memory"))
-    assert standing.seconds_left == 15.0  # ten of source at half a second, twenty of em-tok at the slowest pace
+    progress = Progress()
+    progress.update(Started("demo-1", domains=2, cells=4, utterances={"source": 20, "em-tok": 20}, workers=1))
+    progress.update(DomainPrepared("BA", 10, reused=False, seconds=0.1))
+    progress.update(UtterancesDone("BA", "source", 10, errors=1, word_errors=20, words=80, seconds=5.0))
+    progress.update(CellFinished("BA", "source", 10, 1, 25.0, 5.0))
+    progress.update(CellFinished("BA", "em-tok", 0, 0, None, 1.0, error="out of memory"))
+    assert progress.seconds_left == 15.0  # ten of source at half a second, twenty of em-tok at the slowest pace
     console = Console(width=160, record=True, file=io.StringIO())
-    console.print(picture(standing))
+    console.print(picture(progress))
     shown = console.export_text()
     for words in (
         "demo-1",
@@ -198,18 +253,18 @@ def test_the_live_picture_shows_cells_pace_rates_and_the_time_left() -> None:
 
 
 def test_a_cell_that_is_tried_again_is_counted_once() -> None:
-    standing = Standing()
-    standing.hear(Started("demo-1", domains=1, cells=1, utterances={"source": 1}, workers=1))
+    progress = Progress()
+    progress.update(Started("demo-1", domains=1, cells=1, utterances={"source": 1}, workers=1))
     for error in ("busy", None):
-        standing.hear(CellFinished("BA", "source", 1, 0, 25.0, 5.0, error=error))
-    assert (len(standing.finished), len(standing.failed)) == (1, 0)
+        progress.update(CellFinished("BA", "source", 1, 0, 25.0, 5.0, error=error))
+    assert (len(progress.finished), len(progress.failed)) == (1, 0)
 
 
 def test_a_line_a_cell_says_what_came_of_it() -> None:
-    standing = Standing(cells=115)
+    progress = Progress(cells=115)
     event = CellFinished("BA", "em-tok-b", 12, 2, 43.94, 3.21)
-    standing.hear(event)
-    assert line(event, standing) == "[  1/115] BA/em-tok-b: WER 43.9 %, 12 utterances, 2 in error, 3.2 s"
+    progress.update(event)
+    assert line(event, progress) == "[  1/115] BA/em-tok-b: WER 43.9 %, 12 utterances, 2 in error, 3.2 s"
 
 
 @pytest.mark.parametrize(

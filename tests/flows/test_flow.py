@@ -17,10 +17,24 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State, TaskRun
 
 from emtta_core.errors import StoreError
-from emtta_core.pipeline.events import CellFinished, DomainPrepared, Event, Started, Stopping, UtterancesDone, channel
+from emtta_core.pipeline.events import (
+    CellFinished,
+    DomainPrepared,
+    Event,
+    Listener,
+    Started,
+    Stopping,
+    UtterancesDone,
+    channel,
+    ignore,
+)
+from emtta_core.pipeline.models import digest_of
+from emtta_core.pipeline.run import plan_run, record
+from emtta_core.pipeline.selection import select
 from emtta_core.pipeline.state import cell_states
 from emtta_core.store import CellKey, HypothesisRow, Store
 from emtta_core.store.lease import Holder, holder
+from emtta_core.suite import load_suite
 from flows.evaluate import evaluate
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -35,10 +49,15 @@ corpus = { name = "synthetic", utterances = 1, voices = ["no-such-voice"] }
 UNKNOWN_LANGUAGE = CLEAN.replace('"clean"', '"polish"', 1).replace("speech", 'speech", language = "pl')
 
 
-def run(path: Path, store: Path, only: Sequence[str] = (), events: list[Event] | None = None) -> State[Any]:
-    heard: list[Event] = [] if events is None else events
-    with channel.listening(heard.append):
-        return evaluate(str(path), str(store), None, list(only), return_state=True)
+def run(path: Path, store: Path, only: Sequence[str] = (), listener: Listener = ignore) -> State[Any]:
+    """Plan and record a suite, and execute cells of its run."""
+    suite, opened = load_suite(str(path)), Store.open(store, create=True)
+    planned = plan_run(suite, digest_of(suite.model))
+    record(planned, opened)
+    cells = [(cell.domain, cell.method) for cell in select(planned.cells, only)]
+    now = {"runtime": suite.runtime, "model": suite.model}
+    with channel.listening(listener):
+        return evaluate(planned.run_id, str(store), cells, return_state=True, **now)
 
 
 def run_id(store: Path) -> str:
@@ -58,7 +77,7 @@ def task_runs(state: State[Any]) -> list[TaskRun]:
 
 def test_every_cell_of_every_domain_is_evaluated(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     events: list[Event] = []
-    state = run(suite_file(CLEAN + NOISY), tmp_path / "store", events=events)
+    state = run(suite_file(CLEAN + NOISY), tmp_path / "store", listener=events.append)
     assert state.is_completed(), state.message
     assert state.message == f"run {run_id(tmp_path / 'store')}: 4 cells complete"
     assert set(states(tmp_path / "store").values()) == {"complete"}
@@ -82,7 +101,7 @@ def test_no_failure_costs_another_domain_and_the_message_names_each(
 ) -> None:
     events: list[Event] = []
     path, store = suite_file(UNSPOKEN + UNKNOWN_LANGUAGE + CLEAN), tmp_path / "store"
-    state = run(path, store, events=events)
+    state = run(path, store, listener=events.append)
     assert state.is_failed()
     message = str(state.message)
     assert states(store) == {
@@ -155,16 +174,24 @@ def test_a_passing_fault_is_not_tried_again_once_the_run_is_to_stop(
     assert len(Store.open(tmp_path / "store").cells(key)) == 1
 
 
-def test_a_run_that_goes_on_is_carried_out_as_its_suite_says_now(
+def test_a_run_that_goes_on_is_executed_as_its_suite_says_now(
     suite_file: SuiteFile, speech: Speech, tmp_path: Path
 ) -> None:
     path, store = suite_file(methods=("source", "em-tok")), tmp_path / "store"
     assert run(path, store, only=["method=source"]).is_completed()
     path.write_text(path.read_text().replace("batch_size = 2", "batch_size = 1"))
-    with channel.listening(lambda _: None):
-        assert evaluate(str(path), str(store), run_id(store), return_state=True).is_completed()
+    assert run(path, store).is_completed()
     keys = [CellKey(run_id(store), "clean", method) for method in ("source", "em-tok")]
     assert [row.batch_size for key in keys for row in Store.open(store).cells(key)] == [2, 1]
+
+
+def test_a_run_that_is_not_recorded_is_refused_with_those_there_are(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    suite, store = load_suite(str(suite_file())), Store.open(tmp_path / "store", create=True)
+    record(plan_run(suite, digest_of(suite.model), "mine"), store)
+    state = evaluate("yours", store.location, return_state=True)
+    assert (state.is_failed(), "unknown run 'yours'; choose from: mine" in str(state.message)) == (True, True)
 
 
 def test_a_run_that_was_planned_by_other_code_does_not_go_on(
@@ -173,7 +200,7 @@ def test_a_run_that_was_planned_by_other_code_does_not_go_on(
     path, store = suite_file(methods=("source", "em-tok")), tmp_path / "store"
     assert run(path, store, only=["method=source"]).is_completed()
     monkeypatch.setattr("emtta_core.pipeline.run.ALGORITHM_VERSION", -1)
-    state = evaluate(None, str(store), run_id(store), return_state=True)
+    state = evaluate(run_id(store), str(store), return_state=True)
     assert state.is_failed()
     assert "was planned by other code" in str(state.message)
     assert states(store) == {"clean/source": "complete", "clean/em-tok": "missing"}
@@ -193,8 +220,7 @@ def test_a_signal_begins_no_other_cell_and_the_same_run_goes_on(
 
     main = threading.main_thread().ident
     assert main is not None
-    with channel.listening(interrupt):
-        state = evaluate(str(path), str(store), return_state=True)
+    state = run(path, store, listener=interrupt)
     assert (state.name, state.is_failed()) == ("Interrupted", True)
     assert f"are not complete, for it was asked to stop by {number.name}\n" in str(state.message)
     assert sum(isinstance(event, Stopping) for event in heard) == 1
@@ -219,8 +245,7 @@ def test_a_run_that_was_taken_over_meanwhile_writes_no_more_and_says_so(
             lease = f"leases/{run_id(tmp_path / 'store')}/000003.json"
             store.backend.write(lease, json.dumps(asdict(successor)).encode())
 
-    with channel.listening(take_over):
-        state = evaluate(str(path), store.location, return_state=True)
+    state = run(path, Path(store.location), listener=take_over)
     assert state.is_failed()
     assert f"'{run_id(tmp_path / 'store')}' was taken over by process {os.getpid()} on elsewhere" in str(state.message)
     assert states(tmp_path / "store") == {"clean/source": "partial", "clean/em-tok": "missing"}

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import signal
 import time
 from dataclasses import replace
@@ -89,7 +90,7 @@ def heard_all(store: Store, run_id: str, like: str) -> None:
 
 @pytest.mark.usefixtures("prefect_server")
 def test_each_night_is_evaluated_afresh_and_compared_until_one_is_worse(
-    suite_file: SuiteFile, speech: Speech, tmp_path: Path
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
 ) -> None:
     path, location = suite_file(), tmp_path / "store"
     first = night(path, location)
@@ -117,6 +118,7 @@ def test_each_night_is_evaluated_afresh_and_compared_until_one_is_worse(
     assert event["resource"]["emtta.baseline"] == "last"
     payload = event["payload"]
     assert (payload["run"], payload["baseline"], payload["model"]) == (f"{earlier}-3", "perfect", payload["model"])
+    assert emtta(*shlex.split(payload["command"])[1:], "--fail-on-regression").code == 3
     assert payload["parameters"] == {"suite": str(path), "store": str(location)}
     assert [item["domain"] for item in payload["regressions"]] == ["clean", "all"] * 2
     assert any(item["prefect.resource.role"] == "flow-run" for item in event["related"])

@@ -2,6 +2,8 @@
 
 import contextvars
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -16,10 +18,10 @@ from typing import ClassVar
 
 import httpx
 import pytest
-from conftest import Speech, SuiteFile
+from conftest import Command, Speech, SuiteFile
 from filelock import FileLock
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from emtta_core.errors import EmttaError, UsageError
 from flows.prefect_server import TemporaryServer, make_database, reach, writable_home
@@ -92,6 +94,11 @@ def test_a_server_answers_its_owner_alone_and_is_gone_when_it_was_ended(server: 
     assert httpx.post(f"{server.url}/flow_runs/filter", json={}).status_code == 401
     with SyncPrefectClient(server.url, auth_string=server.auth) as client:
         assert client.read_flow_runs() == []
+    with temporary_settings({PREFECT_API_URL: server.url}):
+        with pytest.raises(EmttaError, match=r"refuses this client \(401\); .*export PREFECT_API_AUTH_STRING=USER:"):
+            reach()
+        with temporary_settings({PREFECT_API_AUTH_STRING: server.auth}):
+            reach()
     foreign = httpx.get(f"{server.url}/health", headers={"Origin": "https://elsewhere.example"})
     assert "access-control-allow-origin" not in foreign.headers
     assert httpx.get(f"{server.url}/health", headers={"Host": "elsewhere.example"}).status_code == 400
@@ -228,27 +235,39 @@ def test_a_run_needs_no_proxy_for_its_own_server(suite_file: SuiteFile, speech: 
     assert ("is not used" in done.stderr) == proxy.startswith("socks4")
 
 
+def test_for_a_port_that_is_taken_one_that_is_free_is_suggested(emtta: Command, log: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        refused = emtta("server", "--port", taken.getsockname()[1])
+        (suggested,) = re.findall(r"for example: --port (\d+)", refused.err)
+        socket.create_server(("127.0.0.1", int(suggested))).close()
+
+
 @pytest.mark.slow
 def test_a_server_in_the_background_is_started_used_and_stopped(log: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    command = [sys.executable, "-c", "from flows.cli.main import command; command()", "server", "--background"]
-    begun = subprocess.run([*command, "--port", port], capture_output=True, text=True, check=True)
-    assert f"export PREFECT_API_URL=http://127.0.0.1:{port}/api" in begun.stderr
-    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):
+    url = f"http://127.0.0.1:{port}/api"
+    with temporary_settings({PREFECT_API_URL: url}), pytest.raises(EmttaError) as refused:
         reach()
-    again = subprocess.run([*command, "--port", port], capture_output=True, text=True, check=False)
+    (suggested,) = re.findall("start it with: emtta (.*?),", str(refused.value))
+    command = [sys.executable, "-m", "emtta_core", *shlex.split(suggested)]
+    begun = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"export PREFECT_API_URL={url}" in begun.stderr
+    (page,) = re.findall("its page: (.*)", begun.stderr)
+    assert httpx.get(page, follow_redirects=True).status_code == 200
+    with temporary_settings({PREFECT_API_URL: url}):
+        reach()
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 2
     assert "end it with: prefect server stop" in again.stderr
     subprocess.run([sys.executable, "-m", "prefect", "server", "stop"], capture_output=True, check=True)
-    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):
+    with temporary_settings({PREFECT_API_URL: url}):
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             try:
                 reach()
-            except EmttaError as error:
-                assert f"start it with: emtta server --background --port {port}" in str(error)
+            except EmttaError:
                 return
             time.sleep(0.2)
     raise AssertionError("the server is still there")

@@ -70,8 +70,8 @@ def test_failed_means_cells_that_failed_and_utterances_in_error(
     store = tmp_path / "store"
     assert emtta("run", suite_file(), "--run-id", "mine", "--store", store, "--only", "method=source").code == 0
     assert attempts(store, "clean", "source") == [("complete", 4, 0, 1)]
-    foretold = emtta("rerun", "mine", "--store", store, "--failed", "--dry-run")
-    assert "would do 1 of 2 cells, 1 utterances" in foretold.err
+    dry = emtta("rerun", "mine", "--store", store, "--failed", "--dry-run")
+    assert "would do 1 of 2 cells, 1 utterances" in dry.err
     assert emtta("rerun", "mine", "--store", store, "--failed").code == 3  # the other method is still missing
     assert attempts(store, "clean", "source") == [("complete", 4, 0, 1), ("complete", 1, 3, 1)]
     assert attempts(store, "clean", "em-tok-b") == []

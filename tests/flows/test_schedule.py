@@ -15,6 +15,9 @@ from conftest import Command, Speech, SuiteFile
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import StateType
+from store_factory import one_run
+
+from emtta_core.store import Store
 
 pytestmark = pytest.mark.slow
 
@@ -53,6 +56,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
 def test_a_served_suite_has_its_runs_scheduled_and_ctrl_c_pauses_it(
     server: dict[str, str], suite_file: SuiteFile, speech: Speech, tmp_path: Path
 ) -> None:
+    one_run(Store.open(tmp_path / "store", create=True), "best")
     words = ["schedule", str(suite_file()), "--cron", "0 2 * * *", "--timezone", "Asia/Tokyo", "--store", "store"]
     words += ["--baseline", "best"]
     command = [sys.executable, "-c", "from flows.cli.main import main; main()", *words]
@@ -61,7 +65,8 @@ def test_a_served_suite_has_its_runs_scheduled_and_ctrl_c_pauses_it(
     scheduled = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])))
     with SyncPrefectClient(server["PREFECT_API_URL"]) as client:
         try:
-            until(lambda: len(client.read_flow_runs(flow_run_filter=scheduled)) > 1)
+            until(lambda: process.poll() is not None or len(client.read_flow_runs(flow_run_filter=scheduled)) > 1)
+            assert process.poll() is None, (tmp_path / "log").read_text()
             runs = client.read_flow_runs(flow_run_filter=scheduled)
             assert {f"{run.expected_start_time:%H:%M}" for run in runs if run.expected_start_time} == {"17:00"}  # UTC
             deployment = client.read_deployment_by_name(f"nightly/tiny-{platform.node()}")

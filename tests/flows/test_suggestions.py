@@ -1,18 +1,26 @@
 """Each command that a message suggests works where it is suggested."""
 
+import html
+import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from conftest import Command, Outcome, Speech, SuiteFile, tone
 from store_factory import begin_run, one_run
 
+from emtta_core.demo.card import CARD_FILE, CARRIED
+from emtta_core.errors import EmttaError
 from emtta_core.pipeline.models import digest_of
 from emtta_core.pipeline.run import plan_run, record
-from emtta_core.store import Store
+from emtta_core.report.view_server import Viewer
+from emtta_core.store import Catalogue, CellKey, Store
+from emtta_core.store.queries import Limits
 from emtta_core.suite import load_suite
 
 SUGGESTED = re.compile(r"(?<![\w'/])emtta [a-z][^;`\n]*?(?= and emtta |[;`\n]|$)")
@@ -84,8 +92,114 @@ def test_of_a_run_that_has_ended(emtta: Command, suite_file: SuiteFile, speech: 
     assert follow(emtta, failed, codes=(0, 3))
 
 
+def test_of_a_report_that_was_asked_for_as_a_view(emtta: Command, tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "a store", create=True)
+    one_run(store, "a")
+    found = emtta("sql", "FROM leaderboard", "--store", store.location)
+    assert found.code == 1
+    assert follow(emtta, found) == [f"emtta report leaderboard --store '{store.location}'"]
+
+
+def test_of_recordings_in_a_table(emtta: Command, tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store", create=True)
+    one_run(store, "a")
+    found = emtta("report", "leaderboard", "--audio", 1, "--store", store.location)
+    assert found.code == 2
+    follow(emtta, found, "--store", store.location, "--out", "page.html")
+    assert Path("page.html").is_file()
+
+
+def test_of_a_store_that_is_not_there(emtta: Command, tmp_path: Path) -> None:
+    found = emtta("list", "--store", tmp_path / "a store")
+    assert found.code == 1
+    (command,) = SUGGESTED.findall(found.err)
+    assert emtta(*shlex.split(command.replace("SUITE", "smoke"))[1:], "--dry-run").code == 0
+
+
+def test_of_the_pages_of_runs(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
+    suite, store = load_suite(str(suite_file())), Store.open(tmp_path / "a store", create=True)
+
+    def shown(path: str) -> Outcome:
+        page = re.sub("</?code>", "`", viewer.answer(path).content.decode())
+        return Outcome(0, html.unescape(re.sub("<[^>]*>", "\n", page)), "")
+
+    with closing(Viewer(store)) as viewer:
+        assert follow(emtta, shown("/"), "--dry-run") == [f"emtta run smoke --store '{store.location}'"]
+        run = plan_run(suite, digest_of(suite.model), "mine")
+        record(run, store)
+        assert f"emtta rerun mine --store '{store.location}'" in follow(emtta, shown("/run/mine"), "--dry-run")
+        (corpus,) = {cell.corpus_id for cell in run.cells}
+        assert follow(emtta, shown(f"/run/mine/audio/{corpus}/gone"))
+
+
+@pytest.mark.parametrize("verb", [("list",), ("report", "runs"), ("sql", "FROM runs"), ("compare", "a", "b")])
+def test_of_a_query_that_was_stopped(verb: tuple[str, ...], emtta: Command, tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store", create=True)
+    for run in ("a", "b"):
+        one_run(store, run)
+    stopped = emtta(*verb, "--timeout", "0.000001", "--store", store.location)
+    assert stopped.code == 1
+    assert "allow more with --timeout SECONDS" in stopped.err
+    assert emtta(*verb, "--timeout", "600", "--memory", "4GB", "--store", store.location).code == 0
+
+
+def test_of_a_query_whose_limits_no_option_raises(tmp_path: Path) -> None:
+    with (
+        Catalogue(Store.open(tmp_path / "store", create=True), limits=Limits(seconds=1e-6)) as catalogue,
+        pytest.raises(
+            EmttaError, match=r"allow more with Limits\(seconds=…\), or compact the store's runs: emtta compact"
+        ),
+    ):
+        catalogue.query("FROM runs")
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_of_damaged_files(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
+    store, path = tmp_path / "a store", suite_file(methods=("source",))
+    words = ("run", path, "--run-id", "mine", "--store", store)
+    assert emtta(*words).code == 0
+
+    def attempts() -> list[int]:
+        return [row.attempt for row in Store.open(store).cells(CellKey("mine", "clean", "source"))]
+
+    for table in ("statistics", "scores", "hypotheses", "plans"):
+        (damaged, *_) = sorted((store / table).rglob("*.parquet"))
+        damaged.write_bytes(damaged.read_bytes()[:-30])
+        found = emtta("check", store, "--format", "json")
+        assert found.code == 1
+        (remedy,) = [fault["remedy"] for fault in json.loads(found.out) if fault["file"] == str(damaged)]
+        damaged.unlink()
+        if table == "plans":
+            assert "run the suite again with --run-id mine: what is done is kept" in remedy
+            (store / "runs/run_id=mine/run.parquet").unlink()
+            before = attempts()
+            assert emtta(*words).code == 0
+            assert attempts() == before
+        else:
+            assert follow(emtta, Outcome(1, remedy, "")) == [f"emtta rerun mine --store '{store}'"]
+        assert emtta("check", store).code == 0, table
+    (damaged, *_) = sorted((store / "scores").rglob("*.parquet"))
+    damaged.write_bytes(b"")
+    refused = emtta("compact", "mine", "--store", store)
+    damaged.unlink()
+    assert follow(emtta, refused)
+    assert emtta("compact", "mine", "--store", store).code == 0
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("extra", ["corruptions", "ray", "s3"])
-def test_of_a_package_that_is_missing(extra: str) -> None:
-    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", f"emtta[{extra}]"]
+def test_of_a_demo_model_without_its_card(emtta: Command, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(CARRIED, tmp_path / "a model"))
+    (folder / CARD_FILE).unlink()
+    found = emtta("demo", "card", "--model", folder)
+    assert found.code == 1
+    follow(emtta, found, "--utterances", "1")
+    assert (folder / CARD_FILE).is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "packages", ["emtta[corruptions]", "emtta[ray]", "emtta[s3]", "pandas", "polars", "soundfile soxr"]
+)
+def test_of_a_package_that_is_missing(packages: str) -> None:
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", *packages.split()]
     subprocess.run(command, check=True, capture_output=True)

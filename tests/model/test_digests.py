@@ -33,7 +33,7 @@ def choice(folder: Path) -> ModelChoice:
 
 def test_it_is_remembered_and_the_model_not_loaded_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = digest_of(choice(folder))
-    assert models.recall(folder) == digest
+    assert models.cached_digest(folder) == digest
     monkeypatch.setattr(models, "_model_of", None)
     assert digest_of(choice(folder)) == digest
 
@@ -43,7 +43,7 @@ def test_a_file_that_changes_makes_it_unknown(folder: Path) -> None:
     config = folder / "generation_config.json"
     settings = json.loads(config.read_text())
     config.write_text(json.dumps(settings | {"suppress_tokens": [1]}))
-    assert models.recall(folder) is None
+    assert models.cached_digest(folder) is None
     models._loaded.clear()  # as in another process
     assert digest_of(choice(folder)) != digest
 
@@ -51,7 +51,7 @@ def test_a_file_that_changes_makes_it_unknown(folder: Path) -> None:
 def test_a_file_that_was_written_just_now_is_not_trusted(folder: Path) -> None:
     (folder / "config.json").touch()
     digest_of(choice(folder))
-    assert models.recall(folder) is None
+    assert models.cached_digest(folder) is None
 
 
 def test_what_is_broken_or_cannot_be_written_costs_nothing(
@@ -60,7 +60,7 @@ def test_what_is_broken_or_cannot_be_written_costs_nothing(
     digest = digest_of(choice(folder))
     for file in (cache / "digests").iterdir():
         file.write_text("{")
-    assert models.recall(folder) is None
+    assert models.cached_digest(folder) is None
     (tmp_path / "no-folder").write_text("")
     monkeypatch.setenv("EMTTA_CACHE", str(tmp_path / "no-folder"))
     assert digest_of(choice(folder)) == digest

@@ -98,7 +98,7 @@ def test_what_another_tool_left_out_is_fetched(hub: Hub, tiny_model: Path, lacki
     hub.asked.clear()
     assert load_model(NAME, device="cpu", revision=commit).digest == load_model(tiny_model, device="cpu").digest
     assert fetched(hub) == lacking
-    assert model_hub.settled(NAME, commit) is not None
+    assert model_hub.is_here(NAME, commit)
 
 
 def test_a_tokenizer_in_two_files_or_of_sentencepiece_is_a_tokenizer(hub: Hub, tiny_model: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_tokenizer_in_two_files_or_of_sentencepiece_is_a_tokenizer(hub: Hub, t
     for others in ({"vocab.json": b"{}", "merges.txt": b""}, {"sentencepiece.bpe.model": b""}):
         commit = hub.commit(NAME, files | others, model=True)
         assert model_hub.fetch(NAME, None).name == commit
-        assert model_hub.settled(NAME, commit) is not None
+        assert model_hub.is_here(NAME, commit)
 
 
 def test_which_commit_a_branch_is_is_written_once_and_a_cache_closed_to_writers_serves(

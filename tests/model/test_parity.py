@@ -41,7 +41,7 @@ class Pair:
         self.ours = load_model(folder, device="cpu")
         seconds = self.ours.max_seconds
         self.waveforms = sounds([0.3 * seconds, seconds, 0.6 * seconds], seed=4)
-        self.mel = self.ours.hearing.mel(self.waveforms, device=self.ours.device, dtype=self.ours.dtype)
+        self.mel = self.ours.front_end.mel(self.waveforms, device=self.ours.device, dtype=self.ours.dtype)
         self.multilingual = len(self.ours.languages) > 1
 
     @property
@@ -62,7 +62,7 @@ class Pair:
 
 def listen(model: SpeechModel, mel: Tensor) -> tuple[forward.Norms, forward.Memory]:
     norms = split(model.weights, source_parameters(model.weights, len(mel)))
-    encoded = forward.encode(model.weights, norms.encoder, model.hearing.stem(mel))
+    encoded = forward.encode(model.weights, norms.encoder, model.front_end.stem(mel))
     return norms, forward.cross_memory(model.weights, encoded)
 
 
@@ -158,4 +158,5 @@ def test_a_waveform_is_padded_not_stretched(pair: Pair) -> None:
     short = [pair.waveforms[0]]
     padded = [np.pad(pair.waveforms[0], (0, 1000))]
     arguments = {"device": pair.ours.device, "dtype": pair.ours.dtype}
-    torch.testing.assert_close(pair.ours.hearing.mel(short, **arguments), pair.ours.hearing.mel(padded, **arguments))
+    mel = pair.ours.front_end.mel
+    torch.testing.assert_close(mel(short, **arguments), mel(padded, **arguments))

@@ -11,7 +11,7 @@ from emtta_core.corpora.recording import text_of
 from emtta_core.corpora.saved_dataset import SavedDataset
 from emtta_core.errors import AudioError, CorpusError, ModelError, UsageError
 from emtta_core.input_files import pointer_in
-from emtta_core.model.files import refuse_lacking
+from emtta_core.model.model_files import refuse_lacking
 from emtta_core.pipeline.inventory import inventory
 from emtta_core.suite import load_suite
 
@@ -68,9 +68,9 @@ def test_audio_transcripts_manifests_and_suites_that_are_pointers_are_named(
 def test_a_saved_data_set_that_is_a_pointer_is_named(pointer: bytes, system: str, tmp_path: Path) -> None:
     (tmp_path / "dataset_info.json").write_text("{}")
     (tmp_path / "data-00000-of-00001.arrow").write_bytes(pointer)
-    standing = SavedDataset(path=str(tmp_path), language="en").standing()
-    assert standing.state == "missing"
-    assert f"arrow cannot be read: it is a {system} pointer" in str(standing.error)
+    found = SavedDataset(path=str(tmp_path), language="en").availability()
+    assert found.state == "missing"
+    assert f"arrow cannot be read: it is a {system} pointer" in str(found.error)
 
 
 def test_in_a_repository_the_command_that_fetches_the_file_is_told(tmp_path: Path) -> None:

@@ -55,10 +55,11 @@ def test_entropies_and_losses_do_not_see_suppressed_tokens(model: SpeechModel) -
 
 
 def loss_and_gradient(model: SpeechModel, made: Hypotheses) -> tuple[torch.Tensor, ...]:
-    mel = model.hearing.mel(sounds([1.0, 2.0]), device=model.device, dtype=model.dtype)
+    mel = model.front_end.mel(sounds([1.0, 2.0]), device=model.device, dtype=model.dtype)
     parameters = source_parameters(model.weights, 2).requires_grad_()
     norms = split(model.weights, parameters)
-    memory = forward.cross_memory(model.weights, forward.encode(model.weights, norms.encoder, model.hearing.stem(mel)))
+    encoded = forward.encode(model.weights, norms.encoder, model.front_end.stem(mel))
+    memory = forward.cross_memory(model.weights, encoded)
     prompt = model.prompt.rows(["en", "de"], model.device)
     loss, entropy = candidate_loss(model, method("em-tok"), norms, memory, prompt, made)
     (gradient,) = torch.autograd.grad(loss.total.sum(), parameters)
@@ -68,9 +69,10 @@ def loss_and_gradient(model: SpeechModel, made: Hypotheses) -> tuple[torch.Tenso
 
 def candidates(model: SpeechModel) -> list[Hypotheses]:
     numbers = torch.from_numpy(np.random.default_rng(0).random((2, 5, 16)))
-    mel = model.hearing.mel(sounds([1.0, 2.0]), device=model.device, dtype=model.dtype)
+    mel = model.front_end.mel(sounds([1.0, 2.0]), device=model.device, dtype=model.dtype)
     norms = split(model.weights, source_parameters(model.weights, 2))
-    memory = forward.cross_memory(model.weights, forward.encode(model.weights, norms.encoder, model.hearing.stem(mel)))
+    encoded = forward.encode(model.weights, norms.encoder, model.front_end.stem(mel))
+    memory = forward.cross_memory(model.weights, encoded)
     prompt = model.prompt.rows(["en", "de"], model.device)
     limits = torch.tensor([16, 16])
     strategies = [Sampled(numbers), BeamSearch(5), Greedy()]

@@ -13,8 +13,9 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import WhisperForConditionalGeneration
 
 from emtta_core.adaptation import Adapter, method
-from emtta_core.adaptation.episode import Batch, Options, candidate_loss, prepare_batch, run, source_parameters, split
+from emtta_core.adaptation.episode import Batch, candidate_loss, prepare_batch, run, source_parameters, split
 from emtta_core.adaptation.objective import token_statistics
+from emtta_core.adaptation.options import Options
 from emtta_core.errors import UsageError
 from emtta_core.model import SpeechModel, forward, load_model
 from emtta_core.model.candidates import BeamSearch, generate
@@ -78,8 +79,8 @@ def test_the_optimizer_its_parameters_and_the_trace_are_long(
 
     hook = register_optimizer_step_post_hook(look)
     try:
-        options = Options(method("em-tok-b"), steps=2, candidates=3)
-        states, parameters = run(models[name], options, batch_of(models[name], speech, 2))
+        batch = batch_of(models[name], speech, 2)
+        states, parameters = run(models[name], method("em-tok-b"), Options(steps=2, candidates=3), batch)
     finally:
         hook.remove()
     assert seen == {LONG[name]}
@@ -93,7 +94,7 @@ def test_the_optimizer_its_parameters_and_the_trace_are_long(
 def test_an_update_of_a_thousandth_is_not_lost_in_bf16(models: dict[str, SpeechModel], speech: DemoSpeech) -> None:
     model = models["bf16"]
     source = source_parameters(model.weights, 2)
-    _, parameters = run(model, Options(method("em-tok-b"), steps=1, candidates=3), batch_of(model, speech, 2))
+    _, parameters = run(model, method("em-tok-b"), Options(steps=1, candidates=3), batch_of(model, speech, 2))
     moved = (parameters - source).abs()
     assert 5e-4 < moved.median() < 2e-3  # AdamW's first update is the learning rate, 1e-3
     rounded = parameters.bfloat16().float() - source.bfloat16().float()
@@ -126,13 +127,13 @@ def test_entropies_and_log_probabilities_of_bf16_are_not_summed_in_bf16(
 def test_float64_is_transformers_in_float64(models: dict[str, SpeechModel], speech: DemoSpeech) -> None:
     model = models["float64"]
     network = WhisperForConditionalGeneration.from_pretrained(str(resources.files("emtta_core.model") / "demo"))
-    features = model.hearing.mel(speech.waveforms[:3], device=model.device, dtype=torch.float64)
+    features = model.front_end.mel(speech.waveforms[:3], device=model.device, dtype=torch.float64)
     norms = split(model.weights, source_parameters(model.weights, 3))
     candidates = torch.randint(0, 500, (3, 2, 9), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(candidates, dtype=torch.bool)
     prompt = model.prompt.rows(["en", "de", "it"], model.device)
     with torch.no_grad():
-        encoded = forward.encode(model.weights, norms.encoder, model.hearing.stem(features))
+        encoded = forward.encode(model.weights, norms.encoder, model.front_end.stem(features))
         tree = grow(prompt, candidates, mask, dtype=torch.float64)
         memory = forward.cross_memory(model.weights, encoded)
         hidden = forward.decode(model.weights, norms.decoder, memory, tree.nodes, tree.visible)
@@ -153,7 +154,7 @@ def test_bf16_hears_the_demos_speech_as_float32_does(models: dict[str, SpeechMod
         adapter = Adapter(models[name], "em-tok-b", steps=3, candidates=4, trace="none")
         results = adapter.transcribe(speech.waveforms, speech.languages, speech.ids)
         scores = [
-            word_errors(transcript, result.text, language)
+            word_errors(transcript, result.hypothesis, language)
             for transcript, result, language in zip(speech.transcripts, results, speech.languages, strict=True)
         ]
         errors[name], words = sum(score.errors for score in scores), sum(score.words for score in scores)

@@ -42,7 +42,7 @@ def test_a_published_layout_is_read_decoded_and_adapted(name: str, tmp_path: Pat
     usual = PROMPTS["openai/whisper-tiny.en" if layout.english else "openai/whisper-tiny"]
     assert model.prompt.tokens[spoken] == PROMPTS.get(name, usual)
     assert model.max_seconds == 30.0
-    assert model.hearing.mel.filters.shape[1] == layout.mel_bins
+    assert model.front_end.mel.filters.shape[1] == layout.mel_bins
     assert len(model.weights.decoder_layers) == min(layout.decoder_layers, 4)
     assert model.policy.max_tokens(30.0, "en", model.prompt.length) == 372
     assert model.policy.max_tokens(300.0, "en", model.prompt.length) == 448 - model.prompt.length
@@ -59,7 +59,7 @@ def test_a_published_layout_is_read_decoded_and_adapted(name: str, tmp_path: Pat
             theirs, features.input_features, decoder_input_ids=prompt, max_new_tokens=limit, do_sample=False
         )
     said = model.tokenizer.decode(tokens[0], skip_special_tokens=True).strip()
-    assert adapted.source_text == said
+    assert adapted.source_hypothesis == said
     assert said
 
     # As of older fine-tuned models: config.json has the lists, and the rest the tokenizer and its size tell.

@@ -12,7 +12,9 @@ import torch
 from bench import Bench
 from conftest import Speech, SuiteFile, tone
 
-from emtta_core.adaptation.episode import Batch, Options, run
+from emtta_core.adaptation.episode import Batch, run
+from emtta_core.adaptation.methods import Method
+from emtta_core.adaptation.options import Options
 from emtta_core.errors import StoreError
 from emtta_core.model import SpeechModel
 from emtta_core.pipeline.events import CellFinished, UtterancesDone
@@ -114,10 +116,10 @@ def test_a_cell_cut_short_goes_on_where_it_stopped_and_comes_to_the_same(
 def room_for(utterances: int, too_large: str = "") -> Callable[..., Any]:
     """Return the engine of a machine with room for so many utterances side by side, and never for one of them."""
 
-    def tight(model: SpeechModel, options: Options, batch: Batch, *rest: Any) -> Any:
+    def tight(model: SpeechModel, method: Method, options: Options, batch: Batch, *rest: Any) -> Any:
         if len(batch.ids) > utterances or too_large in batch.ids:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return run(model, options, batch, *rest)
+        return run(model, method, options, batch, *rest)
 
     return tight
 

@@ -21,9 +21,17 @@ from emtta_core.audio.noise_file import NoiseFile
 from emtta_core.corpora.librispeech import LibriSpeech
 from emtta_core.corpora.mls import MultilingualLibriSpeech
 from emtta_core.errors import UsageError
-from emtta_core.pipeline.amend import amend, begun_before
-from emtta_core.pipeline.prepare import prepare_domain
-from emtta_core.pipeline.run import is_recorded, load_run, plan_run, record
+from emtta_core.pipeline.preparation import prepare_domain
+from emtta_core.pipeline.run import (
+    check_unchanged,
+    find_begun,
+    is_recorded,
+    load_run,
+    plan_anew,
+    plan_run,
+    record,
+    replace_plan,
+)
 from emtta_core.store import Store
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.store.lease import lease
@@ -184,11 +192,14 @@ def test_the_same_command_goes_on_with_a_corpus_that_came_later(
     librispeech_folder(later, count=3)
     second = plan_run(suite, MODEL)
     assert second.run_id != first.run_id
-    found = begun_before(second, store)
+    found = find_begun(second, store)
     assert found.run_id == first.run_id
     assert is_recorded(found, store)
-    assert [cell.utterances for cell in load_run(store, first.run_id).cells] == [2, 2, 3, 3]
-    assert amend(store, first.run_id) == ()
+    assert [cell.utterances for cell in load_run(store, first.run_id).cells] == [2, 2, 1, 1], "nothing is written yet"
+    record(found, store)
+    recorded = load_run(store, first.run_id)
+    assert (recorded.cells, recorded.plan.plan_id) == (second.cells, second.plan.plan_id)
+    assert [cell.utterances for cell in recorded.cells] == [2, 2, 3, 3]
 
 
 def test_a_run_of_a_chosen_id_goes_on_with_a_corpus_that_came_later(
@@ -196,15 +207,16 @@ def test_a_run_of_a_chosen_id_goes_on_with_a_corpus_that_came_later(
 ) -> None:
     librispeech_folder(tmp_path, count=2)
     text = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", 'path = "later"')]
-    suite, store = load_suite(str(suite_file("".join(text)))), Store.open(str(tmp_path / "store"), create=True)
+    path, store = suite_file("".join(text)), Store.open(str(tmp_path / "store"), create=True)
+    suite = load_suite(str(path))
     record(plan_run(suite, MODEL, "mine"), store)
     librispeech_folder(tmp_path / "later", count=3)
-    second = plan_run(suite, MODEL, "mine")
-    with pytest.raises(UsageError, match="the run 'mine' is there with another plan"):
-        is_recorded(second, store)
-    assert is_recorded(begun_before(second, store), store)
+    record(plan_run(suite, MODEL, "mine"), store)
+    assert [cell.utterances for cell in load_run(store, "mine").cells] == [2, 2, 3, 3]
     other = plan_run(suite, MODEL, "another")
-    assert begun_before(other, store) is other
+    assert find_begun(other, store) is other
+    with pytest.raises(UsageError, match="the run 'mine' is there with another plan"):
+        record(plan_run(load_suite(str(path), limit=1), MODEL, "mine"), store)
 
 
 def test_a_corpus_that_came_later_leaves_other_runs_of_the_suite_as_they_are(
@@ -219,13 +231,14 @@ def test_a_corpus_that_came_later_leaves_other_runs_of_the_suite_as_they_are(
     before = {run_id: store.plan(run_id) for run_id in store.runs()}
     librispeech_folder(tmp_path / "later", count=3)
     whole = plan_run(load_suite(str(path)), MODEL)
-    with lease(store, limited.run_id):  # somebody works at it
-        assert begun_before(whole, store) == whole
-    assert {run_id: store.plan(run_id) for run_id in store.runs()} == before
+    with lease(store, limited.run_id):  # another process works at it
+        assert find_begun(whole, store) == whole
+        record(whole, store)
+    assert {run_id: store.plan(run_id) for run_id in before} == before
 
 
-def test_a_plan_of_other_code_is_not_amended(
-    tmp_path: Path, suite_file: SuiteFile, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_plan_of_other_code_is_left_as_it_is(
+    tmp_path: Path, suite_file: SuiteFile, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, emtta: Command
 ) -> None:
     librispeech_folder(tmp_path, count=2)
     text = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", 'path = "later"')]
@@ -234,22 +247,25 @@ def test_a_plan_of_other_code_is_not_amended(
     record(begun, store)
     before = store.plan(begun.run_id)
     librispeech_folder(tmp_path / "later", count=3)
-    monkeypatch.setattr("emtta_core.pipeline.run.ALGORITHM_VERSION", -1)
-    with pytest.raises(UsageError, match="was planned by other code"):
-        amend(store, begun.run_id)
+    for module in ("plan", "run"):
+        monkeypatch.setattr(f"emtta_core.pipeline.{module}.ALGORITHM_VERSION", -1)
+    refused = emtta("rerun", begun.run_id, "--store", store.location)
+    assert (refused.code, "was planned by other code" in refused.err) == (2, True), refused.err
     whole = plan_run(suite, MODEL)
-    assert begun_before(whole, store) == whole
+    assert find_begun(whole, store) == whole
     assert store.plan(begun.run_id) == before
 
 
-def test_a_plan_whose_amendment_was_cut_short_is_amended_again(
-    tmp_path: Path, suite_file: SuiteFile, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("again", ["run", "rerun"])
+def test_a_new_plan_that_was_cut_short_is_written_again(
+    tmp_path: Path, suite_file: SuiteFile, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, again: str
 ) -> None:
     librispeech_folder(tmp_path, count=2)
     text = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", 'path = "later"')]
     suite, store = load_suite(str(suite_file("".join(text)))), Store.open(str(tmp_path / "store"), create=True)
     record(plan_run(suite, MODEL, "mine"), store)
     librispeech_folder(tmp_path / "later", count=3)
+    whole = plan_run(suite, MODEL, "mine")
     writers = {name: getattr(Store, name) for name in ("write_run", "write_plan")}
     written: list[str] = []
     for name, writer in writers.items():
@@ -262,7 +278,13 @@ def test_a_plan_whose_amendment_was_cut_short_is_amended_again(
 
         monkeypatch.setattr(Store, name, write)
     with pytest.raises(KeyboardInterrupt):
-        amend(store, "mine")
+        record(whole, store)
     monkeypatch.undo()
-    assert amend(store, "mine") == ("late",)
-    assert is_recorded(plan_run(suite, MODEL, "mine"), store)
+    if again == "run":
+        record(whole, store)
+    else:
+        cut = load_run(store, "mine")
+        check_unchanged(store, cut)
+        replace_plan(plan_anew(cut, {"late"}), store)
+    assert load_run(store, "mine").cells == whole.cells
+    check_unchanged(store, load_run(store, "mine"))

@@ -53,13 +53,13 @@ def test_a_long_one_is_cut_and_its_transcripts_are_joined(model: SpeechModel) ->
     assert [window.window.begin for window in windows] == [place.start for place in places]
     assert 2.6 < places[0].stop / RATE < 3.6
     alone = heard([decoded[place] for place in places], ["long\0001", "long\0002"], model)
-    assert joined.text == " ".join(part.text for part in alone)
-    assert joined.source_text == " ".join(part.source_text for part in alone)
+    assert joined.hypothesis == " ".join(part.hypothesis for part in alone)
+    assert joined.source_hypothesis == " ".join(part.source_hypothesis for part in alone)
     assert joined.tokens == sum(part.tokens or 0 for part in alone)
     weights = [part.source_tokens or 0 for part in alone]
     assert joined.entropy_before == pytest.approx(np.average([part.entropy_before for part in alone], weights=weights))
-    assert [record.text for record in joined.trace] == [
-        " ".join(filter(None, (part.trace[step].text for part in alone))) for step in range(2)
+    assert [record.hypothesis for record in joined.trace] == [
+        " ".join(filter(None, (part.trace[step].hypothesis for part in alone))) for step in range(2)
     ]
     assert joined.error is None
 
@@ -69,8 +69,8 @@ def test_two_sentences_with_a_pause_between_are_heard_as_each_alone() -> None:
     pause = np.zeros(round(0.3 * RATE), np.float32)
     rows = prepared(**{f"pair{first}": np.concatenate([spoken[first], pause, spoken[first + 1]]) for first in (0, 2)})
     found = outcomes(demo, rows, "cut", method="source")
-    alone = [each.text for each in Adapter(demo, "source").transcribe(spoken)]
-    assert [result(found[name]).text for name in ("pair0", "pair2")] == [" ".join(alone[:2]), " ".join(alone[2:])]
+    alone = [each.hypothesis for each in Adapter(demo, "source").transcribe(spoken)]
+    assert [result(found[name]).hypothesis for name in ("pair0", "pair2")] == [" ".join(alone[:2]), " ".join(alone[2:])]
     assert all(len(outcome.windows) == 2 for outcome in found.values())
 
 
@@ -105,7 +105,7 @@ def test_a_window_that_diverges_is_named(model: SpeechModel) -> None:
     found = outcomes(model, prepared(long=LONG), "cut", learning_rate=1e30, steps=2)
     joined = result(found["long"])
     assert "window 1 of 2: the adaptation diverged" in str(joined.error)
-    assert joined.text == ""
+    assert joined.hypothesis == ""
     assert math.isnan(joined.entropy_after)
 
 
@@ -129,7 +129,7 @@ def test_entropies_are_weighted_by_tokens_and_an_ended_episode_stays_where_it_is
     made = joined(part("a", 1.0, 10, steps=1), part("b", 4.0, 5, steps=3))
     assert made.entropy_after == pytest.approx(2.0)
     assert (made.tokens, made.updates, made.seconds) == (15, 3, 2.0)
-    assert [record.text for record in made.trace] == ["a0 b0", "a1 b1", "a1 b2", "a1 b3"]
+    assert [record.hypothesis for record in made.trace] == ["a0 b0", "a1 b1", "a1 b2", "a1 b3"]
     assert [record.loss for record in made.trace] == [7.5, 5.0, 5.0, None]
     assert [record.candidate_tokens for record in made.trace] == [8.0, 4.0, 4.0, None]
 

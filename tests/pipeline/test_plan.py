@@ -10,15 +10,15 @@ from corpora_factory import l2arctic_folder, librispeech_hub
 from hub_server import Hub
 
 from emtta_core.adaptation import method
+from emtta_core.adaptation.options import Options
 from emtta_core.corpora.folder import Folder
 from emtta_core.corpora.l2arctic import SPEAKERS
 from emtta_core.errors import CorpusError, UsageError
 from emtta_core.pipeline.plan import Audio, Plan, cells_of, plan, recipe_id
-from emtta_core.pipeline.prepare import prepare_domain
+from emtta_core.pipeline.preparation import prepare_domain
 from emtta_core.pipeline.selection import resume_command, select
 from emtta_core.store import Store
 from emtta_core.suite import ModelChoice, Suite, load_suite, parse_suite
-from emtta_core.suite.composed import Adaptation
 
 DIGEST = "0123456789abcdef"
 
@@ -239,8 +239,8 @@ def test_tokens_a_second_count_where_the_language_needs_more_than_usual(tmp_path
 
 
 def test_the_options_that_a_method_uses_are_part_of_its_recipe_and_no_others() -> None:
-    others = (Adaptation(betas=(0.9, 0.98)), Adaptation(epsilon=1e-6), Adaptation(redraw=False))
-    made = {recipe_id(method("em-tok-b"), one, ModelChoice(name="demo"), DIGEST) for one in (Adaptation(), *others)}
+    others = (Options(betas=(0.9, 0.98)), Options(epsilon=1e-6), Options(redraw=False))
+    made = {recipe_id(method("em-tok-b"), one, ModelChoice(name="demo"), DIGEST) for one in (Options(), *others)}
     assert len(made) == 4
     assert len({recipe_id(method("mbr"), one, ModelChoice(name="demo"), DIGEST) for one in others}) == 1
 
@@ -292,5 +292,5 @@ def test_a_corpus_that_came_since_the_plan_is_not_prepared_under_it(tmp_path: Pa
     (cell, *_) = [cell for cell in plan(suite, DIGEST).cells if cell.domain == "gone"]
     l2arctic_folder(tmp_path, [speaker for speakers in SPEAKERS.values() for speaker in speakers], sentences=1)
     store = Store.open(str(tmp_path / "store"), create=True)
-    with pytest.raises(UsageError, match="was not there when the run was planned, and is now; `emtta rerun` plans"):
+    with pytest.raises(UsageError, match="was not there when the run was planned, and is now; a rerun plans"):
         prepare_domain(suite.domain("gone"), cell.corpus_id, store)

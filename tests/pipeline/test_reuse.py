@@ -10,9 +10,9 @@ from emtta_core.pipeline.reuse import Reuse, expected
 from emtta_core.pipeline.run import load_run, plan_run, record
 from emtta_core.pipeline.state import cell_states
 from emtta_core.store import Catalogue, CellKey, Store
-from emtta_core.store.compact import compact
+from emtta_core.store.compaction import compact
 from emtta_core.store.export import export
-from emtta_core.store.prune import Keep, plan_pruning, prune
+from emtta_core.store.pruning import Keep, plan_pruning, prune
 from emtta_core.suite import load_suite
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -45,9 +45,9 @@ def reused(store: Path, run_id: str) -> dict[str, int]:
 
 def test_adding_a_method_does_its_cells_alone(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
     both = suite_file()
-    foretold = emtta("run", both, "--run-id", "second", "--store", store, "--dry-run")
-    assert "would do 1 of 2 cells, 3 utterances" in foretold.err
-    assert "3 of them are results of other runs: first" in foretold.err
+    dry = emtta("run", both, "--run-id", "second", "--store", store, "--dry-run")
+    assert "would do 1 of 2 cells, 3 utterances" in dry.err
+    assert "3 of them are results of other runs: first" in dry.err
     outcome = emtta("run", both, "--run-id", "second", "--store", store)
     assert outcome.code == 0, outcome.err
     assert (attempts(store, "second", "source"), attempts(store, "second", "em-tok-b")) == ([], [(3, 0)])
@@ -80,8 +80,8 @@ def test_a_higher_limit_does_the_further_utterances_alone(
 ) -> None:
     place, path = tmp_path / "store", suite_file(methods=("source",))
     assert emtta("run", path, "--limit", "2", "--run-id", "two", "--store", place).code == 0
-    foretold = emtta("run", path, "--run-id", "three", "--store", place, "--dry-run")
-    assert "are reused where their audio is the same; known once it is prepared" in foretold.err
+    dry = emtta("run", path, "--run-id", "three", "--store", place, "--dry-run")
+    assert "are reused where their audio is the same; known once it is prepared" in dry.err
     assert emtta("run", path, "--run-id", "three", "--store", place).code == 0
     assert attempts(place, "three", "source") == [(1, 2)]
     assert reused(place, "three") == {"source": 2}
@@ -174,9 +174,9 @@ def test_results_that_other_runs_have_made_meanwhile_complete_a_run(
     part = emtta("run", both, "--run-id", "part", "--only", "method=em-tok-b", "--store", store)
     assert part.code == 0, part.err
     words = ("run", both, "--run-id", "part") if again == "run" else ("rerun", "part")
-    foretold = emtta(*words, "--store", store, "--dry-run")
-    assert "would do 0 of 2 cells, 0 utterances" in foretold.err
-    assert "3 of them are results of other runs: first" in foretold.err
+    dry = emtta(*words, "--store", store, "--dry-run")
+    assert "would do 0 of 2 cells, 0 utterances" in dry.err
+    assert "3 of them are results of other runs: first" in dry.err
     outcome = emtta(*words, "--store", store)
     assert outcome.code == 0, outcome.err
     assert reused(store, "part") == {"source": 3, "em-tok-b": 0}
@@ -316,16 +316,16 @@ def test_audio_that_could_not_be_prepared_is_tried_again_though_its_files_are_th
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from emtta_core.errors import AudioError
-    from emtta_core.pipeline import prepare
+    from emtta_core.pipeline import preparation
 
     place, path = tmp_path / "store", suite_file(methods=("source",))
-    encode = prepare.encode_flac
+    encode = preparation.encode_flac
 
     def missing_library(_waveform: object) -> bytes:
         raise AudioError("a codec is missing")
 
-    monkeypatch.setattr(prepare, "encode_flac", missing_library)
+    monkeypatch.setattr(preparation, "encode_flac", missing_library)
     assert emtta("run", path, "--run-id", "mine", "--store", place).code == 3
-    monkeypatch.setattr(prepare, "encode_flac", encode)
+    monkeypatch.setattr(preparation, "encode_flac", encode)
     outcome = emtta("rerun", "mine", "--store", place)
     assert outcome.code == 0, outcome.err

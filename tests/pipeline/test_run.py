@@ -18,9 +18,8 @@ import pytest
 from conftest import CLEAN, Speech, SuiteFile
 
 from emtta_core.errors import StoreError, UsageError
-from emtta_core.pipeline.amend import begun_before
 from emtta_core.pipeline.reuse import expected
-from emtta_core.pipeline.run import Run, load_run, plan_night, plan_run, record, versions
+from emtta_core.pipeline.run import Run, find_begun, load_run, plan_night, plan_run, record, versions
 from emtta_core.pipeline.state import run_status
 from emtta_core.store import Store
 from emtta_core.store.lease import STALE, Holder, lease
@@ -207,7 +206,7 @@ def test_a_run_whose_record_cannot_be_read_is_not_begun_anew(
 
         monkeypatch.setattr(store.backend, "read", read_or_fail)
     before = {path: path.read_bytes() for path in Path(store.location).rglob("*.parquet")}
-    for begin in (record, expected, begun_before):
+    for begin in (record, expected):
         with pytest.raises(StoreError, match=rf"cannot read .*run\.parquet: .*{lost}.*Nothing was changed"):
             begin(run, store)
     if nightly:
@@ -226,4 +225,4 @@ def test_a_suite_of_another_run_that_cannot_be_read_keeps_no_run_from_being_plan
     other = planned(suite_file(), f"{run.suite.name}-0123abcd")
     record(other, store)
     store.backend.write(f"plans/run_id={other.run_id}/plan.parquet", b"PAR1")
-    assert begun_before(run, store) is run
+    assert find_begun(run, store) is run

@@ -403,7 +403,7 @@ def test_the_page_of_a_run_as_large_as_the_demo_is_small_and_soon_made(store: St
 def test_a_chart_that_cannot_be_drawn_says_why_and_leaves_no_process() -> None:
     broken = charts.Chart("x", "title", "description", {"mark": {"type": "no-such-mark"}, "data": 3})
     with Painter() as painter:
-        finished = painter.draw([broken])
+        drawing = painter.draw([broken])
         with pytest.raises(EmttaError, match=r"the charts of the page cannot be drawn: \S"):
-            finished()
+            drawing.result()
     assert painter._process.returncode

@@ -11,7 +11,7 @@ import pytest
 from store_factory import begin_run, end_attempt, heard, one_run, write_shard
 
 from emtta_core.store import Catalogue, CellKey, LinkRow, Store, run_list
-from emtta_core.store.compact import compact
+from emtta_core.store.compaction import compact
 from emtta_core.store.run_list import RunList
 
 CELLS = [("noise", "babble", "source"), ("noise", "babble", "em-tok-b")]

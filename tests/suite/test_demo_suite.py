@@ -7,7 +7,7 @@ from emtta_core.audio.files import read_audio
 from emtta_core.demo.recipe import LANGUAGES, trained_voices
 from emtta_core.model import SpeechModel, load_model
 from emtta_core.pipeline.plan import corpus_id
-from emtta_core.pipeline.prepare import prepare_domain
+from emtta_core.pipeline.preparation import prepare_domain
 from emtta_core.scoring import word_errors
 from emtta_core.store import Store
 from emtta_core.suite import Domain, load_suite
@@ -34,7 +34,7 @@ def test_the_source_models_wer_lies_between_8_and_60_percent(domain: Domain, mod
         language=[row.language for row in rows],
         utterance_ids=[row.utterance_id for row in rows],
     )
-    scores = [word_errors(row.text, result.text, row.language) for row, result in zip(rows, results, strict=True)]
+    scores = [word_errors(row.text, result.hypothesis, row.language) for row, result in zip(rows, results, strict=True)]
     wer = 100 * sum(score.errors for score in scores) / sum(score.words for score in scores)
     assert 8 <= wer <= 60
 

@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from dataclasses import fields
 from typing import Annotated
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 import emtta_core
+from emtta_core.adaptation.options import USES, Options, declarations
 from emtta_core.identity import IDENTITY, RUNTIME, Record, digest
 
 
@@ -42,11 +44,20 @@ def test_a_field_with_two_roles_is_refused() -> None:
             speed: Annotated[int, IDENTITY, RUNTIME] = 1
 
 
+def test_an_option_that_does_not_say_which_methods_use_it_is_refused() -> None:
+    class Forgetful(Options):
+        speed: int = 1
+
+    with pytest.raises(TypeError, match=r"Forgetful\.speed must name the methods that use it"):
+        declarations(Forgetful)
+    assert set(USES) == {field.name for field in fields(Options)}
+
+
 def test_every_configuration_of_the_package_declares_its_fields() -> None:
     for module in pkgutil.walk_packages(emtta_core.__path__, "emtta_core."):
         importlib.import_module(module.name)
     ours = [kind for kind in records() if kind.__module__.startswith("emtta_core.")]
-    assert {"Suite", "Domain", "Adaptation", "Runtime", "Synthetic", "Folder", "Noise"} <= {
+    assert {"Suite", "Domain", "MethodChoice", "Runtime", "Synthetic", "Folder", "Noise"} <= {
         kind.__name__ for kind in ours
     }
     for kind in ours:

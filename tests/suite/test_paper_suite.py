@@ -14,13 +14,14 @@ from conftest import Command
 from corpora_factory import put
 from whisper_factory import make_checkpoint
 
+from emtta_core.adaptation.options import USES
 from emtta_core.audio.noise_file import MS_SNSD, NoiseFile
 from emtta_core.corpora.l2arctic import SPEAKERS
 from emtta_core.corpora.mls import CODES
 from emtta_core.corpora.synthetic import Synthetic
 from emtta_core.demo.recipe import trained_voices
 from emtta_core.suite import ModelChoice, Suite, load_suite
-from emtta_core.suite.composed import Adaptation, MethodChoice
+from emtta_core.suite.composed import MethodChoice
 
 UTTERANCES = 2
 SUITE = """\
@@ -109,7 +110,7 @@ def test_every_field_that_a_reading_names_is_one_of_the_suite() -> None:
     domains = load_suite("paper").domains
     tables = {
         "model": set(ModelChoice.model_fields),
-        "adaptation": set(Adaptation.model_fields),
+        "adaptation": set(USES),
         "corpus": {name for domain in domains for name in type(domain.corpus).model_fields},
         "corruption": set(NoiseFile.model_fields),
         "": {*Suite.model_fields, *MethodChoice.model_fields},

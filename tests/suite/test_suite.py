@@ -1,6 +1,7 @@
 """A suite file says what one evaluation is; what it shares is filled in, and what is in it comes back as it was."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,7 @@ def test_a_suite_that_extends_another_has_what_it_does_not_say_itself(tmp_path: 
         ('extends = "gone.toml"\nname = "x"\n', r"no suite file 'gone.toml'"),
         ('extends = 3\nname = "x"\n', r"extends is 3; it is a shipped suite's name"),
         ('extends = "mine.toml"\nname = "x"\n', r"extends 'mine.toml', which extends it in its turn"),
-        ('extends = "demo"\nname = "x"\n[groups.noise]\ncorpus = {}\n', r"defaults and groups are of the domains"),
+        ('extends = "demo"\nname = "x"\n[groups.noise]\ncorpus = {}\n', r"defaults and groups belong to the domains"),
         ('extends = "demo"\nname = "x"\nadaptation = { steps = 0 }\n', r"adaptation.steps"),
     ],
 )
@@ -188,7 +189,7 @@ def test_a_suite_written_out_reads_back_as_it_was(name: str) -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.floats(min_value=1e-12, max_value=0.9))
 def test_any_text_and_number_survive_being_written_out(description: str, learning_rate: float) -> None:
     suite = parse_suite(LAYERS)
-    adaptation = suite.adaptation.model_copy(update={"learning_rate": learning_rate})
+    adaptation = replace(suite.adaptation, learning_rate=learning_rate)
     changed = suite.model_copy(update={"description": description, "adaptation": adaptation})
     assert parse_suite(changed.to_toml()) == changed
 

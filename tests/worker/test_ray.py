@@ -2,11 +2,13 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,7 @@ from flows.nightly import nightly
 
 pytest.importorskip("prefect_ray", reason="the extra `ray` is not installed: pip install 'emtta[ray]'")
 
-from emtta_core.worker.ray import look
+from emtta_core.worker.ray import check_machine
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
@@ -89,14 +91,14 @@ def slow_suite(suite_file: SuiteFile, speech: Speech) -> Path:
 
 
 def run(path: Path, store: Path, cluster: str | None, listener: Listener = ignore) -> State[Any]:
-    """Carry out what is missing of the run `mine`: on a cluster, or in this process."""
+    """Execute what is missing of the run `mine`: on a cluster, or in this process."""
     if not store.exists():
         suite = load_suite(str(path))
         record(plan_run(suite, digest_of(suite.model), "mine"), Store.open(store, create=True))
     with channel.listening(listener):
         if cluster is None:
-            return evaluate(str(path), str(store), "mine", return_state=True)
-        return evaluate(str(path), str(store), "mine", runner="ray", ray_address=cluster, return_state=True)
+            return evaluate("mine", str(store), return_state=True)
+        return evaluate("mine", str(store), runner="ray", ray_address=cluster, return_state=True)
 
 
 def attempts(store: Path, method: str) -> list[CellRow]:
@@ -155,6 +157,23 @@ def test_a_cluster_finds_what_this_machine_finds(
         records = client.read_task_runs(flow_run_filter=this_run)
     assert len(records) == 6
     assert all(record.state is not None and record.state.is_completed() for record in records)
+
+
+def test_the_command_has_a_cluster_report_to_its_own_temporary_server(
+    cluster: str, suite_file: SuiteFile, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    command = [sys.executable, "-m", "emtta_core", "run", str(suite_file()), "--run-id", "mine"]
+    where = ["--store", str(tmp_path / "store"), "--runner", "ray", "--ray-address", cluster]
+    done = subprocess.run([*command, *where], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / "store/logs/mine.log").read_text()
+    assert "View at" not in log  # the temporary server has no pages
+    assert "401 Unauthorized" not in log
+    with closing(sqlite3.connect(tmp_path / "prefect" / "prefect.db")) as database:
+        found = database.execute("SELECT state_type, count(*) FROM task_run GROUP BY state_type").fetchall()
+    assert found == [("COMPLETED", 3)]  # a domain and two cells
 
 
 def test_a_night_can_be_carried_out_by_a_cluster(
@@ -294,7 +313,10 @@ def test_a_machine_that_is_not_fit_says_why(
     suite, store = load_suite(str(suite_file())), Store.open(tmp_path / "store", create=True)
     record(plan_run(suite, digest_of(suite.model), "mine"), store)
     release = version("emtta")
-    assert look(store.location, "mine", prefect_server, release) is None
-    assert "use a folder that all machines share" in str(look(str(tmp_path), "mine", prefect_server, release))
-    assert "set PREFECT_API_URL" in str(look(store.location, "mine", "http://127.0.0.1:9/api", release))
-    assert "install the same release" in str(look(store.location, "mine", prefect_server, "0.0.0"))
+    assert check_machine(store.location, "mine", prefect_server, release, "head") is None
+    assert "use a folder that all machines share" in str(
+        check_machine(str(tmp_path), "mine", prefect_server, release, "head")
+    )
+    no_server = str(check_machine(store.location, "mine", "http://127.0.0.1:9/api", release, "head"))
+    assert "export PREFECT_API_URL=http://head:4200/api" in no_server
+    assert "install the same release" in str(check_machine(store.location, "mine", prefect_server, "0.0.0", "head"))

@@ -15,11 +15,11 @@ from conftest import Speech, SuiteFile, tone
 
 from emtta_core.errors import ModelError, UsageError
 from emtta_core.faults import is_transient
-from emtta_core.pipeline.events import AttemptBegun, CellFinished, Event, UtterancesDone, channel, never
+from emtta_core.pipeline.events import AttemptBegun, CellFinished, Event, UtterancesDone, ignore, never
 from emtta_core.pipeline.job import InterruptedRunError, Job
 from emtta_core.pipeline.models import digest_of
 from emtta_core.pipeline.plan import Cell
-from emtta_core.pipeline.prepare import prepare_domain
+from emtta_core.pipeline.preparation import prepare_domain
 from emtta_core.pipeline.run import plan_run, record
 from emtta_core.store import CellKey, Store
 from emtta_core.suite import Runtime, load_suite
@@ -106,7 +106,7 @@ def test_a_process_finds_what_this_one_finds(bench: Bench, suite_file: SuiteFile
         assert len(children()) == 1
     assert children() == []
     for method in ("source", "em-tok"):
-        OwnProcess([CPU]).do(other.job(method))
+        OwnProcess([CPU], ignore, never).do(other.job(method))
         assert bench.texts(method) == other.texts(method)
     assert sum(isinstance(event, CellFinished) for event in bench.events) == 4
     assert "clean/em-tok of run tiny-" in bench.log("em-tok")
@@ -223,8 +223,8 @@ def test_a_model_that_cannot_be_had_is_a_failed_attempt_with_its_reason(bench: B
             pool.do(job)
         assert "planned with 0123456789abcdef" in bench.log("source")
     else:
-        with channel.listening(bench.events.append), pytest.raises(ModelError, match="planned with 0123456789abcdef"):
-            OwnProcess([CPU]).do(job)
+        with pytest.raises(ModelError, match="planned with 0123456789abcdef"):
+            OwnProcess([CPU], bench.events.append, never).do(job)
     (row,) = bench.store.cells(bench.key("source"))
     assert (row.attempt, row.state, row.done, row.device) == (1, "failed", 0, "cpu")
     assert "bring the model back" in str(row.error)
@@ -338,4 +338,4 @@ def test_each_gpu_is_a_place_whose_process_sees_it_alone(monkeypatch: pytest.Mon
     assert len(choose_devices("cuda:0", Runtime(workers=3))) == 3
     assert [place.name for place in choose_devices("cpu", Runtime(workers=2))] == ["cpu", "cpu"]
     with pytest.raises(UsageError, match="one process computes on one device, not on cuda:0, cuda:1"):
-        OwnProcess((first, second))
+        OwnProcess((first, second), ignore, never)

@@ -26,7 +26,7 @@ _SENTENCES = 3_000
 
 
 def train_tokenizer(size: int) -> WhisperTokenizerFast:
-    """Return a tokenizer of `size` text tokens and, behind them, Whisper's special tokens in Whisper's order.
+    """Make a tokenizer of `size` text tokens and, behind them, Whisper's special tokens in Whisper's order.
 
     The text tokens are learnt from training sentences of all the demo's languages, each with a space before it.
     """
@@ -70,7 +70,7 @@ class Examples(Dataset[Example]):
     """An endless supply of examples: the example of an index is the same whenever and wherever it is made.
 
     Args:
-        inventory: the phoneme labels; a label's number is its place.
+        inventory: the phoneme labels; a label's number is its index.
         seconds: the window's length.
         frames: encoder frames in a window.
         seed: another seed gives another supply.
@@ -92,9 +92,10 @@ class Examples(Dataset[Example]):
                 pitch=rng.randint(35, 65),
                 pitch_range=rng.randint(30, 70),
             )
-            if len(speech.waveform) <= self._seconds * SAMPLE_RATE:
+            waveform = speech.waveform
+            if len(waveform) <= self._seconds * SAMPLE_RATE:
                 break
-        waveform = _with_coloured_noise(speech.waveform, rng)
+        waveform = _with_coloured_noise(waveform, rng)
         return Example(waveform, text, language, self._labels(speech.phonemes, len(waveform)))
 
     def _labels(self, phonemes: Sequence[Phoneme], samples: int) -> NDArray[np.int64]:
@@ -113,12 +114,12 @@ def draw_language(rng: random.Random) -> str:
 
 
 def bare(label: str) -> str:
-    """Return an espeak-ng phoneme label without its marks of stress and length; a pause is the empty label."""
+    """An espeak-ng phoneme label without its marks of stress and length; a pause is the empty label."""
     return label.strip("',%=_:;-|")
 
 
 def phoneme_inventory(sentences: int) -> tuple[str, ...]:
-    """Return the phoneme labels in so many sentences of each of the demo's languages, and the pause, sorted."""
+    """The phoneme labels in so many sentences of each of the demo's languages, and the pause, sorted."""
     labels = {""}
     for language in LANGUAGES:
         rng = random.Random(f"inventory|{language}")
@@ -144,11 +145,11 @@ def _with_coloured_noise(speech: Waveform, rng: random.Random) -> Waveform:
 
 
 def collate(examples: list[Example]) -> list[Example]:
-    """Return the batch as it is: the trainer pads it."""
+    """The batch as it is: the trainer pads it."""
     return examples
 
 
 def padded(rows: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
-    """Return rows of numbers as one int64 tensor `(rows, longest)`, filled behind each row's end."""
+    """Rows of numbers as one int64 tensor `(rows, longest)`, filled behind each row's end."""
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows])

@@ -49,14 +49,14 @@ _SIZES = (
 
 _FAR = 4
 """Times that the parameters a config.json asks for may be those that the weights hold: one of another size of the same
-model is told of by its weights, name by name."""
+model is refused by its weights, name by name."""
 
 _LARGEST_JSON = 256 * MEBIBYTE
 _LONGEST_HEADER = 256 * MEBIBYTE
 
 
 def folder_of(name: str) -> Path | None:
-    """Return the folder that `name` means, None for a hub id.
+    """Find the folder that `name` means; None for a hub id.
 
     Raises:
         ModelError: if there is no such folder.
@@ -84,7 +84,7 @@ def folder_of(name: str) -> Path | None:
 
 
 def lacking(folder: Path) -> tuple[str, ...]:
-    """Return what a folder lacks of the files that a model is read from, as messages name it; () where it is whole.
+    """Name the files that a folder lacks, of those that a model is read from; () where it is complete.
 
     Without a tokenizer transformers takes an empty one, and without a generation config it suppresses no token: neither
     is refused there, and no transcript would be right.
@@ -104,7 +104,7 @@ ADAPTER = "adapter_config.json"
 
 
 def unmerged(where: str) -> ModelError:
-    """Return the refusal of an adapter that is not merged into its model.
+    """Word the refusal of an adapter that is not merged into its model.
 
     Args:
         where: what messages call the folder or the model.
@@ -252,10 +252,8 @@ def _has_tokenizer(there: set[str]) -> bool:
 
 
 def _needs_generation_config(folder: Path) -> bool:
-    """Return whether a Whisper needs a generation config, since nothing else says which tokens are suppressed.
-
-    In older fine-tuned models config.json has the lists, of which an empty one is one too.
-    """
+    # Of a Whisper, where nothing else says which tokens are suppressed. In older fine-tuned models config.json has the
+    # lists, of which an empty one is one too.
     config = _settings(folder / "config.json")
     lists = (config.get("suppress_tokens"), config.get("begin_suppress_tokens"))
     return config.get("model_type") == "whisper" and lists == (None, None)
@@ -274,7 +272,7 @@ def _lacking_weights(folder: Path, there: set[str]) -> list[str]:
 
 
 def _settings(file: Path) -> dict[str, Any]:
-    # Stands in a file of JSON; nothing where it is missing or broken, which whoever reads it says.
+    # An object of JSON; empty where the file is missing or broken, which whoever reads it says.
     try:
         found = json.loads(read_plain(file, most=_LARGEST_JSON))
     except (OSError, ValueError, RecursionError):

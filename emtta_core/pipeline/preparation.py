@@ -74,7 +74,7 @@ def prepare_domain(
             store.write_prepared(corpus_id, shards, rows)
             shards, utterances = shards + 1, utterances + len(rows)
             errors += [f"{row.utterance_id}: {row.error}" for row in rows if row.error is not None]
-        left_out = domain.corpus.survey(limit).left_out
+        left_out = domain.corpus.count(limit).left_out
         if left_out:
             log.info("%s: %d utterances are longer than max_seconds and are left out", domain.name, left_out)
         made = store.finish_prepared(
@@ -91,17 +91,17 @@ def prepare_domain(
 def _refuse_changed(domain: Domain, planned: str, limit: int | None) -> None:
     # Refuse a corpus that is not the one that was planned: what it gave would be kept under a wrong identity.
     if planned.startswith(UNAVAILABLE):
-        now = audio_of(domain, limit, content_digest, lambda corpus: corpus.survey(limit))
+        now = audio_of(domain, limit, content_digest, lambda corpus: corpus.count(limit))
         if now.error is not None:
             raise now.error
         raise UsageError(
-            f"the corpus of domain {domain.name!r} was not there when the run was planned, and is now; `emtta rerun` "
-            "plans the domain anew and goes on"
+            f"the corpus of domain {domain.name!r} was not there when the run was planned, and is now; "
+            "a rerun plans the domain anew and goes on"
         )
     if identity_of(domain, limit) != planned:
         raise UsageError(
             f"the corpus of domain {domain.name!r} is not the one that was planned: it, the noise, or emtta has "
-            "changed since; `emtta rerun` plans the domain anew, as it is now"
+            "changed since; a rerun plans the domain anew, as it is now"
         )
 
 
@@ -179,10 +179,7 @@ Listener = Callable[[str, Prepared | EmttaError], None]
 def prepare_all(suite: Suite, store: Store, listener: Listener) -> dict[str, str]:
     """Prepare each domain of a suite, as many at once as its runtime says; one that fails costs no other.
 
-    Args:
-        suite: which.
-        store: where to.
-        listener: is told of each domain when it is done.
+    `listener` gets each domain when it is done.
 
     Returns:
         Why a domain could not be prepared, or has no utterance that can be used, by its name.

@@ -1,0 +1,81 @@
+"""Without espeak-ng, which is an extra for its licence, the shipped suites say what they always say."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import spoken_speech
+
+from emtta_core.corpora import espeak
+from emtta_core.corpora.espeak import SPOKEN
+from emtta_core.store import Catalogue, Store
+from emtta_core.store.schema import PreparedRow
+
+BLOCKED = "import sys; sys.modules['espeakng_loader'] = None  # so that importing it fails\n"
+WAVEFORMS = """
+import hashlib, json, spoken_speech
+from emtta_core.corpora.espeak import say
+print(json.dumps({one.key: hashlib.sha256(say(one).waveform).hexdigest() for one in spoken_speech.sentences()}))
+"""
+COMMAND = "from flows.cli.main import main; main()"
+
+
+def run(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    folders = (Path(spoken_speech.__file__).parent, Path(espeak.__file__).parents[2])
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))},
+    )
+
+
+def prepared(location: Path) -> list[PreparedRow]:
+    store = Store.open(location)
+    with Catalogue(store) as catalogue:
+        found = [store.prepared(name) for (name,) in catalogue.query("SELECT DISTINCT corpus_id FROM prepared").rows]
+    assert len(found) == 3
+    return sorted((row for corpus in found for row in store.read_prepared(corpus)), key=str)
+
+
+def test_every_sentence_of_the_shipped_suites_is_the_same_to_the_sample() -> None:
+    done = run(BLOCKED + WAVEFORMS)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found == {one.key: hashlib.sha256(espeak.say(one).waveform).hexdigest() for one in spoken_speech.sentences()}
+    assert len(found) == 178
+    assert SPOKEN.stat().st_size < 8e6
+
+
+def test_a_shipped_suite_prepares_to_the_same_audio(tmp_path: Path) -> None:
+    for store, script in (("without", BLOCKED + COMMAND), ("with", COMMAND)):
+        done = run(script, "prepare", "smoke", "--store", tmp_path / store)
+        assert done.returncode == 0, done.stderr
+    assert prepared(tmp_path / "without") == prepared(tmp_path / "with")
+
+
+def test_other_speech_is_refused_with_what_installs_it(tmp_path: Path) -> None:
+    suite = tmp_path / "more.toml"
+    suite.write_text(
+        """
+        name = "more"
+        methods = ["source"]
+        model = { name = "demo" }
+        domains = [{ name = "seed", group = "clean", corpus = { name = "synthetic", seed = 7 } }]
+        """
+    )
+    for verb, code in (("doctor", 1), ("prepare", 3)):
+        done = run(BLOCKED + COMMAND, verb, suite, "--store", tmp_path / "store")
+        said = " ".join((done.stdout + done.stderr).split())
+        assert (done.returncode, "espeak-ng is not installed" in said) == (code, True), said
+        assert "pip install 'emtta[synthetic]'" in said
+
+
+def test_doctor_needs_no_espeak(tmp_path: Path) -> None:
+    done = run(BLOCKED + COMMAND, "doctor", "smoke", "--store", tmp_path / "store")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "for other sentences: pip install 'emtta[synthetic]'" in " ".join(done.stdout.split())
