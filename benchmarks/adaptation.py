@@ -246,7 +246,7 @@ def texts(adapter: Adapter, waveforms: Sequence[Waveform]) -> list[str]:
     for result in results:
         if result.error and "out of memory" in result.error:
             raise MemoryError(result.error)
-    return [result.text for result in results]
+    return [result.hypothesis for result in results]
 
 
 def rows_of(

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -188,12 +189,10 @@ def main() -> None:
             errors.append(fail(seed, suite, Path(folder) / f"errors-{seed}", calm, expected))
             print(errors[-1], flush=True)
     show(kills, errors)
-    report = {
-        "kills": [asdict(kill) for kill in kills],
-        "errors": [asdict(error) for error in errors],
-        **totals(kills, errors),
-        "load_average": os.getloadavg(),
-    }
+    report = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    for name, struck in (("kills", kills), ("errors", errors)):
+        if struck:  # what was not repeated stays on record
+            report[name] = {**totals(struck), "load_average": os.getloadavg(), "each": [asdict(one) for one in struck]}
     arguments.out.write_text(json.dumps(report, indent=2) + "\n")
     sys.exit(0 if all(one.survived for one in (*kills, *errors)) else 1)
 
@@ -364,15 +363,13 @@ def kill(pid: int) -> None:
         return
 
 
-def totals(kills: list[Kill], errors: list[Error]) -> dict[str, int]:
-    """Return the sums over all kills and errors."""
+def totals(struck: Sequence[Kill | Error]) -> dict[str, int]:
+    """Return the sums over all kills, or over all errors."""
     return {
-        "kills_made": sum(kill.struck for kill in kills),
-        "kills_survived": sum(kill.survived for kill in kills),
-        "errors_made": sum(error.failed for error in errors),
-        "errors_survived": sum(error.survived for error in errors),
-        "rows_lost": sum(one.lost for one in (*kills, *errors)),
-        "files_torn": sum(one.torn for one in (*kills, *errors)),
+        "made": sum(one.struck if isinstance(one, Kill) else one.failed for one in struck),
+        "survived": sum(one.survived for one in struck),
+        "rows_lost": sum(one.lost for one in struck),
+        "files_torn": sum(one.torn for one in struck),
     }
 
 
@@ -390,7 +387,7 @@ def show(kills: list[Kill], errors: list[Error]) -> None:
         became = (error.exit_code, error.torn, error.finished, error.lost, error.reruns, error.equal)
         table.add_row(*map(str, (*chosen, *became)))
     Console().print(table)
-    print(json.dumps(totals(kills, errors)))
+    print(json.dumps({"kills": totals(kills), "errors": totals(errors)}))
 
 
 if __name__ == "__main__":

@@ -181,7 +181,7 @@ def write_night(store: Store, speech: Speech, night: int, steps: int, shards: bo
         ]
         tables["cells"] = pa.Table.from_pylist(rows, schema=PACKS["cells"].schema)
         for name, table in tables.items():
-            store.place.write(PACKS[name].file(run_id, 1), parquet(table))
+            store.backend.write(PACKS[name].file(run_id, 1), parquet(table))
     store.write_run(
         run_id,
         RunRow(
@@ -213,7 +213,7 @@ def write_shards(store: Store, key: CellKey, attempt: int, tables: dict[str, pa.
             schema, pack = TABLES[name].schema, PACKS["steps" if name == "steps" else "utterances"]
             columns = pack.columns(TABLES[name].row)
             table = part.select(list(columns.values())).rename_columns(list(columns)).cast(schema)
-            store.place.write_new(f"{name}/{key.folder}/{attempt:03d}-{shard:05d}.parquet", parquet(table))
+            store.backend.write_new(f"{name}/{key.folder}/{attempt:03d}-{shard:05d}.parquet", parquet(table))
 
 
 def _plain(row: CellRow) -> dict[str, Any]:

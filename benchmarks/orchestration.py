@@ -60,21 +60,25 @@ def write_suite(folder: Path, methods: int, isolation: str, workers: int) -> Pat
     return path
 
 
-def carry_out(suite: str, store: str) -> dict[str, float]:
+def execute(suite: str, store: str) -> dict[str, float]:
     """Run a suite in this process; return what it took, from the first import on."""
     begun = time.perf_counter()
     from flows.cli._log import settle_environment
 
     settle_environment()
-    from flows.prefect_server import at_hand
+    from flows.prefect_server import serving
 
-    with at_hand(Path(store).with_name("server.log")) as reach:
-        return _carry_out(suite, store, begun, reach)
+    with serving(Path(store).with_name("server.log")) as reach:
+        return _execute(suite, store, begun, reach)
 
 
-def _carry_out(suite: str, store: str, begun: float, reach: Callable[[], None]) -> dict[str, float]:
+def _execute(suite: str, store: str, begun: float, reach: Callable[[], None]) -> dict[str, float]:
     """Run a suite on the server that `reach` waits for; `begun` is when this process began."""
     from emtta_core.pipeline.events import CellFinished, Event, Started, channel
+    from emtta_core.pipeline.models import digest_of
+    from emtta_core.pipeline.run import plan_run, record
+    from emtta_core.store import Store
+    from emtta_core.suite import load_suite
     from flows.evaluate import evaluate
 
     found: dict[str, float] = {"imported": time.perf_counter() - begun}
@@ -89,8 +93,11 @@ def _carry_out(suite: str, store: str, begun: float, reach: Callable[[], None]) 
 
     reach()
     found["server"] = time.perf_counter() - begun
+    loaded = load_suite(suite)
+    planned = plan_run(loaded, digest_of(loaded.model))
+    record(planned, Store.open(store, create=True))
     with channel.listening(hear):
-        state = evaluate(suite=suite, store=store, return_state=True)
+        state = evaluate(planned.run_id, store, return_state=True)
     if not state.is_completed():
         sys.exit(f"the run did not complete: {state.message}")
     found |= {"first_cell": finished[0], "last_cell": finished[-1], "ended": time.perf_counter() - begun}
@@ -102,7 +109,7 @@ def measure(home: Path, methods: int, isolation: str, workers: int, api: str | N
     with tempfile.TemporaryDirectory(prefix="emtta-orchestration-") as folder:
         suite = write_suite(Path(folder), methods, isolation, workers)
         before, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        command = [sys.executable, __file__, "--carry-out", str(suite), str(Path(folder) / "store")]
+        command = [sys.executable, __file__, "--execute", str(suite), str(Path(folder) / "store")]
         environment = environment_of(home, api)
         answered = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -156,10 +163,10 @@ def main() -> None:
     parser.add_argument("--store", default="emtta-store", help="the store of --run (default: emtta-store)")
     parser.add_argument("--run", help="a run that says how long an utterance takes")
     parser.add_argument("--no-results", action="store_true", help="keep no results")
-    parser.add_argument("--carry-out", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--execute", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.carry_out:
-        print(json.dumps(carry_out(*given.carry_out)))
+    if given.execute:
+        print(json.dumps(execute(*given.execute)))
         return
     results: dict[str, Any] = {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),

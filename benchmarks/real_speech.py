@@ -212,8 +212,11 @@ def compare(folder: Path) -> None:
         features = extractor(waveform, sampling_rate=16000, return_tensors="pt").input_features
         tokens = theirs.generate(features)[0]
         text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
-        equal += text == result.text.strip()
-        print(f"{name}: {result.text.strip()}" + ("" if text == result.text.strip() else f"\n    transformers: {text}"))
+        equal += text == result.hypothesis.strip()
+        print(
+            f"{name}: {result.hypothesis.strip()}"
+            + ("" if text == result.hypothesis.strip() else f"\n    transformers: {text}")
+        )
     print(f"{equal} of {len(names)} texts are those of transformers")
 
 

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from transformers import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput
 
-from emtta_core.adaptation.adapter import WEIGHT_DECAY
 from emtta_core.adaptation.methods import Method
 from emtta_core.adaptation.objective import em_loss
+from emtta_core.adaptation.options import Options
 from emtta_core.model import SpeechModel
 
 
@@ -69,11 +69,11 @@ class Reference:
         rate: float,
     ) -> str:
         """Adapt to one utterance, and forget it."""
-        mel = self.model.hearing.mel([waveform], device=self.model.device, dtype=self.model.dtype)
+        mel = self.model.front_end.mel([waveform], device=self.model.device, dtype=self.model.dtype)
         limit = self.model.max_tokens(len(waveform), language)
         prompt = self.model.prompt.rows([language], self.model.device)
         self.generate(mel, prompt, limit)  # what the source model says, which the engine decodes too
-        optimizer = torch.optim.AdamW(self.norms, lr=rate, weight_decay=WEIGHT_DECAY)
+        optimizer = torch.optim.AdamW(self.norms, lr=rate, weight_decay=Options().weight_decay)
         try:
             for _ in range(steps):
                 self.step(mel, prompt, limit, candidates, optimizer)

@@ -26,7 +26,7 @@ from measure import machine
 from numpy.typing import NDArray
 
 from emtta_core.adaptation import Adapter
-from emtta_core.adaptation.episode import Trace
+from emtta_core.adaptation.options import Trace
 from emtta_core.corpora.synthetic import Synthetic
 from emtta_core.model import load_model
 from emtta_core.pipeline.run import plan_run

@@ -121,7 +121,7 @@ def is_device_lost(error: BaseException) -> bool:
     return any(_lost_device(cause) for cause in _chain(error))
 
 
-def trouble_of(error: BaseException) -> str | None:
+def machine_fault(error: BaseException) -> str | None:
     """Say in words what is wrong with the machine, and what to do; None where an error is none of the machine's."""
     for cause in _chain(error):
         if is_out_of_memory(cause):

@@ -11,6 +11,7 @@ Every field of a suite is declared either *identity* (it can change a result) or
 
 import hashlib
 import json
+from dataclasses import asdict, is_dataclass
 from enum import Enum
 from typing import Any
 
@@ -64,6 +65,8 @@ def digest(value: Any, length: int = 16) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, Record):
         return value.identity()
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -22,25 +22,25 @@ def settle_proxies() -> list[str]:
     Returns:
         A sentence for the user about each variable that is not used.
     """
-    told = []
+    messages = []
     for name in [name for name in os.environ if name.lower() in _PROXIES]:
         fault = _fault(os.environ[name])
         if fault is not None:
-            told.append(
+            messages.append(
                 f"{name}={without_passwords(os.environ[name])} is not used: {fault}; "
                 f"write it as {', '.join(f'{scheme}://HOST:PORT' for scheme in SCHEMES)}, or unset it"
             )
             del os.environ[name]
-    spared = [
+    direct = [
         host.strip()
         for name in ("no_proxy", "NO_PROXY")
         for host in os.environ.get(name, "").split(",")
         if host.strip()
     ]
-    if "*" not in spared:
+    if "*" not in direct:
         # Both spellings get all hosts, for most clients read no more than one of the two.
-        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(dict.fromkeys([*spared, *LOCAL]))
-    return told
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(dict.fromkeys([*direct, *LOCAL]))
+    return messages
 
 
 def proxy_of(url: str) -> str | None:

@@ -19,20 +19,15 @@ MOST_ROWS = 1_000
 
 
 def key(kind: str, suite: str) -> str:
-    """Return an artifact's key: small letters, digits and dashes alone, as Prefect wants them."""
+    """An artifact's key: small letters, digits and dashes alone, as Prefect wants them."""
     return "-".join(re.findall("[a-z0-9]+", f"{kind} {suite}".lower()))
 
 
 def publish(store: Store, run_id: str, prefix: str = "", page: str | None = None) -> None:
     """Put the leaderboard and the failures of a run on the page of the current flow run, with the way to the rest.
 
-    A page that cannot be written costs no result: what went wrong is logged.
-
-    Args:
-        store: where the run lies.
-        run_id: which.
-        prefix: of the artifacts' keys, so that the nights have a history of their own.
-        page: where the page on the run lies, if one was written.
+    A page that cannot be written costs no result: what went wrong is logged. `prefix` begins the keys of the artifacts,
+    so that the nights have a history of their own; `page` is where the page on the run lies, if one was written.
     """
     try:
         suite = store.run(run_id).suite
@@ -41,7 +36,7 @@ def publish(store: Store, run_id: str, prefix: str = "", page: str | None = None
         shown = f"; the page on it: {_link(page)}" if page else ""
         _table(key(f"{prefix} leaderboard", suite), leaderboard, f"WER of {run_id}, %{shown}")
         _table(key(f"{prefix} failures", suite), failures, f"What is not complete or in error in {run_id}")
-        create_markdown_artifact(_way(store, run_id, page), key(f"{prefix} report", suite), f"How to see {run_id}")
+        create_markdown_artifact(_commands(store, run_id, page), key(f"{prefix} report", suite), f"How to see {run_id}")
     except Exception:
         get_run_logger().warning("the artifacts of run %s could not be written", run_id, exc_info=True)
 
@@ -63,12 +58,12 @@ def _table(name: str, result: Result, description: str) -> None:
 
 
 def _link(page: str) -> str:
-    # A link to a page in Markdown, with its place to be copied where a browser does not follow it.
+    # A link to a page in Markdown, with its address to be copied where a browser does not follow it.
     address = page if "://" in page else Path(page).as_uri()
     return f"[{page}]({address})"
 
 
-def _way(store: Store, run_id: str, page: str | None) -> str:
+def _commands(store: Store, run_id: str, page: str | None) -> str:
     named = [store.command("report", name, "--run", run_id) for name in ("leaderboard", "domains", "failures")]
     commands = "\n".join([*named, store.command("status", run_id), store.command("view")])
     return (

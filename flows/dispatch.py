@@ -21,13 +21,14 @@ from emtta_core.errors import EmttaError
 from emtta_core.pipeline.events import CellFinished, DomainPrepared, channel
 from emtta_core.pipeline.job import Job, describe, fail_cell
 from emtta_core.pipeline.plan import Cell
+from emtta_core.pipeline.preparation import Prepared
 from emtta_core.pipeline.reuse import Reuse
 from emtta_core.pipeline.run import Run
 from emtta_core.pipeline.selection import Redo
 from emtta_core.pipeline.state import CellState, cell_states
 from emtta_core.store import Store
 from emtta_core.store.lease import Lease
-from flows.executor import Crew, LostTaskError, error_of
+from flows.executor import Executor, LostTaskError, error_of
 from tasks.cells import evaluate, prepare, retry_options
 
 PAGE = 200
@@ -83,19 +84,10 @@ class Dispatch:
         records: task runs handed to Prefect so far, whose end it will have on record.
     """
 
-    def __init__(self, run: Run, store: Store, crew: Crew, redo: Redo, held: Lease, reuse: Reuse) -> None:
-        """Prepare to do cells of a run.
-
-        Args:
-            run: which.
-            store: where.
-            crew: does the cells.
-            redo: which of their utterances.
-            held: the run's lease.
-            reuse: what the cells can take over from other runs.
-        """
-        self._run, self._store, self._crew, self._redo, self._lease = run, store, crew, redo, held
-        self._reuse = reuse
+    def __init__(self, run: Run, store: Store, executor: Executor, redo: Redo, held: Lease, reuse: Reuse) -> None:
+        """Prepare to do cells of a run, whose lease is `held`."""
+        self._run, self._store, self._executor, self._redo = run, store, executor, redo
+        self._lease, self._reuse = held, reuse
         self._retries = retry_options(run.suite.runtime)
         self._ended: queue.SimpleQueue[PrefectFuture[Any] | signal.Signals] = queue.SimpleQueue()
         self._preparing: dict[PrefectFuture[Any], str] = {}
@@ -123,7 +115,7 @@ class Dispatch:
             while waiting or ready or self._preparing or self._evaluating:
                 while waiting and len(self._preparing) < runtime.prepare_workers:
                     self._prepare(domains[waiting.popleft()][0])
-                while ready and len(self._evaluating) < self._crew.size:
+                while ready and len(self._evaluating) < self._executor.size:
                     self._evaluate(ready.popleft())
                 future = self._ended.get()
                 if isinstance(future, signal.Signals):
@@ -147,7 +139,7 @@ class Dispatch:
     def _evaluate(self, cell: Cell) -> None:
         task = evaluate.with_options(**self._retries)
         job = Job.of(self._run, cell, self._store.location, self._redo, self._lease.number)
-        future = self._crew.begin(task, job)
+        future = self._executor.submit(task, job)
         self._evaluating[future] = cell
         self._follow(future)
 
@@ -157,10 +149,11 @@ class Dispatch:
 
     def _prepared(self, future: PrefectFuture[Any], cells: list[Cell]) -> list[Cell]:
         # The cells of a domain that can begin now that its preparation has ended: none where it failed.
-        error = error_of(future)
+        domain, error = cells[0].domain, error_of(future)
         if error is None:
+            done: Prepared = future.result()
+            channel.publish(DomainPrepared(domain, done.corpus.utterances, done.reused, done.seconds))
             return [] if channel.stopping() else self._not_reused(cells)
-        domain = cells[0].domain
         channel.publish(DomainPrepared(domain, 0, reused=False, seconds=0.0, error=describe(error)))
         reason = EmttaError(f"the domain could not be prepared: {describe(error)}")
         for cell in cells:
@@ -182,7 +175,7 @@ class Dispatch:
 
     def _evaluated(self, future: PrefectFuture[Any], cell: Cell) -> list[Cell]:
         # Note how the evaluation of a cell has ended, and return it where it is to go on: its task run was lost.
-        error = self._crew.error_of(future)
+        error = self._executor.error_of(future)
         if error is None:
             self._complete.add(cell)
             return []
@@ -196,8 +189,8 @@ class Dispatch:
 
 
 @contextmanager
-def _interrupts(tell: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """Call `tell` at the first Ctrl-C or SIGTERM inside the `with` block; the second raises an exception as usual.
+def _interrupts(notify: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """Call `notify` at the first Ctrl-C or SIGTERM inside the `with` block; the second raises an exception as usual.
 
     An exception could strike anywhere, Prefect's own code included, where it is lost or leaves something half done.
     Signals come to the main thread alone; in another nothing is changed.
@@ -210,7 +203,7 @@ def _interrupts(tell: Callable[[signal.Signals], None]) -> Iterator[None]:
     def first(number: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, usual[signal.SIGTERM])
-        tell(signal.Signals(number))
+        notify(signal.Signals(number))
 
     for number in usual:
         signal.signal(number, first)

@@ -1,4 +1,4 @@
-"""Who carries out the cells of a run: processes of this machine, this very process, or the machines of a cluster."""
+"""What executes the cells of a run: processes of this machine, this very process, or the machines of a cluster."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from emtta_core.pipeline.run import Run
 from emtta_core.store import Store
 from emtta_core.suite import Isolation
 from emtta_core.worker.devices import choose_devices
-from emtta_core.worker.pool import WorkerPool
+from emtta_core.worker.pool import OwnProcess, WorkerPool
 from emtta_core.worker.worker import WorkerLostError
 from flows.runner import Runner, check_runner
 
@@ -22,37 +22,37 @@ class LostTaskError(WorkerLostError):
     """A task run was lost with its process, so that Prefect could not try it again."""
 
 
-class Crew(Protocol):
-    """Carries out cells, each as a run of the task that owns it."""
+class Executor(Protocol):
+    """Executes cells, each as a run of the task that owns it."""
 
     size: int
     """Cells at once."""
 
-    def begin(self, task: Task[..., CellReport], job: Job) -> PrefectFuture[CellReport]:
-        """Begin a cell."""
+    def submit(self, task: Task[..., CellReport], job: Job) -> PrefectFuture[CellReport]:
+        """Submit a cell."""
 
     def error_of(self, future: PrefectFuture[CellReport]) -> BaseException | None:
-        """Return what ended a cell that is over, none where it is complete; after a `LostTaskError` it may go on."""
+        """What ended a cell that is over, none where it is complete; after a `LostTaskError` it may go on."""
 
 
 class Threads:
     """Threads of the flow, each of which has a cell done and waits for it."""
 
-    def __init__(self, carry_out: Callable[[Job], CellReport], size: int) -> None:
-        """Have cells done by `carry_out`, `size` at once."""
-        self._carry_out, self.size = carry_out, size
+    def __init__(self, execute: Callable[[Job], CellReport], size: int) -> None:
+        """Have cells done by `execute`, `size` at once."""
+        self._execute, self.size = execute, size
 
-    def begin(self, task: Task[..., CellReport], job: Job) -> PrefectFuture[CellReport]:
-        """Begin a cell."""
-        return task.submit(job, self._carry_out)
+    def submit(self, task: Task[..., CellReport], job: Job) -> PrefectFuture[CellReport]:
+        """Submit a cell."""
+        return task.submit(job, self._execute)
 
     def error_of(self, future: PrefectFuture[CellReport]) -> BaseException | None:
-        """Return what ended a cell that is over, none where it is complete."""
+        """What ended a cell that is over, none where it is complete."""
         return error_of(future)
 
 
 @contextmanager
-def crew_of(
+def start_executor(
     run: Run,
     store: Store,
     runner: Runner,
@@ -60,17 +60,10 @@ def crew_of(
     devices: str | None,
     isolation: Isolation | None,
     cells: int,
-) -> Iterator[Crew]:
-    """Yield the crew of a run; after the `with` block its processes are gone.
+) -> Iterator[Executor]:
+    """Yield the executor of so many cells of a run; after the `with` block its processes are gone.
 
-    Args:
-        run: which; what is left out is as its suite says.
-        store: where it is recorded.
-        runner: threads on this machine, or Ray.
-        ray_address: of Ray's cluster.
-        devices: where cells run, as in `cuda:0,cuda:1`.
-        isolation: whether cells run in processes of their own.
-        cells: how many there are to do.
+    Options that are left out are as the run's suite says.
 
     Raises:
         UsageError: the runner has no use for an option, or there is no such device.
@@ -78,10 +71,10 @@ def crew_of(
     """
     check_runner(runner, ray_address, devices, isolation)
     if runner == "ray":
-        from flows.ray_executor import RayCrew
+        from flows.ray_executor import RayExecutor
 
-        with RayCrew(run, store, ray_address, cells) as crew:
-            yield crew
+        with RayExecutor(run, store, ray_address, cells) as executor:
+            yield executor
         return
     runtime = run.suite.runtime
     slots = choose_devices(devices or run.suite.model.device, runtime)[:cells]
@@ -89,13 +82,11 @@ def crew_of(
         with WorkerPool(slots, channel.publish, channel.stopping) as workers:
             yield Threads(workers.do, len(slots))
     else:
-        from emtta_core.worker.pool import OwnProcess
-
-        yield Threads(OwnProcess(slots).do, len(slots))
+        yield Threads(OwnProcess(slots, channel.publish, channel.stopping).do, len(slots))
 
 
 def error_of(future: PrefectFuture[Any]) -> BaseException | None:
-    """Return what ended a task run that is over, none where it succeeded; a crash counts as well as an exception."""
+    """What ended a task run that is over, none where it succeeded; a crash counts as well as an exception."""
     future.wait()  # until then its state is stale
     try:
         future.result(raise_on_failure=True)

@@ -3,7 +3,6 @@
 import asyncio
 import difflib
 import logging
-import shlex
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -28,17 +27,18 @@ from emtta_core.pipeline.models import digest_of
 from emtta_core.pipeline.run import Run, baselines, plan_night, record
 from emtta_core.report import make_page
 from emtta_core.store import Store
-from emtta_core.store.compact import compact
+from emtta_core.store.compaction import compact
 from emtta_core.suite import Isolation, Suite, load_suite
 from flows.artifacts import publish, publish_comparison
 from flows.evaluate import INTERRUPTED, evaluate
 from flows.prefect_server import reach
 from flows.run_log import also_logging_to
 from flows.runner import Runner, check_runner
+from tasks.discreet import discreet
 
 
 def timezone_of(name: str) -> ZoneInfo:
-    """Return the time zone called `name`, as in `Europe/Berlin`; UsageError naming those that are like it."""
+    """The time zone called `name`, as in `Europe/Berlin`; UsageError naming those that are like it."""
     known = available_timezones()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or ["UTC", "Europe/Berlin", "America/New_York"]
@@ -115,6 +115,7 @@ _ENDED = _Ended()
 
 
 @flow(name="nightly", flow_run_name=_flow_run_name, persist_result=False, validate_parameters=True)
+@discreet()
 def nightly(
     suite: str,
     store: str,
@@ -132,7 +133,7 @@ def nightly(
     Args:
         suite: the name of a shipped suite, or the path of a suite file.
         store: the store's location.
-        timezone: in which the run's date is told, as in `Europe/Berlin`.
+        timezone: of the run's date, as in `Europe/Berlin`.
         baseline: the run to compare with; left out, the last complete one that heard the same speech.
         alpha: a change is significant with a p of at most this.
         min_effect: and only where it is larger than this, points of WER.
@@ -164,8 +165,9 @@ def nightly(
     record(night, opened)
     logging.getLogger("prefect.engine").addFilter(_ENDED)
     with also_logging_to(opened, night.run_id):
-        how = {"devices": devices, "isolation": isolation, "runner": runner, "ray_address": ray_address}
-        ended: State[Any] = evaluate(suite, store, night.run_id, **how, return_state=True)
+        now = {"runtime": night.suite.runtime, "model": night.suite.model}
+        where = {"devices": devices, "isolation": isolation, "runner": runner, "ray_address": ray_address}
+        ended: State[Any] = evaluate(night.run_id, store, **now, **where, return_state=True)
         return _concluded(ended, night, opened, baseline, alpha, min_effect, {"suite": suite, "store": store})
 
 
@@ -195,7 +197,7 @@ def _concluded(
     if isinstance(found, Comparison):
         publish_comparison(night.suite.name, found)
         if found.regressions:
-            message += "".join(f"\n{_told(change)}" for change in found.regressions[:REGRESSIONS_NAMED])
+            message += "".join(f"\n{_describe(change)}" for change in found.regressions[:REGRESSIONS_NAMED])
             _emit(night.suite, found, parameters, given=baseline is not None)
     if not ended.is_completed():
         return Failed(message=message)
@@ -244,8 +246,9 @@ def _compare(store: Store, run_id: str, baseline: str | None, alpha: float, min_
 
 
 def _emit(suite: Suite, found: Comparison, parameters: dict[str, str], *, given: bool) -> None:
-    # Tell Prefect's automations of a regression; `parameters` are the flow's that name the suite and the store.
-    store = Store.open(parameters["store"]).location
+    # Emit the event of a regression for Prefect's automations; `parameters` name the suite and the store.
+    opened = Store.open(parameters["store"])
+    thresholds = ("--alpha", str(found.alpha), "--min-effect", str(found.min_effect))
     emit_event(
         EVENT,
         resource={
@@ -256,20 +259,20 @@ def _emit(suite: Suite, found: Comparison, parameters: dict[str, str], *, given:
         payload={
             "suite": suite.name,
             "model": suite.model.name,
-            "store": store,
+            "store": opened.location,
             "run": found.run_b,
             "baseline": found.run_a,
             "alpha": found.alpha,
             "min_effect": found.min_effect,
             "regressions": found.as_dict()["regressions"][:REGRESSIONS_NAMED],
             "summary": found.summary,
-            "command": shlex.join(["emtta", "compare", found.run_a, found.run_b, "--store", store]),
+            "command": opened.command("compare", found.run_a, found.run_b, *thresholds),
             "parameters": parameters,
         },
     )
 
 
-def _told(change: Change) -> str:
+def _describe(change: Change) -> str:
     return (
         f"{change.domain}/{change.method}: {change.wer_a:.2f} → {change.wer_b:.2f} % "
         f"({change.difference:+.2f} points, p {change.p:.2g})"
@@ -278,12 +281,6 @@ def _told(change: Change) -> str:
 
 def serve(name: str, cron: str, timezone: str, parameters: Mapping[str, Any]) -> None:
     """Serve the deployment `nightly/<name>` until Ctrl-C, one run at a time, each in a process of its own.
-
-    Args:
-        name: of the deployment.
-        cron: when it runs.
-        timezone: in which `cron` tells the hour.
-        parameters: of the flow.
 
     Raises:
         UsageError: no server is configured (Prefect's temporary one schedules nothing), or the name is taken.

@@ -44,7 +44,7 @@ _CAUSE = re.compile(r"^[\w.]+(Error|Exception|Warning)\b.*:")
 
 
 @contextmanager
-def at_hand(log: Path) -> Iterator[Callable[[], None]]:
+def serving(log: Path) -> Iterator[Callable[[], None]]:
     """Have Prefect use the configured server inside the `with` block, or where there is none a temporary one.
 
     Yields what waits until it answers, or raises an `EmttaError`. Until then a temporary server comes up while the
@@ -61,6 +61,7 @@ def at_hand(log: Path) -> Iterator[Callable[[], None]]:
         PREFECT_API_URL,
         PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
         PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+        PREFECT_UI_URL,
         temporary_settings,
     )
 
@@ -69,12 +70,13 @@ def at_hand(log: Path) -> Iterator[Callable[[], None]]:
         return
     writable_home()
     server = TemporaryServer(log)
-    with temporary_settings({PREFECT_API_URL: server.url, PREFECT_API_AUTH_STRING: server.auth}):
+    # It has no pages; without the empty address Prefect would log one of a page on the run.
+    with temporary_settings({PREFECT_API_URL: server.url, PREFECT_API_AUTH_STRING: server.auth, PREFECT_UI_URL: ""}):
         yield partial(server.wait, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
 
 
 def writable_home() -> Path:
-    """Return Prefect's home, made where it is missing.
+    """Prefect's home, made where it is missing.
 
     Raises:
         EmttaError: it cannot be written.
@@ -95,7 +97,7 @@ def writable_home() -> Path:
 
 
 def configured_url() -> str:
-    """Return the address of the configured server.
+    """The address of the configured server.
 
     Raises:
         UsageError: none is configured, or what is configured is no address.

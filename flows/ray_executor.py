@@ -33,14 +33,14 @@ from emtta_core.pipeline.events import AttemptBegun, CellFinished, channel
 from emtta_core.pipeline.job import CellReport, Job, describe, fail_cell
 from emtta_core.pipeline.run import Run
 from emtta_core.store import Store
-from emtta_core.worker.ray import Letter, Mailbox, TakenUp, carry_out, look
+from emtta_core.worker.ray import Mailbox, Message, Taken, check_machine, execute
 from flows.executor import LostTaskError, error_of
 
 POLL = 0.2
 """Seconds between two looks into the mailbox."""
-KNOCK = 10.0
+CONNECT_TIMEOUT = 10.0
 """Seconds in which the head of a cluster must answer; Ray itself would wait minutes."""
-LOOK = 300.0
+CHECK_TIMEOUT = 300.0
 """Seconds in which a machine must say that it sees the store: time for its first Python process to start."""
 
 
@@ -50,14 +50,14 @@ class _Work:
 
     job: Job
     future: "PrefectRayFuture[CellReport]"
-    taken: TakenUp | None = None
+    taken: Taken | None = None
     taken_at: float = 0.0
     attempt: int | None = None
     finished: bool = False
     ended: str | None = None  # why it was ended from here
 
 
-class RayCrew:
+class RayExecutor:
     """The machines of a Ray cluster: a cell takes a GPU, or a CPU where the model runs on CPUs.
 
     Attributes:
@@ -86,7 +86,7 @@ class RayCrew:
             with get_client(sync_client=True) as client:
                 self._server = str(client.api_url).rstrip("/")
             self._options = self._choose_devices()
-            self._look()
+            self._check_machines()
             # Where its machine is lost, Ray begins it again on another.
             self._mailbox: Any = ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1).remote()
             stack.callback(ray.kill, self._mailbox)
@@ -102,19 +102,19 @@ class RayCrew:
     ) -> None:
         self._stack.close()
 
-    def begin(self, task: Task[..., CellReport], job: Job) -> PrefectFuture[CellReport]:
-        """Begin a cell."""
+    def submit(self, task: Task[..., CellReport], job: Job) -> PrefectFuture[CellReport]:
+        """Submit a cell."""
         placed = job.on("cuda:0" if "num_gpus" in self._options else "cpu", "")
-        do = partial(carry_out, self._mailbox)
+        do = partial(execute, self._mailbox)
         # Without the address a worker would start a temporary server of its own.
         with temporary_settings({PREFECT_API_URL: self._server}), remote_options(**self._options), self._lock:
-            work = _Work(placed, self._runner.submit(task, {"job": placed, "carry_out": do}))
+            work = _Work(placed, self._runner.submit(task, {"job": placed, "execute": do}))
             self._work[work.future] = work
         future: PrefectFuture[CellReport] = work.future
         return future
 
     def error_of(self, future: PrefectFuture[CellReport]) -> BaseException | None:
-        """Return what ended a cell that is over, none where it is complete; after a `LostTaskError` it may go on."""
+        """What ended a cell that is over, none where it is complete; after a `LostTaskError` it may go on."""
         error = error_of(future)
         self._exchange()
         with self._lock:
@@ -145,7 +145,7 @@ class RayCrew:
         return error
 
     def _choose_devices(self) -> dict[str, Any]:
-        """Return what a cell takes of the cluster, and note how many there can be at once.
+        """What a cell takes of the cluster, and note how many there can be at once.
 
         Raises:
             UsageError: the cluster has none of what the suite's model wants.
@@ -166,22 +166,26 @@ class RayCrew:
         self.size = min(gpus * share, self.size)
         return options | {"num_gpus": 1 / share}
 
-    def _look(self) -> None:
-        """Have each machine that may get cells look whether it can do them.
+    def _check_machines(self) -> None:
+        """Have each machine that may get cells check whether it can execute them.
 
         Raises:
             EmttaError: one cannot; names it, with the reason and what to do.
         """
         needed = "GPU" if "num_gpus" in self._options else "CPU"
         nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(needed, 0) > 0]
-        looks = []
+        checks = []
         for node in nodes:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            task: Any = ray.remote(look).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
-            looks.append(task.remote(self._store.location, self._run.run_id, self._server, version("emtta")))
-        for node, found in zip(nodes, looks, strict=True):
+            task: Any = ray.remote(check_machine).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+            checks.append(
+                task.remote(
+                    self._store.location, self._run.run_id, self._server, version("emtta"), socket.gethostname()
+                )
+            )
+        for node, found in zip(nodes, checks, strict=True):
             try:
-                lack = ray.get(found, timeout=LOOK)
+                lack = ray.get(found, timeout=CHECK_TIMEOUT)
             except Exception as error:
                 lack = f"it cannot do emtta's work: {describe(error)}"
             if lack is not None:
@@ -198,15 +202,15 @@ class RayCrew:
     def _exchange(self) -> None:
         with self._lock:
             try:
-                letters = ray.get(self._mailbox.exchange.remote(channel.stopping()), timeout=KNOCK)
+                messages = ray.get(self._mailbox.exchange.remote(channel.stopping()), timeout=CONNECT_TIMEOUT)
             except RayError:
                 return  # being begun again
-            for cell, letter in letters:
+            for cell, message in messages:
                 for work in self._work.values():
                     if work.job.cell.name == cell:
-                        _note(work, letter)
-                if not isinstance(letter, TakenUp):
-                    channel.publish(letter)
+                        _note(work, message)
+                if not isinstance(message, Taken):
+                    channel.publish(message)
 
     def _end_overdue(self, work: _Work) -> None:
         # End a cell that has taken too long, or that still waits for a machine while the run is to stop.
@@ -222,12 +226,12 @@ class RayCrew:
             ray.cancel(work.future.wrapped_future, force=True)
 
 
-def _note(work: _Work, letter: Letter) -> None:
-    if isinstance(letter, TakenUp):
-        work.taken, work.taken_at = letter, time.monotonic()
-    elif isinstance(letter, AttemptBegun):
-        work.attempt = letter.attempt
-    elif isinstance(letter, CellFinished):
+def _note(work: _Work, message: Message) -> None:
+    if isinstance(message, Taken):
+        work.taken, work.taken_at = message, time.monotonic()
+    elif isinstance(message, AttemptBegun):
+        work.attempt = message.attempt
+    elif isinstance(message, CellFinished):
         work.finished = True
 
 
@@ -251,13 +255,13 @@ def _connected(address: str | None) -> "Iterator[RayTaskRunner[Any]]":
     """Yield a runner that is connected to a cluster, which is left at the end of the `with` block.
 
     Raises:
-        EmttaError: nobody answers there, or this process is not let in.
+        EmttaError: connection refused or authentication failed.
     """
     if address is not None and address not in ("auto", "local"):
-        _, _, place = address.rpartition("//")
-        host, _, port = place.rpartition(":")
+        _, _, authority = address.rpartition("//")
+        host, _, port = authority.rpartition(":")
         try:
-            socket.create_connection((host, int(port)), timeout=KNOCK).close()
+            socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT).close()
         except (OSError, ValueError) as error:
             raise EmttaError(
                 f"no Ray cluster answers at {address!r}: {describe(error)}; the address is HOST:PORT of its head, as "

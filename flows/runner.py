@@ -1,4 +1,4 @@
-"""The two ways in which a run's cells are carried out, and what may be asked of each."""
+"""The two ways in which a run's cells are executed, and the options of each."""
 
 from importlib.util import find_spec
 from typing import Literal
@@ -10,13 +10,7 @@ Runner = Literal["threads", "ray"]
 
 
 def check_runner(runner: Runner, address: str | None, devices: str | None, isolation: str | None) -> None:
-    """Refuse what a runner has no use for, or cannot do without.
-
-    Args:
-        runner: which.
-        address: of a Ray cluster.
-        devices: where cells were asked to run.
-        isolation: how cells were asked to be kept apart.
+    """Refuse options that a runner has no use for, and one whose package is missing.
 
     Raises:
         UsageError: an option that the runner has no use for.

@@ -9,18 +9,19 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
 from emtta_core.faults import is_transient
-from emtta_core.pipeline.events import DomainPrepared, channel
+from emtta_core.pipeline.events import channel
 from emtta_core.pipeline.job import CellReport, Job
-from emtta_core.pipeline.prepare import Prepared, prepare_domain
+from emtta_core.pipeline.preparation import Prepared, prepare_domain
 from emtta_core.store import Store
 from emtta_core.suite import Domain, Runtime
+from tasks.discreet import discreet
 
 # Results and caches of Prefect are left unused: the store says what is done, and it looks whether the files are there.
 UNCACHED: dict[str, Any] = {"persist_result": False, "cache_policy": NO_CACHE}
 
 
 def retry_options(runtime: Runtime) -> dict[str, Any]:
-    """Return the retry options of a task for a suite: exponential backoff with jitter, after transient faults alone."""
+    """The retry options of a task for a suite: exponential backoff with jitter, after transient faults alone."""
     return {
         "retries": runtime.retries,
         "retry_delay_seconds": exponential_backoff(backoff_factor=runtime.retry_delay),
@@ -30,7 +31,7 @@ def retry_options(runtime: Runtime) -> dict[str, Any]:
 
 
 def worth_retrying(_task: Task[..., Any], _task_run: TaskRun, state: State[Any]) -> bool:
-    """Return whether what ended a task run is transient and the run goes on; Prefect asks before it tries again."""
+    """Whether what ended a task run is transient and the run goes on; Prefect asks before it tries again."""
     try:
         state.result(raise_on_failure=True)
     except Exception as error:
@@ -39,27 +40,14 @@ def worth_retrying(_task: Task[..., Any], _task_run: TaskRun, state: State[Any])
 
 
 @task(name="prepare", task_run_name="prepare {domain.name}", **UNCACHED)
+@discreet()
 def prepare(domain: Domain, corpus_id: str, store: str, limit: int | None, retry_errors: bool) -> Prepared:
-    """Prepare a domain, unless its audio is in the store.
-
-    Args:
-        domain: which.
-        corpus_id: identity of its prepared audio.
-        store: the store's location.
-        limit: at most this many utterances.
-        retry_errors: make audio anew that is there with utterances in error.
-    """
-    prepared = prepare_domain(domain, corpus_id, Store.open(store), limit, retry_errors=retry_errors)
-    channel.publish(DomainPrepared(domain.name, prepared.corpus.utterances, prepared.reused, prepared.seconds))
-    return prepared
+    """Prepare a domain, unless its audio is in the store; `retry_errors` prepares anew what is there with errors."""
+    return prepare_domain(domain, corpus_id, Store.open(store), limit, retry_errors=retry_errors)
 
 
 @task(name="evaluate-cell", task_run_name="{job.cell.domain}/{job.cell.method}", **UNCACHED)
-def evaluate(job: Job, carry_out: Callable[[Job], CellReport]) -> CellReport:
-    """Evaluate a cell whose domain is prepared; utterances that are done are left alone.
-
-    Args:
-        job: which cell, and how.
-        carry_out: does it, here or in a process of its own.
-    """
-    return carry_out(job)
+@discreet()
+def evaluate(job: Job, execute: Callable[[Job], CellReport]) -> CellReport:
+    """Evaluate a cell whose domain is prepared; utterances that are done are left alone."""
+    return execute(job)

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from emtta_core.adaptation.methods import METHODS, Method, Objective, method
+from emtta_core.adaptation.options import Options
 from emtta_core.adaptation.results import AdaptationResult, StepRecord
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ __all__ = [
     "Loss",
     "Method",
     "Objective",
+    "Options",
     "StepRecord",
     "em_loss",
     "method",

@@ -5,37 +5,36 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from emtta_core.adaptation import options
 from emtta_core.adaptation.batch_size import BatchSize, BatchSizeChoice
-from emtta_core.adaptation.episode import Options, State, Trace, Update, prepare_batch, run
+from emtta_core.adaptation.episode import State, prepare_batch, run
 from emtta_core.adaptation.inputs import Recording, check_waveform, content_id, one_each, read_recording, recordings_of
 from emtta_core.adaptation.mbr import least_risk
 from emtta_core.adaptation.methods import Method
 from emtta_core.adaptation.methods import method as method_of
 from emtta_core.adaptation.objective import check_objective
+from emtta_core.adaptation.options import Options, Trace
 from emtta_core.adaptation.results import AdaptationResult, StepRecord
 from emtta_core.adaptation.threads import sized_threads
 from emtta_core.errors import AudioError, UsageError, in_words, unknown
 from emtta_core.faults import is_out_of_memory
-from emtta_core.model.candidates import Hypotheses
 from emtta_core.model.speech_model import SpeechModel
 
 log = logging.getLogger("emtta.adaptation")
-
-WEIGHT_DECAY, BETAS, EPSILON = 0.01, (0.9, 0.999), 1e-8
-"""Of AdamW. The paper says AdamW and a learning rate; these are torch's defaults, taken to be what it used."""
 
 COLLAPSED_ENTROPY = 0.05
 """Nats per token under which a hypothesis that repeats itself counts as collapsed."""
 
 COLLAPSED_SHARE = 0.5
 """A hypothesis repeats itself if fewer than this share of its tokens are distinct."""
+
+
+DEFAULTS = Options()
 
 
 class Adapter:
@@ -45,6 +44,7 @@ class Adapter:
 
     Attributes:
         model: what is adapted.
+        method: by what.
         options: how.
 
     Example:
@@ -57,68 +57,43 @@ class Adapter:
         self,
         model: SpeechModel,
         method: str | Method = "em-tok-b",
+        options: Options = DEFAULTS,
         *,
-        steps: int = 10,
-        candidates: int = 8,
-        learning_rate: float = 1e-3,
-        weight_decay: float = WEIGHT_DECAY,
-        betas: tuple[float, float] = BETAS,
-        epsilon: float = EPSILON,
-        redraw: bool = True,
-        seed: int = 0,
-        early_stop: float | None = None,
         batch_size: BatchSizeChoice = "auto",
         trace: Trace = "hypotheses",
+        **changes: Any,
     ):
         """Choose how to adapt.
 
         Args:
             model: from `load_model`.
-            method: a name in `emtta_core.adaptation.methods.METHODS`, or a method of one's own.
-            steps: updates an utterance, at most.
-            candidates: candidate sequences a step, for methods that sample or search, and to choose a hypothesis from.
-            learning_rate: of AdamW.
-            weight_decay: of AdamW.
-            betas: of AdamW.
-            epsilon: of AdamW.
-            redraw: whether candidates are made anew in each step; else those of the first step are kept.
-            seed: of the sampled candidates.
-            early_stop: nats per token; an episode ends with the update before which its candidates' mean entropy moved
-                by no more than this since the state before. None: every episode has all its steps.
+            method: a name in `emtta_core.adaptation.METHODS`, or a method of one's own.
+            options: how the method adapts.
             batch_size: utterances adapted side by side, at most, or "auto": as many as memory holds. It is halved
                 where memory does not suffice. It does not change a result.
             trace: "hypotheses": a record for every state, with its greedy hypothesis; "metrics": the same, but with the
                 hypotheses of the first and the last state alone; "none": no records. It does not change a result.
+            changes: fields of `options` that are to be others, by name, as `steps=5`.
 
         Raises:
-            UsageError: for a method that there is not, or a number out of range.
+            UsageError: for a method or an option that there is not, or a number out of range.
         """
         if not isinstance(model, SpeechModel):
             raise TypeError(f"model is {model!r}; give what load_model returns, as Adapter(load_model('demo'))")
-        self.model = model
-        self.options = Options(
-            method=method_of(method) if isinstance(method, str) else method,
-            steps=options.at_least("steps", steps, 1),
-            candidates=options.at_least("candidates", candidates, 1),
-            learning_rate=options.positive("learning_rate", learning_rate),
-            weight_decay=options.not_negative("weight_decay", weight_decay),
-            betas=options.decays(betas),
-            epsilon=options.positive("epsilon", epsilon),
-            redraw=redraw,
-            seed=int(seed),
-            early_stop=None if early_stop is None else options.not_negative("early_stop", early_stop),
-            trace=trace,
-        )
         if trace not in get_args(Trace):
             raise unknown("trace", str(trace), get_args(Trace))
-        check_objective(self.options.method.objective)
-        self._size = BatchSize(batch_size, model.device)
+        self.model = model
+        self.method = method_of(method) if isinstance(method, str) else method
+        self.options = options.changed(**changes)
+        self._trace = trace
+        check_objective(self.method.objective)
         most = model.policy.beginnings // 2  # a search looks at twice as many continuations as it has beams
-        if candidates > most:
+        if self.options.candidates > most:
             raise UsageError(
-                f"candidates is {candidates}; with {model.policy.beginnings} tokens that may begin a transcript, this "
-                f"model allows at most {most}"
+                f"candidates is {self.options.candidates}; with {model.policy.beginnings} tokens that may begin a "
+                f"transcript, this model allows at most {most}"
             )
+        self._size = BatchSize(batch_size, model, self.method, self.options)
 
     @property
     def batch_size(self) -> int:
@@ -180,15 +155,15 @@ class Adapter:
         names: dict[int, str] = {}
         refused: dict[int, AdaptationResult] = {}
         for index, recording in enumerate(recordings):
-            place = f"waveforms[{index}]"
-            names[index] = place if ids is None else ids[index]
+            given = f"waveforms[{index}]"
+            names[index] = given if ids is None else ids[index]
             try:
-                signal = read_recording(recording, place, self.model)
+                signal = read_recording(recording, given, self.model)
                 names[index] = content_id(signal) if ids is None else ids[index]
                 signals[index] = check_waveform(signal, self.model)
             except AudioError as error:
                 refused[index] = _refused(names[index], str(error))
-                log.warning("%s is left out: %s", names[index] if ids else place, error)
+                log.warning("%s is left out: %s", names[index] if ids else given, error)
         if refused:
             yield list(refused), list(refused.values())
         with _progress_bar(len(signals) if progress else 0) as advance:
@@ -201,13 +176,13 @@ class Adapter:
         ids: Mapping[int, str],
         advance: Callable[[float], None],
     ) -> Iterator[tuple[list[int], list[AdaptationResult]]]:
-        # The batches of usable utterances; `advance` is told how many utterances each step was worth.
+        # The batches of usable utterances; `advance` receives how many utterances each step was worth.
         # Utterances of like duration end together; ids break ties, so that batches do not depend on the order given.
         order = sorted(signals, key=lambda index: (len(signals[index]), ids[index]))
         limits = {index: self.model.max_tokens(len(signals[index]), languages[index]) for index in order}
         while order:
             upcoming = [limits[index] for index in order[: self._size.most]]
-            chosen = order[: self._size.fitting(self.model, self.options, upcoming)]
+            chosen = order[: self._size.fitting(upcoming)]
             results = self._adapt_if_memory_suffices(
                 [signals[index] for index in chosen],
                 [languages[index] for index in chosen],
@@ -257,12 +232,12 @@ class Adapter:
             log.warning("utterance %s: %s", ids[0], too_large)
             advance(1)
             return [_refused(ids[0], too_large, seconds=time.perf_counter() - began)]
-        half = self._size.halve(self.model, self.options, limits)
+        half = self._size.halve(limits)
         log.warning("out of memory with %d utterances side by side; going on with %d", len(ids), half)
         return None
 
     def _too_large(self, seconds: float, reason: str) -> str:
-        uses = "candidates" in self.options.method.options
+        uses = "candidates" in self.method.options
         candidates, fewer = (f" with {self.options.candidates} candidates", "fewer candidates, ") if uses else ("", "")
         return (
             f"out of memory with this utterance of {seconds:.2f} s alone{candidates} ({reason}); use {fewer}the "
@@ -279,14 +254,13 @@ class Adapter:
         with self.model.precision.arithmetic(self.model.device):
             began = time.perf_counter()
             batch = prepare_batch(self.model, waveforms, languages, ids)
-            states, _ = run(self.model, self.options, batch, step_done)
+            states, _ = run(self.model, self.method, self.options, batch, self._trace, step_done)
         traces: list[list[StepRecord]] = [[] for _ in ids]
         for state in states:
-            rows = state.rows.tolist()
-            hypotheses = self._hypotheses(state.greedy, len(rows))
-            updates = _updates(state.update, len(rows))
-            for row, hypothesis, update in zip(rows, hypotheses, updates, strict=True):
-                traces[row].append(StepRecord(len(traces[row]), *hypothesis, *update))
+            columns = self._columns(state)
+            for index, row in enumerate(state.rows.tolist()):
+                values = {name: column[index] for name, column in columns.items()}
+                traces[row].append(StepRecord(len(traces[row]), **values))
         finals = self._finals(states[-1])
         seconds = (time.perf_counter() - began) / len(ids)
         return [
@@ -295,23 +269,23 @@ class Adapter:
         ]
 
     def _result(
-        self, name: str, trace: list[StepRecord], text: str, tokens: list[int], ended: bool, *, seconds: float
+        self, name: str, trace: list[StepRecord], hypothesis: str, tokens: list[int], ended: bool, *, seconds: float
     ) -> AdaptationResult:
         error, first, last = _divergence(trace), trace[0], trace[-1]
         return AdaptationResult(
             utterance_id=name,
-            text="" if error else text,
-            source_text=first.text or "",
+            hypothesis="" if error else hypothesis,
+            source_hypothesis=first.hypothesis or "",
             entropy_before=_number(first.entropy),
             entropy_after=math.nan if error else _number(last.entropy),
-            trace=() if self.options.trace == "none" else tuple(trace),
+            trace=() if self._trace == "none" else tuple(trace),
             seconds=seconds,
             updates=len(trace) - 1,
             tokens=None if error else len(tokens),
             source_tokens=None if error else first.tokens,
             greedy_tokens=None if error else last.tokens,
             error=error,
-            flags=() if error else flags_of(tokens, text, last.entropy, ended=ended),
+            flags=() if error else flags_of(tokens, hypothesis, last.entropy, ended=ended),
         )
 
     def _finals(self, state: State) -> list[tuple[str, list[int], bool]]:
@@ -328,17 +302,21 @@ class Adapter:
             finals.append((texts[count * row + chosen], tokens, ends[chosen]))
         return finals
 
-    def _hypotheses(self, greedy: Hypotheses | None, count: int) -> list[tuple[str | None, float | None, int | None]]:
-        if greedy is None:
-            return [(None, None, None)] * count
-        assert greedy.entropy is not None
-        texts = self.model.texts(greedy.tokens[:, 0], greedy.mask[:, 0])
-        lengths = greedy.mask[:, 0].sum(-1).tolist()
-        return list(zip(texts, greedy.entropy[:, 0].tolist(), lengths, strict=True))
+    def _columns(self, state: State) -> dict[str, list[Any]]:
+        # The fields of the records of a state, by name: a value for each of its episodes.
+        columns: dict[str, list[Any]] = {}
+        if state.greedy is not None and state.greedy.entropy is not None:
+            tokens, mask = state.greedy.tokens[:, 0], state.greedy.mask[:, 0]
+            columns["hypothesis"] = list(self.model.texts(tokens, mask))
+            columns["entropy"] = state.greedy.entropy[:, 0].tolist()
+            columns["tokens"] = mask.sum(-1).tolist()
+        if state.update is not None:
+            columns |= {name: numbers.tolist() for name, numbers in state.update._asdict().items()}
+        return columns
 
 
-def flags_of(tokens: Sequence[int], text: str | None, entropy: float | None, *, ended: bool) -> tuple[str, ...]:
-    """Return what is wrong with a final hypothesis, of "truncated" and "collapsed".
+def flags_of(tokens: Sequence[int], text: str, entropy: float | None, *, ended: bool) -> tuple[str, ...]:
+    """Name what is wrong with a final hypothesis: "truncated", "collapsed".
 
     Args:
         tokens: what was said, the end token too.
@@ -355,25 +333,8 @@ def _refused(name: str, error: str, seconds: float = 0.0) -> AdaptationResult:
     return AdaptationResult(name, "", "", math.nan, math.nan, (), seconds, error=error)
 
 
-def _updates(update: Update | None, count: int) -> list[tuple[float | None, ...]]:
-    if update is None:
-        return [(None,) * 7] * count
-    loss = update.loss
-    spread = loss.advantage[..., 0].std(-1, correction=0)
-    columns = (
-        loss.total,
-        loss.policy,
-        loss.entropy,
-        update.entropy,
-        spread,
-        update.gradient_norm,
-        update.tokens,
-    )
-    return list(zip(*(column.tolist() for column in columns), strict=True))
-
-
 def _divergence(trace: Sequence[StepRecord]) -> str | None:
-    # To say of an episode whose numbers are no longer finite, None of a sound one.
+    # What to report of an episode whose numbers are no longer finite.
     for record in trace:
         for value in (record.entropy, record.loss, record.gradient_norm):
             if value is not None and not math.isfinite(value):

@@ -7,7 +7,8 @@ from typing import Literal
 
 import torch
 
-from emtta_core.adaptation.episode import Options
+from emtta_core.adaptation.methods import Method
+from emtta_core.adaptation.options import Options
 from emtta_core.errors import UsageError
 from emtta_core.model.speech_model import SpeechModel
 
@@ -46,8 +47,8 @@ class BatchSize:
         largest: the most that were taken at once since memory last did not suffice; `most` where it does not decide.
     """
 
-    def __init__(self, choice: BatchSizeChoice, device: torch.device):
-        """Take what was asked for.
+    def __init__(self, choice: BatchSizeChoice, model: SpeechModel, method: Method, options: Options):
+        """Take what was asked for, for a model that is adapted by a method with these options.
 
         Raises:
             UsageError: if it is neither "auto" nor a whole number of at least 1.
@@ -55,89 +56,79 @@ class BatchSize:
         self.auto = choice == AUTO
         if not self.auto and (isinstance(choice, bool) or not isinstance(choice, int) or choice < 1):
             raise UsageError(f"batch_size is {choice!r}; it must be a whole number, at least 1, or 'auto'")
-        self.most = int(choice) if isinstance(choice, int) else MOST.get(device.type, MOST["cpu"])
+        self.most = int(choice) if isinstance(choice, int) else MOST.get(model.device.type, MOST["cpu"])
         self.largest = 0 if self.auto else self.most
         self._most_bytes = math.inf
+        self._device = model.device
+        self._adapted = (model, method, options)
 
-    def fitting(self, model: SpeechModel, options: Options, limits: Sequence[int]) -> int:
-        """Return how many of the next utterances to take.
-
-        Args:
-            model: the model.
-            options: how it is adapted.
-            limits: the most tokens of a hypothesis of each, in the order in which they are taken, at least one.
-        """
+    def fitting(self, limits: Sequence[int]) -> int:
+        """How many of the next utterances to take; `limits` are the most tokens of a hypothesis of each, in order."""
         size = min(self.most, len(limits))
         if self.auto:
-            size = self._held(model, options, limits[:size])
+            size = self._held(limits[:size])
         self.largest = max(self.largest, size)
         return size
 
-    def _held(self, model: SpeechModel, options: Options, limits: Sequence[int]) -> int:
+    def _held(self, limits: Sequence[int]) -> int:
         # How many of the next utterances memory holds; one is always tried.
-        free = min(free_bytes(model.device), self._most_bytes)
+        free = min(free_bytes(self._device), self._most_bytes)
         longest = 0
         for count, limit in enumerate(limits, start=1):
             longest = max(longest, limit)
-            if count > 1 and count * episode_bytes(model, options, longest) > free:
+            if count > 1 and count * episode_bytes(*self._adapted, longest) > free:
                 return count - 1
         return len(limits)
 
-    def halve(self, model: SpeechModel, options: Options, limits: Sequence[int]) -> int:
-        """Take half as many as did not fit, and return how many that is.
-
-        Args:
-            model: the model.
-            options: how it is adapted.
-            limits: the most tokens of a hypothesis of each that was tried, at least two.
-        """
+    def halve(self, limits: Sequence[int]) -> int:
+        """Take half as many utterances as did not fit, of these limits; returns how many that is."""
         half = len(limits) // 2
         if self.auto:
-            self._most_bytes = half * episode_bytes(model, options, max(limits))
+            self._most_bytes = half * episode_bytes(*self._adapted, max(limits))
             self.largest = 0
         else:
             self.most = self.largest = half
         return half
 
 
-def episode_bytes(model: SpeechModel, options: Options, limit: int) -> int:
-    """Return an estimate of the memory that an utterance's episode takes beside the weights, in bytes.
-
-    It counts what a step keeps for its gradient, and the largest of what it needs for a moment. A position of the
-    encoder keeps, a layer, the input and the normalized input of two LayerNorms, the query, key, value and output of
-    attention and the input of GELU; a node of the decoder likewise, its own copy of every LayerNorm, and its logits
-    thrice: masked, as log-probabilities and as probabilities. Which nodes see each other is one mask for all layers, of
-    which CUDA's attention keeps a copy a layer, because it needs the rows aligned.
-    Without an update, what is drawn from needs its logits and its cache of keys and values.
+def episode_bytes(model: SpeechModel, method: Method, options: Options, limit: int) -> int:
+    """Estimate the memory of an utterance's episode besides the weights, in bytes.
 
     Args:
-        model: the model.
-        options: how it is adapted.
+        model: what is adapted.
+        method: by what.
+        options: how.
         limit: the most tokens of a hypothesis.
     """
     weights = model.weights
     width, vocabulary = weights.width, len(weights.head)
     narrow, wide = weights.head.element_size(), weights.norms.element_size()
-    positions = model.hearing.positions
-    listening = positions * width * 2 * narrow * len(weights.decoder_layers)
+    positions = model.front_end.positions
+    # The cross-attention keys and values, and the largest of what is needed for a moment.
+    memory = positions * width * 2 * narrow * len(weights.decoder_layers)
     moment = positions * width * 8 * wide
-    adapts = options.method.candidates != "none"
-    many = options.method.candidates in ("sample", "beam") if adapts else options.method.decision == "mbr"
+    adapts = method.candidates != "none"
+    many = method.candidates in ("sample", "beam") if adapts else method.decision == "mbr"
     sequences = options.candidates if many else 1
     nodes = model.prompt.length + SPOKEN * limit * sequences
     if not adapts:
+        # What is drawn from needs its logits and its cache of keys and values.
         cache = nodes * width * 2 * narrow * len(weights.decoder_layers)
-        return int(listening + max(moment, sequences * vocabulary * 5 * wide + cache))
+        return int(memory + max(moment, sequences * vocabulary * 5 * wide + cache))
+    # A step keeps for its gradient, a layer: of a position of the encoder, the input and the normalized input of two
+    # LayerNorms, the query, key, value and output of attention and the input of GELU; of a node of the decoder
+    # likewise, and its own copy of every LayerNorm.
     encoder = positions * width * (4 * wide + 8 * narrow) * len(weights.encoder_layers)
     decoder = nodes * width * (6 * wide + 12 * narrow) * len(weights.decoder_layers)
     norms = nodes * width * 2 * wide * (len(weights.norms) - weights.encoder_norms)
-    logits = nodes * vocabulary * 3 * wide
+    logits = nodes * vocabulary * 3 * wide  # masked, as log-probabilities and as probabilities
+    # Which nodes see each other: one mask, of which CUDA's attention keeps a copy a layer, since it needs rows aligned.
     mask = nodes**2 * (1 + narrow * (1 + len(weights.decoder_layers)))
-    return int(listening + moment + encoder + decoder + norms + logits + mask)
+    return int(memory + moment + encoder + decoder + norms + logits + mask)
 
 
 def free_bytes(device: torch.device) -> float:
-    """Return the memory that may be planned for, in bytes."""
+    """The memory that may be planned for."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return SHARE * (torch.cuda.mem_get_info(device)[0] + unused)
@@ -155,10 +146,8 @@ def _available() -> float:
 
 
 def _granted(group: Path) -> float:
-    """Return the bytes that a container's control group still grants; infinity where there is none, or no limit.
-
-    What it holds of files that nobody reads it gives back when asked, so that does not count as used.
-    """
+    # The bytes that a container's control group still grants; infinity where there is none, or no limit. What it holds
+    # of files that nobody reads it gives back when asked, so that does not count as used.
     try:
         limit, used = (int((group / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
         lines = (line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())

@@ -33,7 +33,7 @@ WANTED = "an array or a list of samples, or the path of an audio file"
 
 
 def recordings_of(recordings: Iterable[Recording]) -> list[Recording]:
-    """Return the utterances that a caller has given.
+    """List the utterances that a caller has given.
 
     Raises:
         TypeError: it is one utterance, or no collection of them.
@@ -56,7 +56,7 @@ def recordings_of(recordings: Iterable[Recording]) -> list[Recording]:
 
 
 def one_each(what: str, given: Sequence[str], count: int) -> list[str]:
-    """Return a list that has a text for each of `count` utterances.
+    """Check that there is a text for each of `count` utterances, and list them.
 
     Raises:
         TypeError: it is no list of texts.
@@ -74,7 +74,7 @@ def one_each(what: str, given: Sequence[str], count: int) -> list[str]:
 
 
 def read_recording(recording: Recording, name: str, model: SpeechModel) -> NDArray[np.float32]:
-    """Return an utterance's mono samples, `(N,)`, of full scale 1.0.
+    """Read an utterance's mono samples, `(N,)`, of full scale 1.0.
 
     Args:
         recording: what the caller gave.
@@ -91,7 +91,7 @@ def read_recording(recording: Recording, name: str, model: SpeechModel) -> NDArr
 
 
 def check_waveform(waveform: NDArray[np.floating[Any]], model: SpeechModel) -> NDArray[np.float32]:
-    """Return the waveform as float32 samples `(N,)`.
+    """Check a waveform, and take it as float32 samples `(N,)`.
 
     Raises:
         AudioError: if it is not 1-D floating point, is empty, has NaN or infinity, is silent, is not of full scale 1,
@@ -116,11 +116,11 @@ def check_waveform(waveform: NDArray[np.floating[Any]], model: SpeechModel) -> N
         raise AudioError(
             f"the waveform has a peak of {peak:.6g}, and full scale is 1.0; divide what was 16-bit integers by 32768"
         )
-    if signal.size < model.hearing.shortest:
+    if signal.size < model.front_end.shortest:
         raise AudioError(
-            f"the waveform has {signal.size} samples; {model.name!r} needs at least {model.hearing.shortest}"
+            f"the waveform has {signal.size} samples; {model.name!r} needs at least {model.front_end.shortest}"
         )
-    if signal.size > model.hearing.longest:
+    if signal.size > model.front_end.longest:
         raise AudioError(
             f"the waveform is {signal.size / model.sample_rate:.2f} s long; {model.name!r} takes at most "
             f"{model.max_seconds:g} s: cut it"
@@ -129,7 +129,7 @@ def check_waveform(waveform: NDArray[np.floating[Any]], model: SpeechModel) -> N
 
 
 def content_id(waveform: NDArray[np.floating[Any]]) -> str:
-    """Return an id that is the same wherever the same waveform is."""
+    """An id that is the same wherever the same waveform is."""
     return hashlib.sha256(np.ascontiguousarray(waveform).tobytes()).hexdigest()[:16]
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 
 def least_risk(texts: Sequence[str]) -> int:
-    """Return which of the texts has the least expected word errors; of several, the first.
+    """Choose which of the texts has the least expected word errors; of several, the first.
 
     Upper and lower case and punctuation do not count. Where no text has a space, its characters are compared.
     """
@@ -23,7 +23,7 @@ def least_risk(texts: Sequence[str]) -> int:
 
 
 def units(texts: Sequence[str]) -> list[list[str]]:
-    """Return what is compared: each text's words, or its characters where no text has two words."""
+    """Split texts into what is compared: each text's words, or its characters where no text has two words."""
     words = ["".join(" " if _separates(mark) else mark for mark in text.casefold()).split() for text in texts]
     return words if any(len(row) > 1 for row in words) else [list("".join(row)) for row in words]
 
@@ -34,7 +34,7 @@ def _separates(mark: str) -> bool:
 
 
 def edit_distances(sequences: Sequence[Sequence[str]]) -> NDArray[np.int64]:
-    """Return the Levenshtein distances between all pairs of G sequences, `(G, G)`.
+    """The Levenshtein distances between all pairs of G sequences, `(G, G)`.
 
     All pairs are computed at once, one unit of the first sequences after another (Wagner and Fischer, 1974). A row's
     insertions run from left to right, d[j] = min(d[j], d[j - 1] + 1), which is a running minimum of d[j] - j.
@@ -45,15 +45,17 @@ def edit_distances(sequences: Sequence[Sequence[str]]) -> NDArray[np.int64]:
     codes = np.full((len(sequences), longest), -1)
     for row, sequence in zip(codes, sequences, strict=True):
         row[: len(sequence)] = [number[unit] for unit in sequence]
-    places = np.arange(longest + 1)
+    columns = np.arange(longest + 1)
     count = len(sequences)
-    distance = np.broadcast_to(places, (count, count, longest + 1)).copy()  # from nothing to the second's first j units
+    distance = np.broadcast_to(
+        columns, (count, count, longest + 1)
+    ).copy()  # from nothing to the second's first j units
     found = np.where(lengths[:, None] == 0, lengths[None, :], 0)
     for step in range(longest):
         unequal = codes[:, None, step, None] != codes[None, :, :]
         best = distance + 1
         best[..., 1:] = np.minimum(best[..., 1:], distance[..., :-1] + unequal)
-        distance = np.minimum.accumulate(best - places, axis=-1) + places
+        distance = np.minimum.accumulate(best - columns, axis=-1) + columns
         ends = lengths == step + 1
         found[ends] = np.take_along_axis(distance[ends], np.broadcast_to(lengths, (count, count))[ends][..., None], 2)[
             ..., 0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Literal
 
+from emtta_core.adaptation.options import USES, Use
 from emtta_core.errors import unknown
 
 Candidates = Literal["none", "greedy", "sample", "beam"]
@@ -27,11 +28,6 @@ Parameters = Literal["layernorm", "encoder-layernorm", "decoder-layernorm"]
 
 Decision = Literal["greedy", "mbr"]
 """How the hypothesis is found in the end: greedily, or as the candidate of the least expected risk."""
-
-OPTIONS = (
-    *("steps", "candidates", "redraw", "learning_rate", "weight_decay", "betas", "epsilon", "seed", "early_stop"),
-)
-"""The options of an `Adapter` that can change a result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,26 +55,20 @@ class Method:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """The names of the `OPTIONS` that can change this method's result."""
-        used = set()
-        if self.candidates != "none":
-            used |= {"steps", "redraw", "learning_rate", "weight_decay", "betas", "epsilon", "early_stop"}
-        if self.candidates in ("sample", "beam") or self.decision == "mbr":
-            used.add("candidates")
-        if self.candidates == "sample" or self.decision == "mbr":
-            used.add("seed")
-        return tuple(option for option in OPTIONS if option in used)
+        """The names of the `Options` that can change this method's result."""
+        samples = self.candidates == "sample" or self.decision == "mbr"
+        uses = {
+            Use.UPDATE: self.candidates != "none",
+            Use.CANDIDATES: samples or self.candidates == "beam",
+            Use.SAMPLE: samples,
+        }
+        return tuple(name for name, use in USES.items() if uses[use])
 
     def identity(self) -> dict[str, object]:
-        """Return all that can change a result, as plain values; the name can: sampled numbers are drawn by it."""
-        objective = {field.name: getattr(self.objective, field.name) for field in fields(Objective)}
-        return {
-            "name": self.name,
-            "candidates": self.candidates,
-            "objective": objective if self.candidates != "none" else None,
-            "parameters": self.parameters if self.candidates != "none" else None,
-            "decision": self.decision,
-        }
+        """All that can change a result, as plain values; the name can, as sampled numbers are drawn by it."""
+        values = asdict(self)
+        del values["summary"]
+        return values if self.candidates != "none" else values | {"objective": None, "parameters": None}
 
 
 METHODS: dict[str, Method] = {
@@ -114,7 +104,7 @@ METHODS: dict[str, Method] = {
 
 
 def method(name: str) -> Method:
-    """Return the method of that name.
+    """Find a method by its name.
 
     Raises:
         UsageError: if there is none; it lists those there are.

@@ -22,7 +22,7 @@ class TokenStatistics(NamedTuple):
 
 
 def token_statistics(logits: Tensor, tokens: Tensor, rows: Tensor | None = None) -> TokenStatistics:
-    """Return the entropy of each distribution, and the log-probability of each token.
+    """Compute the entropy of each distribution, and the log-probability of each token.
 
     Both can be differentiated once.
 
@@ -47,7 +47,9 @@ class _Statistics(torch.autograd.Function):
         # An impossible token has probability 0 and adds nothing; -inf would make it NaN.
         log_probs = log_probs.clamp_(min=IMPOSSIBLE)
         log_prob = log_probs[rows, tokens]
-        entropy = -probs.mul_(log_probs).sum(-1)  # in place: a product of its own would be one more of the logits' size
+        entropy = -probs.mul_(log_probs).sum(
+            -1
+        )  # in place: a product of its own would be one more tensor of the logits' size
         ctx.save_for_backward(log_probs, entropy, tokens, rows)
         return entropy, log_prob
 
@@ -92,7 +94,7 @@ def em_loss(
     baseline: Baseline = "leave-one-out",
     normalization: Normalization = "token",
 ) -> Loss:
-    """Return the entropy-minimisation loss of candidates, from the policy's logits.
+    """Compute the entropy-minimisation loss of candidates, from the policy's logits.
 
     Args:
         logits: `(B, G, T, V)`, those that each token was chosen from.
@@ -115,7 +117,7 @@ def em_loss(
 
 
 def check_objective(objective: Objective) -> Objective:
-    """Return the objective.
+    """Check the choices of an objective, and return it.
 
     Raises:
         UsageError: for a choice that there is not.
@@ -129,7 +131,7 @@ def check_objective(objective: Objective) -> Objective:
 
 
 def loss_of(entropies: Tensor, log_probs: Tensor, mask: Tensor, objective: Objective) -> Loss:
-    """Return the loss of candidates, from each position's entropy and each token's log-probability, `(B, G, T)`."""
+    """Compute the loss of candidates, from each position's entropy and each token's log-probability, `(B, G, T)`."""
     entropies = entropies.masked_fill(mask == 0, 0.0)
     log_probs = log_probs.masked_fill(mask == 0, 0.0)
     cost = trajectory_cost if objective.credit == "trajectory" else cost_to_go
@@ -146,7 +148,7 @@ def loss_of(entropies: Tensor, log_probs: Tensor, mask: Tensor, objective: Objec
 
 
 def trajectory_cost(entropies: Tensor, log_probs: Tensor, estimator: Estimator) -> Tensor:
-    """Return each candidate's cost, of masked `(B, G, T)`, for each of its tokens, `(B, G, T)`.
+    """Each candidate's cost, of masked `(B, G, T)`, for each of its tokens, `(B, G, T)`.
 
     It is c_i = Σ_t H_t^i, the token-level estimate of the sequence's entropy, or the sequence-level c_i = -log p(y^i).
     """
@@ -155,7 +157,7 @@ def trajectory_cost(entropies: Tensor, log_probs: Tensor, estimator: Estimator) 
 
 
 def cost_to_go(entropies: Tensor, log_probs: Tensor, estimator: Estimator) -> Tensor:
-    """Return the part of its candidate's cost that each token can still change, of masked `(B, G, T)`.
+    """The part of its candidate's cost that each token can still change, of masked `(B, G, T)`.
 
     The entropy at t depends on the tokens before t alone, so y_t answers for Σ_{s>t} H_s; of the sequence's
     log-probability it answers for its own term too, -Σ_{s≥t} log p(y_s). What is left out has, times ∇log p(y_t), the
@@ -167,7 +169,7 @@ def cost_to_go(entropies: Tensor, log_probs: Tensor, estimator: Estimator) -> Te
 
 
 def leave_one_out_advantage(cost: Tensor) -> Tensor:
-    """Return A_i = c_i - mean_{j≠i} c_j for costs `(B, G, T)`, at each position. One candidate has no baseline."""
+    """A_i = c_i - mean_{j≠i} c_j for costs `(B, G, T)`, at each position. One candidate has no baseline."""
     count = cost.shape[1]
     if count == 1:
         return cost
@@ -176,20 +178,20 @@ def leave_one_out_advantage(cost: Tensor) -> Tensor:
 
 
 def policy_loss(advantage: Tensor, log_probs: Tensor, mask: Tensor, mean: Mean) -> Tensor:
-    """Return L_PG, `(B,)`: with `token_mean`, (1 / Σ_i |y^i|) Σ_i Σ_t A_i log p(y_t^i | …)."""
+    """L_PG, `(B,)`: with `token_mean`, (1 / Σ_i |y^i|) Σ_i Σ_t A_i log p(y_t^i | …)."""
     return mean(advantage * log_probs, mask)
 
 
 def entropy_loss(entropies: Tensor, mask: Tensor, mean: Mean) -> Tensor:
-    """Return L_ENT, `(B,)`: with `token_mean`, (1 / Σ_i |y^i|) Σ_i Σ_t H_t^i."""
+    """L_ENT, `(B,)`: with `token_mean`, (1 / Σ_i |y^i|) Σ_i Σ_t H_t^i."""
     return mean(entropies, mask)
 
 
 def token_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean of masked `(B, G, T)` over all candidates' tokens, `(B,)`, as in DAPO (arXiv:2503.14476)."""
+    """The mean of masked `(B, G, T)` over all candidates' tokens, `(B,)`, as in DAPO (arXiv:2503.14476)."""
     return values.sum((1, 2)) / mask.sum((1, 2))
 
 
 def sequence_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean over candidates of each one's mean over its tokens, `(B,)`, as in GRPO (arXiv:2402.03300)."""
+    """The mean over candidates of each one's mean over its tokens, `(B,)`, as in GRPO (arXiv:2402.03300)."""
     return (values.sum(-1) / mask.sum(-1)).mean(-1)

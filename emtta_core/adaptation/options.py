@@ -1,52 +1,135 @@
-"""Checks of the numbers that an `Adapter` is given."""
+"""The options of a method, each declared once: its range, and the methods whose results it can change.
+
+Nothing here needs torch or pydantic; where a suite's file is validated, pydantic reads the same declarations.
+"""
 
 import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+from numbers import Integral, Real
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-import numpy as np
+from emtta_core.errors import UsageError, unknown
 
-from emtta_core.errors import UsageError
+Trace = Literal["none", "metrics", "hypotheses"]
+"""What is kept of each state: nothing, the numbers of its update, or its greedy hypothesis too."""
 
 
-def at_least(name: str, value: int, least: int) -> int:
-    """Return an option's value.
+class Use(Enum):
+    """The methods that use an option: it is part of the identity of their cells, and of no others'."""
+
+    UPDATE = "methods that update the model"
+    CANDIDATES = "methods that sample or search"
+    SAMPLE = "methods that sample"
+
+
+_LIMITS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
+    "ge": (operator.ge, "at least"),
+    "gt": (operator.gt, "above"),
+    "le": (operator.le, "at most"),
+    "lt": (operator.lt, "below"),
+}
+
+
+class Within:
+    """The range of a number, or of each number of a tuple, by limits named as in pydantic: ge, gt, le, lt."""
+
+    def __init__(self, **limits: float) -> None:
+        self.limits = limits
+
+    def __contains__(self, value: Any) -> bool:
+        return math.isfinite(value) and all(_LIMITS[name][0](value, limit) for name, limit in self.limits.items())
+
+    def __str__(self) -> str:
+        return " and ".join(f"{_LIMITS[name][1]} {limit}" for name, limit in self.limits.items())
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        """Add the range to a schema of pydantic's, which is a dictionary."""
+        schema = handler(source)
+        for number in schema.get("items_schema", [schema.get("schema", schema)]):  # of a tuple, or of `float | None`
+            number |= self.limits | ({"allow_inf_nan": False} if number["type"] == "float" else {})
+        return schema
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a method adapts to an utterance.
 
     Raises:
-        UsageError: if it is not a whole number of at least `least`.
+        UsageError: a value is of another type, or out of its range.
     """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise UsageError(f"{name} is {value!r}; it must be a whole number, at least {least}")
-    return int(value)
+
+    steps: Annotated[int, Within(ge=1, le=1000), Use.UPDATE] = 10  # S, updates an utterance, at most
+    # G, sequences an update, and those that a hypothesis is chosen from in the end.
+    candidates: Annotated[int, Within(ge=2, le=1024), Use.CANDIDATES] = 8
+    learning_rate: Annotated[float, Within(gt=0), Use.UPDATE] = 1e-3  # of AdamW, as the next three
+    # The paper says AdamW and a learning rate; torch's defaults for the rest are taken to be what it used.
+    weight_decay: Annotated[float, Within(ge=0), Use.UPDATE] = 0.01
+    # By which the means of the gradient and of its square decay each step.
+    betas: Annotated[tuple[float, float], Within(ge=0, lt=1), Use.UPDATE] = (0.9, 0.999)
+    epsilon: Annotated[float, Within(gt=0), Use.UPDATE] = 1e-8  # added to the root of the mean square
+    # Whether candidates are made anew in each step; else those of the first are kept. From the second step on they
+    # are then not those of the model that is updated, and the policy gradient is no longer on-policy.
+    redraw: Annotated[bool, Use.UPDATE] = True
+    seed: Annotated[int, Within(ge=0, lt=2**63), Use.SAMPLE] = 0  # each utterance's random numbers derive from it
+    # Nats per token; an episode ends with the update before which its candidates' mean entropy moved by at most this
+    # since the state before. None: every episode has all its steps.
+    early_stop: Annotated[float | None, Within(ge=0), Use.UPDATE] = None
+
+    def __post_init__(self) -> None:
+        for name, (kind, within) in _DECLARED.items():
+            object.__setattr__(self, name, _checked(name, getattr(self, name), kind, within))
+
+    def changed(self, **values: Any) -> "Options":
+        """The options with other values, by name.
+
+        Raises:
+            UsageError: there is no option of that name, or a value is out of range.
+        """
+        for name in values:
+            if name not in USES:
+                raise unknown("option", name, list(USES))
+        return replace(self, **values)
 
 
-def positive(name: str, value: float) -> float:
-    """Return an option's value.
+def declarations(record: type) -> tuple[dict[str, tuple[Any, Within]], dict[str, Use]]:
+    """The type and range of each field of a class of options; and the methods that use it.
 
     Raises:
-        UsageError: if it is not above 0.
+        TypeError: a field does not say which methods use it, and with that whose identity it is part of.
     """
-    if not (math.isfinite(value) and value > 0):
-        raise UsageError(f"{name} is {value!r}; it must be a number above 0")
-    return float(value)
+    ranges, uses = {}, {}
+    for name, hint in get_type_hints(record, include_extras=True).items():
+        kind, *marks = get_args(hint) or (hint,)
+        ranges[name] = kind, next((mark for mark in marks if isinstance(mark, Within)), Within())
+        named = [mark for mark in marks if isinstance(mark, Use)]
+        if len(named) != 1:
+            raise TypeError(
+                f"{record.__name__}.{name} must name the methods that use it, as a Use, once; it has {named}"
+            )
+        uses[name] = named[0]
+    return ranges, uses
 
 
-def not_negative(name: str, value: float) -> float:
-    """Return an option's value.
-
-    Raises:
-        UsageError: if it is below 0.
-    """
-    if not (math.isfinite(value) and value >= 0):
-        raise UsageError(f"{name} is {value!r}; it must be a number, 0 or above")
-    return float(value)
+_DECLARED, USES = declarations(Options)
+"""Of each option, its type and range; and the methods that use it."""
 
 
-def decays(betas: tuple[float, float]) -> tuple[float, float]:
-    """Return AdamW's two decays.
-
-    Raises:
-        UsageError: if one of them is not from 0 up to 1.
-    """
-    first, second = betas
-    if not (0 <= first < 1 and 0 <= second < 1):
-        raise UsageError(f"betas is {betas!r}; both must be at least 0 and below 1")
-    return float(first), float(second)
+def _checked(name: str, value: Any, kind: Any, within: Within) -> Any:
+    # The value of an option as Python's own type: whoever computes options has numpy's.
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise UsageError(f"{name} is {value!r}; it must be True or False")
+        return value
+    if value is None and type(None) in get_args(kind):
+        return None
+    several = len(get_args(kind)) if get_origin(kind) is tuple else None
+    items = value if several and isinstance(value, tuple | list) else (value,)
+    abstract, plain, words = (Integral, int, "a whole number") if kind is int else (Real, float, "a number")
+    right = (isinstance(item, abstract) and not isinstance(item, bool) and item in within for item in items)
+    if len(items) != (several or 1) or not all(right):
+        wanted = f"{several} numbers, each" if several else f"{words},"
+        raise UsageError(f"{name} is {value!r}; it must be {wanted} {within}")
+    return tuple(map(plain, items)) if several else plain(value)

@@ -1,14 +1,14 @@
-"""What an adaptation leaves behind."""
+"""What an adaptation leaves behind. Fields have the names of the store's columns, which are filled by name."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """One state of an episode, and the update made from it."""
+    """One state of an episode, and the update made from it; `emtta_core.adaptation.episode.Update` has its numbers."""
 
     step: int  # how many updates led to this state; 0 is the source model
-    text: str | None = None  # the greedy hypothesis in this state; None where it was not decoded, as the next two
+    hypothesis: str | None = None  # the greedy one in this state; None where it was not decoded, as the next two
     entropy: float | None = None  # mean entropy along that hypothesis, nats per token
     tokens: int | None = None  # its length, the end token counted
     loss: float | None = None  # of the update made from this state; None where none was, as all below
@@ -24,11 +24,11 @@ class StepRecord:
 class AdaptationResult:
     """What became of one utterance."""
 
-    utterance_id: str  # which
-    # The hypothesis after the last step, the greedy one or that of minimum Bayes risk, as the method decides; "" in
-    # case of an error.
-    text: str
-    source_text: str  # that of the source model; "" if the waveform cannot be used, or memory does not hold it
+    utterance_id: str
+    # After the last step: the greedy hypothesis or that of minimum Bayes risk, as the method decides; "" in case of an
+    # error.
+    hypothesis: str
+    source_hypothesis: str  # that of the source model; "" if the waveform cannot be used, or memory does not hold it
     entropy_before: float  # mean entropy along the source model's hypothesis, nats per token; NaN where there is none
     entropy_after: float  # the same along the adapted model's greedy hypothesis; NaN in case of an error
     # A record for each state, updates + 1 of them; none if the waveform cannot be used, memory does not hold it, or
@@ -38,8 +38,7 @@ class AdaptationResult:
     updates: int = 0  # how many were made
     tokens: int | None = None  # length of the hypothesis, the end token counted; None in case of an error
     source_tokens: int | None = None  # likewise of the source model's hypothesis, along which `entropy_before` is
-    # Likewise of the adapted model's greedy hypothesis, along which `entropy_after` is.
-    greedy_tokens: int | None = None
+    greedy_tokens: int | None = None  # likewise of the greedy hypothesis, along which `entropy_after` is
     error: str | None = None  # why there is no hypothesis; None if there is
     # "truncated" if the final hypothesis was cut at its limit, "collapsed" if it is empty or endless repetition at an
     # entropy near zero.

@@ -22,7 +22,7 @@ LOOK = 0.1
 """Seconds for which the cores are watched before a batch; Linux counts in hundredths."""
 
 CONTENDED = 0.5
-"""Cores that may be missing, on average over a batch, before the user is told."""
+"""Cores that may be missing, on average over a batch, before the user is warned."""
 
 WARNING = (
     "other processes need the cores that emtta's threads run on, and threads that wait for each other spin, which "

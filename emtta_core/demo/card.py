@@ -67,7 +67,7 @@ def _measure(model: SpeechModel, language: str, voices: tuple[str, ...], name: s
     spoken = list(Synthetic(language=language, voices=voices, utterances=count, seed=1).read_all())
     results = Adapter(model, method="source").transcribe([each.read() for each in spoken], language=language)
     scores = [
-        word_errors(utterance.text, result.text, language)
+        word_errors(utterance.text, result.hypothesis, language)
         for utterance, result in zip(spoken, results, strict=True)
         if result.error is None
     ]
@@ -77,7 +77,7 @@ def _measure(model: SpeechModel, language: str, voices: tuple[str, ...], name: s
 
 
 def read_card(folder: Path) -> str:
-    """Return the text of a model's card.
+    """Write the text of a model's card.
 
     Raises:
         ModelError: when the folder has none.

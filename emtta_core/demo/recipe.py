@@ -18,7 +18,7 @@ _VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4", "
 
 
 def trained_voices(language: str) -> tuple[str, ...]:
-    """Return the voices of a language that the model hears in training: the plain voice and its common variants."""
+    """The voices of a language in training: the plain voice and its common variants."""
     base = _BASE.get(language, language)
     return (base, *(f"{base}+{variant}" for variant in _VARIANTS))
 
@@ -60,12 +60,12 @@ class Recipe:
         return self.utterances // self.batch
 
     def save(self, folder: Path) -> None:
-        """Write the recipe beside the model that it makes."""
+        """Write the recipe next to the model that it makes."""
         write_bytes(folder / RECIPE_FILE, (json.dumps(asdict(self), indent=2) + "\n").encode())
 
     @classmethod
     def load(cls, folder: Path) -> "Recipe":
-        """Read the recipe that lies beside a model.
+        """Read the recipe next to a model.
 
         Raises:
             ModelError: when there is none, or it is of another version of emtta.

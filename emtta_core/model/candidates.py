@@ -7,15 +7,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from emtta_core.model.forward import Cache, Layout, Memory, Nodes, decode, logits
+from emtta_core.model.forward import Cache, Layout, Memory, Nodes, decode, logits, prefill
 from emtta_core.model.policy import DecodingPolicy
 from emtta_core.model.weights import Weights
 
 COMPACTION = 0.75
 """Ended utterances leave the loop once at most this share of its utterances is still alive: leaving costs a copy."""
 
-SILENT = torch.iinfo(torch.long).max
-"""What a row says that has ended."""
+ENDED = torch.iinfo(torch.long).max
+"""The branch of a row that has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Hypotheses:
     entropy: Tensor | None = None
 
     def keep(self, rows: Tensor) -> "Hypotheses":
-        """Return those of these utterances alone."""
+        """Those of these utterances alone."""
         entropy = None if self.entropy is None else self.entropy.index_select(0, rows)
         tokens, mask, ended = (part.index_select(0, rows) for part in (self.tokens, self.mask, self.ended))
         return Hypotheses(tokens, mask, ended, entropy)
@@ -37,11 +37,11 @@ class Hypotheses:
 
 @dataclass(frozen=True, slots=True)
 class Frontier:
-    """What may follow the beginnings said so far."""
+    """What may follow the F distinct beginnings that rows have come to, a node each."""
 
-    raw: Tensor  # `(F, V)`, the model's logits after each distinct beginning
+    raw: Tensor  # `(F, V)`, the model's logits after each of them
     masked: Tensor  # `(F, V)`, the policy's
-    nodes: Tensor  # `(B, R)`, which of the F beginnings each row has said; any for a row that has ended
+    nodes: Tensor  # `(B, R)`, which of them each row has come to; any for a row that has ended
 
 
 class Strategy(Protocol):
@@ -63,13 +63,13 @@ class Strategy(Protocol):
         """
 
     def going(self) -> Tensor:
-        """Return `(B, rows)`, true for rows that need another token."""
+        """`(B, rows)`, true for rows that need another token."""
 
     def keep(self, utterances: Tensor) -> None:
         """Go on with these utterances alone."""
 
     def result(self) -> Hypotheses:
-        """Return what was made, for all the utterances that the loop began with."""
+        """The sequences of all the utterances that the loop began with."""
 
 
 def generate(
@@ -96,84 +96,68 @@ def generate(
         Each strategy's hypotheses.
     """
     with torch.no_grad():
-        norms = norms.detach()
-        memory = memory.detach()
+        norms, memory = norms.detach(), memory.detach()
         batch, start = prompt.shape
         device, dtype = prompt.device, weights.head.dtype
         longest = int(limits.max())
+
+        # 1) Decode the prompts: one node an utterance, with which all its rows begin and which sees all of its prompt.
         cache = Cache.empty(weights, batch, start + 64)
-        raw = _prefill(weights, norms, memory, prompt, cache)
-        # Every row has said the prompt: one node an utterance, which sees all of it.
+        raw = prefill(weights, norms, memory, prompt, cache)
         nodes = torch.arange(batch, device=device).unsqueeze(1).expand(-1, sum(part.rows for part in strategies))
         visible = torch.zeros((batch, start), dtype=dtype, device=device)
         for strategy in strategies:
             strategy.begin(limits, policy.end, raw)
+
         for step in range(longest):
+            # 2) Each strategy chooses a token for each of its rows. A row's branch is one number for the node that it
+            # goes on from and the token that it goes on with.
             frontier = Frontier(raw, policy.mask_step(raw, first=step == 0), nodes)
             tokens, parents = _advance(strategies, step, frontier)
             going = torch.cat([strategy.going() for strategy in strategies], dim=1)
-            said = (parents * raw.shape[1] + tokens).masked_fill(~going, SILENT)
-            rank, counts = _distinct(said)
+            branches = (parents * raw.shape[1] + tokens).masked_fill(~going, ENDED)
+
+            # 3) Equal branches of an utterance will be one node.
+            rank, counts = _distinct(branches)
             sizes = counts.tolist()  # the one time in a token that the host waits for the device
             alive = [utterance for utterance, size in enumerate(sizes) if size]
             if not alive or step + 1 == longest:
                 break
+
+            # 4) Utterances that have ended leave, once there are enough of them.
             if len(alive) <= COMPACTION * len(sizes):
                 kept = torch.tensor(alive, device=device)
                 for strategy in strategies:
                     strategy.keep(kept)
                 cache.keep(alive)
-                said, rank, counts = said[kept], rank[kept], counts[kept]
+                branches, rank, counts = branches[kept], rank[kept], counts[kept]
                 sizes = [sizes[utterance] for utterance in alive]
-                norms = norms.index_select(0, kept)
-                memory = memory.keep(kept)
+                norms, memory = norms.index_select(0, kept), memory.keep(kept)
+
+            # 5) The new nodes: their tokens and parents. Rows that have ended write behind the last node.
             layout = Layout.of(counts, sizes)
-            # Rows that go on from one node with one token are one node; those that have ended write behind the last.
             total = len(layout.utterance)
-            nodes = (layout.starts.unsqueeze(1) + rank).masked_fill(said == SILENT, total)
-            distinct = said.new_empty(total + 1).scatter_(0, nodes.flatten(), said.flatten())[:total]
+            nodes = (layout.starts.unsqueeze(1) + rank).masked_fill(branches == ENDED, total)
+            distinct = branches.new_empty(total + 1).scatter_(0, nodes.flatten(), branches.flatten())[:total]
             nodes = nodes.clamp(max=total - 1)
-            places = cache.reserve(layout)
-            seen = visible.new_full((total, cache.length), -torch.inf)
+            parent, token = distinct.div(raw.shape[1], rounding_mode="floor"), distinct % raw.shape[1]
+
+            # 6) Each new node sees in the cache what its parent saw, and itself.
+            slots = cache.reserve(layout)
             known = min(cache.length, visible.shape[1])  # less than before where the longest utterance has left
-            parent = distinct.div(raw.shape[1], rounding_mode="floor")
+            seen = visible.new_full((total, cache.length), -torch.inf)
             seen[:, :known] = visible[:, :known].index_select(0, parent)
-            visible = seen.scatter_(1, places.unsqueeze(1), 0.0)
-            position = torch.full_like(distinct, start + step)
-            grown = Nodes(distinct % raw.shape[1], position, layout)
-            hidden = decode(weights, norms, memory, grown, layout.pad(visible).unsqueeze(1), cache, places)
+            visible = seen.scatter_(1, slots.unsqueeze(1), 0.0)
+
+            # 7) Decode them.
+            grown = Nodes(token, torch.full_like(token, start + step), layout)
+            hidden = decode(weights, norms, memory, grown, layout.pad(visible).unsqueeze(1), cache, slots)
             raw = logits(weights, hidden)
         return [strategy.result() for strategy in strategies]
 
 
-def _prefill(weights: Weights, norms: Tensor, memory: Memory, prompt: Tensor, cache: Cache) -> Tensor:
-    # Decode the prompts `(B, P)`, and return the logits `(B, V)` after them.
-    batch, start = prompt.shape
-    layout = Layout.of(prompt.new_full((batch,), start), [start] * batch)
-    causal = torch.full((start, start), -torch.inf, dtype=weights.head.dtype, device=prompt.device).triu(1)
-    nodes = Nodes(prompt.flatten(), layout.rank, layout)
-    hidden = decode(weights, norms, memory, nodes, causal, cache, cache.reserve(layout))
-    return logits(weights, hidden[start - 1 :: start])
-
-
-def _distinct(said: Tensor) -> tuple[Tensor, Tensor]:
-    """Number the distinct things that each utterance's rows have said, smallest first.
-
-    Args:
-        said: `(B, R)`, equal where two rows have said the same, `SILENT` for a row that has ended.
-
-    Returns:
-        The number of what each row said, `(B, R)`; and how many distinct things there are, `(B,)`, ended rows apart.
-    """
-    ordered, order = said.sort(1)
-    fresh = ordered < SILENT
-    fresh[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
-    rank = torch.empty_like(order).scatter_(1, order, fresh.cumsum(1) - 1)
-    return rank, fresh.sum(1)
-
-
 def _advance(strategies: Sequence[Strategy], step: int, frontier: Frontier) -> tuple[Tensor, Tensor]:
-    # Let each strategy choose for its rows; return all rows' tokens, and the node that each goes on from.
+    # Let each strategy choose for its rows; all rows' tokens, and the node that each goes on from, `(B, R)`.
     chosen, sources = [], []
     begin = 0
     for strategy in strategies:
@@ -185,8 +169,24 @@ def _advance(strategies: Sequence[Strategy], step: int, frontier: Frontier) -> t
     return torch.cat(chosen, dim=1), torch.cat(sources, dim=1)
 
 
+def _distinct(branches: Tensor) -> tuple[Tensor, Tensor]:
+    """Number the distinct branches of each utterance, the smallest first.
+
+    Args:
+        branches: `(B, R)`, equal where two rows go on alike, `ENDED` for a row that has ended.
+
+    Returns:
+        The number of each row's branch, `(B, R)`; and how many distinct ones there are, `(B,)`, ended rows apart.
+    """
+    ordered, order = branches.sort(1)
+    fresh = ordered < ENDED
+    fresh[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
+    rank = torch.empty_like(order).scatter_(1, order, fresh.cumsum(1) - 1)
+    return rank, fresh.sum(1)
+
+
 class Rows:
-    """R independent sequences of each of B utterances, written down as they grow."""
+    """R independent sequences of each of B utterances; a subclass chooses their tokens."""
 
     rows: int  # R
     utterances: Tensor  # `(b,)`, which of the B utterances are still in the loop
@@ -194,7 +194,7 @@ class Rows:
     live: Tensor  # `(b, R)`, rows that have not ended
 
     def begin(self, limits: Tensor, end: int, like: Tensor) -> None:
-        """Make room for sequences of B utterances, of at most `limits` `(B,)` tokens."""
+        """Make room for B sequences of R rows, of at most `limits` `(B,)` tokens."""
         batch, longest = len(limits), int(limits.max())
         device = like.device
         self.utterances = torch.arange(batch, device=device)
@@ -206,7 +206,7 @@ class Rows:
         self._ended = torch.zeros((batch, self.rows), dtype=torch.bool, device=device)
 
     def write(self, step: int, tokens: Tensor) -> Tensor:
-        """Take `(b, R)` chosen tokens down, and return them with the end token where a row had ended before."""
+        """Append `(b, R)` chosen tokens; returns them with the end token where a row had ended before."""
         tokens = tokens.where(self.live, self._end)
         self._tokens[step, self.utterances] = tokens
         self._mask[step, self.utterances] = self.live
@@ -216,7 +216,7 @@ class Rows:
         return tokens
 
     def going(self) -> Tensor:
-        """Return `(b, R)`, true for rows that still grow."""
+        """`(b, R)`, true for rows that still grow."""
         return self.live
 
     def keep(self, utterances: Tensor) -> None:
@@ -226,7 +226,7 @@ class Rows:
         self.live = self.live[utterances]
 
     def result(self) -> Hypotheses:
-        """Return the sequences, cut to the longest."""
+        """The sequences, cut to the longest."""
         longest = int(self._mask.sum(0).max())
         tokens, mask = (kept[:longest].permute(1, 2, 0) for kept in (self._tokens, self._mask))
         return Hypotheses(tokens, mask, self._ended)
@@ -238,7 +238,7 @@ class Greedy(Rows):
     rows = 1
 
     def begin(self, limits: Tensor, end: int, like: Tensor) -> None:
-        """Make room for one sequence of each utterance."""
+        """Make room for one sequence an utterance, and its entropy."""
         super().begin(limits, end, like)
         self._entropy = like.new_zeros(len(limits))
 
@@ -250,7 +250,7 @@ class Greedy(Rows):
         return self.write(step, masked.argmax(-1, keepdim=True)), None
 
     def result(self) -> Hypotheses:
-        """Return the hypothesis and its mean entropy a token."""
+        """The hypotheses with their mean entropy a token."""
         made = super().result()
         return replace(made, entropy=(self._entropy / made.mask.sum((1, 2))).unsqueeze(1))
 
@@ -278,7 +278,7 @@ class Sampled(Rows):
 
 
 def draw(logits: Tensor, nodes: Tensor, uniform: Tensor) -> Tensor:
-    """Return the tokens `(...)` that uniform numbers `(...)` pick, each from the distribution that `nodes` names.
+    """Pick tokens `(...)` by uniform numbers `(...)`, each from the distribution that `nodes` names.
 
     The token is the first at which the cumulative probability exceeds the number, so one of probability zero is never
     picked: the number is kept below the total of the rounded sum. (Of logits that are NaN it is the last token.)
@@ -326,6 +326,7 @@ class BeamSearch:
     def advance(self, step: int, frontier: Frontier) -> tuple[Tensor, Tensor | None]:
         """Go on with the best continuations, and keep the best that ended."""
         batch, beams, vocabulary = *frontier.nodes.shape, frontier.masked.shape[-1]
+        # 1) The best 2 G continuations of the running beams: were G of them to end, as many would still run.
         log_probs = frontier.raw.log_softmax(-1).masked_fill_(frontier.masked == -torch.inf, -torch.inf)
         scores = log_probs.index_select(0, frontier.nodes.flatten()).view(batch, beams, vocabulary)
         scores += self._running_scores.unsqueeze(-1)
@@ -336,9 +337,11 @@ class BeamSearch:
         ends = tokens == self._end
         stops = ends | (step + 1 >= self._limits).unsqueeze(1)
 
+        # 2) The best G that do not end run on.
         self._running_scores, going = (top + stops * NEVER).topk(beams)
         self._running = _pick(sequences, going)
 
+        # 3) Those that end, of the best G, compete with the ended beams by their mean log-probability a token.
         closing = stops.clone()
         closing[:, beams:] = False
         finals = top / (step + 1) + (~self._open).unsqueeze(1) * NEVER + ~closing * NEVER
@@ -349,13 +352,14 @@ class BeamSearch:
         self._done_ended = torch.cat([self._done_ended, ends], 1).gather(1, best)
         self._is_done = torch.cat([self._is_done, closing], 1).gather(1, best)
 
+        # 4) A search goes on while its best running beam, were it to end now, would still enter the top G.
         hoped = self._running_scores[:, :1] / (step + 1)
         worst = self._done_scores.amin(1, keepdim=True).where(self._is_done, NEVER)
         self._open = self._open & (hoped > worst).any(1) & (step + 1 < self._limits)
         return tokens.gather(1, going), parents.gather(1, going)
 
     def going(self) -> Tensor:
-        """Return `(b, G)`, true where a running beam may still enter the top G."""
+        """`(b, G)`, true where a running beam may still enter the top G."""
         return self._open.unsqueeze(1).expand(-1, self.rows)
 
     def keep(self, utterances: Tensor) -> None:
@@ -367,14 +371,14 @@ class BeamSearch:
             setattr(self, name, getattr(self, name)[utterances])
 
     def result(self) -> Hypotheses:
-        """Return the top beams, best first, cut to the longest."""
+        """The top beams, best first, cut to the longest."""
         self._settle()
         longest = int(self._final.mask.sum(-1).max())
         return Hypotheses(self._final.tokens[..., :longest], self._final.mask[..., :longest], self._final.ended)
 
     def _settle(self) -> None:
-        places = torch.arange(self._done.shape[-1], device=self._done.device)
-        mask = places < self._done_lengths.unsqueeze(-1)
+        positions = torch.arange(self._done.shape[-1], device=self._done.device)
+        mask = positions < self._done_lengths.unsqueeze(-1)
         self._final.tokens[self._utterances] = self._done.masked_fill(~mask, self._end)
         self._final.mask[self._utterances] = mask
         self._final.ended[self._utterances] = self._done_ended
@@ -383,6 +387,3 @@ class BeamSearch:
 def _pick(sequences: Tensor, beams: Tensor) -> Tensor:
     # The sequences `(B, K, T)` of the given beams `(B, K)`.
     return sequences.gather(1, beams.unsqueeze(-1).expand(-1, -1, sequences.shape[-1]))
-
-
-__all__ = ["BeamSearch", "Frontier", "Greedy", "Hypotheses", "Sampled", "Strategy", "generate"]

@@ -1,7 +1,7 @@
-"""The kinds of model that can be adapted: one file each, which says how a kind is read, hears, and is prompted.
+"""The kinds of model that can be adapted: one file each, which says how a kind is read, takes audio, and is prompted.
 
 A family is an encoder and a decoder with LayerNorm before each block. What they have in common, from the encoder's
-first LayerNorm to the logits, is `emtta_core.model.forward`; what a kind has of its own stands in its `Family`. See
+first LayerNorm to the logits, is `emtta_core.model.forward`; what a kind has of its own is in its `Family`. See
 docs/models.md for how to write one.
 """
 
@@ -26,21 +26,21 @@ BUILT_IN = {
     "speech_to_text": "emtta_core.model.speech2text:FAMILY",
     "whisper": "emtta_core.model.whisper:FAMILY",
 }
-"""The families that emtta has, by the `model_type` that stands in a model's config.json."""
+"""The families that emtta has, by the `model_type` in a model's config.json."""
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class EncoderInput:
     """What enters the encoder's layers."""
 
     rows: Tensor  # `(B, S, d)`
     # `(B, 1, 1, S)`, added to attention logits: 0 where there is sound, -inf where there is padding, which must not
-    # show in what is heard elsewhere; None where all utterances have S positions.
+    # show in the encoder's output elsewhere; None where all utterances have S positions.
     audible: Tensor | None = None
 
 
-class Hearing(Protocol):
-    """How a model hears: all between a waveform and the encoder's first LayerNorm, which is done once an episode."""
+class FrontEnd(Protocol):
+    """All between a waveform and the encoder's first LayerNorm, which is done once an episode."""
 
     @property
     def sample_rate(self) -> int:
@@ -48,7 +48,7 @@ class Hearing(Protocol):
 
     @property
     def shortest(self) -> int:
-        """Samples of the shortest waveform that it can hear."""
+        """Samples of the shortest waveform that it takes."""
 
     @property
     def longest(self) -> int:
@@ -60,8 +60,8 @@ class Hearing(Protocol):
 
     def __call__(
         self, waveforms: Sequence[NDArray[np.floating[Any]]], *, device: torch.device, dtype: torch.dtype
-    ) -> Heard:
-        """Return what enters the encoder's layers for B mono waveforms: of each the same, whatever the others are."""
+    ) -> EncoderInput:
+        """Make the encoder's input of B mono waveforms: of each the same, whatever the others are."""
 
     def tensors(self) -> Iterator[Tensor]:
         """Yield its frozen tensors, in a fixed order."""
@@ -80,11 +80,11 @@ class Parts:
 class Made:
     """A model as the engine needs it."""
 
-    weights: Weights  # the frozen tensors behind the hearing
-    hearing: Hearing  # how it hears
+    weights: Weights  # the frozen tensors behind the front end
+    front_end: FrontEnd  # what makes the encoder's input of a waveform
     policy: DecodingPolicy  # which tokens may follow which
     prompt: Prompt  # what each sequence begins with
-    # All beside the network's tensors that can change a result, as JSON has it: it goes into the digest.
+    # All besides the network's tensors that can change a result, as JSON has it: it goes into the digest.
     settings: dict[str, Any]
 
 
@@ -94,7 +94,7 @@ class Family(Protocol):
 
     @property
     def model_type(self) -> str:
-        """What stands in the config.json of the models that it reads."""
+        """The `model_type` in the config.json of the models that it reads."""
 
     def read(self, folder: Path) -> Parts:
         """Read a model's files, weights from safetensors alone, and run no code that comes with them.
@@ -121,10 +121,10 @@ class Family(Protocol):
 
 
 def family_of(model_type: str, name: str, wanted: str | None = None) -> Family:
-    """Return the family of a model.
+    """Find the family of a model.
 
     Args:
-        model_type: what stands in its config.json.
+        model_type: that in its config.json.
         name: what messages call the model.
         wanted: the family to take, as `module:object`; None: that of the model's type, emtta's or an installed one.
 
@@ -151,11 +151,6 @@ def family_of(model_type: str, name: str, wanted: str | None = None) -> Family:
 
 
 def _imported(path: str) -> Family:
-    """Return the family at `module:object`.
-
-    Raises:
-        UsageError: it cannot be imported, or is no family.
-    """
     module, _, attribute = path.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)

@@ -18,16 +18,16 @@ class Layout:
     sizes: Sequence[int]  # how many nodes each of the B utterances has, known to the host
     counts: Tensor  # `(B,)`, the same on the device
     starts: Tensor  # `(B,)`, each utterance's first node
-    utterance: Tensor  # `(F,)`, whose each node is
+    utterance: Tensor  # `(F,)`, the utterance of each node
     rank: Tensor  # `(F,)`, its number among its utterance's
-    place: Tensor | None  # `(F,)`, where each stands among the B · N padded places; None where nothing is padded
-    # `(B · N,)`, the node that stands in each padded place: its own, or where there is none another of the same
+    slot: Tensor | None  # `(F,)`, its slot among the B · N padded ones; None where nothing is padded
+    # `(B · N,)`, the node in each padded slot: its own, or where there is none another of the same
     # utterance, so that whatever goes wrong in one utterance stays there.
     filler: Tensor
 
     @classmethod
     def of(cls, counts: Tensor, sizes: Sequence[int]) -> "Layout":
-        """Return the layout of utterances that have `counts` `(B,)` nodes; `sizes` are the same numbers on the host.
+        """Lay out utterances that have `counts` `(B,)` nodes; `sizes` are the same numbers on the host.
 
         With both at hand, nothing here waits for the device.
         """
@@ -37,8 +37,8 @@ class Layout:
         rank = torch.arange(total, device=device) - starts.index_select(0, utterance)
         inside = torch.arange(width, device=device).minimum((counts - 1).clamp(min=0).unsqueeze(1))
         filler = (starts.unsqueeze(1) + inside).flatten().clamp_(max=total - 1)
-        place = None if total == len(sizes) * width else utterance * width + rank
-        return cls(sizes, counts, starts, utterance, rank, place, filler)
+        slot = None if total == len(sizes) * width else utterance * width + rank
+        return cls(sizes, counts, starts, utterance, rank, slot, filler)
 
     @property
     def batch(self) -> int:
@@ -51,15 +51,15 @@ class Layout:
         return max(self.sizes)
 
     def pad(self, rows: Tensor) -> Tensor:
-        """Return packed rows `(F, k)` as `(B, N, k)`."""
-        if self.place is not None:
+        """Packed rows `(F, k)` as `(B, N, k)`."""
+        if self.slot is not None:
             rows = rows.index_select(0, self.filler)
         return rows.view(self.batch, self.width, -1)
 
     def pack(self, padded: Tensor) -> Tensor:
-        """Return the rows `(F, k)` of `(B, N, k)`."""
+        """The packed rows `(F, k)` of `(B, N, k)`."""
         rows = padded.reshape(self.batch * self.width, -1)
-        return rows if self.place is None else rows.index_select(0, self.place)
+        return rows if self.slot is None else rows.index_select(0, self.slot)
 
 
 class Norms(NamedTuple):
@@ -71,7 +71,7 @@ class Norms(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What the decoder hears of the encoder's output."""
+    """What the decoder attends to: the encoder's output, as its layers see it."""
 
     # Cross-attention keys and values, `(B, H, S, d / H)` each, of every decoder layer.
     layers: tuple[tuple[Tensor, Tensor], ...]
@@ -80,14 +80,14 @@ class Memory:
     audible: Tensor | None = None
 
     def keep(self, utterances: Tensor) -> "Memory":
-        """Return the memory of these utterances alone."""
+        """The memory of these utterances alone."""
         layers = tuple(
             (keys.index_select(0, utterances), values.index_select(0, utterances)) for keys, values in self.layers
         )
         return Memory(layers, None if self.audible is None else self.audible.index_select(0, utterances))
 
     def detach(self) -> "Memory":
-        """Return the same without a gradient."""
+        """The same without a gradient."""
         return Memory(tuple((keys.detach(), values.detach()) for keys, values in self.layers), self.audible)
 
 
@@ -107,34 +107,34 @@ class Cache:
     # For each decoder layer `(B, room, 2d)`, keys before values. Places not used are zero: an attention weight of
     # zero must not meet a number that is not finite.
     layers: list[Tensor]
-    used: Tensor  # `(B,)`, places used by each utterance
+    used: Tensor  # `(B,)`, slots used by each utterance
     sizes: list[int]  # the same numbers, known to the host
 
     @classmethod
     def empty(cls, weights: Weights, batch: int, room: int) -> "Cache":
-        """Return a cache with room for `room` nodes of each of `batch` utterances."""
+        """Make a cache with room for `room` nodes of each of `batch` utterances."""
         head = weights.head
         layers = [head.new_zeros((batch, room, 2 * weights.width)) for _ in weights.decoder_layers]
         return cls(layers, torch.zeros(batch, dtype=torch.long, device=head.device), [0] * batch)
 
     @property
     def length(self) -> int:
-        """The most places that an utterance uses."""
+        """The most slots that an utterance uses."""
         return max(self.sizes)
 
     def reserve(self, layout: Layout) -> Tensor:
-        """Take a place for every node, and return the places `(F,)`, each in its own utterance."""
-        places = self.used.index_select(0, layout.utterance) + layout.rank
+        """Take a slot for every node: `(F,)`, each in its own utterance."""
+        slots = self.used.index_select(0, layout.utterance) + layout.rank
         self.used = self.used + layout.counts
         self.sizes = [used + new for used, new in zip(self.sizes, layout.sizes, strict=True)]
         while self.length > self.layers[0].shape[1]:
             self.layers = [F.pad(layer, (0, 0, 0, layer.shape[1])) for layer in self.layers]
-        return places
+        return slots
 
-    def write(self, number: int, utterance: Tensor, places: Tensor, rows: Tensor) -> Tensor:
-        """Put keys and values `(F, 2d)` of a layer in their places, and return all its `(B, length, 2d)`."""
+    def write(self, number: int, utterance: Tensor, slots: Tensor, rows: Tensor) -> Tensor:
+        """Put keys and values `(F, 2d)` of a layer in their slots; returns all its `(B, length, 2d)`."""
         layer = self.layers[number]
-        layer[utterance, places] = rows
+        layer[utterance, slots] = rows
         return layer[:, : self.length]
 
     def keep(self, utterances: Sequence[int]) -> None:
@@ -166,7 +166,7 @@ def encode(weights: Weights, norms: Tensor, x: Tensor, audible: Tensor | None = 
 
 
 def cross_memory(weights: Weights, encoded: Tensor, audible: Tensor | None = None) -> Memory:
-    """Return each decoder layer's cross-attention keys and values of the encoder's output `(B, S, d)`."""
+    """Compute each decoder layer's cross-attention keys and values of the encoder's output `(B, S, d)`."""
     layers = []
     for layer in weights.decoder_layers:
         block = layer.cross_attention
@@ -183,9 +183,9 @@ def decode(
     nodes: Nodes,
     visible: Tensor,
     cache: Cache | None = None,
-    places: Tensor | None = None,
+    slots: Tensor | None = None,
 ) -> Tensor:
-    """Return the decoder's hidden states `(F, d)`, after its last LayerNorm.
+    """Compute the decoder's hidden states `(F, d)`, after its last LayerNorm.
 
     Args:
         weights: the frozen weights.
@@ -195,7 +195,7 @@ def decode(
         visible: `(B, 1, N, M)` or what broadcasts to it, added to the attention logits: 0 where a node sees another,
             -inf where not; without a cache M is N.
         cache: if given, the nodes' keys and values are put there, and nodes attend to all that is there.
-        places: `(F,)`, where in the cache, from `Cache.reserve`.
+        slots: `(F,)`, where in the cache, from `Cache.reserve`.
     """
     layout, heads, width = nodes.layout, weights.decoder_heads, weights.width
     rows = layout.utterance
@@ -205,23 +205,33 @@ def decode(
     for number, layer in enumerate(weights.decoder_layers):
         block = layer.attention
         qkv = F.linear(normalize(weights, _of_nodes(layout, own[3 * number]), x), block.query, block.query_bias)
-        if cache is None or places is None:
+        if cache is None or slots is None:
             query, keys, values = layout.pad(qkv).chunk(3, dim=-1)
         else:
             query = layout.pad(qkv[:, :width])
-            keys, values = cache.write(number, rows, places, qkv[:, width:]).chunk(2, dim=-1)
-        seen = attend(_heads(query, heads), _heads(keys, heads), _heads(values, heads), visible)
-        x = x + project(block, layout.pack(seen))
+            keys, values = cache.write(number, rows, slots, qkv[:, width:]).chunk(2, dim=-1)
+        attended = attend(_heads(query, heads), _heads(keys, heads), _heads(values, heads), visible)
+        x = x + project(block, layout.pack(attended))
         block = layer.cross_attention
         query = F.linear(normalize(weights, _of_nodes(layout, own[3 * number + 1]), x), block.query, block.query_bias)
-        heard = attend(_heads(layout.pad(query), heads), *memory.layers[number], memory.audible)
-        x = x + project(block, layout.pack(heard))
+        attended = attend(_heads(layout.pad(query), heads), *memory.layers[number], memory.audible)
+        x = x + project(block, layout.pack(attended))
         x = x + feed_forward(weights, layer.feed_forward, normalize(weights, _of_nodes(layout, own[3 * number + 2]), x))
     return normalize(weights, _of_nodes(layout, own[-1]), x)
 
 
+def prefill(weights: Weights, norms: Tensor, memory: Memory, prompt: Tensor, cache: Cache) -> Tensor:
+    """Decode prompts `(B, P)` into an empty cache; returns the logits `(B, V)` after them."""
+    batch, length = prompt.shape
+    layout = Layout.of(prompt.new_full((batch,), length), [length] * batch)
+    causal = torch.full((length, length), -torch.inf, dtype=weights.head.dtype, device=prompt.device).triu(1)
+    nodes = Nodes(prompt.flatten(), layout.rank, layout)
+    hidden = decode(weights, norms, memory, nodes, causal, cache, cache.reserve(layout))
+    return logits(weights, hidden[length - 1 :: length])
+
+
 def logits(weights: Weights, hidden: Tensor) -> Tensor:
-    """Return the logits `(..., V)` of hidden states `(..., d)`, not masked by any policy."""
+    """The logits `(..., V)` of hidden states `(..., d)`, not masked by any policy."""
     return F.linear(hidden, weights.head).to(weights.norms.dtype)
 
 
@@ -233,7 +243,7 @@ def normalize(weights: Weights, norm: tuple[Tensor, Tensor], x: Tensor) -> Tenso
 
 
 def feed_forward(weights: Weights, block: FeedForward, x: Tensor) -> Tensor:
-    """Return the feed-forward block's output for its normalized input."""
+    """The feed-forward block's output for its normalized input."""
     return F.linear(weights.activation(F.linear(x, block.up, block.up_bias)), block.down, block.down_bias)
 
 
@@ -244,7 +254,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None =
 
 
 def project(block: Attention, x: Tensor) -> Tensor:
-    """Return the output projection of what was attended to."""
+    """The output projection of what was attended to."""
     return F.linear(x, block.out, block.out_bias)
 
 
@@ -283,7 +293,7 @@ class TokenTree:
 
 
 def grow(prompt: Tensor, candidates: Tensor, mask: Tensor, *, dtype: torch.dtype) -> TokenTree:
-    """Return the tree of candidates.
+    """Build the tree of candidates.
 
     Args:
         prompt: `(B, P)`.
@@ -294,15 +304,18 @@ def grow(prompt: Tensor, candidates: Tensor, mask: Tensor, *, dtype: torch.dtype
     device = prompt.device
     batch, count, length = candidates.shape
     start = prompt.shape[1]
+
+    # 1) Who leads: at each position, the first of the candidates that agree before it lends the others its node.
     # same[b, g, h, t]: candidates g and h agree before position t.
     agree = candidates.unsqueeze(2) == candidates.unsqueeze(1)
     same = torch.ones((batch, count, count, length), dtype=torch.bool, device=device)
     same[..., 1:] = agree[..., :-1].cummin(-1).values if length > 1 else same[..., 1:]
     same &= mask.unsqueeze(1)  # only a candidate that goes on at t can lend its node
-    leader = same.to(torch.uint8).argmax(2)  # the first such, (B, G, T)
+    leader = same.to(torch.uint8).argmax(2)  # (B, G, T)
     leads = mask & (leader == torch.arange(count, device=device).view(1, -1, 1))
-    leads[..., 0] = False  # position 0 is chosen after the prompt, whose last node stands for it
-    # Nodes are numbered by position, then by candidate, after the prompt.
+    leads[..., 0] = False  # the token at 0 is chosen after the prompt, by its last node
+
+    # 2) Nodes are numbered by position, then by candidate, after the prompt.
     by_time = leads.transpose(1, 2).reshape(batch, -1)
     number = (by_time.cumsum(1) - 1 + start).view(batch, length, count).transpose(1, 2)
     owner = number.gather(1, leader)
@@ -312,6 +325,7 @@ def grow(prompt: Tensor, candidates: Tensor, mask: Tensor, *, dtype: torch.dtype
     sizes = counts.tolist()
     total = max(sizes)
 
+    # 3) Their tokens and positions.
     tokens = prompt.new_zeros((batch, total))
     positions = prompt.new_zeros((batch, total))
     tokens[:, :start] = prompt
@@ -321,7 +335,7 @@ def grow(prompt: Tensor, candidates: Tensor, mask: Tensor, *, dtype: torch.dtype
     tokens[utterance, node] = candidates[utterance, candidate, time - 1]
     positions[utterance, node] = time + (start - 1)
 
-    # A node's ancestors: the owners of the earlier positions of the candidate that leads it.
+    # 4) A node sees its ancestors: the prompt, and the owners of the earlier positions of the candidate that leads it.
     sees = torch.zeros((batch, total, total), dtype=torch.bool, device=device)
     sees[:, :start, :start] = torch.ones((start, start), dtype=torch.bool, device=device).tril()
     path = owner[utterance, candidate]  # (nodes, T)
@@ -331,6 +345,7 @@ def grow(prompt: Tensor, candidates: Tensor, mask: Tensor, *, dtype: torch.dtype
     sees[:, start:, :start] = True
     visible = torch.zeros(sees.shape, dtype=dtype, device=device).masked_fill_(~sees, -torch.inf)
 
+    # 5) Nodes and contexts are packed, utterance by utterance, and the owners numbered among the contexts.
     exists = torch.zeros((batch, total), dtype=torch.bool, device=device)
     exists[:, :start] = True
     exists[utterance, node] = True

@@ -12,7 +12,7 @@ from emtta_core.errors import EmttaError, ModelError, UsageError, in_words
 from emtta_core.faults import is_out_of_memory
 from emtta_core.model import hub_model
 from emtta_core.model.family import Family, Parts, family_of
-from emtta_core.model.files import folder_of, refuse_unusable
+from emtta_core.model.model_files import folder_of, refuse_unusable
 from emtta_core.model.speech_model import SpeechModel
 from emtta_core.model.weights import choose_precision
 
@@ -88,7 +88,7 @@ def from_parts(
         name=name,
         digest=_digest(made.settings, parts.network.state_dict()),
         weights=made.weights,
-        hearing=made.hearing,
+        front_end=made.front_end,
         policy=made.policy,
         prompt=made.prompt,
         tokenizer=parts.tokenizer,
@@ -97,7 +97,7 @@ def from_parts(
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of that name; "auto" is the first GPU if there is one, else the CPU.
+    """Find a device by its name; "auto" is the first GPU if there is one, else the CPU.
 
     Raises:
         UsageError: if there is no such device here, or it cannot be used; says why.
@@ -119,12 +119,6 @@ def choose_device(name: str) -> torch.device:
 
 
 def _read(name: str, folder: Path, wanted: str | None) -> tuple[Family, Parts]:
-    """Return a model's family, and the model as that reads it.
-
-    Raises:
-        ModelError: if a part of it cannot be had, or there is no family for it.
-        UsageError: if the family asked for is none.
-    """
     from transformers import PreTrainedConfig
     from transformers.utils import logging
 

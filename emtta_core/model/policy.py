@@ -65,13 +65,13 @@ class DecodingPolicy:
         return int((self.first_bias == 0).sum())
 
     def without(self, tokens: Sequence[int]) -> "DecodingPolicy":
-        """Return the policy in which these tokens have probability zero as well."""
+        """The policy in which these tokens have probability zero as well."""
         bias, first_bias = self.bias.clone(), self.first_bias.clone()
         bias[list(tokens)] = first_bias[list(tokens)] = -torch.inf
         return replace(self, bias=bias, first_bias=first_bias)
 
     def mask_step(self, logits: Tensor, *, first: bool) -> Tensor:
-        """Return the policy's logits for one position, the first after the prompt or a later one.
+        """The policy's logits for one position, the first after the prompt or a later one.
 
         Args:
             logits: `(..., V)`.
@@ -80,22 +80,18 @@ class DecodingPolicy:
         return logits + (self.first_bias if first else self.bias)
 
     def mask_nodes(self, logits: Tensor, first: Tensor) -> Tensor:
-        """Return the policy's logits `(M, V)` for nodes of which `first` `(M,)` follow the prompt at once."""
+        """The policy's logits `(M, V)` for nodes of which `first` `(M,)` follow the prompt at once."""
         return torch.where(first.unsqueeze(1), self.first_bias, self.bias).add_(logits)
 
     def max_tokens(self, seconds: float, language: str, prompt_length: int) -> int:
-        """Return the most tokens of a sequence for an utterance of `seconds` in a language, the end token counted."""
+        """The most tokens of a sequence for an utterance of `seconds` in a language, the end token counted."""
         most = tokens_per_second(language) if self.tokens_per_second is None else self.tokens_per_second
         wanted = math.ceil(most * seconds) + TOKENS_MARGIN
         return max(1, min(wanted, self.max_target_positions - prompt_length))
 
 
 def _tokens(generation: Any, setting: str, vocabulary: int) -> list[int]:
-    """Return the tokens that a setting of a generation config names.
-
-    Raises:
-        ModelError: one is no token of a model that has so many.
-    """
+    # The tokens that a setting of a generation config names, each of which a model with so many must have.
     value = getattr(generation, setting)
     tokens = [value] if isinstance(value, int) else list(value or [])
     foreign = [token for token in tokens if not (isinstance(token, int) and 0 <= token < vocabulary)]
@@ -114,8 +110,8 @@ MULTILINGUAL = 51_865
 Source: `is_multilingual` in https://github.com/openai/whisper/blob/main/whisper/model.py."""
 
 STANDS_FOR: Mapping[str, str] = {"yue": "zh"}
-"""What a model is told in place of a language that it has no token for: Cantonese has one since Whisper's large-v3, and
-was Chinese before. Source: https://github.com/openai/whisper/blob/main/whisper/tokenizer.py."""
+"""The language that a model is given instead of one that it has no token for: Cantonese has one since Whisper's
+large-v3, and was Chinese before. Source: https://github.com/openai/whisper/blob/main/whisper/tokenizer.py."""
 
 _LANGUAGE = re.compile(r"<\|[a-z]{2,3}\|>")
 
@@ -125,7 +121,7 @@ class Prompt:
     """A model's forced prompt in each language."""
 
     # The prompt of each language; all of one length. An English-only Whisper has no token for language or task, and
-    # its one prompt stands under "en".
+    # its one prompt is that of "en".
     tokens: dict[str, tuple[int, ...]]
 
     @classmethod
@@ -187,7 +183,7 @@ class Prompt:
         return len(next(iter(self.tokens.values())))
 
     def rows(self, languages: Sequence[str], device: torch.device) -> Tensor:
-        """Return the prompts `(B, P)` of B utterances in `languages`; see `STANDS_FOR`.
+        """The prompts `(B, P)` of B utterances in `languages`; see `STANDS_FOR`.
 
         Raises:
             UsageError: for a language that the model does not know; it lists those that it does.
@@ -195,32 +191,27 @@ class Prompt:
         return torch.tensor([self._tokens_of(language) for language in languages], device=device)
 
     def common(self) -> tuple[int, ...]:
-        """Return what the prompts of all languages begin with; the next token of each says its language.
+        """The beginning that the prompts of all languages share; the next token of each says its language.
 
         Raises:
-            UsageError: there is one language alone, or it is told otherwise than by one token.
+            UsageError: there is one language alone, or its prompts differ in more than one token.
         """
         prompts = list(self.tokens.values())
-        shared = next((place for place, tokens in enumerate(zip(*prompts, strict=True)) if len(set(tokens)) > 1), None)
+        shared = next((index for index, tokens in enumerate(zip(*prompts, strict=True)) if len(set(tokens)) > 1), None)
         if shared is None:
             raise UsageError(
                 f"this model knows the language {self.languages[0]!r} alone, so that there is none to detect; "
                 "write language = 'corpus' in the suite's [model]"
             )
         if not shared or len({prompt[shared] for prompt in prompts}) < len(prompts):
-            raise UsageError("this model has no token by which its languages are told; write language = 'corpus'")
+            raise UsageError("this model has no token for each of its languages; write language = 'corpus'")
         return prompts[0][:shared]
 
     def _tokens_of(self, language: str) -> tuple[int, ...]:
-        """Return the prompt of a language, or of the one that stands for it.
-
-        Raises:
-            UsageError: the model knows neither.
-        """
-        told = language if language in self.tokens else STANDS_FOR.get(language, language)
-        if told not in self.tokens:
+        known = language if language in self.tokens else STANDS_FOR.get(language, language)
+        if known not in self.tokens:
             raise self._foreign(language)
-        return self.tokens[told]
+        return self.tokens[known]
 
     def _foreign(self, language: str) -> UsageError:
         if len(self.tokens) > 1:

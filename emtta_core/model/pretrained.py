@@ -1,7 +1,7 @@
-"""A network as transformers reads it from a folder, where each weight must be found and have its place.
+"""A network as transformers reads it from a folder, where each weight must be found and used.
 
-transformers itself fills in what is missing at random, and passes over what it has no place for: a warning tells of it,
-and the model goes on as if it had been trained.
+transformers itself fills in what is missing at random, and ignores what it has no use for. It warns, and
+the model goes on as if it had been trained.
 """
 
 import re
@@ -18,11 +18,11 @@ NAMED = 3
 """How many weights a refusal names of each kind."""
 
 _HARMLESS = re.compile(r"(?:.*\.)?(?:version|embed_positions\.(?:weights|_float_tensor))")
-"""What older files hold beside the weights: fairseq's mark of a format, and sinusoids that are computed anew."""
+"""What older files hold besides the weights: fairseq's mark of a format, and sinusoids that are computed anew."""
 
 
 def read_network(kind: Any, folder: Path, *, computed: Sequence[str] = (), **options: Any) -> Any:
-    """Return a network with the weights in a folder, in eval mode and float32.
+    """Read a network with the weights in a folder, in eval mode and float32.
 
     Args:
         kind: the class of transformers, as `WhisperForConditionalGeneration`.
@@ -31,7 +31,7 @@ def read_network(kind: Any, folder: Path, *, computed: Sequence[str] = (), **opt
         options: others of `from_pretrained`.
 
     Raises:
-        ModelError: a weight is missing, of another shape, or has no place in the network; names the first few.
+        ModelError: a weight is missing, of another shape, or of no use in the network; names the first few.
         Exception: whatever transformers raises for files that are missing or broken.
     """
     with _warnings_off():
@@ -51,8 +51,8 @@ def read_network(kind: Any, folder: Path, *, computed: Sequence[str] = (), **opt
     if missing:
         faults.append(f"lack {len(missing)} that its config.json asks for ({_some(missing)})")
     if shapes:
-        told = [f"{name} {stored}, not {wanted}" for name, (stored, wanted) in sorted(shapes.items())]
-        faults.append(f"have {len(shapes)} of another shape than its config.json says ({_some(told)})")
+        named = [f"{name} {stored}, not {wanted}" for name, (stored, wanted) in sorted(shapes.items())]
+        faults.append(f"have {len(shapes)} of another shape than its config.json says ({_some(named)})")
     if homeless:
         faults.append(f"hold {len(homeless)} that its config.json has no place for ({_some(homeless)})")
     if faults:
@@ -77,7 +77,7 @@ def _some(names: Sequence[str]) -> str:
 
 @contextmanager
 def _warnings_off() -> Iterator[None]:
-    # Keep transformers from printing, inside the `with` block, a table of what is told here in words.
+    # Keep transformers from printing, inside the `with` block, a table of what is said here in words.
     from transformers.utils import logging
 
     usual = logging.get_verbosity()

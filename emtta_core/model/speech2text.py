@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emtta_core.errors import ModelError
-from emtta_core.model.family import Heard, Made, Parts
-from emtta_core.model.files import refuse_lacking
+from emtta_core.model.family import EncoderInput, Made, Parts
+from emtta_core.model.model_files import refuse_lacking
 from emtta_core.model.policy import DecodingPolicy, Prompt
 from emtta_core.model.pretrained import read_network
 from emtta_core.model.weights import Precision, prepare
@@ -33,7 +33,7 @@ LANGUAGE = "en"
 
 
 @dataclass(frozen=True, slots=True)
-class Speech2TextHearing:
+class Speech2TextFrontEnd:
     """Features by the model's own extractor, convolutions that halve the frames, and positions.
 
     Each waveform passes the convolutions by itself, then is padded: so it is the same, whatever the others are.
@@ -68,24 +68,24 @@ class Speech2TextHearing:
 
     def __call__(
         self, waveforms: Sequence[NDArray[np.floating[Any]]], *, device: torch.device, dtype: torch.dtype
-    ) -> Heard:
-        """Return what enters the encoder's layers for B mono waveforms, and where each ends."""
+    ) -> EncoderInput:
+        """Make the encoder's input of B mono waveforms, and say where each ends."""
         rows = [self.stem(self.features(waveform, device=device, dtype=dtype)) for waveform in waveforms]
         lengths = [len(row) for row in rows]
         padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         if len(set(lengths)) == 1:
-            return Heard(padded)
+            return EncoderInput(padded)
         beyond = torch.arange(padded.shape[1], device=device) >= torch.tensor(lengths, device=device).unsqueeze(1)
         audible = torch.zeros(beyond.shape, dtype=self.table.dtype, device=device).masked_fill_(beyond, -torch.inf)
-        return Heard(padded, audible[:, None, None, :])
+        return EncoderInput(padded, audible[:, None, None, :])
 
     def features(self, waveform: NDArray[np.floating[Any]], *, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """Return the features `(frames, M)` of a waveform."""
+        """Compute the features `(frames, M)` of a waveform."""
         made = self.extractor(np.asarray(waveform, np.float32), sampling_rate=self.sample_rate)["input_features"][0]
         return torch.from_numpy(np.ascontiguousarray(made)).to(device, dtype)
 
     def stem(self, features: Tensor) -> Tensor:
-        """Return what enters the encoder's layers, `(S, d)`, for features `(frames, M)`."""
+        """What enters the encoder's layers, `(S, d)`, of features `(frames, M)`."""
         x = features.to(self.table.dtype).T.unsqueeze(0)
         for weight, bias in self.convolutions:
             x = F.glu(F.conv1d(x, weight, bias, stride=2, padding=weight.shape[-1] // 2), dim=1)
@@ -141,7 +141,7 @@ class Speech2Text:
                 scale=float(decoder.embed_scale),
                 positions=decoder.embed_positions.weights[first : first + config.max_target_positions],
             ),
-            hearing=Speech2TextHearing(
+            front_end=Speech2TextFrontEnd(
                 extractor=extractor,
                 convolutions=tuple((cast(layer.weight), cast(layer.bias)) for layer in convolutions),
                 table=cast(encoder.embed_positions.weights[first : first + longest]),

@@ -30,5 +30,5 @@ _OF_LANGUAGE = {language: most for most, languages in _MORE.items() for language
 
 
 def tokens_per_second(language: str) -> float:
-    """Return the most tokens a second of a language, by Whisper's code of it."""
+    """The most tokens a second of a language, by Whisper's code of it."""
     return _OF_LANGUAGE.get(language, TOKENS_PER_SECOND)

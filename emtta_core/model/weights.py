@@ -66,7 +66,7 @@ PRECISIONS: dict[str, Precision] = {
 
 
 def choose_precision(name: str, device: torch.device) -> Precision:
-    """Return the precision of that name.
+    """Find a precision by its name.
 
     Raises:
         UsageError: if there is none, or the device does not have it.

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emtta_core.errors import ModelError
-from emtta_core.model.family import Heard, Made, Parts
-from emtta_core.model.files import refuse_lacking
+from emtta_core.model.family import EncoderInput, Made, Parts
+from emtta_core.model.model_files import refuse_lacking
 from emtta_core.model.policy import MULTILINGUAL, DecodingPolicy, Prompt
 from emtta_core.model.pretrained import read_network
 from emtta_core.model.weights import Precision, prepare
@@ -21,7 +21,7 @@ from emtta_core.model.weights import Precision, prepare
 
 @dataclass(frozen=True, slots=True)
 class LogMel:
-    """How a model hears: the settings of its feature extractor."""
+    """Log-mel features, by the settings of a model's feature extractor."""
 
     sample_rate: int  # Hz
     samples: int  # length of the window in samples; shorter waveforms are padded with zeros
@@ -48,7 +48,7 @@ class LogMel:
     def __call__(
         self, waveforms: Sequence[NDArray[np.floating[Any]]], *, device: torch.device, dtype: torch.dtype
     ) -> Tensor:
-        """Return the features `(B, M, frames)` of B mono waveforms at `sample_rate`, none longer than the window."""
+        """Compute the features `(B, M, frames)` of B mono waveforms at `sample_rate`, none longer than the window."""
         padded = np.zeros((len(waveforms), self.samples), dtype=np.float64)
         for row, waveform in zip(padded, waveforms, strict=True):
             row[: len(waveform)] = waveform
@@ -67,7 +67,7 @@ SINUSOIDS = "model.encoder.embed_positions.weight"
 
 
 @dataclass(frozen=True, slots=True)
-class WhisperHearing:
+class WhisperFrontEnd:
     """Log-mel features, two convolutions, and positions; every waveform fills the window."""
 
     mel: LogMel  # the features
@@ -98,12 +98,12 @@ class WhisperHearing:
 
     def __call__(
         self, waveforms: Sequence[NDArray[np.floating[Any]]], *, device: torch.device, dtype: torch.dtype
-    ) -> Heard:
-        """Return what enters the encoder's layers for B mono waveforms."""
-        return Heard(self.stem(self.mel(waveforms, device=device, dtype=dtype)))
+    ) -> EncoderInput:
+        """Make the encoder's input of B mono waveforms."""
+        return EncoderInput(self.stem(self.mel(waveforms, device=device, dtype=dtype)))
 
     def stem(self, mel: Tensor) -> Tensor:
-        """Return what enters the encoder's layers, `(B, S, d)`, for log-mel features `(B, M, 2S)`."""
+        """What enters the encoder's layers, `(B, S, d)`, of log-mel features `(B, M, 2S)`."""
         x = F.gelu(F.conv1d(mel.to(self.table.dtype), *self.conv1, padding=1))
         x = F.gelu(F.conv1d(x, *self.conv2, stride=2, padding=1))
         return (x.transpose(1, 2).contiguous() + self.table).to(self.sums)
@@ -146,7 +146,7 @@ class Whisper:
 
         return Made(
             weights=prepare(network, device=device, precision=precision),
-            hearing=WhisperHearing(
+            front_end=WhisperFrontEnd(
                 mel=mel,
                 conv1=(cast(encoder.conv1.weight), cast(encoder.conv1.bias)),
                 conv2=(cast(encoder.conv2.weight), cast(encoder.conv2.bias)),

@@ -105,7 +105,7 @@ class _Going:
             AudioError: no language can be detected in what cannot be heard.
         """
         self.row = row
-        self.windows = split(row.utterance_id, waveform, model.hearing.longest, choice.long_audio)
+        self.windows = split(row.utterance_id, waveform, model.front_end.longest, choice.long_audio)
         self.waiting = {window.id for window in self.windows if not window.silent}
         self.language = row.language
         self._probability: float | None = None

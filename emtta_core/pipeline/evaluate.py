@@ -25,9 +25,8 @@ from emtta_core.pipeline.models import model_for
 from emtta_core.pipeline.plan import Cell
 from emtta_core.pipeline.rows import Shard, Tally, make_shard, tally_done, tally_shard
 from emtta_core.scoring import EmptyReferenceError, Rule, check_reference
-from emtta_core.store import CellKey, PreparedRow, Store
+from emtta_core.store import PreparedRow, Store
 from emtta_core.store.lease import LeaseLostError
-from emtta_core.suite.composed import Adaptation
 
 log = logging.getLogger("emtta.pipeline")
 
@@ -77,14 +76,15 @@ def evaluate_cell(
         Exception: whatever else ends the attempt; it is recorded as failed first.
     """
     cell, runtime = job.cell, job.runtime
-    key = CellKey(job.run_id, cell.domain, cell.method)
+    key = job.key
     job.check_lease(store)
     attempt = Attempt(cell, key, store.begin_attempt(key), job.device or str(model.device))
     progress(AttemptBegun(cell.domain, cell.method, attempt.number))
     _forget_peak_memory(model.device)
     try:
-        options = {name: getattr(job.adaptation, name) for name in Adaptation.model_fields}
-        adapter = Adapter(model, job.method.method(), batch_size=runtime.batch_size, trace=runtime.trace, **options)
+        adapter = Adapter(
+            model, job.method.method(), job.adaptation, batch_size=runtime.batch_size, trace=runtime.trace
+        )
         attempt.adapter = adapter
         _evaluate(attempt, adapter, store, job, progress, stop)
     except LeaseLostError:
@@ -171,7 +171,7 @@ def _scorable(row: PreparedRow, rule: Rule) -> PreparedRow:
 
 
 def too_many(limit: int | float | None, errors: int, cell: Cell) -> bool:
-    """Return whether all of a cell's utterances are in error, or more than a count, or a share below 1, allows."""
+    """Whether all of a cell's utterances are in error, or more than a count, or a share below 1, allows."""
     if limit is None:
         return errors == cell.utterances
     return errors == cell.utterances or errors > (limit * cell.utterances if isinstance(limit, float) else limit)

@@ -109,7 +109,7 @@ class Channel:
         self.publish(Stopping(by))
 
     def stopping(self) -> bool:
-        """Return whether somebody has asked to stop."""
+        """Whether somebody has asked to stop."""
         return self.stopped_by is not None
 
     @contextmanager
@@ -126,4 +126,4 @@ class Channel:
 
 
 channel = Channel()
-"""The process's own channel: the tasks publish on it, the command listens."""
+"""The process's own channel: flows publish on it, the command listens."""

@@ -1,14 +1,14 @@
-"""How long the adaptation that is missing will take, told from what the same work took before."""
+"""How long the adaptation that is missing will take, estimated from what the same work took before."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from emtta_core.adaptation.options import Options
 from emtta_core.errors import EmttaError
 from emtta_core.pipeline.plan import Cell, recipe_id
 from emtta_core.store import Store
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.suite import Suite, parse_suite
-from emtta_core.suite.composed import Adaptation
 
 WEIGHS = ("steps", "candidates", "redraw", "early_stop")
 """The options by which an utterance takes longer."""
@@ -24,7 +24,7 @@ class Pace:
     by_domain: Mapping[str, float]  # the same of each domain that it had
 
     def of(self, domain: str) -> float:
-        """Return the wall seconds of an utterance of a domain; the mean of all, where the run did not have it."""
+        """The wall seconds of an utterance of a domain; the mean of all, where the run did not have it."""
         return self.by_domain.get(domain, self.seconds)
 
 
@@ -38,7 +38,7 @@ class Forecast:
 
 
 def forecast(store: Store | None, suite: Suite, todo: Mapping[Cell, int]) -> Forecast:
-    """Return how long so many utterances of each cell will take.
+    """How long so many utterances of each cell will take.
 
     Args:
         store: where earlier runs are; None where there is none yet.
@@ -63,7 +63,7 @@ def _paces(store: Store, suite: Suite, methods: Mapping[str, None]) -> dict[str,
             break
         try:
             there = _works(parse_suite(suite_toml, origin=f"the suite of run {run_id}"))
-        except EmttaError:  # of a release with other fields: another run may tell
+        except EmttaError:  # of a release with other fields: another run may do
             continue
         names = {work: name for name, work in there.items()}
         wanted = {name: names[work] for name, work in works.items() if name not in paces and work in names}
@@ -77,7 +77,7 @@ def _works(suite: Suite) -> dict[str, str]:
     return {
         choice.name: recipe_id(
             replace(choice.method(), name=""),
-            Adaptation(**{name: getattr(choice.adapted(suite.adaptation), name) for name in WEIGHS}),
+            Options(**{name: getattr(choice.adapted(suite.adaptation), name) for name in WEIGHS}),
             suite.model,
             suite.model.name,
         )

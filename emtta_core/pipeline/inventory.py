@@ -2,10 +2,11 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from emtta_core.audio.noise_file import FOLDER, NoiseFile
 from emtta_core.corpora.base import Archive, Availability, State
@@ -14,7 +15,7 @@ from emtta_core.corpora.registry import Corpus
 from emtta_core.errors import EmttaError, ModelError
 from emtta_core.hub import UnreachableHubError, endpoint
 from emtta_core.model import hub_model
-from emtta_core.model.files import folder_of, refuse_lacking
+from emtta_core.model.model_files import folder_of, refuse_lacking
 from emtta_core.pipeline.plan import content_digest, corpus_id
 from emtta_core.store import Store
 from emtta_core.store.catalogue import Catalogue
@@ -86,6 +87,12 @@ class Need:
     seconds: float | None = None  # how long that audio is in one of them; None where none is prepared
     # Whether it is read over the network, since few of its utterances are used, and no file is fetched.
     streamed: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its fields, and those of its availability, as plain JSON values."""
+        fields: dict[str, Any] = asdict(self)
+        availability: dict[str, Any] = fields.pop("standing")
+        return availability | fields
 
 
 def inventory(suite: Suite, store: Store | None) -> list[Need]:

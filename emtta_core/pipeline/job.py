@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
+from emtta_core.adaptation.options import Options
 from emtta_core.errors import EmttaError, StoreError
 from emtta_core.network import without_passwords
 from emtta_core.pipeline.events import AttemptBegun, CellFinished, Listener, ignore
@@ -20,7 +21,7 @@ from emtta_core.scoring import Rule
 from emtta_core.store import COMPLETE, FAILED, INTERRUPTED, CellKey, CellRow, Store
 from emtta_core.store.lease import Lease
 from emtta_core.suite import ModelChoice, Runtime
-from emtta_core.suite.composed import Adaptation, MethodChoice
+from emtta_core.suite.composed import MethodChoice
 
 if TYPE_CHECKING:
     from emtta_core.adaptation import Adapter
@@ -37,9 +38,9 @@ class Job(BaseModel):
     model: ModelChoice  # which model, and on which device
     model_digest: str  # of the model that the run was planned with
     method: MethodChoice  # the cell's
-    adaptation: Adaptation  # the method's options
+    adaptation: Options  # the method's options
     normalizer: Rule = "whisper"  # how texts are normalized before they are compared
-    runtime: Runtime  # how it is carried out
+    runtime: Runtime  # how it is executed
     redo: Redo = "missing"  # what is done again though it is done
     lease: int | None = None  # the number of the lease of its run; None: nobody took one
     device: str | None = None  # what the device is called in the store; None: as torch calls it
@@ -62,6 +63,11 @@ class Job(BaseModel):
             redo=redo,
             lease=lease,
         )
+
+    @property
+    def key(self) -> CellKey:
+        """Under which the rows of its cell lie in the store."""
+        return CellKey(self.run_id, self.cell.domain, self.cell.method)
 
     def check_lease(self, store: Store) -> None:
         """Check that nobody has taken the run over from whoever gave this job.
@@ -152,14 +158,7 @@ def fail_cell(
 ) -> None:
     """Record a failed attempt at a cell, made by somebody who cannot, if the store still takes it, and tell of it.
 
-    Args:
-        cell: which.
-        store: where.
-        run_id: the run.
-        error: why.
-        progress: is told of the end, and before it of an attempt that is begun here.
-        attempt: its number; None where none was begun.
-        device: where it ran.
+    An attempt of no number is begun here first.
     """
     key = CellKey(run_id, cell.domain, cell.method)
     try:
@@ -182,6 +181,16 @@ def record_failure(store: Store, key: CellKey, row: CellRow, progress: Listener)
     except StoreError as error:
         _log_unrecorded(key, error)
     progress(CellFinished(key.domain, key.method, row.done + row.reused, row.errors, None, row.seconds, row.error))
+
+
+def keep_log(job: Job, attempt: int | None, text: bytes) -> None:
+    """Keep the log of an attempt at a job's cell, if one was begun and the store still takes it."""
+    if attempt is None:
+        return
+    try:
+        Store.open(job.store).write_log(job.key, attempt, text)
+    except StoreError as error:
+        log.warning("the log of %s, attempt %d, could not be kept: %s", job.cell.name, attempt, error)
 
 
 def _log_unrecorded(key: CellKey, error: StoreError) -> None:

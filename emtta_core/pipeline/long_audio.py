@@ -6,8 +6,8 @@ has the very result that it has without cutting.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
@@ -84,14 +84,14 @@ def join(utterance_id: str, windows: Sequence[HeardWindow]) -> AdaptationResult:
         if window.result is not None and window.result.error is not None
     ]
     lost = bool(errors)
-    text = _joined([part.text for part in parts])
-    flagged = {flag for part in parts for flag in part.flags if flag != "collapsed" or part.text}
+    text = _joined([part.hypothesis for part in parts])
+    flagged = {flag for part in parts for flag in part.flags if flag != "collapsed" or part.hypothesis}
     if not text:
         flagged.add("collapsed")
     return AdaptationResult(
         utterance_id=utterance_id,
-        text="" if lost else text or "",
-        source_text=_joined([part.source_text for part in parts]) or "",
+        hypothesis="" if lost else text or "",
+        source_hypothesis=_joined([part.source_hypothesis for part in parts]) or "",
         entropy_before=_number(_mean([(part.entropy_before, part.source_tokens) for part in parts])),
         entropy_after=_number(_mean([(part.entropy_after, part.greedy_tokens) for part in parts])),
         trace=_trace([part.trace for part in parts]),
@@ -120,26 +120,25 @@ def _trace(traces: Sequence[Sequence[StepRecord]]) -> tuple[StepRecord, ...]:
     return tuple(_state(step, traces) for step in range(max(len(trace) for trace in traces)))
 
 
+_OF_STATE = ("step", "hypothesis", "entropy", "tokens")
+_OF_UPDATE = tuple(field.name for field in fields(StepRecord) if field.name not in _OF_STATE)
+
+
 def _state(step: int, traces: Sequence[Sequence[StepRecord]]) -> StepRecord:
     there = [trace[min(step, len(trace) - 1)] for trace in traces]
     updated = [record for record in there if record.step == step and record.loss is not None]
 
-    def of_update(number: Callable[[StepRecord], float | None]) -> float | None:
-        return _mean([(number(record), record.candidate_tokens) for record in updated])
-
     known = all(record.tokens is not None for record in there)
+    numbers = {
+        name: _mean([(getattr(record, name), record.candidate_tokens) for record in updated]) for name in _OF_UPDATE
+    }
+    numbers["candidate_tokens"] = sum(record.candidate_tokens or 0 for record in updated) if updated else None
     return StepRecord(
         step=step,
-        text=_joined([record.text for record in there]),
+        hypothesis=_joined([record.hypothesis for record in there]),
         entropy=_mean([(record.entropy, record.tokens) for record in there]) if known else None,
         tokens=sum(record.tokens or 0 for record in there) if known else None,
-        loss=of_update(lambda record: record.loss),
-        policy_loss=of_update(lambda record: record.policy_loss),
-        entropy_loss=of_update(lambda record: record.entropy_loss),
-        candidate_entropy=of_update(lambda record: record.candidate_entropy),
-        advantage_std=of_update(lambda record: record.advantage_std),
-        gradient_norm=of_update(lambda record: record.gradient_norm),
-        candidate_tokens=sum(record.candidate_tokens or 0 for record in updated) if updated else None,
+        **numbers,
     )
 
 

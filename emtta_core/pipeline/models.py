@@ -12,7 +12,7 @@ from emtta_core import cache
 from emtta_core.errors import ModelError
 from emtta_core.hub import UnreachableHubError
 from emtta_core.model import hub_model
-from emtta_core.model.files import folder_of
+from emtta_core.model.model_files import folder_of
 from emtta_core.names import FAMILIES
 from emtta_core.pipeline.job import Job
 from emtta_core.suite import ModelChoice
@@ -24,8 +24,8 @@ KIND = "digests"
 """The folder in the cache."""
 
 
-def recall(folder: Path) -> str | None:
-    """Return the digest of the model in a folder; None where it is not known, or a file there has changed."""
+def cached_digest(folder: Path) -> str | None:
+    """The digest of the model in a folder; None where it is not known, or a file there has changed."""
     try:
         known = cache.load(KIND, str(folder.resolve()))
         return str(known["digest"]) if known is not None and known["of"] == _state(folder) else None
@@ -33,8 +33,8 @@ def recall(folder: Path) -> str | None:
         return None
 
 
-def remember(folder: Path, digest: str) -> None:
-    """Remember the digest of the model in a folder, unless a file there was changed just now."""
+def cache_digest(folder: Path, digest: str) -> None:
+    """Cache the digest of the model in a folder, unless a file there was changed just now."""
     with suppress(OSError):  # a cache that cannot be written costs time alone
         state = _state(folder)
         newest = max((modified for _, _, modified in state["files"]), default=0)
@@ -57,9 +57,9 @@ _loaded: dict[str, "SpeechModel"] = {}
 
 
 def digest_of(choice: ModelChoice) -> str:
-    """Return the digest of the model that a suite names; no GPU is used for it.
+    """The digest of the model that a suite names; no GPU is used for it.
 
-    It is remembered, as long as no file of the model changes: then the model need not be loaded.
+    It is cached, as long as no file of the model changes: then the model need not be loaded.
 
     Raises:
         ModelError: there is no such model, or it is not of a kind that can be adapted.
@@ -67,16 +67,16 @@ def digest_of(choice: ModelChoice) -> str:
     local = folder_of(choice.name)
     folder = hub_model.fetch(choice.name, choice.revision) if local is None else local
     usual = choice.family is None  # what a family of one's own does may change
-    found = recall(folder) if usual else None
+    found = cached_digest(folder) if usual else None
     if found is None:
         found = _model_of(choice.model_copy(update={"device": "cpu", "precision": "float32"})).digest
         if usual:
-            remember(folder, found)
+            cache_digest(folder, found)
     return found
 
 
-def offered(choice: ModelChoice) -> hub_model.Offer | None:
-    """Return what would be fetched for a suite's model; None where that is nothing, or the hub does not answer.
+def model_to_fetch(choice: ModelChoice) -> hub_model.Offer | None:
+    """What would be fetched for a suite's model; None where that is nothing, or the hub does not answer.
 
     Raises:
         ModelError: there is no such model.
@@ -91,7 +91,7 @@ def offered(choice: ModelChoice) -> hub_model.Offer | None:
 
 
 def model_for(job: Job) -> "SpeechModel":
-    """Return the model of a job; of several, only the last stays in memory.
+    """The model of a job; of several, only the last stays in memory.
 
     Raises:
         ModelError: there is no such model, it is not of a kind that can be adapted, or it is another than the one that
@@ -108,7 +108,7 @@ def model_for(job: Job) -> "SpeechModel":
 
 
 def _model_of(choice: ModelChoice) -> "SpeechModel":
-    from emtta_core.model import load_model  # brings torch, which a digest that is remembered does not need
+    from emtta_core.model import load_model  # brings torch, which a cached digest does not need
 
     key = choice.model_dump_json()
     with _lock:

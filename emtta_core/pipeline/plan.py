@@ -7,6 +7,7 @@ from functools import cache
 
 from emtta_core.adaptation import ALGORITHM_VERSION
 from emtta_core.adaptation.methods import Method
+from emtta_core.adaptation.options import Options
 from emtta_core.corpora.base import Count, whisper_code
 from emtta_core.corpora.registry import Corpus
 from emtta_core.corpora.synthetic import Synthetic
@@ -16,7 +17,6 @@ from emtta_core.model.tokens import tokens_per_second
 from emtta_core.scoring import normalizer_names
 from emtta_core.store import PreparedRow
 from emtta_core.suite import Domain, ModelChoice, Suite
-from emtta_core.suite.composed import Adaptation
 
 UNAVAILABLE = "unavailable-"
 """How the identity of audio begins that could not be had when it was planned."""
@@ -92,7 +92,7 @@ class Audio:
 
 
 def plan(suite: Suite, model_digest: str) -> Plan:
-    """Return the cells of a suite for a model whose weights have this digest.
+    """The cells of a suite for a model whose weights have this digest.
 
     A domain whose audio cannot be had is planned all the same, so that it costs no other.
 
@@ -111,25 +111,25 @@ def plan(suite: Suite, model_digest: str) -> Plan:
 
 
 def cells_of(domain: Domain, suite: Suite, model_digest: str, audio: Audio) -> list[Cell]:
-    """Return the cells of a domain with its audio, one a method of the suite."""
-    cells, heard = [], heard_by(suite.model, domain.corpus)
+    """The cells of a domain with its audio, one a method of the suite."""
+    cells, model = [], with_token_rate(suite.model, domain.corpus)
     for choice in suite.methods:
         options = choice.adapted(suite.adaptation)
-        recipe = recipe_id(choice.method(), options, heard, model_digest)
+        recipe = recipe_id(choice.method(), options, model, model_digest)
         identity = cell_id(recipe, audio.corpus_id)
         cells.append(Cell(domain.name, domain.group, choice.name, identity, audio.corpus_id, recipe, audio.utterances))
     return cells
 
 
 def plan_id_of(cells: Sequence[Cell], suite: Suite) -> str:
-    """Return the identity of a suite's plan with these cells; of how it scores, what is not usual."""
+    """The identity of a suite's plan with these cells; of how it scores, what is not usual."""
     named = [[cell.domain, cell.group, cell.method, cell.cell_id] for cell in cells]
     rule = {} if suite.normalizer == "whisper" else {"normalizer": suite.normalizer}
     return digest({"cells": named, "normalizers": normalizer_names()} | rule)
 
 
 def plan_audio(suite: Suite) -> dict[str, Audio]:
-    """Return what the audio of each domain will be, by the domain's name, or why it cannot be had."""
+    """What the audio of each domain will be, by the domain's name, or why it cannot be had."""
     content = cache(content_digest)  # of this plan alone: a folder may be another one when it is next planned
     counted = cache(lambda corpus: corpus.count(suite.limit))
     return {domain.name: audio_of(domain, suite.limit, content, counted) for domain in suite.domains}
@@ -138,7 +138,7 @@ def plan_audio(suite: Suite) -> dict[str, Audio]:
 def audio_of(
     domain: Domain, limit: int | None, content: Callable[[Corpus], str], counted: Callable[[Corpus], Count]
 ) -> Audio:
-    """Return what the audio of a domain will be, or why it cannot be had.
+    """What the audio of a domain will be, or why it cannot be had.
 
     Args:
         domain: which.
@@ -163,17 +163,17 @@ def audio_of(
 
 
 def content_digest(corpus: Corpus) -> str:
-    """Return the digest of what a corpus holds; of a folder, audio that has changed is read for it."""
+    """The digest of what a corpus holds; of a folder, audio that has changed is read for it."""
     return corpus.content_digest()
 
 
 def corpus_id(domain: Domain, limit: int | None, content: Callable[[Corpus], str] = content_digest) -> str:
-    """Return the identity of a domain's prepared audio: neither its name nor its group is part of it.
+    """The identity of a domain's prepared audio: neither its name nor its group is part of it.
 
     Args:
         domain: which.
         limit: at most this many utterances, the first ones.
-        content: gives the digest of a corpus; one that remembers spares reading a folder once a domain.
+        content: gives the digest of a corpus; a cached one spares reading a folder once a domain.
     """
     corruption = domain.corruption
     return digest(
@@ -189,8 +189,8 @@ def corpus_id(domain: Domain, limit: int | None, content: Callable[[Corpus], str
     )
 
 
-def heard_by(model: ModelChoice, corpus: Corpus | None = None) -> ModelChoice:
-    """Return the model of a suite with the tokens a second that it is given in a corpus's language, where none is told.
+def with_token_rate(model: ModelChoice, corpus: Corpus | None = None) -> ModelChoice:
+    """The model of a suite with the tokens a second that a corpus's language needs, where the suite says none.
 
     They are part of a cell's identity as a number, so that a language that needs no more than usual changes nothing.
     """
@@ -201,26 +201,26 @@ def heard_by(model: ModelChoice, corpus: Corpus | None = None) -> ModelChoice:
 
 
 def cell_id(recipe: str, corpus_id: str) -> str:
-    """Return the identity of a cell: the same recipe for the same audio gives the same hypotheses."""
+    """The identity of a cell: the same recipe for the same audio gives the same hypotheses."""
     return digest({"recipe": recipe, "corpus": corpus_id})
 
 
 def utterance_key(recipe: str, row: PreparedRow) -> str:
-    """Return the identity of what a recipe makes of a prepared utterance, and of its score by a given normalizer."""
+    """The identity of what a recipe makes of a prepared utterance, and of its score by a given normalizer."""
     audio = None if row.audio is None else hashlib.sha256(row.audio.bytes).hexdigest()
     return digest([recipe, row.utterance_id, audio, row.text, row.language, row.speaker])
 
 
-def recipe_id(method: Method, adaptation: Adaptation, model: ModelChoice, model_digest: str) -> str:
-    """Return the identity of what a cell does to each utterance: the method, its options, the model, how it is fed."""
-    fed = heard_by(model)
+def recipe_id(method: Method, options: Options, model: ModelChoice, model_digest: str) -> str:
+    """The identity of what a cell does to each utterance: the method, its options, the model, how it is fed."""
+    fed = with_token_rate(model)
     return digest(
         {
             "algorithm_version": ALGORITHM_VERSION,
             "model": model_digest,
             "precision": model.precision,
             "method": method.identity(),
-            "options": {option: getattr(adaptation, option) for option in method.options},
+            "options": {option: getattr(options, option) for option in method.options},
             "fed": {name: getattr(fed, name) for name in FED},
         }
     )

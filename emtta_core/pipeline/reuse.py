@@ -9,7 +9,9 @@ import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import get_args
 
+from emtta_core.adaptation.options import Trace
 from emtta_core.errors import EmttaError
 from emtta_core.pipeline.plan import Cell, utterance_key
 from emtta_core.pipeline.run import Run, as_now, is_recorded, load_run
@@ -24,7 +26,7 @@ log = logging.getLogger("emtta.pipeline")
 RUNS_A_CELL = 3
 """Runs that are searched for the results of one cell, the newest first; nights of one suite all have the same."""
 
-_TRACES = ("none", "metrics", "hypotheses")
+_TRACES = get_args(Trace)
 
 _CANDIDATES = """
     SELECT plans.run_id, plans.cell_id, plans.recipe_id, runs.suite_toml
@@ -104,13 +106,13 @@ class Expected:
         return tuple(_with_reused(state, len(self.found.get(state.cell, ()))) for state in self.now)
 
     def sources(self, cells: Collection[Cell]) -> list[str]:
-        """Return the runs whose results these cells would take over."""
+        """The runs whose results these cells would take over."""
         taken = (result for cell, results in self.found.items() if cell in cells for result in results.values())
         return list(dict.fromkeys(result.source_run for result in taken))
 
 
 def expected(run: Run, store: Store | None) -> Expected:
-    """Return how far a run is, recorded or not, with what it would take over from other runs.
+    """How far a run is, recorded or not, with what it would take over from other runs.
 
     A run that is recorded takes over as it was recorded: none where it was begun to measure everything anew.
 
@@ -118,15 +120,15 @@ def expected(run: Run, store: Store | None) -> Expected:
         UsageError: a run of this id is there with another plan; names the fields that differ.
         StoreError: the store cannot be read.
     """
-    missing = tuple(CellState(cell, MISSING, 0, 0, 0, None, None) for cell in run.cells)
+    now = {cell: CellState(cell, MISSING, 0, 0, 0, None, None) for cell in run.cells}
     if store is None:
-        return Expected(missing)
+        return Expected(tuple(now.values()))
     recorded = is_recorded(run, store)
     if recorded:
-        run = as_now(load_run(store, run.run_id), run.suite)
-    now = cell_states(store, run.run_id) if recorded else missing
-    reuse = Reuse(store, run, [state.cell for state in now if state.missing])
-    return Expected(now, reuse.of_cells(), recorded, reuse.may_have_more)
+        now |= {state.cell: state for state in cell_states(store, run.run_id) if state.cell in now}
+        run = as_now(load_run(store, run.run_id), run.suite.runtime, run.suite.model)
+    reuse = Reuse(store, run, [state.cell for state in now.values() if state.missing])
+    return Expected(tuple(now.values()), reuse.of_cells(), recorded, reuse.may_have_more)
 
 
 def _with_reused(state: CellState, count: int) -> CellState:
@@ -150,7 +152,7 @@ class Reuse:
         self.runs: tuple[str, ...] = ()
         self._same: set[str] = set()
         self._recipes: set[str] = set()
-        if self._cells and len(store.place.list("runs")) > (store.find_run(run.run_id) is not None):
+        if self._cells and len(store.backend.list("runs")) > (store.find_run(run.run_id) is not None):
             recipes = sorted({cell.recipe_id for cell in self._cells})
             parameters = {"recipes": recipes, "run_id": run.run_id, "most": RUNS_A_CELL}
             with Catalogue(store) as catalogue:
@@ -166,12 +168,12 @@ class Reuse:
         return any(cell.recipe_id in self._recipes and cell.cell_id not in self._same for cell in self._cells)
 
     def of_cells(self) -> Reusable:
-        """Return what other runs have done of the very same cells."""
+        """What other runs have done of the very same cells."""
         cells = [cell for cell in self._cells if cell.cell_id in self._same]
         return self._find(self.runs, cells, {}) if cells else {}
 
     def of_utterances(self, cells: Sequence[Cell]) -> Reusable:
-        """Return what other runs, and this one under an earlier plan, have done of utterances that are the same.
+        """What other runs, and this one under an earlier plan, have done of utterances that are the same.
 
         Args:
             cells: cells of one domain, whose audio is prepared.
@@ -197,7 +199,7 @@ class Reuse:
             name = self._store.write_links(self._run.run_id, source_run, links)
             # Pruning removes the record of a run before it asks who reuses it: one of the two sees the other.
             if source_run != self._run.run_id and self._store.find_run(source_run) is None:
-                self._store.place.remove([name])
+                self._store.backend.remove([name])
 
     def _find(self, runs: Iterable[str], cells: Sequence[Cell], keys: Mapping[str, Sequence[Cell]]) -> Reusable:
         # The results of some runs that are those of these cells, or of the cells that wait for their keys.

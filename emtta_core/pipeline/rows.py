@@ -2,14 +2,16 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from typing import Any
 
 from emtta_core.adaptation import AdaptationResult
 from emtta_core.audio.waveform import SAMPLE_RATE
 from emtta_core.faults import is_fatal, unexpected
 from emtta_core.pipeline.long_audio import SILENT, HeardWindow, Outcome
 from emtta_core.pipeline.plan import Cell, utterance_key
-from emtta_core.scoring import EmptyReferenceError, Rule, normalizer, step_errors, word_errors
+from emtta_core.scoring import EmptyReferenceError, Rule, WordErrors, normalizer, step_errors, word_errors
 from emtta_core.store import DoneUtterance, HypothesisRow, PreparedRow, ScoreRow, StepRow, WindowRow
 
 log = logging.getLogger("emtta.pipeline")
@@ -57,7 +59,7 @@ class Tally:
 
 
 def make_shard(cell: Cell, attempt: int, outcomes: Sequence[Outcome], rule: Rule = "whisper") -> Shard:
-    """Return the rows of some utterances: their hypotheses, steps, scores and windows.
+    """Make the rows of some utterances: their hypotheses, steps, scores and windows.
 
     Args:
         cell: whose utterances they are.
@@ -74,19 +76,20 @@ def make_shard(cell: Cell, attempt: int, outcomes: Sequence[Outcome], rule: Rule
         if isinstance(result, str) or hypothesis.error is not None:
             continue
         steps += _steps(hypothesis, result)
-        scores.append(score(hypothesis, [record.text for record in result.trace], rule))
+        scores.append(score(hypothesis, [record.hypothesis for record in result.trace], rule))
     return Shard(tuple(hypotheses), tuple(steps), tuple(scores), tuple(windows))
 
 
 def score(hypothesis: HypothesisRow, step_texts: Sequence[str | None], rule: Rule) -> ScoreRow:
-    """Return the score of a hypothesis, and the word errors after each step.
+    """Score a hypothesis, and count the word errors after each step.
 
     A transcript that normalizes to nothing, or at which a library fails, gives a row with an `error`.
     """
     text, language = hypothesis.hypothesis or "", hypothesis.language
     try:
-        found = word_errors(hypothesis.reference, text, language, rule)
+        found = asdict(word_errors(hypothesis.reference, text, language, rule))
         by_step = step_errors(hypothesis.reference, step_texts, language, rule)
+        return ScoreRow(**_key(hypothesis), **found, step_errors=by_step)
     except Exception as error:
         if is_fatal(error) and not isinstance(error, EmptyReferenceError):
             raise
@@ -95,42 +98,12 @@ def score(hypothesis: HypothesisRow, step_texts: Sequence[str | None], rule: Rul
         else:
             log.warning("utterance %s could not be scored", hypothesis.utterance_id, exc_info=True)
             reason = unexpected("scored", error)
-        return ScoreRow(
-            cell_id=hypothesis.cell_id,
-            attempt=hypothesis.attempt,
-            utterance_id=hypothesis.utterance_id,
-            hits=None,
-            substitutions=None,
-            deletions=None,
-            insertions=None,
-            words=None,
-            characters=None,
-            character_errors=None,
-            normalizer=normalizer(language, rule).name,
-            reference_normalized=None,
-            hypothesis_normalized=None,
-            error=reason,
-        )
-    return ScoreRow(
-        cell_id=hypothesis.cell_id,
-        attempt=hypothesis.attempt,
-        utterance_id=hypothesis.utterance_id,
-        hits=found.hits,
-        substitutions=found.substitutions,
-        deletions=found.deletions,
-        insertions=found.insertions,
-        words=found.words,
-        characters=found.characters,
-        character_errors=found.character_errors,
-        normalizer=found.normalizer,
-        reference_normalized=found.reference_normalized,
-        hypothesis_normalized=found.hypothesis_normalized,
-        step_errors=by_step,
-    )
+        found = dict.fromkeys(_names(WordErrors)) | {"normalizer": normalizer(language, rule).name}
+        return ScoreRow(**_key(hypothesis), **found, error=reason)
 
 
 def tally_shard(shard: Shard) -> Tally:
-    """Return the sums over a shard just made."""
+    """The sums over a shard just made."""
     tally = Tally(utterances=len(shard.hypotheses))
     tally.audio_seconds = sum(row.audio_seconds for row in shard.hypotheses)
     tally.seconds = sum(row.seconds or 0.0 for row in shard.hypotheses)
@@ -142,7 +115,7 @@ def tally_shard(shard: Shard) -> Tally:
 
 
 def tally_done(done: Sequence[DoneUtterance]) -> Tally:
-    """Return the sums over utterances that an earlier attempt had done, as it scored them."""
+    """The sums over utterances that an earlier attempt had done, as it scored them."""
     tally = Tally(utterances=len(done), errors=sum(utterance.error is not None for utterance in done))
     for utterance in done:
         if utterance.score is not None:
@@ -161,59 +134,44 @@ def _hypothesis(cell: Cell, attempt: int, row: PreparedRow, result: AdaptationRe
         speaker=row.speaker,
         audio_seconds=row.seconds,
         reference=row.text,
-        hypothesis=known.text if known else None,
-        source_hypothesis=known.source_text if known else None,
-        entropy_before=known.entropy_before if known else None,
-        entropy_after=known.entropy_after if known else None,
-        tokens=known.tokens if known else None,
-        seconds=known.seconds if known else None,
-        flags=tuple(known.flags) if known else (),
         error=error,
         utterance_key=utterance_key(cell.recipe_id, row),
+        **_columns(known, HypothesisRow),
     )
 
 
 def _window(hypothesis: HypothesisRow, heard: HeardWindow) -> WindowRow:
     window, result = heard.window, heard.result
     error = SILENT if result is None else result.error
-    known = result if error is None else None
+    columns = _columns(result if error is None else None, WindowRow)
+    columns["seconds"] = len(window.waveform) / SAMPLE_RATE  # here not the wall time
     return WindowRow(
-        cell_id=hypothesis.cell_id,
-        attempt=hypothesis.attempt,
-        utterance_id=hypothesis.utterance_id,
+        **_key(hypothesis),
         window=window.number,
         begins=window.begin / SAMPLE_RATE,
-        seconds=len(window.waveform) / SAMPLE_RATE,
         language=heard.language,
         language_probability=heard.probability,
-        hypothesis=known.text if known else None,
-        source_hypothesis=known.source_text if known else None,
-        entropy_before=known.entropy_before if known else None,
-        entropy_after=known.entropy_after if known else None,
-        tokens=known.tokens if known else None,
-        updates=known.updates if known else None,
-        flags=known.flags if known else (),
         error=error,
+        **columns,
     )
 
 
 def _steps(hypothesis: HypothesisRow, result: AdaptationResult) -> list[StepRow]:
-    return [
-        StepRow(
-            cell_id=hypothesis.cell_id,
-            attempt=hypothesis.attempt,
-            utterance_id=hypothesis.utterance_id,
-            step=record.step,
-            hypothesis=record.text,
-            entropy=record.entropy,
-            tokens=record.tokens,
-            loss=record.loss,
-            policy_loss=record.policy_loss,
-            entropy_loss=record.entropy_loss,
-            candidate_entropy=record.candidate_entropy,
-            advantage_std=record.advantage_std,
-            gradient_norm=record.gradient_norm,
-            candidate_tokens=record.candidate_tokens,
-        )
-        for record in result.trace
-    ]
+    return [StepRow(**_key(hypothesis), **asdict(record)) for record in result.trace]
+
+
+def _key(row: HypothesisRow) -> dict[str, Any]:
+    return {"cell_id": row.cell_id, "attempt": row.attempt, "utterance_id": row.utterance_id}
+
+
+def _columns(result: AdaptationResult | None, row: type) -> dict[str, Any]:
+    # The columns of a row that are fields of a result, by name; all null and no flags where there is none.
+    names = _names(AdaptationResult) & _names(row) - {"utterance_id", "error"}
+    if result is None:
+        return dict.fromkeys(names) | {"flags": ()}
+    return {name: getattr(result, name) for name in names}
+
+
+@cache
+def _names(record: type) -> frozenset[str]:
+    return frozenset(field.name for field in fields(record))

@@ -2,9 +2,12 @@
 
 import itertools
 import json
+import logging
 import os
 import platform
+import re
 import subprocess
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -13,23 +16,25 @@ from pathlib import Path
 import numpy as np
 
 from emtta_core.adaptation import ALGORITHM_VERSION
-from emtta_core.errors import UsageError
+from emtta_core.errors import EmttaError, UsageError
 from emtta_core.pipeline.inventory import locate
-from emtta_core.pipeline.plan import FED, Cell, Plan, plan, plan_id_of
+from emtta_core.pipeline.plan import FED, Cell, Plan, cells_of, plan, plan_audio, plan_id_of
 from emtta_core.pipeline.state import cell_states, planned_cells
 from emtta_core.store import Catalogue, PlanRow, RunRow, Store
 from emtta_core.store.lease import lease
-from emtta_core.suite import Suite, parse_suite
+from emtta_core.suite import ModelChoice, Runtime, Suite, parse_suite
 from emtta_core.suite.messages import differences
 
-NORMALISER = "whisper-normalizer"
+NORMALIZER = "whisper-normalizer"
 """The package that holds the text normalizers."""
 
 PACKAGES = (
     *("emtta", "torch", "transformers", "numpy", "soundfile", "soxr"),
-    *("prefect", "pyarrow", "duckdb", "jiwer", NORMALISER),
+    *("prefect", "pyarrow", "duckdb", "jiwer", NORMALIZER),
 )
 """Whose releases a run records, besides Python's."""
+
+log = logging.getLogger("emtta.pipeline")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +54,8 @@ class Run:
 def plan_run(suite: Suite, model_digest: str, run_id: str | None = None) -> Run:
     """Plan a suite, and write nothing yet.
 
-    The run's suite is the one given with the place of each corpus settled. What cannot be had is in the plan's
-    `remarks`.
-
-    Args:
-        suite: what to evaluate.
-        model_digest: of the suite's model.
-        run_id: another id than the default one, under which the same suite and model find their run again.
+    The run's suite is the one given with each corpus located. What cannot be had is in the plan's `remarks`. Without a
+    chosen `run_id`, the same suite and model find their run again.
 
     Raises:
         EmttaError: no domain's audio can be had.
@@ -66,12 +66,12 @@ def plan_run(suite: Suite, model_digest: str, run_id: str | None = None) -> Run:
 
 
 def default_id(suite: Suite, planned: Plan) -> str:
-    """Return the id of a run for which none was chosen."""
+    """The id of a run for which none was chosen."""
     return f"{suite.name}-{planned.plan_id[:8]}"
 
 
 def is_recorded(run: Run, store: Store) -> bool:
-    """Return whether the store has the run.
+    """Whether the store has the run; domains that had no audio when it was recorded may have some in `run`.
 
     Raises:
         UsageError: it has a run of this id with another plan; names the fields that differ.
@@ -79,28 +79,40 @@ def is_recorded(run: Run, store: Store) -> bool:
     stored = store.find_run(run.run_id)
     if stored is None:
         return False
-    if stored.plan_id != run.plan.plan_id:
+    if stored.plan_id != run.plan.plan_id and _continued(load_run(store, run.run_id), run) is None:
         raise UsageError(_difference(run, stored))
     return True
 
 
 def record(run: Run, store: Store) -> None:
-    """Record a run and its plan in the store, unless they are there.
+    """Record a run and its plan in the store; to a run that is there, add the audio that its domains lacked.
 
     Raises:
         UsageError: a run of this id is there with another plan; names the fields that differ.
-        StoreError: another process is about to record a run of this id, or the record there cannot be read.
+        StoreError: another process works at a run of this id, or the record there cannot be read.
     """
     if is_recorded(run, store):
+        begun = load_run(store, run.run_id)
+        continued = _continued(begun, run)
+        if continued is not None and continued.cells != begun.cells:
+            replace_plan(continued, store)
         return
     with lease(store, run.run_id):  # of two suites with one run id, the second is refused: they never mix
         if not is_recorded(run, store):
-            store.write_plan(run.run_id, [plan_row(cell) for cell in run.cells])
+            store.write_plan(run.run_id, [_plan_row(cell) for cell in run.cells])
             store.write_run(run.run_id, _run_row(run))
 
 
+def replace_plan(run: Run, store: Store) -> None:
+    """Write the plan of a recorded run of which domains were planned anew; StoreError where a process works at it."""
+    with lease(store, run.run_id):
+        row = replace(store.run(run.run_id), plan_id=run.plan.plan_id, suite_toml=run.suite.to_toml())
+        store.write_run(run.run_id, row)  # first: a process killed here leaves a plan that lacks audio, to be replaced
+        store.write_plan(run.run_id, [_plan_row(cell) for cell in run.cells])
+
+
 def load_run(store: Store, run_id: str) -> Run:
-    """Return a run as the store has it.
+    """A run as the store has it.
 
     Raises:
         UsageError: there is no such run; lists those there are.
@@ -108,6 +120,59 @@ def load_run(store: Store, run_id: str) -> Run:
     row = store.run(run_id)
     suite = parse_suite(row.suite_toml, origin=f"the suite of run {run_id}")
     return Run(run_id, suite, Plan(row.plan_id, row.model_digest, planned_cells(store, run_id)))
+
+
+def find_begun(run: Run, store: Store) -> Run:
+    """A run without a chosen id, under the id of the one as which it was begun while some of its audio was lacking.
+
+    That one had another plan, and so another id. Where there is none, the run is returned as it is.
+    """
+    if run.run_id != default_id(run.suite, run.plan) or store.find_run(run.run_id) is not None:
+        return run
+    named = re.compile(rf"{re.escape(run.suite.name)}-[0-9a-f]{{8}}")
+    for run_id, row in store.runs().items():
+        if named.fullmatch(run_id) and row.model_digest == run.plan.model_digest:
+            try:
+                if _continued(load_run(store, run_id), run) is not None:
+                    return replace(run, run_id=run_id)
+            except EmttaError as error:
+                log.warning("the run %s cannot be read, so it is not continued: %s", run_id, error)
+    return run
+
+
+def plan_anew(run: Run, domains: Collection[str]) -> Run:
+    """Plan domains of a recorded run anew, with the audio and transcripts that are there now.
+
+    A domain whose audio cannot be had stays as it was planned.
+    """
+    if not domains:
+        return run
+    located = locate(run.suite)
+    suite = located.model_copy(update={"domains": tuple(d for d in located.domains if d.name in domains)})
+    audio = {name: found for name, found in plan_audio(suite).items() if found.error is None}
+    cells = [cell for name in audio for cell in cells_of(suite.domain(name), suite, run.plan.model_digest, audio[name])]
+    return _with_cells(run, suite, cells)
+
+
+def _continued(begun: Run, run: Run) -> Run | None:
+    # A recorded run with the audio that it lacked and that `run` has; None where `run` has another plan than that.
+    # The id of the plan is that of its cells, or already that of `run` where `replace_plan` was cut short; else other
+    # rules of scoring made it.
+    if begun.plan.plan_id not in (plan_id_of(begun.cells, begun.suite), run.plan.plan_id):
+        return None
+    lacking = {cell.domain for cell in begun.cells if not cell.available}
+    found = _with_cells(begun, run.suite, [cell for cell in run.cells if cell.domain in lacking and cell.available])
+    return found if found.plan.plan_id == run.plan.plan_id else None
+
+
+def _with_cells(run: Run, suite: Suite, cells: Sequence[Cell]) -> Run:
+    # A run with these cells in the place of its own of the same names, and their domains as `suite` has them.
+    new = {(cell.domain, cell.method): cell for cell in cells}
+    merged = tuple(new.get((cell.domain, cell.method), cell) for cell in run.cells)
+    names = {cell.domain for cell in cells}
+    domains = tuple(suite.domain(old.name) if old.name in names else old for old in run.suite.domains)
+    changed = run.suite.model_copy(update={"domains": domains})
+    return Run(run.run_id, changed, replace(run.plan, plan_id=plan_id_of(merged, changed), cells=merged))
 
 
 def check_unchanged(store: Store, run: Run) -> None:
@@ -118,7 +183,11 @@ def check_unchanged(store: Store, run: Run) -> None:
     Raises:
         UsageError: this release adapts or scores differently; names what differs.
     """
-    lines = changed_since(store.run(run.run_id), run)
+    stored = store.run(run.run_id)
+    lines = _other_code(stored)
+    may_be_ahead = any(not cell.available for cell in run.cells)  # the plan's id, where `replace_plan` was cut short
+    if not lines and not may_be_ahead and plan_id_of(run.cells, run.suite) != stored.plan_id:
+        lines.append("the rules of scoring")
     if lines:
         listed = "\n".join(f"  {line}" for line in lines)
         raise UsageError(
@@ -127,23 +196,12 @@ def check_unchanged(store: Store, run: Run) -> None:
         )
 
 
-def changed_since(stored: RunRow, run: Run) -> list[str]:
-    """Return what of this release differs from the one that planned a recorded run, so that its cells would differ."""
-    lines = _other_code(stored)
-    amendable = any(not cell.available for cell in run.cells)  # its identity may be ahead of it
-    if not lines and not amendable and plan_id_of(run.cells, run.suite) != stored.plan_id:
-        lines.append("the rules of scoring")
-    return lines
-
-
-def as_now(run: Run, suite: Suite) -> Run:
-    """Return a run carried out as `suite`, the one it was planned from, says now: its runtime, its device, its model's
-    place; the plan is as it was.
-    """
+def as_now(run: Run, runtime: Runtime, model: ModelChoice) -> Run:
+    """A recorded run with the runtime, the device and the model's folder that its suite names now; the plan stays."""
     planned = run.suite.model
-    kept = ("precision", *FED, *(("revision",) if suite.model.name == planned.name else ()))
-    model = suite.model.model_copy(update={name: getattr(planned, name) for name in kept})
-    runtime = suite.runtime.model_copy(update={"reuse": run.suite.runtime.reuse})
+    kept = ("precision", *FED, *(("revision",) if model.name == planned.name else ()))
+    model = model.model_copy(update={name: getattr(planned, name) for name in kept})
+    runtime = runtime.model_copy(update={"reuse": run.suite.runtime.reuse})
     return replace(run, suite=run.suite.model_copy(update={"runtime": runtime, "model": model}))
 
 
@@ -166,14 +224,13 @@ def _other_code(stored: RunRow) -> list[str]:
     lines = []
     if stored.algorithm_version != ALGORITHM_VERSION:
         lines.append(f"the algorithm's version: {stored.algorithm_version} there, {ALGORITHM_VERSION} here")
-    scored = (json.loads(stored.versions).get(NORMALISER), versions().get(NORMALISER))
+    scored = (json.loads(stored.versions).get(NORMALIZER), versions().get(NORMALIZER))
     if scored[0] != scored[1]:
-        lines.append(f"{NORMALISER}, by which scores are made: {scored[0]} there, {scored[1]} here")
+        lines.append(f"{NORMALIZER}, by which scores are made: {scored[0]} there, {scored[1]} here")
     return lines
 
 
-def plan_row(cell: Cell) -> PlanRow:
-    """Return the row of a planned cell."""
+def _plan_row(cell: Cell) -> PlanRow:
     return PlanRow(
         domain=cell.domain,
         group=cell.group,
@@ -202,7 +259,7 @@ def _run_row(run: Run) -> RunRow:
 
 
 def versions() -> dict[str, str]:
-    """Return the releases of Python and of the packages that matter, and by which instructions this processor adds.
+    """The releases of Python and of the packages that matter, and by which instructions this processor adds.
 
     A package that is not installed is left out.
     """
@@ -245,12 +302,6 @@ def plan_night(suite: Suite, model_digest: str, store: Store, date: str) -> Run:
     A run of the date that has the same plan and is not complete is the one that goes on. One that is complete, or has
     another plan (the suite, the model or the algorithm changed during the day), is left as it is.
 
-    Args:
-        suite: what to evaluate.
-        model_digest: of the suite's model.
-        store: where it will lie.
-        date: as in `2026-11-23`.
-
     Raises:
         StoreError: a run of that date is there and cannot be read.
     """
@@ -266,7 +317,7 @@ def plan_night(suite: Suite, model_digest: str, store: Store, date: str) -> Run:
 
 
 def baselines(store: Store, run_id: str) -> list[str]:
-    """Return the complete runs of the same suite and model that were begun before a run, the newest first."""
+    """The complete runs of the same suite and model that were begun before a run, the newest first."""
     query = """
         SELECT earlier.run_id
         FROM runs AS earlier

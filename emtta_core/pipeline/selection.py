@@ -1,8 +1,8 @@
 """Which cells of a plan, or domains of a suite, are meant, and what of them is done again."""
 
 import shlex
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeVar
 
 from emtta_core.errors import UsageError, unknown
 from emtta_core.pipeline.plan import Cell
@@ -12,14 +12,15 @@ Redo = Literal["missing", "errors", "all"]
 """Which utterances of a cell are done: those that are not yet, those in error too, or all of them again."""
 
 
-KEYS = ("domain", "method", "group", "name")
+CELL_FIELDS = {"domain": "domain", "method": "method", "group": "group"}
+DOMAIN_FIELDS = {"domain": "name", "group": "group"}
+"""What cells and domains are chosen by, and the field of each."""
 
-_DOMAIN_KEYS = {"domain": "name", "group": "group"}
-"""What a domain is chosen by, and the field."""
+_Item = TypeVar("_Item", Cell, Domain)
 
 
 def select(cells: Sequence[Cell], only: Sequence[str]) -> tuple[Cell, ...]:
-    """Return the cells that match: one of the values of each key that is named; all where none is.
+    """The cells that match: one of the values of each key that is named; all where none is.
 
     Args:
         cells: of a plan.
@@ -29,46 +30,53 @@ def select(cells: Sequence[Cell], only: Sequence[str]) -> tuple[Cell, ...]:
         UsageError: no `key=value`, another key, a value that no cell has (lists those there are), or values that no
             cell has together.
     """
-    wanted: dict[str, set[str]] = {}
-    for text in only:
-        key, separator, value = text.partition("=")
-        if not separator or key not in KEYS:
-            raise UsageError(f"--only {text!r} is not of the form {' | '.join(f'{name}=…' for name in KEYS)}")
-        there = sorted({str(getattr(cell, key)) for cell in cells})
-        if value not in there:
-            raise unknown(key, value, there)
-        wanted.setdefault(key, set()).add(value)
-    found = tuple(cell for cell in cells if all(getattr(cell, key) in values for key, values in wanted.items()))
-    if not found:
-        raise UsageError(
-            f"no cell is all of {', '.join(only)}; values of one key are alternatives, different keys must all hold"
-        )
-    return found
+    return select_by_key(cells, _parse(only, CELL_FIELDS))
+
+
+def select_by_key(cells: Sequence[Cell], wanted: Mapping[str, Sequence[str]]) -> tuple[Cell, ...]:
+    """The cells that have one of the values of each key that has any; UsageError as of `select`."""
+    return tuple(_matching("cell", cells, wanted, CELL_FIELDS))
 
 
 def choose_domains(suite: Suite, only: Sequence[str]) -> list[Domain]:
-    """Return the domains that `domain=…` and `group=…` name; all where nothing is named.
+    """The domains that `domain=…` and `group=…` name; all where nothing is named.
 
     Raises:
         UsageError: another key, a value that no domain has, or values that no domain has together.
     """
-    wanted: dict[str, set[str]] = {}
+    return _matching("domain", suite.domains, _parse(only, DOMAIN_FIELDS), DOMAIN_FIELDS)
+
+
+def _parse(only: Sequence[str], fields: Mapping[str, str]) -> dict[str, list[str]]:
+    wanted: dict[str, list[str]] = {}
     for text in only:
         key, sign, value = text.partition("=")
-        if not sign or key not in _DOMAIN_KEYS:
-            raise UsageError(f"--only {text!r} is not of the form domain=… | group=…")
-        there = sorted({str(getattr(domain, _DOMAIN_KEYS[key])) for domain in suite.domains})
-        if value not in there:
-            raise unknown(key, value, there)
-        wanted.setdefault(_DOMAIN_KEYS[key], set()).add(value)
-    found = [domain for domain in suite.domains if all(getattr(domain, key) in wanted[key] for key in wanted)]
+        if not sign or key not in fields:
+            raise UsageError(f"--only {text!r} is not of the form {' | '.join(f'{name}=…' for name in fields)}")
+        wanted.setdefault(key, []).append(value)
+    return wanted
+
+
+def _matching(
+    what: str, items: Sequence[_Item], wanted: Mapping[str, Sequence[str]], fields: Mapping[str, str]
+) -> list[_Item]:
+    found = list(items)
+    for key, values in wanted.items():
+        known = sorted({str(getattr(item, fields[key])) for item in items})
+        for value in values:
+            if value not in known:
+                raise unknown(key, value, known)
+        found = [item for item in found if not values or getattr(item, fields[key]) in values]
     if not found:
-        raise UsageError(f"no domain is all of {', '.join(only)}")
+        named = ", ".join(f"{key}={value}" for key, values in wanted.items() for value in values)
+        raise UsageError(
+            f"no {what} is all of {named}; values of one key are alternatives, different keys must all hold"
+        )
     return found
 
 
 def resume_command(run_id: str, store: str, cells: Sequence[Cell], incomplete: Sequence[Cell]) -> str:
-    """Return the command that finishes these cells of a run, and few others: it selects whole domains and methods.
+    """The command that finishes these cells of a run, and few others: it selects whole domains and methods.
 
     Args:
         run_id: the run.

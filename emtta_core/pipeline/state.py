@@ -7,7 +7,7 @@ from typing import Any
 
 from emtta_core.pipeline.plan import Cell
 from emtta_core.pipeline.selection import Redo
-from emtta_core.store import COMPLETE, FAILED, Store
+from emtta_core.store import COMPLETE, FAILED, CellKey, Store
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.store.lease import Holder, holder
 
@@ -18,7 +18,7 @@ CELL_STATES = (COMPLETE, PARTIAL, FAILED, MISSING)
 
 
 def planned_cells(store: Store, run_id: str) -> tuple[Cell, ...]:
-    """Return the planned cells of a run, in order.
+    """The planned cells of a run, in order.
 
     Raises:
         UsageError: there is no such run; lists those there are.
@@ -52,7 +52,7 @@ class CellState:
         return self.state == FAILED or self.in_error > 0
 
     def open_to(self, redo: Redo) -> bool:
-        """Return whether something is to be done again, or for the first time."""
+        """Whether something is to be done again, or for the first time."""
         return not self.complete or redo == "all" or (redo == "errors" and self.in_error > 0)
 
     @property
@@ -61,12 +61,12 @@ class CellState:
         return max(0, self.cell.utterances - self.done)
 
     def to_do(self, redo: Redo) -> int:
-        """Return how many utterances are to be done, for the first time or again."""
+        """How many utterances are to be done, for the first time or again."""
         return self.missing + {"missing": 0, "errors": self.in_error, "all": self.done}[redo]
 
 
 def cell_states(store: Store, run_id: str) -> tuple[CellState, ...]:
-    """Return how far each cell of a run is, in the order of its plan.
+    """How far each cell of a run is, in the order of its plan.
 
     Raises:
         UsageError: there is no such run; lists those there are.
@@ -77,6 +77,28 @@ def cell_states(store: Store, run_id: str) -> tuple[CellState, ...]:
         rows = catalogue.query(query, {"run_id": run_id}).rows
     by_name = {(domain, method): rest for domain, method, *rest in rows}
     return tuple(CellState(cell, *by_name[cell.domain, cell.method]) for cell in cells)
+
+
+_IN_ERROR = """
+    SELECT utterance_id
+    FROM raw.hypotheses AS made
+    LEFT JOIN raw.scores AS scores USING (run_id, domain, method, cell_id, attempt, utterance_id)
+    WHERE
+        made.run_id = $run_id
+        AND made.domain = $domain
+        AND made.method = $method
+        AND (made.error IS NOT NULL OR scores.error IS NOT NULL)
+    LIMIT 1
+"""
+
+
+def failed_before(store: Store, run_id: str, cell: Cell) -> bool:
+    """Whether an attempt at a cell failed or left utterances in error, under whichever plan of the run."""
+    if any(row.state == FAILED for row in store.cells(CellKey(run_id, cell.domain, cell.method))):
+        return True
+    parameters = {"run_id": run_id, "domain": cell.domain, "method": cell.method}
+    with Catalogue(store, run_id=run_id) as catalogue:
+        return bool(catalogue.query(_IN_ERROR, parameters).rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +119,7 @@ class RunStatus:
         return all(cell.complete for cell in self.cells)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the status as plain JSON values."""
+        """The status as plain JSON values."""
         counts = Counter(cell.state for cell in self.cells)
         return {
             "run_id": self.run_id,
@@ -122,7 +144,7 @@ class RunStatus:
         }
 
     def as_text(self) -> str:
-        """Return the status in some lines for a reader."""
+        """The status in some lines for a reader."""
         found = self.as_dict()
         cells, utterances = found["cells"], found["utterances"]
         rest = ", ".join(f"{cells[state]} {state}" for state in CELL_STATES if cells[state] and state != COMPLETE)
@@ -146,7 +168,7 @@ class RunStatus:
 
 
 def run_status(store: Store, run_id: str) -> RunStatus:
-    """Return the progress of a run.
+    """The progress of a run.
 
     Raises:
         UsageError: there is no such run; lists those there are.

@@ -7,20 +7,20 @@ values are escaped by the template engine. Charts are drawn beforehand and hold 
 import base64
 import hashlib
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from importlib.metadata import version
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from emtta_core.errors import UsageError
 from emtta_core.report import charts, facts
 from emtta_core.report.examples import Example, Examples, audio_of, data_uri, find_examples, first_of_each
-from emtta_core.report.facts import ALL, SOURCE, Facts, newest_run, read_facts
+from emtta_core.report.facts import ALL, MOST_FAILURES, SOURCE, Facts, newest_run, read_facts
 from emtta_core.report.picture import Painter
 from emtta_core.report.summary import best_of, summarise, tally
 from emtta_core.sanitize import escaped
@@ -73,36 +73,40 @@ def make_page(
     store.run(run_id)  # refuses one that is not there, before its files are looked for
     with Painter() as painter:
         with Catalogue(store, run_id=run_id, limits=limits) as catalogue:
-            catalogue.hold()
-            facts = read_facts(store, catalogue, run_id)
+            catalogue.cache_rows()
+            facts = read_facts(catalogue, run_id)
             best = best_of(facts)
             methods = sorted(facts.adapting, key=lambda method: method != best)
-            pictures = _pictures(painter, facts, methods)
+            drawn = [chart for chart in _charts(facts, methods) if chart is not None]
+            drawing = painter.draw(drawn)
             examples = find_examples(catalogue, run_id, methods)
             left_out = len(catalogue.broken)
         sounds = _sounds(store, examples, audio, audio_address)
-        template, drawn = _template("page.html"), pictures()
+        template = _environment().get_template("page.html")
+        pictures = [Markup(svg) for svg in drawing.result()]
     html = template.render(
         **_frame(served=audio_address is not None),
+        run=facts.run,
         facts=facts,
+        resume=store.command("rerun", run_id),
+        methods=methods,
         summary=summarise(facts),
         best=best,
         tally=tally(facts, best) if best else None,
         examples=examples,
         sounds=sounds,
         left_out=left_out,
-        pictures=drawn,
-        costs={method: charts.seconds_a_second(facts, method) for method in facts.methods},
+        pictures=dict(zip([chart.name for chart in drawn], pictures, strict=True)),
         rows=list(facts.cells.values())[:MOST_ROWS],
+        failures=facts.failures[:MOST_FAILURES],
         shown=len(charts.shown_domains(facts)),
-        lowest=_lowest(facts),
     )
     return Page(run_id, html, len(set(sounds)) if audio_address is None else 0)
 
 
 def render(name: str, *, served: bool = True, **values: Any) -> str:
     """Return another page, from the template of that name: of a server, or a file that stands alone."""
-    return _template(name).render(**_frame(served=served), **values)
+    return _environment().get_template(name).render(**_frame(served=served), **values)
 
 
 def policy(*, served: bool) -> str:
@@ -130,31 +134,16 @@ def _frame(*, served: bool) -> dict[str, Any]:
     }
 
 
-def _pictures(painter: Painter, facts: Facts, methods: list[str]) -> Callable[[], dict[str, Any]]:
-    """Begin to draw the charts of a page; return what waits for them.
-
-    They are by name, the leaderboards by group, changes by method; of the latter only those with figures.
-    """
-    single: Mapping[str, charts.Chart | None] = {
-        "heat": charts.heat_map(facts),
-        "steps_wer": charts.by_step(facts, "wer"),
-        "steps_entropy": charts.by_step(facts, "entropy"),
-        "speed": charts.speed(facts),
-    }
-    groups = (ALL, *(facts.groups if len(facts.groups) > 1 else ()))[:MOST_GROUPS]
-    boards = {group: charts.leaderboard(facts, group) for group in groups}
-    changes = {method: charts.change_by_domain(facts, method) for method in methods}
-    every = [chart for kind in (single, boards, changes) for chart in kind.values() if chart]
-    finished = painter.draw(every)
-
-    def pictures() -> dict[str, Any]:
-        svg = {id(chart): Markup(drawn) for chart, drawn in zip(every, finished(), strict=True)}
-        return {name: svg.get(id(chart)) for name, chart in single.items()} | {
-            "boards": {group: svg[id(chart)] for group, chart in boards.items() if chart},
-            "changes": {method: svg[id(chart)] for method, chart in changes.items() if chart},
-        }
-
-    return pictures
+def _charts(facts: Facts, methods: Sequence[str]) -> Iterator[charts.Chart | None]:
+    # Those of a page; None for one without a figure.
+    yield charts.heat_map(facts)
+    yield charts.by_step(facts, "wer")
+    yield charts.by_step(facts, "entropy")
+    yield charts.speed(facts)
+    for group in (ALL, *(facts.groups if len(facts.groups) > 1 else ()))[:MOST_GROUPS]:
+        yield charts.leaderboard(facts, group)
+    for method in methods:
+        yield charts.change_by_domain(facts, method)
 
 
 def _sounds(
@@ -165,15 +154,6 @@ def _sounds(
         return {one.key: address(one) for one in every}
     chosen = first_of_each(examples, audio)
     return {key: data_uri(flac) for key, flac in audio_of(store, [one.key for one in chosen]).items()}
-
-
-def _lowest(facts: Facts) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for (_, group), standing in facts.standings.items():
-        wer = standing.figure.wer
-        if wer is not None:
-            found[group] = min(found.get(group, wer), wer)
-    return found
 
 
 @cache
@@ -203,10 +183,6 @@ def _environment() -> Environment:
 
 def _readable(value: object) -> object:
     return escaped(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _template(name: str) -> Template:
-    return _environment().get_template(name)
 
 
 @cache

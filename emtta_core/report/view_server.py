@@ -8,6 +8,7 @@ among those of the store, recordings among the rows of a corpus of that run.
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,8 +20,10 @@ from urllib.parse import quote, unquote, urlsplit
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.report.examples import Example, audio_of
 from emtta_core.report.page import make_page, policy, render
-from emtta_core.store import Catalogue, Store
+from emtta_core.store import Store
 from emtta_core.store.queries import Limits
+from emtta_core.store.result import Result
+from emtta_core.store.run_list import RunList
 from emtta_core.store.snapshot import Snapshot
 
 log = logging.getLogger("emtta.view")
@@ -53,9 +56,10 @@ class Viewer:
         self.store = store
         self.limits = limits
         self._pages: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
-        self._catalogue: Catalogue | None = None
-        self._list_of: tuple[Snapshot, bytes] | None = None
-        self._listing = threading.Lock()  # one at a time: a catalogue of all runs takes much memory
+        self._runs = RunList(store, limits)
+        self._list_of: tuple[Result, bytes] | None = None
+        self._looked_at = 0.0
+        self._listing = threading.Lock()  # one at a time: what is new of all runs may take much memory
         self._making = threading.Lock()  # one at a time: a page takes a core for seconds
 
     def answer(self, path: str) -> Answer:
@@ -69,30 +73,27 @@ class Viewer:
                 return self._audio(run_id, corpus_id, utterance_id)
         return _refusal(HTTPStatus.NOT_FOUND, "There is no such page.", "See the list of all runs.")
 
-    def close(self) -> None:
-        """Give back the memory."""
-        with self._listing:
-            if self._catalogue is not None:
-                self._catalogue.close()
-                self._catalogue = None
-
     def _list(self) -> Answer:
-        # The list of runs, made again only when the store has other files; readers wait for one another.
+        """Return the list of runs, made again only when the store has other files.
+
+        Readers who come while another's look goes on share the next one.
+        """
+        came_at = time.monotonic()
         with self._listing:
-            if self._catalogue is None:
-                self._catalogue = Catalogue(self.store, limits=self.limits)
-            snapshot = self._catalogue.snapshot
-            if self._list_of is None or self._list_of[0] is not snapshot:
-                runs = self._catalogue.report("runs").records
-                html = render("runs.html", runs=runs, location=self.store.location).encode()
-                self._list_of = snapshot, html
+            if self._list_of is None or self._looked_at < came_at:
+                begun_at = time.monotonic()
+                runs = self._runs.refresh()
+                self._looked_at = begun_at
+                if self._list_of is None or self._list_of[0] is not runs:
+                    html = render("runs.html", runs=runs.records, location=self.store.location).encode()
+                    self._list_of = runs, html
             return Answer(self._list_of[1])
 
     def _page(self, run_id: str) -> Answer:
         if (refused := self._unknown(run_id)) is not None:
             return refused
         with self._making:
-            files = hash(tuple(Snapshot.take(self.store.place, run_id).entries))
+            files = hash(tuple(Snapshot.take(self.store.backend, [run_id]).entries))
             kept = self._pages.get(run_id)
             if kept is None or kept[0] != files:
                 address = _audio_address(run_id)
@@ -149,11 +150,6 @@ class ViewServer(ThreadingHTTPServer):
             raise UsageError(
                 f"cannot listen on {LOOPBACK}:{port}: {error.strerror}; choose another with --port, or --port 0"
             ) from error
-
-    def server_close(self) -> None:
-        """Stop listening, and give back the memory."""
-        super().server_close()
-        self.viewer.close()
 
     @property
     def url(self) -> str:

@@ -1,6 +1,6 @@
-"""The place of a store: a folder, or a prefix of an object store, and the few things that the store does there.
+"""Where a store lies, a folder or a prefix of an object store, and the few operations that the store needs there.
 
-Whatever differs between the two stands in the classes that implement `Place`; nobody else asks which it is.
+Whatever differs between the two stands in the classes that implement `Backend`; nobody else asks which it is.
 """
 
 import re
@@ -19,7 +19,7 @@ _SCHEME = re.compile(r"(?P<name>[A-Za-z][A-Za-z0-9+.-]+):/", re.ASCII)  # a driv
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file of a place, as a listing has it."""
+    """A file, as a listing has it."""
 
     name: str  # the file
     size: int  # bytes
@@ -27,17 +27,17 @@ class Entry:
     modified: float  # when it was written, in seconds since 1970 by the clock of whoever keeps it
 
 
-class Place(ABC):
-    """Where files lie. A file is called by its path below the place, as in `runs/run_id=a/run.parquet`.
+class Backend(ABC):
+    """Where files lie. A file is called by its path below the backend, as in `runs/run_id=a/run.parquet`.
 
     A file is there whole or not at all, for every reader and at any moment, whatever becomes of its writer.
 
-    Every method raises `StoreError` where the place as a whole does not answer as it should: it is gone, out of reach,
-    full, forbidden. Those that read raise `OSError` where one file alone cannot be read, `FileNotFoundError` where it
-    is not there.
+    Every method raises `StoreError` where the backend as a whole does not answer as it should: it is gone, out of
+    reach, full, forbidden. Those that read raise `OSError` where one file alone cannot be read, `FileNotFoundError`
+    where it is not there.
     """
 
-    location: str  # the place as a user names it; it opens the same one in another process
+    location: str  # the backend as a user names it; it opens the same one in another process
 
     def __init__(self, location: str) -> None:
         column = next((part for part in location.split("/") if "=" in part), None)
@@ -49,10 +49,10 @@ class Place(ABC):
         self.location = location
 
     def url(self, name: str) -> str:
-        """Return what a file is called outside the place: in messages, and in DuckDB."""
+        """Return what a file is called outside the backend: in messages, and in DuckDB."""
         return f"{self.location.rstrip('/')}/{name}"
 
-    # The place
+    # The store as a whole
 
     @abstractmethod
     def is_there(self) -> bool:
@@ -60,14 +60,14 @@ class Place(ABC):
 
     @abstractmethod
     def make(self) -> None:
-        """Make the place where it is missing, check that it can be written, tidy up after killed writers."""
+        """Make the folder or prefix where it is missing, check that it can be written, tidy up after killed writers."""
 
     @abstractmethod
-    def try_out(self) -> str:
-        """Return in words that files can be written here, or could be once the place is made; leave nothing behind."""
+    def check_writable(self) -> str:
+        """Return in words that files can be written here, or could be once it is made; leave nothing behind."""
 
     @abstractmethod
-    def open_to(self, connection: duckdb.DuckDBPyConnection) -> Callable[[Sequence[Entry]], None]:
+    def attach(self, connection: duckdb.DuckDBPyConnection) -> Callable[[Sequence[Entry]], None]:
         """Let DuckDB read the files by their `url`, and globs of them.
 
         Returns:
@@ -97,7 +97,7 @@ class Place(ABC):
                 yield name, error
 
     @abstractmethod
-    def tails(self, entries: Iterable[Entry], length: int) -> Iterator[tuple[Entry, bytes | OSError]]:
+    def read_tails(self, entries: Iterable[Entry], length: int) -> Iterator[tuple[Entry, bytes | OSError]]:
         """Yield each file with its last bytes, or with why it alone cannot be read; in order.
 
         Args:
@@ -125,21 +125,21 @@ class Place(ABC):
         """Remove files; one that is not there is no error."""
 
     @abstractmethod
-    def growing(self, name: str) -> AbstractContextManager[Path]:
-        """Yield a file of this machine that goes on from the file `name`; what is appended there is in the place.
+    def appending(self, name: str) -> AbstractContextManager[Path]:
+        """Yield a file of this machine that goes on from the file `name`; what is appended there is stored.
 
         At once in a folder, at the end of the block in an object store. It is for logs, which no query reads.
         """
 
 
-def open_place(location: str | Path) -> Place:
-    """Return the place that a user names.
+def open_backend(location: str | Path) -> Backend:
+    """Open the backend that a user names.
 
     Args:
         location: a folder, or `s3://BUCKET/PREFIX`.
 
     Raises:
-        UsageError: it is empty, or no such kind of place is known.
+        UsageError: it is empty, or no such kind of backend is known.
         StoreError: its name will not do, or what it needs is not installed.
     """
     name = str(location)
@@ -147,7 +147,7 @@ def open_place(location: str | Path) -> Place:
         raise UsageError(f"a store cannot be at {name!r}; name a folder, or s3://BUCKET/PREFIX ('.' is this folder)")
     scheme = _SCHEME.match(name)
     if scheme is None:
-        from emtta_core.store.files import Folder
+        from emtta_core.store.local import Folder
 
         return Folder(Path(location))
     if scheme["name"] != "s3":

@@ -8,6 +8,8 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from uuid import uuid4
@@ -15,21 +17,29 @@ from uuid import uuid4
 import duckdb
 import pyarrow as pa
 
-from emtta_core.errors import EmttaError, StoreError
-from emtta_core.store.backend import Entry, Place
-from emtta_core.store.parquet import BrokenFile, glance, misplaced
+from emtta_core.errors import EmttaError, StoreError, UsageError
+from emtta_core.store.backend import Backend, Entry
+from emtta_core.store.parquet import BrokenFile, check_tails, misplaced
 from emtta_core.store.queries import Limits, check_reads_only, hint, memory_limit
 from emtta_core.store.reports import check_values, parameter_values, report, views
 from emtta_core.store.result import Result, to_arrow
 from emtta_core.store.snapshot import Snapshot
 from emtta_core.store.store import Store
-from emtta_core.store.views import create_raw_views, create_word_edits, grouped, hold_rows, literal, scan, text
+from emtta_core.store.views import (
+    create_raw_views,
+    create_word_edits,
+    describe_broken,
+    literal,
+    materialize_rows,
+    scan,
+    text,
+)
 
 log = logging.getLogger("emtta.store")
 
 Answer = TypeVar("Answer")
 
-Examine = Callable[[Place, Snapshot], Iterable[BrokenFile]]
+Examine = Callable[[Backend, Snapshot], Iterable[BrokenFile]]
 """Tells what is wrong with files."""
 
 _MISTAKES = (
@@ -46,9 +56,9 @@ _FAILURES = {
 """How the message of a failure begins that comes while rows are fetched, when Arrow does not tell its kind."""
 
 
-_UNSEEN = BrokenFile("", "it was not looked at yet")
+_UNCHECKED = BrokenFile("", "it was not checked yet")
 
-_LOOKS = 20
+_TRIES = 20
 """How often a query is asked again because files that it read were moved or removed meanwhile."""
 
 
@@ -69,30 +79,38 @@ class Catalogue:
         >>> Catalogue(Store.open("store")).query("SELECT method, wer FROM groups").rows  # doctest: +SKIP
     """
 
-    def __init__(self, store: Store, *, run_id: str | None = None, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        run_id: str | None = None,
+        limits: Limits | None = None,
+        take: Callable[[], Snapshot] | None = None,
+    ) -> None:
         """Open the catalogue.
 
         Args:
             store: the store.
             run_id: the only run that is to be seen, without its prepared audio; much faster where there are many.
             limits: what a query may take; by default generous.
+            take: returns the files that may be read; by default all of the store, or of the run.
         """
         self.store = store
         self.limits = limits or Limits()
         self.broken: tuple[BrokenFile, ...] = ()
-        self._run_id = run_id
-        self._seen: dict[Entry, BrokenFile | None] = {}
+        self._take = take or partial(Snapshot.take, store.backend, None if run_id is None else [run_id])
+        self._checked: dict[Entry, BrokenFile | None] = {}
         self._snapshot: Snapshot | None = None
-        self._held = False
+        self._cached = False
         self._connection = duckdb.connect(":memory:")
         self._connection.execute("SET TimeZone = 'UTC'")
-        self._show = store.place.open_to(self._connection)
-        self._look_again()
+        self._show = store.backend.attach(self._connection)
+        self._refresh_or_scan()
         create_word_edits(self._connection)
         for view in views().values():
             self._create(f'CREATE VIEW "{view.name}" AS\n{view.sql}')
         self._memory = self.limits.memory or memory_limit(self._connection) // 2
-        self._close_in()
+        self._restrict_access()
 
     def __enter__(self) -> Self:
         return self
@@ -107,7 +125,7 @@ class Catalogue:
     @property
     def snapshot(self) -> Snapshot:
         """The files that are read, those left out that are broken."""
-        self._look_again()
+        self._refresh_or_scan()
         assert self._snapshot is not None
         return self._snapshot
 
@@ -119,9 +137,9 @@ class Catalogue:
         """
         unread = [file for file in self.broken if file.may_come_back]
         if unread:
-            raise StoreError("; ".join(f"cannot read {line}" for line in grouped(self.store.place, unread)))
+            raise StoreError("; ".join(f"cannot read {line}" for line in describe_broken(self.store.backend, unread)))
 
-    def hold(self) -> None:
+    def cache_rows(self) -> None:
         """Read the rows into memory, but for audio: each later question sees the store as it is now, and reads no file.
 
         Worth it for many questions on one run, whose answers then agree with each other.
@@ -129,8 +147,8 @@ class Catalogue:
         Raises:
             EmttaError: when DuckDB fails it.
         """
-        self._answer("reading the rows", lambda: hold_rows(self._connection))
-        self._held = True
+        self._answer("reading the rows", lambda: materialize_rows(self._connection))
+        self._cached = True
 
     def query(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] | None = None) -> Result:
         """Return the rows of one SELECT.
@@ -152,7 +170,7 @@ class Catalogue:
         try:
             return self._answer("the query", ask)
         except EmttaError as error:
-            more = hint(self._connection, sql, str(error))
+            more = hint(self._connection, sql, str(error), self.store.command)
             if not more:
                 raise
             raise EmttaError(f"{error}{more}") from error
@@ -167,6 +185,7 @@ class Catalogue:
 
         Raises:
             UsageError: when the report, the run or a parameter is unknown; it lists those there are.
+            StoreError: when the record of the run cannot be read.
             EmttaError: when DuckDB fails it.
         """
         chosen = report(name)
@@ -177,7 +196,13 @@ class Catalogue:
                 self._connection.execute(f'SET VARIABLE "{key}" = CAST(? AS VARCHAR)', [value])
             return Result(self._read(self._connection.sql(chosen.sql)), chosen.cells)
 
-        return self._answer(f"the report {name}", ask)
+        try:
+            return self._answer(f"the report {name}", ask)
+        except UsageError:
+            for key in given.keys() & {"run_id", "baseline"}:
+                with suppress(UsageError):
+                    self.store.run(given[key])  # a record that is there and cannot be read is a StoreError
+            raise
 
     def _answer(self, what: str, ask: Callable[[], Answer]) -> Answer:
         """Return what `ask` returns, asked again where a file may have made it fail.
@@ -185,23 +210,23 @@ class Catalogue:
         At first of the files that are there now, as long as they are others than before, for one may have been removed
         meanwhile; then of those alone that can be read from end to end.
         """
-        self._look_again()
+        self._refresh_or_scan()
         read_all = False
-        for _ in range(_LOOKS):
+        for _ in range(_TRIES):
             try:
                 return self._within_limits(what, ask)
             except _MISTAKES as error:
-                raise EmttaError(f"{what} failed: {_said(error)}") from error
+                raise EmttaError(f"{what} failed: {_message(error)}") from error
             except duckdb.OutOfMemoryException as error:
                 raise EmttaError(self.limits.exceeded_memory(what, self._memory)) from error
             except duckdb.Error as error:
-                if not self._held and self._look():
+                if not self._cached and self._refresh_snapshot():
                     continue
-                if self._held or read_all:
-                    raise EmttaError(f"{what} failed: {_said(error)}") from error
-                self._look(scan)
+                if self._cached or read_all:
+                    raise EmttaError(f"{what} failed: {_message(error)}") from error
+                self._refresh_snapshot(scan)
                 read_all = True
-        raise EmttaError(f"{what} failed: {self._restless()}")
+        raise EmttaError(f"{what} failed: {self._keeps_changing()}")
 
     def _within_limits(self, what: str, ask: Callable[[], Answer]) -> Answer:
         # `ask` returns; the time limit and Ctrl-C end it, which needs another thread that waits for it.
@@ -245,81 +270,85 @@ class Catalogue:
 
     def _create(self, view: str) -> None:
         # Create a view, for which DuckDB looks into a file: where that was removed meanwhile, into its successor.
-        for _ in range(_LOOKS):
+        for _ in range(_TRIES):
             try:
                 self._connection.execute(view)
                 return
             except duckdb.Error:
-                if not self._look():
+                if not self._refresh_snapshot():
                     raise
-        raise EmttaError(self._restless())
+        raise EmttaError(self._keeps_changing())
 
-    def _look_again(self) -> None:
-        if self._held:
+    def _refresh_or_scan(self) -> None:
+        if self._cached:
             return
         try:
-            self._look()
+            self._refresh_snapshot()
         except duckdb.Error:
-            self._look(scan)
+            self._refresh_snapshot(scan)
 
-    def _look(self, examine: Examine | None = None) -> bool:
+    def _refresh_snapshot(self, examine: Examine | None = None) -> bool:
         """See the files that are there now, but those that are broken; warn of these.
 
         Where files are removed or added meanwhile, it looks once more: one that is gone is not broken.
 
         Args:
-            examine: tells what is wrong with files; by default those are glanced at that were never seen before.
+            examine: tells what is wrong with files; by default the ends of those are read that were never checked.
 
         Returns:
             Whether they are others than those seen last.
         """
         before = self._snapshot
-        for _ in range(_LOOKS):
-            found = Snapshot.take(self.store.place, self._run_id)
+        for _ in range(_TRIES):
+            found = self._take()
             broken = self._broken(found, examine)
-            if any(file not in self.broken for file in broken.values()) and not self._stands(found):
+            if any(file not in self.broken for file in broken.values()) and not self._is_current(found):
                 continue
             try:
-                self._see(found, broken)
+                self._show_snapshot(found, broken)
             except duckdb.Error:
-                if self._stands(found):
+                if self._is_current(found):
                     raise
                 continue
             return self._snapshot != before
-        raise EmttaError(self._restless())
+        raise EmttaError(self._keeps_changing())
 
     def _broken(self, found: Snapshot, examine: Examine | None) -> dict[str, BrokenFile]:
         # The broken files of a snapshot by their names; one that could not be read is tried again.
-        entries, place = tuple(found.entries), self.store.place
-        known = {entry.name: seen for entry in entries if (seen := self._seen.get(entry)) and not seen.error}
-        new = [entry for entry in entries if entry.name not in known and self._seen.get(entry, _UNSEEN) is not None]
+        entries, backend = tuple(found.entries), self.store.backend
+        known = {
+            entry.name: checked for entry in entries if (checked := self._checked.get(entry)) and not checked.error
+        }
+        new = [
+            entry for entry in entries if entry.name not in known and self._checked.get(entry, _UNCHECKED) is not None
+        ]
         strange = [misplaced(entry.name) for entry in found.misplaced]
-        now = [*strange, *(examine(place, found) if examine else glance(place, new))]
+        now = [*strange, *(examine(backend, found) if examine else check_tails(backend, new))]
         return known | {file.name: file for file in now}
 
-    def _stands(self, found: Snapshot) -> bool:
-        return Snapshot.take(self.store.place, self._run_id) == found
+    def _is_current(self, found: Snapshot) -> bool:
+        return self._take() == found
 
-    def _see(self, found: Snapshot, broken: Mapping[str, BrokenFile]) -> None:
+    def _show_snapshot(self, found: Snapshot, broken: Mapping[str, BrokenFile]) -> None:
         # Make the views those of a snapshot, without its broken files, and warn of these where that is news.
-        place, entries = self.store.place, tuple(found.entries)
-        self._seen = {entry: broken.get(entry.name) for entry in (*entries, *found.misplaced)}
-        left_out = tuple(seen for seen in self._seen.values() if seen)
-        for line in grouped(place, [file for file in left_out if file not in self.broken]):
+        backend, entries = self.store.backend, tuple(found.entries)
+        self._checked = {entry: broken.get(entry.name) for entry in (*entries, *found.misplaced)}
+        left_out = tuple(checked for checked in self._checked.values() if checked)
+        for line in describe_broken(backend, [file for file in left_out if file not in self.broken]):
             log.warning("left out of every query: %s", line)
         self.broken = left_out
         if left_out:
             found = found.without({file.name for file in left_out})
         self._show(entries)
         if found != self._snapshot:
-            create_raw_views(self._connection, place, found)
+            create_raw_views(self._connection, backend, found)
             self._snapshot = found
 
-    def _restless(self) -> str:
+    def _keeps_changing(self) -> str:
         # The message on a store whose files change from one look to the next.
         return f"the files of {self.store.location} did not stand still; try again later"
 
-    def _close_in(self) -> None:
+    def _restrict_access(self) -> None:
         folders = f"{literal(self.store.location)}, {text(self.store.location)}"
         for setting in (
             f"allowed_directories = [{folders}]",
@@ -336,7 +365,7 @@ class Catalogue:
             self._connection.execute(f"SET {setting}")
 
 
-def _said(error: duckdb.Error) -> str:
+def _message(error: duckdb.Error) -> str:
     # DuckDB says of an error: of a traceback, as a file system in Python leaves, its last line.
     text = str(error).strip()
     return text.splitlines()[-1].strip() if "Traceback (most recent call last)" in text else text

@@ -95,8 +95,9 @@ def view_list() -> Result:
 
 
 def text_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Result:
-    """Return rows of texts as an answer, under these names of columns."""
-    columns = {name: pa.array([row[place] for row in rows], pa.string()) for place, name in enumerate(names)}
+    """Return rows of texts as an answer, under these names of columns; bytes in a file's name that are no text as �."""
+    plain = [[text.encode(errors="surrogateescape").decode(errors="replace") for text in row] for row in rows]
+    columns = {name: pa.array([row[index] for row in plain], pa.string()) for index, name in enumerate(names)}
     return Result(pa.table(columns))
 
 
@@ -123,7 +124,7 @@ _CUT_WORDS = (
 )
 
 _CHOSEN = "FROM raw.runs WHERE run_id = $run OR $run IS NULL ORDER BY created_at DESC, run_id DESC LIMIT 1"
-_RECORD = f"SELECT run_id, suite, model, created_at {_CHOSEN}"
+_RECORD = f"SELECT run_id, suite, model, strftime(created_at, '%Y-%m-%d %H:%M') {_CHOSEN}"
 
 
 _REUSED = """
@@ -151,14 +152,14 @@ def notices_of(catalogue: Catalogue, run_id: str | None) -> tuple[str, ...]:
     found, suite_toml = rows[0]
     scored = catalogue.query(_SCORED, {"run": found}).rows
     cut = any(language in MARKED and normalizer.startswith("whisper-basic") for language, normalizer in scored)
-    told = [sentence for sign, sentence in _NOTICES.items() if sign.search(suite_toml)]
+    sentences = [sentence for sign, sentence in _NOTICES.items() if sign.search(suite_toml)]
     if cut:
-        told.append(_CUT_WORDS)
+        sentences.append(_CUT_WORDS)
     reused = catalogue.query(_REUSED, {"run": found}).rows
     if reused:
         named = ", ".join(f"{count:,} of {run}" for run, count in reused)
-        told.append(f"Results of other runs that did the same work are reused: {named} (utterances, per method).")
-    return tuple(told)
+        sentences.append(f"Results of other runs that did the same work are reused: {named} (utterances, per method).")
+    return tuple(sentences)
 
 
 def heading(catalogue: Catalogue, run_id: str | None) -> str:
@@ -172,4 +173,4 @@ def heading(catalogue: Catalogue, run_id: str | None) -> str:
     if not rows:
         return ""
     run, suite, model, created_at = rows[0]
-    return f"run {run} (suite {suite}, model {model}, {created_at:%Y-%m-%d %H:%M} UTC)"
+    return f"run {run} (suite {suite}, model {model}, {created_at} UTC)"

@@ -75,19 +75,19 @@ def export(store: Store, file: Path, *, run_ids: Collection[str] = (), copy: boo
     if run_ids:
         corpora = {row.corpus_id for run_id in run_ids for row in store.plan(run_id)}
         snapshot = snapshot.of_runs(run_ids, corpora)
-    beside = file.with_name(f".{file.name}.{uuid.uuid4().hex[:12]}.tmp")
+    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         try:
-            left_out = _write(store, snapshot, beside, copy)
+            left_out = _write(store, snapshot, temporary, copy)
         except duckdb.Error:  # a file may be damaged inside: each is read once, and the sound ones are written
-            beside.unlink(missing_ok=True)
-            snapshot = snapshot.without({broken.name for broken in scan(store.place, snapshot)})
-            left_out = _write(store, snapshot, beside, copy)
-        beside.replace(file)
+            temporary.unlink(missing_ok=True)
+            snapshot = snapshot.without({broken.name for broken in scan(store.backend, snapshot)})
+            left_out = _write(store, snapshot, temporary, copy)
+        temporary.replace(file)
     except (duckdb.Error, OSError) as error:
         raise EmttaError(f"{file} could not be written: {' '.join(str(error).split())}") from error
     finally:
-        for rest in (beside, beside.with_name(f"{beside.name}.wal")):
+        for rest in (temporary, temporary.with_name(f"{temporary.name}.wal")):
             rest.unlink(missing_ok=True)
     return Export(file, len(run_ids) or len(store.runs()), file.stat().st_size, copy, left_out)
 
@@ -109,17 +109,17 @@ def _check_place(file: Path) -> None:
 def _write(store: Store, snapshot: Snapshot, file: Path, copy: bool) -> tuple[str, ...]:
     with duckdb.connect(":memory:") as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        store.place.open_to(connection)(tuple(snapshot.entries))
+        store.backend.attach(connection)(tuple(snapshot.entries))
         create_word_edits(connection)
         if copy:
-            create_raw_views(connection, store.place, snapshot)
+            create_raw_views(connection, store.backend, snapshot)
         connection.execute(f"ATTACH {text(str(file))} AS exported (STORAGE_VERSION '{_STORAGE}')")
         connection.execute("USE exported")
         if copy:
             for statement in _copies():
                 connection.execute(statement)
         else:
-            create_raw_views(connection, store.place, snapshot, named=True)
+            create_raw_views(connection, store.backend, snapshot, named=True)
         left_out = [view for view in views().values() if not copy and FUNCTION in view.sql]
         for view in views().values():
             if view not in left_out:

@@ -89,7 +89,7 @@ class Lease:
             )
         if self.number not in taken:
             raise LeaseLostError(
-                f"the lease of the run {self.run_id!r} is gone, {store.place.url(_file(self.run_id, self.number))}: "
+                f"the lease of the run {self.run_id!r} is gone, {store.backend.url(_file(self.run_id, self.number))}: "
                 "the run was removed, or begun anew; this process writes no more"
             )
 
@@ -124,27 +124,29 @@ def lease(store: Store, run_id: str) -> Iterator[Lease]:
         renewing.join()
         with suppress(OSError, StoreError):
             held.check(store)
-            store.place.write(_file(run_id, held.number), b"")
+            store.backend.write(_file(run_id, held.number), b"")
 
 
 def forget(store: Store, run_id: str) -> None:
     """Remove the leases of a run that is no more, but for the newest: its number must not be given again."""
-    store.place.remove([_file(run_id, number) for number in sorted(_taken(store, run_id))[:-1]])
+    store.backend.remove([_file(run_id, number) for number in sorted(_taken(store, run_id))[:-1]])
 
 
 def _take(store: Store, run_id: str, own: Holder) -> Lease:
     newest = max(_taken(store, run_id), default=0)
     number = newest + 1
-    if holder(store, run_id) is None and store.place.write_new(_file(run_id, number), json.dumps(asdict(own)).encode()):
+    if holder(store, run_id) is None and store.backend.write_new(
+        _file(run_id, number), json.dumps(asdict(own)).encode()
+    ):
         taken = _taken(store, run_id)
         if max(taken, default=0) == number:  # else others have come and gone since the first look
-            store.place.remove([_file(run_id, other) for other in taken if other < number])
+            store.backend.remove([_file(run_id, other) for other in taken if other < number])
             return Lease(run_id, number)
     other = holder(store, run_id)
     newest = max(_taken(store, run_id), default=number)
     raise StoreError(
         f"the run {run_id!r} is being worked at by {other or 'another process'}; wait for it, or end it, and try again "
-        f"(of a machine that is gone for good, delete {store.place.url(_file(run_id, newest))})"
+        f"(of a machine that is gone for good, delete {store.backend.url(_file(run_id, newest))})"
     )
 
 
@@ -152,7 +154,7 @@ def _renew(store: Store, held: Lease, own: Holder, done: threading.Event) -> Non
     while not done.wait(RENEWAL):
         try:
             held.check(store)
-            store.place.write(_file(held.run_id, held.number), json.dumps(asdict(own)).encode())
+            store.backend.write(_file(held.run_id, held.number), json.dumps(asdict(own)).encode())
         except LeaseLostError as error:
             log.error("%s", error)
             return
@@ -161,7 +163,7 @@ def _renew(store: Store, held: Lease, own: Holder, done: threading.Event) -> Non
 
 
 def _taken(store: Store, run_id: str) -> list[int]:
-    names = [entry.name.rpartition("/")[2] for entry in store.place.list(_folder(run_id))]
+    names = [entry.name.rpartition("/")[2] for entry in store.backend.list(_folder(run_id))]
     return [int(match[1]) for match in map(_NUMBER.fullmatch, names) if match]
 
 
@@ -169,13 +171,13 @@ def _read(store: Store, run_id: str, number: int) -> Holder | None:
     # Whose a lease is; None where its holder is done; StoreError where it cannot be read.
     name = _file(run_id, number)
     try:
-        content = store.place.read(name)
+        content = store.backend.read(name)
         return Holder(**json.loads(content)) if content else None
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
         raise StoreError(
-            f"the lease {store.place.url(name)} cannot be read ({error}), so that nobody knows whether the run "
+            f"the lease {store.backend.url(name)} cannot be read ({error}), so that nobody knows whether the run "
             f"{run_id!r} is being worked at; try again, or delete the file if you know that nobody works at it"
         ) from error
 
@@ -200,11 +202,11 @@ def _age(store: Store, name: str) -> float:
     probe = f"{folder}/{uuid.uuid4().hex}.now"
     try:
         with suppress(StoreError):  # a store that can only be read
-            store.place.write(probe, b"")
-        modified = {entry.name: entry.modified for entry in store.place.list(folder)}
+            store.backend.write(probe, b"")
+        modified = {entry.name: entry.modified for entry in store.backend.list(folder)}
     finally:
         with suppress(OSError, StoreError):
-            store.place.remove([probe])
+            store.backend.remove([probe])
     return modified.get(probe, time.time()) - modified.get(name, 0.0)
 
 

@@ -1,4 +1,4 @@
-"""The store as a notebook sees it: opened by its place, asked with SQL or by the name of a report."""
+"""The store as a notebook sees it: asked with SQL or by the name of a report."""
 
 from pathlib import Path
 from typing import Any, Self
@@ -77,6 +77,6 @@ def open_store(location: str | Path) -> OpenedStore:
 
     Raises:
         StoreError: when there is none, or it cannot be read.
-        UsageError: when `location` names no such place.
+        UsageError: when `location` names neither.
     """
     return OpenedStore(Store.open(location))

@@ -10,16 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emtta_core.errors import StoreError
-from emtta_core.store.backend import Entry, Place
+from emtta_core.store.backend import Backend, Entry
 from emtta_core.store.packs import Pack, kind_of
 from emtta_core.store.schema import SCHEMA_VERSION, TABLES, VERSION_KEY, AudioBytes, Table, documented
 
 
-def write_rows(place: Place, name: str, rows: Sequence[Any], schema: pa.Schema, *, replace: bool = False) -> None:
+def write_rows(backend: Backend, name: str, rows: Sequence[Any], schema: pa.Schema, *, replace: bool = False) -> None:
     """Write records as one Parquet file.
 
     Args:
-        place: where.
+        backend: where.
         name: the file.
         rows: the records, of the class from which `schema` comes.
         schema: the columns.
@@ -30,10 +30,10 @@ def write_rows(place: Place, name: str, rows: Sequence[Any], schema: pa.Schema, 
     """
     content = parquet(pa.Table.from_pylist([_plain(row, schema.names) for row in rows], schema=schema))
     if replace:
-        place.write(name, content)
-    elif not place.write_new(name, content):
+        backend.write(name, content)
+    elif not backend.write_new(name, content):
         raise StoreError(
-            f"{place.url(name)} is already there and rows of an attempt are final; "
+            f"{backend.url(name)} is already there and rows of an attempt are final; "
             "does another process write the same run? Wait for it, or choose another run id"
         )
 
@@ -89,66 +89,68 @@ class BrokenFile:
         return self.problem in ("unreadable", "other schema")
 
 
-def cannot_read(place: Place, file: BrokenFile, then: str) -> StoreError:
+def cannot_read(backend: Backend, file: BrokenFile, then: str) -> StoreError:
     """Return the error of a file that is needed; to be raised from the file's, which tells whether it may pass.
 
     Args:
-        place: where it is.
+        backend: where it is.
         file: which.
         then: what the user can do.
     """
-    return StoreError(f"cannot read {place.url(file.name)}: {file.reason}. {then}")
+    return StoreError(f"cannot read {backend.url(file.name)}: {file.reason}. {then}")
 
 
-def read_rows(place: Place, name: str, row: type[Row]) -> list[Row] | BrokenFile:
+def read_rows(backend: Backend, name: str, row: type[Row]) -> list[Row] | BrokenFile:
     """Return the records in one file, or what is wrong with it.
 
     Args:
-        place: where.
+        backend: where.
         name: a Parquet file of the store.
         row: the record that its rows are.
 
     Raises:
-        StoreError: the place does not answer.
+        StoreError: the backend does not answer.
     """
-    ((_, rows),) = rows_of_each(place, [name], row)
+    ((_, rows),) = read_each(backend, [name], row)
     return rows
 
 
-def readable(place: Place, names: Sequence[str], row: type[Row]) -> Iterator[tuple[str, list[Row]]]:
+def readable(backend: Backend, names: Sequence[str], row: type[Row]) -> Iterator[tuple[str, list[Row]]]:
     """Yield each file that can be read with its records; warn of each that cannot, and go on."""
-    yield from sound(place, rows_of_each(place, names, row))
+    yield from skip_broken(backend, read_each(backend, names, row))
 
 
-def sound(place: Place, found: Iterable[tuple[str, list[Row] | BrokenFile]]) -> Iterator[tuple[str, list[Row]]]:
+def skip_broken(
+    backend: Backend, found: Iterable[tuple[str, list[Row] | BrokenFile]]
+) -> Iterator[tuple[str, list[Row]]]:
     """Yield the files that could be read with their records; warn of each that could not."""
     for name, rows in found:
         if isinstance(rows, BrokenFile):
-            log.warning("left out: %s: %s", place.url(name), rows.reason)
+            log.warning("left out: %s: %s", backend.url(name), rows.reason)
         else:
             yield name, rows
 
 
-def rows_of_each(
-    place: Place, names: Iterable[str], row: type[Row], pack: Pack | None = None, **cell: str
+def read_each(
+    backend: Backend, names: Iterable[str], row: type[Row], pack: Pack | None = None, **cell: str
 ) -> Iterator[tuple[str, list[Row] | BrokenFile]]:
     """Yield each file with its records, or with what is wrong with it.
 
     Args:
-        place: where.
+        backend: where.
         names: Parquet files of the store.
         row: the record that their rows are.
         pack: the kind of pack that they are; none for files of one table.
         cell: of packs, the domain and the method whose rows are wanted.
     """
-    for name, content in place.read_all(names):
+    for name, content in backend.read_all(names):
         if isinstance(content, OSError):
             yield name, BrokenFile.refused(name, content)
         else:
             yield name, _rows(name, content, row, pack, cell)
 
 
-def table_of(
+def read_table(
     name: str, content: bytes, kind: Table | Pack, columns: Sequence[str] | None = None
 ) -> pa.Table | BrokenFile:
     """Return the rows in the content of a file, or what is wrong with it.
@@ -161,7 +163,7 @@ def table_of(
     """
     try:
         with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
-            broken = _unlike(name, file.metadata, kind)
+            broken = _schema_fault(name, file.metadata, kind)
             return broken or file.read(columns=columns)
     except FAILURES as error:
         return BrokenFile(name, _one_line(error))
@@ -170,7 +172,7 @@ def table_of(
 def _rows(name: str, content: bytes, row: type[Row], pack: Pack | None, cell: Mapping[str, str]) -> Any:
     names = [column for column, _, _ in documented(row)]
     here = {column: column for column in names} if pack is None else pack.columns(row)
-    table = table_of(name, content, pack or _TABLE_OF[row], [*here.values(), *cell])
+    table = read_table(name, content, pack or _TABLE_OF[row], [*here.values(), *cell])
     if isinstance(table, BrokenFile):
         return table
     if pack is not None:
@@ -183,30 +185,30 @@ def _rows(name: str, content: bytes, row: type[Row], pack: Pack | None, cell: Ma
     return [_record(row, values, nested) for values in rows]
 
 
-def glance(place: Place, entries: Sequence[Entry]) -> Iterator[BrokenFile]:
+def check_tails(backend: Backend, entries: Sequence[Entry]) -> Iterator[BrokenFile]:
     """Yield what is wrong with files of tables or packs as far as their last bytes show it.
 
     This finds a file cut short (a full disk, a broken copy), and one whose columns are others than its table's, but not
     every damage. In a folder it costs some 20 µs a file, against the 200 µs of `check`.
     """
-    yield from _examined(place, entries, _glanced)
+    yield from _check_ends(backend, entries, _check_quickly)
 
 
-def check(place: Place, entries: Sequence[Entry]) -> Iterator[BrokenFile]:
+def check(backend: Backend, entries: Sequence[Entry]) -> Iterator[BrokenFile]:
     """Yield what is wrong with files of tables or packs as their footers show it."""
-    yield from _examined(place, entries, _checked)
+    yield from _check_ends(backend, entries, _check_footer)
 
 
-def _examined(
-    place: Place, entries: Sequence[Entry], judge: Callable[[str, bytes, Table | Pack], BrokenFile | None]
+def _check_ends(
+    backend: Backend, entries: Sequence[Entry], judge: Callable[[str, bytes, Table | Pack], BrokenFile | None]
 ) -> Iterator[BrokenFile]:
     # Is wrong with files by what `judge` says of the end of each, its footer included.
-    for name, content in place.read_all([entry.name for entry in entries if entry.size < _SMALLEST]):
+    for name, content in backend.read_all([entry.name for entry in entries if entry.size < _SMALLEST]):
         if isinstance(content, OSError):  # a pipe, a device
             yield BrokenFile.refused(name, content)
         else:
             yield BrokenFile(name, f"cut short: {len(content)} bytes")
-    for entry, tail in place.tails([entry for entry in entries if entry.size >= _SMALLEST], _TAIL):
+    for entry, tail in backend.read_tails([entry for entry in entries if entry.size >= _SMALLEST], _TAIL):
         if isinstance(tail, OSError):
             broken: BrokenFile | None = BrokenFile.refused(entry.name, tail)
         elif tail[-4:] != _MAGIC or _footer(tail) + _SMALLEST > entry.size:
@@ -214,7 +216,7 @@ def _examined(
         else:
             kind = kind_of(entry.name)
             assert kind is not None
-            broken = judge(entry.name, _whole_footer(place, entry, tail), kind)
+            broken = judge(entry.name, _whole_footer(backend, entry, tail), kind)
         if broken is not None:
             yield broken
 
@@ -224,12 +226,12 @@ def misplaced(name: str) -> BrokenFile:
     return BrokenFile(name, "no file of the store has a path like this", "malformed")
 
 
-def _whole_footer(place: Place, entry: Entry, tail: bytes) -> bytes:
+def _whole_footer(backend: Backend, entry: Entry, tail: bytes) -> bytes:
     # The end of a file with all of its footer, read once more where `tail` lacks some.
     length = _footer(tail) + 8
     if length <= len(tail):
         return tail
-    ((_, more),) = place.tails([entry], length)
+    ((_, more),) = backend.read_tails([entry], length)
     return tail if isinstance(more, OSError) else more
 
 
@@ -237,14 +239,14 @@ def _footer(tail: bytes) -> int:
     return int.from_bytes(tail[-8:-4], "little")
 
 
-def _glanced(name: str, tail: bytes, kind: Table | Pack) -> BrokenFile | None:
+def _check_quickly(name: str, tail: bytes, kind: Table | Pack) -> BrokenFile | None:
     # Is wrong with a footer; read only where the columns are not plain to see in it.
     begin, (head, columns) = len(tail) - 8 - _footer(tail), _footer_of(kind)
     sound = tail.startswith(head, begin) and tail.startswith(columns, tail.find(_ARROW, begin))
     if sound and kind.rows != (0, None):
         rows = tail[begin + len(head)] / 2  # Thrift writes a small number as its double in one byte
         sound = rows == 1 or (rows > 1 and kind.rows[1] is None)
-    return None if sound else _checked(name, tail, kind)
+    return None if sound else _check_footer(name, tail, kind)
 
 
 @cache
@@ -263,14 +265,14 @@ def _footer_of(kind: Table | Pack) -> tuple[bytes, bytes]:
     return footers[0][:same], columns
 
 
-def _checked(name: str, tail: bytes, kind: Table | Pack) -> BrokenFile | None:
+def _check_footer(name: str, tail: bytes, kind: Table | Pack) -> BrokenFile | None:
     try:
-        return _unlike(name, pq.read_metadata(pa.BufferReader(tail)), kind)
+        return _schema_fault(name, pq.read_metadata(pa.BufferReader(tail)), kind)
     except FAILURES as error:
         return BrokenFile(name, _one_line(error))
 
 
-def _unlike(name: str, footer: pq.FileMetaData, kind: Table | Pack) -> BrokenFile | None:
+def _schema_fault(name: str, footer: pq.FileMetaData, kind: Table | Pack) -> BrokenFile | None:
     # In what a footer is not that of a file of a table; None for nothing.
     version = (footer.metadata or {}).get(VERSION_KEY, b"none").decode(errors="replace")
     if version != str(SCHEMA_VERSION):

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,6 +117,7 @@ class Limits:
     # Bytes; None for 40 % of the machine's. An answer may have an eighth of them, because it takes several times its
     # size to write it down, and temporary files four times as many.
     memory: int | None = None
+    options: bool = False  # whether who asks can raise them by `--timeout` and `--memory`
 
     def __post_init__(self) -> None:
         """Refuse limits with which nothing can be asked."""
@@ -135,17 +136,22 @@ class Limits:
 
     def exceeded_time(self, what: str) -> str:
         """Return the message on what took too long."""
-        return f"{what} was stopped at the time limit of {self.seconds:g} s; allow more with --timeout SECONDS"
+        more = (
+            "--timeout SECONDS" if self.options else "Limits(seconds=…), or compact the store's runs: emtta compact RUN"
+        )
+        return f"{what} was stopped at the time limit of {self.seconds:g} s; allow more with {more}"
 
     def exceeded_memory(self, what: str, memory: int) -> str:
         """Return the message on what took too much memory."""
-        return f"{what} was stopped at the memory limit of {_size(memory)}; allow more with --memory SIZE"
+        more = "--memory SIZE" if self.options else "Limits(memory=…), or use a machine with more"
+        return f"{what} was stopped at the memory limit of {_size(memory)}; allow more with {more}"
 
     def exceeded_answer(self, memory: int) -> str:
         """Return the message on an answer that is too large."""
+        more = "--memory SIZE" if self.options else "Limits(memory=…)"
         return (
             f"the query was stopped: its answer is larger than {_size(self.answer(memory))}, an eighth of the memory "
-            "limit; ask for fewer rows or columns (LIMIT), or allow more with --memory SIZE"
+            f"limit; ask for fewer rows or columns (LIMIT), or allow more with {more}"
         )
 
 
@@ -171,13 +177,14 @@ def reserved_columns(connection: duckdb.DuckDBPyConnection) -> list[str]:
     return [str(row[0]) for row in connection.execute(query).fetchall()]
 
 
-def hint(connection: duckdb.DuckDBPyConnection, sql: str, message: str) -> str:
+def hint(connection: duckdb.DuckDBPyConnection, sql: str, message: str, command: Callable[..., str]) -> str:
     """Return what to write instead, as further sentences of a message; the empty text where nothing is known.
 
     Args:
         connection: which has the views.
         sql: the query.
         message: what DuckDB said of it.
+        command: makes an `emtta` command on the store, as `Store.command` does.
     """
     code = _NOT_CODE.sub(" ", sql)
     if "syntax error" in message or "SELECT clause without selection list" in message:
@@ -186,7 +193,7 @@ def hint(connection: duckdb.DuckDBPyConnection, sql: str, message: str) -> str:
     if (table := _NO_TABLE.search(message)) is not None:
         name = table[1].strip('"')
         if name in reports():
-            return f"\n{name} is a report, not a view; show it with: emtta report {name}"
+            return f"\n{name} is a report, not a view; show it with: {command('report', name)}"
         return f"\nviews: {', '.join(sorted(views()))}; the tables as stored: raw.<table>"
     if (column := _NO_COLUMN.search(message)) is not None:
         return _of_column(connection, column[1] or column[2], sql)

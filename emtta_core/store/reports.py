@@ -177,12 +177,12 @@ def parameter_values(
 def check_values(
     connection: duckdb.DuckDBPyConnection, sql: str, given: Mapping[str, Any] | Sequence[Any] | None
 ) -> None:
-    """Refuse a query before it reads anything where a `$name` or `?` of it has no value, or a value no place in it.
+    """Refuse a query before it reads anything where a `$name` or `?` of it has no value, or a value is not used in it.
 
     Raises:
-        UsageError: it names those without a value, or without a place.
+        UsageError: it names those without a value, and those that are not used.
     """
-    names = list(given) if isinstance(given, Mapping) else [str(place + 1) for place in range(len(given or ()))]
+    names = list(given) if isinstance(given, Mapping) else [str(index + 1) for index in range(len(given or ()))]
     wanted = [name for statement in connection.extract_statements(sql) for name in statement.named_parameters]
     known = {name.lower() for name in names}  # DuckDB heeds no case either
     missing = sorted(f"${name}" for name in wanted if name.lower() not in known)

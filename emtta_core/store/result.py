@@ -55,7 +55,7 @@ def to_arrow(relation: duckdb.DuckDBPyRelation, *, as_text: Collection[str] = ()
     wanted = [_portable(kind, as_text) for kind in kinds]
     if [str(kind) for kind in kinds] != wanted:
         columns = enumerate(zip(wanted, relation.columns, strict=True), 1)
-        casts = [f"CAST(#{place} AS {kind}) AS {_quoted(name)}" for place, (kind, name) in columns]
+        casts = [f"CAST(#{index} AS {kind}) AS {_quoted(name)}" for index, (kind, name) in columns]
         relation = relation.project(", ".join(casts))
     return relation.to_arrow_reader(BATCH)
 

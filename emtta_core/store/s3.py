@@ -17,8 +17,8 @@ import s3fs
 from botocore import exceptions as boto
 
 from emtta_core.errors import StoreError, UsageError
-from emtta_core.store.backend import Entry, Place
-from emtta_core.store.s3_window import Window
+from emtta_core.store.backend import Backend, Entry
+from emtta_core.store.s3_filesystem import StoreFileSystem
 
 _MISSING = {"NoSuchKey", "404"}
 _TAKEN = {"PreconditionFailed", "412"}
@@ -114,13 +114,13 @@ def _answer(error: BaseException) -> dict[str, Any]:
 
 log = logging.getLogger("emtta.store")
 
-LANES = 32
+CONNECTIONS = 32
 """Requests at once."""
 
 TAIL = 65_536
 """Bytes of a file's end that one request fetches; most files have no more."""
 
-REMEMBERED = 2048
+CACHED_TAILS = 2048
 """Ends of files that are kept in memory: 128 MiB."""
 
 _LOCATION = re.compile(
@@ -139,7 +139,7 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
-class S3(Place):
+class S3(Backend):
     """A prefix of a bucket; server and credentials are those of the environment (`AWS_…`), or of AWS's own files."""
 
     def __init__(self, location: str) -> None:
@@ -161,32 +161,32 @@ class S3(Place):
         super().__init__(f"s3://{self._bucket}{match['prefix']}")
         self._conditional: bool | None = None
 
-    # The place
+    # The store as a whole
 
     def is_there(self) -> bool:
         """Return whether an object is below the prefix."""
-        with self._asking("list"):
+        with self._explaining("list"):
             found = self._files.call_s3("list_objects_v2", Bucket=self._bucket, Prefix=self._key(""), MaxKeys=1)
         return bool(found.get("Contents"))
 
     def make(self) -> None:
-        """Write an empty object that stays: the place can be written, and a store is here."""
+        """Write an empty object that stays: the store can be written, and a store is here."""
         self.write(_SIGN, b"")
 
-    def try_out(self) -> str:
-        """Return in words that the place can be written; leave nothing behind."""
+    def check_writable(self) -> str:
+        """Return in words that the store can be written; leave nothing behind."""
         there, name = self.is_there(), f".emtta-{os.urandom(6).hex()}"
         self.write(name, b"")
         self.remove([name])
         return f"{self.location} can be {'written' if there else 'made'}"
 
-    def open_to(self, connection: duckdb.DuckDBPyConnection) -> Callable[[Sequence[Entry]], None]:
+    def attach(self, connection: duckdb.DuckDBPyConnection) -> Callable[[Sequence[Entry]], None]:
         """Let DuckDB read through the same file system, many files at once; return what shows it the files."""
-        window = Window(self)
-        connection.register_filesystem(window)
-        connection.execute(f"SET threads = {LANES}")  # what takes time is the way to the server, and no core
+        filesystem = StoreFileSystem(self)
+        connection.register_filesystem(filesystem)
+        connection.execute(f"SET threads = {CONNECTIONS}")  # what takes time is the way to the server, and no core
         connection.execute("SET enable_external_file_cache = false")  # it tells a file by its time, to the second
-        return window.show
+        return filesystem.show
 
     # Reading
 
@@ -194,7 +194,7 @@ class S3(Place):
         """Return the objects below `folder`, by name; 1,000 a request."""
         found, options = [], {"Bucket": self._bucket, "Prefix": self._key(f"{folder}/")}
         while True:
-            with self._asking("list"):
+            with self._explaining("list"):
                 page = self._files.call_s3("list_objects_v2", **options)
             for item in page.get("Contents", ()):
                 name = item["Key"][len(self._key("")) :]
@@ -207,7 +207,7 @@ class S3(Place):
     def exists(self, name: str) -> bool:
         """Return whether an object is there."""
         try:
-            with self._asking("read", name):
+            with self._explaining("read", name):
                 self._files.call_s3("head_object", Bucket=self._bucket, Key=self._key(name))
         except FileNotFoundError:
             return False
@@ -215,32 +215,32 @@ class S3(Place):
 
     def read(self, name: str) -> bytes:
         """Return the content of an object."""
-        with self._asking("read", name):
+        with self._explaining("read", name):
             return bytes(self._files.cat_file(self._path(name)))
 
     def read_all(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
         """Yield each object with its content, read many at a time."""
-        return _at_once(self.read, names)
+        return _in_parallel(self.read, names)
 
-    def tails(self, entries: Iterable[Entry], length: int) -> Iterator[tuple[Entry, bytes | OSError]]:
+    def read_tails(self, entries: Iterable[Entry], length: int) -> Iterator[tuple[Entry, bytes | OSError]]:
         """Yield each object with its last bytes, read many at a time; what was read before is remembered."""
-        return _at_once(lambda entry: self.tail(entry, length), entries)
+        return _in_parallel(lambda entry: self.read_tail(entry, length), entries)
 
-    def tail(self, entry: Entry, length: int = TAIL) -> bytes:
+    def read_tail(self, entry: Entry, length: int = TAIL) -> bytes:
         """Return the last bytes of an object: `length` of them or more, or all that there are."""
-        with self._asking("read", entry.name):
-            return _end(self._files, self._path(entry.name), entry.size, entry.tag, max(length, TAIL))
+        with self._explaining("read", entry.name):
+            return _read_end(self._files, self._path(entry.name), entry.size, entry.tag, max(length, TAIL))
 
-    def stream(self, entry: Entry) -> Any:
+    def open_stream(self, entry: Entry) -> Any:
         """Return an open file of which parts are read when they are asked for."""
-        with self._asking("read", entry.name):
+        with self._explaining("read", entry.name):
             return self._files.open(self._path(entry.name), "rb", block_size=TAIL, size=entry.size)
 
     # Writing
 
     def write(self, name: str, content: bytes) -> None:
         """Write an object, in place of one that is there."""
-        with self._asking("write", name):
+        with self._explaining("write", name):
             self._files.pipe_file(self._path(name), content, chunksize=_PUT_BYTES)
 
     def write_new(self, name: str, content: bytes) -> bool:
@@ -249,7 +249,7 @@ class S3(Place):
         A request whose answer is lost is made again, and then finds the object that it wrote itself. So one of the
         same content counts as written here, unless it is empty: an attempt then goes on to the next number.
         """
-        if self._keeps_writers_apart():
+        if self._has_conditional_put():
             return self._put_new(name, content) or (bool(content) and self.read(name) == content)
         if self.exists(name):
             return False
@@ -261,7 +261,7 @@ class S3(Place):
         keys = [{"Key": self._key(name)} for name in names]
         for start in range(0, len(keys), _KEYS):
             doomed = {"Objects": keys[start : start + _KEYS], "Quiet": True}
-            with self._asking("remove"):
+            with self._explaining("remove"):
                 answer = self._files.call_s3("delete_objects", Bucket=self._bucket, Delete=doomed)
             for failed in answer.get("Errors", ()):
                 raise StoreError(
@@ -270,7 +270,7 @@ class S3(Place):
                 )
 
     @contextlib.contextmanager
-    def growing(self, name: str) -> Iterator[Path]:
+    def appending(self, name: str) -> Iterator[Path]:
         """Yield a temporary file that begins with what the object holds; write the object anew at the end."""
         with tempfile.TemporaryDirectory(prefix="emtta-") as folder:
             path = Path(folder) / name.rpartition("/")[2]
@@ -295,7 +295,7 @@ class S3(Place):
     def _path(self, name: str) -> str:
         return f"{self._bucket}/{self._key(name)}"
 
-    def _keeps_writers_apart(self) -> bool:
+    def _has_conditional_put(self) -> bool:
         # Whether the server refuses a conditional PUT where the object is there; tried once.
         if self._conditional is None:
             try:
@@ -314,7 +314,7 @@ class S3(Place):
         # Write an object by a conditional PUT; return False where one is there, or is being written.
         for _ in range(_TRIES):
             try:
-                with self._asking("write", name):
+                with self._explaining("write", name):
                     self._files.pipe_file(self._path(name), content, chunksize=_PUT_BYTES, mode="create")
             except FileExistsError:
                 return False
@@ -324,7 +324,7 @@ class S3(Place):
         return False
 
     @contextlib.contextmanager
-    def _asking(self, what: str, name: str | None = None) -> Iterator[None]:
+    def _explaining(self, what: str, name: str | None = None) -> Iterator[None]:
         try:
             yield
         except Exception as error:
@@ -332,7 +332,7 @@ class S3(Place):
             raise refusal(error, what, url, self._bucket) from cause(error)
 
 
-def _at_once(ask: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[tuple[Item, Answer | OSError]]:
+def _in_parallel(ask: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[tuple[Item, Answer | OSError]]:
     # Each item with what `ask` returns for it, or the `OSError` that it raises; in order, many at a time.
 
     def answer(item: Item) -> tuple[Item, Answer | OSError]:
@@ -341,12 +341,12 @@ def _at_once(ask: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[t
         except OSError as error:
             return item, error
 
-    with ThreadPoolExecutor(LANES, thread_name_prefix="s3") as pool:
+    with ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="s3") as pool:
         yield from pool.map(answer, items)
 
 
-@lru_cache(maxsize=REMEMBERED)
-def _end(files: Any, path: str, size: int, _tag: str, length: int) -> bytes:
+@lru_cache(maxsize=CACHED_TAILS)
+def _read_end(files: Any, path: str, size: int, _tag: str, length: int) -> bytes:
     # The last bytes of an object; one of another tag is another.
     return bytes(files.cat_file(path, start=max(0, size - length), end=size)) if size else b""
 
@@ -357,7 +357,7 @@ def _file_system(*settings: str | None) -> Any:
     region = dict(zip(_SETTINGS, settings, strict=True))["AWS_REGION"]
     return s3fs.S3FileSystem(
         client_kwargs={"region_name": region} if region else {},
-        config_kwargs={"retries": {"mode": "standard"}, "max_pool_connections": LANES},
+        config_kwargs={"retries": {"mode": "standard"}, "max_pool_connections": CONNECTIONS},
         max_concurrency=1,  # of parts of one object; with more, its size is asked for before it is read
         use_listings_cache=False,
         skip_instance_cache=True,

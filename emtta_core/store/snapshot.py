@@ -4,9 +4,12 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from emtta_core.store.backend import Entry, Place
+from emtta_core.store.backend import Backend, Entry
 from emtta_core.store.packs import FOLDER, PACK_OF, PACKS, UTTERANCES, Pack
 from emtta_core.store.schema import REUSED, TABLES, Table
+
+_LISTED_ALONE = 20
+"""Runs whose folders are listed one by one; of more, everything is listed, for an object store bills each listing."""
 
 _ATTEMPT = re.compile(r"(\d+)(?:-\d+\.parquet|\.parquet|\.begun)")
 
@@ -36,7 +39,7 @@ def sources(entries: Iterable[Entry]) -> dict[str, set[str]]:
 
 
 def _key_of(name: str, key: str) -> str:
-    return next((part[len(key) :] for part in name.split("/") if part.startswith(key)), "")
+    return name.partition(f"/{key}")[2].partition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,41 +51,52 @@ class Snapshot:
     misplaced: Sequence[Entry] = ()  # Parquet files that lie where none of the store's does, and are not read
 
     @classmethod
-    def take(cls, place: Place, run_id: str | None = None) -> "Snapshot":
-        """Look at a whole store, or at the files of one run alone: with the results that it reuses, without audio.
+    def take(
+        cls, backend: Backend, runs: Collection[str] | None = None, tables: Collection[str] = tuple(TABLES)
+    ) -> "Snapshot":
+        """Look at a whole store, or at the files of some runs alone: with the results that they reuse, without audio.
 
         What is moved from shards to a pack meanwhile is seen once, for the packs are listed after the shards.
+
+        Args:
+            backend: the store's.
+            runs: the runs; all by default.
+            tables: those whose files are seen, `links` among them; all by default.
         """
+        if runs is not None and len(runs) > _LISTED_ALONE:
+            return cls.take(backend, tables=[name for name in tables if TABLES[name].keys]).of_runs(runs, ())
 
         def below(folder: str, reused: bool) -> list[Entry]:
-            # List a folder, or what lies there of the run, and of those whose results it reuses.
-            if run_id is None:
-                return list(place.list(folder))
-            runs = [run_id, *(sorted(makers) if reused else [])]
-            return [entry for run in runs for entry in place.list(f"{folder}/run_id={run}")]
+            # List a folder, or what lies there of the runs, and of those whose results they reuse.
+            if runs is None:
+                return list(backend.list(folder))
+            wanted = sorted({*runs, *(makers if reused else ())})
+            return [entry for run in wanted for entry in backend.list(f"{folder}/run_id={run}")]
 
         links = below("links", reused=False)
-        makers = {source_of(entry.name) for entry in links} - {run_id}
+        makers = {source_of(entry.name) for entry in links}
         listed = {
-            table.name: links if table.name == "links" else below(table.name, table.name in REUSED)
-            for table in TABLES.values()
-            if table.keys or run_id is None
+            name: links if name == "links" else below(name, name in REUSED)
+            for name in tables
+            if TABLES[name].keys or runs is None
         }
-        all_packs = list(place.list(FOLDER)) if run_id is None else []  # one listing, for an object store bills each
+        all_packs = list(backend.list(FOLDER)) if runs is None else []  # one listing, for an object store bills each
         packed = {
-            pack.name: below(pack.folder, not REUSED.isdisjoint(pack.tables))
-            if run_id is not None
+            pack.name: []
+            if set(tables).isdisjoint(pack.tables)
+            else below(pack.folder, not REUSED.isdisjoint(pack.tables))
+            if runs is not None
             else [entry for entry in all_packs if entry.name.startswith(f"{pack.folder}/")]
             for pack in PACKS.values()
         }
-        strange: list[Entry] = []
-        found = {name: _held(TABLES[name], entries, strange) for name, entries in listed.items()}
-        packs = {name: newest(_held(PACKS[name], entries, strange)) for name, entries in packed.items()}
+        misplaced: list[Entry] = []
+        found = {name: _files_of(TABLES[name], entries, misplaced) for name, entries in listed.items()}
+        packs = {name: newest(_files_of(PACKS[name], entries, misplaced)) for name, entries in packed.items()}
         loose = {
             table: tuple(uncovered(entries, packs[PACK_OF[table].name])) if table in PACK_OF else tuple(entries)
             for table, entries in found.items()
         }
-        return cls(loose, {name: tuple(entries.values()) for name, entries in packs.items()}, tuple(strange))
+        return cls(loose, {name: tuple(entries.values()) for name, entries in packs.items()}, tuple(misplaced))
 
     @property
     def entries(self) -> Iterator[Entry]:
@@ -119,28 +133,28 @@ class Snapshot:
         return frozenset(run_of(entry.name) for table in tables for entry in self.loose.get(table, ()))
 
 
-def of_cell(place: Place, table: str, run_id: str, folder: str) -> Sequence[Entry]:
+def cell_files(backend: Backend, table: str, run_id: str, folder: str) -> Sequence[Entry]:
     """Return the files with rows of a cell: its own that no pack covers, and the pack of its run.
 
     Args:
-        place: where.
+        backend: where.
         table: one that has packs.
         run_id: the run.
         folder: the cell's, below the table's.
     """
-    found = [entry for entry in place.list(f"{table}/{folder}") if TABLES[table].holds(entry.name)]
-    packs = newest(place.list(f"{PACK_OF[table].folder}/run_id={run_id}"))
+    found = [entry for entry in backend.list(f"{table}/{folder}") if TABLES[table].holds(entry.name)]
+    packs = newest(backend.list(f"{PACK_OF[table].folder}/run_id={run_id}"))
     return (*uncovered(found, packs), *packs.values())
 
 
-def _held(kind: Table | Pack, entries: Iterable[Entry], strange: list[Entry]) -> list[Entry]:
-    # The files of a table, or of a kind of pack; add other Parquet files among them to `strange`.
+def _files_of(kind: Table | Pack, entries: Iterable[Entry], misplaced: list[Entry]) -> list[Entry]:
+    # The files of a table, or of a kind of pack; add other Parquet files among them to `misplaced`.
     held = []
     for entry in entries:
         if kind.holds(entry.name):
             held.append(entry)
         elif entry.name.endswith(".parquet"):
-            strange.append(entry)
+            misplaced.append(entry)
     return held
 
 

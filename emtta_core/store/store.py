@@ -1,4 +1,4 @@
-"""The store: immutable Parquet files in one place, and the one way to write and read their rows.
+"""The store: immutable Parquet files in one backend, and the one way to write and read their rows.
 
 Layout, rules and columns: `docs/store.md`. An attempt at a cell writes its utterances in shards: first the
 steps, then the hypotheses, then the scores. An utterance is *done* when its row of hypotheses is in error, or
@@ -17,16 +17,16 @@ from typing import Any, Self, TypeVar
 
 from emtta_core.errors import StoreError, unknown
 from emtta_core.names import check_name
-from emtta_core.store.backend import Entry, Place, open_place
+from emtta_core.store.backend import Backend, Entry, open_backend
 from emtta_core.store.packs import FOLDER, PACK_OF, PACKS
 from emtta_core.store.parquet import (
     BrokenFile,
     cannot_read,
     check,
+    read_each,
     read_rows,
     readable,
-    rows_of_each,
-    sound,
+    skip_broken,
     write_rows,
 )
 from emtta_core.store.schema import (
@@ -43,7 +43,7 @@ from emtta_core.store.schema import (
     Table,
     WindowRow,
 )
-from emtta_core.store.snapshot import attempt_of, of_cell, run_of, source_of, sources
+from emtta_core.store.snapshot import attempt_of, cell_files, run_of, source_of, sources
 
 COMPLETE_FILE = "_complete.json"
 """The file of a prepared corpus that is written last."""
@@ -82,7 +82,7 @@ class PreparedCorpus:
 
     corpus_id: str  # its identity
     utterances: int  # how many rows it has, those in error included
-    shards: tuple[str, ...]  # its files in the store's place, in order
+    shards: tuple[str, ...]  # its files in the store's backend, in order
     left_out: int = 0  # how many utterances were too long for it
     errors: int = 0  # how many rows are in error
     first_error: str | None = None  # id and reason of the first of them; None where there is none
@@ -105,16 +105,16 @@ class Store:
     """A store of results and prepared audio; open one with `Store.open`.
 
     Attributes:
-        place: where its files lie.
+        backend: where its files lie.
     """
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
 
     @property
     def location(self) -> str:
         """The store as a user names it: it opens the same store in another process."""
-        return self.place.location
+        return self.backend.location
 
     def command(self, *words: str) -> str:
         """Return an `emtta` command on this store, as a shell takes it."""
@@ -132,25 +132,25 @@ class Store:
             StoreError: when there is none, or it cannot be made, written or read, or its path has an `=` or a
                 backslash in it.
         """
-        place = open_place(location)
+        backend = open_backend(location)
         if create:
-            place.make()
-        elif not place.is_there():
-            command = shlex.join(["emtta", "run", "SUITE", "--store", place.location])
-            raise StoreError(f"there is no store at {place.location}; `{command}` makes one")
-        return cls(place)
+            backend.make()
+        elif not backend.is_there():
+            command = shlex.join(["emtta", "run", "SUITE", "--store", backend.location])
+            raise StoreError(f"there is no store at {backend.location}; `{command}` makes one")
+        return cls(backend)
 
     @classmethod
     def find(cls, location: str | Path) -> Self | None:
         """Return the store at `location`, or None where there is none; errors are those of `open`."""
-        place = open_place(location)
-        return cls(place) if place.is_there() else None
+        backend = open_backend(location)
+        return cls(backend) if backend.is_there() else None
 
     # Runs and plans
 
     def runs(self) -> Mapping[str, RunRow]:
         """Return the runs whose record can be read, by run id, the newest first."""
-        files = readable(self.place, self._files(TABLES["runs"]), RunRow)
+        files = readable(self.backend, self._files(TABLES["runs"]), RunRow)
         found = {run_of(name): rows[0] for name, rows in files}
         return dict(sorted(found.items(), key=lambda item: (item[1].created_at, item[0]), reverse=True))
 
@@ -160,7 +160,7 @@ class Store:
 
     def find_run(self, run_id: str) -> RunRow | None:
         """Return the record of a run, or None where there is none; one that cannot be read is a StoreError."""
-        return self.run(run_id) if self.place.exists(_run_file("runs", run_id)) else None
+        return self.run(run_id) if self.backend.exists(_run_file("runs", run_id)) else None
 
     def plan(self, run_id: str) -> tuple[PlanRow, ...]:
         """Return the planned cells of a run, in order; UsageError when there is no such run, StoreError when broken."""
@@ -169,28 +169,28 @@ class Store:
 
     def write_plan(self, run_id: str, rows: Sequence[PlanRow]) -> None:
         """Write the plan of a run, in the order of `rows`; write it before the run itself."""
-        placed = [replace(row, position=position) for position, row in enumerate(rows)]
-        write_rows(self.place, _run_file("plans", run_id), placed, TABLES["plans"].schema, replace=True)
+        numbered = [replace(row, position=position) for position, row in enumerate(rows)]
+        write_rows(self.backend, _run_file("plans", run_id), numbered, TABLES["plans"].schema, replace=True)
 
     def write_run(self, run_id: str, row: RunRow) -> None:
         """Write the record of a run; from then on it is one of `runs`."""
-        write_rows(self.place, _run_file("runs", run_id), [row], TABLES["runs"].schema, replace=True)
+        write_rows(self.backend, _run_file("runs", run_id), [row], TABLES["runs"].schema, replace=True)
 
     def write_statistics(self, run_id: str, rows: Sequence[StatisticsRow]) -> None:
         """Write the statistics of a run, in place of those that are there."""
-        write_rows(self.place, _run_file("statistics", run_id), rows, TABLES["statistics"].schema, replace=True)
+        write_rows(self.backend, _run_file("statistics", run_id), rows, TABLES["statistics"].schema, replace=True)
 
     def run_log(self, run_id: str) -> AbstractContextManager[Path]:
-        """Yield the file of this machine to which the log of a run is to be appended; see `Place.growing`."""
+        """Yield the file of this machine to which the log of a run is to be appended; see `Backend.appending`."""
         check_name("run id", run_id)
-        return self.place.growing(f"logs/{run_id}.log")
+        return self.backend.appending(f"logs/{run_id}.log")
 
     def write_page(self, run_id: str, page: str) -> str:
         """Write the page on a run beside its log, and return where it lies."""
         check_name("run id", run_id)
         name = f"logs/{run_id}.html"
-        self.place.write(name, page.encode())
-        return self.place.url(name)
+        self.backend.write(name, page.encode())
+        return self.backend.url(name)
 
     # Cells
 
@@ -198,9 +198,9 @@ class Store:
         """Return the number of a new attempt at a cell, from 1; no other process or thread is given the same."""
         tables = [f"{table}/{key.folder}" for table in PACK_OF]
         packs = [f"{pack.folder}/run_id={key.run_id}" for pack in PACKS.values()]
-        attempts = [attempt_of(entry.name) for folder in (*tables, *packs) for entry in self.place.list(folder)]
+        attempts = [attempt_of(entry.name) for folder in (*tables, *packs) for entry in self.backend.list(folder)]
         number = max(attempts, default=0) + 1
-        while not self.place.write_new(f"cells/{key.folder}/{number:03d}.begun", b""):
+        while not self.backend.write_new(f"cells/{key.folder}/{number:03d}.begun", b""):
             number += 1
         return number
 
@@ -222,11 +222,11 @@ class Store:
 
     def write_cell(self, key: CellKey, row: CellRow) -> None:
         """Write the record of an attempt at its end."""
-        write_rows(self.place, f"cells/{key.folder}/{row.attempt:03d}.parquet", [row], TABLES["cells"].schema)
+        write_rows(self.backend, f"cells/{key.folder}/{row.attempt:03d}.parquet", [row], TABLES["cells"].schema)
 
     def write_log(self, key: CellKey, attempt: int, text: bytes) -> None:
         """Write the log of an attempt at a cell."""
-        self.place.write(f"logs/{key.folder}/{attempt:03d}.log", text)
+        self.backend.write(f"logs/{key.folder}/{attempt:03d}.log", text)
 
     def cells(self, key: CellKey) -> tuple[CellRow, ...]:
         """Return the records of a cell's attempts, the first attempt first."""
@@ -279,19 +279,19 @@ class Store:
         folder = f"links/run_id={run_id}/source_run={source_run}"
         numbers = [int(name.rpartition("/")[2].partition(".")[0]) for name in self._files(TABLES["links"], folder)]
         name = f"{folder}/{max(numbers, default=-1) + 1:05d}.parquet"
-        write_rows(self.place, name, rows, TABLES["links"].schema)
+        write_rows(self.backend, name, rows, TABLES["links"].schema)
         return name
 
     def links(self, run_id: str) -> list[tuple[str, LinkRow]]:
         """Return the results that a run reuses, each with the run that made it; StoreError as of `done`."""
         names = self._files(TABLES["links"], f"links/run_id={run_id}")
-        files = self._lost_left_out(rows_of_each(self.place, names, LinkRow))
+        files = self._without_lost(read_each(self.backend, names, LinkRow))
         return [(source_of(name), row) for name, rows in files for row in rows]
 
     def reused_runs(self) -> dict[str, set[str]]:
         """Return the runs whose results other runs reuse, each with those others."""
         found: dict[str, set[str]] = {}
-        for run_id, makers in sources(self.place.list("links")).items():
+        for run_id, makers in sources(self.backend.list("links")).items():
             for maker in makers - {run_id}:
                 found.setdefault(maker, set()).add(run_id)
         return found
@@ -301,7 +301,7 @@ class Store:
     def write_prepared(self, corpus_id: str, shard: int, rows: Sequence[PreparedRow]) -> None:
         """Write a shard of a prepared corpus, replacing one that is there."""
         name = f"{_prepared_folder(corpus_id)}/{_prepared_shard(shard)}"
-        write_rows(self.place, name, rows, TABLES["prepared"].schema, replace=True)
+        write_rows(self.backend, name, rows, TABLES["prepared"].schema, replace=True)
 
     def finish_prepared(
         self,
@@ -322,10 +322,10 @@ class Store:
             "errors": errors,
             "first_error": first_error,
         }
-        self.place.write(f"{folder}/{COMPLETE_FILE}", json.dumps(content).encode())
+        self.backend.write(f"{folder}/{COMPLETE_FILE}", json.dumps(content).encode())
         corpus = self.prepared(corpus_id)
         if corpus is None:
-            raise StoreError(f"a shard of {self.place.url(folder)} is missing or broken; prepare it again")
+            raise StoreError(f"a shard of {self.backend.url(folder)} is missing or broken; prepare it again")
         return corpus
 
     def prepared(self, corpus_id: str) -> PreparedCorpus | None:
@@ -336,83 +336,83 @@ class Store:
         """
         folder = _prepared_folder(corpus_id)
         try:
-            complete = json.loads(self.place.read(f"{folder}/{COMPLETE_FILE}"))
+            complete = json.loads(self.backend.read(f"{folder}/{COMPLETE_FILE}"))
             count, utterances = int(complete["shards"]), int(complete["utterances"])
             left_out, errors = int(complete.get("left_out", 0)), int(complete.get("errors", 0))
             first_error = complete.get("first_error")
         except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
             return None
         except OSError as error:
-            raise self._unread_audio(BrokenFile.refused(f"{folder}/{COMPLETE_FILE}", error)) from error
-        there = {entry.name: entry for entry in self.place.list(folder)}
+            raise self._cannot_read_audio(BrokenFile.refused(f"{folder}/{COMPLETE_FILE}", error)) from error
+        there = {entry.name: entry for entry in self.backend.list(folder)}
         if not 0 <= count <= len(there):
             return None
         shards = tuple(f"{folder}/{_prepared_shard(shard)}" for shard in range(count))
         if any(name not in there for name in shards):
             return None
-        broken = tuple(check(self.place, [there[name] for name in shards]))
+        broken = tuple(check(self.backend, [there[name] for name in shards]))
         for file in broken:
             if file.may_come_back:
-                raise self._unread_audio(file) from file.error
+                raise self._cannot_read_audio(file) from file.error
         return None if broken else PreparedCorpus(corpus_id, utterances, shards, left_out, errors, first_error)
 
     def read_prepared(self, corpus: PreparedCorpus) -> Iterator[PreparedRow]:
         """Yield the rows of a prepared corpus, a shard in memory at a time; StoreError when one is broken."""
         for name in corpus.shards:
-            rows = read_rows(self.place, name, PreparedRow)
+            rows = read_rows(self.backend, name, PreparedRow)
             if isinstance(rows, BrokenFile):
-                raise self._unread_audio(rows) from rows.error
+                raise self._cannot_read_audio(rows) from rows.error
             yield from rows
 
     # Helpers
 
     def _files(self, table: Table, folder: str | None = None) -> list[str]:
-        return [entry.name for entry in self.place.list(folder or table.name) if table.holds(entry.name)]
+        return [entry.name for entry in self.backend.list(folder or table.name) if table.holds(entry.name)]
 
-    def _lost_left_out(self, found: Iterable[tuple[str, list[Row] | BrokenFile]]) -> Iterator[tuple[str, list[Row]]]:
+    def _without_lost(self, found: Iterable[tuple[str, list[Row] | BrokenFile]]) -> Iterator[tuple[str, list[Row]]]:
         # The files that can be read, without those whose rows are lost, of which it warns; or raise.
         found = list(found)
         for _, rows in found:
             if isinstance(rows, BrokenFile) and rows.may_come_back:
                 then = f"Nothing was changed. {_REMEDY}, and begin again: what is done is kept"
-                raise cannot_read(self.place, rows, then) from rows.error
-        yield from sound(self.place, found)
+                raise cannot_read(self.backend, rows, then) from rows.error
+        yield from skip_broken(self.backend, found)
 
-    def _unread_audio(self, file: BrokenFile) -> StoreError:
-        folder = self.place.url(file.name.rpartition("/")[0])
+    def _cannot_read_audio(self, file: BrokenFile) -> StoreError:
+        folder = self.backend.url(file.name.rpartition("/")[0])
         then = f"{_REMEDY}; if it is damaged for good, delete {folder} to have it prepared again"
-        return cannot_read(self.place, file, then)
+        return cannot_read(self.backend, file, then)
 
     def _rows(self, table: str, key: CellKey, row: type[Row]) -> Iterator[Row]:
         # The rows of a cell, those of files that vanish into a pack meanwhile included.
         files: Sequence[Entry] | None = None
-        while files != (files := of_cell(self.place, table, key.run_id, key.folder)):
+        while files != (files := cell_files(self.backend, table, key.run_id, key.folder)):
             found = list(self._rows_of(table, key, files, row))
             if not any(isinstance(rows, BrokenFile) for _, rows in found):
                 break
-        for _, rows in self._lost_left_out(found):
+        for _, rows in self._without_lost(found):
             yield from rows
 
     def _rows_of(
         self, table: str, key: CellKey, files: Sequence[Entry], row: type[Row]
     ) -> Iterator[tuple[str, list[Row] | BrokenFile]]:
         packs = [entry.name for entry in files if entry.name.startswith(f"{FOLDER}/")]
-        yield from rows_of_each(self.place, [entry.name for entry in files if entry.name not in packs], row)
-        yield from rows_of_each(self.place, packs, row, PACK_OF[table], domain=key.domain, method=key.method)
+        yield from read_each(self.backend, [entry.name for entry in files if entry.name not in packs], row)
+        yield from read_each(self.backend, packs, row, PACK_OF[table], domain=key.domain, method=key.method)
 
     def _write_shard(self, table: str, key: CellKey, attempt: int, shard: int, rows: Sequence[Any]) -> None:
-        write_rows(self.place, f"{table}/{key.folder}/{attempt:03d}-{shard:05d}.parquet", rows, TABLES[table].schema)
+        write_rows(self.backend, f"{table}/{key.folder}/{attempt:03d}-{shard:05d}.parquet", rows, TABLES[table].schema)
 
     def _of_run(self, table: str, run_id: str, row: type[Row]) -> list[Row]:
         name, record = _run_file(table, run_id), _run_file("runs", run_id)
-        rows = read_rows(self.place, name, row)
+        rows = read_rows(self.backend, name, row)
         if not isinstance(rows, BrokenFile):
             return rows
-        if not self.place.exists(name) and not self.place.exists(record):
+        if not self.backend.exists(name) and not self.backend.exists(record):
             raise unknown("run", run_id, list(self.runs()))
-        again = f"delete {self.place.url(record)} and run the suite again, which keeps what is done"
+        again = f"delete {self.backend.url(record)} and run the suite again, which keeps what is done"
         then = f"Nothing was changed. {_REMEDY}; if it is damaged for good, {again}"
-        raise cannot_read(self.place, rows, then) from rows.error
+        raise cannot_read(self.backend, rows, then) from rows.error
 
 
 def _run_file(table: str, run_id: str) -> str:

@@ -6,7 +6,7 @@ import duckdb
 import pyarrow as pa
 from duckdb.func import PythonUDFType
 
-from emtta_core.store.backend import Entry, Place
+from emtta_core.store.backend import Backend, Entry
 from emtta_core.store.packs import PACK_OF, PACKS, UTTERANCES, Pack
 from emtta_core.store.parquet import BrokenFile, check
 from emtta_core.store.schema import REUSED, TABLES, Table
@@ -16,13 +16,13 @@ LINKS = TABLES["links"]
 
 
 def create_raw_views(
-    connection: duckdb.DuckDBPyConnection, place: Place, snapshot: Snapshot, *, named: bool = False
+    connection: duckdb.DuckDBPyConnection, backend: Backend, snapshot: Snapshot, *, named: bool = False
 ) -> None:
     """Create the views over the files of a snapshot, in place of those that are there.
 
     Args:
         connection: where.
-        place: the store's.
+        backend: the store's.
         snapshot: the files.
         named: whether the views themselves name the files, to be read by another process; by default variables of the
             connection do.
@@ -35,7 +35,7 @@ def create_raw_views(
 
     def rows(name: str, kind: Table | Pack, entries: Sequence[Entry]) -> Sequence[str]:
         # The SELECT of some files, if there are any; a variable keeps their names, and the view short.
-        paths = [_escaped(place.url(entry.name)) for entry in entries]
+        paths = [_escaped(backend.url(entry.name)) for entry in entries]
         if named:
             return [files_select(kind, f"[{', '.join(map(text, paths))}]")] if entries else []
         connection.execute(f"SET VARIABLE files_of_{name} = CAST(? AS VARCHAR[])", [paths])
@@ -69,7 +69,7 @@ def create_raw_views(
         view(f"raw.{table.name}", [*own, *reused])
 
 
-def hold_rows(connection: duckdb.DuckDBPyConnection) -> None:
+def materialize_rows(connection: duckdb.DuckDBPyConnection) -> None:
     """Read all rows that the views are made from into memory, so that later questions read no file.
 
     Raises:
@@ -103,30 +103,30 @@ def _reused_select(own: Sequence[str]) -> str:
             AND made.utterance_id = links.utterance_id"""
 
 
-def scan(place: Place, snapshot: Snapshot) -> Iterator[BrokenFile]:
+def scan(backend: Backend, snapshot: Snapshot) -> Iterator[BrokenFile]:
     """Yield what is wrong with files, of which every column is read but the audio, as DuckDB reads it."""
-    broken = tuple(check(place, tuple(snapshot.entries)))
+    broken = tuple(check(backend, tuple(snapshot.entries)))
     yield from broken
     left = snapshot.without({file.name for file in broken})
     sources: list[tuple[list[str], Table | Pack, Sequence[Entry]]]
     sources = [(table.schema.names, table, left.loose.get(table.name, ())) for table in TABLES.values()]
     sources += [(pack.schema.names, pack, left.packs[pack.name]) for pack in PACKS.values()]
     with duckdb.connect(":memory:") as connection:
-        place.open_to(connection)(tuple(left.entries))
+        backend.attach(connection)(tuple(left.entries))
         for names, kind, entries in sources:
             columns = ", ".join(f'max(hash("{name}"))' for name in names if name != "audio")
             for entry in entries:
-                source = files_select(kind, f"[{literal(place.url(entry.name))}]")
+                source = files_select(kind, f"[{literal(backend.url(entry.name))}]")
                 try:
                     connection.execute(f"SELECT {columns} FROM ({source})").fetchall()
                 except duckdb.Error as error:
                     yield BrokenFile(entry.name, " ".join(str(error).split())[:300])
 
 
-def grouped(place: Place, broken: Sequence[BrokenFile], named: int = 3) -> Iterator[str]:
+def describe_broken(backend: Backend, broken: Sequence[BrokenFile], named: int = 3) -> Iterator[str]:
     """Yield what is wrong with some files, a line a reason, which names at most `named` of its files."""
     for reason in dict.fromkeys(file.reason for file in broken):
-        files = [place.url(file.name) for file in broken if file.reason == reason]
+        files = [backend.url(file.name) for file in broken if file.reason == reason]
         more = f" and {len(files) - named} more" if len(files) > named else ""
         yield f"{', '.join(files[:named])}{more}: {reason}"
 

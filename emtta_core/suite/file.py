@@ -15,7 +15,7 @@ SHIPPED = Path(__file__).parent / "shipped"
 
 
 def suite_names() -> list[str]:
-    """Return the names of the shipped suites."""
+    """The names of the shipped suites."""
     return sorted(path.stem for path in SHIPPED.glob("*.toml"))
 
 
@@ -34,7 +34,7 @@ _DOTTED = re.compile(r"""(?:["'\w-]+\s*\.\s*){50}""")
 
 
 def find(name: str, folder: Path) -> tuple[Path, str]:
-    """Return the file of a suite, and its text.
+    """Find the file of a suite, and read its text.
 
     Args:
         name: a shipped suite's, or the path of a `.toml` file.
@@ -59,7 +59,7 @@ def find(name: str, folder: Path) -> tuple[Path, str]:
 
 
 def read(text: str, origin: str, folder: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Return what a suite's file says, with what it extends and what its domains share filled in.
+    """Parse a suite's file, with what it extends and what its domains share filled in.
 
     Args:
         text: the file's.
@@ -77,13 +77,13 @@ def read(text: str, origin: str, folder: Path, extending: tuple[Path, ...] = ())
     if not isinstance(base, str):
         raise UsageError(f"{origin}: extends is {base!r}; it is a shipped suite's name, or the path of a .toml file")
     if "domains" not in data and {"defaults", "groups"} & set(data):
-        raise UsageError(f"{origin}: defaults and groups are of the domains that stand beside them; there are none")
+        raise UsageError(f"{origin}: defaults and groups belong to the domains of the same file, which has none")
     path, below = find(base, folder)
     if path.resolve() in extending:
-        raise UsageError(f"{origin}: it extends {base!r}, which extends it in its turn; let one of them stand alone")
+        raise UsageError(f"{origin}: it extends {base!r}, which extends it in its turn; let one of them extend nothing")
     if len(extending) == _LONGEST_CHAIN:
         raise UsageError(
-            f"{origin}: more than {_LONGEST_CHAIN} suites extend one another; let it say itself what it needs"
+            f"{origin}: more than {_LONGEST_CHAIN} suites extend one another; write what it needs into this one"
         )
     if "name" not in data:
         raise UsageError(f"{origin}: it extends {base!r} and has no name; give it one of its own")
@@ -125,9 +125,9 @@ def _expand(data: Mapping[str, Any], origin: str, folder: Path) -> dict[str, Any
     if not (isinstance(groups, dict) and isinstance(domains, list) and all(isinstance(d, dict) for d in domains)):
         raise UsageError(f"{origin}: groups is a table of tables, and domains is an array of tables")
     named = {domain.get("group") for domain in domains}
-    for place, shared in [("defaults", defaults), *((f"groups.{name}", group) for name, group in groups.items())]:
+    for table, shared in [("defaults", defaults), *((f"groups.{name}", group) for name, group in groups.items())]:
         if not isinstance(shared, dict) or set(shared) - {"corpus", "corruption"}:
-            raise UsageError(f"{origin}: {place} is {shared!r}; it may hold the tables corpus and corruption alone")
+            raise UsageError(f"{origin}: {table} is {shared!r}; it may hold the tables corpus and corruption alone")
     for name in groups:
         if name not in named:
             raise UsageError(
@@ -148,16 +148,16 @@ def _expand(data: Mapping[str, Any], origin: str, folder: Path) -> dict[str, Any
         filled.append(whole)
     if "domains" in suite:
         suite = suite | {"domains": filled}
-    return suite | {"model": _placed(suite["model"], folder)} if "model" in suite else suite
+    return suite | {"model": _with_folder(suite["model"], folder)} if "model" in suite else suite
 
 
-def _placed(model: Any, folder: Path) -> Any:
-    # The table `model` with a name that is a folder's path beside the suite made absolute.
+def _with_folder(model: Any, folder: Path) -> Any:
+    # The table `model`, with the path of a folder, which is relative to the suite's own, made absolute.
     name = model.get("name") if isinstance(model, dict) else None
     if not isinstance(name, str) or name in ("", DEMO):
         return model
-    place = folder / Path(name).expanduser()
-    return model | {"name": str(place.absolute())} if place.is_dir() else model
+    path = folder / Path(name).expanduser()
+    return model | {"name": str(path.absolute())} if path.is_dir() else model
 
 
 def _over(below: Any, above: Any) -> Any:

@@ -1,21 +1,23 @@
 """What is wrong with a suite, in words: the field, its value, and what is allowed there."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args, get_origin
+from dataclasses import is_dataclass
+from typing import Any, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+from typing_extensions import is_typeddict
 
 MISTAKES_SHOWN = 10
 
 
 def explain(error: ValidationError, record: type[BaseModel], data: Mapping[str, Any], origin: str) -> str:
-    """Return one line a mistake: where it is, the value there, what is allowed.
+    """Write one line a mistake: where it is, the value there, what is allowed.
 
     Args:
         error: what validation raised.
         record: the record that was validated.
-        data: what it was validated from; names domains in place of their numbers.
+        data: what it was validated from; it has the names of domains, which errors have the numbers of.
         origin: the file, or what else to call the suite.
     """
     found = list(_own(error.errors(include_url=False, include_context=True)))
@@ -26,11 +28,11 @@ def explain(error: ValidationError, record: type[BaseModel], data: Mapping[str, 
     return f"{origin} has {count}:\n" + "\n".join(lines)
 
 
-def _mistake(details: ErrorDetails, record: type[BaseModel], data: Mapping[str, Any]) -> str:
+def _mistake(details: ErrorDetails, record: type, data: Mapping[str, Any]) -> str:
     path, parents = _walk(details["loc"], record, data)
     kind, value = details["type"], details["input"]
-    if kind == "extra_forbidden":
-        fields = sorted({name for parent in parents for name in parent.model_fields})
+    if kind in {"extra_forbidden", "unexpected_keyword_argument"}:
+        fields = sorted({name for parent in parents for name in _fields(parent)})
         return f"{path} is an unknown field; choose from: {', '.join(fields)}"
     if kind == "missing":
         return f"{path} is missing"
@@ -49,18 +51,16 @@ def _mistake(details: ErrorDetails, record: type[BaseModel], data: Mapping[str, 
 def _own(found: list[ErrorDetails]) -> Iterator[ErrorDetails]:
     # The mistakes, without those that follow from others: a list counts as too short when its items are bad.
     for details in found:
-        place = details["loc"]
-        inside = any(other["loc"][: len(place)] == place and other is not details for other in found)
+        here = details["loc"]
+        inside = any(other["loc"][: len(here)] == here and other is not details for other in found)
         if not (details["type"] == "too_short" and inside):
             yield details
 
 
-def _walk(
-    location: tuple[int | str, ...], record: type[BaseModel], data: Mapping[str, Any]
-) -> tuple[str, list[type[BaseModel]]]:
+def _walk(location: tuple[int | str, ...], record: type[BaseModel], data: Mapping[str, Any]) -> tuple[str, list[type]]:
     # The path of a field in words, and the records that may stand where it was looked for.
     names: list[str] = []
-    here: list[type[BaseModel]] = [record]
+    here: list[type] = [record]
     parents = here
     at: Any = data
     for part in location:
@@ -71,32 +71,33 @@ def _walk(
             names[-1] += f"[{name if isinstance(name, str) else part}]"
             continue
         tagged = [kind for kind in here if part in _tags(kind)]
-        if tagged and not any(part in kind.model_fields for kind in here):
+        if tagged and not any(part in _fields(kind) for kind in here):
             here = tagged  # the name that chose one record of a union is no field of its own
             continue
         names.append(part)
         at = at.get(part) if isinstance(at, dict) else None
-        here = [
-            inner
-            for kind in here
-            if part in kind.model_fields
-            for inner in _records(kind.model_fields[part].annotation)
-        ]
+        here = [inner for kind in here for inner in _records(_fields(kind).get(part))]
     return ".".join(names) or "the suite", parents
 
 
-def _records(annotation: Any) -> Iterator[type[BaseModel]]:
+def _fields(record: type) -> dict[str, Any]:
+    # Each field's type, of a record of pydantic's, a dataclass, or a table of which all fields may be missing.
+    if issubclass(record, BaseModel):
+        return {name: field.annotation for name, field in record.model_fields.items()}
+    return get_type_hints(record)
+
+
+def _records(annotation: Any) -> Iterator[type]:
     if isinstance(annotation, type) and get_origin(annotation) is None:
-        if issubclass(annotation, BaseModel):
+        if issubclass(annotation, BaseModel) or is_dataclass(annotation) or is_typeddict(annotation):
             yield annotation
         return
     for inner in get_args(annotation):
         yield from _records(inner)
 
 
-def _tags(record: type[BaseModel]) -> tuple[str, ...]:
-    field = record.model_fields.get("name")
-    return get_args(field.annotation) if field is not None else ()
+def _tags(record: type) -> tuple[str, ...]:
+    return get_args(_fields(record).get("name"))
 
 
 def _shown(value: Any) -> str:
@@ -105,15 +106,15 @@ def _shown(value: Any) -> str:
 
 
 def differences(there: Any, here: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    """Return the places at which two plain values differ, each with both values.
+    """Find the fields in which two plain values differ, each with both values.
 
     Args:
         there: one value, as of `Suite.identity`.
         here: the other.
-        path: what to call the place of both.
+        path: of the field that has them.
 
     Returns:
-        As in `("adaptation.steps", 10, 5)`; a domain is told by its name, and not by its place in the list.
+        As in `("adaptation.steps", 10, 5)`; a domain goes by its name, not by its number in the list.
     """
     if isinstance(there, dict) and isinstance(here, dict):
         keys = [*there, *(key for key in here if key not in there)]

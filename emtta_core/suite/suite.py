@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator
 
+from emtta_core.adaptation.options import Options, Trace
 from emtta_core.audio.corruption import Corruption, Noise
 from emtta_core.audio.mix import SnrConvention
 from emtta_core.audio.noise_file import NoiseFile
@@ -20,7 +21,7 @@ from emtta_core.errors import UsageError, unknown
 from emtta_core.identity import IDENTITY, RUNTIME, Record
 from emtta_core.names import check_name
 from emtta_core.scoring import Rule
-from emtta_core.suite.composed import Adaptation, MethodChoice
+from emtta_core.suite.composed import MethodChoice
 from emtta_core.suite.file import find, read
 from emtta_core.suite.messages import explain
 
@@ -48,7 +49,7 @@ class ModelChoice(Record):
     revision: Annotated[str | None, IDENTITY] = None  # of a hub model: a branch, tag or commit
     # How it is read, as `module:object`; left out, by the `model_type` in its config.json.
     family: Annotated[str | None, Field(pattern=r"^[\w.]+:\w+$"), IDENTITY] = None
-    # What it is told to hear: the corpus's language, or what the unadapted model detects.
+    # The language that it is given: the corpus's language, or what the unadapted model detects.
     language: Annotated[Literal["corpus", "detect"], IDENTITY] = "corpus"
     # What is done with audio beyond its window: refused, or cut at silence, adapted to piece by piece.
     long_audio: Annotated[Literal["refuse", "cut"], IDENTITY] = "refuse"
@@ -66,7 +67,7 @@ class Runtime(Record):
     # Utterances adapted side by side, halved where memory does not suffice; `auto`: as many as it holds.
     batch_size: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], RUNTIME] = "auto"
     # What is kept of each step: its hypothesis too, its numbers alone (`metrics`), or nothing.
-    trace: Annotated[Literal["none", "metrics", "hypotheses"], RUNTIME] = "hypotheses"
+    trace: Annotated[Trace, RUNTIME] = "hypotheses"
     # Cells at once on each device; left out, two on a CPU and one on a GPU.
     workers: Annotated[int | None, Field(ge=1, le=64), RUNTIME] = None
     prepare_workers: Annotated[int, Field(ge=1, le=64), RUNTIME] = 2  # domains prepared at once
@@ -96,7 +97,7 @@ class Domain(Record):
     corruption: Annotated[Corruption | None, IDENTITY] = None  # what is done to that speech; none leaves it clean
 
     def description(self) -> str:
-        """Return in words what the domain is: what is done to which speech, for readers of its short name."""
+        """Describe the domain: what is done to which speech, for readers of its short name."""
         corpus = self.corpus.model_dump(mode="json")
         fields = (corpus.get(name) for name in ("path", "dataset", "split", "language", "accent", "voices"))
         texts = (" ".join(field) if isinstance(field, list) else field for field in fields if field)
@@ -125,7 +126,7 @@ class Suite(Record):
     # By name, or composed; in the order in which they are shown.
     methods: Annotated[tuple[MethodChoice, ...], Field(min_length=1), IDENTITY]
     model: Annotated[ModelChoice, IDENTITY]
-    adaptation: Annotated[Adaptation, IDENTITY] = Adaptation()
+    adaptation: Annotated[Options, IDENTITY] = Options()
     # How texts are normalized before they are compared: as Whisper's authors do, by its basic normalizer in English
     # too, as they do but with combining marks kept, or not at all.
     normalizer: Annotated[Rule, IDENTITY] = "whisper"
@@ -155,7 +156,7 @@ class Suite(Record):
         return tuple(dict.fromkeys(domain.group for domain in self.domains))
 
     def domain(self, name: str) -> Domain:
-        """Return the domain called `name`.
+        """Find the domain called `name`.
 
         Raises:
             UsageError: where there is none; lists those there are.
@@ -166,7 +167,7 @@ class Suite(Record):
         raise unknown("domain", name, [domain.name for domain in self.domains])
 
     def method(self, name: str) -> MethodChoice:
-        """Return the method called `name`.
+        """Find the method called `name`.
 
         Raises:
             UsageError: where there is none; lists those there are.
@@ -177,11 +178,11 @@ class Suite(Record):
         raise unknown("method", name, [choice.name for choice in self.methods])
 
     def measured_anew(self) -> "Suite":
-        """Return the suite with `runtime.reuse` off: its runs take no result from other runs."""
+        """The suite with `runtime.reuse` off: its runs take no result from other runs."""
         return self.model_copy(update={"runtime": self.runtime.model_copy(update={"reuse": False})})
 
     def to_toml(self) -> str:
-        """Return the whole suite as TOML, each default written out; `parse_suite` reads it back as it was."""
+        """Write the whole suite as TOML, with each default; `parse_suite` reads it back as it was."""
         data = self.model_dump(mode="json", exclude_none=True)
         return "".join(f"{key} = {_toml(value)}\n" for key, value in data.items())
 
@@ -191,8 +192,8 @@ def load_suite(name: str, *, limit: int | None = None, snr_convention: SnrConven
 
     Args:
         name: as in `demo`, or as in `suites/mine.toml`.
-        limit: at most this many utterances per domain, in place of what the file says.
-        snr_convention: how each signal-to-noise ratio is understood, in place of what the file says.
+        limit: at most this many utterances per domain, instead of what the file says.
+        snr_convention: how each signal-to-noise ratio is understood, instead of what the file says.
 
     Raises:
         UsageError: no such suite, or a mistake in it; names the field, its value and what is allowed. Or a convention
@@ -206,7 +207,7 @@ def load_suite(name: str, *, limit: int | None = None, snr_convention: SnrConven
 
 
 def parse_suite(text: str, *, origin: str = "the suite", folder: Path = Path()) -> Suite:
-    """Return the suite that a TOML text describes.
+    """Read the suite that a TOML text describes.
 
     Args:
         text: the file's content.

@@ -20,7 +20,7 @@ lock taken.
 
 
 def cells_at_once(runtime: Runtime, device: str) -> int:
-    """Return how many cells run at once: what the suite says, else what suits the device.
+    """How many cells run at once: what the suite says, else what suits the device.
 
     Args:
         runtime: of the suite.
@@ -52,7 +52,7 @@ class Device:
 
 
 def choose_devices(wanted: str, runtime: Runtime) -> tuple[Device, ...]:
-    """Return the slots of the devices where cells run.
+    """The slots of the devices where cells run.
 
     Args:
         wanted: `auto` (every GPU, else the CPU), `cpu`, or devices with commas between them, as in `cuda:0,cuda:1`.

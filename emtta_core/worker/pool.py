@@ -1,6 +1,5 @@
 """Where cells are evaluated on this machine: in worker processes, one for each slot of a device, or in this process."""
 
-import logging
 import queue
 import tempfile
 from collections.abc import Callable, Sequence
@@ -8,10 +7,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from emtta_core.errors import StoreError, UsageError
-from emtta_core.pipeline.events import AttemptBegun, Event, Listener, channel
-from emtta_core.pipeline.job import CellReport, InterruptedRunError, Job, fail_cell
-from emtta_core.store import CellKey, Store
+from emtta_core.errors import UsageError
+from emtta_core.pipeline.events import AttemptBegun, Event, Listener
+from emtta_core.pipeline.job import CellReport, InterruptedRunError, Job, fail_cell, keep_log
+from emtta_core.store import Store
 from emtta_core.worker.devices import Device, share_cores
 from emtta_core.worker.worker import UnwantedError, Worker, WorkerLostError
 
@@ -19,8 +18,8 @@ from emtta_core.worker.worker import UnwantedError, Worker, WorkerLostError
 class OwnProcess:
     """Does jobs in the threads that bring them."""
 
-    def __init__(self, devices: Sequence[Device]) -> None:
-        """Compute on the device of these slots.
+    def __init__(self, devices: Sequence[Device], progress: Listener, stop: Callable[[], bool]) -> None:
+        """Compute on the device of these slots; for `progress` and `stop` see `WorkerPool`.
 
         Raises:
             UsageError: they are on several devices.
@@ -28,10 +27,10 @@ class OwnProcess:
         names = sorted({device.name for device in devices})
         if len(names) > 1:
             raise UsageError(f"one process computes on one device, not on {', '.join(names)}; use --isolation process")
-        self._device = names[0]
+        self._device, self._progress, self._stop = names[0], progress, stop
 
     def do(self, job: Job) -> CellReport:
-        """Evaluate a cell; the process's channel is told how it goes, and may ask to stop.
+        """Evaluate a cell.
 
         Raises:
             Exception: whatever ends the attempt; it is recorded.
@@ -40,10 +39,7 @@ class OwnProcess:
 
         placed = job.on(self._device, self._device)
         share_cores(job.runtime, self._device)
-        return evaluate_job(placed, Store.open(job.store), progress=channel.publish, stop=channel.stopping)
-
-
-log = logging.getLogger("emtta.worker")
+        return evaluate_job(placed, Store.open(job.store), progress=self._progress, stop=self._stop)
 
 
 class WorkerPool:
@@ -57,7 +53,7 @@ class WorkerPool:
 
         Args:
             devices: from `choose_devices`.
-            progress: is told of what cells do.
+            progress: takes the events of cells.
             stop: is asked whether cells are to end after their shard.
         """
         self._progress, self._stop, self._ended = progress, stop, False
@@ -114,17 +110,8 @@ class WorkerPool:
             fail_cell(job.cell, store, job.run_id, error, listen, attempt=attempt, device=name)
             raise
         finally:
-            self._keep_log(job, attempt, slot.log_since(began))
+            keep_log(job, attempt, slot.log_since(began))
             self._free.put(slot)
-
-    def _keep_log(self, job: Job, attempt: int | None, text: bytes) -> None:
-        if attempt is None:
-            return
-        key = CellKey(job.run_id, job.cell.domain, job.cell.method)
-        try:
-            Store.open(job.store).write_log(key, attempt, text)
-        except StoreError as error:
-            log.warning("the log of %s, attempt %d, could not be kept: %s", job.cell.name, attempt, error)
 
 
 class _Slot:

@@ -16,15 +16,15 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from emtta_core.errors import EmttaError, StoreError
+from emtta_core.errors import EmttaError
 from emtta_core.pipeline.evaluate import evaluate_job
 from emtta_core.pipeline.events import AttemptBegun, Event
-from emtta_core.pipeline.job import CellReport, Job, describe
-from emtta_core.store import CellKey, Store
+from emtta_core.pipeline.job import CellReport, Job, describe, keep_log
+from emtta_core.store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class TakenUp:
+class Taken:
     """A worker has taken up a cell."""
 
     host: str  # its machine
@@ -32,30 +32,30 @@ class TakenUp:
     device: str  # what the store calls the device that it computes on
 
 
-Letter = TakenUp | Event
+Message = Taken | Event
 
 
 class Mailbox:
-    """Keeps what cells tell until the flow fetches it, and the flow's wish to stop until a cell tells something.
+    """Keeps the messages of cells until the flow fetches them, and the flow's wish to stop until a cell sends one.
 
-    It is an actor of Ray's, which calls one method at a time. One that is lost is begun again, empty: what it kept was
+    It is an actor of Ray's, which calls one method at a time. One that is lost is begun again, empty: its messages were
     for those who watch.
     """
 
     def __init__(self) -> None:
-        self._letters: list[tuple[str, Letter]] = []
+        self._messages: list[tuple[str, Message]] = []
         self._stopping = False
 
-    def tell(self, cell: str, letter: Letter) -> bool:
-        """Take what the cell of this name tells, and return whether it is to end after its shard."""
-        self._letters.append((cell, letter))
+    def send(self, cell: str, message: Message) -> bool:
+        """Take a message of the cell of this name, and return whether it is to end after its shard."""
+        self._messages.append((cell, message))
         return self._stopping
 
-    def exchange(self, stopping: bool) -> list[tuple[str, Letter]]:
-        """Take whether cells are to end after their shard, and return what they have told since the last time."""
+    def exchange(self, stopping: bool) -> list[tuple[str, Message]]:
+        """Take whether cells are to end after their shard, and return the messages since the last time."""
         self._stopping = stopping
-        letters, self._letters = self._letters, []
-        return letters
+        messages, self._messages = self._messages, []
+        return messages
 
 
 log = logging.getLogger("emtta.worker")
@@ -64,7 +64,7 @@ SERVER_TIMEOUT = 10.0
 """Seconds in which Prefect's server must answer a machine of the cluster."""
 
 
-def carry_out(mailbox: Any, job: Job) -> CellReport:
+def execute(mailbox: Any, job: Job) -> CellReport:
     """Evaluate a cell in this process of Ray's.
 
     Args:
@@ -77,37 +77,37 @@ def carry_out(mailbox: Any, job: Job) -> CellReport:
     """
     attempt, stopping = None, False
 
-    def tell(letter: Letter) -> None:
+    def send(message: Message) -> None:
         nonlocal attempt, stopping
-        if isinstance(letter, AttemptBegun):
-            attempt = letter.attempt
+        if isinstance(message, AttemptBegun):
+            attempt = message.attempt
         with contextlib.suppress(RayError):  # a mailbox that is lost costs what is shown, and no result
-            stopping = ray.get(mailbox.tell.remote(job.cell.name, letter))
+            stopping = ray.get(mailbox.send.remote(job.cell.name, message))
 
     gpus = ray.get_gpu_ids() if job.model.device.startswith("cuda") else []
     device = f"cuda:{gpus[0]}" if gpus else job.model.device
-    tell(TakenUp(platform.node(), os.getpid(), device))
+    send(Taken(platform.node(), os.getpid(), device))
     store = Store.open(job.store)
     with _logged() as text:
         try:
             log.info("%s of run %s on %s", job.cell.name, job.run_id, device)
-            return evaluate_job(job.on(job.model.device, device), store, progress=tell, stop=lambda: stopping)
+            return evaluate_job(job.on(job.model.device, device), store, progress=send, stop=lambda: stopping)
         except Exception:
             log.exception("%s failed", job.cell.name)
             raise
         finally:
-            if attempt is not None:
-                _keep_log(store, CellKey(job.run_id, job.cell.domain, job.cell.method), attempt, text.getvalue())
+            keep_log(job, attempt, text.getvalue().encode())
 
 
-def look(store: str, run_id: str, server: str, release: str) -> str | None:
-    """Return what keeps this machine from doing cells of a run, None where nothing does.
+def check_machine(store: str, run_id: str, server: str, release: str, host: str) -> str | None:
+    """What keeps this machine from executing cells of a run; None where nothing does.
 
     Args:
         store: the store's location.
         run_id: the run, which must be recorded there.
         server: the address of Prefect's API, as in `http://127.0.0.1:4200/api`.
         release: of emtta, on the machine of the flow.
+        host: the name of that machine.
     """
     here = version("emtta")
     if here != release:
@@ -126,8 +126,8 @@ def look(store: str, run_id: str, server: str, release: str) -> str | None:
     except OSError as error:
         return (
             f"it does not reach Prefect's server at {server} ({describe(error)}); start one that all machines reach "
-            "on the flow's machine (emtta server --background --host 0.0.0.0), and set "
-            f"PREFECT_API_URL=http://{platform.node()}:4200/api"
+            "on the flow's machine (emtta server --background --host 0.0.0.0), and name "
+            f"it there: export PREFECT_API_URL=http://{host}:4200/api"
         )
     return None
 
@@ -145,10 +145,3 @@ def _logged() -> Iterator[io.StringIO]:
     finally:
         root.setLevel(level)
         root.removeHandler(handler)
-
-
-def _keep_log(store: Store, key: CellKey, attempt: int, text: str) -> None:
-    try:
-        store.write_log(key, attempt, text.encode())
-    except StoreError as error:
-        log.warning("the log of %s/%s, attempt %d, could not be kept: %s", key.domain, key.method, attempt, error)

@@ -51,12 +51,12 @@ class GarbageError(EmttaError):
 
 
 def to_line(answer: Event | CellReport | JobFailed) -> str:
-    """Return an answer as a line, without its end."""
+    """An answer as a line, without its end."""
     return json.dumps({"kind": type(answer).__name__, "answer": asdict(answer)})
 
 
 def from_line(line: str) -> Answer:
-    """Return the answer in a line.
+    """The answer in a line.
 
     Raises:
         GarbageError: it is none.
@@ -90,12 +90,7 @@ class PassingError(TransientError):
 
 
 class Worker:
-    """A process that does jobs, one after another.
-
-    Attributes:
-        device: where it computes.
-        log: the file that it writes its log to.
-    """
+    """A process that does jobs, one after another."""
 
     def __init__(self, device: Device, log: Path) -> None:
         """Start the process; it is not a child of the terminal, so that Ctrl-C is its owner's alone."""
@@ -132,7 +127,7 @@ class Worker:
         Args:
             job: which; it is done on this worker's device.
             timeout: seconds after which the process is ended; None: never.
-            progress: is told what the worker tells.
+            progress: takes the events of the worker.
             stop: is asked now and then; true asks the worker to end after its shard.
 
         Raises:
@@ -226,7 +221,7 @@ GRACE = 30.0
 
 
 class Server:
-    """Does jobs, and tells their owner how they go; an owner that is gone is an owner that asks to stop."""
+    """Does jobs, and reports on them to their owner; an owner that is gone is an owner that asks to stop."""
 
     def __init__(self, answers: TextIO) -> None:
         """Write to `answers` what becomes of the jobs."""

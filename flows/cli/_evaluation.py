@@ -1,4 +1,4 @@
-"""What `emtta run` and `emtta rerun` have in common: say what will be done, do it, and show what was found."""
+"""What `emtta run` and `emtta rerun` have in common: plan, say what will be done, execute it, and show the results."""
 
 import signal
 from collections.abc import Collection, Sequence
@@ -11,7 +11,7 @@ from flows.cli._output import INCOMPLETE, TERMINATED, err, say, tabulate
 from flows.cli.report import show_methods
 
 if TYPE_CHECKING:
-    from emtta_core.pipeline.plan import Cell, Plan
+    from emtta_core.pipeline.plan import Cell
     from emtta_core.pipeline.reuse import Expected
     from emtta_core.pipeline.run import Run
     from emtta_core.pipeline.selection import Redo
@@ -20,24 +20,75 @@ if TYPE_CHECKING:
     from emtta_core.suite import Suite
 
 REASONS_NAMED, CELLS_NAMED = 10, 6
-"""How many reasons are told at the end why cells are not complete, and how many cells are named of each."""
+"""How many reasons are given at the end why cells are not complete, and how many cells are named of each."""
 
 
-def warn(plan: "Plan") -> None:
-    """Say which domains cannot be prepared, and how many utterances are left out."""
-    for remark in plan.remarks:
-        say(remark)
+def check_devices(suite: "Suite", devices: str | None, runner: str) -> None:
+    """Refuse devices that this machine does not have, before anything is recorded."""
+    from emtta_core.worker.devices import choose_devices
+
+    if runner == "threads":
+        choose_devices(devices or suite.model.device, suite.runtime)
 
 
-def foretell(run_id: str, states: "Sequence[CellState]", todo: "Sequence[CellState]", redo: "Redo" = "missing") -> None:
-    """Say what would be done, and what is reused.
+def plan_suite(suite: "Suite", run_id: str | None, store: "Store | None", *, dry_run: bool) -> "tuple[Run, Expected]":
+    """Plan the run of a suite, and say what is worth knowing before it begins; nothing is recorded.
 
-    Args:
-        run_id: the run.
-        states: of the cells that were asked for.
-        todo: those of them that have something to do.
-        redo: which of their utterances.
+    A dry run fetches no model; where it is not on this machine, no cell counts as done.
     """
+    from emtta_core.pipeline.models import digest_of, model_to_fetch
+    from emtta_core.pipeline.reuse import expected
+    from emtta_core.pipeline.run import find_begun, plan_run
+
+    offer = model_to_fetch(suite.model)
+    if offer is not None:
+        say(offer.message())
+    if offer is not None and dry_run:
+        say("a dry run does not fetch it: which cells are done, and the run's id, are known only with its weights")
+        run, store = plan_run(suite, "not fetched", run_id or suite.name), None
+    else:
+        run = plan_run(suite, digest_of(suite.model), run_id)
+    if store is not None:
+        run = find_begun(run, store)
+    for remark in run.plan.remarks:
+        say(remark)
+    return run, expected(run, store)
+
+
+def check_measures_anew(run: "Run", store: "Store") -> None:
+    """Refuse to measure everything anew in a recorded run that was begun to reuse results."""
+    from emtta_core.errors import UsageError
+    from emtta_core.pipeline.run import load_run
+
+    if load_run(store, run.run_id).suite.runtime.reuse:
+        raise UsageError(
+            f"run {run.run_id} was begun without --no-reuse; to measure everything anew beside it, add a --run-id"
+        )
+
+
+def show_dry_run(
+    store: "Store | None",
+    run: "Run",
+    expected: "Expected",
+    wanted: "Collection[Cell]",
+    todo: "Sequence[CellState]",
+    redo: "Redo" = "missing",
+) -> None:
+    """Show what would be done of the wanted cells, what would be reused, and how long it would take."""
+    states = [state for state in expected.states if state.cell in wanted]
+    show_todo(run.run_id, states, todo, redo)
+    reused = sum(state.reused for state in states)
+    if reused:
+        sources = expected.sources({state.cell for state in states})
+        named = f": {', '.join(sources)}" if sources else ""
+        say(f"{reused} of them are results of other runs{named}")
+    if expected.may_grow:
+        say("utterances that other runs have done are reused where their audio is the same; known once it is prepared")
+    _say_estimate(store, run, todo, redo)
+
+
+def show_todo(run_id: str, states: "Sequence[CellState]", todo: "Sequence[CellState]", redo: "Redo") -> None:
+    """Show what is to be done of cells in these states, `todo` of which have something to do, and what is reused."""
     from rich.table import Table
 
     unavailable = [state for state in todo if not state.cell.available]
@@ -59,66 +110,35 @@ def foretell(run_id: str, states: "Sequence[CellState]", todo: "Sequence[CellSta
         tabulate(table)
 
 
-def foretell_reuse(states: "Sequence[CellState]", expected: "Expected") -> None:
-    """Say what is taken over from other runs."""
-    reused = sum(state.reused for state in states)
-    if reused:
-        sources = expected.sources({state.cell for state in states})
-        named = f": {', '.join(sources)}" if sources else ""
-        say(f"{reused} of them are results of other runs{named}")
-    if expected.may_grow:
-        say("utterances that other runs have done are reused where their audio is the same; known once it is prepared")
-
-
-def check_devices(suite: "Suite", devices: str | None, runner: str) -> None:
-    """Refuse devices that this machine does not have, before anything is recorded."""
-    from emtta_core.worker.devices import choose_devices
-
-    if runner == "threads":
-        choose_devices(devices or suite.model.device, suite.runtime)
-
-
-def foretell_time(store: "Store | None", run: "Run", todo: "Sequence[CellState]", redo: "Redo" = "missing") -> None:
-    """Say how long what would be done will take, as far as earlier runs in the store tell.
-
-    Args:
-        store: where those are; None where there is none.
-        run: what is to be done.
-        todo: its cells that have something to do.
-        redo: which of their utterances.
-    """
+def _say_estimate(store: "Store | None", run: "Run", todo: "Sequence[CellState]", redo: "Redo") -> None:
     from emtta_core.pipeline.forecast import forecast
     from flows.cli._progress import clock
 
-    expected = forecast(store if todo else None, run.suite, {state.cell: state.to_do(redo) for state in todo})
-    if expected.paces:
-        runs = ", ".join(sorted({f"{pace.run_id} ({pace.device})" for pace in expected.paces.values()}))
-        say(f"adaptation: about {clock(expected.seconds)} of one worker, at the pace of {runs}")
-    if expected.unknown:
-        say(f"no earlier run tells how long {', '.join(expected.unknown)} will take; one with --limit 20 would")
+    found = forecast(store if todo else None, run.suite, {state.cell: state.to_do(redo) for state in todo})
+    if found.paces:
+        runs = ", ".join(sorted({f"{pace.run_id} ({pace.device})" for pace in found.paces.values()}))
+        say(f"adaptation: about {clock(found.seconds)} of one worker, at the pace of {runs}")
+    if found.unknown:
+        say(f"no earlier run tells how long {', '.join(found.unknown)} will take; one with --limit 20 would")
 
 
-def carry_out(store: "Store", run_id: str, **parameters: Any) -> None:
+def execute(store: "Store", run_id: str, cells: "Collection[Cell]", **parameters: Any) -> None:
     """Run the flow `evaluate`, and show how it goes.
 
     A server of Prefect's that is lost on the way costs its own records: cells go on without it.
-
-    Args:
-        store: where.
-        run_id: a run that is recorded there.
-        parameters: the flow's others.
     """
     import httpx
 
     from flows import prefect_server
     from flows.cli._progress import watching
 
-    with store.run_log(run_id) as log, watching(err), prefect_server.at_hand(log) as reach, _log.logging_to(log):
+    with store.run_log(run_id) as log, watching(err), prefect_server.serving(log) as reach, _log.logging_to(log):
         from flows.evaluate import evaluate
 
         reach()
+        pairs = [(cell.domain, cell.method) for cell in cells]
         try:
-            flow_run = evaluate(store=store.location, run_id=run_id, return_state=True, **parameters)
+            flow_run = evaluate(run_id, store.location, pairs, return_state=True, **parameters)
         except httpx.TransportError as error:
             say(f"Prefect's server no longer answers ({error}) and has no record of how this ended; the store has")
             return
@@ -143,9 +163,9 @@ def conclude(store: "Store", run: "Run", wanted: "Collection[Cell]") -> None:
 
     with Catalogue(store) as catalogue:
         show_methods(catalogue, run.run_id)
-        told = notices_of(catalogue, run.run_id)
+        notices = notices_of(catalogue, run.run_id)
         cut = sum(row["truncated"] for row in catalogue.report("flags", run.run_id).records)
-    for sentence in told:
+    for sentence in notices:
         say(sentence)
     if cut:
         say(
@@ -163,7 +183,7 @@ def conclude(store: "Store", run: "Run", wanted: "Collection[Cell]") -> None:
         say(f"next: {_report(store, run, 'leaderboard')}")
         return
     _say_why(left)
-    say(f"log: {store.place.url(f'logs/{run.run_id}.log')}")
+    say(f"log: {store.backend.url(f'logs/{run.run_id}.log')}")
     cells, others = ([state.cell for state in states] for states in (left, incomplete))
     say(f"finish them with: {resume_command(run.run_id, store.location, cells, others)}")
     raise typer.Exit(TERMINATED if channel.stopped_by is signal.SIGTERM else INCOMPLETE)
@@ -174,13 +194,13 @@ def _say_why(left: "Sequence[CellState]") -> None:
     for state in left:
         if state.error is not None:
             reasons.setdefault(state.error, []).append(state.cell.name)
-    told = dict(list(reasons.items())[:REASONS_NAMED])
-    for reason, names in told.items():
+    named = dict(list(reasons.items())[:REASONS_NAMED])
+    for reason, names in named.items():
         more = f" and {len(names) - CELLS_NAMED} more" if len(names) > CELLS_NAMED else ""
         say(f"incomplete: {', '.join(names[:CELLS_NAMED])}{more}: {reason}")
-    others = len(left) - sum(map(len, told.values()))
+    others = len(left) - sum(map(len, named.values()))
     if others:
-        say(f"incomplete: {others} {'more ' if told else ''}cells")
+        say(f"incomplete: {others} {'more ' if named else ''}cells")
 
 
 def _report(store: "Store", run: "Run", name: str) -> str:

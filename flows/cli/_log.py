@@ -65,5 +65,5 @@ def logging_to(path: Path) -> Iterator[None]:
 
 
 def current() -> Path | None:
-    """Return the file that takes the log, if there is one and it is still on this machine."""
+    """The file that takes the log, if there is one and it is still on this machine."""
     return _files[-1] if _files and _files[-1].exists() else None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from flows.cli._output import Format
+from flows.cli._output import Form, Format
 
 if TYPE_CHECKING:
     from emtta_core.store.queries import Limits
@@ -22,11 +22,24 @@ class Isolation(StrEnum):
 
 
 class Runner(StrEnum):
-    """Who carries out the cells."""
+    """What executes the cells."""
 
     THREADS = "threads"
     RAY = "ray"
 
+
+def _complete_suite(beginning: str) -> list[str]:
+    from emtta_core.suite.file import suite_names
+
+    return [name for name in suite_names() if name.startswith(beginning)]
+
+
+SuiteArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A shipped suite (see emtta suites), or the path of a .toml file.", autocompletion=_complete_suite
+    ),
+]
 
 SnrConventionOption = Annotated[
     Literal["exact", "msnsd-old"] | None,
@@ -35,7 +48,6 @@ SnrConventionOption = Annotated[
         help="What 10 dB means: 10 dB, or the 5 dB of MS-SNSD's old mixer (a run of its own). Default: the suite's.",
     ),
 ]
-"""How signal-to-noise ratios are understood."""
 
 StoreOption = Annotated[
     str,
@@ -43,24 +55,20 @@ StoreOption = Annotated[
         "--store", metavar="STORE", envvar="EMTTA_STORE", help="A folder, or s3://BUCKET/PREFIX.", show_default=True
     ),
 ]
-"""Where results lie."""
 
 DevicesOption = Annotated[
     str | None,
     typer.Option("--devices", metavar="auto|cpu|cuda:0,…", help="Where cells run. Default: as the suite says."),
 ]
-"""Where cells run."""
 
 IsolationOption = Annotated[
     Isolation | None,
     typer.Option("--isolation", help="Cells in processes of their own, or all in this. Default: as the suite says."),
 ]
-"""Whether cells run in processes of their own."""
 
 RunnerOption = Annotated[
     Runner, typer.Option("--runner", help="This machine, or the machines of a Ray cluster, which must see the store.")
 ]
-"""Who carries out the cells."""
 
 RayAddressOption = Annotated[
     str | None,
@@ -68,7 +76,6 @@ RayAddressOption = Annotated[
         "--ray-address", metavar="HOST:PORT", help="Of the cluster's head. Default: the cluster of this machine."
     ),
 ]
-"""Which Ray cluster."""
 
 CorpusDirOption = Annotated[
     list[Path] | None,
@@ -80,22 +87,18 @@ CorpusDirOption = Annotated[
         show_default=False,
     ),
 ]
-"""Where corpora lie."""
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
-"""Whether to do nothing but say it."""
 
 ParamOption = Annotated[
     list[str] | None,
     typer.Option("--param", metavar="NAME=VALUE", help="A parameter; repeatable.", show_default=False),
 ]
-"""Values for the parameters of a question."""
 
 ColumnsOption = Annotated[
     str | None,
     typer.Option("--columns", metavar="A,B,…", help="Only these columns, in this order.", show_default=False),
 ]
-"""The columns of an answer."""
 
 OutOption = Annotated[
     Path | None,
@@ -107,7 +110,6 @@ OutOption = Annotated[
         show_default=False,
     ),
 ]
-"""Where an answer goes, if not to standard output."""
 
 FormatOption = Annotated[
     Format | None,
@@ -115,7 +117,8 @@ FormatOption = Annotated[
         "--format", help="Output format. Default: by the ending of FILE, otherwise table.", show_default=False
     ),
 ]
-"""How an answer is written."""
+
+FormOption = Annotated[Form, typer.Option("--format", help="Output format.")]
 
 TimeoutOption = Annotated[
     float | None,
@@ -123,7 +126,6 @@ TimeoutOption = Annotated[
         "--timeout", metavar="SECONDS", help="Time limit of a query. Default: 600; 0 for none.", show_default=False
     ),
 ]
-"""How long a query may take."""
 
 MemoryOption = Annotated[
     str | None,
@@ -134,13 +136,13 @@ MemoryOption = Annotated[
         show_default=False,
     ),
 ]
-"""How much memory a query may take."""
+
 
 DEFAULT_STORE = "emtta-store"
 
 
 def flowing(docstring: str | None) -> str:
-    """Return the help of a verb, each paragraph but its examples in one line: a terminal wraps it at its own width."""
+    """The help of a verb, each paragraph but its examples in one line: a terminal wraps it at its own width."""
     paragraphs = cleandoc(docstring or "").split("\n\n")
     return "\n\n".join(part if part.startswith("Example") else part.replace("\n", " ") for part in paragraphs)
 
@@ -160,15 +162,15 @@ def use_corpora(folders: list[Path] | None) -> None:
 
 
 def limits(timeout: float | None, memory: str | None) -> "Limits":
-    """Return what a query may take; UsageError where an option is out of range."""
+    """What a query may take; UsageError where an option is out of range."""
     from emtta_core.store.queries import SECONDS, Limits, parse_size
 
     seconds = SECONDS if timeout is None else timeout or None
-    return Limits(seconds, parse_size(memory) if memory is not None else None)
+    return Limits(seconds, parse_size(memory) if memory is not None else None, options=True)
 
 
 def names(given: str | None) -> list[str]:
-    """Return the names in a list with commas; UsageError where one is empty."""
+    """The names in a list with commas; UsageError where one is empty."""
     from emtta_core.errors import UsageError
 
     found = [name.strip() for name in given.split(",")] if given is not None else []
@@ -180,7 +182,7 @@ def names(given: str | None) -> list[str]:
 
 
 def pairs(given: list[str] | None) -> dict[str, str]:
-    """Return parameters from `name=value`; UsageError where one is not written so."""
+    """Parameters from `name=value`; UsageError where one is not written so."""
     from emtta_core.errors import UsageError
 
     found = {}

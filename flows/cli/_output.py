@@ -3,11 +3,13 @@
 import codecs
 import errno
 import io
+import json
 import os
 import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +30,7 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def size(count: int) -> str:
-    """Return bytes for a reader, in powers of 1000, as in `25.8 MB`."""
+    """Bytes for a reader, in powers of 1000, as in `25.8 MB`."""
     value, unit = float(count), 0
     while value >= 999.95 and unit < len(_UNITS) - 1:
         value, unit = value / 1000, unit + 1
@@ -134,6 +136,13 @@ WHOLE = frozenset({"run_id", "run or corpus"})
 err = Console(highlight=False, stderr=True)
 
 
+class Form(StrEnum):
+    """The format of what is shown for a reader, or written for a program."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
 class Format(StrEnum):
     """The format of an answer."""
 
@@ -158,7 +167,7 @@ ENDINGS = {
 
 
 def format_of(form: Format | None, to: Path | None) -> Format:
-    """Return the format of an answer: the one asked for, else that of the file's ending, else a table.
+    """The format of an answer: the one asked for, else that of the file's ending, else a table.
 
     Raises:
         UsageError: the two contradict each other, or no format has this ending.
@@ -197,13 +206,18 @@ def say(text: str) -> None:
 
 def say_if_empty(result: "Result", store: "Store") -> None:
     """Say what makes a run, where an answer has no row because the store has no run."""
-    if not result.table.num_rows and not store.place.list("runs"):
+    if not result.table.num_rows and not store.backend.list("runs"):
         say(f"the store {store.location} has no run yet; this makes one in a minute: {store.command('run', 'smoke')}")
 
 
 def put(text: str) -> None:
     """Write a text on standard output; only a terminal gets it without signs that would act on it."""
     sys.stdout.write(escaped(text) if sys.stdout.isatty() else text)
+
+
+def put_json(value: object) -> None:
+    """Write a value as JSON on standard output; times are written as ISO 8601 has them."""
+    put(json.dumps(value, ensure_ascii=False, indent=2, default=datetime.isoformat) + "\n")
 
 
 def tabulate(table: Table, console: Console | None = None, *, every_column: bool = False) -> None:

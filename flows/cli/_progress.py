@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from rich.console import Console, Group, RenderableType
@@ -17,7 +17,7 @@ from emtta_core.sanitize import escaped
 
 
 @dataclass(slots=True)
-class MethodStanding:
+class MethodProgress:
     """What is known so far of one method: word errors of all its utterances, seconds of those done now."""
 
     planned: int = 0
@@ -40,8 +40,8 @@ class MethodStanding:
 
 
 @dataclass(slots=True)
-class Standing:
-    """Counts what has happened; `hear` takes the events."""
+class Progress:
+    """Counts what has happened; `update` takes the events."""
 
     started: float = field(default_factory=time.monotonic)
     run_id: str = ""
@@ -51,16 +51,16 @@ class Standing:
     workers: int = 1
     finished: set[tuple[str, str]] = field(default_factory=set)
     failed: set[tuple[str, str]] = field(default_factory=set)
-    methods: dict[str, MethodStanding] = field(default_factory=dict)
+    methods: dict[str, MethodProgress] = field(default_factory=dict)
 
-    def hear(self, event: Event) -> None:
+    def update(self, event: Event) -> None:
         """Take an event into account."""
         match event:
             case Started():
                 self.started = time.monotonic()  # Prefect is up
                 self.run_id, self.domains, self.cells = event.run_id, event.domains, event.cells
                 self.workers = event.workers
-                self.methods = {name: MethodStanding(planned=count) for name, count in event.utterances.items()}
+                self.methods = {name: MethodProgress(planned=count) for name, count in event.utterances.items()}
             case DomainPrepared():
                 self.prepared += 1
             case UtterancesDone():
@@ -72,14 +72,14 @@ class Standing:
                 (self.finished if event.error is None else self.failed).add(cell)
 
     def _utterances(self, event: UtterancesDone) -> None:
-        standing = self.methods.setdefault(event.method, MethodStanding())
-        standing.word_errors += event.word_errors
-        standing.words += event.words
-        standing.errors += event.errors
+        method = self.methods.setdefault(event.method, MethodProgress())
+        method.word_errors += event.word_errors
+        method.words += event.words
+        method.errors += event.errors
         if not event.resumed:
-            standing.done += event.utterances
-            standing.timed += event.utterances
-            standing.seconds += event.seconds
+            method.done += event.utterances
+            method.timed += event.utterances
+            method.seconds += event.seconds
 
     @property
     def elapsed(self) -> float:
@@ -89,12 +89,12 @@ class Standing:
     @property
     def planned_utterances(self) -> int:
         """Utterances that this run is to do."""
-        return sum(standing.planned for standing in self.methods.values())
+        return sum(method.planned for method in self.methods.values())
 
     @property
     def done_utterances(self) -> int:
         """Utterances that it has done."""
-        return sum(standing.done for standing in self.methods.values())
+        return sum(method.done for method in self.methods.values())
 
     @property
     def utterances_a_second(self) -> float:
@@ -104,67 +104,48 @@ class Standing:
     @property
     def seconds_left(self) -> float | None:
         """An estimate: each method's utterances at its own pace, one not seen yet at the slowest."""
-        paces = [pace for pace in (standing.seconds_each for standing in self.methods.values()) if pace is not None]
+        paces = [pace for pace in (method.seconds_each for method in self.methods.values()) if pace is not None]
         if not paces:
             return None
         left = 0.0
-        for standing in self.methods.values():
-            pace = standing.seconds_each if standing.seconds_each is not None else max(paces)
-            left += pace * max(0, standing.planned - standing.done)
+        for method in self.methods.values():
+            pace = method.seconds_each if method.seconds_each is not None else max(paces)
+            left += pace * max(0, method.planned - method.done)
         return left / self.workers
 
 
 @contextmanager
 def watching(console: Console) -> Iterator[None]:
-    """Show the events of this process's channel on `console` inside the `with` block."""
-    with _live(console) if console.is_terminal else _lines(console):
-        yield
+    """Show the events of this process's channel on `console` inside the `with` block.
 
+    A terminal has a picture that is kept up to date, with failures above it; anything else has a line a cell.
+    """
+    progress = Progress()
 
-@contextmanager
-def _lines(console: Console) -> Iterator[None]:
-    standing = Standing()
-
-    def hear(event: Event) -> None:
-        standing.hear(event)
-        text = line(event, standing)
-        if text is not None:
+    def listen(event: Event) -> None:
+        progress.update(event)
+        text = line(event, progress)
+        worth_keeping = isinstance(event, Stopping) or getattr(event, "error", None) is not None
+        if text is not None and (worth_keeping or not console.is_terminal):
             console.print(escaped(text), markup=False, soft_wrap=True)
 
-    with channel.listening(hear):
+    live = Live(get_renderable=lambda: picture(progress), console=console, refresh_per_second=4, transient=True)
+    with live if console.is_terminal else nullcontext(), channel.listening(listen):
         yield
 
 
-@contextmanager
-def _live(console: Console) -> Iterator[None]:
-    # Keep a picture of the run up to date; failures stay on the screen above it.
-    standing = Standing()
-
-    def hear(event: Event) -> None:
-        standing.hear(event)
-        worth_keeping = isinstance(event, Stopping) or getattr(event, "error", None) is not None
-        if worth_keeping:
-            console.print(escaped(line(event, standing) or ""), markup=False, soft_wrap=True)
-
-    with (
-        Live(get_renderable=lambda: picture(standing), console=console, refresh_per_second=4, transient=True),
-        channel.listening(hear),
-    ):
-        yield
-
-
-def line(event: Event, standing: Standing) -> str | None:
-    """Return an event in one line, none for one that is not worth it."""
+def line(event: Event, progress: Progress) -> str | None:
+    """An event in one line; None for one that is not worth a line."""
     match event:
         case Started():
-            return f"run {event.run_id}: {event.cells} cells to do, {standing.planned_utterances} utterances"
+            return f"run {event.run_id}: {event.cells} cells to do, {progress.planned_utterances} utterances"
         case Stopping():
             again = "Ctrl-C" if event.by is signal.SIGINT else event.by.name
             return f"stopping when the batches in hand are done; {again} again to end at once"
         case DomainPrepared(error=str(error)):
             return f"{event.domain}: not prepared: {error}"
         case CellFinished():
-            at = f"[{len(standing.finished) + len(standing.failed):>3}/{standing.cells}] {event.domain}/{event.method}"
+            at = f"[{len(progress.finished) + len(progress.failed):>3}/{progress.cells}] {event.domain}/{event.method}"
             if event.error is not None:
                 return f"{at}: failed: {event.error}"
             wer = "no WER" if event.wer is None else f"WER {event.wer:.1f} %"
@@ -174,31 +155,31 @@ def line(event: Event, standing: Standing) -> str | None:
             return None
 
 
-def picture(standing: Standing) -> RenderableType:
-    """Return the picture of a run: a bar, its pace, and the methods' word error rates so far."""
-    if not standing.cells:
-        return Text(f"starting Prefect … {standing.elapsed:.0f} s", style="dim")
-    done, planned, left = standing.done_utterances, standing.planned_utterances, standing.seconds_left
+def picture(progress: Progress) -> RenderableType:
+    """The picture of a run: a bar, its pace, and the methods' word error rates so far."""
+    if not progress.cells:
+        return Text(f"starting Prefect … {progress.elapsed:.0f} s", style="dim")
+    done, planned, left = progress.done_utterances, progress.planned_utterances, progress.seconds_left
     head = Table.grid(padding=(0, 2))
     head.add_row(
         ProgressBar(total=max(planned, 1), completed=done, width=30),
-        f"{len(standing.finished)}/{standing.cells} cells",
-        f"{standing.prepared}/{standing.domains} domains prepared",
-        f"{standing.utterances_a_second:.1f} utterances/s",
+        f"{len(progress.finished)}/{progress.cells} cells",
+        f"{progress.prepared}/{progress.domains} domains prepared",
+        f"{progress.utterances_a_second:.1f} utterances/s",
         "" if left is None else f"about {clock(left)} left",
-        Text(f"{len(standing.failed)} failed", style="red") if standing.failed else "",
+        Text(f"{len(progress.failed)} failed", style="red") if progress.failed else "",
     )
     table = Table("method", box=None, padding=(0, 2))
     for title in ("utterances", "in error", "WER so far %"):
         table.add_column(title, justify="right")
-    for name, method in standing.methods.items():
+    for name, method in progress.methods.items():
         wer = "-" if method.wer is None else f"{method.wer:.1f}"
         table.add_row(name, f"{method.done}/{method.planned}", str(method.errors), wer)
-    return Group(Text(f"run {standing.run_id}", style="bold"), head, table)
+    return Group(Text(f"run {progress.run_id}", style="bold"), head, table)
 
 
 def clock(seconds: float) -> str:
-    """Return a duration as `m:ss` or `h:mm:ss`."""
+    """A duration as `m:ss` or `h:mm:ss`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -43,19 +43,10 @@ _WORD = re.compile(r"[\w.]*$")
 
 
 class Prompt:
-    """A prompt on a store.
-
-    Attributes:
-        catalogue: what answers.
-        form: the output format.
-    """
+    """A prompt on a store."""
 
     def __init__(self, catalogue: "Catalogue", form: Format = Format.TABLE) -> None:
         """Make a prompt.
-
-        Args:
-            catalogue: what answers.
-            form: the output format.
 
         Raises:
             UsageError: rows in that form cannot be read on a terminal.
@@ -124,12 +115,7 @@ class Words(Completer):
     """Completes the names of views, columns, functions, reports and commands, where each may stand."""
 
     def __init__(self, catalogue: "Catalogue", commands: Iterable[str]) -> None:
-        """Look up the names.
-
-        Args:
-            catalogue: whose they are.
-            commands: those of the prompt.
-        """
+        """Look up the names."""
         self._sources = [*views(), *(f"raw.{table}" for table in TABLES)]
         self._commands = sorted(commands)
         columns = catalogue.query("SELECT DISTINCT column_name FROM duckdb_columns() WHERE NOT internal").rows

@@ -29,8 +29,8 @@ def check(
         emtta check s3://bucket/store --run demo-1a2b3c4d --format json
     """
     from emtta_core.store import Store
-    from emtta_core.store.check import check_store
     from emtta_core.store.describe import text_table
+    from emtta_core.store.integrity import check_store
 
     found = check_store(Store.open(place or store), run)
     columns = ("file", "problem", "reason", "remedy")

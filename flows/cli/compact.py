@@ -24,8 +24,8 @@ def compact(
         emtta compact demo-1a2b3c4d
     """
     from emtta_core.store import Store
-    from emtta_core.store.compact import compact as carry_out
-    from emtta_core.store.compact import plan_compaction
+    from emtta_core.store.compaction import compact as merge
+    from emtta_core.store.compaction import plan_compaction
     from flows.cli._output import size
 
     opened = Store.open(store)
@@ -35,5 +35,5 @@ def compact(
     elif dry_run:
         say(f"run {run}: would put {found.files} files ({size(found.size)}) into {found.packs}")
     else:
-        done = carry_out(opened, run)
+        done = merge(opened, run)
         say(f"run {run}: {done.files} files ({size(done.size)}) are {done.packs} now ({size(done.packed or 0)})")

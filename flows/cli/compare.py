@@ -1,16 +1,15 @@
 """`emtta compare`: what changed from one run to another, and whether that is more than chance."""
 
-import json
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from flows.cli._options import DEFAULT_STORE, ColumnsOption, StoreOption, names
-from flows.cli._output import INCOMPLETE, Format, put, say, show
+from flows.cli._options import DEFAULT_STORE, ColumnsOption, MemoryOption, StoreOption, TimeoutOption, limits, names
+from flows.cli._output import INCOMPLETE, Format, put, put_json, say, show
 
 
-class Form(StrEnum):
+class ComparisonForm(StrEnum):
     """The format of a comparison."""
 
     TABLE = "table"
@@ -32,7 +31,9 @@ def compare(
     ] = 0.2,
     store: StoreOption = DEFAULT_STORE,
     columns: ColumnsOption = None,
-    form: Annotated[Form, typer.Option("--format", help="Output format.")] = Form.TABLE,
+    form: Annotated[ComparisonForm, typer.Option("--format", help="Output format.")] = ComparisonForm.TABLE,
+    timeout: TimeoutOption = None,
+    memory: MemoryOption = None,
 ) -> None:
     """Compare two runs utterance by utterance: WER in A and B, and the difference with its 95 % interval and p.
 
@@ -53,16 +54,18 @@ def compare(
     from emtta_core.store.describe import notices_of
 
     opened = Store.open(store)
-    if columns is not None and form is not Form.TABLE:
+    if columns is not None and form is not ComparisonForm.TABLE:
         raise UsageError(f"--columns {columns} chooses columns of the table; leave out --format {form}")
-    found = compare_runs(opened, a, b, methods=method or (), domains=domain or (), alpha=alpha, min_effect=min_effect)
-    with Catalogue(opened) as catalogue:
-        told = notices_of(catalogue, b)
-    for sentence in told:
+    allowed = limits(timeout, memory)
+    which = {"methods": method or (), "domains": domain or ()}
+    found = compare_runs(opened, a, b, **which, alpha=alpha, min_effect=min_effect, limits=allowed)
+    with Catalogue(opened, limits=allowed) as catalogue:
+        notices = notices_of(catalogue, b)
+    for sentence in notices:
         say(sentence)
-    if form is Form.JSON:
-        put(json.dumps(found.as_dict(), ensure_ascii=False, indent=2) + "\n")
-    elif form is Form.MARKDOWN:
+    if form is ComparisonForm.JSON:
+        put_json(found.as_dict())
+    elif form is ComparisonForm.MARKDOWN:
         put(found.markdown())
     else:
         show(found.as_result(), Format.TABLE, f"word error rate, %: A is {a}, B is {b}", columns=names(columns))

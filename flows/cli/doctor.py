@@ -1,8 +1,8 @@
 """`emtta doctor`: whether this machine can do the work, and has what a suite needs."""
 
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,11 +13,13 @@ from rich.text import Text
 from emtta_core.errors import EmttaError
 from emtta_core.sanitize import escaped
 from flows.cli import _log
-from flows.cli._options import DEFAULT_STORE, CorpusDirOption, SnrConventionOption, StoreOption, use_corpora
-from flows.cli._output import COMPLETE, ERROR, tabulate
+from flows.cli._needs import show_needs
+from flows.cli._options import DEFAULT_STORE, CorpusDirOption, FormOption, SnrConventionOption, StoreOption, use_corpora
+from flows.cli._output import COMPLETE, ERROR, Form, put_json, tabulate
 
 if TYPE_CHECKING:
     from emtta_core.audio.mix import SnrConvention
+    from emtta_core.pipeline.inventory import Need
 
 FREE_BYTES = 500_000_000
 """Room on the disk that a run of the demo may want, with Prefect's records."""
@@ -32,34 +34,29 @@ class Check:
     found: str
 
 
-def checks(store: str) -> Iterator[Check]:
-    """Yield each check, made when it is asked for."""
-    yield Check("versions", True, _versions())
-    yield Check("devices", True, _devices())
-    yield _tried("espeak-ng", _espeak)
-    yield _tried("demo model", _model)
-    yield _tried("store", lambda: _store(store))
-    yield _disk(store)
-    yield _tried("prefect", _prefect)
-
-
-def _tried(what: str, look: Callable[[], str]) -> Check:
-    """Return the check of something that raises where it will not do."""
-    try:
-        return Check(what, True, look())
-    except (EmttaError, OSError) as error:
-        return Check(what, False, str(error))
+def _checks(store: str) -> Iterator[Check]:
+    for what, look in (
+        ("versions", _versions),
+        ("devices", _devices),
+        ("espeak-ng", _espeak),
+        ("demo model", _model),
+        ("store", lambda: _store(store)),
+        ("disk", lambda: _disk(store)),
+        ("prefect", _prefect),
+    ):
+        try:
+            yield Check(what, True, look())
+        except (EmttaError, OSError) as error:
+            yield Check(what, False, str(error))
 
 
 def _versions() -> str:
-    """Return the releases that matter."""
     from emtta_core.pipeline.run import versions
 
     return ", ".join(f"{name} {release}" for name, release in versions().items())
 
 
 def _devices() -> str:
-    """Return what torch can compute on."""
     import torch
 
     from emtta_core.cores import cores
@@ -69,7 +66,6 @@ def _devices() -> str:
 
 
 def _espeak() -> str:
-    """Speak a word, where espeak-ng is installed."""
     from emtta_core.audio.waveform import SAMPLE_RATE
     from emtta_core.corpora.espeak import INSTALL, is_installed
     from emtta_core.corpora.synthetic import voices_for_noise
@@ -81,7 +77,6 @@ def _espeak() -> str:
 
 
 def _model() -> str:
-    """Load the demo model."""
     from emtta_core.model import load_model
 
     model = load_model("demo")
@@ -89,22 +84,23 @@ def _model() -> str:
 
 
 def _store(location: str) -> str:
-    """Look whether the store can be written, or could be made."""
-    from emtta_core.store.backend import open_place
+    from emtta_core.store.backend import open_backend
 
-    return open_place(location).try_out()
+    return open_backend(location).check_writable()
 
 
-def _disk(store: str) -> Check:
-    """Look how much room there is where the store is, or would be; where it is no folder, in the current one."""
+def _disk(store: str) -> str:
+    # The room where the store is, or would be; where it is no folder, in the current one.
     path = Path(store).absolute()
-    place = next(folder for folder in [path, *path.parents] if folder.exists())
-    free = shutil.disk_usage(place).free
-    return Check("disk", free >= FREE_BYTES, f"{free / 1e9:.1f} GB free at {place}")
+    folder = next(folder for folder in [path, *path.parents] if folder.exists())
+    free = shutil.disk_usage(folder).free
+    found = f"{free / 1e9:.1f} GB free at {folder}"
+    if free < FREE_BYTES:
+        raise EmttaError(found)
+    return found
 
 
 def _prefect() -> str:
-    """Look which Prefect server flows will use, and whether one that is configured answers."""
     from prefect.settings import PREFECT_API_URL
 
     from flows.prefect_server import reach, writable_home
@@ -123,6 +119,7 @@ def doctor(
     snr_convention: SnrConventionOption = None,
     store: StoreOption = DEFAULT_STORE,
     corpus_dir: CorpusDirOption = None,
+    form: FormOption = Form.TABLE,
 ) -> None:
     """Look at versions, devices, speech synthesis, the model, the store, and Prefect's server.
 
@@ -132,7 +129,7 @@ def doctor(
     Examples:
         emtta doctor
 
-        emtta doctor --store /data/emtta-store
+        emtta doctor --store /data/emtta-store --format json
 
         emtta doctor suites/mine.toml --corpus-dir /data
     """
@@ -142,26 +139,29 @@ def doctor(
 
     if suite is None and snr_convention is not None:
         raise UsageError("--snr-convention is how a suite's ratios are understood; name the suite")
-
-    table = Table("", "what", "found", box=None)
-    well = True
-    for check in checks(store):
-        mark = Text("ok", style="green") if check.ok else Text("no", style="bold red")
-        table.add_row(mark, check.what, Text(escaped(check.found)))
-        well = well and check.ok
-    tabulate(table)
-    if suite is not None:
-        well = _has_all(suite, snr_convention, store) and well
+    checks = list(_checks(store))
+    if form is Form.TABLE:
+        _show(checks)
+    needs = [] if suite is None else _needs_of(suite, snr_convention, store)
+    if form is Form.JSON:
+        put_json({"checks": [asdict(check) for check in checks], "needs": [need.as_dict() for need in needs]})
+    elif needs:
+        show_needs(needs)
+    well = all(check.ok for check in checks) and all(need.standing.state != "missing" for need in needs)
     raise typer.Exit(COMPLETE if well else ERROR)
 
 
-def _has_all(suite: str, snr_convention: "SnrConvention | None", store: str) -> bool:
-    """Show what a suite needs, and return whether none of it is missing."""
+def _show(checks: Sequence[Check]) -> None:
+    table = Table("", "what", "found", box=None)
+    for check in checks:
+        mark = Text("ok", style="green") if check.ok else Text("no", style="bold red")
+        table.add_row(mark, check.what, Text(escaped(check.found)))
+    tabulate(table)
+
+
+def _needs_of(suite: str, snr_convention: "SnrConvention | None", store: str) -> "list[Need]":
     from emtta_core.pipeline.inventory import inventory
     from emtta_core.store import Store
     from emtta_core.suite import load_suite
-    from flows.cli._needs import show_needs
 
-    needs = inventory(load_suite(suite, snr_convention=snr_convention), Store.find(store))
-    show_needs(needs)
-    return all(need.standing.state != "missing" for need in needs)
+    return inventory(load_suite(suite, snr_convention=snr_convention), Store.find(store))

@@ -19,14 +19,7 @@ OUT = "emtta-{run}.html"
 
 
 def write_page(run: str | None, store: str, out: Path | None, audio: int, limits: "Limits | None" = None) -> None:
-    """Write the page on a run, and say where it is.
-
-    Args:
-        run: the run; the newest by default.
-        store: which has it.
-        out: the file; by default one in this folder, named for the run.
-        audio: recordings that it holds.
-        limits: what each of its queries may take.
+    """Write the page on a run, the newest by default, with so many recordings, and say where it is.
 
     Raises:
         UsageError: there is no such run, the file's name is not that of a page, or the file cannot be written.

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli._options import SnrConventionOption
+from flows.cli._options import SnrConventionOption, SuiteArgument
 from flows.cli._output import say
 
 PAGE = "emtta-listen-{suite}.html"
@@ -13,7 +13,7 @@ PAGE = "emtta-listen-{suite}.html"
 
 
 def listen(
-    suite: Annotated[str, typer.Argument(help="A shipped suite (see emtta suites), or the path of a .toml file.")],
+    suite: SuiteArgument,
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="domain=…|group=…", help="These domains; repeatable.")
     ] = None,

@@ -18,8 +18,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from emtta_core.errors import EmttaError, UsageError
-from emtta_core.faults import trouble_of
-from emtta_core.network import settle_proxies
+from emtta_core.faults import machine_fault
+from emtta_core.network import settle_proxies, without_passwords
 from flows.cli import (
     _log,
     catalog,
@@ -58,7 +58,6 @@ app = typer.Typer(
     help="Evaluate test-time adaptation of speech recognisers by entropy minimisation, domain by domain.",
     epilog="Begin with: emtta run smoke (a minute), emtta run demo (some minutes), emtta report leaderboard.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -109,7 +108,7 @@ def main() -> None:
     try:
         _refuse_empty(sys.argv[1:])
         try:
-            app()
+            app(prog_name="emtta")  # under `python -m` too, so that a shell completes the name that is installed
         finally:
             sys.stdout.flush()
     except UsageError as error:
@@ -119,9 +118,9 @@ def main() -> None:
         say(f"error: {error}")
         sys.exit(ERROR)
     except Exception as error:
-        trouble = trouble_of(error)
-        if trouble is not None:
-            say(f"error: {trouble}")
+        fault = machine_fault(error)
+        if fault is not None:
+            say(f"error: {fault}")
         else:
             say(f"unexpected error: {type(error).__name__}: {error}")
             say(f"this looks like a bug, please report it; the details {_written_down()}")
@@ -138,7 +137,7 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
 
 def _written_down() -> str:
     """Write the traceback of the current exception where there is room for it, and say where."""
-    text = traceback.format_exc()
+    text = without_passwords(traceback.format_exc())
     with suppress(OSError):
         path = _log.current()
         if path is not None:

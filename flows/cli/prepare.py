@@ -10,20 +10,22 @@ from flows.cli._options import (
     DEFAULT_STORE,
     CorpusDirOption,
     DryRunOption,
+    FormOption,
     SnrConventionOption,
     StoreOption,
+    SuiteArgument,
     use_corpora,
 )
-from flows.cli._output import COMPLETE, INCOMPLETE, say
+from flows.cli._output import COMPLETE, INCOMPLETE, Form, put_json, say
 
 if TYPE_CHECKING:
     from emtta_core.errors import EmttaError
-    from emtta_core.pipeline.prepare import Prepared
+    from emtta_core.pipeline.preparation import Prepared
     from emtta_core.suite import ModelChoice
 
 
 def prepare(
-    suite: Annotated[str, typer.Argument(help="A shipped suite (see emtta suites), or the path of a .toml file.")],
+    suite: SuiteArgument,
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="domain=…|group=…", help="These domains; repeatable.")
     ] = None,
@@ -34,6 +36,7 @@ def prepare(
     store: StoreOption = DEFAULT_STORE,
     corpus_dir: CorpusDirOption = None,
     dry_run: DryRunOption = False,
+    form: FormOption = Form.TABLE,
 ) -> None:
     """Fetch the corpora and the model of a suite, and prepare the audio of its domains; no GPU is used.
 
@@ -43,7 +46,7 @@ def prepare(
     utterances are in error.
 
     Examples:
-        emtta prepare demo --dry-run
+        emtta prepare demo --dry-run --format json
 
         emtta prepare suites/mine.toml --only group=noise --corpus-dir /data
     """
@@ -52,7 +55,7 @@ def prepare(
     from emtta_core.errors import EmttaError
     from emtta_core.hub import refuse_full_disk
     from emtta_core.pipeline.inventory import inventory, to_fetch
-    from emtta_core.pipeline.prepare import prepare_all
+    from emtta_core.pipeline.preparation import prepare_all
     from emtta_core.pipeline.selection import choose_domains
     from emtta_core.store import Store
     from emtta_core.suite import load_suite
@@ -62,7 +65,10 @@ def prepare(
     chosen = loaded.model_copy(update={"domains": tuple(choose_domains(loaded, only or []))})
     opened = Store.find(store) if dry_run else Store.open(store, create=True)
     needs = inventory(chosen, opened)
-    show_needs(needs)
+    if form is Form.JSON:
+        put_json([need.as_dict() for need in needs])
+    else:
+        show_needs(needs)
     if dry_run or opened is None:
         missing = any(need.standing.state == "missing" for need in needs)
         raise typer.Exit(INCOMPLETE if missing else COMPLETE)
@@ -70,7 +76,7 @@ def prepare(
     refuse_full_disk(size, "what is fetched for the suite", EmttaError)
     if size:
         say(f"fetching up to {size / 1e6:,.0f} MB from the hub, and preparing")
-    failures = prepare_all(chosen, opened, partial(_tell, {}))
+    failures = prepare_all(chosen, opened, partial(_say_prepared, {}))
     fetched = _fetch(chosen.model)
     say(f"store: {opened.location}")
     raise typer.Exit(INCOMPLETE if failures or not fetched else COMPLETE)
@@ -89,7 +95,7 @@ def _fetch(model: "ModelChoice") -> bool:
     return True
 
 
-def _tell(reasons: dict[str, str], domain: str, found: "Prepared | EmttaError") -> None:
+def _say_prepared(reasons: dict[str, str], domain: str, found: "Prepared | EmttaError") -> None:
     """Say of a domain what was prepared, or why nothing was; `reasons` keeps which domain was the first of each."""
     if isinstance(found, Exception):
         first = reasons.setdefault(str(found), domain)

@@ -1,16 +1,17 @@
 """`emtta prune`: remove old runs."""
 
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from emtta_core.sanitize import escaped
-from flows.cli._options import DEFAULT_STORE, DryRunOption, StoreOption
-from flows.cli._output import say, size, tabulate
+from flows.cli._options import DEFAULT_STORE, DryRunOption, FormOption, StoreOption
+from flows.cli._output import Form, put_json, say, size, tabulate
 
 if TYPE_CHECKING:
-    from emtta_core.store.prune import Pruning
+    from emtta_core.store.pruning import Pruning
 
 
 def prune(
@@ -24,6 +25,7 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     store: StoreOption = DEFAULT_STORE,
     dry_run: DryRunOption = False,
+    form: FormOption = Form.TABLE,
 ) -> None:
     """Remove old runs, their logs, and prepared audio that no plan names any more.
 
@@ -37,12 +39,12 @@ def prune(
     """
     from emtta_core.errors import UsageError
     from emtta_core.store import Store
-    from emtta_core.store.prune import Keep, plan_pruning
-    from emtta_core.store.prune import prune as carry_out
+    from emtta_core.store.pruning import Keep, plan_pruning
+    from emtta_core.store.pruning import prune as remove
 
     wanted, opened = Keep.parse(keep), Store.open(store)
     found = plan_pruning(opened, wanted, suite=suite, keep_prepared=keep_prepared)
-    _show(found)
+    _show(found, form)
     if not found.runs and not found.corpora:
         say("nothing to remove")
         return
@@ -53,16 +55,19 @@ def prune(
         if not sys.stdin.isatty():
             raise UsageError(f"removing {_counted(found)} wants an answer, and nobody can be asked; add --yes")
         typer.confirm(f"Remove {_counted(found)}?", abort=True, err=True)
-    done = carry_out(opened, found)
+    done = remove(opened, found)
     for run_id in set(done.spared) - set(found.spared):
         say(f"kept {run_id}: {done.spared[run_id]}")
     say(f"removed {_counted(done)}")
 
 
-def _show(found: "Pruning") -> None:
-    """Write what goes on standard output, and what stays for a reason on standard error."""
+def _show(found: "Pruning", form: Form) -> None:
+    # What is to be removed goes to standard output; what stays for a reason is said, or a field of the JSON.
     from rich.table import Table
 
+    if form is Form.JSON:
+        put_json(asdict(found))
+        return
     table = Table("run or corpus", "suite", "begun, UTC", "state", "size")
     for run in found.runs:
         begun = f"{run.created_at:%Y-%m-%d %H:%M}" if run.created_at else "—"
@@ -76,5 +81,5 @@ def _show(found: "Pruning") -> None:
 
 
 def _counted(found: "Pruning") -> str:
-    """Return in words what goes."""
+    """What is removed, in words."""
     return f"{len(found.runs)} runs and {len(found.corpora)} prepared corpora, {size(found.size)}"

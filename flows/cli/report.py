@@ -96,8 +96,8 @@ def report(
         say_if_empty(found, catalogue.store)
         if chosen is Format.TABLE and name in _OF_DOMAINS:
             show_complete_domains(catalogue, run, found)
-        told = notices_of(catalogue, run) if head else ()
-    for sentence in told:
+        notices = notices_of(catalogue, run) if head else ()
+    for sentence in notices:
         say(sentence)
 
 
@@ -119,10 +119,7 @@ def show_methods(catalogue: "Catalogue", run: str) -> None:
 def show_complete_domains(catalogue: "Catalogue", run: str | None, found: "Result") -> None:
     """Show, below figures that are hidden until every domain is complete, the domains that are, and what is missing.
 
-    Args:
-        catalogue: of the store.
-        run: the run; None for the newest.
-        found: the report whose figures may be hidden.
+    `found` is the report whose figures may be hidden; without `run`, that of the newest.
     """
     from emtta_core.store.result import Result
 
@@ -150,7 +147,7 @@ _NAMED = 12
 
 
 def _figures(record: dict[str, object]) -> list[object]:
-    """Return the values of a row that are hidden until every domain is complete."""
+    """The values of a row that are hidden until every domain is complete."""
     if "wer" in record:
         return [record["wer"]]
     return [value for name, value in record.items() if name not in ("method", "change_percent")]

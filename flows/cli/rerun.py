@@ -1,11 +1,12 @@
 """`emtta rerun`: do again what is missing of a run, what failed, or all of it."""
 
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.cli import _log
-from flows.cli._evaluation import carry_out, conclude, foretell, foretell_reuse, foretell_time
+from flows.cli._evaluation import conclude, execute, show_dry_run, show_todo
 from flows.cli._options import (
     DEFAULT_STORE,
     CorpusDirOption,
@@ -22,8 +23,11 @@ from flows.cli._output import say
 from flows.runner import check_runner
 
 if TYPE_CHECKING:
+    from emtta_core.pipeline.plan import Cell
+    from emtta_core.pipeline.reuse import Expected
     from emtta_core.pipeline.run import Run
     from emtta_core.pipeline.selection import Redo
+    from emtta_core.store import Store
 
 
 def rerun(
@@ -45,7 +49,7 @@ def rerun(
 ) -> None:
     """Finish an incomplete run, as the next attempt under the same id; finished work is reused.
 
-    The run is carried out as it was recorded; no suite file is needed. Its corpora must be where they were, unless
+    The run is executed as it was recorded; no suite file is needed. Its corpora must be where they were, unless
     their audio is prepared. A domain in which something failed is planned anew where its audio or transcripts have
     changed since; what is the same is reused. Where this release adapts or scores differently from the one that
     planned the run, it is refused. Exit codes are those of emtta run.
@@ -61,67 +65,67 @@ def rerun(
     _log.settle_environment()
     use_corpora(corpus_dir)
     from emtta_core.errors import UsageError
-    from emtta_core.pipeline.amend import amend, failed_before
-    from emtta_core.pipeline.reuse import Expected, expected
-    from emtta_core.pipeline.run import check_unchanged, load_run
+    from emtta_core.pipeline.run import check_unchanged
     from emtta_core.pipeline.run_statistics import settle_statistics
-    from emtta_core.pipeline.selection import select
-    from emtta_core.pipeline.state import cell_states
+    from emtta_core.pipeline.state import failed_before
     from emtta_core.store import Store
 
     if failed and force:
         raise UsageError("--failed does what failed, --force does everything; give one of them")
     Store.open(store).run(run)  # makes no store where there is none
     opened = Store.open(store, create=not dry_run)
-    only = [f"{key}={value}" for key, values in _keys(domain, method, group) for value in values]
-
     redo: Redo = "all" if force else "errors" if failed else "missing"
-
-    def progress() -> "tuple[Run, Expected]":
-        found = load_run(opened, run)
-        return found, Expected(cell_states(opened, run), recorded=True) if force else expected(found, opened)
-
-    found, states = progress()
-    wanted = set(select(found.cells, only))
-    with_failures = {state.cell.domain for state in states.now if state.cell in wanted and state.has_failed}
-    renewed = () if dry_run else amend(opened, run, with_failures)
-    for name in renewed:
-        say(f"domain {name} is planned anew, with the audio and transcripts that are there now")
-    if renewed:
-        found, states = progress()
-        wanted = set(select(found.cells, only))
-    todo = [state.cell for state in states.now if state.cell in wanted and state.open_to(redo)]
+    chosen = {"domain": domain or [], "method": method or [], "group": group or []}
+    found, wanted, progress = _progress(opened, run, chosen, redo)
+    if not dry_run and _plan_anew(opened, found, wanted, progress):
+        found, wanted, progress = _progress(opened, run, chosen, redo)
+    todo = [state for state in progress.now if state.cell in wanted and state.open_to(redo)]
     if failed:
-        has_failed = {state.cell for state in states.now if state.has_failed}
-        todo = [cell for cell in todo if cell in has_failed or failed_before(opened, run, cell)]
-    if todo:
+        todo = [state for state in todo if state.has_failed or failed_before(opened, run, state.cell)]
+    cells = {state.cell for state in todo}
+    if cells:
         check_unchanged(opened, found)
-    would_be = [state for state in states.states if state.cell in wanted]
-    left = [state for state in would_be if state.cell in todo and state.open_to(redo)]
-    foretell(run, would_be, left, redo)
+    left = [state for state in progress.states if state.cell in cells and state.open_to(redo)]
     if dry_run:
-        foretell_reuse(would_be, states)
-        foretell_time(opened, found, left, redo)
+        show_dry_run(opened, found, progress, wanted, left, redo)
         return
-    if todo:
-        cells = [f"name={cell.name}" for cell in todo]
-        carry_out(
-            opened,
-            run,
-            suite=None,
-            only=cells,
-            devices=devices,
-            isolation=isolation,
-            redo=redo,
-            runner=runner,
-            ray_address=ray_address,
-        )
+    show_todo(run, [state for state in progress.states if state.cell in wanted], left, redo)
+    if cells:
+        where = {"devices": devices, "isolation": isolation, "runner": runner, "ray_address": ray_address}
+        execute(opened, run, cells, redo=redo, **where)
     else:
         say(f"run {run}: nothing to do")
         settle_statistics(opened, run)
     conclude(opened, found, wanted)
 
 
-def _keys(domain: list[str] | None, method: list[str] | None, group: list[str] | None) -> list[tuple[str, list[str]]]:
-    """Return what was asked for, by key."""
-    return [("domain", domain or []), ("method", method or []), ("group", group or [])]
+def _progress(
+    store: "Store", run_id: str, chosen: "Mapping[str, Sequence[str]]", redo: "Redo"
+) -> "tuple[Run, Collection[Cell], Expected]":
+    """The run as it is recorded, the cells of it that were chosen, and how far it is."""
+    from emtta_core.pipeline.reuse import Expected, expected
+    from emtta_core.pipeline.run import load_run
+    from emtta_core.pipeline.selection import select_by_key
+    from emtta_core.pipeline.state import cell_states
+
+    found = load_run(store, run_id)
+    wanted = set(select_by_key(found.cells, chosen))
+    if redo == "all":
+        return found, wanted, Expected(cell_states(store, run_id), recorded=True)
+    return found, wanted, expected(found, store)
+
+
+def _plan_anew(store: "Store", run: "Run", wanted: "Collection[Cell]", progress: "Expected") -> bool:
+    """Plan domains anew that had no audio, or in which a wanted cell failed; return whether one is another now."""
+    from emtta_core.pipeline.run import check_unchanged, plan_anew, replace_plan
+
+    lacking = {cell.domain for cell in run.cells if not cell.available}
+    failed = {state.cell.domain for state in progress.now if state.cell in wanted and state.has_failed}
+    changed = plan_anew(run, lacking | failed)
+    if changed.cells == run.cells:
+        return False
+    check_unchanged(store, run)
+    replace_plan(changed, store)
+    for name in dict.fromkeys(new.domain for new, old in zip(changed.cells, run.cells, strict=True) if new != old):
+        say(f"domain {name} is planned anew, with the audio and transcripts that are there now")
+    return True

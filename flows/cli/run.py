@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import _log
-from flows.cli._evaluation import carry_out, check_devices, conclude, foretell, foretell_reuse, foretell_time, warn
+from flows.cli._evaluation import check_devices, check_measures_anew, conclude, execute, plan_suite, show_dry_run
 from flows.cli._options import (
     DEFAULT_STORE,
     CorpusDirOption,
@@ -17,6 +17,7 @@ from flows.cli._options import (
     RunnerOption,
     SnrConventionOption,
     StoreOption,
+    SuiteArgument,
     use_corpora,
 )
 from flows.cli._output import say
@@ -24,7 +25,7 @@ from flows.runner import check_runner
 
 
 def run(
-    suite: Annotated[str, typer.Argument(help="A shipped suite (see emtta suites), or the path of a .toml file.")],
+    suite: SuiteArgument,
     run_id: Annotated[
         str | None, typer.Option("--run-id", metavar="ID", help="Default: the suite's name and its plan's digest.")
     ] = None,
@@ -62,16 +63,12 @@ def run(
     check_runner(runner.value, ray_address, devices, isolation)
     _log.settle_environment()
     use_corpora(corpus_dir)
-    from emtta_core.errors import UsageError
     from emtta_core.names import check_name
-    from emtta_core.pipeline.amend import begun_before
-    from emtta_core.pipeline.models import digest_of, offered
-    from emtta_core.pipeline.reuse import expected
-    from emtta_core.pipeline.run import load_run, plan_run, record
+    from emtta_core.pipeline.run import record
     from emtta_core.pipeline.run_statistics import settle_statistics
     from emtta_core.pipeline.selection import select
     from emtta_core.store import Store
-    from emtta_core.store.backend import open_place
+    from emtta_core.store.backend import open_backend
     from emtta_core.suite import load_suite
 
     loaded = load_suite(suite, limit=limit, snr_convention=snr_convention)
@@ -81,47 +78,30 @@ def run(
         check_name("run id", run_id)
     check_devices(loaded, devices, runner)
     if dry_run:
-        open_place(store).try_out()
+        open_backend(store).check_writable()
     opened = Store.find(store) if dry_run else Store.open(store, create=True)
-    fetched = offered(loaded.model)
-    if fetched is not None:
-        say(fetched.message())
-    known = fetched is None or not dry_run
-    if known:
-        planned = plan_run(loaded, digest_of(loaded.model), run_id)
-    else:
-        say("a dry run does not fetch it: which cells are done, and the run's id, are known only with its weights")
-        planned = plan_run(loaded, "not fetched", run_id or loaded.name)
-    if opened is not None and not dry_run:
-        planned = begun_before(planned, opened)
-    warn(planned.plan)
+    planned, progress = plan_suite(loaded, run_id, opened, dry_run=dry_run)
     wanted = set(select(planned.cells, only or []))
-    progress = expected(planned, opened if known else None)
-    if no_reuse and progress.recorded and opened is not None and load_run(opened, planned.run_id).suite.runtime.reuse:
-        raise UsageError(
-            f"run {planned.run_id} was begun without --no-reuse; to measure everything anew beside it, add a --run-id"
-        )
-    states = [state for state in progress.states if state.cell in wanted]
-    todo = [state for state in states if not state.complete]
+    if no_reuse and progress.recorded and opened is not None:
+        check_measures_anew(planned, opened)
     if dry_run or opened is None:
-        foretell(planned.run_id, states, todo)
-        foretell_reuse(states, progress)
-        foretell_time(opened, planned, todo)
+        todo = [state for state in progress.states if state.cell in wanted and not state.complete]
+        show_dry_run(opened, planned, progress, wanted, todo)
         return
-    if not (progress.recorded and all(state.complete for state in progress.now if state.cell in wanted)):
-        record(planned, opened)
-        carry_out(
+    record(planned, opened)
+    if progress.recorded and all(state.complete for state in progress.now if state.cell in wanted):
+        say(f"run {planned.run_id}: nothing to do, all of its {len(wanted)} cells are complete")
+        settle_statistics(opened, planned.run_id)
+    else:
+        execute(
             opened,
             planned.run_id,
-            suite=suite,
-            only=only or [],
-            limit=limit,
+            wanted,
+            runtime=planned.suite.runtime,
+            model=planned.suite.model,
             devices=devices,
             isolation=isolation,
             runner=runner,
             ray_address=ray_address,
         )
-    else:
-        say(f"run {planned.run_id}: nothing to do, all of its {len(wanted)} cells are complete")
-        settle_statistics(opened, planned.run_id)
     conclude(opened, planned, wanted)

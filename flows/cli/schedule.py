@@ -14,20 +14,21 @@ from flows.cli._options import (
     Runner,
     RunnerOption,
     StoreOption,
+    SuiteArgument,
 )
 from flows.cli._output import put, say
 
 SHOWN = 5
-"""How many of the next runs `--dry-run` tells."""
+"""How many of the next runs `--dry-run` shows."""
 
 
 def schedule(
-    suite: Annotated[str, typer.Argument(help="A shipped suite (see emtta suites), or the path of a .toml file.")],
+    suite: SuiteArgument,
     cron: Annotated[
         str, typer.Option("--cron", metavar="'M H D M W'", help="Minute, hour, day, month, day of the week.")
     ] = "0 4 * * *",
     timezone: Annotated[
-        str, typer.Option("--timezone", metavar="NAME", help="In which the hour is told, as Europe/Berlin.")
+        str, typer.Option("--timezone", metavar="NAME", help="Time zone of the hour, such as Europe/Berlin.")
     ] = "UTC",
     store: StoreOption = DEFAULT_STORE,
     baseline: Annotated[
@@ -60,7 +61,7 @@ def schedule(
     _log.settle_environment()
     from emtta_core.compare import check_thresholds
     from emtta_core.store import Store
-    from emtta_core.store.backend import open_place
+    from emtta_core.store.backend import open_backend
     from emtta_core.suite import load_suite
     from flows.nightly import next_runs
     from flows.runner import check_runner
@@ -70,7 +71,7 @@ def schedule(
     if baseline is not None:
         Store.open(store).run(baseline)
     name = load_suite(suite).name
-    location = open_place(store).location
+    location = open_backend(store).location
     due = next_runs(cron, timezone, SHOWN)
     for date in due if dry_run else due[:1]:
         line = f"{name}: {date:%a %Y-%m-%d %H:%M %Z} ({date:%z})"

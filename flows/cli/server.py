@@ -46,7 +46,8 @@ def server(
             f"a Prefect server runs in the background already (process {running}); end it with: prefect server stop"
         )
     if not _is_free(host, port):
-        raise UsageError(f"the port {port} of {host} is taken; choose another, for example: --port {port % 65535 + 1}")
+        other = next(one for one in (*range(port + 1, 65536), *range(1024, port)) if _is_free(host, one))
+        raise UsageError(f"the port {port} of {host} is taken; choose another, for example: --port {other}")
     make_database()
     command = [sys.executable, "-P", "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
     url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
@@ -85,7 +86,7 @@ def _start(command: list[str], health: str, pid_file: Path) -> None:
 
 
 def _running(pid_file: Path) -> int | None:
-    """Return the process of a server in the background that is still there."""
+    """The process of a server in the background that is still there."""
     try:
         pid = int(pid_file.read_text())
         os.kill(pid, 0)
@@ -95,7 +96,7 @@ def _running(pid_file: Path) -> int | None:
 
 
 def _is_free(host: str, port: int) -> bool:
-    """Return whether a server can listen there."""
+    """Whether a server can listen there."""
     import socket
 
     from emtta_core.errors import UsageError

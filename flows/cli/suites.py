@@ -1,5 +1,6 @@
 """`emtta suites`: the shipped suites, and the domains of a suite."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -8,13 +9,15 @@ from rich.table import Table
 from rich.text import Text
 
 from emtta_core.sanitize import escaped
-from flows.cli._output import say, tabulate
+from flows.cli._options import FormOption
+from flows.cli._output import Form, put_json, say, tabulate
 
 
 def suites(
     suite: Annotated[
         str | None, typer.Argument(help="A shipped suite, or the path of a .toml file.", show_default=False)
     ] = None,
+    form: FormOption = Form.TABLE,
 ) -> None:
     """List the shipped suites, or explain the domains of one suite.
 
@@ -23,26 +26,41 @@ def suites(
     Examples:
         emtta suites
 
-        emtta suites demo
+        emtta suites demo --format json
 
         emtta run suites/mine.toml
     """
+    if suite is not None:
+        _show_domains(suite, form)
+        return
     from emtta_core.suite.file import find, read, suite_names
 
-    if suite is not None:
-        from emtta_core.suite import load_suite
-
-        loaded = load_suite(suite)
-        table = Table("domain", "group", "description")
-        for domain in loaded.domains:
-            table.add_row(*(Text(escaped(text)) for text in (domain.name, domain.group, domain.description())))
-        tabulate(table)
-        say(f"methods: {', '.join(method.name for method in loaded.methods)}; model: {loaded.model.name}")
-        return
-    table = Table("suite", "domains", "methods", "description")
+    found = []
     for name in suite_names():
         path, text = find(name, Path())
         content = read(text, str(path), path.parent)
-        table.add_row(name, str(len(content["domains"])), str(len(content["methods"])), content["description"])
-    tabulate(table)
+        counts = {"domains": len(content["domains"]), "methods": len(content["methods"])}
+        found.append({"suite": name, **counts, "description": content["description"]})
+    _show(found, form)
     say("the domains of a suite: emtta suites SUITE")
+
+
+def _show_domains(suite: str, form: Form) -> None:
+    from emtta_core.suite import load_suite
+
+    loaded = load_suite(suite)
+    _show(
+        [{"domain": one.name, "group": one.group, "description": one.description()} for one in loaded.domains],
+        form,
+    )
+    say(f"methods: {', '.join(method.name for method in loaded.methods)}; model: {loaded.model.name}")
+
+
+def _show(rows: Sequence[Mapping[str, object]], form: Form) -> None:
+    if form is Form.JSON:
+        put_json(rows)
+        return
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*(Text(escaped(str(value))) for value in row.values()))
+    tabulate(table)

@@ -1,0 +1,280 @@
+"""The folder that the name of a model means, what it lacks of the files that a model is read from, and what it has that
+cannot be used.
+"""
+
+import json
+import math
+import re
+import shlex
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from emtta_core.errors import ModelError, in_words
+from emtta_core.input_files import MAX_PARAMETERS, MEBIBYTE, check_plain, limit, pointer_at, read_plain
+from emtta_core.names import DEMO
+
+_JSON = frozenset(
+    {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors.index.json",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.json",
+    }
+)
+"""The files of JSON that a model is read from."""
+
+SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+"""How one of several files of weights is called."""
+
+_SIZES = (
+    "d_model",
+    "encoder_layers",
+    "decoder_layers",
+    "encoder_attention_heads",
+    "decoder_attention_heads",
+    "encoder_ffn_dim",
+    "decoder_ffn_dim",
+    "vocab_size",
+    "num_mel_bins",
+    "max_source_positions",
+    "max_target_positions",
+)
+"""What a config.json says of how large an encoder and a decoder are."""
+
+_FAR = 4
+"""Times that the parameters a config.json asks for may be those that the weights hold: one of another size of the same
+model is refused by its weights, name by name."""
+
+_LARGEST_JSON = 256 * MEBIBYTE
+_LONGEST_HEADER = 256 * MEBIBYTE
+
+
+def folder_of(name: str) -> Path | None:
+    """Find the folder that `name` means; None for a hub id.
+
+    Raises:
+        ModelError: if there is no such folder.
+    """
+    if name == DEMO:
+        folder = Path(str(resources.files("emtta_core.model") / "demo"))
+        if not (folder / "model.safetensors").is_file():
+            raise ModelError(
+                f"the demo checkpoint is not in {folder}; this makes it anew: "
+                f"emtta demo train --out {shlex.quote(str(folder))}"
+            )
+        return folder
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise ModelError(f"model {name!r} is a file; give the folder that holds config.json and model.safetensors")
+    parts = name.split("/")
+    if len(parts) > 2 or folder.is_absolute() or parts[0] in {".", "..", "~", ""}:
+        raise ModelError(
+            f"no folder {name!r}; give 'demo', a folder with config.json and model.safetensors, or a hub id such as "
+            "'openai/whisper-base'"
+        )
+    return None
+
+
+def lacking(folder: Path) -> tuple[str, ...]:
+    """Name the files that a folder lacks, of those that a model is read from; () where it is complete.
+
+    Without a tokenizer transformers takes an empty one, and without a generation config it suppresses no token: neither
+    is refused there, and no transcript would be right.
+    """
+    there = {file.name for file in folder.iterdir() if file.is_file()}
+    found = {
+        "config.json": "config.json" in there,
+        "generation_config.json": "generation_config.json" in there or not _needs_generation_config(folder),
+        "preprocessor_config.json": _has_features(folder, there),
+        "tokenizer.json (or vocab.json and merges.txt)": _has_tokenizer(there),
+    }
+    return (*(name for name, is_there in found.items() if not is_there), *_lacking_weights(folder, there))
+
+
+ADAPTER = "adapter_config.json"
+"""The file by which PEFT knows an adapter, as of LoRA."""
+
+
+def unmerged(where: str) -> ModelError:
+    """Word the refusal of an adapter that is not merged into its model.
+
+    Args:
+        where: what messages call the folder or the model.
+    """
+    return ModelError(
+        f"{where} has {ADAPTER}: it holds an adapter (LoRA or another of PEFT), which is not read, so that the model "
+        "without it would be run; merge the two, and give the folder of the result: "
+        "PeftModel.from_pretrained(BASE, ADAPTER).merge_and_unload().save_pretrained(FOLDER), with the tokenizer and "
+        "preprocessor_config.json of the base model copied into it"
+    )
+
+
+def refuse_unusable(folder: Path) -> None:
+    """Refuse a folder with something that would not be used, or that no model has; says what to do.
+
+    Raises:
+        ModelError: it has an adapter, quantised weights, weights of two models, or a config.json of numbers that its
+            weights do not bear out.
+    """
+    there = {file.name for file in folder.iterdir()}
+    if ADAPTER in there or any(name.startswith("adapter_model.") for name in there):
+        raise unmerged(f"the model folder {folder}")
+    shards = sorted(name for name in there if SHARD.fullmatch(name))
+    if shards and "model.safetensors" in there:
+        raise ModelError(
+            f"the model folder {folder} has model.safetensors and {shards[0]}: the weights of two models, of which one "
+            "would not be read; take one of them away"
+        )
+    config = _settings(folder / "config.json")
+    if config.get("quantization_config"):
+        raise ModelError(
+            f"the model folder {folder} has quantised weights (quantization_config in its config.json), which are not "
+            "read; load the model in transformers, dequantize() it, and save_pretrained it, or take the one it was "
+            "made from"
+        )
+    _refuse_absurd(folder, config)
+
+
+def _refuse_absurd(folder: Path, config: Mapping[str, Any]) -> None:
+    # Refuse a config.json that asks for far more than the weights hold, before transformers allocates it.
+    for name in _SIZES:
+        value = config.get(name, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ModelError(
+                f"the model folder {folder}: {name} is {value!r} in its config.json; it must be a whole number above "
+                "0: take config.json and weights from one and the same model"
+            )
+    asked, held, most = _asked_parameters(config), _held_parameters(folder), limit(MAX_PARAMETERS)
+    if held is not None and asked > _FAR * held:
+        raise ModelError(
+            f"the model folder {folder}: its config.json asks for about {asked:.3g} parameters, and its weights hold "
+            f"{held:.3g}; take config.json and weights from one and the same model"
+        )
+    if asked > most:
+        raise ModelError(
+            f"the model folder {folder}: its config.json asks for about {asked:.3g} parameters, and a model may have "
+            f"{most:.3g}; set {MAX_PARAMETERS} to more, if it is right"
+        )
+
+
+def _asked_parameters(config: Mapping[str, Any]) -> float:
+    # About how many parameters a config.json asks for; nothing where it names no such sizes.
+    width = float(config.get("d_model", 0))
+    layers = sum(
+        config.get(f"{part}_layers", 0) * (attentions * 4 * width**2 + 2 * width * config.get(f"{part}_ffn_dim", 0))
+        for part, attentions in (("encoder", 1), ("decoder", 2))
+    )
+    positions = config.get("max_source_positions", 0) + config.get("max_target_positions", 0)
+    return float(layers + width * (config.get("vocab_size", 0) + positions))
+
+
+def _held_parameters(folder: Path) -> int | None:
+    # How many numbers the weights hold, by the headers of their files; None where these cannot be read.
+    count = 0
+    try:
+        for path in folder.glob("*.safetensors"):
+            size = check_plain(path).st_size
+            with path.open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                if length > min(size, _LONGEST_HEADER):
+                    return None
+                header = json.loads(file.read(length))
+            tensors = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+            count += sum(math.prod(shape) for shape in tensors)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # whoever reads them says why
+    return count or None
+
+
+def refuse_lacking(folder: Path) -> None:
+    """Raise a ModelError where a folder lacks a file that a model is read from, or one is damaged; says what to do."""
+    for name in sorted(file.name for file in folder.iterdir() if file.suffix == ".json"):
+        try:
+            check_plain(folder / name, most=_LARGEST_JSON)
+        except OSError as error:
+            raise ModelError(
+                f"the model folder {folder}: {name} cannot be read: {error.strerror}; replace it"
+            ) from error
+    files = [file for file in sorted(folder.iterdir()) if file.is_file()]
+    for file in files:
+        pointer = pointer_at(file)
+        if pointer is not None:
+            raise ModelError(f"the model's file {file} cannot be read: {pointer}")
+    refuse_unusable(folder)
+    lacks = lacking(folder)
+    if lacks:
+        raise ModelError(
+            f"the model folder {folder} lacks {', '.join(lacks)}; what training does not write beside the weights, "
+            "copy from the model that it began with"
+        )
+    for file in files:
+        fault = _fault(file)
+        if fault is not None:
+            raise ModelError(f"the model's file {file} is cut off or damaged ({fault}); get it anew")
+
+
+def _fault(file: Path) -> str | None:
+    # Say what is wrong with a file of JSON, or with the header of weights, against which its length is checked.
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if file.name in _JSON:
+            json.loads(file.read_text(encoding="utf-8"))
+        elif file.suffix == ".safetensors":
+            with safe_open(file, framework="np"):
+                pass
+    except (OSError, ValueError, SafetensorError) as error:
+        return in_words(error)
+    return None
+
+
+def _has_features(folder: Path, there: set[str]) -> bool:
+    # since release 5 transformers writes the features' settings there (processing_utils.py)
+    return "preprocessor_config.json" in there or (
+        "processor_config.json" in there and "feature_extractor" in _settings(folder / "processor_config.json")
+    )
+
+
+def _has_tokenizer(there: set[str]) -> bool:
+    return (
+        not there.isdisjoint({"tokenizer.json", "vocab.txt"})
+        or {"vocab.json", "merges.txt"} <= there
+        or any(name.endswith(".model") for name in there)
+    )
+
+
+def _needs_generation_config(folder: Path) -> bool:
+    # Of a Whisper, where nothing else says which tokens are suppressed. In older fine-tuned models config.json has the
+    # lists, of which an empty one is one too.
+    config = _settings(folder / "config.json")
+    lists = (config.get("suppress_tokens"), config.get("begin_suppress_tokens"))
+    return config.get("model_type") == "whisper" and lists == (None, None)
+
+
+def _lacking_weights(folder: Path, there: set[str]) -> list[str]:
+    if "model.safetensors" in there:
+        return []
+    index = "model.safetensors.index.json"
+    if index not in there:
+        return [f"model.safetensors (or {index} and its shards)"]
+    shards = _settings(folder / index).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        return [f"the names of its shards in {index}"]
+    return sorted({str(shard) for shard in shards.values()} - there)
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    # An object of JSON; empty where the file is missing or broken, which whoever reads it says.
+    try:
+        found = json.loads(read_plain(file, most=_LARGEST_JSON))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

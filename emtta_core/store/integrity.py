@@ -1,0 +1,237 @@
+"""Checking a store: every file is read from end to end, and each that is not as it must be is told, with what to do.
+
+Of a Parquet file every page is held against its checksum, and its columns against its table's. What no checksum covers,
+the footer and the heads of pages, is found by comparing: DuckDB must give the same rows as Arrow, and the smallest and
+largest values that are noted, by which queries leave parts of a file out, must be those of the rows.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from emtta_core.errors import StoreError
+from emtta_core.names import is_name
+from emtta_core.store.backend import Entry
+from emtta_core.store.lease import holder
+from emtta_core.store.packs import FOLDER, Pack, kind_of
+from emtta_core.store.parquet import FAILURES, BrokenFile, Problem, misplaced, read_table
+from emtta_core.store.schema import TABLES, Table
+from emtta_core.store.snapshot import run_of, source_of
+from emtta_core.store.store import COMPLETE_FILE, Store
+from emtta_core.store.views import files_select, literal
+
+_BATCH = 32
+"""Files that are read at once from an object store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A file that is not as it must be."""
+
+    file: str  # as a user names it
+    problem: Problem  # of which kind it is
+    reason: str  # what is wrong
+    remedy: str  # what to do
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was found in a store."""
+
+    files: int  # how many were read
+    size: int  # their bytes
+    faults: Sequence[Fault]  # those that are not as they must be, by name
+
+
+def check_store(store: Store, run_id: str | None = None) -> Check:
+    """Read every file of a store, or of one run: with the audio that it was prepared from, and what it reuses.
+
+    Raises:
+        UsageError: there is no such run.
+        StoreError: the store cannot be listed.
+    """
+    entries = [entry for folder in _folders() for entry in store.backend.list(folder)]
+    if run_id is not None:
+        corpora = _corpora(store, run_id)
+        makers = {source_of(entry.name) for entry in store.backend.list(f"links/run_id={run_id}")}
+        entries = [entry for entry in entries if _belongs(entry.name, {run_id}, corpora, makers)]
+    broken = [*_broken_files(store, entries), *_incomplete_corpora(store, entries), *_incomplete_runs(store, entries)]
+    if run_id is None:
+        broken += _broken_leases(store)
+    faults = [Fault(store.backend.url(file.name), file.problem, file.reason, _remedy(store, file)) for file in broken]
+    return Check(len(entries), sum(entry.size for entry in entries), sorted(faults, key=lambda fault: fault.file))
+
+
+def _corpora(store: Store, run_id: str) -> set[str]:
+    # The corpora of a run; none where its plan is broken, which is told as such.
+    try:
+        return {row.corpus_id for row in store.plan(run_id)}
+    except StoreError:
+        return set()
+
+
+def _folders() -> Iterator[str]:
+    yield from TABLES
+    yield FOLDER
+
+
+def _belongs(name: str, runs: set[str], corpora: set[str], makers: set[str]) -> bool:
+    # Whether a file is one of some runs, of corpora, or holds results of makers.
+    if name.startswith("prepared/"):
+        return name.split("/")[1] in corpora
+    return run_of(name) in runs or run_of(name) in makers
+
+
+def _broken_files(store: Store, entries: Sequence[Entry]) -> Iterator[BrokenFile]:
+    files: list[str] = []
+    for entry in entries:
+        kind = kind_of(entry.name)
+        if kind is not None and kind.holds(entry.name):
+            files.append(entry.name)
+        elif entry.name.endswith(".parquet"):
+            yield misplaced(entry.name)
+    with duckdb.connect(":memory:") as connection:
+        show = store.backend.attach(connection)
+        show(entries)
+        for start in range(0, len(files), _BATCH):
+            for name, content in store.backend.read_all(files[start : start + _BATCH]):
+                kind = kind_of(name)
+                assert kind is not None
+                if isinstance(content, OSError):
+                    broken: BrokenFile | None = BrokenFile.refused(name, content)
+                else:
+                    broken = _examined(store, connection, name, content, kind)
+                if broken is not None and not (broken.problem == "missing" and not store.backend.exists(name)):
+                    yield broken  # but for one that was compacted or pruned meanwhile
+
+
+def _examined(
+    store: Store, connection: duckdb.DuckDBPyConnection, name: str, content: bytes, kind: Table | Pack
+) -> BrokenFile | None:
+    found = read_table(name, content, kind)
+    if isinstance(found, BrokenFile):
+        return found
+    try:
+        reason = _wrong_bounds(content) or _read_otherwise(connection, store.backend.url(name), kind, found)
+    except (*FAILURES, duckdb.Error) as error:
+        reason = " ".join(str(error).split())[:300]
+    return None if reason is None else BrokenFile(name, reason)
+
+
+def _wrong_bounds(content: bytes) -> str | None:
+    # Which column does not have the smallest and largest value that the footer notes; None for none.
+    with pq.ParquetFile(pa.BufferReader(content)) as file:
+        for group in range(file.metadata.num_row_groups):
+            rows, footer = file.read_row_group(group), file.metadata.row_group(group)
+            for position in range(footer.num_columns):
+                column, name = footer.column(position), file.schema.column(position).path
+                bounds = column.statistics
+                if column.path_in_schema != name:
+                    return f"its footer is damaged: it calls the column {name} otherwise elsewhere"
+                if bounds is None or name not in rows.column_names:  # of what is nested nothing is noted
+                    continue
+                if bounds.has_null_count and bounds.null_count != rows[name].null_count:
+                    return f"its footer is damaged: it counts other nulls in the column {name}"
+                if not bounds.has_min_max:
+                    continue
+                least, most = (pa.scalar(value, rows[name].type) for value in (bounds.min, bounds.max))
+                if pc.min_max(rows[name]).as_py() != {"min": least.as_py(), "max": most.as_py()}:
+                    return f"its footer is damaged: it notes other bounds of the column {name}"
+    return None
+
+
+def _read_otherwise(connection: duckdb.DuckDBPyConnection, url: str, kind: Table | Pack, rows: pa.Table) -> str | None:
+    # That DuckDB does not give a file's rows as Arrow does; None where it does.
+    columns = ", ".join(f'"{name}"' for name in kind.schema.names)
+    seen = f"SELECT {columns} FROM ({files_select(kind, f'[{literal(url)}]')})"
+    connection.register("rows_of_the_file", rows.select(kind.schema.names))
+    counts = connection.execute(
+        f"SELECT (SELECT count(*) FROM ({seen})), "
+        f"(SELECT count(*) FROM ({seen} EXCEPT ALL SELECT {columns} FROM rows_of_the_file))"
+    ).fetchall()
+    connection.unregister("rows_of_the_file")
+    return (
+        None if counts == [(rows.num_rows, 0)] else "its footer is damaged: not every reader sees the same rows in it"
+    )
+
+
+def _incomplete_corpora(store: Store, entries: Sequence[Entry]) -> Iterator[BrokenFile]:
+    # The marks of prepared corpora that cannot be read, and the shards that they count and are not there.
+    there = {entry.name for entry in entries}
+    for name in sorted(name for name in there if name.startswith("prepared/") and name.endswith(f"/{COMPLETE_FILE}")):
+        try:
+            count = int(json.loads(store.backend.read(name))["shards"])
+        except OSError as error:
+            yield BrokenFile.refused(name, error)
+            continue
+        except (ValueError, KeyError, TypeError) as error:
+            yield BrokenFile(name, f"it does not say how many shards there are ({error})")
+            continue
+        shards = {shard for shard in there if shard.startswith(name.removesuffix(COMPLETE_FILE)) and shard != name}
+        if count != len(shards):
+            yield BrokenFile(name, f"it counts {count} shards, and {len(shards)} are there")
+
+
+def _incomplete_runs(store: Store, entries: Sequence[Entry]) -> Iterator[BrokenFile]:
+    # The records and plans that are not there, of runs that have the other, and links that lead nowhere.
+    files: dict[str, set[str]] = defaultdict(set)
+    for entry in entries:
+        if is_name(run_of(entry.name)):
+            files[run_of(entry.name)].add(entry.name.split("/")[0])
+    for run_id, tables in files.items():
+        for needed, other in (("runs", "plans"), ("plans", "runs")):
+            name = TABLES[needed].layout.replace("…", run_id)
+            if other in tables and needed not in tables and _is_idle(store, run_id) and not store.backend.exists(name):
+                yield BrokenFile(name, f"the run {run_id} has no such file", "missing")
+    for entry in entries:
+        maker = source_of(entry.name)
+        if TABLES["links"].holds(entry.name) and not {"hypotheses", FOLDER} & files[maker]:
+            yield BrokenFile(entry.name, f"the results that it leads to are gone: those of the run {maker}")
+
+
+def _is_idle(store: Store, run_id: str) -> bool:
+    try:
+        return holder(store, run_id) is None
+    except StoreError:
+        return True
+
+
+def _broken_leases(store: Store) -> Iterator[BrokenFile]:
+    for folder in sorted({entry.name.rpartition("/")[0] for entry in store.backend.list("leases")}):
+        try:
+            holder(store, folder.partition("/")[2])
+        except StoreError as error:
+            yield BrokenFile(folder, str(error), "unreadable")
+
+
+def _remedy(store: Store, file: BrokenFile) -> str:
+    table = file.name.split("/")[0]
+    if file.problem == "unreadable":
+        return "see to the disk, the network drive or the permission, and check again; delete nothing"
+    if file.problem == "other schema":
+        return "read it with the release that wrote it, or keep what is of another release in a store of its own"
+    back = "bring it back from a copy, or "
+    if not _holds(file.name) and file.problem == "malformed":
+        return "move it out of the store: no command reads it"
+    if table == "prepared":
+        return f"delete the folder {store.backend.url(file.name.rpartition('/')[0])}: it is prepared again when needed"
+    run = run_of(file.name)
+    if table in ("runs", "plans"):
+        record = store.backend.url(TABLES["runs"].layout.replace("…", run))
+        return (
+            f"{back}delete {record}, if it is there, and run the suite again with --run-id {run}: what is done is kept"
+        )
+    if table == "statistics":
+        return f"delete it, and have it computed anew: {store.command('rerun', run)}"
+    return f"{back}delete it, and have its utterances done again: {store.command('rerun', run)}"
+
+
+def _holds(name: str) -> bool:
+    kind = kind_of(name)
+    return kind is not None and kind.holds(name)

@@ -1,0 +1,140 @@
+"""The list of runs, which a store of thousands gives in a second: the report `runs`, remembered run by run.
+
+A run's row is computed by the report, from all of its utterances. It is remembered on this machine with a digest of
+the names, sizes and times of the files that it comes from, which are immutable, and computed again when they are
+others. So a look costs the listing of the store, and the reading of the runs that are new.
+"""
+
+import base64
+import hashlib
+import logging
+import time
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.compute
+
+from emtta_core import cache
+from emtta_core.cache import SETTLED
+from emtta_core.store.catalogue import Catalogue
+from emtta_core.store.parquet import misplaced
+from emtta_core.store.queries import Limits
+from emtta_core.store.reports import report, views
+from emtta_core.store.result import Result
+from emtta_core.store.snapshot import Snapshot, run_of, sources
+from emtta_core.store.store import Store
+from emtta_core.store.views import describe_broken
+
+log = logging.getLogger("emtta.store")
+
+REPORT = "runs"
+_TABLES = ("runs", "plans", "links", "cells", "hypotheses", "scores")
+"""What the report reads."""
+
+_FILES = "files"
+"""The column of what is remembered that holds the digest of a row's files."""
+
+
+class RunList:
+    """The list of a store's runs, looked at again and again.
+
+    Attributes:
+        store: whose runs.
+        limits: what the reading of new runs may take.
+    """
+
+    def __init__(self, store: Store, limits: Limits | None = None) -> None:
+        self.store = store
+        self.limits = limits
+        self._key = _digest([store.location, report(REPORT).sql, *(view.sql for view in views().values())])
+        self._cached: pa.Table | None = None
+        self._digests: Mapping[str, str] | None = None
+        self._found: Result | None = None
+        self._incomplete: Collection[str] = ()
+
+    def refresh(self) -> Result:
+        """Return the rows of the report `runs`; the same object as long as the store has the same files.
+
+        Raises:
+            StoreError: the store cannot be read.
+            EmttaError: DuckDB fails the report.
+        """
+        snapshot = Snapshot.take(self.store.backend, tables=_TABLES)
+        digests = _digests(snapshot)
+        if self._found is None or digests != self._digests or self._incomplete:
+            self._found = self._updated(snapshot, digests)
+            self._digests = digests
+        return self._found
+
+    def _updated(self, snapshot: Snapshot, digests: Mapping[str, str]) -> Result:
+        # The rows, those of runs with other files computed anew.
+        cached = self._cached if self._cached is not None else self._read_cache()
+        rows = zip(cached["run_id"].to_pylist(), cached[_FILES].to_pylist(), strict=True) if cached is not None else ()
+        fresh = {run_id for run_id, digest in rows if digests.get(run_id) == digest}
+        stale, broken, parts = digests.keys() - fresh, set[str](), []
+        if cached is not None:
+            parts.append(_of_runs(cached, fresh).drop_columns([_FILES]))
+        if stale or cached is None:
+            take = partial(Snapshot.take, self.store.backend, stale, _TABLES)
+            with Catalogue(self.store, limits=self.limits, take=take) as catalogue:
+                parts.append(catalogue.report(REPORT).table)
+                broken = {file.name for file in catalogue.broken}
+        self._warn_of_misplaced(snapshot, broken)
+        table = pa.concat_tables(parts).sort_by([("created_at", "descending"), ("run_id", "descending")])
+        self._incomplete = _with_reusing(snapshot, {run_of(name) for name in broken})
+        names = table["run_id"].to_pylist()
+        marked = table.append_column(_FILES, pa.array([digests.get(name) for name in names], pa.string()))
+        self._cached = _of_runs(marked, set(digests).difference(self._incomplete))
+        if stale:
+            self._write_cache(snapshot)
+        return Result(table, report(REPORT).cells)
+
+    def _read_cache(self) -> pa.Table | None:
+        content = cache.load(REPORT, self._key)
+        try:
+            return pa.ipc.open_stream(base64.b64decode(content["rows"])).read_all() if content else None
+        except (KeyError, TypeError, ValueError, pa.ArrowException):
+            return None
+
+    def _write_cache(self, snapshot: Snapshot) -> None:
+        # Cache the rows of runs whose files have rested for long enough to be told from others by their times.
+        assert self._cached is not None
+        changing = {run_of(entry.name) for entry in snapshot.entries if entry.modified > time.time() - SETTLED}
+        rested = _of_runs(self._cached, set(self._cached["run_id"].to_pylist()) - _with_reusing(snapshot, changing))
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, rested.schema) as stream:
+            stream.write_table(rested)
+        cache.save(REPORT, self._key, {"rows": base64.b64encode(sink.getvalue()).decode()})
+
+    def _warn_of_misplaced(self, snapshot: Snapshot, reported: Collection[str]) -> None:
+        # Warn of files that lie where none of the store's does, but of those of which the catalogue has reported.
+        misplaced_files = [misplaced(entry.name) for entry in snapshot.misplaced if entry.name not in reported]
+        for line in describe_broken(self.store.backend, misplaced_files):
+            log.warning("left out of every query: %s", line)
+
+
+def _digests(snapshot: Snapshot) -> dict[str, str]:
+    # Return, by run with a record, a digest of the files that its row comes from, those of reused results included.
+    lines: dict[str, list[str]] = {}
+    for entry in (*snapshot.entries, *snapshot.misplaced):
+        lines.setdefault(run_of(entry.name), []).append(f"{entry.name} {entry.size} {entry.tag}")
+    own = {run_id: _digest(of_run) for run_id, of_run in lines.items()}
+    makers = sources(snapshot.loose["links"])
+    return {
+        run_id: _digest([own[run_id], *(own.get(maker, "") for maker in sorted(makers.get(run_id, ())))])
+        for run_id in (run_of(entry.name) for entry in snapshot.loose["runs"])
+    }
+
+
+def _digest(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def _of_runs(table: pa.Table, runs: Collection[str]) -> pa.Table:
+    return table.filter(pa.compute.is_in(table["run_id"], value_set=pa.array(list(runs), pa.string())))
+
+
+def _with_reusing(snapshot: Snapshot, runs: Collection[str]) -> set[str]:
+    reusing = {run_id for run_id, makers in sources(snapshot.loose["links"]).items() if not makers.isdisjoint(runs)}
+    return {*runs, *reusing} - {""}

@@ -1,0 +1,88 @@
+"""What DuckDB sees of a store in an object store: a file system of `fsspec` that reads, and holds this store alone."""
+
+import io
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from fsspec import AbstractFileSystem
+
+from emtta_core.store.backend import Entry
+
+if TYPE_CHECKING:
+    from emtta_core.store.s3 import S3
+
+
+class StoreFileSystem(AbstractFileSystem):
+    """The files of one store by their `url`.
+
+    Files that were shown are not listed again, and others once a question, by one request for 1,000 files. A file of
+    some kilobytes costs one request, which the look for broken files has made already.
+    """
+
+    protocol = "s3"
+    cachable = False
+
+    def __init__(self, backend: "S3") -> None:
+        """Open a filesystem on `backend`."""
+        super().__init__()
+        self._backend = backend
+        self._known: Mapping[str, Entry] = {}
+        self._listings: dict[str, Mapping[str, Entry]] = {}
+
+    def show(self, entries: Sequence[Entry]) -> None:
+        """Take these files as they are, and list anew what else is asked for from now on."""
+        self._known = {entry.name: entry for entry in entries}
+        self._listings = {}
+
+    def glob(self, path: str, **_: Any) -> Sequence[str]:
+        """Return the URLs of the files that a pattern matches; a path without `*` is its own."""
+        if "*" not in path:
+            return [path]
+        pattern = self._name(path).split("/")
+        return [self._backend.url(name) for name in self._listing(pattern[0]) if _matches(name.split("/"), pattern)]
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        """Return name, size and time of a file."""
+        entry = self._entry(path)
+        return {"name": path, "size": entry.size, "type": "file", "mtime": entry.modified}
+
+    def modified(self, path: str) -> datetime:
+        """Return when a file was written."""
+        return datetime.fromtimestamp(self._entry(path).modified, UTC)
+
+    def _open(self, path: str, mode: str = "rb", **_: Any) -> Any:
+        if mode != "rb":
+            raise PermissionError(f"{path} is only read here")
+        entry = self._entry(path)
+        tail = self._backend.read_tail(entry)
+        return io.BytesIO(tail) if len(tail) == entry.size else self._backend.open_stream(entry)
+
+    def _name(self, path: str) -> str:
+        url = str(self.unstrip_protocol(path))
+        name = url.removeprefix(self._backend.url(""))
+        if name == url or ".." in name.split("/"):
+            raise PermissionError(f"{url} is not in the store {self._backend.location}")
+        return name
+
+    def _entry(self, path: str) -> Entry:
+        name = self._name(path)
+        if name in self._known:
+            return self._known[name]
+        folder = name.split("/")[0]
+        if name not in self._listing(folder):
+            raise FileNotFoundError(f"{path} is not there")
+        return self._listing(folder)[name]
+
+    def _listing(self, folder: str) -> Mapping[str, Entry]:
+        if folder not in self._listings:
+            self._listings[folder] = {entry.name: entry for entry in self._backend.list(folder)}
+        return self._listings[folder]
+
+
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    # Whether the parts of a name are those of a pattern: each the same, `*`, or `*` and its end.
+    return len(parts) == len(pattern) and all(
+        part.endswith(wanted[1:]) if wanted.startswith("*") else part == wanted
+        for part, wanted in zip(parts, pattern, strict=True)
+    )

@@ -1,0 +1,46 @@
+"""No password in a URL reaches Prefect, neither in what it logs nor in the message of a state."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prefect.logging.handlers import APILogHandler, PrefectConsoleHandler
+
+from emtta_core.errors import EmttaError
+from emtta_core.network import without_passwords
+
+
+@contextmanager
+def discreet() -> Iterator[None]:
+    """Keep passwords from Prefect inside the `with` block, or the flow or task that this decorates.
+
+    Raises:
+        EmttaError: in place of an error whose message holds a password, which it comes from.
+    """
+    _settle_handlers()
+    try:
+        yield
+    except Exception as error:
+        message = without_passwords(str(error))
+        if message == str(error):
+            raise
+        raise EmttaError(f"{type(error).__name__}: {message}") from error
+
+
+class _Discreet(logging.Formatter):
+    """Formats as another formatter does, without the passwords of URLs."""
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_passwords(self._inner.format(record))
+
+
+def _settle_handlers() -> None:
+    # Have Prefect's handlers, to its server and to the screen, format discreetly.
+    loggers = [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    for handler in [handler for logger in (logging.root, *loggers) for handler in logger.handlers]:
+        if isinstance(handler, APILogHandler | PrefectConsoleHandler) and not isinstance(handler.formatter, _Discreet):
+            handler.setFormatter(_Discreet(handler.formatter or logging.Formatter()))

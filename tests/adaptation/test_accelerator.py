@@ -1,0 +1,180 @@
+"""All that the engine computes stays on the model's device, and is there what it is on a CPU."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from long_audio import LONG, outcomes, prepared, result
+from pretend_accelerator import PretendAccelerator, pretend_accelerator
+from speech2text_factory import make_speech2text
+from torch import Tensor
+from whisper_factory import sounds
+
+from emtta_core.adaptation import METHODS, AdaptationResult, Adapter, Method, Objective
+from emtta_core.adaptation.batch_size import SHARE, episode_bytes
+from emtta_core.model import SpeechModel, load_model
+from emtta_core.model.load import from_transformers
+from emtta_core.model.speech_model import detect_language
+from emtta_core.model.whisper import FAMILY
+
+WAVEFORMS = sounds([0.1, 0.4])
+ENCODER = Method("encoder", "sample", Objective(credit="to-go"), parameters="encoder-layernorm")
+DECODER = Method("decoder", "beam", Objective(baseline="none"), parameters="decoder-layernorm")
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendAccelerator]:
+    with pretend_accelerator(monkeypatch) as entered:
+        yield entered
+
+
+def transcribed(
+    model: SpeechModel, method: str | Method, waveforms: Sequence[np.ndarray] = WAVEFORMS, **options: Any
+) -> list[AdaptationResult]:
+    adapter = Adapter(model, method, **{"steps": 2, "candidates": 3, **options})
+    return [dataclasses.replace(found, seconds=0.0) for found in adapter.transcribe(waveforms)]
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        *((name, {}) for name in METHODS if not name.startswith("em-tok-e") and name != "em-tok-policy"),
+        ("em-tok", {"redraw": False, "trace": "metrics"}),
+        ("em-tok-b", {"steps": 4, "early_stop": 0.1}),
+        (ENCODER, {}),
+        (DECODER, {"trace": "none"}),
+    ],
+    ids=lambda value: value.name if isinstance(value, Method) else str(value),
+)
+def test_every_method_hears_there_what_it_hears_on_a_cpu(
+    tiny_model: Path, device: PretendAccelerator, method: str | Method, options: dict[str, Any]
+) -> None:
+    there, here = (load_model(tiny_model, device=name) for name in ("cuda:0", "cpu"))
+    assert {tensor.device.type for tensor in (*there.weights.tensors(), *there.front_end.tensors())} == {"cuda"}
+    assert transcribed(there, method, **options) == transcribed(here, method, **options)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "float64"])
+def test_so_it_is_in_every_precision(tiny_model: Path, device: PretendAccelerator, precision: str) -> None:
+    there, here = (load_model(tiny_model, device=name, precision=precision) for name in ("cuda:0", "cpu"))
+    assert transcribed(there, "em-tok-b+mbr") == transcribed(here, "em-tok-b+mbr")
+
+
+def test_so_it_is_of_a_family_that_pads_what_it_hears(tmp_path: Path, device: PretendAccelerator) -> None:
+    folder = make_speech2text(tmp_path)
+    there, here = (load_model(folder, device=name) for name in ("cuda:0", "cpu"))
+    assert transcribed(there, "em-tok-b+mbr") == transcribed(here, "em-tok-b+mbr")
+
+
+def test_so_it_is_of_a_language_that_is_detected_and_of_audio_that_is_cut(
+    tiny_model: Path, device: PretendAccelerator
+) -> None:
+    there, here = (load_model(tiny_model, device=name) for name in ("cuda:0", "cpu"))
+    assert detect_language(there, WAVEFORMS[0]) == detect_language(here, WAVEFORMS[0])
+    cut, same = (outcomes(model, prepared(long=LONG), "cut")["long"] for model in (there, here))
+    assert len(cut.windows) == 2
+    assert result(cut) == result(same)
+
+
+def test_a_network_that_is_already_there_is_the_same_model(tiny_model: Path, device: PretendAccelerator) -> None:
+    here = load_model(tiny_model, device="cpu")
+    parts = FAMILY.read(tiny_model)
+    moved = from_transformers(parts.network.to("cuda:0"), parts.extractor, parts.tokenizer, name="m", device="cuda:0")
+    assert moved.digest == here.digest
+    assert transcribed(moved, "source") == transcribed(here, "source")
+
+
+def test_as_many_utterances_are_taken_as_its_memory_holds(tiny_model: Path, device: PretendAccelerator) -> None:
+    model = load_model(tiny_model, device="cuda:0")
+    adapter = Adapter(model, "em-tok-b", steps=1, candidates=3)
+    longest = model.policy.max_tokens(0.4, "en", model.prompt.length)
+    device.room = device.held + int(2.5 * episode_bytes(model, adapter.method, adapter.options, longest) / SHARE)
+    assert [len(batch) for batch in adapter.batches([*WAVEFORMS, WAVEFORMS[1]])] == [2, 1]
+
+
+def test_a_batch_that_it_does_not_hold_is_halved_when_nothing_of_it_is_held_any_more(
+    tiny_model: Path, device: PretendAccelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_model(tiny_model, device="cuda:0")
+    at_rest, emptied = device.held, list[int]()
+    monkeypatch.setattr("torch.cuda.empty_cache", lambda: emptied.append(device.held))
+    usual = transcribed(model, "em-tok-b", batch_size=2)
+    device.room = at_rest + 3 * (device.most - at_rest) // 4
+    halved = transcribed(model, "em-tok-b", batch_size=2)
+    assert [found.hypothesis for found in halved] == [found.hypothesis for found in usual]
+    assert emptied == [at_rest]
+    assert device.held == at_rest
+
+
+def test_an_utterance_that_it_does_not_hold_even_alone_leaves_nothing_behind(
+    tiny_model: Path, device: PretendAccelerator
+) -> None:
+    model = load_model(tiny_model, device="cuda:0")
+    at_rest = device.held
+    usual = transcribed(model, "em-tok-b")
+    device.room, roomy = at_rest + (device.most - at_rest) // 4, device.room
+    lost = transcribed(model, "em-tok-b", batch_size=1)
+    assert all("out of memory with this utterance" in str(found.error) for found in lost)
+    assert device.held == at_rest
+    device.room = roomy
+    assert transcribed(model, "em-tok-b") == usual
+
+
+def test_many_utterances_make_the_host_wait_no_more_often_than_one(
+    tiny_model: Path, device: PretendAccelerator
+) -> None:
+    model = load_model(tiny_model, device="cuda:0")
+    for method in ("em-tok", "em-tok-b+mbr"):
+        counts = []
+        for copies in (1, 4):
+            device.waits = 0
+            transcribed(model, method, WAVEFORMS[:1] * copies)  # of equal ids, and so of equal candidates
+            counts.append(device.waits)
+        assert counts[0] == counts[1] > 0
+
+
+def left_behind(model: SpeechModel) -> list[AdaptationResult]:
+    """Adapt with a tensor of the policy's in the machine's own memory."""
+    policy = dataclasses.replace(model.policy, bias=torch.zeros(len(model.policy.bias)))
+    return transcribed(dataclasses.replace(model, policy=policy), "source")
+
+
+MIXED: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "added": lambda there, here: there + here,
+    "added in place": lambda there, here: here.add_(there),
+    "multiplied": lambda there, here: there @ here,
+    "joined": lambda there, here: torch.cat([there, here]),
+    "chosen from": lambda there, here: torch.where(there > 0, there, here),
+    "picked by": lambda there, here: there.index_select(0, here.argmax(0)),
+    "picked from": lambda there, here: here[there.argmax(0)],
+    "attended to": lambda there, here: torch.nn.functional.scaled_dot_product_attention(
+        *(part.view(1, 1, 4, 4) for part in (there, there, here))
+    ),
+}
+
+
+@pytest.mark.parametrize("mix", MIXED.values(), ids=MIXED)
+def test_a_tensor_of_the_machines_memory_is_refused_beside_one_of_the_devices(
+    device: PretendAccelerator, mix: Callable[[Tensor, Tensor], Any]
+) -> None:
+    there, here = torch.randn(4, 4, device="cuda:0"), torch.randn(4, 4)
+    with pytest.raises(RuntimeError, match="at least two devices, cuda:0 and cpu"):
+        mix(there, here)
+
+
+def test_so_is_one_that_the_engine_leaves_behind(tiny_model: Path, device: PretendAccelerator) -> None:
+    with pytest.raises(RuntimeError, match=r"at least two devices.*aten\.add"):
+        left_behind(load_model(tiny_model, device="cuda:0"))
+
+
+def test_numbers_and_indices_may_be_the_machines(device: PretendAccelerator) -> None:
+    there = torch.tensor([[1.0, 2.0], [3.0, 4.0]], device="cuda:0")
+    assert (there * torch.tensor(2.0))[torch.tensor([1])].tolist() == [[6.0, 8.0]]
+    there[[0]] = torch.tensor(5.0)
+    assert there.cpu().numpy().tolist() == [[5.0, 5.0], [3.0, 4.0]]
+    with pytest.raises((TypeError, RuntimeError), match="numpy"):
+        there.numpy()

@@ -1,0 +1,248 @@
+"""A suite composes methods from their parts: as written, as refused, as told apart, and as run to the end."""
+
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import pytest
+from conftest import Command, Speech, SuiteFile
+
+from emtta_core.adaptation.methods import METHODS, Method, Objective, method
+from emtta_core.adaptation.options import USES
+from emtta_core.errors import UsageError
+from emtta_core.pipeline.plan import plan
+from emtta_core.store import Catalogue, Store
+from emtta_core.suite import Suite, parse_suite
+from emtta_core.suite.composed import MethodChoice
+
+SUITE = """\
+name = "composed"
+methods = [{methods}]
+model = {{ name = "demo" }}
+adaptation = {{ steps = 3, candidates = 4 }}
+{more}
+[[domains]]
+name = "clean"
+group = "clean"
+corpus = {{ name = "synthetic", utterances = 2 }}
+"""
+
+WHOLE = (
+    '{ name = "mine", base = "em-tok-b", candidates = "sample", estimator = "sequence", policy = true, '
+    'entropy = false, credit = "to-go", baseline = "none", normalization = "sequence", '
+    'parameters = "decoder-layernorm", decision = "mbr", '
+    "adaptation = { steps = 5, candidates = 6, learning_rate = 0.002, weight_decay = 0.02, seed = 7, "
+    "betas = [0.8, 0.99], epsilon = 1e-6, redraw = false, early_stop = 0.01 } }"
+)
+
+
+def suite(*methods: str, more: str = "") -> Suite:
+    return parse_suite(SUITE.format(methods=", ".join(methods), more=more))
+
+
+def cells(*methods: str, more: str = "") -> list[str]:
+    return [cell.cell_id for cell in plan(suite(*methods, more=more), "0123456789abcdef").cells]
+
+
+def test_every_part_of_a_method_may_be_chosen() -> None:
+    choice = suite(WHOLE).method("mine")
+    objective = Objective("sequence", True, False, "to-go", "none", "sequence")
+    made = choice.method()
+    assert made == Method("mine", "sample", objective, "decoder-layernorm", "mbr", made.summary)
+    own = choice.adapted(suite(WHOLE).adaptation)
+    assert asdict(own) == {
+        "steps": 5,
+        "candidates": 6,
+        "learning_rate": 0.002,
+        "weight_decay": 0.02,
+        "betas": (0.8, 0.99),
+        "epsilon": 1e-6,
+        "redraw": False,
+        "seed": 7,
+        "early_stop": 0.01,
+    }
+    parts = {field.name for field in fields(Objective)} | {"candidates", "parameters", "decision"}
+    assert parts | {"name", "base", "adaptation"} == set(MethodChoice.model_fields)
+
+
+@pytest.mark.parametrize("base", METHODS)
+def test_what_is_not_chosen_is_the_bases(base: str) -> None:
+    choice = suite(f'{{ name = "mine", base = "{base}" }}').method("mine")
+    assert choice.method() == replace(method(base), name="mine", summary=choice.method().summary)
+    assert choice.adapted(suite('"source"').adaptation) == suite('"source"').adaptation
+
+
+def test_without_a_base_a_method_is_like_em_tok() -> None:
+    made = suite('{ name = "mine", credit = "to-go" }').method("mine").method()
+    assert made == Method("mine", "sample", Objective(credit="to-go"), summary=made.summary)
+
+
+def test_a_name_alone_may_be_written_as_a_table() -> None:
+    assert cells('{ name = "em-tok" }') == cells('"em-tok"')
+
+
+@pytest.mark.parametrize("written", [WHOLE, '"em-tok-b+mbr"', '{ name = "x", policy = false }', '{ name = "em-seq" }'])
+def test_a_composed_method_written_out_reads_back_as_it_was(written: str) -> None:
+    one = suite('"source"', written)
+    again = parse_suite(one.to_toml())
+    assert again == one
+    assert again.identity() == one.identity()
+    assert cells('"source"', written) == [cell.cell_id for cell in plan(again, "0123456789abcdef").cells]
+
+
+REFUSALS = {
+    "a name that there is not": ('"em-tuk"', ["methods[0]", "unknown method 'em-tuk'", "em-tok-b+mbr"]),
+    "a name alone in a table": ('{ name = "mine" }', ["methods[mine]", "unknown method 'mine'"]),
+    "a base that there is not": ('{ name = "mine", base = "em-tuk" }', ["methods[mine]", "'em-tuk'", "greedy-em"]),
+    "a name that is taken": ('{ name = "em-tok", credit = "to-go" }', ["the name 'em-tok'", "another"]),
+    "a taken name in other letters": ('{ name = "EM-Tok-B", credit = "to-go" }', ["the name 'EM-Tok-B'", "another"]),
+    "no name": ('{ base = "em-tok" }', ["methods[0].name is missing"]),
+    "a name that is no name": ('{ name = "my own", base = "em-tok" }', ["'my own'", "letters, digits"]),
+    "a reserved name": ('{ name = "null", base = "em-tok" }', ["'null'", "missing"]),
+    "no loss": ('{ name = "mine", policy = false, entropy = false }', ["'mine' has no loss", "policy = true"]),
+    "no loss at the sequence level": (
+        '{ name = "mine", policy = false, estimator = "sequence" }',
+        ["'mine' has no loss", "estimator = 'token'"],
+    ),
+    "an unknown credit": ('{ name = "mine", credit = "late" }', ["methods[mine].credit is 'late'", "'to-go'"]),
+    "an unknown baseline": ('{ name = "mine", baseline = "mean" }', ["methods[mine].baseline is 'mean'", "'none'"]),
+    "unknown parameters": ('{ name = "mine", parameters = "all" }', ["methods[mine].parameters", "'layernorm'"]),
+    "an unknown decision": ('{ name = "mine", decision = "beam" }', ["methods[mine].decision is 'beam'", "'mbr'"]),
+    "an unknown field": ('{ name = "mine", polcy = true }', ["methods[mine].polcy is an unknown field", "policy"]),
+    "a switch that is a text": ('{ name = "mine", policy = "yes" }', ["methods[mine].policy is 'yes'", "boolean"]),
+    "a number as a method": ("3", ["methods[0] is 3"]),
+    "no updates": (
+        '{ name = "mine", adaptation = { steps = 0 } }',
+        ["methods[mine].adaptation.steps is 0", "greater than or equal to 1"],
+    ),
+    "one candidate": ('{ name = "mine", adaptation = { candidates = 1 } }', ["adaptation.candidates is 1", "to 2"]),
+    "a tolerance below zero": ('{ name = "mine", adaptation = { early_stop = -1.0 } }', ["early_stop is -1.0"]),
+    "a tolerance without end": (
+        '{ name = "mine", adaptation = { early_stop = inf } }',
+        ["early_stop is inf", "finite"],
+    ),
+    "an unknown option": (
+        '{ name = "mine", adaptation = { stepz = 3 } }',
+        ["stepz is an unknown field", "betas, candidates, early_stop, epsilon"],
+    ),
+    "credit without an update": ('{ name = "mine", base = "mbr", credit = "to-go" }', ["makes no use of credit"]),
+    "a baseline without a policy gradient": (
+        '{ name = "mine", base = "greedy-em", baseline = "none" }',
+        ["makes no use of baseline"],
+    ),
+    "a seed where nothing is drawn": (
+        '{ name = "mine", base = "em-tok-b", adaptation = { steps = 2, seed = 1 } }',
+        ["'mine' makes no use of adaptation.seed: leave that out"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("written", "words"), REFUSALS.values(), ids=REFUSALS)
+def test_a_method_with_a_mistake_is_refused_in_words(written: str, words: list[str]) -> None:
+    with pytest.raises(UsageError) as refusal:
+        suite(written)
+    for word in ["a mistake", *words]:
+        assert word in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("methods", "words"),
+    [
+        (['"source"', '"source"'], "named twice: source"),
+        (['{ name = "a", credit = "to-go" }', '{ name = "a", baseline = "none" }'], "named twice: a"),
+        (['{ name = "a", credit = "to-go" }', '{ name = "A", baseline = "none" }'], "upper and lower case: A, a"),
+        (['"em-tok-b"', '{ name = "EM-TOK-B", base = "em-tok-b" }'], "EM-TOK-B"),
+    ],
+)
+def test_no_two_methods_have_one_name(methods: list[str], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        suite(*methods)
+
+
+WHOLES = ("name", "base", "adaptation")
+
+
+def other(name: str) -> list[str]:
+    """Return the values that a field of a composed method may have, as TOML."""
+    annotation = get_type_hints(Method if name in ("candidates", "parameters", "decision") else Objective)[name]
+    values = get_args(annotation) or (True, False)
+    return [str(value).lower() if isinstance(value, bool) else f'"{value}"' for value in values]
+
+
+@pytest.mark.parametrize("name", [name for name in MethodChoice.model_fields if name not in WHOLES])
+def test_each_value_of_each_part_is_a_cell_of_its_own(name: str) -> None:
+    made = {cells(f'{{ name = "mine", {name} = {value} }}')[0] for value in other(name)}
+    assert len(made) == len(other(name)) > 1
+
+
+@pytest.mark.parametrize("option", USES)
+def test_each_option_of_a_method_is_part_of_its_cells_alone(option: str) -> None:
+    values = {
+        **{"steps": "9", "candidates": "9", "redraw": "false", "learning_rate": "0.009", "weight_decay": "0.09"},
+        **{"betas": "[0.8, 0.999]", "epsilon": "1e-7", "seed": "9", "early_stop": "0.009"},
+    }
+    value = values[option]
+    plain = cells('"em-tok"', '{ name = "mine", base = "em-tok" }')
+    own = cells('"em-tok"', f'{{ name = "mine", base = "em-tok", adaptation = {{ {option} = {value} }} }}')
+    assert own[0] == plain[0]
+    assert own[1] != plain[1]
+
+
+def test_the_same_method_in_other_words_is_the_same_cell() -> None:
+    assert cells('{ name = "mine", base = "em-tok-b" }') == cells('{ name = "mine", candidates = "beam" }')
+    same = '{ name = "mine", base = "em-tok", adaptation = { steps = 3 } }'
+    assert cells(same) == cells('{ name = "mine", base = "em-tok" }')
+
+
+def test_how_a_run_is_carried_out_changes_no_cell() -> None:
+    plain = cells(WHOLE)
+    for more in ('runtime = { trace = "none" }', 'runtime = { batch_size = "auto" }', "runtime = { batch_size = 3 }"):
+        assert cells(WHOLE, more=more) == plain
+
+
+def test_composed_methods_run_to_the_end_and_stand_in_the_reports(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path, emtta: Command, prefect_server: str
+) -> None:
+    path, store = suite_file(methods=("source",)), tmp_path / "store"
+    composed = (
+        'methods = ["source", "mbr", '
+        '{ name = "late-credit", base = "em-tok-b", credit = "to-go", parameters = "encoder-layernorm" }, '
+        '{ name = "brief+mbr", decision = "mbr", adaptation = { steps = 2, early_stop = 1000.0 } }]'
+    )
+    text = path.read_text().replace("methods = ['source']", composed).replace("batch_size = 2", 'batch_size = "auto"')
+    path.write_text(text.replace("steps = 1", "steps = 4"))
+    assert composed in path.read_text()
+    done = emtta("run", path, "--store", store)
+    assert done.code == 0, done.err
+    assert all(name in done.out for name in ("late-credit", "brief+mbr"))
+    opened = Store.open(store)
+    (run_id,) = opened.runs()
+    with Catalogue(opened) as catalogue:
+        rows = catalogue.query("SELECT method, state, done FROM cells ORDER BY method").rows
+        assert rows == [(name, "complete", 3) for name in ("brief+mbr", "late-credit", "mbr", "source")]
+        updates = "SELECT method, max(step) FROM steps GROUP BY method ORDER BY method"
+        assert catalogue.query(updates).rows == [("brief+mbr", 2), ("late-credit", 4), ("mbr", 0), ("source", 0)]
+        assert catalogue.query("SELECT DISTINCT batch_size FROM attempts").rows == [(3,)]
+        board = catalogue.report("methods", run_id).rows
+    assert [row[0] for row in board] == ["source", "mbr", "brief+mbr", "late-credit"]
+    again = emtta("run", path, "--store", store)
+    assert "nothing to do, all of its 4 cells are complete" in again.out + again.err
+
+
+def test_a_run_without_traces_has_the_same_hypotheses_and_no_steps(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path, emtta: Command, prefect_server: str
+) -> None:
+    path = suite_file(methods=("source", "em-tok-b"))
+    query = "SELECT method, utterance_id, hypothesis, tokens, errors FROM utterances ORDER BY ALL"
+    found = []
+    for trace, steps in (("hypotheses", 9), ("none", 0)):
+        path.write_text(path.read_text().replace("retries = 1", f'retries = 1, trace = "{trace}"'))
+        store = tmp_path / trace
+        assert emtta("run", path, "--store", store).code == 0
+        assert emtta("report", "steps", "--store", store).code == 0
+        with Catalogue(Store.open(store)) as catalogue:
+            found.append(catalogue.query(query).rows)
+            assert catalogue.query("SELECT count(*) FROM steps").rows == [(steps,)]
+        path.write_text(path.read_text().replace(f', trace = "{trace}"', ""))
+    assert found[0] == found[1]
+    assert len(found[0]) == 6

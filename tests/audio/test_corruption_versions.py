@@ -1,0 +1,207 @@
+"""A corruption is never changed under its version: each sounds as it did when its version was recorded.
+
+Sounds are compared with a tolerance, for a processor or a library may round otherwise.
+`python tests/audio/test_corruption_versions.py` records the versions that are not recorded yet, and no other.
+"""
+
+import itertools
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+from emtta_core.audio import effects
+from emtta_core.audio.corrupted import release
+from emtta_core.audio.corruption import CORRUPTION_VERSION, Corruption, Graded, Noise
+from emtta_core.audio.effects import CORRUPTIONS, EFFECTS
+from emtta_core.audio.mix import SnrOver
+from emtta_core.audio.noise import NOISES, synthesise
+from emtta_core.audio.noise_file import NOISE_FILE_VERSION, NoiseFile
+from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
+
+RECORDED = Path(__file__).with_name("corruption_versions.json")
+
+EDGES = (50, 200, 400, 800, 1600, 2800, 3800, 5500, 8001)
+"""Hz, of the bands whose levels are compared."""
+
+FAINTEST = -75.0
+"""dB FS; a level below counts as this."""
+
+VALUES = 16
+"""Samples that are compared, evenly spaced."""
+
+UTTERANCES = {"environment": "abcdfj", "music": "abep", "pitch": "ab"}
+"""Ids that draw each of what there is to choose from; for any other name one will do."""
+
+
+def voice(hertz: float, seed: int) -> Waveform:
+    """Something like speech, 1.6 s, from numpy alone: syllables of a gliding pitch, a hiss before some, and a pause."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(int(1.6 * SAMPLE_RATE)) / SAMPLE_RATE
+    phase = 2 * np.pi * np.cumsum(hertz * (1 + 0.2 * np.sin(5 * time))) / SAMPLE_RATE
+    syllables = np.sin(np.pi * time * 6 / 1.6) ** 2
+    formants = (np.cos(phase * n) / n * (1 + np.sin(n + 3 * time)) for n in range(1, int(6000 / hertz)))
+    hiss = np.maximum(0, np.sin(np.pi * time * 6 / 1.6 + 1)) ** 8 * rng.standard_normal(time.size)
+    talks = np.where((time < 0.8) | (time > 1.3), 0.1, 1e-4)
+    sound: Waveform = (talks * (syllables * sum(formants) + 0.3 * hiss) + 1e-5 * rng.random(time.size)).astype(
+        np.float32
+    )
+    return sound
+
+
+SPEECH = voice(120, 0)
+OTHERS = [voice(100 + 15 * i, i) for i in range(1, 9)]
+
+
+def others(count: int) -> Sequence[Waveform]:
+    return OTHERS[:count]
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a corruption: what is declared of it, and what it is applied to: by degree, itself and an id."""
+
+    name: str
+    version: int
+    amounts: str
+    libraries: dict[str, str]
+    degrees: dict[str, tuple[Corruption, str]]
+
+    @classmethod
+    def of(cls, name: str, folder: Path) -> "Version":
+        """Return the version there is now."""
+        if name in CORRUPTIONS:
+            effect = EFFECTS[name]
+            degrees = {
+                f"severity {severity}, utterance {key}": (Graded(name=name, severity=severity), key)
+                for severity in range(1, 6)
+                for key in UTTERANCES.get(name, "a")
+            }
+            releases = {library: release(library, name) for library in effect.libraries}
+            return cls(name, effect.version, " ".join(map(str, effect.amounts)), releases, degrees)
+        ratios = [(over, key) for over in get_args(SnrOver) for key in "ae"]
+        if name == "noise-file":
+            soundfile.write(folder / "hum.wav", OTHERS[0], SAMPLE_RATE, subtype="FLOAT")
+            file = {"path": str(folder), "file": "hum.wav", "offset": "random", "snr_db": 0}
+            degrees = {f"over {over}, utterance {key}": (NoiseFile(**file, snr_over=over), key) for over, key in ratios}
+            return cls(name, NOISE_FILE_VERSION, "", {}, degrees)
+        settings = {"kind": name.removeprefix("noise/"), "snr_db": -10}
+        degrees = {f"over {over}, utterance {key}": (Noise(**settings, snr_over=over), key) for over, key in ratios}
+        return cls(name, CORRUPTION_VERSION, "", {}, degrees)
+
+    def sounds(self) -> Iterator[tuple[str, Waveform]]:
+        """Yield each degree and what is heard at it."""
+        for degree, (corruption, key) in self.degrees.items():
+            yield degree, corruption.apply(SPEECH, key, others).waveform
+
+    def record(self) -> dict[str, Any]:
+        """Return what is recorded of this."""
+        declared = {"version": self.version, "amounts": self.amounts, "libraries": self.libraries}
+        return declared | {"sounds": {degree: print_of(sound) for degree, sound in self.sounds()}}
+
+
+NAMES = (*CORRUPTIONS, *(f"noise/{kind}" for kind in NOISES), "noise-file")
+
+PLACES = {
+    "noise": "CORRUPTION_VERSION in emtta_core/audio/corruption.py",
+    "noise-file": "NOISE_FILE_VERSION in emtta_core/audio/noise_file.py",
+}
+"""Where a version is raised; that of any other name in its row of the table."""
+
+ADAPTIVE = {"gsm", "mp3", "opus", "speed", "pitch"}
+"""What decides by the sound: the last bit of a sample may tip a decision, and a frame is coded otherwise."""
+
+
+def print_of(sound: Waveform) -> dict[str, Any]:
+    """What is recorded of a sound: its length, its levels in dB FS by band, and some samples relative to its RMS."""
+    power = np.abs(np.fft.rfft(sound.astype(np.float64))) ** 2 * 2 / sound.size**2
+    hertz = np.fft.rfftfreq(sound.size, 1 / SAMPLE_RATE)
+    bands = [power[(low <= hertz) & (hertz < high)].sum() for low, high in itertools.pairwise(EDGES)]
+    levels = 10 * np.log10(np.maximum(bands, 10 ** (FAINTEST / 10)))
+    values = sound[np.linspace(0, sound.size - 1, VALUES + 2).astype(int)[1:-1]] / np.sqrt(np.mean(np.square(sound)))
+    return {
+        "length": sound.size,
+        "levels": " ".join(f"{level:.2f}" for level in levels),
+        "values": " ".join(f"{value:.3f}" for value in values),
+    }
+
+
+def difference(was: dict[str, Any], now: dict[str, Any], decibels: float, share: float) -> str | None:
+    """Say in what a sound differs from the recorded one by more than rounding; None where it does not."""
+    if now["length"] != was["length"]:
+        return f"it is {now['length']} samples long, and was {was['length']}"
+    for low, high, level, before in zip(EDGES, EDGES[1:], numbers(now["levels"]), numbers(was["levels"]), strict=False):
+        if abs(level - before) > decibels:
+            return f"from {low} to {high} Hz it has {level} dB FS, and had {before}"
+    values, before = numbers(now["values"]), numbers(was["values"])
+    apart = np.linalg.norm(values - before) / np.linalg.norm(before)
+    return f"its samples are other ones, by {apart:.0%}" if apart > share else None
+
+
+def numbers(text: str) -> NDArray[np.float64]:
+    return np.array(text.split(), dtype=np.float64)
+
+
+def recorded() -> dict[str, Any]:
+    known: dict[str, Any] = json.loads(RECORDED.read_text())
+    return known
+
+
+def how_to(name: str) -> str:
+    place = PLACES.get(name.partition("/")[0], f"version of {name!r} in EFFECTS of emtta_core/audio/effects.py")
+    return f"if it shall be other, raise {place}, then record it: python tests/audio/{Path(__file__).name}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_sounds_other_than_before_has_another_version(name: str, tmp_path: Path) -> None:
+    assert name in recorded(), f"{name!r} is not recorded: python tests/audio/{Path(__file__).name}"
+    was, now = recorded()[name], Version.of(name, tmp_path)
+    here = f"version {now.version} of {name!r}"
+    assert was["version"] == now.version, f"{here} is not recorded, but version {was['version']}; {how_to(name)}"
+    assert was["amounts"] == now.amounts, f"{here} was recorded with the amounts {was['amounts']}; {how_to(name)}"
+    tolerance = (1.0, 0.3) if name in ADAPTIVE else (0.03, 0.005)
+    assert list(was["sounds"]) == list(now.degrees)
+    for degree, sound in now.sounds():
+        found = difference(was["sounds"][degree], print_of(sound), *tolerance)
+        if found is not None and was["libraries"] != now.libraries:  # which are part of the identity too
+            pytest.skip(f"{here} was recorded with {was['libraries']}, here are {now.libraries}; {how_to(name)}")
+        assert found is None, f"{here} is not what it was at {degree}: {found}; {how_to(name)}"
+
+
+def test_nothing_is_recorded_that_is_not_there() -> None:
+    assert set(recorded()) == set(NAMES)
+
+
+def test_each_environment_is_among_what_is_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    heard = []
+
+    def heard_too(kind: str, *arguments: Any) -> Waveform:
+        heard.append(kind)
+        return synthesise(kind, *arguments)
+
+    monkeypatch.setattr(effects, "synthesise", heard_too)
+    list(Version.of("environment", tmp_path).sounds())
+    assert set(heard) == set(effects.ENVIRONMENTS)
+
+
+def main() -> None:
+    """Record each version that is not recorded, or with other releases of its libraries; never one over itself."""
+    known = recorded() if RECORDED.exists() else {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in NAMES:
+            now, was = Version.of(name, Path(folder)), known.get(name, {})
+            if (was.get("version"), was.get("libraries")) != (now.version, now.libraries):
+                known[name] = now.record()
+                print(f"recorded version {now.version} of {name}")
+    RECORDED.write_text(json.dumps({name: known[name] for name in NAMES}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""A recogniser finds the corruptions the harder, the higher their severity."""
+
+import numpy as np
+import pytest
+
+from emtta_core.adaptation import Adapter
+from emtta_core.audio.corruption import Graded
+from emtta_core.audio.effects import CORRUPTIONS
+from emtta_core.corpora.synthetic import voices_for_noise
+from emtta_core.model import load_model
+from emtta_core.scoring import word_errors
+from emtta_core.suite import load_suite
+
+HOPELESS = 70.0
+"""A WER, %, beyond which it says little: the demo model has never heard speech at 8 kHz."""
+
+
+@pytest.mark.slow
+def test_the_source_models_wer_grows_with_the_severity() -> None:
+    """Over all corruptions strictly; of each, the harshest is worse than the mildest, where there is room for worse."""
+    spoken = [(one.id, one.text, one.read()) for one in load_suite("robustness").domains[0].corpus.read_all()]
+    adapter, voices = Adapter(load_model("demo"), method="source"), voices_for_noise(8, 0)
+    rates = np.zeros((len(CORRUPTIONS), 5))
+    for row, name in enumerate(CORRUPTIONS):
+        for severity in range(1, 6):
+            graded = Graded(name=name, severity=severity)
+            heard = [graded.apply(speech, key, lambda count: voices[:count]).waveform for key, _, speech in spoken]
+            keys = [key for key, *_ in spoken]
+            results = adapter.transcribe(heard, language=["en"] * len(heard), utterance_ids=keys)
+            scores = [word_errors(one[1], result.hypothesis, "en") for one, result in zip(spoken, results, strict=True)]
+            rates[row, severity - 1] = 100 * sum(s.errors for s in scores) / sum(s.words for s in scores)
+    print(*(f"{name} {np.round(row, 1)}" for name, row in zip(CORRUPTIONS, rates, strict=True)), sep="\n")
+    assert (np.diff(rates.mean(axis=0)) > 0).all(), rates.mean(axis=0)
+    lost = rates[:, 0] > HOPELESS
+    assert {name for name, no_room in zip(CORRUPTIONS, lost, strict=True) if no_room} <= {"telephone", "g711", "gsm"}
+    assert ((rates[:, 4] > rates[:, 0]) | lost).all(), rates

@@ -1,0 +1,251 @@
+"""Recordings of noise: from a folder, at the ratio asked for, over what it is asked for, and by which convention."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import CLEAN, Command, Speech, SuiteFile
+
+from emtta_core.audio.activity import speech_mask
+from emtta_core.audio.corruption import Noise
+from emtta_core.audio.mix import rms_dbfs
+from emtta_core.audio.noise_file import MS_SNSD, NoiseFile
+from emtta_core.audio.waveform import Waveform
+from emtta_core.corpora.synthetic import voices_for_noise
+from emtta_core.errors import UsageError
+from emtta_core.pipeline.plan import corpus_id
+from emtta_core.pipeline.preparation import prepare_domain
+from emtta_core.store import Store
+from emtta_core.suite import Domain, load_suite, parse_suite
+
+VOICE = voices_for_noise(1, seed=4)[0][:32_000]
+SPEECH = np.concatenate([np.zeros(16_000, np.float32), VOICE, np.zeros(24_000, np.float32)])
+HISS = 0.2 * np.random.default_rng(0).standard_normal(20_000) * np.linspace(0.2, 1, 20_000)
+
+SUITE = """
+name = "t"
+methods = ["source"]
+model = {{ name = "demo" }}
+[[domains]]
+name = "x"
+group = "a"
+corpus = {{ name = "synthetic", utterances = 1 }}
+corruption = {{ name = "noise-file", path = "snsd", {} }}
+"""
+
+
+@pytest.fixture
+def snsd(tmp_path: Path) -> Path:
+    """A folder like a clone of MS-SNSD, with noise at 8 kHz in two channels among it."""
+    for place, name in enumerate(MS_SNSD.values()):
+        folder = tmp_path / "snsd" / ("noise_train" if place % 2 else "noise_test")
+        folder.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / name, np.roll(HISS, 1_000 * place), 16_000, subtype="FLOAT")
+    soundfile.write(tmp_path / "snsd" / "own.wav", np.stack([HISS, HISS], axis=1), 8_000)
+    return tmp_path / "snsd"
+
+
+def domain(folder: Path, settings: str) -> Domain:
+    return parse_suite(SUITE.format(settings), folder=folder.parent).domains[0]
+
+
+def nobody(count: int) -> list[Waveform]:
+    raise AssertionError(f"asked for {count} voices")
+
+
+def measured(waveform: Waveform, gain: float, *, over_speech: bool = False) -> float:
+    """The ratio of the speech to all else, as anyone would measure it who has the clean speech."""
+    speech = SPEECH.astype(np.float64) * gain * 10 ** ((-25 - rms_dbfs(SPEECH)) / 20)
+    mask = speech_mask(SPEECH.astype(np.float64)) if over_speech else np.ones(SPEECH.size, bool)
+    return rms_dbfs(speech[mask]) - rms_dbfs((waveform - speech)[mask])
+
+
+@pytest.mark.parametrize("kind", ["gaussian", *MS_SNSD])
+@pytest.mark.parametrize("offset", ["start", "random"])
+def test_the_measured_ratio_is_the_one_asked_for(snsd: Path, kind: str, offset: str) -> None:
+    made = NoiseFile(path=str(snsd), kind=kind, offset=offset, snr_db=10).apply(SPEECH, "u-1", nobody)
+    assert measured(made.waveform, made.gain) == pytest.approx(10, abs=1e-2)
+    assert made.snr_db == 10
+
+
+def test_over_speech_the_ratio_holds_where_there_is_speech(snsd: Path) -> None:
+    for corruption in (
+        NoiseFile(path=str(snsd), kind="babble", snr_db=10, snr_over="speech"),
+        Noise(kind="vacuum-cleaner", snr_db=10, snr_over="speech"),
+    ):
+        made = corruption.apply(SPEECH, "u-1", nobody)
+        assert measured(made.waveform, made.gain, over_speech=True) == pytest.approx(10, abs=1e-2)
+        assert measured(made.waveform, made.gain) < 9, "the pauses count as well, and make it less over all"
+
+
+def test_speech_is_found_where_it_is() -> None:
+    mask = speech_mask(SPEECH.astype(np.float64))
+    assert not mask[:15_000].any()
+    assert not mask[-20_000:].any()
+    assert mask[16_000:48_000].mean() > 0.8
+
+
+def test_the_old_convention_gives_half_the_decibels_and_says_so(snsd: Path) -> None:
+    for corruption in (
+        NoiseFile(path=str(snsd), kind="babble", snr_db=10, snr_convention="msnsd-old"),
+        Noise(kind="gaussian", snr_db=10, snr_convention="msnsd-old"),
+    ):
+        made = corruption.apply(SPEECH, "u-1", nobody)
+        assert measured(made.waveform, made.gain) == pytest.approx(5, abs=1e-2)
+        assert made.snr_db == 5
+        assert "SNR convention msnsd-old: 10 dB by name, 5 dB in truth" in corruption.label()
+
+
+def test_prepared_audio_names_the_convention_and_its_true_ratio(snsd: Path, tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"), create=True)
+    old = domain(snsd, 'kind = "typing", snr_db = 10, snr_convention = "msnsd-old"')
+    (row,) = store.read_prepared(prepare_domain(old, corpus_id(old, None), store).corpus)
+    assert row.corruption == "noise-file/typing (SNR convention msnsd-old: 10 dB by name, 5 dB in truth)"
+    assert row.snr_db == 5
+
+
+def test_a_recording_begins_at_its_start_and_repeats_or_anywhere_by_utterance(snsd: Path) -> None:
+    def noise(utterance: str, offset: str) -> Waveform:
+        made = NoiseFile(path=str(snsd), kind="air-conditioner", offset=offset, snr_db=0).apply(
+            SPEECH, utterance, nobody
+        )
+        return made.waveform - SPEECH * np.float32(made.gain * 10 ** ((-25 - rms_dbfs(SPEECH)) / 20))
+
+    expected = np.tile(HISS, 4)[: SPEECH.size]
+    assert np.corrcoef(noise("u-1", "start"), expected)[0, 1] > 0.9999
+    assert np.array_equal(noise("u-1", "random"), noise("u-1", "random"))
+    assert np.corrcoef(noise("u-1", "random"), noise("u-2", "random"))[0, 1] < 0.9
+    assert np.corrcoef(noise("u-1", "random"), expected)[0, 1] < 0.9
+
+
+def test_a_recording_is_known_by_its_content_and_not_by_its_place(snsd: Path) -> None:
+    settings = 'file = "own.wav", snr_db = 5'
+    before = corpus_id(domain(snsd, settings), None)
+    moved = snsd.parent / "elsewhere" / "snsd"
+    moved.parent.mkdir()
+    snsd.rename(moved)
+    assert corpus_id(domain(moved, settings), None) == before
+    soundfile.write(moved / "own.wav", HISS[::-1], 8_000)
+    assert corpus_id(domain(moved, settings), None) != before
+
+
+def test_a_recording_in_a_folder_of_the_shelf_stays_where_it_was_found(
+    snsd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (snsd / "street").mkdir()
+    (snsd / "own.wav").rename(snsd / "street" / "cafe.wav")
+    monkeypatch.setenv("EMTTA_CORPORA", str(snsd))
+    noise = NoiseFile(file="street/cafe.wav", snr_db=5)
+    settled = noise.located()
+    assert settled.path == str(snsd)
+    assert settled.located() == settled
+    assert settled.made_of(str) == noise.made_of(str)
+    assert NoiseFile(kind="babble", snr_db=5).located().path in (str(snsd / "noise_train"), str(snsd / "noise_test"))
+
+
+def test_of_two_recordings_of_one_name_the_paper_s_is_taken(tmp_path: Path) -> None:
+    for folder, shift in (("noise_train", 0), ("noise_test", 500)):
+        (tmp_path / folder).mkdir()
+        soundfile.write(tmp_path / folder / "Typing_2.wav", np.roll(HISS, shift), 16_000, subtype="FLOAT")
+    noise = NoiseFile(path=str(tmp_path), kind="typing", snr_db=10)
+    assert noise.located().path == str(tmp_path)
+    (tmp_path / "noise_train" / "Typing_2.wav").unlink()
+    alone = NoiseFile(path=str(tmp_path), kind="typing", snr_db=10)
+    assert noise.made_of(str) == alone.made_of(str)
+
+
+@pytest.mark.parametrize("level", [-25.0, -35.0])
+def test_speech_and_noise_have_the_level_asked_for(snsd: Path, level: float) -> None:
+    noise = NoiseFile(path=str(snsd), kind="typing", snr_db=20, level_dbfs=level)
+    made = noise.apply(SPEECH, "a", nobody)
+    assert made.gain == 1.0
+    assert rms_dbfs(made.waveform) == pytest.approx(level + 10 * np.log10(1 + 10**-2), abs=0.05)
+    assert ("dB FS" in noise.label()) == (level != -25)
+
+
+def test_each_setting_is_part_of_the_identity(snsd: Path) -> None:
+    base = {"path": str(snsd), "kind": "babble", "snr_db": 5.0}
+    changes = (
+        {},
+        {"kind": "typing"},
+        {"snr_db": 6.0},
+        {"offset": "random"},
+        {"snr_over": "speech"},
+        {"snr_convention": "msnsd-old"},
+        {"level_dbfs": -30.0},
+        {"seed": 1},
+    )
+    made = [str(NoiseFile.model_validate(base | change).made_of(str)) for change in changes]
+    assert len(set(made)) == len(changes)
+
+
+def test_a_missing_recording_says_where_it_is_to_be_had_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=re.escape("git clone https://github.com/microsoft/MS-SNSD")) as refusal:
+        corpus_id(domain(tmp_path / "snsd", 'kind = "babble", snr_db = 10'), None)
+    assert "Babble_4.wav" in str(refusal.value)
+    assert '{ name = "noise" } of the same kind' in str(refusal.value)
+
+
+def test_a_broken_or_silent_recording_is_refused_before_anything_runs(snsd: Path) -> None:
+    (snsd / "own.wav").write_bytes(b"RIFF no")
+    with pytest.raises(UsageError, match=r"the noise cannot be used: .*own\.wav"):
+        corpus_id(domain(snsd, 'file = "own.wav", snr_db = 10'), None)
+    soundfile.write(snsd / "own.wav", np.zeros(1_000), 16_000)
+    with pytest.raises(UsageError, match="is silent"):
+        corpus_id(domain(snsd, 'file = "own.wav", snr_db = 10'), None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ("snr_db = 5", ["kind is None and file is None", "air-conditioner"]),
+        ('kind = "babble", file = "own.wav", snr_db = 5', ["give one of them"]),
+        ('file = "../own.wav", snr_db = 5', ["'../own.wav'", "must lie in the folder"]),
+        ('kind = "rain", snr_db = 5', ["corruption.kind is 'rain'", "'vacuum-cleaner'"]),
+        ('kind = "babble", snr_db = 5, offset = "end"', ["offset is 'end'", "'start' or 'random'"]),
+        ('kind = "babble", snr_db = 5, snr_convention = "old"', ["snr_convention is 'old'", "msnsd-old"]),
+        ('kind = "babble", snr_db = 5, snr_over = "words"', ["snr_over is 'words'", "'speech'"]),
+    ],
+)
+def test_a_mistake_in_the_settings_is_refused_with_what_is_allowed(settings: str, words: list[str]) -> None:
+    with pytest.raises(UsageError) as refusal:
+        parse_suite(SUITE.format(settings))
+    for word in words:
+        assert word in str(refusal.value)
+
+
+def test_the_identity_of_the_demo_s_audio_changes_on_purpose_alone() -> None:
+    """Prepared audio is found again; whoever changes how it is made raises a version, and these digests."""
+    suite = load_suite("demo")
+    ids = {name: corpus_id(suite.domain(name), suite.limit) for name in ("GS", "BA", "VC", "New-York", "German")}
+    assert ids == {
+        "GS": "b0768af5243b0ed8",
+        "BA": "910d0c6cf5e91143",
+        "VC": "f4aa30f92301e792",
+        "New-York": "aac8d5e697116880",
+        "German": "075b0b0c2a441a75",
+    }
+
+
+def test_every_report_on_a_run_of_the_old_convention_says_so(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
+) -> None:
+    told = "SNR convention msnsd-old, the published mistake: 10 dB by name are 5 dB in truth"
+    noisy = 'corruption = { name = "noise", kind = "gaussian", snr_db = 10, snr_convention = "msnsd-old" }\n'
+    store = ("--store", tmp_path / "store")
+    assert told not in emtta("run", suite_file(methods=("source",)), *store).err
+    suite = suite_file(CLEAN + noisy, methods=("source",), name="old.toml")
+    ended = emtta("run", suite, "--run-id", "old", *store)
+    assert (ended.code, told in " ".join(ended.err.split())) == (0, True), ended.err
+    for words in (
+        ("report", "leaderboard"),
+        ("report", "errors", "--run", "old", "--format", "csv"),
+        ("compare", "old", "old"),
+    ):
+        shown = emtta(*words, *store)
+        assert (shown.code, told in " ".join(shown.err.split())) == (0, True), words
+    assert told not in emtta("report", "runs", *store).err
+    assert emtta("report", "html", "--run", "old", "--out", tmp_path / "old.html", *store).code == 0
+    assert told in (tmp_path / "old.html").read_text()

@@ -1,0 +1,102 @@
+"""The demo model's recipe: examples are repeatable, training can be stopped and resumed, the result is a Whisper."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import WhisperForConditionalGeneration
+
+from emtta_core.demo.recipe import Recipe
+from emtta_core.demo.train import STATE_FILE, Student, train
+from emtta_core.demo.training_data import Examples, phoneme_inventory
+from emtta_core.errors import ModelError, UsageError
+
+TINY = Recipe(
+    utterances=24,
+    batch=4,
+    warmup=2,
+    text_tokens=200,
+    inventory_sentences=2,
+    width=16,
+    heads=2,
+    encoder_layers=1,
+    decoder_layers=1,
+)
+
+
+@pytest.fixture(scope="module")
+def inventory() -> tuple[str, ...]:
+    return phoneme_inventory(sentences=2)
+
+
+def test_an_example_depends_on_its_index_alone(inventory: tuple[str, ...]) -> None:
+    first = Examples(inventory, 4, 125, seed=0)
+    second = Examples(inventory, 4, 125, seed=0)
+    second[3]
+    one, other = first[7], second[7]
+    np.testing.assert_array_equal(one.waveform, other.waveform)
+    assert one.text == other.text
+    assert first[8].text != one.text
+
+
+def test_each_frame_is_labelled_with_a_phoneme_and_silence_follows(inventory: tuple[str, ...]) -> None:
+    example = Examples(inventory, 4, 125, seed=0)[0]
+    assert example.phonemes.shape == (125,)
+    spoken = int(len(example.waveform) / 64_000 * 125)
+    assert (example.phonemes[spoken + 1 :] == inventory.index("")).all()
+    assert len(set(example.phonemes[:spoken].tolist())) > 5
+
+
+def test_training_that_was_stopped_goes_on_to_the_same_weights(tmp_path: Path, inventory: tuple[str, ...]) -> None:
+    def student() -> Student:
+        torch.manual_seed(0)
+        return Student(TINY, inventory)
+
+    examples = Examples(inventory, TINY.window_seconds, TINY.frames, TINY.seed)
+    batches = [[examples[4 * step + place] for place in range(4)] for step in range(4)]
+    straight = student()
+    for batch in batches:
+        straight.update(batch)
+    stopped = student()
+    for batch in batches[:2]:
+        stopped.update(batch)
+    stopped.save_state(tmp_path / STATE_FILE, 2)
+    resumed = student()
+    assert resumed.restore(tmp_path / STATE_FILE) == 2
+    for batch in batches[2:]:
+        resumed.update(batch)
+    for one, other in zip(straight.parameters, resumed.parameters, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_the_command_leaves_a_whisper_that_from_pretrained_reads(tmp_path: Path) -> None:
+    said: list[str] = []
+    threads = torch.get_num_threads()
+    train(tmp_path / "model", TINY, say=said.append)
+    assert torch.get_num_threads() == threads
+    assert np.float32(1e-40) * np.float32(0.5) > 0, "small numbers are what they were before"
+    model = WhisperForConditionalGeneration.from_pretrained(tmp_path / "model")
+    assert model.config.max_source_positions == 125
+    assert "0 of 6 updates are done" in said[0]
+    assert not (tmp_path / "model" / STATE_FILE).exists()
+    assert Recipe.load(tmp_path / "model") == TINY
+
+
+def test_a_finished_model_or_another_recipes_state_is_not_spoilt(tmp_path: Path) -> None:
+    (tmp_path / STATE_FILE).write_bytes(b"a state")
+    TINY.save(tmp_path)
+    with pytest.raises(UsageError, match="another recipe"):
+        train(tmp_path, replace(TINY, width=32))
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    with pytest.raises(UsageError, match="finished model"):
+        train(tmp_path, TINY)
+
+
+def test_a_folder_without_a_recipe_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"recipe\.json"):
+        Recipe.load(tmp_path)
+    (tmp_path / "recipe.json").write_text('{"depth": 3}')
+    with pytest.raises(ModelError, match="depth"):
+        Recipe.load(tmp_path)

@@ -1,0 +1,104 @@
+"""No password in an address reaches Prefect: its server keeps neither the log lines nor the messages that hold one."""
+
+import logging
+import time
+from inspect import signature
+from typing import Any
+
+import pytest
+from prefect import flow, get_client, get_run_logger, task
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.objects import State
+from prefect.logging.handlers import APILogHandler
+
+from emtta_core.errors import EmttaError
+from emtta_core.faults import is_transient
+from flows.evaluate import evaluate
+from flows.nightly import nightly
+from tasks.cells import evaluate as evaluate_cell
+from tasks.cells import prepare
+from tasks.discreet import discreet
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+SECRET = "open-sesame"
+ADDRESS = f"https://me:{SECRET}@host:1/path"
+SHOWN = "https://***@host:1/path"
+
+
+@task(persist_result=False)
+@discreet()
+def ask(address: str) -> None:
+    get_run_logger().warning("asking %s", address)
+    raise ConnectionError(f"{address} does not answer")
+
+
+@flow(persist_result=False)
+@discreet()
+def asking() -> None:
+    get_run_logger().warning("about to ask %s", ADDRESS)
+    ask.submit(ADDRESS).wait()
+    raise ConnectionError(f"nor does {ADDRESS}")
+
+
+def logged(state: State[Any], least: int) -> list[str]:
+    """Return the log lines of a flow run as the server has them, once there are so many."""
+    chosen = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[state.state_details.flow_run_id]))
+    deadline = time.monotonic() + 30
+    with get_client(sync_client=True) as client:
+        while True:
+            found = [entry.message for entry in client.read_logs(chosen)]
+            if len(found) >= least or time.monotonic() > deadline:
+                return found
+            time.sleep(0.2)
+
+
+def test_the_server_has_the_address_without_its_password() -> None:
+    state = asking(return_state=True)
+    assert state.is_failed()
+    assert f"nor does {SHOWN}" in str(state.message)
+    with get_client(sync_client=True) as client:
+        chosen = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+        (record,) = client.read_task_runs(flow_run_filter=chosen)
+    assert record.state is not None
+    assert f"{SHOWN} does not answer" in str(record.state.message)
+    for handler in logging.getLogger("prefect.flow_runs").handlers:
+        if isinstance(handler, APILogHandler):
+            handler.flush()
+    lines = logged(state, 4)
+    assert f"about to ask {SHOWN}" in lines
+    assert f"asking {SHOWN}" in lines
+    assert any("Traceback" in line and SHOWN in line for line in lines)
+    assert not any(SECRET in text for text in (*lines, str(state.message), str(record.state.message)))
+
+
+def test_an_error_stays_what_it_is_for_those_who_try_again() -> None:
+    with pytest.raises(EmttaError, match=r"^ConnectionError: ") as hidden, discreet():
+        raise ConnectionError(ADDRESS)
+    assert is_transient(hidden.value) == is_transient(ConnectionError(ADDRESS))
+    with pytest.raises(ConnectionError, match="no address"), discreet():
+        raise ConnectionError("no address")
+
+
+@pytest.mark.parametrize("one", [evaluate, nightly, evaluate_cell, prepare], ids=lambda one: one.name)
+def test_every_flow_and_task_is_discreet(one: Any) -> None:
+    required = [value for value in signature(one.fn).parameters.values() if value.default is value.empty]
+    with pytest.raises(EmttaError, match=r"https://\*\*\*@host") as refusal:
+        one.fn(*[_Telling()] * len(required))
+    assert SECRET not in str(refusal.value)
+
+
+class _Telling:
+    """A value of which everything fails with an address."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ConnectionError(ADDRESS)
+
+    def __fspath__(self) -> str:
+        raise ConnectionError(ADDRESS)
+
+    def __call__(self, *_: object) -> Any:
+        raise ConnectionError(ADDRESS)
+
+    def __str__(self) -> str:
+        raise ConnectionError(ADDRESS)

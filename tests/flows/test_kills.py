@@ -1,0 +1,171 @@
+"""Real faults of real processes and disks: no torn file is seen, what is finished is kept, and a rerun completes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import Command, Speech, SuiteFile, tone
+
+from emtta_core.store import Catalogue, Store
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+EMTTA = (sys.executable, "-c", "from flows.cli.main import main; main()")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MB of its own."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", place], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"this system lets nobody mount a disk here: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+@pytest.fixture
+def long_suite(suite_file: SuiteFile, speech: Speech) -> Path:
+    """A suite whose run takes a while: forty utterances, one a shard, in processes of their own."""
+    for index in range(40):
+        speech.add(f"more{index}", tone(3.5, 150 + 10 * index), "seven small boats")
+    path = suite_file(methods=("em-tok-b",))
+    text = path.read_text().replace("steps = 1, candidates = 2", "steps = 10, candidates = 4")
+    path.write_text(text.replace('isolation = "none"', "workers = 1").replace("batch_size = 2", "batch_size = 1"))
+    return path
+
+
+def start(path: Path, store: Path, server: str) -> subprocess.Popen[str]:
+    """Start `emtta run` with a server, or where it is none with its own, and wait for its first shard."""
+    process = subprocess.Popen(
+        [*EMTTA, "run", str(path), "--run-id", "mine", "--store", str(store)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"PREFECT_API_URL": server},
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not shards(store):
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < deadline, "no shard in two minutes"
+        time.sleep(0.02)
+    return process
+
+
+def shards(store: Path) -> list[Path]:
+    return list((store / "scores").rglob("*.parquet"))
+
+
+def children_of(process: subprocess.Popen[str], command: str) -> list[str]:
+    found = subprocess.run(["pgrep", "-P", str(process.pid), "-f", command], capture_output=True, text=True)
+    return found.stdout.split()
+
+
+def readable(store: Path) -> bool:
+    return all(pq.read_table(path) is not None for path in store.rglob("*.parquet"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 3), (signal.SIGTERM, 143)])
+def test_a_signal_once_lets_the_shard_end_and_says_how_to_go_on(
+    emtta: Command, long_suite: Path, tmp_path: Path, prefect_server: str, number: signal.Signals, code: int
+) -> None:
+    store = tmp_path / "store"
+    process = start(long_suite, store, prefect_server)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == code
+    assert f"finish them with: emtta rerun mine --store {store}" in said
+    kept = {path: path.stat().st_mtime_ns for path in shards(store)}
+    assert 1 <= len(kept) < 43
+    assert readable(store)
+    assert (
+        f"it would reuse {len(kept)} utterances that are done"
+        in emtta("rerun", "mine", "--store", store, "--dry-run").err
+    )
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_ctrl_c_twice_ends_at_once_and_leaves_no_process(long_suite: Path, tmp_path: Path, prefect_server: str) -> None:
+    store = tmp_path / "store"
+    process = start(long_suite, store, prefect_server)
+    workers = children_of(process, "emtta_core.worker")
+    assert workers
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    assert process.returncode in (3, 130)  # the shard may have ended between the two
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert readable(store)
+
+
+def test_a_server_that_is_lost_costs_its_own_records_and_no_cell(
+    emtta: Command, long_suite: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    long_suite.write_text(long_suite.read_text().replace("steps = 10", "steps = 1"))
+    process = start(long_suite, store, "")
+    (server,) = children_of(process, "flows.prefect_server")
+    os.kill(int(server), signal.SIGKILL)
+    _, said = process.communicate(timeout=420)
+    assert process.returncode == 0
+    assert "Prefect's server no longer answers" in said
+    assert "ERROR" not in said
+    assert "Traceback" not in said
+    with Catalogue(Store.open(store)) as catalogue:
+        assert catalogue.query("SELECT sum(done), count(*) FROM cells").rows == [(43, 1)]
+        assert catalogue.query("SELECT * FROM statistics").rows
+
+
+def test_a_full_disk_fails_cells_and_room_on_it_completes_them(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, small_disk: Path, prefect_server: str
+) -> None:
+    path, store = suite_file(), small_disk / "store"
+    assert emtta("run", path, "--run-id", "mine", "--store", store, "--only", "method=source").code == 0
+    before = emtta("report", "domains", "--run", "mine", "--store", store, "--format", "csv").out
+    ballast = small_disk / "ballast"
+    with ballast.open("wb") as file:
+        free = os.statvfs(small_disk)
+        file.write(b"x" * (free.f_bavail * free.f_frsize - 8192))
+    outcome = emtta("run", path, "--run-id", "mine", "--store", store)
+    assert outcome.code in (1, 3)
+    assert "No space left on device" in outcome.err
+    assert "Traceback" not in outcome.err
+    ballast.unlink()
+    assert readable(store)
+    assert emtta("report", "domains", "--run", "mine", "--store", store, "--format", "csv").out == before
+    assert emtta("rerun", "mine", "--store", store).code == 0
+
+
+def test_a_store_that_can_only_be_read_is_refused_and_can_still_be_asked(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, small_disk: Path, prefect_server: str
+) -> None:
+    path, store = suite_file(), small_disk / "store"
+    assert emtta("run", path, "--run-id", "mine", "--store", store, "--only", "method=source").code == 0
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    outcome = emtta("run", path, "--run-id", "mine", "--store", store)
+    assert outcome.code == 1
+    assert "Read-only file system" in outcome.err
+    assert "choose a store that can be written" in outcome.err
+    assert emtta("status", "mine", "--store", store).code == 3
+    assert "source" in emtta("report", "domains", "--run", "mine", "--store", store, "--format", "csv").out
+
+
+def test_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "chaos.json"
+    subprocess.run([sys.executable, ROOT / "benchmarks" / "chaos.py", "--kills", "3", "--out", out], check=True)
+    found = json.loads(out.read_text())["kills"]
+    assert (found["survived"], found["rows_lost"], found["files_torn"]) == (3, 0, 0)
+    assert found["made"] >= 2

@@ -1,0 +1,465 @@
+"""A night is a run of its own, compared with the last complete one; a regression is a state, an event, an artifact."""
+
+import json
+import logging
+import os
+import re
+import shlex
+import signal
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import yaml
+from conftest import CLEAN, Command, Speech, SuiteFile
+from prefect import flow, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.objects import Artifact, State
+from prefect.engine import handle_engine_signals
+from prefect.events.schemas.automations import AutomationCore
+from prefect.exceptions import FailedRun
+from prefect.flow_engine import run_flow_sync
+from prefect.flows import load_flow_from_entrypoint
+from prefect.states import Cancelled, Cancelling, Scheduled
+from s3_server import S3Server
+from store_factory import begin_run, write_shard
+
+from emtta_core.errors import StoreError, UsageError
+from emtta_core.pipeline.events import Event, Listener, UtterancesDone, channel, ignore
+from emtta_core.pipeline.run import Run, plan_night, record
+from emtta_core.pipeline.state import cell_states
+from emtta_core.scoring import word_errors
+from emtta_core.store import CellKey, Store
+from emtta_core.store.lease import lease
+from emtta_core.suite import load_suite
+from flows.artifacts import MOST_ROWS, key, publish
+from flows.evaluate import INTERRUPTED
+from flows.nightly import _ENDED, EVENT, _concluded, _refuse_taken, next_runs, nightly
+
+ROOT = Path(__file__).parents[2]
+FAR = {"alpha": 0.5}
+"""With three utterances no p is below 1/4."""
+
+
+def night(path: Path, store: Path | str, **parameters: Any) -> State[Any]:
+    with channel.listening(lambda _: None):
+        return nightly(str(path), str(store), return_state=True, **parameters)
+
+
+def artifacts(state: State[Any]) -> dict[str, Artifact]:
+    """Return the artifacts of a flow run by their keys."""
+    chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id]))
+    with get_client(sync_client=True) as client:
+        return {str(found.key): found for found in client.read_artifacts(artifact_filter=chosen)}
+
+
+def events(suite: str) -> list[dict[str, Any]]:
+    """Return the server's events of a suite, waiting for the first."""
+    chosen = {"filter": {"event": {"name": [EVENT]}, "resource": {"id": [f"emtta.suite.{suite}"]}}}
+    with get_client(sync_client=True) as client:
+        for _ in range(100):
+            found: list[dict[str, Any]] = client._client.post("/events/filter", json=chosen).json()["events"]
+            if found:
+                return found
+            time.sleep(0.1)
+    return []
+
+
+def heard_all(store: Store, run_id: str, like: str) -> None:
+    """Write a complete run after the run `like`, with its plan, in which each utterance was heard as it was said."""
+    store.write_plan(run_id, store.plan(like))
+    row = store.run(like)
+    store.write_run(run_id, replace(row, created_at=row.created_at + timedelta(milliseconds=1)))
+    for cell in store.plan(like):
+        done = store.done(CellKey(like, cell.domain, cell.method), cell.cell_id)
+        hypotheses, scores = [], []
+        for found in done.values():
+            said = found.hypothesis.reference
+            hypotheses.append(replace(found.hypothesis, hypothesis=said))
+            assert found.score is not None
+            count = word_errors(said, said, found.hypothesis.language)
+            scores.append(replace(found.score, hits=count.hits, substitutions=0, deletions=0, insertions=0))
+        store.write_hypotheses(CellKey(run_id, cell.domain, cell.method), 1, 0, hypotheses)
+        store.write_scores(CellKey(run_id, cell.domain, cell.method), 1, 0, scores)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_each_night_is_evaluated_afresh_and_compared_until_one_is_worse(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    path, location = suite_file(), tmp_path / "store"
+    first = night(path, location)
+    assert first.is_completed(), first.message
+    assert "not compared: there is no complete run of this suite and model before it" in str(first.message)
+    store = Store.open(location)
+    (earlier,) = store.runs()
+
+    second = night(path, location)
+    assert second.is_completed(), second.message
+    later = f"{earlier}-2"
+    assert list(store.runs()) == [later, earlier]
+    assert f"{later} against {earlier}: 0 worse and 0 better of 4 figures" in str(second.message)
+    for cell in store.plan(later):
+        (attempt,) = store.cells(CellKey(later, cell.domain, cell.method))
+        assert (attempt.done, attempt.reused) == (3, 0)
+    assert len(store.backend.list("prepared")) == 2  # one corpus, with its mark: the audio was prepared once
+
+    heard_all(store, "perfect", later)
+    third = night(path, location, **FAR)
+    assert (third.name, third.is_failed()) == ("Regressed", True)
+    assert f"{earlier}-3 against perfect: 4 worse and 0 better of 4 figures" in str(third.message)
+    assert "clean/em-tok-b: 0.00 → " in str(third.message)
+    (event,) = events("tiny")
+    assert event["resource"]["emtta.baseline"] == "last"
+    payload = event["payload"]
+    assert (payload["run"], payload["baseline"], payload["model"]) == (f"{earlier}-3", "perfect", payload["model"])
+    assert emtta(*shlex.split(payload["command"])[1:], "--fail-on-regression").code == 3
+    assert payload["parameters"] == {"suite": str(path), "store": str(location)}
+    assert [item["domain"] for item in payload["regressions"]] == ["clean", "all"] * 2
+    assert any(item["prefect.resource.role"] == "flow-run" for item in event["related"])
+
+    found = artifacts(third)
+    assert set(found) == {
+        *("nightly-leaderboard-tiny", "nightly-failures-tiny", "nightly-report-tiny", "comparison-tiny")
+    }
+    board = json.loads(str(found["nightly-leaderboard-tiny"].data))
+    assert {(row["method"], row["group"]) for row in board} >= {("source", "clean"), ("em-tok-b", "all")}
+    assert all(row["wer"] == round(row["wer"], 2) for row in board)
+    assert f"emtta report leaderboard --run {earlier}-3" in str(found["nightly-report-tiny"].data)
+    page = location / "logs" / f"{earlier}-3.html"
+    assert f"[{page}]({page.as_uri()})" in str(found["nightly-leaderboard-tiny"].description)
+    assert f"{earlier}-3" in page.read_text()
+    log = (location / "logs" / f"{earlier}-3.log").read_text()
+    assert f"ERROR   prefect.flow_runs {earlier}: run {earlier}-3" in log
+    assert "4 worse and 0 better of 4 figures" in log
+    assert "| em-tok-b | clean | worse | +100.00 | 0.25 |" in str(found["comparison-tiny"].data)
+
+    again = night(path, location, baseline=earlier, **FAR)  # as an automation reruns it
+    assert again.is_completed(), again.message
+    assert f"{earlier}-4 against {earlier}: 0 worse" in str(again.message)
+
+
+def test_an_end_that_a_night_has_chosen_is_logged_in_a_line_and_any_other_with_its_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("prefect.engine.engine_outcome_is_handled", lambda: False)  # as in a process of its own
+    logger, records = logging.getLogger("prefect.engine"), list[logging.LogRecord]()
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    logger.addFilter(_ENDED)
+    try:
+        for error in (FailedRun("2 figures worse\nclean/em-tok-b"), OSError("gone")):
+            with pytest.raises(SystemExit), handle_engine_signals(uuid4()):
+                raise error
+    finally:
+        logger.removeFilter(_ENDED)
+        logger.removeHandler(handler)
+    chosen, unexpected = records
+    assert chosen.getMessage() == "the night did not end as Completed: 2 figures worse"
+    assert not chosen.exc_info
+    assert "unexpected exception" in unexpected.getMessage()
+    assert unexpected.exc_info
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_deployment_that_does_something_else_is_not_taken_over() -> None:
+    what = {"suite": "smoke", "store": "/store"}
+    with get_client(sync_client=True) as client:
+        flow_id = client.create_flow_from_name("nightly")
+        client.create_deployment(flow_id, name="mine", parameters=what)
+        client.create_work_pool(WorkPoolCreate(name="pool", type="process"))
+        client.create_deployment(flow_id, name="pooled", parameters=what, work_pool_name="pool")
+    _refuse_taken("mine", what)  # the same again, with another hour perhaps
+    _refuse_taken("another", what)
+    with pytest.raises(UsageError, match=r"nightly/mine is there already and evaluates smoke into /store; .*mine-2"):
+        _refuse_taken("mine", what | {"store": "/elsewhere"})
+    with pytest.raises(UsageError, match="nightly/pooled is there already and belongs to the work pool pool"):
+        _refuse_taken("pooled", what)
+
+
+@pytest.mark.parametrize("cancelled", [Cancelling(), Cancelled()])
+def test_a_night_whose_evaluation_was_cancelled_is_interrupted_and_says_how_to_go_on(
+    cancelled: State[Any], tmp_path: Path
+) -> None:
+    store = Store.open(tmp_path / "store", create=True)
+    night = Run("tiny-2026-03-01", None, None)  # type: ignore[arg-type]
+    ended = _concluded(cancelled, night, store, None, 0.05, 0.2, {})
+    assert ended.name == INTERRUPTED
+    assert str(ended.message).endswith(f"finish it with: emtta rerun tiny-2026-03-01 --store {store.location}")
+
+
+def test_no_example_is_at_an_hour_that_some_night_does_not_have() -> None:
+    texts = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "prefect.yaml", ROOT / "flows/cli/schedule.py"]
+    crons = re.findall(r'"([\d*]+) ([\d*]+) [\d*]+ [\d*]+ [\d*-]+"', "\n".join(path.read_text() for path in texts))
+    assert len(crons) > 3
+    assert not [cron for cron in crons if cron[1] in ("2", "*")]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+def test_nights_by_worker_processes_into_a_bucket_are_compared(
+    suite_file: SuiteFile, speech: Speech, s3: S3Server
+) -> None:
+    path, location = suite_file(), f"s3://{s3.bucket()}/nights"
+    first, second = (night(path, location, isolation="process", devices="cpu") for _ in range(2))
+    assert first.is_completed(), first.message
+    assert second.is_completed(), second.message
+    later, earlier = Store.open(location).runs()
+    assert f"{later} against {earlier}: 0 worse and 0 better of 4 figures" in str(second.message)
+    assert f"--store {location}" in artifacts(second)["nightly-report-tiny"].data
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_night_in_which_cells_fail_is_failed_and_still_compared(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    path, location = suite_file(), tmp_path / "store"
+    assert night(path, location).is_completed()
+    unknown = CLEAN.replace('"clean"', '"polish"', 1).replace("speech", 'speech", language = "pl')
+    path = suite_file(CLEAN + unknown)
+    state = night(path, location)
+    assert (state.name, state.is_failed()) == ("Failed", True)
+    assert "polish/source: " in str(state.message)
+    assert "finish them with: emtta rerun " in str(state.message)
+    assert "0 worse and 0 better of 4 figures" in str(state.message)
+
+
+def scheduled(path: Path, store: Path, at: datetime, timezone: str, listener: Listener = ignore) -> State[Any]:
+    """Run a night that was due at a time."""
+    parameters = {"suite": str(path), "store": str(store), "timezone": timezone}
+    with get_client(sync_client=True) as client, channel.listening(listener):
+        due = client.create_flow_run(nightly, parameters=parameters, state=Scheduled(scheduled_time=at))
+        state: State[Any] = run_flow_sync(nightly, flow_run=due, parameters=parameters, return_type="state")
+    return state
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_complete_night_is_compacted_and_one_that_cannot_be_is_complete_all_the_same(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, location = suite_file(methods=("source",)), tmp_path / "store"
+    assert night(path, location).is_completed()
+    store = Store.open(location)
+    assert not [*store.backend.list("hypotheses"), *store.backend.list("scores"), *store.backend.list("cells")]
+    assert {entry.name.split("/")[1] for entry in store.backend.list("packs")} == {"cells", "steps", "utterances"}
+
+    def refuse(*_: object) -> None:
+        raise StoreError("a file cannot be read")
+
+    monkeypatch.setattr("flows.nightly.compact", refuse)
+    second = night(path, location)
+    assert second.is_completed(), second.message
+    assert "0 worse and 0 better of 2 figures" in str(second.message)
+    assert len(store.backend.list("scores")) == 2  # shards
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_night_that_sigterm_stops_is_interrupted_and_goes_on_at_the_same_date(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    path, location, at = suite_file(), tmp_path / "store", datetime(2026, 3, 1, tzinfo=UTC)
+
+    def strike(event: Event) -> None:
+        if isinstance(event, UtterancesDone) and not channel.stopping():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)  # the other cell, too, hears of it before its end
+
+    state = scheduled(path, location, at, "UTC", strike)
+    assert (state.name, state.is_failed()) == ("Interrupted", True)
+    assert "are not complete, for it was asked to stop by SIGTERM\n" in str(state.message)
+    assert "finish them with: emtta rerun tiny-2026-03-01 " in str(state.message)
+    assert "compared" not in str(state.message)
+    store = Store.open(location)
+    kept = sum(cell.done for cell in cell_states(store, "tiny-2026-03-01"))
+    assert 0 < kept < 6
+    assert scheduled(path, location, at, "UTC").is_completed()
+    ends = [store.cells(CellKey("tiny-2026-03-01", "clean", method))[-1] for method in ("source", "em-tok-b")]
+    assert sum(end.reused for end in ends) == kept
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_the_date_is_that_of_the_schedule_in_its_time_zone(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    path, location, at = suite_file(methods=("source",)), tmp_path / "store", datetime(2026, 3, 1, 18, 30, tzinfo=UTC)
+    assert scheduled(path, location, at, "Asia/Tokyo").is_completed()
+    assert scheduled(path, location, at, "America/New_York").is_completed()
+    assert set(Store.open(location).runs()) == {"tiny-2026-03-02", "tiny-2026-03-01"}
+    state = scheduled(path, location, at, "Asia/Tokio")
+    assert state.is_failed()
+    assert "unknown time zone 'Asia/Tokio'; the names are those of the IANA database, as Asia/Tokyo" in str(
+        state.message
+    )
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_night_at_which_another_process_works_is_refused_and_not_compared(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    path, location, at = suite_file(methods=("source",)), tmp_path / "store", datetime(2026, 3, 1, tzinfo=UTC)
+    with lease(Store.open(location, create=True), "tiny-2026-03-01"):
+        state = scheduled(path, location, at, "UTC")
+    assert (state.name, state.is_failed()) == ("Failed", True)
+    assert f"process {os.getpid()} on " in str(state.message)
+    assert "compared" not in str(state.message)
+    assert scheduled(path, location, at, "UTC").is_completed()
+    assert set(Store.open(location).runs()) == {"tiny-2026-03-01"}
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ({"baseline": "gone"}, "unknown run 'gone'"),
+        ({"alpha": 5.0}, "alpha is 5; give a number between 0 and 1"),
+        ({"min_effect": -1.0}, "the minimum effect is -1"),
+    ],
+)
+def test_a_night_that_could_compare_nothing_is_refused_before_it_begins(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path, mistake: dict[str, Any], message: str
+) -> None:
+    state = night(suite_file(), tmp_path / "store", **mistake)
+    assert state.is_failed()
+    assert message in str(state.message)
+    assert not Store.open(tmp_path / "store", create=True).runs()
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_night_that_cannot_be_compared_with_the_baseline_it_was_given_fails(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    path, location = suite_file(methods=("source",)), tmp_path / "store"
+    assert night(path, location).is_completed()
+    (first,) = Store.open(location).runs()
+    path.write_text(f"limit = 2\n{path.read_text()}")
+    state = night(path, location, baseline=first)
+    assert (state.name, state.is_failed()) == ("Failed", True)
+    assert "not compared: " in str(state.message)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_baseline_that_heard_other_speech_is_said_and_an_older_one_taken(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    path, location = suite_file(methods=("source",)), tmp_path / "store"
+    assert night(path, location).is_completed()
+    text = path.read_text()
+    path.write_text(f"limit = 2\n{text}")
+    limited = night(path, location)
+    assert limited.is_completed()
+    assert "not compared: " in str(limited.message)
+    assert "limit: nothing in A, 2 in B" in str(limited.message)
+    path.write_text(text)
+    assert "-3 against tiny-" in str(night(path, location).message)  # the first, and not the limited one
+
+
+def test_a_night_that_was_stopped_goes_on_and_one_with_another_plan_is_left(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    store = Store.open(tmp_path / "store", create=True)
+    suite = load_suite(str(suite_file()))
+    first = plan_night(suite, "digest", store, "2026-03-01")
+    assert first.run_id == "tiny-2026-03-01"
+    record(first, store)
+    assert plan_night(suite, "digest", store, "2026-03-01").run_id == "tiny-2026-03-01"
+    assert plan_night(suite, "digest", store, "2026-03-02").run_id == "tiny-2026-03-02"
+    other = plan_night(suite, "another digest", store, "2026-03-01")
+    assert other.run_id == "tiny-2026-03-01-2"
+    record(other, store)
+    assert plan_night(suite, "digest", store, "2026-03-01").run_id == "tiny-2026-03-01"
+    assert plan_night(suite, "another digest", store, "2026-03-01").run_id == "tiny-2026-03-01-2"
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_table_on_the_page_has_at_most_1000_rows_and_says_how_many_there_are(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store", create=True)
+    begin_run(store, "run", [("noise", "vacuum", "source")], utterances=MOST_ROWS + 7)
+    write_shard(store, CellKey("run", "vacuum", "source"), {f"u{index}": None for index in range(MOST_ROWS + 7)})
+
+    @flow
+    def page() -> None:
+        publish(store, "run")
+
+    found = artifacts(page(return_state=True))["failures-test"]
+    assert len(json.loads(str(found.data))) == MOST_ROWS
+    assert str(found.description).endswith("the first 1,000 of 1,007 rows")
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_page_that_cannot_be_written_costs_nothing(tmp_path: Path) -> None:
+    @flow
+    def page() -> str:
+        publish(Store.open(tmp_path / "store", create=True), "no-such-run")
+        return "went on"
+
+    assert page() == "went on"
+
+
+def test_a_key_has_small_letters_digits_and_dashes_alone() -> None:
+    assert key("leaderboard", "My.Suite_v2+x") == "leaderboard-my-suite-v2-x"
+    assert key(" leaderboard", "demo") == "leaderboard-demo"
+
+
+def test_the_next_runs_keep_their_hour_when_the_clocks_change() -> None:
+    october = next_runs("0 4 * * *", "Europe/Berlin", 1)[0].replace(year=2026, month=10, day=24, hour=0)
+    found = next_runs("0 4 * * *", "Europe/Berlin", 2, after=october)
+    assert [f"{date:%d %H:%M %z}" for date in found] == ["24 04:00 +0200", "25 04:00 +0100"]
+
+
+@pytest.mark.parametrize(
+    ("cron", "timezone", "message"),
+    [
+        ("2 o'clock", "UTC", "has 2 fields and not 5: minute hour day-of-month month day-of-week"),
+        ("0 25 * * *", "UTC", "'0 25 * * *' does not hold"),
+        ("0 0 30 2 *", "UTC", "'0 0 30 2 *' never comes"),
+        ("0 2 * * *", "Europe/Brelin", "unknown time zone 'Europe/Brelin'; the names are those of the IANA database"),
+    ],
+)
+def test_a_schedule_that_does_not_hold_is_refused(cron: str, timezone: str, message: str) -> None:
+    with pytest.raises(UsageError) as refusal:
+        next_runs(cron, timezone, 1)
+    assert message in str(refusal.value)
+
+
+def test_the_command_tells_the_next_runs_and_refuses_what_does_not_hold(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    path, where = suite_file(), ("--store", tmp_path / "store")
+    told = emtta("schedule", path, "--cron", "30 2 * * 1", "--timezone", "Europe/Berlin", "--dry-run", *where)
+    assert told.code == 0
+    lines = told.out.splitlines()
+    assert len(lines) == 5
+    assert all(line.startswith("tiny: Mon ") and " 02:30 CE" in line for line in lines)
+    assert not (tmp_path / "store").exists()
+    assert emtta("schedule", path, "--cron", "0 2 * *", "--dry-run", *where).code == 2
+    assert emtta("schedule", "no-such-suite", "--dry-run", *where).code == 2
+    assert emtta("schedule", path, "--alpha", "5", "--dry-run", *where).code == 2
+    assert emtta("schedule", path, "--min-effect", "-1", "--dry-run", *where).code == 2
+    Store.open(tmp_path / "store", create=True)
+    gone = emtta("schedule", path, "--baseline", "gone", "--dry-run", *where)
+    assert gone.code == 2
+    assert "unknown run 'gone'" in gone.err
+
+
+def test_the_deployment_and_the_automations_are_of_what_is_there() -> None:
+    (deployment,) = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    entrypoint, name = deployment["entrypoint"].split(":")
+    loaded = load_flow_from_entrypoint(f"{ROOT / entrypoint}:{name}")
+    assert loaded.name == "nightly"
+    parameters = loaded.validate_parameters(deployment["parameters"])
+    assert load_suite(parameters["suite"]).name == deployment["name"]
+    assert deployment["concurrency_limit"] == 1
+    (schedule,) = deployment["schedules"]
+    assert next_runs(schedule["cron"], schedule["timezone"], 1)
+    assert schedule["timezone"] == parameters["timezone"]
+    expected = {"crashed": f"prefect.flow-run.{INTERRUPTED}", "message": EVENT, "rerun": EVENT}
+    for path in sorted((ROOT / "automations").glob("*.yaml")):
+        text = path.read_text().replace("BLOCK_ID", "053114d6-36b3-4271-ba4e-92d701272cfe")
+        assert expected.pop(path.stem) in AutomationCore.model_validate(yaml.safe_load(text)).trigger.expect
+    assert not expected

@@ -1,0 +1,273 @@
+"""Prefect's server: a temporary one ends with its owner and answers nobody else, and one that fails says why."""
+
+import contextvars
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import httpx
+import pytest
+from conftest import Command, Speech, SuiteFile
+from filelock import FileLock
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+from emtta_core.errors import EmttaError, UsageError
+from flows.prefect_server import TemporaryServer, make_database, reach, writable_home
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from flows.prefect_server import TemporaryServer
+server = TemporaryServer(Path(sys.argv[1]))
+print(server._process.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The log of a server with a database of its own."""
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    return tmp_path / "server.log"
+
+
+@pytest.fixture
+def server(log: Path) -> Iterator[TemporaryServer]:
+    server = TemporaryServer(log)
+    yield server
+    server.end()
+
+
+def is_there(pid: int) -> bool:
+    """Whether a process of another parent is there, and no mere zombie."""
+    found = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return found.stdout.strip()[:1] not in ("", "Z")
+
+
+def test_a_server_does_not_outlive_an_owner_that_was_killed(log: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", OWNER, str(log)], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        pid = int(owner.stdout.readline())
+        assert is_there(pid)
+        owner.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while is_there(pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not is_there(pid)
+
+
+def test_a_server_is_in_a_group_of_its_own_and_so_does_not_hear_ctrl_c(server: TemporaryServer) -> None:
+    assert os.getpgid(server._process.pid) != os.getpgrp()
+
+
+def test_a_server_that_takes_too_long_is_told_with_how_to_give_it_more(server: TemporaryServer) -> None:
+    with pytest.raises(EmttaError, match=r"did not start in 0 s; .*STARTUP_TIMEOUT_SECONDS=600; .* ends with: nothing"):
+        server.wait(0.01)
+
+
+def test_a_server_that_cannot_start_says_why_in_the_log(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = tmp_path / "nowhere" / "prefect.db"
+    monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", f"sqlite+aiosqlite:///{nowhere}")
+    server = TemporaryServer(log)
+    with pytest.raises(EmttaError, match=r"ended with code \d+; its log .* ends with: .*unable to open database file"):
+        server.wait(60)
+    assert "unable to open database file" in log.read_text()
+
+
+def test_a_server_answers_its_owner_alone_and_is_gone_when_it_was_ended(server: TemporaryServer) -> None:
+    server.wait(120)
+    assert httpx.post(f"{server.url}/flow_runs/filter", json={}).status_code == 401
+    with SyncPrefectClient(server.url, auth_string=server.auth) as client:
+        assert client.read_flow_runs() == []
+    with temporary_settings({PREFECT_API_URL: server.url}):
+        with pytest.raises(EmttaError, match=r"refuses this client \(401\); .*export PREFECT_API_AUTH_STRING=USER:"):
+            reach()
+        with temporary_settings({PREFECT_API_AUTH_STRING: server.auth}):
+            reach()
+    foreign = httpx.get(f"{server.url}/health", headers={"Origin": "https://elsewhere.example"})
+    assert "access-control-allow-origin" not in foreign.headers
+    assert httpx.get(f"{server.url}/health", headers={"Host": "elsewhere.example"}).status_code == 400
+    server.end()
+    with pytest.raises(EmttaError, match="ended with code"):
+        server.wait(1)
+
+
+class Answers(BaseHTTPRequestHandler):
+    """A server whose paths answer as its class says."""
+
+    paths: ClassVar[dict[str, tuple[int, str]]] = {}
+
+    def do_GET(self) -> None:
+        status, text = self.paths.get(self.path, (404, "nothing here"))
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@contextmanager
+def answering(paths: dict[str, tuple[int, str]]) -> Iterator[str]:
+    """Serve these answers; gives the server's address."""
+    handler = type("Handler", (Answers,), {"paths": paths})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+PREFECT = {"/api/health": (200, "true"), "/api/admin/version": (200, '"3.9.1"')}
+PAGE = (200, "<html>")
+
+
+@pytest.mark.parametrize(
+    ("paths", "below", "message"),
+    [
+        (PREFECT, "", r"PREFECT_API_URL=URL lacks the server's path /api; write: export PREFECT_API_URL=URL/api"),
+        (PREFECT, "/dashboard", r"lacks the server's path /api; write: export PREFECT_API_URL=URL/api"),
+        (PREFECT | {"/admin/version": PAGE}, "/", r"lacks the server's path /api"),
+        (
+            {"/api/admin/version": (401, "{}")},
+            "/api",
+            r"refuses this client \(401\); .*PREFECT_API_AUTH_STRING=",
+        ),
+        ({"/api/admin/version": PAGE}, "/api", r"what answers at PREFECT_API_URL=URL/api is no Prefect server"),
+        ({}, "/api", r"what answers at PREFECT_API_URL=URL/api is no Prefect server .*404"),
+    ],
+)
+def test_a_server_that_answers_otherwise_is_told_apart_with_what_to_set(
+    paths: dict[str, tuple[int, str]], below: str, message: str
+) -> None:
+    with answering(paths) as url:
+        expected = message.replace("URL/", f"{url}/").replace("=URL ", f"={url} ")
+        with temporary_settings({PREFECT_API_URL: url + below}), pytest.raises(EmttaError, match=expected):
+            reach()
+
+
+def test_the_address_that_is_suggested_for_one_without_its_path_works() -> None:
+    with answering(PREFECT) as url, temporary_settings({PREFECT_API_URL: url}):
+        with pytest.raises(UsageError) as refused:
+            reach()
+        with temporary_settings({PREFECT_API_URL: str(refused.value).rpartition("=")[2]}):
+            reach()
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:4200/api", "localhost", "ftp://host/api", "http:///api"])
+def test_what_is_no_address_is_refused_with_one_that_is(url: str) -> None:
+    with (
+        temporary_settings({PREFECT_API_URL: url}),
+        pytest.raises(UsageError, match="export PREFECT_API_URL=http://127"),
+    ):
+        reach()
+
+
+def test_a_server_behind_a_proxy_is_not_blamed_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://me:secret@127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    with temporary_settings({PREFECT_API_URL: "http://prefect.example:4200/api"}), pytest.raises(EmttaError) as refused:
+        reach()
+    assert "cannot be reached through the proxy http://***@127.0.0.1:9" in str(refused.value)
+    assert str(refused.value).endswith("export NO_PROXY=prefect.example")
+
+
+def test_a_home_that_cannot_be_written_is_named_with_one_that_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    with temporary_settings({PREFECT_HOME: Path("/proc/nohome")}), pytest.raises(EmttaError) as refused:
+        writable_home()
+    assert str(refused.value).startswith("Prefect's home /proc/nohome cannot be written")
+    with temporary_settings({PREFECT_HOME: Path(str(refused.value).rpartition("export PREFECT_HOME=")[2])}):
+        writable_home()
+
+
+def test_the_database_is_made_by_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    class Database:
+        async def create_db(self) -> None:
+            made.append(True)
+
+    monkeypatch.setattr("prefect.server.database.provide_database_interface", Database)
+    with temporary_settings({PREFECT_HOME: tmp_path}):
+        settings = contextvars.copy_context()  # a thread has none of its own
+        waiting = threading.Thread(target=settings.run, args=[make_database], daemon=True)
+        with FileLock(tmp_path / "emtta-database.lock"):
+            waiting.start()
+            waiting.join(0.5)
+            assert (waiting.is_alive(), made) == (True, [])
+        waiting.join(60)
+        assert made == [True]
+
+
+@pytest.mark.slow
+def test_many_first_servers_with_one_new_home_all_start(log: Path) -> None:
+    servers = [TemporaryServer(log.with_name(f"{number}.log")) for number in range(6)]
+    try:
+        for server in servers:
+            server.wait(300)
+    finally:
+        for server in servers:
+            server.end()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "socks4://127.0.0.1:9"])
+def test_a_run_needs_no_proxy_for_its_own_server(suite_file: SuiteFile, speech: Speech, log: Path, proxy: str) -> None:
+    command = [sys.executable, "-c", "from flows.cli.main import command; command()", "run"]
+    words = [str(suite_file(methods=("source",))), "--store", str(log.with_name("store"))]
+    proxies = {"ALL_PROXY": proxy, "http_proxy": proxy}
+    done = subprocess.run([*command, *words], env=os.environ | proxies, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert ("is not used" in done.stderr) == proxy.startswith("socks4")
+
+
+def test_for_a_port_that_is_taken_one_that_is_free_is_suggested(emtta: Command, log: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        refused = emtta("server", "--port", taken.getsockname()[1])
+        (suggested,) = re.findall(r"for example: --port (\d+)", refused.err)
+        socket.create_server(("127.0.0.1", int(suggested))).close()
+
+
+@pytest.mark.slow
+def test_a_server_in_the_background_is_started_used_and_stopped(log: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    url = f"http://127.0.0.1:{port}/api"
+    with temporary_settings({PREFECT_API_URL: url}), pytest.raises(EmttaError) as refused:
+        reach()
+    (suggested,) = re.findall("start it with: emtta (.*?),", str(refused.value))
+    command = [sys.executable, "-m", "emtta_core", *shlex.split(suggested)]
+    begun = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"export PREFECT_API_URL={url}" in begun.stderr
+    (page,) = re.findall("its page: (.*)", begun.stderr)
+    assert httpx.get(page, follow_redirects=True).status_code == 200
+    with temporary_settings({PREFECT_API_URL: url}):
+        reach()
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 2
+    assert "end it with: prefect server stop" in again.stderr
+    subprocess.run([sys.executable, "-m", "prefect", "server", "stop"], capture_output=True, check=True)
+    with temporary_settings({PREFECT_API_URL: url}):
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                reach()
+            except EmttaError:
+                return
+            time.sleep(0.2)
+    raise AssertionError("the server is still there")

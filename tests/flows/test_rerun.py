@@ -1,0 +1,164 @@
+"""`emtta rerun` does what is missing, what failed, or redoes everything, under the run's id, and says so beforehand."""
+
+from pathlib import Path
+
+import pytest
+from conftest import CLEAN, Command, Speech, SuiteFile, tone
+
+from emtta_core.pipeline.state import cell_states
+from emtta_core.store import CellKey, Store
+from emtta_core.store.lease import lease
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+NOISY = CLEAN.replace('"clean"', '"noisy"', 1) + 'corruption = { name = "noise", kind = "typing", snr_db = 5 }\n'
+
+
+@pytest.fixture
+def half(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> Path:
+    """A store with a run `mine` of two domains and two methods, of which one method is done."""
+    store = tmp_path / "store"
+    path = suite_file(CLEAN + NOISY)
+    assert emtta("run", path, "--run-id", "mine", "--store", store, "--only", "method=source").code == 0
+    return store
+
+
+def attempts(store: Path, domain: str, method: str) -> list[tuple[str, int, int, int]]:
+    rows = Store.open(store).cells(CellKey("mine", domain, method))
+    return [(row.state, row.done, row.reused, row.errors) for row in rows]
+
+
+def test_it_says_what_it_would_do_and_what_it_would_reuse_and_does_nothing(emtta: Command, half: Path) -> None:
+    outcome = emtta("rerun", "mine", "--store", half, "--dry-run")
+    assert outcome.code == 0
+    assert "would do 2 of 4 cells, 6 utterances" in outcome.err
+    assert "it would reuse 6 utterances that are done" in outcome.err
+    assert emtta("status", "mine", "--store", half).code == 3
+
+
+def test_it_does_what_is_missing_of_what_is_named_and_then_nothing(emtta: Command, half: Path) -> None:
+    outcome = emtta("rerun", "mine", "--store", half, "--domain", "noisy")
+    assert outcome.code == 0
+    states = {state.cell.name: state.state for state in cell_states(Store.open(half), "mine")}
+    assert states == {
+        "clean/source": "complete",
+        "clean/em-tok-b": "missing",
+        "noisy/source": "complete",
+        "noisy/em-tok-b": "complete",
+    }
+    assert emtta("rerun", "mine", "--store", half, "--group", "clean").code == 0
+    again = emtta("rerun", "mine", "--store", half)
+    assert again.code == 0
+    assert "nothing to do" in again.err
+    assert attempts(half, "clean", "source") == [("complete", 3, 0, 0)]
+
+
+def test_forced_it_does_all_anew_and_finds_the_same(emtta: Command, half: Path) -> None:
+    before = emtta("report", "domains", "--run", "mine", "--store", half, "--format", "csv").out
+    outcome = emtta("rerun", "mine", "--store", half, "--method", "source", "--domain", "clean", "--force")
+    assert outcome.code == 0
+    assert "would do 1 of 1 cells, 3 utterances" in outcome.err
+    assert attempts(half, "clean", "source") == [("complete", 3, 0, 0), ("complete", 3, 0, 0)]
+    assert attempts(half, "noisy", "source") == [("complete", 3, 0, 0)]
+    assert emtta("report", "domains", "--run", "mine", "--store", half, "--format", "csv").out == before
+
+
+def test_failed_means_cells_that_failed_and_utterances_in_error(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    speech.add("silent", 0.0 * tone(0.5), "nothing")
+    store = tmp_path / "store"
+    assert emtta("run", suite_file(), "--run-id", "mine", "--store", store, "--only", "method=source").code == 0
+    assert attempts(store, "clean", "source") == [("complete", 4, 0, 1)]
+    dry = emtta("rerun", "mine", "--store", store, "--failed", "--dry-run")
+    assert "would do 1 of 2 cells, 1 utterances" in dry.err
+    assert emtta("rerun", "mine", "--store", store, "--failed").code == 3  # the other method is still missing
+    assert attempts(store, "clean", "source") == [("complete", 4, 0, 1), ("complete", 1, 3, 1)]
+    assert attempts(store, "clean", "em-tok-b") == []
+
+
+def test_a_cell_with_more_errors_than_the_suite_allows_fails_and_tries_them_again(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    speech.add("silent", 0.0 * tone(0.5), "nothing")
+    path, store = suite_file(methods=("source",)), tmp_path / "store"
+    strict = path.read_text().replace("batch_size = 2", "batch_size = 2, fail_on_error = 0.2, retry_on_error = 1")
+    path.write_text(strict)
+    outcome = emtta("run", path, "--run-id", "mine", "--store", store)
+    assert outcome.code == 3
+    assert "1 of 4 utterances are in error, and fail_on_error is 0.2" in outcome.err
+    assert attempts(store, "clean", "source") == [("failed", 4, 0, 1)]
+    assert emtta("status", "mine", "--store", store).code == 3
+    assert emtta("rerun", "mine", "--store", store).code == 3
+    assert attempts(store, "clean", "source")[-1] == ("failed", 1, 3, 1)
+    path.write_text(strict.replace("fail_on_error = 0.2", "fail_on_error = 1"))
+    assert emtta("run", path, "--run-id", "mine", "--store", store).code == 0
+    assert attempts(store, "clean", "source")[-1] == ("complete", 0, 4, 1)
+
+
+def test_a_run_of_which_every_utterance_is_in_error_is_not_complete(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    for recording in speech.path.glob("*.wav"):
+        recording.write_bytes(b"")
+    store = tmp_path / "store"
+    outcome = emtta("run", suite_file(methods=("source",)), "--run-id", "mine", "--store", store)
+    assert outcome.code == 3
+    assert "incomplete: clean/source: all 3 utterances are in error; the report `failures` says why" in outcome.err
+    status = emtta("status", "mine", "--store", store)
+    assert status.code == 3
+    assert "mine (incomplete)" in status.out
+    assert "incomplete" in emtta("list", "--store", store).out
+
+
+@pytest.mark.parametrize(
+    ("attribute", "other", "message"),
+    [
+        ("ALGORITHM_VERSION", -1, "the algorithm's version: "),
+        ("versions", lambda: {"whisper-normalizer": "9"}, "whisper-normalizer, by which scores are made: "),
+        ("plan_id_of", lambda *_: "other", "the rules of scoring"),
+    ],
+)
+def test_a_run_of_other_code_is_read_but_not_gone_on_with(
+    emtta: Command, half: Path, monkeypatch: pytest.MonkeyPatch, attribute: str, other: object, message: str
+) -> None:
+    monkeypatch.setattr(f"emtta_core.pipeline.run.{attribute}", other)
+    for arguments in (("--dry-run",), (), ("--force",)):
+        outcome = emtta("rerun", "mine", "--store", half, *arguments)
+        assert outcome.code == 2
+        assert "the run 'mine' was planned by other code" in outcome.err
+        assert message in outcome.err
+        assert "begin a new run of its suite" in outcome.err
+    assert attempts(half, "clean", "em-tok-b") == []
+    assert attempts(half, "clean", "source") == [("complete", 3, 0, 0)]
+    assert emtta("status", "mine", "--store", half).code == 3
+    assert emtta("report", "domains", "--run", "mine", "--store", half).code == 0
+    assert emtta("rerun", "mine", "--store", half, "--method", "source").code == 0  # nothing to do, and no harm done
+
+
+def test_two_at_once_are_one_too_many(emtta: Command, half: Path) -> None:
+    with lease(Store.open(half), "mine"):
+        outcome = emtta("rerun", "mine", "--store", half)
+    assert outcome.code == 1
+    assert "the run 'mine' is being worked at by process" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["other"], "unknown run 'other'; choose from: mine"),
+        (["mine", "--domain", "AB"], "unknown domain 'AB'; choose from: clean, noisy"),
+        (["mine", "--failed", "--force"], "give one of them"),
+        (["mine", "--devices", "cuda:9"], "there is no device 'cuda:9'"),
+    ],
+)
+def test_a_mistake_in_the_request_is_said(emtta: Command, half: Path, arguments: list[str], message: str) -> None:
+    outcome = emtta("rerun", *arguments, "--store", half)
+    assert outcome.code == 2
+    assert message in outcome.err
+
+
+def test_a_store_that_is_not_there_is_not_made(emtta: Command, tmp_path: Path) -> None:
+    outcome = emtta("rerun", "mine", "--store", tmp_path / "typo")
+    assert (outcome.code, "there is no store at" in outcome.err) == (1, True)
+    assert not (tmp_path / "typo").exists()

@@ -1,0 +1,205 @@
+"""Each command that a message suggests works where it is suggested."""
+
+import html
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from conftest import Command, Outcome, Speech, SuiteFile, tone
+from store_factory import begin_run, one_run
+
+from emtta_core.demo.card import CARD_FILE, CARRIED
+from emtta_core.errors import EmttaError
+from emtta_core.pipeline.models import digest_of
+from emtta_core.pipeline.run import plan_run, record
+from emtta_core.report.view_server import Viewer
+from emtta_core.store import Catalogue, CellKey, Store
+from emtta_core.store.queries import Limits
+from emtta_core.suite import load_suite
+
+SUGGESTED = re.compile(r"(?<![\w'/])emtta [a-z][^;`\n]*?(?= and emtta |[;`\n]|$)")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder in which a command finds nothing that it does not name, as in another shell."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+
+def follow(emtta: Command, found: Outcome, *more: str, codes: tuple[int, ...] = (0,)) -> list[str]:
+    """Run what a command suggests, with `more` words, and return it."""
+    commands = [text.strip() for text in SUGGESTED.findall(found.out + found.err)]
+    for command in commands:
+        done = emtta(*shlex.split(command)[1:], *more)
+        assert done.code in codes, (command, done.err)
+    return commands
+
+
+def test_of_a_run_that_was_left_incomplete(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    suite, store = load_suite(str(suite_file())), Store.open(tmp_path / "a store", create=True)
+    record(plan_run(suite, digest_of(suite.model), "mine"), store)
+    (command,) = follow(emtta, emtta("status", "mine", "--store", store.location), "--dry-run")
+    assert command == f"emtta rerun mine --store '{store.location}'"
+
+
+@pytest.mark.parametrize("words", [("list",), ("report", "leaderboard"), ("report", "html")])
+def test_of_a_store_without_a_run(words: tuple[str, ...], emtta: Command, tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store", create=True)
+    (command,) = follow(emtta, emtta(*words, "--store", store.location), "--dry-run")
+    assert command == f"emtta run smoke --store {store.location}"
+
+
+def test_of_two_runs_that_have_nothing_in_common(emtta: Command, tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store", create=True)
+    for run in ("a", "b"):
+        begin_run(store, run, [("noise", "BA", "source")])
+    found = emtta("compare", "a", "b", "--store", store.location)
+    assert "no utterance is scored in both" in found.err
+    assert len(follow(emtta, found, codes=(3,))) == 2
+
+
+def test_of_a_page_that_was_asked_for_as_a_table(emtta: Command, tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store", create=True)
+    one_run(store, "a")
+    found = emtta("report", "leaderboard", "--store", store.location, "--out", "page.html")
+    assert found.code == 2
+    follow(emtta, found, "--store", store.location)
+    assert Path("page.html").is_file()
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_of_a_run_that_has_ended(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
+    speech.add("broken", b"no sound", "seven small boats")
+    where = ("--store", str(tmp_path / "store"))
+    path = suite_file(methods=("source",))
+    done = emtta("run", path, "--run-id", "mine", *where)
+    commands = follow(emtta, done)
+    assert {shlex.split(command)[2] for command in commands} == {"leaderboard", "failures"}
+    path.write_text(path.read_text().replace("batch_size = 2", "batch_size = 2, fail_on_error = 0"))
+    failed = emtta("run", path, "--run-id", "strict", *where)
+    assert failed.code == 3
+    (tmp_path / "speech" / "broken.wav").unlink()
+    speech.add("mended", tone(0.5), "nobody knows")
+    assert follow(emtta, failed, codes=(0, 3))
+
+
+def test_of_a_report_that_was_asked_for_as_a_view(emtta: Command, tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "a store", create=True)
+    one_run(store, "a")
+    found = emtta("sql", "FROM leaderboard", "--store", store.location)
+    assert found.code == 1
+    assert follow(emtta, found) == [f"emtta report leaderboard --store '{store.location}'"]
+
+
+def test_of_recordings_in_a_table(emtta: Command, tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store", create=True)
+    one_run(store, "a")
+    found = emtta("report", "leaderboard", "--audio", 1, "--store", store.location)
+    assert found.code == 2
+    follow(emtta, found, "--store", store.location, "--out", "page.html")
+    assert Path("page.html").is_file()
+
+
+def test_of_a_store_that_is_not_there(emtta: Command, tmp_path: Path) -> None:
+    found = emtta("list", "--store", tmp_path / "a store")
+    assert found.code == 1
+    (command,) = SUGGESTED.findall(found.err)
+    assert emtta(*shlex.split(command.replace("SUITE", "smoke"))[1:], "--dry-run").code == 0
+
+
+def test_of_the_pages_of_runs(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
+    suite, store = load_suite(str(suite_file())), Store.open(tmp_path / "a store", create=True)
+
+    def shown(path: str) -> Outcome:
+        page = re.sub("</?code>", "`", viewer.answer(path).content.decode())
+        return Outcome(0, html.unescape(re.sub("<[^>]*>", "\n", page)), "")
+
+    with closing(Viewer(store)) as viewer:
+        assert follow(emtta, shown("/"), "--dry-run") == [f"emtta run smoke --store '{store.location}'"]
+        run = plan_run(suite, digest_of(suite.model), "mine")
+        record(run, store)
+        assert f"emtta rerun mine --store '{store.location}'" in follow(emtta, shown("/run/mine"), "--dry-run")
+        (corpus,) = {cell.corpus_id for cell in run.cells}
+        assert follow(emtta, shown(f"/run/mine/audio/{corpus}/gone"))
+
+
+@pytest.mark.parametrize("verb", [("list",), ("report", "runs"), ("sql", "FROM runs"), ("compare", "a", "b")])
+def test_of_a_query_that_was_stopped(verb: tuple[str, ...], emtta: Command, tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store", create=True)
+    for run in ("a", "b"):
+        one_run(store, run)
+    stopped = emtta(*verb, "--timeout", "0.000001", "--store", store.location)
+    assert stopped.code == 1
+    assert "allow more with --timeout SECONDS" in stopped.err
+    assert emtta(*verb, "--timeout", "600", "--memory", "4GB", "--store", store.location).code == 0
+
+
+def test_of_a_query_whose_limits_no_option_raises(tmp_path: Path) -> None:
+    with (
+        Catalogue(Store.open(tmp_path / "store", create=True), limits=Limits(seconds=1e-6)) as catalogue,
+        pytest.raises(
+            EmttaError, match=r"allow more with Limits\(seconds=…\), or compact the store's runs: emtta compact"
+        ),
+    ):
+        catalogue.query("FROM runs")
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_of_damaged_files(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
+    store, path = tmp_path / "a store", suite_file(methods=("source",))
+    words = ("run", path, "--run-id", "mine", "--store", store)
+    assert emtta(*words).code == 0
+
+    def attempts() -> list[int]:
+        return [row.attempt for row in Store.open(store).cells(CellKey("mine", "clean", "source"))]
+
+    for table in ("statistics", "scores", "hypotheses", "plans"):
+        (damaged, *_) = sorted((store / table).rglob("*.parquet"))
+        damaged.write_bytes(damaged.read_bytes()[:-30])
+        found = emtta("check", store, "--format", "json")
+        assert found.code == 1
+        (remedy,) = [fault["remedy"] for fault in json.loads(found.out) if fault["file"] == str(damaged)]
+        damaged.unlink()
+        if table == "plans":
+            assert "run the suite again with --run-id mine: what is done is kept" in remedy
+            (store / "runs/run_id=mine/run.parquet").unlink()
+            before = attempts()
+            assert emtta(*words).code == 0
+            assert attempts() == before
+        else:
+            assert follow(emtta, Outcome(1, remedy, "")) == [f"emtta rerun mine --store '{store}'"]
+        assert emtta("check", store).code == 0, table
+    (damaged, *_) = sorted((store / "scores").rglob("*.parquet"))
+    damaged.write_bytes(b"")
+    refused = emtta("compact", "mine", "--store", store)
+    damaged.unlink()
+    assert follow(emtta, refused)
+    assert emtta("compact", "mine", "--store", store).code == 0
+
+
+@pytest.mark.slow
+def test_of_a_demo_model_without_its_card(emtta: Command, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(CARRIED, tmp_path / "a model"))
+    (folder / CARD_FILE).unlink()
+    found = emtta("demo", "card", "--model", folder)
+    assert found.code == 1
+    follow(emtta, found, "--utterances", "1")
+    assert (folder / CARD_FILE).is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "packages", ["emtta[corruptions]", "emtta[ray]", "emtta[s3]", "pandas", "polars", "soundfile soxr"]
+)
+def test_of_a_package_that_is_missing(packages: str) -> None:
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", *packages.split()]
+    subprocess.run(command, check=True, capture_output=True)

@@ -1,0 +1,194 @@
+"""Candidates are drawn from the policy, by numbers of their own, share their beginnings, and always end."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from whisper_factory import make_checkpoint, sounds
+
+from emtta_core.adaptation import method
+from emtta_core.adaptation.episode import source_parameters, split, uniforms
+from emtta_core.adaptation.options import Options
+from emtta_core.errors import UsageError
+from emtta_core.model import SpeechModel, forward, load_model
+from emtta_core.model.candidates import BeamSearch, Greedy, Hypotheses, Sampled, Strategy, draw, generate
+from emtta_core.model.forward import Layout, grow
+from emtta_core.model.policy import TOKENS_MARGIN
+from emtta_core.model.tokens import TOKENS_PER_SECOND
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> SpeechModel:
+    return load_model(make_checkpoint(tmp_path_factory.mktemp("checkpoint")), device="cpu", precision="float64")
+
+
+def grown(model: SpeechModel, strategies: list[Strategy], limits: list[int], seed: int = 0) -> list[Hypotheses]:
+    mel = model.front_end.mel(
+        sounds([1.0 + 0.5 * i for i in range(len(limits))], seed=seed), device=model.device, dtype=model.dtype
+    )
+    norms = split(model.weights, source_parameters(model.weights, len(limits)))
+    encoded = forward.encode(model.weights, norms.encoder, model.front_end.stem(mel))
+    memory = forward.cross_memory(model.weights, encoded)
+    prompt = model.prompt.rows(["en"] * len(limits), model.device)
+    return generate(model.weights, norms.decoder, memory, prompt, model.policy, torch.tensor(limits), strategies)
+
+
+def numbers(name: str, utterance_id: str, step: int, seed: int = 0) -> NDArray[np.float64]:
+    return uniforms(method(name), Options(candidates=4, seed=seed), utterance_id, step, 10)
+
+
+def test_a_draw_is_the_inverse_of_the_cumulative_distribution() -> None:
+    probabilities = torch.tensor([0.1, 0.0, 0.6, 0.3, 0.0], dtype=torch.float64)
+    uniform = torch.linspace(0, 1, 10_001, dtype=torch.float64)[:-1]
+    tokens = draw(probabilities.log().unsqueeze(0), torch.zeros(len(uniform), dtype=torch.long), uniform)
+    shares = torch.bincount(tokens, minlength=5) / len(tokens)
+    torch.testing.assert_close(shares.double(), probabilities, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_impossible_token_is_never_drawn(dtype: torch.dtype) -> None:
+    logits = torch.full((2, 50_000), -torch.inf, dtype=dtype)
+    logits[0, 100:40_000] = 0.0
+    logits[1, 7] = 0.0
+    for number in (0.0, 1e-12, 0.5, 1.0 - 1e-12, 1.0):
+        tokens = draw(logits, torch.arange(2), torch.full((2,), number, dtype=torch.float64))
+        assert 100 <= int(tokens[0]) < 40_000
+        assert int(tokens[1]) == 7
+
+
+def test_samples_follow_the_policy(model: SpeechModel) -> None:
+    numbers = torch.from_numpy(np.random.default_rng(0).random((1, 4000, 2)))
+    made = grown(model, [Sampled(numbers)], [2])[0]
+    first = torch.bincount(made.tokens[0, :, 0], minlength=len(model.policy.bias)) / 4000
+    expected = first_distribution(model)
+    assert (first - expected).abs().max() < 0.03
+    assert (first[expected == 0] == 0).all()
+
+
+def first_distribution(model: SpeechModel) -> Tensor:
+    mel = model.front_end.mel(sounds([1.0]), device=model.device, dtype=model.dtype)
+    norms = split(model.weights, source_parameters(model.weights, 1))
+    encoded = forward.encode(model.weights, norms.encoder, model.front_end.stem(mel))
+    memory = forward.cross_memory(model.weights, encoded)
+    prompt = model.prompt.rows(["en"], model.device)
+    causal = torch.full((prompt.shape[1],) * 2, -torch.inf, dtype=model.dtype).triu(1)
+    layout = Layout.of(torch.tensor([prompt.shape[1]]), [prompt.shape[1]])
+    nodes = forward.Nodes(prompt[0], torch.arange(prompt.shape[1]), layout)
+    hidden = forward.decode(model.weights, norms.decoder, memory, nodes, causal)
+    return model.policy.mask_step(forward.logits(model.weights, hidden[-1]), first=True).softmax(-1)
+
+
+def test_every_candidate_ends_once_or_meets_its_own_limit(model: SpeechModel) -> None:
+    limits = [30, 3, 12, 1]
+    numbers = torch.from_numpy(np.random.default_rng(1).random((4, 6, 30)))
+    for strategies in ([Sampled(numbers), Greedy()], [BeamSearch(5), Greedy()]):
+        for made in grown(model, list(strategies), limits):
+            end = model.policy.end
+            for utterance, limit in enumerate(limits):
+                for row in range(made.tokens.shape[1]):
+                    mask = made.mask[utterance, row]
+                    length = int(mask.sum())
+                    said = made.tokens[utterance, row][:length].tolist()
+                    assert mask[:length].all()
+                    assert 1 <= length <= limit
+                    assert said.count(end) == int(made.ended[utterance, row])
+                    assert (said[-1] == end) == bool(made.ended[utterance, row])
+                    assert made.ended[utterance, row] or length == limit
+                    assert (made.tokens[utterance, row][length:] == end).all()
+
+
+def test_candidates_do_not_depend_on_the_greedy_row_beside_them(model: SpeechModel) -> None:
+    numbers = torch.from_numpy(np.random.default_rng(1).random((3, 6, 20)))
+    limits = [20, 16, 18]
+    for one, other in ((Sampled(numbers), Sampled(numbers)), (BeamSearch(4), BeamSearch(4))):
+        beside, greedy = grown(model, [one, Greedy()], limits)
+        alone = grown(model, [other], limits)[0]
+        assert torch.equal(beside.tokens[..., : alone.tokens.shape[-1]], alone.tokens)
+        assert torch.equal(greedy.tokens, grown(model, [Greedy()], limits)[0].tokens)
+
+
+def test_the_entropy_of_the_greedy_hypothesis_is_the_policys(model: SpeechModel) -> None:
+    made = grown(model, [Greedy()], [20])[0]
+    entropies, _ = forced(model, made)
+    assert made.entropy is not None
+    torch.testing.assert_close(made.entropy[0, 0], entropies.mean(), rtol=1e-9, atol=1e-9)
+
+
+def test_the_greedy_hypothesis_takes_the_most_probable_tokens(model: SpeechModel) -> None:
+    made = grown(model, [Greedy()], [20])[0]
+    _, logits = forced(model, made)
+    assert logits.argmax(-1).tolist() == made.tokens[0, 0][made.mask[0, 0]].tolist()
+
+
+def forced(model: SpeechModel, made: Hypotheses) -> tuple[Tensor, Tensor]:
+    """Teacher-force one utterance's one sequence; return the policy's entropies and logits at its tokens."""
+    mel = model.front_end.mel(sounds([1.0]), device=model.device, dtype=model.dtype)
+    norms = split(model.weights, source_parameters(model.weights, 1))
+    encoded = forward.encode(model.weights, norms.encoder, model.front_end.stem(mel))
+    memory = forward.cross_memory(model.weights, encoded)
+    prompt = model.prompt.rows(["en"], model.device)
+    tree = grow(prompt, made.tokens, made.mask, dtype=model.dtype)
+    hidden = forward.decode(model.weights, norms.decoder, memory, tree.nodes, tree.visible)
+    logits = forward.logits(model.weights, hidden[tree.contexts])
+    masked = model.policy.mask_nodes(logits, tree.first)[tree.owner[0, 0][made.mask[0, 0]]]
+    return torch.special.entr(masked.softmax(-1)).sum(-1), masked
+
+
+def test_equal_beginnings_are_one_node() -> None:
+    prompt = torch.tensor([[90, 91, 92]])
+    tokens = torch.tensor([[[5, 6, 7, 1], [5, 6, 8, 1], [5, 6, 7, 1], [4, 1, 1, 1]]])
+    mask = torch.tensor([[[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 0, 0]]], dtype=torch.bool)
+    tree = grow(prompt, tokens, mask, dtype=torch.float32)
+    # The contexts: prompt | 5 | 4 | 5 6 | 5 6 7 | 5 6 8
+    assert tree.nodes.tokens.tolist() == [90, 91, 92, 5, 4, 6, 7, 8]
+    assert tree.nodes.positions.tolist() == [0, 1, 2, 3, 3, 4, 5, 5]
+    assert tree.contexts.tolist() == [2, 3, 4, 5, 6, 7]
+    assert tree.first.tolist() == [True, False, False, False, False, False]
+    assert tree.owner.tolist() == [[[0, 1, 3, 4], [0, 1, 3, 5], [0, 1, 3, 4], [0, 2, 0, 0]]]
+    sees = (tree.visible[0, 0] == 0).int().tolist()
+    assert sees == [
+        [1, 0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 1, 0, 0, 0],
+        [1, 1, 1, 1, 0, 1, 0, 0],
+        [1, 1, 1, 1, 0, 1, 1, 0],
+        [1, 1, 1, 1, 0, 1, 0, 1],
+    ]
+
+
+def test_random_numbers_belong_to_seed_utterance_method_and_step() -> None:
+    base = numbers("em-tok", "a", 0)
+    assert base.shape == (4, 10)
+    assert ((base >= 0) & (base < 1)).all()
+    assert (base == numbers("em-tok", "a", 0)).all()
+    others = [
+        numbers("em-tok", "a", 0, seed=1),
+        numbers("em-tok", "b", 0),
+        numbers("em-seq", "a", 0),
+        numbers("em-tok", "a", 1),
+    ]
+    assert all((base != other).any() for other in others)
+
+
+def test_the_limit_grows_with_the_duration_up_to_what_the_decoder_holds(model: SpeechModel) -> None:
+    policy, prompt = model.policy, model.prompt.length
+    assert policy.max_tokens(1.0, "en", prompt) == TOKENS_PER_SECOND + TOKENS_MARGIN
+    assert policy.max_tokens(2.5, "en", prompt) == 2.5 * TOKENS_PER_SECOND + TOKENS_MARGIN
+    assert policy.max_tokens(1000.0, "en", prompt) == policy.max_target_positions - prompt
+
+
+def test_a_language_of_long_spellings_is_given_more_tokens_a_second(tiny_model: Path) -> None:
+    usual, more = load_model(tiny_model, device="cpu"), load_model(tiny_model, device="cpu", tokens_per_second=20.0)
+    needs = {"en": TOKENS_PER_SECOND, "de": TOKENS_PER_SECOND, "hi": 30, "bn": 50, "ka": 70, "my": 105}
+    for language, needed in needs.items():
+        assert replace(usual.policy, max_target_positions=448).max_tokens(1.0, language, 4) == needed + TOKENS_MARGIN
+        assert more.policy.max_tokens(1.0, language, more.prompt.length) == 20 + TOKENS_MARGIN
+    assert more.digest == usual.digest
+    with pytest.raises(UsageError, match=r"tokens_per_second is 0; it must be above 0"):
+        load_model(tiny_model, device="cpu", tokens_per_second=0)

@@ -1,0 +1,345 @@
+"""A model is loaded from the demo, a folder or a hub id; what cannot be loaded is refused with what to do."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from speech2text_factory import make_speech2text
+from transformers import WhisperTokenizer
+from whisper_factory import make_checkpoint
+
+from emtta_core.errors import ModelError, UsageError
+from emtta_core.model import load_model
+from emtta_core.model.load import choose_device
+from emtta_core.model.weights import PRECISIONS
+from emtta_core.suite import ModelChoice
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture
+def copy(checkpoint: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+
+
+def test_a_folder_says_what_it_holds(checkpoint: Path) -> None:
+    model = load_model(str(checkpoint), device="cpu")
+    assert model.name == str(checkpoint)
+    assert model.device == torch.device("cpu")
+    assert model.sample_rate == 16_000
+    assert model.max_seconds == 4.0
+    assert model.languages == ("de", "en", "fr")
+    from transformers import WhisperForConditionalGeneration
+
+    theirs = WhisperForConditionalGeneration.from_pretrained(checkpoint)
+    # Keys have no bias in Whisper; ours are stacked with the others' and are zeros.
+    blocks = theirs.config.encoder_layers + 2 * theirs.config.decoder_layers
+    assert model.size == theirs.num_parameters() + blocks * theirs.config.d_model
+
+
+def test_the_digest_is_of_the_content(checkpoint: Path, copy: Path) -> None:
+    digest = load_model(checkpoint, device="cpu").digest
+    assert load_model(copy, device="cpu").digest == digest
+    assert load_model(copy, device="cpu", precision="float64").digest == digest
+    path = copy / "generation_config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps(settings | {"suppress_tokens": [3]}))
+    assert load_model(copy, device="cpu").digest != digest
+
+
+@pytest.mark.parametrize(
+    "missing", ["config.json", "generation_config.json", "model.safetensors", "preprocessor_config.json"]
+)
+def test_a_missing_file_is_named(copy: Path, missing: str) -> None:
+    (copy / missing).unlink()
+    with pytest.raises(ModelError) as refusal:
+        load_model(copy, device="cpu")
+    assert missing in str(refusal.value)
+    assert str(copy) in str(refusal.value)
+
+
+TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt")
+
+
+@pytest.mark.parametrize("gone", [TOKENIZER, (*TOKENIZER, "tokenizer_config.json")], ids=["words", "all of it"])
+def test_a_folder_that_training_left_without_a_tokenizer_is_refused(copy: Path, gone: Sequence[str]) -> None:
+    for name in gone:
+        (copy / name).unlink()
+    with pytest.raises(ModelError, match=r"lacks tokenizer.json \(or vocab.json and .*copy from the model"):
+        load_model(copy, device="cpu")
+
+
+def test_a_tokenizer_without_words_is_refused(copy: Path) -> None:
+    for name in TOKENIZER:
+        (copy / name).unlink()
+    WhisperTokenizer.from_pretrained(copy).save_pretrained(copy)  # as transformers makes one of nothing
+    with pytest.raises(ModelError, match=r"has words for 11 of the 320 tokens .*; copy tokenizer.json"):
+        load_model(copy, device="cpu")
+
+
+def test_without_a_generation_config_the_lists_in_the_config_count(checkpoint: Path, copy: Path) -> None:
+    settings = json.loads((copy / "generation_config.json").read_text())
+    (copy / "generation_config.json").unlink()
+    configure(copy, **{name: settings[name] for name in ("suppress_tokens", "begin_suppress_tokens")})
+    theirs, ours = load_model(checkpoint, device="cpu").policy, load_model(copy, device="cpu").policy
+    assert torch.equal(ours.bias, theirs.bias)
+    assert torch.equal(ours.first_bias, theirs.first_bias)
+    configure(copy, suppress_tokens=[], begin_suppress_tokens=None)  # none, and it says so
+    assert not load_model(copy, device="cpu").policy.bias.any()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"suppress_tokens": [1, 99_999]}, r"suppress_tokens .* has 99999, and the model's tokens are 0 to 330; write"),
+        (
+            {"suppress_tokens": [-1]},
+            r"has -1, .*; -1 means the tokens that are no speech in openai/whisper alone;",
+        ),
+        ({"begin_suppress_tokens": [220, 331]}, r"begin_suppress_tokens .* has 331,"),
+        ({"eos_token_id": 5000}, r"eos_token_id .* has 5000,"),
+    ],
+)
+def test_a_token_that_the_model_does_not_have_is_refused(copy: Path, settings: dict[str, object], words: str) -> None:
+    configure(copy, "generation_config.json", **settings)
+    with pytest.raises(ModelError, match=words):
+        load_model(copy, device="cpu")
+
+
+def test_one_token_ends_a_transcript_and_several_are_refused(checkpoint: Path, copy: Path) -> None:
+    end = load_model(checkpoint, device="cpu").policy.end
+    configure(copy, "generation_config.json", eos_token_id=[end])
+    assert load_model(copy, device="cpu").policy.end == end
+    configure(copy, "generation_config.json", eos_token_id=[end, 5])
+    with pytest.raises(ModelError, match=rf"eos_token_id .* names 2 tokens \(5, {end}\).*generation_config\.json"):
+        load_model(copy, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"suppress_tokens": list(range(331))},
+        {"begin_suppress_tokens": list(range(331))},
+        {"suppress_tokens": list(range(200)), "begin_suppress_tokens": list(range(200, 331))},
+        {"suppress_tokens": [token for token in range(331) if token != 300], "eos_token_id": 300},
+    ],
+)
+def test_a_generation_config_that_leaves_no_token_to_say_is_refused(copy: Path, settings: dict[str, object]) -> None:
+    configure(copy, "generation_config.json", **{"begin_suppress_tokens": None, **settings})
+    with pytest.raises(ModelError, match=r"suppress_tokens .* leave none of the model's 331 tokens to begin"):
+        load_model(copy, device="cpu")
+
+
+def test_a_broken_weights_file_is_refused(copy: Path) -> None:
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match=r"is cut off or damaged .*; get it anew"):
+        load_model(copy, device="cpu")
+
+
+def rename(copy: Path, named: Callable[[str], str]) -> None:
+    """Write a model's weights under other names; an empty one leaves a weight out."""
+    weights = load_file(copy / "model.safetensors")
+    kept = {named(name): tensor for name, tensor in weights.items() if named(name)}
+    save_file(kept, copy / "model.safetensors", metadata={"format": "pt"})
+
+
+def configure(copy: Path, name: str = "config.json", **settings: object) -> None:
+    """Change settings in one of a model's files."""
+    path = copy / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+@pytest.mark.parametrize("family", ["whisper", "speech_to_text"])
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"decoder_layers": 3}, r"lack 2\d that its config.json asks for \(model.decoder.layers.2.*, …\);"),
+        ({"decoder_layers": 1}, r"hold 2\d that its config.json has no place for \(model.decoder.layers.1"),
+        ({"decoder_ffn_dim": 80}, r"6 of another shape than its config.json says .*fc1.bias \(\d\d,\), not \(80,\)"),
+    ],
+    ids=["missing", "left over", "another shape"],
+)
+def test_no_weight_is_made_up_or_left_out(
+    checkpoint: Path, tmp_path: Path, family: str, settings: dict[str, object], words: str
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(checkpoint if family == "whisper" else make_speech2text(tmp_path / "made"), folder)
+    load_model(folder, device="cpu")
+    configure(folder, **settings)
+    with pytest.raises(ModelError, match=f"the weights in {folder} .*{words}.*one and the same model"):
+        load_model(folder, device="cpu")
+
+
+@pytest.mark.parametrize("prefix", ["base_model.model.", "module."])
+def test_weights_that_training_wrapped_are_refused_with_what_to_do(copy: Path, prefix: str) -> None:
+    rename(copy, lambda name: prefix + name)
+    with pytest.raises(ModelError, match=rf"lack .*hold .*\({re.escape(prefix)}model.*save the model inside"):
+        load_model(copy, device="cpu")
+
+
+def test_an_output_projection_that_is_not_the_embedding_must_be_there(copy: Path) -> None:
+    configure(copy, tie_word_embeddings=False)
+    with pytest.raises(ModelError, match=r"lack 1 that its config.json asks for \(proj_out.weight\)"):
+        load_model(copy, device="cpu")
+
+
+def test_what_older_files_hold_or_lack_beside_the_weights_is_no_hindrance(checkpoint: Path, copy: Path) -> None:
+    weights = load_file(copy / "model.safetensors")
+    more = {"model.encoder.version": torch.ones(1), "proj_out.weight": weights["model.decoder.embed_tokens.weight"] + 0}
+    save_file(weights | more, copy / "model.safetensors", metadata={"format": "pt"})
+    rename(copy, lambda name: "" if name == "model.encoder.embed_positions.weight" else name)
+    digest = load_model(checkpoint, device="cpu").digest
+    assert load_model(copy, device="cpu").digest == digest
+    rename(copy, lambda name: name.removeprefix("model."))  # as of the network without its output projection
+    assert load_model(copy, device="cpu").digest == digest
+
+
+def test_pickled_weights_are_not_read(copy: Path) -> None:
+    (copy / "model.safetensors").unlink()
+    torch.save({}, copy / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="safetensors"):
+        load_model(copy, device="cpu")
+
+
+def test_another_kind_of_model_is_refused(copy: Path) -> None:
+    (copy / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(ModelError, match=r"'bert'.*'whisper'"):
+        load_model(copy, device="cpu")
+
+
+def test_parts_that_do_not_fit_are_refused(copy: Path) -> None:
+    path = copy / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"chunk_length": 5, "n_samples": 80_000}))
+    with pytest.raises(ModelError, match=r"312 frames.*250"):
+        load_model(copy, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./nowhere", "a/b/c"])
+def test_an_unknown_folder_is_refused(name: str) -> None:
+    with pytest.raises(ModelError, match="no folder"):
+        load_model(name, device="cpu")
+
+
+def test_a_file_is_not_a_folder(copy: Path) -> None:
+    with pytest.raises(ModelError, match="is a file; give the folder"):
+        load_model(copy / "config.json", device="cpu")
+
+
+def test_a_hub_that_cannot_be_reached_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = (
+        "from emtta_core import load_model\n"
+        "from emtta_core.errors import EmttaError\n"
+        "try:\n"
+        "    load_model('nobody/no-such-whisper', device='cpu')\n"
+        "except EmttaError as error:\n"
+        "    print(error)\n"
+    )
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    made = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+    )
+    assert "'nobody/no-such-whisper'" in made.stdout
+    assert "give its folder" in made.stdout
+
+
+def test_devices_and_precisions_that_there_are_not_are_refused(checkpoint: Path) -> None:
+    with pytest.raises(UsageError, match="'toaster'"):
+        load_model(checkpoint, device="toaster")
+    with pytest.raises(UsageError, match=r"'int3'.*float32"):
+        load_model(checkpoint, precision="int3")
+
+
+def test_a_suite_offers_the_precisions_that_can_be_loaded() -> None:
+    assert get_args(ModelChoice.model_fields["precision"].annotation) == tuple(PRECISIONS)
+
+
+def test_the_engine_imports_no_more_than_it_needs() -> None:
+    script = (
+        "import sys\n"
+        "import emtta_core.adaptation, emtta_core.model\n"
+        "print([name for name in ('prefect', 'pydantic', 'duckdb', 'pyarrow', 'soundfile', 'datasets') "
+        "if name in sys.modules])\n"
+    )
+    made = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+    )
+    assert made.stdout.strip() == "[]"
+
+
+def test_listing_the_methods_needs_no_torch() -> None:
+    script = "import sys, emtta_core.adaptation; print(list(emtta_core.adaptation.METHODS)[0], 'torch' in sys.modules)"
+    made = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+    )
+    assert made.stdout.split() == ["source", "False"]
+
+
+def test_a_device_that_cannot_be_used_is_refused_with_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "empty", failing(RuntimeError("The NVIDIA driver is too old (found 11040).\nUpdate it")))
+    with pytest.raises(
+        UsageError, match=r"'cuda' cannot be used .*\(The NVIDIA driver is too old \(found 11040\)\.\); use"
+    ):
+        choose_device("cuda")
+    monkeypatch.setattr(torch, "empty", failing(AssertionError("Torch not compiled with CUDA enabled")))
+    with pytest.raises(UsageError, match=r"\(Torch not compiled with CUDA enabled\)"):
+        choose_device("cuda")
+
+
+def test_a_device_without_memory_is_not_a_users_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "empty", failing(torch.AcceleratorError("CUDA error: out of memory\nMore")))
+    with pytest.raises(torch.AcceleratorError, match="out of memory"):
+        choose_device("cuda")
+
+
+def failing(error: Exception) -> Callable[..., torch.Tensor]:
+    def fail(*_: object, **__: object) -> torch.Tensor:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_an_adapter_is_refused_with_what_to_do_whether_peft_is_installed_or_not(copy: Path, name: str) -> None:
+    (copy / name).write_text("{}")
+    with pytest.raises(ModelError, match=r"copy has adapter_config\.json: it holds an adapter .*merge_and_unload"):
+        load_model(copy, device="cpu")
+
+
+def test_quantised_weights_are_refused(copy: Path) -> None:
+    configure(copy, quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
+    with pytest.raises(ModelError, match=r"quantised weights \(quantization_config .*dequantize"):
+        load_model(copy, device="cpu")
+
+
+def test_weights_of_two_models_are_refused(copy: Path) -> None:
+    (copy / "model-00001-of-00002.safetensors").write_bytes(b"")
+    with pytest.raises(
+        ModelError, match=r"model\.safetensors and model-00001-of-00002\.safetensors: the weights of two"
+    ):
+        load_model(copy, device="cpu")
+
+
+@pytest.mark.parametrize("multilingual", [True, False])
+def test_a_whisper_without_the_tokens_of_its_prompt_is_refused(tmp_path: Path, multilingual: bool) -> None:
+    copy = make_checkpoint(tmp_path / "made", multilingual=multilingual)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (copy / name).unlink()
+    settings = json.loads((copy / "generation_config.json").read_text())
+    for name in ("lang_to_id", "task_to_id", "no_timestamps_token_id"):
+        settings.pop(name, None)
+    (copy / "generation_config.json").write_text(json.dumps(settings))
+    kind = r"multilingual .*<\|notimestamps\|> nor <\|transcribe\|> nor a language" if multilingual else "English"
+    with pytest.raises(ModelError, match=rf"the {kind}.*; copy generation_config\.json"):
+        load_model(copy, device="cpu")

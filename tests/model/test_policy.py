@@ -1,0 +1,103 @@
+"""One distribution: what the model's generation config suppresses has no part in sampling, search, entropy or loss."""
+
+import numpy as np
+import pytest
+import torch
+from whisper_factory import LANGUAGES, make_checkpoint, sounds
+
+from emtta_core.adaptation import method
+from emtta_core.adaptation.episode import candidate_loss, source_parameters, split
+from emtta_core.errors import UsageError
+from emtta_core.model import SpeechModel, forward, load_model
+from emtta_core.model.candidates import BeamSearch, Greedy, Hypotheses, Sampled, generate
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> SpeechModel:
+    folder = make_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+    return load_model(folder, device="cpu", precision="float64")
+
+
+def suppressed(model: SpeechModel) -> tuple[set[int], set[int]]:
+    always = torch.isinf(model.policy.bias).nonzero().flatten().tolist()
+    first = torch.isinf(model.policy.first_bias).nonzero().flatten().tolist()
+    return set(always), set(first)
+
+
+def test_the_rules_are_those_of_the_generation_config(model: SpeechModel) -> None:
+    tokenizer = model.tokenizer
+    always, first = suppressed(model)
+    specials = set(tokenizer.all_special_ids) - {tokenizer.eos_token_id}
+    assert always == specials | {1, 7, 11, 40}
+    assert first == always | {tokenizer.convert_tokens_to_ids("Ġ"), tokenizer.eos_token_id}
+
+
+def test_no_candidate_has_a_suppressed_token(model: SpeechModel) -> None:
+    always, first = suppressed(model)
+    for made in candidates(model):
+        assert not always & set(made.tokens[made.mask].tolist())
+        assert not first & set(made.tokens[:, :, 0].flatten().tolist())
+
+
+def test_entropies_and_losses_do_not_see_suppressed_tokens(model: SpeechModel) -> None:
+    """Raising a suppressed token's logits changes neither entropies, nor losses, nor gradients."""
+    made = candidates(model)[0]
+    reference = loss_and_gradient(model, made)
+    always, _ = suppressed(model)
+    head = model.weights.head.clone()
+    head[list(always)] *= 3.0
+    louder = type(model.weights)(
+        **{name: getattr(model.weights, name) for name in model.weights.__slots__} | {"head": head}
+    )
+    changed = type(model)(**{name: getattr(model, name) for name in model.__slots__} | {"weights": louder})
+    for one, other in zip(loss_and_gradient(changed, made), reference, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+def loss_and_gradient(model: SpeechModel, made: Hypotheses) -> tuple[torch.Tensor, ...]:
+    mel = model.front_end.mel(sounds([1.0, 2.0]), device=model.device, dtype=model.dtype)
+    parameters = source_parameters(model.weights, 2).requires_grad_()
+    norms = split(model.weights, parameters)
+    encoded = forward.encode(model.weights, norms.encoder, model.front_end.stem(mel))
+    memory = forward.cross_memory(model.weights, encoded)
+    prompt = model.prompt.rows(["en", "de"], model.device)
+    loss, entropy = candidate_loss(model, method("em-tok"), norms, memory, prompt, made)
+    (gradient,) = torch.autograd.grad(loss.total.sum(), parameters)
+    assert torch.isfinite(gradient).all()
+    return loss.total, loss.policy, loss.entropy, entropy, gradient
+
+
+def candidates(model: SpeechModel) -> list[Hypotheses]:
+    numbers = torch.from_numpy(np.random.default_rng(0).random((2, 5, 16)))
+    mel = model.front_end.mel(sounds([1.0, 2.0]), device=model.device, dtype=model.dtype)
+    norms = split(model.weights, source_parameters(model.weights, 2))
+    encoded = forward.encode(model.weights, norms.encoder, model.front_end.stem(mel))
+    memory = forward.cross_memory(model.weights, encoded)
+    prompt = model.prompt.rows(["en", "de"], model.device)
+    limits = torch.tensor([16, 16])
+    strategies = [Sampled(numbers), BeamSearch(5), Greedy()]
+    return generate(model.weights, norms.decoder, memory, prompt, model.policy, limits, strategies)
+
+
+def test_the_prompt_asks_for_the_language_the_task_and_no_timestamps(model: SpeechModel) -> None:
+    rows = model.prompt.rows(["fr", "en"], model.device).tolist()
+    said = [model.tokenizer.convert_ids_to_tokens(row) for row in rows]
+    assert said[0] == ["<|startoftranscript|>", "<|fr|>", "<|transcribe|>", "<|notimestamps|>"]
+    assert said[1] == ["<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
+    assert set(model.languages) == set(LANGUAGES)
+
+
+def test_an_english_only_model_is_prompted_with_neither_language_nor_task(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    english = load_model(make_checkpoint(tmp_path_factory.mktemp("english"), multilingual=False), device="cpu")
+    row = english.prompt.rows(["en"], english.device)[0].tolist()
+    assert english.tokenizer.convert_ids_to_tokens(row) == ["<|startoftranscript|>", "<|notimestamps|>"]
+    assert english.languages == ("en",)
+    with pytest.raises(UsageError, match=r"'de'.*en"):
+        english.prompt.rows(["de"], english.device)
+
+
+def test_an_unknown_language_is_refused_with_those_there_are(model: SpeechModel) -> None:
+    with pytest.raises(UsageError, match=r"'pl'.*de, en, fr"):
+        model.prompt.rows(["en", "pl"], model.device)

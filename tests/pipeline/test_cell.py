@@ -1,0 +1,230 @@
+"""A cell is done to the last utterance, each bad one costs itself alone, and what is done is never done again."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from bench import Bench
+from conftest import Speech, SuiteFile, tone
+
+from emtta_core.adaptation.episode import Batch, run
+from emtta_core.adaptation.methods import Method
+from emtta_core.adaptation.options import Options
+from emtta_core.errors import StoreError
+from emtta_core.model import SpeechModel
+from emtta_core.pipeline.events import CellFinished, UtterancesDone
+from emtta_core.pipeline.job import InterruptedRunError
+from emtta_core.store import CellKey
+from emtta_core.store.catalogue import Catalogue
+from emtta_core.suite import load_suite
+
+
+@pytest.fixture
+def bench(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> Bench:
+    return Bench(load_suite(str(suite_file(methods=("source", "em-tok-b", "em-tok")))), tmp_path / "store")
+
+
+BAD = {
+    "unreadable": (b"RIFF this is no sound", "lost", "unreadable"),
+    "empty": (b"", "lost", "empty"),
+    "missing": (None, "lost", "missing"),
+    "nan": (np.full(8000, np.nan, np.float32), "lost", "not numbers"),
+    "silence": (np.zeros(8000, np.float32), "lost", "silen"),
+    "long": (tone(4.5), "lost", "4.5"),
+}
+
+
+def test_each_bad_utterance_is_a_row_that_says_why_and_costs_no_other(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    for name, (samples, text, _) in BAD.items():
+        speech.add(name, samples, text)
+    speech.add("last", tone(0.5), "still here")
+    done = Bench(load_suite(str(suite_file())), tmp_path / "store").evaluate("em-tok-b")
+    assert set(done) == {"good0", "good1", "good2", "last", *BAD}
+    for name, (_, _, words) in BAD.items():
+        assert words in str(done[name].error)
+        assert done[name].hypothesis is None
+    assert all(done[name].error is None for name in ("good0", "good1", "good2", "last"))
+
+
+def test_an_utterance_in_a_language_that_the_model_does_not_know_costs_no_other(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    manifest = "path,text,language\ngood0.wav,one,en\ngood1.wav,jeden,xx\ngood2.wav,three,en\n"
+    (speech.path / "manifest.csv").write_text(manifest)
+    done = Bench(load_suite(str(suite_file())), tmp_path / "store").evaluate("em-tok-b")
+    assert "unknown language 'xx'" in str(done["good1"].error)
+    assert [done[name].error for name in ("good0", "good2")] == [None, None]
+
+
+def test_a_transcript_that_normalizes_to_nothing_is_in_error_and_in_no_rate_and_is_not_adapted_to(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    speech.add("hm", tone(0.5), "... hmm")
+    bench = Bench(load_suite(str(suite_file())), tmp_path / "store")
+    bench.evaluate("source")
+    finished = bench.events[-1]
+    assert isinstance(finished, CellFinished)
+    assert (finished.utterances, finished.errors) == (4, 1)
+    with Catalogue(bench.store) as catalogue:
+        of_it = "WHERE utterance_id = 'hm'"
+        ((error, seconds),) = catalogue.query(f"SELECT error, seconds FROM raw.hypotheses {of_it}").rows
+        rows = [catalogue.query(f"SELECT * FROM raw.{table} {of_it}").rows for table in ("steps", "scores")]
+    assert "the transcript '... hmm' has no word left when normalized by whisper-english" in error
+    assert (seconds, rows) == (None, [[], []])
+
+
+def test_every_utterance_has_a_hypothesis_a_score_and_a_step_for_each_update(bench: Bench) -> None:
+    bench.evaluate("em-tok-b")
+    query = "SELECT utterance_id, count(*) FROM raw.{} GROUP BY ALL ORDER BY ALL"
+    with Catalogue(bench.store) as catalogue:
+        counts = {table: catalogue.query(query.format(table)).rows for table in ("hypotheses", "scores", "steps")}
+        ((errors, last),) = catalogue.query(
+            "SELECT step_errors, substitutions + deletions + insertions FROM raw.scores WHERE utterance_id = 'good0'"
+        ).rows
+    names = ["good0", "good1", "good2"]
+    assert counts["hypotheses"] == counts["scores"] == [(name, 1) for name in names]
+    assert counts["steps"] == [(name, 2) for name in names]
+    assert len(errors) == 2
+    assert errors[-1] == last
+
+
+def test_a_cell_cut_short_goes_on_where_it_stopped_and_comes_to_the_same(
+    bench: Bench, suite_file: SuiteFile, tmp_path: Path
+) -> None:
+    with pytest.raises(InterruptedRunError):
+        bench.evaluate("em-tok", stop_after=1)
+    first = dict(bench.done)
+    assert len(first) == 2  # a batch
+    resumed = bench.evaluate("em-tok")
+    assert {name: resumed[name] for name in first} == first
+    assert {row.attempt for row in resumed.values()} == {1, 2}
+    states = [(row.state, row.done, row.reused) for row in bench.store.cells(bench.key(bench.cells["em-tok"]))]
+    assert states == [("interrupted", 2, 0), ("complete", 1, 2)]
+    whole = Bench(bench.suite, tmp_path / "undisturbed").evaluate("em-tok")
+    assert {name: row.hypothesis for name, row in resumed.items()} == {
+        name: row.hypothesis for name, row in whole.items()
+    }
+
+
+def room_for(utterances: int, too_large: str = "") -> Callable[..., Any]:
+    """Return the engine of a machine with room for so many utterances side by side, and never for one of them."""
+
+    def tight(model: SpeechModel, method: Method, options: Options, batch: Batch, *rest: Any) -> Any:
+        if len(batch.ids) > utterances or too_large in batch.ids:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(model, method, options, batch, *rest)
+
+    return tight
+
+
+def test_a_cell_asked_to_stop_when_all_is_done_is_complete(bench: Bench) -> None:
+    assert len(bench.evaluate("source", stop_after=2)) == 3
+    (row,) = bench.store.cells(bench.key(bench.cells["source"]))
+    assert (row.state, row.done) == ("complete", 3)
+
+
+def test_a_batch_too_large_for_the_memory_becomes_a_smaller_one_and_changes_no_result(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = bench.evaluate("em-tok")
+
+    monkeypatch.setattr("emtta_core.adaptation.adapter.run", room_for(1))
+    small = Bench(bench.suite, tmp_path / "small")
+    tight = small.evaluate("em-tok")
+    assert {name: row.hypothesis for name, row in tight.items()} == {
+        name: row.hypothesis for name, row in usual.items()
+    }
+    (row,) = small.store.cells(small.key(small.cells["em-tok"]))
+    assert (row.state, row.done, row.batch_size) == ("complete", 3, 1)
+
+
+def test_an_utterance_that_memory_does_not_hold_even_alone_is_in_error_and_the_cell_goes_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emtta_core.adaptation.adapter.run", room_for(3, too_large="good1"))
+    rows = bench.evaluate("em-tok")
+    assert "out of memory with this utterance" in str(rows["good1"].error)
+    assert [rows[name].error for name in ("good0", "good2")] == [None, None]
+    (row,) = bench.store.cells(bench.key(bench.cells["em-tok"]))
+    assert (row.state, row.done, row.errors) == ("complete", 3, 1)
+
+
+def test_a_finished_cell_does_nothing_the_second_time(bench: Bench) -> None:
+    done = bench.evaluate("source")
+    again = bench.evaluate("source")
+    assert again == done
+    assert bench.store.cells(bench.key(bench.cells["source"]))[-1].done == 0
+
+
+def test_what_was_done_before_keeps_the_score_that_it_was_given(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.evaluate("source")
+    first = bench.events[-1]
+    monkeypatch.delattr("emtta_core.pipeline.rows.word_errors")
+    bench.evaluate("source")
+    again = bench.events[-1]
+    assert isinstance(first, CellFinished)
+    assert isinstance(again, CellFinished)
+    assert (again.wer, again.utterances, again.errors) == (first.wer, first.utterances, first.errors)
+
+
+def test_a_cell_that_two_processes_evaluate_at_once_fails_neither(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = threading.Barrier(2)
+    begin = bench.store.begin_attempt
+
+    def begin_together(key: CellKey) -> int:
+        both.wait(60)
+        return begin(key)
+
+    monkeypatch.setattr(bench.store, "begin_attempt", begin_together)
+    with ThreadPoolExecutor(2) as pool:
+        done = [attempt.result() for attempt in [pool.submit(bench.evaluate, "source") for _ in range(2)]]
+    assert done[0].keys() == done[1].keys() == {"good0", "good1", "good2"}
+    cells = bench.store.cells(bench.key(bench.cells["source"]))
+    assert [(cell.attempt, cell.state) for cell in cells] == [(1, "complete"), (2, "complete")]
+
+
+def test_progress_tells_of_each_shard_and_of_the_end(bench: Bench) -> None:
+    bench.evaluate("source")
+    shards = [event for event in bench.events if isinstance(event, UtterancesDone)]
+    finished = bench.events[-1]
+    assert sum(shard.utterances for shard in shards) == 3
+    assert isinstance(finished, CellFinished)
+    assert finished.wer == pytest.approx(
+        100 * sum(shard.word_errors for shard in shards) / sum(shard.words for shard in shards)
+    )
+
+
+def test_a_cell_whose_audio_is_gone_fails_and_is_recorded_so(bench: Bench) -> None:
+    corpus = bench.store.prepared(bench.cells["source"].corpus_id)
+    assert corpus is not None
+    bench.store.backend.remove(corpus.shards[:1])
+    with pytest.raises(StoreError, match="not in the store"):
+        bench.evaluate("source")
+    (row,) = bench.store.cells(bench.key(bench.cells["source"]))
+    assert row.state == "failed"
+    assert "not in the store" in str(row.error)
+
+
+def test_the_record_of_an_attempt_says_where_when_and_with_how_much(bench: Bench) -> None:
+    bench.evaluate("source")
+    (row,) = bench.store.cells(bench.key(bench.cells["source"]))
+    assert (row.state, row.group, row.planned, row.done, row.device) == (
+        "complete",
+        "clean",
+        3,
+        3,
+        str(bench.model.device),
+    )
+    assert row.started_at <= row.finished_at
+    assert row.audio_seconds == pytest.approx(2.4)
+    assert row.peak_memory_bytes is not None
+    assert row.peak_memory_bytes > 10_000_000

@@ -1,0 +1,290 @@
+"""A run records which corpora it takes, goes on without one that is not there, and with one that comes later."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Command, SuiteFile
+from corpora_factory import (
+    librispeech_folder,
+    librispeech_hub,
+    librispeech_rows,
+    mls_folder,
+    mls_hub,
+    put,
+    sound,
+    tedlium_hub,
+)
+from hub_server import Hub
+
+from emtta_core.audio.noise_file import NoiseFile
+from emtta_core.corpora.librispeech import LibriSpeech
+from emtta_core.corpora.mls import MultilingualLibriSpeech
+from emtta_core.errors import UsageError
+from emtta_core.pipeline.preparation import prepare_domain
+from emtta_core.pipeline.run import (
+    check_unchanged,
+    find_begun,
+    is_recorded,
+    load_run,
+    plan_anew,
+    plan_run,
+    record,
+    replace_plan,
+)
+from emtta_core.store import Store
+from emtta_core.store.catalogue import Catalogue
+from emtta_core.store.lease import lease
+from emtta_core.suite import load_suite, parse_suite
+
+SUITE = """
+name = "t"
+methods = ["source"]
+model = {{ name = "demo" }}
+domains = [{{ name = "x", group = "g", corpus = {} }}]
+"""
+MODEL = "0123456789abcdef"
+
+LIBRISPEECH = '[[domains]]\nname = "{}"\ngroup = "clean"\ncorpus = {{ name = "librispeech", {} }}\n'
+
+
+def test_a_run_takes_a_corpus_from_the_hub_and_from_a_folder_and_goes_on_without_the_third(
+    tmp_path: Path,
+    hub: Hub,
+    suite_file: SuiteFile,
+    emtta: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    prefect_server: str,
+) -> None:
+    commit = librispeech_hub(hub)
+    librispeech_folder(tmp_path, count=3)
+    domains = [
+        LIBRISPEECH.format("hub", "max_seconds = 0.55"),
+        LIBRISPEECH.format("folder", 'path = "LibriSpeech"'),
+        LIBRISPEECH.format("gone", 'path = "elsewhere"'),
+    ]
+    suite, store = suite_file("".join(domains), methods=("source",)), tmp_path / "store"
+    ended = emtta("run", suite, "--store", store, "--run-id", "r")
+    assert ended.code == 3
+    assert "domain gone cannot be prepared: LibriSpeech test-other is not in" in ended.err
+    assert "domain hub: 3 utterances are longer than max_seconds and are left out" in ended.err
+    query = "select domain, state, done from cells order by domain"
+    assert emtta("sql", query, "--store", store, "--format", "csv").out.split() == [
+        "domain,state,done",
+        "folder,complete,3",
+        "gone,failed,0",
+        "hub,complete,3",
+    ]
+    recorded = emtta("sql", "select suite_toml from runs", "--store", store, "--format", "csv").out
+    assert commit in recorded
+    hub.status = 503
+    again = emtta("rerun", "r", "--store", store)
+    assert (again.code, "gone" in again.err) == (3, True)
+    complete = emtta("run", suite, "--store", store, "--run-id", "r", "--only", "domain=hub", "--only", "domain=folder")
+    assert (complete.code, "nothing to do" in complete.err) == (0, True)
+
+
+def test_a_run_keeps_the_true_reason_of_each_corpus_that_cannot_be_had_and_goes_on(
+    tmp_path: Path,
+    hub: Hub,
+    suite_file: SuiteFile,
+    emtta: Command,
+    prefect_server: str,
+) -> None:
+    librispeech_hub(hub)
+    mls_hub(hub)
+    tedlium_hub(hub)
+    librispeech_folder(tmp_path, count=3)
+    hub.sets["facebook/multilingual_librispeech"].gated = True
+    hub.sets["hf-audio/esb-datasets-test-only-sorted"].declared["tedlium/test-00000-of-00001.parquet"] = 10**18
+    (tmp_path / "empty" / "LibriSpeech" / "test-other").mkdir(parents=True)
+    corpora = {
+        "good": 'name = "librispeech", path = "LibriSpeech"',
+        "gated": 'name = "mls", language = "german"',
+        "empty": 'name = "librispeech", path = "empty/LibriSpeech"',
+        "short": 'name = "librispeech", path = "LibriSpeech", max_seconds = 0.01',
+        "large": 'name = "tedlium", max_seconds = 20',
+    }
+    reasons = {
+        "gated": "facebook/multilingual_librispeech is gated",
+        "empty": "so that the split is empty",
+        "short": "3 are longer than max_seconds",
+        "large": "make room, or set HF_HUB_CACHE to a folder on another disk",
+    }
+    domains = "".join(
+        f'[[domains]]\nname = "{name}"\ngroup = "g"\ncorpus = {{ {corpus} }}\n' for name, corpus in corpora.items()
+    )
+    store = tmp_path / "store"
+    ended = emtta("run", suite_file(domains, methods=("source",)), "--store", store, "--run-id", "r")
+    assert ended.code == 3
+    with Catalogue(Store.open(str(store))) as catalogue:
+        found = {row["domain"]: row for row in catalogue.query("SELECT domain, state, error FROM cells").records}
+    assert found["good"]["state"] == "complete"
+    for name, reason in reasons.items():
+        assert (found[name]["state"], reason in str(found[name]["error"])) == ("failed", True), found[name]
+
+
+def test_a_run_records_where_its_corpora_and_recordings_were_found(
+    tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = librispeech_hub(hub)
+    mls_folder(tmp_path)
+    put(tmp_path, {"MS-SNSD/noise_test/Babble_4.wav": sound(1.0, form="WAV")})
+    monkeypatch.setenv("EMTTA_CORPORA", str(tmp_path))
+    text = SUITE.format('{ name = "librispeech" }').replace(
+        "domains = [",
+        'domains = [{ name = "y", group = "g", corpus = { name = "mls", language = "german" }, '
+        'corruption = { name = "noise-file", kind = "babble", snr_db = 10 } }, ',
+    )
+    store = Store.open(str(tmp_path / "store"), create=True)
+    run = plan_run(parse_suite(text), MODEL, "r")
+    record(run, store)
+    monkeypatch.delenv("EMTTA_CORPORA")
+    librispeech_hub(hub, librispeech_rows(2))
+    recorded = load_run(store, "r")
+    german, english = recorded.suite.domains
+    assert isinstance(german.corpus, MultilingualLibriSpeech)
+    assert isinstance(german.corruption, NoiseFile)
+    assert isinstance(english.corpus, LibriSpeech)
+    assert german.corpus.path == str(tmp_path / "mls_german" / "test")
+    assert german.corruption.path == str(tmp_path / "MS-SNSD" / "noise_test")
+    assert english.corpus.revision == commit
+    made = [
+        prepare_domain(domain, cell.corpus_id, store) for domain, cell in zip((german, english), run.cells, strict=True)
+    ]
+    assert [each.corpus.utterances for each in made] == [3, 6]
+
+
+def test_a_run_goes_on_with_a_corpus_that_came_later(
+    tmp_path: Path, suite_file: SuiteFile, emtta: Command, prefect_server: str
+) -> None:
+    librispeech_folder(tmp_path, count=2)
+    later = tmp_path / "later"
+    domains = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", f'path = "{later}"')]
+    suite, store = suite_file("".join(domains), methods=("source",)), tmp_path / "store"
+    begun = emtta("run", suite, "--store", store)
+    assert begun.code == 3
+    (run_id,) = Store.open(str(store)).runs()
+    assert f"finish them with: emtta rerun {run_id} --store {store}" in begun.err
+    assert "LibriSpeech test-other is not in" in emtta("rerun", run_id, "--store", store).err
+    librispeech_folder(later, count=3)
+    gone_on = emtta("rerun", run_id, "--store", store)
+    assert gone_on.code == 0, gone_on.err
+    assert "domain late is planned anew, with the audio and transcripts that are there now" in gone_on.err
+    query = "select domain, state, planned, done, attempts from cells order by domain"
+    assert emtta("sql", query, "--store", store, "--format", "csv").out.split()[1:] == [
+        "here,complete,2,2,1",
+        "late,complete,3,3,1",
+    ]
+    again = emtta("run", suite, "--store", store)
+    assert (again.code, f"run {run_id}: nothing to do" in again.err) == (0, True), again.err
+
+
+def test_the_same_command_goes_on_with_a_corpus_that_came_later(
+    tmp_path: Path, suite_file: SuiteFile, tiny_model: Path
+) -> None:
+    librispeech_folder(tmp_path, count=2)
+    later = tmp_path / "later"
+    text = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", f'path = "{later}"')]
+    suite, store = load_suite(str(suite_file("".join(text)))), Store.open(str(tmp_path / "store"), create=True)
+    first = plan_run(suite, MODEL)
+    record(first, store)
+    librispeech_folder(later, count=3)
+    second = plan_run(suite, MODEL)
+    assert second.run_id != first.run_id
+    found = find_begun(second, store)
+    assert found.run_id == first.run_id
+    assert is_recorded(found, store)
+    assert [cell.utterances for cell in load_run(store, first.run_id).cells] == [2, 2, 1, 1], "nothing is written yet"
+    record(found, store)
+    recorded = load_run(store, first.run_id)
+    assert (recorded.cells, recorded.plan.plan_id) == (second.cells, second.plan.plan_id)
+    assert [cell.utterances for cell in recorded.cells] == [2, 2, 3, 3]
+
+
+def test_a_run_of_a_chosen_id_goes_on_with_a_corpus_that_came_later(
+    tmp_path: Path, suite_file: SuiteFile, tiny_model: Path
+) -> None:
+    librispeech_folder(tmp_path, count=2)
+    text = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", 'path = "later"')]
+    path, store = suite_file("".join(text)), Store.open(str(tmp_path / "store"), create=True)
+    suite = load_suite(str(path))
+    record(plan_run(suite, MODEL, "mine"), store)
+    librispeech_folder(tmp_path / "later", count=3)
+    record(plan_run(suite, MODEL, "mine"), store)
+    assert [cell.utterances for cell in load_run(store, "mine").cells] == [2, 2, 3, 3]
+    other = plan_run(suite, MODEL, "another")
+    assert find_begun(other, store) is other
+    with pytest.raises(UsageError, match="the run 'mine' is there with another plan"):
+        record(plan_run(load_suite(str(path), limit=1), MODEL, "mine"), store)
+
+
+def test_a_corpus_that_came_later_leaves_other_runs_of_the_suite_as_they_are(
+    tmp_path: Path, suite_file: SuiteFile, tiny_model: Path
+) -> None:
+    librispeech_folder(tmp_path, count=2)
+    text = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", 'path = "later"')]
+    path, store = suite_file("".join(text)), Store.open(str(tmp_path / "store"), create=True)
+    limited = plan_run(load_suite(str(path), limit=1), MODEL)
+    record(limited, store)
+    record(plan_run(load_suite(str(path)), "f" * 16), store)  # of another model
+    before = {run_id: store.plan(run_id) for run_id in store.runs()}
+    librispeech_folder(tmp_path / "later", count=3)
+    whole = plan_run(load_suite(str(path)), MODEL)
+    with lease(store, limited.run_id):  # another process works at it
+        assert find_begun(whole, store) == whole
+        record(whole, store)
+    assert {run_id: store.plan(run_id) for run_id in before} == before
+
+
+def test_a_plan_of_other_code_is_left_as_it_is(
+    tmp_path: Path, suite_file: SuiteFile, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, emtta: Command
+) -> None:
+    librispeech_folder(tmp_path, count=2)
+    text = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", 'path = "later"')]
+    suite, store = load_suite(str(suite_file("".join(text)))), Store.open(str(tmp_path / "store"), create=True)
+    begun = plan_run(suite, MODEL)
+    record(begun, store)
+    before = store.plan(begun.run_id)
+    librispeech_folder(tmp_path / "later", count=3)
+    for module in ("plan", "run"):
+        monkeypatch.setattr(f"emtta_core.pipeline.{module}.ALGORITHM_VERSION", -1)
+    refused = emtta("rerun", begun.run_id, "--store", store.location)
+    assert (refused.code, "was planned by other code" in refused.err) == (2, True), refused.err
+    whole = plan_run(suite, MODEL)
+    assert find_begun(whole, store) == whole
+    assert store.plan(begun.run_id) == before
+
+
+@pytest.mark.parametrize("again", ["run", "rerun"])
+def test_a_new_plan_that_was_cut_short_is_written_again(
+    tmp_path: Path, suite_file: SuiteFile, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, again: str
+) -> None:
+    librispeech_folder(tmp_path, count=2)
+    text = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", 'path = "later"')]
+    suite, store = load_suite(str(suite_file("".join(text)))), Store.open(str(tmp_path / "store"), create=True)
+    record(plan_run(suite, MODEL, "mine"), store)
+    librispeech_folder(tmp_path / "later", count=3)
+    whole = plan_run(suite, MODEL, "mine")
+    writers = {name: getattr(Store, name) for name in ("write_run", "write_plan")}
+    written: list[str] = []
+    for name, writer in writers.items():
+
+        def write(self: Store, *what: Any, name: str = name, writer: Any = writer) -> None:
+            if written:
+                raise KeyboardInterrupt  # between the two
+            written.append(name)
+            writer(self, *what)
+
+        monkeypatch.setattr(Store, name, write)
+    with pytest.raises(KeyboardInterrupt):
+        record(whole, store)
+    monkeypatch.undo()
+    if again == "run":
+        record(whole, store)
+    else:
+        cut = load_run(store, "mine")
+        check_unchanged(store, cut)
+        replace_plan(plan_anew(cut, {"late"}), store)
+    assert load_run(store, "mine").cells == whole.cells
+    check_unchanged(store, load_run(store, "mine"))

@@ -1,0 +1,331 @@
+"""Nothing is done twice: a run takes over what other runs of its store have of the same work, down to the utterance."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import CLEAN, Command, Speech, SuiteFile, tone
+
+from emtta_core.pipeline.reuse import Reuse, expected
+from emtta_core.pipeline.run import load_run, plan_run, record
+from emtta_core.pipeline.state import cell_states
+from emtta_core.store import Catalogue, CellKey, Store
+from emtta_core.store.compaction import compact
+from emtta_core.store.export import export
+from emtta_core.store.pruning import Keep, plan_pruning, prune
+from emtta_core.suite import load_suite
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+RESULT = "* EXCLUDE (run_id, cell_id, attempt)"
+
+
+@pytest.fixture
+def store(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> Path:
+    """A store with the complete run `first`, of the method source alone."""
+    place = tmp_path / "store"
+    path = suite_file(methods=("source",))
+    assert emtta("run", path, "--run-id", "first", "--store", place).code == 0
+    return place
+
+
+def attempts(store: Path, run_id: str, method: str) -> list[tuple[int, int]]:
+    """What each attempt at a cell did itself, and what it found done."""
+    return [(row.done, row.reused) for row in Store.open(store).cells(CellKey(run_id, "clean", method))]
+
+
+def rows(store: Path, sql: str) -> list[tuple[object, ...]]:
+    with Catalogue(Store.open(store)) as catalogue:
+        return catalogue.query(sql).rows
+
+
+def reused(store: Path, run_id: str) -> dict[str, int]:
+    return {state.cell.method: state.reused for state in cell_states(Store.open(store), run_id)}
+
+
+def test_adding_a_method_does_its_cells_alone(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
+    both = suite_file()
+    dry = emtta("run", both, "--run-id", "second", "--store", store, "--dry-run")
+    assert "would do 1 of 2 cells, 3 utterances" in dry.err
+    assert "3 of them are results of other runs: first" in dry.err
+    outcome = emtta("run", both, "--run-id", "second", "--store", store)
+    assert outcome.code == 0, outcome.err
+    assert (attempts(store, "second", "source"), attempts(store, "second", "em-tok-b")) == ([], [(3, 0)])
+    assert "3 reused from other runs" in emtta("status", "second", "--store", store).out
+    for report in ("coverage", "leaderboard"):
+        told = emtta("report", report, "--run", "second", "--store", store)
+        assert "Results of other runs that did the same work are reused: 3 of first" in told.err
+    made, taken = (
+        rows(store, f"SELECT {RESULT} FROM utterances WHERE run_id = '{run}' AND method = 'source' ORDER BY ALL")
+        for run in ("first", "second")
+    )
+    assert made == taken
+    steps = "SELECT count(*) FROM steps WHERE run_id = 'second' GROUP BY method ORDER BY method DESC"
+    assert rows(store, steps) == [(3,), (6,)]
+
+
+def test_a_run_of_which_all_is_reused_is_recorded_and_complete(
+    emtta: Command, suite_file: SuiteFile, store: Path
+) -> None:
+    outcome = emtta("run", suite_file(methods=("source",)), "--run-id", "again", "--store", store)
+    assert outcome.code == 0, outcome.err
+    assert attempts(store, "again", "source") == []
+    assert emtta("status", "again", "--store", store).code == 0
+    compared = emtta("compare", "first", "again", "--store", store)
+    assert compared.code == 0, compared.err
+
+
+def test_a_higher_limit_does_the_further_utterances_alone(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    place, path = tmp_path / "store", suite_file(methods=("source",))
+    assert emtta("run", path, "--limit", "2", "--run-id", "two", "--store", place).code == 0
+    dry = emtta("run", path, "--run-id", "three", "--store", place, "--dry-run")
+    assert "are reused where their audio is the same; known once it is prepared" in dry.err
+    assert emtta("run", path, "--run-id", "three", "--store", place).code == 0
+    assert attempts(place, "three", "source") == [(1, 2)]
+    assert reused(place, "three") == {"source": 2}
+
+
+def test_a_recording_added_or_mended_is_done_alone(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, store: Path
+) -> None:
+    speech.add("new", tone(0.7, 330), "another sentence")
+    manifest = speech.path / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace("seven small boats", "seven big boats"))
+    assert emtta("run", suite_file(methods=("source",)), "--run-id", "more", "--store", store).code == 0
+    assert attempts(store, "more", "source") == [(2, 2)]
+    references = "SELECT reference FROM utterances WHERE run_id = 'more' AND utterance_id = 'good0'"
+    assert rows(store, references) == [("seven big boats",)]
+
+
+def test_what_was_reused_is_linked_to_whoever_made_it(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
+    path = suite_file(methods=("source",))
+    for run_id in ("second", "third"):
+        assert emtta("run", path, "--run-id", run_id, "--store", store).code == 0
+    assert {source for source, _ in Store.open(store).links("third")} == {"first"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("batch_size = 2", "batch_size = 3", True),
+        ("batch_size = 2", 'batch_size = 2, trace = "metrics"', True),
+        ('name = "clean"', 'name = "other"', True),
+        ("steps = 1", "steps = 2", True),  # an option that the method source does not use
+        ("runtime", 'normalizer = "basic"\nruntime', False),
+        ("runtime", 'precision = "bf16"\nruntime', False),
+        ("batch_size = 2", "batch_size = 2, reuse = false", False),
+    ],
+)
+def test_what_changes_a_hypothesis_or_its_score_keeps_it_from_being_reused(
+    suite_file: SuiteFile, store: Path, old: str, new: str, same: bool
+) -> None:
+    path = suite_file(methods=("source",))
+    text = path.read_text()
+    if "precision" in new:
+        old, new = "model = { ", 'model = { precision = "bf16", '
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    opened = Store.open(store)
+    other = plan_run(load_suite(str(path)), load_run(opened, "first").plan.model_digest, "other")
+    assert [state.done for state in expected(other, opened).states] == [3 if same else 0]
+
+
+def test_a_run_that_keeps_more_of_each_step_reuses_nothing_that_kept_less(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    place, path = tmp_path / "store", suite_file(methods=("source",))
+    full = path.read_text()
+    path.write_text(full.replace("batch_size = 2", 'batch_size = 2, trace = "none"'))
+    assert emtta("run", path, "--run-id", "bare", "--store", place).code == 0
+    path.write_text(full)
+    assert emtta("run", path, "--run-id", "full", "--store", place).code == 0
+    assert attempts(place, "full", "source") == [(3, 0)]
+
+
+def test_utterances_in_error_are_not_reused(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    speech.add("silent", 0.0 * tone(0.5), "nothing")
+    place, path = tmp_path / "store", suite_file(methods=("source",))
+    assert emtta("run", path, "--run-id", "first", "--store", place).code == 0
+    assert emtta("run", path, "--run-id", "second", "--store", place).code == 0
+    assert attempts(place, "second", "source") == [(1, 3)]
+
+
+def test_no_reuse_measures_everything_anew(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
+    path = suite_file(methods=("source",))
+    outcome = emtta("run", path, "--run-id", "anew", "--store", store, "--no-reuse")
+    assert outcome.code == 0, outcome.err
+    assert attempts(store, "anew", "source") == [(3, 0)]
+    assert emtta("rerun", "anew", "--store", store).code == 0
+    assert reused(store, "anew") == {"source": 0}
+    refused = emtta("run", path, "--run-id", "first", "--store", store, "--no-reuse")
+    assert refused.code == 2
+    assert "run first was begun without --no-reuse; to measure everything anew beside it, add a --run-id" in refused.err
+
+
+@pytest.mark.parametrize("again", ["run", "rerun"])
+def test_results_that_other_runs_have_made_meanwhile_complete_a_run(
+    emtta: Command, suite_file: SuiteFile, store: Path, again: str
+) -> None:
+    both = suite_file()
+    part = emtta("run", both, "--run-id", "part", "--only", "method=em-tok-b", "--store", store)
+    assert part.code == 0, part.err
+    words = ("run", both, "--run-id", "part") if again == "run" else ("rerun", "part")
+    dry = emtta(*words, "--store", store, "--dry-run")
+    assert "would do 0 of 2 cells, 0 utterances" in dry.err
+    assert "3 of them are results of other runs: first" in dry.err
+    outcome = emtta(*words, "--store", store)
+    assert outcome.code == 0, outcome.err
+    assert reused(store, "part") == {"source": 3, "em-tok-b": 0}
+
+
+def test_a_run_begun_to_measure_everything_anew_goes_on_so(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
+    both = suite_file()
+    emtta("run", both, "--run-id", "anew", "--only", "method=em-tok-b", "--store", store, "--no-reuse")
+    assert "would do 1 of 2 cells" in emtta("run", both, "--run-id", "anew", "--store", store, "--dry-run").err
+    outcome = emtta("run", both, "--run-id", "anew", "--store", store)
+    assert outcome.code == 0, outcome.err
+    assert attempts(store, "anew", "source") == [(3, 0)]
+
+
+def test_forced_a_run_measures_what_it_had_reused(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
+    assert emtta("run", suite_file(methods=("source",)), "--run-id", "second", "--store", store).code == 0
+    outcome = emtta("rerun", "second", "--force", "--store", store)
+    assert (outcome.code, "run second: 1 cells to do, 3 utterances" in outcome.err) == (0, True), outcome.err
+    assert attempts(store, "second", "source") == [(3, 0)]
+    assert reused(store, "second") == {"source": 0}
+
+
+def test_a_run_whose_results_are_reused_is_not_pruned(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
+    assert emtta("run", suite_file(), "--run-id", "second", "--store", store).code == 0
+    opened = Store.open(store)
+    pruning = plan_pruning(opened, Keep(newest=1))
+    assert (list(pruning.runs), pruning.spared) == ([], {"first": "its results are reused by second"})
+    assert emtta("rerun", "second", "--force", "--method", "source", "--store", store).code == 0
+    assert emtta("run", suite_file(), "--run-id", "third", "--store", store, "--no-reuse").code == 0
+    both = prune(opened, plan_pruning(opened, Keep(newest=1)))
+    assert [removal.name for removal in both.runs] == ["first", "second"]
+    assert emtta("report", "leaderboard", "--run", "third", "--store", store).code == 0
+
+
+def test_a_run_that_comes_to_be_reused_while_it_is_pruned_stays(
+    emtta: Command, suite_file: SuiteFile, store: Path
+) -> None:
+    opened = Store.open(store)
+    path = suite_file(methods=("source",))
+    assert emtta("run", path, "--run-id", "newest", "--store", store, "--no-reuse").code == 0
+    decided = plan_pruning(opened, Keep(newest=1))
+    assert [removal.name for removal in decided.runs] == ["first"]
+    begun = plan_run(load_suite(str(path)), load_run(opened, "first").plan.model_digest, "second")
+    record(begun, opened)
+    reuse = Reuse(opened, begun, begun.cells)
+    found = reuse.of_cells()
+    reuse.link(
+        {cell: {one: replace(two, source_run="first") for one, two in made.items()} for cell, made in found.items()}
+    )
+    done = prune(opened, decided)
+    assert (list(done.runs), done.spared["first"]) == ([], "its results are reused by second")
+    assert [state.done for state in cell_states(opened, "second")] == [3]
+
+
+def test_links_to_a_run_that_is_pruned_meanwhile_are_not_made(suite_file: SuiteFile, store: Path) -> None:
+    opened = Store.open(store)
+    path = suite_file(methods=("source",))
+    begun = plan_run(load_suite(str(path)), load_run(opened, "first").plan.model_digest, "second")
+    record(begun, opened)
+    reuse = Reuse(opened, begun, begun.cells)
+    found = reuse.of_cells()
+    opened.backend.remove(["runs/run_id=first/run.parquet"])
+    reuse.link(found)
+    assert opened.links("second") == []
+
+
+def test_compaction_and_export_keep_what_is_reused(
+    emtta: Command, suite_file: SuiteFile, store: Path, tmp_path: Path
+) -> None:
+    assert emtta("run", suite_file(), "--run-id", "second", "--store", store).code == 0
+    opened = Store.open(store)
+    query = "SELECT run_id, method, wer, reused FROM cells ORDER BY ALL"
+    before, texts = rows(store, query), rows(store, "SELECT * FROM utterances ORDER BY ALL")
+    for run_id in ("first", "second"):
+        compact(opened, run_id)
+        assert (rows(store, query), rows(store, "SELECT * FROM utterances ORDER BY ALL")) == (before, texts)
+    assert emtta("rerun", "second", "--store", store).err.count("nothing to do") == 1
+    for copy in (False, True):
+        file = tmp_path / f"copy-{copy}.duckdb"
+        export(opened, file, run_ids=["second"], copy=copy)
+        import duckdb
+
+        with duckdb.connect(str(file), read_only=True) as connection:
+            assert connection.sql("SELECT method, done, reused FROM cells ORDER BY method DESC").fetchall() == [
+                ("source", 3, 3),
+                ("em-tok-b", 3, 0),
+            ]
+
+
+def test_a_transcript_that_was_mended_is_done_by_each_command_that_is_suggested(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    speech.add("unscorable", tone(0.5, 300), "uh")
+    speech.add("absent", None, "one more sentence")
+    place, path = tmp_path / "store", suite_file(methods=("source",))
+    path.write_text(path.read_text().replace("retries = 1", "retries = 1, fail_on_error = 0"))
+    outcome = emtta("run", path, "--run-id", "mine", "--store", place)
+    assert (outcome.code, "finish them with: emtta rerun mine" in outcome.err) == (3, True)
+    manifest = speech.path / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace("absent.wav,", "absent.wav,").replace(",uh", ",a hat"))
+    (speech.path / "absent.wav").write_bytes((speech.path / "good0.wav").read_bytes())
+    again = emtta("rerun", "mine", "--store", place)
+    assert again.code == 0, again.err
+    assert "domain clean is planned anew, with the audio and transcripts that are there now" in again.err
+    assert attempts(place, "mine", "source")[-1] == (2, 3)
+    failures = emtta("report", "failures", "--run", "mine", "--store", place, "--format", "csv").out
+    assert failures.count("\n") == 1, "its head alone"
+    assert "Results of other runs" not in emtta("report", "leaderboard", "--run", "mine", "--store", place).err
+
+
+def test_failed_domains_whose_path_was_mended_are_done_by_rerun_failed(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    away = CLEAN.replace('"clean"', '"away"', 1).replace('"speech"', '"away"')
+    place = tmp_path / "store"
+    assert emtta("run", suite_file(CLEAN + away, ("source",)), "--run-id", "mine", "--store", place).code == 3
+    speech.path.rename(tmp_path / "moved")
+    (tmp_path / "away").symlink_to(tmp_path / "moved")
+    outcome = emtta("rerun", "mine", "--failed", "--store", place)
+    assert outcome.code == 0, outcome.err
+    assert emtta("status", "mine", "--store", place).code == 0
+
+
+def test_an_utterance_in_error_whose_recording_was_mended_is_done_by_rerun_failed(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    speech.add("absent", None, "one more sentence")
+    place, path = tmp_path / "store", suite_file(methods=("source",))
+    assert emtta("run", path, "--run-id", "mine", "--store", place).code == 0
+    (speech.path / "absent.wav").write_bytes((speech.path / "good0.wav").read_bytes())
+    outcome = emtta("rerun", "mine", "--failed", "--store", place)
+    assert outcome.code == 0, outcome.err
+    assert attempts(place, "mine", "source")[-1] == (1, 3)
+
+
+def test_audio_that_could_not_be_prepared_is_tried_again_though_its_files_are_the_same(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from emtta_core.errors import AudioError
+    from emtta_core.pipeline import preparation
+
+    place, path = tmp_path / "store", suite_file(methods=("source",))
+    encode = preparation.encode_flac
+
+    def missing_library(_waveform: object) -> bytes:
+        raise AudioError("a codec is missing")
+
+    monkeypatch.setattr(preparation, "encode_flac", missing_library)
+    assert emtta("run", path, "--run-id", "mine", "--store", place).code == 3
+    monkeypatch.setattr(preparation, "encode_flac", encode)
+    outcome = emtta("rerun", "mine", "--store", place)
+    assert outcome.code == 0, outcome.err

@@ -1,0 +1,281 @@
+"""A run knows how sure its figures are: of its present facts, never of old ones, and at no risk to its results."""
+
+import logging
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Command, Speech, SuiteFile
+from store_factory import REFERENCE, begin_run, end_attempt, heard, write_shard
+
+from emtta_core.compare import compare
+from emtta_core.errors import StoreError
+from emtta_core.pipeline.run_statistics import compute_statistics, settle_statistics, update_statistics
+from emtta_core.scoring.bootstrap import change_interval, holm, rate_interval, sign_flip_p
+from emtta_core.store import Catalogue, CellKey, Store
+from emtta_core.store.compaction import compact
+from emtta_core.store.pruning import Keep, plan_pruning, prune
+
+WORDS = len(REFERENCE.split())
+COUNT = 20
+CELLS = [("noise", "rain"), ("noise", "vacuum"), ("accent", "wales")]
+METHODS = {"source": 0.5, "em-tok-b": 0.3, "greedy-em": 0.45}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store", create=True)
+
+
+def errors_of(method: str, domain: str) -> list[int]:
+    generator = np.random.default_rng(sum(map(ord, method + domain)))
+    return [int(value) for value in generator.binomial(WORDS, METHODS[method], COUNT)]
+
+
+def fill(store: Store, run_id: str = "run", methods: tuple[str, ...] = tuple(METHODS)) -> None:
+    """Write a complete run."""
+    cells = [(*cell, method) for cell in CELLS for method in methods]
+    begin_run(store, run_id, cells, utterances=COUNT)
+    for group, domain, method in cells:
+        texts = {f"u{index:02d}": [heard(errors)] for index, errors in enumerate(errors_of(method, domain))}
+        write_shard(store, CellKey(run_id, domain, method), texts)
+        end_attempt(store, CellKey(run_id, domain, method), group=group)
+
+
+def shown(store: Store, run_id: str = "run") -> dict[tuple[str, str | None], dict[str, object]]:
+    """Return the rows of the view by method and domain, or group where there is no domain."""
+    with Catalogue(store) as catalogue:
+        rows = catalogue.query("FROM statistics WHERE run_id = $run", {"run": run_id}).records
+    return {(row["method"], row["domain"] or f"{row['group']}*"): row for row in rows}
+
+
+def column(method: str, *domains: str) -> np.ndarray:
+    return np.array([errors_of(method, domain) for domain in domains], dtype=np.float64).T
+
+
+def test_each_domain_and_group_has_its_interval_change_p_and_counts(store: Store) -> None:
+    fill(store)
+    assert update_statistics(store, "run")
+    rows = shown(store)
+    assert len(rows) == len(METHODS) * (len(CELLS) + 3)
+    words = np.full((COUNT, 1), float(WORDS))
+    row, ours, theirs = rows["em-tok-b", "rain"], column("em-tok-b", "rain"), column("source", "rain")
+    assert (row["utterances"], row["pairs"], row["units"], row["drawn"]) == (COUNT, COUNT, COUNT, "utterances")
+    assert row["wer"] == pytest.approx(100 * ours.mean() / WORDS)
+    assert (row["wer_low"], row["wer_high"]) == pytest.approx(rate_interval(ours, words))
+    assert (row["change_low"], row["change_high"]) == pytest.approx(change_interval(ours - theirs, words))
+    assert row["change"] == pytest.approx(row["wer"] - row["source_wer"])
+    assert row["change_percent"] == pytest.approx(100 * row["change"] / row["source_wer"])
+    added = (ours - theirs)[:, 0]
+    assert (row["wins"], row["ties"], row["losses"]) == (sum(added < 0), sum(added == 0), sum(added > 0))
+    p_values = [sign_flip_p((column("em-tok-b", name) - column("source", name))[:, 0]) for _, name in CELLS]
+    assert [rows["em-tok-b", name]["p"] for _, name in CELLS] == pytest.approx(list(holm(p_values)))
+
+
+def test_a_group_is_the_mean_of_its_domains_whose_utterances_are_drawn_together(store: Store) -> None:
+    fill(store)
+    update_statistics(store, "run")
+    rows = shown(store)
+    ours, theirs = column("em-tok-b", "rain", "vacuum"), column("source", "rain", "vacuum")
+    words, row = np.full((COUNT, 2), float(WORDS)), rows["em-tok-b", "noise*"]
+    assert (row["utterances"], row["units"]) == (2 * COUNT, COUNT)
+    assert (row["wer_low"], row["wer_high"]) == pytest.approx(rate_interval(ours, words))
+    assert (row["change_low"], row["change_high"]) == pytest.approx(change_interval(ours - theirs, words))
+    assert row["p"] == pytest.approx(sign_flip_p((ours - theirs).sum(axis=1)), abs=0.01)
+    everything = rows["em-tok-b", "all*"]
+    with Catalogue(store) as catalogue:
+        wer = catalogue.query("""SELECT wer FROM groups WHERE method = 'em-tok-b' AND "group" = 'all'""").rows
+    assert [(everything["wer"],)] == [(pytest.approx(wer[0][0]),)]
+
+
+def test_source_has_an_interval_and_no_change(store: Store) -> None:
+    fill(store)
+    update_statistics(store, "run")
+    row = shown(store)["source", "all*"]
+    assert row["wer_low"] < row["wer"] == row["source_wer"] < row["wer_high"]
+    names = ("pairs", "change", "change_low", "change_high", "change_percent", "p", "wins", "ties", "losses")
+    assert [row[name] for name in names] == [None] * len(names)
+
+
+def test_a_run_without_source_has_intervals_alone(store: Store) -> None:
+    fill(store, methods=("em-tok-b",))
+    update_statistics(store, "run")
+    row = shown(store)["em-tok-b", "all*"]
+    assert row["wer_low"] is not None
+    assert (row["source_wer"], row["change"], row["p"], row["pairs"]) == (None, None, None, None)
+
+
+def test_what_is_computed_already_is_not_computed_again(store: Store) -> None:
+    fill(store)
+    assert update_statistics(store, "run")
+    assert not update_statistics(store, "run")
+
+
+def test_a_later_attempt_hides_what_was_computed_before_it(store: Store) -> None:
+    fill(store)
+    update_statistics(store, "run")
+    before = shown(store)
+    write_shard(
+        store, CellKey("run", "rain", "em-tok-b"), {"u00": [heard(errors_of("em-tok-b", "rain")[0])]}, attempt=2
+    )
+    assert {method for method, _ in shown(store)} == {"source", "greedy-em"}, "the same words, heard anew"
+    write_shard(store, CellKey("run", "rain", "source"), {"u00": [heard(4)]}, attempt=2)
+    assert shown(store) == {}, "each method is compared with source"
+    assert update_statistics(store, "run")
+    after = shown(store)
+    assert after.keys() == before.keys()
+    assert after["source", "rain"]["wer"] != before["source", "rain"]["wer"]
+
+
+def test_the_mean_of_a_group_is_hidden_until_each_domain_is_there(store: Store) -> None:
+    fill(store)
+    plan = [(*cell, method) for cell in [*CELLS, ("noise", "typing")] for method in METHODS]
+    begin_run(store, "run", plan, utterances=COUNT)
+    write_shard(store, CellKey("run", "typing", "source"), {f"u{index:02d}": [heard(1)] for index in range(COUNT)})
+    write_shard(store, CellKey("run", "typing", "em-tok-b"), {"u00": [heard(0)], "u01": None})
+    update_statistics(store, "run")
+    rows = shown(store)
+    assert ("source", "noise*") in rows
+    assert {key for key in rows if key[0] == "em-tok-b"} == {
+        ("em-tok-b", name) for name in ("rain", "vacuum", "wales", "typing", "accent*")
+    }
+    partial = rows["em-tok-b", "typing"]
+    assert (partial["utterances"], partial["pairs"], partial["wer_low"]) == (1, 1, None)
+
+
+def test_an_utterance_in_error_is_in_no_pair(store: Store) -> None:
+    begin_run(store, "run", [("noise", "rain", "source"), ("noise", "rain", "em-tok-b")], utterances=COUNT)
+    texts = {f"u{index:02d}": [heard(2)] for index in range(COUNT)}
+    write_shard(store, CellKey("run", "rain", "source"), texts | {"u00": None})
+    write_shard(store, CellKey("run", "rain", "em-tok-b"), texts | {"u01": None, "u02": None})
+    update_statistics(store, "run")
+    row = shown(store)["em-tok-b", "rain"]
+    assert (row["utterances"], row["pairs"], row["ties"]) == (COUNT - 2, COUNT - 3, COUNT - 3)
+
+
+@pytest.mark.parametrize("report", ["leaderboard", "domains"])
+def test_a_relative_change_is_over_the_same_utterances_as_the_change_beside_it(store: Store, report: str) -> None:
+    begin_run(store, "run", [("noise", "rain", "source"), ("noise", "rain", "em-tok-b")], utterances=COUNT)
+    texts = {f"u{index:02d}": [heard(2)] for index in range(COUNT)}
+    write_shard(store, CellKey("run", "rain", "source"), texts | {"u00": None, "u01": [heard(4)]})
+    write_shard(store, CellKey("run", "rain", "em-tok-b"), texts | {"u00": [heard(4)], "u01": [heard(0)]})
+    end_attempt(store, CellKey("run", "rain", "source"), group="noise")
+    end_attempt(store, CellKey("run", "rain", "em-tok-b"), group="noise")
+    update_statistics(store, "run")
+    with Catalogue(store) as catalogue:
+        row = next(row for row in catalogue.report(report).records if row["method"] == "em-tok-b")
+    assert row["change"] == pytest.approx(-100 * 4 / (WORDS * (COUNT - 1)))
+    assert row["change_percent"] == pytest.approx(-100 * 4 / (2 * (COUNT - 2) + 4))
+
+
+def test_words_that_are_counted_otherwise_are_not_compared(
+    store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin_run(store, "run", [("noise", "rain", "source"), ("noise", "rain", "em-tok-b")], utterances=COUNT)
+    texts = {f"u{index:02d}": [heard(2)] for index in range(COUNT)}
+    write_shard(store, CellKey("run", "rain", "source"), texts)
+    monkeypatch.setattr("store_factory.LANGUAGE", "de")
+    write_shard(store, CellKey("run", "rain", "em-tok-b"), texts)
+    with caplog.at_level(logging.WARNING, logger="emtta.pipeline"):
+        update_statistics(store, "run")
+    assert "em-tok-b is not compared with source: rain/u00 was scored by" in caplog.text
+    assert shown(store)["em-tok-b", "rain"]["change"] is None
+
+
+def test_a_comparison_of_runs_and_the_statistics_of_one_say_the_same(store: Store) -> None:
+    for run_id, method in (("a", "source"), ("b", "em-tok-b")):
+        begin_run(store, run_id, [(*cell, "em-tok-b") for cell in CELLS], utterances=COUNT)
+        for _, domain in CELLS:
+            texts = {f"u{index:02d}": [heard(errors)] for index, errors in enumerate(errors_of(method, domain))}
+            write_shard(store, CellKey(run_id, domain, "em-tok-b"), texts)
+    fill(store)
+    update_statistics(store, "run")
+    rows = shown(store)
+    for change in compare(store, "a", "b").changes:
+        row = rows["em-tok-b", f"{change.domain}*" if change.domain == "all" else change.domain]
+        assert (change.low, change.high, change.p) == pytest.approx((row["change_low"], row["change_high"], row["p"]))
+        assert (change.wins, change.ties, change.losses) == (row["wins"], row["ties"], row["losses"])
+
+
+def test_an_empty_store_and_a_run_that_has_done_nothing_have_none(store: Store) -> None:
+    assert shown(store) == {}
+    begin_run(store, "run", [("noise", "rain", "source")])
+    assert not update_statistics(store, "run")
+    assert shown(store) == {}
+
+
+def test_compacting_keeps_them_and_pruning_removes_them(store: Store) -> None:
+    fill(store)
+    update_statistics(store, "run")
+    before = shown(store)
+    compact(store, "run")
+    assert shown(store) == before
+    assert not update_statistics(store, "run")
+    fill(store, "sunday")  # of the same hour, and later by its name
+    pruning = plan_pruning(store, Keep(newest=1))
+    assert [removal.name for removal in pruning.runs] == ["run"]
+    prune(store, pruning)
+    assert not list(store.backend.list("statistics/run_id=run"))
+
+
+def test_a_store_of_an_earlier_release_answers_without_the_table(store: Store) -> None:
+    fill(store)
+    shutil.rmtree(Path(store.location) / "statistics", ignore_errors=True)
+    with Catalogue(store) as catalogue:
+        row = catalogue.report("leaderboard").records[0]
+    assert row["wer"] is not None
+    assert (row["wer_low"], row["change"], row["p"]) == (None, None, None)
+
+
+def test_what_goes_wrong_is_logged_and_ends_nothing(
+    store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store)
+
+    def full(*arguments: object) -> None:
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(Store, "write_statistics", full)
+    with caplog.at_level(logging.WARNING, logger="emtta.pipeline"):
+        settle_statistics(store, "run")
+    assert "the statistics of run run could not be computed; its results are all there" in caplog.text
+    assert "the disk is full" in caplog.text
+
+
+def test_a_rerun_that_finds_nothing_to_do_computes_what_is_missing(
+    emtta: Command, speech: Speech, suite_file: SuiteFile, tmp_path: Path, prefect_server: str
+) -> None:
+    place = tmp_path / "results"
+    assert emtta("run", suite_file(), "--store", place, "--run-id", "mine").code == 0
+    store = Store.open(place)
+    assert ("em-tok-b", "all*") in shown(store, "mine"), "the end of a run computes them"
+    shutil.rmtree(place / "statistics")
+    assert emtta("rerun", "mine", "--store", place).code == 0
+    assert ("em-tok-b", "all*") in shown(store, "mine")
+
+
+@pytest.mark.slow
+def test_a_night_of_23_domains_takes_less_than_30_seconds() -> None:
+    generator, methods = np.random.default_rng(0), ("source", "a", "b", "c", "d")
+    utterances = [
+        {
+            "method": method,
+            "group": f"g{domain % 3}",
+            "domain": f"d{domain}",
+            "utterance_id": f"{domain}-{index}",
+            "speaker": "",
+            "words": 10,
+            "errors": int(generator.binomial(10, 0.2)),
+            "normalizer": "any",
+        }
+        for method in methods
+        for domain in range(23)
+        for index in range(300)
+    ]
+    groups = dict.fromkeys(methods, ("g0", "g1", "g2", "all"))
+    begun = time.perf_counter()
+    rows = list(compute_statistics(utterances, groups, dict.fromkeys(methods, "")))
+    assert len(rows) == 5 * (23 + 4)
+    assert time.perf_counter() - begun < 30

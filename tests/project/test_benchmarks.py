@@ -1,0 +1,216 @@
+"""The benchmark runs as it would on a GPU machine: the same code at a tiny shape, and rows that own up to no GPU."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import astuple
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+BARE = ("torch", "transformers", "numpy", "rich")
+LEFT_OUT = ("prefect", "duckdb", "pydantic", "jiwer", "soundfile", "datasets", "pyarrow", "typer")
+QUICK = ("--check", "--repeat", "1", "--threads", "1")
+
+needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here, and would be measured")
+
+
+@pytest.fixture
+def adaptation(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The benchmark, imported here; torch's number of threads, which it sets, is put back."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    threads = torch.get_num_threads()
+    yield importlib.import_module("adaptation")
+    torch.set_num_threads(threads)
+
+
+Check = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def check(adaptation: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Check:
+    """Run the benchmark's check in this process, and return the JSON that it writes."""
+
+    def run(name: str, *arguments: object) -> dict[str, Any]:
+        monkeypatch.setattr(sys, "argv", ["adaptation.py", *map(str, arguments), *QUICK, "--output", str(tmp_path)])
+        adaptation.main()
+        report: dict[str, Any] = json.loads((tmp_path / f"adaptation-{name}-check.json").read_text())
+        return report
+
+    return run
+
+
+def command(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    """Run the benchmark as a user would, and return how it ended."""
+    words = [sys.executable, str(ROOT / "benchmarks" / "adaptation.py"), *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def test_a_gpu_s_work_is_checked_on_a_cpu_with_its_own_options(tmp_path: Path) -> None:
+    done = command("base-gpu", "--precision", "bf16", *QUICK, "--output", tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "adaptation-base-gpu-bf16-check.json").read_text())
+    assert report["measured"]
+    assert report["check"]
+    assert (report["precision"], report["batch_size"]) == ("bf16", "auto")
+    assert len(report["machine"]["load_average"]) == 3
+    assert report["goal_against_careful"] is None, "a tiny shape has no goal"
+    assert set(report["rows"]) == {"ours", "plain", "careful"}
+    for row in report["rows"].values():
+        assert row["rtfx"] == pytest.approx(row["utterances"] / row["seconds"]), "a second of audio each"
+        assert row["seconds_utterance_step"] == pytest.approx(row["seconds"] / row["utterances"] / report["steps"])
+        assert row["peak_memory_bytes"] >= row["resting_memory_bytes"] > 0
+        assert row["cpu_peak_share"] > 0
+        assert row["operations_utterance_step"] > 0
+    assert report["rows"]["ours"]["ratio"] == 1
+    assert report["rows"]["ours"]["batch_size"] == report["rows"]["ours"]["utterances"] == 4
+    assert report["rows"]["ours"]["out_of_memory"] == []
+    assert report["rows"]["careful"]["utterances"] == 2, "references are measured on fewer"
+    ours, plain = (report["rows"][label]["operations_utterance_step"] for label in ("ours", "plain"))
+    assert plain > 2 * ours, "plain encodes for each candidate"
+
+
+def test_ours_and_the_references_hear_the_same(check: Check) -> None:
+    report = check("demo-float32", "demo", "--reference-utterances", 3)
+    for label in ("plain", "careful"):
+        assert report["rows"][label]["texts"] == {"equal": 3, "of": 3, "different": []}
+
+
+def test_a_precision_of_gpus_alone_is_checked_in_float32_and_says_so(check: Check) -> None:
+    report = check("large-gpu-float32", "large-gpu", "--precision", "tf32", "--method", "em-tok", "--batch-size", 3)
+    assert "tf32" in report["note"]
+    assert (report["batch_size"], report["rows"]["ours"]["batch_size"]) == (3, 3)
+    assert "texts" not in report["rows"]["careful"], "each draws candidates of its own"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a process's memory is limited through Linux")
+def test_memory_that_does_not_suffice_is_told_of(tmp_path: Path) -> None:
+    sizes = ("--utterances", 32, "--batch-size", 32, "--candidates", 32, "--steps", 1, "--references")
+    done = command("base", "--spare-memory", 0.1, *sizes, *QUICK, "--output", tmp_path)
+    assert done.returncode == 0, done.stderr
+    ours = json.loads((tmp_path / "adaptation-base-float32-check.json").read_text())["rows"]["ours"]
+    assert ours["out_of_memory"][0] == "out of memory with 32 utterances side by side; going on with 16"
+    assert ours["batch_size"] == 32 // 2 ** len(ours["out_of_memory"])
+    assert ours["utterances"] == 32, "and no utterance was lost"
+
+
+def test_a_sweep_says_what_one_more_costs(check: Check) -> None:
+    report = check("demo-float32-sweep", "demo", "--sweep")
+    assert report["clock"] == "cpu_seconds"
+    sweeps = report["sweeps"]
+    assert set(sweeps) == {"steps", "candidates", "batch_size", "trace", "early_stop", "compaction"}
+    assert [row["updates"] for row in sweeps["steps"]["rows"]] == [1, 2, 3]
+    assert [row["value"] for row in sweeps["trace"]["rows"]] == ["none", "metrics", "hypotheses"]
+    assert sweeps["early_stop"]["rows"][-1]["updates"] <= sweeps["early_stop"]["rows"][0]["updates"]
+    assert {"of", "slope", "intercept", "r2"} == set(sweeps["steps"]["fit"]) == set(sweeps["candidates"]["fit"])
+    assert sweeps["batch_size"]["flat_or_falling_up_to"] in (1, 2, 4)
+
+
+def test_a_line_is_fitted_by_least_squares(adaptation: ModuleType) -> None:
+    fit = importlib.import_module("measure").Fit
+    assert astuple(fit.of([1, 2, 3], [3, 5, 7])) == pytest.approx((2, 1, 1))
+    assert astuple(fit.of([0, 1, 2, 3], [0, 1, 1, 0])) == pytest.approx((0, 0.5, 0))
+
+
+@needs_no_gpu
+def test_without_a_gpu_its_rows_say_not_measured(
+    adaptation: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["adaptation.py", "base-gpu", "large-gpu", "--output", str(tmp_path)])
+    adaptation.main()
+    names = [f"adaptation-{work}-{precision}" for work in ("base-gpu", "large-gpu") for precision in ("bf16", "tf32")]
+    assert sorted(path.stem for path in tmp_path.iterdir()) == names
+    for path in tmp_path.iterdir():
+        report = json.loads(path.read_text())
+        assert not report["measured"]
+        assert report["rows"]["ours"] == report["rows"]["careful"] == {"not_measured": "not measured: no GPU here"}
+
+
+@needs_no_gpu
+def test_what_was_measured_elsewhere_stays(
+    adaptation: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "adaptation-base-gpu-bf16.json"
+    path.write_text('{"measured": true}')
+    monkeypatch.setattr(sys, "argv", ["adaptation.py", "base-gpu", "--precision", "bf16", "--output", str(tmp_path)])
+    adaptation.main()
+    assert path.read_text() == '{"measured": true}'
+
+
+def test_a_profile_names_the_dearest_operations(
+    adaptation: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["adaptation.py", "demo", "--profile", "--utterances", "1", *QUICK])
+    adaptation.main()
+    assert "aten::addmm" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["basic"], "choose from: demo, base, base-gpu, large-gpu"),
+        (["demo", "--steps", "0"], "at least 1"),
+        (["demo", "--precision", "tf32"], "use 'float32' there"),
+        (["demo", "--sweep", "--steps", "3"], "--steps has no place in a sweep"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(
+    adaptation: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["adaptation.py", *arguments])
+    with pytest.raises(SystemExit) as end:
+        adaptation.main()
+    assert end.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_it_needs_no_more_than_torch_transformers_numpy_and_rich(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    for name in needed(BARE) - set(LEFT_OUT):  # their own needs, but not those of theirs that they do without
+        distribution = metadata.distribution(name)
+        for part in {file.parts[0] for file in distribution.files or [] if file.parts[0] != ".."}:
+            if not (site / part).exists():
+                (site / part).symlink_to(str(distribution.locate_file(part)))
+    script = ROOT / "benchmarks" / "adaptation.py"
+    code = f"""
+import runpy, sys
+sys.argv = ["adaptation.py", "demo", "--references", "careful", *{QUICK}]
+sys.path.insert(0, {str(script.parent)!r})
+runpy.run_path({str(script)!r}, run_name="__main__")
+print("loaded", sorted(set({LEFT_OUT}) & sys.modules.keys()))
+"""
+    environment = {"PYTHONPATH": f"{site}{os.pathsep}{ROOT}", "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2" in done.stdout, "the demo model speaks there too"
+    assert done.stdout.splitlines()[-1] == "loaded []"
+
+
+def needed(names: tuple[str, ...]) -> set[str]:
+    """Return these distributions and all that they need."""
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = canonicalize_name(waiting.pop())
+        if name not in found:
+            found.add(name)
+            wanted = map(Requirement, metadata.requires(name) or [])
+            waiting += [need.name for need in wanted if need.marker is None or need.marker.evaluate({"extra": ""})]
+    return found

@@ -1,0 +1,277 @@
+"""SQL reads the whole store, whatever state it is in, and changes nothing in it."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import new_location
+from store_factory import begin_run, heard, write_shard
+
+from emtta_core.errors import EmttaError, StoreError, UsageError
+from emtta_core.store import Catalogue, CellKey, Store, reports, views
+from emtta_core.store.parquet import parquet
+from emtta_core.store.schema import TABLES, VERSION_KEY
+
+
+def one_run(store: Store, run_id: str, errors: int = 1) -> None:
+    begin_run(store, run_id, [("noise", "babble", "source")])
+    write_shard(store, CellKey(run_id, "babble", "source"), {"a": [heard(errors)], "b": [heard(errors)]})
+
+
+def files(store: Store, folder: str) -> list[str]:
+    """Return the names of the Parquet files below a folder of the store."""
+    return [entry.name for entry in store.backend.list(folder) if entry.name.endswith(".parquet")]
+
+
+SLOW = pytest.mark.slow
+TABLES_OF_EACH_KIND = [
+    "hypotheses",
+    "runs",
+    pytest.param("steps", marks=SLOW),
+    pytest.param("scores", marks=SLOW),
+    pytest.param("plans", marks=SLOW),
+]
+"""Of what is written in shards the first, of what is written once the last; the others take longer to try."""
+
+
+@pytest.fixture(scope="module", params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = Store.open(new_location(request, tmp_path_factory.mktemp("place")), create=True)
+    one_run(store, "run")
+    return store
+
+
+@pytest.fixture(scope="module")
+def catalogue(store: Store) -> Catalogue:
+    return Catalogue(store)
+
+
+def test_every_table_view_and_report_answers_on_an_empty_store(tmp_path: Path, catalogue: Catalogue) -> None:
+    empty = Catalogue(Store.open(tmp_path, create=True))
+    for name in views():
+        rows = empty.query(f'SELECT * FROM "{name}"').rows
+        assert rows == [] or name in {"methods", "paper"}  # which stand in the SQL itself
+    for table in TABLES.values():
+        found = empty.query(f"SELECT * FROM raw.{table.name}")
+        assert found.rows == []
+        assert set(found.columns) == {*table.schema.names, *(table.keys or ("corpus_id",))}
+    for name in reports():
+        assert empty.report(name).rows == []
+        if name not in ("methods", "matrix"):  # which have a column for each group or method of the run
+            assert empty.report(name).table.schema == catalogue.report(name).table.schema
+
+
+def test_columns_have_the_same_types_with_files_and_without(tmp_path: Path, catalogue: Catalogue) -> None:
+    empty = Catalogue(Store.open(tmp_path, create=True))
+    for name in views():
+        sql = f'DESCRIBE SELECT * FROM "{name}"'
+        assert empty.query(sql).rows == catalogue.query(sql).rows
+
+
+def test_the_head_of_each_view_names_all_its_columns(catalogue: Catalogue) -> None:
+    for view in views().values():
+        head = "\n".join(line for line in view.sql.splitlines() if line.startswith("--"))
+        assert "-- grain: " in head
+        for column in catalogue.query(f'SELECT * FROM "{view.name}" LIMIT 0').columns:
+            assert column in head.replace(",", " ").replace('"', " ").split(), f"{view.name}.{column}"
+
+
+def test_the_head_of_each_report_names_all_its_columns(catalogue: Catalogue) -> None:
+    for report in reports().values():
+        head = "\n".join(line for line in report.sql.splitlines() if line.startswith("--"))
+        named_by_the_run = {"methods": {"noise"}, "matrix": {"source"}}.get(report.name, set())
+        for column in set(catalogue.report(report.name).columns) - named_by_the_run:
+            assert column in head.replace(",", " ").split(), f"{report.name}.{column}"
+
+
+@pytest.mark.parametrize("names", [("20261123", "007"), ("1e5", "true"), ("2026-11-23", "nan")])
+def test_names_that_look_like_numbers_or_dates_stay_text(names: tuple[str, str], location: str) -> None:
+    run_id, domain = names
+    store = Store.open(location, create=True)
+    begin_run(store, run_id, [("noise", domain, "source")])
+    write_shard(store, CellKey(run_id, domain, "source"), {"a": [heard(1)], "b": [heard(1)]})
+    catalogue = Catalogue(store)
+    assert catalogue.query("SELECT run_id, domain, wer FROM cells").rows == [(run_id, domain, 25.0)]
+    assert catalogue.report("leaderboard", run_id).records[0]["wer"] == 25.0
+
+
+@pytest.mark.parametrize("name", ["plain", "with space", "quo'te", "b[ra]ck*et?", "ü日本"])
+def test_a_store_may_lie_in_any_folder(name: str, tmp_path: Path) -> None:
+    store = Store.open(tmp_path / name / "store", create=True)
+    one_run(store, "run")
+    assert Catalogue(store).query("SELECT wer FROM cells").rows == [(25.0,)]
+    store.backend.write("runs/run_id=other/run.parquet", b"PAR1")
+    assert Catalogue(store).query("SELECT run_id, state FROM runs").rows == [("run", "complete")]
+
+
+@pytest.mark.parametrize("table", TABLES_OF_EACH_KIND)
+@pytest.mark.parametrize("keep", [0, 300])
+def test_a_broken_file_of_another_run_breaks_no_query(
+    table: str, keep: int, usual_location: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store.open(usual_location, create=True)
+    one_run(store, "good")
+    one_run(store, "bad")
+    (name,) = files(store, f"{table}/run_id=bad")
+    store.backend.write(name, store.backend.read(name)[:keep])
+    with caplog.at_level(logging.WARNING, logger="emtta.store"):
+        catalogue = Catalogue(store)
+    assert [file.name for file in catalogue.broken] == [name]
+    assert store.backend.url(name) in caplog.text
+    assert catalogue.query("SELECT state, done, wer FROM cells WHERE run_id = 'good'").rows == [("complete", 2, 25.0)]
+    for report in reports().values():
+        catalogue.report(report.name, "good" if "run_id" in report.parameters else None)
+
+
+def footer_damaged(content: bytes) -> bytes:
+    """Return a Parquet file with a footer of the right place and length that says nothing."""
+    length = int.from_bytes(content[-8:-4], "little")
+    return content[: -8 - length] + bytes([0xFF] * length) + content[-8:]
+
+
+def data_damaged(content: bytes) -> bytes:
+    """Return a Parquet file whose footer is whole and whose columns are not."""
+    length = int.from_bytes(content[-8:-4], "little")
+    return content[:4] + bytes([0xFF] * (len(content) - 12 - length)) + content[-8 - length :]
+
+
+@pytest.mark.parametrize("table", TABLES_OF_EACH_KIND)
+@pytest.mark.parametrize("damage", [footer_damaged, data_damaged])
+@pytest.mark.parametrize("names", [("good", "worse"), ("good", "bad")])  # the broken one comes last, or first
+def test_a_file_damaged_inside_costs_its_own_rows_alone(
+    table: str,
+    damage: Callable[[bytes], bytes],
+    names: tuple[str, str],
+    usual_location: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    good, bad = names
+    store = Store.open(usual_location, create=True)
+    one_run(store, good)
+    one_run(store, bad)
+    (name,) = files(store, f"{table}/run_id={bad}")
+    store.backend.write(name, damage(store.backend.read(name)))
+    with caplog.at_level(logging.WARNING, logger="emtta.store"):
+        catalogue = Catalogue(store)
+        rows = catalogue.query("SELECT state, done, wer FROM cells WHERE run_id = $run", {"run": good}).rows
+        for report in reports().values():
+            catalogue.report(report.name, good if "run_id" in report.parameters else None)
+        assert catalogue.query(f"SELECT * FROM raw.{table}").rows  # which reads the broken file, whatever those did
+    assert rows == [("complete", 2, 25.0)]
+    assert [file.name for file in catalogue.broken] == [name]
+    assert caplog.text.count(store.backend.url(name)) == 1
+
+
+def test_a_file_damaged_after_the_catalogue_was_made_breaks_no_query(location: str) -> None:
+    store = Store.open(location, create=True)
+    one_run(store, "good")
+    one_run(store, "bad")
+    catalogue = Catalogue(store)
+    (name,) = files(store, "scores/run_id=bad")
+    store.backend.write(name, data_damaged(store.backend.read(name)))
+    assert catalogue.query("SELECT run_id, wer FROM cells ORDER BY run_id").rows == [("bad", None), ("good", 25.0)]
+
+
+@pytest.mark.parametrize("sql", ["SELEC 1", "SELECT no_such_column FROM cells", "SELECT domain::INT FROM cells"])
+def test_a_mistake_in_sql_reads_no_file(sql: str, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emtta_core.store.catalogue.scan", lambda *_: pytest.fail("a file was read"))
+    with pytest.raises(EmttaError):
+        catalogue.query(sql)
+
+
+def test_rows_of_another_release_are_left_out_of_sql_and_refused_to_who_would_do_them_again(
+    location: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store.open(location, create=True)
+    one_run(store, "run")
+    key = CellKey("run", "babble", "source")
+    write_shard(store, key, {"a": [heard(4)], "b": [heard(4)]}, attempt=2)
+    newer = [name for table in ("hypotheses", "scores") for name in files(store, table) if "/002-" in name]
+    for name in newer:
+        rows = pq.read_table(pa.BufferReader(store.backend.read(name)))
+        metadata = {**rows.schema.metadata, VERSION_KEY: b"999"}
+        store.backend.write(name, parquet(rows.replace_schema_metadata(metadata)))
+    with caplog.at_level(logging.WARNING, logger="emtta.store"):
+        catalogue = Catalogue(store)
+    assert "its schema has version 999" in caplog.text
+    assert [file.name for file in catalogue.broken] == newer
+    assert catalogue.query("SELECT wer FROM cells").rows == [(25.0,)]
+    with pytest.raises(StoreError, match="its schema has version 999, this release reads"):
+        store.done(key, "babble.source")  # else what is done would be done again
+
+
+def test_what_is_written_later_is_seen(location: str) -> None:
+    store = Store.open(location, create=True)
+    one_run(store, "first")
+    catalogue = Catalogue(store)
+    one_run(store, "second", errors=2)
+    assert catalogue.query("SELECT run_id, wer FROM cells ORDER BY run_id").rows == [("first", 25.0), ("second", 50.0)]
+
+
+def test_parameters_are_bound(catalogue: Catalogue) -> None:
+    assert catalogue.query("SELECT $a || 'x' AS y", {"a": "'; --"}).rows == [("'; --x",)]
+    assert catalogue.query("SELECT ? + 1 AS y", [1]).records == [{"y": 2}]
+
+
+def test_a_mistake_in_sql_is_answered_in_the_words_of_duckdb(catalogue: Catalogue) -> None:
+    with pytest.raises(EmttaError, match="syntax error at or near"):
+        catalogue.query("SELEC 1")
+    with pytest.raises(EmttaError, match="no_such_table does not exist"):
+        catalogue.query("SELECT * FROM no_such_table")
+    with pytest.raises(EmttaError, match="no_such_column"):
+        catalogue.query("SELECT no_such_column FROM cells")
+    assert catalogue.query("SELECT 1 AS x").rows == [(1,)], "the catalogue goes on after a mistake"
+
+
+def test_no_query_sees_the_variables_of_the_program(catalogue: Catalogue) -> None:
+    secret = pa.table({"x": [1]})
+    with pytest.raises(EmttaError, match="secret does not exist"):
+        catalogue.query("SELECT * FROM secret")
+    assert secret.num_rows == 1
+
+
+def test_an_unknown_report_run_or_parameter_is_answered_with_those_there_are(catalogue: Catalogue) -> None:
+    with pytest.raises(
+        UsageError, match=r"unknown report 'x'; choose from: coverage, domains, errors, failures, flags"
+    ):
+        catalogue.report("x")
+    with pytest.raises(UsageError, match=r"unknown run 'x'; choose from: run"):
+        catalogue.report("leaderboard", "x")
+    with pytest.raises(UsageError, match=r"unknown parameter .* 'colour'; choose from: group, method, run_id"):
+        catalogue.report("domains", colour="red")
+    with pytest.raises(UsageError, match="the report runs is on all runs of the store; leave the run 'run' out"):
+        catalogue.report("runs", "run")
+
+
+def test_rows_that_are_held_answer_as_the_files_do_and_are_those_of_that_moment(location: str) -> None:
+    store = Store.open(location, create=True)
+    begin_run(store, "run", [("noise", "babble", "source")])
+    key = CellKey("run", "babble", "source")
+    write_shard(store, key, {"a": [heard(1)]})
+    with Catalogue(store, run_id="run") as catalogue:
+        before = {name: catalogue.query(f'FROM "{name}" ORDER BY ALL').rows for name in views()}
+        catalogue.cache_rows()
+        write_shard(store, key, {"b": [heard(1)]}, attempt=2)
+        for file in store.backend.list("scores"):
+            store.backend.remove([file.name])
+        assert before["utterances"]
+        for name, rows in before.items():
+            assert catalogue.query(f'FROM "{name}" ORDER BY ALL').rows == rows, name
+        with pytest.raises(EmttaError, match=r"the query failed: .*nowhere"):
+            catalogue.query("FROM nowhere")
+
+
+def test_rows_are_held_without_the_files_that_are_damaged_inside(location: str) -> None:
+    store = Store.open(location, create=True)
+    begin_run(store, "run", [("noise", domain, "source") for domain in ("babble", "vacuum")])
+    for domain in ("babble", "vacuum"):
+        write_shard(store, CellKey("run", domain, "source"), {"a": [heard(1)]})
+    name = "scores/run_id=run/domain=babble/method=source/001-00000.parquet"
+    store.backend.write(name, data_damaged(store.backend.read(name)))
+    with Catalogue(store, run_id="run") as catalogue:
+        catalogue.cache_rows()
+        assert catalogue.query("SELECT domain, words IS NULL FROM utterances ORDER BY ALL").rows == [("vacuum", False)]
+        assert [file.name for file in catalogue.broken] == [name]

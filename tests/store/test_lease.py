@@ -1,0 +1,266 @@
+"""One process at a time works at a run; the lease of one that is dead is taken over, and no living one's is.
+
+Whoever was taken over, since it slept too long, notices and leaves its successor alone.
+"""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+import time_machine
+
+from emtta_core.errors import StoreError
+from emtta_core.store import Store
+from emtta_core.store.backend import Backend
+from emtta_core.store.lease import BARE, STALE, Holder, LeaseLostError, _machine, _started, forget, holder, lease
+
+FIRST = "leases/mine/000001.json"
+
+HOLD = """
+import sys, time
+from emtta_core.store import Store
+from emtta_core.store.lease import lease
+with lease(Store.open(sys.argv[1]), "mine"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def leave(store: Store, name: str = FIRST, **other: object) -> Holder:
+    """Leave the lease of a process that is like this one but for what is given."""
+    left = replace(Holder.this_process(), **other)  # type: ignore[arg-type]
+    store.backend.write(name, json.dumps(asdict(left)).encode())
+    return left
+
+
+def grow_old(store: Store) -> None:
+    """Have the lease be one that was not renewed."""
+    path = Path(store.location) / FIRST
+    before = path.stat().st_mtime - STALE - 1
+    os.utime(path, (before, before))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store", create=True)
+
+
+@pytest.fixture
+def other(store: Store) -> Iterator[subprocess.Popen[str]]:
+    """Another process that works at the run."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, store.location], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_run_is_worked_at_by_one_and_free_afterwards(store: Store) -> None:
+    assert holder(store, "mine") is None
+    with lease(store, "mine"):
+        found = holder(store, "mine")
+        assert found is not None
+        assert found.process == os.getpid()
+        assert holder(store, "yours") is None
+    assert holder(store, "mine") is None
+    for _ in range(3):
+        with lease(store, "mine"):
+            assert holder(store, "mine") is not None
+    assert [entry.size for entry in store.backend.list("leases")] == [0]  # of those that are over one is kept, empty
+
+
+def test_a_second_process_is_refused_with_the_firsts_name(store: Store, other: subprocess.Popen[str]) -> None:
+    message = rf"the run 'mine' is being worked at by process {other.pid} on \S+ since 2\d\d\d-.*; wait for it"
+    with pytest.raises(StoreError, match=message), lease(store, "mine"):
+        pass
+    assert str(other.pid) in str(holder(store, "mine"))
+
+
+def test_the_lease_of_a_killed_process_is_taken_over_at_once(store: Store, other: subprocess.Popen[str]) -> None:
+    other.send_signal(signal.SIGKILL)
+    other.wait()
+    assert holder(store, "mine") is None
+    with lease(store, "mine"):
+        found = holder(store, "mine")
+        assert found is not None
+        assert found.process == os.getpid()
+
+
+def test_another_process_of_the_same_number_is_not_the_holder(store: Store) -> None:
+    leave(store, started=1)
+    assert holder(store, "mine") is None
+
+
+def test_a_process_of_another_machine_is_dead_when_it_has_not_renewed(store: Store) -> None:
+    leave(store, host="elsewhere", boot="another", process=1)
+    with pytest.raises(StoreError, match="process 1 on elsewhere"), lease(store, "mine"):
+        pass
+    grow_old(store)
+    with lease(store, "mine"):
+        found = holder(store, "mine")
+        assert found is not None
+        assert found.host != "elsewhere"
+
+
+CONTAINER = "pid:[4026532000]"
+
+
+@pytest.mark.parametrize(
+    ("other", "lives"),
+    [
+        ({"boot": "another", "numbers": BARE, "machine": "another"}, True),  # a machine of the same name
+        ({"numbers": CONTAINER}, True),  # a container of the same name on this machine, with a process of our number
+        ({"boot": "another", "numbers": CONTAINER}, True),  # and on another machine, of the same image
+        ({"boot": "another", "numbers": BARE}, False),  # this machine, before it was started anew
+    ],
+)
+def test_a_process_is_told_by_its_machine_and_its_container_and_not_by_their_names(
+    store: Store, monkeypatch: pytest.MonkeyPatch, other: dict[str, str], lives: bool
+) -> None:
+    _, boot, numbers = _machine()
+    monkeypatch.setattr("emtta_core.store.lease._machine", lambda: ("this", boot, numbers))
+    leave(store, **other)
+    assert (holder(store, "mine") is not None) == lives
+    grow_old(store)
+    assert holder(store, "mine") is None
+
+
+def test_who_slept_until_another_took_over_notices_and_leaves_the_others_lease(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("emtta_core.store.lease.RENEWAL", 0.05)
+    with lease(store, "mine") as slept:
+        slept.check(store)
+        successor = leave(store, "leases/mine/000002.json", host="elsewhere", boot="another")
+        with pytest.raises(LeaseLostError, match=r"'mine' was taken over by process \d+ on elsewhere since 2"):
+            slept.check(store)
+        time.sleep(0.2)
+        assert "'mine' was taken over by" in caplog.text
+        assert holder(store, "mine") == successor
+    assert holder(store, "mine") == successor
+
+
+def test_a_number_that_came_and_went_while_one_hesitated_gives_nobody_the_run(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(store, started=1)
+    write_new = store.backend.write_new
+
+    def hesitate(name: str, content: bytes) -> bool:
+        leave(store, "leases/mine/000003.json", host="elsewhere", boot="another")  # the second has come and gone
+        store.backend.remove([FIRST])
+        return write_new(name, content)
+
+    monkeypatch.setattr(store.backend, "write_new", hesitate)
+    with pytest.raises(StoreError, match="on elsewhere since"), lease(store, "mine"):
+        pass
+
+
+def test_a_clock_that_is_wrong_takes_no_lease_over_and_keeps_none(store: Store) -> None:
+    leave(store, host="elsewhere", boot="another", process=1)
+    with time_machine.travel(datetime.now(UTC) + timedelta(days=2)), pytest.raises(StoreError), lease(store, "mine"):
+        pass
+    grow_old(store)
+    with time_machine.travel(datetime.now(UTC) - timedelta(days=2)), lease(store, "mine"):
+        found = holder(store, "mine")
+        assert found is not None
+        assert found.host != "elsewhere"
+    assert [entry.size for entry in store.backend.list("leases")] == [0]
+
+
+def test_a_holder_is_told_from_a_store_that_can_only_be_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    far = leave(store, host="elsewhere", boot="another")
+
+    def refuse(*_: object) -> None:
+        raise StoreError("Read-only file system")
+
+    monkeypatch.setattr(store.backend, "write", refuse)
+    assert holder(store, "mine") == far
+    grow_old(store)
+    assert holder(store, "mine") is None
+
+
+def test_of_several_who_take_over_one_alone_gets_it(store: Store) -> None:
+    leave(store, started=1)
+    begin, end = Barrier(4), Barrier(4)
+
+    def work(_: int) -> bool:
+        begin.wait()
+        try:
+            with lease(store, "mine"):
+                end.wait()
+                return True
+        except StoreError:
+            end.wait()
+            return False
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sum(threads.map(work, range(4))) == 1
+
+
+@pytest.mark.parametrize("damage", ["not JSON", "an I/O error"])
+def test_a_lease_that_cannot_be_read_is_not_free(store: Store, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with lease(store, "mine") as held:
+        if damage == "not JSON":
+            store.backend.write(FIRST, b"{ not json")
+        else:
+            read = type(store.backend).read
+
+            def stale(backend: Backend, name: str) -> bytes:
+                if name == FIRST:
+                    raise OSError(errno.ESTALE, "Stale file handle")
+                return read(backend, name)
+
+            monkeypatch.setattr(type(store.backend), "read", stale)
+        for ask in (lambda: holder(store, "mine"), lambda: lease(store, "mine").__enter__()):
+            with pytest.raises(StoreError, match=r"cannot be read .*nobody knows whether the run 'mine'"):
+                ask()
+        held.check(store)
+
+
+def test_a_lease_that_has_vanished_is_lost(store: Store) -> None:
+    with lease(store, "mine") as held:
+        store.backend.remove([FIRST])
+        with pytest.raises(LeaseLostError, match=r"is gone, .*the run was removed, or begun anew"):
+            held.check(store)
+    assert not store.backend.exists(FIRST), "whoever lost a lease does not write it"
+
+
+def test_a_number_is_not_given_again_after_a_run_was_removed(store: Store) -> None:
+    sleeper = lease(store, "mine")
+    lost = sleeper.__enter__()
+    store.backend.remove([FIRST])
+    with lease(store, "mine"):
+        pass
+    with lease(store, "mine"):  # as pruning takes it
+        pass
+    forget(store, "mine")
+    with lease(store, "mine") as other:  # the run is begun anew under its id
+        assert other.number > lost.number
+        with pytest.raises(LeaseLostError):
+            lost.check(store)
+    sleeper.__exit__(None, None, None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which processes are dead and not yet buried")
+def test_a_process_that_is_dead_and_not_yet_waited_for_holds_nothing(store: Store) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    alive = replace(Holder.this_process(), process=child.pid, started=_started(child.pid))
+    store.backend.write(FIRST, json.dumps(asdict(alive)).encode())
+    assert holder(store, "mine") == alive
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is a zombie until it is waited for
+    assert holder(store, "mine") is None
+    child.communicate()

@@ -1,0 +1,282 @@
+"""Pruning removes what was asked for, never the last complete run, and leaves no half run to be seen."""
+
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from conftest import Command
+from store_factory import begin_run, end_attempt, heard, write_shard
+
+from emtta_core.errors import UsageError
+from emtta_core.store import Catalogue, CellKey, PreparedRow, Store
+from emtta_core.store.compaction import compact
+from emtta_core.store.lease import lease
+from emtta_core.store.pruning import Keep, plan_pruning, prune
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+LATER = datetime.now(UTC) + timedelta(days=2)
+"""When files that are written now are old."""
+
+
+def add(store: Store, run_id: str, *, days: int, suite: str = "test", complete: bool = True) -> None:
+    """Write a run that was begun so many days ago, with a log, and packs where it is complete."""
+    key = CellKey(run_id, "babble", "source")
+    begin_run(store, run_id, [("noise", "babble", "source")], created_at=NOW - timedelta(days=days))
+    store.write_run(run_id, replace(store.run(run_id), suite=suite))
+    texts = {"a": [heard(1)], "b": [heard(1)]} if complete else {"a": [heard(1)]}
+    write_shard(store, key, texts, attempt=store.begin_attempt(key))
+    end_attempt(store, key, group="noise")
+    store.write_log(key, 1, b"a line\n")
+    with store.run_log(run_id) as log:
+        log.write_text("another\n")
+    if complete:
+        compact(store, run_id)
+
+
+def prepare(store: Store, corpus_id: str) -> None:
+    """Write a prepared corpus of two shards."""
+    for shard in range(2):
+        row = PreparedRow(
+            utterance_id=f"u{shard}",
+            audio=None,
+            text="a",
+            language="en",
+            speaker="s",
+            seconds=0.0,
+            corruption=None,
+            snr_db=None,
+            error="silent",
+        )
+        store.write_prepared(corpus_id, shard, [row])
+    store.finish_prepared(corpus_id, shards=2, utterances=2)
+
+
+def gone(store: Store, keep: str, *, suite: str | None = None, now: datetime = NOW) -> list[str]:
+    """Prune, and return the runs that were removed."""
+    return [run.name for run in prune(store, plan_pruning(store, Keep.parse(keep), suite=suite, now=now)).runs]
+
+
+def shown(store: Store) -> dict[str, set[str]]:
+    """Return the runs that each view has."""
+    with Catalogue(store) as catalogue:
+        views = ("runs", "groups", "cells", "utterances", "steps", "attempts", "planned")
+        return {view: {row[0] for row in catalogue.query(f"SELECT run_id FROM {view}").rows} for view in views}
+
+
+def files(store: Store, run_id: str) -> list[str]:
+    folders = ("hypotheses", "steps", "scores", "cells", "packs", "plans", "runs", "logs", "leases")
+    names = [entry.name for folder in folders for entry in store.backend.list(folder)]
+    return [
+        name
+        for name in names
+        if f"run_id={run_id}/" in name or f"leases/{run_id}/" in name or name.endswith(f"/{run_id}.log")
+    ]
+
+
+@pytest.fixture
+def store(usual_location: str) -> Store:
+    return Store.open(usual_location, create=True)
+
+
+def test_the_newest_runs_of_each_suite_stay(store: Store) -> None:
+    for days in (1, 2, 3):
+        add(store, f"first-{days}", days=days, suite="first")
+    add(store, "second-9", days=9, suite="second")
+    assert gone(store, "2") == ["first-3"]
+    assert set(store.runs()) == {"first-1", "first-2", "second-9"}
+    assert files(store, "first-3") == ["leases/first-3/000002.json"], "a mark, so that its number is not given again"
+    assert all(runs <= set(store.runs()) for runs in shown(store).values())
+
+
+def test_runs_younger_than_asked_stay(store: Store) -> None:
+    for days in (1, 29, 31, 40):
+        add(store, f"run-{days}", days=days)
+    assert gone(store, "30d") == ["run-40", "run-31"]
+    assert gone(store, "5w") == []
+    assert gone(store, "25h") == ["run-29"]
+
+
+def test_the_last_complete_run_of_a_suite_stays_however_old_it_is(store: Store) -> None:
+    add(store, "old", days=100)
+    add(store, "older", days=200)
+    add(store, "unfinished", days=1, complete=False)
+    pruning = plan_pruning(store, Keep.parse("1"), now=NOW)
+    assert pruning.spared == {"old": "it is the last complete run of the suite test"}
+    assert gone(store, "1") == ["older"]
+    assert set(store.runs()) == {"old", "unfinished"}
+
+
+def test_a_run_that_is_being_worked_at_stays(store: Store) -> None:
+    add(store, "new", days=1)
+    for run_id in ("busy", "busy-later"):
+        add(store, run_id, days=50, complete=False)
+    with lease(store, "busy"):
+        pruning = plan_pruning(store, Keep.parse("1"), now=NOW)
+        assert [run.name for run in pruning.runs] == ["busy-later"]
+        assert "works at it" in pruning.spared["busy"]
+        with lease(store, "busy-later"):
+            done = prune(store, pruning)
+        assert done.runs == []
+        assert "is being worked at by process" in done.spared["busy-later"]
+    assert set(store.runs()) == {"new", "busy", "busy-later"}
+
+
+def test_only_the_suite_that_is_named_is_pruned(store: Store) -> None:
+    for suite in ("first", "second"):
+        for days in (1, 2):
+            add(store, f"{suite}-{days}", days=days, suite=suite)
+    assert gone(store, "1", suite="second") == ["second-2"]
+    with pytest.raises(UsageError, match=r"unknown suite 'third'; choose from: first, second"):
+        plan_pruning(store, Keep.parse("1"), suite="third")
+
+
+def test_prepared_audio_goes_when_no_plan_names_it_any_more(store: Store) -> None:
+    for corpus in ("corpus-babble", "corpus-orphan"):
+        prepare(store, corpus)
+    add(store, "old", days=9)
+    add(store, "new", days=1)
+    assert plan_pruning(store, Keep.parse("1"), keep_prepared=True, now=LATER).corpora == ()
+    assert plan_pruning(store, Keep.parse("1"), now=NOW).corpora == [], "it is new, and may be for a run to come"
+    pruning = plan_pruning(store, Keep.parse("1"), now=LATER)
+    assert [corpus.name for corpus in pruning.corpora] == ["corpus-orphan"]
+    assert pruning.size == sum(removal.size for removal in (*pruning.runs, *pruning.corpora)) > 0
+    prune(store, pruning)
+    assert store.prepared("corpus-orphan") is None
+    assert store.prepared("corpus-babble") is not None
+
+
+def test_prepared_audio_that_a_run_came_to_need_meanwhile_stays(store: Store) -> None:
+    add(store, "new", days=1)
+    prepare(store, "corpus-scots")
+    pruning = plan_pruning(store, Keep.parse("1"), now=LATER)
+    assert [corpus.name for corpus in pruning.corpora] == ["corpus-scots"]
+    begin_run(store, "newest", [("accent", "scots", "source")])
+    assert prune(store, pruning).corpora == []
+    assert store.prepared("corpus-scots") is not None
+
+
+def test_no_prepared_audio_goes_while_a_plan_cannot_be_read(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store", create=True)
+    add(store, "new", days=1)
+    prepare(store, "corpus-babble")
+    store.backend.write("plans/run_id=new/plan.parquet", b"PAR1")
+    assert plan_pruning(store, Keep.parse("1"), now=LATER).corpora == ()
+
+
+def test_a_run_whose_record_cannot_be_read_stays(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store", create=True)
+    for days in (1, 2):
+        add(store, f"run-{days}", days=days)
+    store.backend.write("runs/run_id=run-2/run.parquet", b"PAR1")
+    assert plan_pruning(store, Keep.parse("1"), now=LATER).runs == ()
+    assert files(store, "run-2") != []
+
+
+class Killed(BaseException):
+    """The process ended here."""
+
+
+@pytest.mark.parametrize("complete", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_killed_anywhere_it_leaves_no_half_run_to_be_seen_and_another_pruning_ends_it(
+    complete: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(tmp_path / "store", create=True)
+    add(store, "new", days=1)
+    remove, left = store.backend.remove, 0
+
+    def removing(names: Iterable[str]) -> None:
+        nonlocal left
+        for name in names:
+            if not name.startswith("leases/"):
+                if not left:
+                    raise Killed
+                left -= 1
+            remove([name])
+
+    for steps in range(100):
+        add(store, "old", days=9, complete=complete)
+        whole, left = shown(store), steps
+        with monkeypatch.context() as patch:
+            patch.setattr(store.backend, "remove", removing)
+            try:
+                assert gone(store, "1") == ["old"]
+            except Killed:
+                pass
+            else:
+                break
+        assert ("old" in store.runs()) == (steps == 0)
+        now = shown(store)
+        if "old" in now["planned"]:  # its rows are all there as long as its plan is
+            assert {view: runs for view, runs in now.items() if view != "runs"} == {
+                view: runs for view, runs in whole.items() if view != "runs"
+            }
+        else:
+            assert all("old" not in runs for runs in now.values())
+        if steps:
+            assert gone(store, "1", now=NOW) == [], "what is new may be a run that begins"
+        assert gone(store, "1", now=LATER) == ["old"]
+        assert [name for name in files(store, "old") if "leases" not in name] == []
+    assert steps >= 4
+    assert [name for name in files(store, "old") if "leases" not in name] == []
+
+
+@pytest.mark.parametrize("keep", ["0", "0d", "-1", "30 d", "30m", "d", "1.5d", "all", "٣d"])
+def test_what_is_no_number_and_no_age_is_refused(keep: str, emtta: Command, tmp_path: Path) -> None:
+    Store.open(tmp_path / "store", create=True)
+    outcome = emtta("prune", f"--keep={keep}", "--store", tmp_path / "store")
+    assert outcome.code == 2
+    assert f"--keep {keep!r} says neither" in " ".join(outcome.err.split())
+    assert "as 12h, 30d or 8w" in " ".join(outcome.err.split())
+
+
+@pytest.fixture
+def command_store(tmp_path: Path) -> Store:
+    """A store with three old runs of one suite, and an orphaned corpus that is old."""
+    store = Store.open(tmp_path / "store", create=True)
+    for days in (3000, 3001, 3002):
+        add(store, f"run-{days}", days=days)
+    prepare(store, "corpus-orphan")
+    old = time.time() - 200_000
+    for path in (tmp_path / "store" / "prepared" / "corpus-orphan").iterdir():
+        os.utime(path, (old, old))
+    return store
+
+
+def test_the_command_says_first_what_goes_and_then_how_much_it_freed(command_store: Store, emtta: Command) -> None:
+    arguments = ("prune", "--keep", "1", "--store", command_store.location)
+    outcome = emtta(*arguments, "--dry-run")
+    assert outcome.code == 0
+    assert "would remove 2 runs and 1 prepared corpora" in outcome.err
+    assert all(name in outcome.out for name in ("run-3001", "run-3002", "corpus-orphan"))
+    assert len(command_store.runs()) == 3
+    outcome = emtta(*arguments)
+    assert outcome.code == 2
+    assert "nobody can be asked; add --yes" in outcome.err
+    size = sum(path.stat().st_size for path in Path(command_store.location).rglob("*") if path.is_file())
+    outcome = emtta(*arguments, "--yes")
+    assert outcome.code == 0
+    assert "removed 2 runs and 1 prepared corpora" in outcome.err
+    assert list(command_store.runs()) == ["run-3000"]
+    freed = size - sum(path.stat().st_size for path in Path(command_store.location).rglob("*") if path.is_file())
+    assert f"{freed / 1000:.1f} kB" in outcome.err
+    assert "nothing to remove" in emtta(*arguments, "--yes").err
+
+
+def test_the_command_compacts_and_says_what_it_did(tmp_path: Path, emtta: Command) -> None:
+    store = Store.open(tmp_path / "store", create=True)
+    add(store, "run", days=1, complete=False)
+    arguments = ("compact", "run", "--store", store.location)
+    assert "would put 4 files" in emtta(*arguments, "--dry-run").err
+    assert store.backend.list("packs") == []
+    outcome = emtta(*arguments)
+    assert outcome.code == 0
+    assert "4 files" in outcome.err
+    assert "are 3 now" in outcome.err
+    assert "nothing to do, its rows are in 3 files" in emtta(*arguments).err
+    assert emtta("compact", "nothing", "--store", store.location).code == 2
+    with lease(store, "run"):
+        assert "nothing to do" in emtta(*arguments).err

@@ -1,0 +1,68 @@
+"""The page of questions: each can be asked, and its answer has the columns that the page shows."""
+
+from pathlib import Path
+
+import pytest
+from results_page import Question, questions, renew
+from store_factory import begin_run, end_attempt, heard, write_shard
+
+from emtta_core.errors import EmttaError, UsageError
+from emtta_core.pipeline.run_statistics import update_statistics
+from emtta_core.store import Catalogue, CellKey, Store
+
+PAGE = (Path(__file__).parents[2] / "docs" / "results.md").read_text("utf-8")
+QUESTIONS = list(questions(PAGE))
+
+
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+    """A run with the name, the groups and the methods of the one that the page is of; a cell of it is partial."""
+    store = Store.open(tmp_path_factory.mktemp("store"), create=True)
+    methods = ("source", "greedy-em", "em-seq", "em-tok", "em-tok-b")
+    cells = [(group, group.upper(), method) for group in ("noise", "accent", "language") for method in methods]
+    begin_run(store, "demo", cells, utterances=6)
+    for group, domain, method in cells:
+        last = 2 if method == "source" else 3 if group == "noise" else 1
+        done = 5 if (group, method) == ("accent", "em-seq") else 6
+        write_shard(store, CellKey("demo", domain, method), {f"u{i}": [heard(2), heard(last)] for i in range(done)})
+        end_attempt(store, CellKey("demo", domain, method), group=group)
+    assert update_statistics(store, "demo")
+    return Catalogue(store)
+
+
+def test_the_page_has_a_dozen_questions_with_answers() -> None:
+    assert len(QUESTIONS) >= 12
+    assert all(question.answer.count("\n") > 2 for question in QUESTIONS)
+    assert PAGE.count("?\n\n") == len(QUESTIONS)
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.text.split("\n")[0][:60])
+def test_each_question_has_an_answer_with_the_columns_of_the_page(question: Question, catalogue: Catalogue) -> None:
+    found = question.ask(catalogue)
+    assert found.columns == question.columns
+    assert found.rows
+
+
+def test_each_query_can_be_asked_of_an_empty_store(tmp_path: Path) -> None:
+    with Catalogue(Store.open(tmp_path, create=True)) as empty:
+        for question in QUESTIONS:
+            if question.kind == "sql":
+                assert question.ask(empty).columns == question.columns
+            else:
+                with pytest.raises(UsageError, match="unknown run 'demo'"):
+                    question.ask(empty)
+
+
+def test_answers_are_written_anew_below_their_questions(catalogue: Catalogue) -> None:
+    page = "# A\n\n```sql\nSELECT 1 AS x\n```\n\n| y |\n| --- |\n| 2 |\n\n```console\nemtta run demo\n```\n\nend\n"
+    expected = page.replace("| y |\n| --- |\n| 2 |\n", "| x |\n| ---: |\n| 1 |\n")
+    assert renew(page, catalogue) == expected
+    assert renew(expected, catalogue) == expected
+    assert renew(page.replace("\n| y |\n| --- |\n| 2 |\n", ""), catalogue) == expected
+
+
+def test_a_question_that_cannot_be_asked_is_named(catalogue: Catalogue) -> None:
+    with pytest.raises(UsageError, match="'--format' stands in 'emtta report runs --format csv'; there may be --run"):
+        Question("console", "emtta report runs --format csv\n", "").ask(catalogue)
+    with pytest.raises(EmttaError, match="nowhere"):
+        Question("sql", "FROM nowhere\n", "").ask(catalogue)

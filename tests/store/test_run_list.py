@@ -1,0 +1,172 @@
+"""The list of runs is the report `runs`, and reads again only the runs whose files are others than before."""
+
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from store_factory import begin_run, end_attempt, heard, one_run, write_shard
+
+from emtta_core.store import Catalogue, CellKey, LinkRow, Store, run_list
+from emtta_core.store.compaction import compact
+from emtta_core.store.run_list import RunList
+
+CELLS = [("noise", "babble", "source"), ("noise", "babble", "em-tok-b")]
+REUSING = CellKey("reusing", "babble", "source")
+
+
+def add_half(store: Store, run_id: str, day: int = 24) -> None:
+    """Add a run of which one cell is done, with an utterance in error."""
+    begin_run(store, run_id, CELLS, created_at=datetime(2026, 11, day, tzinfo=UTC))
+    key = CellKey(run_id, "babble", "source")
+    write_shard(store, key, {"a": [heard(1)], "b": None}, attempt=store.begin_attempt(key))
+    end_attempt(store, key, group="noise")
+
+
+def rest(store: Store) -> None:
+    """Let all files be older than the clock of a file system is coarse."""
+    for path in Path(store.location).rglob("*.parquet"):
+        if time.time() - path.stat().st_mtime < 100:
+            os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns - 3_600_000_000_000))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Runs of every kind: complete, packed, packed and gone on, half, with results of another, with a plan alone."""
+    store = Store.open(tmp_path / "store", create=True)
+    for name in ("complete", "packed", "gone-on", "maker"):
+        one_run(store, name)
+    compact(store, "packed")
+    compact(store, "gone-on")
+    key = CellKey("gone-on", "babble", "source")
+    write_shard(store, key, {"a": [heard(0)]}, attempt=store.begin_attempt(key))
+    end_attempt(store, key, group="noise", attempt=2)
+    add_half(store, "half")
+    begin_run(store, "reusing", [CELLS[0]])
+    link = LinkRow(domain="babble", method="source", cell_id="babble.source", utterance_id="a", source_domain="babble",
+                   source_method="source", source_cell_id="babble.source", source_attempt=1)  # fmt: skip
+    store.write_links("reusing", "maker", [link])
+    begin_run(store, "planned", CELLS)
+    rest(store)
+    return store
+
+
+@pytest.fixture
+def read_again(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[set[str]]]:
+    """The runs that each look has read."""
+    looks: list[set[str]] = []
+
+    class Noting(Catalogue):
+        def report(self, name: str, run_id: str | None = None, **parameters: str) -> Any:
+            found = super().report(name, run_id, **parameters)
+            looks.append({row["run_id"] for row in found.records})
+            return found
+
+    monkeypatch.setattr(run_list, "Catalogue", Noting)
+    yield looks
+
+
+def expected(store: Store) -> Any:
+    with Catalogue(store) as catalogue:
+        return catalogue.report("runs").table
+
+
+def check_same(store: Store) -> None:
+    """Check that a process that comes now gets what the report gives, types and order included."""
+    found = RunList(store).refresh()
+    assert found.table.equals(expected(store))
+    assert found.shared_cells
+
+
+def test_the_list_is_the_report_whatever_becomes_of_the_runs(store: Store, read_again: list[set[str]]) -> None:
+    check_same(store)
+    assert len(read_again.pop()) == 7
+    check_same(store)
+    assert not read_again, "all are remembered"
+    one_run(store, "new")
+    check_same(store)
+    assert read_again.pop() == {"new"}
+    key = CellKey("half", "babble", "em-tok-b")
+    write_shard(store, key, {"a": [heard(1)], "b": [heard(1)]}, attempt=store.begin_attempt(key))
+    rest(store)
+    check_same(store)
+    assert read_again.pop() >= {"half"}
+    check_same(store)
+    compact(store, "complete")
+    rest(store)
+    check_same(store)
+    assert read_again.pop() == {"complete"}
+    store.backend.remove(["runs/run_id=half/run.parquet"])
+    check_same(store)
+    assert not read_again
+    for number in range(30):  # more than are listed one by one
+        one_run(store, f"more-{number}")
+    check_same(store)
+    assert len(read_again.pop()) == 30
+
+
+def test_an_empty_store_has_an_empty_list(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "empty", create=True)
+    check_same(store)
+    check_same(store)
+
+
+def test_a_run_is_read_again_when_the_run_whose_results_it_reuses_has_other_files(
+    store: Store, read_again: list[set[str]]
+) -> None:
+    check_same(store)
+    (before,) = (row for row in RunList(store).refresh().records if row["run_id"] == "reusing")
+    assert before["reused"] == 1
+    name = "scores/run_id=maker/domain=babble/method=source/001-00000.parquet"
+    store.backend.remove([name])
+    rest(store)
+    check_same(store)
+    assert read_again[-1] == {"maker", "reusing"}
+
+
+def test_what_was_written_a_moment_ago_is_not_remembered_beyond_the_process(
+    store: Store, read_again: list[set[str]]
+) -> None:
+    one_run(store, "new")
+    listed = RunList(store)
+    first = listed.refresh()
+    assert listed.refresh() is first
+    read_again.clear()
+    check_same(store)
+    assert read_again == [{"new"}]
+
+
+def test_a_run_with_a_file_that_cannot_be_read_is_told_of_each_time(
+    store: Store, read_again: list[set[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    check_same(store)
+    name = "scores/run_id=half/domain=babble/method=source/001-00000.parquet"
+    store.backend.write(name, store.backend.read(name)[:-30])
+    rest(store)
+    for _ in range(2):
+        caplog.clear()
+        read_again.clear()
+        assert RunList(store).refresh().table.num_rows == 7
+        assert name in caplog.text
+        assert read_again == [{"half"}]
+    store.backend.write("runs/run.parquet", b"")
+    caplog.clear()
+    check_same(store)
+    assert "runs/run.parquet: no file of the store has a path like this" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"rows": 1}', b'{"rows": "AAAA"}', b"[]"])
+def test_a_memory_that_is_damaged_costs_time_alone(
+    content: bytes, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMTTA_CACHE", str(tmp_path / "cache"))
+    check_same(store)
+    (file,) = (tmp_path / "cache" / "runs").iterdir()
+    file.write_bytes(content)
+    check_same(store)
+    file.unlink()
+    file.mkdir()
+    check_same(store)

@@ -1,0 +1,67 @@
+"""The page on the SQL schema is what the SQL files say and what DuckDB finds, column by column."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from schema_page import reads, schema_page
+
+from emtta_core.errors import UsageError
+from emtta_core.store import Catalogue, Store, reports, views
+from emtta_core.store.describe import describe, describe_report
+from emtta_core.store.schema import TABLES
+
+PAGE = Path(__file__).parents[2] / "sql" / "schema.md"
+
+
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
+    with Catalogue(Store.open(tmp_path_factory.mktemp("store"), create=True)) as catalogue:
+        yield catalogue
+
+
+def test_the_page_is_as_its_generator_writes_it() -> None:
+    assert PAGE.read_text("utf-8") == schema_page(), "write it anew: python docs/tools/schema_page.py sql/schema.md"
+
+
+@pytest.mark.parametrize("name", views())
+def test_a_view_tells_its_grain_and_the_meaning_of_each_column_and_of_no_other(name: str, catalogue: Catalogue) -> None:
+    view = views()[name]
+    columns = describe(catalogue, name)
+    assert view.grain.startswith("one row per ")
+    assert set(view.columns) == {row[0] for row in columns.rows}
+    assert all(meaning for _, _, meaning in columns.rows)
+
+
+@pytest.mark.parametrize("name", reports())
+def test_a_report_tells_the_meaning_of_each_column_and_parameter(name: str, catalogue: Catalogue) -> None:
+    report = reports()[name]
+    columns = describe_report(catalogue, name)
+    if name in ("matrix", "methods"):  # which have a column for each method or group of the run
+        assert {row[0] for row in columns.rows} <= set(report.columns)
+    else:
+        assert list(report.columns) == [row[0] for row in columns.rows]
+    assert all(meaning for _, _, meaning in columns.rows)
+    assert all(parameter.text for parameter in report.parameters.values())
+    asked = {part.split("'")[0] for part in report.sql.split("getvariable('")[1:]}
+    assert asked == set(report.parameters)
+
+
+def test_each_view_reads_only_what_stands_before_it() -> None:
+    there = {*(f"raw.{table}" for table in TABLES), "open.hypotheses", "open.scores", "settled.utterances"}
+    for view in views().values():
+        assert set(reads(view)) <= there
+        there.add(view.name)
+    assert reads(views()["groups"]) == ["cells"]
+
+
+def test_a_table_as_it_is_stored_is_described_by_its_schema(catalogue: Catalogue) -> None:
+    for table in TABLES.values():
+        rows = describe(catalogue, f"raw.{table.name}").rows
+        assert {row[0] for row in rows} == {*table.schema.names, *(table.keys or ("corpus_id",))}
+        assert all(meaning for _, _, meaning in rows)
+
+
+def test_an_unknown_name_is_answered_with_those_there_are(catalogue: Catalogue) -> None:
+    with pytest.raises(UsageError, match=r"unknown view or table 'x'; choose from: attempts, cells, .*raw\.scores"):
+        describe(catalogue, "x")

@@ -1,0 +1,22 @@
+"""The page on the store says what the store holds."""
+
+from pathlib import Path
+
+from store_page import document, renew
+
+from emtta_core.store.schema import TABLES
+
+PAGE = Path(__file__).parents[2] / "docs" / "store.md"
+
+
+def test_the_page_is_as_its_generator_writes_it() -> None:
+    page = PAGE.read_text("utf-8")
+    assert renew(page) == page, "write it anew: python docs/tools/store_page.py docs/store.md"
+
+
+def test_the_page_names_every_table_and_column() -> None:
+    text = document()
+    for table in TABLES.values():
+        assert f"### {table.name}\n" in text
+        for column in table.schema.names:
+            assert f"| `{column}` |" in text

@@ -1,0 +1,322 @@
+"""On a Ray cluster of two nodes a run comes to the same rows, and a lost worker costs its shard alone."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import CLEAN, Command, Speech, SuiteFile, tone
+from prefect import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import State
+
+from emtta_core.pipeline.events import (
+    CellFinished,
+    DomainPrepared,
+    Event,
+    Listener,
+    Started,
+    UtterancesDone,
+    channel,
+    ignore,
+)
+from emtta_core.pipeline.models import digest_of
+from emtta_core.pipeline.run import plan_run, record
+from emtta_core.pipeline.state import cell_states
+from emtta_core.store import CellKey, CellRow, Store
+from emtta_core.suite import load_suite
+from flows.evaluate import evaluate
+from flows.nightly import nightly
+
+pytest.importorskip("prefect_ray", reason="the extra `ray` is not installed: pip install 'emtta[ray]'")
+
+from emtta_core.worker.ray import check_machine
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
+
+ROOT = Path(__file__).parents[2]
+NOISY = CLEAN.replace('"clean"', '"noisy"', 1) + 'corruption = { name = "noise", kind = "typing", snr_db = 5 }\n'
+UTTERANCES = 6
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Ray cluster of two nodes with a CPU each, whose Python finds another `tasks` first; gives its address."""
+    from ray.cluster_utils import Cluster
+
+    project = tmp_path_factory.mktemp("project")
+    (project / "tasks.py").write_text("raise ImportError('not the tasks of emtta')")
+
+    node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # whatever token this machine has
+        patch.setenv("PYTHONPATH", f"{project}{os.pathsep}{ROOT}")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        found = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
+        try:
+            found.add_node(**node)
+            yield found.address
+        finally:
+            found.shutdown()
+
+
+@pytest.fixture(scope="module")
+def joined(cluster: str) -> Iterator[str]:
+    """The cluster, to which this process stays connected: workers stay too, and need not start again for each run."""
+    import ray
+
+    ray.init(cluster, log_to_driver=False, configure_logging=False)
+    yield cluster
+    ray.shutdown()
+
+
+@pytest.fixture
+def slow_suite(suite_file: SuiteFile, speech: Speech) -> Path:
+    """A suite whose cell `clean/em-tok-b` has six shards that take their time, and is tried again once."""
+    for index in range(3, UTTERANCES):
+        speech.add(f"good{index}", tone(0.6 + 0.2 * index, 200 + 40 * index), "seven small boats")
+    path = suite_file()
+    text = path.read_text().replace("steps = 1", "steps = 30").replace("batch_size = 2", "batch_size = 1")
+    path.write_text(text)
+    return path
+
+
+def run(path: Path, store: Path, cluster: str | None, listener: Listener = ignore) -> State[Any]:
+    """Execute what is missing of the run `mine`: on a cluster, or in this process."""
+    if not store.exists():
+        suite = load_suite(str(path))
+        record(plan_run(suite, digest_of(suite.model), "mine"), Store.open(store, create=True))
+    with channel.listening(listener):
+        if cluster is None:
+            return evaluate("mine", str(store), return_state=True)
+        return evaluate("mine", str(store), runner="ray", ray_address=cluster, return_state=True)
+
+
+def attempts(store: Path, method: str) -> list[CellRow]:
+    return list(Store.open(store).cells(CellKey("mine", "clean", method)))
+
+
+def rows(store: Path) -> dict[tuple[str, str], tuple[object, ...]]:
+    """Return what was found for each utterance of each cell."""
+    opened, found = Store.open(store), {}
+    for state in cell_states(opened, "mine"):
+        key = CellKey("mine", state.cell.domain, state.cell.method)
+        for name, utterance in opened.done(key, state.cell.cell_id).items():
+            row, score = utterance.hypothesis, utterance.score
+            assert score is not None
+            words = (score.hits, score.substitutions, score.deletions, score.insertions)
+            found[state.cell.name, name] = (row.hypothesis, row.source_hypothesis, row.tokens, row.error, *words)
+    return found
+
+
+def is_shard(event: Event) -> bool:
+    """Return whether an event tells of a shard of the slow cell that was just done."""
+    return isinstance(event, UtterancesDone) and event.method == "em-tok-b" and not event.resumed
+
+
+def workers() -> list[int]:
+    """Return the processes of Ray's that are at work at a cell of the run."""
+    found = subprocess.run(["pgrep", "-f", "^ray::evaluate-cell"], capture_output=True, text=True, check=False)
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def the_worker() -> int:
+    """Return the process that is at work alone, once the one of a cell that was just finished says so too."""
+    deadline = time.monotonic() + 10
+    while len(found := workers()) != 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (pid,) = found
+    return pid
+
+
+def test_a_cluster_finds_what_this_machine_finds(
+    cluster: str, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    path, heard = suite_file(CLEAN + NOISY), list[Event]()
+    assert run(path, tmp_path / "threads", None).is_completed()
+    state = run(path, tmp_path / "ray", cluster, heard.append)
+    assert state.is_completed(), state.message
+    assert rows(tmp_path / "ray") == rows(tmp_path / "threads")
+    assert len(rows(tmp_path / "ray")) == 12
+    assert [event.workers for event in heard if isinstance(event, Started)] == [2]
+    assert sum(isinstance(event, CellFinished) for event in heard) == 4
+    assert sum(event.utterances for event in heard if isinstance(event, UtterancesDone)) == 12
+    log = (tmp_path / "ray/logs/run_id=mine/domain=clean/method=em-tok-b/001.log").read_text()
+    assert "clean/em-tok-b of run mine on cpu" in log
+    with get_client(sync_client=True) as client:
+        this_run = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+        records = client.read_task_runs(flow_run_filter=this_run)
+    assert len(records) == 6
+    assert all(record.state is not None and record.state.is_completed() for record in records)
+
+
+def test_the_command_has_a_cluster_report_to_its_own_temporary_server(
+    cluster: str, suite_file: SuiteFile, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    command = [sys.executable, "-m", "emtta_core", "run", str(suite_file()), "--run-id", "mine"]
+    where = ["--store", str(tmp_path / "store"), "--runner", "ray", "--ray-address", cluster]
+    done = subprocess.run([*command, *where], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / "store/logs/mine.log").read_text()
+    assert "View at" not in log  # the temporary server has no pages
+    assert "401 Unauthorized" not in log
+    with closing(sqlite3.connect(tmp_path / "prefect" / "prefect.db")) as database:
+        found = database.execute("SELECT state_type, count(*) FROM task_run GROUP BY state_type").fetchall()
+    assert found == [("COMPLETED", 3)]  # a domain and two cells
+
+
+def test_a_night_can_be_carried_out_by_a_cluster(
+    cluster: str, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    heard = list[Event]()
+    with channel.listening(heard.append):
+        state = nightly(
+            str(suite_file()), str(tmp_path / "store"), runner="ray", ray_address=cluster, return_state=True
+        )
+    assert state.is_completed(), state.message
+    assert [event.workers for event in heard if isinstance(event, Started)] == [2]
+    assert sum(isinstance(event, CellFinished) for event in heard) == 2
+
+
+def test_a_killed_worker_costs_its_shard_alone_and_the_run_goes_on(
+    joined: str, slow_suite: Path, tmp_path: Path
+) -> None:
+    store, struck = tmp_path / "store", list[int]()
+
+    def kill(event: Event) -> None:
+        finished = [row for row in attempts(store, "source") if row.state == "complete"]
+        if is_shard(event) and finished and len(struck) < 2:  # the first attempt, and the second
+            pid = the_worker()
+            struck.append(pid)
+            os.kill(pid, signal.SIGKILL)
+
+    state = run(slow_suite, store, joined, kill)
+    assert state.is_failed()
+    assert "1 of 2 cells failed" in str(state.message)
+    assert f"the Ray worker {struck[1]} on " in str(state.message)
+    assert [row.state for row in attempts(store, "source")] == ["complete"]
+    assert [(row.attempt, row.state) for row in attempts(store, "em-tok-b")] == [(1, "failed"), (2, "failed")]
+    assert attempts(store, "em-tok-b")[1].reused > 0
+    with get_client(sync_client=True) as client:
+        this_run = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+        ends = [record.state_name for record in client.read_task_runs(flow_run_filter=this_run)]
+    assert sorted(map(str, ends)) == ["Completed", "Completed", "Crashed", "Crashed"]
+
+    assert run(slow_suite, store, joined).is_completed()
+    last = attempts(store, "em-tok-b")[-1]
+    assert (last.state, last.done + last.reused) == ("complete", UTTERANCES)
+    assert 0 < last.done < UTTERANCES
+
+
+def test_ctrl_c_lets_cells_finish_their_shard_and_the_run_goes_on(
+    joined: str, slow_suite: Path, tmp_path: Path
+) -> None:
+    store, heard = tmp_path / "store", list[Event]()
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def interrupt(event: Event) -> None:
+        if is_shard(event) and not any(map(is_shard, heard)):
+            signal.pthread_kill(main, signal.SIGINT)
+        heard.append(event)
+
+    state = run(slow_suite, store, joined, interrupt)
+    assert state.is_failed()
+    assert "clean/em-tok-b: the run was asked to stop; what is finished is kept" in str(state.message)
+    (stopped,) = attempts(store, "em-tok-b")
+    assert (stopped.state, 0 < stopped.done < UTTERANCES) == ("interrupted", True)
+    assert run(slow_suite, store, joined).is_completed()
+    assert attempts(store, "em-tok-b")[-1].reused == stopped.done
+
+
+def test_ctrl_c_takes_back_cells_that_wait_for_a_machine(
+    joined: str, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    import ray
+
+    def work_of_somebody_else() -> None:
+        time.sleep(600)
+
+    others = [ray.remote(work_of_somebody_else).remote() for _ in range(2)]
+    main = threading.main_thread().ident
+    assert main is not None
+    timer = threading.Timer(3.0, signal.pthread_kill, [main, signal.SIGINT])
+
+    def begin(event: Event) -> None:
+        if isinstance(event, DomainPrepared):
+            timer.start()
+
+    state = run(suite_file(methods=("source",)), tmp_path / "store", joined, begin)
+    assert "clean/source: not begun: the run was asked to stop" in str(state.message)
+    assert attempts(tmp_path / "store", "source") == []
+    for other in others:
+        ray.cancel(other, force=True)
+
+
+def test_a_cell_that_takes_too_long_is_ended(joined: str, slow_suite: Path, tmp_path: Path) -> None:
+    slow_suite.write_text(slow_suite.read_text().replace("retries = 1", "retries = 0, timeout = 0.1"))
+    state = run(slow_suite, tmp_path / "store", joined)
+    assert "clean/em-tok-b: the attempt took longer than 0.1 s (runtime.timeout)" in str(state.message)
+    assert [row.state for row in attempts(tmp_path / "store", "em-tok-b")] == ["failed"]
+    assert workers() == []
+
+
+MISTAKES = {
+    "devices of this machine": (["--runner", "ray", "--devices", "cpu"], 2, "leave it out"),
+    "isolation": (["--runner", "ray", "--isolation", "none"], 2, "Ray keeps cells apart by itself"),
+    "an address without its runner": (["--ray-address", "head:6379"], 2, "add it, or leave it out"),
+    "nobody at the address": (["--runner", "ray", "--ray-address", "127.0.0.1:9"], 1, "no Ray cluster answers at"),
+    "no address": (["--runner", "ray", "--ray-address", "head"], 1, "the address is HOST:PORT of its head"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "code", "words"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_ends_with_its_message_alone(
+    arguments: list[str],
+    code: int,
+    words: str,
+    emtta: Command,
+    suite_file: SuiteFile,
+    speech: Speech,
+    tmp_path: Path,
+    prefect_server: str,
+) -> None:
+    outcome = emtta("run", suite_file(), "--store", tmp_path / "store", *arguments)
+    assert outcome.code == code
+    assert words in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_a_missing_package_is_named_with_its_extra(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "prefect_ray", None)
+    outcome = emtta("run", suite_file(), "--store", tmp_path / "store", "--runner", "ray")
+    assert outcome.code == 1
+    assert "pip install 'emtta[ray]'" in outcome.err
+
+
+def test_a_machine_that_is_not_fit_says_why(
+    suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
+) -> None:
+    suite, store = load_suite(str(suite_file())), Store.open(tmp_path / "store", create=True)
+    record(plan_run(suite, digest_of(suite.model), "mine"), store)
+    release = version("emtta")
+    assert check_machine(store.location, "mine", prefect_server, release, "head") is None
+    assert "use a folder that all machines share" in str(
+        check_machine(str(tmp_path), "mine", prefect_server, release, "head")
+    )
+    no_server = str(check_machine(store.location, "mine", "http://127.0.0.1:9/api", release, "head"))
+    assert "export PREFECT_API_URL=http://head:4200/api" in no_server
+    assert "install the same release" in str(check_machine(store.location, "mine", prefect_server, "0.0.0", "head"))
