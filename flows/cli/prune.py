@@ -4,10 +4,11 @@ import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.filesize import decimal
 
 from emtta_core.sanitize import escaped
 from flows.cli._options import DEFAULT_STORE, DryRunOption, StoreOption
-from flows.cli._output import say, size, tabulate
+from flows.cli._output import say, tabulate
 
 if TYPE_CHECKING:
     from emtta_core.store.prune import Pruning
@@ -66,9 +67,11 @@ def _show(found: "Pruning") -> None:
     table = Table("run or corpus", "suite", "begun, UTC", "state", "size")
     for run in found.runs:
         begun = f"{run.created_at:%Y-%m-%d %H:%M}" if run.created_at else "—"
-        table.add_row(escaped(run.name), escaped(run.suite or "—"), begun, run.state or "left behind", size(run.size))
+        table.add_row(
+            escaped(run.name), escaped(run.suite or "—"), begun, run.state or "left behind", decimal(run.size)
+        )
     for corpus in found.corpora:
-        table.add_row(escaped(corpus.name), "—", "—", "prepared audio", size(corpus.size))
+        table.add_row(escaped(corpus.name), "—", "—", "prepared audio", decimal(corpus.size))
     if table.row_count:
         tabulate(table)
     for run_id, reason in found.spared.items():
@@ -77,4 +80,4 @@ def _show(found: "Pruning") -> None:
 
 def _counted(found: "Pruning") -> str:
     """Return in words what goes."""
-    return f"{len(found.runs)} runs and {len(found.corpora)} prepared corpora, {size(found.size)}"
+    return f"{len(found.runs)} runs and {len(found.corpora)} prepared corpora, {decimal(found.size)}"
