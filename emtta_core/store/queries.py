@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import duckdb
+from rich.filesize import decimal
 
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.store.reports import reports, views
@@ -120,7 +121,7 @@ class Limits:
         if self.seconds is not None and not 0 < self.seconds < float("inf"):
             raise UsageError(f"a time limit of {self.seconds:g} s is out of range; give seconds above 0")
         if self.memory is not None and self.memory < _LEAST:
-            raise UsageError(f"a memory limit of {_size(self.memory)} is too small; give at least {_size(_LEAST)}")
+            raise UsageError(f"a memory limit of {decimal(self.memory)} is too small; give at least {decimal(_LEAST)}")
 
     def answer(self, memory: int) -> int:
         """The bytes that an answer may have."""
@@ -140,19 +141,15 @@ class Limits:
     def exceeded_memory(self, what: str, memory: int) -> str:
         """The message on what took too much memory."""
         more = "--memory SIZE" if self.options else "Limits(memory=…), or use a machine with more"
-        return f"{what} was stopped at the memory limit of {_size(memory)}; allow more with {more}"
+        return f"{what} was stopped at the memory limit of {decimal(memory)}; allow more with {more}"
 
     def exceeded_answer(self, memory: int) -> str:
         """The message on an answer that is too large."""
         more = "--memory SIZE" if self.options else "Limits(memory=…)"
         return (
-            f"the query was stopped: its answer is larger than {_size(self.answer(memory))}, an eighth of the memory "
+            f"the query was stopped: its answer is larger than {decimal(self.answer(memory))}, an eighth of the memory "
             f"limit; ask for fewer rows or columns (LIMIT), or allow more with {more}"
         )
-
-
-def _size(count: int) -> str:
-    return f"{count / 10**9:.3g} GB" if count >= 10**9 else f"{count / 10**6:.3g} MB"
 
 
 _NOT_CODE = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/""", re.DOTALL)

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
 from emtta_core.sanitize import escaped
-from flows.cli._output import say, size, tabulate
+from flows.cli._output import say, tabulate
 
 if TYPE_CHECKING:
     from emtta_core.corpora.base import Archive, Availability
@@ -36,7 +37,7 @@ def show_needs(needs: "Sequence[Need]") -> None:
             say(f"missing, for the same reason: {', '.join(others)}")
     for archive, names in _archives([need.standing for need in needs]).items():
         if archive.size is not None:
-            told = f"about {size(archive.size)} to get by hand ({archive.holds}), according to {archive.source}"
+            told = f"about {decimal(archive.size)} to get by hand ({archive.holds}), according to {archive.source}"
             say(f"{', '.join(names)}: {told}")
 
 
@@ -91,7 +92,7 @@ def _size(standing: "Availability") -> str:
         return f", {standing.size / 1e6:,.0f} MB"
     if standing.archive is None:
         return ""
-    return ", size not known" if standing.archive.size is None else f", about {size(standing.archive.size)}"
+    return ", size not known" if standing.archive.size is None else f", about {decimal(standing.archive.size)}"
 
 
 def _prepared(need: "Need") -> str:

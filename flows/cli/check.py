@@ -3,9 +3,10 @@
 from typing import Annotated
 
 import typer
+from rich.filesize import decimal
 
 from flows.cli._options import DEFAULT_STORE, StoreOption
-from flows.cli._output import COMPLETE, ERROR, Format, say, show, size
+from flows.cli._output import COMPLETE, ERROR, Format, say, show
 
 
 def check(
@@ -37,5 +38,5 @@ def check(
     rows = [[getattr(fault, name) for name in columns] for fault in found.faults]
     if rows or form is not Format.TABLE:
         show(text_table(columns, rows), form)
-    say(f"{found.files} files ({size(found.size)}) were read; {len(rows) or 'none'} of them to be seen to")
+    say(f"{found.files} files ({decimal(found.size)}) were read; {len(rows) or 'none'} of them to be seen to")
     raise typer.Exit(ERROR if rows else COMPLETE)

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.cli._output import say, size
+from rich.filesize import decimal
+
+from flows.cli._output import say
 
 if TYPE_CHECKING:
     from emtta_core.store.queries import Limits
@@ -38,6 +40,6 @@ def write_page(run: str | None, store: str, out: Path | None, audio: int, limits
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}; name another file with --out") from error
     held = f", with {page.recordings} recordings" if audio else ""
-    say(f"{path}: page of run {page.run_id}, {size(len(content))}{held}")
+    say(f"{path}: page of run {page.run_id}, {decimal(len(content))}{held}")
     if page.recordings < audio:
         say(f"only {page.recordings} recordings of utterances that changed are available, not {audio}")
