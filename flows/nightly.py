@@ -51,7 +51,7 @@ FIELDS = "minute hour day-of-month month day-of-week"
 
 
 def next_runs(cron: str, timezone: str, count: int, after: datetime | None = None) -> list[datetime]:
-    """Return when the next runs of a schedule are due, in its time zone.
+    """When the next runs of a schedule are due, in its time zone.
 
     Args:
         cron: as in `0 4 * * *`.

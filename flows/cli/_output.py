@@ -26,17 +26,6 @@ if TYPE_CHECKING:
     from emtta_core.store import Store
     from emtta_core.store.result import Result
 
-_UNITS = ("B", "kB", "MB", "GB", "TB")
-
-
-def size(count: int) -> str:
-    """Bytes for a reader, in powers of 1000, as in `25.8 MB`."""
-    value, unit = float(count), 0
-    while value >= 999.95 and unit < len(_UNITS) - 1:
-        value, unit = value / 1000, unit + 1
-    return f"{value:.1f} {_UNITS[unit]}" if unit else f"{count} B"
-
-
 ESCAPE = "emtta-escape"
 """The name of the error handler of these streams' encodings."""
 
@@ -195,7 +184,7 @@ def format_of(form: Format | None, to: Path | None) -> Format:
 
 
 def prose() -> Console:
-    """Return standard output as prose wants it: as wide as the terminal, and of a fixed width elsewhere."""
+    """Standard output as prose wants it: as wide as the terminal, and of a fixed width elsewhere."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else PROSE)
 
 

@@ -37,9 +37,10 @@ def export(
 
         emtta catalog export night.duckdb --run demo-1a2b3c4d --copy
     """
+    from rich.filesize import decimal as size
+
     from emtta_core.store import Store
     from emtta_core.store.export import export as write
-    from flows.cli._output import size
 
     done = write(Store.open(store), file, run_ids=run or (), copy=copy)
     runs = f"{done.runs} run{'s' if done.runs != 1 else ''}"

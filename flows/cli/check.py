@@ -3,9 +3,10 @@
 from typing import Annotated
 
 import typer
+from rich.filesize import decimal as size
 
 from flows.cli._options import DEFAULT_STORE, StoreOption
-from flows.cli._output import COMPLETE, ERROR, Format, say, show, size
+from flows.cli._output import COMPLETE, ERROR, Format, say, show
 
 
 def check(

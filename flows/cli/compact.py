@@ -23,10 +23,11 @@ def compact(
 
         emtta compact demo-1a2b3c4d
     """
+    from rich.filesize import decimal as size
+
     from emtta_core.store import Store
     from emtta_core.store.compact import compact as merge
     from emtta_core.store.compact import plan_compaction
-    from flows.cli._output import size
 
     opened = Store.open(store)
     found = plan_compaction(opened, run)

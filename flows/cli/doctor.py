@@ -147,7 +147,7 @@ def doctor(
         put_json({"checks": [asdict(check) for check in checks], "needs": [need.as_dict() for need in needs]})
     elif needs:
         show_needs(needs)
-    well = all(check.ok for check in checks) and all(need.standing.state != "missing" for need in needs)
+    well = all(check.ok for check in checks) and not any(need.is_missing for need in needs)
     raise typer.Exit(COMPLETE if well else ERROR)
 
 

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.cli._output import say, size
+from rich.filesize import decimal as size
+
+from flows.cli._output import say
 
 if TYPE_CHECKING:
     from emtta_core.store.queries import Limits

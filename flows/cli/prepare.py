@@ -70,7 +70,7 @@ def prepare(
     else:
         show_needs(needs)
     if dry_run or opened is None:
-        missing = any(need.standing.state == "missing" for need in needs)
+        missing = any(need.is_missing for need in needs)
         raise typer.Exit(INCOMPLETE if missing else COMPLETE)
     size = to_fetch(needs)
     refuse_full_disk(size, "what is fetched for the suite", EmttaError)

@@ -5,10 +5,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.filesize import decimal as size
 
 from emtta_core.sanitize import escaped
 from flows.cli._options import DEFAULT_STORE, DryRunOption, FormOption, StoreOption
-from flows.cli._output import Form, put_json, say, size, tabulate
+from flows.cli._output import Form, put_json, say, tabulate
 
 if TYPE_CHECKING:
     from emtta_core.store.prune import Pruning
