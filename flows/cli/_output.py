@@ -125,13 +125,6 @@ WHOLE = frozenset({"run_id", "run or corpus"})
 err = Console(highlight=False, stderr=True)
 
 
-class Form(StrEnum):
-    """The format of what is shown for a reader, or written for a program."""
-
-    TABLE = "table"
-    JSON = "json"
-
-
 class Format(StrEnum):
     """The format of an answer."""
 
