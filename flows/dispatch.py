@@ -111,6 +111,8 @@ class Dispatch:
             domains.setdefault(cell.domain, []).append(cell)
         waiting, ready = deque(domains), deque[Cell]()
         runtime = self._run.suite.runtime
+        # Tasks end and signals arrive in other threads or between any two lines: both come through one queue, so that
+        # this thread alone changes what is begun.
         with _interrupts(self._ended.put):
             while waiting or ready or self._preparing or self._evaluating:
                 while waiting and len(self._preparing) < runtime.prepare_workers:

@@ -51,7 +51,7 @@ FIELDS = "minute hour day-of-month month day-of-week"
 
 
 def next_runs(cron: str, timezone: str, count: int, after: datetime | None = None) -> list[datetime]:
-    """Return when the next runs of a schedule are due, in its time zone.
+    """When the next runs of a schedule are due, in its time zone.
 
     Args:
         cron: as in `0 4 * * *`.
@@ -180,15 +180,16 @@ def _concluded(
     min_effect: float,
     parameters: dict[str, str],
 ) -> State[Any]:
-    # Compare a night whose evaluation has ended, publish it, and return its state; for the rest see `nightly`.
+    # 1) an evaluation that was stopped is compared when it has gone on; now there may be no time
     if ended.is_cancelled() or not ended.is_final():
         resume = store.command("rerun", night.run_id)
         return Failed(name=INTERRUPTED, message=f"the evaluation is {ended.name} in Prefect; finish it with: {resume}")
     stopped = ended.result(raise_on_failure=False)
     if isinstance(stopped, BaseException):  # not what a cell met, but what stopped the flow
         raise stopped
-    if ended.name == INTERRUPTED:  # compared when it has gone on; now there may be no time
+    if ended.name == INTERRUPTED:
         return Failed(name=INTERRUPTED, message=ended.message)
+    # 2) compact the run, compare it, and publish both
     if ended.is_completed():
         _compact(store, night.run_id)
     found = _compare(store, night.run_id, baseline, alpha, min_effect)
@@ -199,6 +200,7 @@ def _concluded(
         if found.regressions:
             message += "".join(f"\n{_describe(change)}" for change in found.regressions[:REGRESSIONS_NAMED])
             _emit(night.suite, found, parameters, given=baseline is not None)
+    # 3) the state of the night
     if not ended.is_completed():
         return Failed(message=message)
     if isinstance(found, Comparison) and found.regressions:

@@ -104,13 +104,14 @@ def evaluate_cell(
 def _evaluate(
     attempt: Attempt, adapter: Adapter, store: Store, job: Job, progress: Listener, stop: Callable[[], bool]
 ) -> None:
-    # Do what the attempt has to do, shard by shard; utterances in error wait until the others are done.
     cell, runtime = job.cell, job.runtime
+    # 1) the prepared audio, in languages that the model knows
     corpus = store.prepared(cell.corpus_id)
     if corpus is None:
         raise StoreError(f"the prepared audio of {cell.domain} is not in the store; run the suite again to prepare it")
     if job.model.language == "corpus":
         check_languages(adapter.model, store.read_prepared(corpus))
+    # 2) what earlier attempts have done; where they left too many errors, those utterances are tried again
     done = {} if job.redo == "all" else store.done(attempt.key, cell.cell_id)
     errors = sum(utterance.error is not None for utterance in done.values())
     if job.redo == "errors" or too_many(runtime.fail_on_error, errors, cell):
@@ -118,6 +119,7 @@ def _evaluate(
     if done:
         attempt.reused = tally_done(list(done.values()))
         progress(_shard_event(cell, attempt.reused, resumed=True))
+    # 3) adapt and score, a shard at a time
     shards = itertools.count()
 
     def keep(shard: Shard) -> None:
@@ -136,7 +138,7 @@ def _evaluate(
 
     left = (row for row in store.read_prepared(corpus) if row.utterance_id not in done)
     waiting: Iterable[PreparedRow] = (_scorable(row, job.normalizer) for row in left)
-    for again in range(runtime.retry_on_error, -1, -1):
+    for again in range(runtime.retry_on_error, -1, -1):  # utterances in error wait until the others are done
         held: list[PreparedRow] = []
         for outcomes in adapt(adapter, waiting, job.model):
             kept = [outcome for outcome in outcomes if not (again and outcome.is_error)]
@@ -144,6 +146,7 @@ def _evaluate(
             if kept:
                 keep(make_shard(cell, attempt.number, kept, job.normalizer))
         waiting = held
+    # 4) the cell fails where too many utterances are in error
     errors = attempt.done.errors + attempt.reused.errors
     if too_many(runtime.fail_on_error, errors, cell):
         of_how_many = (

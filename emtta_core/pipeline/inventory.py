@@ -25,7 +25,7 @@ log = logging.getLogger("emtta.pipeline")
 
 
 def locate(suite: Suite) -> Suite:
-    """Return the suite with the place of each corpus and recording settled, and its model at the commit that is here.
+    """The suite with the place of each corpus and recording settled, and its model at the commit that is here.
 
     What cannot be had is left as it is.
     """
@@ -78,7 +78,7 @@ class Need:
     """Something that a suite needs."""
 
     kind: str  # `corpus`, `noise` or `model`
-    standing: Availability  # whether it is there
+    availability: Availability  # whether it is there
     domains: tuple[str, ...]  # which need it
     utterances: int | None = None  # how many of it will be used; None where that is not known before it is fetched
     left_out: int = 0  # how many are too long
@@ -88,30 +88,37 @@ class Need:
     # Whether it is read over the network, since few of its utterances are used, and no file is fetched.
     streamed: bool = False
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether it is neither here nor to be fetched."""
+        return self.availability.state == "missing"
+
+    def but_missing(self, reason: str) -> "Need":
+        """The same, missing for a reason."""
+        return replace(self, availability=replace(self.availability, state="missing", size=None, error=reason))
+
     def as_dict(self) -> dict[str, Any]:
         """Its fields, and those of its availability, as plain JSON values."""
         fields: dict[str, Any] = asdict(self)
-        availability: dict[str, Any] = fields.pop("standing")
+        availability: dict[str, Any] = fields.pop("availability")
         return availability | fields
 
 
 def inventory(suite: Suite, store: Store | None) -> list[Need]:
-    """Return what a suite needs, in the order in which it names it; no audio is fetched for it.
+    """What a suite needs, in the order in which it names it; no audio is fetched for it.
 
-    Args:
-        suite: which.
-        store: whose prepared audio counts; None where there is none.
+    The prepared audio of `store` counts, where there is one.
     """
     suite = locate(suite)
     return [*_corpora(suite, store), *_noises(suite.domains), _model(suite.model)]
 
 
 def to_fetch(needs: Sequence[Need]) -> int:
-    """Return how many bytes are to be fetched from the hub, at most; those that several corpora share count once."""
+    """How many bytes are to be fetched from the hub, at most; those that several corpora share count once."""
     sizes = {
-        (need.standing.what, need.standing.where): need.standing.size or 0
+        (need.availability.what, need.availability.where): need.availability.size or 0
         for need in needs
-        if need.standing.state == "to fetch" and not need.streamed and not _is_prepared(need)
+        if need.availability.state == "to fetch" and not need.streamed and not _is_prepared(need)
     }
     return sum(sizes.values())
 
@@ -132,28 +139,27 @@ def _corpora(suite: Suite, store: Store | None) -> Iterator[Need]:
 
 def _counted(need: Need, corpus: Corpus, limit: int | None) -> Need:
     # A corpus with its utterances counted, where it is not fetched for that.
-    if need.standing.state == "missing" or (need.standing.state == "to fetch" and getattr(corpus, "max_seconds", None)):
+    to_be_fetched = need.availability.state == "to fetch"
+    if need.is_missing or (to_be_fetched and getattr(corpus, "max_seconds", None)):
         return need
     try:
         counted = corpus.count(limit)
-        streamed = isinstance(corpus, Hosted) and need.standing.state == "to fetch" and corpus.is_streamed(limit)
+        streamed = isinstance(corpus, Hosted) and to_be_fetched and corpus.is_streamed(limit)
     except EmttaError as error:
-        return replace(need, standing=replace(need.standing, state="missing", size=None, error=str(error)))
+        return need.but_missing(str(error))
     if counted.utterances:
-        fault = _fault(corpus) if need.standing.state == "here" else None
+        fault = None if to_be_fetched else _fault(corpus)
         if fault is not None:
-            reason = f"none of the first recordings of {need.standing.what} can be read: {fault}"
-            return replace(need, standing=replace(need.standing, state="missing", size=None, error=reason))
+            return need.but_missing(f"none of the first recordings of {need.availability.what} can be read: {fault}")
         return replace(
             need, utterances=counted.utterances, left_out=counted.left_out, notes=counted.notes, streamed=streamed
         )
     short_enough = " that is short enough" if counted.left_out else ""
-    reason = f"{need.standing.what} has no utterance{short_enough}"
-    return replace(need, standing=replace(need.standing, state="missing", size=None, error=reason))
+    return need.but_missing(f"{need.availability.what} has no utterance{short_enough}")
 
 
 def _fault(corpus: Corpus) -> str | None:
-    # Say why none of the first recordings of a corpus can be read; None where one can.
+    # Why none of the first recordings of a corpus can be read; None where one can.
     reason = None
     for utterance in islice(corpus.read_all(TRIED), TRIED):
         try:
@@ -171,7 +177,7 @@ def _prepared(domain: Domain, limit: int | None, store: Store | None, content: C
     try:
         identity = corpus_id(domain, limit, content)
         return identity if store.prepared(identity) is not None else None
-    except EmttaError:  # of audio that cannot be read, preparing it tells
+    except EmttaError:  # of audio that cannot be read, preparing it gives the reason
         return None
 
 
@@ -187,8 +193,8 @@ def _noises(domains: Sequence[Domain]) -> Iterator[Need]:
     for domain in domains:
         noise = domain.corruption
         if isinstance(noise, NoiseFile) and noise.kind != "gaussian":
-            standing = _recording(noise)
-            users.setdefault(standing.what, []).append((domain.name, standing))
+            availability = _recording(noise)
+            users.setdefault(availability.what, []).append((domain.name, availability))
     for found in users.values():
         yield Need("noise", found[0][1], tuple(name for name, _ in found))
 

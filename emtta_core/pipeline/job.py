@@ -47,7 +47,7 @@ class Job(BaseModel):
 
     @classmethod
     def of(cls, run: Run, cell: Cell, store: str, redo: Redo = "missing", lease: int | None = None) -> "Job":
-        """Return the job of a run's cell."""
+        """The job of a run's cell."""
         suite = run.suite
         choice = suite.method(cell.method)
         return cls(
@@ -79,7 +79,7 @@ class Job(BaseModel):
             Lease(self.run_id, self.lease).check(store)
 
     def on(self, device: str, called: str) -> "Job":
-        """Return the same job on another device.
+        """The same job on another device.
 
         Args:
             device: as torch is to be asked for it.
@@ -124,7 +124,7 @@ class Attempt:
     done: Tally = field(default_factory=Tally)
 
     def row(self, error: BaseException | None = None, *, peak_memory: int | None = None) -> CellRow:
-        """Return the record of the attempt as it ends now; `peak_memory` in bytes."""
+        """The record of the attempt as it ends now; `peak_memory` in bytes."""
         return CellRow(
             cell_id=self.cell.cell_id,
             attempt=self.number,
@@ -205,6 +205,6 @@ def _ending(error: BaseException | None) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Return an exception in one line: the message of ours, the kind and the message of any other."""
+    """An exception in one line: the message of ours, the kind and the message of any other."""
     text = without_passwords(" ".join(str(error).split()))
     return text if isinstance(error, EmttaError) else f"{type(error).__name__}: {text}".removesuffix(": ")

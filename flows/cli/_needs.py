@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from emtta_core.pipeline.inventory import Need
 
 MARKS = {"here": ("ok", "green"), "to fetch": ("--", "yellow"), "missing": ("no", "bold red")}
-"""What stands before a line."""
+"""The mark at the beginning of a line, and its style."""
 
 
 def show_needs(needs: "Sequence[Need]") -> None:
@@ -23,46 +23,46 @@ def show_needs(needs: "Sequence[Need]") -> None:
     table = Table("", "what", "domains", "utterances", "state", "licence", box=None)
     table.add_column("where", overflow="fold")
     for need in needs:
-        mark, style = MARKS[need.standing.state]
-        row = (need.standing.what, _domains(need), _utterances(need), _state(need))
-        cells = [Text(escaped(cell)) for cell in (*row, need.standing.licence, need.standing.where)]
+        mark, style = MARKS[need.availability.state]
+        row = (need.availability.what, _domains(need), _utterances(need), _state(need))
+        cells = [Text(escaped(cell)) for cell in (*row, need.availability.licence, need.availability.where)]
         table.add_row(Text(mark, style=style), *cells)
     tabulate(table)
     for need in needs:
         for note in need.notes:
-            say(f"{need.standing.what}: {note}")
-    for error, others in _reasons([need.standing for need in needs]).items():
+            say(f"{need.availability.what}: {note}")
+    for error, others in _reasons(needs).items():
         say(f"missing: {error}")
         if others:
             say(f"missing, for the same reason: {', '.join(others)}")
-    for archive, names in _archives([need.standing for need in needs]).items():
+    for archive, names in _archives(needs).items():
         if archive.size is not None:
-            told = f"about {decimal(archive.size)} to get by hand ({archive.holds}), according to {archive.source}"
-            say(f"{', '.join(names)}: {told}")
+            by_hand = f"about {decimal(archive.size)} to get by hand ({archive.holds}), according to {archive.source}"
+            say(f"{', '.join(names)}: {by_hand}")
 
 
-def _archives(standings: "Sequence[Availability]") -> "dict[Archive, list[str]]":
+def _archives(needs: "Sequence[Need]") -> "dict[Archive, list[str]]":
     # Each archive that is to be got by hand, with the things that it holds.
     found: dict[Archive, list[str]] = {}
-    for standing in standings:
-        if standing.archive is not None:
-            found.setdefault(standing.archive, []).append(standing.what)
+    for availability in (need.availability for need in needs):
+        if availability.archive is not None:
+            found.setdefault(availability.archive, []).append(availability.what)
     return found
 
 
-def _reasons(standings: "Sequence[Availability]") -> dict[str, list[str]]:
+def _reasons(needs: "Sequence[Need]") -> dict[str, list[str]]:
     # Each reason for which something is missing, as the first thing has it, with the others that have it.
     first: dict[str, str] = {}
     others: dict[str, list[str]] = {}
-    for standing in standings:
-        if standing.error is None:
+    for availability in (need.availability for need in needs):
+        if availability.error is None:
             continue
-        reason = standing.error.removeprefix(standing.subject)
+        reason = availability.error.removeprefix(availability.subject)
         if reason in first:
-            others[first[reason]].append(standing.subject or standing.what)
+            others[first[reason]].append(availability.subject or availability.what)
         else:
-            first[reason] = standing.error
-            others[standing.error] = []
+            first[reason] = availability.error
+            others[availability.error] = []
     return others
 
 
@@ -83,16 +83,16 @@ def _state(need: "Need") -> str:
     # Whether it is there, how much is to be fetched, and how many domains are prepared.
     if need.streamed:
         return "to read over the network" + _prepared(need)
-    return f"{need.standing.state}{_size(need.standing)}{_prepared(need)}"
+    return f"{need.availability.state}{_size(need.availability)}{_prepared(need)}"
 
 
-def _size(standing: "Availability") -> str:
+def _size(availability: "Availability") -> str:
     # How much is to be fetched, or to be got by hand, where that is something.
-    if standing.size is not None:
-        return f", {standing.size / 1e6:,.0f} MB"
-    if standing.archive is None:
+    if availability.size is not None:
+        return f", {availability.size / 1e6:,.0f} MB"
+    if availability.archive is None:
         return ""
-    return ", size not known" if standing.archive.size is None else f", about {decimal(standing.archive.size)}"
+    return ", size not known" if availability.archive.size is None else f", about {decimal(availability.archive.size)}"
 
 
 def _prepared(need: "Need") -> str:

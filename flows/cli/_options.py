@@ -1,31 +1,17 @@
 """Options that several verbs share."""
 
 import os
-from enum import StrEnum
 from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from flows.cli._output import Form, Format
+from flows.cli._output import Format
+from flows.runner import Runner
 
 if TYPE_CHECKING:
     from emtta_core.store.queries import Limits
-
-
-class Isolation(StrEnum):
-    """Whether cells run in processes of their own."""
-
-    PROCESS = "process"
-    NONE = "none"
-
-
-class Runner(StrEnum):
-    """What executes the cells."""
-
-    THREADS = "threads"
-    RAY = "ray"
 
 
 def _complete_suite(beginning: str) -> list[str]:
@@ -62,7 +48,7 @@ DevicesOption = Annotated[
 ]
 
 IsolationOption = Annotated[
-    Isolation | None,
+    Literal["process", "none"] | None,
     typer.Option("--isolation", help="Cells in processes of their own, or all in this. Default: as the suite says."),
 ]
 
@@ -118,7 +104,7 @@ FormatOption = Annotated[
     ),
 ]
 
-FormOption = Annotated[Form, typer.Option("--format", help="Output format.")]
+FormOption = Annotated[Literal["table", "json"], typer.Option("--format", help="Output format.")]
 
 TimeoutOption = Annotated[
     float | None,

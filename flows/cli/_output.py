@@ -125,13 +125,6 @@ WHOLE = frozenset({"run_id", "run or corpus"})
 err = Console(highlight=False, stderr=True)
 
 
-class Form(StrEnum):
-    """The format of what is shown for a reader, or written for a program."""
-
-    TABLE = "table"
-    JSON = "json"
-
-
 class Format(StrEnum):
     """The format of an answer."""
 
@@ -184,7 +177,7 @@ def format_of(form: Format | None, to: Path | None) -> Format:
 
 
 def prose() -> Console:
-    """Return standard output as prose wants it: as wide as the terminal, and of a fixed width elsewhere."""
+    """Standard output as prose wants it: as wide as the terminal, and of a fixed width elsewhere."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else PROSE)
 
 

@@ -1,20 +1,11 @@
 """`emtta compare`: what changed from one run to another, and whether that is more than chance."""
 
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from flows.cli._options import DEFAULT_STORE, ColumnsOption, MemoryOption, StoreOption, TimeoutOption, limits, names
 from flows.cli._output import INCOMPLETE, Format, put, put_json, say, show
-
-
-class ComparisonForm(StrEnum):
-    """The format of a comparison."""
-
-    TABLE = "table"
-    JSON = "json"
-    MARKDOWN = "markdown"
 
 
 def compare(
@@ -31,7 +22,7 @@ def compare(
     ] = 0.2,
     store: StoreOption = DEFAULT_STORE,
     columns: ColumnsOption = None,
-    form: Annotated[ComparisonForm, typer.Option("--format", help="Output format.")] = ComparisonForm.TABLE,
+    form: Annotated[Literal["table", "json", "markdown"], typer.Option("--format", help="Output format.")] = "table",
     timeout: TimeoutOption = None,
     memory: MemoryOption = None,
 ) -> None:
@@ -54,7 +45,7 @@ def compare(
     from emtta_core.store.describe import notices_of
 
     opened = Store.open(store)
-    if columns is not None and form is not ComparisonForm.TABLE:
+    if columns is not None and form != "table":
         raise UsageError(f"--columns {columns} chooses columns of the table; leave out --format {form}")
     allowed = limits(timeout, memory)
     which = {"methods": method or (), "domains": domain or ()}
@@ -63,9 +54,9 @@ def compare(
         notices = notices_of(catalogue, b)
     for sentence in notices:
         say(sentence)
-    if form is ComparisonForm.JSON:
+    if form == "json":
         put_json(found.as_dict())
-    elif form is ComparisonForm.MARKDOWN:
+    elif form == "markdown":
         put(found.markdown())
     else:
         show(found.as_result(), Format.TABLE, f"word error rate, %: A is {a}, B is {b}", columns=names(columns))

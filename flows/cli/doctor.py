@@ -15,7 +15,7 @@ from emtta_core.sanitize import escaped
 from flows.cli import _log
 from flows.cli._needs import show_needs
 from flows.cli._options import DEFAULT_STORE, CorpusDirOption, FormOption, SnrConventionOption, StoreOption, use_corpora
-from flows.cli._output import COMPLETE, ERROR, Form, put_json, tabulate
+from flows.cli._output import COMPLETE, ERROR, put_json, tabulate
 
 if TYPE_CHECKING:
     from emtta_core.audio.mix import SnrConvention
@@ -119,7 +119,7 @@ def doctor(
     snr_convention: SnrConventionOption = None,
     store: StoreOption = DEFAULT_STORE,
     corpus_dir: CorpusDirOption = None,
-    form: FormOption = Form.TABLE,
+    form: FormOption = "table",
 ) -> None:
     """Look at versions, devices, speech synthesis, the model, the store, and Prefect's server.
 
@@ -140,14 +140,14 @@ def doctor(
     if suite is None and snr_convention is not None:
         raise UsageError("--snr-convention is how a suite's ratios are understood; name the suite")
     checks = list(_checks(store))
-    if form is Form.TABLE:
+    if form == "table":
         _show(checks)
     needs = [] if suite is None else _needs_of(suite, snr_convention, store)
-    if form is Form.JSON:
+    if form == "json":
         put_json({"checks": [asdict(check) for check in checks], "needs": [need.as_dict() for need in needs]})
     elif needs:
         show_needs(needs)
-    well = all(check.ok for check in checks) and all(need.standing.state != "missing" for need in needs)
+    well = all(check.ok for check in checks) and not any(need.is_missing for need in needs)
     raise typer.Exit(COMPLETE if well else ERROR)
 
 

@@ -16,7 +16,7 @@ from flows.cli._options import (
     SuiteArgument,
     use_corpora,
 )
-from flows.cli._output import COMPLETE, INCOMPLETE, Form, put_json, say
+from flows.cli._output import COMPLETE, INCOMPLETE, put_json, say
 
 if TYPE_CHECKING:
     from emtta_core.errors import EmttaError
@@ -36,7 +36,7 @@ def prepare(
     store: StoreOption = DEFAULT_STORE,
     corpus_dir: CorpusDirOption = None,
     dry_run: DryRunOption = False,
-    form: FormOption = Form.TABLE,
+    form: FormOption = "table",
 ) -> None:
     """Fetch the corpora and the model of a suite, and prepare the audio of its domains; no GPU is used.
 
@@ -65,12 +65,12 @@ def prepare(
     chosen = loaded.model_copy(update={"domains": tuple(choose_domains(loaded, only or []))})
     opened = Store.find(store) if dry_run else Store.open(store, create=True)
     needs = inventory(chosen, opened)
-    if form is Form.JSON:
+    if form == "json":
         put_json([need.as_dict() for need in needs])
     else:
         show_needs(needs)
     if dry_run or opened is None:
-        missing = any(need.standing.state == "missing" for need in needs)
+        missing = any(need.is_missing for need in needs)
         raise typer.Exit(INCOMPLETE if missing else COMPLETE)
     size = to_fetch(needs)
     refuse_full_disk(size, "what is fetched for the suite", EmttaError)

@@ -9,7 +9,7 @@ from rich.filesize import decimal
 
 from emtta_core.sanitize import escaped
 from flows.cli._options import DEFAULT_STORE, DryRunOption, FormOption, StoreOption
-from flows.cli._output import Form, put_json, say, tabulate
+from flows.cli._output import put_json, say, tabulate
 
 if TYPE_CHECKING:
     from emtta_core.store.pruning import Pruning
@@ -26,7 +26,7 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     store: StoreOption = DEFAULT_STORE,
     dry_run: DryRunOption = False,
-    form: FormOption = Form.TABLE,
+    form: FormOption = "table",
 ) -> None:
     """Remove old runs, their logs, and prepared audio that no plan names any more.
 
@@ -62,11 +62,11 @@ def prune(
     say(f"removed {_counted(done)}")
 
 
-def _show(found: "Pruning", form: Form) -> None:
+def _show(found: "Pruning", form: str) -> None:
     # What is to be removed goes to standard output; what stays for a reason is said, or a field of the JSON.
     from rich.table import Table
 
-    if form is Form.JSON:
+    if form == "json":
         put_json(asdict(found))
         return
     table = Table("run or corpus", "suite", "begun, UTC", "state", "size")

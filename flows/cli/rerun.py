@@ -14,7 +14,6 @@ from flows.cli._options import (
     DryRunOption,
     IsolationOption,
     RayAddressOption,
-    Runner,
     RunnerOption,
     StoreOption,
     use_corpora,
@@ -42,7 +41,7 @@ def rerun(
     store: StoreOption = DEFAULT_STORE,
     devices: DevicesOption = None,
     isolation: IsolationOption = None,
-    runner: RunnerOption = Runner.THREADS,
+    runner: RunnerOption = "threads",
     ray_address: RayAddressOption = None,
     corpus_dir: CorpusDirOption = None,
     dry_run: DryRunOption = False,
@@ -61,7 +60,7 @@ def rerun(
 
         emtta rerun demo-1a2b3c4d --domain BA --method em-tok-b --force
     """
-    check_runner(runner.value, ray_address, devices, isolation)
+    check_runner(runner, ray_address, devices, isolation)
     _log.settle_environment()
     use_corpora(corpus_dir)
     from emtta_core.errors import UsageError

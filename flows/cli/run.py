@@ -13,7 +13,6 @@ from flows.cli._options import (
     DryRunOption,
     IsolationOption,
     RayAddressOption,
-    Runner,
     RunnerOption,
     SnrConventionOption,
     StoreOption,
@@ -39,7 +38,7 @@ def run(
     snr_convention: SnrConventionOption = None,
     devices: DevicesOption = None,
     isolation: IsolationOption = None,
-    runner: RunnerOption = Runner.THREADS,
+    runner: RunnerOption = "threads",
     ray_address: RayAddressOption = None,
     corpus_dir: CorpusDirOption = None,
     no_reuse: Annotated[
@@ -60,7 +59,7 @@ def run(
 
         emtta run suites/mine.toml --limit 20 --dry-run
     """
-    check_runner(runner.value, ray_address, devices, isolation)
+    check_runner(runner, ray_address, devices, isolation)
     _log.settle_environment()
     use_corpora(corpus_dir)
     from emtta_core.names import check_name

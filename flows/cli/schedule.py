@@ -11,7 +11,6 @@ from flows.cli._options import (
     DevicesOption,
     IsolationOption,
     RayAddressOption,
-    Runner,
     RunnerOption,
     StoreOption,
     SuiteArgument,
@@ -43,7 +42,7 @@ def schedule(
     ] = None,
     devices: DevicesOption = None,
     isolation: IsolationOption = None,
-    runner: RunnerOption = Runner.THREADS,
+    runner: RunnerOption = "threads",
     ray_address: RayAddressOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show when the next runs are due, and exit.")] = False,
 ) -> None:
@@ -66,7 +65,7 @@ def schedule(
     from flows.nightly import next_runs
     from flows.runner import check_runner
 
-    check_runner(runner.value, ray_address, devices, isolation)
+    check_runner(runner, ray_address, devices, isolation)
     check_thresholds(alpha, min_effect)
     if baseline is not None:
         Store.open(store).run(baseline)
@@ -85,5 +84,5 @@ def schedule(
 
     what = {"suite": suite, "store": location, "timezone": timezone}
     against = {"baseline": baseline, "alpha": alpha, "min_effect": min_effect}
-    how = {"devices": devices, "isolation": isolation, "runner": runner.value, "ray_address": ray_address}
+    how = {"devices": devices, "isolation": isolation, "runner": runner, "ray_address": ray_address}
     serve(deployment or f"{name}-{platform.node()}", cron, timezone, what | against | how)

@@ -10,14 +10,14 @@ from rich.text import Text
 
 from emtta_core.sanitize import escaped
 from flows.cli._options import FormOption
-from flows.cli._output import Form, put_json, say, tabulate
+from flows.cli._output import put_json, say, tabulate
 
 
 def suites(
     suite: Annotated[
         str | None, typer.Argument(help="A shipped suite, or the path of a .toml file.", show_default=False)
     ] = None,
-    form: FormOption = Form.TABLE,
+    form: FormOption = "table",
 ) -> None:
     """List the shipped suites, or explain the domains of one suite.
 
@@ -45,7 +45,7 @@ def suites(
     say("the domains of a suite: emtta suites SUITE")
 
 
-def _show_domains(suite: str, form: Form) -> None:
+def _show_domains(suite: str, form: str) -> None:
     from emtta_core.suite import load_suite
 
     loaded = load_suite(suite)
@@ -56,8 +56,8 @@ def _show_domains(suite: str, form: Form) -> None:
     say(f"methods: {', '.join(method.name for method in loaded.methods)}; model: {loaded.model.name}")
 
 
-def _show(rows: Sequence[Mapping[str, object]], form: Form) -> None:
-    if form is Form.JSON:
+def _show(rows: Sequence[Mapping[str, object]], form: str) -> None:
+    if form == "json":
         put_json(rows)
         return
     table = Table(*rows[0])

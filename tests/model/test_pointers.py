@@ -60,8 +60,8 @@ def test_audio_transcripts_manifests_and_suites_that_are_pointers_are_named(
         load_suite(str(tmp_path / "suite.toml"))
     suite = suite_file(CLEAN.replace('"speech"', '"corpus"'))
     (need, _) = inventory(load_suite(str(suite)), None)
-    assert need.standing.state == "missing"
-    assert f"it is a {system} pointer" in str(need.standing.error)
+    assert need.availability.state == "missing"
+    assert f"it is a {system} pointer" in str(need.availability.error)
 
 
 @pointers
@@ -92,11 +92,11 @@ def test_a_corpus_of_which_no_recording_can_be_read_is_not_called_here(
     for name in ("a", "b"):
         speech.add(name, content, "seven small boats")
     (need, _) = inventory(load_suite(str(suite_file(CLEAN))), None)
-    assert need.standing.state == "missing"
-    assert str(need.standing.error).startswith("none of the first recordings of folder speech can be read: ")
+    assert need.availability.state == "missing"
+    assert str(need.availability.error).startswith("none of the first recordings of folder speech can be read: ")
     speech.add("c", tone(0.5), "nobody knows")
     (need, model) = inventory(load_suite(str(suite_file(CLEAN))), None)
-    assert (need.standing.state, model.standing.state) == ("here", "here")
+    assert (need.availability.state, model.availability.state) == ("here", "here")
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.write_bytes(LFS), lambda path: path.write_bytes(b"12345678{")])

@@ -155,8 +155,9 @@ def test_a_run_records_where_its_corpora_and_recordings_were_found(
     assert [each.corpus.utterances for each in made] == [3, 6]
 
 
+@pytest.mark.parametrize("again", ["run", "rerun"])
 def test_a_run_goes_on_with_a_corpus_that_came_later(
-    tmp_path: Path, suite_file: SuiteFile, emtta: Command, prefect_server: str
+    tmp_path: Path, suite_file: SuiteFile, emtta: Command, prefect_server: str, again: str
 ) -> None:
     librispeech_folder(tmp_path, count=2)
     later = tmp_path / "later"
@@ -168,16 +169,21 @@ def test_a_run_goes_on_with_a_corpus_that_came_later(
     assert f"finish them with: emtta rerun {run_id} --store {store}" in begun.err
     assert "LibriSpeech test-other is not in" in emtta("rerun", run_id, "--store", store).err
     librispeech_folder(later, count=3)
-    gone_on = emtta("rerun", run_id, "--store", store)
+    words = ("rerun", run_id) if again == "rerun" else ("run", suite)
+    dry = emtta(*words, "--store", store, "--dry-run")
+    assert (dry.code, f"run {run_id}: would do " in dry.err) == (0, True), dry.err
+    gone_on = emtta(*words, "--store", store)
     assert gone_on.code == 0, gone_on.err
-    assert "domain late is planned anew, with the audio and transcripts that are there now" in gone_on.err
+    assert f"run {run_id}: 1 cells to do, 3 utterances" in gone_on.err
+    planned_anew = "domain late is planned anew, with the audio and transcripts that are there now"
+    assert (planned_anew in gone_on.err) == (again == "rerun")
     query = "select domain, state, planned, done, attempts from cells order by domain"
     assert emtta("sql", query, "--store", store, "--format", "csv").out.split()[1:] == [
         "here,complete,2,2,1",
         "late,complete,3,3,1",
     ]
-    again = emtta("run", suite, "--store", store)
-    assert (again.code, f"run {run_id}: nothing to do" in again.err) == (0, True), again.err
+    complete = emtta("run", suite, "--store", store)
+    assert (complete.code, f"run {run_id}: nothing to do" in complete.err) == (0, True), complete.err
 
 
 def test_the_same_command_goes_on_with_a_corpus_that_came_later(
