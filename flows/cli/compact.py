@@ -24,6 +24,7 @@ def compact(
 
         emtta compact demo-1a2b3c4d
     """
+    from emtta_core.store import Store
     from emtta_core.store.compaction import compact as merge
     from emtta_core.store.compaction import plan_compaction
 
