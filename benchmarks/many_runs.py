@@ -35,7 +35,7 @@ from emtta_core.cache import CACHE
 from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.scoring import step_errors, word_errors
 from emtta_core.store import CellKey, CellRow, HypothesisRow, PlanRow, RunRow, ScoreRow, StepRow, Store
-from emtta_core.store.compact import compact
+from emtta_core.store.compaction import compact
 from emtta_core.store.parquet import parquet
 
 RESULTS = Path(__file__).parent / "results" / "many-runs.json"

@@ -9,7 +9,7 @@ newest night's alone are computed. Figures go to `benchmarks/results/store.json`
 
     python benchmarks/store.py FOLDER --nights 2 --shards
 
-writes the nights as runs do, in shards of 16 utterances, asks, compacts them by `emtta_core.store.compact`, and asks
+writes the nights as runs do, in shards of 16 utterances, asks, compacts them by `emtta_core.store.compaction`, and asks
 again. Without `--shards` the packs are written that a compaction leaves: 6,787 files a night with their flushes would
 measure the disk. What is in a night, `nights.py` draws.
 """
@@ -32,7 +32,7 @@ from nights import DOMAINS, METHODS, UTTERANCES, Speech, run_name, write_night
 
 from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.store import Store, reports
-from emtta_core.store.compact import compact
+from emtta_core.store.compaction import compact
 
 RESULTS = Path(__file__).parent / "results" / "store.json"
 ROOM = 2.0  # times what the nights are to take must be free

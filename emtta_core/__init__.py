@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from emtta_core.audio.files import read_audio
     from emtta_core.audio.mix import mix_at_snr
     from emtta_core.model.load import load_model
-    from emtta_core.store.opened import open_store
+    from emtta_core.store.catalogue import open_store
 
     __version__: str
 
@@ -25,7 +25,7 @@ _HOMES = {
     "em_loss": "emtta_core.adaptation.objective",
     "load_model": "emtta_core.model.load",
     "mix_at_snr": "emtta_core.audio.mix",
-    "open_store": "emtta_core.store.opened",
+    "open_store": "emtta_core.store.catalogue",
     "read_audio": "emtta_core.audio.files",
 }
 

@@ -1,4 +1,4 @@
-"""Atomic writing: a file is written beside its place, flushed to the disk, and then named in one step.
+"""Atomic writing: a file is written under a temporary name, flushed to the disk, and then renamed.
 
 Whoever reads meanwhile sees the old state or the new one, and a writer that is killed leaves at most a temporary file,
 whose name ends in `.tmp` and is seen by no reader. The price is one `fsync` a file and one a folder, some 5 ms together
@@ -22,23 +22,19 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file in one step, replacing one that is there.
-
-    Raises:
-        StoreError: it cannot be written.
-    """
+    """Write a file in one step, replacing one that is there; StoreError when it cannot be written."""
     with _temporary(path, content) as temporary:
         temporary.replace(path)
 
 
 def write_new_bytes(path: Path, content: bytes) -> bool:
-    """Write a file in one step unless it is there; return whether it was written.
-
-    Raises:
-        StoreError: it cannot be written.
-    """
-    if not content:
-        return _touch_new(path)
+    """Write a file in one step unless it is there; whether it was written. StoreError when it cannot be."""
+    if not content:  # an empty file is whole as soon as it is there
+        with explaining_write_errors(path), contextlib.suppress(FileExistsError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(exist_ok=False)
+            return True
+        return False
     with _temporary(path, content) as temporary:
         try:
             path.hardlink_to(temporary)  # which, unlike a rename, can refuse
@@ -55,40 +51,31 @@ def write_new_bytes(path: Path, content: bytes) -> bool:
 
 @contextlib.contextmanager
 def _temporary(path: Path, content: bytes) -> Iterator[Path]:
-    # A temporary file beside `path` that holds `content` for good; remove it if it is still there.
+    # Yield a file in the folder of `path` that holds `content` and is flushed; remove it if it is not renamed.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        _flush(temporary)
-        yield temporary
-        with contextlib.suppress(OSError):  # some network file systems cannot flush a folder
-            _flush(path.parent)
-    except OSError as error:
-        raise unwritable(path, error) from error
+        with explaining_write_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(content)
+            _flush(temporary)
+            yield temporary
+            with contextlib.suppress(OSError):  # some network file systems cannot flush a folder
+                _flush(path.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def _touch_new(path: Path) -> bool:
-    # Make an empty file unless it is there; it is whole as soon as it is there.
+@contextlib.contextmanager
+def explaining_write_errors(path: Path) -> Iterator[None]:
+    """Turn an `OSError` in the `with` block into a StoreError that says what to do."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(exist_ok=False)
-    except FileExistsError:
-        return False
+        yield
     except OSError as error:
-        raise unwritable(path, error) from error
-    return True
-
-
-def unwritable(path: Path, error: OSError) -> StoreError:
-    """The error for a file that cannot be written."""
-    return StoreError(
-        f"cannot write {path}: {error.strerror or error}; "
-        "choose a store that can be written, or make room or permission for it"
-    )
+        raise StoreError(
+            f"cannot write {path}: {error.strerror or error}; "
+            "choose a store that can be written, or make room or permission for it"
+        ) from error
 
 
 def _flush(path: Path) -> None:

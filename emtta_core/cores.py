@@ -23,13 +23,13 @@ one. It is read when torch is imported.
 
 
 def cores() -> int:
-    """Return how many cores this process may use: those of its affinity, no more than its container's quota allows."""
+    """How many cores this process may use: those of its affinity, no more than its container's quota allows."""
     here = len(_affinity() or ()) or os.cpu_count() or 1
     return min(here, _quota(QUOTA) or here)
 
 
 def waiting_threads_spin() -> bool:
-    """Return whether OpenMP's threads spin while they wait, as they do unless the environment says otherwise."""
+    """Whether OpenMP's threads spin while they wait, as they do unless the environment says otherwise."""
     name, value = PASSIVE
     return os.environ.get(name, "").strip().upper() != value
 
@@ -59,7 +59,7 @@ class CoreTimes:
         return cls(total / second, busy / second, time.process_time())
 
     def free_since(self, earlier: "CoreTimes") -> float:
-        """Return how many cores other processes left to this one since an earlier reading, on average."""
+        """How many cores other processes left to this one since an earlier reading, on average."""
         span = self.total - earlier.total
         if span <= 0:
             return float(cores())

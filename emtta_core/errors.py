@@ -1,5 +1,24 @@
 """The errors that a user can mend.
 
+    EmttaError                    exit code 1
+      UsageError                  the request is wrong; exit code 2
+      AudioError                  costs its own utterance and no other
+      EmptyReferenceError         likewise; in scoring.wer
+      CorpusError                 costs its own domains and no other
+      UnreachableHubError         also a ConnectionError, which may pass; in hub
+      ModelError
+      StoreError
+        LeaseLostError            another process has taken the run over; in store.lease
+      TooManyErrorsError          more than the suite allows; in pipeline.evaluate
+      InterruptedRunError         the run was asked to stop; in pipeline.job
+        UnwantedError             a worker was ended with its run; in worker.worker
+      GarbageError                a worker wrote what is no message; in worker.worker
+      JobFailedError              a job would fail again; in worker.worker
+      TransientError              another attempt may succeed; in faults
+        PassingError              a job failed of such a fault; in worker.worker
+        WorkerLostError           a worker ended in the middle of its job; in worker.worker
+          LostTaskError           a task run ended with its process; in flows.executor
+
 Each message names the thing, the value it had, the values it may have, and what to do next.
 The command line prints the message alone, with no traceback.
 """
@@ -11,15 +30,11 @@ from emtta_core.network import without_passwords
 
 
 class EmttaError(Exception):
-    """Something went wrong that its message lets the reader mend; the command ends with exit code 1.
-
-    Attributes:
-        subject: what the message begins with, where others of the same reason differ in that alone, so that the reason
-            need be told but once; else empty.
-    """
+    """Something went wrong that its message lets the reader mend; the command ends with exit code 1."""
 
     def __init__(self, *message: object, subject: str = "") -> None:
         super().__init__(*(without_passwords(part) if isinstance(part, str) else part for part in message))
+        # What the message begins with, where others with this reason differ in that alone: the reason is shown once.
         self.subject = without_passwords(subject)
 
 
@@ -44,7 +59,7 @@ class StoreError(EmttaError):
 
 
 def unknown(what: str, value: object, allowed: "list[str] | tuple[str, ...]") -> UsageError:
-    """Return the refusal of an unknown name: what it names, its value, the nearest name and all that there are."""
+    """The error on an unknown name: what it names, its value, the nearest name and all that there are."""
     by_small_letters = {name.lower(): name for name in allowed}
     near = [by_small_letters[name] for name in get_close_matches(str(value).lower(), by_small_letters, 1, cutoff=0.7)]
     meant = f" (did you mean {near[0]!r}?)" if near else ""
@@ -52,7 +67,7 @@ def unknown(what: str, value: object, allowed: "list[str] | tuple[str, ...]") ->
 
 
 def in_words(error: BaseException) -> str:
-    """Return the first line of what an error says, for people: without the names that Python gives to errors."""
+    """The first line of an error's message, for people: without the names that Python gives to errors."""
     if isinstance(error, OSError) and error.strerror:
         file = f": {error.filename}" if error.filename is not None else ""
         return f"{error.strerror}{file}"
@@ -63,10 +78,10 @@ def in_words(error: BaseException) -> str:
 
 
 _MOST = 300
-"""Characters of a library's error that are told."""
+"""Characters that are kept of a library's message."""
 
 _KIND = re.compile(r"^(?:[\w.]*(?:Error|Exception|Warning)\b[:(\s]*)+")
-"""The name of a Python exception, as libraries put it before what they say."""
+"""The name of a Python exception, as libraries put it before their message."""
 
 _SILENT: dict[type[BaseException], str] = {
     MemoryError: "memory does not suffice",
@@ -77,4 +92,4 @@ _SILENT: dict[type[BaseException], str] = {
     StopIteration: "something ended too early",
     EOFError: "something ended too early",
 }
-"""What to say of an error that says nothing."""
+"""The message of an error that has none."""

@@ -25,7 +25,7 @@ of one would give it as its error in the end."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether memory did not suffice, of the machine or of a device."""
+    """Whether memory did not suffice, of the machine or of a device."""
     # torch's own error is known by its name, so that this module need not import torch.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
@@ -93,12 +93,12 @@ class TransientError(EmttaError):
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether another attempt may succeed where this one failed."""
+    """Whether another attempt may succeed where this one failed."""
     return is_device_lost(error) or any(_transient(cause) for cause in _chain(error))
 
 
 def is_fatal(error: BaseException) -> bool:
-    """Return whether an error says something of more than the utterance at which it was met.
+    """Whether an error says something of more than the utterance at which it was met.
 
     Those of emtta say of what they are; memory, a device and the machine serve all utterances; and what is no
     `Exception`, as an interrupt, is meant for the process.
@@ -117,7 +117,7 @@ def unexpected(done: str, error: BaseException) -> str:
 
 
 def is_device_lost(error: BaseException) -> bool:
-    """Return whether CUDA failed, after which a process can compute nothing on its GPU any more."""
+    """Whether CUDA failed, after which a process can compute nothing on its GPU any more."""
     return any(_lost_device(cause) for cause in _chain(error))
 
 

@@ -48,7 +48,7 @@ class Record(BaseModel):
                 raise TypeError(f"{cls.__name__}.{name} must be declared IDENTITY or RUNTIME, once; it has {roles}")
 
     def identity(self) -> dict[str, Any]:
-        """Return the identity fields alone, nested records likewise, as plain JSON values."""
+        """The identity fields alone, nested records likewise, as plain JSON values."""
         return {
             name: _plain(getattr(self, name))
             for name, field in type(self).model_fields.items()
@@ -57,7 +57,7 @@ class Record(BaseModel):
 
 
 def digest(value: Any, length: int = 16) -> str:
-    """Return the first `length` hexadecimal digits of the SHA-256 of `value` as canonical JSON."""
+    """The first `length` hexadecimal digits of the SHA-256 of `value` as canonical JSON."""
     text = json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 

@@ -15,17 +15,12 @@ NAME = r"(?!(?i:null)(?![A-Za-z0-9._+-]))[A-Za-z0-9][A-Za-z0-9._+-]*"
 
 
 def is_name(text: str) -> bool:
-    """Return whether a text is a name."""
+    """Whether a text is a valid name."""
     return re.fullmatch(NAME, text) is not None
 
 
 def check_name(what: str, name: str) -> str:
-    """Return `name`; UsageError saying why where it is none.
-
-    Args:
-        what: what is called so, for the refusal.
-        name: the name.
-    """
+    """Check that the name of `what` is valid, and return it; UsageError says why it is not."""
     if name.lower() == "null":
         raise UsageError(
             f"{what} {name!r} is an invalid name: readers of Parquet take it for a missing one; choose another"

@@ -20,7 +20,7 @@ def settle_proxies() -> list[str]:
     """Reach this machine without a proxy, and drop proxies that no client can use, for this process and its children.
 
     Returns:
-        A sentence for the user about each variable that is not used.
+        A message for the user on each variable that is not used.
     """
     messages = []
     for name in [name for name in os.environ if name.lower() in _PROXIES]:
@@ -44,7 +44,7 @@ def settle_proxies() -> list[str]:
 
 
 def proxy_of(url: str) -> str | None:
-    """Return the proxy through which a URL is requested, without its password; None where it is requested directly."""
+    """The proxy through which a URL is requested, without its password; None where it is requested directly."""
     parts = urlsplit(url)
     if proxy_bypass(parts.hostname or ""):
         return None
@@ -54,7 +54,7 @@ def proxy_of(url: str) -> str | None:
 
 
 def without_passwords(text: str) -> str:
-    """Return `text` with `***` for user names and passwords in URLs.
+    """`text` with `***` for user names and passwords in URLs.
 
     Example:
         >>> without_passwords("https://me:secret@host/api does not answer")

@@ -12,7 +12,7 @@ _ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud8
 
 
 def escaped(text: str) -> str:
-    r"""Return `text` with each acting sign as its escape, and without the passwords of URLs.
+    r"""`text` with each acting sign as its escape, and without the passwords of URLs.
 
     Example:
         >>> print(escaped("red: \x1b[31m, backwards: \u202eabc"))

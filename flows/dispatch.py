@@ -21,7 +21,7 @@ from emtta_core.errors import EmttaError
 from emtta_core.pipeline.events import CellFinished, DomainPrepared, channel
 from emtta_core.pipeline.job import Job, describe, fail_cell
 from emtta_core.pipeline.plan import Cell
-from emtta_core.pipeline.prepare import Prepared
+from emtta_core.pipeline.preparation import Prepared
 from emtta_core.pipeline.reuse import Reuse
 from emtta_core.pipeline.run import Run
 from emtta_core.pipeline.selection import Redo

@@ -27,7 +27,7 @@ from emtta_core.pipeline.models import digest_of
 from emtta_core.pipeline.run import Run, baselines, plan_night, record
 from emtta_core.report import make_page
 from emtta_core.store import Store
-from emtta_core.store.compact import compact
+from emtta_core.store.compaction import compact
 from emtta_core.suite import Isolation, Suite, load_suite
 from flows.artifacts import publish, publish_comparison
 from flows.evaluate import INTERRUPTED, evaluate

@@ -11,7 +11,7 @@ from prefect.tasks import exponential_backoff
 from emtta_core.faults import is_transient
 from emtta_core.pipeline.events import channel
 from emtta_core.pipeline.job import CellReport, Job
-from emtta_core.pipeline.prepare import Prepared, prepare_domain
+from emtta_core.pipeline.preparation import Prepared, prepare_domain
 from emtta_core.store import Store
 from emtta_core.suite import Domain, Runtime
 from tasks.discreet import discreet

@@ -24,8 +24,8 @@ def g711(speech: Samples, errors: float, rng: np.random.Generator, _voices: Voic
     """Send G.711's µ-law at 8 kHz (64 kbit/s) over a line that turns over a share `errors` of the bits."""
     coded = np.frombuffer(_written(to_telephone(speech), "RAW", "ULAW", TELEPHONE_RATE), np.uint8)
     turned = np.packbits(rng.random((coded.size, 8)) < errors, axis=1)[:, 0]
-    heard = _read((coded ^ turned).tobytes(), raw=True)
-    return levelled(from_telephone(heard, speech.size))
+    decoded = _read((coded ^ turned).tobytes(), raw=True)
+    return levelled(from_telephone(decoded, speech.size))
 
 
 def mu_law(samples: Samples) -> Samples:
@@ -35,10 +35,10 @@ def mu_law(samples: Samples) -> Samples:
 
 def gsm(speech: Samples, times: float, _rng: np.random.Generator, _voices: Voices) -> Corrupted:
     """Code by GSM 06.10 full rate (13 kbit/s at 8 kHz) so many times over: calls from network to network."""
-    heard = to_telephone(speech)
+    decoded = to_telephone(speech)
     for _ in range(int(times)):
-        heard = fitted(_read(_written(heard, "WAV", "GSM610", TELEPHONE_RATE)), heard.size)
-    return levelled(from_telephone(heard, speech.size))
+        decoded = fitted(_read(_written(decoded, "WAV", "GSM610", TELEPHONE_RATE)), decoded.size)
+    return levelled(from_telephone(decoded, speech.size))
 
 
 def mp3(speech: Samples, kbits: float, _rng: np.random.Generator, _voices: Voices) -> Corrupted:
@@ -46,18 +46,18 @@ def mp3(speech: Samples, kbits: float, _rng: np.random.Generator, _voices: Voice
     lowest, highest = _MP3_KBITS
     level = min(0.999, (highest - kbits) / (highest - lowest))
     padded = np.pad(speech, (0, _LATEST))  # so that nothing is lost behind the delay
-    heard = _read(
+    decoded = _read(
         _written(padded, "MP3", "MPEG_LAYER_III", SAMPLE_RATE, compression_level=level, bitrate_mode="CONSTANT")
     )
-    return levelled(fitted(heard[_delay(speech, heard) :], speech.size))
+    return levelled(fitted(decoded[_delay(speech, decoded) :], speech.size))
 
 
 def opus(speech: Samples, kbits: float, _rng: np.random.Generator, _voices: Voices) -> Corrupted:
     """Code by Opus."""
     lowest, highest = _OPUS_KBITS
     level = (highest - kbits) / (highest - lowest)
-    heard = _read(_written(speech, "OGG", "OPUS", SAMPLE_RATE, compression_level=level))
-    return levelled(fitted(heard, speech.size))
+    decoded = _read(_written(speech, "OGG", "OPUS", SAMPLE_RATE, compression_level=level))
+    return levelled(fitted(decoded, speech.size))
 
 
 def _written(samples: Samples, form: str, codec: str, rate: int, **options: float | str) -> bytes:
@@ -78,8 +78,8 @@ def _read(data: bytes, *, raw: bool = False) -> Samples:
     return np.asarray(samples, dtype=np.float64)
 
 
-def _delay(clean: Samples, heard: Samples) -> int:
-    # By how many samples, 0 to `_LATEST`, `heard` is behind `clean`: where they are most alike.
-    size = 1 << (clean.size + heard.size).bit_length()
-    likeness = np.fft.irfft(np.fft.rfft(heard, size) * np.conj(np.fft.rfft(clean, size)), size)[: _LATEST + 1]
+def _delay(clean: Samples, decoded: Samples) -> int:
+    # By how many samples, 0 to `_LATEST`, `decoded` is behind `clean`: where they are most alike.
+    size = 1 << (clean.size + decoded.size).bit_length()
+    likeness = np.fft.irfft(np.fft.rfft(decoded, size) * np.conj(np.fft.rfft(clean, size)), size)[: _LATEST + 1]
     return int(likeness.argmax())

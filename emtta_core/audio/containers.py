@@ -2,7 +2,7 @@
 
 libsndfile reads what a header counts, or what is there, whichever is less, and says nothing of the difference: of a
 recording that was cut off it gives the beginning, and of one whose header counts too little (as a recorder leaves it
-that lost its power) or that another was appended to, the rest is never heard. Here both are refused.
+that lost its power) or that another was appended to, the rest is never read. Here both are refused.
 
 Sources: RIFF and RF64 (EBU Tech 3306), AIFF (Apple, 1989), AU (Sun), W64 (Sony), CAF (Apple), Ogg (RFC 3533), FLAC (RFC
 9639), SPHERE (NIST). MP3 is in `emtta_core.audio.mp3`; of other formats what libsndfile gives is taken as it is.
@@ -30,7 +30,7 @@ _FRAME_TAIL = 1 << 20
 
 
 def refuse_partial(data: bytes, name: str) -> None:
-    """Refuse an audio file of which a part is missing, or would not be heard.
+    """Refuse an audio file of which a part is missing, or would not be read.
 
     Args:
         data: the file.
@@ -50,11 +50,11 @@ def is_tag(rest: bytes) -> bool:
     return not rest or rest.startswith(_TAGS)
 
 
-def unheard(data: bytes, end: int, name: str) -> AudioError:
+def unread(data: bytes, end: int, name: str) -> AudioError:
     """The refusal of a file that goes on behind the end of its sound."""
     return AudioError(
         f"{name}: its headers end the sound at byte {end} of {len(data)}, so that the last {len(data) - end} bytes "
-        "would not be heard; write the file anew from its source, or repair it, as by `ffmpeg -i OLD NEW`"
+        "would not be read; write the file anew from its source, or repair it, as by `ffmpeg -i OLD NEW`"
     )
 
 
@@ -66,7 +66,7 @@ def _check_end(data: bytes, end: int, name: str) -> None:
     if end - len(data) > _SLACK:
         raise _cut_off(data, end, name)
     if not is_tag(data[end:]):
-        raise unheard(data, end, name)
+        raise unread(data, end, name)
 
 
 def _chunks(data: bytes, order: Literal["little", "big"], first: int, width: int) -> Iterator[tuple[bytes, int, int]]:
@@ -138,7 +138,7 @@ def _check_sphere(data: bytes, name: str) -> None:
 
 
 def _check_ogg(data: bytes, name: str) -> None:
-    # Check that the pages are whole, and of one stream: libsndfile hears the first of a chain.
+    # Check that the pages are whole, and of one stream: libsndfile reads the first of a chain.
     offset = 0
     in_sound = False
     while data.startswith(b"OggS", offset):
@@ -148,7 +148,7 @@ def _check_ogg(data: bytes, name: str) -> None:
             raise _cut_off(data, max(body, end), name)
         begins = bool(data[offset + 5] & 2)
         if begins and in_sound:
-            raise unheard(data, offset, name)
+            raise unread(data, offset, name)
         in_sound = not begins
         offset = end
     _check_end(data, offset, name)
@@ -164,13 +164,13 @@ def _check_flac(data: bytes, name: str) -> None:
     begin, samples = offset, 0
     for begin, frame in _flac_frames(data, offset):
         if promised and samples >= promised:
-            raise unheard(data, begin, name)
+            raise unread(data, begin, name)
         samples += frame
     if samples < promised or not samples:
         return  # cut off or damaged, as libsndfile will say
     ends = _flac_frame_ends(data, begin)
     if ends and not any(is_tag(data[end:]) for end in ends):
-        raise unheard(data, ends[0], name)
+        raise unread(data, ends[0], name)
 
 
 def _flac_frames(data: bytes, offset: int) -> Iterator[tuple[int, int]]:

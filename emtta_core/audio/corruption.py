@@ -138,4 +138,4 @@ _LATER = {"snr_over": "utterance", "snr_convention": "exact"}
 """Fields that were added after audio had been prepared without them, and what that audio has."""
 
 Corruption = Annotated[Noise | NoiseFile | Graded, Field(discriminator="name")]
-"""Any corruption, told apart by `name`."""
+"""Any corruption, known by its `name`."""

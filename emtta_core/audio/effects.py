@@ -69,7 +69,7 @@ ENVIRONMENTS: Sequence[NoiseKind] = (
     "typing",
     "vacuum-cleaner",
 )
-"""The noises that are made of no speech; an utterance hears one of them."""
+"""The noises that are made of no speech; each utterance gets one of them."""
 
 _TALKERS = 8
 """Voices of which one talks across the speech."""
@@ -119,11 +119,11 @@ _STEPS = 32_768
 def echo(speech: Samples, decibels: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
     """Repeat the sound 150 to 350 ms later, quieter by so many decibels, and that again, and so on."""
     delay = int(rng.uniform(0.15, 0.35) * SAMPLE_RATE)
-    heard = speech.copy()
-    for start in range(delay, heard.size, delay):
-        piece = heard[start : start + delay]
-        piece += 10 ** (decibels / 20) * heard[start - delay : start - delay + piece.size]
-    return levelled(heard)
+    echoed = speech.copy()
+    for start in range(delay, echoed.size, delay):
+        piece = echoed[start : start + delay]
+        piece += 10 ** (decibels / 20) * echoed[start - delay : start - delay + piece.size]
+    return levelled(echoed)
 
 
 def telephone(speech: Samples, hertz: float, _rng: np.random.Generator, _voices: Voices) -> Corrupted:
@@ -133,9 +133,9 @@ def telephone(speech: Samples, hertz: float, _rng: np.random.Generator, _voices:
 
 
 def packet_loss(speech: Samples, share: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
-    """Lose a share of the packets of 20 ms in which there is sound, in bursts; silence is heard in their place.
+    """Lose a share of the packets of 20 ms in which there is sound, in bursts; silence takes their place.
 
-    However short the speech, one packet at least is lost, and one is heard. A packet that is lost at one share is lost
+    However short the speech, one packet at least is lost, and one is kept. A packet that is lost at one share is lost
     at any larger one.
     """
     packets = -(-speech.size // _PACKET)

@@ -59,13 +59,13 @@ def signal_to_distortion_db(clean: ArrayLike, corrupted: ArrayLike) -> float | N
     Raises:
         AudioError: when one is no waveform, or is empty or silent, or holds NaN or infinity.
     """
-    speech, heard = checked(clean, "the clean speech"), checked(corrupted, "the corrupted speech")
+    speech, noisy = checked(clean, "the clean speech"), checked(corrupted, "the corrupted speech")
     refuse_silence(speech, "the clean speech")
-    refuse_silence(heard, "the corrupted speech")
-    if speech.size != heard.size:
+    refuse_silence(noisy, "the corrupted speech")
+    if speech.size != noisy.size:
         return None
-    part = speech * (float(speech @ heard) / float(speech @ speech))
-    wanted, rest = float(part @ part), float(np.sum(np.square(heard - part)))
+    part = speech * (float(speech @ noisy) / float(speech @ speech))
+    wanted, rest = float(part @ part), float(np.sum(np.square(noisy - part)))
     if not rest:
         return math.inf
     return 10 * math.log10(wanted / rest) if wanted else -math.inf

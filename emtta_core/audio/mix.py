@@ -141,16 +141,16 @@ def mix(
         )
     if offset < 0:
         raise AudioError(f"the noise cannot begin at sample {offset}; the offset must be 0 or more")
-    heard = checked(speech, "the speech")
+    samples = checked(speech, "the speech")
     source = checked(noise, "the noise")
-    refuse_silence(heard, "the speech")
-    piece = source[np.arange(offset, offset + heard.size) % source.size]
+    refuse_silence(samples, "the speech")
+    piece = source[np.arange(offset, offset + samples.size) % source.size]
     refuse_silence(
         piece,
-        f"the piece of the noise that is used ({heard.size} samples from sample {offset % source.size} on)",
+        f"the piece of the noise that is used ({samples.size} samples from sample {offset % source.size} on)",
     )
-    above = 0.0 if over == "utterance" else _above(heard, speech_mask(heard)) - _above(piece, speech_mask(heard))
-    clean = scale_to_dbfs(heard, level_dbfs)
+    above = 0.0 if over == "utterance" else _above(samples, speech_mask(samples)) - _above(piece, speech_mask(samples))
+    clean = scale_to_dbfs(samples, level_dbfs)
     added = scale_to_dbfs(piece, level_dbfs - snr_db + above)
     waveform, gain = scale_back(clean + added)
     return Mixture(waveform, speech=clean * np.float32(gain), noise=added * np.float32(gain), gain=gain)

@@ -16,7 +16,7 @@ https://www.codeproject.com/Articles/8295/MPEG-Audio-Frame-Header.
 from dataclasses import dataclass
 from typing import Self
 
-from emtta_core.audio.containers import is_tag, unheard
+from emtta_core.audio.containers import is_tag, unread
 from emtta_core.errors import AudioError
 
 _ID3 = b"ID3"
@@ -89,7 +89,7 @@ def counted(data: bytes, name: str) -> bytes:
     """An MP3 file that says how many frames it has: as it is, or with a frame before it that does.
 
     As of any file that says so, libsndfile then leaves out the first 529 samples, which are the decoder's own delay.
-    A file that does not say so, and was cut between two frames, cannot be told from a whole one.
+    A file that does not say so, and was cut between two frames, looks like a whole one.
 
     Args:
         data: the file, of Layer III.
@@ -102,19 +102,19 @@ def counted(data: bytes, name: str) -> bytes:
     first = _Frame.at(data, start)
     if first is None:
         raise _damaged(data, start, name)
-    told = _count_told(data[start : start + first.size], first)
+    stated = _stated_count(data[start : start + first.size], first)
     offset, frames = start, 0
     while (frame := _Frame.at(data, offset)) is not None and frame.goes_on(first):
         if offset + frame.size > len(data):
             raise AudioError(
                 f"{name}: is cut off: {len(data) - offset} of the {frame.size} bytes of its last MP3 frame are there"
             )
-        if told is not None and frames > told + 1:  # the frame with the count is one more, which some count too
-            raise unheard(data, offset, name)
+        if stated is not None and frames > stated + 1:  # the frame with the count is one more, which some count too
+            raise unread(data, offset, name)
         offset, frames = offset + frame.size, frames + 1
     if not is_tag(data[offset:]):
         raise _damaged(data, offset, name)
-    return first.with_count(frames) + data[start:offset] if told is None else data
+    return first.with_count(frames) + data[start:offset] if stated is None else data
 
 
 def _beginning(data: bytes) -> int:
@@ -128,7 +128,7 @@ def _beginning(data: bytes) -> int:
     return offset
 
 
-def _count_told(frame: bytes, header: _Frame) -> int | None:
+def _stated_count(frame: bytes, header: _Frame) -> int | None:
     # The number of frames that a file's first one gives, if it does; a checksum moves it on.
     for offset in (header.count_at, header.count_at + 2):
         if (

@@ -242,7 +242,7 @@ def airport_announcements(samples: int, rng: np.random.Generator, voices: Sequen
 
 
 def neighbour(samples: int, rng: np.random.Generator, voices: Sequence[Samples]) -> Samples:
-    """People next door talk in turn and walk about, heard through a wall.
+    """People next door talk in turn and walk about, behind a wall.
 
     The wall passes little above 350 to 500 Hz (18 dB an octave); steps and bumps come through it as thumps
     between 45 and 80 Hz, one every 0.4 to 1.6 s; the listener's own room has a faint tone.

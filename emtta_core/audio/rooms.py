@@ -38,7 +38,7 @@ def reverberation(speech: Samples, rt60: float, rng: np.random.Generator, _voice
 
     The reflections fall by 60 dB in that time (T30 of ISO 3382).
     """
-    return levelled(_heard(speech, _response(int(rng.integers(_ROOMS)), "room", rt60, None)))
+    return levelled(_in_room(speech, _response(int(rng.integers(_ROOMS)), "room", rt60, None)))
 
 
 def far_field(speech: Samples, metres: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
@@ -49,16 +49,16 @@ def far_field(speech: Samples, metres: float, rng: np.random.Generator, _voices:
     """
     room = int(rng.integers(_ROOMS))
     air = coloured_noise(speech.size, rng, low_pass(500, order=1))
-    heard = _heard(speech, _response(room, "hall", _HALL_RT60, metres))
+    reverberant = _in_room(speech, _response(room, "hall", _HALL_RT60, metres))
     air *= rms(speech) * 10 ** (-_NOISE_DB / 20) / rms(air)  # pyroomacoustics leaves the sound as it is at one metre
-    return levelled(heard + air, 20 * np.log10(rms(heard) / rms(air)))
+    return levelled(reverberant + air, 20 * np.log10(rms(reverberant) / rms(air)))
 
 
-def _heard(speech: Samples, response: Samples) -> Samples:
+def _in_room(speech: Samples, response: Samples) -> Samples:
     # The speech in a room, shape as before; what still sounds after its end is left out.
     size = 1 << (speech.size + response.size).bit_length()
-    heard = np.fft.irfft(np.fft.rfft(speech, size) * np.fft.rfft(response, size), size)
-    return heard[_DIRECT : _DIRECT + speech.size]
+    reverberant = np.fft.irfft(np.fft.rfft(speech, size) * np.fft.rfft(response, size), size)
+    return reverberant[_DIRECT : _DIRECT + speech.size]
 
 
 @lru_cache(maxsize=4 * _ROOMS)

@@ -66,10 +66,10 @@ _NAMED = 3
 
 
 class Folder(Record):
-    """A folder of audio files with a manifest, or with a `.txt` file beside each that holds its transcript.
+    """A folder of audio files with a manifest, or with a sidecar `.txt` for each that holds its transcript.
 
     A manifest is a CSV file with a header line, a file of JSON lines, or a Parquet file. Its columns
-    are `path` and `text`, and, if wanted, `id`, `language`, `speaker` and `duration`; others are told of. A path is
+    are `path` and `text`, and, if wanted, `id`, `language`, `speaker` and `duration`; others are noted. A path is
     relative to the folder and does not leave it. An utterance without an id is named after its path. One whose
     duration, in seconds, is not that of its file is in error.
 
@@ -80,7 +80,7 @@ class Folder(Record):
     name: Annotated[Literal["folder"], IDENTITY] = "folder"
     path: Annotated[str, RUNTIME, Field(min_length=1)]  # the folder; `~` is the home folder
     # The manifest's path in the folder; left out, it is `manifest.csv`, `.jsonl` or `.parquet`, and where there is
-    # none of these the transcripts are beside the audio.
+    # none of these the transcripts are sidecars.
     manifest: Annotated[str | None, RUNTIME, Field(min_length=1)] = None
     # ISO 639-1 code, of the utterances whose language the manifest does not give.
     language: Annotated[str, IDENTITY, Field(pattern=f"^{_LANGUAGE.pattern}$")] = "en"
@@ -274,7 +274,7 @@ class _Found:
 
 def _with_sidecars(folder: Path) -> Table:
     # A row for each audio file below a folder, by path; its text is that of the `.txt` file of the same name, without
-    # which it is a row in error. Links are followed, each folder once; hidden files are skipped, and told in notes.
+    # which it is a row in error. Links are followed, each folder once; hidden files are skipped, and noted.
     found = _find(folder)
     rows = [_row(folder, path, found.transcripts.get(path.with_suffix(""))) for path in sorted(found.audio)]
     _refuse_shared(folder, rows)
@@ -332,7 +332,7 @@ def _is_hidden(name: str) -> bool:
 def _notes(found: _Found) -> tuple[str, ...]:
     lonely = sorted(set(found.transcripts) - {path.with_suffix("") for path in found.audio})
     kinds = Counter(path.suffix.lower() or "without an ending" for path in found.others)
-    told = {
+    kinds_of = {
         "hidden, and skipped": sorted(found.hidden),
         "linked to again, and read once": sorted(found.again),
         "text files without a recording of the same name, and not used": [
@@ -342,7 +342,7 @@ def _notes(found: _Found) -> tuple[str, ...]:
             f"{count} {kind}" for kind, count in kinds.most_common()
         ],
     }
-    return tuple(f"{what}: {_some(names)}" for what, names in told.items() if names)
+    return tuple(f"{what}: {_some(names)}" for what, names in kinds_of.items() if names)
 
 
 def _some(names: Sequence[str]) -> str:

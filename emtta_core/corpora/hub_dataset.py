@@ -50,10 +50,12 @@ class DatasetColumns(Record):
             UsageError: naming the column, its type, and what is wanted.
         """
         refuse_types(place, schema, self.named())
-        told = [name for name in schema.names if name.lower() in LANGUAGE_ALIASES and name not in self.named().values()]
-        if told and "language" not in self.model_fields_set:
+        codes = [
+            name for name in schema.names if name.lower() in LANGUAGE_ALIASES and name not in self.named().values()
+        ]
+        if codes and "language" not in self.model_fields_set:
             raise UsageError(
-                f"{place} has a column {told[0]!r}, which is not read, and its corpus names no language, so that it "
+                f"{place} has a column {codes[0]!r}, which is not read, and its corpus names no language, so that it "
                 'would be taken for English; write language = "…" in the corpus, and keep other languages out of it'
             )
 

@@ -51,7 +51,7 @@ class L2Arctic(Published):
 
     @property
     def speakers(self) -> tuple[str, ...]:
-        """Who is heard."""
+        """Who speaks."""
         wanted = SPEAKERS if self.accent is None else (self.accent,)
         return tuple(speaker for accent in wanted for speaker in SPEAKERS[accent])
 

@@ -44,24 +44,24 @@ class Columns:
         """All that are read."""
         return (*self.required, *self.optional)
 
-    def check(self, place: str, names: Collection[str]) -> None:
+    def check(self, where: str, names: Collection[str]) -> None:
         """Refuse names: an asked one twice, one that means an asked one, a refused one, a required one missing."""
         twice = [name for name in self.asked if list(names).count(name) > 1]
         if twice:
-            raise UsageError(f"{place}: the column {twice[0]!r} is there more than once; give each a name of its own")
+            raise UsageError(f"{where}: the column {twice[0]!r} is there more than once; give each a name of its own")
         for name in names:
             meant = None if name in self.asked else self._meant(name)
             if meant is not None and meant not in names:  # `speaker_id` beside `speaker` is no slip
                 raise UsageError(
-                    f"{place}: there is a column {name!r}; should it be {meant!r}? Rename it, or take it out"
+                    f"{where}: there is a column {name!r}; should it be {meant!r}? Rename it, or take it out"
                 )
             for pattern, reason in self.refused.items():
                 if pattern.fullmatch(_plain(name)):
-                    raise UsageError(f"{place}: there is a column {name!r}, and {reason}")
+                    raise UsageError(f"{where}: there is a column {name!r}, and {reason}")
         for name in self.required:
             if name not in names:
                 raise UsageError(
-                    f"{place}: there is no column {name!r}, only {', '.join(map(repr, names)) or 'none'}; each row "
+                    f"{where}: there is no column {name!r}, only {', '.join(map(repr, names)) or 'none'}; each row "
                     f"needs {' and '.join(self.required)}, and may have {', '.join(self.optional)}"
                 )
 
@@ -108,7 +108,7 @@ class Table:
 def read_manifest(path: Path, columns: Columns) -> Table:
     """The rows of a manifest, of which there is at least one.
 
-    Blank lines are skipped. Columns that were not asked for are told in a note, unless their name says that they are
+    Blank lines are skipped. Columns that were not asked for are noted, unless their name says that they are
     meant as one that was asked for and is missing, or that a row cannot be understood without them.
 
     Args:
@@ -155,16 +155,16 @@ def _csv_rows(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, Any
     header: list[str] = []
     try:
         for cells in reader:
-            place = f"{path}, line {reader.line_num}"
+            where = f"{path}, line {reader.line_num}"
             if not cells:
                 continue
             if not header:
                 header = cells
-                columns.check(place, header)
+                columns.check(where, header)
                 continue
             if len(cells) != len(header):
                 raise UsageError(
-                    f"{place}: there are {len(cells)} values for the {len(header)} columns of the header "
+                    f"{where}: there are {len(cells)} values for the {len(header)} columns of the header "
                     f"({', '.join(header)}); a text with a comma needs quotes about it"
                 )
             yield reader.line_num, dict(zip(header, cells, strict=True))
@@ -176,41 +176,41 @@ def _json_rows(path: Path, columns: Columns) -> Iterator[tuple[int, dict[str, An
     # The line number and the fields of each row of a file of JSON lines; a null is an empty field.
     checked = set[tuple[str, ...]]()
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        place = f"{path}, line {number}"
+        where = f"{path}, line {number}"
         if not line.strip():
             continue
         try:
-            value = json.loads(line, object_pairs_hook=partial(_object, place))
+            value = json.loads(line, object_pairs_hook=partial(_object, where))
         except json.JSONDecodeError as error:
-            raise UsageError(f"{place}, character {error.colno}: this is not JSON: {error.msg}") from error
+            raise UsageError(f"{where}, character {error.colno}: this is not JSON: {error.msg}") from error
         except RecursionError as error:
-            raise UsageError(f"{place}: the row is nested too deeply; it must be an object of texts") from error
+            raise UsageError(f"{where}: the row is nested too deeply; it must be an object of texts") from error
         if not isinstance(value, dict):
-            raise UsageError(f'{place}: there is {line.strip()[:40]!r}; it must be an object such as {{"path": …}}')
+            raise UsageError(f'{where}: there is {line.strip()[:40]!r}; it must be an object such as {{"path": …}}')
         asked = {name: "" for name in columns.required if name in value}
         fields = asked | {name: field for name, field in value.items() if field is not None}
         if tuple(fields) not in checked:
-            columns.check(place, fields)
+            columns.check(where, fields)
             checked.add(tuple(fields))
         for name in columns.asked:
             text = fields.get(name, "")
             if not _is_value(text, name, columns):
-                raise UsageError(f"{place}, column {name!r}: {text!r}: it must be text, in quotes")
+                raise UsageError(f"{where}, column {name!r}: {text!r}: it must be text, in quotes")
             lone = next((letter for letter in str(text) if "\ud800" <= letter <= "\udfff"), None)
             if lone is not None:
                 raise UsageError(
-                    f"{place}, column {name!r}: it holds {lone!r}, half of a pair of UTF-16 and no letter; "
+                    f"{where}, column {name!r}: it holds {lone!r}, half of a pair of UTF-16 and no letter; "
                     "write the letter itself, in UTF-8"
                 )
         yield number, fields
 
 
-def _object(place: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def _object(where: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     # An object of JSON, in which no name may stand twice: of two values one would be lost.
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise UsageError(f"{place}: the column {twice!r} is there more than once; give each a name of its own")
+        raise UsageError(f"{where}: the column {twice!r} is there more than once; give each a name of its own")
     return found
 
 

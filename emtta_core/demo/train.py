@@ -27,7 +27,8 @@ from transformers import (
 )
 
 from emtta_core.atomic_write import write_bytes
-from emtta_core.demo.examples import (
+from emtta_core.demo.recipe import LANGUAGES, Recipe
+from emtta_core.demo.training_data import (
     IGNORE,
     START,
     TASKS,
@@ -38,7 +39,6 @@ from emtta_core.demo.examples import (
     phoneme_inventory,
     train_tokenizer,
 )
-from emtta_core.demo.recipe import LANGUAGES, Recipe
 from emtta_core.errors import UsageError
 
 STATE_FILE = "training.pt"

@@ -13,7 +13,7 @@ from pathlib import Path
 from emtta_core import hub
 from emtta_core.errors import ModelError
 from emtta_core.hub import MAIN, Repository, UnreachableHubError
-from emtta_core.model.files import ADAPTER, SHARD, lacking, unmerged
+from emtta_core.model.model_files import ADAPTER, SHARD, lacking, unmerged
 
 log = logging.getLogger("emtta.model")
 

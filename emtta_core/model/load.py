@@ -12,7 +12,7 @@ from emtta_core.errors import EmttaError, ModelError, UsageError, in_words
 from emtta_core.faults import is_out_of_memory
 from emtta_core.model import hub_model
 from emtta_core.model.family import Family, Parts, family_of
-from emtta_core.model.files import folder_of, refuse_unusable
+from emtta_core.model.model_files import folder_of, refuse_unusable
 from emtta_core.model.speech_model import SpeechModel
 from emtta_core.model.weights import choose_precision
 

@@ -15,7 +15,7 @@ from emtta_core.corpora.registry import Corpus
 from emtta_core.errors import EmttaError, ModelError
 from emtta_core.hub import UnreachableHubError, endpoint
 from emtta_core.model import hub_model
-from emtta_core.model.files import folder_of, refuse_lacking
+from emtta_core.model.model_files import folder_of, refuse_lacking
 from emtta_core.pipeline.plan import content_digest, corpus_id
 from emtta_core.store import Store
 from emtta_core.store.catalogue import Catalogue

@@ -12,7 +12,7 @@ from emtta_core import cache
 from emtta_core.errors import ModelError
 from emtta_core.hub import UnreachableHubError
 from emtta_core.model import hub_model
-from emtta_core.model.files import folder_of
+from emtta_core.model.model_files import folder_of
 from emtta_core.names import FAMILIES
 from emtta_core.pipeline.job import Job
 from emtta_core.suite import ModelChoice

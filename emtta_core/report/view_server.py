@@ -30,7 +30,7 @@ log = logging.getLogger("emtta.view")
 
 LOOPBACK = "127.0.0.1"
 KEPT_PAGES = 16
-"""Pages that are kept in memory, the last ones asked for."""
+"""Pages that are kept in memory, the last ones requested."""
 
 HTML, FLAC = "text/html; charset=utf-8", "audio/flac"
 
@@ -45,7 +45,7 @@ class Answer:
 
 
 class Viewer:
-    """The pages of a store, each made when it is first asked for, and again when the run has other files.
+    """The pages of a store, each made when it is first requested, and again when the run's files change.
 
     Attributes:
         store: whose runs.
@@ -58,12 +58,12 @@ class Viewer:
         self._pages: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
         self._runs = RunList(store, limits)
         self._list_of: tuple[Result, bytes] | None = None
-        self._looked_at = 0.0
+        self._listed_at = 0.0
         self._listing = threading.Lock()  # one at a time: what is new of all runs may take much memory
         self._making = threading.Lock()  # one at a time: a page takes a core for seconds
 
     def answer(self, path: str) -> Answer:
-        """Return what an address has: `/`, `/run/RUN`, `/run/RUN/audio/CORPUS/UTTERANCE`, or a page that says no."""
+        """What an address has: `/`, `/run/RUN`, `/run/RUN/audio/CORPUS/UTTERANCE`, or a page that says no."""
         match [unquote(part) for part in urlsplit(path).path.strip("/").split("/")]:
             case [""]:
                 return self._list()
@@ -74,16 +74,13 @@ class Viewer:
         return _refusal(HTTPStatus.NOT_FOUND, "There is no such page.", "See the list of all runs.")
 
     def _list(self) -> Answer:
-        """Return the list of runs, made again only when the store has other files.
-
-        Readers who come while another's look goes on share the next one.
-        """
+        # Requests that arrive while the store is listed for another one share the next listing.
         came_at = time.monotonic()
         with self._listing:
-            if self._list_of is None or self._looked_at < came_at:
+            if self._list_of is None or self._listed_at < came_at:
                 begun_at = time.monotonic()
                 runs = self._runs.refresh()
-                self._looked_at = begun_at
+                self._listed_at = begun_at
                 if self._list_of is None or self._list_of[0] is not runs:
                     html = render("runs.html", runs=runs.records, location=self.store.location).encode()
                     self._list_of = runs, html
@@ -117,7 +114,7 @@ class Viewer:
         return Answer(found[corpus_id, utterance_id], FLAC)
 
     def _unknown(self, run_id: str) -> Answer | None:
-        # The page that says that there is no such run; None where there is.
+        # A page that says that there is no such run; None where there is one.
         try:
             self.store.run(run_id)
         except UsageError:

@@ -1,6 +1,6 @@
-"""Where a store lies, a folder or a prefix of an object store, and the few operations that the store needs there.
+"""Where a store lies, in a folder or below a prefix of an object store, and the few operations that it needs there.
 
-Whatever differs between the two stands in the classes that implement `Backend`; nobody else asks which it is.
+Whatever differs between the two is in the classes that implement `Backend`; no other code asks which it is.
 """
 
 import re
@@ -49,14 +49,14 @@ class Backend(ABC):
         self.location = location
 
     def url(self, name: str) -> str:
-        """Return what a file is called outside the backend: in messages, and in DuckDB."""
+        """The name of a file outside the backend: in messages, and in DuckDB."""
         return f"{self.location.rstrip('/')}/{name}"
 
     # The store as a whole
 
     @abstractmethod
     def is_there(self) -> bool:
-        """Return whether there is a store here, or could have been one: a folder, an object."""
+        """Whether there is a store here, or could have been one: a folder, an object."""
 
     @abstractmethod
     def make(self) -> None:
@@ -64,29 +64,33 @@ class Backend(ABC):
 
     @abstractmethod
     def check_writable(self) -> str:
-        """Return in words that files can be written here, or could be once it is made; leave nothing behind."""
+        """Check that files can be written here, or could be once it is made; leave nothing behind.
+
+        Returns:
+            A sentence that says which.
+        """
 
     @abstractmethod
     def attach(self, connection: duckdb.DuckDBPyConnection) -> Callable[[Sequence[Entry]], None]:
         """Let DuckDB read the files by their `url`, and globs of them.
 
         Returns:
-            What to call before each question with the files that it may read by their names, as `list` gave them.
+            A function to be called before each query with the files that it may read, as `list` gave them.
         """
 
     # Reading
 
     @abstractmethod
     def list(self, folder: str) -> Sequence[Entry]:
-        """Return the files below `folder`, at any depth, by name; those whose own name begins with a dot are hidden."""
+        """The files below `folder`, at any depth, by name; those whose own name begins with a dot are hidden."""
 
     @abstractmethod
     def exists(self, name: str) -> bool:
-        """Return whether a file is there."""
+        """Whether a file is there."""
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """Return the content of a file."""
+        """The content of a file."""
 
     def read_all(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
         """Yield each file with its content, or with why it alone cannot be read; in order."""
@@ -109,7 +113,7 @@ class Backend(ABC):
 
     @abstractmethod
     def write(self, name: str, content: bytes) -> None:
-        """Write a file in one step, in place of one that is there."""
+        """Write a file in one step, replacing one that is there."""
 
     @abstractmethod
     def write_new(self, name: str, content: bytes) -> bool:
@@ -126,9 +130,10 @@ class Backend(ABC):
 
     @abstractmethod
     def appending(self, name: str) -> AbstractContextManager[Path]:
-        """Yield a file of this machine that goes on from the file `name`; what is appended there is stored.
+        """Yield a file of this machine with the content of `name`, to be appended to.
 
-        At once in a folder, at the end of the block in an object store. It is for logs, which no query reads.
+        What is appended is stored at once in a folder, at the end of the block in an object store. It is for logs,
+        which no query reads.
         """
 
 
@@ -147,7 +152,7 @@ def open_backend(location: str | Path) -> Backend:
         raise UsageError(f"a store cannot be at {name!r}; name a folder, or s3://BUCKET/PREFIX ('.' is this folder)")
     scheme = _SCHEME.match(name)
     if scheme is None:
-        from emtta_core.store.files import Folder
+        from emtta_core.store.local import Folder
 
         return Folder(Path(location))
     if scheme["name"] != "s3":

@@ -29,10 +29,10 @@ from emtta_core.store.views import (
     create_raw_views,
     create_word_edits,
     describe_broken,
-    literal,
     materialize_rows,
+    path_literal,
     scan,
-    text,
+    sql_text,
 )
 
 log = logging.getLogger("emtta.store")
@@ -40,7 +40,7 @@ log = logging.getLogger("emtta.store")
 Answer = TypeVar("Answer")
 
 Examine = Callable[[Backend, Snapshot], Iterable[BrokenFile]]
-"""Tells what is wrong with files."""
+"""Finds the broken files of a snapshot."""
 
 _MISTAKES = (
     *(duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.PermissionException),
@@ -55,11 +55,26 @@ _FAILURES = {
 }
 """How the message of a failure begins that comes while rows are fetched, when Arrow does not tell its kind."""
 
-
-_UNCHECKED = BrokenFile("", "it was not checked yet")
-
 _TRIES = 20
-"""How often a query is asked again because files that it read were moved or removed meanwhile."""
+"""How often a query is tried while the files that it reads are moved or removed."""
+
+
+def open_store(location: str | Path) -> "Catalogue":
+    """Open a store to query it.
+
+    Args:
+        location: a folder, or `s3://BUCKET/PREFIX`.
+
+    Raises:
+        StoreError: there is none, or it cannot be read.
+        UsageError: `location` names neither.
+
+    Example:
+        >>> store = open_store("emtta-store")  # doctest: +SKIP
+        >>> store.sql("SELECT domain, wer FROM cells WHERE method = $method", method="em-tok-b").df()  # doctest: +SKIP
+        >>> store.report("leaderboard", run="demo-1a2b3c4d").pl()  # doctest: +SKIP
+    """
+    return Catalogue(Store.open(location))
 
 
 class Catalogue:
@@ -72,11 +87,9 @@ class Catalogue:
 
     Attributes:
         store: the store.
+        location: where it is, as a user names it.
         limits: what a query may take.
         broken: the files that were left out.
-
-    Example:
-        >>> Catalogue(Store.open("store")).query("SELECT method, wer FROM groups").rows  # doctest: +SKIP
     """
 
     def __init__(
@@ -94,23 +107,30 @@ class Catalogue:
             run_id: the only run that is to be seen, without its prepared audio; much faster where there are many.
             limits: what a query may take; by default generous.
             take: returns the files that may be read; by default all of the store, or of the run.
+
+        Raises:
+            StoreError: the store cannot be listed.
+            EmttaError: DuckDB cannot read it.
         """
         self.store = store
+        self.location = store.location
         self.limits = limits or Limits()
         self.broken: tuple[BrokenFile, ...] = ()
         self._take = take or partial(Snapshot.take, store.backend, None if run_id is None else [run_id])
+        self._taken: Snapshot | None = None
+        self._readable: Snapshot | None = None
         self._checked: dict[Entry, BrokenFile | None] = {}
-        self._snapshot: Snapshot | None = None
         self._cached = False
         self._connection = duckdb.connect(":memory:")
         self._connection.execute("SET TimeZone = 'UTC'")
-        self._show = store.backend.attach(self._connection)
-        self._refresh_or_scan()
-        create_word_edits(self._connection)
-        for view in views().values():
-            self._create(f'CREATE VIEW "{view.name}" AS\n{view.sql}')
         self._memory = self.limits.memory or memory_limit(self._connection) // 2
+        self._show = store.backend.attach(self._connection)
+        create_word_edits(self._connection)
+        self._retry("opening the store", self._create_views)
         self._restrict_access()
+
+    def __repr__(self) -> str:
+        return f"open_store({self.location!r})"
 
     def __enter__(self) -> Self:
         return self
@@ -125,9 +145,9 @@ class Catalogue:
     @property
     def snapshot(self) -> Snapshot:
         """The files that are read, those left out that are broken."""
-        self._refresh_or_scan()
-        assert self._snapshot is not None
-        return self._snapshot
+        found = self._retry("listing the store", lambda: self._readable)
+        assert found is not None
+        return found
 
     def check_all_read(self) -> None:
         """Check that no answer so far lacked rows that are there.
@@ -140,18 +160,26 @@ class Catalogue:
             raise StoreError("; ".join(f"cannot read {line}" for line in describe_broken(self.store.backend, unread)))
 
     def cache_rows(self) -> None:
-        """Read the rows into memory, but for audio: each later question sees the store as it is now, and reads no file.
+        """Read the rows into memory, but for audio: each later query sees the store as it is now, and reads no file.
 
-        Worth it for many questions on one run, whose answers then agree with each other.
+        Worth it for many queries on one run, whose answers then agree with each other.
 
         Raises:
-            EmttaError: when DuckDB fails it.
+            EmttaError: DuckDB fails it.
         """
         self._answer("reading the rows", lambda: materialize_rows(self._connection))
         self._cached = True
 
+    def sql(self, query: str, /, **parameters: Any) -> Result:
+        """The rows of one SELECT, with the values for its `$name` by their names; see `query`.
+
+        `.df()` of the rows is for pandas, `.pl()` for Polars, `.arrow()` for Arrow; `.rows`, `.records` and `.csv()`
+        need no other package. The views are those of `sql/schema.md`.
+        """
+        return self.query(query, parameters or None)
+
     def query(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] | None = None) -> Result:
-        """Return the rows of one SELECT.
+        """The rows of one SELECT.
 
         Args:
             sql: the query.
@@ -165,7 +193,7 @@ class Catalogue:
         def ask() -> Result:
             check_reads_only(self._connection, sql)
             check_values(self._connection, sql, parameters)
-            return Result(self._read(self._connection.sql(sql, params=parameters)))
+            return Result(self._fetch(self._connection.sql(sql, params=parameters)))
 
         try:
             return self._answer("the query", ask)
@@ -175,26 +203,27 @@ class Catalogue:
                 raise
             raise EmttaError(f"{error}{more}") from error
 
-    def report(self, name: str, run_id: str | None = None, **parameters: str) -> Result:
-        """Return the rows of a named report.
+    def report(self, name: str, run: str | None = None, **parameters: object) -> Result:
+        """The rows of a named report.
 
         Args:
             name: one of `reports()`.
-            run_id: the run, for a report on a run; the newest by default. On a store without runs a report has no row.
-            **parameters: the other parameters that the report's head declares, as text.
+            run: the run's id, for a report on a run; the newest by default. On a store without runs a report has no
+                row.
+            **parameters: the other parameters that the report's head declares.
 
         Raises:
-            UsageError: when the report, the run or a parameter is unknown; it lists those there are.
-            StoreError: when the record of the run cannot be read.
-            EmttaError: when DuckDB fails it.
+            UsageError: the report, the run, a parameter or a value is unknown; it lists those there are.
+            StoreError: the record of the run cannot be read.
+            EmttaError: DuckDB fails it.
         """
         chosen = report(name)
-        given = parameters if run_id is None else {**parameters, "run_id": run_id}
+        given = {key: str(value) for key, value in parameters.items()} | ({} if run is None else {"run_id": run})
 
         def ask() -> Result:
             for key, value in parameter_values(self._connection, chosen, given).items():
                 self._connection.execute(f'SET VARIABLE "{key}" = CAST(? AS VARCHAR)', [value])
-            return Result(self._read(self._connection.sql(chosen.sql)), chosen.cells)
+            return Result(self._fetch(self._connection.sql(chosen.sql)), chosen.cells)
 
         try:
             return self._answer(f"the report {name}", ask)
@@ -204,29 +233,35 @@ class Catalogue:
                     self.store.run(given[key])  # a record that is there and cannot be read is a StoreError
             raise
 
-    def _answer(self, what: str, ask: Callable[[], Answer]) -> Answer:
-        """Return what `ask` returns, asked again where a file may have made it fail.
+    def _create_views(self) -> None:
+        for view in views().values():
+            self._connection.execute(f'CREATE OR REPLACE VIEW "{view.name}" AS\n{view.sql}')
 
-        At first of the files that are there now, as long as they are others than before, for one may have been removed
-        meanwhile; then of those alone that can be read from end to end.
+    def _answer(self, what: str, ask: Callable[[], Answer]) -> Answer:
+        return self._retry(what, lambda: self._within_limits(what, ask))
+
+    def _retry(self, what: str, ask: Callable[[], Answer]) -> Answer:
+        """Call `ask` on the files that are there now, and again where a file may have made it fail.
+
+        One may have been removed meanwhile, so that the files are listed again; if they are the same, one is damaged
+        inside: then all are read from end to end, and `ask` is called with those alone that can be read.
         """
-        self._refresh_or_scan()
-        read_all = False
+        examine: Examine | None = None
         for _ in range(_TRIES):
+            refreshed = self._cached
             try:
-                return self._within_limits(what, ask)
-            except _MISTAKES as error:
-                raise EmttaError(f"{what} failed: {_message(error)}") from error
+                refreshed = refreshed or self._refresh_snapshot(examine)
+                if refreshed:
+                    return ask()
             except duckdb.OutOfMemoryException as error:
                 raise EmttaError(self.limits.exceeded_memory(what, self._memory)) from error
             except duckdb.Error as error:
-                if not self._cached and self._refresh_snapshot():
-                    continue
-                if self._cached or read_all:
+                final = self._cached or (refreshed and isinstance(error, _MISTAKES))
+                changed = not final and self._take() != self._taken
+                if final or (not changed and examine is scan):
                     raise EmttaError(f"{what} failed: {_message(error)}") from error
-                self._refresh_snapshot(scan)
-                read_all = True
-        raise EmttaError(f"{what} failed: {self._keeps_changing()}")
+                examine = None if changed else scan
+        raise EmttaError(f"{what} failed: the files of {self.location} keep changing; try again later")
 
     def _within_limits(self, what: str, ask: Callable[[], Answer]) -> Answer:
         # `ask` returns; the time limit and Ctrl-C end it, which needs another thread that waits for it.
@@ -247,7 +282,7 @@ class Catalogue:
             self._connection.interrupt()
             wait([answer], timeout=0.1)
 
-    def _read(self, relation: duckdb.DuckDBPyRelation) -> pa.Table:
+    def _fetch(self, relation: duckdb.DuckDBPyRelation) -> pa.Table:
         """Run a query and return its rows, as long as these fit into the share of the memory that an answer may have.
 
         Raises:
@@ -268,88 +303,40 @@ class Catalogue:
             raise kind(str(error)) from error
         return pa.Table.from_batches(batches, reader.schema)
 
-    def _create(self, view: str) -> None:
-        # Create a view, for which DuckDB looks into a file: where that was removed meanwhile, into its successor.
-        for _ in range(_TRIES):
-            try:
-                self._connection.execute(view)
-                return
-            except duckdb.Error:
-                if not self._refresh_snapshot():
-                    raise
-        raise EmttaError(self._keeps_changing())
-
-    def _refresh_or_scan(self) -> None:
-        if self._cached:
-            return
-        try:
-            self._refresh_snapshot()
-        except duckdb.Error:
-            self._refresh_snapshot(scan)
-
-    def _refresh_snapshot(self, examine: Examine | None = None) -> bool:
-        """See the files that are there now, but those that are broken; warn of these.
-
-        Where files are removed or added meanwhile, it looks once more: one that is gone is not broken.
+    def _refresh_snapshot(self, examine: Examine | None) -> bool:
+        """Make the views those of the files that are there now, without the broken ones; warn of these.
 
         Args:
-            examine: tells what is wrong with files; by default the ends of those are read that were never checked.
+            examine: finds broken files by reading all; by default the ends of those are read that were never checked.
 
         Returns:
-            Whether they are others than those seen last.
+            False when files were added or removed meanwhile: one that is gone is not broken.
         """
-        before = self._snapshot
-        for _ in range(_TRIES):
-            found = self._take()
-            broken = self._broken(found, examine)
-            if any(file not in self.broken for file in broken.values()) and not self._is_current(found):
-                continue
-            try:
-                self._show_snapshot(found, broken)
-            except duckdb.Error:
-                if self._is_current(found):
-                    raise
-                continue
-            return self._snapshot != before
-        raise EmttaError(self._keeps_changing())
-
-    def _broken(self, found: Snapshot, examine: Examine | None) -> dict[str, BrokenFile]:
-        # The broken files of a snapshot by their names; one that could not be read is tried again.
-        entries, backend = tuple(found.entries), self.store.backend
-        known = {
-            entry.name: checked for entry in entries if (checked := self._checked.get(entry)) and not checked.error
-        }
-        new = [
-            entry for entry in entries if entry.name not in known and self._checked.get(entry, _UNCHECKED) is not None
-        ]
-        strange = [misplaced(entry.name) for entry in found.misplaced]
-        now = [*strange, *(examine(backend, found) if examine else check_tails(backend, new))]
-        return known | {file.name: file for file in now}
-
-    def _is_current(self, found: Snapshot) -> bool:
-        return self._take() == found
-
-    def _show_snapshot(self, found: Snapshot, broken: Mapping[str, BrokenFile]) -> None:
-        # Make the views those of a snapshot, without its broken files, and warn of these where that is news.
-        backend, entries = self.store.backend, tuple(found.entries)
-        self._checked = {entry: broken.get(entry.name) for entry in (*entries, *found.misplaced)}
-        left_out = tuple(checked for checked in self._checked.values() if checked)
-        for line in describe_broken(backend, [file for file in left_out if file not in self.broken]):
+        backend, taken = self.store.backend, self._take()
+        entries = tuple(taken.entries)
+        broken = {entry.name: file for entry in entries if (file := self._checked.get(entry))}
+        broken |= {entry.name: misplaced(entry.name) for entry in taken.misplaced}
+        unchecked = [entry for entry in entries if entry not in self._checked]
+        found = examine(backend, taken) if examine else check_tails(backend, unchecked)
+        broken |= {file.name: file for file in found}
+        news = [file for file in broken.values() if file not in self.broken]
+        if news and self._take() != taken:
+            return False
+        for line in describe_broken(backend, news):
             log.warning("left out of every query: %s", line)
-        self.broken = left_out
-        if left_out:
-            found = found.without({file.name for file in left_out})
+        self.broken = tuple(broken.values())
+        # A file of which the system gave no content is checked again next time.
+        self._checked = {entry: file for entry in entries if (file := broken.get(entry.name)) is None or not file.error}
+        self._taken = taken
         self._show(entries)
-        if found != self._snapshot:
-            create_raw_views(self._connection, backend, found)
-            self._snapshot = found
-
-    def _keeps_changing(self) -> str:
-        # The message on a store whose files change from one look to the next.
-        return f"the files of {self.store.location} did not stand still; try again later"
+        readable = taken.without(broken) if broken else taken
+        if readable != self._readable:
+            create_raw_views(self._connection, backend, readable)
+            self._readable = readable
+        return True
 
     def _restrict_access(self) -> None:
-        folders = f"{literal(self.store.location)}, {text(self.store.location)}"
+        folders = f"{path_literal(self.store.location)}, {sql_text(self.store.location)}"
         for setting in (
             f"allowed_directories = [{folders}]",
             "autoinstall_known_extensions = false",
@@ -357,7 +344,7 @@ class Catalogue:
             f"memory_limit = '{self._memory}B'",
             f"max_temp_directory_size = '{self.limits.disk(self._memory)}B'",
             # by default `.tmp` where the process was started, which may be the store itself
-            f"temp_directory = {text(str(Path(tempfile.gettempdir()) / f'emtta-{uuid4().hex}'))}",
+            f"temp_directory = {sql_text(str(Path(tempfile.gettempdir()) / f'emtta-{uuid4().hex}'))}",
             "enable_external_access = false",
             "python_enable_replacements = false",
             "lock_configuration = true",

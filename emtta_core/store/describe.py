@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+import duckdb
 import pyarrow as pa
 
 from emtta_core.errors import unknown
@@ -25,19 +26,9 @@ _KEYS: Mapping[str, str] = MappingProxyType(
 
 _COLUMNS = ("column", "type", "meaning")
 
-_KINDS = (
-    (pa.types.is_string, "VARCHAR"),
-    (pa.types.is_boolean, "BOOLEAN"),
-    (pa.types.is_decimal, "HUGEINT"),
-    (pa.types.is_int64, "BIGINT"),
-    (pa.types.is_int32, "INTEGER"),
-    (pa.types.is_float64, "DOUBLE"),
-    (pa.types.is_timestamp, "TIMESTAMP WITH TIME ZONE"),
-)
-
 
 def meanings(table: Table) -> Mapping[str, str]:
-    """Return what each column of a table means, those of the path included."""
+    """What each column of a table means, those of the path included."""
     keys = table.keys or ("corpus_id",)
     return {
         **{key: _KEYS[key] for key in keys},
@@ -46,7 +37,7 @@ def meanings(table: Table) -> Mapping[str, str]:
 
 
 def describe(catalogue: Catalogue, name: str) -> Result:
-    """Return the columns of a view, or of `raw.<table>`: `column`, `type` and `meaning`.
+    """The columns of a view, or of `raw.<table>`: `column`, `type` and `meaning`.
 
     Raises:
         UsageError: when there is none of this name; it lists those there are.
@@ -63,20 +54,20 @@ def describe(catalogue: Catalogue, name: str) -> Result:
 
 
 def describe_report(catalogue: Catalogue, name: str) -> Result:
-    """Return the columns that a report gives on a store, as `describe` does.
+    """The columns that a report gives on a store, as `describe` does.
 
     Raises:
         UsageError: when there is no such report; it lists those there are.
     """
     chosen = report(name)
-    fields = catalogue.report(name).table.schema
-    return text_table(
-        _COLUMNS, [(field.name, _type(field.type), chosen.columns.get(field.name, "")) for field in fields]
-    )
+    with duckdb.connect(":memory:") as connection:
+        found = connection.from_arrow(catalogue.report(name).table)
+        columns = zip(found.columns, map(str, found.types), strict=True)
+        return text_table(_COLUMNS, [(column, kind, chosen.columns.get(column, "")) for column, kind in columns])
 
 
 def report_list() -> Result:
-    """Return the reports there are: `report`, what it `shows`, and its `parameters`."""
+    """The reports there are: `report`, what it `shows`, and its `parameters`."""
     rows = [
         (
             chosen.name,
@@ -89,22 +80,16 @@ def report_list() -> Result:
 
 
 def view_list() -> Result:
-    """Return the views there are: `view`, what it `shows`, and its `grain`."""
+    """The views there are: `view`, what it `shows`, and its `grain`."""
     rows = [(view.name, view.summary.removesuffix("."), view.grain.removesuffix(".")) for view in views().values()]
     return text_table(("view", "shows", "grain"), rows)
 
 
 def text_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Result:
-    """Return rows of texts as an answer, under these names of columns; bytes in a file's name that are no text as �."""
+    """A result of rows of text under these column names; bytes of a file's name that are no text become �."""
     plain = [[text.encode(errors="surrogateescape").decode(errors="replace") for text in row] for row in rows]
     columns = {name: pa.array([row[index] for row in plain], pa.string()) for index, name in enumerate(names)}
     return Result(pa.table(columns))
-
-
-def _type(kind: pa.DataType) -> str:
-    if pa.types.is_list(kind):
-        return f"{_type(kind.value_type)}[]"
-    return next((name for test, name in _KINDS if test(kind)), str(kind))
 
 
 _NOTICES = {
@@ -140,7 +125,7 @@ _SCORED = "SELECT DISTINCT language, normalizer FROM utterances WHERE run_id = $
 
 
 def notices_of(catalogue: Catalogue, run_id: str | None) -> tuple[str, ...]:
-    """Return the sentences that a report on a run must say; none where there is no such run.
+    """The sentences that a report on a run must say; none where there is no such run.
 
     Args:
         catalogue: of the store.
@@ -163,7 +148,7 @@ def notices_of(catalogue: Catalogue, run_id: str | None) -> tuple[str, ...]:
 
 
 def heading(catalogue: Catalogue, run_id: str | None) -> str:
-    """Return the run, suite, model and date that a report on a run is headed with; the empty text without a run.
+    """The run, suite, model and date that a report on a run is headed with; the empty text without a run.
 
     Args:
         catalogue: of the store.

@@ -21,7 +21,7 @@ from emtta_core.store.reports import views
 from emtta_core.store.schema import TABLES
 from emtta_core.store.snapshot import Snapshot
 from emtta_core.store.store import Store
-from emtta_core.store.views import FUNCTION, create_raw_views, create_word_edits, scan, text
+from emtta_core.store.views import FUNCTION, create_raw_views, create_word_edits, scan, sql_text
 
 ABOUT = "about"
 """The table of the file that says what it is."""
@@ -113,7 +113,7 @@ def _write(store: Store, snapshot: Snapshot, file: Path, copy: bool) -> tuple[st
         create_word_edits(connection)
         if copy:
             create_raw_views(connection, store.backend, snapshot)
-        connection.execute(f"ATTACH {text(str(file))} AS exported (STORAGE_VERSION '{_STORAGE}')")
+        connection.execute(f"ATTACH {sql_text(str(file))} AS exported (STORAGE_VERSION '{_STORAGE}')")
         connection.execute("USE exported")
         if copy:
             for statement in _copies():
@@ -125,7 +125,8 @@ def _write(store: Store, snapshot: Snapshot, file: Path, copy: bool) -> tuple[st
             if view not in left_out:
                 kind = "TABLE" if FUNCTION in view.sql else "VIEW"
                 connection.execute(f'CREATE {kind} "{view.name}" AS\n{view.sql}')
-                connection.execute(f'COMMENT ON {kind} "{view.name}" IS {text(f"{view.summary} Grain: {view.grain}")}')
+                about = sql_text(f"{view.summary} Grain: {view.grain}")
+                connection.execute(f'COMMENT ON {kind} "{view.name}" IS {about}')
                 _comment(connection, f'"{view.name}"', view.columns)
         for table in TABLES.values():
             _comment(connection, f"raw.{table.name}", meanings(table))
@@ -140,19 +141,19 @@ def _write(store: Store, snapshot: Snapshot, file: Path, copy: bool) -> tuple[st
 
 
 def _copies() -> Iterator[str]:
-    # Puts the rows of the tables into the file, and makes the views that stand beside them.
+    # The statements that put the rows of the tables into the file, and make the views beside them.
     for schema in ("raw", "open", "settled"):
         yield f"CREATE SCHEMA IF NOT EXISTS exported.{schema}"
     for table in TABLES:
         columns = "* REPLACE (CASE WHEN false THEN audio END AS audio)" if table == "prepared" else "*"
         yield f"CREATE TABLE exported.raw.{table} AS SELECT {columns} FROM memory.raw.{table}"
-    # Every row is where the rows of runs without packs are looked for.
+    # All rows are in the tables, as if no run had a pack.
     yield "CREATE TABLE exported.settled.utterances AS FROM memory.settled.utterances WITH NO DATA"
     for table in ("hypotheses", "scores"):
         yield f"CREATE VIEW open.{table} AS FROM raw.{table}"
 
 
 def _comment(connection: duckdb.DuckDBPyConnection, name: str, columns: Mapping[str, str]) -> None:
-    # Write what the columns of a view or a table mean, where a client shows it.
+    # Write the meanings of columns where a client shows them.
     for column, meaning in columns.items():
-        connection.execute(f'COMMENT ON COLUMN {name}."{column}" IS {text(meaning)}')
+        connection.execute(f'COMMENT ON COLUMN {name}."{column}" IS {sql_text(meaning)}')

@@ -57,7 +57,7 @@ class Holder:
 
     @classmethod
     def this_process(cls) -> "Holder":
-        """Return this process as a holder from now on."""
+        """This process as a holder from now on."""
         now, process = datetime.now(UTC).isoformat(timespec="seconds"), os.getpid()
         return cls(platform.node(), *_machine(), process, _started(process), now, uuid.uuid4().hex)
 
@@ -95,7 +95,7 @@ class Lease:
 
 
 def holder(store: Store, run_id: str) -> Holder | None:
-    """Return who works at a run; None where nobody does, or whoever did is dead.
+    """Who works at a run; None where nobody does, or whoever did is dead.
 
     Raises:
         StoreError: the lease cannot be read, so that nobody knows.
@@ -127,14 +127,13 @@ def lease(store: Store, run_id: str) -> Iterator[Lease]:
             store.backend.write(_file(run_id, held.number), b"")
 
 
-def forget(store: Store, run_id: str) -> None:
-    """Remove the leases of a run that is no more, but for the newest: its number must not be given again."""
+def remove_old_leases(store: Store, run_id: str) -> None:
+    """Remove the leases of a pruned run, but for the newest: its number must not be given again."""
     store.backend.remove([_file(run_id, number) for number in sorted(_taken(store, run_id))[:-1]])
 
 
 def _take(store: Store, run_id: str, own: Holder) -> Lease:
-    newest = max(_taken(store, run_id), default=0)
-    number = newest + 1
+    number = max(_taken(store, run_id), default=0) + 1
     if holder(store, run_id) is None and store.backend.write_new(
         _file(run_id, number), json.dumps(asdict(own)).encode()
     ):
@@ -194,7 +193,7 @@ def _lives(store: Store, run_id: str, number: int, found: Holder) -> bool:
 
 
 def _age(store: Store, name: str) -> float:
-    """Return how many seconds ago a file was written, by the clock of whoever keeps the store.
+    """How many seconds ago a file was written, by the clock of whoever keeps the store.
 
     This machine's clock may be wrong, or have been set back: a file that is written now says what time it is there.
     """

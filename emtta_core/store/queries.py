@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import duckdb
+from rich.filesize import decimal
 
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.store.reports import reports, views
@@ -20,7 +21,7 @@ _TABLE_FUNCTIONS = frozenset(
         # files of the store, which DuckDB itself lets no query leave
         *("read_parquet", "parquet_scan", "parquet_schema"),
         *("parquet_metadata", "parquet_file_metadata", "parquet_kv_metadata"),
-        # what there is to be asked
+        # what the database holds
         *("duckdb_columns", "duckdb_functions", "duckdb_keywords", "duckdb_schemas", "duckdb_settings"),
         *("duckdb_tables", "duckdb_types", "duckdb_views", "pragma_table_info", "pragma_version"),
     }
@@ -60,16 +61,12 @@ def check_reads_only(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
         if isinstance(name, str) and name.lower() in _REFUSED_FUNCTIONS:
             raise UsageError(f"the function {name} cannot be used here; write what it would run as a query of its own")
         if kind == "TABLE_FUNCTION":
-            _check_table_function(str(node.get("function", {}).get("function_name", "")).lower())
-
-
-def _check_table_function(name: str) -> None:
-    # Refuse a function in FROM that does more than give rows of the store or of its arguments.
-    if name not in _TABLE_FUNCTIONS:
-        raise UsageError(
-            f"the function {name} cannot be used here; in FROM there may be views, tables, files of the store, "
-            f"and: {', '.join(sorted(_TABLE_FUNCTIONS))}"
-        )
+            function = str(node.get("function", {}).get("function_name", "")).lower()
+            if function not in _TABLE_FUNCTIONS:
+                raise UsageError(
+                    f"the function {function} cannot be used here; in FROM there may be views, tables, files of the "
+                    f"store, and: {', '.join(sorted(_TABLE_FUNCTIONS))}"
+                )
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
@@ -92,7 +89,7 @@ _LEAST = 50_000_000
 
 
 def parse_size(text: str) -> int:
-    """Return the bytes that a text such as `4GB` or `512 MiB` names.
+    """The bytes that a text such as `4GB` or `512 MiB` names.
 
     Raises:
         UsageError: it names none.
@@ -104,7 +101,7 @@ def parse_size(text: str) -> int:
 
 
 def memory_limit(connection: duckdb.DuckDBPyConnection) -> int:
-    """Return the bytes that DuckDB uses by default: 80 % of the machine's memory, or of the container's."""
+    """The bytes that DuckDB uses by default: 80 % of the machine's memory, or of the container's."""
     ((value,),) = connection.execute("SELECT current_setting('memory_limit')").fetchall()
     return parse_size(str(value))
 
@@ -124,39 +121,35 @@ class Limits:
         if self.seconds is not None and not 0 < self.seconds < float("inf"):
             raise UsageError(f"a time limit of {self.seconds:g} s is out of range; give seconds above 0")
         if self.memory is not None and self.memory < _LEAST:
-            raise UsageError(f"a memory limit of {_size(self.memory)} is too small; give at least {_size(_LEAST)}")
+            raise UsageError(f"a memory limit of {decimal(self.memory)} is too small; give at least {decimal(_LEAST)}")
 
     def answer(self, memory: int) -> int:
-        """Return the bytes that an answer may have."""
+        """The bytes that an answer may have."""
         return memory // 8
 
     def disk(self, memory: int) -> int:
-        """Return the bytes that temporary files may have."""
+        """The bytes that temporary files may have."""
         return memory * 4
 
     def exceeded_time(self, what: str) -> str:
-        """Return the message on what took too long."""
+        """The message on what took too long."""
         more = (
             "--timeout SECONDS" if self.options else "Limits(seconds=…), or compact the store's runs: emtta compact RUN"
         )
         return f"{what} was stopped at the time limit of {self.seconds:g} s; allow more with {more}"
 
     def exceeded_memory(self, what: str, memory: int) -> str:
-        """Return the message on what took too much memory."""
+        """The message on what took too much memory."""
         more = "--memory SIZE" if self.options else "Limits(memory=…), or use a machine with more"
-        return f"{what} was stopped at the memory limit of {_size(memory)}; allow more with {more}"
+        return f"{what} was stopped at the memory limit of {decimal(memory)}; allow more with {more}"
 
     def exceeded_answer(self, memory: int) -> str:
-        """Return the message on an answer that is too large."""
+        """The message on an answer that is too large."""
         more = "--memory SIZE" if self.options else "Limits(memory=…)"
         return (
-            f"the query was stopped: its answer is larger than {_size(self.answer(memory))}, an eighth of the memory "
+            f"the query was stopped: its answer is larger than {decimal(self.answer(memory))}, an eighth of the memory "
             f"limit; ask for fewer rows or columns (LIMIT), or allow more with {more}"
         )
-
-
-def _size(count: int) -> str:
-    return f"{count / 10**9:.3g} GB" if count >= 10**9 else f"{count / 10**6:.3g} MB"
 
 
 _NOT_CODE = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/""", re.DOTALL)
@@ -166,7 +159,7 @@ _NO_COLUMN = re.compile(r'Referenced column "([^"]+)" not found|does not have a 
 
 
 def reserved_columns(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """Return the columns that are keywords of SQL, and must stand in double quotes."""
+    """The columns that are keywords of SQL, and must stand in double quotes."""
     query = """
         SELECT DISTINCT column_name
         FROM duckdb_columns()
@@ -178,7 +171,7 @@ def reserved_columns(connection: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def hint(connection: duckdb.DuckDBPyConnection, sql: str, message: str, command: Callable[..., str]) -> str:
-    """Return what to write instead, as further sentences of a message; the empty text where nothing is known.
+    """What to write instead, as further sentences of a message; the empty text where nothing is known.
 
     Args:
         connection: which has the views.

@@ -1,4 +1,4 @@
-"""The SQL that is shipped: the stack of views and the named reports, what their heads declare, and their parameters."""
+"""The shipped SQL: the stack of views and the named reports, what their heads declare, and their parameters."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ _FURTHER = re.compile(r"--    +(?P<text>\S.*)")
 _CELL = re.compile(r"^-- cell (?P<name>[\w/]+): (?P<template>.*)$", re.MULTILINE)
 _GRAIN = "-- grain: "
 _SUMMARY = re.compile(r"^-- (?P<name>[\w-]+): (?P<text>.*)$", re.MULTILINE)
-_PLACE = re.compile(r"^\d+_")
+_POSITION = re.compile(r"^\d+_")
 
 
 NUMBER = "number"
@@ -65,18 +65,18 @@ class Query:
 
 @cache
 def views() -> Mapping[str, Query]:
-    """Return the views by name, each after those that it reads."""
+    """The views by name, each after those that it reads."""
     return _load("views")
 
 
 @cache
 def reports() -> Mapping[str, Query]:
-    """Return the reports by name."""
+    """The reports by name."""
     return _load("reports")
 
 
 def report(name: str) -> Query:
-    """Return one report; UsageError listing the names there are when it is unknown."""
+    """One report; UsageError listing the names there are when it is unknown."""
     if name not in reports():
         raise unknown("report", name, list(reports()))
     return reports()[name]
@@ -90,7 +90,7 @@ def _load(folder: str) -> Mapping[str, Query]:
 
 
 def _parse(file: Path) -> Query:
-    name, sql = _PLACE.sub("", file.stem), file.read_text("utf-8")
+    name, sql = _POSITION.sub("", file.stem), file.read_text("utf-8")
     head = _SUMMARY.match(sql)
     if head is None or head["name"] != name:
         raise StoreError(
@@ -144,7 +144,7 @@ EVERY = "all"
 def parameter_values(
     connection: duckdb.DuckDBPyConnection, chosen: Query, given: Mapping[str, str]
 ) -> dict[str, str | None]:
-    """Return a value for each parameter of a report; None for what is not restricted.
+    """A value for each parameter of a report; None for what is not restricted.
 
     Raises:
         UsageError: a parameter, a run, or a value is unknown; it lists those there are.

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.table import Table
 from rich.text import Text
 
 from emtta_core.errors import EmttaError, unknown
 from emtta_core.sanitize import escaped
+from emtta_core.store.parquet import parquet
 
 if TYPE_CHECKING:
     import pandas
@@ -61,7 +61,7 @@ def to_arrow(relation: duckdb.DuckDBPyRelation, *, as_text: Collection[str] = ()
 
 
 def with_dates_as_text(table: pa.Table) -> pa.Table:
-    """Return a table with its dates and times as DuckDB writes them, for those that Python cannot hold."""
+    """A table with its dates and times as DuckDB writes them, for those that Python cannot hold."""
     with duckdb.connect(":memory:") as connection:
         connection.execute("SET TimeZone = 'UTC'")
         return to_arrow(connection.from_arrow(table), as_text=_DATES).read_all()
@@ -114,7 +114,7 @@ class SharedCell:
         return {name: form or "" for _, name, form, _ in string.Formatter().parse(self.template) if name}
 
     def text(self, row: dict[str, Any]) -> str:
-        """Return the cell of a row."""
+        """The cell of a row."""
         name, form = next(iter(self.fields.items()))
         if row[name] is None:
             return UNKNOWN
@@ -154,7 +154,7 @@ class Result:
         return [dict(zip(names, row, strict=True)) for row in self.rows]
 
     def select(self, columns: Sequence[str]) -> "Result":
-        """Return some columns alone, in the order given, each with a cell of its own.
+        """Some columns alone, in the order given, each with a cell of its own.
 
         Raises:
             UsageError: there is no column of that name; it lists those there are.
@@ -166,11 +166,11 @@ class Result:
         return Result(self.table.rename_columns(names).select(list(columns)))
 
     def arrow(self) -> pa.Table:
-        """Return the rows as an Arrow table."""
+        """The rows as an Arrow table."""
         return self.table
 
     def df(self) -> "pandas.DataFrame":
-        """Return the rows as a data frame of pandas.
+        """The rows as a data frame of pandas.
 
         Raises:
             EmttaError: pandas is not installed.
@@ -182,7 +182,7 @@ class Result:
             return with_dates_as_text(self.table).to_pandas(maps_as_pydicts="lossy")
 
     def pl(self) -> "polars.DataFrame":
-        """Return the rows as a data frame of Polars.
+        """The rows as a data frame of Polars.
 
         Raises:
             EmttaError: Polars is not installed.
@@ -198,7 +198,7 @@ class Result:
         ]
 
     def to_table(self, title: str | None = None) -> Table:
-        """Return a table for a terminal: rates with two decimals, what is under 0.005 with a digit, NULL as a dash."""
+        """A table for a terminal: rates with two decimals, what is under 0.005 with a digit, NULL as a dash."""
         table = Table(title=title and Text(escaped(title)), title_style="bold", title_justify="left")
         columns = self._for_reader()
         times = {field.name for field in self.table.schema if pa.types.is_timestamp(field.type)}
@@ -211,7 +211,7 @@ class Result:
         return table
 
     def markdown(self) -> str:
-        """Return a table in Markdown, with the cells that `to_table` shows."""
+        """A table in Markdown, with the cells that `to_table` shows."""
         columns = self._for_reader()
         rule = ["---:" if number else "---" for _, number, _ in columns]
         rows = zip(*(cells for _, _, cells in columns), strict=True)
@@ -219,22 +219,20 @@ class Result:
         return "".join(f"| {' | '.join(_escape(value) for value in line)} |\n" for line in lines)
 
     def latex(self) -> str:
-        """Return a table in LaTeX with the rules of the package booktabs, with the cells that `to_table` shows."""
+        """A table in LaTeX with the rules of the package booktabs, with the cells that `to_table` shows."""
         columns = self._for_reader()
         lines = [[name for name, _, _ in columns], *zip(*(cells for _, _, cells in columns), strict=True)]
         head, *rows = (" & ".join(map(_tex, line)) + r" \\" for line in lines)
-        places = "".join("r" if number else "l" for _, number, _ in columns)
-        begin, end = rf"\begin{{tabular}}{{{places}}}", r"\end{tabular}"
+        alignment = "".join("r" if number else "l" for _, number, _ in columns)
+        begin, end = rf"\begin{{tabular}}{{{alignment}}}", r"\end{tabular}"
         return "\n".join([begin, r"\toprule", head, r"\midrule", *rows, r"\bottomrule", end]) + "\n"
 
     def parquet(self) -> bytes:
-        """Return the content of a Parquet file."""
-        sink = pa.BufferOutputStream()
-        pq.write_table(self.table.rename_columns(_distinct(self.columns)), sink, compression="zstd")
-        return bytes(sink.getvalue().to_pybytes())
+        """The content of a Parquet file."""
+        return parquet(self.table.rename_columns(_distinct(self.columns)))
 
     def csv(self) -> str:
-        """Return comma-separated values with a header, numbers in full and NULL as nothing."""
+        """Comma-separated values with a header, numbers in full and NULL as nothing."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(self.columns)
@@ -242,11 +240,11 @@ class Result:
         return text.getvalue()
 
     def json(self) -> str:
-        """Return a JSON array of objects, numbers in full and NULL (and what is no number) as null."""
+        """A JSON array of objects, numbers in full and NULL (and what is no number) as null."""
         return json.dumps([_json(record) for record in self.records], ensure_ascii=False, indent=2) + "\n"
 
     def slice(self, rows: int) -> "Result":
-        """Return the first rows alone."""
+        """The first rows alone."""
         return replace(self, table=self.table.slice(0, rows))
 
     def _for_reader(self) -> list[tuple[str, bool, list[str]]]:

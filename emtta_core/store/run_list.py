@@ -1,8 +1,8 @@
-"""The list of runs, which a store of thousands gives in a second: the report `runs`, remembered run by run.
+"""The list of runs, which a store of thousands gives in a second: the report `runs`, cached run by run.
 
-A run's row is computed by the report, from all of its utterances. It is remembered on this machine with a digest of
-the names, sizes and times of the files that it comes from, which are immutable, and computed again when they are
-others. So a look costs the listing of the store, and the reading of the runs that are new.
+A run's row is computed by the report, from all of its utterances. It is cached on this machine with a digest of the
+names, sizes and times of the files that it comes from, which are immutable, and computed again when these change. So
+the list costs the listing of the store, and the reading of the runs that are new.
 """
 
 import base64
@@ -33,11 +33,11 @@ _TABLES = ("runs", "plans", "links", "cells", "hypotheses", "scores")
 """What the report reads."""
 
 _FILES = "files"
-"""The column of what is remembered that holds the digest of a row's files."""
+"""The column of the cached table that holds the digest of a row's files."""
 
 
 class RunList:
-    """The list of a store's runs, looked at again and again.
+    """The list of a store's runs, which can be refreshed cheaply.
 
     Attributes:
         store: whose runs.
@@ -54,7 +54,7 @@ class RunList:
         self._incomplete: Collection[str] = ()
 
     def refresh(self) -> Result:
-        """Return the rows of the report `runs`; the same object as long as the store has the same files.
+        """The rows of the report `runs`; the same object as long as the store has the same files.
 
         Raises:
             StoreError: the store cannot be read.
@@ -68,7 +68,7 @@ class RunList:
         return self._found
 
     def _updated(self, snapshot: Snapshot, digests: Mapping[str, str]) -> Result:
-        # The rows, those of runs with other files computed anew.
+        # Compute the rows of runs whose files changed; take the others from the cache.
         cached = self._cached if self._cached is not None else self._read_cache()
         rows = zip(cached["run_id"].to_pylist(), cached[_FILES].to_pylist(), strict=True) if cached is not None else ()
         fresh = {run_id for run_id, digest in rows if digests.get(run_id) == digest}
@@ -115,7 +115,7 @@ class RunList:
 
 
 def _digests(snapshot: Snapshot) -> dict[str, str]:
-    # Return, by run with a record, a digest of the files that its row comes from, those of reused results included.
+    # A digest of the files that a row comes from, those of reused results included, by run with a record.
     lines: dict[str, list[str]] = {}
     for entry in (*snapshot.entries, *snapshot.misplaced):
         lines.setdefault(run_of(entry.name), []).append(f"{entry.name} {entry.size} {entry.tag}")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import duckdb
 import s3fs
@@ -19,98 +19,6 @@ from botocore import exceptions as boto
 from emtta_core.errors import StoreError, UsageError
 from emtta_core.store.backend import Backend, Entry
 from emtta_core.store.s3_filesystem import StoreFileSystem
-
-_MISSING = {"NoSuchKey", "404"}
-_TAKEN = {"PreconditionFailed", "412"}
-_CONFLICT = {"ConditionalRequestConflict", "OperationAborted", "409"}
-_UNKNOWN_REQUEST = {"NotImplemented", "501"}
-_NO_BUCKET = {"NoSuchBucket"}
-_BAD_KEY = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
-_FORBIDDEN = {"AccessDenied", "AllAccessDisabled", "AccountProblem", "Forbidden", "403"}
-_ELSEWHERE = {"PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
-
-_PERMISSION = {
-    "list": "s3:ListBucket",
-    "read": "s3:GetObject",
-    "write": "s3:PutObject",
-    "remove": "s3:DeleteObject",
-}
-
-
-def refusal(error: Exception, what: str, url: str, bucket: str) -> Exception:
-    """Return what to raise for what a request raised.
-
-    Args:
-        error: as `s3fs` raised it.
-        what: `list`, `read`, `write` or `remove`.
-        url: the object, or the store.
-        bucket: its bucket.
-
-    Returns:
-        A `FileNotFoundError`, `FileExistsError`, `BlockingIOError` (another writer is at it) or `NotImplementedError`
-        for a state of one object; a `StoreError` for the rest.
-    """
-    code = _code(error)
-    if code in _MISSING:
-        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
-    if code in _TAKEN:
-        return FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), url)
-    if code in _CONFLICT:
-        return BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), url)
-    if code in _UNKNOWN_REQUEST:
-        return NotImplementedError(str(error))
-    return StoreError(f"cannot {what} {url}: {_reason(error, code, what, bucket)}")
-
-
-def cause(error: Exception) -> BaseException:
-    """Return an error as the one of Python's own that says whether it may pass: see `emtta_core.faults`."""
-    if _is_connection(error):
-        return ConnectionError(str(error))
-    if _status(error) in {429, 500, 502, 503, 504}:
-        return OSError(errno.EBUSY, str(error))
-    return error
-
-
-def _reason(error: Exception, code: str, what: str, bucket: str) -> str:
-    server = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
-    text = " ".join(str(error).split())
-    if code in _NO_BUCKET:
-        return f"there is no bucket {bucket!r} at {server}; make it (aws s3 mb s3://{bucket}), or name another store"
-    if code in _BAD_KEY:
-        return f"{server} refuses the credentials ({text}); see AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    if code in _FORBIDDEN:
-        return f"{server} forbids it ({text}); give the credentials' owner the permission {_PERMISSION[what]}"
-    if code in _ELSEWHERE:
-        return f"the bucket {bucket!r} is in another region ({text}); set AWS_REGION to its own"
-    if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError):
-        return "there are no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-    if isinstance(error, boto.ProfileNotFound):
-        return f"{text}; see AWS_PROFILE"
-    if _is_connection(error):
-        return f"{server} does not answer ({text}); see AWS_ENDPOINT_URL, and whether the network is up"
-    if isinstance(error, ValueError) and "endpoint" in text.lower():
-        return f"{text}; set AWS_ENDPOINT_URL to a URL like https://s3.example.org, or unset it for AWS"
-    return f"{type(error).__name__}: {text}"
-
-
-def _is_connection(error: Exception) -> bool:
-    lost = (boto.HTTPClientError, boto.ConnectionError, ConnectionError, TimeoutError)
-    return isinstance(error, lost)
-
-
-def _code(error: Exception) -> str:
-    return str(_answer(error).get("Error", {}).get("Code", ""))
-
-
-def _status(error: Exception) -> int:
-    return int(_answer(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _answer(error: BaseException) -> dict[str, Any]:
-    # The server's answer, which `s3fs` keeps as the cause of its own error.
-    found = error if isinstance(error, boto.ClientError) else error.__cause__
-    return dict(found.response) if isinstance(found, boto.ClientError) else {}
-
 
 log = logging.getLogger("emtta.store")
 
@@ -164,37 +72,37 @@ class S3(Backend):
     # The store as a whole
 
     def is_there(self) -> bool:
-        """Return whether an object is below the prefix."""
-        with self._explaining("list"):
+        """Whether an object is below the prefix."""
+        with self._explaining_errors("list"):
             found = self._files.call_s3("list_objects_v2", Bucket=self._bucket, Prefix=self._key(""), MaxKeys=1)
         return bool(found.get("Contents"))
 
     def make(self) -> None:
-        """Write an empty object that stays: the store can be written, and a store is here."""
+        """Write an empty object, which stays: it shows that there is a store, and that it can be written."""
         self.write(_SIGN, b"")
 
     def check_writable(self) -> str:
-        """Return in words that the store can be written; leave nothing behind."""
+        """Check that objects can be written; a sentence that says so. Leave nothing behind."""
         there, name = self.is_there(), f".emtta-{os.urandom(6).hex()}"
         self.write(name, b"")
         self.remove([name])
         return f"{self.location} can be {'written' if there else 'made'}"
 
     def attach(self, connection: duckdb.DuckDBPyConnection) -> Callable[[Sequence[Entry]], None]:
-        """Let DuckDB read through the same file system, many files at once; return what shows it the files."""
+        """Let DuckDB read through a file system of this backend, many files at once."""
         filesystem = StoreFileSystem(self)
         connection.register_filesystem(filesystem)
         connection.execute(f"SET threads = {CONNECTIONS}")  # what takes time is the way to the server, and no core
-        connection.execute("SET enable_external_file_cache = false")  # it tells a file by its time, to the second
+        connection.execute("SET enable_external_file_cache = false")  # it knows a file by its time, to the second
         return filesystem.show
 
     # Reading
 
     def list(self, folder: str) -> Sequence[Entry]:
-        """Return the objects below `folder`, by name; 1,000 a request."""
+        """The objects below `folder`, by name; 1,000 a request."""
         found, options = [], {"Bucket": self._bucket, "Prefix": self._key(f"{folder}/")}
         while True:
-            with self._explaining("list"):
+            with self._explaining_errors("list"):
                 page = self._files.call_s3("list_objects_v2", **options)
             for item in page.get("Contents", ()):
                 name = item["Key"][len(self._key("")) :]
@@ -205,17 +113,17 @@ class S3(Backend):
             options["ContinuationToken"] = page["NextContinuationToken"]
 
     def exists(self, name: str) -> bool:
-        """Return whether an object is there."""
+        """Whether an object is there."""
         try:
-            with self._explaining("read", name):
+            with self._explaining_errors("read", name):
                 self._files.call_s3("head_object", Bucket=self._bucket, Key=self._key(name))
         except FileNotFoundError:
             return False
         return True
 
     def read(self, name: str) -> bytes:
-        """Return the content of an object."""
-        with self._explaining("read", name):
+        """The content of an object."""
+        with self._explaining_errors("read", name):
             return bytes(self._files.cat_file(self._path(name)))
 
     def read_all(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
@@ -223,24 +131,24 @@ class S3(Backend):
         return _in_parallel(self.read, names)
 
     def read_tails(self, entries: Iterable[Entry], length: int) -> Iterator[tuple[Entry, bytes | OSError]]:
-        """Yield each object with its last bytes, read many at a time; what was read before is remembered."""
+        """Yield each object with its last bytes, read many at a time; what was read before is cached."""
         return _in_parallel(lambda entry: self.read_tail(entry, length), entries)
 
     def read_tail(self, entry: Entry, length: int = TAIL) -> bytes:
-        """Return the last bytes of an object: `length` of them or more, or all that there are."""
-        with self._explaining("read", entry.name):
+        """The last bytes of an object: `length` of them or more, or all that there are."""
+        with self._explaining_errors("read", entry.name):
             return _read_end(self._files, self._path(entry.name), entry.size, entry.tag, max(length, TAIL))
 
     def open_stream(self, entry: Entry) -> Any:
-        """Return an open file of which parts are read when they are asked for."""
-        with self._explaining("read", entry.name):
+        """An open file of which parts are read when they are asked for."""
+        with self._explaining_errors("read", entry.name):
             return self._files.open(self._path(entry.name), "rb", block_size=TAIL, size=entry.size)
 
     # Writing
 
     def write(self, name: str, content: bytes) -> None:
-        """Write an object, in place of one that is there."""
-        with self._explaining("write", name):
+        """Write an object, replacing one that is there."""
+        with self._explaining_errors("write", name):
             self._files.pipe_file(self._path(name), content, chunksize=_PUT_BYTES)
 
     def write_new(self, name: str, content: bytes) -> bool:
@@ -261,7 +169,7 @@ class S3(Backend):
         keys = [{"Key": self._key(name)} for name in names]
         for start in range(0, len(keys), _KEYS):
             doomed = {"Objects": keys[start : start + _KEYS], "Quiet": True}
-            with self._explaining("remove"):
+            with self._explaining_errors("remove"):
                 answer = self._files.call_s3("delete_objects", Bucket=self._bucket, Delete=doomed)
             for failed in answer.get("Errors", ()):
                 raise StoreError(
@@ -296,7 +204,7 @@ class S3(Backend):
         return f"{self._bucket}/{self._key(name)}"
 
     def _has_conditional_put(self) -> bool:
-        # Whether the server refuses a conditional PUT where the object is there; tried once.
+        # Whether the server knows a conditional PUT, and refuses it where the object is there; tried once.
         if self._conditional is None:
             try:
                 self._conditional = not self._put_new(_SIGN, b"") or not self._put_new(_SIGN, b"")
@@ -311,10 +219,10 @@ class S3(Backend):
         return self._conditional
 
     def _put_new(self, name: str, content: bytes) -> bool:
-        # Write an object by a conditional PUT; return False where one is there, or is being written.
+        # Write an object by a conditional PUT; False where one is there, or is being written.
         for _ in range(_TRIES):
             try:
-                with self._explaining("write", name):
+                with self._explaining_errors("write", name):
                     self._files.pipe_file(self._path(name), content, chunksize=_PUT_BYTES, mode="create")
             except FileExistsError:
                 return False
@@ -324,17 +232,15 @@ class S3(Backend):
         return False
 
     @contextlib.contextmanager
-    def _explaining(self, what: str, name: str | None = None) -> Iterator[None]:
+    def _explaining_errors(self, what: str, name: str | None = None) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            url = self.location if name is None else self.url(name)
-            raise refusal(error, what, url, self._bucket) from cause(error)
+            _raise_explained(error, what, self.location if name is None else self.url(name), self._bucket)
 
 
 def _in_parallel(ask: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[tuple[Item, Answer | OSError]]:
     # Each item with what `ask` returns for it, or the `OSError` that it raises; in order, many at a time.
-
     def answer(item: Item) -> tuple[Item, Answer | OSError]:
         try:
             return item, ask(item)
@@ -362,3 +268,81 @@ def _file_system(*settings: str | None) -> Any:
         use_listings_cache=False,
         skip_instance_cache=True,
     )
+
+
+_ERRNO = {
+    **dict.fromkeys(("NoSuchKey", "404"), errno.ENOENT),
+    **dict.fromkeys(("PreconditionFailed", "412"), errno.EEXIST),
+    **dict.fromkeys(("ConditionalRequestConflict", "OperationAborted", "409"), errno.EAGAIN),
+}
+"""States of one object; EAGAIN where another writer is at it."""
+
+_UNKNOWN_REQUEST = {"NotImplemented", "501"}
+_BAD_KEY = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
+_FORBIDDEN = {"AccessDenied", "AllAccessDisabled", "AccountProblem", "Forbidden", "403"}
+_ELSEWHERE = {"PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
+
+_PERMISSION = {
+    "list": "s3:ListBucket",
+    "read": "s3:GetObject",
+    "write": "s3:PutObject",
+    "remove": "s3:DeleteObject",
+}
+
+
+def _raise_explained(error: Exception, what: str, url: str, bucket: str) -> NoReturn:
+    """Raise what a failed request means, from an error that says whether it may pass: see `emtta_core.faults`.
+
+    Args:
+        error: as `s3fs` raised it.
+        what: `list`, `read`, `write` or `remove`.
+        url: the object, or the store.
+        bucket: its bucket.
+
+    Raises:
+        FileNotFoundError, FileExistsError, BlockingIOError: the state of one object.
+        NotImplementedError: the server does not know the request.
+        StoreError: any other failure.
+    """
+    code = str(_response(error).get("Error", {}).get("Code", ""))
+    if code in _ERRNO:
+        raise OSError(_ERRNO[code], os.strerror(_ERRNO[code]), url) from error
+    if code in _UNKNOWN_REQUEST:
+        raise NotImplementedError(str(error)) from error
+    cause: Exception = error
+    if isinstance(error, _NO_CONNECTION):
+        cause = ConnectionError(str(error))
+    elif _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode") in {429, 500, 502, 503, 504}:
+        cause = OSError(errno.EBUSY, str(error))
+    raise StoreError(f"cannot {what} {url}: {_reason(error, code, what, bucket)}") from cause
+
+
+_NO_CONNECTION = (boto.HTTPClientError, boto.ConnectionError, ConnectionError, TimeoutError)
+
+
+def _response(error: BaseException) -> dict[str, Any]:
+    # The server's response, which `s3fs` keeps as the cause of its own error.
+    found = error if isinstance(error, boto.ClientError) else error.__cause__
+    return dict(found.response) if isinstance(found, boto.ClientError) else {}
+
+
+def _reason(error: Exception, code: str, what: str, bucket: str) -> str:
+    server = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
+    text = " ".join(str(error).split())
+    if code == "NoSuchBucket":
+        return f"there is no bucket {bucket!r} at {server}; make it (aws s3 mb s3://{bucket}), or name another store"
+    if code in _BAD_KEY:
+        return f"{server} refuses the credentials ({text}); see AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    if code in _FORBIDDEN:
+        return f"{server} forbids it ({text}); give the credentials' owner the permission {_PERMISSION[what]}"
+    if code in _ELSEWHERE:
+        return f"the bucket {bucket!r} is in another region ({text}); set AWS_REGION to its own"
+    if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError):
+        return "there are no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+    if isinstance(error, boto.ProfileNotFound):
+        return f"{text}; see AWS_PROFILE"
+    if isinstance(error, _NO_CONNECTION):
+        return f"{server} does not answer ({text}); see AWS_ENDPOINT_URL, and whether the network is up"
+    if isinstance(error, ValueError) and "endpoint" in text.lower():
+        return f"{text}; set AWS_ENDPOINT_URL to a URL like https://s3.example.org, or unset it for AWS"
+    return f"{type(error).__name__}: {text}"

@@ -1,4 +1,4 @@
-"""What DuckDB sees of a store in an object store: a file system of `fsspec` that reads, and holds this store alone."""
+"""What DuckDB sees of an object store: a file system of `fsspec` that only reads, and holds one store alone."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class StoreFileSystem(AbstractFileSystem):
     """The files of one store by their `url`.
 
-    Files that were shown are not listed again, and others once a question, by one request for 1,000 files. A file of
-    some kilobytes costs one request, which the look for broken files has made already.
+    Files that were shown are not listed again, and others once a query, by one request for 1,000 files. A file of some
+    kilobytes costs one request, which the check for broken files has made already.
     """
 
     protocol = "s3"
@@ -36,19 +36,19 @@ class StoreFileSystem(AbstractFileSystem):
         self._listings = {}
 
     def glob(self, path: str, **_: Any) -> Sequence[str]:
-        """Return the URLs of the files that a pattern matches; a path without `*` is its own."""
+        """The URLs of the files that a pattern matches; a path without `*` is its own."""
         if "*" not in path:
             return [path]
         pattern = self._name(path).split("/")
         return [self._backend.url(name) for name in self._listing(pattern[0]) if _matches(name.split("/"), pattern)]
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
-        """Return name, size and time of a file."""
+        """Name, size and time of a file."""
         entry = self._entry(path)
         return {"name": path, "size": entry.size, "type": "file", "mtime": entry.modified}
 
     def modified(self, path: str) -> datetime:
-        """Return when a file was written."""
+        """When a file was written."""
         return datetime.fromtimestamp(self._entry(path).modified, UTC)
 
     def _open(self, path: str, mode: str = "rb", **_: Any) -> Any:

@@ -278,12 +278,12 @@ class Table:
         return _schema(self)
 
     def holds(self, name: str) -> bool:
-        """Return whether the file `name` of the store lies where the table's files do."""
+        """Whether the file `name` of the store lies where the table's files do."""
         return fits(name, self.layout)
 
 
 def fits(name: str, layout: str) -> bool:
-    """Return whether the path of a file is of a layout: `…` and `<corpus_id>` stand for names, `<number>` for digits.
+    """Whether the path of a file is of a layout: `…` and `<corpus_id>` stand for names, `<number>` for digits.
 
     A path that is not would give DuckDB other columns than those of the table's other files, and break them all.
     """
@@ -323,7 +323,7 @@ REUSED = frozenset({"hypotheses", "steps", "windows", "scores"})
 
 
 def documented(row: type[Any]) -> tuple[tuple[str, Any, str], ...]:
-    """Return each field of the record `row` as (name, type, documentation)."""
+    """Each field of the record `row` as (name, type, documentation)."""
     hints = typing.get_type_hints(row, include_extras=True)
     result = []
     for field in fields(row):
@@ -342,7 +342,7 @@ def _schema(table: Table) -> pa.Schema:
 
 
 def _features(columns: pa.Schema) -> dict[str, Any]:
-    """Return the columns as the features of the `datasets` library, which reads them from a file's metadata."""
+    """The columns as the features of the `datasets` library, which reads them from a file's metadata."""
     features: dict[str, Any] = {
         field.name: {"dtype": str(field.type).replace("double", "float64"), "_type": "Value"} for field in columns
     }
@@ -359,7 +359,7 @@ def _arrow_fields(row: type[Any]) -> list[pa.Field]:
 
 
 def _optional(kind: Any) -> tuple[bool, Any]:
-    """Return whether the type `kind` allows None, and the type without it."""
+    """Whether the type `kind` allows None, and the type without it."""
     if isinstance(kind, types.UnionType):
         (inner,) = (item for item in typing.get_args(kind) if item is not types.NoneType)
         return True, inner
@@ -367,7 +367,7 @@ def _optional(kind: Any) -> tuple[bool, Any]:
 
 
 def _arrow_type(kind: Any) -> pa.DataType:
-    """Return the Arrow type of a Python type: a scalar, a `tuple[item, ...]`, or a nested record."""
+    """The Arrow type of a Python type: a scalar, a `tuple[item, ...]`, or a nested record."""
     scalars = {
         str: pa.string(),
         bytes: pa.binary(),

@@ -1,37 +1,54 @@
-"""The snapshot: the files of a store whose rows are read at one moment, each row in one of them."""
+"""The files of a store that are read at one moment, each row in one of them: shards, and the packs made of these.
 
+A pack is one file that holds what the shards of a run held, so that a year of nights is some thousand files:
+
+    packs/utterances/run_id=…/<attempt>.parquet      hypotheses beside their scores, and which rows count
+    packs/steps/run_id=…/<attempt>.parquet
+    packs/windows/run_id=…/<attempt>.parquet         where utterances were cut, or their language detected
+    packs/cells/run_id=…/<attempt>.parquet
+
+It is named by the last attempt that had begun when it was made, and *covers* every row of its tables of that attempt
+and of those before it. A file that is covered is read by nobody any more, and may be removed. So a pack replaces its
+shards at the moment when it is written, in one step, in a folder and in an object store alike; whoever lists the shards
+first and the packs after them sees each row once, whatever goes on meanwhile. An attempt that is begun afterwards has a
+higher number, and its shards lie beside the pack until it is made anew.
+"""
+
+import operator
 import re
+import types
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, reduce
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from emtta_core.store.backend import Backend, Entry
-from emtta_core.store.packs import FOLDER, PACK_OF, PACKS, UTTERANCES, Pack
-from emtta_core.store.schema import REUSED, TABLES, Table
-
-_LISTED_ALONE = 20
-"""Runs whose folders are listed one by one; of more, everything is listed, for an object store bills each listing."""
+from emtta_core.store.schema import REUSED, SCHEMA_VERSION, TABLE_KEY, TABLES, VERSION_KEY, Table, fits
 
 _ATTEMPT = re.compile(r"(\d+)(?:-\d+\.parquet|\.parquet|\.begun)")
 
 
 def attempt_of(name: str) -> int:
-    """Return the attempt that the name of a shard, a record, a pack or a mark has; 0 for another file's."""
+    """The attempt that the name of a shard, a record, a pack or a mark has; 0 for another file's."""
     match = _ATTEMPT.fullmatch(name.rpartition("/")[2])
     return int(match[1]) if match else 0
 
 
 def run_of(name: str) -> str:
-    """Return the run whose file it is; the empty text for a file of no run."""
+    """The run whose file it is; the empty text for a file of no run."""
     return _key_of(name, "run_id=")
 
 
 def source_of(name: str) -> str:
-    """Return the run whose results are reused by the run whose links a file holds."""
+    """The run whose results are reused by the run whose links a file holds."""
     return _key_of(name, "source_run=")
 
 
 def sources(entries: Iterable[Entry]) -> dict[str, set[str]]:
-    """Return, by run, the runs whose results it reuses, of files of the table `links`."""
+    """The runs whose results a run reuses, by run, from files of the table `links`."""
     found: dict[str, set[str]] = {}
     for entry in entries:
         found.setdefault(run_of(entry.name), set()).add(source_of(entry.name))
@@ -40,6 +57,104 @@ def sources(entries: Iterable[Entry]) -> dict[str, set[str]]:
 
 def _key_of(name: str, key: str) -> str:
     return name.partition(f"/{key}")[2].partition("/")[0]
+
+
+FOLDER = "packs"
+
+_RENAMED = {("scores", "error"): "score_error"}
+"""Columns of a pack that have another name in their table, which another table of the pack has as well."""
+
+_ALWAYS = {"hypotheses": "reference", "scores": "normalizer"}
+"""A column that no row of a table lacks, where rows of a pack may come from another table alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """A kind of pack."""
+
+    name: str  # its folder below `packs`
+    tables: tuple[str, ...]  # the tables whose rows it holds
+    rows: ClassVar[tuple[int, int | None]] = (0, None)  # the fewest and the most rows of a file
+
+    @property
+    def folder(self) -> str:
+        """Where its files lie."""
+        return f"{FOLDER}/{self.name}"
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns: the cell's keys, those of its tables, and for utterances whether the row counts."""
+        return _schema(self)
+
+    @property
+    def layout(self) -> str:
+        """Where its files lie, below the store."""
+        return f"{self.folder}/run_id=…/<attempt>.parquet"
+
+    def holds(self, name: str) -> bool:
+        """Whether the file `name` of the store lies where packs of this kind do."""
+        return fits(name, self.layout)
+
+    def file(self, run_id: str, attempt: int) -> str:
+        """The pack of a run that covers the attempts up to `attempt`."""
+        return f"{self.folder}/run_id={run_id}/{attempt:03d}.parquet"
+
+    def columns(self, row: type[Any]) -> Mapping[str, str]:
+        """What each field of a table's record is called here, in order."""
+        table = self._table_of(row)
+        return {name: _RENAMED.get((table, name), name) for name in TABLES[table].schema.names}
+
+    def rows_of(self, row: type[Any], cell: Mapping[str, str]) -> pc.Expression:
+        """The condition on rows of a pack that are records of a table and of a cell, given as column and value."""
+        always = _ALWAYS.get(self._table_of(row))
+        conditions = [pc.field(name) == value for name, value in cell.items()]
+        conditions += [pc.field(always).is_valid()] if always else []
+        return reduce(operator.and_, conditions, pc.scalar(True))
+
+    def select(self, table: str, source: str) -> str:
+        """The SELECT of a table's rows from the SELECT `source` of packs of this kind."""
+        columns = ", ".join(
+            f'"{here}" AS "{name}"' if here != name else f'"{name}"'
+            for name, here in self.columns(TABLES[table].row).items()
+        )
+        some = f" WHERE {_ALWAYS[table]} IS NOT NULL" if table in _ALWAYS else ""
+        return f"SELECT {columns}, run_id, domain, method FROM ({source}){some}"
+
+    def _table_of(self, row: type[Any]) -> str:
+        return next(table for table in self.tables if TABLES[table].row is row)
+
+
+@cache
+def _schema(pack: Pack) -> pa.Schema:
+    fields = {name: pa.field(name, pa.string()) for name in ("domain", "method")}
+    for table in pack.tables:
+        for field in TABLES[table].schema:
+            name = _RENAMED.get((table, field.name), field.name)
+            fields.setdefault(name, field.with_name(name).with_nullable(True))
+    if len(pack.tables) > 1:
+        fields["counts"] = pa.field("counts", pa.bool_())
+    metadata = {VERSION_KEY: str(SCHEMA_VERSION).encode(), TABLE_KEY: pack.name.encode()}
+    return pa.schema(fields.values(), metadata=metadata)
+
+
+UTTERANCES = Pack("utterances", ("hypotheses", "scores"))
+PACKS: Mapping[str, Pack] = types.MappingProxyType(
+    {pack.name: pack for pack in (UTTERANCES, *(Pack(name, (name,)) for name in ("steps", "windows", "cells")))}
+)
+"""The kinds of packs, by name."""
+
+PACK_OF: Mapping[str, Pack] = types.MappingProxyType({table: pack for pack in PACKS.values() for table in pack.tables})
+"""The kind of pack that holds a table's rows, by table; the other tables have none."""
+
+
+def kind_of(name: str) -> Table | Pack | None:
+    """The table, or the kind of pack, in whose folder a file is; None where it is in no such folder."""
+    first, _, rest = name.partition("/")
+    return PACKS.get(rest.partition("/")[0]) if first == FOLDER else TABLES.get(first)
+
+
+_LISTED_ALONE = 20
+"""Runs whose folders are listed one by one; of more, everything is listed, for an object store bills each listing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +169,14 @@ class Snapshot:
     def take(
         cls, backend: Backend, runs: Collection[str] | None = None, tables: Collection[str] = tuple(TABLES)
     ) -> "Snapshot":
-        """Look at a whole store, or at the files of some runs alone: with the results that they reuse, without audio.
+        """List a whole store, or the files of some runs alone: with the results that they reuse, without audio.
 
         What is moved from shards to a pack meanwhile is seen once, for the packs are listed after the shards.
 
         Args:
             backend: the store's.
             runs: the runs; all by default.
-            tables: those whose files are seen, `links` among them; all by default.
+            tables: those whose files are listed, `links` among them; all by default.
         """
         if runs is not None and len(runs) > _LISTED_ALONE:
             return cls.take(backend, tables=[name for name in tables if TABLES[name].keys]).of_runs(runs, ())
@@ -80,18 +195,18 @@ class Snapshot:
             for name in tables
             if TABLES[name].keys or runs is None
         }
-        all_packs = list(backend.list(FOLDER)) if runs is None else []  # one listing, for an object store bills each
-        packed = {
-            pack.name: []
-            if set(tables).isdisjoint(pack.tables)
-            else below(pack.folder, not REUSED.isdisjoint(pack.tables))
-            if runs is not None
-            else [entry for entry in all_packs if entry.name.startswith(f"{pack.folder}/")]
-            for pack in PACKS.values()
-        }
+        all_packs = backend.list(FOLDER) if runs is None else ()  # one listing, for an object store bills each
+
+        def packs_of(pack: Pack) -> list[Entry]:
+            if set(tables).isdisjoint(pack.tables):
+                return []
+            if runs is None:
+                return [entry for entry in all_packs if entry.name.startswith(f"{pack.folder}/")]
+            return below(pack.folder, not REUSED.isdisjoint(pack.tables))
+
         misplaced: list[Entry] = []
         found = {name: _files_of(TABLES[name], entries, misplaced) for name, entries in listed.items()}
-        packs = {name: newest(_files_of(PACKS[name], entries, misplaced)) for name, entries in packed.items()}
+        packs = {name: newest(_files_of(pack, packs_of(pack), misplaced)) for name, pack in PACKS.items()}
         loose = {
             table: tuple(uncovered(entries, packs[PACK_OF[table].name])) if table in PACK_OF else tuple(entries)
             for table, entries in found.items()
@@ -106,7 +221,7 @@ class Snapshot:
                 yield from entries
 
     def without(self, names: Collection[str]) -> "Snapshot":
-        """Return the snapshot without some files."""
+        """The snapshot without some files."""
         loose, packs = (
             {key: tuple(entry for entry in entries if entry.name not in names) for key, entries in group.items()}
             for group in (self.loose, self.packs)
@@ -114,7 +229,7 @@ class Snapshot:
         return Snapshot(loose, packs, self.misplaced)
 
     def of_runs(self, runs: Collection[str], corpora: Collection[str]) -> "Snapshot":
-        """Return the files of some runs with the results that they reuse, and the prepared audio of some corpora."""
+        """The files of some runs with the results that they reuse, and the prepared audio of some corpora."""
         reused = sources(self.loose["links"])
         makers = set().union(*(reused.get(run, set()) for run in runs))
 
@@ -134,7 +249,7 @@ class Snapshot:
 
 
 def cell_files(backend: Backend, table: str, run_id: str, folder: str) -> Sequence[Entry]:
-    """Return the files with rows of a cell: its own that no pack covers, and the pack of its run.
+    """The files with rows of a cell: its own that no pack covers, and the pack of its run.
 
     Args:
         backend: where.
@@ -159,13 +274,10 @@ def _files_of(kind: Table | Pack, entries: Iterable[Entry], misplaced: list[Entr
 
 
 def newest(entries: Iterable[Entry]) -> dict[str, Entry]:
-    """Return, by run, the pack that covers most, of packs of one kind."""
-    found: dict[str, Entry] = {}
-    for entry in entries:
-        run_id = run_of(entry.name)
-        if attempt_of(entry.name) > (attempt_of(found[run_id].name) if run_id in found else 0):
-            found[run_id] = entry
-    return found
+    """The pack that covers most, by run, of packs of one kind."""
+    packs = [entry for entry in entries if attempt_of(entry.name)]
+    packs.sort(key=lambda entry: (run_of(entry.name), attempt_of(entry.name)))
+    return {run_of(entry.name): entry for entry in packs}
 
 
 def uncovered(entries: Iterable[Entry], packs: Mapping[str, Entry]) -> Iterator[Entry]:

@@ -1,10 +1,8 @@
-"""The store: immutable Parquet files in one backend, and the one way to write and read their rows.
+"""The store: immutable Parquet files in a folder or an object store, and the one way to write and read their rows.
 
-Layout, rules and columns: `docs/store.md`. An attempt at a cell writes its utterances in shards: first the
-steps, then the hypotheses, then the scores. An utterance is *done* when its row of hypotheses is in error, or
-when its row of scores is there as well; a writer killed between the two has lost that shard and no more.
-
-The file is long because every table is written and read here, so that the rules above stand beside both.
+Layout, rules and columns: `docs/store.md`. An attempt at a cell writes its utterances in shards: first the steps, then
+the hypotheses, then the scores. An utterance is *done* when its row of hypotheses is in error, or when its row of
+scores is there as well; a writer killed between the two has lost that shard and no more.
 """
 
 import json
@@ -13,19 +11,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 from emtta_core.errors import StoreError, unknown
 from emtta_core.names import check_name
 from emtta_core.store.backend import Backend, Entry, open_backend
-from emtta_core.store.packs import FOLDER, PACK_OF, PACKS
 from emtta_core.store.parquet import (
     BrokenFile,
-    cannot_read,
-    check,
+    check_footers,
+    raise_unreadable,
     read_each,
     read_rows,
-    readable,
     skip_broken,
     write_rows,
 )
@@ -43,7 +39,7 @@ from emtta_core.store.schema import (
     Table,
     WindowRow,
 )
-from emtta_core.store.snapshot import attempt_of, cell_files, run_of, source_of, sources
+from emtta_core.store.snapshot import FOLDER, PACK_OF, PACKS, attempt_of, cell_files, run_of, source_of, sources
 
 COMPLETE_FILE = "_complete.json"
 """The file of a prepared corpus that is written last."""
@@ -56,15 +52,11 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True, slots=True)
 class CellKey:
-    """Where a cell's rows lie.
+    """Where a cell's rows lie; UsageError when one of the three is no name (`emtta_core.names`)."""
 
-    Raises:
-        UsageError: when one of them is no name; see `emtta_core.names`.
-    """
-
-    run_id: str  # the run
-    domain: str  # the domain
-    method: str  # the method
+    run_id: str
+    domain: str
+    method: str
 
     def __post_init__(self) -> None:
         for what, name in (("run id", self.run_id), ("domain", self.domain), ("method", self.method)):
@@ -82,7 +74,7 @@ class PreparedCorpus:
 
     corpus_id: str  # its identity
     utterances: int  # how many rows it has, those in error included
-    shards: tuple[str, ...]  # its files in the store's backend, in order
+    shards: tuple[str, ...]  # its files, in order
     left_out: int = 0  # how many utterances were too long for it
     errors: int = 0  # how many rows are in error
     first_error: str | None = None  # id and reason of the first of them; None where there is none
@@ -92,8 +84,8 @@ class PreparedCorpus:
 class DoneUtterance:
     """The rows that count of an utterance that is done."""
 
-    hypothesis: HypothesisRow  # what was heard, or why nothing was
-    score: ScoreRow | None  # its errors; none where the hypothesis is in error
+    hypothesis: HypothesisRow
+    score: ScoreRow | None  # none where the hypothesis is in error
 
     @property
     def error(self) -> str | None:
@@ -102,11 +94,7 @@ class DoneUtterance:
 
 
 class Store:
-    """A store of results and prepared audio; open one with `Store.open`.
-
-    Attributes:
-        backend: where its files lie.
-    """
+    """A store of results and prepared audio, whose files lie in `backend`; open one with `Store.open`."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
@@ -117,7 +105,7 @@ class Store:
         return self.backend.location
 
     def command(self, *words: str) -> str:
-        """Return an `emtta` command on this store, as a shell takes it."""
+        """An `emtta` command on this store, as a shell takes it."""
         return shlex.join(["emtta", *words, "--store", self.location])
 
     @classmethod
@@ -142,28 +130,28 @@ class Store:
 
     @classmethod
     def find(cls, location: str | Path) -> Self | None:
-        """Return the store at `location`, or None where there is none; errors are those of `open`."""
+        """The store at `location`, or None where there is none; errors are those of `open`."""
         backend = open_backend(location)
         return cls(backend) if backend.is_there() else None
 
     # Runs and plans
 
     def runs(self) -> Mapping[str, RunRow]:
-        """Return the runs whose record can be read, by run id, the newest first."""
-        files = readable(self.backend, self._files(TABLES["runs"]), RunRow)
-        found = {run_of(name): rows[0] for name, rows in files}
+        """The runs whose record can be read, by run id, the newest first."""
+        files = read_each(self.backend, self._files(TABLES["runs"]), RunRow)
+        found = {run_of(name): rows[0] for name, rows in skip_broken(self.backend, files)}
         return dict(sorted(found.items(), key=lambda item: (item[1].created_at, item[0]), reverse=True))
 
     def run(self, run_id: str) -> RunRow:
-        """Return the record of a run; UsageError when there is no such run, StoreError when it is broken."""
+        """The record of a run; UsageError when there is no such run, StoreError when it is broken."""
         return self._of_run("runs", run_id, RunRow)[0]
 
     def find_run(self, run_id: str) -> RunRow | None:
-        """Return the record of a run, or None where there is none; one that cannot be read is a StoreError."""
+        """The record of a run, or None where there is none; StoreError when it cannot be read."""
         return self.run(run_id) if self.backend.exists(_run_file("runs", run_id)) else None
 
     def plan(self, run_id: str) -> tuple[PlanRow, ...]:
-        """Return the planned cells of a run, in order; UsageError when there is no such run, StoreError when broken."""
+        """The planned cells of a run, in order; UsageError when there is no such run, StoreError when it is broken."""
         rows = self._of_run("plans", run_id, PlanRow)
         return tuple(sorted(rows, key=lambda row: row.position))
 
@@ -181,7 +169,7 @@ class Store:
         write_rows(self.backend, _run_file("statistics", run_id), rows, TABLES["statistics"].schema, replace=True)
 
     def run_log(self, run_id: str) -> AbstractContextManager[Path]:
-        """Yield the file of this machine to which the log of a run is to be appended; see `Backend.appending`."""
+        """A file of this machine to which the log of a run is to be appended; see `Backend.appending`."""
         check_name("run id", run_id)
         return self.backend.appending(f"logs/{run_id}.log")
 
@@ -195,7 +183,7 @@ class Store:
     # Cells
 
     def begin_attempt(self, key: CellKey) -> int:
-        """Return the number of a new attempt at a cell, from 1; no other process or thread is given the same."""
+        """The number of a new attempt at a cell, from 1; no other process or thread is given the same."""
         tables = [f"{table}/{key.folder}" for table in PACK_OF]
         packs = [f"{pack.folder}/run_id={key.run_id}" for pack in PACKS.values()]
         attempts = [attempt_of(entry.name) for folder in (*tables, *packs) for entry in self.backend.list(folder)]
@@ -229,11 +217,11 @@ class Store:
         self.backend.write(f"logs/{key.folder}/{attempt:03d}.log", text)
 
     def cells(self, key: CellKey) -> tuple[CellRow, ...]:
-        """Return the records of a cell's attempts, the first attempt first."""
+        """The records of a cell's attempts, the first attempt first."""
         return tuple(sorted(self._rows("cells", key, CellRow), key=lambda row: row.attempt))
 
     def done(self, key: CellKey, cell_id: str) -> dict[str, DoneUtterance]:
-        """Return the rows that count of each utterance that is done, in error or not, by utterance id.
+        """The rows that count of each utterance that is done, in error or not, by utterance id.
 
         Of several rows the newest without an error counts, else the newest; a reused one is older than the cell's own.
         Rows of another `cell_id` do not count, nor rows without scores, nor those of a file that is damaged, of which a
@@ -242,12 +230,9 @@ class Store:
         Raises:
             StoreError: a file is there and cannot be read: what it holds is not to be done again.
         """
-        best: dict[str, tuple[tuple[bool, int], DoneUtterance]] = {}
-        for utterance_id, attempt, done in (*self._reused(key, cell_id), *self._made(key, cell_id)):
-            rank = (done.error is None, attempt)
-            if utterance_id not in best or best[utterance_id][0] < rank:
-                best[utterance_id] = (rank, done)
-        return {utterance_id: done for utterance_id, (_, done) in best.items()}
+        found = [*self._reused(key, cell_id), *self._made(key, cell_id)]
+        found.sort(key=lambda item: (item[2].error is None, item[1]))
+        return {utterance_id: done for utterance_id, _, done in found}  # the last one of an utterance stays
 
     def _made(self, key: CellKey, cell_id: str) -> Iterator[tuple[str, int, DoneUtterance]]:
         # The utterances that attempts at a cell have done, each with the attempt.
@@ -283,13 +268,13 @@ class Store:
         return name
 
     def links(self, run_id: str) -> list[tuple[str, LinkRow]]:
-        """Return the results that a run reuses, each with the run that made it; StoreError as of `done`."""
+        """The results that a run reuses, each with the run that made it; StoreError as of `done`."""
         names = self._files(TABLES["links"], f"links/run_id={run_id}")
         files = self._without_lost(read_each(self.backend, names, LinkRow))
         return [(source_of(name), row) for name, rows in files for row in rows]
 
     def reused_runs(self) -> dict[str, set[str]]:
-        """Return the runs whose results other runs reuse, each with those others."""
+        """The runs whose results other runs reuse, each with those others."""
         found: dict[str, set[str]] = {}
         for run_id, makers in sources(self.backend.list("links")).items():
             for maker in makers - {run_id}:
@@ -300,7 +285,7 @@ class Store:
 
     def write_prepared(self, corpus_id: str, shard: int, rows: Sequence[PreparedRow]) -> None:
         """Write a shard of a prepared corpus, replacing one that is there."""
-        name = f"{_prepared_folder(corpus_id)}/{_prepared_shard(shard)}"
+        name = f"{_prepared_folder(corpus_id)}/part-{shard:05d}.parquet"
         write_rows(self.backend, name, rows, TABLES["prepared"].schema, replace=True)
 
     def finish_prepared(
@@ -315,45 +300,38 @@ class Store:
     ) -> PreparedCorpus:
         """Declare a prepared corpus complete; StoreError when one of its shards is missing or broken."""
         folder = _prepared_folder(corpus_id)
-        content = {
-            "shards": shards,
-            "utterances": utterances,
-            "left_out": left_out,
-            "errors": errors,
-            "first_error": first_error,
-        }
-        self.backend.write(f"{folder}/{COMPLETE_FILE}", json.dumps(content).encode())
+        counts = {"utterances": utterances, "left_out": left_out, "errors": errors, "first_error": first_error}
+        self.backend.write(f"{folder}/{COMPLETE_FILE}", json.dumps({"shards": shards, **counts}).encode())
         corpus = self.prepared(corpus_id)
         if corpus is None:
             raise StoreError(f"a shard of {self.backend.url(folder)} is missing or broken; prepare it again")
         return corpus
 
     def prepared(self, corpus_id: str) -> PreparedCorpus | None:
-        """Return a prepared corpus; None while it is not complete, or where a shard is gone or damaged.
+        """A prepared corpus; None while it is not complete, or where a shard is gone or damaged.
 
-        Raises:
-            StoreError: a file is there and cannot be read: it is not to be made anew in its place.
+        StoreError where a file is there and cannot be read: it is not to be made again in its place.
         """
         folder = _prepared_folder(corpus_id)
         try:
-            complete = json.loads(self.backend.read(f"{folder}/{COMPLETE_FILE}"))
-            count, utterances = int(complete["shards"]), int(complete["utterances"])
-            left_out, errors = int(complete.get("left_out", 0)), int(complete.get("errors", 0))
-            first_error = complete.get("first_error")
+            mark = json.loads(self.backend.read(f"{folder}/{COMPLETE_FILE}"))
+            names = ("shards", "utterances", "left_out", "errors")
+            count, utterances, left_out, errors = (int(mark[name]) for name in names)
+            first_error = mark["first_error"]
         except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
             return None
         except OSError as error:
-            raise self._cannot_read_audio(BrokenFile.refused(f"{folder}/{COMPLETE_FILE}", error)) from error
+            self._raise_unreadable_audio(BrokenFile.refused(f"{folder}/{COMPLETE_FILE}", error))
         there = {entry.name: entry for entry in self.backend.list(folder)}
         if not 0 <= count <= len(there):
             return None
-        shards = tuple(f"{folder}/{_prepared_shard(shard)}" for shard in range(count))
+        shards = tuple(f"{folder}/part-{shard:05d}.parquet" for shard in range(count))
         if any(name not in there for name in shards):
             return None
-        broken = tuple(check(self.backend, [there[name] for name in shards]))
+        broken = tuple(check_footers(self.backend, [there[name] for name in shards]))
         for file in broken:
             if file.may_come_back:
-                raise self._cannot_read_audio(file) from file.error
+                self._raise_unreadable_audio(file)
         return None if broken else PreparedCorpus(corpus_id, utterances, shards, left_out, errors, first_error)
 
     def read_prepared(self, corpus: PreparedCorpus) -> Iterator[PreparedRow]:
@@ -361,7 +339,7 @@ class Store:
         for name in corpus.shards:
             rows = read_rows(self.backend, name, PreparedRow)
             if isinstance(rows, BrokenFile):
-                raise self._cannot_read_audio(rows) from rows.error
+                self._raise_unreadable_audio(rows)
             yield from rows
 
     # Helpers
@@ -370,35 +348,31 @@ class Store:
         return [entry.name for entry in self.backend.list(folder or table.name) if table.holds(entry.name)]
 
     def _without_lost(self, found: Iterable[tuple[str, list[Row] | BrokenFile]]) -> Iterator[tuple[str, list[Row]]]:
-        # The files that can be read, without those whose rows are lost, of which it warns; or raise.
+        # Skip the files whose rows are lost, with a warning; StoreError on one whose rows may come back.
         found = list(found)
         for _, rows in found:
             if isinstance(rows, BrokenFile) and rows.may_come_back:
-                then = f"Nothing was changed. {_REMEDY}, and begin again: what is done is kept"
-                raise cannot_read(self.backend, rows, then) from rows.error
+                remedy = f"Nothing was changed. {_REMEDY}, and begin again: what is done is kept"
+                raise_unreadable(self.backend, rows, remedy)
         yield from skip_broken(self.backend, found)
 
-    def _cannot_read_audio(self, file: BrokenFile) -> StoreError:
+    def _raise_unreadable_audio(self, file: BrokenFile) -> NoReturn:
         folder = self.backend.url(file.name.rpartition("/")[0])
-        then = f"{_REMEDY}; if it is damaged for good, delete {folder} to have it prepared again"
-        return cannot_read(self.backend, file, then)
+        remedy = f"{_REMEDY}; if it is damaged for good, delete {folder} to have it prepared again"
+        raise_unreadable(self.backend, file, remedy)
 
     def _rows(self, table: str, key: CellKey, row: type[Row]) -> Iterator[Row]:
         # The rows of a cell, those of files that vanish into a pack meanwhile included.
         files: Sequence[Entry] | None = None
         while files != (files := cell_files(self.backend, table, key.run_id, key.folder)):
-            found = list(self._rows_of(table, key, files, row))
+            packs = [entry.name for entry in files if entry.name.startswith(f"{FOLDER}/")]
+            shards = [entry.name for entry in files if entry.name not in packs]
+            of_packs = read_each(self.backend, packs, row, PACK_OF[table], domain=key.domain, method=key.method)
+            found = [*read_each(self.backend, shards, row), *of_packs]
             if not any(isinstance(rows, BrokenFile) for _, rows in found):
                 break
         for _, rows in self._without_lost(found):
             yield from rows
-
-    def _rows_of(
-        self, table: str, key: CellKey, files: Sequence[Entry], row: type[Row]
-    ) -> Iterator[tuple[str, list[Row] | BrokenFile]]:
-        packs = [entry.name for entry in files if entry.name.startswith(f"{FOLDER}/")]
-        yield from read_each(self.backend, [entry.name for entry in files if entry.name not in packs], row)
-        yield from read_each(self.backend, packs, row, PACK_OF[table], domain=key.domain, method=key.method)
 
     def _write_shard(self, table: str, key: CellKey, attempt: int, shard: int, rows: Sequence[Any]) -> None:
         write_rows(self.backend, f"{table}/{key.folder}/{attempt:03d}-{shard:05d}.parquet", rows, TABLES[table].schema)
@@ -406,13 +380,12 @@ class Store:
     def _of_run(self, table: str, run_id: str, row: type[Row]) -> list[Row]:
         name, record = _run_file(table, run_id), _run_file("runs", run_id)
         rows = read_rows(self.backend, name, row)
-        if not isinstance(rows, BrokenFile):
-            return rows
-        if not self.backend.exists(name) and not self.backend.exists(record):
-            raise unknown("run", run_id, list(self.runs()))
-        again = f"delete {self.backend.url(record)} and run the suite again, which keeps what is done"
-        then = f"Nothing was changed. {_REMEDY}; if it is damaged for good, {again}"
-        raise cannot_read(self.backend, rows, then) from rows.error
+        if isinstance(rows, BrokenFile):
+            if not self.backend.exists(name) and not self.backend.exists(record):
+                raise unknown("run", run_id, list(self.runs()))
+            again = f"delete {self.backend.url(record)} and run the suite again, which keeps what is done"
+            raise_unreadable(self.backend, rows, f"Nothing was changed. {_REMEDY}; if it is damaged for good, {again}")
+        return rows
 
 
 def _run_file(table: str, run_id: str) -> str:
@@ -423,7 +396,3 @@ def _run_file(table: str, run_id: str) -> str:
 def _prepared_folder(corpus_id: str) -> str:
     check_name("corpus id", corpus_id)
     return f"prepared/{corpus_id}"
-
-
-def _prepared_shard(shard: int) -> str:
-    return f"part-{shard:05d}.parquet"

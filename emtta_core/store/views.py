@@ -7,10 +7,9 @@ import pyarrow as pa
 from duckdb.func import PythonUDFType
 
 from emtta_core.store.backend import Backend, Entry
-from emtta_core.store.packs import PACK_OF, PACKS, UTTERANCES, Pack
-from emtta_core.store.parquet import BrokenFile, check
+from emtta_core.store.parquet import BrokenFile, check_footers
 from emtta_core.store.schema import REUSED, TABLES, Table
-from emtta_core.store.snapshot import Snapshot, run_of
+from emtta_core.store.snapshot import PACK_OF, PACKS, UTTERANCES, Pack, Snapshot, run_of
 
 LINKS = TABLES["links"]
 
@@ -37,13 +36,14 @@ def create_raw_views(
         # The SELECT of some files, if there are any; a variable keeps their names, and the view short.
         paths = [_escaped(backend.url(entry.name)) for entry in entries]
         if named:
-            return [files_select(kind, f"[{', '.join(map(text, paths))}]")] if entries else []
+            return [files_select(kind, f"[{', '.join(map(sql_text, paths))}]")] if entries else []
         connection.execute(f"SET VARIABLE files_of_{name} = CAST(? AS VARCHAR[])", [paths])
         return [files_select(kind, f"getvariable('files_of_{name}')")] if entries else []
 
     def view(name: str, selects: Sequence[str]) -> None:
         connection.execute(f"CREATE OR REPLACE VIEW {name} AS {' UNION ALL BY NAME '.join(selects)}")
 
+    # A run is open while utterances of it lie outside its pack, which then does not tell any more which rows count.
     links = [_empty_select(connection, LINKS), *rows("links", LINKS, snapshot.loose.get("links", ()))]
     view("raw.links", links)
     opened, packs = snapshot.open_runs, snapshot.packs[UTTERANCES.name]
@@ -105,7 +105,7 @@ def _reused_select(own: Sequence[str]) -> str:
 
 def scan(backend: Backend, snapshot: Snapshot) -> Iterator[BrokenFile]:
     """Yield what is wrong with files, of which every column is read but the audio, as DuckDB reads it."""
-    broken = tuple(check(backend, tuple(snapshot.entries)))
+    broken = tuple(check_footers(backend, tuple(snapshot.entries)))
     yield from broken
     left = snapshot.without({file.name for file in broken})
     sources: list[tuple[list[str], Table | Pack, Sequence[Entry]]]
@@ -116,7 +116,7 @@ def scan(backend: Backend, snapshot: Snapshot) -> Iterator[BrokenFile]:
         for names, kind, entries in sources:
             columns = ", ".join(f'max(hash("{name}"))' for name in names if name != "audio")
             for entry in entries:
-                source = files_select(kind, f"[{literal(backend.url(entry.name))}]")
+                source = files_select(kind, f"[{path_literal(backend.url(entry.name))}]")
                 try:
                     connection.execute(f"SELECT {columns} FROM ({source})").fetchall()
                 except duckdb.Error as error:
@@ -131,13 +131,13 @@ def describe_broken(backend: Backend, broken: Sequence[BrokenFile], named: int =
         yield f"{', '.join(files[:named])}{more}: {reason}"
 
 
-def literal(path: str) -> str:
-    """Return `path`, its own characters taken as they are, as an SQL text."""
-    return text(_escaped(path))
+def path_literal(path: str) -> str:
+    """`path`, its own characters taken as they are, as an SQL text."""
+    return sql_text(_escaped(path))
 
 
-def text(value: str) -> str:
-    """Return `value` as an SQL text."""
+def sql_text(value: str) -> str:
+    """`value` as an SQL text."""
     return "'" + value.replace("'", "''") + "'"
 
 
@@ -154,7 +154,7 @@ def _empty_select(connection: duckdb.DuckDBPyConnection, kind: Table | Pack) -> 
 
 
 def files_select(kind: Table | Pack, files: str) -> str:
-    """Return the SELECT of some files; the columns of the path are text, whatever they look like."""
+    """The SELECT of some files; the columns of the path are text, whatever they look like."""
     if isinstance(kind, Pack) or kind.keys:
         return f"SELECT * FROM read_parquet({files}, hive_partitioning = true, hive_types_autocast = false)"
     corpus = r"regexp_extract(filename, '([^/\\]+)[/\\][^/\\]+$', 1) AS corpus_id"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.filesize import decimal as size
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
@@ -37,7 +37,7 @@ def show_needs(needs: "Sequence[Need]") -> None:
             say(f"missing, for the same reason: {', '.join(others)}")
     for archive, names in _archives(needs).items():
         if archive.size is not None:
-            by_hand = f"about {size(archive.size)} to get by hand ({archive.holds}), according to {archive.source}"
+            by_hand = f"about {decimal(archive.size)} to get by hand ({archive.holds}), according to {archive.source}"
             say(f"{', '.join(names)}: {by_hand}")
 
 
@@ -92,7 +92,7 @@ def _size(availability: "Availability") -> str:
         return f", {availability.size / 1e6:,.0f} MB"
     if availability.archive is None:
         return ""
-    return ", size not known" if availability.archive.size is None else f", about {size(availability.archive.size)}"
+    return ", size not known" if availability.archive.size is None else f", about {decimal(availability.archive.size)}"
 
 
 def _prepared(need: "Need") -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.filesize import decimal
 
 from flows.cli._options import DEFAULT_STORE, StoreOption, flowing
 from flows.cli._output import say
@@ -37,14 +38,12 @@ def export(
 
         emtta catalog export night.duckdb --run demo-1a2b3c4d --copy
     """
-    from rich.filesize import decimal as size
-
     from emtta_core.store import Store
     from emtta_core.store.export import export as write
 
     done = write(Store.open(store), file, run_ids=run or (), copy=copy)
     runs = f"{done.runs} run{'s' if done.runs != 1 else ''}"
-    say(f"{done.file}: {runs}, {size(done.size)}; " + ("with their rows" if copy else f"reads {store}"))
+    say(f"{done.file}: {runs}, {decimal(done.size)}; " + ("with their rows" if copy else f"reads {store}"))
     if done.left_out:
         say(f"left out, needing emtta's own functions: {', '.join(done.left_out)}; --copy puts its rows in")
 

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import typer
-from rich.filesize import decimal as size
+from rich.filesize import decimal
 
 from flows.cli._options import DEFAULT_STORE, StoreOption
 from flows.cli._output import COMPLETE, ERROR, Format, say, show
@@ -30,13 +30,13 @@ def check(
         emtta check s3://bucket/store --run demo-1a2b3c4d --format json
     """
     from emtta_core.store import Store
-    from emtta_core.store.check import check_store
     from emtta_core.store.describe import text_table
+    from emtta_core.store.integrity import check_store
 
     found = check_store(Store.open(place or store), run)
     columns = ("file", "problem", "reason", "remedy")
     rows = [[getattr(fault, name) for name in columns] for fault in found.faults]
     if rows or form is not Format.TABLE:
         show(text_table(columns, rows), form)
-    say(f"{found.files} files ({size(found.size)}) were read; {len(rows) or 'none'} of them to be seen to")
+    say(f"{found.files} files ({decimal(found.size)}) were read; {len(rows) or 'none'} of them to be seen to")
     raise typer.Exit(ERROR if rows else COMPLETE)

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+from rich.filesize import decimal
 
 from flows.cli._options import DEFAULT_STORE, DryRunOption, StoreOption
 from flows.cli._output import say
@@ -23,18 +24,16 @@ def compact(
 
         emtta compact demo-1a2b3c4d
     """
-    from rich.filesize import decimal as size
-
     from emtta_core.store import Store
-    from emtta_core.store.compact import compact as merge
-    from emtta_core.store.compact import plan_compaction
+    from emtta_core.store.compaction import compact as merge
+    from emtta_core.store.compaction import plan_compaction
 
     opened = Store.open(store)
     found = plan_compaction(opened, run)
     if not found.needed:
         say(f"run {run}: nothing to do, its rows are in {found.packs} files")
     elif dry_run:
-        say(f"run {run}: would put {found.files} files ({size(found.size)}) into {found.packs}")
+        say(f"run {run}: would put {found.files} files ({decimal(found.size)}) into {found.packs}")
     else:
         done = merge(opened, run)
-        say(f"run {run}: {done.files} files ({size(done.size)}) are {done.packs} now ({size(done.packed or 0)})")
+        say(f"run {run}: {done.files} files ({decimal(done.size)}) are {done.packs} now ({decimal(done.packed or 0)})")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.filesize import decimal as size
+from rich.filesize import decimal
 
 from flows.cli._output import say
 
@@ -40,6 +40,6 @@ def write_page(run: str | None, store: str, out: Path | None, audio: int, limits
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}; name another file with --out") from error
     held = f", with {page.recordings} recordings" if audio else ""
-    say(f"{path}: page of run {page.run_id}, {size(len(content))}{held}")
+    say(f"{path}: page of run {page.run_id}, {decimal(len(content))}{held}")
     if page.recordings < audio:
         say(f"only {page.recordings} recordings of utterances that changed are available, not {audio}")

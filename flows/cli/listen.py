@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.filesize import decimal
 
 from flows.cli._options import SnrConventionOption, SuiteArgument
 from flows.cli._output import say
@@ -41,4 +42,4 @@ def listen(
         path.write_text(page, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}; name another folder with --out") from error
-    say(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    say(f"{path}: {decimal(path.stat().st_size)}")

@@ -20,7 +20,7 @@ from flows.cli._output import COMPLETE, INCOMPLETE, put_json, say
 
 if TYPE_CHECKING:
     from emtta_core.errors import EmttaError
-    from emtta_core.pipeline.prepare import Prepared
+    from emtta_core.pipeline.preparation import Prepared
     from emtta_core.suite import ModelChoice
 
 
@@ -55,7 +55,7 @@ def prepare(
     from emtta_core.errors import EmttaError
     from emtta_core.hub import refuse_full_disk
     from emtta_core.pipeline.inventory import inventory, to_fetch
-    from emtta_core.pipeline.prepare import prepare_all
+    from emtta_core.pipeline.preparation import prepare_all
     from emtta_core.pipeline.selection import choose_domains
     from emtta_core.store import Store
     from emtta_core.suite import load_suite

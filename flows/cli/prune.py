@@ -5,14 +5,14 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.filesize import decimal as size
+from rich.filesize import decimal
 
 from emtta_core.sanitize import escaped
 from flows.cli._options import DEFAULT_STORE, DryRunOption, FormOption, StoreOption
 from flows.cli._output import put_json, say, tabulate
 
 if TYPE_CHECKING:
-    from emtta_core.store.prune import Pruning
+    from emtta_core.store.pruning import Pruning
 
 
 def prune(
@@ -40,8 +40,8 @@ def prune(
     """
     from emtta_core.errors import UsageError
     from emtta_core.store import Store
-    from emtta_core.store.prune import Keep, plan_pruning
-    from emtta_core.store.prune import prune as remove
+    from emtta_core.store.pruning import Keep, plan_pruning
+    from emtta_core.store.pruning import prune as remove
 
     wanted, opened = Keep.parse(keep), Store.open(store)
     found = plan_pruning(opened, wanted, suite=suite, keep_prepared=keep_prepared)
@@ -72,9 +72,11 @@ def _show(found: "Pruning", form: str) -> None:
     table = Table("run or corpus", "suite", "begun, UTC", "state", "size")
     for run in found.runs:
         begun = f"{run.created_at:%Y-%m-%d %H:%M}" if run.created_at else "—"
-        table.add_row(escaped(run.name), escaped(run.suite or "—"), begun, run.state or "left behind", size(run.size))
+        table.add_row(
+            escaped(run.name), escaped(run.suite or "—"), begun, run.state or "left behind", decimal(run.size)
+        )
     for corpus in found.corpora:
-        table.add_row(escaped(corpus.name), "—", "—", "prepared audio", size(corpus.size))
+        table.add_row(escaped(corpus.name), "—", "—", "prepared audio", decimal(corpus.size))
     if table.row_count:
         tabulate(table)
     for run_id, reason in found.spared.items():
@@ -83,4 +85,4 @@ def _show(found: "Pruning", form: str) -> None:
 
 def _counted(found: "Pruning") -> str:
     """What is removed, in words."""
-    return f"{len(found.runs)} runs and {len(found.corpora)} prepared corpora, {size(found.size)}"
+    return f"{len(found.runs)} runs and {len(found.corpora)} prepared corpora, {decimal(found.size)}"

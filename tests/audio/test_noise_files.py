@@ -16,7 +16,7 @@ from emtta_core.audio.waveform import Waveform
 from emtta_core.corpora.synthetic import voices_for_noise
 from emtta_core.errors import UsageError
 from emtta_core.pipeline.plan import corpus_id
-from emtta_core.pipeline.prepare import prepare_domain
+from emtta_core.pipeline.preparation import prepare_domain
 from emtta_core.store import Store
 from emtta_core.suite import Domain, load_suite, parse_suite
 

@@ -12,7 +12,7 @@ from conftest import Speech, SuiteFile
 
 from emtta_core.adaptation import adapter as engine
 from emtta_core.pipeline.plan import corpus_id
-from emtta_core.pipeline.prepare import prepare_domain
+from emtta_core.pipeline.preparation import prepare_domain
 from emtta_core.store import Store
 from emtta_core.suite import load_suite
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import WhisperForConditionalGeneration
 
-from emtta_core.demo.examples import Examples, phoneme_inventory
 from emtta_core.demo.recipe import Recipe
 from emtta_core.demo.train import STATE_FILE, Student, train
+from emtta_core.demo.training_data import Examples, phoneme_inventory
 from emtta_core.errors import ModelError, UsageError
 
 TINY = Recipe(

@@ -11,7 +11,7 @@ from emtta_core.corpora.recording import text_of
 from emtta_core.corpora.saved_dataset import SavedDataset
 from emtta_core.errors import AudioError, CorpusError, ModelError, UsageError
 from emtta_core.input_files import pointer_in
-from emtta_core.model.files import refuse_lacking
+from emtta_core.model.model_files import refuse_lacking
 from emtta_core.pipeline.inventory import inventory
 from emtta_core.suite import load_suite
 

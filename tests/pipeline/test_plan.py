@@ -15,7 +15,7 @@ from emtta_core.corpora.folder import Folder
 from emtta_core.corpora.l2arctic import SPEAKERS
 from emtta_core.errors import CorpusError, UsageError
 from emtta_core.pipeline.plan import Audio, Plan, cells_of, plan, recipe_id
-from emtta_core.pipeline.prepare import prepare_domain
+from emtta_core.pipeline.preparation import prepare_domain
 from emtta_core.pipeline.selection import resume_command, select
 from emtta_core.store import Store
 from emtta_core.suite import ModelChoice, Suite, load_suite, parse_suite

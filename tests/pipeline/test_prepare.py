@@ -12,7 +12,7 @@ from hub_server import Hub
 from emtta_core.audio.files import read_audio
 from emtta_core.errors import UsageError
 from emtta_core.pipeline.plan import corpus_id
-from emtta_core.pipeline.prepare import SHARD_UTTERANCES, Prepared, prepare_domain
+from emtta_core.pipeline.preparation import SHARD_UTTERANCES, Prepared, prepare_domain
 from emtta_core.store import PreparedRow, Store
 from emtta_core.suite import Domain, load_suite
 

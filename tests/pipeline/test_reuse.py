@@ -10,9 +10,9 @@ from emtta_core.pipeline.reuse import Reuse, expected
 from emtta_core.pipeline.run import load_run, plan_run, record
 from emtta_core.pipeline.state import cell_states
 from emtta_core.store import Catalogue, CellKey, Store
-from emtta_core.store.compact import compact
+from emtta_core.store.compaction import compact
 from emtta_core.store.export import export
-from emtta_core.store.prune import Keep, plan_pruning, prune
+from emtta_core.store.pruning import Keep, plan_pruning, prune
 from emtta_core.suite import load_suite
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -316,16 +316,16 @@ def test_audio_that_could_not_be_prepared_is_tried_again_though_its_files_are_th
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from emtta_core.errors import AudioError
-    from emtta_core.pipeline import prepare
+    from emtta_core.pipeline import preparation
 
     place, path = tmp_path / "store", suite_file(methods=("source",))
-    encode = prepare.encode_flac
+    encode = preparation.encode_flac
 
     def missing_library(_waveform: object) -> bytes:
         raise AudioError("a codec is missing")
 
-    monkeypatch.setattr(prepare, "encode_flac", missing_library)
+    monkeypatch.setattr(preparation, "encode_flac", missing_library)
     assert emtta("run", path, "--run-id", "mine", "--store", place).code == 3
-    monkeypatch.setattr(prepare, "encode_flac", encode)
+    monkeypatch.setattr(preparation, "encode_flac", encode)
     outcome = emtta("rerun", "mine", "--store", place)
     assert outcome.code == 0, outcome.err

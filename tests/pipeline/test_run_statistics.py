@@ -15,8 +15,8 @@ from emtta_core.errors import StoreError
 from emtta_core.pipeline.run_statistics import compute_statistics, settle_statistics, update_statistics
 from emtta_core.scoring.bootstrap import change_interval, holm, rate_interval, sign_flip_p
 from emtta_core.store import Catalogue, CellKey, Store
-from emtta_core.store.compact import compact
-from emtta_core.store.prune import Keep, plan_pruning, prune
+from emtta_core.store.compaction import compact
+from emtta_core.store.pruning import Keep, plan_pruning, prune
 
 WORDS = len(REFERENCE.split())
 COUNT = 20

@@ -12,7 +12,7 @@ from emtta_core.errors import StoreError, UsageError
 from emtta_core.store import Catalogue, CellKey, Store, views
 from emtta_core.store import catalogue as catalogue_module
 from emtta_core.store.backend import Backend
-from emtta_core.store.compact import compact, plan_compaction
+from emtta_core.store.compaction import compact, plan_compaction
 from emtta_core.store.lease import lease
 from emtta_core.store.schema import TABLES
 

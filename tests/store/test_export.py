@@ -13,7 +13,7 @@ from store_factory import begin_run, end_attempt, heard, write_shard
 
 from emtta_core.errors import UsageError
 from emtta_core.store import Catalogue, CellKey, Store, views
-from emtta_core.store.compact import compact
+from emtta_core.store.compaction import compact
 from emtta_core.store.describe import meanings
 from emtta_core.store.export import export
 from emtta_core.store.schema import TABLES

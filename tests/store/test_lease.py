@@ -23,7 +23,17 @@ import time_machine
 from emtta_core.errors import StoreError
 from emtta_core.store import Store
 from emtta_core.store.backend import Backend
-from emtta_core.store.lease import BARE, STALE, Holder, LeaseLostError, _machine, _started, forget, holder, lease
+from emtta_core.store.lease import (
+    BARE,
+    STALE,
+    Holder,
+    LeaseLostError,
+    _machine,
+    _started,
+    holder,
+    lease,
+    remove_old_leases,
+)
 
 FIRST = "leases/mine/000001.json"
 
@@ -246,7 +256,7 @@ def test_a_number_is_not_given_again_after_a_run_was_removed(store: Store) -> No
         pass
     with lease(store, "mine"):  # as pruning takes it
         pass
-    forget(store, "mine")
+    remove_old_leases(store, "mine")
     with lease(store, "mine") as other:  # the run is begun anew under its id
         assert other.number > lost.number
         with pytest.raises(LeaseLostError):

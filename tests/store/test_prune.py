@@ -13,9 +13,9 @@ from store_factory import begin_run, end_attempt, heard, write_shard
 
 from emtta_core.errors import UsageError
 from emtta_core.store import Catalogue, CellKey, PreparedRow, Store
-from emtta_core.store.compact import compact
+from emtta_core.store.compaction import compact
 from emtta_core.store.lease import lease
-from emtta_core.store.prune import Keep, plan_pruning, prune
+from emtta_core.store.pruning import Keep, plan_pruning, prune
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 LATER = datetime.now(UTC) + timedelta(days=2)

@@ -145,7 +145,7 @@ def test_a_query_without_end_is_stopped_at_the_time_limit(store: Store) -> None:
     [
         (
             "SELECT list(range) FROM range(1000000000)",
-            r"the query was stopped at the memory limit of 100 MB; .*Limits\(memory=",
+            r"the query was stopped at the memory limit of 100\.0 MB; .*Limits\(memory=",
         ),
         ("SELECT * FROM range(100000000000)", r"its answer is larger than 12\.5 MB.*LIMIT.*Limits\(memory="),
     ],
@@ -163,7 +163,7 @@ def test_each_command_that_queries_takes_the_limits_and_refuses_others(verb: str
     for option, value, said in (
         ("--timeout", "-1", "a time limit of -1 s is out of range"),
         ("--memory", "much", "'much' is not an amount of memory"),
-        ("--memory", "1kB", "a memory limit of 0.001 MB is too small; give at least 50 MB"),
+        ("--memory", "1kB", "a memory limit of 1.0 kB is too small; give at least 50.0 MB"),
     ):
         outcome = emtta(verb, *words, option, value, "--store", store.location)
         assert outcome.code == 2

@@ -11,7 +11,7 @@ import pytest
 from store_factory import begin_run, end_attempt, heard, one_run, write_shard
 
 from emtta_core.store import Catalogue, CellKey, LinkRow, Store, run_list
-from emtta_core.store.compact import compact
+from emtta_core.store.compaction import compact
 from emtta_core.store.run_list import RunList
 
 CELLS = [("noise", "babble", "source"), ("noise", "babble", "em-tok-b")]
@@ -60,8 +60,8 @@ def read_again(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[set[str]]]:
     looks: list[set[str]] = []
 
     class Noting(Catalogue):
-        def report(self, name: str, run_id: str | None = None, **parameters: str) -> Any:
-            found = super().report(name, run_id, **parameters)
+        def report(self, name: str, run: str | None = None, **parameters: object) -> Any:
+            found = super().report(name, run, **parameters)
             looks.append({row["run_id"] for row in found.records})
             return found
 

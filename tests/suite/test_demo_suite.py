@@ -7,7 +7,7 @@ from emtta_core.audio.files import read_audio
 from emtta_core.demo.recipe import LANGUAGES, trained_voices
 from emtta_core.model import SpeechModel, load_model
 from emtta_core.pipeline.plan import corpus_id
-from emtta_core.pipeline.prepare import prepare_domain
+from emtta_core.pipeline.preparation import prepare_domain
 from emtta_core.scoring import word_errors
 from emtta_core.store import Store
 from emtta_core.suite import Domain, load_suite

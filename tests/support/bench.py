@@ -7,7 +7,7 @@ from emtta_core.pipeline.evaluate import evaluate_cell
 from emtta_core.pipeline.events import Event
 from emtta_core.pipeline.job import Job
 from emtta_core.pipeline.plan import Cell, plan
-from emtta_core.pipeline.prepare import prepare_domain
+from emtta_core.pipeline.preparation import prepare_domain
 from emtta_core.pipeline.run import Run
 from emtta_core.store import CellKey, HypothesisRow, Store
 from emtta_core.suite import Suite

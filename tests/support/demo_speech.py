@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from emtta_core.audio.files import read_audio
 from emtta_core.pipeline.plan import corpus_id
-from emtta_core.pipeline.prepare import prepare_domain
+from emtta_core.pipeline.preparation import prepare_domain
 from emtta_core.store import Store
 from emtta_core.suite import load_suite
 

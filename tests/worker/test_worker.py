@@ -19,7 +19,7 @@ from emtta_core.pipeline.events import AttemptBegun, CellFinished, Event, Uttera
 from emtta_core.pipeline.job import InterruptedRunError, Job
 from emtta_core.pipeline.models import digest_of
 from emtta_core.pipeline.plan import Cell
-from emtta_core.pipeline.prepare import prepare_domain
+from emtta_core.pipeline.preparation import prepare_domain
 from emtta_core.pipeline.run import plan_run, record
 from emtta_core.store import CellKey, Store
 from emtta_core.suite import Runtime, load_suite

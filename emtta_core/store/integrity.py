@@ -1,4 +1,4 @@
-"""Checking a store: every file is read from end to end, and each that is not as it must be is told, with what to do.
+"""Checking a store: every file is read from end to end, and each that is not as it must be is named, with what to do.
 
 Of a Parquet file every page is held against its checksum, and its columns against its table's. What no checksum covers,
 the footer and the heads of pages, is found by comparing: DuckDB must give the same rows as Arrow, and the smallest and
@@ -19,12 +19,11 @@ from emtta_core.errors import StoreError
 from emtta_core.names import is_name
 from emtta_core.store.backend import Entry
 from emtta_core.store.lease import holder
-from emtta_core.store.packs import FOLDER, Pack, kind_of
 from emtta_core.store.parquet import FAILURES, BrokenFile, Problem, misplaced, read_table
 from emtta_core.store.schema import TABLES, Table
-from emtta_core.store.snapshot import run_of, source_of
+from emtta_core.store.snapshot import FOLDER, Pack, kind_of, run_of, source_of
 from emtta_core.store.store import COMPLETE_FILE, Store
-from emtta_core.store.views import files_select, literal
+from emtta_core.store.views import files_select, path_literal
 
 _BATCH = 32
 """Files that are read at once from an object store."""
@@ -56,11 +55,13 @@ def check_store(store: Store, run_id: str | None = None) -> Check:
         UsageError: there is no such run.
         StoreError: the store cannot be listed.
     """
-    entries = [entry for folder in _folders() for entry in store.backend.list(folder)]
+    entries = [entry for folder in (*TABLES, FOLDER) for entry in store.backend.list(folder)]
     if run_id is not None:
         corpora = _corpora(store, run_id)
-        makers = {source_of(entry.name) for entry in store.backend.list(f"links/run_id={run_id}")}
-        entries = [entry for entry in entries if _belongs(entry.name, {run_id}, corpora, makers)]
+        runs = {run_id, *(source_of(entry.name) for entry in store.backend.list(f"links/run_id={run_id}"))}
+        prepared = [entry for entry in entries if entry.name.startswith("prepared/")]
+        entries = [entry for entry in entries if run_of(entry.name) in runs]
+        entries += [entry for entry in prepared if entry.name.split("/")[1] in corpora]
     broken = [*_broken_files(store, entries), *_incomplete_corpora(store, entries), *_incomplete_runs(store, entries)]
     if run_id is None:
         broken += _broken_leases(store)
@@ -69,23 +70,11 @@ def check_store(store: Store, run_id: str | None = None) -> Check:
 
 
 def _corpora(store: Store, run_id: str) -> set[str]:
-    # The corpora of a run; none where its plan is broken, which is told as such.
+    # The corpora of a run; none where its plan is broken, which is a fault of its own.
     try:
         return {row.corpus_id for row in store.plan(run_id)}
     except StoreError:
         return set()
-
-
-def _folders() -> Iterator[str]:
-    yield from TABLES
-    yield FOLDER
-
-
-def _belongs(name: str, runs: set[str], corpora: set[str], makers: set[str]) -> bool:
-    # Whether a file is one of some runs, of corpora, or holds results of makers.
-    if name.startswith("prepared/"):
-        return name.split("/")[1] in corpora
-    return run_of(name) in runs or run_of(name) in makers
 
 
 def _broken_files(store: Store, entries: Sequence[Entry]) -> Iterator[BrokenFile]:
@@ -125,7 +114,7 @@ def _examined(
 
 
 def _wrong_bounds(content: bytes) -> str | None:
-    # Which column does not have the smallest and largest value that the footer notes; None for none.
+    # Compare the smallest and largest value that the footer states of each column with those of its rows.
     with pq.ParquetFile(pa.BufferReader(content)) as file:
         for group in range(file.metadata.num_row_groups):
             rows, footer = file.read_row_group(group), file.metadata.row_group(group)
@@ -147,9 +136,9 @@ def _wrong_bounds(content: bytes) -> str | None:
 
 
 def _read_otherwise(connection: duckdb.DuckDBPyConnection, url: str, kind: Table | Pack, rows: pa.Table) -> str | None:
-    # That DuckDB does not give a file's rows as Arrow does; None where it does.
+    # Compare the rows that DuckDB reads with those that Arrow reads.
     columns = ", ".join(f'"{name}"' for name in kind.schema.names)
-    seen = f"SELECT {columns} FROM ({files_select(kind, f'[{literal(url)}]')})"
+    seen = f"SELECT {columns} FROM ({files_select(kind, f'[{path_literal(url)}]')})"
     connection.register("rows_of_the_file", rows.select(kind.schema.names))
     counts = connection.execute(
         f"SELECT (SELECT count(*) FROM ({seen})), "
@@ -162,7 +151,7 @@ def _read_otherwise(connection: duckdb.DuckDBPyConnection, url: str, kind: Table
 
 
 def _incomplete_corpora(store: Store, entries: Sequence[Entry]) -> Iterator[BrokenFile]:
-    # The marks of prepared corpora that cannot be read, and the shards that they count and are not there.
+    # The marks of prepared corpora that cannot be read, or count other shards than there are.
     there = {entry.name for entry in entries}
     for name in sorted(name for name in there if name.startswith("prepared/") and name.endswith(f"/{COMPLETE_FILE}")):
         try:

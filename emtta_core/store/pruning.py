@@ -16,11 +16,10 @@ from emtta_core.errors import StoreError, UsageError, unknown
 from emtta_core.names import is_name
 from emtta_core.store.backend import Entry
 from emtta_core.store.catalogue import Catalogue
-from emtta_core.store.lease import forget, holder, lease
-from emtta_core.store.packs import FOLDER
+from emtta_core.store.lease import holder, lease, remove_old_leases
 from emtta_core.store.parquet import BrokenFile
 from emtta_core.store.schema import COMPLETE, TABLES
-from emtta_core.store.snapshot import run_of
+from emtta_core.store.snapshot import FOLDER, run_of
 from emtta_core.store.store import Store
 
 SETTLED = 86_400.0
@@ -40,11 +39,7 @@ class Keep:
 
     @classmethod
     def parse(cls, text: str) -> "Keep":
-        """Return what `text` says, as `30d`, `12h`, `4w` or a number of runs.
-
-        Raises:
-            UsageError: it says nothing of the kind.
-        """
+        """Parse `30d`, `12h`, `4w` or a number of runs; UsageError for anything else."""
         match = _KEEP.fullmatch(text)
         if match is None or int(match["number"]) == 0:
             raise UsageError(
@@ -55,7 +50,7 @@ class Keep:
         return cls(younger=number * _UNITS[match["unit"]]) if match["unit"] else cls(newest=number)
 
     def keeps(self, index: int, created_at: datetime, now: datetime) -> bool:
-        """Return whether a run is kept: that at an index among those of its suite, 0 for the newest."""
+        """Whether a run is kept: that at an index among those of its suite, 0 for the newest."""
         return index < self.newest or now - created_at < self.younger
 
 
@@ -88,7 +83,7 @@ class Pruning:
 def plan_pruning(
     store: Store, keep: Keep, *, suite: str | None = None, keep_prepared: bool = False, now: datetime | None = None
 ) -> Pruning:
-    """Return what is to be removed.
+    """Find what is to be removed.
 
     The newest complete run of each suite stays in any case, and every run that is being worked at, or whose results a
     run reuses that stays, or of which a file cannot be read: it may be complete.
@@ -104,6 +99,7 @@ def plan_pruning(
         UsageError: no run is of that suite; lists those there are.
     """
     now = now or datetime.now(UTC)
+    # 1) The runs of each suite, the newest first.
     with Catalogue(store) as catalogue:
         # A record whose time Python does not have is damaged; its run stays.
         query = """
@@ -117,6 +113,7 @@ def plan_pruning(
         suites.setdefault(name, []).append((run[0], run[1], run[2]))
     if suite is not None and suite not in suites:
         raise unknown("suite", suite, list(suites))
+    # 2) Old runs go, but for some.
     files = _files(store)
     removals, spared = [], {}
     for name in suites if suite is None else [suite]:
@@ -134,12 +131,14 @@ def plan_pruning(
                 removals.append(
                     replace(_removal(run_id, files[run_id]), suite=name, created_at=created_at, state=state)
                 )
+    # 3) One stays whose results are reused by one that stays; then another one may stay for its sake.
     reused = store.reused_runs()
     left = [] if suite is not None else _left_behind(store, files, now)
     while reusing := _reusing(reused, [*removals, *left]):
         spared |= {run_id: f"its results are reused by {other}" for run_id, other in reusing.items()}
         removals = [removal for removal in removals if removal.name not in reusing]
         left = [removal for removal in left if removal.name not in reusing]
+    # 4) Prepared audio goes that only they name.
     removals.sort(key=lambda removal: (removal.created_at or now, removal.name))
     doomed = {removal.name for removal in (*removals, *left)}
     corpora = () if keep_prepared else _unnamed(store, [name for name in files if name not in doomed], now)
@@ -167,7 +166,7 @@ def prune(store: Store, pruning: Pruning) -> Pruning:
         if reason is not None:
             spared[removal.name] = reason
         else:
-            forget(store, removal.name)
+            remove_old_leases(store, removal.name)
             removed.insert(0, removal)
     wanted = _corpora_in_plans(store, {run_of(entry.name) for entry in store.backend.list("plans")})
     corpora = [removal for removal in pruning.corpora if wanted is not None and removal.name not in wanted]
@@ -199,7 +198,7 @@ def _unread(store: Store, file: BrokenFile) -> str:
 
 
 def _working(store: Store, run_id: str) -> str | None:
-    # In words who works at a run, or that this cannot be told; None where nobody does.
+    # A sentence on who works at a run, or that this is unknown; None where nobody does.
     try:
         worker = holder(store, run_id)
     except StoreError as error:
@@ -208,7 +207,7 @@ def _working(store: Store, run_id: str) -> str | None:
 
 
 def _remove(store: Store, removal: Removal) -> str | None:
-    # Remove a run; where it turns out that another one has come to reuse its results, return that, and leave it.
+    # Remove a run. Where another one has come to reuse its results, leave it, and return this as the reason.
     record, plan, *rest = removal.files
     try:
         kept = store.backend.read(record) if removal.created_at else b""
@@ -230,7 +229,7 @@ def _remove(store: Store, removal: Removal) -> str | None:
 
 
 def _reusing(reused: Mapping[str, Collection[str]], removals: Iterable[Removal]) -> dict[str, str]:
-    # Return, of runs that are to go, those whose results a run reuses that stays, with that run.
+    # Of the runs that are to go, those whose results a run reuses that stays, each with that run.
     going = {removal.name for removal in removals}
     found = {run_id: sorted(set(reused.get(run_id, ())) - going) for run_id in going}
     return {run_id: staying[0] for run_id, staying in found.items() if staying}
@@ -254,7 +253,7 @@ def _files(store: Store) -> dict[str, list[Entry]]:
 
 
 def _left_behind(store: Store, files: Mapping[str, Sequence[Entry]], now: datetime) -> list[Removal]:
-    # Killed prunings left: the files of runs without a record, where none of them is new.
+    # What killed prunings left: the files of runs without a record, where none of them is new.
     return [
         _removal(run_id, entries)
         for run_id, entries in files.items()

@@ -18,12 +18,11 @@ from emtta_core.errors import StoreError
 from emtta_core.store.backend import Entry
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.store.lease import lease
-from emtta_core.store.packs import PACK_OF, PACKS, UTTERANCES, Pack, kind_of
 from emtta_core.store.parquet import BrokenFile, parquet, read_table
 from emtta_core.store.schema import TABLES
-from emtta_core.store.snapshot import Snapshot, attempt_of, newest
+from emtta_core.store.snapshot import PACK_OF, PACKS, UTTERANCES, Pack, Snapshot, attempt_of, kind_of, newest
 from emtta_core.store.store import Store
-from emtta_core.store.views import describe_broken, text
+from emtta_core.store.views import describe_broken, sql_text
 
 _KEYS = "run_id, domain, method, cell_id, attempt, utterance_id"
 
@@ -45,11 +44,7 @@ class Compaction:
 
 
 def plan_compaction(store: Store, run_id: str) -> Compaction:
-    """Return what a compaction of a run would do.
-
-    Raises:
-        UsageError: there is no such run.
-    """
+    """Find what a compaction of a run would do; UsageError when there is no such run."""
     store.run(run_id)
     entries = _files(store, run_id)
     held = {PACK_OF[entry.name.split("/")[0]].name for entry in entries if not entry.name.startswith("packs/")}
@@ -100,10 +95,10 @@ def _write(store: Store, pack: Pack, run_id: str, attempt: int, catalogue: Catal
     name, content = pack.file(run_id, attempt), parquet(rows)
     store.backend.write(name, content)
     try:
-        sound = store.backend.read(name) == content and not isinstance(read_table(name, content, pack), BrokenFile)
+        intact = store.backend.read(name) == content and not isinstance(read_table(name, content, pack), BrokenFile)
     except OSError:
-        sound = False
-    if not sound:
+        intact = False
+    if not intact:
         store.backend.remove([name])  # the shards count again
         raise StoreError(
             f"what was written as {store.backend.url(name)} is not what is read there: the disk or the memory is at "
@@ -135,7 +130,7 @@ def _refuse_broken(store: Store, run_id: str, broken: Sequence[BrokenFile]) -> N
 
 def _own(run_id: str, attempt: int) -> str:
     # The condition on rows that the run has made itself, up to an attempt: what it reuses stays where it is.
-    return f"run_id = {text(run_id)} AND attempt BETWEEN 1 AND {attempt}"
+    return f"run_id = {sql_text(run_id)} AND attempt BETWEEN 1 AND {attempt}"
 
 
 def _rows(pack: Pack, own: str, catalogue: Catalogue) -> pa.Table:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import duckdb
 
-from emtta_core.atomic_write import TEMPORARY, unwritable, write_bytes, write_new_bytes
+from emtta_core.atomic_write import TEMPORARY, explaining_write_errors, write_bytes, write_new_bytes
 from emtta_core.errors import StoreError
 from emtta_core.input_files import check_plain, read_plain
 from emtta_core.store.backend import Backend, Entry
@@ -39,38 +39,31 @@ class Folder(Backend):
             )
 
     def is_there(self) -> bool:
-        """Return whether the folder is there and can be read."""
-        try:
+        """Whether the folder is there and can be read."""
+        with self._explaining_errors():
             if not self._path.exists():
                 return False
             if not self._path.is_dir():
                 raise StoreError(f"{self._path} is a file and no store; name a folder")
             next(self._path.iterdir(), None)
-        except OSError as error:
-            raise self._closed(error) from error
         return True
 
     def make(self) -> None:
         """Make the folder where it is missing, check that it can be written, tidy up after killed writers."""
-        try:
+        with self._explaining_errors():
             self._path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise self._closed(error) from error
         self._sweep()
         self.write(".writable", b"")
         self.remove([".writable"])
 
     def check_writable(self) -> str:
-        """Return in words that the folder can be written, or made; leave nothing behind."""
+        """Check that the folder can be written, or made; a sentence that says so. Leave nothing behind."""
         if self.is_there():
             self.make()
             return f"{self.location} can be written"
         above = next(folder for folder in self._path.parents if folder.exists())
-        try:
-            with tempfile.TemporaryDirectory(prefix=".emtta-", dir=above) as trial:
-                Folder(Path(trial)).make()
-        except OSError as error:
-            raise self._closed(error) from error
+        with self._explaining_errors(), tempfile.TemporaryDirectory(prefix=".emtta-", dir=above) as trial:
+            Folder(Path(trial)).make()
         return f"{self.location} can be made"
 
     def attach(self, _connection: duckdb.DuckDBPyConnection) -> Callable[[Sequence[Entry]], None]:
@@ -78,17 +71,17 @@ class Folder(Backend):
         return lambda _: None
 
     def list(self, folder: str) -> Sequence[Entry]:
-        """Return the files below `folder`, by name, but the hidden ones."""
+        """The files below `folder`, by name, but the hidden ones."""
         found: list[Entry] = []
         self._gather(folder, frozenset(), found)
         return sorted(found, key=attrgetter("name"))
 
     def exists(self, name: str) -> bool:
-        """Return whether a file is there."""
+        """Whether a file is there."""
         return (self._path / name).exists()
 
     def read(self, name: str) -> bytes:
-        """Return the content of a file, of a plain one alone: a pipe has no end to be waited for."""
+        """The content of a file, of a plain one alone: a pipe has no end to be waited for."""
         return read_plain(self._path / name)
 
     def read_tails(self, entries: Iterable[Entry], length: int) -> Iterator[tuple[Entry, bytes | OSError]]:
@@ -102,7 +95,7 @@ class Folder(Backend):
                 yield entry, error
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file in one step, in place of one that is there."""
+        """Write a file in one step, replacing one that is there."""
         write_bytes(self._path / name, content)
 
     def write_new(self, name: str, content: bytes) -> bool:
@@ -129,12 +122,10 @@ class Folder(Backend):
     def appending(self, name: str) -> Iterator[Path]:
         """Yield the file itself."""
         path = self._path / name
-        try:
+        with explaining_write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
                 check_plain(path)
-        except OSError as error:
-            raise unwritable(path, error) from error
         yield path
 
     def _gather(self, folder: str, links: frozenset[str], into: MutableSequence[Entry]) -> None:
@@ -152,7 +143,7 @@ class Folder(Backend):
                     name, through = f"{folder}/{item.name}", links
                     if item.is_symlink():
                         target = os.path.realpath(item)
-                        if target in links or _leads_round(Path(path), target):
+                        if target in links or _is_circular(Path(path), target):
                             continue
                         through = links | {target}
                     if item.is_dir():
@@ -177,10 +168,15 @@ class Folder(Backend):
                 if ours and time.time() - path.stat().st_mtime > _OLD:
                     path.unlink()
 
-    def _closed(self, error: OSError) -> StoreError:
-        return StoreError(f"cannot open the store {self._path}: {error.strerror or error}; name another folder")
+    @contextlib.contextmanager
+    def _explaining_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            message = f"cannot open the store {self._path}: {error.strerror or error}; name another folder"
+            raise StoreError(message) from error
 
 
-def _leads_round(folder: Path, target: str) -> bool:
-    # Whether a link in a folder leads to one above it, or to itself: it has no end, and no file.
+def _is_circular(folder: Path, target: str) -> bool:
+    # Whether a link in a folder leads to one above it, or to itself.
     return Path(target).is_symlink() or Path(os.path.realpath(folder)).is_relative_to(target)
