@@ -47,7 +47,7 @@ def prepare(domain: Domain, corpus_id: str, store: str, limit: int | None, retry
 
 
 @task(name="evaluate-cell", task_run_name="{job.cell.domain}/{job.cell.method}", **UNCACHED)
+@discreet()
 def evaluate(job: Job, execute: Callable[[Job], CellReport]) -> CellReport:
     """Evaluate a cell whose domain is prepared; utterances that are done are left alone."""
-    with discreet():  # inside: the decorator's function cannot be sent to a machine of a Ray cluster
-        return execute(job)
+    return execute(job)
