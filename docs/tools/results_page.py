@@ -40,7 +40,7 @@ class Question:
         return tuple(name.strip() for name in head.strip("|").split("|")) if head else ()
 
     def ask(self, catalogue: Catalogue) -> Result:
-        """Return the answer of a store.
+        """Ask a store.
 
         Raises:
             EmttaError: when the query, or a name in the command, is refused or fails.
@@ -68,7 +68,7 @@ def questions(page: str) -> Iterator[Question]:
 
 
 def renew(page: str, catalogue: Catalogue) -> str:
-    """Return `page` with each answer as a store gives it."""
+    """Write each answer of a page anew, as a store gives it."""
 
     def answered(block: re.Match[str]) -> str:
         if not _is_question(block):
@@ -86,6 +86,6 @@ def _is_question(block: re.Match[str]) -> bool:
 
 
 if __name__ == "__main__":
-    with Catalogue(Store.open(sys.argv[2])) as opened:
-        place = Path(sys.argv[1])
-        place.write_text(renew(place.read_text("utf-8"), opened), encoding="utf-8")
+    path = Path(sys.argv[1])
+    with Catalogue(Store.open(sys.argv[2])) as catalogue:
+        path.write_text(renew(path.read_text("utf-8"), catalogue), "utf-8")

@@ -33,7 +33,7 @@ one. Quote names that are SQL keywords: `"group"`.
 
 
 def schema_page() -> str:
-    """Return the page."""
+    """The page."""
     with tempfile.TemporaryDirectory() as folder, Catalogue(Store.open(folder, create=True)) as catalogue:
         return HEAD + "\n".join(_lines(catalogue)) + "\n"
 
@@ -64,7 +64,7 @@ def _lines(catalogue: Catalogue) -> Iterator[str]:
 
 
 def reads(view: Query) -> list[str]:
-    """Return the views and tables that a view reads, in order."""
+    """The views and tables that a view reads, in order."""
     known = {*views(), *(f"raw.{table}" for table in TABLES), "open.hypotheses", "open.scores", "settled.utterances"}
     body = "\n".join(line for line in view.sql.splitlines() if not line.lstrip().startswith("--"))
     return list(dict.fromkeys(name for name in _READS.findall(body) if name in known - {view.name}))

@@ -16,7 +16,7 @@ END = "<!-- end of what is generated -->\n"
 
 
 def document() -> str:
-    """Return the generated part of the page."""
+    """The generated part of the page."""
     return "\n".join(
         [
             "## Tables\n",
@@ -30,7 +30,7 @@ def document() -> str:
 
 
 def renew(page: str) -> str:
-    """Return `page` with what stands between its markers written anew."""
+    """Write anew what stands between the markers of a page."""
     head, _, rest = page.partition(BEGIN)
     _, _, tail = rest.partition(END)
     return f"{head}{BEGIN}\n{document()}\n{END}{tail}"

@@ -101,11 +101,6 @@ class Noise(Record):
     snr_convention: Annotated[SnrConvention, IDENTITY] = "exact"  # how the ratio is understood
     seed: Annotated[int, IDENTITY] = 0  # another seed gives other noise
 
-    def identity(self) -> dict[str, Any]:
-        """The identity fields; those that came later only where they are not as before they were there."""
-        fields = super().identity()
-        return {name: value for name, value in fields.items() if name not in _LATER or value != _LATER[name]}
-
     def made_of(self, voices: Callable[[], str]) -> dict[str, Any]:
         """All that settles what this does to an utterance; `voices` gives the digest of the foreign voices."""
         return {"version": CORRUPTION_VERSION, "settings": self.identity(), "voices": voices()}
@@ -133,9 +128,6 @@ class Noise(Record):
         mixture = mix(speech, noise, ratio, over=self.snr_over)
         return Corrupted(mixture.waveform, mixture.gain, ratio)
 
-
-_LATER = {"snr_over": "utterance", "snr_convention": "exact"}
-"""Fields that were added after audio had been prepared without them, and what that audio has."""
 
 Corruption = Annotated[Noise | NoiseFile | Graded, Field(discriminator="name")]
 """Any corruption, known by its `name`."""

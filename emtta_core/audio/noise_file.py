@@ -80,11 +80,6 @@ class NoiseFile(Record):
             raise ValueError(f"file is {self.file!r}; it must lie in the folder of the recordings")
         return self
 
-    def identity(self) -> dict[str, Any]:
-        """The identity fields; the level, which came later, only where it is not as before it was there."""
-        fields = super().identity()
-        return {name: value for name, value in fields.items() if name != "level_dbfs" or value != LEVEL_DBFS}
-
     def made_of(self, _voices: Callable[[], str]) -> dict[str, Any]:
         """All that settles what this does to an utterance: the recording by its content.
 

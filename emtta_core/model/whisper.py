@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emtta_core.errors import ModelError
-from emtta_core.model.family import EncoderInput, Made, Parts
+from emtta_core.model.family import EncoderInput, Made, Parts, read_network
 from emtta_core.model.model_files import refuse_lacking
 from emtta_core.model.policy import MULTILINGUAL, DecodingPolicy, Prompt
-from emtta_core.model.pretrained import read_network
 from emtta_core.model.weights import Precision, prepare
 
 

@@ -124,7 +124,7 @@ def change_by_domain(facts: Facts, method: str) -> Chart | None:
     x = alt.X("change:Q", title="change of WER against source, points", axis=alt.Axis(tickCount=6))
     chart = alt.Chart().encode(_domains(facts), alt.Color("verdict:N", scale=hues, legend=None), _LABEL)
     layers = [
-        alt.Chart().mark_rule(color="var(--axis)").encode(alt.XDatum(0), _LABEL),
+        alt.Chart().mark_rule(color="var(--axis)").encode(alt.XDatum(0), _LABEL),  # over all domains: it has no y
         *_intervals(chart, rows, "change"),
         chart.mark_point(size=60).encode(alt.Shape("verdict:N", scale=shapes, legend=None)),
     ]
@@ -256,5 +256,5 @@ def _by_group(rows: Sequence[Row], layers: Sequence[alt.Chart], x: alt.X, *, wid
 def _chart(
     name: str, title: str, description: str, drawn: alt.Chart | alt.LayerChart | alt.FacetChart, rows: Sequence[Row]
 ) -> Chart:
-    # Rows and theme come last: what Altair has not seen, it neither copies nor checks, which is half of its time.
+    # Rows and theme come last: Altair neither copies nor checks what it has not seen. Both took half of its time.
     return Chart(name, title, description, drawn.to_dict() | {"datasets": {"rows": rows}} | _THEME)

@@ -78,7 +78,7 @@ class Chapter:
 
 
 def make_listening_page(suite: Suite, domains: Sequence[Domain], examples: int = 2) -> str:
-    """Return the page, one HTML file.
+    """Make the page, one HTML file.
 
     Args:
         suite: whose it is.

@@ -105,12 +105,12 @@ def make_page(
 
 
 def render(name: str, *, served: bool = True, **values: Any) -> str:
-    """Return another page, from the template of that name: of a server, or a file that stands alone."""
+    """Make another page, from the template of that name: for a server, or a file that stands alone."""
     return _environment().get_template(name).render(**_frame(served=served), **values)
 
 
 def policy(*, served: bool) -> str:
-    """Return the page's Content-Security-Policy: nothing may be fetched, but recordings from the page's own server."""
+    """The page's Content-Security-Policy: nothing may be fetched, but recordings from the page's own server."""
     return "; ".join(
         (
             "default-src 'none'",

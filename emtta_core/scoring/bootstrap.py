@@ -12,6 +12,15 @@ SEED = 20260101
 PERMUTATIONS = 10_000
 """Of a test; where there are no more ways to flip the signs than this, all of them are tried."""
 
+RESAMPLES = 2_000
+"""Of a bootstrap."""
+
+CONFIDENCE = 0.95
+"""Of an interval."""
+
+FEWEST_UNITS = 5
+"""With fewer there is no interval: hardly a resample differs from the others."""
+
 _CHUNK = 4_000_000
 """Numbers drawn at once: 32 MB of counts."""
 
@@ -20,7 +29,7 @@ Integers = npt.NDArray[np.int64]
 
 
 def sign_flip_p(differences: npt.ArrayLike, *, permutations: int = PERMUTATIONS, seed: int = SEED) -> float:
-    """Return the two-sided p of a paired test: how often a sum at least as far from 0 comes of random signs.
+    """The two-sided p of a paired test: how often a sum at least as far from 0 comes of random signs.
 
     Under the hypothesis that the two systems can be exchanged, a unit's difference is as likely as its negative.
 
@@ -47,7 +56,7 @@ def sign_flip_p(differences: npt.ArrayLike, *, permutations: int = PERMUTATIONS,
 
 
 def holm(p_values: npt.ArrayLike) -> Floats:
-    """Return p-values adjusted by Holm: those at most alpha are significant at alpha as a family, `(M,)`."""
+    """Adjust p-values by Holm: those at most alpha are significant at alpha as a family, `(M,)`."""
     values = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(values, kind="stable")
     stepped = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
@@ -69,22 +78,10 @@ def chunks(rows: int, width: int) -> Iterator[slice]:
         yield slice(start, min(rows, start + step))
 
 
-RESAMPLES = 2_000
-"""Of a bootstrap."""
-
-CONFIDENCE = 0.95
-"""Of an interval."""
-
-FEWEST_UNITS = 5
-"""With fewer there is no interval: hardly a resample differs from the others."""
-
-Interval = tuple[float, float]
-
-
 def rate_interval(
     errors: Floats, words: Floats, *, confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = SEED
-) -> Interval | None:
-    """Return the bootstrap-t interval of the mean over domains of WER, %; none for fewer than `FEWEST_UNITS`.
+) -> tuple[float, float] | None:
+    """The bootstrap-t interval of the mean over domains of WER, %; none for fewer than `FEWEST_UNITS`.
 
     Its ends are not let out of the range of the resamples: where hardly a unit has an error, some resamples have none,
     whose standard error is 0.
@@ -99,16 +96,16 @@ def rate_interval(
     if len(words) < FEWEST_UNITS:
         return None
     strata = strata_of(words)
-    sums = resampled_sums(np.concatenate([errors, words], axis=1), strata, resamples=resamples, seed=seed)
-    totals, over = np.split(sums, 2, axis=1)
+    rates, over = _replicates(errors, words, strata, resamples, seed)
+    # 1) how far the rate of each resample lies from that of the sample, in its own standard errors
     rate, width = mean_rate(errors, words), np.sqrt(_variances(errors, words, strata).sum())
+    replicates = 100 * rates.mean(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        rates = totals / over
-        replicates = 100 * rates.mean(axis=1)
         spread = 100 * np.sqrt(_replicated_variance(errors, words, strata, rates, over, seed))
         studentised = (replicates - rate) / spread
     found = np.isfinite(replicates)  # but for resamples in which a domain has no word
     studentised = np.nan_to_num(studentised[found], nan=0.0, posinf=np.inf, neginf=-np.inf)
+    # 2) as far, in the sample's standard errors, the interval reaches to the other side
     tail = (1 - confidence) / 2
     high, low = np.quantile(studentised, [tail, 1 - tail], method="inverted_cdf")  # infinities allow no interpolation
     least, most = replicates[found].min(), replicates[found].max()
@@ -118,8 +115,8 @@ def rate_interval(
 
 def change_interval(
     added: Floats, words: Floats, *, confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = SEED
-) -> Interval | None:
-    """Return Student's interval with the bootstrap's standard error, of the mean over domains of a difference in WER.
+) -> tuple[float, float] | None:
+    """Student's interval with the bootstrap's standard error, of the mean over domains of a difference in WER.
 
     In points; none for fewer than `FEWEST_UNITS`.
 
@@ -133,10 +130,8 @@ def change_interval(
     if len(words) < FEWEST_UNITS:
         return None
     strata = strata_of(words)
-    sums = resampled_sums(np.concatenate([added, words], axis=1), strata, resamples=resamples, seed=seed)
-    totals, over = np.split(sums, 2, axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        replicates = 100 * (totals / over).mean(axis=1)
+    rates, _ = _replicates(added, words, strata, resamples, seed)
+    replicates = 100 * rates.mean(axis=1)
     width = float(replicates[np.isfinite(replicates)].std())  # but for resamples in which a domain has no word
     width *= student_factor(_variances(added, words, strata), np.bincount(strata), confidence)
     change = mean_rate(added, words)
@@ -144,12 +139,12 @@ def change_interval(
 
 
 def mean_rate(errors: Floats, words: Floats) -> float:
-    """Return the mean over domains of 100 * errors / words, from what each unit adds to each domain, `(U, D)`."""
+    """The mean over domains of 100 * errors / words, from what each unit adds to each domain, `(U, D)`."""
     return float(100 * (errors.sum(axis=0) / words.sum(axis=0)).mean())
 
 
 def strata_of(words: Floats) -> Integers:
-    """Return the stratum of each unit, `(U,)`: as many units of each are drawn as it has, so that domains keep theirs.
+    """The stratum of each unit, `(U,)`: as many units of each are drawn as it has, so that domains keep theirs.
 
     Units that occur in the same domains form one. Those that lack some domains of a larger stratum's belong to that
     one: an utterance in error under one of eight noises is one of the utterances of all eight.
@@ -159,16 +154,16 @@ def strata_of(words: Floats) -> Integers:
     """
     patterns, found, sizes = np.unique(words > 0, axis=0, return_inverse=True, return_counts=True)
     belongs = np.arange(len(patterns))
-    for place in np.argsort(-sizes, kind="stable"):
-        wider = np.flatnonzero((patterns >= patterns[place]).all(axis=1) & (sizes > sizes[place]))
+    for index in np.argsort(-sizes, kind="stable"):
+        wider = np.flatnonzero((patterns >= patterns[index]).all(axis=1) & (sizes > sizes[index]))
         if len(wider):
-            belongs[place] = belongs[wider[np.argmax(sizes[wider])]]
+            belongs[index] = belongs[wider[np.argmax(sizes[wider])]]
     strata: Integers = np.unique(belongs[found.ravel()], return_inverse=True)[1].ravel()
     return strata
 
 
 def resampled_sums(table: Floats, strata: Integers, *, resamples: int = RESAMPLES, seed: int = SEED) -> Floats:
-    """Return the sums of a table's columns over units that are drawn with replacement.
+    """Sum a table's columns over units that are drawn with replacement.
 
     Args:
         table: what each unit adds to each sum, `(U, K)`.
@@ -185,8 +180,16 @@ def resampled_sums(table: Floats, strata: Integers, *, resamples: int = RESAMPLE
     return sums
 
 
+def _replicates(errors: Floats, words: Floats, strata: Integers, resamples: int, seed: int) -> tuple[Floats, Floats]:
+    # The rate of each domain in each resample, as a share of 1, and its words, both `(R, D)`.
+    sums = resampled_sums(np.concatenate([errors, words], axis=1), strata, resamples=resamples, seed=seed)
+    totals, over = np.split(sums, 2, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a domain may have no word in a resample
+        return totals / over, over
+
+
 def student_factor(variances: Floats, sizes: Integers, confidence: float = CONFIDENCE) -> float:
-    """Return how many of the bootstrap's standard errors an interval reaches to either side.
+    """How many of the bootstrap's standard errors an interval reaches to either side.
 
     For n units √(n / (n - 1)) · t: the bootstrap divides by n where the unbiased variance has n - 1, and Student's
     quantile of n - 1 degrees of freedom stands for the normal one. Of several strata the variances add up, and the
@@ -207,7 +210,7 @@ def student_factor(variances: Floats, sizes: Integers, confidence: float = CONFI
 
 
 def student_quantile(share: float, freedom: float) -> float:
-    """Return a quantile of Student's t by the expansion around the normal's; within 1 % from 3 degrees of freedom on.
+    """A quantile of Student's t by the expansion around the normal's; within 1 % from 3 degrees of freedom on.
 
     Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 1964, 26.7.5.
     """
@@ -222,10 +225,8 @@ def student_quantile(share: float, freedom: float) -> float:
 
 
 def _variances(errors: Floats, words: Floats, strata: Integers) -> Floats:
-    """Return what each stratum adds to the variance of the mean rate, points², `(S,)`.
-
-    By the linear part of the estimate: a unit moves the rate E/W of a domain by (e - w·E/W) / W.
-    """
+    # What each stratum adds to the variance of the mean rate, points², `(S,)`, by the linear part of the estimate:
+    # a unit moves the rate E/W of a domain by (e - w·E/W) / W.
     over = words.sum(axis=0)
     moved = 100 * ((errors - words * (errors.sum(axis=0) / over)) / over).mean(axis=1)
     sizes = np.bincount(strata)
@@ -236,16 +237,8 @@ def _variances(errors: Floats, words: Floats, strata: Integers) -> Floats:
 def _replicated_variance(
     errors: Floats, words: Floats, strata: Integers, rates: Floats, over: Floats, seed: int
 ) -> Floats:
-    """Return what `_variances` would add up to in each resample, for rates as shares of 1, `(R,)`.
-
-    Args:
-        errors: of each unit, `(U, D)`.
-        words: likewise.
-        strata: of each unit, `(U,)`.
-        rates: of each resample, `(R, D)`.
-        over: words of each resample, `(R, D)`.
-        seed: with which the resamples were drawn.
-    """
+    # What `_variances` would add up to in each resample, for rates as shares of 1, `(R,)`: from the errors and words of
+    # each unit, `(U, D)`, the rates and words of each resample, `(R, D)`, and the seed with which they were drawn.
     domains = words.shape[1]
     found = np.zeros(len(rates))
     for units, some, counts in _draws(strata, len(rates), seed):

@@ -94,12 +94,12 @@ class Normalizer:
     by_letter: bool = False  # whether it sets the letters apart, so that each counts as a word
 
     def __call__(self, text: str) -> str:
-        """Return `text` normalized, with single spaces between its words and none around them."""
+        """Normalize a text: single spaces between its words and none around them."""
         return " ".join(self.function(text).split())
 
 
 def normalizer(language: str, rule: Rule = "whisper") -> Normalizer:
-    """Return the normalizer for an ISO 639-1 language code."""
+    """The normalizer for an ISO 639-1 language code."""
     if rule == "none":
         return _load("none")
     if language == "en" and rule != "basic":
@@ -112,7 +112,7 @@ def normalizer(language: str, rule: Rule = "whisper") -> Normalizer:
 
 
 def normalizer_named(name: str) -> Normalizer:
-    """Return the normalizer of a name that is stored beside a score, in the release that is installed.
+    """The normalizer of a name that is stored beside a score, in the release that is installed.
 
     One that this release does not know, as of a score from another one, leaves texts as they are.
     """
@@ -121,7 +121,7 @@ def normalizer_named(name: str) -> Normalizer:
 
 
 def normalizer_names() -> tuple[str, ...]:
-    """Return the names of the usual rule's normalizers, with their release: results scored by others differ."""
+    """The names of the usual rule's normalizers, with their release: results scored by others differ."""
     return tuple(_full_name(kind) for kind in _FUNCTIONS if kind != "none" and "marks" not in kind)
 
 

@@ -12,7 +12,6 @@ import numpy as np
 from emtta_core.scoring.bootstrap import (
     CONFIDENCE,
     Floats,
-    Integers,
     change_interval,
     mean_rate,
     rate_interval,
@@ -66,7 +65,7 @@ class Sample:
         speakers: Sequence[str],
         counts: Sequence[Sequence[int]],
     ) -> None:
-        """Take the utterances, each given at its place in every argument.
+        """Take the utterances, each at the same index of every argument.
 
         Args:
             domains: the domain of each.
@@ -75,8 +74,8 @@ class Sample:
             counts: word errors of each system, and the words of the reference last.
         """
         self.domains = tuple(dict.fromkeys(domains))
-        places = {name: place for place, name in enumerate(self.domains)}
-        self._domain = np.array([places[name] for name in domains], dtype=np.int64)
+        index = {name: number for number, name in enumerate(self.domains)}
+        self._domain = np.array([index[name] for name in domains], dtype=np.int64)
         self._counts = np.array(counts, dtype=np.float64)
         known: dict[str, set[str]] = {}
         for name, speaker in zip(domains, speakers, strict=True):
@@ -90,7 +89,7 @@ class Sample:
         self._unit = np.array([numbers[key] for key in keys], dtype=np.int64)
 
     def rate(self, domains: Sequence[str], confidence: float = CONFIDENCE) -> Rate:
-        """Return the word error rate of the only system, over some of the domains."""
+        """The word error rate of the only system, over some of the domains."""
         chosen, table = self._chosen(domains)
         ends = rate_interval(table[:, :, 0], table[:, :, 1], confidence=confidence)
         low, high = ends or (None, None)
@@ -98,12 +97,12 @@ class Sample:
         return Rate(len(chosen), len(table), self._drawn(domains), wer, low, high)
 
     def change(self, domains: Sequence[str], confidence: float = CONFIDENCE) -> Change:
-        """Return what changed from the first system to the second, over some of the domains."""
+        """The change from the first system to the second, over some of the domains."""
         chosen, table = self._chosen(domains)
         words, added = table[:, :, 2], table[:, :, 1] - table[:, :, 0]
         low, high = change_interval(added, words, confidence=confidence) or (None, None)
         better = np.sign(chosen[:, 0] - chosen[:, 1])
-        wer_a, wer_b = (mean_rate(table[:, :, place], words) for place in (0, 1))
+        wer_a, wer_b = (mean_rate(table[:, :, system], words) for system in (0, 1))
         weights = 1 if len(domains) == 1 else 1 / words.sum(axis=0)  # whole numbers leave ties as they are
         return Change(
             utterances=len(chosen),
@@ -121,14 +120,13 @@ class Sample:
 
     def _chosen(self, domains: Sequence[str]) -> tuple[Floats, Floats]:
         # The counts of each utterance of some domains, and of each unit in each: `(N, K)` and `(U, D, K)`.
-        place = np.full(len(self.domains), -1)
-        place[[self.domains.index(name) for name in domains]] = np.arange(len(domains))
-        here = place[self._domain] >= 0
-        counts = self._counts[here]
-        units, unit = np.unique(self._unit[here], return_inverse=True)
+        column = np.full(len(self.domains), -1)  # of the table; -1 for a domain that is left out
+        column[[self.domains.index(name) for name in domains]] = np.arange(len(domains))
+        chosen = column[self._domain] >= 0
+        counts = self._counts[chosen]
+        units, unit = np.unique(self._unit[chosen], return_inverse=True)
         table = np.zeros((len(units), len(domains), counts.shape[1]))
-        where: Integers = place[self._domain[here]]
-        np.add.at(table, (unit, where), counts)
+        np.add.at(table, (unit, column[self._domain[chosen]]), counts)
         return counts, table
 
     def _drawn(self, domains: Sequence[str]) -> str:

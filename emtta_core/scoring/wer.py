@@ -62,7 +62,7 @@ def word_errors(reference: str, hypothesis: str, language: str, rule: Rule = "wh
 def step_errors(
     reference: str, hypotheses: Sequence[str | None], language: str, rule: Rule = "whisper"
 ) -> tuple[int | None, ...]:
-    """Return the word errors of each hypothesis of one utterance; None for one that is None.
+    """Count the word errors of each hypothesis of one utterance; None for one that is None.
 
     Hypotheses repeat from step to step, so each text is compared once.
 
