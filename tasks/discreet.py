@@ -1,8 +1,8 @@
 """No password in a URL reaches Prefect, neither in what it logs nor in the message of a state."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ContextDecorator
+from types import TracebackType
 
 from prefect.logging.handlers import APILogHandler, PrefectConsoleHandler
 
@@ -10,21 +10,24 @@ from emtta_core.errors import EmttaError
 from emtta_core.network import without_passwords
 
 
-@contextmanager
-def discreet() -> Iterator[None]:
+class discreet(ContextDecorator):  # noqa: N801 - used like `suppress`
     """Keep passwords from Prefect inside the `with` block, or the flow or task that this decorates.
 
     Raises:
         EmttaError: in place of an error whose message holds a password, which it comes from.
     """
-    _settle_handlers()
-    try:
-        yield
-    except Exception as error:
+
+    # A class, as Ray sends flows and tasks to its machines, and the generator of a `contextmanager` cannot be sent.
+
+    def __enter__(self) -> None:
+        _settle_handlers()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         message = without_passwords(str(error))
-        if message == str(error):
-            raise
-        raise EmttaError(f"{type(error).__name__}: {message}") from error
+        if isinstance(error, Exception) and message != str(error):
+            raise EmttaError(f"{type(error).__name__}: {message}") from error
 
 
 class _Discreet(logging.Formatter):
