@@ -135,7 +135,7 @@ def test_files_that_another_package_overwrote_are_refused_with_what_restores_the
 
 def test_files_that_another_packages_removal_took_along_are_refused(site: Path) -> None:
     (site / "tasks/cells.py").unlink()
-    with pytest.raises(EmttaError, match=r"tasks/evaluate\.py"):
+    with pytest.raises(EmttaError, match=r"tasks/cells\.py"):
         entry.check_installed_files()
 
 
