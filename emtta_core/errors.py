@@ -26,7 +26,7 @@ The command line prints the message alone, with no traceback.
 import re
 from difflib import get_close_matches
 
-from emtta_core.network import without_passwords
+from emtta_core.sanitize import without_passwords
 
 
 class EmttaError(Exception):

@@ -1,10 +1,10 @@
-"""The network settings of the environment: proxies, the hosts that go without one, and passwords in addresses."""
+"""The network settings of the environment: proxies, and the hosts that go without one."""
 
-import logging
 import os
-import re
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
+
+from emtta_core.sanitize import without_passwords
 
 LOCAL = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
 """Hosts that are this machine, of which a proxy knows nothing."""
@@ -13,7 +13,6 @@ SCHEMES = ("http", "https", "socks5", "socks5h")
 """What a proxy may speak; httpx refuses every request, to whatever host, where one variable names another scheme."""
 
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
-_USER_INFO = re.compile(r"(?<=://)[^\s/?#'\"<>]+@")
 
 
 def settle_proxies() -> list[str]:
@@ -51,31 +50,6 @@ def proxy_of(url: str) -> str | None:
     proxies = getproxies()
     found = proxies.get(parts.scheme) or proxies.get("all")
     return None if found is None else without_passwords(found)
-
-
-def without_passwords(text: str) -> str:
-    """`text` with `***` for user names and passwords in URLs.
-
-    Example:
-        >>> without_passwords("https://me:secret@host/api does not answer")
-        'https://***@host/api does not answer'
-    """
-    if "@" not in text:
-        return text
-    for value in os.environ.values():  # a password may hold signs that end a URL for the pattern
-        _, scheme, rest = value.partition("://")
-        credentials = rest.rpartition("@")[0]
-        if scheme and ":" in credentials:
-            text = text.replace(f"{credentials}@", "***@")
-    return _USER_INFO.sub("***@", text)
-
-
-class DiscreetFormatter(logging.Formatter):
-    """Formats log records without the passwords of URLs."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Format a record, its traceback included."""
-        return without_passwords(super().format(record))
 
 
 def _fault(proxy: str) -> str | None:

@@ -1,14 +1,41 @@
-"""What a reader is not to be shown as it is: signs that act on a terminal or a page, and passwords in addresses.
+"""What must not be shown as it is: characters that act on a terminal or a page, and passwords in URLs.
 
-A transcript or an id may hold them. In the store and in what is exported for programs they stay as they are.
+A transcript or an id may hold such characters. In the store, and in what is exported for programs, they stay.
 """
 
+import logging
+import os
 import re
-
-from emtta_core.network import without_passwords
 
 _ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Controls but tab and line feed, marks that turn the direction of what follows, and halves of a surrogate pair."""
+
+_USER_INFO = re.compile(r"(?<=://)[^\s/?#'\"<>]+@")
+
+
+def without_passwords(text: str) -> str:
+    """`text` with `***` for user names and passwords in URLs.
+
+    Example:
+        >>> without_passwords("https://me:secret@host/api does not answer")
+        'https://***@host/api does not answer'
+    """
+    if "@" not in text:
+        return text
+    for value in os.environ.values():  # a password may hold signs that end a URL for the pattern
+        _, scheme, rest = value.partition("://")
+        credentials = rest.rpartition("@")[0]
+        if scheme and ":" in credentials:
+            text = text.replace(f"{credentials}@", "***@")
+    return _USER_INFO.sub("***@", text)
+
+
+class SanitizingFormatter(logging.Formatter):
+    """Formats log records without the passwords of URLs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format a record, its traceback included."""
+        return without_passwords(super().format(record))
 
 
 def escaped(text: str) -> str:

@@ -29,7 +29,7 @@ from flows.artifacts import publish
 from flows.dispatch import Dispatch, wait_for_records
 from flows.executor import Executor, start_executor
 from flows.runner import Runner
-from tasks.discreet import discreet
+from tasks.passwords import hide_passwords
 
 INTERRUPTED = "Interrupted"
 """The name of the state in which a run ends that was asked to stop."""
@@ -39,7 +39,7 @@ FAILURES_NAMED = 20
 
 
 @flow(name="evaluate", flow_run_name="{run_id}", persist_result=False, validate_parameters=True)
-@discreet()
+@hide_passwords()
 def evaluate(
     run_id: str,
     store: str,

@@ -34,7 +34,7 @@ from flows.evaluate import INTERRUPTED, evaluate
 from flows.prefect_server import reach
 from flows.run_log import also_logging_to
 from flows.runner import Runner, check_runner
-from tasks.discreet import discreet
+from tasks.passwords import hide_passwords
 
 
 def timezone_of(name: str) -> ZoneInfo:
@@ -115,7 +115,7 @@ _ENDED = _Ended()
 
 
 @flow(name="nightly", flow_run_name=_flow_run_name, persist_result=False, validate_parameters=True)
-@discreet()
+@hide_passwords()
 def nightly(
     suite: str,
     store: str,

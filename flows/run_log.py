@@ -6,11 +6,11 @@ from contextlib import contextmanager
 
 from prefect.logging.formatters import PrefectFormatter
 
-from emtta_core.network import DiscreetFormatter
+from emtta_core.sanitize import SanitizingFormatter
 from emtta_core.store import Store
 
 
-class Formatter(DiscreetFormatter, PrefectFormatter):
+class Formatter(SanitizingFormatter, PrefectFormatter):
     """The layout of a line, which of a flow or a task run has its name, without the passwords of URLs."""
 
     def __init__(self) -> None:

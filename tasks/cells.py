@@ -14,7 +14,7 @@ from emtta_core.pipeline.job import CellReport, Job
 from emtta_core.pipeline.preparation import Prepared, prepare_domain
 from emtta_core.store import Store
 from emtta_core.suite import Domain, Runtime
-from tasks.discreet import discreet
+from tasks.passwords import hide_passwords
 
 # Results and caches of Prefect are left unused: the store says what is done, and it looks whether the files are there.
 UNCACHED: dict[str, Any] = {"persist_result": False, "cache_policy": NO_CACHE}
@@ -40,14 +40,14 @@ def worth_retrying(_task: Task[..., Any], _task_run: TaskRun, state: State[Any])
 
 
 @task(name="prepare", task_run_name="prepare {domain.name}", **UNCACHED)
-@discreet()
+@hide_passwords()
 def prepare(domain: Domain, corpus_id: str, store: str, limit: int | None, retry_errors: bool) -> Prepared:
     """Prepare a domain, unless its audio is in the store; `retry_errors` prepares anew what is there with errors."""
     return prepare_domain(domain, corpus_id, Store.open(store), limit, retry_errors=retry_errors)
 
 
 @task(name="evaluate-cell", task_run_name="{job.cell.domain}/{job.cell.method}", **UNCACHED)
-@discreet()
+@hide_passwords()
 def evaluate(job: Job, execute: Callable[[Job], CellReport]) -> CellReport:
     """Evaluate a cell whose domain is prepared; utterances that are done are left alone."""
     return execute(job)

@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict
 
 from emtta_core.adaptation.options import Options
 from emtta_core.errors import EmttaError, StoreError
-from emtta_core.network import without_passwords
 from emtta_core.pipeline.events import AttemptBegun, CellFinished, Listener, ignore
 from emtta_core.pipeline.plan import Cell
 from emtta_core.pipeline.rows import Tally, tally_done
 from emtta_core.pipeline.run import Run
 from emtta_core.pipeline.selection import Redo
+from emtta_core.sanitize import without_passwords
 from emtta_core.scoring import Rule
 from emtta_core.store import COMPLETE, FAILED, INTERRUPTED, CellKey, CellRow, Store
 from emtta_core.store.lease import Lease

@@ -19,9 +19,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from emtta_core.errors import EmttaError
 from emtta_core.faults import TransientError, is_device_lost, is_transient
-from emtta_core.network import DiscreetFormatter
 from emtta_core.pipeline.events import AttemptBegun, CellFinished, Event, Listener, UtterancesDone
 from emtta_core.pipeline.job import CellReport, InterruptedRunError, Job, describe
+from emtta_core.sanitize import SanitizingFormatter
 from emtta_core.store import Store
 from emtta_core.worker.devices import Device
 
@@ -277,7 +277,7 @@ def main(source: str) -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(DiscreetFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(SanitizingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     server = Server(answers)
     if source == "-":

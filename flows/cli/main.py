@@ -19,7 +19,8 @@ import typer
 
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.faults import machine_fault
-from emtta_core.network import settle_proxies, without_passwords
+from emtta_core.network import settle_proxies
+from emtta_core.sanitize import without_passwords
 from flows.cli import (
     _log,
     catalog,

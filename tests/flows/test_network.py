@@ -7,9 +7,9 @@ import httpx
 import pytest
 
 from emtta_core.errors import EmttaError
-from emtta_core.network import DiscreetFormatter, proxy_of, settle_proxies, without_passwords
+from emtta_core.network import proxy_of, settle_proxies
 from emtta_core.pipeline.job import describe
-from emtta_core.sanitize import escaped
+from emtta_core.sanitize import SanitizingFormatter, escaped, without_passwords
 
 SECRET = "p/w#1"
 
@@ -85,7 +85,7 @@ def test_no_password_of_an_address_is_shown(name: str, monkeypatch: pytest.Monke
         raise OSError(message)
     except OSError as error:
         record = logging.LogRecord("name", logging.ERROR, "file", 1, message, (), (OSError, error, error.__traceback__))
-    logged = DiscreetFormatter("%(message)s").format(record)
+    logged = SanitizingFormatter("%(message)s").format(record)
     assert logged.count("***@host:1") == 2
     assert SECRET not in logged
 

@@ -17,7 +17,7 @@ from flows.evaluate import evaluate
 from flows.nightly import nightly
 from tasks.cells import evaluate as evaluate_cell
 from tasks.cells import prepare
-from tasks.discreet import discreet
+from tasks.passwords import hide_passwords
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -27,14 +27,14 @@ SHOWN = "https://***@host:1/path"
 
 
 @task(persist_result=False)
-@discreet()
+@hide_passwords()
 def ask(address: str) -> None:
     get_run_logger().warning("asking %s", address)
     raise ConnectionError(f"{address} does not answer")
 
 
 @flow(persist_result=False)
-@discreet()
+@hide_passwords()
 def asking() -> None:
     get_run_logger().warning("about to ask %s", ADDRESS)
     ask.submit(ADDRESS).wait()
@@ -73,10 +73,10 @@ def test_the_server_has_the_address_without_its_password() -> None:
 
 
 def test_an_error_stays_what_it_is_for_those_who_try_again() -> None:
-    with pytest.raises(EmttaError, match=r"^ConnectionError: ") as hidden, discreet():
+    with pytest.raises(EmttaError, match=r"^ConnectionError: ") as hidden, hide_passwords():
         raise ConnectionError(ADDRESS)
     assert is_transient(hidden.value) == is_transient(ConnectionError(ADDRESS))
-    with pytest.raises(ConnectionError, match="no address"), discreet():
+    with pytest.raises(ConnectionError, match="no address"), hide_passwords():
         raise ConnectionError("no address")
 
 

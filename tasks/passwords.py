@@ -7,10 +7,10 @@ from types import TracebackType
 from prefect.logging.handlers import APILogHandler, PrefectConsoleHandler
 
 from emtta_core.errors import EmttaError
-from emtta_core.network import without_passwords
+from emtta_core.sanitize import without_passwords
 
 
-class discreet(ContextDecorator):  # noqa: N801 - used like `suppress`
+class hide_passwords(ContextDecorator):  # noqa: N801 - used like `suppress`
     """Keep passwords from Prefect inside the `with` block, or the flow or task that this decorates.
 
     Raises:
@@ -30,7 +30,7 @@ class discreet(ContextDecorator):  # noqa: N801 - used like `suppress`
             raise EmttaError(f"{type(error).__name__}: {message}") from error
 
 
-class _Discreet(logging.Formatter):
+class _HandlerFormatter(logging.Formatter):
     """Formats as another formatter does, without the passwords of URLs."""
 
     def __init__(self, inner: logging.Formatter) -> None:
@@ -42,8 +42,10 @@ class _Discreet(logging.Formatter):
 
 
 def _settle_handlers() -> None:
-    # Have Prefect's handlers, to its server and to the screen, format discreetly.
+    # Have Prefect's handlers, to its server and to the screen, hide passwords.
     loggers = [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
     for handler in [handler for logger in (logging.root, *loggers) for handler in logger.handlers]:
-        if isinstance(handler, APILogHandler | PrefectConsoleHandler) and not isinstance(handler.formatter, _Discreet):
-            handler.setFormatter(_Discreet(handler.formatter or logging.Formatter()))
+        if isinstance(handler, APILogHandler | PrefectConsoleHandler) and not isinstance(
+            handler.formatter, _HandlerFormatter
+        ):
+            handler.setFormatter(_HandlerFormatter(handler.formatter or logging.Formatter()))
