@@ -50,7 +50,7 @@ def transcribed(
     ],
     ids=lambda value: value.name if isinstance(value, Method) else str(value),
 )
-def test_every_method_hears_there_what_it_hears_on_a_cpu(
+def test_every_method_matches_cpu(
     tiny_model: Path, device: PretendAccelerator, method: str | Method, options: dict[str, Any]
 ) -> None:
     there, here = (load_model(tiny_model, device=name) for name in ("cuda:0", "cpu"))
@@ -59,20 +59,18 @@ def test_every_method_hears_there_what_it_hears_on_a_cpu(
 
 
 @pytest.mark.parametrize("precision", ["bf16", "float64"])
-def test_so_it_is_in_every_precision(tiny_model: Path, device: PretendAccelerator, precision: str) -> None:
+def test_every_precision_matches_cpu(tiny_model: Path, device: PretendAccelerator, precision: str) -> None:
     there, here = (load_model(tiny_model, device=name, precision=precision) for name in ("cuda:0", "cpu"))
     assert transcribed(there, "em-tok-b+mbr") == transcribed(here, "em-tok-b+mbr")
 
 
-def test_so_it_is_of_a_family_that_pads_what_it_hears(tmp_path: Path, device: PretendAccelerator) -> None:
+def test_padding_family_matches_cpu(tmp_path: Path, device: PretendAccelerator) -> None:
     folder = make_speech2text(tmp_path)
     there, here = (load_model(folder, device=name) for name in ("cuda:0", "cpu"))
     assert transcribed(there, "em-tok-b+mbr") == transcribed(here, "em-tok-b+mbr")
 
 
-def test_so_it_is_of_a_language_that_is_detected_and_of_audio_that_is_cut(
-    tiny_model: Path, device: PretendAccelerator
-) -> None:
+def test_detection_and_cuts_match_cpu(tiny_model: Path, device: PretendAccelerator) -> None:
     there, here = (load_model(tiny_model, device=name) for name in ("cuda:0", "cpu"))
     assert detect_language(there, WAVEFORMS[0]) == detect_language(here, WAVEFORMS[0])
     cut, same = (outcomes(model, prepared(long=LONG), "cut")["long"] for model in (there, here))
@@ -80,7 +78,7 @@ def test_so_it_is_of_a_language_that_is_detected_and_of_audio_that_is_cut(
     assert result(cut) == result(same)
 
 
-def test_a_network_that_is_already_there_is_the_same_model(tiny_model: Path, device: PretendAccelerator) -> None:
+def test_preloaded_network_is_same_model(tiny_model: Path, device: PretendAccelerator) -> None:
     here = load_model(tiny_model, device="cpu")
     parts = FAMILY.read(tiny_model)
     moved = from_transformers(parts.network.to("cuda:0"), parts.extractor, parts.tokenizer, name="m", device="cuda:0")
@@ -88,7 +86,7 @@ def test_a_network_that_is_already_there_is_the_same_model(tiny_model: Path, dev
     assert transcribed(moved, "source") == transcribed(here, "source")
 
 
-def test_as_many_utterances_are_taken_as_its_memory_holds(tiny_model: Path, device: PretendAccelerator) -> None:
+def test_batch_fills_device_memory(tiny_model: Path, device: PretendAccelerator) -> None:
     model = load_model(tiny_model, device="cuda:0")
     adapter = Adapter(model, "em-tok-b", steps=1, candidates=3)
     longest = model.policy.max_tokens(0.4, "en", model.prompt.length)
@@ -96,7 +94,7 @@ def test_as_many_utterances_are_taken_as_its_memory_holds(tiny_model: Path, devi
     assert [len(batch) for batch in adapter.batches([*WAVEFORMS, WAVEFORMS[1]])] == [2, 1]
 
 
-def test_a_batch_that_it_does_not_hold_is_halved_when_nothing_of_it_is_held_any_more(
+def test_oversized_batch_is_halved(
     tiny_model: Path, device: PretendAccelerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load_model(tiny_model, device="cuda:0")
@@ -110,9 +108,7 @@ def test_a_batch_that_it_does_not_hold_is_halved_when_nothing_of_it_is_held_any_
     assert device.held == at_rest
 
 
-def test_an_utterance_that_it_does_not_hold_even_alone_leaves_nothing_behind(
-    tiny_model: Path, device: PretendAccelerator
-) -> None:
+def test_oversized_utterance_frees_memory(tiny_model: Path, device: PretendAccelerator) -> None:
     model = load_model(tiny_model, device="cuda:0")
     at_rest = device.held
     usual = transcribed(model, "em-tok-b")
@@ -124,9 +120,7 @@ def test_an_utterance_that_it_does_not_hold_even_alone_leaves_nothing_behind(
     assert transcribed(model, "em-tok-b") == usual
 
 
-def test_many_utterances_make_the_host_wait_no_more_often_than_one(
-    tiny_model: Path, device: PretendAccelerator
-) -> None:
+def test_host_waits_ignore_batch_size(tiny_model: Path, device: PretendAccelerator) -> None:
     model = load_model(tiny_model, device="cuda:0")
     for method in ("em-tok", "em-tok-b+mbr"):
         counts = []
@@ -158,20 +152,18 @@ MIXED: dict[str, Callable[[Tensor, Tensor], Any]] = {
 
 
 @pytest.mark.parametrize("mix", MIXED.values(), ids=MIXED)
-def test_a_tensor_of_the_machines_memory_is_refused_beside_one_of_the_devices(
-    device: PretendAccelerator, mix: Callable[[Tensor, Tensor], Any]
-) -> None:
+def test_mixed_device_tensors_are_refused(device: PretendAccelerator, mix: Callable[[Tensor, Tensor], Any]) -> None:
     there, here = torch.randn(4, 4, device="cuda:0"), torch.randn(4, 4)
     with pytest.raises(RuntimeError, match="at least two devices, cuda:0 and cpu"):
         mix(there, here)
 
 
-def test_so_is_one_that_the_engine_leaves_behind(tiny_model: Path, device: PretendAccelerator) -> None:
+def test_leftover_host_tensor_is_refused(tiny_model: Path, device: PretendAccelerator) -> None:
     with pytest.raises(RuntimeError, match=r"at least two devices.*aten\.add"):
         left_behind(load_model(tiny_model, device="cuda:0"))
 
 
-def test_numbers_and_indices_may_be_the_machines(device: PretendAccelerator) -> None:
+def test_scalars_may_be_on_host(device: PretendAccelerator) -> None:
     there = torch.tensor([[1.0, 2.0], [3.0, 4.0]], device="cuda:0")
     assert (there * torch.tensor(2.0))[torch.tensor([1])].tolist() == [[6.0, 8.0]]
     there[[0]] = torch.tensor(5.0)

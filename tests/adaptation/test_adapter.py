@@ -40,9 +40,7 @@ def waveforms() -> list[NDArray[np.float32]]:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_result_has_a_record_for_every_state(
-    model: SpeechModel, waveforms: list[NDArray[np.float32]], name: str
-) -> None:
+def test_result_records_every_state(model: SpeechModel, waveforms: list[NDArray[np.float32]], name: str) -> None:
     adapter = Adapter(model, name, steps=STEPS, candidates=3)
     results = adapter.transcribe(waveforms, language=["en", "de", "fr"], utterance_ids=["a", "b", "c"])
     assert [result.utterance_id for result in results] == ["a", "b", "c"]
@@ -78,19 +76,19 @@ def test_a_result_has_a_record_for_every_state(
         assert last.candidate_entropy is last.advantage_std is last.candidate_tokens is None
 
 
-def test_adapting_lowers_the_entropy(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
+def test_adapting_lowers_entropy(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     for result in Adapter(model, "greedy-em", steps=8).transcribe(waveforms):
         assert result.entropy_after < result.entropy_before
 
 
-def test_the_source_is_what_every_method_begins_with(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
+def test_every_method_starts_from_source(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     expected = [result.hypothesis for result in Adapter(model, "source").transcribe(waveforms)]
     for name in METHODS:
         results = Adapter(model, name, steps=1, candidates=2).transcribe(waveforms)
         assert [result.source_hypothesis for result in results] == expected
 
 
-def test_hypotheses_between_may_be_left_out(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
+def test_trace_hypotheses_are_optional(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     for name in ("em-tok", "em-tok-b"):
         full = Adapter(model, name, steps=STEPS, candidates=3)
         brief = Adapter(model, name, steps=STEPS, candidates=3, trace="metrics")
@@ -113,7 +111,7 @@ BAD = {
 }
 
 
-def test_bad_waveforms_cost_themselves_alone(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
+def test_bad_waveform_fails_alone(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     adapter = Adapter(model, "em-tok", steps=2, candidates=3, batch_size=2)
     expected = adapter.transcribe(waveforms, utterance_ids=["a", "b", "c"])
     bad = [waveform for waveform, _ in BAD.values()]
@@ -133,7 +131,7 @@ def test_bad_waveforms_cost_themselves_alone(model: SpeechModel, waveforms: list
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_refusal_says_why_with_the_numbers(model: SpeechModel, name: str) -> None:
+def test_refusal_gives_reason_and_numbers(model: SpeechModel, name: str) -> None:
     waveform, message = BAD[name]
     (result,) = Adapter(model, "source").transcribe([waveform])
     assert result.error is not None
@@ -145,15 +143,13 @@ def test_no_waveforms_give_no_results(model: SpeechModel) -> None:
     assert list(Adapter(model, "source").batches([])) == []
 
 
-def test_batches_come_as_they_are_done(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
+def test_batches_are_yielded_when_done(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     adapter = Adapter(model, "source", batch_size=2)
     made = list(adapter.batches([waveforms[0], np.zeros(10, dtype=np.float32), *waveforms[1:]], "en", list("abcd")))
     assert [[result.utterance_id for result in batch] for batch in made] == [["b"], ["c", "a"], ["d"]]
 
 
-def test_without_ids_an_utterance_is_known_by_its_sound(
-    model: SpeechModel, waveforms: list[NDArray[np.float32]]
-) -> None:
+def test_missing_id_is_derived_from_audio(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     adapter = Adapter(model, "source")
     forwards = adapter.transcribe(waveforms)
     backwards = adapter.transcribe(waveforms[::-1])[::-1]
@@ -182,14 +178,12 @@ def test_without_ids_an_utterance_is_known_by_its_sound(
         ({"trace": "all"}, "trace 'all'.*hypotheses, metrics, none"),
     ],
 )
-def test_options_out_of_range_are_refused(model: SpeechModel, wrong: dict[str, object], message: str) -> None:
+def test_out_of_range_options_are_refused(model: SpeechModel, wrong: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Adapter(model, **wrong)
 
 
-def test_no_more_candidates_are_allowed_than_the_tokens_that_are_not_suppressed_can_begin(
-    model: SpeechModel, waveforms: list[NDArray[np.float32]]
-) -> None:
+def test_first_tokens_limit_candidates(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     bias = torch.full_like(model.policy.bias, -torch.inf)
     bias[[2, 3, 4, 5, 6, 8, model.policy.end]] = 0.0
     few = replace(model, policy=replace(model.policy, bias=bias, first_bias=bias))
@@ -199,7 +193,7 @@ def test_no_more_candidates_are_allowed_than_the_tokens_that_are_not_suppressed_
         assert result.error is None
 
 
-def test_languages_and_ids_must_fit_the_waveforms(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
+def test_languages_and_ids_must_fit(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     adapter = Adapter(model, "source")
     with pytest.raises(UsageError, match="language has 2 entries for 3 waveforms"):
         adapter.transcribe(waveforms, language=["en", "de"])
@@ -209,7 +203,7 @@ def test_languages_and_ids_must_fit_the_waveforms(model: SpeechModel, waveforms:
         adapter.transcribe(waveforms, language="xx")
 
 
-def test_a_diverged_episode_is_an_error_of_its_own(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
+def test_diverged_episode_has_own_error(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     result = Adapter(model, "em-tok", steps=4, candidates=3, learning_rate=1e30).transcribe(waveforms)[0]
     assert result.error is not None
     assert "diverged" in result.error
@@ -220,9 +214,7 @@ def test_a_diverged_episode_is_an_error_of_its_own(model: SpeechModel, waveforms
 
 
 @pytest.mark.parametrize("name", ["source", "mbr", "em-tok-b"])
-def test_a_model_whose_own_numbers_are_not_finite_is_not_said_to_have_diverged(
-    model: SpeechModel, waveforms: list[NDArray[np.float32]], name: str
-) -> None:
+def test_nonfinite_model_has_not_diverged(model: SpeechModel, waveforms: list[NDArray[np.float32]], name: str) -> None:
     norms = model.weights.norms.clone()
     norms[0] = math.nan
     broken = replace(model, weights=replace(model.weights, norms=norms))
@@ -233,7 +225,7 @@ def test_a_model_whose_own_numbers_are_not_finite_is_not_said_to_have_diverged(
         assert "learning rate" not in result.error
 
 
-def test_a_batch_that_memory_does_not_hold_is_halved_and_changes_no_result(
+def test_halved_batch_keeps_results(
     model: SpeechModel, waveforms: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usual = Adapter(model, "em-tok", steps=2, candidates=3).transcribe(waveforms)
@@ -254,7 +246,7 @@ def test_a_batch_that_memory_does_not_hold_is_halved_and_changes_no_result(
 
 
 @pytest.mark.parametrize(("choice", "sizes"), [("auto", [4, 2, 2, 6, 6]), (4, [4, 2, 2, 2, 2, 2, 2, 2, 2])])
-def test_short_utterances_are_still_taken_in_large_batches_after_long_ones_did_not_fit(
+def test_short_batches_stay_large(
     model: SpeechModel, monkeypatch: pytest.MonkeyPatch, choice: Any, sizes: list[int]
 ) -> None:
     tried: list[int] = []
@@ -276,7 +268,7 @@ def test_short_utterances_are_still_taken_in_large_batches_after_long_ones_did_n
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB.\nMore")])
-def test_an_utterance_that_memory_does_not_hold_even_alone_costs_itself_alone(
+def test_oversized_utterance_fails_alone(
     model: SpeechModel, waveforms: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     usual = Adapter(model, "em-tok", steps=2, candidates=3).transcribe(waveforms)
@@ -301,7 +293,7 @@ def test_an_utterance_that_memory_does_not_hold_even_alone_costs_itself_alone(
     assert "candidates" not in str(source.error)
 
 
-def test_a_bug_in_the_engine_is_no_lack_of_memory(
+def test_engine_bug_is_not_out_of_memory(
     model: SpeechModel, waveforms: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
@@ -312,7 +304,7 @@ def test_a_bug_in_the_engine_is_no_lack_of_memory(
         Adapter(model, "source").transcribe(waveforms)
 
 
-def test_a_hypothesis_that_never_ends_is_cut_and_marked(tmp_path: Path, waveforms: list[NDArray[np.float32]]) -> None:
+def test_endless_hypothesis_is_cut(tmp_path: Path, waveforms: list[NDArray[np.float32]]) -> None:
     endless = load_model(make_checkpoint(tmp_path, end_bias=-1000.0), device="cpu")
     for name in ("greedy-em", "em-tok", "em-tok-b"):
         for result in Adapter(endless, name, steps=2, candidates=3).transcribe(waveforms):
@@ -321,7 +313,7 @@ def test_a_hypothesis_that_never_ends_is_cut_and_marked(tmp_path: Path, waveform
             assert result.trace[-1].tokens <= endless.policy.max_tokens(3.0, "en", endless.prompt.length)
 
 
-def test_a_hypothesis_may_be_as_long_as_its_own_language_is_spelt(tmp_path: Path) -> None:
+def test_length_limit_depends_on_language(tmp_path: Path) -> None:
     endless = load_model(make_checkpoint(tmp_path, end_bias=-1000.0, languages=("en", "hi")), device="cpu")
     results = Adapter(endless, "source").transcribe(sounds([0.5, 0.5]), language=["en", "hi"])
     assert [result.tokens for result in results] == [0.5 * 12 + TOKENS_MARGIN, 0.5 * 30 + TOKENS_MARGIN]
@@ -338,13 +330,13 @@ def test_a_hypothesis_may_be_as_long_as_its_own_language_is_spelt(tmp_path: Path
         ([5, 6, 7, 8], "sound", 0.5, False, ("truncated",)),
     ],
 )
-def test_collapse_is_emptiness_or_certain_repetition(
+def test_collapse_is_empty_or_repetitive(
     tokens: list[int], text: str, entropy: float, ended: bool, flags: tuple[str, ...]
 ) -> None:
     assert flags_of(tokens, text, entropy, ended=ended) == flags
 
 
-def test_the_options_that_a_method_uses_are_declared() -> None:
+def test_used_options_are_declared() -> None:
     assert method("source").options == ()
     update = ("learning_rate", "weight_decay", "betas", "epsilon", "redraw")
     assert method("greedy-em").options == ("steps", *update, "early_stop")
@@ -356,9 +348,7 @@ def test_the_options_that_a_method_uses_are_declared() -> None:
     assert list(METHODS) == [*order, "mbr", "em-tok-b+mbr"]
 
 
-def test_options_that_a_method_does_not_use_change_nothing(
-    model: SpeechModel, waveforms: list[NDArray[np.float32]]
-) -> None:
+def test_unused_options_change_nothing(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     changed: dict[str, Any] = {
         **{"steps": 5, "candidates": 5, "redraw": False, "learning_rate": 2e-3, "weight_decay": 0.1},
         **{"betas": (0.5, 0.6), "epsilon": 1e-3, "seed": 9, "early_stop": 1e9},
@@ -377,9 +367,7 @@ def test_options_that_a_method_does_not_use_change_nothing(
 
 
 @pytest.mark.parametrize("name", ["em-tok", "em-tok-b", "greedy-em", "em-tok-b+mbr"])
-def test_an_episode_may_end_when_its_own_entropy_has_settled(
-    model: SpeechModel, waveforms: list[NDArray[np.float32]], name: str
-) -> None:
+def test_early_stop_when_entropy_settles(model: SpeechModel, waveforms: list[NDArray[np.float32]], name: str) -> None:
     tolerance = 0.02
     options: dict[str, Any] = {"candidates": 3, "learning_rate": 3e-3, "batch_size": 3}
     whole = Adapter(model, name, steps=12, **options).transcribe(waveforms)
@@ -400,9 +388,7 @@ def test_an_episode_may_end_when_its_own_entropy_has_settled(
 
 
 @pytest.mark.parametrize("name", ["em-tok-b", "mbr"])
-def test_a_trace_may_be_left_out_and_changes_nothing_else(
-    model: SpeechModel, waveforms: list[NDArray[np.float32]], name: str
-) -> None:
+def test_trace_does_not_affect_results(model: SpeechModel, waveforms: list[NDArray[np.float32]], name: str) -> None:
     whole = Adapter(model, name, steps=3, candidates=3).transcribe(waveforms)
     bare = Adapter(model, name, steps=3, candidates=3, trace="none").transcribe(waveforms)
     for one, other in zip(whole, bare, strict=True):
@@ -410,7 +396,7 @@ def test_a_trace_may_be_left_out_and_changes_nothing_else(
         assert replace(one, trace=(), seconds=0.0) == replace(other, seconds=0.0)
 
 
-def test_a_batch_is_as_large_as_memory_holds(
+def test_batch_size_fills_memory(
     model: SpeechModel, waveforms: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adapter = Adapter(model, "em-tok-b", steps=1, candidates=3)
@@ -427,13 +413,13 @@ def test_a_batch_is_as_large_as_memory_holds(
     assert len(Adapter(model, "em-tok-b", steps=1, candidates=3).transcribe(waveforms)) == 3
 
 
-def test_a_method_of_ones_own_is_checked(model: SpeechModel) -> None:
+def test_custom_method_is_validated(model: SpeechModel) -> None:
     odd = Method("odd", "sample", Objective(credit=cast("Any", "late")))
     with pytest.raises(UsageError, match=r"'late'.*to-go"):
         Adapter(model, odd)
 
 
-def test_the_public_names_are_there() -> None:
+def test_public_names_exist() -> None:
     names = ("Adapter", "__version__", "em_loss", "load_model", "mix_at_snr", "open_store", "read_audio")
     assert set(names) <= set(dir(emtta_core))
     assert all(getattr(emtta_core, name) for name in names)

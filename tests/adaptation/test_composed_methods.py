@@ -44,7 +44,7 @@ def cells(*methods: str, more: str = "") -> list[str]:
     return [cell.cell_id for cell in plan(suite(*methods, more=more), "0123456789abcdef").cells]
 
 
-def test_every_part_of_a_method_may_be_chosen() -> None:
+def test_every_part_is_selectable() -> None:
     choice = suite(WHOLE).method("mine")
     objective = Objective("sequence", True, False, "to-go", "none", "sequence")
     made = choice.method()
@@ -66,23 +66,23 @@ def test_every_part_of_a_method_may_be_chosen() -> None:
 
 
 @pytest.mark.parametrize("base", METHODS)
-def test_what_is_not_chosen_is_the_bases(base: str) -> None:
+def test_unset_parts_come_from_base(base: str) -> None:
     choice = suite(f'{{ name = "mine", base = "{base}" }}').method("mine")
     assert choice.method() == replace(method(base), name="mine", summary=choice.method().summary)
     assert choice.adapted(suite('"source"').adaptation) == suite('"source"').adaptation
 
 
-def test_without_a_base_a_method_is_like_em_tok() -> None:
+def test_without_base_is_like_em_tok() -> None:
     made = suite('{ name = "mine", credit = "to-go" }').method("mine").method()
     assert made == Method("mine", "sample", Objective(credit="to-go"), summary=made.summary)
 
 
-def test_a_name_alone_may_be_written_as_a_table() -> None:
+def test_bare_name_equals_table() -> None:
     assert cells('{ name = "em-tok" }') == cells('"em-tok"')
 
 
 @pytest.mark.parametrize("written", [WHOLE, '"em-tok-b+mbr"', '{ name = "x", policy = false }', '{ name = "em-seq" }'])
-def test_a_composed_method_written_out_reads_back_as_it_was(written: str) -> None:
+def test_written_method_reads_back_equal(written: str) -> None:
     one = suite('"source"', written)
     again = parse_suite(one.to_toml())
     assert again == one
@@ -138,7 +138,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize(("written", "words"), REFUSALS.values(), ids=REFUSALS)
-def test_a_method_with_a_mistake_is_refused_in_words(written: str, words: list[str]) -> None:
+def test_invalid_method_is_refused(written: str, words: list[str]) -> None:
     with pytest.raises(UsageError) as refusal:
         suite(written)
     for word in ["a mistake", *words]:
@@ -154,7 +154,7 @@ def test_a_method_with_a_mistake_is_refused_in_words(written: str, words: list[s
         (['"em-tok-b"', '{ name = "EM-TOK-B", base = "em-tok-b" }'], "EM-TOK-B"),
     ],
 )
-def test_no_two_methods_have_one_name(methods: list[str], words: str) -> None:
+def test_duplicate_names_are_refused(methods: list[str], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         suite(*methods)
 
@@ -170,13 +170,13 @@ def other(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", [name for name in MethodChoice.model_fields if name not in WHOLES])
-def test_each_value_of_each_part_is_a_cell_of_its_own(name: str) -> None:
+def test_each_part_value_makes_own_cell(name: str) -> None:
     made = {cells(f'{{ name = "mine", {name} = {value} }}')[0] for value in other(name)}
     assert len(made) == len(other(name)) > 1
 
 
 @pytest.mark.parametrize("option", USES)
-def test_each_option_of_a_method_is_part_of_its_cells_alone(option: str) -> None:
+def test_option_is_in_its_cells_only(option: str) -> None:
     values = {
         **{"steps": "9", "candidates": "9", "redraw": "false", "learning_rate": "0.009", "weight_decay": "0.09"},
         **{"betas": "[0.8, 0.999]", "epsilon": "1e-7", "seed": "9", "early_stop": "0.009"},
@@ -188,19 +188,19 @@ def test_each_option_of_a_method_is_part_of_its_cells_alone(option: str) -> None
     assert own[1] != plain[1]
 
 
-def test_the_same_method_in_other_words_is_the_same_cell() -> None:
+def test_rephrased_method_is_same_cell() -> None:
     assert cells('{ name = "mine", base = "em-tok-b" }') == cells('{ name = "mine", candidates = "beam" }')
     same = '{ name = "mine", base = "em-tok", adaptation = { steps = 3 } }'
     assert cells(same) == cells('{ name = "mine", base = "em-tok" }')
 
 
-def test_how_a_run_is_carried_out_changes_no_cell() -> None:
+def test_runtime_settings_change_no_cell() -> None:
     plain = cells(WHOLE)
     for more in ('runtime = { trace = "none" }', 'runtime = { batch_size = "auto" }', "runtime = { batch_size = 3 }"):
         assert cells(WHOLE, more=more) == plain
 
 
-def test_composed_methods_run_to_the_end_and_stand_in_the_reports(
+def test_full_run_appears_in_reports(
     suite_file: SuiteFile, speech: Speech, tmp_path: Path, emtta: Command, prefect_server: str
 ) -> None:
     path, store = suite_file(methods=("source",)), tmp_path / "store"
@@ -229,7 +229,7 @@ def test_composed_methods_run_to_the_end_and_stand_in_the_reports(
     assert "nothing to do, all of its 4 cells are complete" in again.out + again.err
 
 
-def test_a_run_without_traces_has_the_same_hypotheses_and_no_steps(
+def test_no_traces_same_hypotheses(
     suite_file: SuiteFile, speech: Speech, tmp_path: Path, emtta: Command, prefect_server: str
 ) -> None:
     path = suite_file(methods=("source", "em-tok-b"))

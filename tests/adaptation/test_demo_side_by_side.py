@@ -59,9 +59,7 @@ def exact(model: SpeechModel, name: str, speech: DemoSpeech) -> tuple[list[str],
 
 
 @pytest.mark.parametrize("name", ["em-tok", "em-tok-b"])
-def test_the_size_of_a_batch_changes_no_hypothesis_but_near_ties(
-    float32: SpeechModel, float64: SpeechModel, speech: DemoSpeech, name: str
-) -> None:
+def test_size_changes_only_near_ties(float32: SpeechModel, float64: SpeechModel, speech: DemoSpeech, name: str) -> None:
     expected, leads = exact(float64, name, speech)
     decided = [index for index, lead in enumerate(leads) if lead >= NEAR]
     assert len(leads) - len(decided) <= MOST

@@ -61,7 +61,7 @@ def alone(
 
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("chosen", [[2], [5, 0, 2], [7, 6, 5, 4, 3, 2, 1, 0]], ids=["1", "3", "8"])
-def test_a_batch_is_its_episodes(
+def test_batch_equals_its_parts(
     model: SpeechModel,
     waveforms: list[NDArray[np.float32]],
     alone: dict[str, list[tuple[list[State], torch.Tensor]]],
@@ -99,7 +99,7 @@ def test_a_batch_is_its_episodes(
     assert (moved > 1e-3) == (VARIANTS[name].candidates != "none")
 
 
-def test_a_poisoned_utterance_harms_itself_alone(
+def test_poisoned_utterance_is_isolated(
     model: SpeechModel,
     waveforms: list[NDArray[np.float32]],
     alone: dict[str, list[tuple[list[State], torch.Tensor]]],
@@ -112,14 +112,14 @@ def test_a_poisoned_utterance_harms_itself_alone(
         close(parameters[2], alone[name][2][1][0])
 
 
-def test_the_model_is_bit_identical_after_a_run(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
+def test_model_is_bit_identical_after_run(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     before = fingerprint(model)
     for name in METHODS:
         Adapter(model, name, steps=2, candidates=3).transcribe(waveforms[:3])
     assert fingerprint(model) == before
 
 
-def test_order_and_batch_size_do_not_matter(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
+def test_order_and_batching_do_not_matter(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     order = [4, 1, 7, 0, 6, 3, 2, 5]
     for name in ("em-tok", "em-tok-b"):
         reference = transcribe(model, name, waveforms, range(8), batch_size=16)
@@ -129,14 +129,14 @@ def test_order_and_batch_size_do_not_matter(model: SpeechModel, waveforms: list[
                 same(result, reference[index])
 
 
-def test_utterances_left_for_later_become_the_same(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
+def test_deferred_utterances_match(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     reference = transcribe(model, "em-tok", waveforms, range(8), batch_size=4)
     half = transcribe(model, "em-tok", waveforms, [6, 1, 3], batch_size=4)
     for index, result in zip([6, 1, 3], half, strict=True):
         same(result, reference[index])
 
 
-def test_two_threads_at_once_get_what_one_gets(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
+def test_two_threads_match_one(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     names = ("em-tok", "em-tok-b", "greedy-em", "em-seq")
     reference = [transcribe(model, name, waveforms, range(4), batch_size=4) for name in names]
     with ThreadPoolExecutor(2) as pool:
@@ -146,7 +146,7 @@ def test_two_threads_at_once_get_what_one_gets(model: SpeechModel, waveforms: li
             same(one, other)
 
 
-def test_an_adapter_remembers_nothing(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
+def test_adapter_keeps_no_state(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     adapter = Adapter(model, "em-tok", steps=2, candidates=3, learning_rate=1e-2)
     first = adapter.transcribe(waveforms[:2], utterance_ids=IDS[:2])
     adapter.transcribe(waveforms[4:6], utterance_ids=IDS[4:6])
@@ -190,7 +190,7 @@ def fingerprint(model: SpeechModel) -> str:
     return content.hexdigest()
 
 
-def test_the_checkpoint_on_disk_says_who_it_is(tmp_path: Path) -> None:
+def test_checkpoint_identifies_itself(tmp_path: Path) -> None:
     first, same_seed = make_checkpoint(tmp_path / "a"), make_checkpoint(tmp_path / "b")
     other = make_checkpoint(tmp_path / "c", seed=1)
     digests = [load_model(folder, device="cpu").digest for folder in (first, same_seed, other)]

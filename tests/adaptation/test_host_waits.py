@@ -48,7 +48,7 @@ def is_mask(part: Any) -> bool:
 
 @pytest.mark.parametrize("limits", [[24, 24, 24], [3, 9, 24]], ids=["together", "one after another"])
 @pytest.mark.parametrize("kind", ["beam", "sampled"])
-def test_the_host_waits_once_a_token(tiny_model: Path, kind: str, limits: list[int]) -> None:
+def test_one_per_token(tiny_model: Path, kind: str, limits: list[int]) -> None:
     model = load_model(tiny_model, device="cpu")
     mel = model.front_end.mel(sounds([1.0, 1.5, 2.0]), device=model.device, dtype=model.dtype)
     norms = split(model.weights, source_parameters(model.weights, len(limits)))

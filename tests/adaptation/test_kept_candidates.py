@@ -27,9 +27,7 @@ def waveforms() -> list[NDArray[np.float32]]:
     return sounds(SECONDS)
 
 
-def test_the_parameters_are_those_of_the_same_candidates_in_each_step(
-    model: SpeechModel, waveforms: list[NDArray[np.float32]]
-) -> None:
+def test_every_step_reuses_candidates(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     options = Options(STEPS, CANDIDATES, RATE, DECAY, betas=BETAS, epsilon=EPSILON, redraw=False)
     batch = prepare_batch(model, waveforms, ["en"] * len(IDS), IDS)
     states, found = run(model, method("em-tok-b"), options, batch, trace="metrics")
@@ -54,9 +52,7 @@ def test_the_parameters_are_those_of_the_same_candidates_in_each_step(
 
 
 @pytest.mark.parametrize("name", ["greedy-em", "em-tok", "em-tok-b"])
-def test_they_are_others_than_those_that_are_made_anew(
-    model: SpeechModel, waveforms: list[NDArray[np.float32]], name: str
-) -> None:
+def test_kept_differ_from_redrawn(model: SpeechModel, waveforms: list[NDArray[np.float32]], name: str) -> None:
     made = {}
     for redraw in (True, False):
         adapter = Adapter(model, name, steps=STEPS, candidates=CANDIDATES, learning_rate=RATE, redraw=redraw)
@@ -67,9 +63,7 @@ def test_they_are_others_than_those_that_are_made_anew(
     assert any(anew.trace[-1] != kept.trace[-1] for anew, kept in zip(made[True], made[False], strict=True))
 
 
-def test_an_episode_that_ends_early_leaves_the_others_theirs(
-    model: SpeechModel, waveforms: list[NDArray[np.float32]]
-) -> None:
+def test_early_stop_leaves_others_theirs(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     options = {"steps": 12, "candidates": CANDIDATES, "learning_rate": 3e-3, "redraw": False, "early_stop": 0.0335}
     together = Adapter(model, "em-tok-b", batch_size=3, **options).transcribe(waveforms, utterance_ids=IDS)
     alone = Adapter(model, "em-tok-b", batch_size=1, **options).transcribe(waveforms, utterance_ids=IDS)

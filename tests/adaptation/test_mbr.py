@@ -8,7 +8,7 @@ from rapidfuzz.distance import Levenshtein
 from emtta_core.adaptation.mbr import edit_distances, least_risk, units
 
 
-def test_distances_are_levenshteins() -> None:
+def test_distances_are_levenshtein() -> None:
     rng = np.random.default_rng(0)
     sequences = [[str(unit) for unit in rng.integers(4, size=rng.integers(0, 9))] for _ in range(24)]
     found = edit_distances(sequences)
@@ -16,7 +16,7 @@ def test_distances_are_levenshteins() -> None:
     assert found.tolist() == expected
 
 
-def test_a_distance_is_the_number_of_word_errors() -> None:
+def test_distance_counts_word_errors() -> None:
     texts = ["turn the red lamp on", "turn red lamps on now", "burn the lamp"]
     found = edit_distances(units(texts))
     for row, reference in enumerate(texts):
@@ -25,22 +25,22 @@ def test_a_distance_is_the_number_of_word_errors() -> None:
             assert found[row, column] == score.substitutions + score.deletions + score.insertions
 
 
-def test_the_text_that_most_agree_with_is_chosen() -> None:
+def test_text_with_most_agreement_wins() -> None:
     assert least_risk(["a red bus", "the red bus stops", "the red bus", "the bread bus"]) == 2
     assert least_risk(["one", "two", "three"]) == 0  # of several, the first
     assert least_risk([""]) == 0
     assert least_risk(["", "", "noise"]) == 0
 
 
-def test_case_and_punctuation_do_not_count() -> None:
+def test_case_and_punctuation_are_ignored() -> None:
     assert edit_distances(units(["Stop, now!", "stop now"])).tolist() == [[0, 0], [0, 0]]
 
 
 @pytest.mark.parametrize("texts", [["東京タワー", "東京ダワー", "京都"], ["yes", "yet", "nothing"]])
-def test_texts_without_spaces_are_compared_by_characters(texts: list[str]) -> None:
+def test_unspaced_text_uses_characters(texts: list[str]) -> None:
     assert edit_distances(units(texts))[0, 1] == 1
     assert least_risk(texts) in (0, 1)
 
 
-def test_vowel_signs_and_accents_written_apart_do_not_part_a_word() -> None:
+def test_combining_marks_keep_word_whole() -> None:
     assert units(["हिन्दी में बोलो!", "cafe\u0301 noir"]) == [["हिन्दी", "में", "बोलो"], ["cafe\u0301", "noir"]]

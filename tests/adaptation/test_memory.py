@@ -71,9 +71,7 @@ def model() -> SpeechModel:
     ("name", "candidates"),
     [("source", 2), ("greedy-em", 2), ("em-tok", 8), ("em-tok-b", 8), ("em-tok-b", 16), ("mbr", 64)],
 )
-def test_the_estimate_of_an_episodes_memory_is_near_the_truth(
-    model: SpeechModel, speech: DemoSpeech, name: str, candidates: int
-) -> None:
+def test_episode_estimate_is_near_truth(model: SpeechModel, speech: DemoSpeech, name: str, candidates: int) -> None:
     options = Options(steps=1, candidates=candidates)
     batch = prepare_batch(model, speech.waveforms, speech.languages, speech.ids)
     estimate = sum(episode_bytes(model, method(name), options, int(limit)) for limit in batch.limits)
@@ -83,7 +81,7 @@ def test_the_estimate_of_an_episodes_memory_is_near_the_truth(
     assert footprint.peak / 1.6 < estimate < footprint.peak * 1.6
 
 
-def test_the_loss_holds_the_logits_of_a_large_vocabulary_three_times_and_no_more(model: SpeechModel) -> None:
+def test_loss_holds_three_logit_copies(model: SpeechModel) -> None:
     vocabulary = 40_000
     head = torch.randn(vocabulary, model.weights.width)
     bias = torch.zeros(vocabulary)
@@ -105,7 +103,7 @@ def test_the_loss_holds_the_logits_of_a_large_vocabulary_three_times_and_no_more
     assert footprint.peak < 3.2 * contexts * vocabulary * head.element_size()
 
 
-def test_an_estimate_grows_with_what_an_episode_holds(model: SpeechModel) -> None:
+def test_estimate_grows_with_episode(model: SpeechModel) -> None:
     def estimate(name: str, limit: int = 40, **options: int) -> int:
         return episode_bytes(model, method(name), Options(**options), limit)
 
@@ -116,7 +114,7 @@ def test_an_estimate_grows_with_what_an_episode_holds(model: SpeechModel) -> Non
     assert estimate("em-tok", steps=1) == estimate("em-tok", steps=20)
 
 
-def test_what_a_container_is_granted_is_not_exceeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_container_limit_is_respected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("emtta_core.adaptation.batch_size.GROUP", tmp_path)
     cpu = torch.device("cpu")
     without = free_bytes(cpu)
@@ -143,7 +141,7 @@ print(adapter.batch_size, int(status.split("VmHWM:")[1].split()[0]) * 1024)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the system does not tell a process's peak memory")
-def test_the_demos_work_stays_under_two_gigabytes() -> None:
+def test_demo_stays_under_two_gigabytes() -> None:
     # A process of its own, whose peak is read as VmHWM: the peak of getrusage is handed down by the parent.
     done = subprocess.run([sys.executable, "-c", WORK], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -121,7 +121,7 @@ def test_one_candidate_is_unbiased(seed: int, estimator: Estimator) -> None:
 
 
 @pytest.mark.parametrize("estimator", ["token", "sequence"])
-def test_the_leave_one_out_baseline_leaves_it_unbiased(estimator: Estimator) -> None:
+def test_leave_one_out_is_unbiased(estimator: Estimator) -> None:
     model = ToyModel(2)
     surrogate = expected_surrogate(model, 2, estimator, True, True)
     assert difference(surrogate, entropy_gradient(model)) < 1e-9
@@ -129,14 +129,14 @@ def test_the_leave_one_out_baseline_leaves_it_unbiased(estimator: Estimator) -> 
 
 @pytest.mark.parametrize("baseline", ["leave-one-out", "none"])
 @pytest.mark.parametrize("estimator", ["token", "sequence"])
-def test_charging_a_token_with_what_follows_alone_leaves_it_unbiased(estimator: Estimator, baseline: Baseline) -> None:
+def test_cost_to_go_is_unbiased(estimator: Estimator, baseline: Baseline) -> None:
     model = ToyModel(3)
     for group in (1, 2):
         surrogate = expected_surrogate(model, group, estimator, credit="to-go", baseline=baseline)
         assert difference(surrogate, entropy_gradient(model)) < 1e-9
 
 
-def test_the_cost_to_go_leaves_out_what_a_token_cannot_change() -> None:
+def test_cost_to_go_omits_earlier_tokens() -> None:
     logits, tokens, mask = example()
     log_probs = logits.log_softmax(-1)
     entropies = -(log_probs.exp() * log_probs).sum(-1) * mask
@@ -148,7 +148,7 @@ def test_the_cost_to_go_leaves_out_what_a_token_cannot_change() -> None:
             torch.testing.assert_close(advantage[..., place], expected.detach(), rtol=0, atol=1e-12)
 
 
-def test_a_loss_may_be_the_mean_over_candidates_of_their_own_means() -> None:
+def test_loss_may_average_candidate_means() -> None:
     logits, tokens, mask = example()
     log_probs = logits.log_softmax(-1)
     entropies = -(log_probs.exp() * log_probs).sum(-1) * mask
@@ -160,20 +160,20 @@ def test_a_loss_may_be_the_mean_over_candidates_of_their_own_means() -> None:
     torch.testing.assert_close(one.total, same.total, rtol=0, atol=1e-12)
 
 
-def test_the_sequence_estimator_has_no_entropy_part() -> None:
+def test_sequence_loss_has_no_entropy() -> None:
     loss = em_loss(*example(), estimator="sequence", policy=True, entropy=True)
     assert (loss.entropy == 0).all()
     assert (loss.total == loss.policy).all()
 
 
 @pytest.mark.parametrize(("policy", "entropy"), [(False, True), (True, False)])
-def test_either_part_of_the_token_loss_alone_is_biased(policy: bool, entropy: bool) -> None:
+def test_partial_token_loss_is_biased(policy: bool, entropy: bool) -> None:
     model = ToyModel(0)
     surrogate = expected_surrogate(model, 1, "token", policy, entropy)
     assert difference(surrogate, entropy_gradient(model)) > 1e-2
 
 
-def test_teacher_forcing_on_the_greedy_sequence_is_biased() -> None:
+def test_teacher_forced_greedy_is_biased() -> None:
     model = ToyModel(0)
     logits, every, log_probs = listed(model)
     best = int(log_probs.argmax())
@@ -182,7 +182,7 @@ def test_teacher_forcing_on_the_greedy_sequence_is_biased() -> None:
     assert difference(gradient, entropy_gradient(model)) > 1e-2
 
 
-def test_no_gradient_flows_through_the_advantage() -> None:
+def test_no_gradient_through_advantage() -> None:
     logits, tokens, mask = example()
     loss = em_loss(logits, tokens, mask, estimator="token", policy=True, entropy=False)
     (gradient,) = torch.autograd.grad(loss.policy.sum(), logits)
@@ -194,7 +194,7 @@ def test_no_gradient_flows_through_the_advantage() -> None:
     torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-12)
 
 
-def test_values_are_those_of_the_paper() -> None:
+def test_values_match_paper() -> None:
     logits, tokens, mask = example()
     log_probs = logits.log_softmax(-1)
     entropies = -(log_probs.exp() * log_probs).sum(-1) * mask
@@ -210,7 +210,7 @@ def test_values_are_those_of_the_paper() -> None:
         assert loss.total.shape == loss.policy.shape == loss.entropy.shape == (3,)
 
 
-def test_impossible_tokens_make_no_nan() -> None:
+def test_impossible_tokens_give_no_nan() -> None:
     logits, tokens, mask = example()
     with torch.no_grad():
         logits[..., 4] = -torch.inf  # never chosen
@@ -229,7 +229,7 @@ def test_impossible_tokens_make_no_nan() -> None:
     torch.testing.assert_close(gradient[1:, ..., :4], expected, rtol=0, atol=1e-12)
 
 
-def test_what_is_masked_does_not_count() -> None:
+def test_masked_tokens_do_not_count() -> None:
     logits, tokens, mask = example()
     loss = em_loss(logits, tokens, mask)
     (gradient,) = torch.autograd.grad(loss.total.sum(), logits)
@@ -240,7 +240,7 @@ def test_what_is_masked_does_not_count() -> None:
     torch.testing.assert_close(em_loss(logits, tokens, mask).total, loss.total, rtol=0, atol=1e-12)
 
 
-def test_a_single_candidate_has_no_baseline() -> None:
+def test_single_candidate_has_no_baseline() -> None:
     logits, tokens, mask = example()
     loss = em_loss(logits[:, :1], tokens[:, :1], mask[:, :1])
     log_probs = logits[:, :1].log_softmax(-1)
@@ -248,7 +248,7 @@ def test_a_single_candidate_has_no_baseline() -> None:
     torch.testing.assert_close(loss.advantage, cost.detach().unsqueeze(-1) * mask[:, :1], rtol=0, atol=1e-12)
 
 
-def test_an_unknown_estimator_is_refused_with_those_there_are() -> None:
+def test_unknown_estimator_lists_known() -> None:
     logits, tokens, mask = example()
     with pytest.raises(UsageError, match=r"'word'.*sequence, token"):
         em_loss(logits, tokens, mask, estimator=cast("Estimator", "word"))

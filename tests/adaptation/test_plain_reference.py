@@ -29,9 +29,7 @@ def references() -> ModuleType:
     return module
 
 
-def test_a_reference_that_memory_does_not_hold_forgets_the_utterance_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_out_of_memory_frees_utterance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_checkpoint(tmp_path)
     network = WhisperForConditionalGeneration.from_pretrained(folder).eval()
     tokenizer, extractor = WhisperTokenizer.from_pretrained(folder), WhisperFeatureExtractor.from_pretrained(folder)
@@ -51,7 +49,7 @@ def test_a_reference_that_memory_does_not_hold_forgets_the_utterance_too(
 
 
 @pytest.mark.parametrize("encode_once", [False, True], ids=["plain", "careful"])
-def test_the_parameters_after_an_episode_are_the_references(tmp_path: Path, encode_once: bool) -> None:
+def test_parameters_match_after_episode(tmp_path: Path, encode_once: bool) -> None:
     folder = make_checkpoint(tmp_path)
     network = WhisperForConditionalGeneration.from_pretrained(folder).double().eval()
     tokenizer, extractor = WhisperTokenizer.from_pretrained(folder), WhisperFeatureExtractor.from_pretrained(folder)

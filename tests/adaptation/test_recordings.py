@@ -51,7 +51,7 @@ SAME: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("given", SAME.values(), ids=list(SAME))
-def test_samples_of_every_kind_become_mono_at_full_scale(model: SpeechModel, given: Any) -> None:
+def test_samples_become_full_scale_mono(model: SpeechModel, given: Any) -> None:
     samples = read_recording(given, "waveforms[0]", model)
     assert samples.dtype == np.float32
     assert np.array_equal(samples, LEVELS.astype(np.float32))
@@ -59,9 +59,7 @@ def test_samples_of_every_kind_become_mono_at_full_scale(model: SpeechModel, giv
 
 @pytest.mark.parametrize("kind", [str, Path])
 @pytest.mark.parametrize(("rate", "channels"), [(16_000, 1), (8_000, 1), (44_100, 2)])
-def test_files_are_read_at_the_models_rate(
-    model: SpeechModel, tmp_path: Path, kind: type, rate: int, channels: int
-) -> None:
+def test_files_are_read_at_model_rate(model: SpeechModel, tmp_path: Path, kind: type, rate: int, channels: int) -> None:
     tone = 0.5 * np.sin(2 * np.pi * 200 * np.arange(rate) / rate)
     soundfile.write(tmp_path / "tone.wav", np.stack([tone] * channels, axis=1), rate)
     samples = read_recording(kind(tmp_path / "tone.wav"), "waveforms[0]", model)
@@ -70,9 +68,7 @@ def test_files_are_read_at_the_models_rate(
     assert np.abs(samples - expected)[200:-200].max() < 1e-3
 
 
-def test_a_file_and_its_samples_have_one_result(
-    model: SpeechModel, waveform: NDArray[np.float32], tmp_path: Path
-) -> None:
+def test_file_and_samples_agree(model: SpeechModel, waveform: NDArray[np.float32], tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", waveform, 16_000, subtype="FLOAT")
     one, other = Adapter(model, "em-tok", steps=1, candidates=2).transcribe([waveform, tmp_path / "a.wav"])
     assert (one.utterance_id, one.hypothesis, one.error) == (other.utterance_id, other.hypothesis, None)
@@ -104,7 +100,7 @@ WRONG: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_no_list_of_speech_is_refused_with_what_is_wanted(model: SpeechModel, name: str) -> None:
+def test_refusal_says_what_is_wanted(model: SpeechModel, name: str) -> None:
     given, message = WRONG[name]
     for call in (Adapter(model, "source").transcribe, lambda it: list(Adapter(model, "source").batches(it))):
         with pytest.raises(TypeError, match=message):
@@ -124,7 +120,7 @@ UNUSABLE: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", UNUSABLE)
-def test_speech_that_cannot_be_used_is_an_error_of_its_own_and_logged(
+def test_unusable_speech_is_own_error(
     model: SpeechModel, waveform: NDArray[np.float32], name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     given, message = UNUSABLE[name]
@@ -146,24 +142,24 @@ def test_speech_that_cannot_be_used_is_an_error_of_its_own_and_logged(
         ({"utterance_ids": ["a", "b", "c"]}, UsageError, "utterance_ids has 3 entries for 2 waveforms"),
     ],
 )
-def test_languages_and_ids_are_texts_one_for_each(
+def test_languages_and_ids_match_count(
     model: SpeechModel, waveform: NDArray[np.float32], given: Any, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         Adapter(model, "source").transcribe([waveform, waveform], **given)
 
 
-def test_a_model_is_what_load_model_returns() -> None:
+def test_model_must_come_from_load_model() -> None:
     with pytest.raises(TypeError, match=r"model is 'demo'; give what load_model returns"):
         Adapter("demo")  # type: ignore[arg-type]
 
 
-def test_recordings_may_come_one_by_one(model: SpeechModel, waveform: NDArray[np.float32]) -> None:
+def test_input_may_be_iterator(model: SpeechModel, waveform: NDArray[np.float32]) -> None:
     results = Adapter(model, "source").transcribe(waveform for _ in range(2))
     assert [result.error for result in results] == [None, None]
 
 
-def test_progress_is_shown_where_it_is_asked_for(
+def test_progress_is_shown_on_request(
     model: SpeechModel, waveform: NDArray[np.float32], capsys: pytest.CaptureFixture[str]
 ) -> None:
     adapter = Adapter(model, "em-tok", steps=3, candidates=2, batch_size=2)

@@ -54,7 +54,7 @@ def free(monkeypatch: pytest.MonkeyPatch, policy: str, count: float) -> None:
         ("passive", 64, 16.0, 1),
     ],
 )
-def test_threads_suit_the_model_and_where_they_spin_the_free_cores(
+def test_count_suits_model_and_free_cores(
     monkeypatch: pytest.MonkeyPatch, policy: str, width: int, found: float, expected: int
 ) -> None:
     free(monkeypatch, policy, found)
@@ -63,20 +63,20 @@ def test_threads_suit_the_model_and_where_they_spin_the_free_cores(
     assert torch.get_num_threads() == 8
 
 
-def test_on_a_gpu_the_number_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_leaves_count_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     free(monkeypatch, "", 1.0)
     with sized_threads(model_of(LARGE, "cuda")):
         assert torch.get_num_threads() == 8
 
 
-def test_the_number_is_restored_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_count_is_restored_after_error(monkeypatch: pytest.MonkeyPatch) -> None:
     free(monkeypatch, "", 1.0)
     with pytest.raises(RuntimeError, match="lost"), sized_threads(model_of(LARGE)):
         raise RuntimeError("lost")
     assert torch.get_num_threads() == 8
 
 
-def test_calls_side_by_side_leave_the_users_number_in_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_calls_keep_user_count(monkeypatch: pytest.MonkeyPatch) -> None:
     free(monkeypatch, "", 1.0)
     first_inside, second_inside = threading.Event(), threading.Event()
     found: list[int] = []
@@ -106,7 +106,7 @@ def test_calls_side_by_side_leave_the_users_number_in_every_thread(monkeypatch: 
 
 
 @pytest.mark.parametrize(("left", "warned"), [(8.0, False), (7.7, False), (5.0, True)])
-def test_cores_that_others_took_meanwhile_are_told_with_the_setting(
+def test_newly_busy_cores_are_logged(
     monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder, left: float, warned: bool
 ) -> None:
     free(monkeypatch, "", 8.0)
@@ -120,9 +120,7 @@ def test_cores_that_others_took_meanwhile_are_told_with_the_setting(
     ] * warned
 
 
-def test_a_call_computes_with_its_own_number_and_leaves_the_users(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_call_leaves_user_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     adapter = Adapter(load_model(make_checkpoint(tmp_path), device="cpu"), "source", batch_size=1)
     inside: list[int] = []
@@ -137,9 +135,7 @@ def test_a_call_computes_with_its_own_number_and_leaves_the_users(
     assert (inside, between, torch.get_num_threads()) == ([1, 1], [8, 8], 8)
 
 
-def test_the_cores_that_others_use_are_counted_without_this_process(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_busy_cores_exclude_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     stat = tmp_path / "stat"
     monkeypatch.setattr(cores, "TIMES", stat)
     monkeypatch.setattr(cores, "_affinity", lambda: {0, 1})
@@ -158,17 +154,13 @@ def test_the_cores_that_others_use_are_counted_without_this_process(
     assert before.free_since(before) == 2.0, "no time has passed: nothing tells"
 
 
-def test_where_the_system_counts_no_times_all_cores_are_taken_to_be_free(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_without_cpu_times_all_are_free(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(cores, "TIMES", tmp_path / "none")
     assert free_cores(0.0) == cores.cores()
 
 
 @pytest.mark.parametrize(("own", "expected"), [(None, "PASSIVE"), ("active", "active")])
-def test_the_threads_of_worker_processes_sleep_while_they_wait_unless_the_user_says_otherwise(
-    monkeypatch: pytest.MonkeyPatch, own: str | None, expected: str
-) -> None:
+def test_workers_sleep_by_default(monkeypatch: pytest.MonkeyPatch, own: str | None, expected: str) -> None:
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     if own is not None:
         monkeypatch.setenv("OMP_WAIT_POLICY", own)

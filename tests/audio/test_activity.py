@@ -21,13 +21,13 @@ def speech(*parts: tuple[float, float]) -> np.ndarray:
     return whole + 1e-5 * rng.standard_normal(len(whole)).astype(np.float32)
 
 
-def test_what_fits_is_one_window() -> None:
+def test_short_audio_is_one_window() -> None:
     assert windows_of(np.ones(LONGEST, np.float32), LONGEST) == [slice(0, LONGEST)]
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 25 * RATE), st.integers(40 * RATE // 50, 5 * RATE), st.integers(0, 1000))
-def test_windows_follow_each_other_without_a_gap_and_each_fits(samples: int, longest: int, seed: int) -> None:
+def test_windows_are_gapless_and_fit(samples: int, longest: int, seed: int) -> None:
     waveform = np.random.default_rng(seed).standard_normal(samples).astype(np.float32)
     found = windows_of(waveform, longest)
     assert found[0].start == 0
@@ -37,7 +37,7 @@ def test_windows_follow_each_other_without_a_gap_and_each_fits(samples: int, lon
     np.testing.assert_array_equal(np.concatenate([waveform[window] for window in found]), waveform)
 
 
-def test_cuts_lie_in_the_middle_of_the_longest_pause_in_reach() -> None:
+def test_cuts_fall_in_longest_pause() -> None:
     waveform = speech((2.4, 0.3), (0.4, 0.8), (1.5, 0.6), (0.2, 0.6), (3.0, 0.0))
     cuts = [window.stop / RATE for window in windows_of(waveform, LONGEST)][:-1]
     assert len(cuts) == 2
@@ -48,17 +48,17 @@ def test_cuts_lie_in_the_middle_of_the_longest_pause_in_reach() -> None:
         assert np.abs(around).max() < 1e-3
 
 
-def test_without_a_pause_the_quietest_place_is_taken() -> None:
+def test_cuts_at_quietest_without_pause() -> None:
     waveform = tone(6.0)
     waveform[3 * RATE : 3 * RATE + RATE // 4] *= 0.3  # 10 dB lower: no pause
     first, _ = windows_of(waveform, LONGEST)
     assert first.stop / RATE == pytest.approx(3.125, abs=0.06)
 
 
-def test_the_last_window_is_never_a_scrap() -> None:
+def test_last_window_is_never_tiny() -> None:
     waveform = speech((3.95, 0.06))
     assert min(window.stop - window.start for window in windows_of(waveform, LONGEST)) >= 0.1 * LONGEST - 320
 
 
-def test_a_silent_recording_is_cut_as_well() -> None:
+def test_silent_recording_is_cut_too() -> None:
     assert len(windows_of(np.zeros(9 * RATE, np.float32), LONGEST)) == 3

@@ -74,7 +74,7 @@ def beeps_of(sound: Signal, expected: Signal) -> Signal:
 
 
 @pytest.mark.parametrize("name", ["gaussian", "environment", "babble", "music", "crosstalk"])
-def test_the_ratio_to_what_is_added_is_the_declared_one(name: str) -> None:
+def test_added_sound_has_declared_ratio(name: str) -> None:
     for severity, snr_db in declared(name):
         made = Graded(name=name, severity=severity).apply(SPEECH[:40_000], "a-1", others)
         speech = SPEECH[:40_000] * (made.gain * 10 ** ((-25 - rms_dbfs(SPEECH[:40_000])) / 20))
@@ -82,14 +82,14 @@ def test_the_ratio_to_what_is_added_is_the_declared_one(name: str) -> None:
         assert made.snr_db == snr_db
 
 
-def test_a_room_answers_for_the_declared_time() -> None:
+def test_room_has_declared_decay() -> None:
     for severity, rt60 in declared("reverberation"):
         for utterance in ("a-1", "a-3"):
             response = heard("reverberation", severity, CLICK, utterance)[CLICK_AT:]
             assert measure_rt60(response, RATE, decay_db=30) == pytest.approx(rt60, rel=0.05)
 
 
-def test_a_microphone_hears_the_speaker_from_the_declared_distance() -> None:
+def test_microphone_has_declared_distance() -> None:
     """The air is 25 dB below the direct sound at 1 m, wherever the microphone is."""
     for severity, metres in declared("far-field"):
         sound = heard("far-field", severity, CLICK)
@@ -98,7 +98,7 @@ def test_a_microphone_hears_the_speaker_from_the_declared_distance() -> None:
         assert 10 * np.log10(direct / air) == pytest.approx(25 - 20 * np.log10(metres), abs=0.7)
 
 
-def test_the_further_the_microphone_the_more_it_hears_of_the_hall(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_distance_adds_reverb(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rooms, "_NOISE_DB", 200.0)  # no air, in which the end of a reverberation would be lost
     ratios = []
     for severity in SEVERITIES:
@@ -108,7 +108,7 @@ def test_the_further_the_microphone_the_more_it_hears_of_the_hall(monkeypatch: p
     assert np.diff(ratios) == pytest.approx(-20 * np.diff(np.log10(EFFECTS["far-field"].amounts)), abs=1.5)
 
 
-def test_each_echo_is_fainter_than_the_one_before_by_what_is_declared() -> None:
+def test_echoes_decay_as_declared() -> None:
     delays = set()
     for severity, decibels in declared("echo"):
         sound = heard("echo", severity, CLICK)
@@ -119,7 +119,7 @@ def test_each_echo_is_fainter_than_the_one_before_by_what_is_declared() -> None:
     assert 0.15 * RATE <= delays.pop() <= 0.35 * RATE
 
 
-def test_a_telephone_passes_the_declared_band() -> None:
+def test_telephone_passes_declared_band() -> None:
     for severity, hertz in declared("telephone"):
         below, low, high, above = passed("telephone", severity, 900, 150, 300, hertz, min(2 * hertz, 5_000))
         assert [low, high] == pytest.approx([-3, -3], abs=0.3)
@@ -127,14 +127,14 @@ def test_a_telephone_passes_the_declared_band() -> None:
         assert above < -60 if 2 * hertz > 4_000 else above == pytest.approx(-24, abs=0.8)
 
 
-def test_a_low_pass_passes_what_is_below_the_declared_frequency() -> None:
+def test_low_pass_keeps_declared_band() -> None:
     for severity, hertz in declared("low-pass"):
         edge, above = passed("low-pass", severity, 300, hertz, 1.5 * hertz)
         assert edge == pytest.approx(-3, abs=0.1)
         assert above == pytest.approx(-10 * np.log10(1 + 1.5**16), abs=0.3), "48 dB an octave"
 
 
-def test_g711_has_the_noise_of_its_steps_and_turns_over_the_declared_share_of_bits() -> None:
+def test_g711_has_step_noise_and_flips() -> None:
     """By the power of the errors: what each bit of each sample of a tone does, by G.711's table, times the share."""
     tone = 10 ** (-25 / 20) * np.sqrt(2) * np.sin(2 * np.pi * 440 * np.arange(200) / 8_000)
     code = np.arange(256) ^ 0xFF
@@ -152,7 +152,7 @@ def test_g711_has_the_noise_of_its_steps_and_turns_over_the_declared_share_of_bi
         assert np.mean(errors**2) / per_bit == pytest.approx(share, rel=0.2)
 
 
-def test_gsm_codes_the_declared_number_of_times() -> None:
+def test_gsm_codes_declared_times() -> None:
     speech = SPEECH[:40_000] * 10 ** ((-25 - rms_dbfs(SPEECH[:40_000])) / 20)
     coded, passes = resample(speech.astype(np.float64), RATE, 8_000), []
     for _ in range(12):
@@ -169,7 +169,7 @@ def test_gsm_codes_the_declared_number_of_times() -> None:
 
 
 @pytest.mark.parametrize("name", ["mp3", "opus"])
-def test_a_codec_writes_at_the_declared_rate(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_codec_writes_at_declared_rate(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[bytes] = []
     write = codecs._written
     monkeypatch.setattr(codecs, "_written", lambda *a, **k: written.append(write(*a, **k)) or written[-1])
@@ -199,34 +199,34 @@ def lost(severity: int, speech: Signal | Waveform, utterance: str) -> tuple[set[
     return sounding, sounding & silent
 
 
-def test_the_declared_share_of_packets_is_lost() -> None:
+def test_declared_packets_are_lost() -> None:
     for severity, share in declared("packet-loss"):
         sounding, gone = lost(severity, WHITE[:40_100], "a-1")
         assert len(gone) == pytest.approx(share * len(sounding), abs=0.5)
 
 
 @pytest.mark.parametrize("samples", [321, 640, 1_600, 3_199, 6_000])
-def test_of_short_speech_at_least_one_packet_is_lost_and_one_is_heard(samples: int) -> None:
+def test_short_speech_loses_some_not_all(samples: int) -> None:
     for severity in SEVERITIES:
         sounding, gone = lost(severity, WHITE[:samples], "a-1")
         assert 1 <= len(gone) < len(sounding)
     assert not lost(5, WHITE[:320], "a-1")[1], "a single packet is heard"
 
 
-def test_the_declared_share_of_samples_is_clipped() -> None:
+def test_declared_share_is_clipped() -> None:
     for severity, share in declared("clipping"):
         sound = np.abs(heard("clipping", severity, WHITE))
         assert np.mean(sound > sound.max() * (1 - 1e-6)) == pytest.approx(share, abs=1e-4)
 
 
-def test_the_level_is_the_declared_one_in_steps_of_16_bits() -> None:
+def test_level_is_as_declared() -> None:
     for severity, dbfs in declared("gain"):
         sound = heard("gain", severity, SPEECH)
         assert rms_dbfs(sound) == pytest.approx(dbfs, abs=0.1)
         assert np.array_equal(sound * 32_768, np.rint(sound * 32_768))
 
 
-def test_speech_is_as_much_faster_as_declared_at_its_own_pitch() -> None:
+def test_tempo_changes_without_pitch() -> None:
     for severity, factor in declared("speed"):
         sound = heard("speed", severity, BEEPS)
         assert sound.size == round(BEEPS.size / factor)
@@ -234,7 +234,7 @@ def test_speech_is_as_much_faster_as_declared_at_its_own_pitch() -> None:
         assert pitch_of(heard("speed", severity, TONE[: 3 * RATE])) == pytest.approx(0, abs=0.1)
 
 
-def test_the_pitch_is_as_much_higher_or_lower_as_declared_at_its_own_speed() -> None:
+def test_pitch_changes_without_tempo() -> None:
     for severity, semitones in declared("pitch"):
         moved = [pitch_of(heard("pitch", severity, TONE[: 2 * RATE], utterance)) for utterance in "ab"]
         assert moved == pytest.approx([-semitones, semitones], abs=0.1)

@@ -160,7 +160,7 @@ def how_to(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_sounds_other_than_before_has_another_version(name: str, tmp_path: Path) -> None:
+def test_changed_sound_has_new_version(name: str, tmp_path: Path) -> None:
     assert name in recorded(), f"{name!r} is not recorded: python tests/audio/{Path(__file__).name}"
     was, now = recorded()[name], Version.of(name, tmp_path)
     here = f"version {now.version} of {name!r}"
@@ -175,11 +175,11 @@ def test_what_sounds_other_than_before_has_another_version(name: str, tmp_path: 
         assert found is None, f"{here} is not what it was at {degree}: {found}; {how_to(name)}"
 
 
-def test_nothing_is_recorded_that_is_not_there() -> None:
+def test_only_known_names_are_recorded() -> None:
     assert set(recorded()) == set(NAMES)
 
 
-def test_each_environment_is_among_what_is_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_every_environment_is_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     heard = []
 
     def heard_too(kind: str, *arguments: Any) -> Waveform:

@@ -30,7 +30,7 @@ def nobody(count: int) -> Sequence[Waveform]:
 
 
 @pytest.mark.parametrize("kind", NOISES)
-def test_the_same_utterance_and_seed_give_the_same_bits_whatever_went_before(kind: str) -> None:
+def test_same_seed_gives_same_bits(kind: str) -> None:
     noise = Noise(kind=kind, snr_db=5)
     first = noise.apply(SPEECH, "a-1", others)
     noise.apply(SPEECH, "a-2", others)
@@ -50,7 +50,7 @@ for kind in ("typing", "copy-machine"):
 """
 
 
-def test_another_process_draws_the_same_noise() -> None:
+def test_another_process_draws_same_noise() -> None:
     runs = {
         subprocess.run(
             [sys.executable, "-c", PROGRAM],
@@ -66,7 +66,7 @@ def test_another_process_draws_the_same_noise() -> None:
 
 @pytest.mark.parametrize("kind", NOISES)
 @pytest.mark.parametrize("snr_db", [-10.0, 10.0])
-def test_what_comes_out_can_be_stored_and_says_what_was_done(kind: str, snr_db: float) -> None:
+def test_output_is_storable_and_described(kind: str, snr_db: float) -> None:
     corrupted = Noise(kind=kind, snr_db=snr_db).apply(SPEECH, "a-1", others)
     assert corrupted.waveform.shape == SPEECH.shape
     assert corrupted.waveform.dtype == np.float32
@@ -77,14 +77,14 @@ def test_what_comes_out_can_be_stored_and_says_what_was_done(kind: str, snr_db: 
     assert rms_dbfs(speech) - rms_dbfs(corrupted.waveform - speech) == pytest.approx(snr_db, abs=1e-2)
 
 
-def test_an_utterance_hears_the_same_noise_at_any_ratio() -> None:
+def test_any_ratio_uses_same_noise() -> None:
     faint, loud = (Noise(kind="typing", snr_db=snr).apply(SPEECH, "a-1", nobody) for snr in (20.0, 0.0))
     speech = SPEECH * 10 ** ((-25 - rms_dbfs(SPEECH)) / 20)
     likeness = np.corrcoef(faint.waveform - speech * faint.gain, loud.waveform - speech * loud.gain)[0, 1]
     assert likeness > 0.999
 
 
-def test_only_the_noises_of_speech_ask_for_voices() -> None:
+def test_only_speech_noises_need_voices() -> None:
     asked: dict[str, int] = {}
     for kind in NOISES:
 
@@ -104,7 +104,7 @@ def test_only_the_noises_of_speech_ask_for_voices() -> None:
         (np.full(10, np.nan, np.float32), "the speech holds 10 of 10 samples that are not numbers"),
     ],
 )
-def test_speech_that_cannot_be_corrupted_is_refused(speech: Waveform, message: str) -> None:
+def test_unusable_speech_is_refused(speech: Waveform, message: str) -> None:
     with pytest.raises(AudioError, match=message):
         Noise(kind="gaussian", snr_db=5).apply(speech, "a-1", nobody)
 
@@ -119,9 +119,7 @@ def test_speech_that_cannot_be_corrupted_is_refused(speech: Waveform, message: s
         ({"name": "noise", "kind": "typing", "snr_db": 5, "snr": 5}, "snr", "not permitted"),
     ],
 )
-def test_a_mistake_in_the_settings_is_refused_with_the_field_and_what_is_allowed(
-    settings: dict[str, object], field: str, message: str
-) -> None:
+def test_bad_setting_lists_allowed(settings: dict[str, object], field: str, message: str) -> None:
     with pytest.raises(ValidationError) as refusal:
         TypeAdapter(Corruption).validate_python(settings)
     (error,) = refusal.value.errors()
@@ -129,7 +127,7 @@ def test_a_mistake_in_the_settings_is_refused_with_the_field_and_what_is_allowed
     assert message in error["msg"]
 
 
-def test_each_setting_is_part_of_the_identity() -> None:
+def test_every_setting_is_in_identity() -> None:
     base = {"kind": "typing", "snr_db": 5.0, "seed": 0}
     others = [base | change for change in ({}, {"kind": "babble"}, {"snr_db": 6.0}, {"seed": 1})]
     assert len({digest(Noise.model_validate(settings)) for settings in others}) == len(others)

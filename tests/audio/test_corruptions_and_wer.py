@@ -16,7 +16,7 @@ HOPELESS = 70.0
 
 
 @pytest.mark.slow
-def test_the_source_models_wer_grows_with_the_severity() -> None:
+def test_source_wer_grows_with_severity() -> None:
     """Over all corruptions strictly; of each, the harshest is worse than the mildest, where there is room for worse."""
     spoken = [(one.id, one.text, one.read()) for one in load_suite("robustness").domains[0].corpus.read_all()]
     adapter, voices = Adapter(load_model("demo"), method="source"), voices_for_noise(8, 0)

@@ -27,9 +27,7 @@ SPEECH = sine(16_000).astype(np.float32)
     ("container", "subtype"),
     [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("WAV", "PCM_24"), ("WAV", "ULAW"), ("FLAC", "PCM_16"), ("AIFF", "PCM_16")],
 )
-def test_any_rate_and_container_gives_the_same_sound_at_16_khz(
-    tmp_path: Path, rate: int, container: str, subtype: str
-) -> None:
+def test_any_container_reads_alike(tmp_path: Path, rate: int, container: str, subtype: str) -> None:
     path = tmp_path / "speech.audio"
     soundfile.write(path, sine(rate), rate, format=container, subtype=subtype)
     waveform = read_audio(path)
@@ -55,20 +53,20 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_audio(path), SPEECH / 2, atol=1e-6)
 
 
-def test_a_path_its_text_and_its_bytes_give_the_same(tmp_path: Path) -> None:
+def test_path_string_and_bytes_read_alike(tmp_path: Path) -> None:
     path = tmp_path / "speech.flac"
     path.write_bytes(encode_flac(SPEECH))
     assert np.array_equal(read_audio(path), read_audio(str(path)))
     assert np.array_equal(read_audio(path), read_audio(path.read_bytes()))
 
 
-def test_samples_over_full_scale_are_left_as_they_are(tmp_path: Path) -> None:
+def test_samples_over_full_scale_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "loud.wav"
     soundfile.write(path, 3 * SPEECH, 16_000, subtype="FLOAT")
     assert read_audio(path).max() == pytest.approx(1.5, abs=1e-3)
 
 
-def test_a_file_longer_than_one_block_is_read_whole(tmp_path: Path) -> None:
+def test_many_blocks_are_read_whole(tmp_path: Path) -> None:
     path = tmp_path / "long.flac"
     soundfile.write(path, np.zeros((1 << 20) + 5), 16_000)
     assert read_audio(path).size == (1 << 20) + 5
@@ -97,7 +95,7 @@ def whole(container: str) -> bytes:
     ],
     ids=["empty", "transcript", "cut flac", "cut wav", "wav header", "cut mp3", "riff alone", "flac alone"],
 )
-def test_a_broken_file_is_refused_by_name_with_the_reason(tmp_path: Path, content: bytes, message: str) -> None:
+def test_broken_one_is_refused_by_name(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "broken.flac"
     path.write_bytes(content)
     with pytest.raises(AudioError, match=message) as refusal:
@@ -105,7 +103,7 @@ def test_a_broken_file_is_refused_by_name_with_the_reason(tmp_path: Path, conten
     assert str(path) in str(refusal.value)
 
 
-def test_a_file_without_samples_and_one_with_nan_are_refused(tmp_path: Path) -> None:
+def test_empty_and_nan_audio_are_refused(tmp_path: Path) -> None:
     nothing, nan = tmp_path / "nothing.wav", tmp_path / "nan.wav"
     soundfile.write(nothing, np.zeros(0), 16_000)
     with pytest.raises(AudioError, match=r"nothing\.wav: holds no sound \(0 samples\)"):
@@ -117,7 +115,7 @@ def test_a_file_without_samples_and_one_with_nan_are_refused(tmp_path: Path) -> 
         read_audio(nan)
 
 
-def test_what_cannot_be_opened_is_refused_with_the_systems_words(tmp_path: Path) -> None:
+def test_unopenable_one_shows_os_error(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"gone\.wav: cannot be read: No such file"):
         read_audio(tmp_path / "gone.wav")
     with pytest.raises(AudioError, match=r"cannot be read: it is a folder, not a plain file"):
@@ -131,20 +129,20 @@ def test_what_cannot_be_opened_is_refused_with_the_systems_words(tmp_path: Path)
             read_audio(tmp_path / "secret.wav")
 
 
-def test_bytes_can_be_given_a_name_for_messages() -> None:
+def test_bytes_can_be_named_for_messages() -> None:
     with pytest.raises(AudioError, match=r"^row 3: the file is empty"):
         read_audio(b"", name="row 3")
     with pytest.raises(AudioError, match=r"^the audio bytes: the file is empty"):
         read_audio(b"")
 
 
-def test_a_wav_of_unknown_length_from_a_pipe_is_read() -> None:
+def test_streamed_wav_is_read() -> None:
     data = bytearray(whole("WAV"))
     data[4:8] = data[40:44] = b"\xff\xff\xff\xff"
     assert read_audio(bytes(data)).size == 16_000
 
 
-def test_a_flac_of_unknown_length_is_refused() -> None:
+def test_streamed_flac_is_refused() -> None:
     data = bytearray(encode_flac(SPEECH))
     data[21] &= 0xF0
     data[22:26] = bytes(4)
@@ -154,7 +152,7 @@ def test_a_flac_of_unknown_length_is_refused() -> None:
 
 @given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=200))
 @settings(max_examples=100, deadline=None)
-def test_flac_gives_back_each_sample_to_half_a_16_bit_step(samples: list[float]) -> None:
+def test_flac_roundtrips_within_half_step(samples: list[float]) -> None:
     waveform = np.array(samples, dtype=np.float32)
     back = read_audio(encode_flac(waveform))
     step = 1 / 32_768
@@ -164,7 +162,7 @@ def test_flac_gives_back_each_sample_to_half_a_16_bit_step(samples: list[float])
     assert np.array_equal(read_audio(encode_flac(back)), back), "a second time, nothing is lost"
 
 
-def test_flac_is_16_bit_mono_at_16_khz() -> None:
+def test_flac_is_16_bit_mono_16_khz() -> None:
     info = soundfile.info(io.BytesIO(encode_flac(SPEECH)))
     assert (info.format, info.subtype, info.channels, info.samplerate) == ("FLAC", "PCM_16", 1, 16_000)
 
@@ -179,6 +177,6 @@ def test_flac_is_16_bit_mono_at_16_khz() -> None:
         (np.zeros(5, dtype=np.int16), r"type int16"),
     ],
 )
-def test_what_flac_cannot_hold_is_refused(waveform: NDArray[np.float32], message: str) -> None:
+def test_unencodable_flac_is_refused(waveform: NDArray[np.float32], message: str) -> None:
     with pytest.raises(AudioError, match=message):
         encode_flac(waveform)

@@ -36,7 +36,7 @@ def applied(name: str, severity: int, utterance: str = "a-1", seed: int = 0) -> 
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_what_comes_out_is_as_long_as_it_should_be_within_full_scale_and_never_silent(name: str) -> None:
+def test_output_is_bounded_and_audible(name: str) -> None:
     for severity in range(1, 6):
         made = applied(name, severity)
         factor = EFFECTS[name].amounts[severity - 1] if name == "speed" else 1
@@ -49,7 +49,7 @@ def test_what_comes_out_is_as_long_as_it_should_be_within_full_scale_and_never_s
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_the_damage_grows_with_the_severity(name: str) -> None:
+def test_damage_grows_with_severity(name: str) -> None:
     """In the mean: in one room a place further away may be the better one."""
     draws = range(8 if name in {"reverberation", "far-field"} else 2)
     damage = []
@@ -61,7 +61,7 @@ def test_the_damage_grows_with_the_severity(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_the_same_utterance_and_seed_give_the_same_bits_whatever_went_before(name: str) -> None:
+def test_same_seed_gives_same_bits(name: str) -> None:
     first = applied(name, 3)
     applied(name, 3, "a-2")
     assert applied(name, 3).waveform.tobytes() == first.waveform.tobytes()
@@ -72,7 +72,7 @@ SETTLED = {"telephone", "gsm", "mp3", "opus", "clipping", "low-pass", "gain", "s
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_what_is_drawn_depends_on_the_utterance_and_on_the_seed_and_all_else_on_neither(name: str) -> None:
+def test_only_draws_depend_on_seed(name: str) -> None:
     speech = SPEECH[:16_000]
     utterances, seeds = (
         {Graded(name=name, severity=2, seed=seed).apply(speech, one, others).waveform.tobytes() for one, seed in draws}
@@ -98,14 +98,14 @@ def drawn(name: str, severity: int, utterance: str) -> NDArray[np.float64]:
 @pytest.mark.parametrize(
     "name", ["gaussian", "environment", "babble", "music", "crosstalk", "reverberation", "far-field"]
 )
-def test_an_utterance_hears_the_same_noise_and_is_in_the_same_room_at_each_severity(name: str) -> None:
+def test_severities_share_noise_and_room(name: str) -> None:
     first = drawn(name, 1, "a-1")
     for severity in range(2, 6):
         assert np.corrcoef(first, drawn(name, severity, "a-1"))[0, 1] > 0.95
     assert np.corrcoef(first, drawn(name, 1, "a-3"))[0, 1] < 0.5
 
 
-def test_what_is_lost_at_one_severity_is_lost_at_the_next_in_bursts() -> None:
+def test_losses_nest_by_severity() -> None:
     sounds = [applied("packet-loss", severity).waveform.reshape(-1, 320) for severity in range(1, 6)]
     lost = [~sound.any(axis=1) for sound in sounds]
     assert all((less <= more).all() for less, more in itertools.pairwise(lost))
@@ -113,13 +113,13 @@ def test_what_is_lost_at_one_severity_is_lost_at_the_next_in_bursts() -> None:
     assert after_a_loss > 1.5 * lost[2].mean()
 
 
-def test_a_bit_that_is_turned_over_at_one_severity_is_turned_over_at_the_next() -> None:
+def test_flipped_bits_nest_by_severity() -> None:
     clean, *turned = (applied("g711", severity).waveform.astype(np.float64) for severity in range(1, 6))
     errors = [sound * (clean @ clean) / (clean @ sound) - clean for sound in turned]
     assert [less @ more / (less @ less) for less, more in itertools.pairwise(errors)] == pytest.approx([1] * 3, abs=0.2)
 
 
-def test_another_process_in_another_order_gives_the_same_bits() -> None:
+def test_process_and_order_do_not_matter() -> None:
     program = (
         "import hashlib\n"
         "import numpy as np\n"
@@ -146,7 +146,7 @@ def test_another_process_in_another_order_gives_the_same_bits() -> None:
     assert len(runs) == 1
 
 
-def test_severity_0_is_the_clean_domain_and_shares_its_audio() -> None:
+def test_severity_0_shares_clean_audio() -> None:
     text = (
         'name = "t"\nmethods = ["source"]\nmodel = { name = "demo" }\n[defaults]\ncorpus = { name = "synthetic" }\n'
         '[[domains]]\nname = "clean"\ngroup = "a"\n'
@@ -162,14 +162,14 @@ def test_severity_0_is_the_clean_domain_and_shares_its_audio() -> None:
 
 
 @pytest.mark.parametrize("name", ["g711", "gsm", "mp3", "opus", "low-pass", "telephone"])
-def test_codecs_and_filters_leave_the_speech_where_it_was_in_time(name: str) -> None:
+def test_codecs_keep_speech_timing(name: str) -> None:
     heard, speech = applied(name, 1).waveform, UTTERANCES["a-1"]
     distortion = [signal_to_distortion_db(speech, np.roll(heard, shift)) for shift in (-8, 0, 8)]
     assert max(distortion) == distortion[1]
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_the_beginning_and_the_end_are_still_there(name: str) -> None:
+def test_start_and_end_are_kept(name: str) -> None:
     speech = np.zeros(16_000, np.float32)
     speech[800:2_400] = speech[13_600:15_200] = UTTERANCES["a-1"][10_000:11_600]
     heard = Graded(name=name, severity=1).apply(speech, "b-1", others).waveform.astype(np.float64)
@@ -178,7 +178,7 @@ def test_the_beginning_and_the_end_are_still_there(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_silence_is_refused_and_short_or_sparse_speech_is_not(name: str) -> None:
+def test_only_silence_is_refused(name: str) -> None:
     with pytest.raises(AudioError, match="the speech is silent"):
         Graded(name=name, severity=5).apply(np.zeros(16_000, np.float32), "s-1", others)
     sparse = np.zeros(16_000, np.float32)
@@ -189,7 +189,7 @@ def test_silence_is_refused_and_short_or_sparse_speech_is_not(name: str) -> None
         assert np.abs(made.waveform).max() > 1e-4
 
 
-def test_a_library_that_is_missing_is_named_with_its_command_before_anything_runs(
+def test_missing_library_names_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def missing(name: str) -> str:
@@ -205,7 +205,7 @@ def test_a_library_that_is_missing_is_named_with_its_command_before_anything_run
         corrupted.release.cache_clear()
 
 
-def test_the_suite_has_every_corruption_at_every_severity() -> None:
+def test_suite_covers_every_severity() -> None:
     suite = load_suite("robustness")
     found = {(d.corruption.name, d.corruption.severity) for d in suite.domains if d.corruption is not None}
     assert found == {(name, severity) for name in CORRUPTIONS for severity in range(1, 6)}
@@ -228,7 +228,7 @@ DOMAIN = (
         ('name = "echo", severity = 2, snr_db = 5', ["corruption.snr_db is an unknown field", "severity"]),
     ],
 )
-def test_a_bad_name_or_severity_is_refused_with_what_is_allowed(settings: str, words: list[str]) -> None:
+def test_bad_name_lists_allowed(settings: str, words: list[str]) -> None:
     with pytest.raises(UsageError) as refusal:
         parse_suite(DOMAIN.format(settings))
     for word in words:

@@ -25,7 +25,7 @@ def snr_db(speech: NDArray[np.float32], mixture: NDArray[np.float32]) -> float:
 
 @pytest.mark.parametrize("kind", NOISES)
 @pytest.mark.parametrize("wanted", [-10.0, 0.0, 10.0, 25.0])
-def test_the_measured_ratio_is_the_one_asked_for_with_every_noise(kind: str, wanted: float) -> None:
+def test_measured_ratio_is_requested(kind: str, wanted: float) -> None:
     speech, *voices = voices_for_noise(4, seed=1)
     noise = synthesise(kind, 2.0, np.random.default_rng(3), voices=voices)
     mixture = mix(speech, noise, wanted)
@@ -42,7 +42,7 @@ def test_the_measured_ratio_is_the_one_asked_for_with_every_noise(kind: str, wan
     noise_level=st.floats(1e-4, 100),
 )
 @settings(max_examples=150, deadline=None)
-def test_the_ratio_holds_at_any_length_level_and_offset(
+def test_ratio_holds_at_any_length(
     wanted: float, speech_samples: int, noise_samples: int, offset: int, speech_level: float, noise_level: float
 ) -> None:
     mixture = mix(
@@ -53,7 +53,7 @@ def test_the_ratio_holds_at_any_length_level_and_offset(
     assert 0 < mixture.gain <= 1
 
 
-def test_10_db_means_10_db_and_not_5() -> None:
+def test_10_db_is_10_db_not_5() -> None:
     """A mixer that is copied about takes the square root of the noise's factor, and makes 5 dB of 10."""
     mixture = mix(TONE, WHITE, 10)
     assert rms_dbfs(mixture.speech) == pytest.approx(-25, abs=1e-4)
@@ -62,7 +62,7 @@ def test_10_db_means_10_db_and_not_5() -> None:
     assert power == pytest.approx(10, rel=1e-4)
 
 
-def test_the_public_function_gives_the_mixture_as_single_precision() -> None:
+def test_public_function_returns_float32() -> None:
     mixture = mix(TONE, WHITE, 5, offset=7)
     noisy = mix_at_snr(TONE, WHITE, snr_db=5, offset=7)
     assert noisy.dtype == np.float32
@@ -70,7 +70,7 @@ def test_the_public_function_gives_the_mixture_as_single_precision() -> None:
     assert np.array_equal(noisy, mixture.waveform)
 
 
-def test_a_sum_that_passes_full_scale_is_scaled_back_and_the_factor_is_recorded() -> None:
+def test_clipping_sum_is_rescaled() -> None:
     clicks = np.zeros(16_000, dtype=np.float32)
     clicks[100::4_000] = 1.0
     loud = mix(TONE, clicks, 0)
@@ -83,7 +83,7 @@ def test_a_sum_that_passes_full_scale_is_scaled_back_and_the_factor_is_recorded(
     assert mix(TONE, WHITE, 10).gain == 1
 
 
-def test_noise_begins_at_the_offset_and_repeats_without_a_gap() -> None:
+def test_noise_loops_from_offset() -> None:
     noise = WHITE[:1_000]
     mixture = mix(TONE, noise, 3, offset=400)
     expected = np.tile(noise, 18)[400 : 400 + TONE.size]
@@ -92,13 +92,13 @@ def test_noise_begins_at_the_offset_and_repeats_without_a_gap() -> None:
     assert np.array_equal(mix(TONE, noise, 3, offset=1_400).waveform, mixture.waveform)
 
 
-def test_the_level_is_that_of_the_piece_of_noise_that_is_used() -> None:
+def test_level_is_of_used_noise_segment() -> None:
     noise = np.concatenate([0.001 * WHITE[:16_000], WHITE[:16_000]])
     quiet, loud = mix(TONE, noise, 10), mix(TONE, noise, 10, offset=16_000)
     np.testing.assert_allclose(quiet.noise, loud.noise, rtol=1e-4)
 
 
-def test_the_callers_arrays_stay_as_they_are() -> None:
+def test_input_arrays_are_unchanged() -> None:
     speech, noise = TONE.astype(np.float64), WHITE.astype(np.float64)
     mix(speech, noise, 0)
     assert np.array_equal(speech, TONE)
@@ -127,21 +127,21 @@ NAN[5] = np.nan
         (TONE, WHITE, 10, -1, r"sample -1; the offset must be 0 or more"),
     ],
 )
-def test_what_cannot_be_mixed_is_refused_with_its_value(
+def test_unmixable_input_is_refused(
     speech: NDArray[np.float32], noise: NDArray[np.float32], snr: float, offset: int, message: str
 ) -> None:
     with pytest.raises(AudioError, match=message):
         mix_at_snr(speech, noise, snr, offset=offset)
 
 
-def test_a_stretch_of_silence_in_the_noise_is_refused_where_it_is_used_alone() -> None:
+def test_silent_noise_segment_is_refused() -> None:
     noise = np.concatenate([WHITE[:100], np.zeros(20_000, np.float32)])
     with pytest.raises(AudioError, match=r"16000 samples from sample 200 on\) is silent"):
         mix_at_snr(TONE, noise, 10, offset=200)
     assert mix(TONE, noise, 10).noise.any()
 
 
-def test_levels_are_decibels_of_full_scale() -> None:
+def test_levels_are_dbfs() -> None:
     assert rms_dbfs(np.ones(10, np.float32)) == 0
     assert rms_dbfs(np.sin(np.arange(16_000) * 2 * np.pi / 100)) == pytest.approx(-3.0103, abs=1e-4)
     assert rms_dbfs(np.zeros(10, np.float32)) == -math.inf
@@ -152,7 +152,7 @@ def test_levels_are_decibels_of_full_scale() -> None:
         scale_to_dbfs(WHITE, math.nan)
 
 
-def test_a_waveform_over_full_scale_is_scaled_back_whole() -> None:
+def test_loud_waveform_is_rescaled_whole() -> None:
     back = scale_back(WHITE)
     assert np.abs(back.waveform).max() == 1
     np.testing.assert_allclose(back.waveform, WHITE * back.gain, rtol=1e-6)

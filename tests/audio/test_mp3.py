@@ -54,7 +54,7 @@ UNTOLD = untold()
 @pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("rate", [8_000, 22_050, 32_000, 48_000])
-def test_it_is_read_from_its_first_sound_to_its_last(rate: int, channels: int, mode: str, tag: bytes) -> None:
+def test_read_from_first_to_last_sound(rate: int, channels: int, mode: str, tag: bytes) -> None:
     waveform = read_audio(tag + untold(rate, channels, mode))
     whole = read_audio(told(rate, channels, mode))
     first = round(LAME_DELAY / rate * 16_000)
@@ -63,7 +63,7 @@ def test_it_is_read_from_its_first_sound_to_its_last(rate: int, channels: int, m
 
 
 @pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
-def test_its_length_is_that_of_the_sound_that_is_read(tmp_path: Path, mode: str) -> None:
+def test_length_is_that_of_decoded_sound(tmp_path: Path, mode: str) -> None:
     data = ID3 + untold(mode=mode)
     (tmp_path / "clip.mp3").write_bytes(data)
     assert length_in_seconds(data) == pytest.approx(read_audio(data).size / 16_000, abs=1e-3)
@@ -73,12 +73,12 @@ def test_its_length_is_that_of_the_sound_that_is_read(tmp_path: Path, mode: str)
 @pytest.mark.parametrize(
     "behind", [b"TAG" + bytes(125), b"APETAGEX" + bytes(90), bytes(300), bytes(30) + b"TAG" + bytes(125)]
 )
-def test_what_is_no_sound_behind_it_does_not_matter(behind: bytes) -> None:
+def test_trailing_non_audio_is_ignored(behind: bytes) -> None:
     assert np.array_equal(read_audio(UNTOLD + behind), read_audio(UNTOLD))
 
 
 @pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
-def test_cut_off_within_a_frame_it_is_refused(mode: str) -> None:
+def test_truncated_mid_frame_is_refused(mode: str) -> None:
     data = untold(mode=mode)[:-100]
     with pytest.raises(AudioError, match=r"^clip 7: is cut off: \d+ of the \d+ bytes of its last MP3 frame are there"):
         read_audio(data, name="clip 7")
@@ -86,7 +86,7 @@ def test_cut_off_within_a_frame_it_is_refused(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
-def test_with_something_else_in_a_frames_place_it_is_refused(mode: str) -> None:
+def test_foreign_bytes_are_refused(mode: str) -> None:
     data = bytearray(untold(mode=mode))
     middle = data.index(data[45:47], len(data) // 2)
     data[middle : middle + 4] = bytes(4)
@@ -94,11 +94,11 @@ def test_with_something_else_in_a_frames_place_it_is_refused(mode: str) -> None:
         read_audio(bytes(data), name="clip 7")
 
 
-def test_one_that_begins_within_a_frame_is_refused() -> None:
+def test_starting_mid_frame_is_refused() -> None:
     with pytest.raises(AudioError, match=r"is damaged: at byte 0 of \d+|is not audio that can be read"):
         read_audio(UNTOLD[145:])
 
 
-def test_one_that_says_how_long_it_is_keeps_its_exact_length() -> None:
+def test_declared_length_is_kept_exactly() -> None:
     assert read_audio(ID3 + told()).size == SECONDS * 16_000
     assert length_in_seconds(told()) == SECONDS

@@ -64,13 +64,13 @@ def measured(waveform: Waveform, gain: float, *, over_speech: bool = False) -> f
 
 @pytest.mark.parametrize("kind", ["gaussian", *MS_SNSD])
 @pytest.mark.parametrize("offset", ["start", "random"])
-def test_the_measured_ratio_is_the_one_asked_for(snsd: Path, kind: str, offset: str) -> None:
+def test_measured_ratio_is_requested(snsd: Path, kind: str, offset: str) -> None:
     made = NoiseFile(path=str(snsd), kind=kind, offset=offset, snr_db=10).apply(SPEECH, "u-1", nobody)
     assert measured(made.waveform, made.gain) == pytest.approx(10, abs=1e-2)
     assert made.snr_db == 10
 
 
-def test_over_speech_the_ratio_holds_where_there_is_speech(snsd: Path) -> None:
+def test_ratio_holds_where_speech_is(snsd: Path) -> None:
     for corruption in (
         NoiseFile(path=str(snsd), kind="babble", snr_db=10, snr_over="speech"),
         Noise(kind="vacuum-cleaner", snr_db=10, snr_over="speech"),
@@ -80,14 +80,14 @@ def test_over_speech_the_ratio_holds_where_there_is_speech(snsd: Path) -> None:
         assert measured(made.waveform, made.gain) < 9, "the pauses count as well, and make it less over all"
 
 
-def test_speech_is_found_where_it_is() -> None:
+def test_speech_is_located() -> None:
     mask = speech_mask(SPEECH.astype(np.float64))
     assert not mask[:15_000].any()
     assert not mask[-20_000:].any()
     assert mask[16_000:48_000].mean() > 0.8
 
 
-def test_the_old_convention_gives_half_the_decibels_and_says_so(snsd: Path) -> None:
+def test_old_convention_halves_ratio(snsd: Path) -> None:
     for corruption in (
         NoiseFile(path=str(snsd), kind="babble", snr_db=10, snr_convention="msnsd-old"),
         Noise(kind="gaussian", snr_db=10, snr_convention="msnsd-old"),
@@ -98,7 +98,7 @@ def test_the_old_convention_gives_half_the_decibels_and_says_so(snsd: Path) -> N
         assert "SNR convention msnsd-old: 10 dB by name, 5 dB in truth" in corruption.label()
 
 
-def test_prepared_audio_names_the_convention_and_its_true_ratio(snsd: Path, tmp_path: Path) -> None:
+def test_prepared_audio_has_true_ratio(snsd: Path, tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "store"), create=True)
     old = domain(snsd, 'kind = "typing", snr_db = 10, snr_convention = "msnsd-old"')
     (row,) = store.read_prepared(prepare_domain(old, corpus_id(old, None), store).corpus)
@@ -106,7 +106,7 @@ def test_prepared_audio_names_the_convention_and_its_true_ratio(snsd: Path, tmp_
     assert row.snr_db == 5
 
 
-def test_a_recording_begins_at_its_start_and_repeats_or_anywhere_by_utterance(snsd: Path) -> None:
+def test_offset_is_zero_or_by_utterance(snsd: Path) -> None:
     def noise(utterance: str, offset: str) -> Waveform:
         made = NoiseFile(path=str(snsd), kind="air-conditioner", offset=offset, snr_db=0).apply(
             SPEECH, utterance, nobody
@@ -120,7 +120,7 @@ def test_a_recording_begins_at_its_start_and_repeats_or_anywhere_by_utterance(sn
     assert np.corrcoef(noise("u-1", "random"), expected)[0, 1] < 0.9
 
 
-def test_a_recording_is_known_by_its_content_and_not_by_its_place(snsd: Path) -> None:
+def test_identity_is_content_not_location(snsd: Path) -> None:
     settings = 'file = "own.wav", snr_db = 5'
     before = corpus_id(domain(snsd, settings), None)
     moved = snsd.parent / "elsewhere" / "snsd"
@@ -131,9 +131,7 @@ def test_a_recording_is_known_by_its_content_and_not_by_its_place(snsd: Path) ->
     assert corpus_id(domain(moved, settings), None) != before
 
 
-def test_a_recording_in_a_folder_of_the_shelf_stays_where_it_was_found(
-    snsd: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shelf_subfolder_path_is_kept(snsd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (snsd / "street").mkdir()
     (snsd / "own.wav").rename(snsd / "street" / "cafe.wav")
     monkeypatch.setenv("EMTTA_CORPORA", str(snsd))
@@ -145,7 +143,7 @@ def test_a_recording_in_a_folder_of_the_shelf_stays_where_it_was_found(
     assert NoiseFile(kind="babble", snr_db=5).located().path in (str(snsd / "noise_train"), str(snsd / "noise_test"))
 
 
-def test_of_two_recordings_of_one_name_the_paper_s_is_taken(tmp_path: Path) -> None:
+def test_paper_recording_wins_name_clash(tmp_path: Path) -> None:
     for folder, shift in (("noise_train", 0), ("noise_test", 500)):
         (tmp_path / folder).mkdir()
         soundfile.write(tmp_path / folder / "Typing_2.wav", np.roll(HISS, shift), 16_000, subtype="FLOAT")
@@ -157,7 +155,7 @@ def test_of_two_recordings_of_one_name_the_paper_s_is_taken(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("level", [-25.0, -35.0])
-def test_speech_and_noise_have_the_level_asked_for(snsd: Path, level: float) -> None:
+def test_levels_are_as_requested(snsd: Path, level: float) -> None:
     noise = NoiseFile(path=str(snsd), kind="typing", snr_db=20, level_dbfs=level)
     made = noise.apply(SPEECH, "a", nobody)
     assert made.gain == 1.0
@@ -165,7 +163,7 @@ def test_speech_and_noise_have_the_level_asked_for(snsd: Path, level: float) -> 
     assert ("dB FS" in noise.label()) == (level != -25)
 
 
-def test_each_setting_is_part_of_the_identity(snsd: Path) -> None:
+def test_every_setting_is_in_identity(snsd: Path) -> None:
     base = {"path": str(snsd), "kind": "babble", "snr_db": 5.0}
     changes = (
         {},
@@ -181,14 +179,14 @@ def test_each_setting_is_part_of_the_identity(snsd: Path) -> None:
     assert len(set(made)) == len(changes)
 
 
-def test_a_missing_recording_says_where_it_is_to_be_had_before_anything_runs(tmp_path: Path) -> None:
+def test_missing_file_says_where_to_look(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=re.escape("git clone https://github.com/microsoft/MS-SNSD")) as refusal:
         corpus_id(domain(tmp_path / "snsd", 'kind = "babble", snr_db = 10'), None)
     assert "Babble_4.wav" in str(refusal.value)
     assert '{ name = "noise" } of the same kind' in str(refusal.value)
 
 
-def test_a_broken_or_silent_recording_is_refused_before_anything_runs(snsd: Path) -> None:
+def test_broken_or_silent_file_is_refused(snsd: Path) -> None:
     (snsd / "own.wav").write_bytes(b"RIFF no")
     with pytest.raises(UsageError, match=r"the noise cannot be used: .*own\.wav"):
         corpus_id(domain(snsd, 'file = "own.wav", snr_db = 10'), None)
@@ -209,14 +207,14 @@ def test_a_broken_or_silent_recording_is_refused_before_anything_runs(snsd: Path
         ('kind = "babble", snr_db = 5, snr_over = "words"', ["snr_over is 'words'", "'speech'"]),
     ],
 )
-def test_a_mistake_in_the_settings_is_refused_with_what_is_allowed(settings: str, words: list[str]) -> None:
+def test_bad_setting_lists_allowed(settings: str, words: list[str]) -> None:
     with pytest.raises(UsageError) as refusal:
         parse_suite(SUITE.format(settings))
     for word in words:
         assert word in str(refusal.value)
 
 
-def test_the_identity_of_the_demo_s_audio_changes_on_purpose_alone() -> None:
+def test_demo_audio_identity_is_pinned() -> None:
     """Prepared audio is found again; whoever changes how it is made raises a version, and these digests."""
     suite = load_suite("demo")
     ids = {name: corpus_id(suite.domain(name), suite.limit) for name in ("GS", "BA", "VC", "New-York", "German")}
@@ -229,7 +227,7 @@ def test_the_identity_of_the_demo_s_audio_changes_on_purpose_alone() -> None:
     }
 
 
-def test_every_report_on_a_run_of_the_old_convention_says_so(
+def test_reports_flag_old_convention(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
 ) -> None:
     told = "SNR convention msnsd-old, the published mistake: 10 dB by name are 5 dB in truth"

@@ -36,25 +36,25 @@ FILES = {
 
 
 @pytest.mark.parametrize("form", FILES)
-def test_a_whole_file_is_read_whole(form: str) -> None:
+def test_whole_file_is_read_whole(form: str) -> None:
     assert abs(read_audio(FILES[form]).size - FRAMES) <= 1
 
 
 @pytest.mark.parametrize("form", FILES)
-def test_a_file_that_is_cut_off_is_refused(form: str) -> None:
+def test_truncated_file_is_refused(form: str) -> None:
     with pytest.raises(AudioError, match="is cut off"):
         read_audio(FILES[form][: len(FILES[form]) * 2 // 3])
 
 
 @pytest.mark.parametrize("form", FILES)
 @pytest.mark.parametrize("rest", [b"junk" * 1000, None], ids=["junk", "another file"])
-def test_what_stands_behind_the_sound_is_refused(form: str, rest: bytes | None) -> None:
+def test_trailing_data_is_refused(form: str, rest: bytes | None) -> None:
     with pytest.raises(AudioError, match=r"would not be read|is damaged"):
         read_audio(FILES[form] + (FILES[form] if rest is None else rest))
 
 
 @pytest.mark.parametrize("form", ["flac", "wav", "mp3", "vorbis"])
-def test_a_tag_or_padding_behind_the_sound_does_no_harm(form: str) -> None:
+def test_trailing_tag_is_ignored(form: str) -> None:
     for rest in (b"TAG" + b"a title".ljust(125, b"\0"), bytes(64)):
         assert abs(read_audio(FILES[form] + rest).size - FRAMES) <= 1
 
@@ -79,17 +79,17 @@ SIZE = 2 * FRAMES
         (36 + SIZE + 1_000, SIZE + 1_000, "is cut off"),
     ],
 )
-def test_a_wav_whose_header_claims_less_or_more_than_there_is_is_refused(riff: int, data: int, words: str) -> None:
+def test_wav_length_mismatch_is_refused(riff: int, data: int, words: str) -> None:
     with pytest.raises(AudioError, match=words):
         read_audio(wav(riff, data))
 
 
 @pytest.mark.parametrize("size", [0xFFFF_FFFF, 0x7FFF_F000])
-def test_a_wav_written_to_a_pipe_is_read(size: int) -> None:
+def test_piped_wav_is_read(size: int) -> None:
     assert read_audio(wav(size, size)).size == FRAMES
 
 
-def test_a_flac_whose_header_counts_too_few_samples_is_refused() -> None:
+def test_short_flac_header_is_refused() -> None:
     file = bytearray(FILES["flac"])
     fields = int.from_bytes(file[18:26], "big")
     file[18:26] = (fields >> 36 << 36 | 8_000).to_bytes(8, "big")

@@ -38,7 +38,7 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-def test_the_degradation_is_that_against_the_clean_partner_of_the_run(store: Store) -> None:
+def test_degradation_is_against_clean(store: Store) -> None:
     rows = {(row["domain"], row["method"]): row for row in Catalogue(store).report("robustness").records}
     assert ("clean", "source") not in rows
     source, adapted = rows["rain", "source"], rows["rain", "em-tok-b"]
@@ -51,14 +51,14 @@ def test_the_degradation_is_that_against_the_clean_partner_of_the_run(store: Sto
     assert Catalogue(store).report("robustness", method="em-tok-b").records[0]["nwerd"] == 0.5
 
 
-def test_a_domain_whose_clean_speech_is_not_in_the_run_is_hidden_with_the_reason(store: Store) -> None:
+def test_missing_clean_hides_domain(store: Store) -> None:
     rows = {(row["domain"], row["method"]): row for row in Catalogue(store).report("robustness").records}
     found = rows["wales", "source"]
     assert (found["clean"], found["werd"], found["nwerd"]) == (None, None, None)
     assert found["reason_hidden"] == "the run has no domain of the same utterances without a corruption"
 
 
-def test_a_partner_that_is_not_complete_is_withheld(store: Store) -> None:
+def test_incomplete_partner_is_withheld(store: Store) -> None:
     plan = store.plan("run")
     store.write_plan("run", [replace(row, utterances=3) if row.domain == "clean" else row for row in plan])
     rows = {(row["domain"], row["method"]): row for row in Catalogue(store).report("robustness").records}

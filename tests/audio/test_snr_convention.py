@@ -27,7 +27,7 @@ def ratios(store: Path) -> set[float | None]:
     return {row.snr_db for corpus in corpora for row in opened.read_prepared(corpus)}
 
 
-def test_run_does_the_run_of_the_field(suites: tuple[Path, Path], tmp_path: Path, emtta: Command) -> None:
+def test_run_option_equals_field(suites: tuple[Path, Path], tmp_path: Path, emtta: Command) -> None:
     exact, old = suites
     dry = ("--store", tmp_path / "store", "--dry-run")
     planned = [emtta("run", *words, *dry) for words in ((exact,), (exact, *GIVEN), (old,))]
@@ -37,9 +37,7 @@ def test_run_does_the_run_of_the_field(suites: tuple[Path, Path], tmp_path: Path
     assert by_option[1] == by_field[1] != by_default[1]
 
 
-def test_prepare_and_doctor_are_of_the_audio_of_the_field(
-    suites: tuple[Path, Path], tmp_path: Path, emtta: Command
-) -> None:
+def test_prepare_and_doctor_options_equal_field(suites: tuple[Path, Path], tmp_path: Path, emtta: Command) -> None:
     exact, old = suites
     store = tmp_path / "store"
     assert emtta("prepare", exact, *GIVEN, "--store", store).code == 0
@@ -51,7 +49,7 @@ def test_prepare_and_doctor_are_of_the_audio_of_the_field(
     assert told == {(exact,): False, (exact, *GIVEN): True, (old,): True}
 
 
-def test_listen_lets_the_audio_of_the_field_be_heard(suites: tuple[Path, Path], tmp_path: Path, emtta: Command) -> None:
+def test_listen_option_equals_field(suites: tuple[Path, Path], tmp_path: Path, emtta: Command) -> None:
     exact, old = suites
     pages = []
     for name, words in {"exact": (exact,), "option": (exact, *GIVEN), "field": (old,)}.items():
@@ -62,7 +60,7 @@ def test_listen_lets_the_audio_of_the_field_be_heard(suites: tuple[Path, Path], 
     assert "10 dB by name, 5 dB in truth" in pages[1]
 
 
-def test_a_doctor_without_a_suite_has_no_ratio_to_understand(emtta: Command) -> None:
+def test_doctor_option_needs_suite(emtta: Command) -> None:
     refused = emtta("doctor", *GIVEN)
     assert refused.code == 2
     assert "--snr-convention is how a suite's ratios are understood; name the suite" in refused.err

@@ -40,7 +40,7 @@ def told(utterances: list[Utterance]) -> list[tuple[str, str, str, str, int]]:
 
 
 @pytest.mark.parametrize("split", ["test", None])
-def test_a_data_set_in_a_folder_is_read_in_the_order_of_its_rows(tmp_path: Path, split: str | None) -> None:
+def test_folder_is_read_in_row_order(tmp_path: Path, split: str | None) -> None:
     corpus = saved(tmp_path / "mine", rows(), split)
     found = told(list(corpus.read_all()))
     assert [one[1:] for one in found] == [
@@ -50,13 +50,13 @@ def test_a_data_set_in_a_folder_is_read_in_the_order_of_its_rows(tmp_path: Path,
     assert (corpus.count().utterances, corpus.count(2).utterances, corpus.availability().state) == (3, 2, "here")
 
 
-def test_longer_utterances_of_a_folder_are_left_out_and_counted(tmp_path: Path) -> None:
+def test_long_utterances_are_counted(tmp_path: Path) -> None:
     corpus = saved(tmp_path / "mine", rows()).model_copy(update={"max_seconds": 0.45})
     assert corpus.count() == Count(2, 1)
     assert len(list(corpus.read_all())) == 2
 
 
-def test_a_row_without_audio_is_an_utterance_in_error(tmp_path: Path) -> None:
+def test_row_without_audio_is_error(tmp_path: Path) -> None:
     corpus = saved(tmp_path / "mine", [*rows(1), {"sound": None, "sentence": "nothing", "who": 1}])
     good, silent = corpus.read_all()
     assert good.read().size == 4_800
@@ -64,7 +64,7 @@ def test_a_row_without_audio_is_an_utterance_in_error(tmp_path: Path) -> None:
         silent.read()
 
 
-def test_a_data_set_that_moved_is_the_same_corpus_and_other_rows_are_another(tmp_path: Path) -> None:
+def test_identity_is_rows_not_location(tmp_path: Path) -> None:
     first = saved(tmp_path / "a", rows())
     (tmp_path / "a").rename(tmp_path / "b")
     moved = first.model_copy(update={"path": str(tmp_path / "b")})
@@ -83,7 +83,7 @@ def test_a_data_set_that_moved_is_the_same_corpus_and_other_rows_are_another(tmp
         ({"audio": "who"}, UsageError, "the column 'who' of the data set .* is no audio but"),
     ],
 )
-def test_a_mistake_is_refused_with_what_there_is(
+def test_mistake_refusal_lists_choices(
     tmp_path: Path, change: dict[str, Any], refusal: type[Exception], message: str
 ) -> None:
     corpus = saved(tmp_path / "mine", rows()).model_copy(update=change)
@@ -92,13 +92,13 @@ def test_a_mistake_is_refused_with_what_there_is(
     assert corpus.availability().state == "missing"
 
 
-def test_a_split_of_a_data_set_without_splits_is_refused(tmp_path: Path) -> None:
+def test_split_of_unsplit_set_is_refused(tmp_path: Path) -> None:
     corpus = saved(tmp_path / "mine", rows(), None).model_copy(update={"split": "test"})
     with pytest.raises(UsageError, match="there is no split 'test'; it has none: leave out split"):
         corpus.count()
 
 
-def test_any_data_set_of_the_hub_is_read_with_the_columns_that_are_named(hub: Hub) -> None:
+def test_hub_set_is_read_by_columns(hub: Hub) -> None:
     commit = librispeech_hub(hub)
     corpus = HubDataset(**MINE, id="id", speaker="speaker_id")
     assert [one[:4] for one in told(list(corpus.read_all()))] == [
@@ -108,7 +108,7 @@ def test_any_data_set_of_the_hub_is_read_with_the_columns_that_are_named(hub: Hu
     assert (corpus.count().utterances, corpus.availability().state) == (6, "here")
 
 
-def test_a_column_that_the_hubs_data_set_lacks_is_refused_with_those_it_has(hub: Hub) -> None:
+def test_missing_column_lists_existing(hub: Hub) -> None:
     librispeech_hub(hub)
     with pytest.raises(CorpusError, match=r"has no column who, only file, audio, text, speaker_id.*name one of these"):
         list(HubDataset(**MINE, speaker="who").read_all())
@@ -116,7 +116,7 @@ def test_a_column_that_the_hubs_data_set_lacks_is_refused_with_those_it_has(hub:
         HubDataset(**MINE | {"split": "dev"}).count()
 
 
-def test_a_suite_runs_on_both(
+def test_suite_runs_on_folder_and_hub(
     tmp_path: Path, hub: Hub, suite_file: SuiteFile, emtta: Command, prefect_server: str
 ) -> None:
     librispeech_hub(hub)

@@ -46,7 +46,7 @@ def corpus(tmp_path: Path) -> Folder:
     )
 
 
-def test_the_manifests_rows_become_utterances_in_their_order(corpus: Folder) -> None:
+def test_manifest_order_is_kept(corpus: Folder) -> None:
     utterances = list(corpus.read_all())
     assert [(u.id, u.text, u.language, u.speaker) for u in utterances] == [
         ("anna-01", "Well, here we are.", "en", "anna"),
@@ -56,7 +56,7 @@ def test_the_manifests_rows_become_utterances_in_their_order(corpus: Folder) -> 
     assert all(u.read().shape == (1_600,) for u in utterances)
 
 
-def test_json_lines_are_the_same_corpus(corpus: Folder) -> None:
+def test_json_lines_are_same_corpus(corpus: Folder) -> None:
     root = Path(corpus.path)
     rows = [
         {"path": "anna/01.flac", "text": "Well, here we are.", "speaker": "anna", "seconds": 0.1},
@@ -68,20 +68,20 @@ def test_json_lines_are_the_same_corpus(corpus: Folder) -> None:
     assert digest(twin) == digest(corpus)
 
 
-def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(corpus: Folder) -> None:
+def test_bom_and_crlf_are_harmless(corpus: Folder) -> None:
     manifest = Path(corpus.path) / "manifest.csv"
     before = corpus.content_digest()
     manifest.write_bytes(b"\xef\xbb\xbf" + manifest.read_bytes().replace(b"\n", b"\r\n"))
     assert corpus.content_digest() == before
 
 
-def test_the_first_n_utterances_can_be_used_alone(corpus: Folder) -> None:
+def test_first_n_utterances_can_be_used(corpus: Folder) -> None:
     two = Folder(path=corpus.path, utterances=2)
     assert [u.id for u in two.read_all()] == ["anna-01", "anna-02"]
     assert two.content_digest() != corpus.content_digest()
 
 
-def test_ids_can_be_given_and_paths_of_any_letters_give_distinct_ones(tmp_path: Path) -> None:
+def test_given_or_derived_ids_differ(tmp_path: Path) -> None:
     manifest = (
         "path,text,id\nä.wav,one,\nö.wav,two,\na b.wav,three,\nplain.tar.wav,four,\nabs/x.wav,five,\nz.wav,six,my-6\n"
     )
@@ -91,14 +91,14 @@ def test_ids_can_be_given_and_paths_of_any_letters_give_distinct_ones(tmp_path: 
     assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789._-") for name in ids)
 
 
-def test_a_moved_folder_is_the_same_corpus(corpus: Folder, tmp_path: Path) -> None:
+def test_move_keeps_corpus(corpus: Folder, tmp_path: Path) -> None:
     moved = shutil.copytree(corpus.path, tmp_path / "elsewhere", ignore=shutil.ignore_patterns("elsewhere"))
     there = Folder(path=str(moved))
     assert there.content_digest() == corpus.content_digest()
     assert digest(there) == digest(corpus)
 
 
-def test_a_changed_sample_or_transcript_or_a_missing_file_is_another_corpus(corpus: Folder) -> None:
+def test_other_content_is_other_corpus(corpus: Folder) -> None:
     root = Path(corpus.path)
     seen = [corpus.content_digest()]
     write_audio(root / "ben/01.flac", level=0.4)
@@ -111,7 +111,7 @@ def test_a_changed_sample_or_transcript_or_a_missing_file_is_another_corpus(corp
     assert len(set(seen)) == 4
 
 
-def test_missing_and_broken_audio_costs_its_own_utterance_alone(corpus: Folder) -> None:
+def test_bad_audio_fails_alone(corpus: Folder) -> None:
     root = Path(corpus.path)
     (root / "anna/01.flac").unlink()
     (root / "anna/02.flac").write_text("only the transcript")
@@ -173,7 +173,7 @@ def test_missing_and_broken_audio_costs_its_own_utterance_alone(corpus: Folder) 
         ("m.txt", "a.wav hello\n", r"m\.txt ends in '\.txt'; it must end in \.csv, \.jsonl, \.parquet"),
     ],
 )
-def test_a_mistake_in_the_manifest_is_shown_where_it_is(tmp_path: Path, name: str, manifest: str, message: str) -> None:
+def test_manifest_mistake_is_located(tmp_path: Path, name: str, manifest: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         folder(tmp_path, manifest, name).read_all()
 
@@ -185,20 +185,18 @@ def test_a_mistake_in_the_manifest_is_shown_where_it_is(tmp_path: Path, name: st
         ("m.jsonl", '{"path": "a.wav", "text": "b", "texts": ["b", "c"], "speaker": "anna"}\n'),
     ],
 )
-def test_a_column_that_was_not_asked_for_is_left_alone_beside_those_that_were(
-    tmp_path: Path, name: str, manifest: str
-) -> None:
+def test_unrequested_column_is_ignored(tmp_path: Path, name: str, manifest: str) -> None:
     (utterance,) = folder(tmp_path, manifest, name).read_all()
     assert (utterance.text, utterance.speaker) == ("b", "anna")
 
 
-def test_text_that_is_not_utf_8_is_refused_by_its_line(tmp_path: Path) -> None:
+def test_non_utf8_text_is_refused_by_line(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_bytes("path,text\na.wav,fine\nb.wav,für\n".encode("latin-1"))
     with pytest.raises(UsageError, match=r"line 3: the byte 0xfc is not UTF-8"):
         Folder(path=str(tmp_path)).read_all()
 
 
-def test_a_missing_folder_or_manifest_is_refused(tmp_path: Path) -> None:
+def test_missing_manifest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"the corpus folder '.*gone' does not exist"):
         Folder(path=str(tmp_path / "gone")).read_all()
     with pytest.raises(UsageError, match=r"manifest\.csv cannot be read: No such file"):
@@ -207,7 +205,7 @@ def test_a_missing_folder_or_manifest_is_refused(tmp_path: Path) -> None:
         Folder(path=str(tmp_path)).count()
 
 
-def test_a_suite_tells_corpora_apart_by_name() -> None:
+def test_names_distinguish_corpora() -> None:
     corpora: TypeAdapter[Corpus] = TypeAdapter(Corpus)
     assert isinstance(corpora.validate_python({"name": "folder", "path": "~/speech"}), Folder)
     assert isinstance(corpora.validate_python({"name": "synthetic", "language": "de", "voices": ["de"]}), Synthetic)
@@ -219,7 +217,7 @@ def test_a_suite_tells_corpora_apart_by_name() -> None:
         corpora.validate_python({"name": "folder", "path": "x", "language": "English"})
 
 
-def test_parquet_is_a_manifest_too(corpus: Folder) -> None:
+def test_parquet_manifest_is_read(corpus: Folder) -> None:
     root = Path(corpus.path)
     columns = {
         "path": ["anna/01.flac", "anna/02.flac", "ben/01.flac"],
@@ -247,7 +245,7 @@ def test_parquet_is_a_manifest_too(corpus: Folder) -> None:
         (b"PAR1 no more", r"m\.parquet cannot be read: "),
     ],
 )
-def test_a_mistake_in_a_parquet_manifest_is_shown(tmp_path: Path, columns: object, message: str) -> None:
+def test_parquet_mistake_is_located(tmp_path: Path, columns: object, message: str) -> None:
     if isinstance(columns, bytes):
         (tmp_path / "m.parquet").write_bytes(columns)
     else:
@@ -256,7 +254,7 @@ def test_a_mistake_in_a_parquet_manifest_is_shown(tmp_path: Path, columns: objec
         Folder(path=str(tmp_path), manifest="m.parquet").count()
 
 
-def test_transcripts_may_lie_beside_audio_of_any_format_rate_and_channels(tmp_path: Path) -> None:
+def test_transcripts_pair_with_any_audio(tmp_path: Path) -> None:
     for name, form, rate, channels in (
         ("a/01.flac", "FLAC", 44_100, 2),
         ("a/02.wav", "WAV", 8_000, 1),
@@ -280,7 +278,7 @@ def test_transcripts_may_lie_beside_audio_of_any_format_rate_and_channels(tmp_pa
         found[4].read()
 
 
-def test_longer_utterances_are_left_out_and_counted(tmp_path: Path) -> None:
+def test_long_utterances_are_counted(tmp_path: Path) -> None:
     for name, seconds in (("a", 0.2), ("b", 0.5), ("c", 0.3)):
         put(tmp_path, {f"{name}.wav": sound(seconds, form="WAV"), f"{name}.txt": name})
     corpus = Folder(path=str(tmp_path), max_seconds=0.4)
@@ -289,13 +287,13 @@ def test_longer_utterances_are_left_out_and_counted(tmp_path: Path) -> None:
     assert corpus.content_digest() != Folder(path=str(tmp_path)).content_digest()
 
 
-def test_two_manifests_are_one_too_many(corpus: Folder) -> None:
+def test_two_manifests_are_refused(corpus: Folder) -> None:
     (Path(corpus.path) / "manifest.jsonl").write_text("")
     with pytest.raises(UsageError, match=r"has manifest\.csv and manifest\.jsonl; say which"):
         Folder(path=corpus.path).count()
 
 
-def test_audio_that_has_not_changed_is_not_read_again(corpus: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_audio_is_not_reread(corpus: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in Path(corpus.path).rglob("*.flac"):
         os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 60))
     before = corpus.content_digest()

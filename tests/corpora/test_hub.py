@@ -27,7 +27,7 @@ def downloads(hub: Hub) -> list[str]:
     return [line for line in hub.asked if line.startswith("GET /datasets/") and "bytes=" not in line]
 
 
-def test_the_rows_of_all_files_come_in_their_order(hub: Hub) -> None:
+def test_rows_of_all_files_come_in_order(hub: Hub) -> None:
     librispeech_hub(hub)
     found = list(LibriSpeech().read_all())
     assert [(one.id, one.text, one.language, one.speaker) for one in found] == [
@@ -37,7 +37,7 @@ def test_the_rows_of_all_files_come_in_their_order(hub: Hub) -> None:
     assert [one.seconds() for one in found] == pytest.approx([0.3 + 0.1 * index for index in range(6)])
 
 
-def test_datasets_reads_the_same_rows_there(hub: Hub, tmp_path: Path) -> None:
+def test_datasets_reads_same_rows(hub: Hub, tmp_path: Path) -> None:
     librispeech_hub(hub)
     script = (
         "from datasets import Audio, load_dataset\n"
@@ -49,14 +49,14 @@ def test_datasets_reads_the_same_rows_there(hub: Hub, tmp_path: Path) -> None:
     assert done.stdout.strip() == str([one.id for one in LibriSpeech().read_all()]), done.stderr
 
 
-def test_files_are_fetched_once_for_all_domains(hub: Hub) -> None:
+def test_files_are_fetched_once(hub: Hub) -> None:
     librispeech_hub(hub)
     for _ in range(2):
         assert len(list(LibriSpeech().read_all())) == 6
     assert len(downloads(hub)) == 2
 
 
-def test_a_few_of_many_are_read_over_the_network_and_no_file_is_fetched(hub: Hub, tmp_path: Path) -> None:
+def test_few_rows_need_no_fetch(hub: Hub, tmp_path: Path) -> None:
     rows = librispeech_rows(40)
     librispeech_hub(hub, rows)
     assert [one.id for one in LibriSpeech(utterances=3).read_all()] == [row["id"] for row in rows[:3]]
@@ -65,7 +65,7 @@ def test_a_few_of_many_are_read_over_the_network_and_no_file_is_fetched(hub: Hub
     assert not list((tmp_path / "hub").rglob("*.parquet"))
 
 
-def test_counting_reads_no_audio_and_is_remembered(hub: Hub) -> None:
+def test_counting_reads_no_audio(hub: Hub) -> None:
     librispeech_hub(hub)
     assert LibriSpeech().count().utterances == 6
     assert LibriSpeech().count(limit=4).utterances == 4
@@ -75,7 +75,7 @@ def test_counting_reads_no_audio_and_is_remembered(hub: Hub) -> None:
     assert (settled.count().utterances, len(hub.asked)) == (6, asked + 1)
 
 
-def test_longer_utterances_are_left_out_and_counted(hub: Hub) -> None:
+def test_long_utterances_are_counted(hub: Hub) -> None:
     librispeech_hub(hub)
     corpus = LibriSpeech(max_seconds=0.55)
     assert [one.text for one in corpus.read_all()] == [row["text"] for row in librispeech_rows()[:3]]
@@ -83,7 +83,7 @@ def test_longer_utterances_are_left_out_and_counted(hub: Hub) -> None:
     assert (corpus.count(limit=2).utterances, corpus.count(limit=2).left_out) == (2, 0)
 
 
-def test_a_branch_is_pinned_to_its_commit(hub: Hub) -> None:
+def test_branch_is_pinned_to_commit(hub: Hub) -> None:
     first = librispeech_hub(hub)
     settled, content = LibriSpeech().located(), LibriSpeech().content_digest()
     assert settled.revision == first
@@ -94,7 +94,7 @@ def test_a_branch_is_pinned_to_its_commit(hub: Hub) -> None:
     assert len(list(LibriSpeech(revision=first).read_all())) == 6
 
 
-def test_without_a_network_the_last_known_commit_and_the_fetched_files_serve(hub: Hub) -> None:
+def test_offline_uses_cached_commit(hub: Hub) -> None:
     librispeech_hub(hub)
     content = LibriSpeech().content_digest()
     read = [one.id for one in LibriSpeech().read_all()]
@@ -104,7 +104,7 @@ def test_without_a_network_the_last_known_commit_and_the_fetched_files_serve(hub
     assert [one.id for one in LibriSpeech().read_all()] == read
 
 
-def test_a_commit_to_the_page_of_a_data_set_changes_no_identity_and_one_to_its_audio_does(hub: Hub) -> None:
+def test_identity_follows_audio_not_card(hub: Hub) -> None:
     def settled(rows: int, **extra: bytes) -> LibriSpeech:
         path = "all/test.other-00000-of-00001.parquet"
         files = {path: parquet(librispeech_rows(rows)), **extra}
@@ -117,19 +117,19 @@ def test_a_commit_to_the_page_of_a_data_set_changes_no_identity_and_one_to_its_a
     assert before.identity() == mended.identity() == LibriSpeech().identity()
 
 
-def test_no_network_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
+def test_no_network_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(UnreachableHubError, match=r"cannot be downloaded from http://127\.0\.0\.1:9: .*EMTTA_CORPORA"):
         LibriSpeech().located()
 
 
-def test_offline_mode_is_said(monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
+def test_offline_mode_is_reported(monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UnreachableHubError, match="HF_HUB_OFFLINE is set; connect to the network"):
         LibriSpeech().located()
 
 
-def test_a_gated_set_says_where_its_terms_are_and_opens_to_a_token(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gated_set_opens_with_token(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     librispeech_hub(hub, gated=True)
     with pytest.raises(CorpusError, match=r"is gated, and no token is set; accept its terms at http.*set HF_TOKEN"):
         LibriSpeech().count()
@@ -140,7 +140,7 @@ def test_a_gated_set_says_where_its_terms_are_and_opens_to_a_token(hub: Hub, mon
     assert len(list(LibriSpeech().read_all())) == 6
 
 
-def test_what_is_not_there_is_refused_with_what_is(hub: Hub) -> None:
+def test_missing_name_lists_existing(hub: Hub) -> None:
     with pytest.raises(CorpusError, match=r"no data set openslr/librispeech_asr at http"):
         LibriSpeech().located()
     librispeech_hub(hub)
@@ -150,7 +150,7 @@ def test_what_is_not_there_is_refused_with_what_is(hub: Hub) -> None:
         LibriSpeech(split="dev-other").located()
 
 
-def test_parquet_of_the_hubs_own_conversion_serves_where_main_has_none(hub: Hub) -> None:
+def test_converted_parquet_is_fallback(hub: Hub) -> None:
     hub.commit("openslr/librispeech_asr", {"librispeech_asr.py": b"raise SystemExit"})
     with pytest.raises(UsageError, match="it has no Parquet at all"):
         LibriSpeech().located()
@@ -160,7 +160,7 @@ def test_parquet_of_the_hubs_own_conversion_serves_where_main_has_none(hub: Hub)
     assert len(list(LibriSpeech().read_all())) == 6
 
 
-def test_a_conversion_that_calls_itself_partial_is_warned_of_once(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
+def test_partial_conversion_warns_once(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
     hub.commit("edinburghcstr/ami", {"ami.py": b"raise SystemExit"})
     ami_hub(hub, branch="refs/convert/parquet")
     hub_split._warn_of_part.cache_clear()
@@ -177,7 +177,7 @@ def hub_files(hub: Hub) -> dict[str, bytes]:
     return {path: content for path, content in whole.items() if path.startswith("other/")}
 
 
-def test_too_little_disk_is_refused_before_anything_is_fetched(hub: Hub) -> None:
+def test_low_disk_is_refused_before_fetch(hub: Hub) -> None:
     librispeech_hub(hub, declared={"all/test.other-00000-of-00002.parquet": 10**17})
     with pytest.raises(
         CorpusError, match=r"what is fetched of openslr/librispeech_asr takes 100000000\.00 GB, and .* HF_HUB_CACHE"
@@ -186,7 +186,7 @@ def test_too_little_disk_is_refused_before_anything_is_fetched(hub: Hub) -> None
     assert not downloads(hub)
 
 
-def test_broken_audio_costs_its_own_utterance_alone(hub: Hub) -> None:
+def test_broken_audio_fails_alone(hub: Hub) -> None:
     rows = librispeech_rows()
     rows[1]["audio"]["bytes"] = rows[1]["audio"]["bytes"][:200]
     rows[2]["audio"]["bytes"] = None
@@ -199,13 +199,13 @@ def test_broken_audio_costs_its_own_utterance_alone(hub: Hub) -> None:
     assert found[3].read().size == 9_600
 
 
-def test_another_schema_is_refused_by_its_columns(hub: Hub) -> None:
+def test_other_schema_is_refused(hub: Hub) -> None:
     librispeech_hub(hub, [{name: value for name, value in row.items() if name != "text"} for row in librispeech_rows()])
     with pytest.raises(CorpusError, match=r"has no column text, only file, audio, speaker_id"):
         list(LibriSpeech().read_all())
 
 
-def test_a_hub_that_does_not_answer_is_worth_another_attempt_and_a_gate_is_not(hub: Hub) -> None:
+def test_outage_is_retried_gate_is_not(hub: Hub) -> None:
     hub.status = 503
     with pytest.raises(
         UnreachableHubError, match="answers 503 when asked for data set openslr/librispeech_asr"
@@ -220,7 +220,7 @@ def test_a_hub_that_does_not_answer_is_worth_another_attempt_and_a_gate_is_not(h
 
 
 @pytest.mark.parametrize("status", [408, 429])
-def test_a_hub_that_asks_for_patience_is_as_one_that_does_not_answer(hub: Hub, status: int) -> None:
+def test_rate_limit_is_retried(hub: Hub, status: int) -> None:
     librispeech_hub(hub)
     content = LibriSpeech().content_digest()
     hub.status = status
@@ -231,7 +231,7 @@ def test_a_hub_that_asks_for_patience_is_as_one_that_does_not_answer(hub: Hub, s
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_hub_that_gives_no_access_is_a_refusal_that_names_the_token(hub: Hub, status: int) -> None:
+def test_denied_access_names_token(hub: Hub, status: int) -> None:
     librispeech_hub(hub)
     pinned = LibriSpeech().located()
     assert pinned.count().utterances == 6
@@ -242,7 +242,7 @@ def test_a_hub_that_gives_no_access_is_a_refusal_that_names_the_token(hub: Hub, 
     assert not is_transient(refused.value)
 
 
-def test_a_file_that_is_gone_is_said_to_be(hub: Hub) -> None:
+def test_deleted_file_is_reported(hub: Hub) -> None:
     commit = librispeech_hub(hub)
     assert LibriSpeech().count().utterances == 6
     del hub.sets["openslr/librispeech_asr"].commits[commit]["all/test.other-00001-of-00002.parquet"]
@@ -250,7 +250,7 @@ def test_a_file_that_is_gone_is_said_to_be(hub: Hub) -> None:
         list(LibriSpeech(revision=commit).read_all())
 
 
-def test_a_hub_that_accepts_and_says_nothing_is_given_up(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_server_times_out(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("emtta_core.hub.TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
@@ -258,7 +258,7 @@ def test_a_hub_that_accepts_and_says_nothing_is_given_up(hub: Hub, monkeypatch: 
             LibriSpeech().located()
 
 
-def test_a_cache_that_cannot_be_written_is_named(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_cache_is_named(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     librispeech_hub(hub)
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
@@ -274,9 +274,7 @@ def test_a_cache_that_cannot_be_written_is_named(hub: Hub, tmp_path: Path, monke
     ],
     ids=["cut off", "rows"],
 )
-def test_a_fetched_file_that_broke_says_how_it_is_fetched_anew(
-    hub: Hub, tmp_path: Path, damaged: Callable[[bytes], bytes]
-) -> None:
+def test_corrupt_file_says_how_to_refetch(hub: Hub, tmp_path: Path, damaged: Callable[[bytes], bytes]) -> None:
     librispeech_hub(hub)
     assert len(list(LibriSpeech().read_all())) == 6
     whole = {path: path.resolve().read_bytes() for path in (tmp_path / "hub").rglob("*.parquet")}

@@ -30,7 +30,7 @@ def english(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("english"), multilingual=False)
 
 
-def test_it_is_the_language_that_transformers_detects(model: SpeechModel, tiny_model: Path) -> None:
+def test_detection_matches_transformers(model: SpeechModel, tiny_model: Path) -> None:
     theirs = WhisperForConditionalGeneration.from_pretrained(tiny_model).eval()
     extractor = WhisperFeatureExtractor.from_pretrained(tiny_model)
     ids = theirs.generation_config.lang_to_id
@@ -48,7 +48,7 @@ def test_it_is_the_language_that_transformers_detects(model: SpeechModel, tiny_m
     torch.testing.assert_close(torch.tensor([each.probability for each in found]), chances, rtol=0, atol=1e-4)
 
 
-def test_a_model_of_one_language_says_so(english: Path) -> None:
+def test_monolingual_model_says_so(english: Path) -> None:
     model = load_model(english, device="cpu")
     with pytest.raises(UsageError, match=r"knows the language 'en' alone.*language = 'corpus'"):
         detect_language(model, sounds([1.0])[0])
@@ -59,9 +59,7 @@ def test_a_model_of_one_language_says_so(english: Path) -> None:
 
 
 @pytest.mark.parametrize(("languages", "told"), [(("en", "zh", "yue"), "yue"), (("en", "zh"), "zh")])
-def test_cantonese_is_told_as_chinese_to_a_model_that_has_no_token_for_it(
-    languages: tuple[str, ...], told: str, tmp_path: Path
-) -> None:
+def test_cantonese_falls_back_to_chinese(languages: tuple[str, ...], told: str, tmp_path: Path) -> None:
     model = load_model(make_checkpoint(tmp_path / "model", languages=languages), device="cpu")
     (prompt,) = model.prompt.rows(["yue"], model.device).tolist()
     assert tuple(prompt) == model.prompt.tokens[told]
@@ -70,7 +68,7 @@ def test_cantonese_is_told_as_chinese_to_a_model_that_has_no_token_for_it(
         model.prompt.rows(["yue", "de"], model.device)
 
 
-def test_what_is_detected_is_recorded_and_the_corpus_still_says_how_to_score(
+def test_corpus_decides_scoring(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str, model: SpeechModel
 ) -> None:
     manifest = "path,text,language\ngood0.wav,one boat,en\ngood1.wav,jedna łódka,pl\ngood2.wav,ein boot,de\n"
@@ -96,7 +94,7 @@ def test_what_is_detected_is_recorded_and_the_corpus_still_says_how_to_score(
     assert {row["spoken"] for row in report} == {"de", "en", "pl"}
 
 
-def test_one_of_many_languages_that_is_not_known_costs_its_utterances_however_they_come(
+def test_unknown_one_fails_alone(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
 ) -> None:
     manifest = "path,text,language\ngood0.wav,jedna łódka,pl\ngood1.wav,dwie łódki,pl\ngood2.wav,ein boot,de\n"
@@ -113,7 +111,7 @@ def test_one_of_many_languages_that_is_not_known_costs_its_utterances_however_th
     assert emtta("sql", query, "--store", store, "--format", "csv").out.split()[1:] == ["complete,3,2"]
 
 
-def test_a_domain_of_which_no_language_is_known_fails(
+def test_domain_with_none_known_fails(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
 ) -> None:
     (speech.path / "manifest.csv").write_text("path,text,language\ngood0.wav,jedna łódka,pl\ngood1.wav,łódki,cs\n")
@@ -122,7 +120,7 @@ def test_a_domain_of_which_no_language_is_known_fails(
     assert "unknown language 'pl'" in " ".join(outcome.err.split())
 
 
-def test_no_more_audio_is_in_memory_than_hours_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_limit_audio_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "CHUNK_SECONDS", 10.0)
     rows = [
         PreparedRow(

@@ -45,7 +45,7 @@ def check(errors: dict[str, str | None], bad: str, stage: str, words: str) -> No
 
 
 @pytest.mark.parametrize(("fault", "words"), FAULTS)
-def test_while_it_is_prepared(
+def test_during_preparation(
     suite_file: SuiteFile,
     speech: Speech,
     store: Store,
@@ -68,7 +68,7 @@ def test_while_it_is_prepared(
 
 
 @pytest.mark.parametrize(("fault", "words"), FAULTS)
-def test_while_it_is_adapted_to(
+def test_during_adaptation(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Exception, words: str
 ) -> None:
     prepare = engine.prepare_batch
@@ -86,7 +86,7 @@ def test_while_it_is_adapted_to(
 
 
 @pytest.mark.parametrize(("fault", "words"), FAULTS)
-def test_while_it_is_scored(bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: Exception, words: str) -> None:
+def test_during_scoring(bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: Exception, words: str) -> None:
     process = jiwer.process_words
 
     def fail(reference: str, hypothesis: str) -> Any:
@@ -100,7 +100,7 @@ def test_while_it_is_scored(bench: Bench, monkeypatch: pytest.MonkeyPatch, fault
     check({name: row.error for name, row in done.items()}, "good1", "scored", words)
 
 
-def test_memory_and_interrupts_are_no_fault_of_an_utterance(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_system_errors_are_not_caught(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     for fault in (ConnectionResetError("gone"), KeyboardInterrupt()):
 
         def fail(*_: Any, fault: BaseException = fault) -> Any:

@@ -51,7 +51,7 @@ domains = [{{ name = "x", group = "g", corpus = {} }}]
 """
 
 
-def test_librispeech_is_read_from_its_folder_as_from_the_hub(tmp_path: Path, hub: Hub) -> None:
+def test_librispeech_folder_matches_hub(tmp_path: Path, hub: Hub) -> None:
     librispeech_hub(hub)
     root = librispeech_folder(tmp_path)
     (root / "test-other" / "README.TXT").write_text("not a speaker")
@@ -62,12 +62,12 @@ def test_librispeech_is_read_from_its_folder_as_from_the_hub(tmp_path: Path, hub
 
 
 @pytest.mark.parametrize("below", ["", "LibriSpeech", "LibriSpeech/test-other"])
-def test_a_path_may_name_the_corpus_the_split_or_what_they_lie_in(tmp_path: Path, below: str) -> None:
+def test_path_may_name_parent_or_split(tmp_path: Path, below: str) -> None:
     librispeech_folder(tmp_path)
     assert len(list(LibriSpeech(path=str(tmp_path / below)).read_all())) == 6
 
 
-def test_a_shelf_is_looked_at_before_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
+def test_shelf_is_searched_before_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
     librispeech_hub(hub)
     librispeech_folder(tmp_path / "b", count=4)
     monkeypatch.setenv("EMTTA_CORPORA", f"{tmp_path / 'a'}:{tmp_path / 'b'}")
@@ -77,12 +77,12 @@ def test_a_shelf_is_looked_at_before_the_hub(tmp_path: Path, monkeypatch: pytest
     assert LibriSpeech(split="test-clean").located().path is None
 
 
-def test_a_missing_folder_says_where_the_corpus_is_to_be_had(tmp_path: Path) -> None:
+def test_missing_folder_says_where_to_look(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"LibriSpeech test-other is not in .*openslr\.org/12 and extract it"):
         LibriSpeech(path=str(tmp_path)).count()
 
 
-def test_a_folder_that_moved_is_the_same_corpus_and_a_changed_sample_another(tmp_path: Path) -> None:
+def test_identity_is_samples_not_location(tmp_path: Path) -> None:
     root = librispeech_folder(tmp_path / "one")
     moved = shutil.copytree(root, tmp_path / "two" / "LibriSpeech")
     before = LibriSpeech(path=str(root)).content_digest()
@@ -91,7 +91,7 @@ def test_a_folder_that_moved_is_the_same_corpus_and_a_changed_sample_another(tmp
     assert LibriSpeech(path=str(moved)).content_digest() != before
 
 
-def test_an_empty_split_and_transcripts_without_text_are_refused(tmp_path: Path) -> None:
+def test_empty_split_or_text_is_refused(tmp_path: Path) -> None:
     root = librispeech_folder(tmp_path)
     (root / "dev-clean").mkdir()
     with pytest.raises(CorpusError, match=r"dev-clean has no transcript .* the split is empty"):
@@ -102,7 +102,7 @@ def test_an_empty_split_and_transcripts_without_text_are_refused(tmp_path: Path)
         LibriSpeech(path=str(root)).count()
 
 
-def test_a_missing_transcript_and_a_missing_file_cost_their_own_utterance_alone(tmp_path: Path) -> None:
+def test_missing_file_fails_alone(tmp_path: Path) -> None:
     root = librispeech_folder(tmp_path)
     transcript = root / "test-other/1688/142285/1688-142285.trans.txt"
     transcript.write_text("\n".join(transcript.read_text().splitlines()[1:]) + "\n")
@@ -134,7 +134,7 @@ LIBRISPEECH_SPLITS = {
 
 
 @pytest.mark.parametrize("split", LIBRISPEECH_SPLITS)
-def test_each_split_of_librispeech_is_that_one(tmp_path: Path, hub: Hub, split: str) -> None:
+def test_librispeech_splits_are_right(tmp_path: Path, hub: Hub, split: str) -> None:
     rows = {name: [row | {"text": row["text"] + name} for row in librispeech_rows(1)] for name in LIBRISPEECH_SPLITS}
     files = {f"all/{LIBRISPEECH_SPLITS[name]}.parquet": parquet(found) for name, found in rows.items()}
     configs = {"all": {there: f"all/{there}.parquet" for there in LIBRISPEECH_SPLITS.values()}}
@@ -152,7 +152,7 @@ AMI_PARTS = list(itertools.product(("ihm", "sdm"), ("test", "validation", "train
 
 
 @pytest.mark.parametrize(("language", "split"), MLS_PARTS)
-def test_each_split_of_each_language_of_mls_is_that_one(tmp_path: Path, hub: Hub, language: str, split: str) -> None:
+def test_mls_splits_are_right(tmp_path: Path, hub: Hub, language: str, split: str) -> None:
     mls_hub(hub, MLS_PARTS)
     for part in MLS_PARTS:
         mls_folder(tmp_path, *part)
@@ -165,9 +165,7 @@ def test_each_split_of_each_language_of_mls_is_that_one(tmp_path: Path, hub: Hub
 
 @pytest.mark.parametrize(("language", "split"), COMMON_VOICE_PARTS)
 @pytest.mark.parametrize("card", [True, False], ids=["by its card", "by its folders"])
-def test_each_split_of_each_language_of_common_voice_is_that_one(
-    tmp_path: Path, hub: Hub, language: str, split: str, card: bool
-) -> None:
+def test_common_voice_splits_are_right(tmp_path: Path, hub: Hub, language: str, split: str, card: bool) -> None:
     common_voice_hub(hub, COMMON_VOICE_PARTS, card=card)
     for part in sorted(COMMON_VOICE_PARTS):  # `test` has an empty dev.tsv, which `validation` fills
         common_voice_folder(tmp_path, *part)
@@ -180,9 +178,7 @@ def test_each_split_of_each_language_of_common_voice_is_that_one(
 
 @pytest.mark.parametrize(("language", "split"), FLEURS_PARTS)
 @pytest.mark.parametrize("card", [True, False], ids=["by its card", "by its folders"])
-def test_each_split_of_each_language_of_fleurs_is_that_one(
-    tmp_path: Path, hub: Hub, language: str, split: str, card: bool
-) -> None:
+def test_fleurs_splits_are_right(tmp_path: Path, hub: Hub, language: str, split: str, card: bool) -> None:
     fleurs_hub(hub, FLEURS_PARTS, card=card)
     for part in FLEURS_PARTS:
         fleurs_folder(tmp_path, *part)
@@ -196,7 +192,7 @@ def test_each_split_of_each_language_of_fleurs_is_that_one(
 
 @pytest.mark.parametrize(("microphone", "split"), AMI_PARTS)
 @pytest.mark.parametrize("branch", ["main", "refs/convert/parquet"])
-def test_each_split_of_each_microphone_of_ami_is_that_one(hub: Hub, microphone: str, split: str, branch: str) -> None:
+def test_ami_splits_are_right(hub: Hub, microphone: str, split: str, branch: str) -> None:
     hub.commit("edinburghcstr/ami", {"ami.py": b"raise SystemExit"})
     ami_hub(hub, AMI_PARTS, branch=branch)
     texts = {one[1] for one in told(Ami.model_validate({"microphone": microphone, "split": split}))}
@@ -204,7 +200,7 @@ def test_each_split_of_each_microphone_of_ami_is_that_one(hub: Hub, microphone: 
 
 
 @pytest.mark.parametrize("split", ["test", "dev", "train"])
-def test_each_split_of_tedlium_is_that_one(tmp_path: Path, split: str) -> None:
+def test_tedlium_splits_are_right(tmp_path: Path, split: str) -> None:
     for other in ("test", "dev", "train"):
         tedlium_folder(tmp_path, other)
     for below in ("", "TEDLIUM_release-3", "TEDLIUM_release-3/legacy", f"TEDLIUM_release-3/legacy/{split}"):
@@ -216,7 +212,7 @@ def test_each_split_of_tedlium_is_that_one(tmp_path: Path, split: str) -> None:
 
 
 @pytest.mark.parametrize("opus", [False, True])
-def test_mls_is_read_from_its_folder_as_from_the_hub(tmp_path: Path, hub: Hub, opus: bool) -> None:
+def test_mls_folder_matches_hub(tmp_path: Path, hub: Hub, opus: bool) -> None:
     mls_hub(hub)
     root = mls_folder(tmp_path, opus=opus)
     there = told(MultilingualLibriSpeech(language="german"))
@@ -226,7 +222,7 @@ def test_mls_is_read_from_its_folder_as_from_the_hub(tmp_path: Path, hub: Hub, o
         MultilingualLibriSpeech(language="polish").located()
 
 
-def test_a_link_by_the_name_of_its_archive_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_link_named_like_archive_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = mls_folder(tmp_path / "nas")
     shelf = tmp_path / "shelf"
     shelf.mkdir()
@@ -239,7 +235,7 @@ def test_a_link_by_the_name_of_its_archive_will_do(tmp_path: Path, monkeypatch: 
     assert told(parse_suite(named.to_toml()).domains[0].corpus) == told(found)
 
 
-def test_every_language_of_mls_can_be_had_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mls_offers_exactly_its_languages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMTTA_CORPORA", str(tmp_path))
     for language, code in CODES.items():
         mls_folder(tmp_path, language)
@@ -248,7 +244,7 @@ def test_every_language_of_mls_can_be_had_and_no_other(tmp_path: Path, monkeypat
         parse_suite(SUITE.format('{ name = "mls", language = "english" }'))
 
 
-def test_mls_without_a_transcript_of_a_recording_costs_that_one(tmp_path: Path) -> None:
+def test_mls_missing_text_fails_alone(tmp_path: Path) -> None:
     root = mls_folder(tmp_path)
     transcripts = root / "test/transcripts.txt"
     transcripts.write_text("".join(transcripts.read_text().splitlines(keepends=True)[:2]))
@@ -257,7 +253,7 @@ def test_mls_without_a_transcript_of_a_recording_costs_that_one(tmp_path: Path) 
         last.read()
 
 
-def test_l2arctic_has_six_accents_of_four_speakers_at_any_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_l2arctic_has_six_accents_of_four(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     everyone = [speaker for speakers in SPEAKERS.values() for speaker in speakers]
     l2arctic_folder(tmp_path, everyone)
     monkeypatch.setenv("EMTTA_CORPORA", str(tmp_path))
@@ -275,7 +271,7 @@ def test_l2arctic_has_six_accents_of_four_speakers_at_any_rate(tmp_path: Path, m
 
 @pytest.mark.parametrize("top", ["l2arctic_release_v5.0", "l2arctic", "L2-ARCTIC"])
 @pytest.mark.parametrize("nested", [False, True], ids=["flat", "nested"])
-def test_l2arctic_is_found_under_each_of_its_names_and_as_programs_extract_it(
+def test_l2arctic_is_found_in_any_layout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, top: str, nested: bool
 ) -> None:
     root = l2arctic_folder(tmp_path, SPEAKERS["korean"], top=top, nested=nested)
@@ -285,9 +281,7 @@ def test_l2arctic_is_found_under_each_of_its_names_and_as_programs_extract_it(
     assert [one[3] for one in told(settled)] == [speaker for speaker in SPEAKERS["korean"] for _ in range(2)]
 
 
-def test_l2arctic_is_asked_for_where_it_is_missing_and_speakers_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_l2arctic_missing_is_requested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EMTTA_CORPORA", raising=False)
     with pytest.raises(CorpusError, match=r"L2-ARCTIC hindi is not in any folder \(.*ask for it with the form at http"):
         L2Arctic(accent="hindi").located()
@@ -296,7 +290,7 @@ def test_l2arctic_is_asked_for_where_it_is_missing_and_speakers_are_named(
         L2Arctic(accent="hindi", path=str(root)).count()
 
 
-def test_l2arctic_without_a_recording_costs_that_one(tmp_path: Path) -> None:
+def test_l2arctic_missing_wav_fails_alone(tmp_path: Path) -> None:
     root = l2arctic_folder(tmp_path, SPEAKERS["hindi"])
     whole = L2Arctic(accent="hindi", path=str(root)).content_digest()
     (root / "TNI/wav/arctic_a0002.wav").unlink()
@@ -309,7 +303,7 @@ def test_l2arctic_without_a_recording_costs_that_one(tmp_path: Path) -> None:
     assert corpus.content_digest() != whole
 
 
-def test_l2arctic_names_the_speakers_of_whom_there_is_nothing(tmp_path: Path) -> None:
+def test_l2arctic_names_absent_speakers(tmp_path: Path) -> None:
     root = l2arctic_folder(tmp_path, SPEAKERS["hindi"])
     for speaker in ("RRBI", "TNI"):
         for path in (*root.glob(f"{speaker}/wav/*"), *root.glob(f"{speaker}/transcript/*")):
@@ -318,7 +312,7 @@ def test_l2arctic_names_the_speakers_of_whom_there_is_nothing(tmp_path: Path) ->
         L2Arctic(accent="hindi", path=str(root)).count()
 
 
-def test_l2arctic_without_a_transcript_costs_that_one(tmp_path: Path) -> None:
+def test_l2arctic_missing_text_fails_alone(tmp_path: Path) -> None:
     root = l2arctic_folder(tmp_path, SPEAKERS["hindi"])
     (root / "TNI/transcript/arctic_a0002.txt").unlink()
     *others, last = L2Arctic(accent="hindi", path=str(root)).read_all()
@@ -328,7 +322,7 @@ def test_l2arctic_without_a_transcript_costs_that_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("card", [True, False], ids=["by its card", "by its folders"])
-def test_common_voice_is_read_from_its_folder_as_from_the_hub(tmp_path: Path, hub: Hub, card: bool) -> None:
+def test_common_voice_folder_matches_hub(tmp_path: Path, hub: Hub, card: bool) -> None:
     common_voice_hub(hub, card=card)
     common_voice_folder(tmp_path)
     here = told(CommonVoice(language="pt", path=str(tmp_path)))
@@ -342,9 +336,7 @@ def test_common_voice_is_read_from_its_folder_as_from_the_hub(tmp_path: Path, hu
 
 
 @pytest.mark.parametrize("around", ["", "mcv-scripted-pt-v24.0/"])
-def test_common_voice_is_found_within_a_folder_of_its_archive_s_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, around: str
-) -> None:
+def test_common_voice_is_found_in_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, around: str) -> None:
     home = common_voice_folder(tmp_path, release=f"{around}cv-corpus-24.0-2025-12-05")
     common_voice_folder(tmp_path, "de", release="mcv-scripted-de-v24.0/cv-corpus-24.0-2025-12-05")
     monkeypatch.setenv("EMTTA_CORPORA", str(tmp_path))
@@ -354,7 +346,7 @@ def test_common_voice_is_found_within_a_folder_of_its_archive_s_name(
 @pytest.mark.parametrize(
     ("row", "lacking"), [("abc", "path, sentence"), ("abc\tclip.mp3\ts7", "sentence"), ("abc\t\ts7\tSim.\t", "path")]
 )
-def test_a_row_of_common_voice_that_is_cut_off_is_refused_by_its_line(tmp_path: Path, row: str, lacking: str) -> None:
+def test_common_voice_cut_row_is_refused(tmp_path: Path, row: str, lacking: str) -> None:
     table = common_voice_folder(tmp_path) / "test.tsv"
     whole = table.read_text().splitlines()
     table.write_text("\n".join([*whole[:3], row, *whole[3:]]))
@@ -362,7 +354,7 @@ def test_a_row_of_common_voice_that_is_cut_off_is_refused_by_its_line(tmp_path: 
         CommonVoice(language="pt", path=str(tmp_path)).count()
 
 
-def test_common_voice_without_a_column_is_refused_by_it(tmp_path: Path) -> None:
+def test_common_voice_needs_columns(tmp_path: Path) -> None:
     table = common_voice_folder(tmp_path) / "test.tsv"
     table.write_text(table.read_text().replace("\tsentence\t", "\ttext\t"))
     with pytest.raises(CorpusError, match=r"test\.tsv has no column sentence; get the archive"):
@@ -370,7 +362,7 @@ def test_common_voice_without_a_column_is_refused_by_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("row", ["1503", "1503\t9.wav", "1503\t\tSieben."])
-def test_a_line_of_fleurs_that_is_cut_off_is_refused_by_its_number(tmp_path: Path, row: str) -> None:
+def test_fleurs_cut_line_is_refused(tmp_path: Path, row: str) -> None:
     table = fleurs_folder(tmp_path) / "data/de_de/test.tsv"
     whole = table.read_text().splitlines()
     table.write_text("\n".join([*whole[:2], "", row, *whole[2:]]))
@@ -378,7 +370,7 @@ def test_a_line_of_fleurs_that_is_cut_off_is_refused_by_its_number(tmp_path: Pat
         Fleurs(language="de_de", path=str(tmp_path)).count()
 
 
-def test_fleurs_is_read_from_its_folder_as_from_the_hub(tmp_path: Path, hub: Hub) -> None:
+def test_fleurs_folder_matches_hub(tmp_path: Path, hub: Hub) -> None:
     commit = fleurs_hub(hub)
     fleurs_folder(tmp_path)
     there = told(Fleurs(language="de_de"))
@@ -393,7 +385,7 @@ def test_fleurs_is_read_from_its_folder_as_from_the_hub(tmp_path: Path, hub: Hub
         Fleurs(language="de_de", path=str(tmp_path)).count()
 
 
-def test_a_commit_of_fleurs_that_has_no_parquet_is_refused_and_its_clone_is_read(tmp_path: Path, hub: Hub) -> None:
+def test_fleurs_without_parquet_needs_clone(tmp_path: Path, hub: Hub) -> None:
     root = fleurs_folder(tmp_path)
     commit = hub.commit("google/fleurs", {"fleurs.py": b"", "data/de_de/test.tsv": b"", "data/de_de/dev.tsv": b""})
     with pytest.raises(UsageError, match=r"no split 'test' of 'de_de' in Parquet; it has no Parquet at all"):
@@ -401,7 +393,7 @@ def test_a_commit_of_fleurs_that_has_no_parquet_is_refused_and_its_clone_is_read
     assert len(told(Fleurs(language="de_de", path=str(root), revision=commit))) == 3
 
 
-def test_languages_have_the_codes_that_whisper_gives_them(hub: Hub, tmp_path: Path) -> None:
+def test_languages_use_whisper_codes(hub: Hub, tmp_path: Path) -> None:
     fleurs = {"cmn_hans_cn": "zh", "fil_ph": "tl", "jv_id": "jw", "nb_no": "no", "pt_br": "pt", "yue_hant_hk": "yue"}
     for language, code in fleurs.items():
         fleurs_folder(tmp_path, language)
@@ -413,7 +405,7 @@ def test_languages_have_the_codes_that_whisper_gives_them(hub: Hub, tmp_path: Pa
         assert code in LANGUAGES
 
 
-def test_tedlium_is_cut_from_talks_as_it_is_on_the_hub(tmp_path: Path, hub: Hub) -> None:
+def test_tedlium_cuts_talks_like_hub(tmp_path: Path, hub: Hub) -> None:
     tedlium_hub(hub)
     tedlium_folder(tmp_path)
     first, second, late = TedLium(path=str(tmp_path)).read_all()
@@ -430,7 +422,7 @@ def test_tedlium_is_cut_from_talks_as_it_is_on_the_hub(tmp_path: Path, hub: Hub)
         TedLium(split="dev").located()
 
 
-def test_what_of_tedlium_cannot_be_scored_is_never_compared(tmp_path: Path, hub: Hub) -> None:
+def test_tedlium_skips_unscorable(tmp_path: Path, hub: Hub) -> None:
     unscored = ("<unk> <unk>", "ignore_time_segment_in_scoring")
     tedlium_hub(hub, *unscored)
     root = tedlium_folder(tmp_path, "test", *unscored)
@@ -446,7 +438,7 @@ def test_what_of_tedlium_cannot_be_scored_is_never_compared(tmp_path: Path, hub:
 
 
 @pytest.mark.parametrize("branch", ["main", "refs/convert/parquet"])
-def test_ami_is_read_from_the_hub_and_equal_ids_are_told_apart(hub: Hub, branch: str) -> None:
+def test_ami_separates_equal_ids(hub: Hub, branch: str) -> None:
     hub.commit("edinburghcstr/ami", {"ami.py": b"raise SystemExit"})
     ami_hub(hub, branch=branch)
     name = "AMI_EN2001a_H00_MEE068_0414915_0415078"
@@ -456,7 +448,7 @@ def test_ami_is_read_from_the_hub_and_equal_ids_are_told_apart(hub: Hub, branch:
     ]
 
 
-def test_a_talk_that_changed_is_read_anew(tmp_path: Path) -> None:
+def test_changed_talk_is_reread(tmp_path: Path) -> None:
     first = next(iter(TedLium(path=str(tedlium_folder(tmp_path))).read_all()))
     before = first.read()
     put(tmp_path / "TEDLIUM_release-3/legacy/test/sph", {"AlGore_2009.sph": sound(2.5, form="NIST", hertz=440)})
@@ -466,7 +458,7 @@ def test_a_talk_that_changed_is_read_anew(tmp_path: Path) -> None:
         first.read()
 
 
-def test_what_the_hub_says_nothing_of_is_empty_and_not_a_word(hub: Hub) -> None:
+def test_missing_value_is_empty(hub: Hub) -> None:
     audio = {"bytes": sound(0.3), "path": "one.flac"}
     lists: dict[str, tuple[Corpus, list[str]]] = {
         "edinburghcstr/ami": (Ami(), ["audio_id", "speaker_id", "text"]),
@@ -498,13 +490,13 @@ def test_what_the_hub_says_nothing_of_is_empty_and_not_a_word(hub: Hub) -> None:
         (["a", "b", "a", "a"], ["a", "b", "a-2", "a-3"]),
     ],
 )
-def test_no_id_is_given_twice(hub: Hub, ids: list[str], told_apart: list[str]) -> None:
+def test_ids_are_unique(hub: Hub, ids: list[str], told_apart: list[str]) -> None:
     rows = [{"audio": {"bytes": sound(0.2), "path": "one.flac"}, "audio_id": one, "text": "some"} for one in ids]
     hub.commit("edinburghcstr/ami", {"a.parquet": parquet(rows)}, configs={"ihm": {"test": "a.parquet"}})
     assert [one.id for one in Ami().read_all()] == told_apart
 
 
-def test_every_field_of_every_corpus_is_documented() -> None:
+def test_every_field_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs/suites.md").read_text(encoding="utf-8")
     for corpus in get_args(get_args(Corpus)[0]):
         assert f"`{corpus.model_fields['name'].default}`" in page

@@ -57,7 +57,7 @@ SPECIAL: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("kind", SPECIAL)
-def test_such_a_recording_is_an_utterance_in_error_and_planning_does_not_wait_for_it(tmp_path: Path, kind: str) -> None:
+def test_recording_fails_without_blocking(tmp_path: Path, kind: str) -> None:
     make, words = SPECIAL[kind]
     make(tmp_path / "bad.wav")
     (tmp_path / "good.flac").write_bytes(encode_flac(0.1 * np.ones(1_600)))
@@ -72,7 +72,7 @@ def test_such_a_recording_is_an_utterance_in_error_and_planning_does_not_wait_fo
 
 
 @pytest.mark.parametrize("kind", ["zeros", "pipe", "gone"])
-def test_without_a_manifest_it_is_accounted_for_too(tmp_path: Path, kind: str) -> None:
+def test_without_manifest_is_reported_too(tmp_path: Path, kind: str) -> None:
     make, words = SPECIAL[kind]
     make(tmp_path / "a.wav")
     (tmp_path / "a.txt").write_text("no")
@@ -89,7 +89,7 @@ def test_without_a_manifest_it_is_accounted_for_too(tmp_path: Path, kind: str) -
 
 @pytest.mark.parametrize("kind", ["zeros", "pipe"])
 @pytest.mark.parametrize("name", ["manifest.csv", "manifest.jsonl", "manifest.parquet"])
-def test_a_manifest_must_be_a_plain_file(tmp_path: Path, kind: str, name: str) -> None:
+def test_manifest_is_refused(tmp_path: Path, kind: str, name: str) -> None:
     make, words = SPECIAL[kind]
     make(tmp_path / name)
     with pytest.raises((UsageError, CorpusError), match=f"cannot be read: {words}"):
@@ -97,14 +97,14 @@ def test_a_manifest_must_be_a_plain_file(tmp_path: Path, kind: str, name: str) -
 
 
 @pytest.mark.parametrize("kind", ["zeros", "pipe", "slow"])
-def test_noise_must_be_a_plain_file(tmp_path: Path, kind: str) -> None:
+def test_noise_is_refused(tmp_path: Path, kind: str) -> None:
     make, words = SPECIAL[kind]
     make(tmp_path / "noise.wav")
     with pytest.raises(UsageError, match=f"the noise cannot be used: .*{words}"):
         NoiseFile(path=str(tmp_path), file="noise.wav", snr_db=10).made_of(str)
 
 
-def test_the_limit_of_hours_is_raised_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_raises_hours_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.BytesIO()
     soundfile.write(file, np.zeros(36_000), 1_000, format="FLAC")
     assert length_in_seconds(file.getvalue()) == 36
@@ -134,9 +134,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"encoder_layers": "many"}, "encoder_layers is 'many'"),
     ],
 )
-def test_a_config_of_absurd_sizes_is_refused_before_it_is_built(
-    checkpoint: Path, tmp_path: Path, settings: dict[str, object], words: str
-) -> None:
+def test_absurd_config_is_refused(checkpoint: Path, tmp_path: Path, settings: dict[str, object], words: str) -> None:
     copy = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | settings))
@@ -144,9 +142,7 @@ def test_a_config_of_absurd_sizes_is_refused_before_it_is_built(
         load_model(copy, device="cpu")
 
 
-def test_the_limit_of_parameters_is_raised_by_the_environment(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_environment_raises_size_limit(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(MAX_PARAMETERS, "1000")
     with pytest.raises(ModelError, match=r"a model may have 1e.*set EMTTA_MAX_PARAMETERS to more"):
         load_model(checkpoint, device="cpu")
@@ -155,7 +151,7 @@ def test_the_limit_of_parameters_is_raised_by_the_environment(
 
 
 @pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer.json", "model.safetensors"])
-def test_a_models_files_must_be_plain(checkpoint: Path, tmp_path: Path, name: str) -> None:
+def test_model_file_is_refused(checkpoint: Path, tmp_path: Path, name: str) -> None:
     for kind in ("zeros", "pipe"):
         copy = Path(shutil.copytree(checkpoint, tmp_path / kind))
         (copy / name).unlink()

@@ -18,12 +18,12 @@ from emtta_core.scoring import normalizer
 _FUNCTION_WORDS_AT_MOST = 45
 
 
-def test_there_is_a_grammar_for_each_language_of_the_demo() -> None:
+def test_each_demo_language_has_grammar() -> None:
     assert set(LANGUAGES) == set(languages())
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_grammar_has_150_content_words_and_sentences_of_4_to_9_words(language: str) -> None:
+def test_grammar_has_150_content_words(language: str) -> None:
     grammar = load_grammar(language)
     rng = random.Random(0)
     sentences = [grammar.sentence(rng, "train") for _ in range(2_000)]
@@ -33,12 +33,12 @@ def test_a_grammar_has_150_content_words_and_sentences_of_4_to_9_words(language:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_no_word_of_a_grammar_is_changed_by_the_normalizer(language: str) -> None:
+def test_normalizer_keeps_grammar_words(language: str) -> None:
     normalize = normalizer(language)
     assert [word for word in load_grammar(language).words() if normalize(word) != word] == []
 
 
-def test_a_neighbour_tells_little_of_a_word() -> None:
+def test_neighbour_hardly_predicts_word() -> None:
     """Of the most frequent English words, none is followed by one same word more than half of the time."""
     rng = random.Random(0)
     followers: dict[str, list[str]] = {}
@@ -54,7 +54,7 @@ def test_a_neighbour_tells_little_of_a_word() -> None:
             assert max(map(after.count, set(after))) <= 0.55 * len(after), word
 
 
-def test_training_and_test_sentences_are_disjoint() -> None:
+def test_train_and_test_are_disjoint() -> None:
     rng = random.Random(0)
     grammar = load_grammar("en")
     test = {grammar.sentence(rng, "test") for _ in range(500)}
@@ -63,7 +63,7 @@ def test_training_and_test_sentences_are_disjoint() -> None:
     assert {split_of(sentence) for sentence in test} == {"test"}
 
 
-def test_a_sentence_sounds_the_same_whatever_was_spoken_before() -> None:
+def test_sentence_ignores_earlier_speech() -> None:
     first = speak("the yellow river carried my pencil", "en-us+m3")
     speak("une autre phrase", "fr+f2", rate=200)
     again = speak("the yellow river carried my pencil", "en-us+m3")
@@ -71,7 +71,7 @@ def test_a_sentence_sounds_the_same_whatever_was_spoken_before() -> None:
     assert first.phonemes == again.phonemes
 
 
-def test_a_breathy_voice_sounds_the_same_at_another_time_of_day() -> None:
+def test_breathy_voice_is_reproducible() -> None:
     """espeak-ng seeds its generator with the second; the voices of the murmur behind speech draw from it."""
     voices = [f"en-us+{variant}" for variant in ("f2", "f3", "f5", "whisper")]
     before = [speak("every purple tiger stumbled", voice).waveform for voice in voices]
@@ -80,7 +80,7 @@ def test_a_breathy_voice_sounds_the_same_at_another_time_of_day() -> None:
         np.testing.assert_array_equal(speak("every purple tiger stumbled", voice).waveform, waveform)
 
 
-def test_threads_that_speak_at_once_do_not_disturb_one_another() -> None:
+def test_threads_do_not_interfere() -> None:
     sentences = ["the yellow river", "a broken violin", "my sister in berlin", "every purple tiger"]
     alone = [speak(sentence, "en-us").waveform for sentence in sentences]
     together: dict[int, np.ndarray] = {}
@@ -97,7 +97,7 @@ def test_threads_that_speak_at_once_do_not_disturb_one_another() -> None:
         np.testing.assert_array_equal(together[index], expected)
 
 
-def test_an_utterance_does_not_depend_on_how_many_there_are() -> None:
+def test_utterance_ignores_total() -> None:
     few = list(Synthetic(language="de", voices=("de", "de+f1"), utterances=3).read_all())
     many = list(Synthetic(language="de", voices=("de", "de+f1"), utterances=9).read_all())
     assert [(each.id, each.text, each.speaker) for each in many[:3]] == [
@@ -107,28 +107,28 @@ def test_an_utterance_does_not_depend_on_how_many_there_are() -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_sentences_fit_the_demo_models_window_of_four_seconds(language: str) -> None:
+def test_sentences_fit_demo_window(language: str) -> None:
     corpus = Synthetic(language=language, voices=trained_voices(language), utterances=24)
     lengths = [len(utterance.read()) / SAMPLE_RATE for utterance in corpus.read_all()]
     assert min(lengths) > 0.5
     assert max(lengths) < 4.0
 
 
-def test_another_release_of_the_voices_is_another_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_voice_release_changes_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
     before = Synthetic().content_digest()
     assert Synthetic().content_digest() == before
     monkeypatch.setattr("emtta_core.corpora.espeak.version", lambda package: f"another {package}", raising=False)
     assert Synthetic().content_digest() != before
 
 
-def test_voices_for_noise_are_training_sentences_and_repeatable() -> None:
+def test_noise_voices_use_train_sentences() -> None:
     first, second = voices_for_noise(2, seed=5), voices_for_noise(2, seed=5)
     for one, other in zip(first, second, strict=True):
         np.testing.assert_array_equal(one, other)
     assert not np.array_equal(first[0], voices_for_noise(1, seed=6)[0])
 
 
-def test_an_unknown_voice_or_language_is_refused_by_name() -> None:
+def test_unknown_voice_is_refused() -> None:
     utterance = next(Synthetic(voices=("en-atlantis",)).read_all())
     with pytest.raises(UsageError, match="en-atlantis"):
         utterance.read()

@@ -27,13 +27,13 @@ def manifest(folder: Path, text: str, name: str = "manifest.csv") -> Folder:
         *((name, "id") for name in ("utt_id", "uid", "audio_id")),
     ],
 )
-def test_a_column_that_means_a_known_one_is_asked_about(tmp_path: Path, column: str, meant: str) -> None:
+def test_synonymous_column_is_asked_about(tmp_path: Path, column: str, meant: str) -> None:
     with pytest.raises(UsageError, match=f"there is a column '{column}'; should it be '{meant}'"):
         manifest(tmp_path, f"path,text,{column}\na.flac,hello,de\n").count()
     assert manifest(tmp_path, f"path,text,{column},{meant}\na.flac,hello,x,de\n").count().utterances == 1
 
 
-def test_the_columns_of_other_programs_are_asked_about_in_place_of_those_that_are_needed(tmp_path: Path) -> None:
+def test_foreign_columns_are_suggested(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'audio_filepath'; should it be 'path'"):
         manifest(tmp_path, '{"audio_filepath": "a.flac", "text": "x"}', "manifest.jsonl").count()
 
@@ -42,7 +42,7 @@ def test_the_columns_of_other_programs_are_asked_about_in_place_of_those_that_ar
     "column",
     ["offset", "start", "end", "begin_time", "start_time", "end_ms", "audio_start", "seg_end", "t0", "channel"],
 )
-def test_a_column_of_segments_or_channels_is_refused_by_name(tmp_path: Path, column: str) -> None:
+def test_segment_column_is_refused(tmp_path: Path, column: str) -> None:
     for text, name in (
         (f"path,text,{column}\na.flac,hello,0.5\n", "manifest.csv"),
         (f'{{"path": "a.flac", "text": "x", "{column}": 0.5}}', "manifest.jsonl"),
@@ -52,20 +52,20 @@ def test_a_column_of_segments_or_channels_is_refused_by_name(tmp_path: Path, col
             manifest(folder, text, name).count()
 
 
-def test_other_columns_are_told_of(tmp_path: Path) -> None:
+def test_other_columns_are_reported(tmp_path: Path) -> None:
     assert manifest(tmp_path, "path,text,age,accent,\na.flac,hello,7,us,\n").count().notes == (
         "columns that are not used: accent, age",
     )
 
 
 @pytest.mark.parametrize("duration", ["00:02", "1.7s", "1;7", "nan", "inf"])
-def test_a_duration_that_is_no_number_of_seconds_is_refused(tmp_path: Path, duration: str) -> None:
+def test_nonnumeric_duration_is_refused(tmp_path: Path, duration: str) -> None:
     with pytest.raises(UsageError, match=f"column 'duration': '{duration}': it must be a number of seconds"):
         manifest(tmp_path, f"path,text,duration\na.flac,x,{duration}").count()
 
 
 @pytest.mark.parametrize("name", ["manifest.csv", "manifest.jsonl", "manifest.parquet"])
-def test_a_transcript_that_a_manifest_leaves_empty_costs_its_own_utterance(tmp_path: Path, name: str) -> None:
+def test_empty_transcript_fails_alone(tmp_path: Path, name: str) -> None:
     if name.endswith("parquet"):
         corpus = manifest(tmp_path, "", name)
         pq.write_table(pa.table({"path": ["a.flac", "b.flac"], "text": [None, "x"]}), tmp_path / name)
@@ -80,7 +80,7 @@ def test_a_transcript_that_a_manifest_leaves_empty_costs_its_own_utterance(tmp_p
 
 
 @pytest.mark.parametrize(("duration", "fits"), [(1.0, True), (1000, True), (1.3, True), (0.2, False), (12.5, False)])
-def test_a_duration_is_compared_with_the_file(tmp_path: Path, duration: float, fits: bool) -> None:
+def test_duration_is_checked_against_file(tmp_path: Path, duration: float, fits: bool) -> None:
     row = f'{{"path": "a.flac", "text": "x", "duration": {duration}}}'
     (utterance,) = manifest(tmp_path, row, "manifest.jsonl").read_all()
     if fits:
@@ -93,19 +93,19 @@ def test_a_duration_is_compared_with_the_file(tmp_path: Path, duration: float, f
 @pytest.mark.parametrize(
     "second", ["a.flac,other,two", "./a.flac,other,two", "link.flac,other,two"], ids=["same", "spelling", "link"]
 )
-def test_one_recording_in_two_rows_is_refused(tmp_path: Path, second: str) -> None:
+def test_duplicate_recording_is_refused(tmp_path: Path, second: str) -> None:
     corpus = manifest(tmp_path, f"path,text,id\na.flac,hello,one\n{second}\n")
     (tmp_path / "link.flac").symlink_to("a.flac")
     with pytest.raises(UsageError, match=r"line 3, column 'path': .* it is the recording of line 2 already"):
         corpus.count()
 
 
-def test_a_name_twice_in_an_object_is_refused(tmp_path: Path) -> None:
+def test_duplicate_object_key_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="line 1: the column 'text' is there more than once"):
         manifest(tmp_path, '{"path": "a.flac", "text": "x", "text": "y"}', "manifest.jsonl").count()
 
 
-def test_each_file_of_a_folder_is_read_in_error_or_told_of(tmp_path: Path) -> None:
+def test_every_file_is_read_or_reported(tmp_path: Path) -> None:
     foreign = ("webm", "aac", "wma", "amr", "mp4", "m4a")
     put(tmp_path / "c", {f"{kind}.{kind}": b"x" for kind in foreign} | {f"{kind}.txt": "hello" for kind in foreign})
     put(tmp_path / "c", {"u0.flac": sound(0.2), "u0.TXT": "here", "notes.txt": "n", "p.png": b"p", "q.json": b"{}"})
@@ -127,7 +127,7 @@ def test_each_file_of_a_folder_is_read_in_error_or_told_of(tmp_path: Path) -> No
     )
 
 
-def test_hidden_copies_are_skipped_and_told_of(tmp_path: Path) -> None:
+def test_hidden_copies_are_reported(tmp_path: Path) -> None:
     put(tmp_path, {"u0.flac": sound(0.2), "u0.txt": "here", "._u0.flac": b"\0\5", "._u0.txt": b"\0\5\xff"})
     put(tmp_path / ".ipynb_checkpoints", {"u0-checkpoint.flac": sound(0.2), "u0-checkpoint.txt": "here"})
     put(tmp_path / "__MACOSX", {"._u0.flac": b"\0\5"})
@@ -136,7 +136,7 @@ def test_hidden_copies_are_skipped_and_told_of(tmp_path: Path) -> None:
     assert corpus.count().notes == ("hidden, and skipped: ._u0.flac, ._u0.txt, .ipynb_checkpoints and 1 more",)
 
 
-def test_two_recordings_of_one_transcript_are_refused_in_words_made_for_folders(tmp_path: Path) -> None:
+def test_two_recordings_are_refused(tmp_path: Path) -> None:
     put(tmp_path, {"u0.flac": sound(0.2), "u0.wav": sound(0.2, form="WAV"), "u0.txt": "here"})
     with pytest.raises(UsageError, match=r"has u0\.flac and u0\.wav, to which the same transcript belongs; take one"):
         Folder(path=str(tmp_path)).count()
@@ -163,13 +163,13 @@ def saved(folder: Path, **columns: list[Any]) -> Dataset:
         ([b"a", b"b"], "binary"),
     ],
 )
-def test_a_text_column_of_another_type_is_refused_by_its_type(tmp_path: Path, values: list[Any], kind: str) -> None:
+def test_nontext_column_is_refused(tmp_path: Path, values: list[Any], kind: str) -> None:
     saved(tmp_path / "d", other=values)
     with pytest.raises(UsageError, match=f"the column 'other' .* named as text, holds {kind}.*it must hold text"):
         SavedDataset(path=str(tmp_path / "d"), text="other").count()
 
 
-def test_a_class_label_is_no_transcript(tmp_path: Path) -> None:
+def test_class_label_is_not_transcript(tmp_path: Path) -> None:
     saved(tmp_path / "d", label=[0, 1]).cast_column("label", ClassLabel(names=["no", "yes"])).save_to_disk(
         str(tmp_path / "e")
     )
@@ -177,7 +177,7 @@ def test_a_class_label_is_no_transcript(tmp_path: Path) -> None:
         SavedDataset(path=str(tmp_path / "e"), text="label").count()
 
 
-def test_a_language_that_a_data_set_says_is_not_taken_for_english(tmp_path: Path) -> None:
+def test_declared_language_is_kept(tmp_path: Path) -> None:
     saved(tmp_path / "d", locale=["de", "de"], gender=["f", "m"])
     with pytest.raises(UsageError, match=r"has a column 'locale', which is not read.*write language"):
         SavedDataset(path=str(tmp_path / "d")).count()
@@ -185,7 +185,7 @@ def test_a_language_that_a_data_set_says_is_not_taken_for_english(tmp_path: Path
     assert (found.utterances, found.notes) == (2, ("columns that are not used: locale, gender",))
 
 
-def test_a_data_set_without_rows_is_refused_and_harms_no_other_split(tmp_path: Path) -> None:
+def test_empty_split_harms_no_other(tmp_path: Path) -> None:
     whole = saved(tmp_path / "d")
     whole.select([]).save_to_disk(str(tmp_path / "empty"))
     DatasetDict({"test": whole, "none": whole.select([])}).save_to_disk(str(tmp_path / "both"))
@@ -199,7 +199,7 @@ def test_a_data_set_without_rows_is_refused_and_harms_no_other_split(tmp_path: P
     assert SavedDataset(path=str(tmp_path / "both"), split="test").count().utterances == 2
 
 
-def test_a_data_set_that_is_broken_is_refused_without_the_name_of_an_exception(tmp_path: Path) -> None:
+def test_broken_set_is_explained(tmp_path: Path) -> None:
     saved(tmp_path / "d")
     for path in (tmp_path / "d").glob("*.arrow"):
         path.write_bytes(path.read_bytes()[:50])

@@ -14,7 +14,7 @@ WER_AT_MOST = {"en": 2.0}
 WER_AT_MOST_ELSEWHERE = 5.0
 
 
-def test_transformers_reads_it_as_it_reads_any_whisper() -> None:
+def test_transformers_reads_it_as_whisper() -> None:
     with as_file(DEMO) as folder:
         model = WhisperForConditionalGeneration.from_pretrained(folder)
         tokenizer = WhisperTokenizer.from_pretrained(folder)
@@ -25,7 +25,7 @@ def test_transformers_reads_it_as_it_reads_any_whisper() -> None:
     assert set(model.generation_config.lang_to_id) == {f"<|{language}|>" for language in LANGUAGES}
 
 
-def test_it_hears_trained_voices_on_sentences_it_never_saw() -> None:
+def test_it_transcribes_unseen_sentences() -> None:
     with as_file(DEMO) as folder:
         rows = list(measure(folder, utterances=40, unheard=False))
     assert [row.language for row in rows] == list(LANGUAGES)
@@ -33,7 +33,7 @@ def test_it_hears_trained_voices_on_sentences_it_never_saw() -> None:
         assert row.wer <= WER_AT_MOST.get(row.language, WER_AT_MOST_ELSEWHERE), row
 
 
-def test_its_card_says_that_it_is_synthetic_and_gives_each_languages_wer() -> None:
+def test_card_says_synthetic_with_wer() -> None:
     card = (DEMO / CARD_FILE).read_text(encoding="utf-8")
     assert "**synthetic**" in card
     for language in LANGUAGES:

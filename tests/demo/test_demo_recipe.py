@@ -31,7 +31,7 @@ def inventory() -> tuple[str, ...]:
     return phoneme_inventory(sentences=2)
 
 
-def test_an_example_depends_on_its_index_alone(inventory: tuple[str, ...]) -> None:
+def test_example_depends_only_on_index(inventory: tuple[str, ...]) -> None:
     first = Examples(inventory, 4, 125, seed=0)
     second = Examples(inventory, 4, 125, seed=0)
     second[3]
@@ -41,7 +41,7 @@ def test_an_example_depends_on_its_index_alone(inventory: tuple[str, ...]) -> No
     assert first[8].text != one.text
 
 
-def test_each_frame_is_labelled_with_a_phoneme_and_silence_follows(inventory: tuple[str, ...]) -> None:
+def test_frames_are_phonemes_then_silence(inventory: tuple[str, ...]) -> None:
     example = Examples(inventory, 4, 125, seed=0)[0]
     assert example.phonemes.shape == (125,)
     spoken = int(len(example.waveform) / 64_000 * 125)
@@ -49,7 +49,7 @@ def test_each_frame_is_labelled_with_a_phoneme_and_silence_follows(inventory: tu
     assert len(set(example.phonemes[:spoken].tolist())) > 5
 
 
-def test_training_that_was_stopped_goes_on_to_the_same_weights(tmp_path: Path, inventory: tuple[str, ...]) -> None:
+def test_training_resumes_to_same_weights(tmp_path: Path, inventory: tuple[str, ...]) -> None:
     def student() -> Student:
         torch.manual_seed(0)
         return Student(TINY, inventory)
@@ -71,7 +71,7 @@ def test_training_that_was_stopped_goes_on_to_the_same_weights(tmp_path: Path, i
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
-def test_the_command_leaves_a_whisper_that_from_pretrained_reads(tmp_path: Path) -> None:
+def test_command_leaves_loadable_whisper(tmp_path: Path) -> None:
     said: list[str] = []
     threads = torch.get_num_threads()
     train(tmp_path / "model", TINY, say=said.append)
@@ -84,7 +84,7 @@ def test_the_command_leaves_a_whisper_that_from_pretrained_reads(tmp_path: Path)
     assert Recipe.load(tmp_path / "model") == TINY
 
 
-def test_a_finished_model_or_another_recipes_state_is_not_spoilt(tmp_path: Path) -> None:
+def test_finished_model_is_kept(tmp_path: Path) -> None:
     (tmp_path / STATE_FILE).write_bytes(b"a state")
     TINY.save(tmp_path)
     with pytest.raises(UsageError, match="another recipe"):
@@ -94,7 +94,7 @@ def test_a_finished_model_or_another_recipes_state_is_not_spoilt(tmp_path: Path)
         train(tmp_path, TINY)
 
 
-def test_a_folder_without_a_recipe_is_refused_by_name(tmp_path: Path) -> None:
+def test_folder_without_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"recipe\.json"):
         Recipe.load(tmp_path)
     (tmp_path / "recipe.json").write_text('{"depth": 3}')

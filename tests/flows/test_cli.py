@@ -34,14 +34,14 @@ def light(*arguments: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:
     return done, {"torch", "prefect", "transformers", "duckdb", "datasets"} & set(done.stderr.split())
 
 
-def test_help_and_suites_import_nothing_heavy() -> None:
+def test_help_imports_nothing_heavy() -> None:
     for arguments in (["--help"], ["run", "--help"], ["suites"]):
         done, heavy = light(*arguments)
         assert done.returncode == 0
         assert not heavy
 
 
-def test_a_shell_completes_words_and_nothing_heavy_is_imported_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_completion_imports_nothing_heavy(monkeypatch: pytest.MonkeyPatch) -> None:
     completions = {"emtta re": {"rerun", "report"}, "emtta list --format ": {"table", "json"}, "emtta run s": {"smoke"}}
     for words, expected in completions.items():
         monkeypatch.setenv("_EMTTA_COMPLETE", "complete_bash")
@@ -52,7 +52,7 @@ def test_a_shell_completes_words_and_nothing_heavy_is_imported_for_it(monkeypatc
         assert expected <= set(done.stdout.split())
 
 
-def test_completion_is_installed_in_the_files_of_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_completion_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     command = [sys.executable, "-m", "emtta_core", "--install-completion", "bash"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -63,7 +63,7 @@ def test_completion_is_installed_in_the_files_of_a_shell(tmp_path: Path, monkeyp
     assert str(script) in (tmp_path / ".bashrc").read_text()
 
 
-def test_each_verb_that_prints_a_result_prints_it_as_json(emtta: Command, tmp_path: Path) -> None:
+def test_every_result_verb_prints_json(emtta: Command, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     begin_run(store, "r", [("g", "d", "source")])
     write_shard(store, CellKey("r", "d", "source"), {"a": [heard(1)], "b": [heard(0)]})
@@ -93,7 +93,7 @@ def test_each_verb_that_prints_a_result_prints_it_as_json(emtta: Command, tmp_pa
     assert shown("compare", "r", "r", *where)["run_a"] == "r"
 
 
-def test_questions_to_the_store_need_no_torch_and_no_prefect(tmp_path: Path) -> None:
+def test_store_queries_need_no_torch(tmp_path: Path) -> None:
     Store.open(tmp_path, create=True)
     for arguments in (["list"], ["report", "leaderboard"], ["sql", "FROM runs"]):
         done, heavy = light(*arguments, "--store", str(tmp_path))
@@ -110,7 +110,7 @@ def test_questions_to_the_store_need_no_torch_and_no_prefect(tmp_path: Path) -> 
     ],
     ids=["the engine needs no store and no Prefect", "a flow starts without the engine"],
 )
-def test_what_is_imported_brings_no_more_than_it_needs(imported: str, spared: set[str]) -> None:
+def test_imports_load_only_what_is_needed(imported: str, spared: set[str]) -> None:
     script = f"import sys, {imported}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
     assert not spared & set(done.stdout.split())
@@ -126,9 +126,7 @@ def test_help_has_examples(verb: str, emtta: Command) -> None:
 
 
 @pytest.mark.parametrize("verb", ["prepare", "compare", "catalog export"])
-def test_help_is_wrapped_at_the_width_of_the_terminal_alone(
-    verb: str, emtta: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_help_wraps_at_terminal_width(verb: str, emtta: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     lines = [line.strip() for line in emtta(*verb.split(), "--help").out.split("Example")[0].splitlines()]
     wrapped = [(line, after) for line, after in pairwise(lines) if line and after]
@@ -136,24 +134,24 @@ def test_help_is_wrapped_at_the_width_of_the_terminal_alone(
     assert all(len(line) + len(" ") + len(after.split()[0]) > 78 for line, after in wrapped)
 
 
-def test_the_version_is_the_package_s(emtta: Command) -> None:
+def test_version_is_package_version(emtta: Command) -> None:
     outcome = emtta("--version")
     assert (outcome.code, outcome.out.strip()) == (0, f"emtta {version('emtta')}")
 
 
-def test_doctor_leaves_nothing_behind_where_there_is_no_store(emtta: Command, tmp_path: Path) -> None:
+def test_doctor_creates_no_store(emtta: Command, tmp_path: Path) -> None:
     outcome = emtta("doctor", "--store", tmp_path / "far" / "away")
     assert f"{tmp_path / 'far' / 'away'} can be made" in outcome.out
     assert not any(tmp_path.iterdir())
 
 
-def test_doctor_says_where_no_store_can_be_made(emtta: Command, tmp_path: Path) -> None:
+def test_doctor_reports_uncreatable_store(emtta: Command, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     outcome = emtta("doctor", "--store", tmp_path / "file" / "store")
     assert outcome.code == 1
 
 
-def test_suites_lists_what_is_shipped(emtta: Command) -> None:
+def test_suites_lists_shipped(emtta: Command) -> None:
     out = emtta("suites").out
     assert "demo" in out
     assert "smoke" in out
@@ -181,7 +179,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("arguments", "code", "words"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_ends_with_its_message_alone(
+def test_mistake_prints_only_message(
     arguments: list[str], code: int, words: str, emtta: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Store.open(tmp_path, create=True)
@@ -192,16 +190,14 @@ def test_a_mistake_ends_with_its_message_alone(
     assert "Traceback" not in outcome.err
 
 
-def test_a_store_that_is_not_there_is_told_with_what_makes_one(emtta: Command, tmp_path: Path) -> None:
+def test_missing_store_says_how_to_create(emtta: Command, tmp_path: Path) -> None:
     outcome = emtta("list", "--store", tmp_path / "no where")
     assert outcome.code == 1
     assert "there is no store at" in outcome.err
     assert f"`emtta run SUITE --store '{tmp_path}/no where'` makes one" in outcome.err
 
 
-def test_a_bug_ends_with_a_short_line_and_the_place_of_its_traceback(
-    emtta: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bug_prints_traceback_path(emtta: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Store.open(tmp_path, create=True)
 
     def broken(*_: object, **__: object) -> None:
@@ -217,7 +213,7 @@ def test_a_bug_ends_with_a_short_line_and_the_place_of_its_traceback(
     place.unlink()
 
 
-def test_an_error_of_ours_is_printed_as_it_is(emtta: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_error_is_printed_as_is(emtta: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Store.open(tmp_path, create=True)
 
     def refuse(*_: object, **__: object) -> None:
@@ -228,7 +224,7 @@ def test_an_error_of_ours_is_printed_as_it_is(emtta: Command, tmp_path: Path, mo
     assert (outcome.code, outcome.err.strip()) == (1, "error: mend [this] and try again")
 
 
-def test_the_live_picture_shows_cells_pace_rates_and_the_time_left() -> None:
+def test_progress_shows_cells_and_eta() -> None:
     progress = Progress()
     progress.update(Started("demo-1", domains=2, cells=4, utterances={"source": 20, "em-tok": 20}, workers=1))
     progress.update(DomainPrepared("BA", 10, reused=False, seconds=0.1))
@@ -252,7 +248,7 @@ def test_the_live_picture_shows_cells_pace_rates_and_the_time_left() -> None:
         assert words in shown
 
 
-def test_a_cell_that_is_tried_again_is_counted_once() -> None:
+def test_retried_cell_is_counted_once() -> None:
     progress = Progress()
     progress.update(Started("demo-1", domains=1, cells=1, utterances={"source": 1}, workers=1))
     for error in ("busy", None):
@@ -260,7 +256,7 @@ def test_a_cell_that_is_tried_again_is_counted_once() -> None:
     assert (len(progress.finished), len(progress.failed)) == (1, 0)
 
 
-def test_a_line_a_cell_says_what_came_of_it() -> None:
+def test_line_per_cell_reports_outcome() -> None:
     progress = Progress(cells=115)
     event = CellFinished("BA", "em-tok-b", 12, 2, 43.94, 3.21)
     progress.update(event)
@@ -270,7 +266,7 @@ def test_a_line_a_cell_says_what_came_of_it() -> None:
 @pytest.mark.parametrize(
     ("terminal", "number", "again"), [(True, signal.SIGINT, "Ctrl-C"), (False, signal.SIGTERM, "SIGTERM")]
 )
-def test_who_asks_to_stop_is_told_what_happens_now(
+def test_stop_request_is_explained(
     terminal: bool, number: signal.Signals, again: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     channel, written = Channel(), io.StringIO()
@@ -281,10 +277,10 @@ def test_who_asks_to_stop_is_told_what_happens_now(
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (75, "1:15"), (3725, "1:02:05")])
-def test_durations_read_like_a_clock(seconds: float, text: str) -> None:
+def test_durations_read_like_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
 
 
-def test_the_snr_conventions_that_the_command_takes_are_those_there_are() -> None:
+def test_snr_conventions_are_complete() -> None:
     choices, _nothing = get_args(get_args(SnrConventionOption)[0])
     assert get_args(choices) == get_args(SnrConvention)

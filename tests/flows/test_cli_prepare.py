@@ -56,7 +56,7 @@ def shelf(tmp_path: Path) -> Path:
     return root
 
 
-def test_the_papers_domains_are_prepared_from_a_shelf_without_a_network(
+def test_paper_domains_prepare_offline(
     tmp_path: Path, shelf: Path, hub: Hub, suite_file: SuiteFile, emtta: Command
 ) -> None:
     suite, store = suite_file(paper_like()), tmp_path / "store"
@@ -78,9 +78,7 @@ def test_the_papers_domains_are_prepared_from_a_shelf_without_a_network(
     assert "noise babble" in examined.out
 
 
-def test_what_is_to_be_fetched_and_what_is_missing_is_shown_before_anything_is(
-    tmp_path: Path, hub: Hub, suite_file: SuiteFile, emtta: Command
-) -> None:
+def test_fetches_are_announced(tmp_path: Path, hub: Hub, suite_file: SuiteFile, emtta: Command) -> None:
     librispeech_hub(hub, declared={"all/test.other-00000-of-00002.parquet": 300 * 10**6})
     suite, store = suite_file(paper_like()), tmp_path / "store"
     shown = emtta("prepare", suite, "--store", store, "--dry-run", "--only", "group=noise", "--only", "domain=hindi")
@@ -97,7 +95,7 @@ def test_what_is_to_be_fetched_and_what_is_missing_is_shown_before_anything_is(
 
 
 @pytest.mark.parametrize("verb", ["doctor", "prepare"])
-def test_what_is_missing_for_one_reason_is_told_once(
+def test_shared_reason_is_printed_once(
     tmp_path: Path, hub: Hub, suite_file: SuiteFile, emtta: Command, verb: str
 ) -> None:
     hub.status = 503
@@ -112,9 +110,7 @@ def test_what_is_missing_for_one_reason_is_told_once(
     assert shown.err.count("asked for data set openslr/librispeech_asr") == 1
 
 
-def test_how_large_it_is_what_must_be_got_by_hand_is_said_with_who_says_so(
-    tmp_path: Path, hub: Hub, suite_file: SuiteFile, emtta: Command
-) -> None:
+def test_manual_download_size_is_cited(tmp_path: Path, hub: Hub, suite_file: SuiteFile, emtta: Command) -> None:
     hub.status = 503
     suite = paper_like() + DOMAIN.format("meeting", "m") + 'corpus = { name = "ami" }\n'
     shown = emtta("doctor", suite_file(suite), "--store", tmp_path / "store")
@@ -132,9 +128,7 @@ def test_how_large_it_is_what_must_be_got_by_hand_is_said_with_who_says_so(
     assert "AMI ihm test meeting missing CC BY 4.0" in rows
 
 
-def test_a_domain_that_cannot_be_prepared_costs_no_other(
-    tmp_path: Path, hub: Hub, suite_file: SuiteFile, emtta: Command
-) -> None:
+def test_failed_domain_harms_no_other(tmp_path: Path, hub: Hub, suite_file: SuiteFile, emtta: Command) -> None:
     librispeech_hub(hub)
     text = DOMAIN.format("long", "a") + 'corpus = { name = "librispeech", max_seconds = 0.55 }\n'
     text += DOMAIN.format("short", "a") + 'corpus = { name = "librispeech", max_seconds = 0.1 }\n'
@@ -155,9 +149,7 @@ def test_a_domain_that_cannot_be_prepared_costs_no_other(
     assert (kept.utterances, kept.left_out) == (3, 3)
 
 
-def test_utterances_that_cannot_be_used_are_counted_and_the_first_says_why(
-    tmp_path: Path, suite_file: SuiteFile, speech: Speech, emtta: Command
-) -> None:
+def test_unusable_utterances_are_counted(tmp_path: Path, suite_file: SuiteFile, speech: Speech, emtta: Command) -> None:
     speech.add("torn", b"RIFF this is no sound", "lost")
     speech.add("gone", None, "lost")
     told = r"clean: 5 utterances, 2 in error \(first: torn: \S+torn\.wav: is cut off: .*\), "
@@ -167,9 +159,7 @@ def test_utterances_that_cannot_be_used_are_counted_and_the_first_says_why(
         assert re.search(told + made, done.err)
 
 
-def test_a_domain_of_which_no_utterance_can_be_used_is_missing(
-    tmp_path: Path, suite_file: SuiteFile, emtta: Command
-) -> None:
+def test_unusable_domain_is_missing(tmp_path: Path, suite_file: SuiteFile, emtta: Command) -> None:
     speech = Speech(tmp_path / "speech")
     for name in ("one", "two"):
         speech.add(name, None, "lost")
@@ -181,9 +171,7 @@ def test_a_domain_of_which_no_utterance_can_be_used_is_missing(
         )
 
 
-def test_too_little_disk_for_all_corpora_is_told_before_the_first_is_fetched(
-    tmp_path: Path, hub: Hub, suite_file: SuiteFile, emtta: Command
-) -> None:
+def test_low_disk_is_reported_first(tmp_path: Path, hub: Hub, suite_file: SuiteFile, emtta: Command) -> None:
     librispeech_hub(hub, declared={"all/test.clean-00000-of-00001.parquet": 10**17})
     text = DOMAIN.format("other", "a") + 'corpus = { name = "librispeech" }\n'
     text += DOMAIN.format("clean", "a") + 'corpus = { name = "librispeech", split = "test-clean" }\n'
@@ -193,9 +181,7 @@ def test_too_little_disk_for_all_corpora_is_told_before_the_first_is_fetched(
     assert not [line for line in hub.asked if "parquet" in line and line.startswith("GET") and "bytes=" not in line]
 
 
-def test_what_is_read_over_the_network_needs_no_room_on_the_disk(
-    tmp_path: Path, hub: Hub, suite_file: SuiteFile, emtta: Command
-) -> None:
+def test_remote_reads_need_no_disk(tmp_path: Path, hub: Hub, suite_file: SuiteFile, emtta: Command) -> None:
     librispeech_hub(hub, librispeech_rows(12), declared={"all/test.other-00000-of-00002.parquet": 10**17})
     suite = suite_file(DOMAIN.format("x", "a") + 'corpus = { name = "librispeech" }\n')
     shown = emtta("prepare", suite, "--store", tmp_path / "store", "--limit", "2", "--dry-run")
@@ -208,9 +194,7 @@ def test_what_is_read_over_the_network_needs_no_room_on_the_disk(
     assert "what is fetched for the suite takes 100000000.00 GB" in refused.err
 
 
-def test_files_that_two_corpora_share_are_fetched_once_and_count_once(
-    tmp_path: Path, hub: Hub, suite_file: SuiteFile, emtta: Command
-) -> None:
+def test_shared_files_are_fetched_once(tmp_path: Path, hub: Hub, suite_file: SuiteFile, emtta: Command) -> None:
     sizes = {f"all/test.other-0000{part}-of-00002.parquet": 300 * 10**6 for part in (0, 1)}
     librispeech_hub(hub, declared=sizes)
     text = DOMAIN.format("all", "a") + 'corpus = { name = "librispeech" }\n'
@@ -220,7 +204,7 @@ def test_files_that_two_corpora_share_are_fetched_once_and_count_once(
     assert "fetching up to 600 MB from the hub" in done.err
 
 
-def test_the_doctor_says_of_a_gated_set_where_its_terms_are(
+def test_doctor_links_terms_of_gated_set(
     tmp_path: Path, hub: Hub, suite_file: SuiteFile, emtta: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     librispeech_hub(hub, gated=True)
@@ -233,16 +217,14 @@ def test_the_doctor_says_of_a_gated_set_where_its_terms_are(
     assert (examined.code, "to fetch" in examined.out) == (0, True)
 
 
-def test_the_doctor_shows_a_mistake_in_a_folder_of_ones_own(
-    tmp_path: Path, suite_file: SuiteFile, emtta: Command
-) -> None:
+def test_doctor_shows_folder_mistake(tmp_path: Path, suite_file: SuiteFile, emtta: Command) -> None:
     put(tmp_path / "speech", {"manifest.csv": "path,text\n../a.wav,hello\n", "b.wav": sound(0.2, form="WAV")})
     examined = emtta("doctor", suite_file(), "--store", tmp_path / "store")
     assert examined.code == 1
     assert "manifest.csv, line 2, column 'path': '../a.wav': it lies outside of the folder" in examined.err
 
 
-def test_a_corpus_dir_that_is_no_folder_is_refused(tmp_path: Path, suite_file: SuiteFile, emtta: Command) -> None:
+def test_corpus_dir_must_be_folder(tmp_path: Path, suite_file: SuiteFile, emtta: Command) -> None:
     refused = emtta("prepare", suite_file(), "--corpus-dir", tmp_path / "nowhere")
     assert refused.code == 2
     assert "is not a folder; name the folder that contains LibriSpeech/ and other corpora" in refused.err
@@ -256,7 +238,7 @@ def test_a_corpus_dir_that_is_no_folder_is_refused(tmp_path: Path, suite_file: S
         (("generation_config.json", "preprocessor_config.json"), "generation_config.json, preprocessor_config.json"),
     ],
 )
-def test_what_a_model_folder_lacks_is_named_before_a_run(
+def test_model_folder_gaps_are_named(
     gone: tuple[str, ...],
     named: str,
     tmp_path: Path,
@@ -277,9 +259,7 @@ def test_what_a_model_folder_lacks_is_named_before_a_run(
         assert f"missing: the model folder {folder} lacks {named}; what training" in " ".join(outcome.err.split())
 
 
-def test_a_model_folder_that_is_not_there_is_missing_and_no_bug(
-    tmp_path: Path, suite_file: SuiteFile, speech: Speech, emtta: Command
-) -> None:
+def test_missing_model_folder_is_not_bug(tmp_path: Path, suite_file: SuiteFile, speech: Speech, emtta: Command) -> None:
     suite = suite_file()
     suite.write_text(re.sub(r'name = "[^"]*model"', 'name = "/data/no-such-whisper"', suite.read_text()))
     for verb, code in (("doctor", 1), ("prepare", 3)):

@@ -25,7 +25,7 @@ from emtta_core.suite.file import suite_names
 UNKNOWN_LANGUAGE = CLEAN.replace('"clean"', '"polish"', 1).replace("speech", 'speech", language = "pl')
 
 
-def test_a_run_ends_with_the_methods_and_what_to_type_next(
+def test_end_suggests_next_commands(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
 ) -> None:
     importlib.import_module("prefect.main")  # puts handlers of its own there, once a process
@@ -57,7 +57,7 @@ def test_a_run_ends_with_the_methods_and_what_to_type_next(
     assert answer.out == "n\n6\n"
 
 
-def test_hypotheses_that_were_cut_are_counted_at_the_end(
+def test_cut_hypotheses_are_counted(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
 ) -> None:
     path = suite_file()
@@ -71,7 +71,7 @@ def test_hypotheses_that_were_cut_are_counted_at_the_end(
     assert ": 3; listed by: emtta report flags" in line
 
 
-def test_what_failed_is_named_with_the_command_that_finishes_it(
+def test_failures_name_finishing_command(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
 ) -> None:
     path, store = suite_file(CLEAN + UNKNOWN_LANGUAGE, ("source",)), tmp_path / "store"
@@ -85,7 +85,7 @@ def test_what_failed_is_named_with_the_command_that_finishes_it(
     assert "0 of 2 complete; 1 failed, 1 missing" in status.out
 
 
-def test_a_reason_that_cells_share_is_told_once_at_the_end(
+def test_shared_reason_is_printed_once(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
 ) -> None:
     path, store = suite_file(CLEAN, ("source", "greedy-em")), tmp_path / "store"
@@ -97,7 +97,7 @@ def test_a_reason_that_cells_share_is_told_once_at_the_end(
     assert told.startswith("incomplete: clean/source, clean/greedy-em: ")
 
 
-def test_a_model_that_is_gone_when_its_cell_begins_is_named_live_at_the_end_and_afterwards(
+def test_vanished_model_is_named(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tiny_model: Path, tmp_path: Path, prefect_server: str
 ) -> None:
     folder, store = Path(shutil.copytree(tiny_model, tmp_path / "model")), tmp_path / "store"
@@ -116,7 +116,7 @@ def test_a_model_that_is_gone_when_its_cell_begins_is_named_live_at_the_end_and_
     assert reason in emtta("report", "failures", "--store", store, "--format", "json").out
 
 
-def test_the_command_that_finishes_a_limited_run_finds_it_again(
+def test_finishing_command_keeps_limit(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
 ) -> None:
     path, store = suite_file(UNKNOWN_LANGUAGE, ("source",)), tmp_path / "store"
@@ -130,7 +130,7 @@ def test_the_command_that_finishes_a_limited_run_finds_it_again(
     assert f"finish them with: {shlex.join(['emtta', *typed])}" in (store / "logs" / f"{typed[1]}.log").read_text()
 
 
-def test_a_run_that_sigterm_stops_keeps_what_is_finished_and_ends_with_143(
+def test_sigterm_keeps_work_and_exits_143(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
 ) -> None:
     path, store = suite_file(), tmp_path / "store"
@@ -154,7 +154,7 @@ def test_a_run_that_sigterm_stops_keeps_what_is_finished_and_ends_with_143(
     assert f"it would reuse {kept} utterances that are done" in again.err
 
 
-def test_utterances_in_error_are_pointed_out_at_the_end(
+def test_utterance_errors_are_shown(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
 ) -> None:
     speech.add("broken", b"RIFF this is no sound", "lost")
@@ -163,9 +163,7 @@ def test_utterances_in_error_are_pointed_out_at_the_end(
     assert "utterances in error: 1, excluded from every WER; listed by: emtta report failures --run mine" in outcome.err
 
 
-def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
-    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_dry_run_writes_nothing(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     outcome = emtta("run", suite_file(), "--store", tmp_path / "store", "--dry-run", "--limit", 2)
     assert outcome.code == 0
     assert "would do 2 of 2 cells, 4 utterances" in outcome.err
@@ -185,7 +183,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
         ("--ray-address", "somewhere:1", 2, "somewhere:1"),
     ],
 )
-def test_what_a_run_refuses_its_dry_run_refuses_too_and_neither_leaves_a_run(
+def test_dry_run_refuses_like_run(
     emtta: Command,
     suite_file: SuiteFile,
     speech: Speech,
@@ -205,16 +203,14 @@ def test_what_a_run_refuses_its_dry_run_refuses_too_and_neither_leaves_a_run(
     assert found is None or not found.runs()
 
 
-def test_a_dry_run_counts_no_utterance_of_a_domain_whose_audio_is_not_there(
-    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_dry_run_skips_missing_audio(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     gone = CLEAN.replace('"clean"', '"gone"', 1).replace('"speech"', '"nowhere"')
     outcome = emtta("run", suite_file(CLEAN + gone), "--store", tmp_path / "store", "--dry-run")
     assert "would do 2 of 4 cells, 6 utterances" in outcome.err
     assert "2 cells cannot be done, for the audio of their domain is not available: gone" in outcome.err
 
 
-def test_nothing_starts_where_nothing_is_missing(
+def test_complete_run_starts_nothing(
     emtta: Command,
     suite_file: SuiteFile,
     speech: Speech,
@@ -231,7 +227,7 @@ def test_nothing_starts_where_nothing_is_missing(
     assert not (store / "logs").exists()
 
 
-def test_a_server_that_does_not_answer_is_named_with_what_to_do(
+def test_unresponsive_server_is_named(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
 ) -> None:
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
@@ -262,7 +258,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("arguments", "code", "words"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_ends_with_its_message_alone(
+def test_mistake_prints_only_message(
     arguments: list[str], code: int, words: str, emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
 ) -> None:
     file = tmp_path / "file"
@@ -275,9 +271,7 @@ def test_a_mistake_ends_with_its_message_alone(
     assert "Traceback" not in outcome.err
 
 
-def test_a_mistake_in_a_suite_file_is_told_with_its_field(
-    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_suite_mistake_names_field(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     path = suite_file()
     path.write_text(path.read_text().replace("steps = 1", 'steps = "many"'))
     outcome = emtta("run", path, "--store", tmp_path / "store")
@@ -286,7 +280,7 @@ def test_a_mistake_in_a_suite_file_is_told_with_its_field(
     assert not (tmp_path / "store").exists()
 
 
-def test_a_run_that_was_cancelled_in_prefect_says_so_and_how_to_go_on(
+def test_cancellation_says_how_to_resume(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
 ) -> None:
     def cancel(event: Event) -> None:

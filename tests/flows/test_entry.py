@@ -58,33 +58,31 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_users_files_of_the_same_names_are_not_taken_for_emttas(project: Path, way: str) -> None:
+def test_user_namesakes_are_not_imported(project: Path, way: str) -> None:
     words, shown = WAYS[way]
     done = python(project, *words)
     assert done.returncode == 0, done.stderr
     assert shown in done.stdout
 
 
-def test_the_flow_of_prefect_yaml_is_emttas(project: Path) -> None:
+def test_prefect_yaml_flow_is_own(project: Path) -> None:
     load = "from prefect.flows import load_flow_from_entrypoint as f; print(f('flows/nightly.py:nightly', False).name)"
     done = python(project, "-c", load, folder=entry.ROOT)
     assert (done.returncode, done.stdout) == (0, "nightly\n"), done.stderr
 
 
-def test_a_program_that_imports_the_library_keeps_its_own_files(project: Path) -> None:
+def test_importer_keeps_own_files(project: Path) -> None:
     done = python(project, "-c", "import emtta_core.entry, tasks")
     assert "another program of that name was imported" in done.stderr
 
 
-def test_a_package_that_was_imported_already_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imported_namesake_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tasks", ModuleType("tasks"))
     with pytest.raises(EmttaError, match=r"its own package 'tasks'.*already imported"):
         entry.settle_process()
 
 
-def test_sql_is_no_package_and_foreign_files_among_it_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_foreign_files_in_sql_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not list(entry.SQL.rglob("*.py"))
     write(tmp_path, {"sql/reports/theirs.sql": "SELECT 1"})
     reports = importlib.import_module("emtta_core.store.reports")
@@ -119,13 +117,13 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_an_installed_package_that_is_whole_is_accepted_beside_others(site: Path) -> None:
+def test_intact_install_is_accepted(site: Path) -> None:
     install(site, "ipython-sql", {"sql/__init__.py": "theirs", "tasks/theirs.py": "theirs"})
     entry.check_installed_files()
 
 
 @pytest.mark.parametrize("file", [name for name in INSTALLED if not name.startswith("emtta_core")])
-def test_files_that_another_package_overwrote_are_refused_with_what_restores_them(site: Path, file: str) -> None:
+def test_overwritten_files_are_refused(site: Path, file: str) -> None:
     install(site, "other-flows", {file: "theirs"})
     with pytest.raises(EmttaError) as refused:
         entry.check_installed_files()
@@ -133,14 +131,14 @@ def test_files_that_another_package_overwrote_are_refused_with_what_restores_the
     assert "pip install --force-reinstall --no-deps 'file:///wheels/emtta.whl'" in str(refused.value)
 
 
-def test_files_that_another_packages_removal_took_along_are_refused(site: Path) -> None:
+def test_removed_files_are_refused(site: Path) -> None:
     (site / "tasks/cells.py").unlink()
     with pytest.raises(EmttaError, match=r"tasks/cells\.py"):
         entry.check_installed_files()
 
 
 @pytest.mark.slow
-def test_an_installed_wheel_runs_beside_packages_of_the_same_names(project: Path, tmp_path: Path) -> None:
+def test_wheel_runs_among_namesakes(project: Path, tmp_path: Path) -> None:
     """The real thing: a wheel in a new environment, `ipython-sql`'s folder in it, and a user's project around it."""
     source = tmp_path / "source"
     archive = subprocess.run(["git", "archive", "HEAD"], cwd=entry.ROOT, check=True, capture_output=True)

@@ -75,7 +75,7 @@ def task_runs(state: State[Any]) -> list[TaskRun]:
         return client.read_task_runs(flow_run_filter=flow_run)
 
 
-def test_every_cell_of_every_domain_is_evaluated(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
+def test_every_cell_is_evaluated(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     events: list[Event] = []
     state = run(suite_file(CLEAN + NOISY), tmp_path / "store", listener=events.append)
     assert state.is_completed(), state.message
@@ -96,9 +96,7 @@ def test_every_cell_of_every_domain_is_evaluated(suite_file: SuiteFile, speech: 
     assert not task_runs(again)
 
 
-def test_no_failure_costs_another_domain_and_the_message_names_each(
-    suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_failures_are_isolated_and_named(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     events: list[Event] = []
     path, store = suite_file(UNSPOKEN + UNKNOWN_LANGUAGE + CLEAN), tmp_path / "store"
     state = run(path, store, listener=events.append)
@@ -119,7 +117,7 @@ def test_no_failure_costs_another_domain_and_the_message_names_each(
     assert [event.domain for event in events if isinstance(event, DomainPrepared) and event.error] == ["unspoken"]
 
 
-def test_a_store_that_takes_no_record_of_a_failure_costs_no_other_domain(
+def test_unrecorded_failure_is_isolated(
     suite_file: SuiteFile, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin = Store.begin_attempt
@@ -135,14 +133,14 @@ def test_a_store_that_takes_no_record_of_a_failure_costs_no_other_domain(
     assert states(tmp_path / "store") == {"unspoken/source": "missing", "clean/source": "complete"}
 
 
-def test_a_mistake_is_not_tried_again(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
+def test_mistake_is_not_retried(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     state = run(suite_file(UNKNOWN_LANGUAGE, ("source",)), tmp_path / "store")
     assert state.is_failed()
     attempts = Store.open(tmp_path / "store").cells(CellKey(run_id(tmp_path / "store"), "polish", "source"))
     assert [row.state for row in attempts] == ["failed"]
 
 
-def test_a_passing_fault_is_tried_again_and_costs_only_its_shard(
+def test_transient_fault_loses_only_shard(
     suite_file: SuiteFile, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write, calls = Store.write_hypotheses, 0
@@ -161,7 +159,7 @@ def test_a_passing_fault_is_tried_again_and_costs_only_its_shard(
     assert [(row.state, row.done, row.reused) for row in attempts] == [("failed", 2, 0), ("complete", 1, 2)]
 
 
-def test_a_passing_fault_is_not_tried_again_once_the_run_is_to_stop(
+def test_stopping_run_does_not_retry(
     suite_file: SuiteFile, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def busy(*_: object) -> None:
@@ -174,9 +172,7 @@ def test_a_passing_fault_is_not_tried_again_once_the_run_is_to_stop(
     assert len(Store.open(tmp_path / "store").cells(key)) == 1
 
 
-def test_a_run_that_goes_on_is_executed_as_its_suite_says_now(
-    suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_resume_uses_current_settings(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     path, store = suite_file(methods=("source", "em-tok")), tmp_path / "store"
     assert run(path, store, only=["method=source"]).is_completed()
     path.write_text(path.read_text().replace("batch_size = 2", "batch_size = 1"))
@@ -185,16 +181,14 @@ def test_a_run_that_goes_on_is_executed_as_its_suite_says_now(
     assert [row.batch_size for key in keys for row in Store.open(store).cells(key)] == [2, 1]
 
 
-def test_a_run_that_is_not_recorded_is_refused_with_those_there_are(
-    suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_unknown_run_lists_existing(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     suite, store = load_suite(str(suite_file())), Store.open(tmp_path / "store", create=True)
     record(plan_run(suite, digest_of(suite.model), "mine"), store)
     state = evaluate("yours", store.location, return_state=True)
     assert (state.is_failed(), "unknown run 'yours'; choose from: mine" in str(state.message)) == (True, True)
 
 
-def test_a_run_that_was_planned_by_other_code_does_not_go_on(
+def test_other_code_run_is_not_resumed(
     suite_file: SuiteFile, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, store = suite_file(methods=("source", "em-tok")), tmp_path / "store"
@@ -207,7 +201,7 @@ def test_a_run_that_was_planned_by_other_code_does_not_go_on(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_begins_no_other_cell_and_the_same_run_goes_on(
+def test_signal_starts_no_new_cell(
     suite_file: SuiteFile, speech: Speech, tmp_path: Path, number: signal.Signals
 ) -> None:
     path, store = suite_file(CLEAN + NOISY, ("source", "em-tok", "em-tok-b")), tmp_path / "store"
@@ -233,9 +227,7 @@ def test_a_signal_begins_no_other_cell_and_the_same_run_goes_on(
     assert set(states(store).values()) == {"complete"}
 
 
-def test_a_run_that_was_taken_over_meanwhile_writes_no_more_and_says_so(
-    suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_superseded_run_stops_writing(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     path, store = suite_file(CLEAN, ("source", "em-tok")), Store.open(tmp_path / "store", create=True)
     path.write_text(path.read_text().replace("isolation", "workers = 1, isolation"))
     successor = replace(Holder.this_process(), host="elsewhere", boot="another")
@@ -254,7 +246,7 @@ def test_a_run_that_was_taken_over_meanwhile_writes_no_more_and_says_so(
     assert holder(store, run_id(tmp_path / "store")) == successor
 
 
-def test_only_the_chosen_cells_are_evaluated(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
+def test_only_selected_cells_run(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     state = run(suite_file(CLEAN + NOISY), tmp_path / "store", only=["domain=noisy", "method=source"])
     assert state.is_completed()
     assert [name for name, found in states(tmp_path / "store").items() if found == "complete"] == ["noisy/source"]

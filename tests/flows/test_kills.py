@@ -78,7 +78,7 @@ def readable(store: Path) -> bool:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 3), (signal.SIGTERM, 143)])
-def test_a_signal_once_lets_the_shard_end_and_says_how_to_go_on(
+def test_first_signal_finishes_shard(
     emtta: Command, long_suite: Path, tmp_path: Path, prefect_server: str, number: signal.Signals, code: int
 ) -> None:
     store = tmp_path / "store"
@@ -97,7 +97,7 @@ def test_a_signal_once_lets_the_shard_end_and_says_how_to_go_on(
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
-def test_ctrl_c_twice_ends_at_once_and_leaves_no_process(long_suite: Path, tmp_path: Path, prefect_server: str) -> None:
+def test_second_ctrl_c_leaves_no_process(long_suite: Path, tmp_path: Path, prefect_server: str) -> None:
     store = tmp_path / "store"
     process = start(long_suite, store, prefect_server)
     workers = children_of(process, "emtta_core.worker")
@@ -111,9 +111,7 @@ def test_ctrl_c_twice_ends_at_once_and_leaves_no_process(long_suite: Path, tmp_p
     assert readable(store)
 
 
-def test_a_server_that_is_lost_costs_its_own_records_and_no_cell(
-    emtta: Command, long_suite: Path, tmp_path: Path
-) -> None:
+def test_lost_server_loses_no_cell(emtta: Command, long_suite: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     long_suite.write_text(long_suite.read_text().replace("steps = 10", "steps = 1"))
     process = start(long_suite, store, "")
@@ -129,7 +127,7 @@ def test_a_server_that_is_lost_costs_its_own_records_and_no_cell(
         assert catalogue.query("SELECT * FROM statistics").rows
 
 
-def test_a_full_disk_fails_cells_and_room_on_it_completes_them(
+def test_full_disk_fails_until_freed(
     emtta: Command, suite_file: SuiteFile, speech: Speech, small_disk: Path, prefect_server: str
 ) -> None:
     path, store = suite_file(), small_disk / "store"
@@ -149,7 +147,7 @@ def test_a_full_disk_fails_cells_and_room_on_it_completes_them(
     assert emtta("rerun", "mine", "--store", store).code == 0
 
 
-def test_a_store_that_can_only_be_read_is_refused_and_can_still_be_asked(
+def test_read_only_store_still_answers(
     emtta: Command, suite_file: SuiteFile, speech: Speech, small_disk: Path, prefect_server: str
 ) -> None:
     path, store = suite_file(), small_disk / "store"
@@ -163,7 +161,7 @@ def test_a_store_that_can_only_be_read_is_refused_and_can_still_be_asked(
     assert "source" in emtta("report", "domains", "--run", "mine", "--store", store, "--format", "csv").out
 
 
-def test_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
+def test_random_moments_lose_nothing(tmp_path: Path) -> None:
     out = tmp_path / "chaos.json"
     subprocess.run([sys.executable, ROOT / "benchmarks" / "chaos.py", "--kills", "3", "--out", out], check=True)
     found = json.loads(out.read_text())["kills"]

@@ -26,9 +26,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
 @pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5://127.0.0.1:9", "socks5h://proxy:1080", "proxy:3128"])
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "0.0.0.0"])
-def test_this_machine_is_reached_without_a_proxy(
-    name: str, proxy: str, host: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_localhost_bypasses_proxy(name: str, proxy: str, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, proxy)
     assert settle_proxies() == []
     assert proxy_of("http://elsewhere.example/api") == proxy
@@ -37,7 +35,7 @@ def test_this_machine_is_reached_without_a_proxy(
         assert transport is client._transport  # the one of direct connections
 
 
-def test_hosts_that_were_spared_before_still_are_in_whatever_spelling(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_bypasses_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "corp.example")
     monkeypatch.setenv("no_proxy", "10.0.0.1, intern")
     settle_proxies()
@@ -46,7 +44,7 @@ def test_hosts_that_were_spared_before_still_are_in_whatever_spelling(monkeypatc
     assert {"corp.example", "10.0.0.1", "intern", "localhost", "127.0.0.1", "::1"} <= set(spared)
 
 
-def test_all_hosts_may_be_spared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_hosts_may_bypass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
     settle_proxies()
     assert os.environ["no_proxy"] == "*"
@@ -61,9 +59,7 @@ def test_all_hosts_may_be_spared(monkeypatch: pytest.MonkeyPatch) -> None:
         ("http://", "it names no host"),
     ],
 )
-def test_a_proxy_that_no_client_can_use_is_dropped_and_told(
-    proxy: str, fault: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unusable_proxy_is_dropped(proxy: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
     (sentence,) = settle_proxies()
     assert sentence.startswith(f"ALL_PROXY={proxy} is not used: {fault}; write it as http://HOST:PORT")
@@ -72,7 +68,7 @@ def test_a_proxy_that_no_client_can_use_is_dropped_and_told(
 
 
 @pytest.mark.parametrize("name", ["PREFECT_API_URL", "AWS_ENDPOINT_URL", "HF_ENDPOINT", "https_proxy"])
-def test_no_password_of_an_address_is_shown(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_address_password_is_never_shown(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     address = f"https://me:{SECRET}@host:1/path"
     monkeypatch.setenv(name, address)
     message = f"{address} does not answer; nor does me:{SECRET}@host"
@@ -90,6 +86,6 @@ def test_no_password_of_an_address_is_shown(name: str, monkeypatch: pytest.Monke
     assert SECRET not in logged
 
 
-def test_what_is_no_address_is_left_as_it_is() -> None:
+def test_nonaddress_is_left_unchanged() -> None:
     for text in ("mail me@example.org", "a://b c@d", "100 % @ home"):
         assert without_passwords(text) == text

@@ -89,9 +89,7 @@ def heard_all(store: Store, run_id: str, like: str) -> None:
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_each_night_is_evaluated_afresh_and_compared_until_one_is_worse(
-    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_nights_compare_until_regression(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     path, location = suite_file(), tmp_path / "store"
     first = night(path, location)
     assert first.is_completed(), first.message
@@ -144,7 +142,7 @@ def test_each_night_is_evaluated_afresh_and_compared_until_one_is_worse(
     assert f"{earlier}-4 against {earlier}: 0 worse" in str(again.message)
 
 
-def test_an_end_that_a_night_has_chosen_is_logged_in_a_line_and_any_other_with_its_traceback(
+def test_chosen_end_logs_line_not_traceback(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("prefect.engine.engine_outcome_is_handled", lambda: False)  # as in a process of its own
@@ -168,7 +166,7 @@ def test_an_end_that_a_night_has_chosen_is_logged_in_a_line_and_any_other_with_i
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_a_deployment_that_does_something_else_is_not_taken_over() -> None:
+def test_foreign_deployment_is_kept() -> None:
     what = {"suite": "smoke", "store": "/store"}
     with get_client(sync_client=True) as client:
         flow_id = client.create_flow_from_name("nightly")
@@ -184,9 +182,7 @@ def test_a_deployment_that_does_something_else_is_not_taken_over() -> None:
 
 
 @pytest.mark.parametrize("cancelled", [Cancelling(), Cancelled()])
-def test_a_night_whose_evaluation_was_cancelled_is_interrupted_and_says_how_to_go_on(
-    cancelled: State[Any], tmp_path: Path
-) -> None:
+def test_cancelled_night_is_resumable(cancelled: State[Any], tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     night = Run("tiny-2026-03-01", None, None)  # type: ignore[arg-type]
     ended = _concluded(cancelled, night, store, None, 0.05, 0.2, {})
@@ -194,7 +190,7 @@ def test_a_night_whose_evaluation_was_cancelled_is_interrupted_and_says_how_to_g
     assert str(ended.message).endswith(f"finish it with: emtta rerun tiny-2026-03-01 --store {store.location}")
 
 
-def test_no_example_is_at_an_hour_that_some_night_does_not_have() -> None:
+def test_no_example_uses_dst_gap_hour() -> None:
     texts = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "prefect.yaml", ROOT / "flows/cli/schedule.py"]
     crons = re.findall(r'"([\d*]+) ([\d*]+) [\d*]+ [\d*]+ [\d*-]+"', "\n".join(path.read_text() for path in texts))
     assert len(crons) > 3
@@ -203,9 +199,7 @@ def test_no_example_is_at_an_hour_that_some_night_does_not_have() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
-def test_nights_by_worker_processes_into_a_bucket_are_compared(
-    suite_file: SuiteFile, speech: Speech, s3: S3Server
-) -> None:
+def test_worker_nights_are_compared(suite_file: SuiteFile, speech: Speech, s3: S3Server) -> None:
     path, location = suite_file(), f"s3://{s3.bucket()}/nights"
     first, second = (night(path, location, isolation="process", devices="cpu") for _ in range(2))
     assert first.is_completed(), first.message
@@ -216,9 +210,7 @@ def test_nights_by_worker_processes_into_a_bucket_are_compared(
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_a_night_in_which_cells_fail_is_failed_and_still_compared(
-    suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_failed_night_is_still_compared(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     path, location = suite_file(), tmp_path / "store"
     assert night(path, location).is_completed()
     unknown = CLEAN.replace('"clean"', '"polish"', 1).replace("speech", 'speech", language = "pl')
@@ -240,7 +232,7 @@ def scheduled(path: Path, store: Path, at: datetime, timezone: str, listener: Li
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_a_complete_night_is_compacted_and_one_that_cannot_be_is_complete_all_the_same(
+def test_failed_compaction_is_harmless(
     suite_file: SuiteFile, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, location = suite_file(methods=("source",)), tmp_path / "store"
@@ -260,9 +252,7 @@ def test_a_complete_night_is_compacted_and_one_that_cannot_be_is_complete_all_th
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_a_night_that_sigterm_stops_is_interrupted_and_goes_on_at_the_same_date(
-    suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_sigterm_night_resumes_same_date(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     path, location, at = suite_file(), tmp_path / "store", datetime(2026, 3, 1, tzinfo=UTC)
 
     def strike(event: Event) -> None:
@@ -284,9 +274,7 @@ def test_a_night_that_sigterm_stops_is_interrupted_and_goes_on_at_the_same_date(
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_the_date_is_that_of_the_schedule_in_its_time_zone(
-    suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_date_follows_schedule_time_zone(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     path, location, at = suite_file(methods=("source",)), tmp_path / "store", datetime(2026, 3, 1, 18, 30, tzinfo=UTC)
     assert scheduled(path, location, at, "Asia/Tokyo").is_completed()
     assert scheduled(path, location, at, "America/New_York").is_completed()
@@ -299,9 +287,7 @@ def test_the_date_is_that_of_the_schedule_in_its_time_zone(
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_a_night_at_which_another_process_works_is_refused_and_not_compared(
-    suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_busy_run_is_refused(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     path, location, at = suite_file(methods=("source",)), tmp_path / "store", datetime(2026, 3, 1, tzinfo=UTC)
     with lease(Store.open(location, create=True), "tiny-2026-03-01"):
         state = scheduled(path, location, at, "UTC")
@@ -321,7 +307,7 @@ def test_a_night_at_which_another_process_works_is_refused_and_not_compared(
         ({"min_effect": -1.0}, "the minimum effect is -1"),
     ],
 )
-def test_a_night_that_could_compare_nothing_is_refused_before_it_begins(
+def test_incomparable_night_is_refused(
     suite_file: SuiteFile, speech: Speech, tmp_path: Path, mistake: dict[str, Any], message: str
 ) -> None:
     state = night(suite_file(), tmp_path / "store", **mistake)
@@ -331,9 +317,7 @@ def test_a_night_that_could_compare_nothing_is_refused_before_it_begins(
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_a_night_that_cannot_be_compared_with_the_baseline_it_was_given_fails(
-    suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_incomparable_baseline_fails(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     path, location = suite_file(methods=("source",)), tmp_path / "store"
     assert night(path, location).is_completed()
     (first,) = Store.open(location).runs()
@@ -344,9 +328,7 @@ def test_a_night_that_cannot_be_compared_with_the_baseline_it_was_given_fails(
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_a_baseline_that_heard_other_speech_is_said_and_an_older_one_taken(
-    suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_other_speech_uses_older_baseline(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     path, location = suite_file(methods=("source",)), tmp_path / "store"
     assert night(path, location).is_completed()
     text = path.read_text()
@@ -359,9 +341,7 @@ def test_a_baseline_that_heard_other_speech_is_said_and_an_older_one_taken(
     assert "-3 against tiny-" in str(night(path, location).message)  # the first, and not the limited one
 
 
-def test_a_night_that_was_stopped_goes_on_and_one_with_another_plan_is_left(
-    suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_stopped_night_resumes(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     suite = load_suite(str(suite_file()))
     first = plan_night(suite, "digest", store, "2026-03-01")
@@ -377,7 +357,7 @@ def test_a_night_that_was_stopped_goes_on_and_one_with_another_plan_is_left(
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_a_table_on_the_page_has_at_most_1000_rows_and_says_how_many_there_are(tmp_path: Path) -> None:
+def test_page_table_has_at_most_1000_rows(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     begin_run(store, "run", [("noise", "vacuum", "source")], utterances=MOST_ROWS + 7)
     write_shard(store, CellKey("run", "vacuum", "source"), {f"u{index}": None for index in range(MOST_ROWS + 7)})
@@ -392,7 +372,7 @@ def test_a_table_on_the_page_has_at_most_1000_rows_and_says_how_many_there_are(t
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_a_page_that_cannot_be_written_costs_nothing(tmp_path: Path) -> None:
+def test_unwritable_page_does_no_harm(tmp_path: Path) -> None:
     @flow
     def page() -> str:
         publish(Store.open(tmp_path / "store", create=True), "no-such-run")
@@ -401,12 +381,12 @@ def test_a_page_that_cannot_be_written_costs_nothing(tmp_path: Path) -> None:
     assert page() == "went on"
 
 
-def test_a_key_has_small_letters_digits_and_dashes_alone() -> None:
+def test_key_is_lowercase_digits_dashes() -> None:
     assert key("leaderboard", "My.Suite_v2+x") == "leaderboard-my-suite-v2-x"
     assert key(" leaderboard", "demo") == "leaderboard-demo"
 
 
-def test_the_next_runs_keep_their_hour_when_the_clocks_change() -> None:
+def test_next_runs_keep_hour_across_dst() -> None:
     october = next_runs("0 4 * * *", "Europe/Berlin", 1)[0].replace(year=2026, month=10, day=24, hour=0)
     found = next_runs("0 4 * * *", "Europe/Berlin", 2, after=october)
     assert [f"{date:%d %H:%M %z}" for date in found] == ["24 04:00 +0200", "25 04:00 +0100"]
@@ -421,15 +401,13 @@ def test_the_next_runs_keep_their_hour_when_the_clocks_change() -> None:
         ("0 2 * * *", "Europe/Brelin", "unknown time zone 'Europe/Brelin'; the names are those of the IANA database"),
     ],
 )
-def test_a_schedule_that_does_not_hold_is_refused(cron: str, timezone: str, message: str) -> None:
+def test_invalid_schedule_is_refused(cron: str, timezone: str, message: str) -> None:
     with pytest.raises(UsageError) as refusal:
         next_runs(cron, timezone, 1)
     assert message in str(refusal.value)
 
 
-def test_the_command_tells_the_next_runs_and_refuses_what_does_not_hold(
-    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_command_lists_next_runs(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     path, where = suite_file(), ("--store", tmp_path / "store")
     told = emtta("schedule", path, "--cron", "30 2 * * 1", "--timezone", "Europe/Berlin", "--dry-run", *where)
     assert told.code == 0
@@ -447,7 +425,7 @@ def test_the_command_tells_the_next_runs_and_refuses_what_does_not_hold(
     assert "unknown run 'gone'" in gone.err
 
 
-def test_the_deployment_and_the_automations_are_of_what_is_there() -> None:
+def test_deployment_and_automations_exist() -> None:
     (deployment,) = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     entrypoint, name = deployment["entrypoint"].split(":")
     loaded = load_flow_from_entrypoint(f"{ROOT / entrypoint}:{name}")

@@ -53,7 +53,7 @@ def logged(state: State[Any], least: int) -> list[str]:
             time.sleep(0.2)
 
 
-def test_the_server_has_the_address_without_its_password() -> None:
+def test_server_never_sees_password() -> None:
     state = asking(return_state=True)
     assert state.is_failed()
     assert f"nor does {SHOWN}" in str(state.message)
@@ -72,7 +72,7 @@ def test_the_server_has_the_address_without_its_password() -> None:
     assert not any(SECRET in text for text in (*lines, str(state.message), str(record.state.message)))
 
 
-def test_an_error_stays_what_it_is_for_those_who_try_again() -> None:
+def test_hidden_error_stays_retryable() -> None:
     with pytest.raises(EmttaError, match=r"^ConnectionError: ") as hidden, hide_passwords():
         raise ConnectionError(ADDRESS)
     assert is_transient(hidden.value) == is_transient(ConnectionError(ADDRESS))
@@ -81,7 +81,7 @@ def test_an_error_stays_what_it_is_for_those_who_try_again() -> None:
 
 
 @pytest.mark.parametrize("one", [evaluate, nightly, evaluate_cell, prepare], ids=lambda one: one.name)
-def test_every_flow_and_task_is_discreet(one: Any) -> None:
+def test_every_flow_and_task_hides_passwords(one: Any) -> None:
     required = [value for value in signature(one.fn).parameters.values() if value.default is value.empty]
     with pytest.raises(EmttaError, match=r"https://\*\*\*@host") as refusal:
         one.fn(*[_Telling()] * len(required))

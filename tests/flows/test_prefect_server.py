@@ -57,7 +57,7 @@ def is_there(pid: int) -> bool:
     return found.stdout.strip()[:1] not in ("", "Z")
 
 
-def test_a_server_does_not_outlive_an_owner_that_was_killed(log: Path) -> None:
+def test_server_dies_with_killed_owner(log: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", OWNER, str(log)], stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         pid = int(owner.stdout.readline())
@@ -69,18 +69,16 @@ def test_a_server_does_not_outlive_an_owner_that_was_killed(log: Path) -> None:
     assert not is_there(pid)
 
 
-def test_a_server_is_in_a_group_of_its_own_and_so_does_not_hear_ctrl_c(server: TemporaryServer) -> None:
+def test_ctrl_c_does_not_reach_server(server: TemporaryServer) -> None:
     assert os.getpgid(server._process.pid) != os.getpgrp()
 
 
-def test_a_server_that_takes_too_long_is_told_with_how_to_give_it_more(server: TemporaryServer) -> None:
+def test_slow_start_suggests_timeout(server: TemporaryServer) -> None:
     with pytest.raises(EmttaError, match=r"did not start in 0 s; .*STARTUP_TIMEOUT_SECONDS=600; .* ends with: nothing"):
         server.wait(0.01)
 
 
-def test_a_server_that_cannot_start_says_why_in_the_log(
-    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_start_quotes_log(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere = tmp_path / "nowhere" / "prefect.db"
     monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", f"sqlite+aiosqlite:///{nowhere}")
     server = TemporaryServer(log)
@@ -89,7 +87,7 @@ def test_a_server_that_cannot_start_says_why_in_the_log(
     assert "unable to open database file" in log.read_text()
 
 
-def test_a_server_answers_its_owner_alone_and_is_gone_when_it_was_ended(server: TemporaryServer) -> None:
+def test_only_owner_is_answered(server: TemporaryServer) -> None:
     server.wait(120)
     assert httpx.post(f"{server.url}/flow_runs/filter", json={}).status_code == 401
     with SyncPrefectClient(server.url, auth_string=server.auth) as client:
@@ -151,16 +149,14 @@ PAGE = (200, "<html>")
         ({}, "/api", r"what answers at PREFECT_API_URL=URL/api is no Prefect server .*404"),
     ],
 )
-def test_a_server_that_answers_otherwise_is_told_apart_with_what_to_set(
-    paths: dict[str, tuple[int, str]], below: str, message: str
-) -> None:
+def test_foreign_answer_names_what_to_set(paths: dict[str, tuple[int, str]], below: str, message: str) -> None:
     with answering(paths) as url:
         expected = message.replace("URL/", f"{url}/").replace("=URL ", f"={url} ")
         with temporary_settings({PREFECT_API_URL: url + below}), pytest.raises(EmttaError, match=expected):
             reach()
 
 
-def test_the_address_that_is_suggested_for_one_without_its_path_works() -> None:
+def test_suggested_address_works() -> None:
     with answering(PREFECT) as url, temporary_settings({PREFECT_API_URL: url}):
         with pytest.raises(UsageError) as refused:
             reach()
@@ -169,7 +165,7 @@ def test_the_address_that_is_suggested_for_one_without_its_path_works() -> None:
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:4200/api", "localhost", "ftp://host/api", "http:///api"])
-def test_what_is_no_address_is_refused_with_one_that_is(url: str) -> None:
+def test_invalid_address_shows_valid_one(url: str) -> None:
     with (
         temporary_settings({PREFECT_API_URL: url}),
         pytest.raises(UsageError, match="export PREFECT_API_URL=http://127"),
@@ -177,7 +173,7 @@ def test_what_is_no_address_is_refused_with_one_that_is(url: str) -> None:
         reach()
 
 
-def test_a_server_behind_a_proxy_is_not_blamed_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_is_not_blamed_for_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://me:secret@127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "")
     with temporary_settings({PREFECT_API_URL: "http://prefect.example:4200/api"}), pytest.raises(EmttaError) as refused:
@@ -186,7 +182,7 @@ def test_a_server_behind_a_proxy_is_not_blamed_for_it(monkeypatch: pytest.Monkey
     assert str(refused.value).endswith("export NO_PROXY=prefect.example")
 
 
-def test_a_home_that_cannot_be_written_is_named_with_one_that_can(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_home_names_other(monkeypatch: pytest.MonkeyPatch) -> None:
     with temporary_settings({PREFECT_HOME: Path("/proc/nohome")}), pytest.raises(EmttaError) as refused:
         writable_home()
     assert str(refused.value).startswith("Prefect's home /proc/nohome cannot be written")
@@ -194,7 +190,7 @@ def test_a_home_that_cannot_be_written_is_named_with_one_that_can(monkeypatch: p
         writable_home()
 
 
-def test_the_database_is_made_by_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_process_creates_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
 
     class Database:
@@ -214,7 +210,7 @@ def test_the_database_is_made_by_one_process_at_a_time(tmp_path: Path, monkeypat
 
 
 @pytest.mark.slow
-def test_many_first_servers_with_one_new_home_all_start(log: Path) -> None:
+def test_many_servers_share_new_home(log: Path) -> None:
     servers = [TemporaryServer(log.with_name(f"{number}.log")) for number in range(6)]
     try:
         for server in servers:
@@ -226,7 +222,7 @@ def test_many_first_servers_with_one_new_home_all_start(log: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "socks4://127.0.0.1:9"])
-def test_a_run_needs_no_proxy_for_its_own_server(suite_file: SuiteFile, speech: Speech, log: Path, proxy: str) -> None:
+def test_own_server_needs_no_proxy(suite_file: SuiteFile, speech: Speech, log: Path, proxy: str) -> None:
     command = [sys.executable, "-c", "from flows.cli.main import command; command()", "run"]
     words = [str(suite_file(methods=("source",))), "--store", str(log.with_name("store"))]
     proxies = {"ALL_PROXY": proxy, "http_proxy": proxy}
@@ -235,7 +231,7 @@ def test_a_run_needs_no_proxy_for_its_own_server(suite_file: SuiteFile, speech: 
     assert ("is not used" in done.stderr) == proxy.startswith("socks4")
 
 
-def test_for_a_port_that_is_taken_one_that_is_free_is_suggested(emtta: Command, log: Path) -> None:
+def test_busy_port_suggests_free_one(emtta: Command, log: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         refused = emtta("server", "--port", taken.getsockname()[1])
         (suggested,) = re.findall(r"for example: --port (\d+)", refused.err)
@@ -243,7 +239,7 @@ def test_for_a_port_that_is_taken_one_that_is_free_is_suggested(emtta: Command, 
 
 
 @pytest.mark.slow
-def test_a_server_in_the_background_is_started_used_and_stopped(log: Path) -> None:
+def test_background_server_starts_and_stops(log: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

@@ -28,7 +28,7 @@ def attempts(store: Path, domain: str, method: str) -> list[tuple[str, int, int,
     return [(row.state, row.done, row.reused, row.errors) for row in rows]
 
 
-def test_it_says_what_it_would_do_and_what_it_would_reuse_and_does_nothing(emtta: Command, half: Path) -> None:
+def test_dry_run_lists_work_and_reuse(emtta: Command, half: Path) -> None:
     outcome = emtta("rerun", "mine", "--store", half, "--dry-run")
     assert outcome.code == 0
     assert "would do 2 of 4 cells, 6 utterances" in outcome.err
@@ -36,7 +36,7 @@ def test_it_says_what_it_would_do_and_what_it_would_reuse_and_does_nothing(emtta
     assert emtta("status", "mine", "--store", half).code == 3
 
 
-def test_it_does_what_is_missing_of_what_is_named_and_then_nothing(emtta: Command, half: Path) -> None:
+def test_named_gaps_are_done_once(emtta: Command, half: Path) -> None:
     outcome = emtta("rerun", "mine", "--store", half, "--domain", "noisy")
     assert outcome.code == 0
     states = {state.cell.name: state.state for state in cell_states(Store.open(half), "mine")}
@@ -53,7 +53,7 @@ def test_it_does_what_is_missing_of_what_is_named_and_then_nothing(emtta: Comman
     assert attempts(half, "clean", "source") == [("complete", 3, 0, 0)]
 
 
-def test_forced_it_does_all_anew_and_finds_the_same(emtta: Command, half: Path) -> None:
+def test_force_redoes_with_same_results(emtta: Command, half: Path) -> None:
     before = emtta("report", "domains", "--run", "mine", "--store", half, "--format", "csv").out
     outcome = emtta("rerun", "mine", "--store", half, "--method", "source", "--domain", "clean", "--force")
     assert outcome.code == 0
@@ -63,9 +63,7 @@ def test_forced_it_does_all_anew_and_finds_the_same(emtta: Command, half: Path) 
     assert emtta("report", "domains", "--run", "mine", "--store", half, "--format", "csv").out == before
 
 
-def test_failed_means_cells_that_failed_and_utterances_in_error(
-    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_failed_selects_cells_and_errors(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     speech.add("silent", 0.0 * tone(0.5), "nothing")
     store = tmp_path / "store"
     assert emtta("run", suite_file(), "--run-id", "mine", "--store", store, "--only", "method=source").code == 0
@@ -77,9 +75,7 @@ def test_failed_means_cells_that_failed_and_utterances_in_error(
     assert attempts(store, "clean", "em-tok-b") == []
 
 
-def test_a_cell_with_more_errors_than_the_suite_allows_fails_and_tries_them_again(
-    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_excess_errors_fail_and_retry(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     speech.add("silent", 0.0 * tone(0.5), "nothing")
     path, store = suite_file(methods=("source",)), tmp_path / "store"
     strict = path.read_text().replace("batch_size = 2", "batch_size = 2, fail_on_error = 0.2, retry_on_error = 1")
@@ -96,9 +92,7 @@ def test_a_cell_with_more_errors_than_the_suite_allows_fails_and_tries_them_agai
     assert attempts(store, "clean", "source")[-1] == ("complete", 0, 4, 1)
 
 
-def test_a_run_of_which_every_utterance_is_in_error_is_not_complete(
-    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_all_errors_is_incomplete(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     for recording in speech.path.glob("*.wav"):
         recording.write_bytes(b"")
     store = tmp_path / "store"
@@ -119,7 +113,7 @@ def test_a_run_of_which_every_utterance_is_in_error_is_not_complete(
         ("plan_id_of", lambda *_: "other", "the rules of scoring"),
     ],
 )
-def test_a_run_of_other_code_is_read_but_not_gone_on_with(
+def test_other_code_run_is_read_only(
     emtta: Command, half: Path, monkeypatch: pytest.MonkeyPatch, attribute: str, other: object, message: str
 ) -> None:
     monkeypatch.setattr(f"emtta_core.pipeline.run.{attribute}", other)
@@ -136,7 +130,7 @@ def test_a_run_of_other_code_is_read_but_not_gone_on_with(
     assert emtta("rerun", "mine", "--store", half, "--method", "source").code == 0  # nothing to do, and no harm done
 
 
-def test_two_at_once_are_one_too_many(emtta: Command, half: Path) -> None:
+def test_concurrent_second_is_refused(emtta: Command, half: Path) -> None:
     with lease(Store.open(half), "mine"):
         outcome = emtta("rerun", "mine", "--store", half)
     assert outcome.code == 1
@@ -152,13 +146,13 @@ def test_two_at_once_are_one_too_many(emtta: Command, half: Path) -> None:
         (["mine", "--devices", "cuda:9"], "there is no device 'cuda:9'"),
     ],
 )
-def test_a_mistake_in_the_request_is_said(emtta: Command, half: Path, arguments: list[str], message: str) -> None:
+def test_bad_request_is_reported(emtta: Command, half: Path, arguments: list[str], message: str) -> None:
     outcome = emtta("rerun", *arguments, "--store", half)
     assert outcome.code == 2
     assert message in outcome.err
 
 
-def test_a_store_that_is_not_there_is_not_made(emtta: Command, tmp_path: Path) -> None:
+def test_missing_store_is_not_created(emtta: Command, tmp_path: Path) -> None:
     outcome = emtta("rerun", "mine", "--store", tmp_path / "typo")
     assert (outcome.code, "there is no store at" in outcome.err) == (1, True)
     assert not (tmp_path / "typo").exists()

@@ -53,7 +53,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
     process.wait(WAIT)
 
 
-def test_a_served_suite_has_its_runs_scheduled_and_ctrl_c_pauses_it(
+def test_served_suite_pauses_on_ctrl_c(
     server: dict[str, str], suite_file: SuiteFile, speech: Speech, tmp_path: Path
 ) -> None:
     one_run(Store.open(tmp_path / "store", create=True), "best")
@@ -80,7 +80,7 @@ def test_a_served_suite_has_its_runs_scheduled_and_ctrl_c_pauses_it(
             process.kill()
 
 
-def test_without_a_server_the_command_says_how_to_start_one(
+def test_missing_server_says_how_to_start(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)

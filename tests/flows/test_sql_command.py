@@ -46,7 +46,7 @@ def catalogue(place: str) -> Iterator[Catalogue]:
         yield catalogue
 
 
-def test_a_query_is_an_argument_a_file_or_what_comes_through_a_pipe(
+def test_query_from_argument_file_or_pipe(
     place: str, emtta: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "question.sql"
@@ -69,7 +69,7 @@ def test_a_query_is_an_argument_a_file_or_what_comes_through_a_pipe(
         (["SELECT 1", "--out", "x.html"], "--out x.html is the name of a page"),
     ],
 )
-def test_what_cannot_be_asked_is_refused_in_words(
+def test_bad_query_is_refused(
     given: list[str], words: str, place: str, emtta: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
@@ -78,9 +78,7 @@ def test_what_cannot_be_asked_is_refused_in_words(
     assert words in " ".join(outcome.err.split())
 
 
-def test_each_format_holds_the_same_rows_on_standard_output_and_in_a_file(
-    place: str, emtta: Command, tmp_path: Path
-) -> None:
+def test_stdout_and_file_agree(place: str, emtta: Command, tmp_path: Path) -> None:
     readers = {
         "csv": lambda text: [(row["domain"], float(row["wer"])) for row in csv.DictReader(io.StringIO(text))],
         "json": lambda text: [(row["domain"], row["wer"]) for row in json.loads(text)],
@@ -100,7 +98,7 @@ def test_each_format_holds_the_same_rows_on_standard_output_and_in_a_file(
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "md", "parquet"])
-def test_the_ending_of_a_file_chooses_its_format(form: str, place: str, emtta: Command, tmp_path: Path) -> None:
+def test_extension_selects_format(form: str, place: str, emtta: Command, tmp_path: Path) -> None:
     plain, told = tmp_path / f"rows.{form.upper()}", tmp_path / "rows"
     query = "FROM cells ORDER BY ALL"
     assert emtta("sql", query, "--out", plain, "--store", place).code == 0
@@ -109,7 +107,7 @@ def test_the_ending_of_a_file_chooses_its_format(form: str, place: str, emtta: C
     assert plain.read_bytes() == told.read_bytes()
 
 
-def test_a_table_is_whole_in_a_pipe_and_in_a_file(place: str, emtta: Command, tmp_path: Path) -> None:
+def test_piped_or_saved_table_is_complete(place: str, emtta: Command, tmp_path: Path) -> None:
     long = "a " * 200 + "z" * 200
     query = f"SELECT *, '{long}' AS longest FROM utterances ORDER BY ALL LIMIT 1"
     out = tmp_path / "rows.txt"
@@ -121,7 +119,7 @@ def test_a_table_is_whole_in_a_pipe_and_in_a_file(place: str, emtta: Command, tm
     assert len(shown.splitlines()) == 5
 
 
-def test_a_terminal_shows_values_whole_and_names_the_columns_for_which_it_has_no_room(
+def test_terminal_names_omitted_columns(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     table = Result(pa.table({"words": ["ab " * 20], "digest": ["d" * 50], "wer": [12345.678], "left": ["x" * 50]}))
@@ -133,9 +131,7 @@ def test_a_terminal_shows_values_whole_and_names_the_columns_for_which_it_has_no
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "markdown", "json"])
-def test_no_value_acts_on_a_terminal_and_an_export_has_it_as_it_is(
-    form: str, place: str, emtta: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_terminal_escapes_values(form: str, place: str, emtta: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     acting = "a\x9b31mb\u202ec"
     asked = ["sql", f"SELECT '{acting}' AS \"{acting}\"", "--format", form, "--store", place]
     piped = emtta(*asked).out
@@ -147,7 +143,7 @@ def test_no_value_acts_on_a_terminal_and_an_export_has_it_as_it_is(
     assert r"Table with name a\x9b31mb\u202ec" in emtta("sql", f'FROM "{acting}"', "--store", place).err
 
 
-def test_parquet_goes_into_a_file_or_a_pipe_and_never_to_a_terminal(place: str, emtta: Command, tmp_path: Path) -> None:
+def test_parquet_never_goes_to_terminal(place: str, emtta: Command, tmp_path: Path) -> None:
     out = tmp_path / "rows.parquet"
     query = "SELECT domain, wer, (SELECT max(created_at) FROM runs) AS at FROM cells"
     assert emtta("sql", query, "--format", "parquet", "--out", out, "--store", place).code == 0
@@ -176,7 +172,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "emtta" / "sql-history"
 
 
-def test_the_prompt_asks_over_several_lines_until_a_semicolon_and_keeps_a_history(
+def test_prompt_is_multiline_with_history(
     catalogue: Catalogue, state: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     typed(catalogue, ".format csv", "SELECT domain,", "wer FROM cells;", ".quit")
@@ -184,9 +180,7 @@ def test_the_prompt_asks_over_several_lines_until_a_semicolon_and_keeps_a_histor
     assert "+SELECT domain,\n+wer FROM cells;" in state.read_text()
 
 
-def test_the_prompt_goes_on_after_a_mistake(
-    catalogue: Catalogue, state: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_prompt_survives_mistake(catalogue: Catalogue, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = ["SELEKT 1;", ".fly", ".schema nothing", ".schema", ".format parquet", ".report x", "DROP VIEW cells;"]
     typed(catalogue, *lines, "", ";", ".format csv", "SELECT 41 + 1 AS answer;", ".quit")
     said = capsys.readouterr()
@@ -203,7 +197,7 @@ def test_the_prompt_goes_on_after_a_mistake(
     assert said.out.endswith("answer\n42\n")
 
 
-def test_the_prompt_tells_what_there_is_to_be_asked(
+def test_prompt_lists_what_can_be_queried(
     catalogue: Catalogue, state: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = [".format csv", ".views", ".schema cells", ".schema raw.scores", ".reports", ".help"]
@@ -234,7 +228,7 @@ def test_the_prompt_tells_what_there_is_to_be_asked(
         (".format js", "json", "json_each"),
     ],
 )
-def test_names_are_completed_where_they_may_stand(text: str, expected: str, never: str, catalogue: Catalogue) -> None:
+def test_names_complete_where_allowed(text: str, expected: str, never: str, catalogue: Catalogue) -> None:
     words = Words(catalogue, [".help", ".report", ".schema", ".format"])
     found = [one.text for one in words.get_completions(Document(text), CompleteEvent())]
     assert expected in found
@@ -242,7 +236,7 @@ def test_names_are_completed_where_they_may_stand(text: str, expected: str, neve
     assert len(found) == len(set(found))
 
 
-def test_the_prompt_works_on_a_real_terminal(place: str, tmp_path: Path) -> None:
+def test_prompt_works_on_real_terminal(place: str, tmp_path: Path) -> None:
     main, terminal = pty.openpty()
     command = [sys.executable, "-c", "from flows.cli.main import main; main()", "sql", "--store", place]
     environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}

@@ -28,12 +28,12 @@ def shell(program: str, tail: str = "", **environment: str) -> subprocess.Comple
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "ascii:strict"])
-def test_what_an_encoding_cannot_hold_is_escaped(encoding: str) -> None:
+def test_unencodable_text_is_escaped(encoding: str) -> None:
     done = shell(PROGRAM + r"print('\u0141\U0001f600\udcff plain')", PYTHONIOENCODING=encoding)
     assert (done.returncode, done.stdout) == (0, r"\u0141\ud83d\ude00\udcff plain" + "\n")
 
 
-def test_an_escaped_json_text_is_still_json() -> None:
+def test_escaped_json_is_still_json() -> None:
     text = "Łódź 😀"
     done = shell(PROGRAM + f"import json; print(json.dumps({text!r}, ensure_ascii=False))", PYTHONIOENCODING="ascii")
     assert json.loads(done.stdout) == text
@@ -41,14 +41,14 @@ def test_an_escaped_json_text_is_still_json() -> None:
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("tail", ["| head -1", "| true", ">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", "2>/dev/full"])
-def test_a_stream_that_is_closed_or_has_no_reader_ends_nothing(tail: str, unbuffered: str) -> None:
+def test_closed_output_ends_nothing(tail: str, unbuffered: str) -> None:
     program = PROGRAM + "[print('line', file=where) for _ in range(9999) for where in (sys.stdout, sys.stderr)]"
     done = shell(f"{program}; sys.stdout.flush(); sys.exit(7)", tail, PYTHONUNBUFFERED=unbuffered)
     assert done.returncode == 7
     assert "Error" not in done.stderr
 
 
-def test_a_closed_standard_output_is_said_and_its_number_given_to_no_other_file(tmp_path: Path) -> None:
+def test_closed_stdout_fd_is_not_reused(tmp_path: Path) -> None:
     program = (
         PROGRAM + f"import os; file = open({str(tmp_path / 'file')!r}, 'w'); print('lost'); assert file.fileno() > 2"
     )
@@ -71,7 +71,7 @@ for words in {commands!r}:
 """
 
 
-def test_every_help_text_can_be_shown_in_ascii() -> None:
+def test_every_help_fits_ascii() -> None:
     verbs = [
         [str(command.name or (command.callback and command.callback.__name__))] for command in app.registered_commands
     ]
@@ -95,13 +95,13 @@ main.command()
 """
 
 
-def test_the_command_ends_with_its_exit_code_after_its_exit_handlers_and_without_teardown() -> None:
+def test_exit_code_follows_exit_handlers() -> None:
     done = shell(COMMAND.format(argv=["emtta", "run", "no-such-suite"]))
     assert (done.returncode, done.stdout) == (2, "at exit\n")
     assert done.stderr.startswith("error: unknown suite 'no-such-suite'")
 
 
-def test_a_full_disk_behind_standard_output_is_an_error() -> None:
+def test_full_disk_on_stdout_is_error() -> None:
     done = shell(COMMAND.format(argv=["emtta", "--version"]), ">/dev/full")
     assert done.returncode == 1
     assert done.stderr == "error: standard output cannot be written: No space left on device\n"
@@ -109,7 +109,7 @@ def test_a_full_disk_behind_standard_output_is_an_error() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [["run", "no-such"], ["status", "no-such"], ["sql", "nonsense"]])
-def test_no_refused_command_is_aborted(words: list[str], tmp_path: Path) -> None:
+def test_refused_command_never_aborts(words: list[str], tmp_path: Path) -> None:
     program = f"import sys; from flows.cli import main; sys.argv = {['emtta', *words]!r}; main.command()"
     for _ in range(100):
         done = shell(program)
@@ -117,7 +117,7 @@ def test_no_refused_command_is_aborted(words: list[str], tmp_path: Path) -> None
         assert "terminate" not in done.stderr
 
 
-def test_an_error_that_can_be_written_nowhere_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_error_is_still_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -42,9 +42,7 @@ def follow(emtta: Command, found: Outcome, *more: str, codes: tuple[int, ...] = 
     return commands
 
 
-def test_of_a_run_that_was_left_incomplete(
-    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_for_incomplete_run(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     suite, store = load_suite(str(suite_file())), Store.open(tmp_path / "a store", create=True)
     record(plan_run(suite, digest_of(suite.model), "mine"), store)
     (command,) = follow(emtta, emtta("status", "mine", "--store", store.location), "--dry-run")
@@ -52,13 +50,13 @@ def test_of_a_run_that_was_left_incomplete(
 
 
 @pytest.mark.parametrize("words", [("list",), ("report", "leaderboard"), ("report", "html")])
-def test_of_a_store_without_a_run(words: tuple[str, ...], emtta: Command, tmp_path: Path) -> None:
+def test_for_store_without_runs(words: tuple[str, ...], emtta: Command, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     (command,) = follow(emtta, emtta(*words, "--store", store.location), "--dry-run")
     assert command == f"emtta run smoke --store {store.location}"
 
 
-def test_of_two_runs_that_have_nothing_in_common(emtta: Command, tmp_path: Path) -> None:
+def test_for_runs_with_nothing_in_common(emtta: Command, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     for run in ("a", "b"):
         begin_run(store, run, [("noise", "BA", "source")])
@@ -67,7 +65,7 @@ def test_of_two_runs_that_have_nothing_in_common(emtta: Command, tmp_path: Path)
     assert len(follow(emtta, found, codes=(3,))) == 2
 
 
-def test_of_a_page_that_was_asked_for_as_a_table(emtta: Command, tmp_path: Path) -> None:
+def test_for_page_requested_as_table(emtta: Command, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     one_run(store, "a")
     found = emtta("report", "leaderboard", "--store", store.location, "--out", "page.html")
@@ -77,7 +75,7 @@ def test_of_a_page_that_was_asked_for_as_a_table(emtta: Command, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_of_a_run_that_has_ended(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
+def test_for_finished_run(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     speech.add("broken", b"no sound", "seven small boats")
     where = ("--store", str(tmp_path / "store"))
     path = suite_file(methods=("source",))
@@ -92,7 +90,7 @@ def test_of_a_run_that_has_ended(emtta: Command, suite_file: SuiteFile, speech: 
     assert follow(emtta, failed, codes=(0, 3))
 
 
-def test_of_a_report_that_was_asked_for_as_a_view(emtta: Command, tmp_path: Path) -> None:
+def test_for_report_requested_as_view(emtta: Command, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "a store", create=True)
     one_run(store, "a")
     found = emtta("sql", "FROM leaderboard", "--store", store.location)
@@ -100,7 +98,7 @@ def test_of_a_report_that_was_asked_for_as_a_view(emtta: Command, tmp_path: Path
     assert follow(emtta, found) == [f"emtta report leaderboard --store '{store.location}'"]
 
 
-def test_of_recordings_in_a_table(emtta: Command, tmp_path: Path) -> None:
+def test_for_recordings_in_table(emtta: Command, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     one_run(store, "a")
     found = emtta("report", "leaderboard", "--audio", 1, "--store", store.location)
@@ -109,14 +107,14 @@ def test_of_recordings_in_a_table(emtta: Command, tmp_path: Path) -> None:
     assert Path("page.html").is_file()
 
 
-def test_of_a_store_that_is_not_there(emtta: Command, tmp_path: Path) -> None:
+def test_for_missing_store(emtta: Command, tmp_path: Path) -> None:
     found = emtta("list", "--store", tmp_path / "a store")
     assert found.code == 1
     (command,) = SUGGESTED.findall(found.err)
     assert emtta(*shlex.split(command.replace("SUITE", "smoke"))[1:], "--dry-run").code == 0
 
 
-def test_of_the_pages_of_runs(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
+def test_for_run_pages(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     suite, store = load_suite(str(suite_file())), Store.open(tmp_path / "a store", create=True)
 
     def shown(path: str) -> Outcome:
@@ -133,7 +131,7 @@ def test_of_the_pages_of_runs(emtta: Command, suite_file: SuiteFile, speech: Spe
 
 
 @pytest.mark.parametrize("verb", [("list",), ("report", "runs"), ("sql", "FROM runs"), ("compare", "a", "b")])
-def test_of_a_query_that_was_stopped(verb: tuple[str, ...], emtta: Command, tmp_path: Path) -> None:
+def test_for_stopped_query(verb: tuple[str, ...], emtta: Command, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     for run in ("a", "b"):
         one_run(store, run)
@@ -143,7 +141,7 @@ def test_of_a_query_that_was_stopped(verb: tuple[str, ...], emtta: Command, tmp_
     assert emtta(*verb, "--timeout", "600", "--memory", "4GB", "--store", store.location).code == 0
 
 
-def test_of_a_query_whose_limits_no_option_raises(tmp_path: Path) -> None:
+def test_for_query_limits_without_option(tmp_path: Path) -> None:
     with (
         Catalogue(Store.open(tmp_path / "store", create=True), limits=Limits(seconds=1e-6)) as catalogue,
         pytest.raises(
@@ -154,7 +152,7 @@ def test_of_a_query_whose_limits_no_option_raises(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_of_damaged_files(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
+def test_for_damaged_files(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     store, path = tmp_path / "a store", suite_file(methods=("source",))
     words = ("run", path, "--run-id", "mine", "--store", store)
     assert emtta(*words).code == 0
@@ -187,7 +185,7 @@ def test_of_damaged_files(emtta: Command, suite_file: SuiteFile, speech: Speech,
 
 
 @pytest.mark.slow
-def test_of_a_demo_model_without_its_card(emtta: Command, tmp_path: Path) -> None:
+def test_for_demo_model_without_card(emtta: Command, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(CARRIED, tmp_path / "a model"))
     (folder / CARD_FILE).unlink()
     found = emtta("demo", "card", "--model", folder)
@@ -200,6 +198,6 @@ def test_of_a_demo_model_without_its_card(emtta: Command, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "packages", ["emtta[corruptions]", "emtta[ray]", "emtta[s3]", "pandas", "polars", "soundfile soxr"]
 )
-def test_of_a_package_that_is_missing(packages: str) -> None:
+def test_for_missing_package(packages: str) -> None:
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", *packages.split()]
     subprocess.run(command, check=True, capture_output=True)

@@ -52,7 +52,7 @@ def on_a_terminal(result: Result, title: str, width: int = 80) -> str:
         ("runs", ("run_id", "state", "created_at")),
     ],
 )
-def test_a_report_shows_what_matters_in_80_columns(
+def test_report_fits_80_columns(
     name: str, columns: tuple[str, ...], store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Catalogue(store) as catalogue:
@@ -68,7 +68,7 @@ def test_a_report_shows_what_matters_in_80_columns(
         assert " ± " in shown, "a change with its interval"
 
 
-def test_the_verdict_of_a_comparison_is_seen_in_80_columns(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verdict_fits_80_columns(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     found = compare(store, RUN, RUN).as_result()
     shown = on_a_terminal(found, "the title")
     assert max(map(len, shown.splitlines())) <= 80
@@ -76,7 +76,7 @@ def test_the_verdict_of_a_comparison_is_seen_in_80_columns(store: Store, capsys:
     assert "verdict" not in capsys.readouterr().err
 
 
-def test_programs_get_a_number_a_column(emtta: Command, store: Store) -> None:
+def test_programs_get_plain_numbers(emtta: Command, store: Store) -> None:
     for name in ("leaderboard", "domains"):
         asked = ("report", name, "--run", RUN, "--store", store.location)
         for row in json.loads(emtta(*asked, "--format", "json").out):
@@ -87,7 +87,7 @@ def test_programs_get_a_number_a_column(emtta: Command, store: Store) -> None:
         assert float(first["wer_low"]) <= float(first["wer"]) <= float(first["wer_high"])
 
 
-def test_the_run_and_its_suite_are_named_above_a_report(emtta: Command, store: Store) -> None:
+def test_report_header_names_run(emtta: Command, store: Store) -> None:
     asked = ("report", "leaderboard", "--run", RUN, "--store", store.location)
     assert emtta(*asked).out.splitlines()[0].startswith(f"leaderboard: run {RUN} (suite test, model demo, 2026-11-23")
     as_csv = emtta(*asked, "--format", "csv")
@@ -96,7 +96,7 @@ def test_the_run_and_its_suite_are_named_above_a_report(emtta: Command, store: S
 
 
 @pytest.mark.parametrize("verb", [["report", "domains"], ["list"], ["compare", RUN, RUN]])
-def test_columns_are_chosen_by_name_and_in_order(verb: list[str], emtta: Command, store: Store) -> None:
+def test_columns_are_selected_in_order(verb: list[str], emtta: Command, store: Store) -> None:
     chosen = ["state", "run_id"] if verb == ["list"] else ["p", "method"]
     shown = emtta(*verb, "--columns", ",".join(chosen), "--store", store.location)
     head = next(line for line in shown.out.splitlines() if line.startswith("┃"))
@@ -106,7 +106,7 @@ def test_columns_are_chosen_by_name_and_in_order(verb: list[str], emtta: Command
     assert emtta(*verb, "--columns", "p,,", "--store", store.location).code == 2
 
 
-def test_a_file_holds_what_its_ending_says(emtta: Command, store: Store, tmp_path: Path) -> None:
+def test_extension_determines_content(emtta: Command, store: Store, tmp_path: Path) -> None:
     def written(name: str) -> Path:
         out = tmp_path / name
         assert emtta("report", "domains", "--run", RUN, "--store", store.location, "--out", out).code == 0
@@ -134,7 +134,7 @@ def test_a_file_holds_what_its_ending_says(emtta: Command, store: Store, tmp_pat
         (["catalog", "export", "t.csv"], "t.csv is not the name of a DuckDB file"),
     ],
 )
-def test_an_ending_that_means_something_else_is_refused(
+def test_conflicting_extension_is_refused(
     words: list[str], said: str, emtta: Command, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -145,9 +145,7 @@ def test_an_ending_that_means_something_else_is_refused(
 
 
 @pytest.mark.parametrize("name", ["leaderboard", "methods"])
-def test_figures_that_are_hidden_come_with_what_is_complete_and_what_is_missing(
-    name: str, emtta: Command, store: Store
-) -> None:
+def test_hidden_figures_list_missing(name: str, emtta: Command, store: Store) -> None:
     shown = emtta("report", name, "--run", "partial", "--store", store.location)
     table = shown.out.split("domains that are complete")[1]
     assert "babble" in table
@@ -157,7 +155,7 @@ def test_figures_that_are_hidden_come_with_what_is_complete_and_what_is_missing(
     assert "domains that are complete" not in emtta("report", name, "--run", RUN, "--store", store.location).out
 
 
-def test_a_suite_tells_what_its_domains_are(emtta: Command) -> None:
+def test_suite_describes_its_domains(emtta: Command) -> None:
     shown = emtta("suites", "demo").out
     for code, kind in (("GS", "gaussian"), ("AC", "air-conditioner"), ("VC", "vacuum-cleaner")):
         assert any(code in line and kind in line for line in shown.splitlines())

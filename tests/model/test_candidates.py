@@ -41,7 +41,7 @@ def numbers(name: str, utterance_id: str, step: int, seed: int = 0) -> NDArray[n
     return uniforms(method(name), Options(candidates=4, seed=seed), utterance_id, step, 10)
 
 
-def test_a_draw_is_the_inverse_of_the_cumulative_distribution() -> None:
+def test_draw_inverts_cdf() -> None:
     probabilities = torch.tensor([0.1, 0.0, 0.6, 0.3, 0.0], dtype=torch.float64)
     uniform = torch.linspace(0, 1, 10_001, dtype=torch.float64)[:-1]
     tokens = draw(probabilities.log().unsqueeze(0), torch.zeros(len(uniform), dtype=torch.long), uniform)
@@ -50,7 +50,7 @@ def test_a_draw_is_the_inverse_of_the_cumulative_distribution() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_an_impossible_token_is_never_drawn(dtype: torch.dtype) -> None:
+def test_impossible_token_is_never_drawn(dtype: torch.dtype) -> None:
     logits = torch.full((2, 50_000), -torch.inf, dtype=dtype)
     logits[0, 100:40_000] = 0.0
     logits[1, 7] = 0.0
@@ -60,7 +60,7 @@ def test_an_impossible_token_is_never_drawn(dtype: torch.dtype) -> None:
         assert int(tokens[1]) == 7
 
 
-def test_samples_follow_the_policy(model: SpeechModel) -> None:
+def test_samples_follow_policy(model: SpeechModel) -> None:
     numbers = torch.from_numpy(np.random.default_rng(0).random((1, 4000, 2)))
     made = grown(model, [Sampled(numbers)], [2])[0]
     first = torch.bincount(made.tokens[0, :, 0], minlength=len(model.policy.bias)) / 4000
@@ -82,7 +82,7 @@ def first_distribution(model: SpeechModel) -> Tensor:
     return model.policy.mask_step(forward.logits(model.weights, hidden[-1]), first=True).softmax(-1)
 
 
-def test_every_candidate_ends_once_or_meets_its_own_limit(model: SpeechModel) -> None:
+def test_each_ends_once_or_at_own_limit(model: SpeechModel) -> None:
     limits = [30, 3, 12, 1]
     numbers = torch.from_numpy(np.random.default_rng(1).random((4, 6, 30)))
     for strategies in ([Sampled(numbers), Greedy()], [BeamSearch(5), Greedy()]):
@@ -101,7 +101,7 @@ def test_every_candidate_ends_once_or_meets_its_own_limit(model: SpeechModel) ->
                     assert (made.tokens[utterance, row][length:] == end).all()
 
 
-def test_candidates_do_not_depend_on_the_greedy_row_beside_them(model: SpeechModel) -> None:
+def test_greedy_row_does_not_affect_them(model: SpeechModel) -> None:
     numbers = torch.from_numpy(np.random.default_rng(1).random((3, 6, 20)))
     limits = [20, 16, 18]
     for one, other in ((Sampled(numbers), Sampled(numbers)), (BeamSearch(4), BeamSearch(4))):
@@ -111,14 +111,14 @@ def test_candidates_do_not_depend_on_the_greedy_row_beside_them(model: SpeechMod
         assert torch.equal(greedy.tokens, grown(model, [Greedy()], limits)[0].tokens)
 
 
-def test_the_entropy_of_the_greedy_hypothesis_is_the_policys(model: SpeechModel) -> None:
+def test_greedy_entropy_is_policy_entropy(model: SpeechModel) -> None:
     made = grown(model, [Greedy()], [20])[0]
     entropies, _ = forced(model, made)
     assert made.entropy is not None
     torch.testing.assert_close(made.entropy[0, 0], entropies.mean(), rtol=1e-9, atol=1e-9)
 
 
-def test_the_greedy_hypothesis_takes_the_most_probable_tokens(model: SpeechModel) -> None:
+def test_greedy_takes_likeliest_tokens(model: SpeechModel) -> None:
     made = grown(model, [Greedy()], [20])[0]
     _, logits = forced(model, made)
     assert logits.argmax(-1).tolist() == made.tokens[0, 0][made.mask[0, 0]].tolist()
@@ -138,7 +138,7 @@ def forced(model: SpeechModel, made: Hypotheses) -> tuple[Tensor, Tensor]:
     return torch.special.entr(masked.softmax(-1)).sum(-1), masked
 
 
-def test_equal_beginnings_are_one_node() -> None:
+def test_shared_prefixes_are_one_node() -> None:
     prompt = torch.tensor([[90, 91, 92]])
     tokens = torch.tensor([[[5, 6, 7, 1], [5, 6, 8, 1], [5, 6, 7, 1], [4, 1, 1, 1]]])
     mask = torch.tensor([[[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 0, 0]]], dtype=torch.bool)
@@ -162,7 +162,7 @@ def test_equal_beginnings_are_one_node() -> None:
     ]
 
 
-def test_random_numbers_belong_to_seed_utterance_method_and_step() -> None:
+def test_draws_depend_on_seed_and_step() -> None:
     base = numbers("em-tok", "a", 0)
     assert base.shape == (4, 10)
     assert ((base >= 0) & (base < 1)).all()
@@ -176,14 +176,14 @@ def test_random_numbers_belong_to_seed_utterance_method_and_step() -> None:
     assert all((base != other).any() for other in others)
 
 
-def test_the_limit_grows_with_the_duration_up_to_what_the_decoder_holds(model: SpeechModel) -> None:
+def test_limit_grows_with_duration(model: SpeechModel) -> None:
     policy, prompt = model.policy, model.prompt.length
     assert policy.max_tokens(1.0, "en", prompt) == TOKENS_PER_SECOND + TOKENS_MARGIN
     assert policy.max_tokens(2.5, "en", prompt) == 2.5 * TOKENS_PER_SECOND + TOKENS_MARGIN
     assert policy.max_tokens(1000.0, "en", prompt) == policy.max_target_positions - prompt
 
 
-def test_a_language_of_long_spellings_is_given_more_tokens_a_second(tiny_model: Path) -> None:
+def test_long_spelling_gets_more_tokens(tiny_model: Path) -> None:
     usual, more = load_model(tiny_model, device="cpu"), load_model(tiny_model, device="cpu", tokens_per_second=20.0)
     needs = {"en": TOKENS_PER_SECOND, "de": TOKENS_PER_SECOND, "hi": 30, "bn": 50, "ka": 70, "my": 105}
     for language, needed in needs.items():

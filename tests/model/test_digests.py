@@ -31,14 +31,14 @@ def choice(folder: Path) -> ModelChoice:
     return ModelChoice(name=str(folder))
 
 
-def test_it_is_remembered_and_the_model_not_loaded_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_avoids_model_reload(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = digest_of(choice(folder))
     assert models.cached_digest(folder) == digest
     monkeypatch.setattr(models, "_model_of", None)
     assert digest_of(choice(folder)) == digest
 
 
-def test_a_file_that_changes_makes_it_unknown(folder: Path) -> None:
+def test_changed_file_invalidates(folder: Path) -> None:
     digest = digest_of(choice(folder))
     config = folder / "generation_config.json"
     settings = json.loads(config.read_text())
@@ -48,15 +48,13 @@ def test_a_file_that_changes_makes_it_unknown(folder: Path) -> None:
     assert digest_of(choice(folder)) != digest
 
 
-def test_a_file_that_was_written_just_now_is_not_trusted(folder: Path) -> None:
+def test_just_written_file_is_not_trusted(folder: Path) -> None:
     (folder / "config.json").touch()
     digest_of(choice(folder))
     assert models.cached_digest(folder) is None
 
 
-def test_what_is_broken_or_cannot_be_written_costs_nothing(
-    folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_broken_cache_is_harmless(folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = digest_of(choice(folder))
     for file in (cache / "digests").iterdir():
         file.write_text("{")
@@ -66,14 +64,14 @@ def test_what_is_broken_or_cannot_be_written_costs_nothing(
     assert digest_of(choice(folder)) == digest
 
 
-def test_who_adapts_another_model_than_the_planned_one_refuses(suite_file: SuiteFile, speech: Speech) -> None:
+def test_unplanned_model_is_refused(suite_file: SuiteFile, speech: Speech) -> None:
     suite = load_suite(str(suite_file()))
     run = plan_run(suite, "0123456789abcdef")
     with pytest.raises(ModelError, match=r"the run was planned with 0123456789abcdef; bring the model back"):
         model_for(Job.of(run, run.cells[0], "store"))
 
 
-def test_what_a_suite_says_of_its_model_holds_where_it_is_adapted(suite_file: SuiteFile, speech: Speech) -> None:
+def test_suite_settings_reach_adaptation(suite_file: SuiteFile, speech: Speech) -> None:
     suite = load_suite(str(suite_file()))
     asked = suite.model.model_copy(update={"tokens_per_second": 20.0, "precision": "float64"})
     run = plan_run(suite.model_copy(update={"model": asked}), digest_of(asked))
@@ -81,7 +79,7 @@ def test_what_a_suite_says_of_its_model_holds_where_it_is_adapted(suite_file: Su
     assert (model.policy.tokens_per_second, model.precision.name) == (20.0, "float64")
 
 
-def test_nothing_is_loaded_to_say_that_a_run_is_complete(
+def test_complete_run_loads_nothing(
     emtta: Command,
     suite_file: SuiteFile,
     speech: Speech,

@@ -48,7 +48,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     models._loaded.clear()
 
 
-def test_a_suite_names_a_family_of_ones_own(
+def test_suite_names_custom_family(
     place: Path,
     tiny_model: Path,
     emtta: Command,
@@ -70,7 +70,7 @@ def test_a_suite_names_a_family_of_ones_own(
         assert catalogue.query("SELECT count(*) FROM utterances WHERE error IS NULL").rows == [(3,)]
 
 
-def test_an_installed_package_adds_a_kind(place: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_installed_package_adds_kind(place: Path, tiny_model: Path, tmp_path: Path) -> None:
     (place / "packaged_murmur.py").write_text(OUTSIDE.format(kind="murmur"))
     about = place / "packaged_murmur-1.0.dist-info"
     about.mkdir()
@@ -82,7 +82,7 @@ def test_an_installed_package_adds_a_kind(place: Path, tiny_model: Path, tmp_pat
     assert load_model(folder, device="cpu").languages == ("en",)
 
 
-def test_what_is_no_family_is_refused(place: Path, tiny_model: Path) -> None:
+def test_invalid_family_is_refused(place: Path, tiny_model: Path) -> None:
     (place / "refused_murmur.py").write_text(OUTSIDE.format(kind="murmur"))
     for family, words in {
         "no_such_module:FAMILY": "there is no family 'no_such_module:FAMILY'.*module:object",
@@ -94,7 +94,7 @@ def test_what_is_no_family_is_refused(place: Path, tiny_model: Path) -> None:
             load_model(tiny_model, device="cpu", family=family)
 
 
-def test_an_unknown_kind_names_those_there_are(tiny_model: Path, tmp_path: Path) -> None:
+def test_unknown_kind_lists_known(tiny_model: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_model, tmp_path / "bert"))
     (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(ModelError, match=r"'bert'.*'speech_to_text', 'whisper'; docs/models\.md"):

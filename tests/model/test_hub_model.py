@@ -45,7 +45,7 @@ def fetched(hub: Hub) -> list[str]:
     return sorted({line.rsplit("/", 1)[1] for line in hub.asked if line.startswith("GET") and "/resolve" in line})
 
 
-def test_only_what_is_read_is_fetched_and_only_once(hub: Hub, tiny_model: Path) -> None:
+def test_needed_files_are_fetched_once(hub: Hub, tiny_model: Path) -> None:
     publish(hub, tiny_model)
     model = load_model(NAME, device="cpu")
     assert model.name == NAME
@@ -56,7 +56,7 @@ def test_only_what_is_read_is_fetched_and_only_once(hub: Hub, tiny_model: Path) 
     assert fetched(hub) == []
 
 
-def test_a_sharded_model_is_fetched_whole(hub: Hub, tiny_model: Path, tmp_path: Path) -> None:
+def test_sharded_model_is_fetched_whole(hub: Hub, tiny_model: Path, tmp_path: Path) -> None:
     from transformers import WhisperForConditionalGeneration
 
     folder = Path(shutil.copytree(tiny_model, tmp_path / "sharded"))
@@ -73,7 +73,7 @@ def test_a_sharded_model_is_fetched_whole(hub: Hub, tiny_model: Path, tmp_path: 
     assert model_hub.folder_of_commit(NAME, "main") is None
 
 
-def test_a_branch_is_followed_and_a_commit_stays(hub: Hub, tiny_model: Path, tmp_path: Path) -> None:
+def test_branch_moves_and_commit_stays(hub: Hub, tiny_model: Path, tmp_path: Path) -> None:
     first = publish(hub, tiny_model)
     digest = load_model(NAME, device="cpu").digest
     changed = Path(shutil.copytree(tiny_model, tmp_path / "changed"))
@@ -89,7 +89,7 @@ def test_a_branch_is_followed_and_a_commit_stays(hub: Hub, tiny_model: Path, tmp
 @pytest.mark.parametrize(
     "lacking", [["preprocessor_config.json"], ["merges.txt", "tokenizer.json", "vocab.json"]], ids=["features", "text"]
 )
-def test_what_another_tool_left_out_is_fetched(hub: Hub, tiny_model: Path, lacking: list[str]) -> None:
+def test_partial_download_is_completed(hub: Hub, tiny_model: Path, lacking: list[str]) -> None:
     commit = publish(hub, tiny_model)
     for name in files_of(tiny_model):
         if name not in lacking:
@@ -101,7 +101,7 @@ def test_what_another_tool_left_out_is_fetched(hub: Hub, tiny_model: Path, lacki
     assert model_hub.is_here(NAME, commit)
 
 
-def test_a_tokenizer_in_two_files_or_of_sentencepiece_is_a_tokenizer(hub: Hub, tiny_model: Path) -> None:
+def test_any_tokenizer_form_works(hub: Hub, tiny_model: Path) -> None:
     texts = ("tokenizer.json", "vocab.json", "merges.txt")
     files = {name: content for name, content in files_of(tiny_model).items() if name not in texts}
     for others in ({"vocab.json": b"{}", "merges.txt": b""}, {"sentencepiece.bpe.model": b""}):
@@ -110,9 +110,7 @@ def test_a_tokenizer_in_two_files_or_of_sentencepiece_is_a_tokenizer(hub: Hub, t
         assert model_hub.is_here(NAME, commit)
 
 
-def test_which_commit_a_branch_is_is_written_once_and_a_cache_closed_to_writers_serves(
-    hub: Hub, tiny_model: Path, tmp_path: Path
-) -> None:
+def test_read_only_cache_works(hub: Hub, tiny_model: Path, tmp_path: Path) -> None:
     commit = publish(hub, tiny_model)
     model_hub.fetch(NAME, None)
     (reference,) = (tmp_path / "hub").glob("*/refs/main")
@@ -126,7 +124,7 @@ def test_which_commit_a_branch_is_is_written_once_and_a_cache_closed_to_writers_
     assert model_hub.fetch(NAME, None).name == commit
 
 
-def test_without_a_network_what_is_here_is_read(hub: Hub, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_reads_cache(hub: Hub, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(hub, tiny_model)
     digest = digest_of(ModelChoice(name=NAME))
     models._loaded.clear()
@@ -138,7 +136,7 @@ def test_without_a_network_what_is_here_is_read(hub: Hub, tiny_model: Path, monk
 
 
 @pytest.mark.parametrize("multilingual", [True, False], ids=["multilingual", "English"])
-def test_without_a_generation_config_or_a_network_it_is_read_or_said_to_lack_that(
+def test_offline_generation_config_is_optional(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, multilingual: bool
 ) -> None:
     folder = make_checkpoint(tmp_path / "model", multilingual=multilingual)
@@ -158,7 +156,7 @@ def test_without_a_generation_config_or_a_network_it_is_read_or_said_to_lack_tha
             load_model(NAME, revision=revision, device="cpu")
 
 
-def test_what_is_not_there_is_named(hub: Hub, tiny_model: Path) -> None:
+def test_missing_name_is_reported(hub: Hub, tiny_model: Path) -> None:
     publish(hub, tiny_model)
     with pytest.raises(ModelError, match="there is no model 'someone/nothing'"):
         load_model("someone/nothing", device="cpu")
@@ -168,15 +166,13 @@ def test_what_is_not_there_is_named(hub: Hub, tiny_model: Path) -> None:
 
 @pytest.mark.parametrize("name", ["openai/whisper base", "openai--whisper-base"])
 @pytest.mark.parametrize("revision", [None, "0" * 40])
-def test_a_name_that_the_hub_cannot_have_is_refused_with_the_form_of_names(
-    hub: Hub, name: str, revision: str | None
-) -> None:
+def test_impossible_name_shows_form(hub: Hub, name: str, revision: str | None) -> None:
     with pytest.raises(UsageError, match=f"can have no model '{name}'; a name there is OWNER/NAME, of letters"):
         load_model(name, device="cpu", revision=revision)
     assert hub.asked == []
 
 
-def test_a_gated_model_says_how_to_get_it(hub: Hub, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gated_model_says_how_to_get_it(hub: Hub, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(hub, tiny_model, gated=True)
     with pytest.raises(ModelError, match=r"gated, and no token is set; accept its terms at"):
         load_model(NAME, device="cpu")
@@ -184,7 +180,7 @@ def test_a_gated_model_says_how_to_get_it(hub: Hub, tiny_model: Path, monkeypatc
     assert load_model(NAME, device="cpu").sample_rate == 16_000
 
 
-def test_a_model_with_pickled_weights_alone_is_refused_before_anything_is_fetched(hub: Hub, tiny_model: Path) -> None:
+def test_pickle_is_refused_before_fetch(hub: Hub, tiny_model: Path) -> None:
     files = files_of(tiny_model)
     del files["model.safetensors"]
     hub.commit(NAME, files | {"pytorch_model.bin": b"pickled"}, model=True)
@@ -193,7 +189,7 @@ def test_a_model_with_pickled_weights_alone_is_refused_before_anything_is_fetche
     assert fetched(hub) == []
 
 
-def test_too_little_room_is_refused_before_anything_is_fetched(hub: Hub, tiny_model: Path, tmp_path: Path) -> None:
+def test_low_disk_is_refused_before_fetch(hub: Hub, tiny_model: Path, tmp_path: Path) -> None:
     publish(hub, tiny_model, declared={"model.safetensors": 10**15})
     with pytest.raises(ModelError, match=r"takes 1000000\.00 GB, and .* GB are free.*HF_HUB_CACHE"):
         load_model(NAME, device="cpu")
@@ -219,7 +215,7 @@ def test_doctor_shows_licence_and_size(
     assert "GB are free" in " ".join((outcome.out + outcome.err).split())
 
 
-def test_a_dry_run_shows_the_model_and_fetches_nothing(
+def test_dry_run_fetches_nothing(
     hub: Hub, tiny_model: Path, emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
 ) -> None:
     publish(hub, tiny_model)
@@ -234,7 +230,7 @@ def test_a_dry_run_shows_the_model_and_fetches_nothing(
     assert not (tmp_path / "store").exists()
 
 
-def test_prepare_fetches_the_model_too(
+def test_prepare_fetches_model(
     hub: Hub, tiny_model: Path, emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
 ) -> None:
     publish(hub, tiny_model)
@@ -249,7 +245,7 @@ def test_prepare_fetches_the_model_too(
     assert f"there is no model '{NAME}'" in " ".join(gone.err.split())
 
 
-def test_on_a_terminal_a_download_shows_how_far_it_is(
+def test_terminal_shows_download_progress(
     hub: Hub, tiny_model: Path, suite_file: SuiteFile, speech: Speech, tmp_path: Path
 ) -> None:
     publish(hub, tiny_model)
@@ -275,7 +271,7 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
-def test_a_run_says_what_it_fetches_and_records_the_commit(
+def test_run_records_fetched_commit(
     hub: Hub,
     tiny_model: Path,
     emtta: Command,

@@ -33,7 +33,7 @@ def copy(checkpoint: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(checkpoint, tmp_path / "copy"))
 
 
-def test_a_folder_says_what_it_holds(checkpoint: Path) -> None:
+def test_folder_describes_its_content(checkpoint: Path) -> None:
     model = load_model(str(checkpoint), device="cpu")
     assert model.name == str(checkpoint)
     assert model.device == torch.device("cpu")
@@ -48,7 +48,7 @@ def test_a_folder_says_what_it_holds(checkpoint: Path) -> None:
     assert model.size == theirs.num_parameters() + blocks * theirs.config.d_model
 
 
-def test_the_digest_is_of_the_content(checkpoint: Path, copy: Path) -> None:
+def test_digest_is_of_content(checkpoint: Path, copy: Path) -> None:
     digest = load_model(checkpoint, device="cpu").digest
     assert load_model(copy, device="cpu").digest == digest
     assert load_model(copy, device="cpu", precision="float64").digest == digest
@@ -61,7 +61,7 @@ def test_the_digest_is_of_the_content(checkpoint: Path, copy: Path) -> None:
 @pytest.mark.parametrize(
     "missing", ["config.json", "generation_config.json", "model.safetensors", "preprocessor_config.json"]
 )
-def test_a_missing_file_is_named(copy: Path, missing: str) -> None:
+def test_missing_file_is_named(copy: Path, missing: str) -> None:
     (copy / missing).unlink()
     with pytest.raises(ModelError) as refusal:
         load_model(copy, device="cpu")
@@ -73,14 +73,14 @@ TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt")
 
 
 @pytest.mark.parametrize("gone", [TOKENIZER, (*TOKENIZER, "tokenizer_config.json")], ids=["words", "all of it"])
-def test_a_folder_that_training_left_without_a_tokenizer_is_refused(copy: Path, gone: Sequence[str]) -> None:
+def test_missing_tokenizer_is_refused(copy: Path, gone: Sequence[str]) -> None:
     for name in gone:
         (copy / name).unlink()
     with pytest.raises(ModelError, match=r"lacks tokenizer.json \(or vocab.json and .*copy from the model"):
         load_model(copy, device="cpu")
 
 
-def test_a_tokenizer_without_words_is_refused(copy: Path) -> None:
+def test_empty_tokenizer_is_refused(copy: Path) -> None:
     for name in TOKENIZER:
         (copy / name).unlink()
     WhisperTokenizer.from_pretrained(copy).save_pretrained(copy)  # as transformers makes one of nothing
@@ -88,7 +88,7 @@ def test_a_tokenizer_without_words_is_refused(copy: Path) -> None:
         load_model(copy, device="cpu")
 
 
-def test_without_a_generation_config_the_lists_in_the_config_count(checkpoint: Path, copy: Path) -> None:
+def test_config_lists_are_fallback(checkpoint: Path, copy: Path) -> None:
     settings = json.loads((copy / "generation_config.json").read_text())
     (copy / "generation_config.json").unlink()
     configure(copy, **{name: settings[name] for name in ("suppress_tokens", "begin_suppress_tokens")})
@@ -111,13 +111,13 @@ def test_without_a_generation_config_the_lists_in_the_config_count(checkpoint: P
         ({"eos_token_id": 5000}, r"eos_token_id .* has 5000,"),
     ],
 )
-def test_a_token_that_the_model_does_not_have_is_refused(copy: Path, settings: dict[str, object], words: str) -> None:
+def test_unknown_token_is_refused(copy: Path, settings: dict[str, object], words: str) -> None:
     configure(copy, "generation_config.json", **settings)
     with pytest.raises(ModelError, match=words):
         load_model(copy, device="cpu")
 
 
-def test_one_token_ends_a_transcript_and_several_are_refused(checkpoint: Path, copy: Path) -> None:
+def test_several_end_tokens_are_refused(checkpoint: Path, copy: Path) -> None:
     end = load_model(checkpoint, device="cpu").policy.end
     configure(copy, "generation_config.json", eos_token_id=[end])
     assert load_model(copy, device="cpu").policy.end == end
@@ -135,13 +135,13 @@ def test_one_token_ends_a_transcript_and_several_are_refused(checkpoint: Path, c
         {"suppress_tokens": [token for token in range(331) if token != 300], "eos_token_id": 300},
     ],
 )
-def test_a_generation_config_that_leaves_no_token_to_say_is_refused(copy: Path, settings: dict[str, object]) -> None:
+def test_all_tokens_suppressed_is_refused(copy: Path, settings: dict[str, object]) -> None:
     configure(copy, "generation_config.json", **{"begin_suppress_tokens": None, **settings})
     with pytest.raises(ModelError, match=r"suppress_tokens .* leave none of the model's 331 tokens to begin"):
         load_model(copy, device="cpu")
 
 
-def test_a_broken_weights_file_is_refused(copy: Path) -> None:
+def test_broken_weights_file_is_refused(copy: Path) -> None:
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ModelError, match=r"is cut off or damaged .*; get it anew"):
@@ -171,7 +171,7 @@ def configure(copy: Path, name: str = "config.json", **settings: object) -> None
     ],
     ids=["missing", "left over", "another shape"],
 )
-def test_no_weight_is_made_up_or_left_out(
+def test_no_weight_is_invented_or_dropped(
     checkpoint: Path, tmp_path: Path, family: str, settings: dict[str, object], words: str
 ) -> None:
     folder = tmp_path / "copy"
@@ -183,19 +183,19 @@ def test_no_weight_is_made_up_or_left_out(
 
 
 @pytest.mark.parametrize("prefix", ["base_model.model.", "module."])
-def test_weights_that_training_wrapped_are_refused_with_what_to_do(copy: Path, prefix: str) -> None:
+def test_wrapped_weights_are_refused(copy: Path, prefix: str) -> None:
     rename(copy, lambda name: prefix + name)
     with pytest.raises(ModelError, match=rf"lack .*hold .*\({re.escape(prefix)}model.*save the model inside"):
         load_model(copy, device="cpu")
 
 
-def test_an_output_projection_that_is_not_the_embedding_must_be_there(copy: Path) -> None:
+def test_untied_output_must_exist(copy: Path) -> None:
     configure(copy, tie_word_embeddings=False)
     with pytest.raises(ModelError, match=r"lack 1 that its config.json asks for \(proj_out.weight\)"):
         load_model(copy, device="cpu")
 
 
-def test_what_older_files_hold_or_lack_beside_the_weights_is_no_hindrance(checkpoint: Path, copy: Path) -> None:
+def test_legacy_entries_are_harmless(checkpoint: Path, copy: Path) -> None:
     weights = load_file(copy / "model.safetensors")
     more = {"model.encoder.version": torch.ones(1), "proj_out.weight": weights["model.decoder.embed_tokens.weight"] + 0}
     save_file(weights | more, copy / "model.safetensors", metadata={"format": "pt"})
@@ -213,13 +213,13 @@ def test_pickled_weights_are_not_read(copy: Path) -> None:
         load_model(copy, device="cpu")
 
 
-def test_another_kind_of_model_is_refused(copy: Path) -> None:
+def test_other_model_kind_is_refused(copy: Path) -> None:
     (copy / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(ModelError, match=r"'bert'.*'whisper'"):
         load_model(copy, device="cpu")
 
 
-def test_parts_that_do_not_fit_are_refused(copy: Path) -> None:
+def test_mismatched_parts_are_refused(copy: Path) -> None:
     path = copy / "preprocessor_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"chunk_length": 5, "n_samples": 80_000}))
     with pytest.raises(ModelError, match=r"312 frames.*250"):
@@ -227,17 +227,17 @@ def test_parts_that_do_not_fit_are_refused(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./nowhere", "a/b/c"])
-def test_an_unknown_folder_is_refused(name: str) -> None:
+def test_unknown_folder_is_refused(name: str) -> None:
     with pytest.raises(ModelError, match="no folder"):
         load_model(name, device="cpu")
 
 
-def test_a_file_is_not_a_folder(copy: Path) -> None:
+def test_file_is_not_folder(copy: Path) -> None:
     with pytest.raises(ModelError, match="is a file; give the folder"):
         load_model(copy / "config.json", device="cpu")
 
 
-def test_a_hub_that_cannot_be_reached_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_hub_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     script = (
         "from emtta_core import load_model\n"
         "from emtta_core.errors import EmttaError\n"
@@ -254,18 +254,18 @@ def test_a_hub_that_cannot_be_reached_is_said_so(monkeypatch: pytest.MonkeyPatch
     assert "give its folder" in made.stdout
 
 
-def test_devices_and_precisions_that_there_are_not_are_refused(checkpoint: Path) -> None:
+def test_unknown_precision_is_refused(checkpoint: Path) -> None:
     with pytest.raises(UsageError, match="'toaster'"):
         load_model(checkpoint, device="toaster")
     with pytest.raises(UsageError, match=r"'int3'.*float32"):
         load_model(checkpoint, precision="int3")
 
 
-def test_a_suite_offers_the_precisions_that_can_be_loaded() -> None:
+def test_suite_offers_loadable_precisions() -> None:
     assert get_args(ModelChoice.model_fields["precision"].annotation) == tuple(PRECISIONS)
 
 
-def test_the_engine_imports_no_more_than_it_needs() -> None:
+def test_engine_imports_are_minimal() -> None:
     script = (
         "import sys\n"
         "import emtta_core.adaptation, emtta_core.model\n"
@@ -278,7 +278,7 @@ def test_the_engine_imports_no_more_than_it_needs() -> None:
     assert made.stdout.strip() == "[]"
 
 
-def test_listing_the_methods_needs_no_torch() -> None:
+def test_listing_methods_needs_no_torch() -> None:
     script = "import sys, emtta_core.adaptation; print(list(emtta_core.adaptation.METHODS)[0], 'torch' in sys.modules)"
     made = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
@@ -286,7 +286,7 @@ def test_listing_the_methods_needs_no_torch() -> None:
     assert made.stdout.split() == ["source", "False"]
 
 
-def test_a_device_that_cannot_be_used_is_refused_with_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusable_device_gives_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "empty", failing(RuntimeError("The NVIDIA driver is too old (found 11040).\nUpdate it")))
     with pytest.raises(
         UsageError, match=r"'cuda' cannot be used .*\(The NVIDIA driver is too old \(found 11040\)\.\); use"
@@ -297,7 +297,7 @@ def test_a_device_that_cannot_be_used_is_refused_with_the_cause(monkeypatch: pyt
         choose_device("cuda")
 
 
-def test_a_device_without_memory_is_not_a_users_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_is_not_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "empty", failing(torch.AcceleratorError("CUDA error: out of memory\nMore")))
     with pytest.raises(torch.AcceleratorError, match="out of memory"):
         choose_device("cuda")
@@ -311,7 +311,7 @@ def failing(error: Exception) -> Callable[..., torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
-def test_an_adapter_is_refused_with_what_to_do_whether_peft_is_installed_or_not(copy: Path, name: str) -> None:
+def test_peft_adapter_is_refused(copy: Path, name: str) -> None:
     (copy / name).write_text("{}")
     with pytest.raises(ModelError, match=r"copy has adapter_config\.json: it holds an adapter .*merge_and_unload"):
         load_model(copy, device="cpu")
@@ -323,7 +323,7 @@ def test_quantised_weights_are_refused(copy: Path) -> None:
         load_model(copy, device="cpu")
 
 
-def test_weights_of_two_models_are_refused(copy: Path) -> None:
+def test_two_models_weights_are_refused(copy: Path) -> None:
     (copy / "model-00001-of-00002.safetensors").write_bytes(b"")
     with pytest.raises(
         ModelError, match=r"model\.safetensors and model-00001-of-00002\.safetensors: the weights of two"
@@ -332,7 +332,7 @@ def test_weights_of_two_models_are_refused(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("multilingual", [True, False])
-def test_a_whisper_without_the_tokens_of_its_prompt_is_refused(tmp_path: Path, multilingual: bool) -> None:
+def test_whisper_prompt_tokens_must_exist(tmp_path: Path, multilingual: bool) -> None:
     copy = make_checkpoint(tmp_path / "made", multilingual=multilingual)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (copy / name).unlink()

@@ -71,12 +71,12 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Pair(tmp_path_factory.mktemp("checkpoint"), request.param)
 
 
-def test_log_mel_is_the_feature_extractors(pair: Pair) -> None:
+def test_log_mel_matches_extractor(pair: Pair) -> None:
     theirs = pair.extractor(pair.waveforms, sampling_rate=16_000, return_tensors="pt").input_features
     torch.testing.assert_close(pair.mel, theirs, rtol=0, atol=1e-4)
 
 
-def test_teacher_forced_logits_are_whispers(pair: Pair) -> None:
+def test_forced_logits_match_whisper(pair: Pair) -> None:
     prompt = pair.prompt()
     start = prompt.shape[1]
     generator = torch.Generator().manual_seed(0)
@@ -99,7 +99,7 @@ def test_teacher_forced_logits_are_whispers(pair: Pair) -> None:
                 )
 
 
-def test_greedy_is_generates(pair: Pair) -> None:
+def test_greedy_matches_generate(pair: Pair) -> None:
     limit = 24
     made = pair.generate(Greedy(), limit)
     with torch.no_grad():
@@ -113,7 +113,7 @@ def test_greedy_is_generates(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("beams", [2, 5])
-def test_beams_are_generates(pair: Pair, beams: int) -> None:
+def test_beams_match_generate(pair: Pair, beams: int) -> None:
     limit = 14
     made = pair.generate(BeamSearch(beams), limit)
     with torch.no_grad():
@@ -138,7 +138,7 @@ def test_beams_are_generates(pair: Pair, beams: int) -> None:
         assert made.tokens[utterance, beam][made.mask[utterance, beam]].tolist() == sequence[:length]
 
 
-def test_the_candidates_of_an_utterance_do_not_depend_on_its_neighbours(pair: Pair) -> None:
+def test_candidates_ignore_neighbours(pair: Pair) -> None:
     together = pair.generate(BeamSearch(3), 10)
     mel = pair.mel
     for utterance in range(len(mel)):
@@ -154,7 +154,7 @@ def test_the_candidates_of_an_utterance_do_not_depend_on_its_neighbours(pair: Pa
             assert made.tokens[0, beam][made.mask[0, beam]].tolist() == ours
 
 
-def test_a_waveform_is_padded_not_stretched(pair: Pair) -> None:
+def test_waveform_is_padded_not_stretched(pair: Pair) -> None:
     short = [pair.waveforms[0]]
     padded = [np.pad(pair.waveforms[0], (0, 1000))]
     arguments = {"device": pair.ours.device, "dtype": pair.ours.dtype}

@@ -25,9 +25,7 @@ pointers = pytest.mark.parametrize(("pointer", "system"), [(LFS, "Git LFS"), (AN
 @pytest.mark.parametrize(
     "name", ["model.safetensors", "config.json", "tokenizer.json", "generation_config.json", "preprocessor_config.json"]
 )
-def test_a_models_file_that_is_a_pointer_is_named(
-    pointer: bytes, system: str, name: str, tiny_model: Path, tmp_path: Path
-) -> None:
+def test_model_file_is_named(pointer: bytes, system: str, name: str, tiny_model: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     refuse_lacking(folder)
     (folder / name).write_bytes(pointer)
@@ -36,7 +34,7 @@ def test_a_models_file_that_is_a_pointer_is_named(
 
 
 @pytest.mark.parametrize(("name", "keep"), [("model.safetensors", 5), ("model.safetensors", -7), ("config.json", 9)])
-def test_a_models_file_that_is_cut_off_is_named(name: str, keep: int, tiny_model: Path, tmp_path: Path) -> None:
+def test_truncated_model_file_is_named(name: str, keep: int, tiny_model: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     (folder / name).write_bytes((folder / name).read_bytes()[:keep])
     with pytest.raises(ModelError, match=rf"{name} is cut off or damaged \(.*\); get it anew"):
@@ -44,9 +42,7 @@ def test_a_models_file_that_is_cut_off_is_named(name: str, keep: int, tiny_model
 
 
 @pointers
-def test_audio_transcripts_manifests_and_suites_that_are_pointers_are_named(
-    pointer: bytes, system: str, tmp_path: Path, suite_file: SuiteFile
-) -> None:
+def test_audio_text_and_suite_are_named(pointer: bytes, system: str, tmp_path: Path, suite_file: SuiteFile) -> None:
     for name in ("u.wav", "u.txt", "suite.toml", "corpus/manifest.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(pointer)
@@ -65,7 +61,7 @@ def test_audio_transcripts_manifests_and_suites_that_are_pointers_are_named(
 
 
 @pointers
-def test_a_saved_data_set_that_is_a_pointer_is_named(pointer: bytes, system: str, tmp_path: Path) -> None:
+def test_saved_data_set_is_named(pointer: bytes, system: str, tmp_path: Path) -> None:
     (tmp_path / "dataset_info.json").write_text("{}")
     (tmp_path / "data-00000-of-00001.arrow").write_bytes(pointer)
     found = SavedDataset(path=str(tmp_path), language="en").availability()
@@ -73,21 +69,19 @@ def test_a_saved_data_set_that_is_a_pointer_is_named(pointer: bytes, system: str
     assert f"arrow cannot be read: it is a {system} pointer" in str(found.error)
 
 
-def test_in_a_repository_the_command_that_fetches_the_file_is_told(tmp_path: Path) -> None:
+def test_repository_shows_fetch_command(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
     told = str(pointer_in(LFS, tmp_path / "some folder" / "model.safetensors"))
     assert told.endswith(f"fetch it with: git -C '{tmp_path}/some folder' lfs pull")
 
 
-def test_a_text_about_pointers_is_none() -> None:
+def test_text_about_them_is_not_one() -> None:
     assert pointer_in(LFS + b" " * 1024) is None
     assert pointer_in(b"the " + LFS) is None
 
 
 @pytest.mark.parametrize("content", [LFS, b"no sound", b""])
-def test_a_corpus_of_which_no_recording_can_be_read_is_not_called_here(
-    content: bytes, suite_file: SuiteFile, tmp_path: Path
-) -> None:
+def test_unreadable_corpus_is_missing(content: bytes, suite_file: SuiteFile, tmp_path: Path) -> None:
     speech = Speech(tmp_path / "speech")
     for name in ("a", "b"):
         speech.add(name, content, "seven small boats")
@@ -100,7 +94,7 @@ def test_a_corpus_of_which_no_recording_can_be_read_is_not_called_here(
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.write_bytes(LFS), lambda path: path.write_bytes(b"12345678{")])
-def test_doctor_and_a_dry_run_of_prepare_open_the_weights(
+def test_doctor_and_prepare_open_weights(
     damage: object, suite_file: SuiteFile, speech: Speech, tiny_model: Path, tmp_path: Path, emtta: Command
 ) -> None:
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))

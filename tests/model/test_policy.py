@@ -24,7 +24,7 @@ def suppressed(model: SpeechModel) -> tuple[set[int], set[int]]:
     return set(always), set(first)
 
 
-def test_the_rules_are_those_of_the_generation_config(model: SpeechModel) -> None:
+def test_rules_follow_generation_config(model: SpeechModel) -> None:
     tokenizer = model.tokenizer
     always, first = suppressed(model)
     specials = set(tokenizer.all_special_ids) - {tokenizer.eos_token_id}
@@ -32,14 +32,14 @@ def test_the_rules_are_those_of_the_generation_config(model: SpeechModel) -> Non
     assert first == always | {tokenizer.convert_tokens_to_ids("Ġ"), tokenizer.eos_token_id}
 
 
-def test_no_candidate_has_a_suppressed_token(model: SpeechModel) -> None:
+def test_suppressed_tokens_never_occur(model: SpeechModel) -> None:
     always, first = suppressed(model)
     for made in candidates(model):
         assert not always & set(made.tokens[made.mask].tolist())
         assert not first & set(made.tokens[:, :, 0].flatten().tolist())
 
 
-def test_entropies_and_losses_do_not_see_suppressed_tokens(model: SpeechModel) -> None:
+def test_entropy_ignores_suppressed(model: SpeechModel) -> None:
     """Raising a suppressed token's logits changes neither entropies, nor losses, nor gradients."""
     made = candidates(model)[0]
     reference = loss_and_gradient(model, made)
@@ -79,7 +79,7 @@ def candidates(model: SpeechModel) -> list[Hypotheses]:
     return generate(model.weights, norms.decoder, memory, prompt, model.policy, limits, strategies)
 
 
-def test_the_prompt_asks_for_the_language_the_task_and_no_timestamps(model: SpeechModel) -> None:
+def test_prompt_omits_timestamps(model: SpeechModel) -> None:
     rows = model.prompt.rows(["fr", "en"], model.device).tolist()
     said = [model.tokenizer.convert_ids_to_tokens(row) for row in rows]
     assert said[0] == ["<|startoftranscript|>", "<|fr|>", "<|transcribe|>", "<|notimestamps|>"]
@@ -87,7 +87,7 @@ def test_the_prompt_asks_for_the_language_the_task_and_no_timestamps(model: Spee
     assert set(model.languages) == set(LANGUAGES)
 
 
-def test_an_english_only_model_is_prompted_with_neither_language_nor_task(
+def test_english_only_prompt_is_bare(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     english = load_model(make_checkpoint(tmp_path_factory.mktemp("english"), multilingual=False), device="cpu")
@@ -98,6 +98,6 @@ def test_an_english_only_model_is_prompted_with_neither_language_nor_task(
         english.prompt.rows(["de"], english.device)
 
 
-def test_an_unknown_language_is_refused_with_those_there_are(model: SpeechModel) -> None:
+def test_unknown_language_lists_known(model: SpeechModel) -> None:
     with pytest.raises(UsageError, match=r"'pl'.*de, en, fr"):
         model.prompt.rows(["en", "pl"], model.device)

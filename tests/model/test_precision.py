@@ -46,9 +46,7 @@ SHORT = LONG | {"bf16": torch.bfloat16}
 
 
 @pytest.mark.parametrize("name", LONG)
-def test_frozen_weights_keys_and_values_are_short_and_whatever_is_summed_is_long(
-    models: dict[str, SpeechModel], speech: DemoSpeech, name: str
-) -> None:
+def test_weights_are_short_and_sums_long(models: dict[str, SpeechModel], speech: DemoSpeech, name: str) -> None:
     model = models[name]
     weights, long, short = model.weights, LONG[name], SHORT[name]
     assert weights.norms.dtype == model.policy.bias.dtype == long
@@ -68,9 +66,7 @@ def test_frozen_weights_keys_and_values_are_short_and_whatever_is_summed_is_long
 
 
 @pytest.mark.parametrize("name", LONG)
-def test_the_optimizer_its_parameters_and_the_trace_are_long(
-    models: dict[str, SpeechModel], speech: DemoSpeech, name: str
-) -> None:
+def test_optimizer_and_trace_are_long(models: dict[str, SpeechModel], speech: DemoSpeech, name: str) -> None:
     seen: set[torch.dtype] = set()
 
     def look(optimizer: torch.optim.Optimizer, *_: object) -> None:
@@ -91,7 +87,7 @@ def test_the_optimizer_its_parameters_and_the_trace_are_long(
         assert state.greedy.entropy.dtype == LONG[name]
 
 
-def test_an_update_of_a_thousandth_is_not_lost_in_bf16(models: dict[str, SpeechModel], speech: DemoSpeech) -> None:
+def test_bf16_keeps_thousandth_update(models: dict[str, SpeechModel], speech: DemoSpeech) -> None:
     model = models["bf16"]
     source = source_parameters(model.weights, 2)
     _, parameters = run(model, method("em-tok-b"), Options(steps=1, candidates=3), batch_of(model, speech, 2))
@@ -101,9 +97,7 @@ def test_an_update_of_a_thousandth_is_not_lost_in_bf16(models: dict[str, SpeechM
     assert (rounded == 0)[source > 0.5].float().mean() > 0.5  # where bfloat16 would have lost most of them
 
 
-def test_entropies_and_log_probabilities_of_bf16_are_not_summed_in_bf16(
-    models: dict[str, SpeechModel], speech: DemoSpeech
-) -> None:
+def test_bf16_entropies_sum_in_float32(models: dict[str, SpeechModel], speech: DemoSpeech) -> None:
     model = models["bf16"]
     batch = batch_of(model, speech, 4)
     norms = split(model.weights, source_parameters(model.weights, 4))
@@ -124,7 +118,7 @@ def test_entropies_and_log_probabilities_of_bf16_are_not_summed_in_bf16(
         torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_float64_is_transformers_in_float64(models: dict[str, SpeechModel], speech: DemoSpeech) -> None:
+def test_float64_matches_transformers(models: dict[str, SpeechModel], speech: DemoSpeech) -> None:
     model = models["float64"]
     network = WhisperForConditionalGeneration.from_pretrained(str(resources.files("emtta_core.model") / "demo"))
     features = model.front_end.mel(speech.waveforms[:3], device=model.device, dtype=torch.float64)
@@ -148,7 +142,7 @@ def test_float64_is_transformers_in_float64(models: dict[str, SpeechModel], spee
 
 
 @pytest.mark.slow
-def test_bf16_hears_the_demos_speech_as_float32_does(models: dict[str, SpeechModel], speech: DemoSpeech) -> None:
+def test_bf16_matches_float32_on_demo(models: dict[str, SpeechModel], speech: DemoSpeech) -> None:
     errors, words, entropies = {}, 0, {}
     for name in ("float32", "bf16"):
         adapter = Adapter(models[name], "em-tok-b", steps=3, candidates=4, trace="none")
@@ -165,7 +159,7 @@ def test_bf16_hears_the_demos_speech_as_float32_does(models: dict[str, SpeechMod
     assert (entropies["bf16"] != entropies["float32"]).all()
 
 
-def test_tf32_is_a_gpus() -> None:
+def test_tf32_requires_gpu() -> None:
     message = "precision 'tf32' is a GPU's, and the device is 'cpu'; use 'float32' there"
     with pytest.raises(UsageError, match=message):
         choose_precision("tf32", torch.device("cpu"))
@@ -174,7 +168,7 @@ def test_tf32_is_a_gpus() -> None:
     assert choose_precision("tf32", GPU).tensor_float
 
 
-def test_an_unknown_precision_is_refused_with_those_there_are() -> None:
+def test_unknown_name_lists_known() -> None:
     with pytest.raises(
         UsageError,
         match=r"unknown precision 'fp16' \(did you mean 'bf16'\?\); choose from: bf16, float32, float64, tf32",
@@ -218,9 +212,7 @@ def chosen(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("name", "inside"), [("tf32", "tf32"), ("float32", "ieee"), ("bf16", "ieee")])
-def test_a_gpu_multiplies_as_the_precision_says_and_as_before_after_it(
-    chosen: tuple[str, str], name: str, inside: str
-) -> None:
+def test_gpu_setting_is_restored(chosen: tuple[str, str], name: str, inside: str) -> None:
     precision = PRECISIONS[name]
     with precision.arithmetic(GPU):
         assert settings() == (inside, inside)
@@ -230,7 +222,7 @@ def test_a_gpu_multiplies_as_the_precision_says_and_as_before_after_it(
     assert settings() == chosen
 
 
-def test_threads_on_a_gpu_take_turns_so_that_none_computes_in_anothers_precision() -> None:
+def test_gpu_threads_take_turns() -> None:
     before, seen = settings(), {}
     inside, leave = threading.Event(), threading.Event()
 
@@ -257,13 +249,13 @@ def test_threads_on_a_gpu_take_turns_so_that_none_computes_in_anothers_precision
     assert settings() == before
 
 
-def test_nothing_is_set_for_a_cpu(chosen: tuple[str, str]) -> None:
+def test_cpu_sets_nothing(chosen: tuple[str, str]) -> None:
     with PRECISIONS["float32"].arithmetic(torch.device("cpu")):
         assert settings() == chosen
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_attention_on_a_gpu_is_not_left_to_cudnn_which_plans_for_every_shape(before: bool) -> None:
+def test_gpu_attention_avoids_cudnn(before: bool) -> None:
     usual = BACKENDS.cuda.cudnn_sdp_enabled()
     BACKENDS.cuda.enable_cudnn_sdp(before)
     try:

@@ -34,7 +34,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_published_layout_is_read_decoded_and_adapted(name: str, tmp_path: Path) -> None:
+def test_layout_is_read_and_adapted(name: str, tmp_path: Path) -> None:
     layout, folder = PUBLISHED[name], make_published(tmp_path / "model", name)
     model = load_model(folder, device="cpu")
     spoken = "en" if layout.english else "de"
@@ -82,7 +82,7 @@ def copy(whole: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("gone", [("vocab.json", "merges.txt"), ("tokenizer.json",)])
-def test_either_form_of_a_tokenizer_is_read(whole: Path, copy: Path, gone: tuple[str, ...]) -> None:
+def test_either_tokenizer_form_is_read(whole: Path, copy: Path, gone: tuple[str, ...]) -> None:
     if not (copy / "vocab.json").exists():  # as transformers 5 saves it
         content = json.loads((copy / "tokenizer.json").read_text())["model"]
         (copy / "vocab.json").write_text(json.dumps(content["vocab"]))
@@ -105,7 +105,7 @@ def test_sharded_weights_are_read(whole: Path, copy: Path) -> None:
         load_model(copy, device="cpu")
 
 
-def test_an_older_generation_config_is_completed_from_the_tokenizer(whole: Path, copy: Path) -> None:
+def test_old_config_is_completed(whole: Path, copy: Path) -> None:
     path = copy / "generation_config.json"
     settings = json.loads(path.read_text())
     for name in ("lang_to_id", "task_to_id", "no_timestamps_token_id"):
@@ -114,7 +114,7 @@ def test_an_older_generation_config_is_completed_from_the_tokenizer(whole: Path,
     assert load_model(copy, device="cpu").prompt == load_model(whole, device="cpu").prompt
 
 
-def test_code_that_comes_with_a_model_is_not_run(copy: Path, tmp_path: Path) -> None:
+def test_bundled_code_is_not_run(copy: Path, tmp_path: Path) -> None:
     trace = tmp_path / "ran"
     (copy / "modeling_own.py").write_text(f"open({str(trace)!r}, 'w')\nclass Own: pass\n")
     config = json.loads((copy / "config.json").read_text())
@@ -124,7 +124,7 @@ def test_code_that_comes_with_a_model_is_not_run(copy: Path, tmp_path: Path) -> 
     assert not trace.exists()
 
 
-def test_pickled_weights_alone_are_refused_with_what_to_do(copy: Path) -> None:
+def test_pickle_only_is_refused(copy: Path) -> None:
     (copy / "model.safetensors").unlink()
     torch.save({}, copy / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"no weights in safetensors.*save_pretrained\(FOLDER\)"):

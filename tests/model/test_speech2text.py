@@ -48,7 +48,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return Pair(tmp_path_factory.mktemp("speech2text"))
 
 
-def test_it_is_known_by_its_config(pair: Pair) -> None:
+def test_config_identifies_it(pair: Pair) -> None:
     assert pair.ours.sample_rate == 16_000
     assert pair.ours.languages == ("en",)
     assert pair.ours.max_seconds == pytest.approx(4.0, abs=0.02)
@@ -58,7 +58,7 @@ def test_it_is_known_by_its_config(pair: Pair) -> None:
     assert load_model(pair.folder, device="cpu").digest == pair.ours.digest
 
 
-def test_encoder_states_are_transformers(pair: Pair) -> None:
+def test_encoder_matches_transformers(pair: Pair) -> None:
     with torch.no_grad():
         _, ours, _ = pair.encoded()
         theirs = [pair.theirs.model.encoder(**inputs).last_hidden_state[0] for inputs in pair.inputs]
@@ -67,7 +67,7 @@ def test_encoder_states_are_transformers(pair: Pair) -> None:
         torch.testing.assert_close(row[: len(states)], states, rtol=0, atol=1e-4)
 
 
-def test_teacher_forced_logits_are_transformers(pair: Pair) -> None:
+def test_forced_logits_match_transformers(pair: Pair) -> None:
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(4, pair.theirs.config.vocab_size, (len(SECONDS), 2, 7), generator=generator)
     tokens[:, 1, :3] = tokens[:, 0, :3]  # a common beginning
@@ -86,7 +86,7 @@ def test_teacher_forced_logits_are_transformers(pair: Pair) -> None:
                 torch.testing.assert_close(ours[tree.owner[utterance, candidate]], theirs, rtol=0, atol=1e-4)
 
 
-def test_greedy_is_generates(pair: Pair) -> None:
+def test_greedy_matches_generate(pair: Pair) -> None:
     limit, end, pad = 20, pair.ours.policy.end, pair.theirs.config.pad_token_id
     with torch.no_grad():
         norms, encoded, audible = pair.encoded()
@@ -105,7 +105,7 @@ def test_greedy_is_generates(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("method", [*METHODS])
-def test_every_method_adapts_it_side_by_side_as_alone(pair: Pair, method: str) -> None:
+def test_batched_methods_match_alone(pair: Pair, method: str) -> None:
     adapter = Adapter(pair.ours, method, steps=2, candidates=3, learning_rate=3e-3, batch_size=4)
     names = [f"u{index}" for index in range(len(SECONDS))]
     together = adapter.transcribe(pair.waveforms, utterance_ids=names)
@@ -118,13 +118,13 @@ def test_every_method_adapts_it_side_by_side_as_alone(pair: Pair, method: str) -
     assert (max(moved) > 1e-3) == (METHODS[method].candidates != "none")
 
 
-def test_its_waveforms_are_checked_against_its_window(pair: Pair) -> None:
+def test_window_limits_waveforms(pair: Pair) -> None:
     long, short = Adapter(pair.ours, "source").transcribe([sounds([4.2])[0], sounds([0.02])[0]])
     assert "takes at most" in str(long.error)
     assert "needs at least 560" in str(short.error)
 
 
-def test_what_it_cannot_be_is_refused(tmp_path: Path, pair: Pair) -> None:
+def test_unsupported_options_are_refused(tmp_path: Path, pair: Pair) -> None:
     with pytest.raises(ModelError, match="makes 40 mel bins but its encoder takes 80"):
         load_model(make_speech2text(tmp_path / "bins", mel_bins=40), device="cpu")
     with pytest.raises(ModelError, match=r"dither 1\.0"):
@@ -133,7 +133,7 @@ def test_what_it_cannot_be_is_refused(tmp_path: Path, pair: Pair) -> None:
         Adapter(pair.ours, "source").transcribe(pair.waveforms, language="de")
 
 
-def test_a_model_that_translates_is_refused(tmp_path: Path) -> None:
+def test_translation_model_is_refused(tmp_path: Path) -> None:
     folder = make_speech2text(tmp_path / "translates")
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"lang_codes": "mustc", "tgt_lang": "de"}))
@@ -141,7 +141,7 @@ def test_a_model_that_translates_is_refused(tmp_path: Path) -> None:
         load_model(folder, device="cpu")
 
 
-def test_it_is_the_same_in_double_precision(pair: Pair) -> None:
+def test_float64_gives_same_result(pair: Pair) -> None:
     fine: SpeechModel = load_model(pair.folder, device="cpu", precision="float64")
     (one,) = Adapter(fine, "em-tok-b", steps=1, candidates=2).transcribe(pair.waveforms[:1])
     (other,) = Adapter(pair.ours, "em-tok-b", steps=1, candidates=2).transcribe(pair.waveforms[:1])

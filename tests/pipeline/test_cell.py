@@ -39,9 +39,7 @@ BAD = {
 }
 
 
-def test_each_bad_utterance_is_a_row_that_says_why_and_costs_no_other(
-    suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_bad_utterance_is_row_with_reason(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     for name, (samples, text, _) in BAD.items():
         speech.add(name, samples, text)
     speech.add("last", tone(0.5), "still here")
@@ -53,9 +51,7 @@ def test_each_bad_utterance_is_a_row_that_says_why_and_costs_no_other(
     assert all(done[name].error is None for name in ("good0", "good1", "good2", "last"))
 
 
-def test_an_utterance_in_a_language_that_the_model_does_not_know_costs_no_other(
-    suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_unknown_language_fails_alone(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     manifest = "path,text,language\ngood0.wav,one,en\ngood1.wav,jeden,xx\ngood2.wav,three,en\n"
     (speech.path / "manifest.csv").write_text(manifest)
     done = Bench(load_suite(str(suite_file())), tmp_path / "store").evaluate("em-tok-b")
@@ -63,9 +59,7 @@ def test_an_utterance_in_a_language_that_the_model_does_not_know_costs_no_other(
     assert [done[name].error for name in ("good0", "good2")] == [None, None]
 
 
-def test_a_transcript_that_normalizes_to_nothing_is_in_error_and_in_no_rate_and_is_not_adapted_to(
-    suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_empty_transcript_is_unscored(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     speech.add("hm", tone(0.5), "... hmm")
     bench = Bench(load_suite(str(suite_file())), tmp_path / "store")
     bench.evaluate("source")
@@ -80,7 +74,7 @@ def test_a_transcript_that_normalizes_to_nothing_is_in_error_and_in_no_rate_and_
     assert (seconds, rows) == (None, [[], []])
 
 
-def test_every_utterance_has_a_hypothesis_a_score_and_a_step_for_each_update(bench: Bench) -> None:
+def test_every_update_has_step(bench: Bench) -> None:
     bench.evaluate("em-tok-b")
     query = "SELECT utterance_id, count(*) FROM raw.{} GROUP BY ALL ORDER BY ALL"
     with Catalogue(bench.store) as catalogue:
@@ -95,9 +89,7 @@ def test_every_utterance_has_a_hypothesis_a_score_and_a_step_for_each_update(ben
     assert errors[-1] == last
 
 
-def test_a_cell_cut_short_goes_on_where_it_stopped_and_comes_to_the_same(
-    bench: Bench, suite_file: SuiteFile, tmp_path: Path
-) -> None:
+def test_resumes_to_same_result(bench: Bench, suite_file: SuiteFile, tmp_path: Path) -> None:
     with pytest.raises(InterruptedRunError):
         bench.evaluate("em-tok", stop_after=1)
     first = dict(bench.done)
@@ -124,15 +116,13 @@ def room_for(utterances: int, too_large: str = "") -> Callable[..., Any]:
     return tight
 
 
-def test_a_cell_asked_to_stop_when_all_is_done_is_complete(bench: Bench) -> None:
+def test_late_stop_leaves_it_complete(bench: Bench) -> None:
     assert len(bench.evaluate("source", stop_after=2)) == 3
     (row,) = bench.store.cells(bench.key(bench.cells["source"]))
     assert (row.state, row.done) == ("complete", 3)
 
 
-def test_a_batch_too_large_for_the_memory_becomes_a_smaller_one_and_changes_no_result(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_oversized_batch_shrinks(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = bench.evaluate("em-tok")
 
     monkeypatch.setattr("emtta_core.adaptation.adapter.run", room_for(1))
@@ -145,9 +135,7 @@ def test_a_batch_too_large_for_the_memory_becomes_a_smaller_one_and_changes_no_r
     assert (row.state, row.done, row.batch_size) == ("complete", 3, 1)
 
 
-def test_an_utterance_that_memory_does_not_hold_even_alone_is_in_error_and_the_cell_goes_on(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_oversized_utterance_fails_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("emtta_core.adaptation.adapter.run", room_for(3, too_large="good1"))
     rows = bench.evaluate("em-tok")
     assert "out of memory with this utterance" in str(rows["good1"].error)
@@ -156,14 +144,14 @@ def test_an_utterance_that_memory_does_not_hold_even_alone_is_in_error_and_the_c
     assert (row.state, row.done, row.errors) == ("complete", 3, 1)
 
 
-def test_a_finished_cell_does_nothing_the_second_time(bench: Bench) -> None:
+def test_finished_one_does_nothing(bench: Bench) -> None:
     done = bench.evaluate("source")
     again = bench.evaluate("source")
     assert again == done
     assert bench.store.cells(bench.key(bench.cells["source"]))[-1].done == 0
 
 
-def test_what_was_done_before_keeps_the_score_that_it_was_given(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_earlier_work_keeps_its_score(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.evaluate("source")
     first = bench.events[-1]
     monkeypatch.delattr("emtta_core.pipeline.rows.word_errors")
@@ -174,9 +162,7 @@ def test_what_was_done_before_keeps_the_score_that_it_was_given(bench: Bench, mo
     assert (again.wer, again.utterances, again.errors) == (first.wer, first.utterances, first.errors)
 
 
-def test_a_cell_that_two_processes_evaluate_at_once_fails_neither(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_concurrent_workers_both_succeed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     both = threading.Barrier(2)
     begin = bench.store.begin_attempt
 
@@ -192,7 +178,7 @@ def test_a_cell_that_two_processes_evaluate_at_once_fails_neither(
     assert [(cell.attempt, cell.state) for cell in cells] == [(1, "complete"), (2, "complete")]
 
 
-def test_progress_tells_of_each_shard_and_of_the_end(bench: Bench) -> None:
+def test_progress_reports_shards_and_end(bench: Bench) -> None:
     bench.evaluate("source")
     shards = [event for event in bench.events if isinstance(event, UtterancesDone)]
     finished = bench.events[-1]
@@ -203,7 +189,7 @@ def test_progress_tells_of_each_shard_and_of_the_end(bench: Bench) -> None:
     )
 
 
-def test_a_cell_whose_audio_is_gone_fails_and_is_recorded_so(bench: Bench) -> None:
+def test_missing_audio_fails_it(bench: Bench) -> None:
     corpus = bench.store.prepared(bench.cells["source"].corpus_id)
     assert corpus is not None
     bench.store.backend.remove(corpus.shards[:1])
@@ -214,7 +200,7 @@ def test_a_cell_whose_audio_is_gone_fails_and_is_recorded_so(bench: Bench) -> No
     assert "not in the store" in str(row.error)
 
 
-def test_the_record_of_an_attempt_says_where_when_and_with_how_much(bench: Bench) -> None:
+def test_attempt_records_resources(bench: Bench) -> None:
     bench.evaluate("source")
     (row,) = bench.store.cells(bench.key(bench.cells["source"]))
     assert (row.state, row.group, row.planned, row.done, row.device) == (

@@ -48,7 +48,7 @@ MODEL = "0123456789abcdef"
 LIBRISPEECH = '[[domains]]\nname = "{}"\ngroup = "clean"\ncorpus = {{ name = "librispeech", {} }}\n'
 
 
-def test_a_run_takes_a_corpus_from_the_hub_and_from_a_folder_and_goes_on_without_the_third(
+def test_run_goes_on_without_one(
     tmp_path: Path,
     hub: Hub,
     suite_file: SuiteFile,
@@ -84,7 +84,7 @@ def test_a_run_takes_a_corpus_from_the_hub_and_from_a_folder_and_goes_on_without
     assert (complete.code, "nothing to do" in complete.err) == (0, True)
 
 
-def test_a_run_keeps_the_true_reason_of_each_corpus_that_cannot_be_had_and_goes_on(
+def test_each_missing_keeps_its_reason(
     tmp_path: Path,
     hub: Hub,
     suite_file: SuiteFile,
@@ -124,9 +124,7 @@ def test_a_run_keeps_the_true_reason_of_each_corpus_that_cannot_be_had_and_goes_
         assert (found[name]["state"], reason in str(found[name]["error"])) == ("failed", True), found[name]
 
 
-def test_a_run_records_where_its_corpora_and_recordings_were_found(
-    tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sources_are_recorded(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     commit = librispeech_hub(hub)
     mls_folder(tmp_path)
     put(tmp_path, {"MS-SNSD/noise_test/Babble_4.wav": sound(1.0, form="WAV")})
@@ -156,7 +154,7 @@ def test_a_run_records_where_its_corpora_and_recordings_were_found(
 
 
 @pytest.mark.parametrize("again", ["run", "rerun"])
-def test_a_run_goes_on_with_a_corpus_that_came_later(
+def test_resumed_run_takes_late_corpus(
     tmp_path: Path, suite_file: SuiteFile, emtta: Command, prefect_server: str, again: str
 ) -> None:
     librispeech_folder(tmp_path, count=2)
@@ -186,9 +184,7 @@ def test_a_run_goes_on_with_a_corpus_that_came_later(
     assert (complete.code, f"run {run_id}: nothing to do" in complete.err) == (0, True), complete.err
 
 
-def test_the_same_command_goes_on_with_a_corpus_that_came_later(
-    tmp_path: Path, suite_file: SuiteFile, tiny_model: Path
-) -> None:
+def test_same_command_takes_late_corpus(tmp_path: Path, suite_file: SuiteFile, tiny_model: Path) -> None:
     librispeech_folder(tmp_path, count=2)
     later = tmp_path / "later"
     text = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", f'path = "{later}"')]
@@ -208,9 +204,7 @@ def test_the_same_command_goes_on_with_a_corpus_that_came_later(
     assert [cell.utterances for cell in recorded.cells] == [2, 2, 3, 3]
 
 
-def test_a_run_of_a_chosen_id_goes_on_with_a_corpus_that_came_later(
-    tmp_path: Path, suite_file: SuiteFile, tiny_model: Path
-) -> None:
+def test_chosen_id_takes_late_corpus(tmp_path: Path, suite_file: SuiteFile, tiny_model: Path) -> None:
     librispeech_folder(tmp_path, count=2)
     text = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", 'path = "later"')]
     path, store = suite_file("".join(text)), Store.open(str(tmp_path / "store"), create=True)
@@ -225,9 +219,7 @@ def test_a_run_of_a_chosen_id_goes_on_with_a_corpus_that_came_later(
         record(plan_run(load_suite(str(path), limit=1), MODEL, "mine"), store)
 
 
-def test_a_corpus_that_came_later_leaves_other_runs_of_the_suite_as_they_are(
-    tmp_path: Path, suite_file: SuiteFile, tiny_model: Path
-) -> None:
+def test_other_runs_ignore_late_corpus(tmp_path: Path, suite_file: SuiteFile, tiny_model: Path) -> None:
     librispeech_folder(tmp_path, count=2)
     text = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", 'path = "later"')]
     path, store = suite_file("".join(text)), Store.open(str(tmp_path / "store"), create=True)
@@ -243,7 +235,7 @@ def test_a_corpus_that_came_later_leaves_other_runs_of_the_suite_as_they_are(
     assert {run_id: store.plan(run_id) for run_id in before} == before
 
 
-def test_a_plan_of_other_code_is_left_as_it_is(
+def test_plan_of_other_code_is_left_alone(
     tmp_path: Path, suite_file: SuiteFile, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, emtta: Command
 ) -> None:
     librispeech_folder(tmp_path, count=2)
@@ -263,7 +255,7 @@ def test_a_plan_of_other_code_is_left_as_it_is(
 
 
 @pytest.mark.parametrize("again", ["run", "rerun"])
-def test_a_new_plan_that_was_cut_short_is_written_again(
+def test_interrupted_replan_is_rewritten(
     tmp_path: Path, suite_file: SuiteFile, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, again: str
 ) -> None:
     librispeech_folder(tmp_path, count=2)

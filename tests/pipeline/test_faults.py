@@ -38,22 +38,22 @@ PERMANENT = [
 
 
 @pytest.mark.parametrize("error", TRANSIENT, ids=repr)
-def test_what_may_pass_by_itself_is_tried_again(error: BaseException) -> None:
+def test_transient_one_is_retried(error: BaseException) -> None:
     assert is_transient(error)
 
 
 @pytest.mark.parametrize("error", PERMANENT, ids=repr)
-def test_what_stays_as_it_is_is_not(error: BaseException) -> None:
+def test_permanent_one_is_not_retried(error: BaseException) -> None:
     assert not is_transient(error)
 
 
-def test_what_torch_says_where_the_memory_of_a_cpu_does_not_suffice_is_known() -> None:
+def test_torch_out_of_memory_is_known() -> None:
     with pytest.raises(RuntimeError) as refused:
         torch.empty(2**48)
     assert is_transient(refused.value)
 
 
-def test_a_device_is_lost_by_an_error_of_its_own_but_not_by_a_lack_of_memory() -> None:
+def test_device_loss_is_not_out_of_memory() -> None:
     assert is_device_lost(torch.AcceleratorError("CUDA error: an illegal memory access was encountered"))
     assert not any(map(is_device_lost, (torch.AcceleratorError("CUDA error: out of memory"), RuntimeError("a bug"))))
 
@@ -69,13 +69,13 @@ def test_a_device_is_lost_by_an_error_of_its_own_but_not_by_a_lack_of_memory() -
         "cuFFT error: CUFFT_INTERNAL_ERROR",
     ],
 )
-def test_a_device_is_lost_where_one_of_its_libraries_says_so_and_the_work_is_tried_again(text: str) -> None:
+def test_lost_device_is_retried(text: str) -> None:
     assert is_device_lost(RuntimeError(text))
     assert is_transient(RuntimeError(text))
     assert not is_device_lost(ValueError(text))
 
 
-def test_the_cause_of_an_error_counts() -> None:
+def test_error_cause_counts() -> None:
     error = StoreError("cannot write")
     error.__cause__ = OSError(errno.EIO, "input/output error")
     assert is_transient(error)
@@ -100,7 +100,7 @@ def test_the_cause_of_an_error_counts() -> None:
         (MemoryError(), "memory did not suffice"),
     ],
 )
-def test_a_fault_of_the_machine_is_told_in_words_with_what_mends_it(error: Exception, fault: str) -> None:
+def test_machine_failure_names_remedy(error: Exception, fault: str) -> None:
     wrapped = RuntimeError("outer")
     wrapped.__cause__ = error
     for one in (error, wrapped):
@@ -111,5 +111,5 @@ def test_a_fault_of_the_machine_is_told_in_words_with_what_mends_it(error: Excep
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), KeyError("name"), FileNotFoundError(errno.ENOENT, "gone")])
-def test_a_bug_is_no_fault_of_the_machine(error: Exception) -> None:
+def test_bug_is_not_machine_failure(error: Exception) -> None:
     assert machine_fault(error) is None

@@ -50,7 +50,7 @@ def store(tmp_path: Path) -> Store:
     return Store.open(tmp_path / "store", create=True)
 
 
-def test_a_domain_has_its_own_pace_and_a_new_one_the_mean_of_all(store: Store) -> None:
+def test_new_domain_uses_mean_pace(store: Store) -> None:
     ran(store, "before", suite_of(), {("a", "em-tok"): 2.0, ("b", "em-tok"): 4.0, ("a", "source"): 0.5})
     found = forecast(store, suite_of(), cells("a/em-tok", "b/em-tok", "a/source"))
     assert found.seconds == pytest.approx(10 * (2.0 + 4.0 + 0.5))
@@ -59,7 +59,7 @@ def test_a_domain_has_its_own_pace_and_a_new_one_the_mean_of_all(store: Store) -
     assert (found.paces["em-tok"].run_id, found.paces["em-tok"].device) == ("before", "cpu")
 
 
-def test_the_newest_run_of_the_same_method_counts(store: Store) -> None:
+def test_newest_run_of_same_method_counts(store: Store) -> None:
     ran(store, "old", suite_of(), {("a", "em-tok"): 9.0, ("a", "source"): 1.0}, day=1)
     ran(store, "new", suite_of(), {("a", "em-tok"): 2.0}, day=2)
     found = forecast(store, suite_of(), cells("a/em-tok", "a/source"))
@@ -77,30 +77,30 @@ def test_the_newest_run_of_the_same_method_counts(store: Store) -> None:
         (suite_of(model='name = "openai/whisper-base"'), False),
     ],
 )
-def test_a_run_tells_of_work_that_takes_as_long(store: Store, other: Suite, the_same_work: bool) -> None:
+def test_only_equally_slow_work_predicts(store: Store, other: Suite, the_same_work: bool) -> None:
     ran(store, "before", other, {("a", "em-tok"): 2.0})
     found = forecast(store, suite_of(), cells("a/em-tok"))
     assert (found.unknown == ()) is the_same_work
     assert found.seconds == pytest.approx(20.0 if the_same_work else 0.0)
 
 
-def test_a_method_is_found_under_another_name(store: Store) -> None:
+def test_renamed_method_is_recognised(store: Store) -> None:
     mine = suite_of(methods='[{ name = "mine", base = "em-tok", adaptation = { learning_rate = 0.01 } }]')
     ran(store, "before", mine, {("a", "mine"): 2.0})
     assert forecast(store, suite_of(), cells("a/em-tok")).seconds == pytest.approx(20.0)
 
 
-def test_a_record_that_cannot_be_read_tells_nothing_and_breaks_nothing(store: Store) -> None:
+def test_unreadable_record_is_ignored(store: Store) -> None:
     ran(store, "before", suite_of(), {("a", "em-tok"): 2.0}, day=1)
     begin_run(store, "of-another-release", [("g", "a", "em-tok")], suite_toml="name = 1")
     assert forecast(store, suite_of(), cells("a/em-tok")).paces["em-tok"].run_id == "before"
 
 
-def test_without_a_store_nothing_is_known() -> None:
+def test_without_store_nothing_is_known() -> None:
     assert forecast(None, suite_of(), cells("a/em-tok", "a/source")).unknown == ("em-tok", "source")
 
 
-def test_a_dry_run_tells_it_once_a_few_utterances_were_done(
+def test_dry_run_shows_it_after_some_work(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
 ) -> None:
     path, store = suite_file(CLEAN), tmp_path / "store"

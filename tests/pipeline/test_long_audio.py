@@ -29,7 +29,7 @@ def heard(pieces: Sequence[np.ndarray], ids: Sequence[str], model: SpeechModel) 
     return adapter.transcribe(pieces, utterance_ids=ids)
 
 
-def test_an_utterance_that_fits_has_the_same_result_in_both_modes(model: SpeechModel) -> None:
+def test_short_utterance_ignores_mode(model: SpeechModel) -> None:
     rows = prepared(short=tone(1.0), whole=tone(4.0, 400))
     refused, cut = outcomes(model, rows, "refuse"), outcomes(model, rows, "cut")
     assert {name: result(outcome) for name, outcome in cut.items()} == {
@@ -38,13 +38,13 @@ def test_an_utterance_that_fits_has_the_same_result_in_both_modes(model: SpeechM
     assert all(outcome.windows == () for outcome in cut.values())
 
 
-def test_a_long_one_is_refused_and_costs_no_other(model: SpeechModel) -> None:
+def test_refused_long_one_harms_no_other(model: SpeechModel) -> None:
     found = outcomes(model, prepared(long=LONG, short=tone(1.0)), "refuse")
     assert "6.60 s long" in str(result(found["long"]).error)
     assert result(found["short"]).error is None
 
 
-def test_a_long_one_is_cut_and_its_transcripts_are_joined(model: SpeechModel) -> None:
+def test_windows_are_joined(model: SpeechModel) -> None:
     found = outcomes(model, prepared(long=LONG, short=tone(1.0)), "cut")
     joined, windows = result(found["long"]), found["long"].windows
     # FLAC keeps 16 bits: what is adapted to is what was decoded.
@@ -64,7 +64,7 @@ def test_a_long_one_is_cut_and_its_transcripts_are_joined(model: SpeechModel) ->
     assert joined.error is None
 
 
-def test_two_sentences_with_a_pause_between_are_heard_as_each_alone() -> None:
+def test_paused_sentences_match_alone() -> None:
     demo, spoken = load_model("demo", device="cpu"), [one.read() for one in Synthetic(utterances=4).read_all()]
     pause = np.zeros(round(0.3 * RATE), np.float32)
     rows = prepared(**{f"pair{first}": np.concatenate([spoken[first], pause, spoken[first + 1]]) for first in (0, 2)})
@@ -74,7 +74,7 @@ def test_two_sentences_with_a_pause_between_are_heard_as_each_alone() -> None:
     assert all(len(outcome.windows) == 2 for outcome in found.values())
 
 
-def test_what_is_kept_of_each_step_changes_no_joined_result(model: SpeechModel) -> None:
+def test_trace_level_keeps_joined_result(model: SpeechModel) -> None:
     found = [
         result(outcomes(model, prepared(long=LONG), "cut", trace=trace)["long"]) for trace in ("hypotheses", "none")
     ]
@@ -83,7 +83,7 @@ def test_what_is_kept_of_each_step_changes_no_joined_result(model: SpeechModel) 
     assert found[1].trace == ()
 
 
-def test_windows_draw_by_their_number(model: SpeechModel) -> None:
+def test_windows_draw_by_number(model: SpeechModel) -> None:
     twice = np.concatenate([tone(2.5, 300), SILENCE, tone(2.5, 300), SILENCE])
     parts = [window.result for window in outcomes(model, prepared(long=twice), "cut")["long"].windows]
     assert len(parts) == 2
@@ -91,7 +91,7 @@ def test_windows_draw_by_their_number(model: SpeechModel) -> None:
     assert parts[0].utterance_id != parts[1].utterance_id
 
 
-def test_a_silent_window_is_left_alone_and_costs_nothing(model: SpeechModel) -> None:
+def test_silent_window_is_skipped(model: SpeechModel) -> None:
     pause = np.concatenate([tone(1.5, 300), np.zeros(9 * RATE, np.float32), tone(1.0, 500)])
     found = outcomes(model, prepared(long=pause, nothing=np.zeros(9 * RATE, np.float32)), "cut")
     kinds = [window.result is None for window in found["long"].windows]
@@ -101,7 +101,7 @@ def test_a_silent_window_is_left_alone_and_costs_nothing(model: SpeechModel) -> 
     assert "silent" in str(result(found["nothing"]).error)
 
 
-def test_a_window_that_diverges_is_named(model: SpeechModel) -> None:
+def test_diverged_window_is_named(model: SpeechModel) -> None:
     found = outcomes(model, prepared(long=LONG), "cut", learning_rate=1e30, steps=2)
     joined = result(found["long"])
     assert "window 1 of 2: the adaptation diverged" in str(joined.error)
@@ -125,7 +125,7 @@ def joined(*parts: AdaptationResult) -> AdaptationResult:
     return join("u", [HeardWindow(window, "en", None, part) for part in parts])
 
 
-def test_entropies_are_weighted_by_tokens_and_an_ended_episode_stays_where_it_is() -> None:
+def test_entropy_is_weighted_by_tokens() -> None:
     made = joined(part("a", 1.0, 10, steps=1), part("b", 4.0, 5, steps=3))
     assert made.entropy_after == pytest.approx(2.0)
     assert (made.tokens, made.updates, made.seconds) == (15, 3, 2.0)
@@ -134,7 +134,7 @@ def test_entropies_are_weighted_by_tokens_and_an_ended_episode_stays_where_it_is
     assert [record.candidate_tokens for record in made.trace] == [8.0, 4.0, 4.0, None]
 
 
-def test_a_window_in_which_nothing_was_said_is_not_a_collapse_unless_it_is_all() -> None:
+def test_one_empty_window_is_not_collapse() -> None:
     empty = part("", 0.1, 1, steps=1, flags=("collapsed",))
     assert joined(part("a", 1.0, 3, steps=1), empty).flags == ()
     assert joined(empty, empty).flags == ("collapsed",)
@@ -145,7 +145,7 @@ def test_a_window_in_which_nothing_was_said_is_not_a_collapse_unless_it_is_all()
 
 
 @pytest.mark.parametrize("compacted", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_run_keeps_one_row_an_utterance_and_one_a_window(
+def test_run_keeps_row_per_window(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str, compacted: bool
 ) -> None:
     speech.add("long", LONG, "the quick brown fox")

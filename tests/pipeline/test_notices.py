@@ -28,7 +28,7 @@ def told(tmp_path: Path, suite: str, language: str = "en", rule: Rule = "whisper
         return notices_of(catalogue, "r")
 
 
-def test_synthetic_speech_is_told_by_its_corpus_and_not_by_a_name(tmp_path: Path) -> None:
+def test_corpus_marks_synthetic_speech(tmp_path: Path) -> None:
     (sentence,) = told(tmp_path / "a", SPOKEN)
     assert sentence.startswith(SAID)
     assert told(tmp_path / "b", RECORDED) == ()
@@ -38,17 +38,13 @@ def test_synthetic_speech_is_told_by_its_corpus_and_not_by_a_name(tmp_path: Path
     ("language", "rule", "said"),
     [("hi", "whisper", True), ("bn", "basic", True), ("hi", "marks", False), ("de", "whisper", False)],
 )
-def test_words_that_the_normalizer_cuts_are_told_of_by_the_languages_that_were_scored(
-    tmp_path: Path, language: str, rule: Rule, said: bool
-) -> None:
+def test_split_words_are_reported(tmp_path: Path, language: str, rule: Rule, said: bool) -> None:
     found = told(tmp_path, RECORDED, language, rule)
     assert [sentence.endswith('score them with normalizer = "marks".') for sentence in found] == [True] * said
 
 
 @pytest.mark.parametrize(("suite", "said"), [(SPOKEN, True), (RECORDED, False)])
-def test_reports_comparisons_and_the_page_say_that_speech_is_synthetic(
-    emtta: Command, tmp_path: Path, suite: str, said: bool
-) -> None:
+def test_every_report_says_synthetic(emtta: Command, tmp_path: Path, suite: str, said: bool) -> None:
     store = Store.open(tmp_path / "store", create=True)
     begin_run(store, "r", [("g", "synthetic", "source")], suite_toml=parse_suite(suite, origin="here").to_toml())
     write_shard(store, CellKey("r", "synthetic", "source"), {"a": [heard(1)], "b": [heard(0)]})

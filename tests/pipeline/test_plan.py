@@ -70,7 +70,7 @@ ALL = {"source", "greedy-em", "em-seq", "em-tok", "em-tok-b"}
         ('name = "demo"', 'name = "demo", language = "corpus", long_audio = "refuse"', set()),
     ],
 )
-def test_an_option_changes_the_cells_whose_result_it_can_change(old: str, new: str, methods: set[str]) -> None:
+def test_option_changes_only_its_cells(old: str, new: str, methods: set[str]) -> None:
     assert changed(old, new) == methods
 
 
@@ -83,17 +83,17 @@ def test_an_option_changes_the_cells_whose_result_it_can_change(old: str, new: s
         ('group = "noise"', 'group = "loud"'),
     ],
 )
-def test_what_cannot_change_a_result_changes_no_cell(old: str, new: str) -> None:
+def test_irrelevant_setting_is_ignored(old: str, new: str) -> None:
     assert changed(old, new) == set()
 
 
-def test_other_weights_are_another_cell() -> None:
+def test_other_weights_make_other_cell() -> None:
     suite = parse_suite(SUITE)
     before, after = ids(plan(suite, DIGEST)), ids(plan(suite, DIGEST[::-1]))
     assert all(before[cell] != after[cell] for cell in before)
 
 
-def test_another_normalizer_is_another_plan_of_the_same_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_normalizer_replans_same_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     before = plan(parse_suite(SUITE), DIGEST)
     monkeypatch.setattr("emtta_core.pipeline.plan.normalizer_names", lambda: ("whisper-english/9",))
     after = plan(parse_suite(SUITE), DIGEST)
@@ -101,7 +101,7 @@ def test_another_normalizer_is_another_plan_of_the_same_cells(monkeypatch: pytes
     assert after.plan_id != before.plan_id
 
 
-def test_cells_stand_domain_by_domain_in_the_suites_order() -> None:
+def test_cells_follow_suite_order() -> None:
     planned = plan(parse_suite(SUITE), DIGEST)
     assert [cell.name for cell in planned.cells[:6]] == [
         "clean/source",
@@ -114,16 +114,14 @@ def test_cells_stand_domain_by_domain_in_the_suites_order() -> None:
     assert all(cell.utterances == 2 for cell in planned.cells)
 
 
-def test_a_limit_is_another_corpus_with_fewer_utterances() -> None:
+def test_limit_makes_other_smaller_corpus() -> None:
     suite = parse_suite(SUITE)
     limited = plan(suite.model_copy(update={"limit": 1}), DIGEST)
     assert all(cell.utterances == 1 for cell in limited.cells)
     assert limited.plan_id != plan(suite, DIGEST).plan_id
 
 
-def test_a_folder_corpus_is_known_by_its_content_and_not_by_its_place(
-    suite_file: SuiteFile, speech: Speech, tmp_path: Any
-) -> None:
+def test_folder_identity_is_content(suite_file: SuiteFile, speech: Speech, tmp_path: Any) -> None:
     def planned() -> Plan:
         return plan(load_suite(str(suite_file())), DIGEST)
 
@@ -145,9 +143,7 @@ def test_a_folder_corpus_is_known_by_its_content_and_not_by_its_place(
     assert planned().plan_id != before.plan_id
 
 
-def test_a_folder_is_read_once_however_many_domains_it_makes(
-    suite_file: SuiteFile, speech: Speech, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shared_folder_is_read_once(suite_file: SuiteFile, speech: Speech, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
     content_digest = Folder.content_digest
     monkeypatch.setattr(Folder, "content_digest", lambda corpus: read.append(corpus) or content_digest(corpus))
@@ -163,7 +159,7 @@ def test_a_folder_is_read_once_however_many_domains_it_makes(
     assert len(read) == 2, "what a folder holds may change from plan to plan"
 
 
-def test_a_corpus_without_a_manifest_is_refused_before_anything_runs(suite_file: SuiteFile) -> None:
+def test_missing_manifest_is_refused(suite_file: SuiteFile) -> None:
     with pytest.raises(UsageError, match="speech"):
         plan(load_suite(str(suite_file())), DIGEST)
 
@@ -179,11 +175,11 @@ def test_a_corpus_without_a_manifest_is_refused_before_anything_runs(suite_file:
         (["group=noise", "method=source", "method=em-tok"], 2),
     ],
 )
-def test_a_selection_takes_the_cells_that_match_each_of_its_keys(only: list[str], names: int) -> None:
+def test_selection_matches_every_key(only: list[str], names: int) -> None:
     assert len(select(plan(parse_suite(SUITE), DIGEST).cells, only)) == names
 
 
-def test_a_selection_whose_keys_exclude_each_other_is_refused() -> None:
+def test_conflicting_selection_is_refused() -> None:
     with pytest.raises(UsageError, match="no cell is all of group=clean, domain=BA"):
         select(plan(parse_suite(SUITE), DIGEST).cells, ["group=clean", "domain=BA"])
 
@@ -198,7 +194,7 @@ def test_a_selection_whose_keys_exclude_each_other_is_refused() -> None:
         ("BA", "not of the form domain="),
     ],
 )
-def test_a_selection_that_names_nothing_is_refused(only: str, words: str) -> None:
+def test_empty_selection_is_refused(only: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         select(plan(parse_suite(SUITE), DIGEST).cells, [only])
 
@@ -209,7 +205,7 @@ def commands() -> Callable[[list[str]], str]:
     return lambda only: resume_command("run-1", "my store", select(cells, only), cells)
 
 
-def test_the_command_that_finishes_some_cells_selects_them() -> None:
+def test_finishing_command_selects_cells() -> None:
     command = commands()
     start = "emtta rerun run-1 --store 'my store'"
     assert command([]) == start
@@ -218,12 +214,12 @@ def test_the_command_that_finishes_some_cells_selects_them() -> None:
     assert command(["domain=BA", "method=em-tok"]) == f"{start} --domain BA --method em-tok"
 
 
-def test_the_command_need_not_leave_out_what_is_complete() -> None:
+def test_complete_cells_need_no_selection() -> None:
     cells = select(plan(parse_suite(SUITE), DIGEST).cells, ["domain=BA"])
     assert resume_command("run-1", "s", cells, cells) == "emtta rerun run-1 --store s"
 
 
-def test_tokens_a_second_count_where_the_language_needs_more_than_usual(tmp_path: Path) -> None:
+def test_token_rate_matters_by_language(tmp_path: Path) -> None:
     def cells(language: str, tokens: str = "") -> set[str]:
         corpus = f'corpus = {{ name = "folder", path = "{tmp_path}", language = "{language}" }}'
         suite = parse_suite(
@@ -238,14 +234,14 @@ def test_tokens_a_second_count_where_the_language_needs_more_than_usual(tmp_path
     assert not cells("bn") & cells("de")
 
 
-def test_the_options_that_a_method_uses_are_part_of_its_recipe_and_no_others() -> None:
+def test_recipe_holds_only_used_options() -> None:
     others = (Options(betas=(0.9, 0.98)), Options(epsilon=1e-6), Options(redraw=False))
     made = {recipe_id(method("em-tok-b"), one, ModelChoice(name="demo"), DIGEST) for one in (Options(), *others)}
     assert len(made) == 4
     assert len({recipe_id(method("mbr"), one, ModelChoice(name="demo"), DIGEST) for one in others}) == 1
 
 
-def test_a_suite_that_is_scored_otherwise_is_another_plan_of_the_same_cells() -> None:
+def test_other_scoring_replans_same_cells() -> None:
     usual = plan(parse_suite(SUITE), DIGEST)
     others = [
         plan(parse_suite(f'normalizer = "{rule}"\n{SUITE}'), DIGEST) for rule in ("whisper", "basic", "marks", "none")
@@ -263,7 +259,7 @@ corpus = { name = "l2arctic", path = "/nowhere" }
 """
 
 
-def test_a_corpus_that_cannot_be_had_changes_no_cell_of_another_domain() -> None:
+def test_missing_corpus_is_isolated() -> None:
     planned, others = plan(parse_suite(SUITE + GONE), DIGEST), plan(parse_suite(SUITE), DIGEST)
     assert set(planned.unavailable) == {"gone"}
     assert "L2-ARCTIC of all accents is not in '/nowhere'" in planned.unavailable["gone"]
@@ -271,7 +267,7 @@ def test_a_corpus_that_cannot_be_had_changes_no_cell_of_another_domain() -> None
     assert planned.plan_id == plan(parse_suite(SUITE + GONE), DIGEST).plan_id
 
 
-def test_a_corpus_without_an_utterance_is_said_to_have_none_whatever_it_is(hub: Hub) -> None:
+def test_empty_corpus_says_so(hub: Hub) -> None:
     librispeech_hub(hub, [])
     empty = SUITE.replace('"synthetic", utterances = 2', '"librispeech"')
     with pytest.raises(UsageError, match="'clean' has no utterance to adapt to; look at what it holds, or leave"):
@@ -281,13 +277,13 @@ def test_a_corpus_without_an_utterance_is_said_to_have_none_whatever_it_is(hub: 
         plan(parse_suite(empty.replace('"librispeech"', '"librispeech", max_seconds = 0.1')), DIGEST)
 
 
-def test_a_suite_none_of_whose_corpora_can_be_had_is_not_planned() -> None:
+def test_suite_without_corpora_is_refused() -> None:
     head = SUITE.partition("[defaults]")[0]
     with pytest.raises(CorpusError, match="L2-ARCTIC of all accents is not in '/nowhere'"):
         plan(parse_suite(head + GONE), DIGEST)
 
 
-def test_a_corpus_that_came_since_the_plan_is_not_prepared_under_it(tmp_path: Path) -> None:
+def test_late_corpus_is_not_prepared(tmp_path: Path) -> None:
     suite = parse_suite(SUITE + GONE.replace("/nowhere", str(tmp_path)))
     (cell, *_) = [cell for cell in plan(suite, DIGEST).cells if cell.domain == "gone"]
     l2arctic_folder(tmp_path, [speaker for speakers in SPEAKERS.values() for speaker in speakers], sentences=1)

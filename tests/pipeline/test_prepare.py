@@ -33,7 +33,7 @@ def store(tmp_path: Path) -> Store:
     return Store.open(tmp_path / "store", create=True)
 
 
-def test_clean_speech_comes_back_sample_for_sample(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+def test_clean_speech_roundtrips_exactly(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     found = rows(prepared(suite_file(), store), store)
     assert list(found) == ["good0", "good1", "good2"]
     row = found["good1"]
@@ -49,12 +49,12 @@ def test_clean_speech_comes_back_sample_for_sample(suite_file: SuiteFile, speech
     assert row.seconds == pytest.approx(0.8)
 
 
-def test_noise_is_recorded_with_its_ratio(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+def test_noise_is_recorded_with_ratio(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     row = rows(prepared(suite_file(NOISY), store), store)["good0"]
     assert (row.corruption, row.snr_db) == ("noise/gaussian", 10)
 
 
-def test_the_second_time_the_audio_is_there(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+def test_second_time_reuses_audio(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     first = prepared(suite_file(), store)
     written = store.backend.list("prepared")
     second = prepared(suite_file(), store)
@@ -62,7 +62,7 @@ def test_the_second_time_the_audio_is_there(suite_file: SuiteFile, speech: Speec
     assert store.backend.list("prepared") == written
 
 
-def test_a_shard_that_was_cut_short_is_made_again(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+def test_truncated_shard_is_redone(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     shard = prepared(suite_file(), store).corpus.shards[0]
     whole = store.backend.read(shard)
     store.backend.write(shard, whole[: len(whole) // 2])
@@ -71,16 +71,14 @@ def test_a_shard_that_was_cut_short_is_made_again(suite_file: SuiteFile, speech:
     assert store.backend.read(shard) == whole
 
 
-def test_two_domains_of_one_content_are_made_once_even_at_the_same_time(
-    suite_file: SuiteFile, speech: Speech, store: Store
-) -> None:
+def test_shared_content_is_made_once(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     path = suite_file(NOISY)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: prepared(path, store), range(4)))
     assert sorted(each.reused for each in found) == [False, True, True, True]
 
 
-def test_what_cannot_be_heard_is_a_row_that_says_why(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+def test_unreadable_audio_is_error_row(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     speech.add("unreadable", b"RIFF this is no sound", "lost")
     speech.add("empty", b"", "lost")
     speech.add("missing", None, "lost")
@@ -95,9 +93,7 @@ def test_what_cannot_be_heard_is_a_row_that_says_why(suite_file: SuiteFile, spee
 
 
 @pytest.mark.parametrize("text", ["", "   ", '"\n"'])
-def test_a_blank_transcript_is_found_at_preparation_and_says_where_to_write_it(
-    suite_file: SuiteFile, speech: Speech, store: Store, text: str
-) -> None:
+def test_blank_transcript_is_located(suite_file: SuiteFile, speech: Speech, store: Store, text: str) -> None:
     speech.add("blank", tone(0.5), text)
     done = prepared(suite_file(), store)
     errors = {name: row.error for name, row in rows(done, store).items() if row.error is not None}
@@ -107,7 +103,7 @@ def test_a_blank_transcript_is_found_at_preparation_and_says_where_to_write_it(
     assert done.corpus.errors == 1
 
 
-def test_an_empty_file_beside_the_audio_is_named(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+def test_empty_transcript_file_is_named(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     (speech.path / "manifest.csv").unlink()
     for name, text in (("good0", "\ufeff \n"), ("good1", "here"), ("good2", "there")):
         (speech.path / f"{name}.txt").write_text(text, encoding="utf-8")
@@ -116,9 +112,7 @@ def test_an_empty_file_beside_the_audio_is_named(suite_file: SuiteFile, speech: 
     assert [found[name].error for name in ("good1", "good2")] == [None, None]
 
 
-def test_a_published_corpus_with_a_blank_transcript_has_an_utterance_in_error(
-    suite_file: SuiteFile, store: Store, hub: Hub
-) -> None:
+def test_published_blank_text_is_error(suite_file: SuiteFile, store: Store, hub: Hub) -> None:
     said, *others = librispeech_rows(3)
     librispeech_hub(hub, [said | {"text": None}, *others])
     found = rows(prepared(suite_file(CLEAN.replace('"folder", path = "speech"', '"librispeech"')), store), store)
@@ -126,13 +120,13 @@ def test_a_published_corpus_with_a_blank_transcript_has_an_utterance_in_error(
     assert str(found[said["id"]].error).startswith("its transcript is empty")
 
 
-def test_silence_cannot_be_given_noise_at_a_ratio(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+def test_silence_rejects_noise_at_ratio(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     speech.add("silence", np.zeros(8000, np.float32), "nothing")
     row = rows(prepared(suite_file(NOISY), store), store)["silence"]
     assert "silent" in str(row.error)
 
 
-def test_speech_over_full_scale_is_scaled_back_and_says_so(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+def test_loud_speech_is_rescaled(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     speech.add("loud", tone(0.5, peak=2.0), "loud")
     row = rows(prepared(suite_file(), store), store)["loud"]
     assert row.audio is not None
@@ -140,9 +134,7 @@ def test_speech_over_full_scale_is_scaled_back_and_says_so(suite_file: SuiteFile
     assert np.abs(read_audio(row.audio.bytes)).max() == pytest.approx(1, abs=1e-3)
 
 
-def test_a_corpus_that_changed_since_it_was_planned_is_refused(
-    suite_file: SuiteFile, speech: Speech, store: Store
-) -> None:
+def test_changed_corpus_is_refused(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     domain = load_suite(str(suite_file())).domains[0]
     planned = corpus_id(domain, None)
     speech.add("new", tone(0.7), "one more")
@@ -151,11 +143,11 @@ def test_a_corpus_that_changed_since_it_was_planned_is_refused(
     assert not store.backend.list("prepared")
 
 
-def test_a_limit_keeps_the_first_utterances(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+def test_limit_keeps_first_utterances(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     assert list(rows(prepared(suite_file(), store, limit=2), store)) == ["good0", "good1"]
 
 
-def test_a_long_corpus_is_cut_into_shards(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+def test_long_corpus_is_sharded(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     for index in range(SHARD_UTTERANCES):
         speech.add(f"more{index}", tone(0.05), "more")
     done = prepared(suite_file(), store)
@@ -163,7 +155,7 @@ def test_a_long_corpus_is_cut_into_shards(suite_file: SuiteFile, speech: Speech,
     assert done.corpus.utterances == len(rows(done, store)) == SHARD_UTTERANCES + 3
 
 
-def test_a_synthetic_domain_is_the_same_on_every_day(suite_file: SuiteFile, tmp_path: Path) -> None:
+def test_synthetic_domain_is_same_any_day(suite_file: SuiteFile, tmp_path: Path) -> None:
     path = suite_file(
         NOISY.replace('"folder", path = "speech"', '"synthetic", utterances = 2').replace("gaussian", "babble")
     )
@@ -172,6 +164,6 @@ def test_a_synthetic_domain_is_the_same_on_every_day(suite_file: SuiteFile, tmp_
     assert first == second
 
 
-def test_a_domain_is_a_record_that_can_cross_a_process(suite_file: SuiteFile) -> None:
+def test_domain_record_crosses_processes(suite_file: SuiteFile) -> None:
     domain = load_suite(str(suite_file(NOISY))).domains[0]
     assert Domain.model_validate_json(domain.model_dump_json()) == domain

@@ -43,7 +43,7 @@ def reused(store: Path, run_id: str) -> dict[str, int]:
     return {state.cell.method: state.reused for state in cell_states(Store.open(store), run_id)}
 
 
-def test_adding_a_method_does_its_cells_alone(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
+def test_added_method_runs_only_its_cells(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
     both = suite_file()
     dry = emtta("run", both, "--run-id", "second", "--store", store, "--dry-run")
     assert "would do 1 of 2 cells, 3 utterances" in dry.err
@@ -64,9 +64,7 @@ def test_adding_a_method_does_its_cells_alone(emtta: Command, suite_file: SuiteF
     assert rows(store, steps) == [(3,), (6,)]
 
 
-def test_a_run_of_which_all_is_reused_is_recorded_and_complete(
-    emtta: Command, suite_file: SuiteFile, store: Path
-) -> None:
+def test_fully_reused_run_is_complete(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
     outcome = emtta("run", suite_file(methods=("source",)), "--run-id", "again", "--store", store)
     assert outcome.code == 0, outcome.err
     assert attempts(store, "again", "source") == []
@@ -75,9 +73,7 @@ def test_a_run_of_which_all_is_reused_is_recorded_and_complete(
     assert compared.code == 0, compared.err
 
 
-def test_a_higher_limit_does_the_further_utterances_alone(
-    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_raised_limit_runs_only_new(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     place, path = tmp_path / "store", suite_file(methods=("source",))
     assert emtta("run", path, "--limit", "2", "--run-id", "two", "--store", place).code == 0
     dry = emtta("run", path, "--run-id", "three", "--store", place, "--dry-run")
@@ -87,9 +83,7 @@ def test_a_higher_limit_does_the_further_utterances_alone(
     assert reused(place, "three") == {"source": 2}
 
 
-def test_a_recording_added_or_mended_is_done_alone(
-    emtta: Command, suite_file: SuiteFile, speech: Speech, store: Path
-) -> None:
+def test_changed_recording_runs_alone(emtta: Command, suite_file: SuiteFile, speech: Speech, store: Path) -> None:
     speech.add("new", tone(0.7, 330), "another sentence")
     manifest = speech.path / "manifest.csv"
     manifest.write_text(manifest.read_text().replace("seven small boats", "seven big boats"))
@@ -99,7 +93,7 @@ def test_a_recording_added_or_mended_is_done_alone(
     assert rows(store, references) == [("seven big boats",)]
 
 
-def test_what_was_reused_is_linked_to_whoever_made_it(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
+def test_reused_result_links_to_origin(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
     path = suite_file(methods=("source",))
     for run_id in ("second", "third"):
         assert emtta("run", path, "--run-id", run_id, "--store", store).code == 0
@@ -118,9 +112,7 @@ def test_what_was_reused_is_linked_to_whoever_made_it(emtta: Command, suite_file
         ("batch_size = 2", "batch_size = 2, reuse = false", False),
     ],
 )
-def test_what_changes_a_hypothesis_or_its_score_keeps_it_from_being_reused(
-    suite_file: SuiteFile, store: Path, old: str, new: str, same: bool
-) -> None:
+def test_changed_input_is_not_reused(suite_file: SuiteFile, store: Path, old: str, new: str, same: bool) -> None:
     path = suite_file(methods=("source",))
     text = path.read_text()
     if "precision" in new:
@@ -132,9 +124,7 @@ def test_what_changes_a_hypothesis_or_its_score_keeps_it_from_being_reused(
     assert [state.done for state in expected(other, opened).states] == [3 if same else 0]
 
 
-def test_a_run_that_keeps_more_of_each_step_reuses_nothing_that_kept_less(
-    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_fuller_trace_needs_new_run(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     place, path = tmp_path / "store", suite_file(methods=("source",))
     full = path.read_text()
     path.write_text(full.replace("batch_size = 2", 'batch_size = 2, trace = "none"'))
@@ -144,9 +134,7 @@ def test_a_run_that_keeps_more_of_each_step_reuses_nothing_that_kept_less(
     assert attempts(place, "full", "source") == [(3, 0)]
 
 
-def test_utterances_in_error_are_not_reused(
-    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_errors_are_not_reused(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     speech.add("silent", 0.0 * tone(0.5), "nothing")
     place, path = tmp_path / "store", suite_file(methods=("source",))
     assert emtta("run", path, "--run-id", "first", "--store", place).code == 0
@@ -154,7 +142,7 @@ def test_utterances_in_error_are_not_reused(
     assert attempts(place, "second", "source") == [(1, 3)]
 
 
-def test_no_reuse_measures_everything_anew(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
+def test_no_reuse_measures_everything(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
     path = suite_file(methods=("source",))
     outcome = emtta("run", path, "--run-id", "anew", "--store", store, "--no-reuse")
     assert outcome.code == 0, outcome.err
@@ -167,9 +155,7 @@ def test_no_reuse_measures_everything_anew(emtta: Command, suite_file: SuiteFile
 
 
 @pytest.mark.parametrize("again", ["run", "rerun"])
-def test_results_that_other_runs_have_made_meanwhile_complete_a_run(
-    emtta: Command, suite_file: SuiteFile, store: Path, again: str
-) -> None:
+def test_concurrent_results_complete_run(emtta: Command, suite_file: SuiteFile, store: Path, again: str) -> None:
     both = suite_file()
     part = emtta("run", both, "--run-id", "part", "--only", "method=em-tok-b", "--store", store)
     assert part.code == 0, part.err
@@ -182,7 +168,7 @@ def test_results_that_other_runs_have_made_meanwhile_complete_a_run(
     assert reused(store, "part") == {"source": 3, "em-tok-b": 0}
 
 
-def test_a_run_begun_to_measure_everything_anew_goes_on_so(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
+def test_resume_keeps_no_reuse(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
     both = suite_file()
     emtta("run", both, "--run-id", "anew", "--only", "method=em-tok-b", "--store", store, "--no-reuse")
     assert "would do 1 of 2 cells" in emtta("run", both, "--run-id", "anew", "--store", store, "--dry-run").err
@@ -191,7 +177,7 @@ def test_a_run_begun_to_measure_everything_anew_goes_on_so(emtta: Command, suite
     assert attempts(store, "anew", "source") == [(3, 0)]
 
 
-def test_forced_a_run_measures_what_it_had_reused(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
+def test_force_remeasures_reused_results(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
     assert emtta("run", suite_file(methods=("source",)), "--run-id", "second", "--store", store).code == 0
     outcome = emtta("rerun", "second", "--force", "--store", store)
     assert (outcome.code, "run second: 1 cells to do, 3 utterances" in outcome.err) == (0, True), outcome.err
@@ -199,7 +185,7 @@ def test_forced_a_run_measures_what_it_had_reused(emtta: Command, suite_file: Su
     assert reused(store, "second") == {"source": 0}
 
 
-def test_a_run_whose_results_are_reused_is_not_pruned(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
+def test_reused_run_is_not_pruned(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
     assert emtta("run", suite_file(), "--run-id", "second", "--store", store).code == 0
     opened = Store.open(store)
     pruning = plan_pruning(opened, Keep(newest=1))
@@ -211,9 +197,7 @@ def test_a_run_whose_results_are_reused_is_not_pruned(emtta: Command, suite_file
     assert emtta("report", "leaderboard", "--run", "third", "--store", store).code == 0
 
 
-def test_a_run_that_comes_to_be_reused_while_it_is_pruned_stays(
-    emtta: Command, suite_file: SuiteFile, store: Path
-) -> None:
+def test_run_reused_during_prune_is_kept(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
     opened = Store.open(store)
     path = suite_file(methods=("source",))
     assert emtta("run", path, "--run-id", "newest", "--store", store, "--no-reuse").code == 0
@@ -231,7 +215,7 @@ def test_a_run_that_comes_to_be_reused_while_it_is_pruned_stays(
     assert [state.done for state in cell_states(opened, "second")] == [3]
 
 
-def test_links_to_a_run_that_is_pruned_meanwhile_are_not_made(suite_file: SuiteFile, store: Path) -> None:
+def test_no_links_to_run_being_pruned(suite_file: SuiteFile, store: Path) -> None:
     opened = Store.open(store)
     path = suite_file(methods=("source",))
     begun = plan_run(load_suite(str(path)), load_run(opened, "first").plan.model_digest, "second")
@@ -243,9 +227,7 @@ def test_links_to_a_run_that_is_pruned_meanwhile_are_not_made(suite_file: SuiteF
     assert opened.links("second") == []
 
 
-def test_compaction_and_export_keep_what_is_reused(
-    emtta: Command, suite_file: SuiteFile, store: Path, tmp_path: Path
-) -> None:
+def test_compaction_and_export_keep_it(emtta: Command, suite_file: SuiteFile, store: Path, tmp_path: Path) -> None:
     assert emtta("run", suite_file(), "--run-id", "second", "--store", store).code == 0
     opened = Store.open(store)
     query = "SELECT run_id, method, wer, reused FROM cells ORDER BY ALL"
@@ -266,9 +248,7 @@ def test_compaction_and_export_keep_what_is_reused(
             ]
 
 
-def test_a_transcript_that_was_mended_is_done_by_each_command_that_is_suggested(
-    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_suggestions_redo_mended_text(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     speech.add("unscorable", tone(0.5, 300), "uh")
     speech.add("absent", None, "one more sentence")
     place, path = tmp_path / "store", suite_file(methods=("source",))
@@ -287,9 +267,7 @@ def test_a_transcript_that_was_mended_is_done_by_each_command_that_is_suggested(
     assert "Results of other runs" not in emtta("report", "leaderboard", "--run", "mine", "--store", place).err
 
 
-def test_failed_domains_whose_path_was_mended_are_done_by_rerun_failed(
-    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_rerun_failed_redoes_fixed_path(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     away = CLEAN.replace('"clean"', '"away"', 1).replace('"speech"', '"away"')
     place = tmp_path / "store"
     assert emtta("run", suite_file(CLEAN + away, ("source",)), "--run-id", "mine", "--store", place).code == 3
@@ -300,9 +278,7 @@ def test_failed_domains_whose_path_was_mended_are_done_by_rerun_failed(
     assert emtta("status", "mine", "--store", place).code == 0
 
 
-def test_an_utterance_in_error_whose_recording_was_mended_is_done_by_rerun_failed(
-    emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_rerun_failed_redoes_recording(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     speech.add("absent", None, "one more sentence")
     place, path = tmp_path / "store", suite_file(methods=("source",))
     assert emtta("run", path, "--run-id", "mine", "--store", place).code == 0
@@ -312,7 +288,7 @@ def test_an_utterance_in_error_whose_recording_was_mended_is_done_by_rerun_faile
     assert attempts(place, "mine", "source")[-1] == (1, 3)
 
 
-def test_audio_that_could_not_be_prepared_is_tried_again_though_its_files_are_the_same(
+def test_failed_preparation_is_retried(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from emtta_core.errors import AudioError

@@ -39,7 +39,7 @@ def store(tmp_path: Path) -> Store:
     return Store.open(tmp_path / "store", create=True)
 
 
-def test_the_same_suite_finds_its_run_again(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+def test_same_suite_finds_it_again(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     first = planned(suite_file())
     record(first, store)
     record(planned(suite_file()), store)
@@ -47,13 +47,13 @@ def test_the_same_suite_finds_its_run_again(suite_file: SuiteFile, speech: Speec
     assert first.run_id.startswith("tiny-")
 
 
-def test_a_recorded_run_reads_back_as_it_was(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+def test_record_reads_back_equal(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     run = planned(suite_file())
     record(run, store)
     assert load_run(store, run.run_id) == run
 
 
-def test_planning_alone_writes_nothing(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+def test_planning_writes_nothing(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     states = expected(planned(suite_file()), store).states
     assert [(state.cell.method, state.state, state.missing) for state in states] == [
         ("source", "missing", 3),
@@ -62,9 +62,7 @@ def test_planning_alone_writes_nothing(suite_file: SuiteFile, speech: Speech, st
     assert not store.runs()
 
 
-def test_a_run_id_with_another_plan_is_refused_with_what_differs(
-    suite_file: SuiteFile, speech: Speech, store: Store
-) -> None:
+def test_other_plan_shows_differences(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     record(planned(suite_file(), "mine"), store)
     noisy = CLEAN + 'corruption = { name = "noise", kind = "typing", snr_db = 3 }\n'
     with pytest.raises(UsageError) as refusal:
@@ -76,20 +74,20 @@ def test_a_run_id_with_another_plan_is_refused_with_what_differs(
     assert "--run-id" in message
 
 
-def test_other_weights_under_one_run_id_are_refused(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+def test_other_weights_are_refused(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     record(planned(suite_file(), "mine"), store)
     with pytest.raises(UsageError, match=f"the model's weights: {DIGEST} there, fedc here"):
         record(planned(suite_file(), "mine", "fedc"), store)
 
 
-def test_changed_speech_under_one_run_id_is_refused(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+def test_changed_speech_is_refused(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     record(planned(suite_file(), "mine"), store)
     (speech.path / "good0.wav").write_bytes(b"something else")
     with pytest.raises(UsageError, match="the content of a corpus"):
         record(planned(suite_file(), "mine"), store)
 
 
-def test_other_normalizers_under_one_run_id_are_refused(
+def test_other_normalizers_are_refused(
     suite_file: SuiteFile, speech: Speech, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record(planned(suite_file(), "mine"), store)
@@ -100,7 +98,7 @@ def test_other_normalizers_under_one_run_id_are_refused(
         record(planned(suite_file(), "mine"), store)
 
 
-def test_the_packages_and_the_processor_that_can_change_a_result_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packages_and_cpu_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     usual = versions()["processor"]
     assert usual.startswith(platform.machine())
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
@@ -108,7 +106,7 @@ def test_the_packages_and_the_processor_that_can_change_a_result_are_recorded(mo
     assert {"python", "torch", "transformers", "soxr", "soundfile", "whisper-normalizer", "jiwer"} <= versions().keys()
 
 
-def test_a_processor_of_no_more_than_numpy_asks_for_is_told_too() -> None:
+def test_baseline_cpu_is_recorded() -> None:
     found = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
     tell = "from emtta_core.pipeline.run import versions; print(versions()['processor'])"
     environment = {**os.environ, "NPY_DISABLE_CPU_FEATURES": " ".join(found)}
@@ -117,14 +115,14 @@ def test_a_processor_of_no_more_than_numpy_asks_for_is_told_too() -> None:
     assert not any(extension in told.stdout.split() for extension in found)
 
 
-def test_a_changed_runtime_is_still_the_same_run(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+def test_changed_runtime_keeps_id(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     record(planned(suite_file(), "mine"), store)
     path = suite_file()
     path.write_text(path.read_text().replace("batch_size = 2", "batch_size = 7"))
     record(planned(path, "mine"), store)
 
 
-def test_the_status_of_a_run_counts_what_there_is(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+def test_status_counts_existing_work(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     run = planned(suite_file(), "mine")
     record(run, store)
     status = run_status(store, "mine").as_dict()
@@ -132,9 +130,7 @@ def test_the_status_of_a_run_counts_what_there_is(suite_file: SuiteFile, speech:
     assert status["utterances"] == {"planned": 6, "done": 0, "in_error": 0, "reused": 0}
 
 
-def test_the_status_of_a_run_tells_who_works_at_it_and_of_one_that_died_that_nobody_does(
-    suite_file: SuiteFile, speech: Speech, store: Store
-) -> None:
+def test_status_names_only_live_worker(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     record(planned(suite_file(), "mine"), store)
     with lease(store, "mine"):
         status = run_status(store, "mine")
@@ -150,21 +146,19 @@ def test_the_status_of_a_run_tells_who_works_at_it_and_of_one_that_died_that_nob
     assert f"active process: none; finish the run with: emtta rerun mine --store {store.location}\n" in status.as_text()
 
 
-def test_an_unknown_run_is_refused_with_those_there_are(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+def test_unknown_id_lists_existing(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     record(planned(suite_file(), "mine"), store)
     for ask in (load_run, run_status):
         with pytest.raises(UsageError, match="unknown run 'yours'; choose from: mine"):
             ask(store, "yours")
 
 
-def test_a_run_id_that_would_leave_the_store_is_refused(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+def test_id_escaping_store_is_refused(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     with pytest.raises(UsageError, match="run id"):
         record(planned(suite_file(), "../mine"), store)
 
 
-def test_of_two_suites_with_one_run_id_one_is_recorded_whole(
-    suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_id_race_records_one_suite(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     runs = [planned(suite_file(), "mine"), planned(suite_file(methods=("source",), name="other.toml"), "mine")]
     for number in range(20):
         store = Store.open(tmp_path / f"store-{number}", create=True)
@@ -186,7 +180,7 @@ def test_of_two_suites_with_one_run_id_one_is_recorded_whole(
 
 @pytest.mark.parametrize("lost", ["Input/output error", "version 999"])
 @pytest.mark.parametrize("nightly", [True, False])
-def test_a_run_whose_record_cannot_be_read_is_not_begun_anew(
+def test_unreadable_record_is_kept(
     lost: str, nightly: bool, suite_file: SuiteFile, speech: Speech, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suite = load_suite(str(suite_file()))
@@ -215,9 +209,7 @@ def test_a_run_whose_record_cannot_be_read_is_not_begun_anew(
     assert {path: path.read_bytes() for path in Path(store.location).rglob("*.parquet")} == before
 
 
-def test_a_suite_of_another_run_that_cannot_be_read_keeps_no_run_from_being_planned(
-    suite_file: SuiteFile, speech: Speech, store: Store
-) -> None:
+def test_unreadable_suite_blocks_no_other(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     run, other = planned(suite_file()), planned(suite_file(), "other")
     record(other, store)
     store.write_run("other", replace(store.run("other"), suite_toml="nonsense = ["))

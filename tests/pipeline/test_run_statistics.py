@@ -55,7 +55,7 @@ def column(method: str, *domains: str) -> np.ndarray:
     return np.array([errors_of(method, domain) for domain in domains], dtype=np.float64).T
 
 
-def test_each_domain_and_group_has_its_interval_change_p_and_counts(store: Store) -> None:
+def test_each_domain_and_group_has_them(store: Store) -> None:
     fill(store)
     assert update_statistics(store, "run")
     rows = shown(store)
@@ -74,7 +74,7 @@ def test_each_domain_and_group_has_its_interval_change_p_and_counts(store: Store
     assert [rows["em-tok-b", name]["p"] for _, name in CELLS] == pytest.approx(list(holm(p_values)))
 
 
-def test_a_group_is_the_mean_of_its_domains_whose_utterances_are_drawn_together(store: Store) -> None:
+def test_group_mean_resamples_jointly(store: Store) -> None:
     fill(store)
     update_statistics(store, "run")
     rows = shown(store)
@@ -90,7 +90,7 @@ def test_a_group_is_the_mean_of_its_domains_whose_utterances_are_drawn_together(
     assert [(everything["wer"],)] == [(pytest.approx(wer[0][0]),)]
 
 
-def test_source_has_an_interval_and_no_change(store: Store) -> None:
+def test_source_has_no_change(store: Store) -> None:
     fill(store)
     update_statistics(store, "run")
     row = shown(store)["source", "all*"]
@@ -99,7 +99,7 @@ def test_source_has_an_interval_and_no_change(store: Store) -> None:
     assert [row[name] for name in names] == [None] * len(names)
 
 
-def test_a_run_without_source_has_intervals_alone(store: Store) -> None:
+def test_no_source_means_intervals_only(store: Store) -> None:
     fill(store, methods=("em-tok-b",))
     update_statistics(store, "run")
     row = shown(store)["em-tok-b", "all*"]
@@ -107,13 +107,13 @@ def test_a_run_without_source_has_intervals_alone(store: Store) -> None:
     assert (row["source_wer"], row["change"], row["p"], row["pairs"]) == (None, None, None, None)
 
 
-def test_what_is_computed_already_is_not_computed_again(store: Store) -> None:
+def test_computed_is_not_recomputed(store: Store) -> None:
     fill(store)
     assert update_statistics(store, "run")
     assert not update_statistics(store, "run")
 
 
-def test_a_later_attempt_hides_what_was_computed_before_it(store: Store) -> None:
+def test_later_attempt_hides_older(store: Store) -> None:
     fill(store)
     update_statistics(store, "run")
     before = shown(store)
@@ -129,7 +129,7 @@ def test_a_later_attempt_hides_what_was_computed_before_it(store: Store) -> None
     assert after["source", "rain"]["wer"] != before["source", "rain"]["wer"]
 
 
-def test_the_mean_of_a_group_is_hidden_until_each_domain_is_there(store: Store) -> None:
+def test_incomplete_group_is_hidden(store: Store) -> None:
     fill(store)
     plan = [(*cell, method) for cell in [*CELLS, ("noise", "typing")] for method in METHODS]
     begin_run(store, "run", plan, utterances=COUNT)
@@ -145,7 +145,7 @@ def test_the_mean_of_a_group_is_hidden_until_each_domain_is_there(store: Store) 
     assert (partial["utterances"], partial["pairs"], partial["wer_low"]) == (1, 1, None)
 
 
-def test_an_utterance_in_error_is_in_no_pair(store: Store) -> None:
+def test_utterance_in_error_joins_no_pair(store: Store) -> None:
     begin_run(store, "run", [("noise", "rain", "source"), ("noise", "rain", "em-tok-b")], utterances=COUNT)
     texts = {f"u{index:02d}": [heard(2)] for index in range(COUNT)}
     write_shard(store, CellKey("run", "rain", "source"), texts | {"u00": None})
@@ -156,7 +156,7 @@ def test_an_utterance_in_error_is_in_no_pair(store: Store) -> None:
 
 
 @pytest.mark.parametrize("report", ["leaderboard", "domains"])
-def test_a_relative_change_is_over_the_same_utterances_as_the_change_beside_it(store: Store, report: str) -> None:
+def test_changes_share_utterances(store: Store, report: str) -> None:
     begin_run(store, "run", [("noise", "rain", "source"), ("noise", "rain", "em-tok-b")], utterances=COUNT)
     texts = {f"u{index:02d}": [heard(2)] for index in range(COUNT)}
     write_shard(store, CellKey("run", "rain", "source"), texts | {"u00": None, "u01": [heard(4)]})
@@ -170,7 +170,7 @@ def test_a_relative_change_is_over_the_same_utterances_as_the_change_beside_it(s
     assert row["change_percent"] == pytest.approx(-100 * 4 / (2 * (COUNT - 2) + 4))
 
 
-def test_words_that_are_counted_otherwise_are_not_compared(
+def test_other_counts_are_not_compared(
     store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin_run(store, "run", [("noise", "rain", "source"), ("noise", "rain", "em-tok-b")], utterances=COUNT)
@@ -184,7 +184,7 @@ def test_words_that_are_counted_otherwise_are_not_compared(
     assert shown(store)["em-tok-b", "rain"]["change"] is None
 
 
-def test_a_comparison_of_runs_and_the_statistics_of_one_say_the_same(store: Store) -> None:
+def test_comparison_and_single_run_agree(store: Store) -> None:
     for run_id, method in (("a", "source"), ("b", "em-tok-b")):
         begin_run(store, run_id, [(*cell, "em-tok-b") for cell in CELLS], utterances=COUNT)
         for _, domain in CELLS:
@@ -199,14 +199,14 @@ def test_a_comparison_of_runs_and_the_statistics_of_one_say_the_same(store: Stor
         assert (change.wins, change.ties, change.losses) == (row["wins"], row["ties"], row["losses"])
 
 
-def test_an_empty_store_and_a_run_that_has_done_nothing_have_none(store: Store) -> None:
+def test_empty_store_or_idle_run_has_none(store: Store) -> None:
     assert shown(store) == {}
     begin_run(store, "run", [("noise", "rain", "source")])
     assert not update_statistics(store, "run")
     assert shown(store) == {}
 
 
-def test_compacting_keeps_them_and_pruning_removes_them(store: Store) -> None:
+def test_compaction_keeps_pruning_removes(store: Store) -> None:
     fill(store)
     update_statistics(store, "run")
     before = shown(store)
@@ -220,7 +220,7 @@ def test_compacting_keeps_them_and_pruning_removes_them(store: Store) -> None:
     assert not list(store.backend.list("statistics/run_id=run"))
 
 
-def test_a_store_of_an_earlier_release_answers_without_the_table(store: Store) -> None:
+def test_older_store_needs_no_table(store: Store) -> None:
     fill(store)
     shutil.rmtree(Path(store.location) / "statistics", ignore_errors=True)
     with Catalogue(store) as catalogue:
@@ -229,7 +229,7 @@ def test_a_store_of_an_earlier_release_answers_without_the_table(store: Store) -
     assert (row["wer_low"], row["change"], row["p"]) == (None, None, None)
 
 
-def test_what_goes_wrong_is_logged_and_ends_nothing(
+def test_failure_is_only_logged(
     store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(store)
@@ -244,7 +244,7 @@ def test_what_goes_wrong_is_logged_and_ends_nothing(
     assert "the disk is full" in caplog.text
 
 
-def test_a_rerun_that_finds_nothing_to_do_computes_what_is_missing(
+def test_idle_rerun_computes_missing(
     emtta: Command, speech: Speech, suite_file: SuiteFile, tmp_path: Path, prefect_server: str
 ) -> None:
     place = tmp_path / "results"
@@ -257,7 +257,7 @@ def test_a_rerun_that_finds_nothing_to_do_computes_what_is_missing(
 
 
 @pytest.mark.slow
-def test_a_night_of_23_domains_takes_less_than_30_seconds() -> None:
+def test_23_domains_take_under_30_seconds() -> None:
     generator, methods = np.random.default_rng(0), ("source", "a", "b", "c", "d")
     utterances = [
         {

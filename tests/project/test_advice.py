@@ -71,7 +71,7 @@ PYTHON = [path for folder in ("emtta_core", "flows", "tasks") for path in sorted
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "emtta_core").rglob("*.html"))]
 
 
-def test_every_command_and_option_of_a_message_is_there() -> None:
+def test_message_commands_and_options_exist() -> None:
     for file in PYTHON:
         for text in texts(file):
             assert list(mistakes(text, code=False)) == [], file
@@ -79,7 +79,7 @@ def test_every_command_and_option_of_a_message_is_there() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_and_option_of_a_page_is_there(page: Path) -> None:
+def test_page_commands_and_options_exist(page: Path) -> None:
     for code in CODE.findall(page.read_text(encoding="utf-8").replace("\\\n", " ")):
         assert list(mistakes(code, code=True)) == []
         if code.startswith("`--"):
@@ -96,5 +96,5 @@ def test_every_command_and_option_of_a_page_is_there(page: Path) -> None:
         "emtta demo train --measure",
     ],
 )
-def test_a_command_that_is_not_there_is_found(text: str) -> None:
+def test_nonexistent_command_is_detected(text: str) -> None:
     assert len(list(mistakes(text, code=False))) == 1

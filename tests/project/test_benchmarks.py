@@ -58,7 +58,7 @@ def command(*arguments: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-def test_a_gpu_s_work_is_checked_on_a_cpu_with_its_own_options(tmp_path: Path) -> None:
+def test_gpu_work_is_checked_on_cpu(tmp_path: Path) -> None:
     done = command("base-gpu", "--precision", "bf16", *QUICK, "--output", tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "adaptation-base-gpu-bf16-check.json").read_text())
@@ -82,13 +82,13 @@ def test_a_gpu_s_work_is_checked_on_a_cpu_with_its_own_options(tmp_path: Path) -
     assert plain > 2 * ours, "plain encodes for each candidate"
 
 
-def test_ours_and_the_references_hear_the_same(check: Check) -> None:
+def test_ours_matches_reference(check: Check) -> None:
     report = check("demo-float32", "demo", "--reference-utterances", 3)
     for label in ("plain", "careful"):
         assert report["rows"][label]["texts"] == {"equal": 3, "of": 3, "different": []}
 
 
-def test_a_precision_of_gpus_alone_is_checked_in_float32_and_says_so(check: Check) -> None:
+def test_gpu_precision_runs_in_float32(check: Check) -> None:
     report = check("large-gpu-float32", "large-gpu", "--precision", "tf32", "--method", "em-tok", "--batch-size", 3)
     assert "tf32" in report["note"]
     assert (report["batch_size"], report["rows"]["ours"]["batch_size"]) == (3, 3)
@@ -96,7 +96,7 @@ def test_a_precision_of_gpus_alone_is_checked_in_float32_and_says_so(check: Chec
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a process's memory is limited through Linux")
-def test_memory_that_does_not_suffice_is_told_of(tmp_path: Path) -> None:
+def test_out_of_memory_is_reported(tmp_path: Path) -> None:
     sizes = ("--utterances", 32, "--batch-size", 32, "--candidates", 32, "--steps", 1, "--references")
     done = command("base", "--spare-memory", 0.1, *sizes, *QUICK, "--output", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -106,7 +106,7 @@ def test_memory_that_does_not_suffice_is_told_of(tmp_path: Path) -> None:
     assert ours["utterances"] == 32, "and no utterance was lost"
 
 
-def test_a_sweep_says_what_one_more_costs(check: Check) -> None:
+def test_sweep_gives_marginal_time(check: Check) -> None:
     report = check("demo-float32-sweep", "demo", "--sweep")
     assert report["clock"] == "cpu_seconds"
     sweeps = report["sweeps"]
@@ -118,16 +118,14 @@ def test_a_sweep_says_what_one_more_costs(check: Check) -> None:
     assert sweeps["batch_size"]["flat_or_falling_up_to"] in (1, 2, 4)
 
 
-def test_a_line_is_fitted_by_least_squares(adaptation: ModuleType) -> None:
+def test_line_fit_is_least_squares(adaptation: ModuleType) -> None:
     fit = importlib.import_module("measure").Fit
     assert astuple(fit.of([1, 2, 3], [3, 5, 7])) == pytest.approx((2, 1, 1))
     assert astuple(fit.of([0, 1, 2, 3], [0, 1, 1, 0])) == pytest.approx((0, 0.5, 0))
 
 
 @needs_no_gpu
-def test_without_a_gpu_its_rows_say_not_measured(
-    adaptation: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_missing_gpu_says_not_measured(adaptation: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "argv", ["adaptation.py", "base-gpu", "large-gpu", "--output", str(tmp_path)])
     adaptation.main()
     names = [f"adaptation-{work}-{precision}" for work in ("base-gpu", "large-gpu") for precision in ("bf16", "tf32")]
@@ -139,7 +137,7 @@ def test_without_a_gpu_its_rows_say_not_measured(
 
 
 @needs_no_gpu
-def test_what_was_measured_elsewhere_stays(
+def test_results_from_elsewhere_are_kept(
     adaptation: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = tmp_path / "adaptation-base-gpu-bf16.json"
@@ -149,7 +147,7 @@ def test_what_was_measured_elsewhere_stays(
     assert path.read_text() == '{"measured": true}'
 
 
-def test_a_profile_names_the_dearest_operations(
+def test_profile_names_slowest_operations(
     adaptation: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["adaptation.py", "demo", "--profile", "--utterances", "1", *QUICK])
@@ -166,7 +164,7 @@ def test_a_profile_names_the_dearest_operations(
         (["demo", "--sweep", "--steps", "3"], "--steps has no place in a sweep"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(
+def test_unmeasurable_request_is_refused(
     adaptation: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -180,7 +178,7 @@ def test_what_cannot_be_measured_is_refused(
     assert said in capsys.readouterr().err
 
 
-def test_it_needs_no_more_than_torch_transformers_numpy_and_rich(tmp_path: Path) -> None:
+def test_only_listed_packages_are_needed(tmp_path: Path) -> None:
     site = tmp_path / "site"
     site.mkdir()
     for name in needed(BARE) - set(LEFT_OUT):  # their own needs, but not those of theirs that they do without

@@ -14,18 +14,18 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_relative_link_leads_to_a_file(page: Path) -> None:
+def test_relative_links_resolve(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
     missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert missing == []
 
 
-def test_the_suite_of_the_readme_is_valid(tmp_path: Path) -> None:
+def test_readme_suite_is_valid(tmp_path: Path) -> None:
     block = (ROOT / "README.md").read_text(encoding="utf-8").split("```toml\n")[1].split("```")[0]
     assert [domain.name for domain in parse_suite(block, folder=tmp_path).domains] == ["support-calls"]
 
 
-def test_the_python_of_the_readme_runs_as_written(
+def test_readme_python_runs_as_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -38,7 +38,7 @@ def test_the_python_of_the_readme_runs_as_written(
     assert "shovel" in capsys.readouterr().out
 
 
-def test_the_readme_has_its_first_result_and_says_that_it_is_synthetic() -> None:
+def test_readme_result_says_synthetic() -> None:
     section = (ROOT / "README.md").read_text(encoding="utf-8").split("## First result")[1].split("\n## ")[0]
     assert "synthetic" in section
     for method in ("source", "greedy-em", "em-seq", "em-tok", "em-tok-b"):

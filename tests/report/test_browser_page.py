@@ -56,9 +56,7 @@ def column(seen: Seen, place: int) -> list[str]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_a_page_is_quiet_fits_its_window_and_keeps_its_picture(
-    browser: Browser, url: str, width: int, scheme: str, tmp_path: Path
-) -> None:
+def test_page_is_quiet_and_fits_window(browser: Browser, url: str, width: int, scheme: str, tmp_path: Path) -> None:
     with opened(browser, url, width=width, scheme=scheme) as seen:
         assert seen.complaints == []
         assert [address for address in seen.requests if not address.startswith("data:")] == []
@@ -68,7 +66,7 @@ def test_a_page_is_quiet_fits_its_window_and_keeps_its_picture(
         assert picture.stat().st_size > 20_000
 
 
-def test_nothing_that_a_page_tries_reaches_the_network(browser: Browser, url: str) -> None:
+def test_nothing_reaches_network(browser: Browser, url: str) -> None:
     with opened(browser, url) as seen:
         seen.page.evaluate("""() => {
             const image = new Image();
@@ -83,7 +81,7 @@ def test_nothing_that_a_page_tries_reaches_the_network(browser: Browser, url: st
         assert len([line for line in seen.complaints if "Content Security Policy" in line]) >= 3
 
 
-def test_a_click_on_a_header_sorts_by_value_and_another_turns_it(browser: Browser, url: str) -> None:
+def test_header_click_sorts(browser: Browser, url: str) -> None:
     with opened(browser, url) as seen:
         header = seen.page.locator("#domains thead th").nth(5)
         assert header.inner_text().split() == ["WER", "%"]
@@ -98,7 +96,7 @@ def test_a_click_on_a_header_sorts_by_value_and_another_turns_it(browser: Browse
         assert seen.page.locator("#domains th[aria-sort]:not([aria-sort=none])").count() == 1
 
 
-def test_the_keyboard_sorts_too(browser: Browser, url: str) -> None:
+def test_keyboard_sorts(browser: Browser, url: str) -> None:
     with opened(browser, url) as seen:
         seen.page.locator("#domains thead button").nth(1).focus()
         seen.page.keyboard.press("Enter")
@@ -109,7 +107,7 @@ def test_the_keyboard_sorts_too(browser: Browser, url: str) -> None:
         assert seen.page.evaluate("document.activeElement.textContent") == "method"
 
 
-def test_a_group_a_method_and_a_word_narrow_the_page_together(browser: Browser, url: str) -> None:
+def test_filters_combine(browser: Browser, url: str) -> None:
     with opened(browser, url) as seen:
         page = seen.page
         assert seen.texts("figure[data-panel] figcaption b") == ["Change of WER with em-tok-b, points"]
@@ -135,7 +133,7 @@ def test_a_group_a_method_and_a_word_narrow_the_page_together(browser: Browser, 
         assert seen.complaints == []
 
 
-def test_the_theme_is_the_system_s_until_a_reader_chooses(browser: Browser, url: str) -> None:
+def test_theme_follows_system_at_first(browser: Browser, url: str) -> None:
     def background(seen: Seen) -> str:
         return str(seen.page.evaluate("getComputedStyle(document.body).backgroundColor"))
 
@@ -154,7 +152,7 @@ def test_the_theme_is_the_system_s_until_a_reader_chooses(browser: Browser, url:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_stands_out_enough_from_what_is_behind_it(browser: Browser, url: str, scheme: str) -> None:
+def test_text_contrast_suffices(browser: Browser, url: str, scheme: str) -> None:
     with opened(browser, url, scheme=scheme) as seen:
         seen.page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
         texts = seen.contrasts()
@@ -163,7 +161,7 @@ def test_every_text_stands_out_enough_from_what_is_behind_it(browser: Browser, u
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_numbers_can_be_read_on_every_colour_of_the_heat_map(browser: Browser, url: str, scheme: str) -> None:
+def test_heat_map_numbers_are_readable(browser: Browser, url: str, scheme: str) -> None:
     with opened(browser, url, scheme=scheme) as seen:
         seen.page.evaluate("""() => {
             for (let level = -3; level <= 3; level++) {
@@ -178,7 +176,7 @@ def test_numbers_can_be_read_on_every_colour_of_the_heat_map(browser: Browser, u
         assert min(row[0] for row in found) >= AA
 
 
-def test_headings_are_in_order_and_charts_have_names_and_tables(browser: Browser, url: str) -> None:
+def test_headings_and_charts_are_labelled(browser: Browser, url: str) -> None:
     with opened(browser, url) as seen:
         levels = seen.page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map((one) => +one.tagName[1])")
         assert levels[0] == 1
@@ -193,18 +191,14 @@ def test_headings_are_in_order_and_charts_have_names_and_tables(browser: Browser
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
-def test_axe_finds_nothing_against_the_accessibility_guidelines(
-    browser: Browser, url: str, width: int, scheme: str
-) -> None:
+def test_axe_finds_no_violations(browser: Browser, url: str, width: int, scheme: str) -> None:
     with opened(browser, url, width=width, scheme=scheme) as seen:
         seen.page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
         assert violations(seen) == []
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
-def test_the_listening_page_is_as_quiet_fits_its_window_and_can_be_heard(
-    browser: Browser, width: int, scheme: str, tmp_path: Path
-) -> None:
+def test_listening_page_is_clean_and_plays(browser: Browser, width: int, scheme: str, tmp_path: Path) -> None:
     robustness = load_suite("robustness")
     path = tmp_path / "listen.html"
     domains = choose_domains(robustness, ["group=gain", "group=g711"])
@@ -222,9 +216,7 @@ def test_the_listening_page_is_as_quiet_fits_its_window_and_can_be_heard(
         assert seconds > 1
 
 
-def test_a_page_prints_in_light_colours_with_all_rows_and_no_buttons(
-    browser: Browser, url: str, tmp_path: Path
-) -> None:
+def test_print_is_light_with_all_rows(browser: Browser, url: str, tmp_path: Path) -> None:
     with opened(browser, url, scheme="dark") as seen:
         seen.page.emulate_media(media="print", color_scheme="dark")
         assert not seen.page.locator("#filter").is_visible()
@@ -240,7 +232,7 @@ def test_a_page_prints_in_light_colours_with_all_rows_and_no_buttons(
         assert path.stat().st_size > 20_000
 
 
-def test_a_page_of_a_run_of_which_nothing_is_done_is_quiet_too(browser: Browser, tmp_path: Path) -> None:
+def test_empty_run_is_quiet_too(browser: Browser, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     begin_run(store, "run", [("g", "d", "source"), ("g", "d", "em-tok-b")])
     path = tmp_path / "run.html"

@@ -52,7 +52,7 @@ def drawn(seed: int, count: int, mean: float) -> list[int]:
     return [int(value) for value in np.random.default_rng(seed).binomial(WORDS, mean, count)]
 
 
-def test_the_figures_are_those_of_the_utterances(store: Store) -> None:
+def test_figures_match_utterances(store: Store) -> None:
     a, b = (
         {"vacuum": drawn(1, 60, 0.2), "rain": drawn(2, 60, 0.3)},
         {"vacuum": drawn(3, 60, 0.5), "rain": drawn(4, 60, 0.3)},
@@ -90,7 +90,7 @@ def test_the_figures_are_those_of_the_utterances(store: Store) -> None:
     assert [item.domain for item in found.regressions] == ["vacuum", ALL]
 
 
-def test_a_run_is_the_same_as_its_repetition(store: Store) -> None:
+def test_repeated_run_is_same(store: Store) -> None:
     errors = {"vacuum": drawn(1, 40, 0.2)}
     write_run(store, "first", errors)
     write_run(store, "second", errors)
@@ -99,7 +99,7 @@ def test_a_run_is_the_same_as_its_repetition(store: Store) -> None:
         assert (item.wins, item.ties, item.losses, item.verdict) == (0, 40, 0, "unchanged")
 
 
-def test_the_other_way_round_worse_is_better(store: Store) -> None:
+def test_swapped_runs_swap_verdict(store: Store) -> None:
     write_run(store, "first", {"vacuum": drawn(1, 50, 0.2)})
     write_run(store, "second", {"vacuum": drawn(2, 50, 0.6)})
     there, back = compare(store, "first", "second"), compare(store, "second", "first")
@@ -110,7 +110,7 @@ def test_the_other_way_round_worse_is_better(store: Store) -> None:
         assert (one.wins, one.losses) == (other.losses, other.wins)
 
 
-def test_a_change_too_small_to_matter_is_none_however_sure(store: Store) -> None:
+def test_negligible_change_is_none(store: Store) -> None:
     write_run(store, "first", {"vacuum": [1] * 30})
     write_run(store, "second", {"vacuum": [2] * 30})
     assert change(compare(store, "first", "second", min_effect=24.9), "vacuum").verdict == "worse"
@@ -119,7 +119,7 @@ def test_a_change_too_small_to_matter_is_none_however_sure(store: Store) -> None
     assert found.p < 0.001
 
 
-def test_chance_alone_is_no_regression(store: Store) -> None:
+def test_chance_is_not_regression(store: Store) -> None:
     write_run(store, "first", {"vacuum": [1, 1, 1, 1]})
     write_run(store, "second", {"vacuum": [2, 2, 2, 2]})  # 4 utterances: of 16 ways to flip signs 2 are as far
     found = change(compare(store, "first", "second"), "vacuum")
@@ -127,7 +127,7 @@ def test_chance_alone_is_no_regression(store: Store) -> None:
     assert change(compare(store, "first", "second", alpha=0.2), "vacuum").verdict == "worse"
 
 
-def test_the_mean_takes_utterances_that_domains_share_as_one(store: Store) -> None:
+def test_mean_counts_shared_once(store: Store) -> None:
     # The same 20 utterances under eight noises, all with the same change: no more is known than of one domain.
     errors_a, errors_b = drawn(1, 20, 0.3), drawn(2, 20, 0.4)
     domains = [f"noise{index}" for index in range(8)]
@@ -140,7 +140,7 @@ def test_the_mean_takes_utterances_that_domains_share_as_one(store: Store) -> No
     assert mean.p == pytest.approx(change(alone, "noise0").p)
 
 
-def test_an_utterance_in_error_is_left_out_and_told(store: Store) -> None:
+def test_utterance_in_error_is_left_out(store: Store) -> None:
     write_run(store, "first", {"vacuum": [1, 1, None, 1]})
     write_run(store, "second", {"vacuum": [1, None, None, 1]})
     found = compare(store, "first", "second")
@@ -150,7 +150,7 @@ def test_an_utterance_in_error_is_left_out_and_told(store: Store) -> None:
     )
 
 
-def test_the_mean_is_hidden_until_each_domain_is_there(store: Store) -> None:
+def test_incomplete_mean_is_hidden(store: Store) -> None:
     write_run(store, "first", {"vacuum": [1, 1], "rain": [1, 1]})
     begin_run(store, "second", [("noise", "vacuum", "em-tok-b"), ("noise", "rain", "em-tok-b")])
     write_shard(store, CellKey("second", "vacuum", "em-tok-b"), {"u000": [heard(1)], "u001": [heard(1)]})
@@ -172,7 +172,7 @@ def rewrite(store: Store, run_id: str, *, corpus: str | None = None, **changed: 
         store.write_plan(run_id, [replace(row, corpus_id=corpus) for row in store.plan(run_id)])
 
 
-def test_other_speech_is_refused_with_the_fields_that_differ(store: Store) -> None:
+def test_other_speech_is_refused(store: Store) -> None:
     demo = (SHIPPED / "smoke.toml").read_text().replace('"BA"', '"vacuum"')
     for run_id in ("first", "second"):
         write_run(store, run_id, {"vacuum": [1, 1]})
@@ -186,7 +186,7 @@ def test_other_speech_is_refused_with_the_fields_that_differ(store: Store) -> No
         compare(store, "first", "second")
 
 
-def test_another_normalizer_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_normalizer_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(store, "first", {"vacuum": [1, 1]})
     monkeypatch.setattr("store_factory.LANGUAGE", "de")  # which another normalizer scores
     write_run(store, "second", {"vacuum": [1, 1]})
@@ -194,7 +194,7 @@ def test_another_normalizer_is_refused(store: Store, monkeypatch: pytest.MonkeyP
         compare(store, "first", "second")
 
 
-def test_what_else_differs_is_said_and_allowed(store: Store) -> None:
+def test_other_differences_are_noted(store: Store) -> None:
     demo = (SHIPPED / "smoke.toml").read_text()
     for run_id in ("first", "second"):
         write_run(store, run_id, {"vacuum": [1, 1]})
@@ -210,7 +210,7 @@ def test_what_else_differs_is_said_and_allowed(store: Store) -> None:
     ]
 
 
-def test_runs_with_nothing_in_common_are_refused(store: Store) -> None:
+def test_disjoint_runs_are_refused(store: Store) -> None:
     write_run(store, "first", {"vacuum": [1, 1]})
     write_run(store, "second", {"rain": [1, 1]})
     with pytest.raises(
@@ -229,7 +229,7 @@ def test_runs_with_nothing_in_common_are_refused(store: Store) -> None:
         ({"min_effect": float("nan")}, "the minimum effect is nan"),
     ],
 )
-def test_a_request_that_makes_no_sense_is_refused(store: Store, asked: dict[str, object], message: str) -> None:
+def test_nonsensical_request_is_refused(store: Store, asked: dict[str, object], message: str) -> None:
     for run_id in ("first", "second"):
         write_run(store, run_id, {"vacuum": [1, 1]}, methods=("source", "em-tok-b"))
     with pytest.raises(UsageError) as refusal:
@@ -237,7 +237,7 @@ def test_a_request_that_makes_no_sense_is_refused(store: Store, asked: dict[str,
     assert message in str(refusal.value)
 
 
-def test_speakers_are_drawn_where_there_are_enough(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_speakers_are_drawn_when_enough(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(store, "first", {"vacuum": [1] * 30})
     write_run(store, "second", {"vacuum": [2] * 30})
     assert change(compare(store, "first", "second"), "vacuum").drawn == "utterances"  # all are of one speaker
@@ -254,7 +254,7 @@ def test_speakers_are_drawn_where_there_are_enough(store: Store, monkeypatch: py
     assert found.p == pytest.approx(2 / 2**15, abs=2e-4)
 
 
-def test_the_commands_take_the_thresholds_that_a_comparison_has() -> None:
+def test_commands_accept_all_thresholds() -> None:
     for command in (compare_command, schedule_command):
         defaults = inspect.signature(command).parameters
         assert (defaults["alpha"].default, defaults["min_effect"].default) == (ALPHA, MIN_EFFECT)
@@ -265,7 +265,7 @@ def two_runs(store: Store) -> None:
     write_run(store, "second", {"vacuum": drawn(2, 50, 0.6)}, methods=("source", "em-tok-b"))
 
 
-def test_the_command_exits_with_3_on_a_regression_where_asked_to(store: Store, emtta: Command) -> None:
+def test_regression_exits_3_on_request(store: Store, emtta: Command) -> None:
     two_runs(store)
     where = ("--store", store.location)
     assert emtta("compare", "first", "second", *where).code == 0
@@ -276,7 +276,7 @@ def test_the_command_exits_with_3_on_a_regression_where_asked_to(store: Store, e
     assert loose.code == 0
 
 
-def test_the_command_writes_a_table_json_and_markdown(store: Store, emtta: Command) -> None:
+def test_command_writes_every_format(store: Store, emtta: Command) -> None:
     two_runs(store)
     where = ("compare", "first", "second", "--method", "source", "--store", store.location)
     table = emtta(*where)
@@ -292,7 +292,7 @@ def test_the_command_writes_a_table_json_and_markdown(store: Store, emtta: Comma
     assert "| source | vacuum | worse | +39.00 ± " in markdown
 
 
-def test_the_report_pairs_takes_the_run_before_where_none_is_named(store: Store) -> None:
+def test_pairs_default_to_previous_run(store: Store) -> None:
     for day, run_id in enumerate(("first", "second", "third"), 1):
         begin_run(store, run_id, [("noise", "vacuum", "em-tok-b")], created_at=datetime(2026, 11, day, tzinfo=UTC))
         write_shard(store, CellKey(run_id, "vacuum", "em-tok-b"), {"u0": [heard(day)], "u1": [heard(0)]})

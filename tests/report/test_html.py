@@ -75,7 +75,7 @@ def squeezed(html: str) -> str:
     return " ".join(Reader(html).text.split())
 
 
-def test_the_figures_are_those_of_the_reports(complete: Store) -> None:
+def test_figures_match_reports(complete: Store) -> None:
     html = make_page(complete, "run").html
     with Catalogue(complete) as catalogue:
         cells = catalogue.report("domains", "run").records
@@ -91,7 +91,7 @@ def test_the_figures_are_those_of_the_reports(complete: Store) -> None:
         assert f">{group['wer']:.2f}" in board.split(f'<tr data-method="{group["method"]}">')[1].split("</tr>")[0]
 
 
-def test_the_summary_says_which_method_is_best_by_how_much_and_where(complete: Store) -> None:
+def test_summary_names_best_method(complete: Store) -> None:
     text = squeezed(make_page(complete, "run").html)
     # WER of source: 41.67, 83.33, 8.33; of em-tok-b: 16.67, 41.67, 25.00.
     assert "em-tok-b has the lowest word error rate, 27.78 % averaged over 3 domains: 16.67 points below" in text
@@ -113,7 +113,7 @@ def tested(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
-def test_intervals_and_tests_are_those_that_are_stored(tested: Store) -> None:
+def test_stored_statistics_are_shown(tested: Store) -> None:
     html = make_page(tested, "run").html
     with Catalogue(tested) as catalogue:
         rows = catalogue.query("SELECT * FROM statistics WHERE run_id = 'run' AND method = 'em-tok-b'").records
@@ -126,7 +126,7 @@ def test_intervals_and_tests_are_those_that_are_stored(tested: Store) -> None:
     assert f'data-v="{whole["wins"]}">{whole["wins"]} · {whole["ties"]} · {whole["losses"]}</td>' in html
 
 
-def test_the_summary_says_what_is_more_than_chance(tested: Store) -> None:
+def test_summary_says_what_beats_chance(tested: Store) -> None:
     text = squeezed(make_page(tested, "run").html)
     assert "95 % interval" in text.split("lower than source")[0]
     assert (
@@ -135,7 +135,7 @@ def test_the_summary_says_what_is_more_than_chance(tested: Store) -> None:
     )
 
 
-def test_a_method_that_the_test_does_not_tell_from_source_is_called_so(store: Store) -> None:
+def test_insignificant_change_is_said(store: Store) -> None:
     errors = {"source": (2, 3, 1, 4, 2, 3), "em-tok-b": (1, 3, 2, 3, 2, 3)}
     begin_run(store, "run", [("g", "d", method) for method in errors], utterances=6)
     for method, counts in errors.items():
@@ -150,7 +150,7 @@ def test_a_method_that_the_test_does_not_tell_from_source_is_called_so(store: St
     assert "best" not in squeezed(html).lower().replace("best_step", "")
 
 
-def test_a_method_has_one_colour_on_every_page(store: Store, complete: Store) -> None:
+def test_method_keeps_colour_across_pages(store: Store, complete: Store) -> None:
     fill(store, methods=("source", "em-tok-b"))
     swatches = [
         dict(re.findall(r'<tr data-method="([^"]+)">\s*<th scope="row"><span class="swatch (\w+)">', html))
@@ -160,7 +160,7 @@ def test_a_method_has_one_colour_on_every_page(store: Store, complete: Store) ->
     assert len(set(swatches[1].values())) == len(swatches[1]) == 3
 
 
-def test_statistics_of_facts_that_have_changed_are_not_shown(tested: Store, store: Store) -> None:
+def test_outdated_statistics_are_hidden(tested: Store, store: Store) -> None:
     fill(store)
     assert update_statistics(store, "run")
     assert "95 % intervals" in make_page(store, "run").html
@@ -173,7 +173,7 @@ def test_statistics_of_facts_that_have_changed_are_not_shown(tested: Store, stor
     assert "No intervals or tests were computed" in text
 
 
-def test_the_words_that_differ_are_marked_by_elements_and_not_by_colour_alone() -> None:
+def test_word_differences_have_elements() -> None:
     assert word_differences("one two three four five", "one too four five six") == (
         Piece("same", "one", ""),
         Piece("substituted", "two", "too"),
@@ -184,7 +184,7 @@ def test_the_words_that_differ_are_marked_by_elements_and_not_by_colour_alone() 
     assert word_differences("red", "") == (Piece("missing", "red", ""),)
 
 
-def test_the_utterances_that_changed_most_stand_there_with_both_hypotheses(complete: Store) -> None:
+def test_most_changed_are_shown(complete: Store) -> None:
     html = make_page(complete, "run").html
     best = html.split('class="examples" data-panel="em-tok-b"')[1].split('class="examples"')[0]
     improved, worsened = best.split("Worsened")
@@ -195,7 +195,7 @@ def test_the_utterances_that_changed_most_stand_there_with_both_hypotheses(compl
     assert worsened.count("<li ") == 1
 
 
-def test_every_value_is_text_and_never_markup(store: Store) -> None:
+def test_values_are_text_never_markup(store: Store) -> None:
     begin_run(store, "run", [("g", "d", "source"), ("g", "d", "em-tok-b"), ("g", "e", "em-tok-b")])
     store.write_run("run", replace(store.run("run"), suite=EVIL, suite_toml=EVIL, model=EVIL, host=EVIL, versions=EVIL))
     for method in ("source", "em-tok-b"):
@@ -214,7 +214,7 @@ def test_every_value_is_text_and_never_markup(store: Store) -> None:
     assert not {"\x9b", "\u202e"} & set(html)
 
 
-def test_the_page_carries_all_it_needs_and_forbids_every_request(complete: Store) -> None:
+def test_page_is_self_contained(complete: Store) -> None:
     page = Reader(make_page(complete, "run").html)
     addresses = [value for _, found in page.elements for name, value in found.items() if name in ("src", "href")]
     assert all(address and address.startswith(("#", "data:")) for address in addresses)
@@ -226,7 +226,7 @@ def test_the_page_carries_all_it_needs_and_forbids_every_request(complete: Store
         assert f"{tag}-src 'sha256-{digest}'" in policy
 
 
-def test_a_run_of_which_nothing_is_done_has_a_page(store: Store) -> None:
+def test_run_without_results_renders(store: Store) -> None:
     begin_run(store, "run", [("g", "d", "source"), ("g", "d", "em-tok-b")])
     text = squeezed(make_page(store).html)
     assert "Nothing is done yet: 2 cells planned." in text
@@ -234,12 +234,12 @@ def test_a_run_of_which_nothing_is_done_has_a_page(store: Store) -> None:
     assert text.count("incomplete") >= 4
 
 
-def test_a_run_without_cells_has_a_page(store: Store) -> None:
+def test_run_without_cells_renders(store: Store) -> None:
     begin_run(store, "run", [])
     assert "The plan of this run holds no cell." in squeezed(make_page(store).html)
 
 
-def test_a_partial_run_withholds_the_means_and_shows_its_domains(store: Store) -> None:
+def test_partial_run_hides_means(store: Store) -> None:
     fill(store, left_out=[("babble", "source"), ("babble", "greedy-em"), ("scotland", "em-tok-b")])
     html = make_page(store).html
     text = squeezed(html)
@@ -251,7 +251,7 @@ def test_a_partial_run_withholds_the_means_and_shows_its_domains(store: Store) -
     assert html.count("<td>missing</td>") + html.count('class="worse">missing</td>') == 6  # of cells and of failures
 
 
-def test_a_run_without_source_says_so_and_still_has_its_utterances(store: Store) -> None:
+def test_no_source_still_shows_utterances(store: Store) -> None:
     fill(store, methods=("em-tok-b",))
     html = make_page(store).html
     text = squeezed(html)
@@ -260,14 +260,14 @@ def test_a_run_without_source_says_so_and_still_has_its_utterances(store: Store)
     assert "4 → 0 of 4 words wrong" in text
 
 
-def test_a_run_of_source_alone_has_nothing_to_compare(store: Store) -> None:
+def test_source_alone_is_not_compared(store: Store) -> None:
     fill(store, methods=("source",))
     text = squeezed(make_page(store).html)
     assert "source has a word error rate of 44.44 % averaged over 3 domains." in text
     assert "No utterance has more or fewer errors after adaptation than before." in text
 
 
-def test_what_failed_is_listed_and_what_is_too_much_is_counted(store: Store) -> None:
+def test_excess_failures_are_counted(store: Store) -> None:
     count = MOST_FAILURES + 30
     begin_run(store, "run", [("g", "d", "source")], utterances=count + 1)
     write_shard(store, CellKey("run", "d", "source"), {"u": [REFERENCE], **{f"bad{i:04d}": None for i in range(count)}})
@@ -277,9 +277,7 @@ def test_what_failed_is_listed_and_what_is_too_much_is_counted(store: Store) -> 
     assert text.count("the waveform is silent") == MOST_FAILURES
 
 
-def test_charts_of_very_many_domains_show_those_that_changed_most_and_say_so(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_huge_charts_are_limited(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     most = 4
     monkeypatch.setattr(charts, "MOST_DOMAINS", most)
     domains = [f"d{number:03d}" for number in range(most + 5)]
@@ -295,7 +293,7 @@ def test_charts_of_very_many_domains_show_those_that_changed_most_and_say_so(
     assert all(f">{domain}</th>" in html for domain in domains)
 
 
-def test_a_store_without_runs_and_an_unknown_run_are_refused_with_what_there_is(store: Store, complete: Store) -> None:
+def test_missing_run_lists_existing(store: Store, complete: Store) -> None:
     with pytest.raises(UsageError, match="has no run yet; this makes one: emtta run smoke --store"):
         make_page(store)
     with pytest.raises(UsageError, match="unknown run 'nun'; choose from: run"):
@@ -326,7 +324,7 @@ def spoken(store: Store) -> Iterator[tuple[Store, dict[str, bytes]]]:
     yield store, flac
 
 
-def test_a_page_holds_as_many_recordings_as_are_asked_for(spoken: tuple[Store, dict[str, bytes]]) -> None:
+def test_requested_recordings_are_there(spoken: tuple[Store, dict[str, bytes]]) -> None:
     store, flac = spoken
     page = make_page(store, "run", audio=2)
     held = [found["src"] for tag, found in Reader(page.html).elements if tag == "audio"]
@@ -337,14 +335,14 @@ def test_a_page_holds_as_many_recordings_as_are_asked_for(spoken: tuple[Store, d
     assert "audio" not in {tag for tag, _ in Reader(make_page(store, "run").html).elements}
 
 
-def test_recordings_that_are_gone_cost_no_page(complete: Store) -> None:
+def test_missing_recordings_are_harmless(complete: Store) -> None:
     page = make_page(complete, "run", audio=5)
     assert page.recordings == 0
     with pytest.raises(UsageError, match="-1 recordings cannot be put into a page"):
         make_page(complete, "run", audio=-1)
 
 
-def test_the_samples_of_a_recording_are_those_that_were_prepared(spoken: tuple[Store, dict[str, bytes]]) -> None:
+def test_recording_plays_prepared_samples(spoken: tuple[Store, dict[str, bytes]]) -> None:
     import io
 
     import soundfile
@@ -358,7 +356,7 @@ def test_the_samples_of_a_recording_are_those_that_were_prepared(spoken: tuple[S
     assert len(samples) == 3_200
 
 
-def test_the_command_writes_the_page_and_says_where(complete: Store, emtta: Command, tmp_path: Path) -> None:
+def test_command_writes_page(complete: Store, emtta: Command, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     ended = emtta("report", "html", "--store", complete.location, "--run", "run", "--out", path)
     assert ended.code == 0
@@ -366,14 +364,14 @@ def test_the_command_writes_the_page_and_says_where(complete: Store, emtta: Comm
     assert path.read_text("utf-8").startswith("<!doctype html>")
 
 
-def test_the_command_refuses_a_file_that_cannot_be_written(complete: Store, emtta: Command, tmp_path: Path) -> None:
+def test_unwritable_file_is_refused(complete: Store, emtta: Command, tmp_path: Path) -> None:
     ended = emtta("report", "html", "--store", complete.location, "--out", tmp_path / "no" / "page.html")
     assert ended.code == 2
     assert "No such file or directory; name another file with --out" in ended.err.replace("\n", " ")
 
 
 @pytest.mark.parametrize("options", [("--format", "json"), ("--param", "group=noise")])
-def test_options_of_tables_are_refused_for_the_page(complete: Store, emtta: Command, options: tuple[str, str]) -> None:
+def test_table_options_are_refused(complete: Store, emtta: Command, options: tuple[str, str]) -> None:
     ended = emtta("report", "html", "--store", complete.location, *options)
     assert ended.code == 2
     assert "its options are --run, --out, --audio" in ended.err.replace("\n", " ")
@@ -383,7 +381,7 @@ def test_options_of_tables_are_refused_for_the_page(complete: Store, emtta: Comm
 
 
 @pytest.mark.slow
-def test_the_page_of_a_run_as_large_as_the_demo_is_small_and_soon_made(store: Store) -> None:
+def test_demo_page_is_small_and_fast(store: Store) -> None:
     methods = ("source", "greedy-em", "em-seq", "em-tok", "em-tok-b")
     cells = [(f"group-{domain % 3}", f"domain-{domain}", method) for domain in range(23) for method in methods]
     begin_run(store, "run", cells, utterances=12)
@@ -400,7 +398,7 @@ def test_the_page_of_a_run_as_large_as_the_demo_is_small_and_soon_made(store: St
     assert len(html.encode()) < 1_000_000, "a third of what it may be: recordings come on top"
 
 
-def test_a_chart_that_cannot_be_drawn_says_why_and_leaves_no_process() -> None:
+def test_failed_chart_leaves_no_process() -> None:
     broken = charts.Chart("x", "title", "description", {"mark": {"type": "no-such-mark"}, "data": 3})
     with Painter() as painter:
         drawing = painter.draw([broken])

@@ -40,7 +40,7 @@ corruption = { name = "gain", severity = 3 }
 """
 
 
-def test_the_command_writes_one_file_that_plays_what_a_run_would_hear(emtta: Command, tmp_path: Path) -> None:
+def test_command_writes_one_playable_file(emtta: Command, tmp_path: Path) -> None:
     ended = emtta("listen", "robustness", "--only", "group=gain", "--examples", "1", "--out", tmp_path / "new")
     assert ended.code == 0, ended.err
     page = (tmp_path / "new" / "emtta-listen-robustness.html").read_text(encoding="utf-8")
@@ -73,14 +73,14 @@ def grey(png: bytes) -> NDArray[np.uint8]:
     return lines[:, 1:]
 
 
-def test_each_picture_is_a_png_of_what_is_heard() -> None:
+def test_spectrogram_is_png_of_audio() -> None:
     page = make_listening_page(ROBUSTNESS, choose_domains(ROBUSTNESS, ["domain=low-pass-5"]), 1)
     clean, muffled = (base64.b64decode(data) for data in re.findall(r"data:image/png;base64,([^\"]+)", page))
     high = [grey(data)[:60].mean() for data in (clean, muffled)]
     assert high[1] > high[0] + 20, "a low-pass at 1 kHz leaves the upper part of the picture white"
 
 
-def test_speech_stands_once_before_all_that_is_done_to_it_and_each_group_is_linked() -> None:
+def test_clean_speech_comes_first() -> None:
     page = make_listening_page(ROBUSTNESS, choose_domains(ROBUSTNESS, ["group=gsm", "group=speed"]), 2)
     names = [["clean", *(f"{group}-{severity}" for severity in range(1, 6))] for group in ("gsm", "speed")]
     assert re.findall(r"<figcaption><b>([^<]+)", page) == 2 * names[0] + 2 * names[1]
@@ -89,7 +89,7 @@ def test_speech_stands_once_before_all_that_is_done_to_it_and_each_group_is_link
     assert all(page.count(f'id="{anchor}"') == 1 for anchor, _ in links)
 
 
-def test_domains_of_a_group_that_corrupt_other_speech_are_told_apart() -> None:
+def test_same_group_domains_are_separated() -> None:
     demo = load_suite("demo")
     page = make_listening_page(demo, choose_domains(demo, ["group=accent"]), 1)
     titles = re.findall(r"<h2[^>]*>([^<]+)", page)
@@ -98,7 +98,7 @@ def test_domains_of_a_group_that_corrupt_other_speech_are_told_apart() -> None:
     assert all(title.startswith("accent: ") for title in titles)
 
 
-def test_what_cannot_be_heard_says_why_beside_what_can(tmp_path: Path) -> None:
+def test_unplayable_audio_shows_reason(tmp_path: Path) -> None:
     """A file that is no audio costs its utterance, noise that is silent where it is used its domain."""
     hum = np.sin(np.arange(16000))
     (tmp_path / "a.flac").write_bytes(b"fLaC")
@@ -122,11 +122,11 @@ def test_what_cannot_be_heard_says_why_beside_what_can(tmp_path: Path) -> None:
         (["group=mp3", "domain=gsm-1"], "no domain is all of group=mp3, domain=gsm-1"),
     ],
 )
-def test_a_selection_that_names_nothing_is_refused(only: list[str], words: str) -> None:
+def test_empty_selection_is_refused(only: list[str], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         choose_domains(ROBUSTNESS, only)
 
 
-def test_a_suite_without_corruption_has_nothing_to_listen_to() -> None:
+def test_uncorrupted_suite_is_refused() -> None:
     with pytest.raises(UsageError, match="no domain of clean has a corruption"):
         make_listening_page(ROBUSTNESS, choose_domains(ROBUSTNESS, ["domain=clean"]))

@@ -73,7 +73,7 @@ def ask(server: ViewServer, path: str, method: str = "GET", **headers: str) -> t
     return response, text
 
 
-def test_the_list_has_the_runs_the_newest_first_and_leads_to_their_pages(server: ViewServer) -> None:
+def test_list_is_newest_first_with_links(server: ViewServer) -> None:
     response, text = ask(server, "/")
     assert response.status == 200
     links = re.findall(r'href="(/run/[^"]+)"', text)
@@ -84,9 +84,7 @@ def test_the_list_has_the_runs_the_newest_first_and_leads_to_their_pages(server:
     assert 'href="/"' in page
 
 
-def test_the_list_is_made_once_for_all_readers_and_again_when_there_is_another_run(
-    server: ViewServer, store: Store
-) -> None:
+def test_list_is_cached_until_new_run(server: ViewServer, store: Store) -> None:
     with ThreadPoolExecutor(8) as readers:
         answers = list(readers.map(lambda _: server.viewer.answer("/"), range(8)))
     assert len({id(answer.content) for answer in answers}) == 1
@@ -95,7 +93,7 @@ def test_the_list_is_made_once_for_all_readers_and_again_when_there_is_another_r
     assert "/run/another" in ask(server, "/")[1]
 
 
-def test_a_recording_is_given_when_it_is_asked_for(server: ViewServer) -> None:
+def test_recording_is_served_on_request(server: ViewServer) -> None:
     _, page = ask(server, "/run/first")
     assert "data:audio" not in page
     (address,) = set(re.findall(r'<audio [^>]*src="([^"]+)"', page))
@@ -107,7 +105,7 @@ def test_a_recording_is_given_when_it_is_asked_for(server: ViewServer) -> None:
     connection.close()
 
 
-def test_a_page_is_made_once_and_again_when_the_run_goes_on(server: ViewServer, store: Store) -> None:
+def test_page_is_cached_until_progress(server: ViewServer, store: Store) -> None:
     add_run(store, "growing", day=22)
     _, before = ask(server, "/run/growing")
     kept = server.viewer._pages["growing"]
@@ -138,7 +136,7 @@ def test_a_page_is_made_once_and_again_when_the_run_goes_on(server: ViewServer, 
         "//127.0.0.1/etc/passwd",
     ],
 )
-def test_what_is_not_there_is_a_page_that_says_so(server: ViewServer, path: str) -> None:
+def test_missing_path_gets_error_page(server: ViewServer, path: str) -> None:
     connection = socket.create_connection(("127.0.0.1", server.server_port), timeout=30)
     host = f"127.0.0.1:{server.server_port}"
     connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
@@ -154,40 +152,40 @@ def test_what_is_not_there_is_a_page_that_says_so(server: ViewServer, path: str)
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1", "127.0.0.1:1", ""])
-def test_another_host_s_name_is_refused(server: ViewServer, host: str) -> None:
+def test_foreign_host_is_refused(server: ViewServer, host: str) -> None:
     response, text = ask(server, "/", Host=host)
     assert response.status == 421
     assert "/run/" not in text
 
 
-def test_localhost_is_a_name_of_it(server: ViewServer) -> None:
+def test_localhost_is_accepted(server: ViewServer) -> None:
     assert ask(server, "/", Host=f"localhost:{server.server_port}")[0].status == 200
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
-def test_it_only_reads(server: ViewServer, method: str) -> None:
+def test_server_is_read_only(server: ViewServer, method: str) -> None:
     assert ask(server, "/run/first", method)[0].status == 501
 
 
-def test_the_head_of_a_page_is_given_without_it(server: ViewServer) -> None:
+def test_head_omits_body(server: ViewServer) -> None:
     response, text = ask(server, "/", "HEAD")
     assert response.status == 200
     assert int(response.getheader("Content-Length") or 0) > 1000
     assert text == ""
 
 
-def test_only_this_machine_is_listened_to(server: ViewServer) -> None:
+def test_only_localhost_is_bound(server: ViewServer) -> None:
     assert server.socket.getsockname()[0] == "127.0.0.1"
 
 
-def test_pages_say_what_they_may_do(server: ViewServer) -> None:
+def test_pages_send_security_policy(server: ViewServer) -> None:
     headers = ask(server, "/")[0].headers
     assert headers["Content-Security-Policy"].startswith("default-src 'none'; ")
     assert "media-src 'self'" in headers["Content-Security-Policy"]
     assert headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_a_broken_run_costs_its_own_page(server: ViewServer, store: Store) -> None:
+def test_broken_run_breaks_only_its_page(server: ViewServer, store: Store) -> None:
     add_run(store, "broken", day=21)
     (Path(store.location) / "runs/run_id=broken/run.parquet").write_bytes(b"PAR1 cut short")
     response, text = ask(server, "/run/broken")
@@ -196,7 +194,7 @@ def test_a_broken_run_costs_its_own_page(server: ViewServer, store: Store) -> No
     assert ask(server, "/run/first")[0].status == 200
 
 
-def test_a_browser_goes_from_the_list_to_a_page_and_hears_its_recording(server: ViewServer) -> None:
+def test_browser_plays_recording(server: ViewServer) -> None:
     with chromium() as browser, opened(browser, server.url) as seen:
         seen.page.get_by_role("link", name="second").click()
         seen.page.wait_for_selector("h1 .id")
@@ -212,14 +210,14 @@ def test_a_browser_goes_from_the_list_to_a_page_and_hears_its_recording(server: 
         assert all(address.startswith(server.url) for address in seen.requests if not address.startswith("data:"))
 
 
-def test_a_port_that_is_taken_or_none_is_refused(server: ViewServer, store: Store, emtta: Command) -> None:
+def test_busy_or_invalid_port_is_refused(server: ViewServer, store: Store, emtta: Command) -> None:
     ended = emtta("view", "--store", store.location, "--port", server.server_port, "--no-browser")
     assert ended.code == 2
     assert "choose another with --port" in ended.err.replace("\n", " ")
     assert emtta("view", "--store", store.location, "--port", 70_000, "--no-browser").code == 2
 
 
-def test_the_command_opens_the_browser_and_ends_with_ctrl_c(store: Store, tmp_path: Path) -> None:
+def test_command_runs_until_ctrl_c(store: Store, tmp_path: Path) -> None:
     told = tmp_path / "told"
     browser = tmp_path / "browser.sh"
     browser.write_text(f'#!/bin/sh\necho "$1" > {told}\n')

@@ -56,7 +56,7 @@ def covered(simulate: Simulation, count: int, sets: int, resamples: int) -> tupl
 
 
 @pytest.mark.parametrize("simulate", [plain, heavy])
-def test_an_interval_covers_the_truth_in_93_to_97_of_100_sets(simulate: Simulation) -> None:
+def test_coverage_is_93_to_97_percent(simulate: Simulation) -> None:
     for share in covered(simulate, 20, SETS, resamples=800):
         assert 0.93 <= share <= 0.97
 
@@ -64,12 +64,12 @@ def test_an_interval_covers_the_truth_in_93_to_97_of_100_sets(simulate: Simulati
 @pytest.mark.slow
 @pytest.mark.parametrize("simulate", [plain, heavy])
 @pytest.mark.parametrize("count", [20, 50, 100, 300])
-def test_an_interval_covers_the_truth_at_full_length(simulate: Simulation, count: int) -> None:
+def test_coverage_holds_at_full_length(simulate: Simulation, count: int) -> None:
     for share in covered(simulate, count, SETS, resamples=2_000):
         assert 0.93 <= share <= 0.97
 
 
-def test_the_mean_of_domains_that_share_their_utterances_is_covered() -> None:
+def test_shared_domain_mean_is_covered() -> None:
     generator = np.random.default_rng(1)
     hits, sets, domains = np.zeros(2), 500, 4
     for seed in range(sets):
@@ -84,7 +84,7 @@ def test_the_mean_of_domains_that_share_their_utterances_is_covered() -> None:
     assert (hits / sets <= 0.98).all()
 
 
-def test_by_speaker_it_covers_where_by_utterance_it_does_not() -> None:
+def test_speaker_units_cover_correctly() -> None:
     generator = np.random.default_rng(2)
     speakers, each, sets = 20, 10, 400
     by_speaker = by_utterance = 0
@@ -103,7 +103,7 @@ def test_by_speaker_it_covers_where_by_utterance_it_does_not() -> None:
     assert by_utterance < by_speaker - 20
 
 
-def test_the_interval_of_a_change_is_students_with_the_standard_error_of_scipy() -> None:
+def test_change_interval_matches_scipy() -> None:
     a, b, words = plain(np.random.default_rng(3), 40)[:, :, None].transpose(1, 0, 2)
     found = change_interval(b - a, words, resamples=20_000)
     error = scipy.stats.bootstrap(
@@ -120,7 +120,7 @@ def test_the_interval_of_a_change_is_students_with_the_standard_error_of_scipy()
     assert found == pytest.approx((change - width, change + width), abs=0.03 * width)
 
 
-def test_the_interval_of_a_rate_is_the_bootstrap_t_made_of_what_scipy_draws() -> None:
+def test_rate_is_bootstrap_t_like_scipy() -> None:
     _, errors, words = plain(np.random.default_rng(5), 40)[:, :, None].transpose(1, 0, 2)
 
     def rate_and_error(errors: np.ndarray, words: np.ndarray) -> tuple[float, float]:
@@ -150,7 +150,7 @@ def test_the_interval_of_a_rate_is_the_bootstrap_t_made_of_what_scipy_draws() ->
     assert found == pytest.approx(theirs, abs=0.05 * (theirs[1] - theirs[0]))
 
 
-def test_a_sample_of_hardly_any_errors_has_an_interval_that_ends() -> None:
+def test_few_errors_stay_finite() -> None:
     errors, words = np.zeros((12, 1)), np.full((12, 1), 8.0)
     assert rate_interval(errors, words) == (0.0, 0.0)
     errors[0] = 3  # a third of the resamples has no error, and a standard error of 0
@@ -158,33 +158,33 @@ def test_a_sample_of_hardly_any_errors_has_an_interval_that_ends() -> None:
     assert 0 <= low < 100 * 3 / 96 < high < 25
 
 
-def test_fewer_than_five_units_have_no_interval() -> None:
+def test_fewer_than_five_units_give_none() -> None:
     four, five = np.ones((4, 1)), np.ones((5, 1))
     assert (rate_interval(four, four), change_interval(four, four)) == (None, None)
     assert rate_interval(five, 4 * five) == change_interval(five, 4 * five) == (25.0, 25.0)
 
 
-def test_the_same_seed_draws_the_same_and_another_does_not() -> None:
+def test_seed_determines_draws() -> None:
     _, errors, words = plain(np.random.default_rng(7), 60)[:, :, None].transpose(1, 0, 2)
     for interval in (rate_interval, change_interval):
         assert interval(errors, words, seed=1) == interval(errors, words, seed=1)
         assert interval(errors, words, seed=1) != interval(errors, words, seed=2)
 
 
-def test_a_stratum_keeps_its_size() -> None:
+def test_stratum_keeps_size() -> None:
     strata = np.array([0] * 7 + [1] * 3 + [2])
     membership = np.eye(3)[strata]
     assert (resampled_sums(membership, strata, resamples=50) == [7, 3, 1]).all()
 
 
-def test_what_is_drawn_in_parts_is_drawn_by_the_same_law(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunked_draws_follow_same_law(monkeypatch: pytest.MonkeyPatch) -> None:
     _, errors, words = plain(np.random.default_rng(8), 80)[:, :, None].transpose(1, 0, 2)
     whole = rate_interval(errors, words, resamples=5_000)
     monkeypatch.setattr("emtta_core.scoring.bootstrap._CHUNK", 80 * 7)
     assert rate_interval(errors, words, resamples=5_000) == pytest.approx(whole, abs=0.4)
 
 
-def test_an_utterance_in_error_in_one_domain_stays_one_of_those_of_all() -> None:
+def test_partial_error_keeps_utterance() -> None:
     words = np.full((30, 3), 8.0)
     words[4, 1] = words[9, 2] = 0
     assert (strata_of(words) == 0).all()
@@ -196,7 +196,7 @@ def test_an_utterance_in_error_in_one_domain_stays_one_of_those_of_all() -> None
     assert np.bincount(strata_of(nested)).tolist() in ([5, 25], [25, 5])
 
 
-def test_a_domain_that_a_resample_misses_leaves_the_interval_finite() -> None:
+def test_missed_domain_stays_finite() -> None:
     words = np.array([[4.0, 4.0], [4.0, 4.0], [4.0, 4.0], [4.0, 0.0], [4.0, 0.0]])  # 2 of 5 lack the second domain
     errors = np.array([[1.0, 2.0], [0.0, 1.0], [2.0, 2.0], [1.0, 0.0], [0.0, 0.0]])
     for found in (rate_interval(errors, words), change_interval(errors, words)):
@@ -204,12 +204,12 @@ def test_a_domain_that_a_resample_misses_leaves_the_interval_finite() -> None:
         assert np.isfinite(found).all()
 
 
-def test_student_quantiles_are_those_of_scipy() -> None:
+def test_student_quantiles_match_scipy() -> None:
     for freedom in (3, 5, 12.5, 40, 300):
         assert student_quantile(0.975, freedom) == pytest.approx(scipy.stats.t.ppf(0.975, freedom), rel=0.01)
 
 
-def test_an_interval_reaches_as_far_as_student_and_the_small_sample_say() -> None:
+def test_width_follows_student() -> None:
     one = student_factor(np.array([3.0]), np.array([20]))
     assert one == pytest.approx(np.sqrt(20 / 19) * scipy.stats.t.ppf(0.975, 19), rel=1e-3)
     two = student_factor(np.array([3.0, 3.0]), np.array([20, 20]))  # 38 degrees of freedom

@@ -21,31 +21,31 @@ def scipy_p(differences: np.ndarray, resamples: int) -> float:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_with_few_units_every_sign_is_tried_as_scipy_does(seed: int) -> None:
+def test_few_units_match_exact_scipy(seed: int) -> None:
     differences = np.random.default_rng(seed).integers(-3, 5, 11).astype(np.float64)
     differences[differences == 0] = 1
     assert sign_flip_p(differences) == pytest.approx(scipy_p(differences, 4_096), abs=1e-12)
 
 
-def test_flips_drawn_in_parts_are_drawn_by_the_same_law(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunked_flips_follow_same_law(monkeypatch: pytest.MonkeyPatch) -> None:
     differences = np.round(np.random.default_rng(6).normal(0.2, 1.2, 80))
     monkeypatch.setattr("emtta_core.scoring.bootstrap._CHUNK", 80 * 7)
     assert sign_flip_p(differences) == pytest.approx(scipy_p(differences, 10_000), abs=0.02)
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.15, 0.3])
-def test_with_many_units_p_is_close_to_that_of_scipy(shift: float) -> None:
+def test_many_units_give_p_near_scipy(shift: float) -> None:
     differences = np.round(np.random.default_rng(8).normal(shift, 1.2, 120))
     assert sign_flip_p(differences) == pytest.approx(scipy_p(differences, 10_000), abs=0.03)
 
 
-def test_where_nothing_changed_p_is_uniform() -> None:
+def test_p_is_uniform_under_null() -> None:
     generator = np.random.default_rng(9)
     found = [sign_flip_p(generator.normal(0, 1, 30), permutations=499, seed=seed) for seed in range(600)]
     assert scipy.stats.kstest(found, "uniform").pvalue > 0.01
 
 
-def test_p_is_never_zero_and_one_where_there_is_no_difference() -> None:
+def test_p_is_never_zero_and_one_if_equal() -> None:
     assert sign_flip_p(np.ones(200)) == pytest.approx(1 / 10_001)
     assert sign_flip_p(np.zeros(200)) == 1
     assert sign_flip_p([]) == 1
@@ -53,12 +53,12 @@ def test_p_is_never_zero_and_one_where_there_is_no_difference() -> None:
     assert sign_flip_p([1.0, 1.0, 1.0]) == 0.25
 
 
-def test_units_without_a_difference_change_nothing() -> None:
+def test_equal_units_change_nothing() -> None:
     differences = np.random.default_rng(10).normal(0.3, 1, 50)
     assert sign_flip_p(np.concatenate([differences, np.zeros(500)])) == sign_flip_p(differences)
 
 
-def test_holm_multiplies_the_smallest_by_all_and_never_falls() -> None:
+def test_holm_scales_and_never_falls() -> None:
     # Holm's own procedure, step by step: 4 of 0.01, 3 of 0.02, 2 of 0.03, 1 of 0.04, each at least the one before.
     assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
     assert holm([0.4, 0.6]) == pytest.approx([0.8, 0.8])
@@ -67,7 +67,7 @@ def test_holm_multiplies_the_smallest_by_all_and_never_falls() -> None:
     assert len(holm([])) == 0
 
 
-def test_holm_keeps_a_family_of_true_hypotheses_at_alpha() -> None:
+def test_holm_controls_family_error() -> None:
     generator = np.random.default_rng(11)
     false_alarms = sum(bool((holm(generator.uniform(size=23)) <= 0.05).any()) for _ in range(4_000))
     assert false_alarms / 4_000 == pytest.approx(0.05, abs=0.015)

@@ -34,14 +34,14 @@ def edit_distance(a: str, b: str) -> int:
 
 
 @given(WORDS.filter(bool), WORDS)
-def test_the_errors_are_the_edit_distance(reference: str, hypothesis: str) -> None:
+def test_errors_are_edit_distance(reference: str, hypothesis: str) -> None:
     found = word_errors(reference, hypothesis, "de")
     assert found.errors == edit_distance(reference, hypothesis)
     assert found.words == len(reference.split()) == found.hits + found.substitutions + found.deletions
     assert found.hits + found.substitutions + found.insertions == len(hypothesis.split())
 
 
-def test_english_is_normalized_by_the_english_normalizer_and_other_languages_by_the_basic_one() -> None:
+def test_english_gets_its_own_normalizer() -> None:
     assert word_errors("It's twenty-five colours!", "it is 25 colors", "en").errors == 0
     assert word_errors("twenty-five", "25", "de").errors == 2
     assert word_errors("Grün, ja!", "grün ja", "de").errors == 0
@@ -58,9 +58,7 @@ def test_english_is_normalized_by_the_english_normalizer_and_other_languages_by_
         ("yue", "今日天氣好。", "今日天汽好", 5),
     ],
 )
-def test_where_no_spaces_are_written_each_letter_counts_as_a_word(
-    language: str, reference: str, heard: str, words: int
-) -> None:
+def test_unspaced_text_counts_letters(language: str, reference: str, heard: str, words: int) -> None:
     found = word_errors(reference, heard, language)
     assert found.words == words
     assert 0 < found.errors < words
@@ -84,12 +82,12 @@ def test_where_no_spaces_are_written_each_letter_counts_as_a_word(
         ("en", "It's colours!", "it is colors", "it is colors"),
     ],
 )
-def test_marks_are_kept_where_they_are_asked_for(language: str, text: str, usual: str, kept: str) -> None:
+def test_marks_are_kept_on_request(language: str, text: str, usual: str, kept: str) -> None:
     assert normalizer(language)(text) == unicodedata.normalize("NFKC", usual)
     assert normalizer(language, "marks")(text) == unicodedata.normalize("NFKC", kept)
 
 
-def test_a_vowel_that_is_a_mark_is_an_error_where_marks_are_kept() -> None:
+def test_kept_vowel_mark_counts_as_error() -> None:
     assert word_errors("हिन्दी में", "हन्दी में", "hi").errors == 2, "one vowel sign is two pieces"
     found = word_errors("हिन्दी में", "हन्दी में", "hi", "marks")
     assert (found.errors, found.words, found.character_errors, found.characters) == (1, 2, 1, 10)
@@ -97,33 +95,33 @@ def test_a_vowel_that_is_a_mark_is_an_error_where_marks_are_kept() -> None:
     assert word_errors("में", "मैं", "hi", "marks").errors == 1
 
 
-def test_the_languages_whose_words_are_cut_are_those_that_say_so() -> None:
+def test_mark_split_languages_are_listed() -> None:
     texts = {"hi": "में", "bn": "গান", "ta": "தமிழ்", "th": "ที่", "my": "မြန်မာ", "km": "ខ្មែរ", "yo": "ọ̀rọ̀", "bo": "བོད"}
     assert set(texts) <= MARKED
     assert all(normalizer(one)(text) != normalizer(one, "marks")(text) for one, text in texts.items())
 
 
-def test_an_empty_hypothesis_is_all_deletions() -> None:
+def test_empty_hypothesis_only_deletes() -> None:
     found = word_errors("red blue", "", "en")
     assert (found.deletions, found.substitutions, found.insertions) == (2, 0, 0)
     assert found.character_errors == found.characters
 
 
 @pytest.mark.parametrize("reference", ["", "   ", "…", "[noise]", "uh"])
-def test_a_transcript_that_normalizes_to_nothing_is_refused_by_name(reference: str) -> None:
+def test_empty_transcript_is_refused(reference: str) -> None:
     with pytest.raises(EmptyReferenceError, match="no word left"):
         word_errors(reference, "hello", "en")
     with pytest.raises(EmptyReferenceError):
         step_errors(reference, ["hello"], "en")
 
 
-def test_each_step_is_scored_as_the_hypothesis_would_be_and_a_step_without_text_is_not() -> None:
+def test_steps_score_like_hypotheses() -> None:
     texts = ["red blew", "red blue", None, "red blue", ""]
     expected = tuple(None if text is None else word_errors("red blue", text, "en").errors for text in texts)
     assert step_errors("red blue", texts, "en") == expected == (1, 0, None, 0, 2)
 
 
-def test_a_suite_may_score_by_the_basic_normalizer_or_by_none() -> None:
+def test_suite_chooses_normalizer() -> None:
     said, heard = "It's twenty-five colours!", "it is 25 colors"
     assert [word_errors(said, heard, "en", rule).errors for rule in ("whisper", "basic", "none")] == [0, 4, 4]
     assert word_errors("It is 25", "It is 25", "en", "none").errors == 0
@@ -131,7 +129,7 @@ def test_a_suite_may_score_by_the_basic_normalizer_or_by_none() -> None:
     assert step_errors(said, [heard, said], "en", "none") == (4, 0)
 
 
-def test_what_a_score_names_is_the_normalizer_that_made_it() -> None:
+def test_score_names_its_normalizer() -> None:
     for language, rule in (
         ("en", "whisper"),
         ("de", "whisper"),
@@ -176,7 +174,7 @@ SAME_TEXTS = {
 
 @pytest.mark.parametrize("rule", ["whisper", "marks"])
 @pytest.mark.parametrize("script", SAME_TEXTS)
-def test_one_text_written_in_two_ways_has_no_error(script: str, rule: Rule) -> None:
+def test_equivalent_encodings_match(script: str, rule: Rule) -> None:
     language, one, other = SAME_TEXTS[script]
     for reference, hypothesis in ((one, other), (other, one)):
         found = word_errors(reference, hypothesis, language, rule)
@@ -184,23 +182,23 @@ def test_one_text_written_in_two_ways_has_no_error(script: str, rule: Rule) -> N
 
 
 @pytest.mark.parametrize("rule", ["whisper", "marks"])
-def test_a_dotted_capital_i_does_not_cut_its_word(rule: Rule) -> None:
+def test_dotted_capital_i_splits_no_word(rule: Rule) -> None:
     assert word_errors("İstanbul İzmir", "istanbul izmir", "tr", rule).words == 2
 
 
-def test_other_letters_are_not_made_one() -> None:
+def test_distinct_letters_stay_distinct() -> None:
     assert word_errors("ısı", "isi", "tr").errors == 1
     assert word_errors("ISI", "isi", "de").errors == 0
     assert word_errors("می\u200cروم", "میروم", "fa").errors == 1, "the joiner of Persian is left"
 
 
 @given(st.text(max_size=30))
-def test_a_unified_text_is_not_changed_again(text: str) -> None:
+def test_unification_is_idempotent(text: str) -> None:
     for dotless in (False, True):
         assert unified(unified(text, dotless=dotless), dotless=dotless) == unified(text, dotless=dotless)
 
 
-def test_the_step_before_the_library_is_part_of_a_scores_name() -> None:
+def test_unification_is_in_score_name() -> None:
     for language, rule in (("en", "whisper"), ("tr", "whisper"), ("tr", "marks"), ("zh", "basic")):
         assert normalizer(language, rule).name.endswith("+unicode-1")
     assert normalizer("tr", "none").name == "none"

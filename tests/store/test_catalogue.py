@@ -49,7 +49,7 @@ def catalogue(store: Store) -> Catalogue:
     return Catalogue(store)
 
 
-def test_every_table_view_and_report_answers_on_an_empty_store(tmp_path: Path, catalogue: Catalogue) -> None:
+def test_empty_store_answers_every_query(tmp_path: Path, catalogue: Catalogue) -> None:
     empty = Catalogue(Store.open(tmp_path, create=True))
     for name in views():
         rows = empty.query(f'SELECT * FROM "{name}"').rows
@@ -64,14 +64,14 @@ def test_every_table_view_and_report_answers_on_an_empty_store(tmp_path: Path, c
             assert empty.report(name).table.schema == catalogue.report(name).table.schema
 
 
-def test_columns_have_the_same_types_with_files_and_without(tmp_path: Path, catalogue: Catalogue) -> None:
+def test_column_types_do_not_need_files(tmp_path: Path, catalogue: Catalogue) -> None:
     empty = Catalogue(Store.open(tmp_path, create=True))
     for name in views():
         sql = f'DESCRIBE SELECT * FROM "{name}"'
         assert empty.query(sql).rows == catalogue.query(sql).rows
 
 
-def test_the_head_of_each_view_names_all_its_columns(catalogue: Catalogue) -> None:
+def test_view_header_names_all_columns(catalogue: Catalogue) -> None:
     for view in views().values():
         head = "\n".join(line for line in view.sql.splitlines() if line.startswith("--"))
         assert "-- grain: " in head
@@ -79,7 +79,7 @@ def test_the_head_of_each_view_names_all_its_columns(catalogue: Catalogue) -> No
             assert column in head.replace(",", " ").replace('"', " ").split(), f"{view.name}.{column}"
 
 
-def test_the_head_of_each_report_names_all_its_columns(catalogue: Catalogue) -> None:
+def test_report_header_names_all_columns(catalogue: Catalogue) -> None:
     for report in reports().values():
         head = "\n".join(line for line in report.sql.splitlines() if line.startswith("--"))
         named_by_the_run = {"methods": {"noise"}, "matrix": {"source"}}.get(report.name, set())
@@ -88,7 +88,7 @@ def test_the_head_of_each_report_names_all_its_columns(catalogue: Catalogue) -> 
 
 
 @pytest.mark.parametrize("names", [("20261123", "007"), ("1e5", "true"), ("2026-11-23", "nan")])
-def test_names_that_look_like_numbers_or_dates_stay_text(names: tuple[str, str], location: str) -> None:
+def test_numeric_names_stay_text(names: tuple[str, str], location: str) -> None:
     run_id, domain = names
     store = Store.open(location, create=True)
     begin_run(store, run_id, [("noise", domain, "source")])
@@ -99,7 +99,7 @@ def test_names_that_look_like_numbers_or_dates_stay_text(names: tuple[str, str],
 
 
 @pytest.mark.parametrize("name", ["plain", "with space", "quo'te", "b[ra]ck*et?", "ü日本"])
-def test_a_store_may_lie_in_any_folder(name: str, tmp_path: Path) -> None:
+def test_store_works_in_any_folder(name: str, tmp_path: Path) -> None:
     store = Store.open(tmp_path / name / "store", create=True)
     one_run(store, "run")
     assert Catalogue(store).query("SELECT wer FROM cells").rows == [(25.0,)]
@@ -109,7 +109,7 @@ def test_a_store_may_lie_in_any_folder(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("table", TABLES_OF_EACH_KIND)
 @pytest.mark.parametrize("keep", [0, 300])
-def test_a_broken_file_of_another_run_breaks_no_query(
+def test_other_broken_run_breaks_no_query(
     table: str, keep: int, usual_location: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Store.open(usual_location, create=True)
@@ -141,7 +141,7 @@ def data_damaged(content: bytes) -> bytes:
 @pytest.mark.parametrize("table", TABLES_OF_EACH_KIND)
 @pytest.mark.parametrize("damage", [footer_damaged, data_damaged])
 @pytest.mark.parametrize("names", [("good", "worse"), ("good", "bad")])  # the broken one comes last, or first
-def test_a_file_damaged_inside_costs_its_own_rows_alone(
+def test_damaged_file_loses_only_its_rows(
     table: str,
     damage: Callable[[bytes], bytes],
     names: tuple[str, str],
@@ -165,7 +165,7 @@ def test_a_file_damaged_inside_costs_its_own_rows_alone(
     assert caplog.text.count(store.backend.url(name)) == 1
 
 
-def test_a_file_damaged_after_the_catalogue_was_made_breaks_no_query(location: str) -> None:
+def test_late_damage_breaks_no_query(location: str) -> None:
     store = Store.open(location, create=True)
     one_run(store, "good")
     one_run(store, "bad")
@@ -176,15 +176,13 @@ def test_a_file_damaged_after_the_catalogue_was_made_breaks_no_query(location: s
 
 
 @pytest.mark.parametrize("sql", ["SELEC 1", "SELECT no_such_column FROM cells", "SELECT domain::INT FROM cells"])
-def test_a_mistake_in_sql_reads_no_file(sql: str, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sql_mistake_reads_no_file(sql: str, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("emtta_core.store.catalogue.scan", lambda *_: pytest.fail("a file was read"))
     with pytest.raises(EmttaError):
         catalogue.query(sql)
 
 
-def test_rows_of_another_release_are_left_out_of_sql_and_refused_to_who_would_do_them_again(
-    location: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_other_release_rows_are_left_out(location: str, caplog: pytest.LogCaptureFixture) -> None:
     store = Store.open(location, create=True)
     one_run(store, "run")
     key = CellKey("run", "babble", "source")
@@ -203,7 +201,7 @@ def test_rows_of_another_release_are_left_out_of_sql_and_refused_to_who_would_do
         store.done(key, "babble.source")  # else what is done would be done again
 
 
-def test_what_is_written_later_is_seen(location: str) -> None:
+def test_later_writes_are_seen(location: str) -> None:
     store = Store.open(location, create=True)
     one_run(store, "first")
     catalogue = Catalogue(store)
@@ -216,7 +214,7 @@ def test_parameters_are_bound(catalogue: Catalogue) -> None:
     assert catalogue.query("SELECT ? + 1 AS y", [1]).records == [{"y": 2}]
 
 
-def test_a_mistake_in_sql_is_answered_in_the_words_of_duckdb(catalogue: Catalogue) -> None:
+def test_sql_mistake_quotes_duckdb(catalogue: Catalogue) -> None:
     with pytest.raises(EmttaError, match="syntax error at or near"):
         catalogue.query("SELEC 1")
     with pytest.raises(EmttaError, match="no_such_table does not exist"):
@@ -226,14 +224,14 @@ def test_a_mistake_in_sql_is_answered_in_the_words_of_duckdb(catalogue: Catalogu
     assert catalogue.query("SELECT 1 AS x").rows == [(1,)], "the catalogue goes on after a mistake"
 
 
-def test_no_query_sees_the_variables_of_the_program(catalogue: Catalogue) -> None:
+def test_program_variables_are_invisible(catalogue: Catalogue) -> None:
     secret = pa.table({"x": [1]})
     with pytest.raises(EmttaError, match="secret does not exist"):
         catalogue.query("SELECT * FROM secret")
     assert secret.num_rows == 1
 
 
-def test_an_unknown_report_run_or_parameter_is_answered_with_those_there_are(catalogue: Catalogue) -> None:
+def test_unknown_name_lists_known(catalogue: Catalogue) -> None:
     with pytest.raises(
         UsageError, match=r"unknown report 'x'; choose from: coverage, domains, errors, failures, flags"
     ):
@@ -246,7 +244,7 @@ def test_an_unknown_report_run_or_parameter_is_answered_with_those_there_are(cat
         catalogue.report("runs", "run")
 
 
-def test_rows_that_are_held_answer_as_the_files_do_and_are_those_of_that_moment(location: str) -> None:
+def test_cached_rows_match_files(location: str) -> None:
     store = Store.open(location, create=True)
     begin_run(store, "run", [("noise", "babble", "source")])
     key = CellKey("run", "babble", "source")
@@ -264,7 +262,7 @@ def test_rows_that_are_held_answer_as_the_files_do_and_are_those_of_that_moment(
             catalogue.query("FROM nowhere")
 
 
-def test_rows_are_held_without_the_files_that_are_damaged_inside(location: str) -> None:
+def test_cache_skips_damaged_files(location: str) -> None:
     store = Store.open(location, create=True)
     begin_run(store, "run", [("noise", domain, "source") for domain in ("babble", "vacuum")])
     for domain in ("babble", "vacuum"):

@@ -24,7 +24,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
     return Catalogue(Store.open(tmp_path_factory.mktemp("store"), create=True)).query(SQL)
 
 
-def test_a_terminal_shows_two_decimals_and_a_dash_for_nothing(result: Result) -> None:
+def test_terminal_rounds_to_two_decimals(result: Result) -> None:
     console = Console(file=io.StringIO(), width=120)
     console.print(result.to_table("a title"))
     text = console.file.getvalue()
@@ -36,7 +36,7 @@ def test_a_terminal_shows_two_decimals_and_a_dash_for_nothing(result: Result) ->
     assert "2026-11-23 01:02:03" in text
 
 
-def test_csv_is_read_back(result: Result) -> None:
+def test_csv_roundtrips(result: Result) -> None:
     rows = list(csv.DictReader(io.StringIO(result.csv())))
     assert rows[0] == {
         "name": "a",
@@ -49,14 +49,14 @@ def test_csv_is_read_back(result: Result) -> None:
     assert (rows[1]["count"], rows[1]["wer"], rows[1]["text"]) == ("", "", "<script>")
 
 
-def test_json_is_read_back_and_has_no_nan(result: Result) -> None:
+def test_json_roundtrips_without_nan(result: Result) -> None:
     rows = json.loads(result.json(), parse_constant=pytest.fail)
     assert rows[0]["wer"] == 12.3456789
     assert rows[0]["flags"] == ["x", "y"]
     assert rows[1] == {"name": "[red]b", "count": None, "wer": None, "at": None, "flags": [], "text": "<script>"}
 
 
-def test_sums_and_decimals_are_numbers_and_a_time_of_day_is_shown_in_every_format(tmp_path: Path) -> None:
+def test_numbers_and_times_are_shown(tmp_path: Path) -> None:
     sql = "SELECT sum(x) AS total, 12.345 AS rate, TIME '01:02:03' AS at FROM (VALUES (2::BIGINT), (3)) AS t (x)"
     found = Catalogue(Store.open(tmp_path, create=True)).query(sql)
     assert json.loads(found.json()) == [{"total": 5, "rate": 12.345, "at": "01:02:03"}]
@@ -64,14 +64,14 @@ def test_sums_and_decimals_are_numbers_and_a_time_of_day_is_shown_in_every_forma
     assert found.markdown().splitlines()[2] in {"| 5 | 12.35 | 01:02:03 |", "| 5 | 12.34 | 01:02:03 |"}
 
 
-def test_markdown_keeps_its_columns(result: Result) -> None:
+def test_markdown_keeps_columns(result: Result) -> None:
     lines = result.markdown().splitlines()
     assert lines[:2] == ["| name | count | wer | at | flags | text |", "| --- | ---: | ---: | --- | --- | --- |"]
     assert len(lines) == 4
     assert lines[2].endswith(r"| x, y | pipe \| and line |")
 
 
-def test_a_result_without_rows_still_has_its_columns(tmp_path: Path) -> None:
+def test_empty_result_keeps_columns(tmp_path: Path) -> None:
     empty = Catalogue(Store.open(tmp_path, create=True)).report("runs")
     assert empty.csv().startswith("run_id,state,")
     assert json.loads(empty.json()) == []
@@ -79,7 +79,7 @@ def test_a_result_without_rows_still_has_its_columns(tmp_path: Path) -> None:
     assert empty.rows == []
 
 
-def test_columns_of_one_name_are_all_in_the_json(tmp_path: Path) -> None:
+def test_duplicate_columns_all_reach_json(tmp_path: Path) -> None:
     found = Catalogue(Store.open(tmp_path, create=True)).query("SELECT 1 AS x, 2 AS x, 3 AS x_1, 4 AS x")
     assert json.loads(found.json()) == [{"x": 1, "x_2": 2, "x_1": 3, "x_3": 4}]
     assert found.csv() == "x,x,x_1,x\n1,2,3,4\n"

@@ -31,7 +31,7 @@ def rows(store: Path, query: str) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.parametrize("isolation", ["none", pytest.param("process", marks=pytest.mark.slow)])
-def test_a_run_half_done_is_completed_and_comes_to_the_same(
+def test_half_run_reaches_same_result(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str, isolation: str
 ) -> None:
     path, calm, store = suite_file(), tmp_path / "calm", tmp_path / "store"
@@ -48,7 +48,7 @@ def test_a_run_half_done_is_completed_and_comes_to_the_same(
     assert board[0] == board[1]
 
 
-def test_the_newest_attempt_counts_though_an_older_one_ended_later_by_the_clock(
+def test_newest_attempt_wins(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
 ) -> None:
     path, store = suite_file(methods=("source",)), tmp_path / "store"

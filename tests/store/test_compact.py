@@ -82,7 +82,7 @@ def store(usual_location: str) -> Store:
     return store
 
 
-def test_every_table_and_view_answers_as_before_and_the_files_are_few(store: Store) -> None:
+def test_answers_are_unchanged_files_few(store: Store) -> None:
     before, resumed, files = answers(store), done(store), len(rows_files(store))
     compact(store, "run")
     assert answers(store) == before
@@ -93,7 +93,7 @@ def test_every_table_and_view_answers_as_before_and_the_files_are_few(store: Sto
     assert len(rows_files(store)) < files
 
 
-def test_compacting_again_does_nothing(store: Store) -> None:
+def test_second_time_does_nothing(store: Store) -> None:
     compact(store, "run")
     files = {entry.name: entry.tag for entry in store.backend.list("packs")}
     assert not plan_compaction(store, "run").needed
@@ -102,7 +102,7 @@ def test_compacting_again_does_nothing(store: Store) -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 8))])
-def test_attempts_after_a_compaction_count_beside_it_and_are_compacted_in_their_turn(seed: int, store: Store) -> None:
+def test_later_attempts_count(seed: int, store: Store) -> None:
     twin = Store.open(f"{store.location}-twin", create=True)  # never compacted
     fill(twin)
     fill(twin, "other", seed=1)
@@ -121,7 +121,7 @@ def test_attempts_after_a_compaction_count_beside_it_and_are_compacted_in_their_
     assert answers(store) == answers(twin)
 
 
-def test_a_number_is_never_given_twice(store: Store) -> None:
+def test_number_is_never_reused(store: Store) -> None:
     given = {store.begin_attempt(KEYS[0]) for _ in range(2)}
     compact(store, "run")
     given |= {store.begin_attempt(KEYS[0]) for _ in range(2)}
@@ -182,7 +182,7 @@ def killed_after(store: Store, steps: int) -> bool:
     return False
 
 
-def test_killed_between_any_two_steps_it_changes_nothing_and_its_successor_ends_it(store: Store) -> None:
+def test_killed_at_any_step_is_harmless(store: Store) -> None:
     before, resumed = answers(store), done(store)
     steps = 0
     while killed_after(store, steps):
@@ -194,7 +194,7 @@ def test_killed_between_any_two_steps_it_changes_nothing_and_its_successor_ends_
     assert [name.split("/")[0] for name in rows_files(store) if "run_id=run/" in name] == ["packs"] * 3
 
 
-def test_readers_are_undisturbed_while_it_goes_on(store: Store) -> None:
+def test_readers_are_undisturbed(store: Store) -> None:
     for seed in range(2, 5):
         fill(store, f"more-{seed}", seed)
     before, resumed = answers(store), done(store)
@@ -228,9 +228,7 @@ def test_readers_are_undisturbed_while_it_goes_on(store: Store) -> None:
     assert all(rounds.values())
 
 
-def test_a_run_that_is_compacted_while_a_catalogue_opens_is_seen_whole(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_opening_catalogue_sees_run_whole(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     before, make = answers(store), catalogue_module.create_word_edits
 
     def meanwhile(connection: object) -> None:
@@ -242,7 +240,7 @@ def test_a_run_that_is_compacted_while_a_catalogue_opens_is_seen_whole(
     assert answers(store) == before
 
 
-def test_readers_are_undisturbed_while_a_pack_takes_the_place_of_another(store: Store) -> None:
+def test_readers_survive_pack_replacement(store: Store) -> None:
     compact(store, "run")
     shown = "SELECT * FROM utterances ORDER BY ALL"
     doubled = (
@@ -274,7 +272,7 @@ def test_readers_are_undisturbed_while_a_pack_takes_the_place_of_another(store: 
     }
 
 
-def test_a_run_that_is_being_worked_at_is_refused_and_no_other(store: Store) -> None:
+def test_only_busy_run_is_refused(store: Store) -> None:
     files = rows_files(store)
     with lease(store, "run"):
         with pytest.raises(StoreError, match="is being worked at by process"):
@@ -284,7 +282,7 @@ def test_a_run_that_is_being_worked_at_is_refused_and_no_other(store: Store) -> 
         assert not [name for name in rows_files(store) if "run_id=other/" in name and not name.startswith("packs/")]
 
 
-def test_a_run_whose_plan_is_missing_is_left_as_it_is(tmp_path: Path) -> None:
+def test_run_without_plan_is_left_alone(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     one_run(store, "run")
     (entry,) = store.backend.list("plans")
@@ -299,13 +297,13 @@ def test_a_run_whose_plan_is_missing_is_left_as_it_is(tmp_path: Path) -> None:
         assert catalogue.query("SELECT state, done FROM cells").rows == [("complete", 2)]
 
 
-def test_an_unknown_run_is_answered_with_those_there_are(store: Store) -> None:
+def test_unknown_run_lists_existing(store: Store) -> None:
     with pytest.raises(UsageError, match=r"unknown run 'x'; choose from: "):
         compact(store, "x")
 
 
 @pytest.mark.parametrize("table", PACKED)
-def test_a_run_with_a_file_that_cannot_be_read_is_left_as_it_is(table: str, tmp_path: Path) -> None:
+def test_unreadable_run_is_left_alone(table: str, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     fill(store)
     name = next(name for name in rows_files(store) if name.startswith(table) and name.endswith(".parquet"))
@@ -315,7 +313,7 @@ def test_a_run_with_a_file_that_cannot_be_read_is_left_as_it_is(table: str, tmp_
     assert name in rows_files(store)
 
 
-def test_a_pack_that_is_damaged_costs_its_own_run_alone(store: Store) -> None:
+def test_damaged_pack_loses_only_its_run(store: Store) -> None:
     compact(store, "run")
     before = Catalogue(store).query("SELECT * FROM cells WHERE run_id = 'other' ORDER BY position").rows
     pack = next(name for name in rows_files(store) if name.startswith("packs/utterances/"))

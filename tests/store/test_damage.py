@@ -197,9 +197,7 @@ def check_that_good_answers(store: Store, names: Sequence[str], said: str) -> No
     assert any(trace in said for name in names for trace in traces(name))
 
 
-def test_malformed_files_of_every_kind_break_no_healthy_run_and_are_named(
-    store: Store, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_every_malformed_kind_is_named(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     names = []
     for number, kind in enumerate(MALFORMED):
         for path in list(Path(store.location).rglob("run_id=bad")):
@@ -212,9 +210,7 @@ def test_malformed_files_of_every_kind_break_no_healthy_run_and_are_named(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", MALFORMED)
-def test_one_malformed_file_breaks_no_healthy_run_and_is_named(
-    kind: str, store: Store, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_one_malformed_file_is_named(kind: str, store: Store, caplog: pytest.LogCaptureFixture) -> None:
     name = MALFORMED[kind](store, "bad")
     with Catalogue(store):
         assert all(trace in caplog.text for trace in traces(name))
@@ -228,7 +224,7 @@ def test_one_malformed_file_breaks_no_healthy_run_and_is_named(
         for kind in MALFORMED
     ],
 )
-def test_the_commands_on_a_healthy_run_answer_beside_a_malformed_file(
+def test_commands_on_healthy_run_answer(
     kind: str, store: Store, emtta: Command, caplog: pytest.LogCaptureFixture
 ) -> None:
     name = MALFORMED[kind](store, "bad")
@@ -265,7 +261,7 @@ OF_ONE_RUN = {
 
 
 @pytest.mark.parametrize("verb", OF_ONE_RUN)
-def test_a_command_on_a_run_whose_record_cannot_be_read_says_so_and_why(
+def test_unreadable_record_is_explained(
     verb: str, store: Store, emtta: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -328,13 +324,13 @@ def unreadable(request: pytest.FixtureRequest, store: Store) -> Iterator[Callabl
         patch.undo()
 
 
-def test_prepared_audio_that_cannot_be_read_is_not_made_anew(store: Store, unreadable: Callable[..., None]) -> None:
+def test_unreadable_audio_is_not_redone(store: Store, unreadable: Callable[..., None]) -> None:
     unreadable("prepared/corpus-babble/part-00000.parquet")
     with pytest.raises(StoreError, match=r"cannot read .*part-00000\.parquet: .* Try again, or use the release"):
         store.prepared("corpus-babble")
 
 
-def test_a_mark_of_prepared_audio_that_cannot_be_read_is_not_missing(store: Store) -> None:
+def test_unreadable_mark_is_not_missing(store: Store) -> None:
     patch = refusing(store.backend, errno.ESTALE, "_complete.json")
     with pytest.raises(StoreError, match=r"cannot read .*_complete\.json: Stale file handle") as refusal:
         store.prepared("corpus-babble")
@@ -344,7 +340,7 @@ def test_a_mark_of_prepared_audio_that_cannot_be_read_is_not_missing(store: Stor
     assert store.prepared("corpus-babble") is None
 
 
-def test_a_transient_error_while_prepared_audio_is_read_is_worth_another_attempt(store: Store) -> None:
+def test_transient_error_is_retryable(store: Store) -> None:
     corpus = store.prepared("corpus-babble")
     assert corpus is not None
     patch = refusing(store.backend, errno.EIO, "part-00000.parquet")
@@ -356,24 +352,20 @@ def test_a_transient_error_while_prepared_audio_is_read_is_worth_another_attempt
 
 
 @pytest.mark.parametrize("table", ["hypotheses", "scores"])
-def test_results_that_cannot_be_read_are_not_done_again(
-    table: str, store: Store, unreadable: Callable[..., None]
-) -> None:
+def test_unreadable_results_are_kept(table: str, store: Store, unreadable: Callable[..., None]) -> None:
     unreadable(f"{table}/{SHARD}")
     with pytest.raises(StoreError, match=rf"cannot read .*{table}.*\. Nothing was changed\. Try again"):
         store.done(BAD, "babble.source")
 
 
-def test_links_that_cannot_be_read_are_not_gone(store: Store, unreadable: Callable[..., None]) -> None:
+def test_unreadable_links_are_not_gone(store: Store, unreadable: Callable[..., None]) -> None:
     unreadable("links/run_id=bad/source_run=good/00000.parquet")
     with pytest.raises(StoreError, match=r"cannot read .*links"):
         store.links("bad")
 
 
 @pytest.mark.parametrize("name", [f"scores/{SHARD}", f"hypotheses/{SHARD}", PLAN, RECORD])
-def test_a_run_of_which_a_file_cannot_be_read_is_not_pruned_whatever_it_looks_like(
-    name: str, store: Store, unreadable: Callable[..., None]
-) -> None:
+def test_unreadable_run_is_not_pruned(name: str, store: Store, unreadable: Callable[..., None]) -> None:
     begin_run(store, "newest", [("noise", "babble", "source")], created_at=datetime(2026, 11, 29, tzinfo=UTC))
     store.backend.remove([entry.name for entry in store.backend.list("links")])
     unreadable(name)
@@ -391,7 +383,7 @@ def test_a_run_of_which_a_file_cannot_be_read_is_not_pruned_whatever_it_looks_li
         assert "cannot be read" in done.spared["bad"]
 
 
-def test_a_run_that_becomes_unreadable_after_pruning_was_planned_stays(store: Store) -> None:
+def test_newly_unreadable_run_is_kept(store: Store) -> None:
     begin_run(store, "bad", [("noise", "babble", "source")], utterances=9)
     store.backend.remove([entry.name for entry in store.backend.list("links")])
     begin_run(store, "newest", [("noise", "babble", "source")], created_at=datetime(2026, 11, 29, tzinfo=UTC))
@@ -419,9 +411,7 @@ def test_a_run_that_becomes_unreadable_after_pruning_was_planned_stays(store: St
     assert content(store) == before
 
 
-def test_statistics_are_not_replaced_by_some_without_the_rows_that_cannot_be_read(
-    store: Store, unreadable: Callable[..., None]
-) -> None:
+def test_unreadable_rows_keep_statistics(store: Store, unreadable: Callable[..., None]) -> None:
     assert update_statistics(store, "bad")
     end_attempt(store, BAD, group="noise", attempt=2)
     write_shard(store, BAD, {"a": [heard(2)]}, attempt=2)
@@ -434,7 +424,7 @@ def test_statistics_are_not_replaced_by_some_without_the_rows_that_cannot_be_rea
     assert before["statistics/run_id=bad/statistics.parquet"] == kept["statistics/run_id=bad/statistics.parquet"]
 
 
-def test_nothing_is_compacted_while_a_file_cannot_be_read(store: Store, unreadable: Callable[..., None]) -> None:
+def test_unreadable_file_stops_compaction(store: Store, unreadable: Callable[..., None]) -> None:
     unreadable(f"scores/{SHARD}")
     before = content(store)
     with pytest.raises(StoreError, match="cannot be compacted while files of it cannot be read"):
@@ -442,7 +432,7 @@ def test_nothing_is_compacted_while_a_file_cannot_be_read(store: Store, unreadab
     assert content(store) == before
 
 
-def test_a_catalogue_looks_again_at_a_file_that_could_not_be_read(store: Store) -> None:
+def test_catalogue_rereads_failed_file(store: Store) -> None:
     patch = refusing(store.backend, errno.EIO, f"scores/{SHARD}")
     with Catalogue(store) as catalogue:
         assert [file.problem for file in catalogue.broken] == ["unreadable"]
@@ -458,7 +448,7 @@ def flipped(content: bytes, bit: int) -> bytes:
 
 
 @pytest.mark.parametrize("flips", [12, pytest.param(400, marks=SLOW)])
-def test_each_flip_of_one_bit_of_a_pack_is_told_or_changes_no_row(flips: int, tmp_path: Path) -> None:
+def test_bit_flip_is_detected_or_harmless(flips: int, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     begin_run(store, "bad", [("noise", "babble", "source")], utterances=40)
     texts = {f"u{number}": [heard(number % 4), heard(number * 7 % 5)] for number in range(40)}
@@ -487,7 +477,7 @@ def test_each_flip_of_one_bit_of_a_pack_is_told_or_changes_no_row(flips: int, tm
 
 
 @pytest.mark.parametrize("table", ["hypotheses", "scores", "packs"])
-def test_compaction_deletes_nothing_while_a_page_is_not_what_was_written(table: str, store: Store) -> None:
+def test_bad_page_stops_compaction(table: str, store: Store) -> None:
     if table == "packs":
         compact(store, "bad")
         write_shard(store, BAD, {"a": [heard(2)]}, attempt=store.begin_attempt(BAD))
@@ -503,9 +493,7 @@ def test_compaction_deletes_nothing_while_a_page_is_not_what_was_written(table: 
     compact(store, "bad")
 
 
-def test_compaction_deletes_nothing_if_what_it_wrote_is_not_what_is_read(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bad_readback_stops_compaction(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     write, before = store.backend.write, content(store)
     damaged: Callable[[bytes], bytes] = lambda found: flipped(found, 8 * 300)  # noqa: E731
     monkeypatch.setattr(
@@ -516,7 +504,7 @@ def test_compaction_deletes_nothing_if_what_it_wrote_is_not_what_is_read(
     assert content(store) == before
 
 
-def test_a_sound_store_has_no_faults_and_the_check_says_what_it_read(store: Store, emtta: Command) -> None:
+def test_check_passes_healthy_store(store: Store, emtta: Command) -> None:
     outcome = emtta("check", store.location)
     assert outcome.code == 0
     assert outcome.out == ""
@@ -531,7 +519,7 @@ def faults(found: Check) -> dict[str, str]:
     return {fault.file.split("store/", 1)[1]: fault.reason for fault in found.faults}
 
 
-def test_the_check_tells_what_is_missing_and_what_leads_nowhere(store: Store) -> None:
+def test_check_reports_missing_files(store: Store) -> None:
     prepare(store, "corpus-two", 2)
     store.backend.remove(["prepared/corpus-two/part-00001.parquet", PLAN])
     store.backend.remove([entry.name for entry in store.backend.list("hypotheses/run_id=good")])
@@ -561,9 +549,7 @@ QUICK = {("pipe", 0), ("pipe", 3), ("zeros", 1), ("round about", 0)}
         )
     ],
 )
-def test_special_files_and_links_in_the_store_keep_nobody_waiting(
-    kind: str, name: str, store: Store, tmp_path: Path, emtta: Command
-) -> None:
+def test_special_files_never_block(kind: str, name: str, store: Store, tmp_path: Path, emtta: Command) -> None:
     path = Path(store.location) / name
     path.parent.mkdir(parents=True, exist_ok=True)
     other = tmp_path / "other"

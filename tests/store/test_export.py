@@ -66,7 +66,7 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.mark.parametrize("copy", [False, True])
-def test_a_bare_client_sees_the_rows_of_every_view(store: Store, tmp_path: Path, copy: bool) -> None:
+def test_bare_client_sees_every_view(store: Store, tmp_path: Path, copy: bool) -> None:
     compact(store, "first")
     file = tmp_path / "results.duckdb"
     done = export(store, file, copy=copy)
@@ -79,14 +79,14 @@ def test_a_bare_client_sees_the_rows_of_every_view(store: Store, tmp_path: Path,
     assert sorted(path.name for path in tmp_path.iterdir()) == ["quo'te [x]", "results.duckdb"]
 
 
-def test_copied_rows_outlive_the_store(store: Store, tmp_path: Path) -> None:
+def test_copied_rows_outlive_store(store: Store, tmp_path: Path) -> None:
     rows = expected(store)
     export(store, tmp_path / "results.duckdb", copy=True)
     Path(store.location).rename(tmp_path / "gone")
     assert read(tmp_path / "results.duckdb", tmp_path)["rows"] == rows
 
 
-def test_some_runs_alone_are_exported_and_an_earlier_export_is_replaced(store: Store, tmp_path: Path) -> None:
+def test_selected_runs_replace_earlier(store: Store, tmp_path: Path) -> None:
     file = tmp_path / "results.duckdb"
     export(store, file)
     assert export(store, file, run_ids=["second"]).runs == 1
@@ -95,7 +95,7 @@ def test_some_runs_alone_are_exported_and_an_earlier_export_is_replaced(store: S
     assert "'second'" in runs[0]
 
 
-def test_a_run_that_is_added_later_is_seen_when_it_is_exported_again(store: Store, tmp_path: Path) -> None:
+def test_later_run_appears_next_time(store: Store, tmp_path: Path) -> None:
     file = tmp_path / "results.duckdb"
     export(store, file)
     fill(store, "third", day=3)
@@ -105,14 +105,14 @@ def test_a_run_that_is_added_later_is_seen_when_it_is_exported_again(store: Stor
 
 
 @pytest.mark.parametrize("copy", [False, True])
-def test_an_empty_store_gives_every_view_without_a_row(tmp_path: Path, copy: bool) -> None:
+def test_empty_store_gives_empty_views(tmp_path: Path, copy: bool) -> None:
     export(Store.open(tmp_path / "store", create=True), tmp_path / "x.duckdb", copy=copy)
     rows = read(tmp_path / "x.duckdb", tmp_path)["rows"]
     assert {name for name, found in rows.items() if found} == {"methods", "paper"}
 
 
 @pytest.mark.parametrize("copy", [False, True])
-def test_a_file_that_is_damaged_inside_costs_its_own_rows_alone(store: Store, tmp_path: Path, copy: bool) -> None:
+def test_damaged_file_loses_only_its_rows(store: Store, tmp_path: Path, copy: bool) -> None:
     name = "scores/run_id=first/domain=a/method=source/001-00000.parquet"
     content = store.backend.read(name)
     length = int.from_bytes(content[-8:-4], "little")
@@ -121,7 +121,7 @@ def test_a_file_that_is_damaged_inside_costs_its_own_rows_alone(store: Store, tm
     assert len(read(tmp_path / "x.duckdb", tmp_path)["rows"]["utterances"]) == 10
 
 
-def test_a_store_in_a_bucket_is_exported_with_its_rows(s3: object, tmp_path: Path) -> None:
+def test_bucket_is_exported_with_rows(s3: object, tmp_path: Path) -> None:
     store = Store.open(f"s3://{s3.bucket()}/store", create=True)
     fill(store, "run")
     with pytest.raises(UsageError, match=r"is in a bucket, .*; add --copy"):
@@ -130,7 +130,7 @@ def test_a_store_in_a_bucket_is_exported_with_its_rows(s3: object, tmp_path: Pat
     assert read(tmp_path / "x.duckdb", tmp_path)["rows"] == expected(store)
 
 
-def test_what_a_view_and_a_column_mean_is_written_where_a_client_shows_it(store: Store, tmp_path: Path) -> None:
+def test_comments_are_written(store: Store, tmp_path: Path) -> None:
     export(store, tmp_path / "x.duckdb")
     with duckdb.connect(str(tmp_path / "x.duckdb"), read_only=True) as connection:
         said = connection.execute(
@@ -148,9 +148,7 @@ def test_what_a_view_and_a_column_mean_is_written_where_a_client_shows_it(store:
     assert about.endswith("Grain: one row per planned cell (run, domain, method).")
 
 
-def test_the_command_refuses_what_it_would_spoil_and_says_what_it_did(
-    store: Store, tmp_path: Path, emtta: Command
-) -> None:
+def test_command_refuses_to_spoil(store: Store, tmp_path: Path, emtta: Command) -> None:
     other = tmp_path / "other.duckdb"
     other.write_text("mine")
     for file, words in (

@@ -77,7 +77,7 @@ def other(store: Store) -> Iterator[subprocess.Popen[str]]:
     process.wait()
 
 
-def test_a_run_is_worked_at_by_one_and_free_afterwards(store: Store) -> None:
+def test_one_holder_then_free(store: Store) -> None:
     assert holder(store, "mine") is None
     with lease(store, "mine"):
         found = holder(store, "mine")
@@ -91,14 +91,14 @@ def test_a_run_is_worked_at_by_one_and_free_afterwards(store: Store) -> None:
     assert [entry.size for entry in store.backend.list("leases")] == [0]  # of those that are over one is kept, empty
 
 
-def test_a_second_process_is_refused_with_the_firsts_name(store: Store, other: subprocess.Popen[str]) -> None:
+def test_second_process_is_refused(store: Store, other: subprocess.Popen[str]) -> None:
     message = rf"the run 'mine' is being worked at by process {other.pid} on \S+ since 2\d\d\d-.*; wait for it"
     with pytest.raises(StoreError, match=message), lease(store, "mine"):
         pass
     assert str(other.pid) in str(holder(store, "mine"))
 
 
-def test_the_lease_of_a_killed_process_is_taken_over_at_once(store: Store, other: subprocess.Popen[str]) -> None:
+def test_killed_holder_is_taken_over(store: Store, other: subprocess.Popen[str]) -> None:
     other.send_signal(signal.SIGKILL)
     other.wait()
     assert holder(store, "mine") is None
@@ -108,12 +108,12 @@ def test_the_lease_of_a_killed_process_is_taken_over_at_once(store: Store, other
         assert found.process == os.getpid()
 
 
-def test_another_process_of_the_same_number_is_not_the_holder(store: Store) -> None:
+def test_reused_pid_is_not_holder(store: Store) -> None:
     leave(store, started=1)
     assert holder(store, "mine") is None
 
 
-def test_a_process_of_another_machine_is_dead_when_it_has_not_renewed(store: Store) -> None:
+def test_silent_remote_holder_is_dead(store: Store) -> None:
     leave(store, host="elsewhere", boot="another", process=1)
     with pytest.raises(StoreError, match="process 1 on elsewhere"), lease(store, "mine"):
         pass
@@ -136,7 +136,7 @@ CONTAINER = "pid:[4026532000]"
         ({"boot": "another", "numbers": BARE}, False),  # this machine, before it was started anew
     ],
 )
-def test_a_process_is_told_by_its_machine_and_its_container_and_not_by_their_names(
+def test_machine_identity_ignores_names(
     store: Store, monkeypatch: pytest.MonkeyPatch, other: dict[str, str], lives: bool
 ) -> None:
     _, boot, numbers = _machine()
@@ -147,7 +147,7 @@ def test_a_process_is_told_by_its_machine_and_its_container_and_not_by_their_nam
     assert holder(store, "mine") is None
 
 
-def test_who_slept_until_another_took_over_notices_and_leaves_the_others_lease(
+def test_sleeper_notices_takeover(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("emtta_core.store.lease.RENEWAL", 0.05)
@@ -162,9 +162,7 @@ def test_who_slept_until_another_took_over_notices_and_leaves_the_others_lease(
     assert holder(store, "mine") == successor
 
 
-def test_a_number_that_came_and_went_while_one_hesitated_gives_nobody_the_run(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_skipped_number_grants_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     leave(store, started=1)
     write_new = store.backend.write_new
 
@@ -178,7 +176,7 @@ def test_a_number_that_came_and_went_while_one_hesitated_gives_nobody_the_run(
         pass
 
 
-def test_a_clock_that_is_wrong_takes_no_lease_over_and_keeps_none(store: Store) -> None:
+def test_wrong_clock_takes_nothing(store: Store) -> None:
     leave(store, host="elsewhere", boot="another", process=1)
     with time_machine.travel(datetime.now(UTC) + timedelta(days=2)), pytest.raises(StoreError), lease(store, "mine"):
         pass
@@ -190,7 +188,7 @@ def test_a_clock_that_is_wrong_takes_no_lease_over_and_keeps_none(store: Store) 
     assert [entry.size for entry in store.backend.list("leases")] == [0]
 
 
-def test_a_holder_is_told_from_a_store_that_can_only_be_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_only_store_shows_holder(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     far = leave(store, host="elsewhere", boot="another")
 
     def refuse(*_: object) -> None:
@@ -202,7 +200,7 @@ def test_a_holder_is_told_from_a_store_that_can_only_be_read(store: Store, monke
     assert holder(store, "mine") is None
 
 
-def test_of_several_who_take_over_one_alone_gets_it(store: Store) -> None:
+def test_one_of_many_takeovers_wins(store: Store) -> None:
     leave(store, started=1)
     begin, end = Barrier(4), Barrier(4)
 
@@ -221,7 +219,7 @@ def test_of_several_who_take_over_one_alone_gets_it(store: Store) -> None:
 
 
 @pytest.mark.parametrize("damage", ["not JSON", "an I/O error"])
-def test_a_lease_that_cannot_be_read_is_not_free(store: Store, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_one_is_not_free(store: Store, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with lease(store, "mine") as held:
         if damage == "not JSON":
             store.backend.write(FIRST, b"{ not json")
@@ -240,7 +238,7 @@ def test_a_lease_that_cannot_be_read_is_not_free(store: Store, damage: str, monk
         held.check(store)
 
 
-def test_a_lease_that_has_vanished_is_lost(store: Store) -> None:
+def test_vanished_one_is_lost(store: Store) -> None:
     with lease(store, "mine") as held:
         store.backend.remove([FIRST])
         with pytest.raises(LeaseLostError, match=r"is gone, .*the run was removed, or begun anew"):
@@ -248,7 +246,7 @@ def test_a_lease_that_has_vanished_is_lost(store: Store) -> None:
     assert not store.backend.exists(FIRST), "whoever lost a lease does not write it"
 
 
-def test_a_number_is_not_given_again_after_a_run_was_removed(store: Store) -> None:
+def test_number_is_not_reused(store: Store) -> None:
     sleeper = lease(store, "mine")
     lost = sleeper.__enter__()
     store.backend.remove([FIRST])
@@ -265,7 +263,7 @@ def test_a_number_is_not_given_again_after_a_run_was_removed(store: Store) -> No
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which processes are dead and not yet buried")
-def test_a_process_that_is_dead_and_not_yet_waited_for_holds_nothing(store: Store) -> None:
+def test_zombie_holds_nothing(store: Store) -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     alive = replace(Holder.this_process(), process=child.pid, started=_started(child.pid))
     store.backend.write(FIRST, json.dumps(asdict(alive)).encode())

@@ -26,7 +26,7 @@ def place(location: str) -> str:
     return location
 
 
-def test_rows_come_as_pandas_polars_and_arrow_with_the_same_values(place: str) -> None:
+def test_pandas_polars_and_arrow_rows_agree(place: str) -> None:
     with open_store(place) as store:
         found = store.sql(f"{SQL} ORDER BY domain", method="source")
     assert isinstance(found.df(), pandas.DataFrame)
@@ -36,7 +36,7 @@ def test_rows_come_as_pandas_polars_and_arrow_with_the_same_values(place: str) -
     assert str(found.df()["created_at"].dt.tz) == found.pl()["created_at"].dtype.time_zone == "UTC"
 
 
-def test_a_report_takes_its_run_and_its_parameters(place: str) -> None:
+def test_report_takes_run_and_parameters(place: str) -> None:
     store = open_store(place)
     assert store.report("domains", run="run", group="noise").df().shape[0] == 2
     assert store.report("worsened", limit=3).rows == []
@@ -44,7 +44,7 @@ def test_a_report_takes_its_run_and_its_parameters(place: str) -> None:
     assert repr(store) == f"open_store({place!r})"
 
 
-def test_mistakes_are_answered_in_words(place: str, tmp_path: Path) -> None:
+def test_mistakes_are_explained(place: str, tmp_path: Path) -> None:
     store = open_store(place)
     with pytest.raises(UsageError, match="unknown run 'no'; choose from: run"):
         store.report("domains", run="no")
@@ -59,9 +59,7 @@ def test_mistakes_are_answered_in_words(place: str, tmp_path: Path) -> None:
         open_store("")
 
 
-def test_a_library_that_is_not_there_is_named_with_the_way_to_have_it(
-    place: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_library_names_install(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = open_store(place).sql("SELECT 1 AS x")
     monkeypatch.setitem(sys.modules, "polars", None)
     with pytest.raises(EmttaError, match=r"pl\(\) needs the package polars, .*: pip install polars"):
@@ -69,7 +67,7 @@ def test_a_library_that_is_not_there_is_named_with_the_way_to_have_it(
     assert found.rows == [(1,)]
 
 
-def test_importing_emtta_core_and_the_method_loads_neither_duckdb_nor_prefect() -> None:
+def test_import_loads_no_duckdb_or_prefect() -> None:
     script = (
         "import sys, emtta_core; assert 'open_store' in dir(emtta_core); heavy = {'duckdb', 'prefect', 'torch'}; "
         "assert not heavy & set(sys.modules), 'emtta_core'; import emtta_core.adaptation, emtta_core.model; "

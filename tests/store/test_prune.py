@@ -82,7 +82,7 @@ def store(usual_location: str) -> Store:
     return Store.open(usual_location, create=True)
 
 
-def test_the_newest_runs_of_each_suite_stay(store: Store) -> None:
+def test_newest_runs_per_suite_are_kept(store: Store) -> None:
     for days in (1, 2, 3):
         add(store, f"first-{days}", days=days, suite="first")
     add(store, "second-9", days=9, suite="second")
@@ -92,7 +92,7 @@ def test_the_newest_runs_of_each_suite_stay(store: Store) -> None:
     assert all(runs <= set(store.runs()) for runs in shown(store).values())
 
 
-def test_runs_younger_than_asked_stay(store: Store) -> None:
+def test_runs_younger_than_limit_are_kept(store: Store) -> None:
     for days in (1, 29, 31, 40):
         add(store, f"run-{days}", days=days)
     assert gone(store, "30d") == ["run-40", "run-31"]
@@ -100,7 +100,7 @@ def test_runs_younger_than_asked_stay(store: Store) -> None:
     assert gone(store, "25h") == ["run-29"]
 
 
-def test_the_last_complete_run_of_a_suite_stays_however_old_it_is(store: Store) -> None:
+def test_last_complete_run_is_kept(store: Store) -> None:
     add(store, "old", days=100)
     add(store, "older", days=200)
     add(store, "unfinished", days=1, complete=False)
@@ -110,7 +110,7 @@ def test_the_last_complete_run_of_a_suite_stays_however_old_it_is(store: Store) 
     assert set(store.runs()) == {"old", "unfinished"}
 
 
-def test_a_run_that_is_being_worked_at_stays(store: Store) -> None:
+def test_busy_run_is_kept(store: Store) -> None:
     add(store, "new", days=1)
     for run_id in ("busy", "busy-later"):
         add(store, run_id, days=50, complete=False)
@@ -125,7 +125,7 @@ def test_a_run_that_is_being_worked_at_stays(store: Store) -> None:
     assert set(store.runs()) == {"new", "busy", "busy-later"}
 
 
-def test_only_the_suite_that_is_named_is_pruned(store: Store) -> None:
+def test_only_named_suite_is_pruned(store: Store) -> None:
     for suite in ("first", "second"):
         for days in (1, 2):
             add(store, f"{suite}-{days}", days=days, suite=suite)
@@ -134,7 +134,7 @@ def test_only_the_suite_that_is_named_is_pruned(store: Store) -> None:
         plan_pruning(store, Keep.parse("1"), suite="third")
 
 
-def test_prepared_audio_goes_when_no_plan_names_it_any_more(store: Store) -> None:
+def test_unreferenced_audio_is_removed(store: Store) -> None:
     for corpus in ("corpus-babble", "corpus-orphan"):
         prepare(store, corpus)
     add(store, "old", days=9)
@@ -149,7 +149,7 @@ def test_prepared_audio_goes_when_no_plan_names_it_any_more(store: Store) -> Non
     assert store.prepared("corpus-babble") is not None
 
 
-def test_prepared_audio_that_a_run_came_to_need_meanwhile_stays(store: Store) -> None:
+def test_audio_needed_meanwhile_is_kept(store: Store) -> None:
     add(store, "new", days=1)
     prepare(store, "corpus-scots")
     pruning = plan_pruning(store, Keep.parse("1"), now=LATER)
@@ -159,7 +159,7 @@ def test_prepared_audio_that_a_run_came_to_need_meanwhile_stays(store: Store) ->
     assert store.prepared("corpus-scots") is not None
 
 
-def test_no_prepared_audio_goes_while_a_plan_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_plan_keeps_all_audio(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     add(store, "new", days=1)
     prepare(store, "corpus-babble")
@@ -167,7 +167,7 @@ def test_no_prepared_audio_goes_while_a_plan_cannot_be_read(tmp_path: Path) -> N
     assert plan_pruning(store, Keep.parse("1"), now=LATER).corpora == ()
 
 
-def test_a_run_whose_record_cannot_be_read_stays(tmp_path: Path) -> None:
+def test_unreadable_run_is_kept(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     for days in (1, 2):
         add(store, f"run-{days}", days=days)
@@ -181,9 +181,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("complete", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_killed_anywhere_it_leaves_no_half_run_to_be_seen_and_another_pruning_ends_it(
-    complete: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_anywhere_is_resumable(complete: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store.open(tmp_path / "store", create=True)
     add(store, "new", days=1)
     remove, left = store.backend.remove, 0
@@ -225,7 +223,7 @@ def test_killed_anywhere_it_leaves_no_half_run_to_be_seen_and_another_pruning_en
 
 
 @pytest.mark.parametrize("keep", ["0", "0d", "-1", "30 d", "30m", "d", "1.5d", "all", "٣d"])
-def test_what_is_no_number_and_no_age_is_refused(keep: str, emtta: Command, tmp_path: Path) -> None:
+def test_invalid_count_or_age_is_refused(keep: str, emtta: Command, tmp_path: Path) -> None:
     Store.open(tmp_path / "store", create=True)
     outcome = emtta("prune", f"--keep={keep}", "--store", tmp_path / "store")
     assert outcome.code == 2
@@ -246,7 +244,7 @@ def command_store(tmp_path: Path) -> Store:
     return store
 
 
-def test_the_command_says_first_what_goes_and_then_how_much_it_freed(command_store: Store, emtta: Command) -> None:
+def test_command_previews_removals(command_store: Store, emtta: Command) -> None:
     arguments = ("prune", "--keep", "1", "--store", command_store.location)
     outcome = emtta(*arguments, "--dry-run")
     assert outcome.code == 0
@@ -266,7 +264,7 @@ def test_the_command_says_first_what_goes_and_then_how_much_it_freed(command_sto
     assert "nothing to remove" in emtta(*arguments, "--yes").err
 
 
-def test_the_command_compacts_and_says_what_it_did(tmp_path: Path, emtta: Command) -> None:
+def test_command_compacts_and_reports(tmp_path: Path, emtta: Command) -> None:
     store = Store.open(tmp_path / "store", create=True)
     add(store, "run", days=1, complete=False)
     arguments = ("compact", "run", "--store", store.location)

@@ -97,7 +97,7 @@ def in_csv(value: Any) -> str:
 
 
 @pytest.mark.parametrize("kind", VALUES)
-def test_a_value_of_every_type_is_whole_in_every_format(kind: str, catalogue: Catalogue) -> None:
+def test_every_type_fits_every_format(kind: str, catalogue: Catalogue) -> None:
     sql, expected = VALUES[kind]
     found = catalogue.query(f"SELECT {sql} AS x, 1 AS y")
     assert found.rows == [(expected, 1)]
@@ -115,7 +115,7 @@ def test_a_value_of_every_type_is_whole_in_every_format(kind: str, catalogue: Ca
     assert len(found.df()) == 1
 
 
-def test_a_parquet_answer_is_read_by_duckdb_as_it_was(catalogue: Catalogue, tmp_path: Path) -> None:
+def test_parquet_reads_back_in_duckdb(catalogue: Catalogue, tmp_path: Path) -> None:
     columns = ", ".join(f'{sql} AS "{kind}"' for kind, (sql, _) in VALUES.items())
     path = tmp_path / "answer.parquet"
     path.write_bytes(catalogue.query(f"SELECT {columns}").parquet())
@@ -123,7 +123,7 @@ def test_a_parquet_answer_is_read_by_duckdb_as_it_was(catalogue: Catalogue, tmp_
     assert row == ({"a": 1, "b": None}, ["3 months", None], "0101", HUGE)
 
 
-def test_two_columns_of_one_name_are_two_in_each_format(catalogue: Catalogue) -> None:
+def test_duplicate_columns_are_kept(catalogue: Catalogue) -> None:
     found = catalogue.query("SELECT 1 AS x, 2 AS x")
     assert pq.read_table(io.BytesIO(found.parquet())).column_names == ["x", "x_1"]
     assert found.pl().columns == ["x", "x_1"]
@@ -133,7 +133,7 @@ def test_two_columns_of_one_name_are_two_in_each_format(catalogue: Catalogue) ->
 ENDLESS = "WITH RECURSIVE t(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM t) SELECT max(x) FROM t"
 
 
-def test_a_query_without_end_is_stopped_at_the_time_limit(store: Store) -> None:
+def test_endless_query_times_out(store: Store) -> None:
     with Catalogue(store, limits=Limits(seconds=0.3)) as catalogue:
         with pytest.raises(EmttaError, match=r"the query was stopped at the time limit of 0\.3 s; .*Limits\(seconds="):
             catalogue.query(ENDLESS)
@@ -150,7 +150,7 @@ def test_a_query_without_end_is_stopped_at_the_time_limit(store: Store) -> None:
         ("SELECT * FROM range(100000000000)", r"its answer is larger than 12\.5 MB.*LIMIT.*Limits\(memory="),
     ],
 )
-def test_a_query_that_takes_too_much_memory_is_stopped(sql: str, words: str, store: Store) -> None:
+def test_memory_hungry_query_is_stopped(sql: str, words: str, store: Store) -> None:
     with Catalogue(store, limits=Limits(memory=100_000_000)) as catalogue:
         with pytest.raises(EmttaError, match=words):
             catalogue.query(sql)
@@ -158,7 +158,7 @@ def test_a_query_that_takes_too_much_memory_is_stopped(sql: str, words: str, sto
 
 
 @pytest.mark.parametrize("verb", ["sql", "report", "view"])
-def test_each_command_that_queries_takes_the_limits_and_refuses_others(verb: str, emtta: Command, store: Store) -> None:
+def test_every_query_command_takes_limits(verb: str, emtta: Command, store: Store) -> None:
     words = {"sql": ["SELECT 1"], "report": ["domains"], "view": ["--no-browser"]}[verb]
     for option, value, said in (
         ("--timeout", "-1", "a time limit of -1 s is out of range"),
@@ -170,7 +170,7 @@ def test_each_command_that_queries_takes_the_limits_and_refuses_others(verb: str
         assert said in " ".join(outcome.err.split())
 
 
-def test_the_command_says_which_limit_stopped_a_query(emtta: Command, store: Store) -> None:
+def test_stopped_query_names_its_limit(emtta: Command, store: Store) -> None:
     outcome = emtta("sql", ENDLESS, "--timeout", "0.2", "--store", store.location)
     assert (outcome.code, outcome.out) == (1, "")
     assert "time limit of 0.2 s" in outcome.err
@@ -180,7 +180,7 @@ def test_the_command_says_which_limit_stopped_a_query(emtta: Command, store: Sto
 @pytest.mark.parametrize(
     ("text", "size"), [("4GB", 4 * 10**9), ("512 MiB", 2**29), ("0.5gb", 5 * 10**8), ("70000000B", 70_000_000)]
 )
-def test_a_size_is_a_number_and_a_unit(text: str, size: int) -> None:
+def test_size_is_number_and_unit(text: str, size: int) -> None:
     assert parse_size(text) == size
     with pytest.raises(UsageError, match="write a number and a unit"):
         parse_size(text[:-1])
@@ -203,7 +203,7 @@ def test_a_size_is_a_number_and_a_unit(text: str, size: int) -> None:
         ("FROM cells WHERE domain = BA", "write it in single quotes: 'BA'"),
     ],
 )
-def test_a_query_that_is_refused_gets_a_hint(sql: str, words: str, catalogue: Catalogue) -> None:
+def test_refused_query_gets_hint(sql: str, words: str, catalogue: Catalogue) -> None:
     with pytest.raises(EmttaError) as refusal:
         catalogue.query(sql)
     assert words in str(refusal.value)
@@ -218,15 +218,13 @@ def test_a_query_that_is_refused_gets_a_hint(sql: str, words: str, catalogue: Ca
         "SELECT max(wer) OVER w FRM cells WINDOW w AS (PARTITION BY method)",
     ],
 )
-def test_a_keyword_where_sql_has_it_gets_no_hint(sql: str, catalogue: Catalogue) -> None:
+def test_valid_keyword_gets_no_hint(sql: str, catalogue: Catalogue) -> None:
     with pytest.raises(EmttaError) as refusal:
         catalogue.query(sql)
     assert "double quotes" not in str(refusal.value)
 
 
-def test_a_time_that_python_does_not_have_is_text_in_every_format_and_ends_no_command(
-    emtta: Command, tmp_path: Path
-) -> None:
+def test_time_beyond_python_is_text(emtta: Command, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     one_run(store, "late")
     one_run(store, "good")

@@ -82,7 +82,7 @@ WRITES = [
 
 
 @pytest.mark.parametrize("sql", WRITES)
-def test_no_query_writes(sql: str, catalogue: Catalogue, store: Store) -> None:
+def test_queries_never_write(sql: str, catalogue: Catalogue, store: Store) -> None:
     before = content(store)
     with pytest.raises(EmttaError):
         catalogue.query(sql.replace("{store}", store.location))
@@ -108,7 +108,7 @@ def test_no_query_writes(sql: str, catalogue: Catalogue, store: Store) -> None:
         "'s3://bucket/x.parquet'",
     ],
 )
-def test_no_query_opens_a_file_outside_the_store(source: str, folder: Store) -> None:
+def test_queries_open_no_outside_file(source: str, folder: Store) -> None:
     outside = Path(folder.location).parent / "secret.csv"
     outside.write_text("a\n1\n")
     link = Path(folder.location) / "link.csv"
@@ -131,14 +131,12 @@ def test_no_query_opens_a_file_outside_the_store(source: str, folder: Store) -> 
 @pytest.mark.parametrize(
     "where", ["SELECT * FROM {}", "SELECT (SELECT count(*) FROM {})", "FROM cells, LATERAL (FROM {})"]
 )
-def test_functions_that_read_anything_else_are_refused_by_name_with_those_there_are(
-    source: str, where: str, folder: Store
-) -> None:
+def test_other_read_functions_are_refused(source: str, where: str, folder: Store) -> None:
     with pytest.raises(UsageError, match=r"cannot be used here; in FROM there may be .*read_parquet"):
         Catalogue(folder).query(where.format(source))
 
 
-def test_a_store_in_a_bucket_shows_no_other_object(request: pytest.FixtureRequest, s3: object) -> None:
+def test_bucket_exposes_no_other_object(request: pytest.FixtureRequest, s3: object) -> None:
     bucket = s3.bucket()
     store = Store.open(f"s3://{bucket}/mine", create=True)
     begin_run(store, "run", [("noise", "babble", "source")])
@@ -151,15 +149,13 @@ def test_a_store_in_a_bucket_shows_no_other_object(request: pytest.FixtureReques
         catalogue.query(f"SELECT suite FROM '{theirs}'")
 
 
-def test_no_query_sees_the_environment(folder: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queries_cannot_see_environment(folder: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMTTA_SECRET", "hidden")
     with pytest.raises(EmttaError, match="getenv does not exist"):
         Catalogue(folder).query("SELECT getenv('EMTTA_SECRET')")
 
 
-def test_what_a_large_query_puts_aside_is_not_put_where_the_process_was_started(
-    folder: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_spill_avoids_working_directory(folder: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder.location)
     (place,) = Catalogue(folder).query("SELECT current_setting('temp_directory')").rows[0]
     assert Path(place).is_absolute()
@@ -180,5 +176,5 @@ def test_what_a_large_query_puts_aside_is_not_put_where_the_process_was_started(
         "WITH RECURSIVE a AS (SELECT 1 AS x UNION ALL SELECT x + 1 FROM a WHERE x < 3) FROM a",
     ],
 )
-def test_what_only_reads_is_answered(sql: str, folder: Store) -> None:
+def test_read_only_queries_are_answered(sql: str, folder: Store) -> None:
     assert Catalogue(folder).query(sql).columns

@@ -48,7 +48,7 @@ def store(tmp_path: Path) -> Store:
     return Store.open(tmp_path, create=True)
 
 
-def test_the_leaderboard_has_methods_in_their_order_and_groups_in_that_of_the_plan(complete: Catalogue) -> None:
+def test_leaderboard_order_follows_plan(complete: Catalogue) -> None:
     board = complete.report("leaderboard")
     assert board.columns == (
         *("method", "group", "wer", "wer_low", "wer_high", "change", "ci_half_width", "p", "change_percent"),
@@ -59,7 +59,7 @@ def test_the_leaderboard_has_methods_in_their_order_and_groups_in_that_of_the_pl
     ]
 
 
-def test_a_group_has_the_mean_of_its_domains_and_the_rate_over_all_its_words(complete: Catalogue) -> None:
+def test_group_has_mean_and_pooled_rate(complete: Catalogue) -> None:
     rows = {(row["method"], row["group"]): row for row in complete.report("leaderboard").records}
     assert rows["source", "noise"]["wer"] == pytest.approx((50 + 100) / 2)
     assert rows["source", "all"]["wer"] == pytest.approx((50 + 100 + 12.5) / 3)
@@ -71,7 +71,7 @@ def test_a_group_has_the_mean_of_its_domains_and_the_rate_over_all_its_words(com
     assert all(row["reason_hidden"] is None and row["in_error"] == 0 for row in rows.values())
 
 
-def test_the_pooled_rate_and_the_mean_differ_where_domains_differ_in_length(store: Store) -> None:
+def test_pooled_rate_differs_from_mean(store: Store) -> None:
     begin_run(store, "run", [("noise", "a", "source"), ("noise", "b", "source")], utterances=1)
     write_shard(store, CellKey("run", "a", "source"), {"u": ["x"]}, reference="x")
     write_shard(store, CellKey("run", "b", "source"), {"u": ["x x x x"]}, reference="red green blue river")
@@ -80,7 +80,7 @@ def test_the_pooled_rate_and_the_mean_differ_where_domains_differ_in_length(stor
     assert row["pooled_wer"] == pytest.approx(80)
 
 
-def test_a_figure_is_hidden_with_its_reason_until_each_domain_is_there(store: Store) -> None:
+def test_incomplete_figure_is_hidden(store: Store) -> None:
     fill(store)
     plan = [(group, domain, "source") for group, domain in ERRORS] + [("noise", "typing", "source")]
     begin_run(store, "run", plan)
@@ -97,7 +97,7 @@ def test_a_figure_is_hidden_with_its_reason_until_each_domain_is_there(store: St
     assert rows["noise"]["wer"] == pytest.approx(50)
 
 
-def test_an_utterance_in_error_is_counted_and_shown_and_in_no_rate(store: Store) -> None:
+def test_utterance_in_error_is_unrated(store: Store) -> None:
     begin_run(store, "run", [("noise", "babble", "source")], utterances=3)
     key = CellKey("run", "babble", "source")
     write_shard(store, key, {"a": [heard(2)], "b": None})
@@ -111,7 +111,7 @@ def test_an_utterance_in_error_is_counted_and_shown_and_in_no_rate(store: Store)
     assert "no word left" in failures[1]["error"]
 
 
-def test_a_domain_in_which_all_is_in_error_is_hidden_and_not_nought(store: Store) -> None:
+def test_all_error_domain_is_hidden(store: Store) -> None:
     begin_run(store, "run", [("noise", "babble", "source")], utterances=1)
     write_shard(store, CellKey("run", "babble", "source"), {"a": None})
     row = Catalogue(store).report("leaderboard").records[0]
@@ -119,7 +119,7 @@ def test_a_domain_in_which_all_is_in_error_is_hidden_and_not_nought(store: Store
     assert row["reason_hidden"] == "1 of 1 domains incomplete: babble (no utterance without an error)"
 
 
-def test_a_method_without_a_source_beside_it_has_no_change(store: Store) -> None:
+def test_no_source_means_no_change(store: Store) -> None:
     begin_run(store, "run", [("noise", "babble", "em-tok"), ("noise", "babble", "my-own")], utterances=1)
     for method in ("em-tok", "my-own"):
         write_shard(store, CellKey("run", "babble", method), {"a": [heard(1)]})
@@ -130,14 +130,14 @@ def test_a_method_without_a_source_beside_it_has_no_change(store: Store) -> None
     ]
 
 
-def test_the_methods_stand_in_one_row_each_with_a_column_a_group(complete: Catalogue) -> None:
+def test_methods_are_rows_groups_columns(complete: Catalogue) -> None:
     wide = complete.report("methods")
     assert wide.columns == ("method", "noise", "accent", "all", "change_percent"), "in the order of the plan"
     assert [row[0] for row in wide.rows] == ["source", "em-tok-b"]
     assert wide.rows[1] == pytest.approx(("em-tok-b", 37.5, 0.0, 25.0, 100 * (25 - 162.5 / 3) / (162.5 / 3)))
 
 
-def test_domains_can_be_narrowed_to_a_group_or_a_method(complete: Catalogue) -> None:
+def test_domains_filter_by_group(complete: Catalogue) -> None:
     rows = complete.report("domains").records
     assert [(row["domain"], row["method"], row["wer"]) for row in rows] == [
         (domain, method, 12.5 * sum(errors))
@@ -148,7 +148,7 @@ def test_domains_can_be_narrowed_to_a_group_or_a_method(complete: Catalogue) -> 
     assert [(row["domain"], row["change_percent"]) for row in narrow] == [("vacuum", -50.0), ("babble", -50.0)]
 
 
-def test_failures_name_the_cells_that_are_not_complete_and_why(store: Store) -> None:
+def test_failures_explain_gaps(store: Store) -> None:
     cells = [("noise", domain, "source") for domain in ("done", "failed", "partial", "missing")]
     begin_run(store, "run", cells)
     for domain, texts in {"done": "ab", "failed": "a", "partial": "a"}.items():
@@ -165,7 +165,7 @@ def test_failures_name_the_cells_that_are_not_complete_and_why(store: Store) -> 
     ]
 
 
-def test_the_history_compares_a_night_with_the_one_before_and_with_no_older_one(store: Store) -> None:
+def test_history_uses_previous_night(store: Store) -> None:
     nights: dict[str, dict[str, int | None]] = {  # word errors of the one utterance, by method; None: not done
         "first": {"source": 2, "em-tok": 1},
         "second": {"source": 3},
@@ -190,7 +190,7 @@ def test_the_history_compares_a_night_with_the_one_before_and_with_no_older_one(
     }
 
 
-def test_steps_go_from_the_source_to_the_last_state(complete: Catalogue) -> None:
+def test_steps_run_from_source_to_last(complete: Catalogue) -> None:
     rows = {(row["method"], row["step"]): row for row in complete.report("steps").records}
     board = {(row["method"], row["group"]): row for row in complete.report("leaderboard").records}
     assert set(rows) == {("source", 0), ("em-tok-b", 0), ("em-tok-b", 1)}
@@ -205,7 +205,7 @@ def test_steps_go_from_the_source_to_the_last_state(complete: Catalogue) -> None
     assert noise[1]["wer"] == pytest.approx(37.5)
 
 
-def test_a_step_is_hidden_with_its_reason_until_each_domain_has_it(store: Store) -> None:
+def test_incomplete_step_is_hidden(store: Store) -> None:
     domains = ("a", "b", "c", "d")
     begin_run(store, "run", [("noise", domain, "em-tok") for domain in domains])
     for domain in ("a", "b"):
@@ -225,7 +225,7 @@ def test_a_step_is_hidden_with_its_reason_until_each_domain_has_it(store: Store)
     assert (begun["wer"], ended["wer"]) == (50.0, 37.5)
 
 
-def test_no_figure_mixes_two_normalizers_of_one_language(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_figure_mixes_normalizers(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     begin_run(store, "run", [("noise", "a", "source"), ("noise", "b", "source")])
     write_shard(store, CellKey("run", "a", "source"), {"x": [heard(0)], "y": [heard(0)]})
     write_shard(store, CellKey("run", "b", "source"), {"x": [heard(0)]})
@@ -242,7 +242,7 @@ def test_no_figure_mixes_two_normalizers_of_one_language(store: Store, monkeypat
         assert (row["wer"], row["reason_hidden"]) == (None, f"1 of 2 domains incomplete: b ({scored_by})")
 
 
-def test_two_languages_have_each_their_normalizer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_language_has_normalizer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     begin_run(store, "run", [("noise", "a", "source")])
     key = CellKey("run", "a", "source")
     write_shard(store, key, {"x": [heard(0)]})
@@ -251,9 +251,7 @@ def test_two_languages_have_each_their_normalizer(store: Store, monkeypatch: pyt
     assert Catalogue(store).report("domains").records[0]["wer"] == 12.5
 
 
-def test_no_mean_and_no_change_mixes_two_releases_of_the_normalizer(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_mean_mixes_releases(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     cells = [("noise", domain, method) for domain in "ab" for method in ("source", "em-tok")]
     begin_run(store, "run", cells, utterances=1)
     begin_run(store, "other", cells[:1], utterances=1)
@@ -276,7 +274,7 @@ def test_no_mean_and_no_change_mixes_two_releases_of_the_normalizer(
     assert [row["wer"] for row in catalogue.query("FROM cells WHERE run_id = 'other'").records] == [25.0]
 
 
-def test_flags_counts_what_was_cut_and_what_collapsed_of_the_hypotheses_there_are(store: Store) -> None:
+def test_flags_count_cut_and_collapsed(store: Store) -> None:
     begin_run(store, "run", [("noise", "a", "source")])
     key = CellKey("run", "a", "source")
     write_shard(store, key, {"x": [heard(0)], "y": None})
@@ -299,7 +297,7 @@ def test_flags_counts_what_was_cut_and_what_collapsed_of_the_hypotheses_there_ar
         ("demo", "synthetic", "", "LS-C"),
     ],
 )
-def test_the_paper_s_figures_stand_beside_the_groups_of_its_suites_and_of_no_other(
+def test_paper_figures_match_suite(
     suite: str, corpus: str, corruption: str, expected: str | None, store: Store
 ) -> None:
     toml = f'domains = [{{ name = "BA", group = "noise", corpus = {{ limit = 3, name = "{corpus}" }}{corruption} }}]'
@@ -312,7 +310,7 @@ def test_the_paper_s_figures_stand_beside_the_groups_of_its_suites_and_of_no_oth
     assert (ours["paper_wer"] is not None) == (expected is not None)
 
 
-def test_coverage_counts_what_is_planned_and_what_is_there(store: Store) -> None:
+def test_coverage_counts_planned_and_done(store: Store) -> None:
     begin_run(store, "run", [("noise", "a", "source"), ("noise", "b", "source")])
     write_shard(store, CellKey("run", "a", "source"), {"x": [heard(0)], "y": None})
     rows = Catalogue(store).report("coverage").records
@@ -322,7 +320,7 @@ def test_coverage_counts_what_is_planned_and_what_is_there(store: Store) -> None
         assert row["done_percent"] == 50
 
 
-def test_a_report_is_on_the_newest_run_unless_another_is_named(store: Store) -> None:
+def test_default_run_is_newest(store: Store) -> None:
     fill(store, "z-old", datetime(2026, 1, 1, tzinfo=UTC))
     begin_run(store, "a-new", [("noise", "vacuum", "source")], created_at=datetime(2026, 1, 2, tzinfo=UTC))
     catalogue = Catalogue(store)
@@ -336,14 +334,14 @@ def test_a_report_is_on_the_newest_run_unless_another_is_named(store: Store) -> 
     ]
 
 
-def test_the_methods_of_the_registry_are_those_that_the_tables_order(complete: Catalogue) -> None:
+def test_tables_order_registry_methods(complete: Catalogue) -> None:
     from emtta_core.adaptation.methods import METHODS
 
     listed = [row[0] for row in complete.query("SELECT method FROM methods ORDER BY rank").rows]
     assert listed == list(METHODS)
 
 
-def test_the_reports_that_the_command_promises_are_there() -> None:
+def test_promised_ones_exist() -> None:
     promised = {
         *("coverage", "domains", "errors", "failures", "flags", "groups", "history", "leaderboard"),
         *("matrix", "methods", "oracle", "pairs", "paper", "robustness", "runs", "speed", "steps", "worsened"),
@@ -352,9 +350,7 @@ def test_the_reports_that_the_command_promises_are_there() -> None:
 
 
 @pytest.mark.parametrize("name", reports())
-def test_every_report_answers_on_a_partial_run_with_the_columns_of_a_complete_one(
-    name: str, partial: Catalogue, complete: Catalogue
-) -> None:
+def test_partial_run_keeps_columns(name: str, partial: Catalogue, complete: Catalogue) -> None:
     found = partial.report(name)
     assert found.columns == complete.report(name).columns
     assert found.rows or name in {"pairs", "paper", "languages", "robustness"}, "what the run has nothing to say on"

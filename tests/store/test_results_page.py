@@ -30,20 +30,20 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
     return Catalogue(store)
 
 
-def test_the_page_has_a_dozen_questions_with_answers() -> None:
+def test_page_answers_dozen_questions() -> None:
     assert len(QUESTIONS) >= 12
     assert all(question.answer.count("\n") > 2 for question in QUESTIONS)
     assert PAGE.count("?\n\n") == len(QUESTIONS)
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.text.split("\n")[0][:60])
-def test_each_question_has_an_answer_with_the_columns_of_the_page(question: Question, catalogue: Catalogue) -> None:
+def test_answer_columns_match_page(question: Question, catalogue: Catalogue) -> None:
     found = question.ask(catalogue)
     assert found.columns == question.columns
     assert found.rows
 
 
-def test_each_query_can_be_asked_of_an_empty_store(tmp_path: Path) -> None:
+def test_queries_work_on_empty_store(tmp_path: Path) -> None:
     with Catalogue(Store.open(tmp_path, create=True)) as empty:
         for question in QUESTIONS:
             if question.kind == "sql":
@@ -53,7 +53,7 @@ def test_each_query_can_be_asked_of_an_empty_store(tmp_path: Path) -> None:
                     question.ask(empty)
 
 
-def test_answers_are_written_anew_below_their_questions(catalogue: Catalogue) -> None:
+def test_answers_are_rewritten_in_place(catalogue: Catalogue) -> None:
     page = "# A\n\n```sql\nSELECT 1 AS x\n```\n\n| y |\n| --- |\n| 2 |\n\n```console\nemtta run demo\n```\n\nend\n"
     expected = page.replace("| y |\n| --- |\n| 2 |\n", "| x |\n| ---: |\n| 1 |\n")
     assert renew(page, catalogue) == expected
@@ -61,7 +61,7 @@ def test_answers_are_written_anew_below_their_questions(catalogue: Catalogue) ->
     assert renew(page.replace("\n| y |\n| --- |\n| 2 |\n", ""), catalogue) == expected
 
 
-def test_a_question_that_cannot_be_asked_is_named(catalogue: Catalogue) -> None:
+def test_impossible_question_is_named(catalogue: Catalogue) -> None:
     with pytest.raises(UsageError, match="'--format' stands in 'emtta report runs --format csv'; there may be --run"):
         Question("console", "emtta report runs --format csv\n", "").ask(catalogue)
     with pytest.raises(EmttaError, match="nowhere"):

@@ -35,7 +35,7 @@ def cell(store: Store) -> dict[str, object]:
     return record
 
 
-def test_what_a_stopped_attempt_did_counts_beside_what_its_successor_added(store: Store) -> None:
+def test_successive_attempts_add_up(store: Store) -> None:
     write_shard(store, KEY, {f"u{i}": [heard(1)] for i in range(5)}, attempt=1)
     assert set(store.done(KEY, CELL)) == {f"u{i}" for i in range(5)}
     assert (cell(store)["state"], cell(store)["done"], cell(store)["wer"]) == ("partial", 5, 25.0)
@@ -47,13 +47,13 @@ def test_what_a_stopped_attempt_did_counts_beside_what_its_successor_added(store
     assert (cell(store)["state"], cell(store)["done"], cell(store)["errors"]) == ("complete", 12, 5 + 14)
 
 
-def test_a_newer_attempt_supersedes_an_older_one(store: Store) -> None:
+def test_newer_attempt_supersedes_older(store: Store) -> None:
     write_shard(store, KEY, {"a": [heard(2)]}, attempt=1)
     write_shard(store, KEY, {"a": [heard(1)]}, attempt=2)
     assert counted(store) == {"a": (2, heard(1))}
 
 
-def test_a_failed_attempt_takes_nothing_away(store: Store) -> None:
+def test_failed_attempt_removes_nothing(store: Store) -> None:
     write_shard(store, KEY, {f"u{i}": [heard(1)] for i in range(12)}, attempt=1)
     end_attempt(store, KEY, group="noise", attempt=1)
     write_shard(store, KEY, {"u0": None}, attempt=2)
@@ -63,7 +63,7 @@ def test_a_failed_attempt_takes_nothing_away(store: Store) -> None:
     assert cell(store)["attempts"] == 2
 
 
-def test_an_attempt_that_is_killed_leaves_a_complete_cell_with_errors_complete(store: Store) -> None:
+def test_kill_keeps_cell_complete(store: Store) -> None:
     write_shard(store, KEY, {f"u{i}": [heard(1)] if i else None for i in range(12)}, attempt=1)
     end_attempt(store, KEY, group="noise", attempt=1)
     before = cell(store)
@@ -78,7 +78,7 @@ def test_an_attempt_that_is_killed_leaves_a_complete_cell_with_errors_complete(s
     assert after["attempts"] == 3
 
 
-def test_the_newest_attempt_that_reached_the_end_says_whether_too_many_are_in_error(store: Store) -> None:
+def test_newest_finished_attempt_decides(store: Store) -> None:
     write_shard(store, KEY, {f"u{i}": [heard(1)] if i else None for i in range(12)}, attempt=1)
     end_attempt(store, KEY, group="noise", attempt=1)
     end_attempt(store, KEY, group="noise", attempt=2, error="1 of 12 utterances are in error")  # the limit was lowered
@@ -89,7 +89,7 @@ def test_the_newest_attempt_that_reached_the_end_says_whether_too_many_are_in_er
     assert (cell(store)["state"], cell(store)["error"]) == ("complete", None)
 
 
-def test_a_cell_that_was_interrupted_has_not_failed_and_says_why_it_is_not_complete(store: Store) -> None:
+def test_interrupted_is_not_failed(store: Store) -> None:
     stopped = {"error": "asked to stop", "state": "interrupted", "reached_end": False}
     end_attempt(store, KEY, group="noise", attempt=1, error="the device went away")
     end_attempt(store, KEY, group="noise", attempt=2, **stopped)
@@ -102,34 +102,34 @@ def test_a_cell_that_was_interrupted_has_not_failed_and_says_why_it_is_not_compl
     assert (cell(store)["state"], cell(store)["error"]) == ("failed", "asked to stop")  # still too many in error
 
 
-def test_a_failed_cell_says_why(store: Store) -> None:
+def test_failed_cell_gives_reason(store: Store) -> None:
     write_shard(store, KEY, {"u0": [heard(1)]}, attempt=1)
     end_attempt(store, KEY, group="noise", attempt=1, error="the device went away")
     assert (cell(store)["state"], cell(store)["done"]) == ("failed", 1)
     assert cell(store)["error"] == "the device went away"
 
 
-def test_an_error_is_superseded_by_a_success_and_by_a_newer_error_alone(store: Store) -> None:
+def test_success_supersedes_error(store: Store) -> None:
     write_shard(store, KEY, {"a": None, "b": None, "c": [heard(1)]}, attempt=1)
     write_shard(store, KEY, {"a": [heard(0)], "b": None, "c": None}, attempt=2)
     assert counted(store) == {"a": (2, heard(0)), "b": (2, None), "c": (1, heard(1))}
 
 
-def test_an_utterance_without_a_score_counts_less_than_one_with(store: Store) -> None:
+def test_scored_utterance_beats_unscored(store: Store) -> None:
     write_shard(store, KEY, {"a": [heard(1)]}, attempt=1, reference="red green blue river")
     write_shard(store, KEY, {"a": [heard(1)], "b": [heard(1)]}, attempt=2, reference="…")
     assert {name: attempt for name, (attempt, _) in counted(store).items()} == {"a": 1, "b": 2}
     assert (cell(store)["done"], cell(store)["in_error"], cell(store)["words"]) == (2, 1, 4)
 
 
-def test_rows_of_another_identity_do_not_count(store: Store) -> None:
+def test_other_identity_does_not_count(store: Store) -> None:
     write_shard(store, KEY, {"a": [heard(1)], "b": [heard(1)]}, attempt=1)
     write_shard(store, KEY, {"a": [heard(4)], "z": [heard(4)]}, attempt=2, cell_id="stale")
     assert counted(store) == {"a": (1, heard(1)), "b": (1, heard(1))}
     assert set(store.done(KEY, "stale")) == {"a", "z"}
 
 
-def test_hypotheses_whose_scores_were_never_written_are_not_done(store: Store) -> None:
+def test_unscored_hypotheses_are_not_done(store: Store) -> None:
     write_shard(store, KEY, {"a": [heard(1)], "b": None}, attempt=1, scored=False)
     assert set(counted(store)) == {"b"}
     write_shard(store, KEY, {"a": [heard(2)]}, attempt=2)
@@ -138,9 +138,7 @@ def test_hypotheses_whose_scores_were_never_written_are_not_done(store: Store) -
 
 @pytest.mark.parametrize("table", ["hypotheses", "scores"])
 @pytest.mark.parametrize("keep", [0, 3, 200])
-def test_the_utterances_of_a_file_cut_short_are_done_again_and_no_others(
-    table: str, keep: int, store: Store, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_only_truncated_file_is_redone(table: str, keep: int, store: Store, caplog: pytest.LogCaptureFixture) -> None:
     write_shard(store, KEY, {"a": [heard(1)]}, shard=0)
     write_shard(store, KEY, {"b": [heard(1)]}, shard=1)
     name = f"{table}/{KEY.folder}/001-00001.parquet"
@@ -154,7 +152,7 @@ def test_the_utterances_of_a_file_cut_short_are_done_again_and_no_others(
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_the_store_and_sql_agree_on_what_counts_whatever_happened(seed: int, store: Store) -> None:
+def test_store_and_sql_agree(seed: int, store: Store) -> None:
     rng = random.Random(seed)
     for attempt in range(1, 6):
         names = rng.sample("abcdefgh", rng.randint(1, 6))

@@ -40,7 +40,7 @@ def sample(kind: Any) -> Any:
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))
-def test_a_row_comes_back_as_it_was(table: Table, location: str) -> None:
+def test_values_roundtrip(table: Table, location: str) -> None:
     full = table.row(**{name: sample(kind) for name, kind, _ in documented(table.row)})
     sparse = dataclasses.replace(
         full, **{name: None for name, kind, _ in documented(table.row) if isinstance(kind, UnionType)}
@@ -52,7 +52,7 @@ def test_a_row_comes_back_as_it_was(table: Table, location: str) -> None:
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))
-def test_a_file_carries_its_version_and_a_line_on_each_column(table: Table, location: str) -> None:
+def test_file_documents_columns(table: Table, location: str) -> None:
     backend = open_backend(location)
     write_rows(backend, "rows.parquet", [], table.schema)
     schema = pq.read_schema(pa.BufferReader(backend.read("rows.parquet")))
@@ -61,7 +61,7 @@ def test_a_file_carries_its_version_and_a_line_on_each_column(table: Table, loca
     assert all(field.metadata[b"doc"] for field in schema)
 
 
-def test_a_file_of_another_version_is_not_taken_for_this_one(location: str) -> None:
+def test_other_version_file_is_rejected(location: str) -> None:
     schema = TABLES["plans"].schema.with_metadata({b"emtta.schema_version": b"999"})
     store = Store.open(location, create=True)
     write_rows(store.backend, "plans/run_id=old/plan.parquet", [], schema)
@@ -70,7 +70,7 @@ def test_a_file_of_another_version_is_not_taken_for_this_one(location: str) -> N
     assert store.backend.exists("plans/run_id=old/plan.parquet")
 
 
-def test_runs_are_listed_newest_first_and_an_unknown_one_is_answered_with_their_names(location: str) -> None:
+def test_runs_list_newest_first(location: str) -> None:
     store = Store.open(location, create=True)
     assert store.runs() == {}
     for day, run_id in enumerate(["b-first", "a-second"], 1):
@@ -82,7 +82,7 @@ def test_runs_are_listed_newest_first_and_an_unknown_one_is_answered_with_their_
             ask("c")
 
 
-def test_a_plan_keeps_its_order(location: str) -> None:
+def test_plan_keeps_order(location: str) -> None:
     store = Store.open(location, create=True)
     cells = [("noise", "vacuum", "source"), ("accent", "arabic", "source"), ("noise", "babble", "source")]
     begin_run(store, "run", cells)
@@ -90,7 +90,7 @@ def test_a_plan_keeps_its_order(location: str) -> None:
     assert [row.position for row in store.plan("run")] == [0, 1, 2]
 
 
-def test_a_broken_run_is_no_run_and_does_not_hide_the_others(location: str) -> None:
+def test_broken_run_hides_no_other(location: str) -> None:
     store = Store.open(location, create=True)
     for run_id in ("good", "bad"):
         begin_run(store, run_id, [("noise", "babble", "source")])
@@ -103,7 +103,7 @@ def test_a_broken_run_is_no_run_and_does_not_hide_the_others(location: str) -> N
 
 
 @pytest.mark.parametrize("broken", ["cut", "gone"])
-def test_a_plan_that_cannot_be_read_is_mended_by_doing_what_the_message_says(broken: str, location: str) -> None:
+def test_suggested_fix_mends_plan(broken: str, location: str) -> None:
     store = Store.open(location, create=True)
     begin_run(store, "run", [("noise", "babble", "source")])
     plan = "plans/run_id=run/plan.parquet"
@@ -135,7 +135,7 @@ def prepared_row(utterance_id: str) -> PreparedRow:
     )
 
 
-def test_a_prepared_corpus_is_there_once_it_is_complete_and_gone_once_a_shard_is_cut(location: str) -> None:
+def test_cut_shard_removes_corpus(location: str) -> None:
     store = Store.open(location, create=True)
     broken = dataclasses.replace(prepared_row("c"), audio=None, seconds=0.0, error="it is silent")
     store.write_prepared("abc", 0, [prepared_row("a"), prepared_row("b")])
@@ -154,7 +154,7 @@ def test_a_prepared_corpus_is_there_once_it_is_complete_and_gone_once_a_shard_is
         list(store.read_prepared(corpus))
 
 
-def test_the_datasets_library_reads_prepared_audio(tmp_path: Path) -> None:
+def test_datasets_reads_prepared_audio(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     store = Store.open(tmp_path / "store", create=True)
     store.write_prepared("abc", 0, [prepared_row("a"), dataclasses.replace(prepared_row("b"), audio=None, error="x")])
@@ -169,7 +169,7 @@ def test_the_datasets_library_reads_prepared_audio(tmp_path: Path) -> None:
     assert undecoded[1]["audio"] is None
 
 
-def test_attempts_are_numbered_after_any_file_of_the_cell(location: str) -> None:
+def test_attempt_number_follows_any_file(location: str) -> None:
     store = Store.open(location, create=True)
     key = CellKey("run", "babble", "em-tok")
     assert store.begin_attempt(key) == 1
@@ -179,7 +179,7 @@ def test_attempts_are_numbered_after_any_file_of_the_cell(location: str) -> None
     assert store.begin_attempt(CellKey("run", "babble", "em-tok-b")) == 1
 
 
-def test_attempts_begun_at_the_same_time_have_numbers_of_their_own(location: str) -> None:
+def test_simultaneous_attempts_differ(location: str) -> None:
     each = 20 if location.startswith("s3://") else 200
     script = """
 import sys

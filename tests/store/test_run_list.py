@@ -81,7 +81,7 @@ def check_same(store: Store) -> None:
     assert found.shared_cells
 
 
-def test_the_list_is_the_report_whatever_becomes_of_the_runs(store: Store, read_again: list[set[str]]) -> None:
+def test_list_always_equals_report(store: Store, read_again: list[set[str]]) -> None:
     check_same(store)
     assert len(read_again.pop()) == 7
     check_same(store)
@@ -108,15 +108,13 @@ def test_the_list_is_the_report_whatever_becomes_of_the_runs(store: Store, read_
     assert len(read_again.pop()) == 30
 
 
-def test_an_empty_store_has_an_empty_list(tmp_path: Path) -> None:
+def test_empty_store_has_empty_list(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "empty", create=True)
     check_same(store)
     check_same(store)
 
 
-def test_a_run_is_read_again_when_the_run_whose_results_it_reuses_has_other_files(
-    store: Store, read_again: list[set[str]]
-) -> None:
+def test_reuse_source_change_rereads_run(store: Store, read_again: list[set[str]]) -> None:
     check_same(store)
     (before,) = (row for row in RunList(store).refresh().records if row["run_id"] == "reusing")
     assert before["reused"] == 1
@@ -127,9 +125,7 @@ def test_a_run_is_read_again_when_the_run_whose_results_it_reuses_has_other_file
     assert read_again[-1] == {"maker", "reusing"}
 
 
-def test_what_was_written_a_moment_ago_is_not_remembered_beyond_the_process(
-    store: Store, read_again: list[set[str]]
-) -> None:
+def test_fresh_write_is_not_cached(store: Store, read_again: list[set[str]]) -> None:
     one_run(store, "new")
     listed = RunList(store)
     first = listed.refresh()
@@ -139,7 +135,7 @@ def test_what_was_written_a_moment_ago_is_not_remembered_beyond_the_process(
     assert read_again == [{"new"}]
 
 
-def test_a_run_with_a_file_that_cannot_be_read_is_told_of_each_time(
+def test_unreadable_file_is_always_named(
     store: Store, read_again: list[set[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     check_same(store)
@@ -159,7 +155,7 @@ def test_a_run_with_a_file_that_cannot_be_read_is_told_of_each_time(
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"rows": 1}', b'{"rows": "AAAA"}', b"[]"])
-def test_a_memory_that_is_damaged_costs_time_alone(
+def test_damaged_cache_only_slows(
     content: bytes, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EMTTA_CACHE", str(tmp_path / "cache"))

@@ -74,9 +74,7 @@ WRITER = """
 """
 
 
-def test_a_writer_killed_in_the_middle_of_a_put_leaves_nothing(
-    s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_put_leaves_nothing(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     halfway = threading.Event()
 
     def lose_the_rest(client: socket.socket, upstream: socket.socket) -> None:
@@ -102,7 +100,7 @@ def test_a_writer_killed_in_the_middle_of_a_put_leaves_nothing(
     assert entry.size > 50_000
 
 
-def test_an_answer_that_is_lost_costs_nothing(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lost_answer_does_no_harm(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lost = []
 
     def lose_an_answer(client: socket.socket, upstream: socket.socket) -> None:
@@ -128,7 +126,7 @@ def test_an_answer_that_is_lost_costs_nothing(s3: S3Server, bucket: str, monkeyp
             write_shard(store, KEY, {"a": [heard(0)]})
 
 
-def test_a_server_without_conditional_puts_is_written_to_with_a_warning(
+def test_missing_conditional_put_warns(
     s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def ignore_the_condition(client: socket.socket, upstream: socket.socket) -> None:
@@ -146,7 +144,7 @@ def test_a_server_without_conditional_puts_is_written_to_with_a_warning(
     assert caplog.text.count("knows no conditional PUT") == 1
 
 
-def test_a_listing_has_every_object_and_removing_takes_them_all(s3: S3Server, bucket: str) -> None:
+def test_listing_covers_all_objects(s3: S3Server, bucket: str) -> None:
     backend = open_backend(f"s3://{bucket}/store")
     client = s3.client()
     names = [f"cells/run_id=run/{number:04d}" for number in range(1001)]
@@ -159,7 +157,7 @@ def test_a_listing_has_every_object_and_removing_takes_them_all(s3: S3Server, bu
     assert set(s3.objects(bucket)) == {"store/cells-of-another-kind/x", "store/cells/.hidden"}
 
 
-def test_a_file_that_was_replaced_or_removed_is_read_as_it_is_now(bucket: str) -> None:
+def test_replaced_file_reads_current(bucket: str) -> None:
     store = Store.open(f"s3://{bucket}/store", create=True)
     one_run(store, "run")
     with Catalogue(store) as catalogue:
@@ -172,7 +170,7 @@ def test_a_file_that_was_replaced_or_removed_is_read_as_it_is_now(bucket: str) -
         assert catalogue.query("SELECT run_id, wer FROM cells ORDER BY wer").rows == [("other", 50.0), ("run", None)]
 
 
-def test_a_file_removed_while_a_question_is_asked_breaks_no_answer(bucket: str) -> None:
+def test_removal_breaks_no_query(bucket: str) -> None:
     store = Store.open(f"s3://{bucket}/store", create=True)
     one_run(store, "run")
     with Catalogue(store) as catalogue:
@@ -186,7 +184,7 @@ def test_a_file_removed_while_a_question_is_asked_breaks_no_answer(bucket: str) 
         assert catalogue.query("SELECT wer FROM cells").rows == [(25.0,)]
 
 
-def test_a_store_costs_one_request_a_file_and_two_a_table(s3: S3Server, bucket: str) -> None:
+def test_one_request_per_file_two_per_table(s3: S3Server, bucket: str) -> None:
     requests: list[bytes] = []
 
     def count(client: socket.socket, upstream: socket.socket) -> None:
@@ -213,7 +211,7 @@ def test_a_store_costs_one_request_a_file_and_two_a_table(s3: S3Server, bucket: 
     assert len(requests) - asked == looks, "once a question"
 
 
-def test_a_folder_copied_into_a_bucket_is_the_same_store(s3: S3Server, bucket: str, tmp_path: Path) -> None:
+def test_copied_folder_is_same_store(s3: S3Server, bucket: str, tmp_path: Path) -> None:
     folder = Store.open(tmp_path, create=True)
     for run_id in ("one", "two"):
         one_run(folder, run_id)
@@ -245,7 +243,7 @@ def test_a_folder_copied_into_a_bucket_is_the_same_store(s3: S3Server, bucket: s
         "glob('/etc/*')",
     ],
 )
-def test_no_query_reads_outside_the_store(source: str, s3: S3Server, bucket: str) -> None:
+def test_queries_never_read_outside(source: str, s3: S3Server, bucket: str) -> None:
     for folder in ("other", "store-two"):
         s3.client().put_object(Bucket=bucket, Key=f"{folder}/secret.csv", Body=b"a\n1\n")
     store = Store.open(f"s3://{bucket}/store", create=True)
@@ -263,7 +261,7 @@ def test_no_query_reads_outside_the_store(source: str, s3: S3Server, bucket: str
 
 
 @pytest.mark.parametrize("method", ["COPY (SELECT 1) TO 's3://{bucket}/store/x.csv'", "ATTACH 's3://{bucket}/store/x'"])
-def test_no_query_writes(method: str, s3: S3Server, bucket: str) -> None:
+def test_queries_never_write(method: str, s3: S3Server, bucket: str) -> None:
     store = Store.open(f"s3://{bucket}/store", create=True)
     before = s3.objects(bucket)
     with Catalogue(store) as catalogue, pytest.raises(EmttaError):
@@ -272,7 +270,7 @@ def test_no_query_writes(method: str, s3: S3Server, bucket: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_into_a_bucket_finds_what_one_into_a_folder_finds(
+def test_bucket_run_matches_folder_run(
     emtta: Command,
     suite_file: SuiteFile,
     speech: Speech,
@@ -313,7 +311,7 @@ def test_a_run_into_a_bucket_finds_what_one_into_a_folder_finds(
     assert run_id in emtta("list", "--store", store).out
 
 
-def test_a_run_goes_on_in_a_bucket_where_it_was_stopped(
+def test_stopped_run_resumes_in_bucket(
     emtta: Command, suite_file: SuiteFile, speech: Speech, prefect_server: str, s3: S3Server, bucket: str
 ) -> None:
     suite, location = suite_file(methods=("source",)), f"s3://{bucket}/store"

@@ -20,29 +20,27 @@ from emtta_core.store import Catalogue, Store
 from emtta_core.store.backend import open_backend
 
 
-def test_a_bucket_that_is_not_there_is_named_with_the_command_that_makes_it(s3: S3Server) -> None:
+def test_missing_bucket_names_command(s3: S3Server) -> None:
     for ask in (lambda backend: backend.is_there(), lambda backend: backend.make(), lambda backend: backend.read("x")):
         with pytest.raises(StoreError, match=r"there is no bucket 'nowhere' at http://127.*aws s3 mb s3://nowhere"):
             ask(open_backend("s3://nowhere/store"))
 
 
-def test_a_store_that_is_not_there_is_named_with_the_command_that_makes_it(s3: S3Server, bucket: str) -> None:
+def test_missing_store_names_command(s3: S3Server, bucket: str) -> None:
     with pytest.raises(StoreError, match=rf"no store at s3://{bucket}/a; `emtta run SUITE --store s3://{bucket}/a`"):
         Store.open(f"s3://{bucket}/a/")
     assert Store.find(f"s3://{bucket}/a") is None
     assert s3.objects(bucket) == {}
 
 
-def test_credentials_that_are_missing_are_asked_for(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_are_named(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     with pytest.raises(StoreError, match="there are no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
         Store.open(f"s3://{bucket}/store", create=True)
 
 
-def test_what_is_forbidden_is_said_with_the_permission_that_it_needs(
-    s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_forbidden_names_permission(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import boto3
 
     iam = boto3.client(
@@ -84,9 +82,7 @@ def enforcing(server: S3Server) -> Iterator[None]:
         after(b"inf")
 
 
-def test_a_server_that_does_not_answer_is_named_and_worth_another_attempt(
-    bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unresponsive_server_is_retryable(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         port = server.getsockname()[1]
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
@@ -95,7 +91,7 @@ def test_a_server_that_does_not_answer_is_named_and_worth_another_attempt(
     assert is_transient(refusal.value)
 
 
-def test_an_address_that_is_none_is_said(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_address_is_reported(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost")
     with pytest.raises(StoreError, match="set AWS_ENDPOINT_URL to a URL"):
         Store.open(f"s3://{bucket}/store")
@@ -105,17 +101,17 @@ def test_an_address_that_is_none_is_said(bucket: str, monkeypatch: pytest.Monkey
     "location",
     ["s3://", "s3://b", "s3:/bucket/x", "s3://Bucket/x", "s3://bucket/a=b", "s3://bucket/*", "s3://bucket/../x"],
 )
-def test_what_names_no_prefix_is_refused(location: str) -> None:
+def test_missing_prefix_is_refused(location: str) -> None:
     with pytest.raises(UsageError, match=r"names no store; write s3://BUCKET/PREFIX"):
         open_backend(location)
 
 
-def test_another_kind_of_place_is_refused_with_those_there_are() -> None:
+def test_other_scheme_lists_known() -> None:
     with pytest.raises(UsageError, match=r"'gs://bucket/x'; choose from: a folder, or s3://BUCKET/PREFIX"):
         open_backend("gs://bucket/x")
 
 
-def test_without_the_extra_folders_work_and_a_bucket_names_what_to_install(tmp_path: Path) -> None:
+def test_missing_extra_names_install(tmp_path: Path) -> None:
     script = """
 import sys
 sys.modules["s3fs"] = sys.modules["botocore"] = None  # as where they are not installed
@@ -130,13 +126,13 @@ Store.open("s3://bucket/store")
     assert (tmp_path / ".writable").exists() is False
 
 
-def test_the_doctor_tries_a_bucket_and_leaves_nothing_there(emtta: Command, s3: S3Server, bucket: str) -> None:
+def test_doctor_leaves_bucket_clean(emtta: Command, s3: S3Server, bucket: str) -> None:
     assert f"s3://{bucket}/new can be made" in emtta("doctor", "--store", f"s3://{bucket}/new").out
     assert s3.objects(bucket) == {}
     assert "there is no bucket 'nowhere'" in emtta("doctor", "--store", "s3://nowhere").out
 
 
-def test_a_mistake_in_the_store_ends_the_command_with_its_message_alone(emtta: Command, s3: S3Server) -> None:
+def test_store_mistake_prints_only_message(emtta: Command, s3: S3Server) -> None:
     outcome = emtta("list", "--store", "s3://nowhere/store")
     assert (outcome.code, outcome.out) == (1, "")
     assert outcome.err.startswith("error: cannot list s3://nowhere/store: there is no bucket 'nowhere'")

@@ -20,12 +20,12 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
         yield catalogue
 
 
-def test_the_page_is_as_its_generator_writes_it() -> None:
+def test_page_matches_generator() -> None:
     assert PAGE.read_text("utf-8") == schema_page(), "write it anew: python docs/tools/schema_page.py sql/schema.md"
 
 
 @pytest.mark.parametrize("name", views())
-def test_a_view_tells_its_grain_and_the_meaning_of_each_column_and_of_no_other(name: str, catalogue: Catalogue) -> None:
+def test_view_documents_every_column(name: str, catalogue: Catalogue) -> None:
     view = views()[name]
     columns = describe(catalogue, name)
     assert view.grain.startswith("one row per ")
@@ -34,7 +34,7 @@ def test_a_view_tells_its_grain_and_the_meaning_of_each_column_and_of_no_other(n
 
 
 @pytest.mark.parametrize("name", reports())
-def test_a_report_tells_the_meaning_of_each_column_and_parameter(name: str, catalogue: Catalogue) -> None:
+def test_report_documents_every_column(name: str, catalogue: Catalogue) -> None:
     report = reports()[name]
     columns = describe_report(catalogue, name)
     if name in ("matrix", "methods"):  # which have a column for each method or group of the run
@@ -47,7 +47,7 @@ def test_a_report_tells_the_meaning_of_each_column_and_parameter(name: str, cata
     assert asked == set(report.parameters)
 
 
-def test_each_view_reads_only_what_stands_before_it() -> None:
+def test_view_reads_only_earlier_ones() -> None:
     there = {*(f"raw.{table}" for table in TABLES), "open.hypotheses", "open.scores", "settled.utterances"}
     for view in views().values():
         assert set(reads(view)) <= there
@@ -55,13 +55,13 @@ def test_each_view_reads_only_what_stands_before_it() -> None:
     assert reads(views()["groups"]) == ["cells"]
 
 
-def test_a_table_as_it_is_stored_is_described_by_its_schema(catalogue: Catalogue) -> None:
+def test_stored_table_is_documented(catalogue: Catalogue) -> None:
     for table in TABLES.values():
         rows = describe(catalogue, f"raw.{table.name}").rows
         assert {row[0] for row in rows} == {*table.schema.names, *(table.keys or ("corpus_id",))}
         assert all(meaning for _, _, meaning in rows)
 
 
-def test_an_unknown_name_is_answered_with_those_there_are(catalogue: Catalogue) -> None:
+def test_unknown_name_lists_known(catalogue: Catalogue) -> None:
     with pytest.raises(UsageError, match=r"unknown view or table 'x'; choose from: attempts, cells, .*raw\.scores"):
         describe(catalogue, "x")

@@ -9,12 +9,12 @@ from emtta_core.store.schema import TABLES
 PAGE = Path(__file__).parents[2] / "docs" / "store.md"
 
 
-def test_the_page_is_as_its_generator_writes_it() -> None:
+def test_page_matches_generator() -> None:
     page = PAGE.read_text("utf-8")
     assert renew(page) == page, "write it anew: python docs/tools/store_page.py docs/store.md"
 
 
-def test_the_page_names_every_table_and_column() -> None:
+def test_every_table_and_column_is_named() -> None:
     text = document()
     for table in TABLES.values():
         assert f"### {table.name}\n" in text

@@ -63,9 +63,7 @@ BEFORE_IT_HAS_ITS_NAME = """
 @pytest.mark.parametrize(
     ("then", "killed_by"), [(IN_THE_MIDDLE, signal.SIGXFSZ), (BEFORE_IT_HAS_ITS_NAME, signal.SIGKILL)]
 )
-def test_a_writer_killed_while_it_writes_leaves_no_half_file(
-    then: str, killed_by: signal.Signals, tmp_path: Path
-) -> None:
+def test_killed_writer_leaves_no_half_file(then: str, killed_by: signal.Signals, tmp_path: Path) -> None:
     process = start(tmp_path, 20_000, then)
     process.communicate()
 
@@ -80,7 +78,7 @@ def test_a_writer_killed_while_it_writes_leaves_no_half_file(
     assert not left.exists()
 
 
-def test_a_writer_killed_at_any_moment_leaves_whole_shards_alone(location: str) -> None:
+def test_random_kill_leaves_whole_shards(location: str) -> None:
     store, folder = Store.open(location, create=True), f"steps/{KEY.folder}"
     for attempt in range(1, 4):
         then = f"[store.write_steps(key, {attempt}, shard, rows) for shard in range(100_000)]"
@@ -96,7 +94,7 @@ def test_a_writer_killed_at_any_moment_leaves_whole_shards_alone(location: str) 
     assert all(len(read_rows(store.backend, name, StepRow)) == 40 for name in files)
 
 
-def test_tidying_up_leaves_alone_what_the_store_did_not_write(tmp_path: Path) -> None:
+def test_cleanup_spares_foreign_files(tmp_path: Path) -> None:
     others = [tmp_path / name for name in (".mine.tmp", ".mine.0123456789ab", "notes.0123456789ab.tmp", ".a.b.tmp")]
     for path in others:
         path.write_text("dear to its owner")
@@ -105,7 +103,7 @@ def test_tidying_up_leaves_alone_what_the_store_did_not_write(tmp_path: Path) ->
     assert all(path.exists() for path in others)
 
 
-def test_of_two_writers_of_one_shard_one_wins_and_the_other_is_told(location: str) -> None:
+def test_shard_race_has_one_winner(location: str) -> None:
     then = "sys.stdin.readline(); store.write_steps(key, 1, 0, rows)"
     script = textwrap.dedent(WRITER) + then
     writers = [
@@ -135,7 +133,7 @@ def test_of_two_writers_of_one_shard_one_wins_and_the_other_is_told(location: st
     assert not list(Path(location).rglob("*.tmp"))
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+def test_full_disk_leaves_nothing(tmp_path: Path) -> None:
     then = """
     import resource, signal
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -150,14 +148,14 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_rows_of_an_attempt_are_final(location: str) -> None:
+def test_attempt_rows_are_final(location: str) -> None:
     store = Store.open(location, create=True)
     write_shard(store, KEY, {"a": [heard(1)]})
     with pytest.raises(StoreError, match="rows of an attempt are final"):
         write_shard(store, KEY, {"a": [heard(0)]})
 
 
-def test_a_store_that_cannot_be_made_read_or_written_says_why(tmp_path: Path) -> None:
+def test_unusable_store_gives_reason(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("no folder")
     with pytest.raises(StoreError, match="Not a directory"):
@@ -184,7 +182,7 @@ def test_a_store_that_cannot_be_made_read_or_written_says_why(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", "-x", ".hidden", "a b", "ü", "a=b", "null", "NULL"])
-def test_a_name_that_is_no_path_of_its_own_is_refused(name: str, location: str) -> None:
+def test_escaping_name_is_refused(name: str, location: str) -> None:
     with pytest.raises(UsageError, match="is an invalid name"):
         CellKey(name, "domain", "method")
     with pytest.raises(UsageError, match="is an invalid name"):

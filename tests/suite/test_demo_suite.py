@@ -26,7 +26,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.mark.parametrize("domain", DEMO.domains, ids=lambda domain: domain.name)
-def test_the_source_models_wer_lies_between_8_and_60_percent(domain: Domain, model: SpeechModel, store: Store) -> None:
+def test_source_wer_is_8_to_60_percent(domain: Domain, model: SpeechModel, store: Store) -> None:
     corpus = prepare_domain(domain, corpus_id(domain, DEMO.limit), store).corpus
     rows = list(store.read_prepared(corpus))
     results = Adapter(model, method="source").transcribe(
@@ -39,7 +39,7 @@ def test_the_source_models_wer_lies_between_8_and_60_percent(domain: Domain, mod
     assert 8 <= wer <= 60
 
 
-def test_each_group_holds_voices_or_noise_that_the_model_never_heard() -> None:
+def test_each_group_has_unseen_sound() -> None:
     heard = {voice for language in LANGUAGES for voice in trained_voices(language)}
     for domain in DEMO.domains:
         if domain.group == "noise":

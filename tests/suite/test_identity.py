@@ -30,21 +30,21 @@ def records(base: type[Record] = Record) -> list[type[Record]]:
     return [kind for child in base.__subclasses__() for kind in (child, *records(child))]
 
 
-def test_a_field_without_a_role_is_refused_when_its_class_is_defined() -> None:
+def test_field_without_role_is_refused() -> None:
     with pytest.raises(TypeError, match=r"Forgetful\.speed must be declared IDENTITY or RUNTIME"):
 
         class Forgetful(Record):
             speed: int = 1
 
 
-def test_a_field_with_two_roles_is_refused() -> None:
+def test_field_with_two_roles_is_refused() -> None:
     with pytest.raises(TypeError, match=r"Torn\.speed must be declared"):
 
         class Torn(Record):
             speed: Annotated[int, IDENTITY, RUNTIME] = 1
 
 
-def test_an_option_that_does_not_say_which_methods_use_it_is_refused() -> None:
+def test_option_must_declare_methods() -> None:
     class Forgetful(Options):
         speed: int = 1
 
@@ -53,7 +53,7 @@ def test_an_option_that_does_not_say_which_methods_use_it_is_refused() -> None:
     assert set(USES) == {field.name for field in fields(Options)}
 
 
-def test_every_configuration_of_the_package_declares_its_fields() -> None:
+def test_package_declares_every_field() -> None:
     for module in pkgutil.walk_packages(emtta_core.__path__, "emtta_core."):
         importlib.import_module(module.name)
     ours = [kind for kind in records() if kind.__module__.startswith("emtta_core.")]
@@ -65,43 +65,43 @@ def test_every_configuration_of_the_package_declares_its_fields() -> None:
             assert (IDENTITY in field.metadata) != (RUNTIME in field.metadata)
 
 
-def test_runtime_fields_are_no_part_of_an_identity_at_any_depth() -> None:
+def test_runtime_fields_never_count() -> None:
     plain = Outer(inner=Inner(rate=2), several=(Inner(rate=3),))
     labelled = Outer(inner=Inner(rate=2, label="a"), several=(Inner(rate=3, label="b"),), workers=9)
     assert plain.identity() == labelled.identity() == {"inner": {"rate": 2}, "several": [{"rate": 3}]}
     assert digest(plain) == digest(labelled)
 
 
-def test_identity_fields_change_the_digest_at_any_depth() -> None:
+def test_identifying_fields_change_digest() -> None:
     variants = [Outer(), Outer(inner=Inner(rate=2)), Outer(several=(Inner(),)), Outer(several=(Inner(), Inner()))]
     assert len({digest(variant) for variant in variants}) == len(variants)
 
 
-def test_a_digest_is_the_same_on_every_machine_and_in_every_release() -> None:
+def test_digest_is_stable() -> None:
     assert digest({"b": [1, 2.5, None, True], "a": "ä"}) == "26d99402c903f4cd"
     assert digest({}) == "44136fa355b3678a"  # SHA-256 of the two characters {}
 
 
 @given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5) | st.booleans(), max_size=6))
-def test_the_order_of_keys_does_not_matter(values: dict[str, object]) -> None:
+def test_key_order_does_not_matter(values: dict[str, object]) -> None:
     assert digest(values) == digest(dict(reversed(values.items())))
 
 
-def test_numbers_texts_and_truth_values_are_told_apart() -> None:
+def test_value_types_are_distinct() -> None:
     values = [1, "1", True, 1.5, "1.5", None, "null", [], [1], {}, {"1": 1}]
     assert len({digest(value) for value in values}) == len(values)
 
 
-def test_what_has_no_canonical_form_is_refused() -> None:
+def test_noncanonical_value_is_refused() -> None:
     with pytest.raises(TypeError, match="set has no canonical form"):
         digest({"a": {1, 2}})
 
 
-def test_an_unknown_field_is_refused() -> None:
+def test_unknown_field_is_refused() -> None:
     with pytest.raises(ValueError, match="Extra inputs"):
         Inner.model_validate({"rat": 2})
 
 
-def test_a_configuration_cannot_be_changed() -> None:
+def test_configuration_is_immutable() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Inner().rate = 3

@@ -94,7 +94,7 @@ def carried_out(emtta: Command, model: str, shelf: Path, folder: Path, *options:
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_with_the_demo_model(emtta: Command, shelf: Path, tmp_path: Path) -> None:
+def test_runs_with_demo_model(emtta: Command, shelf: Path, tmp_path: Path) -> None:
     rows = carried_out(emtta, "demo", shelf, tmp_path, "--limit", 1)
     source = {row["suite"]: row["wer"] for row in rows if row["method"] == "source"}
     assert source["L2-ARCTIC"] == source["MLS"] == 0.0, "clean sentences in voices that the model knows"
@@ -104,7 +104,7 @@ def test_with_the_demo_model(emtta: Command, shelf: Path, tmp_path: Path) -> Non
     assert {row["snr_db"] for row in made} == {10.0}
 
 
-def test_every_field_that_a_reading_names_is_one_of_the_suite() -> None:
+def test_readings_name_only_suite_fields() -> None:
     page = (Path(__file__).parents[2] / "docs/reproduce.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\|.*\| (?:published|reading)[^|]*\| (.+) \|$", page, flags=re.MULTILINE)
     domains = load_suite("paper").domains
@@ -128,7 +128,7 @@ def test_every_field_that_a_reading_names_is_one_of_the_suite() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
-def test_with_the_shape_of_whisper_base(emtta: Command, shelf: Path, tmp_path: Path) -> None:
+def test_runs_with_whisper_base_shape(emtta: Command, shelf: Path, tmp_path: Path) -> None:
     model = make_checkpoint(
         tmp_path / "whisper-base",
         d_model=512,

@@ -41,7 +41,7 @@ corpus = { name = "folder", path = "speech" }
 """
 
 
-def test_demo_has_the_papers_domains_in_three_groups_and_five_methods() -> None:
+def test_demo_has_paper_domains() -> None:
     suite = load_suite("demo")
     sizes = {group: sum(domain.group == group for domain in suite.domains) for group in suite.groups}
     assert sizes == {"noise": 10, "accent": 6, "language": 7}
@@ -49,19 +49,19 @@ def test_demo_has_the_papers_domains_in_three_groups_and_five_methods() -> None:
     assert names == ["source", "greedy-em", "em-seq", "em-tok", "em-tok-b"]
 
 
-def test_smoke_has_three_domains_and_two_methods() -> None:
+def test_smoke_has_three_domains() -> None:
     suite = load_suite("smoke")
     assert (len(suite.domains), len(suite.methods), len(suite.groups)) == (3, 2, 3)
 
 
-def test_every_shipped_suite_tells_what_it_is() -> None:
+def test_shipped_have_descriptions() -> None:
     for name in suite_names():
         suite = load_suite(name)
         assert suite.name == name
         assert suite.description
 
 
-def test_paper_is_what_the_paper_did() -> None:
+def test_paper_matches_publication() -> None:
     suite = load_suite("paper")
     groups = {group: sum(domain.group == group for domain in suite.domains) for group in suite.groups}
     assert groups == {"noise": 10, "accent": 6, "language": 7}
@@ -75,7 +75,7 @@ def test_paper_is_what_the_paper_did() -> None:
     assert {(one.snr_db, one.offset, one.snr_convention) for one in recordings} == {(10.0, "start", "exact")}
 
 
-def test_the_ablations_of_the_paper_are_its_domains_with_other_methods_or_models() -> None:
+def test_paper_ablations_share_domains() -> None:
     paper = load_suite("paper")
     for name in ("paper-ablations", "paper-tiny", "paper-small", "paper-large"):
         assert load_suite(name).domains == paper.domains
@@ -89,7 +89,7 @@ def test_the_ablations_of_the_paper_are_its_domains_with_other_methods_or_models
     assert all(objective is not None and objective.policy != objective.entropy for objective in alone)
 
 
-def test_a_suite_that_extends_another_has_what_it_does_not_say_itself(tmp_path: Path) -> None:
+def test_extending_inherits_unset_values(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "layers.toml").write_text(LAYERS + "[runtime]\nbatch_size = 3\nworkers = 2\n")
     child = tmp_path / "child.toml"
@@ -118,14 +118,14 @@ def test_a_suite_that_extends_another_has_what_it_does_not_say_itself(tmp_path: 
         ('extends = "demo"\nname = "x"\nadaptation = { steps = 0 }\n', r"adaptation.steps"),
     ],
 )
-def test_a_mistake_in_what_is_extended_is_refused(text: str, message: str, tmp_path: Path) -> None:
+def test_mistake_in_extends_is_refused(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(text)
     with pytest.raises(UsageError, match=message):
         load_suite(str(path))
 
 
-def test_a_domain_takes_from_its_group_what_it_does_not_say_and_from_the_defaults_the_rest() -> None:
+def test_domain_inherits_from_group() -> None:
     suite = parse_suite(LAYERS)
     babble, loud = suite.domain("BA"), suite.domain("loud")
     assert babble.corpus == Synthetic(language="en", voices=("en-us+m1",), utterances=7, rate=150)
@@ -136,22 +136,20 @@ def test_a_domain_takes_from_its_group_what_it_does_not_say_and_from_the_default
     assert (loud.corruption.kind, loud.corruption.snr_db) == ("typing", -5)
 
 
-def test_a_corpus_of_another_kind_takes_nothing_from_the_defaults() -> None:
+def test_other_corpus_ignores_defaults() -> None:
     mine = parse_suite(LAYERS, folder=Path("/data")).domain("mine")
     assert mine.corpus == Folder(path="/data/speech")
     assert mine.corruption is None
 
 
-def test_relative_paths_start_at_the_suites_folder(suite_file: SuiteFile, tmp_path: Path) -> None:
+def test_relative_paths_start_at_file(suite_file: SuiteFile, tmp_path: Path) -> None:
     corpus = load_suite(str(suite_file())).domains[0].corpus
     assert isinstance(corpus, Folder)
     assert corpus.path == str(tmp_path / "speech")
 
 
 @pytest.mark.parametrize(("name", "found"), [("mine", "{folder}/mine"), ("demo", "demo"), ("openai/x", "openai/x")])
-def test_a_model_that_is_a_folder_lies_beside_the_suite(
-    name: str, found: str, suite_file: SuiteFile, tmp_path: Path
-) -> None:
+def test_model_folder_is_relative_to_file(name: str, found: str, suite_file: SuiteFile, tmp_path: Path) -> None:
     for folder in ("mine", "demo"):
         (tmp_path / folder).mkdir()
     path = suite_file()
@@ -159,7 +157,7 @@ def test_a_model_that_is_a_folder_lies_beside_the_suite(
     assert load_suite(str(path)).model.name == found.format(folder=tmp_path)
 
 
-def test_a_convention_given_at_the_call_is_that_of_each_ratio_and_begins_another_run() -> None:
+def test_snr_override_starts_new_run() -> None:
     by_file, by_call = load_suite("paper"), load_suite("paper", snr_convention="msnsd-old")
     noisy = [domain.corruption for domain in by_call.domains if domain.group == "noise"]
     assert {getattr(corruption, "snr_convention", None) for corruption in noisy} == {"msnsd-old"}
@@ -169,25 +167,25 @@ def test_a_convention_given_at_the_call_is_that_of_each_ratio_and_begins_another
     assert rest == [domain for domain in by_file.domains if domain.group != "noise"]
 
 
-def test_a_convention_for_a_suite_without_a_ratio_is_refused() -> None:
+def test_snr_override_needs_ratio() -> None:
     with pytest.raises(UsageError, match="the SNR convention is 'msnsd-old', and no domain of the suite"):
         load_suite("robustness", snr_convention="msnsd-old")
 
 
-def test_a_limit_given_at_the_call_stands_over_the_files(suite_file: SuiteFile) -> None:
+def test_limit_override_beats_file(suite_file: SuiteFile) -> None:
     path = str(suite_file())
     assert load_suite(path).limit is None
     assert load_suite(path, limit=3).limit == 3
 
 
 @pytest.mark.parametrize("name", suite_names())
-def test_a_suite_written_out_reads_back_as_it_was(name: str) -> None:
+def test_written_file_reads_back_equal(name: str) -> None:
     suite = load_suite(name, limit=5)
     assert parse_suite(suite.to_toml()) == suite
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.floats(min_value=1e-12, max_value=0.9))
-def test_any_text_and_number_survive_being_written_out(description: str, learning_rate: float) -> None:
+def test_any_text_and_number_roundtrip(description: str, learning_rate: float) -> None:
     suite = parse_suite(LAYERS)
     adaptation = replace(suite.adaptation, learning_rate=learning_rate)
     changed = suite.model_copy(update={"description": description, "adaptation": adaptation})
@@ -203,7 +201,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("line", "words"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_refused_with_the_field_its_value_and_what_is_allowed(line: str, words: list[str]) -> None:
+def test_mistake_names_field_and_choices(line: str, words: list[str]) -> None:
     text = LAYERS.replace("[defaults]", f"[adaptation]\n{line}\n[defaults]")
     with pytest.raises(UsageError) as refusal:
         parse_suite(text, origin="layers.toml")
@@ -252,7 +250,7 @@ REPLACEMENTS = {
 
 
 @pytest.mark.parametrize(("there", "instead", "words"), REPLACEMENTS.values(), ids=REPLACEMENTS)
-def test_a_suite_with_a_mistake_is_refused_in_words(there: str, instead: str, words: list[str]) -> None:
+def test_mistakes_are_refused_clearly(there: str, instead: str, words: list[str]) -> None:
     assert there in LAYERS
     with pytest.raises(UsageError) as refusal:
         parse_suite(LAYERS.replace(there, instead), origin="layers.toml")
@@ -260,28 +258,28 @@ def test_a_suite_with_a_mistake_is_refused_in_words(there: str, instead: str, wo
         assert word in str(refusal.value)
 
 
-def test_several_mistakes_are_told_at_once() -> None:
+def test_all_mistakes_are_reported() -> None:
     text = LAYERS.replace("rate = 160", 'rate = "fast"').replace('"typing"', '"tapping"')
     with pytest.raises(UsageError, match="2 mistakes"):
         parse_suite(text)
 
 
-def test_an_unknown_suite_is_refused_with_those_there_are() -> None:
+def test_unknown_name_lists_known() -> None:
     with pytest.raises(UsageError, match=r"unknown suite 'dmeo' \(did you mean 'demo'\?\); choose from: demo, "):
         load_suite("dmeo")
 
 
-def test_a_missing_suite_file_is_refused_by_its_path(tmp_path: Path) -> None:
+def test_missing_file_is_refused_by_path(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no suite file .*mine\.toml"):
         load_suite(str(tmp_path / "mine.toml"))
 
 
-def test_an_unknown_domain_is_refused_with_those_there_are() -> None:
+def test_unknown_domain_lists_known() -> None:
     with pytest.raises(UsageError, match="unknown domain 'AB'; choose from: BA, loud, mine"):
         parse_suite(LAYERS).domain("AB")
 
 
-def test_the_layout_in_the_docs_is_a_valid_suite(tmp_path: Path) -> None:
+def test_documented_layout_is_valid(tmp_path: Path) -> None:
     page = Path(__file__).parents[2] / "docs" / "suites.md"
     block = page.read_text(encoding="utf-8").split("```toml\n")[1].split("```")[0]
     suite = parse_suite(block, folder=tmp_path)
@@ -289,14 +287,14 @@ def test_the_layout_in_the_docs_is_a_valid_suite(tmp_path: Path) -> None:
     assert [domain.name for domain in suite.domains] == ["clean", "babble"]
 
 
-def test_the_methods_composed_in_the_docs_are_valid() -> None:
+def test_documented_methods_are_valid() -> None:
     page = Path(__file__).parents[2] / "docs" / "suites.md"
     block = page.read_text(encoding="utf-8").split("## Methods")[1].split("```toml\n")[1].split("```")[0]
     suite = parse_suite(LAYERS.replace('methods = ["source"]\n', block))
     assert [choice.name for choice in suite.methods][2:] == ["late-credit", "encoder-only", "sampled+mbr", "mbr-64"]
 
 
-def test_how_a_run_is_carried_out_has_its_choices() -> None:
+def test_runtime_offers_choices() -> None:
     text = LAYERS.replace("[defaults]", '[runtime]\nbatch_size = "auto"\ntrace = "metrics"\n[defaults]')
     runtime = parse_suite(text).runtime
     assert (runtime.batch_size, runtime.trace) == ("auto", "metrics")
@@ -312,7 +310,7 @@ def test_how_a_run_is_carried_out_has_its_choices() -> None:
         ("[runtime]", "[adaptation]\nearly_stop = inf\n[runtime]", ["adaptation.early_stop is inf", "finite"]),
     ],
 )
-def test_a_mistake_in_how_a_run_is_carried_out_is_refused(there: str, instead: str, words: list[str]) -> None:
+def test_runtime_mistake_is_refused(there: str, instead: str, words: list[str]) -> None:
     text = LAYERS.replace("[defaults]", '[runtime]\nbatch_size = "auto"\ntrace = "metrics"\n[defaults]')
     assert there in text
     with pytest.raises(UsageError) as refusal:
@@ -321,11 +319,11 @@ def test_a_mistake_in_how_a_run_is_carried_out_is_refused(there: str, instead: s
         assert word in str(refusal.value)
 
 
-def test_a_suite_of_one_domain_takes_no_more_than_its_own_lines(suite_file: SuiteFile) -> None:
+def test_single_domain_adds_no_others(suite_file: SuiteFile) -> None:
     assert [domain.name for domain in load_suite(str(suite_file(CLEAN))).domains] == ["clean"]
 
 
-def test_a_mistake_in_every_domain_is_no_lack_of_domains(suite_file: SuiteFile) -> None:
+def test_all_domains_wrong_lists_mistakes(suite_file: SuiteFile) -> None:
     with pytest.raises(UsageError) as refusal:
         load_suite(str(suite_file(CLEAN.replace("path", "pth"))))
     assert "has 2 mistakes" in str(refusal.value)
@@ -345,7 +343,7 @@ def test_a_mistake_in_every_domain_is_no_lack_of_domains(suite_file: SuiteFile) 
         ('batch_size = "all"', "runtime.batch_size"),
     ],
 )
-def test_a_runtime_field_out_of_range_is_refused(line: str, words: str) -> None:
+def test_runtime_out_of_range_is_refused(line: str, words: str) -> None:
     with pytest.raises(UsageError, match=re.escape(words)):
         parse_suite(LAYERS.replace("[defaults]", f"[runtime]\n{line}\n[defaults]"))
 
@@ -359,12 +357,12 @@ def test_a_runtime_field_out_of_range_is_refused(line: str, words: str) -> None:
         ("[" + " . ".join(['"a"'] * 1_000) + "]", "a name of more than 50 parts"),
     ],
 )
-def test_what_is_nested_beyond_all_use_is_refused(text: str, reason: str) -> None:
+def test_absurd_nesting_is_refused(text: str, reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         parse_suite(text)
 
 
-def test_a_chain_of_suites_has_an_end(tmp_path: Path) -> None:
+def test_extends_chain_is_limited(tmp_path: Path) -> None:
     for number in range(1_500):
         (tmp_path / f"{number}.toml").write_text(f'name = "s{number}"\nextends = "{number + 1}.toml"\n')
     with pytest.raises(UsageError, match="more than 20 suites extend one another"):

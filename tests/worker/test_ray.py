@@ -138,9 +138,7 @@ def the_worker() -> int:
     return pid
 
 
-def test_a_cluster_finds_what_this_machine_finds(
-    cluster: str, suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_cluster_matches_local_results(cluster: str, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     path, heard = suite_file(CLEAN + NOISY), list[Event]()
     assert run(path, tmp_path / "threads", None).is_completed()
     state = run(path, tmp_path / "ray", cluster, heard.append)
@@ -159,7 +157,7 @@ def test_a_cluster_finds_what_this_machine_finds(
     assert all(record.state is not None and record.state.is_completed() for record in records)
 
 
-def test_the_command_has_a_cluster_report_to_its_own_temporary_server(
+def test_cluster_reports_to_own_server(
     cluster: str, suite_file: SuiteFile, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
@@ -176,9 +174,7 @@ def test_the_command_has_a_cluster_report_to_its_own_temporary_server(
     assert found == [("COMPLETED", 3)]  # a domain and two cells
 
 
-def test_a_night_can_be_carried_out_by_a_cluster(
-    cluster: str, suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_cluster_can_run_night(cluster: str, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     heard = list[Event]()
     with channel.listening(heard.append):
         state = nightly(
@@ -189,9 +185,7 @@ def test_a_night_can_be_carried_out_by_a_cluster(
     assert sum(isinstance(event, CellFinished) for event in heard) == 2
 
 
-def test_a_killed_worker_costs_its_shard_alone_and_the_run_goes_on(
-    joined: str, slow_suite: Path, tmp_path: Path
-) -> None:
+def test_killed_worker_loses_only_shard(joined: str, slow_suite: Path, tmp_path: Path) -> None:
     store, struck = tmp_path / "store", list[int]()
 
     def kill(event: Event) -> None:
@@ -219,9 +213,7 @@ def test_a_killed_worker_costs_its_shard_alone_and_the_run_goes_on(
     assert 0 < last.done < UTTERANCES
 
 
-def test_ctrl_c_lets_cells_finish_their_shard_and_the_run_goes_on(
-    joined: str, slow_suite: Path, tmp_path: Path
-) -> None:
+def test_ctrl_c_finishes_shards(joined: str, slow_suite: Path, tmp_path: Path) -> None:
     store, heard = tmp_path / "store", list[Event]()
     main = threading.main_thread().ident
     assert main is not None
@@ -240,9 +232,7 @@ def test_ctrl_c_lets_cells_finish_their_shard_and_the_run_goes_on(
     assert attempts(store, "em-tok-b")[-1].reused == stopped.done
 
 
-def test_ctrl_c_takes_back_cells_that_wait_for_a_machine(
-    joined: str, suite_file: SuiteFile, speech: Speech, tmp_path: Path
-) -> None:
+def test_ctrl_c_withdraws_waiting_cells(joined: str, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     import ray
 
     def work_of_somebody_else() -> None:
@@ -264,7 +254,7 @@ def test_ctrl_c_takes_back_cells_that_wait_for_a_machine(
         ray.cancel(other, force=True)
 
 
-def test_a_cell_that_takes_too_long_is_ended(joined: str, slow_suite: Path, tmp_path: Path) -> None:
+def test_overlong_cell_is_ended(joined: str, slow_suite: Path, tmp_path: Path) -> None:
     slow_suite.write_text(slow_suite.read_text().replace("retries = 1", "retries = 0, timeout = 0.1"))
     state = run(slow_suite, tmp_path / "store", joined)
     assert "clean/em-tok-b: the attempt took longer than 0.1 s (runtime.timeout)" in str(state.message)
@@ -282,7 +272,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("arguments", "code", "words"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_ends_with_its_message_alone(
+def test_mistake_prints_only_message(
     arguments: list[str],
     code: int,
     words: str,
@@ -298,7 +288,7 @@ def test_a_mistake_ends_with_its_message_alone(
     assert "Traceback" not in outcome.err
 
 
-def test_a_missing_package_is_named_with_its_extra(
+def test_missing_package_names_extra(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "prefect_ray", None)
@@ -307,9 +297,7 @@ def test_a_missing_package_is_named_with_its_extra(
     assert "pip install 'emtta[ray]'" in outcome.err
 
 
-def test_a_machine_that_is_not_fit_says_why(
-    suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
-) -> None:
+def test_unfit_machine_gives_reason(suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str) -> None:
     suite, store = load_suite(str(suite_file())), Store.open(tmp_path / "store", create=True)
     record(plan_run(suite, digest_of(suite.model), "mine"), store)
     release = version("emtta")

@@ -12,18 +12,18 @@ from emtta_core.worker.devices import cells_at_once, share_cores
 
 
 @pytest.mark.parametrize(("workers", "device", "cells"), [(None, "cuda:0", 1), (3, "cpu", 3), (3, "cuda:0", 3)])
-def test_a_suite_decides_and_else_the_device(workers: int | None, device: str, cells: int) -> None:
+def test_suite_setting_beats_default(workers: int | None, device: str, cells: int) -> None:
     assert cells_at_once(Runtime(workers=workers), device) == cells
 
 
-def test_on_a_cpu_no_more_cells_run_than_there_are_cores() -> None:
+def test_cells_never_exceed_cpu_cores() -> None:
     assert 1 <= cells_at_once(Runtime(), "cpu") <= cores()
 
 
 @pytest.mark.parametrize(
     ("quota", "found"), [("100000 100000", 1), ("50000 100000", 1), ("max 100000", None), ("", None)]
 )
-def test_a_container_s_quota_limits_the_cores(
+def test_container_quota_limits_count(
     quota: str, found: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("emtta_core.cores.QUOTA", tmp_path / "none")
@@ -33,7 +33,7 @@ def test_a_container_s_quota_limits_the_cores(
     assert cores() == (found or unlimited)
 
 
-def test_cells_at_once_share_the_cores_between_them() -> None:
+def test_concurrent_cells_split_them() -> None:
     found: list[int] = []
 
     def look() -> None:

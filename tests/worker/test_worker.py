@@ -96,7 +96,7 @@ def children() -> list[int]:
     return [int(pid) for pid in found.stdout.split()]
 
 
-def test_a_process_finds_what_this_one_finds(bench: Bench, suite_file: SuiteFile, tmp_path: Path) -> None:
+def test_process_matches_local_results(bench: Bench, suite_file: SuiteFile, tmp_path: Path) -> None:
     other = Bench(suite_file(methods=("source", "em-tok"), name="again.toml"), tmp_path / "other")
     with WorkerPool([CPU], bench.events.append, never) as pool:
         for method in ("source", "em-tok"):
@@ -120,7 +120,7 @@ def test_a_process_finds_what_this_one_finds(bench: Bench, suite_file: SuiteFile
         pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
     ],
 )
-def test_a_killed_process_costs_its_shard_alone(
+def test_killed_process_loses_only_shard(
     bench: Bench, strike: Callable[[Bench, signal.Signals], Callable[[Event], None]], number: signal.Signals
 ) -> None:
     with WorkerPool([CPU], strike(bench, number), never) as pool:
@@ -139,7 +139,7 @@ def test_a_killed_process_costs_its_shard_alone(
         assert "Segmentation fault" in bench.log("em-tok")
 
 
-def test_a_pool_that_ends_in_the_middle_of_a_cell_says_that_the_run_was_ended_and_begins_no_other(bench: Bench) -> None:
+def test_closed_pool_starts_no_other(bench: Bench) -> None:
     pool, first = WorkerPool([CPU], lambda event: is_shard(event) and first.set(), never), threading.Event()
     with ThreadPoolExecutor(1) as threads:
         with pool:
@@ -156,7 +156,7 @@ def test_a_pool_that_ends_in_the_middle_of_a_cell_says_that_the_run_was_ended_an
     assert children() == []
 
 
-def test_a_process_that_hangs_is_ended_at_the_time_limit(
+def test_hung_process_is_ended(
     bench: Bench, strike: Callable[[Bench, signal.Signals], Callable[[Event], None]]
 ) -> None:
     with WorkerPool([CPU], strike(bench, signal.SIGSTOP), never) as pool:
@@ -166,7 +166,7 @@ def test_a_process_that_hangs_is_ended_at_the_time_limit(
         assert pool.do(bench.job("em-tok", timeout=200)).reused >= 2
 
 
-def test_a_process_that_says_what_is_no_answer_is_ended(bench: Bench, tmp_path: Path) -> None:
+def test_invalid_answer_ends_process(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "liar").mkdir()
     (tmp_path / "liar" / "sitecustomize.py").write_text('import os\nos.write(1, b\'{"kind": "Gossip"}\\n\')\n')
     liar = Device("cpu", "cpu", {"PYTHONPATH": str(tmp_path / "liar")})
@@ -179,7 +179,7 @@ def test_a_process_that_says_what_is_no_answer_is_ended(bench: Bench, tmp_path: 
     assert bench.store.backend.exists(f"logs/{bench.key('source').folder}/001.log")
 
 
-def test_what_fails_in_a_process_is_said_here_and_the_process_goes_on(bench: Bench, speech: Speech) -> None:
+def test_process_survives_failure(bench: Bench, speech: Speech) -> None:
     lost = bench.job("source").model_copy(update={"run_id": "other"})
     gone = lost.model_copy(update={"cell": Cell("clean", "clean", "source", "x", "no-audio", "recipe", 3)})
     with WorkerPool([CPU], bench.events.append, never) as pool:
@@ -200,7 +200,7 @@ adapter.run = run
 """
 
 
-def test_a_process_that_has_lost_its_device_is_ended(bench: Bench, tmp_path: Path) -> None:
+def test_lost_device_ends_process(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "sitecustomize.py").write_text(LOSES_ITS_DEVICE)
     paths = os.pathsep.join([str(tmp_path / "broken"), os.environ.get("PYTHONPATH", "")])
@@ -213,7 +213,7 @@ def test_a_process_that_has_lost_its_device_is_ended(bench: Bench, tmp_path: Pat
 
 
 @pytest.mark.parametrize("where", ["process", "here"])
-def test_a_model_that_cannot_be_had_is_a_failed_attempt_with_its_reason(bench: Bench, where: str) -> None:
+def test_missing_model_is_failed_attempt(bench: Bench, where: str) -> None:
     job = bench.job("source").model_copy(update={"model_digest": "0123456789abcdef"})
     if where == "process":
         with (
@@ -232,7 +232,7 @@ def test_a_model_that_cannot_be_had_is_a_failed_attempt_with_its_reason(bench: B
     assert [event.error for event in bench.events if isinstance(event, CellFinished)] == [row.error]
 
 
-def test_a_wish_to_stop_ends_the_cell_after_its_shard(bench: Bench) -> None:
+def test_stop_ends_cell_after_shard(bench: Bench) -> None:
     def stop() -> bool:
         return any(isinstance(event, UtterancesDone) for event in bench.events)
 
@@ -261,7 +261,7 @@ with WorkerPool([Device("cpu", "cpu", {"OMP_NUM_THREADS": "1"})], tell, never) a
 """
 
 
-def test_a_process_whose_owner_is_killed_ends_by_itself_and_loses_nothing_that_is_done(bench: Bench) -> None:
+def test_orphan_exits_and_keeps_work(bench: Bench) -> None:
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -284,7 +284,7 @@ def test_a_process_whose_owner_is_killed_ends_by_itself_and_loses_nothing_that_i
         assert pool.do(bench.job("em-tok")).reused == len(kept)
 
 
-def test_a_job_can_be_done_by_hand(bench: Bench, tmp_path: Path) -> None:
+def test_job_can_be_run_by_hand(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "job.json").write_text(bench.job("source").model_dump_json())
     command = [sys.executable, "-m", "emtta_core.worker", str(tmp_path / "job.json")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -300,19 +300,19 @@ def test_a_job_can_be_done_by_hand(bench: Bench, tmp_path: Path) -> None:
     ("wanted", "message"),
     [("cuda:7", "there is no device 'cuda:7'.*auto, cpu"), ("gpu", "'gpu'"), ("cpu,cpu", "'cpu' is named twice")],
 )
-def test_a_device_that_there_is_not_is_refused(wanted: str, message: str) -> None:
+def test_unknown_device_is_refused(wanted: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         choose_devices(wanted, Runtime())
 
 
-def test_without_a_driver_of_a_gpu_torch_is_not_imported_to_look_for_one() -> None:
+def test_no_gpu_driver_skips_torch_import() -> None:
     look = "import sys; from emtta_core.worker.devices import _gpus; print(_gpus(), 'torch' in sys.modules)"
     driven = "import emtta_core.worker.devices as devices; devices._DRIVERS = ('no-such-driver',); "
     outcome = subprocess.run([sys.executable, "-c", driven + look], capture_output=True, text=True, check=True)
     assert outcome.stdout.split() == ["[]", "False"]
 
 
-def test_the_processes_of_all_devices_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_share_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("emtta_core.worker.devices._gpus", lambda: [f"cuda:{index}" for index in range(8)])
     monkeypatch.setattr("emtta_core.worker.devices.cores", lambda: 64)
 
@@ -325,7 +325,7 @@ def test_the_processes_of_all_devices_share_the_cores(monkeypatch: pytest.Monkey
     assert threads("cpu,cuda:3", workers=2) == ["16"] * 4
 
 
-def test_each_gpu_is_a_place_whose_process_sees_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_gpu_process_sees_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("emtta_core.worker.devices._DRIVERS", ("null",))  # which is below every /dev
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
