@@ -32,7 +32,7 @@ from emtta_core.model import load_model
 from emtta_core.pipeline.run import plan_run
 from emtta_core.store import Catalogue, Store
 from emtta_core.suite import Suite, load_suite
-from emtta_core.suite.composed import MethodChoice
+from emtta_core.suite.composed_methods import MethodChoice
 
 RESULTS = Path(__file__).parent / "results"
 METHODS = """

@@ -21,7 +21,7 @@ from emtta_core.scoring import Rule
 from emtta_core.store import COMPLETE, FAILED, INTERRUPTED, CellKey, CellRow, Store
 from emtta_core.store.lease import Lease
 from emtta_core.suite import ModelChoice, Runtime
-from emtta_core.suite.composed import MethodChoice
+from emtta_core.suite.composed_methods import MethodChoice
 
 if TYPE_CHECKING:
     from emtta_core.adaptation import Adapter

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
 from emtta_core.errors import EmttaError
-from emtta_core.report import converter
+from emtta_core.report import vega_to_svg
 from emtta_core.report.charts import Chart
 
 _SVG = "http://www.w3.org/2000/svg"
@@ -37,7 +37,7 @@ class Painter:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-P", converter.__file__],
+            [sys.executable, "-P", vega_to_svg.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -21,7 +21,7 @@ from emtta_core.errors import UsageError, unknown
 from emtta_core.identity import IDENTITY, RUNTIME, Record
 from emtta_core.names import check_name
 from emtta_core.scoring import Rule
-from emtta_core.suite.composed import MethodChoice
+from emtta_core.suite.composed_methods import MethodChoice
 from emtta_core.suite.file import find, read
 from emtta_core.suite.messages import explain
 

@@ -13,7 +13,7 @@ from emtta_core.errors import UsageError
 from emtta_core.pipeline.plan import plan
 from emtta_core.store import Catalogue, Store
 from emtta_core.suite import Suite, parse_suite
-from emtta_core.suite.composed import MethodChoice
+from emtta_core.suite.composed_methods import MethodChoice
 
 SUITE = """\
 name = "composed"

@@ -21,7 +21,7 @@ from emtta_core.corpora.mls import CODES
 from emtta_core.corpora.synthetic import Synthetic
 from emtta_core.demo.recipe import trained_voices
 from emtta_core.suite import ModelChoice, Suite, load_suite
-from emtta_core.suite.composed import MethodChoice
+from emtta_core.suite.composed_methods import MethodChoice
 
 UTTERANCES = 2
 SUITE = """\

@@ -24,16 +24,17 @@ from emtta_core.errors import UsageError
 from emtta_core.identity import IDENTITY, Record
 from emtta_core.names import check_name
 
-BASE = "em-tok"
-"""The method that a composed one is like where it names no other."""
-
-
 if TYPE_CHECKING:
     OwnOptions = dict[str, Any]
 else:
     OwnOptions = with_config(extra="forbid")(
         TypedDict("OwnOptions", get_type_hints(Options, include_extras=True), total=False)
     )
+
+BASE = "em-tok"
+"""The method that a composed one is like where it names no other."""
+
+
 """The options of one method that are not those of the suite: some fields of `Options`, each checked as there."""
 
 
