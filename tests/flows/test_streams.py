@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.cli import _log
 from flows.cli.main import _written_down, app
 
 PROGRAM = "from flows.cli._output import settle_streams; settle_streams(); import sys; "
@@ -121,10 +122,11 @@ def test_unwritable_error_is_still_shown(monkeypatch: pytest.MonkeyPatch) -> Non
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    monkeypatch.setattr(_log, "_files", [])  # a run that went before has a log, which would take it
     monkeypatch.setattr(tempfile, "NamedTemporaryFile", full)
     try:
         raise KeyError("name")
     except KeyError:
-        told = _written_down()
-    assert told.startswith("could not be written to a file:\nTraceback")
-    assert "KeyError: 'name'" in told
+        written = _written_down()
+    assert written.startswith("could not be written to a file:\nTraceback")
+    assert "KeyError: 'name'" in written
