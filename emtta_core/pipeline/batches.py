@@ -14,7 +14,7 @@ from emtta_core.errors import AudioError, UsageError
 from emtta_core.faults import is_fatal, unexpected
 from emtta_core.model import SpeechModel
 from emtta_core.model.speech_model import detect_language
-from emtta_core.pipeline.long_audio import HeardWindow, Outcome, Window, join, split
+from emtta_core.pipeline.long_audio import Outcome, Window, WindowResult, join, split
 from emtta_core.store import PreparedRow
 from emtta_core.suite import ModelChoice
 
@@ -120,12 +120,12 @@ class _Going:
         self._results[result.utterance_id] = result
 
     def outcome(self) -> Outcome:
-        heard = tuple(
-            HeardWindow(window, self.language, self._probability, self._results.get(window.id))
+        windows = tuple(
+            WindowResult(window, self.language, self._probability, self._results.get(window.id))
             for window in self.windows
         )
-        shown = heard if len(heard) > 1 or self._probability is not None else ()
-        return Outcome(self.row, join(self.row.utterance_id, heard), shown)
+        shown = windows if len(windows) > 1 or self._probability is not None else ()
+        return Outcome(self.row, join(self.row.utterance_id, windows), shown)
 
 
 def _adapt(adapter: Adapter, going: Sequence[_Going]) -> Iterator[list[Outcome]]:

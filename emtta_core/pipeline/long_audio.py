@@ -17,7 +17,7 @@ from emtta_core.audio.activity import windows_of
 from emtta_core.audio.waveform import SILENCE_PEAK, Waveform
 from emtta_core.store import PreparedRow
 
-SILENT = "it is silent: not adapted to, and nothing was heard in it"
+SILENT = "it is silent: not adapted to, and its transcript is empty"
 """Why a window of an utterance that is not silent elsewhere has no hypothesis."""
 
 
@@ -33,7 +33,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class HeardWindow:
+class WindowResult:
     """What became of a window."""
 
     window: Window  # which
@@ -48,7 +48,7 @@ class Outcome:
 
     row: PreparedRow  # the utterance
     result: AdaptationResult | str  # the joined result of its windows; a text says why it was never adapted to
-    windows: tuple[HeardWindow, ...] = ()  # its windows, where it was cut or its language detected; else none
+    windows: tuple[WindowResult, ...] = ()  # its windows, where it was cut or its language detected; else none
 
     @property
     def is_error(self) -> bool:
@@ -67,7 +67,7 @@ def split(utterance_id: str, waveform: Waveform, longest: int, long_audio: Liter
     return found
 
 
-def join(utterance_id: str, windows: Sequence[HeardWindow]) -> AdaptationResult:
+def join(utterance_id: str, windows: Sequence[WindowResult]) -> AdaptationResult:
     """Return the result of an utterance from those of its windows, in order; silent ones add nothing.
 
     Texts are joined by a space. Entropies, nats per token, are means over the tokens of all windows; numbers of tokens

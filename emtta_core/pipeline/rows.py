@@ -9,7 +9,7 @@ from typing import Any
 from emtta_core.adaptation import AdaptationResult
 from emtta_core.audio.waveform import SAMPLE_RATE
 from emtta_core.faults import is_fatal, unexpected
-from emtta_core.pipeline.long_audio import SILENT, HeardWindow, Outcome
+from emtta_core.pipeline.long_audio import SILENT, Outcome, WindowResult
 from emtta_core.pipeline.plan import Cell, utterance_key
 from emtta_core.scoring import EmptyReferenceError, Rule, WordErrors, normalizer, step_errors, word_errors
 from emtta_core.store import DoneUtterance, HypothesisRow, PreparedRow, ScoreRow, StepRow, WindowRow
@@ -140,8 +140,8 @@ def _hypothesis(cell: Cell, attempt: int, row: PreparedRow, result: AdaptationRe
     )
 
 
-def _window(hypothesis: HypothesisRow, heard: HeardWindow) -> WindowRow:
-    window, result = heard.window, heard.result
+def _window(hypothesis: HypothesisRow, adapted: WindowResult) -> WindowRow:
+    window, result = adapted.window, adapted.result
     error = SILENT if result is None else result.error
     columns = _columns(result if error is None else None, WindowRow)
     columns["seconds"] = len(window.waveform) / SAMPLE_RATE  # here not the wall time
@@ -149,8 +149,8 @@ def _window(hypothesis: HypothesisRow, heard: HeardWindow) -> WindowRow:
         **_key(hypothesis),
         window=window.number,
         begins=window.begin / SAMPLE_RATE,
-        language=heard.language,
-        language_probability=heard.probability,
+        language=adapted.language,
+        language_probability=adapted.probability,
         error=error,
         **columns,
     )

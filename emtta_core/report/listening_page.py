@@ -82,14 +82,14 @@ def make_listening_page(suite: Suite, domains: Sequence[Domain], examples: int =
 
     Args:
         suite: whose it is.
-        domains: those whose speech is corrupted are heard, the others are left out.
+        domains: those without a corruption are left out.
         examples: utterances of each group, the first ones.
 
     Raises:
         UsageError: none of the domains is corrupted, or what one needs is missing; or `examples` is below 1.
     """
     if examples < 1:
-        raise UsageError(f"{examples} examples cannot be heard; give 1 or more")
+        raise UsageError(f"{examples} examples are too few; give 1 or more")
     noisy = [domain for domain in domains if domain.corruption is not None and domain.corruption.label() is not None]
     if not noisy:
         raise UsageError(f"no domain of {', '.join(domain.name for domain in domains)} has a corruption to listen to")
@@ -117,11 +117,11 @@ def _example(utterance: Utterance, domains: Sequence[Domain]) -> Example:
         sound = _sound(clean)
     except AudioError as error:
         return Example(utterance.id, utterance.text, error=str(error))
-    heard = tuple(_heard(clean, utterance.id, domain) for domain in domains)
-    return Example(utterance.id, utterance.text, sound, heard)
+    sounds = tuple(_corrupted(clean, utterance.id, domain) for domain in domains)
+    return Example(utterance.id, utterance.text, sound, sounds)
 
 
-def _heard(clean: Waveform, utterance_id: str, domain: Domain) -> Heard:
+def _corrupted(clean: Waveform, utterance_id: str, domain: Domain) -> Heard:
     assert domain.corruption is not None
     seed = domain.corruption.seed
     try:

@@ -14,7 +14,7 @@ from emtta_core.adaptation import AdaptationResult, Adapter, StepRecord
 from emtta_core.audio.activity import windows_of
 from emtta_core.corpora.synthetic import Synthetic
 from emtta_core.model import SpeechModel, load_model
-from emtta_core.pipeline.long_audio import HeardWindow, Window, join
+from emtta_core.pipeline.long_audio import Window, WindowResult, join
 from emtta_core.store import Store
 from emtta_core.store.catalogue import Catalogue
 
@@ -122,7 +122,7 @@ def part(text: str, entropy: float, tokens: int, steps: int, **more: object) -> 
 
 def joined(*parts: AdaptationResult) -> AdaptationResult:
     window = Window("w", 1, 0, tone(0.1))
-    return join("u", [HeardWindow(window, "en", None, part) for part in parts])
+    return join("u", [WindowResult(window, "en", None, part) for part in parts])
 
 
 def test_entropy_is_weighted_by_tokens() -> None:
