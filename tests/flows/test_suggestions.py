@@ -7,7 +7,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -121,13 +120,13 @@ def test_for_run_pages(emtta: Command, suite_file: SuiteFile, speech: Speech, tm
         page = re.sub("</?code>", "`", viewer.answer(path).content.decode())
         return Outcome(0, html.unescape(re.sub("<[^>]*>", "\n", page)), "")
 
-    with closing(Viewer(store)) as viewer:
-        assert follow(emtta, shown("/"), "--dry-run") == [f"emtta run smoke --store '{store.location}'"]
-        run = plan_run(suite, digest_of(suite.model), "mine")
-        record(run, store)
-        assert f"emtta rerun mine --store '{store.location}'" in follow(emtta, shown("/run/mine"), "--dry-run")
-        (corpus,) = {cell.corpus_id for cell in run.cells}
-        assert follow(emtta, shown(f"/run/mine/audio/{corpus}/gone"))
+    viewer = Viewer(store)
+    assert follow(emtta, shown("/"), "--dry-run") == [f"emtta run smoke --store '{store.location}'"]
+    run = plan_run(suite, digest_of(suite.model), "mine")
+    record(run, store)
+    assert f"emtta rerun mine --store '{store.location}'" in follow(emtta, shown("/run/mine"), "--dry-run")
+    (corpus,) = {cell.corpus_id for cell in run.cells}
+    assert follow(emtta, shown(f"/run/mine/audio/{corpus}/gone"))
 
 
 @pytest.mark.parametrize("verb", [("list",), ("report", "runs"), ("sql", "FROM runs"), ("compare", "a", "b")])
