@@ -196,6 +196,8 @@ def read_network(kind: Any, folder: Path, *, computed: Sequence[str] = (), **opt
             ignore_mismatched_sizes=True,  # they are refused here, with their shapes
             **options,
         )
+    # transformers fills what is missing with random numbers, and drops what it does not know, with a warning at most:
+    # each of the three is an error here.
     shapes = {name: (tuple(stored), tuple(wanted)) for name, stored, wanted in found["mismatched_keys"]}
     missing = _untied(network, set(found["missing_keys"]) - {*shapes, *computed})
     homeless = sorted(name for name in found["unexpected_keys"] if not _HARMLESS.fullmatch(name))

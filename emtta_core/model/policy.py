@@ -136,11 +136,13 @@ class Prompt:
         Raises:
             ModelError: one of these tokens is in neither: the model was trained with them, and goes wrong without.
         """
+        # 1) From the generation config, or the tokenizer: older fine-tuned models lack the mappings.
         start = int(generation.decoder_start_token_id)
         silent = getattr(generation, "no_timestamps_token_id", None) or vocabulary.get("<|notimestamps|>")
         languages = getattr(generation, "lang_to_id", None)
         multilingual = getattr(generation, "is_multilingual", bool(languages) or multilingual)
         if multilingual and not languages:
+            # Language tokens lie between the start token and the tasks; `<|nospeech|>` and the timestamps come later.
             end = vocabulary.get("<|translate|>", start)
             languages = {
                 token: index
@@ -152,6 +154,7 @@ class Prompt:
         tokens = {"<|notimestamps|>": silent}
         if multilingual:
             tokens |= {"<|transcribe|>": transcribe, "a language, as <|en|>": languages}
+        # 2) Without one of them the model would run, and transcribe badly: refuse instead.
         missing = [token for token, found in tokens.items() if not found]
         if missing:
             kind = "multilingual" if multilingual else "English"
@@ -161,6 +164,7 @@ class Prompt:
                 "tokenizer.json and tokenizer_config.json from the model that it was fine-tuned from"
             )
         assert silent is not None
+        # 3) One prompt a language, all of one length, so that a batch may mix languages.
         if not multilingual:
             return cls({"en": (start, int(silent))})
         assert transcribe is not None

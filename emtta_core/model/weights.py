@@ -199,12 +199,16 @@ def prepare(
         return FeedForward(*pair(f"{prefix}.fc1"), *pair(f"{prefix}.fc2"))
 
     def attention(prefix: str, heads: int, *, cross: bool) -> Attention:
+        # Scaled queries once, here, in place of scaled scores in each pass: (q/√h)·k equals (q·k)/√h.
         shrink = (width // heads) ** -0.5
         query, query_bias = (cast(state[f"{prefix}.q_proj.{part}"] * shrink) for part in ("weight", "bias"))
         key = cast(state[f"{prefix}.k_proj.weight"])
         value, value_bias = pair(f"{prefix}.v_proj")
+        # Whisper's keys have no bias, which changes no softmax; Speech2Text's have one.
         bias = state.get(f"{prefix}.k_proj.bias")
         key_bias = torch.zeros_like(value_bias) if bias is None else cast(bias)
+        # Keys and values in one product; in self-attention the queries as well. Cross-attention's queries come from
+        # another sequence, so they stay apart.
         memory, memory_bias = torch.cat([key, value]), torch.cat([key_bias, value_bias])
         out = pair(f"{prefix}.out_proj")
         if cross:
@@ -213,6 +217,8 @@ def prepare(
 
     encoder, decoder = "model.encoder", "model.decoder"
     encoder_heads, decoder_heads = int(config.encoder_attention_heads), int(config.decoder_attention_heads)
+    # 1) The layers. `norm_names` has the LayerNorms in the order of a pass: the encoder's first, and the last norm of
+    # each half behind its layers. `Weights.norms` and every `(B, P)` of parameters rely on it.
     norm_names: list[str] = []
     encoder_layers = []
     for index in range(config.encoder_layers):
@@ -229,8 +235,10 @@ def prepare(
         cross_block = attention(f"{prefix}.encoder_attn", decoder_heads, cross=True)
         decoder_layers.append(DecoderLayer(block, cross_block, feed_forward(prefix)))
     norm_names.append(f"{decoder}.layer_norm")
+    # 2) The LayerNorms apart from the rest, at the precision of sums: they are what is adapted.
     norms = [torch.stack([state[f"{name}.weight"], state[f"{name}.bias"]]) for name in norm_names]
     embedding = cast(state[f"{decoder}.embed_tokens.weight"] * scale)
+    # 3) The embedding, and the head that is the same tensor in most models: one copy of it then, unless it is scaled.
     tied = model.get_submodule(head).weight is model.get_submodule(f"{decoder}.embed_tokens").weight
     if positions is None:
         positions = state[f"{decoder}.embed_positions.weight"]

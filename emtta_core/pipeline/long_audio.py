@@ -83,8 +83,10 @@ def join(utterance_id: str, windows: Sequence[WindowResult]) -> AdaptationResult
         for window in windows
         if window.result is not None and window.result.error is not None
     ]
+    # A transcript with a hole would count its missing words as deletions: one lost window loses the utterance.
     lost = bool(errors)
     text = _joined([part.hypothesis for part in parts])
+    # An empty window among others is a pause, not a collapse.
     flagged = {flag for part in parts for flag in part.flags if flag != "collapsed" or part.hypothesis}
     if not text:
         flagged.add("collapsed")

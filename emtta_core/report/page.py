@@ -71,11 +71,13 @@ def make_page(
         raise UsageError(f"{audio} recordings cannot be put into a page; give 0 or more")
     run_id = newest_run(store) if run_id is None else run_id
     store.run(run_id)  # refuses one that is not there, before its files are looked for
+    # Charts are drawn by another process, which takes about as long as the queries for the rest: both at once.
     with Painter() as painter:
         with Catalogue(store, run_id=run_id, limits=limits) as catalogue:
             catalogue.cache_rows()
             facts = read_facts(catalogue, run_id)
             best = best_of(facts)
+            # The best method first, as readers look at the first chart and the first example.
             methods = sorted(facts.adapting, key=lambda method: method != best)
             drawn = [chart for chart in _charts(facts, methods) if chart is not None]
             drawing = painter.draw(drawn)

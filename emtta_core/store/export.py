@@ -75,6 +75,7 @@ def export(store: Store, file: Path, *, run_ids: Collection[str] = (), copy: boo
     if run_ids:
         corpora = {row.corpus_id for run_id in run_ids for row in store.plan(run_id)}
         snapshot = snapshot.of_runs(run_ids, corpora)
+    # Written beside its place and renamed, so that a reader of the file never sees half an export.
     temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         try:
@@ -113,6 +114,7 @@ def _write(store: Store, snapshot: Snapshot, file: Path, copy: bool) -> tuple[st
         create_word_edits(connection)
         if copy:
             create_raw_views(connection, store.backend, snapshot)
+        # 1) Tables: the rows themselves, or views on the files of the store.
         connection.execute(f"ATTACH {sql_text(str(file))} AS exported (STORAGE_VERSION '{_STORAGE}')")
         connection.execute("USE exported")
         if copy:
@@ -120,6 +122,8 @@ def _write(store: Store, snapshot: Snapshot, file: Path, copy: bool) -> tuple[st
                 connection.execute(statement)
         else:
             create_raw_views(connection, store.backend, snapshot, named=True)
+        # 2) The stack of views. A plain client of DuckDB lacks emtta's own function: a view that calls it becomes a
+        # table where rows are copied, and is left out where they are not.
         left_out = [view for view in views().values() if not copy and FUNCTION in view.sql]
         for view in views().values():
             if view not in left_out:
@@ -130,6 +134,7 @@ def _write(store: Store, snapshot: Snapshot, file: Path, copy: bool) -> tuple[st
                 _comment(connection, f'"{view.name}"', view.columns)
         for table in TABLES.values():
             _comment(connection, f"raw.{table.name}", meanings(table))
+        # 3) Where it comes from; by this a later export recognises its own files, and overwrites nothing else.
         connection.execute(
             f"CREATE TABLE {ABOUT} AS SELECT 'emtta catalog export' AS made_by, ? AS store, "
             "?::TIMESTAMP AS exported_at_utc, ?::BOOLEAN AS copied",

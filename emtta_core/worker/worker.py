@@ -139,6 +139,8 @@ class Worker:
         """
         began, asked = time.monotonic(), False
         self._send(job.on(self.device.torch_name, self.device.name).model_dump_json())
+        # One loop watches all that can happen: the clock, the wish to stop, an answer, a silent death. A blocking read
+        # would miss the first two.
         while True:
             if timeout is not None and time.monotonic() - began > timeout:
                 self.kill()

@@ -161,6 +161,7 @@ def conclude(store: "Store", run: "Run", wanted: "Collection[Cell]") -> None:
     from emtta_core.store.catalogue import Catalogue
     from emtta_core.store.describe import notices_of
 
+    # 1) What was found, and what a reader must know about it.
     with Catalogue(store) as catalogue:
         show_methods(catalogue, run.run_id)
         notices = notices_of(catalogue, run.run_id)
@@ -173,10 +174,12 @@ def conclude(store: "Store", run: "Run", wanted: "Collection[Cell]") -> None:
             f"listed by: {_report(store, run, 'flags')}"
         )
     say(f"store: {store.location}")
+    # 2) What was left out of the figures.
     states = cell_states(store, run.run_id)
     in_error = sum(state.in_error for state in states if state.cell in wanted)
     if in_error:
         say(f"utterances in error: {in_error}, excluded from every WER; listed by: {_report(store, run, 'failures')}")
+    # 3) What is missing, why, and the command that finishes it.
     incomplete = [state for state in states if not state.complete]
     left = [state for state in incomplete if state.cell in wanted]
     if not left:
