@@ -67,7 +67,7 @@ def evaluate(
         ray_address: of that cluster, as in `HOST:6379`; left out, the one that this machine belongs to.
 
     Raises:
-        StoreError: another process works at the run, or has taken it over.
+        StoreError: another process works on the run, or has taken it over.
         UsageError: there is no such run; it was planned with another model or by other code; or the runner has no use
             for an option.
         EmttaError: the cluster cannot be reached, or does not see the store.

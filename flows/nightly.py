@@ -145,7 +145,7 @@ def nightly(
     Raises:
         UsageError: no such suite, time zone or baseline, a mistake in the suite, `alpha` or `min_effect` out of range,
             or an option that the runner has no use for.
-        StoreError: the store cannot be written, or another process works at the run.
+        StoreError: the store cannot be written, or another process works on the run.
 
     Returns:
         Completed; Failed where cells failed or a given baseline cannot be compared with; or a state of the type FAILED

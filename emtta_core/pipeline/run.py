@@ -89,7 +89,7 @@ def record(run: Run, store: Store) -> None:
 
     Raises:
         UsageError: a run of this id is there with another plan; names the fields that differ.
-        StoreError: another process works at a run of this id, or the record there cannot be read.
+        StoreError: another process works on a run of this id, or the record there cannot be read.
     """
     if is_recorded(run, store):
         begun = load_run(store, run.run_id)
@@ -104,7 +104,7 @@ def record(run: Run, store: Store) -> None:
 
 
 def replace_plan(run: Run, store: Store) -> None:
-    """Write the plan of a recorded run of which domains were planned anew; StoreError where a process works at it."""
+    """Write the plan of a recorded run of which domains were planned anew; StoreError where a process works on it."""
     with lease(store, run.run_id):
         row = replace(store.run(run.run_id), plan_id=run.plan.plan_id, suite_toml=run.suite.to_toml())
         store.write_run(run.run_id, row)  # first: a process killed here leaves a plan that lacks audio, to be replaced

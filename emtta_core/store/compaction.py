@@ -57,7 +57,7 @@ def compact(store: Store, run_id: str) -> Compaction:
 
     Raises:
         UsageError: there is no such run.
-        StoreError: another process works at it, its plan is missing, or one of its files cannot be read.
+        StoreError: another process works on it, its plan is missing, or one of its files cannot be read.
     """
     store.run(run_id)
     with lease(store, run_id):

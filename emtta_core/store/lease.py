@@ -1,4 +1,4 @@
-"""The lease: who works at a run, so that no second process does at the same time.
+"""The lease: who works on a run, so that no second process does at the same time.
 
 The leases of a run are small numbered files, and the one of the highest number counts. Its holder renews it now and
 then, and empties it when it is done; one that was killed does neither. Whoever comes next takes the next number: at
@@ -44,7 +44,7 @@ class LeaseLostError(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who works at a run."""
+    """Who works on a run."""
 
     host: str  # the machine's name, which several may have, containers above all
     machine: str  # its id, which it keeps; empty where the system does not say, as do the next two
@@ -52,7 +52,7 @@ class Holder:
     numbers: str  # the space of process numbers, of which each container has its own
     process: int  # its number there
     started: int  # when the process started, in the system's ticks since its boot; 0 where the system does not say
-    since: str  # when it began to work at the run, UTC, as ISO 8601
+    since: str  # when it began to work on the run, UTC, as ISO 8601
     token: str  # its own, unlike any other
 
     @classmethod
@@ -95,7 +95,7 @@ class Lease:
 
 
 def holder(store: Store, run_id: str) -> Holder | None:
-    """Who works at a run; None where nobody does, or whoever did is dead.
+    """Who works on a run; None where nobody does, or whoever did is dead.
 
     Raises:
         StoreError: the lease cannot be read, so that nobody knows.
@@ -107,10 +107,10 @@ def holder(store: Store, run_id: str) -> Holder | None:
 
 @contextmanager
 def lease(store: Store, run_id: str) -> Iterator[Lease]:
-    """Work at a run, alone, inside the `with` block.
+    """Work on a run, alone, inside the `with` block.
 
     Raises:
-        StoreError: another process works at it; names it.
+        StoreError: another process works on it; names it.
     """
     own = Holder.this_process()
     held = _take(store, run_id, own)
@@ -144,7 +144,7 @@ def _take(store: Store, run_id: str, own: Holder) -> Lease:
     other = holder(store, run_id)
     newest = max(_taken(store, run_id), default=number)
     raise StoreError(
-        f"the run {run_id!r} is being worked at by {other or 'another process'}; wait for it, or end it, and try again "
+        f"the run {run_id!r} is being worked on by {other or 'another process'}; wait for it, or end it, and try again "
         f"(of a machine that is gone for good, delete {store.backend.url(_file(run_id, newest))})"
     )
 
@@ -177,7 +177,7 @@ def _read(store: Store, run_id: str, number: int) -> Holder | None:
     except (OSError, ValueError, TypeError) as error:
         raise StoreError(
             f"the lease {store.backend.url(name)} cannot be read ({error}), so that nobody knows whether the run "
-            f"{run_id!r} is being worked at; try again, or delete the file if you know that nobody works at it"
+            f"{run_id!r} is being worked on; try again, or delete the file if you know that nobody works on it"
         ) from error
 
 

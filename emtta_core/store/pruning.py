@@ -85,7 +85,7 @@ def plan_pruning(
 ) -> Pruning:
     """Find what is to be removed.
 
-    The newest complete run of each suite stays in any case, and every run that is being worked at, or whose results a
+    The newest complete run of each suite stays in any case, and every run that is being worked on, or whose results a
     run reuses that stays, or of which a file cannot be read: it may be complete.
 
     Args:
@@ -198,12 +198,12 @@ def _unread(store: Store, file: BrokenFile) -> str:
 
 
 def _working(store: Store, run_id: str) -> str | None:
-    # A sentence on who works at a run, or that this is unknown; None where nobody does.
+    # A sentence on who works on a run, or that this is unknown; None where nobody does.
     try:
         worker = holder(store, run_id)
     except StoreError as error:
         return str(error)
-    return None if worker is None else f"{worker} works at it"
+    return None if worker is None else f"{worker} works on it"
 
 
 def _remove(store: Store, removal: Removal) -> str | None:

@@ -17,7 +17,7 @@ def compact(
     """Put the many small files of a run into few, so that questions on many runs are answered sooner.
 
     Every answer stays the same, and whoever reads meanwhile is not disturbed. The run can go on later. A run that is
-    being worked at is refused. Killed, it leaves nothing to mend; the same command ends it.
+    being worked on is refused. Killed, it leaves nothing to mend; the same command ends it.
 
     Examples:
         emtta compact demo-1a2b3c4d --dry-run

@@ -167,3 +167,28 @@ def test_random_moments_lose_nothing(tmp_path: Path) -> None:
     found = json.loads(out.read_text())["kills"]
     assert (found["survived"], found["rows_lost"], found["files_torn"]) == (3, 0, 0)
     assert found["made"] >= 2
+
+
+def test_of_five_hosts_one_works_at_a_time(long_suite: Path, tmp_path: Path, prefect_server: str) -> None:
+    # A host of its own has process numbers of its own: no other can look whether a holder of the lease lives.
+    host = ("unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
+    if subprocess.run([*host, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this system gives nobody namespaces of their own")
+    store = tmp_path / "store"
+    command = [*host, *EMTTA, "run", str(long_suite), "--run-id", "mine", "--store", str(store)]
+    environment = os.environ | {"PREFECT_API_URL": prefect_server}
+    hosts = [
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
+        for _ in range(5)
+    ]
+    ended = [(process.communicate(timeout=300)[1], process.returncode) for process in hosts]
+    assert sorted(code for _, code in ended)[0] == 0
+    refused = [message for message, code in ended if code]
+    assert all("is being worked on by" in message for message in refused), refused
+    with Catalogue(Store.open(store)) as catalogue:
+        counted = catalogue.query("SELECT count(*), count(DISTINCT utterance_id) FROM utterances WHERE error IS NULL")
+        attempts = catalogue.query("SELECT count(*) FROM attempts")
+    planned = sum(row.utterances for row in Store.open(store).plan("mine"))
+    assert counted.rows == [(planned, planned)]
+    assert attempts.rows == [(1,)]
+    assert subprocess.run([*EMTTA, "check", "--store", str(store)], capture_output=True, check=False).returncode == 0

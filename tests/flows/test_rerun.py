@@ -134,7 +134,7 @@ def test_concurrent_second_is_refused(emtta: Command, half: Path) -> None:
     with lease(Store.open(half), "mine"):
         outcome = emtta("rerun", "mine", "--store", half)
     assert outcome.code == 1
-    assert "the run 'mine' is being worked at by process" in outcome.err
+    assert "the run 'mine' is being worked on by process" in outcome.err
 
 
 @pytest.mark.parametrize(

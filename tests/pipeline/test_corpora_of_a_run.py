@@ -229,7 +229,7 @@ def test_other_runs_ignore_late_corpus(tmp_path: Path, suite_file: SuiteFile, ti
     before = {run_id: store.plan(run_id) for run_id in store.runs()}
     librispeech_folder(tmp_path / "later", count=3)
     whole = plan_run(load_suite(str(path)), MODEL)
-    with lease(store, limited.run_id):  # another process works at it
+    with lease(store, limited.run_id):  # another process works on it
         assert find_begun(whole, store) == whole
         record(whole, store)
     assert {run_id: store.plan(run_id) for run_id in before} == before

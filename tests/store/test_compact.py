@@ -275,7 +275,7 @@ def test_readers_survive_pack_replacement(store: Store) -> None:
 def test_only_busy_run_is_refused(store: Store) -> None:
     files = rows_files(store)
     with lease(store, "run"):
-        with pytest.raises(StoreError, match="is being worked at by process"):
+        with pytest.raises(StoreError, match="is being worked on by process"):
             compact(store, "run")
         assert rows_files(store) == files
         compact(store, "other")

@@ -1,4 +1,4 @@
-"""One process at a time works at a run; the lease of one that is dead is taken over, and no living one's is.
+"""One process at a time works on a run; the lease of one that is dead is taken over, and no living one's is.
 
 Whoever was taken over, since it slept too long, notices and leaves its successor alone.
 """
@@ -68,7 +68,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def other(store: Store) -> Iterator[subprocess.Popen[str]]:
-    """Another process that works at the run."""
+    """Another process that works on the run."""
     process = subprocess.Popen([sys.executable, "-c", HOLD, store.location], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
@@ -92,7 +92,7 @@ def test_one_holder_then_free(store: Store) -> None:
 
 
 def test_second_process_is_refused(store: Store, other: subprocess.Popen[str]) -> None:
-    message = rf"the run 'mine' is being worked at by process {other.pid} on \S+ since 2\d\d\d-.*; wait for it"
+    message = rf"the run 'mine' is being worked on by process {other.pid} on \S+ since 2\d\d\d-.*; wait for it"
     with pytest.raises(StoreError, match=message), lease(store, "mine"):
         pass
     assert str(other.pid) in str(holder(store, "mine"))

@@ -117,11 +117,11 @@ def test_busy_run_is_kept(store: Store) -> None:
     with lease(store, "busy"):
         pruning = plan_pruning(store, Keep.parse("1"), now=NOW)
         assert [run.name for run in pruning.runs] == ["busy-later"]
-        assert "works at it" in pruning.spared["busy"]
+        assert "works on it" in pruning.spared["busy"]
         with lease(store, "busy-later"):
             done = prune(store, pruning)
         assert done.runs == []
-        assert "is being worked at by process" in done.spared["busy-later"]
+        assert "is being worked on by process" in done.spared["busy-later"]
     assert set(store.runs()) == {"new", "busy", "busy-later"}
 
 

@@ -124,7 +124,7 @@ def is_shard(event: Event) -> bool:
 
 
 def workers() -> list[int]:
-    """Return the processes of Ray's that are at work at a cell of the run."""
+    """Return the processes of Ray's that are at work on a cell of the run."""
     found = subprocess.run(["pgrep", "-f", "^ray::evaluate-cell"], capture_output=True, text=True, check=False)
     return [int(pid) for pid in found.stdout.split()]
 
