@@ -229,6 +229,7 @@ def test_full_run_appears_in_reports(
     assert "nothing to do, all of its 4 cells are complete" in again.out + again.err
 
 
+@pytest.mark.slow
 def test_no_traces_same_hypotheses(
     suite_file: SuiteFile, speech: Speech, tmp_path: Path, emtta: Command, prefect_server: str
 ) -> None:

@@ -227,6 +227,7 @@ def test_demo_audio_identity_is_pinned() -> None:
     }
 
 
+@pytest.mark.slow
 def test_reports_flag_old_convention(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
 ) -> None:

@@ -209,6 +209,7 @@ def test_worker_nights_are_compared(suite_file: SuiteFile, speech: Speech, s3: S
     assert f"--store {location}" in artifacts(second)["nightly-report-tiny"].data
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_failed_night_is_still_compared(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     path, location = suite_file(), tmp_path / "store"
@@ -231,6 +232,7 @@ def scheduled(path: Path, store: Path, at: datetime, timezone: str, listener: Li
     return state
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_failed_compaction_is_harmless(
     suite_file: SuiteFile, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -251,6 +253,7 @@ def test_failed_compaction_is_harmless(
     assert len(store.backend.list("scores")) == 2  # shards
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_sigterm_night_resumes_same_date(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     path, location, at = suite_file(), tmp_path / "store", datetime(2026, 3, 1, tzinfo=UTC)
@@ -316,6 +319,7 @@ def test_incomparable_night_is_refused(
     assert not Store.open(tmp_path / "store", create=True).runs()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_incomparable_baseline_fails(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     path, location = suite_file(methods=("source",)), tmp_path / "store"
@@ -327,6 +331,7 @@ def test_incomparable_baseline_fails(suite_file: SuiteFile, speech: Speech, tmp_
     assert "not compared: " in str(state.message)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_other_speech_uses_older_baseline(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     path, location = suite_file(methods=("source",)), tmp_path / "store"

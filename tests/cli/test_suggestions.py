@@ -150,6 +150,7 @@ def test_for_query_limits_without_option(tmp_path: Path) -> None:
         catalogue.query("FROM runs")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_for_damaged_files(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     store, path = tmp_path / "a store", suite_file(methods=("source",))

@@ -168,6 +168,7 @@ def test_concurrent_results_complete_run(emtta: Command, suite_file: SuiteFile, 
     assert reused(store, "part") == {"source": 3, "em-tok-b": 0}
 
 
+@pytest.mark.slow
 def test_resume_keeps_no_reuse(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
     both = suite_file()
     emtta("run", both, "--run-id", "anew", "--only", "method=em-tok-b", "--store", store, "--no-reuse")
@@ -177,6 +178,7 @@ def test_resume_keeps_no_reuse(emtta: Command, suite_file: SuiteFile, store: Pat
     assert attempts(store, "anew", "source") == [(3, 0)]
 
 
+@pytest.mark.slow
 def test_force_remeasures_reused_results(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
     assert emtta("run", suite_file(methods=("source",)), "--run-id", "second", "--store", store).code == 0
     outcome = emtta("rerun", "second", "--force", "--store", store)
@@ -227,6 +229,7 @@ def test_no_links_to_run_being_pruned(suite_file: SuiteFile, store: Path) -> Non
     assert opened.links("second") == []
 
 
+@pytest.mark.slow
 def test_compaction_and_export_keep_it(emtta: Command, suite_file: SuiteFile, store: Path, tmp_path: Path) -> None:
     assert emtta("run", suite_file(), "--run-id", "second", "--store", store).code == 0
     opened = Store.open(store)
@@ -278,6 +281,7 @@ def test_rerun_failed_redoes_fixed_path(emtta: Command, suite_file: SuiteFile, s
     assert emtta("status", "mine", "--store", place).code == 0
 
 
+@pytest.mark.slow
 def test_rerun_failed_redoes_recording(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     speech.add("absent", None, "one more sentence")
     place, path = tmp_path / "store", suite_file(methods=("source",))

@@ -156,6 +156,7 @@ def test_closed_pool_starts_no_other(bench: Bench) -> None:
     assert children() == []
 
 
+@pytest.mark.slow
 def test_hung_process_is_ended(
     bench: Bench, strike: Callable[[Bench, signal.Signals], Callable[[Event], None]]
 ) -> None:
@@ -261,6 +262,7 @@ with WorkerPool([Device("cpu", "cpu", {"OMP_NUM_THREADS": "1"})], tell, never) a
 """
 
 
+@pytest.mark.slow
 def test_orphan_exits_and_keeps_work(bench: Bench) -> None:
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
