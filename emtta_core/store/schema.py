@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from emtta_core.names import NAME
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised whenever a column is added, removed, or changes its meaning; stands in the metadata of each file."""
 
 SAMPLE_RATE = 16_000
