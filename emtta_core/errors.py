@@ -9,6 +9,7 @@
       ModelError
       StoreError
         LeaseLostError            another process has taken the run over; in store.lease
+        _UnknownRequestError      a server lacks a part of S3; in store.s3
       TooManyErrorsError          more than the suite allows; in pipeline.evaluate
       InterruptedRunError         the run was asked to stop; in pipeline.job
         UnwantedError             a worker was ended with its run; in worker.worker

@@ -208,7 +208,7 @@ class S3(Backend):
         if self._conditional is None:
             try:
                 self._conditional = not self._put_new(_SIGN, b"") or not self._put_new(_SIGN, b"")
-            except NotImplementedError:
+            except _UnknownRequestError:
                 self._conditional = False
             if not self._conditional:
                 log.warning(
@@ -277,6 +277,11 @@ _ERRNO = {
 }
 """States of one object; EAGAIN where another writer is at it."""
 
+
+class _UnknownRequestError(StoreError):
+    """The server lacks a part of S3."""
+
+
 _UNKNOWN_REQUEST = {"NotImplemented", "501"}
 _BAD_KEY = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
 _FORBIDDEN = {"AccessDenied", "AllAccessDisabled", "AccountProblem", "Forbidden", "403"}
@@ -301,14 +306,16 @@ def _raise_explained(error: Exception, what: str, url: str, bucket: str) -> NoRe
 
     Raises:
         FileNotFoundError, FileExistsError, BlockingIOError: the state of one object.
-        NotImplementedError: the server does not know the request.
+        _UnknownRequestError: the server does not know the request.
         StoreError: any other failure.
     """
     code = str(_response(error).get("Error", {}).get("Code", ""))
     if code in _ERRNO:
         raise OSError(_ERRNO[code], os.strerror(_ERRNO[code]), url) from error
     if code in _UNKNOWN_REQUEST:
-        raise NotImplementedError(str(error)) from error
+        raise _UnknownRequestError(
+            f"cannot {what} {url}: its server does not know this request ({code}), which S3 has; use another server"
+        ) from error
     cause: Exception = error
     if isinstance(error, _NO_CONNECTION):
         cause = ConnectionError(str(error))

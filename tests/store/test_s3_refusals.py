@@ -4,9 +4,11 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -124,6 +126,40 @@ Store.open("s3://bucket/store")
     assert "StoreError: the store s3://bucket/store needs the package s3fs" in ended.stderr
     assert "pip install 'emtta[s3]'" in ended.stderr
     assert (tmp_path / ".writable").exists() is False
+
+
+class Incomplete(BaseHTTPRequestHandler):
+    """A server that lacks every request of S3."""
+
+    protocol_version = "HTTP/1.1"
+
+    def refuse(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b"<Error><Code>NotImplemented</Code><Message>not implemented</Message></Error>"
+        self.send_response(501)
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+for verb in ("GET", "PUT", "POST", "HEAD", "DELETE"):
+    setattr(Incomplete, f"do_{verb}", Incomplete.refuse)
+
+
+def test_unknown_request_is_explained(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Incomplete) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        backend = open_backend(f"s3://{bucket}/store")
+        for ask in (lambda: list(backend.list("runs")), lambda: backend.write("x", b"x"), lambda: backend.read("x")):
+            with pytest.raises(StoreError, match=r"its server does not know this request .*use another server"):
+                ask()
+        server.shutdown()
 
 
 def test_doctor_leaves_bucket_clean(emtta: Command, s3: S3Server, bucket: str) -> None:
