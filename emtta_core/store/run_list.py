@@ -22,6 +22,7 @@ from emtta_core.store.parquet import misplaced
 from emtta_core.store.queries import Limits
 from emtta_core.store.reports import report, views
 from emtta_core.store.result import Result
+from emtta_core.store.schema import SCHEMA_VERSION
 from emtta_core.store.snapshot import Snapshot, run_of, sources
 from emtta_core.store.store import Store
 from emtta_core.store.views import describe_broken
@@ -47,7 +48,9 @@ class RunList:
     def __init__(self, store: Store, limits: Limits | None = None) -> None:
         self.store = store
         self.limits = limits
-        self._key = _digest([store.location, report(REPORT).sql, *(view.sql for view in views().values())])
+        self._key = _digest(
+            [store.location, str(SCHEMA_VERSION), report(REPORT).sql, *(view.sql for view in views().values())]
+        )
         self._cached: pa.Table | None = None
         self._digests: Mapping[str, str] | None = None
         self._found: Result | None = None

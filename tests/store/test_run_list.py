@@ -81,6 +81,14 @@ def check_same(store: Store) -> None:
     assert found.shared_cells
 
 
+def test_other_schema_is_read_again(store: Store, read_again: list[set[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    RunList(store).refresh()
+    read_again.clear()
+    monkeypatch.setattr(run_list, "SCHEMA_VERSION", run_list.SCHEMA_VERSION + 1)
+    RunList(store).refresh()
+    assert len(read_again.pop()) == 7
+
+
 def test_list_always_equals_report(store: Store, read_again: list[set[str]]) -> None:
     check_same(store)
     assert len(read_again.pop()) == 7
