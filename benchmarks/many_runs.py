@@ -4,7 +4,7 @@
 
 makes two stores of the same runs where FOLDER lacks them, `loose` with the files that a run writes and `packed` with
 those that a compaction leaves, and asks each, in processes of their own: for the report `runs`, which reads everything;
-for the list with nothing remembered and then again, without imports; for the command `emtta list`; and for the first
+for the list with nothing cached and then again, without imports; for the command `emtta list`; and for the first
 page of `emtta view`, by one reader and by twenty at once. A run has six cells of four utterances; it is written once by
 the store, and copied under other names. Figures go to `benchmarks/results/many-runs.json`, with the machine's load.
 """
@@ -29,12 +29,13 @@ from urllib.request import urlopen
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from nights import plan_row, run_row
 from store import files_in, peak_memory
 
 from emtta_core.cache import CACHE
 from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.scoring import step_errors, word_errors
-from emtta_core.store import CellKey, CellRow, HypothesisRow, PlanRow, RunRow, ScoreRow, StepRow, Store
+from emtta_core.store import CellKey, CellRow, HypothesisRow, ScoreRow, StepRow, Store
 from emtta_core.store.compaction import compact
 from emtta_core.store.parquet import parquet
 
@@ -54,34 +55,9 @@ GOALS = {
 
 def write_run(store: Store) -> None:
     """Write the run that all others are copies of, as the pipeline does."""
-    plan = [
-        PlanRow(
-            domain=domain,
-            group="noise",
-            method=method,
-            cell_id=f"{domain}.{method}",
-            corpus_id=f"corpus-{domain}",
-            recipe_id=f"recipe-{method}",
-            utterances=UTTERANCES,
-        )
-        for domain, method in CELLS
-    ]
+    plan = [plan_row("noise", domain, method, UTTERANCES) for domain, method in CELLS]
     store.write_plan(TEMPLATE, plan)
-    store.write_run(
-        TEMPLATE,
-        RunRow(
-            suite="small",
-            suite_toml='name = "small"',
-            plan_id="0123456789abcdef",
-            created_at=BEGUN,
-            model="demo",
-            model_digest="d",
-            algorithm_version=1,
-            versions="{}",
-            git_commit=None,
-            host="here",
-        ),
-    )
+    store.write_run(TEMPLATE, run_row("small", BEGUN))
     for cell in plan:
         key = CellKey(TEMPLATE, cell.domain, cell.method)
         _write_cell(store, key, cell.cell_id, store.begin_attempt(key))

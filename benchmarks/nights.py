@@ -125,6 +125,35 @@ def _table(name: str, columns: dict[str, Any]) -> pa.Table:
     return pa.table({column: columns[column] for column in schema.names}).cast(schema)
 
 
+def plan_row(group: str, domain: str, method: str, utterances: int) -> PlanRow:
+    """A planned cell, with ids that say which."""
+    return PlanRow(
+        domain=domain,
+        group=group,
+        method=method,
+        cell_id=f"{domain}.{method}",
+        corpus_id=f"corpus-{domain}",
+        recipe_id=f"recipe-{method}",
+        utterances=utterances,
+    )
+
+
+def run_row(suite: str, begun: datetime) -> RunRow:
+    """The record of a run of a suite."""
+    return RunRow(
+        suite=suite,
+        suite_toml=f'name = "{suite}"',
+        plan_id="0123456789abcdef",
+        created_at=begun,
+        model="demo",
+        model_digest="d",
+        algorithm_version=1,
+        versions="{}",
+        git_commit=None,
+        host="here",
+    )
+
+
 def run_name(night: int) -> str:
     return f"nightly-{FIRST_NIGHT + timedelta(days=night):%Y-%m-%d}"
 
@@ -133,19 +162,7 @@ def write_night(store: Store, speech: Speech, night: int, steps: int, shards: bo
     """Write a night, its record last."""
     run_id, begun = run_name(night), FIRST_NIGHT + timedelta(days=night)
     tables = night_tables(speech, night, steps)
-    plan = [
-        PlanRow(
-            domain=domain,
-            group=group,
-            method=method,
-            cell_id=f"{domain}.{method}",
-            corpus_id=f"corpus-{domain}",
-            recipe_id=f"recipe-{method}",
-            utterances=UTTERANCES,
-        )
-        for domain, group in DOMAINS.items()
-        for method in METHODS
-    ]
+    plan = [plan_row(group, domain, method, UTTERANCES) for domain, group in DOMAINS.items() for method in METHODS]
     ended = [
         CellRow(
             cell_id=cell.cell_id,
@@ -182,21 +199,7 @@ def write_night(store: Store, speech: Speech, night: int, steps: int, shards: bo
         tables["cells"] = pa.Table.from_pylist(rows, schema=PACKS["cells"].schema)
         for name, table in tables.items():
             store.backend.write(PACKS[name].file(run_id, 1), parquet(table))
-    store.write_run(
-        run_id,
-        RunRow(
-            suite="nightly",
-            suite_toml='name = "nightly"',
-            plan_id="0123456789abcdef",
-            created_at=begun,
-            model="demo",
-            model_digest="d",
-            algorithm_version=1,
-            versions="{}",
-            git_commit=None,
-            host="here",
-        ),
-    )
+    store.write_run(run_id, run_row("nightly", begun))
 
 
 def write_shards(store: Store, key: CellKey, attempt: int, tables: dict[str, pa.Table]) -> None:
