@@ -63,7 +63,7 @@ class _Setting:
 
     @contextmanager
     def borrowed(self) -> Iterator[int]:
-        # The number that the user has set, and bring it back at the end, whoever else borrows it meanwhile.
+        # Yield the number that the user has set, and set it again at the end, whoever else borrows it meanwhile.
         with self._lock:
             # What a new thread finds while others borrow is theirs and not the user's.
             self._usual = self._usual if self._borrowers else torch.get_num_threads()

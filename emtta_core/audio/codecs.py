@@ -61,7 +61,7 @@ def opus(speech: Samples, kbits: float, _rng: np.random.Generator, _voices: Voic
 
 
 def _written(samples: Samples, form: str, codec: str, rate: int, **options: float | str) -> bytes:
-    # An audio file; UsageError where this libsndfile does not know the codec.
+    # The bytes of an audio file; UsageError where this libsndfile does not know the codec.
     if codec not in soundfile.available_subtypes(form):
         raise UsageError(
             f"libsndfile {soundfile.__libsndfile_version__} here cannot write {codec} ({form}); "

@@ -242,7 +242,7 @@ def _number(text: str) -> float | None:
 
 
 def _blank(row: Row) -> str | None:
-    # That a row has no transcript, and what to do; None where it has one.
+    # Why a row without a transcript is in error, and what to do; None for a row with one.
     if row.values["text"].strip():
         return None
     where = f"{row.file} is empty" if row.file.suffix == ".txt" else f"{row.file}, line {row.line}, has an empty text"

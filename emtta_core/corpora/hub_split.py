@@ -122,7 +122,7 @@ class HubSplit:
 
 @contextmanager
 def _open(split: HubSplit, path: str) -> Iterator["pq.ParquetFile"]:
-    # On this machine where the file was fetched, else over the network.
+    # Open the file on this machine where it was fetched, else over the network.
     local = split.repository.cached(path)
     try:
         with nullcontext(local) if local is not None else split.repository.open(path) as source:

@@ -105,7 +105,7 @@ def _home(folder: Path, speaker: str) -> Path | None:
 
 
 def _sentences(home: Path) -> list[str]:
-    # A speaker read, by file name: all of which there is a recording, or a transcript, or both.
+    # The sentences that a speaker read, by file name: all of which there is a recording, or a transcript, or both.
     return sorted({path.stem for path in (*home.glob("wav/*.wav"), *home.glob("transcript/*.txt"))})
 
 

@@ -127,7 +127,7 @@ class Published(Record, ABC):
             )
 
     def _available(self) -> Availability:
-        # Of what can be had; raises what keeps it from being had.
+        # That the corpus is here; raises why it is not.
         return Availability(self.what, "here", str(self.folder()), self.about.licence)
 
     def _utterances(self) -> Iterator[Utterance]:

@@ -242,7 +242,7 @@ def _config(recipe: Recipe, tokenizer: WhisperTokenizerFast) -> WhisperConfig:
 
 
 def _generation_config(recipe: Recipe, tokenizer: WhisperTokenizerFast) -> GenerationConfig:
-    # A Whisper's generation config says: the special tokens are suppressed, an empty text too.
+    # What a Whisper's generation config says: the special tokens are suppressed, an empty text too.
     number = tokenizer.convert_tokens_to_ids
     end = tokenizer.eos_token_id
     return GenerationConfig(

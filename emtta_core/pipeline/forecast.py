@@ -73,7 +73,7 @@ def _paces(store: Store, suite: Suite, methods: Mapping[str, None]) -> dict[str,
 
 
 def _works(suite: Suite) -> dict[str, str]:
-    # Each method of a suite does to an utterance, as a digest of what takes time, by the method's name.
+    # What each method of a suite does to an utterance: by its name, a digest of all that takes time.
     return {
         choice.name: recipe_id(
             replace(choice.method(), name=""),

@@ -44,7 +44,7 @@ def cache_digest(folder: Path, digest: str) -> None:
 
 
 def _state(folder: Path) -> dict[str, Any]:
-    # A digest depends on: the files, and the packages that read them.
+    # What a digest depends on: the files, and the packages that read them.
     files = sorted([item.name, item.stat().st_size, item.stat().st_mtime_ns] for item in os.scandir(folder))
     plugins = sorted(
         f"{point.name} {point.dist.version if point.dist else ''}" for point in entry_points(group=FAMILIES)

@@ -220,7 +220,7 @@ def _difference(run: Run, stored: RunRow) -> str:
 
 
 def _other_code(stored: RunRow) -> list[str]:
-    # In what this release adapts or scores differently from the one that recorded a run, by their versions.
+    # The versions in which this release adapts or scores differently from the one that recorded a run.
     lines = []
     if stored.algorithm_version != ALGORITHM_VERSION:
         lines.append(f"the algorithm's version: {stored.algorithm_version} there, {ALGORITHM_VERSION} here")

@@ -163,7 +163,7 @@ class RunStatus:
         return "\n".join(f"{f'{name}:':<16}{text}" for name, text in rows)
 
     def _none(self) -> str:
-        # In words that no process works on the run, and how to finish it if it is incomplete.
+        # The sentence that no process works on the run, and how to finish it if it is incomplete.
         return "none" if self.complete else f"none; finish the run with: {self.resume}"
 
 

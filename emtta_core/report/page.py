@@ -137,7 +137,7 @@ def _frame(*, served: bool) -> dict[str, Any]:
 
 
 def _charts(facts: Facts, methods: Sequence[str]) -> Iterator[charts.Chart | None]:
-    # Those of a page; None for one without a figure.
+    # The charts of a page; None for one without a figure.
     yield charts.heat_map(facts)
     yield charts.by_step(facts, "wer")
     yield charts.by_step(facts, "entropy")

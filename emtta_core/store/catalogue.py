@@ -264,7 +264,7 @@ class Catalogue:
         raise EmttaError(f"{what} failed: the files of {self.location} keep changing; try again later")
 
     def _within_limits(self, what: str, ask: Callable[[], Answer]) -> Answer:
-        # `ask` returns; the time limit and Ctrl-C end it, which needs another thread that waits for it.
+        # Another thread asks, so that this one can end it at the time limit and at Ctrl-C.
         with ThreadPoolExecutor(1) as pool:
             answer = pool.submit(ask)
             try:
@@ -353,6 +353,6 @@ class Catalogue:
 
 
 def _message(error: duckdb.Error) -> str:
-    # DuckDB says of an error: of a traceback, as a file system in Python leaves, its last line.
+    # DuckDB's own message; of a traceback, which a file system written in Python leaves there, the last line.
     text = str(error).strip()
     return text.splitlines()[-1].strip() if "Traceback (most recent call last)" in text else text

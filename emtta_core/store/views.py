@@ -84,7 +84,7 @@ def materialize_rows(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _schema_of(table: str) -> str:
-    # Where the rows of a table are that no pack of the kind `utterances` has.
+    # The schema with the rows of a table that no pack of the kind `utterances` has.
     return "open" if PACK_OF.get(table) is UTTERANCES else "raw"
 
 

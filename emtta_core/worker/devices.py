@@ -88,7 +88,7 @@ def _slot(name: str, count: int) -> Device:
 
 
 def _visible(index: int) -> str:
-    # To call a GPU to a process that is to see it alone, of those that this process may see.
+    # The name of a GPU for a process that is to see it alone; numbers count those that this process may see.
     listed = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
     return listed[index] if listed else str(index)
 

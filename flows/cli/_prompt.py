@@ -163,7 +163,7 @@ def _keys() -> KeyBindings:
 
 
 def _history() -> History:
-    # Was asked before, kept in the reader's own folder; of this session alone where that will not do.
+    # Earlier queries, kept in the reader's own folder; those of this session alone where it cannot be written.
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "emtta"
     try:
         state.mkdir(parents=True, exist_ok=True)

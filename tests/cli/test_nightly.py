@@ -1,4 +1,7 @@
-"""A night is a run of its own, compared with the last complete one; a regression is a state, an event, an artifact."""
+"""A night is a run of its own, compared with the last complete one; a regression is a state, an event, an artifact.
+
+Long, for every way in which a night can end is met by the same suite, store and server.
+"""
 
 import json
 import logging
