@@ -59,7 +59,7 @@ name = "real-speech"
 description = "Ten recordings of real speech under nine corruptions, on the published weights of Whisper tiny.en"
 methods = ["source", "greedy-em", "em-seq", "em-tok", "em-tok-b"]
 model = {{ name = "{MODEL}" }}
-adaptation = {{ steps = 10, candidates = 16, learning_rate = 1e-3, seed = 0 }}
+adaptation = {{ steps = 10, candidates = 16, learning_rate = 1e-3 }}
 
 [defaults]
 corpus = {{ name = "folder", path = "{SPEECH}", language = "en" }}

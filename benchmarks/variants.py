@@ -39,7 +39,7 @@ METHODS = """
 methods = [
     "source",
     "em-tok",
-    { name = "em-tok-again", base = "em-tok", adaptation = { seed = 1 } },
+    { name = "em-tok-again", base = "em-tok" },
     { name = "em-tok-to-go", base = "em-tok", credit = "to-go" },
     { name = "em-tok-no-baseline", base = "em-tok", baseline = "none" },
     { name = "em-tok-sequence", base = "em-tok", normalization = "sequence" },

@@ -14,6 +14,15 @@ NAME = r"(?!(?i:null)(?![A-Za-z0-9._+-]))[A-Za-z0-9][A-Za-z0-9._+-]*"
 """A name, as a regular expression; readers of Parquet take NULL for a missing one."""
 
 
+NO_SEED = "none"
+"""What stands for the seed of a method that draws no random numbers, in paths and on the command line."""
+
+
+def seed_name(seed: int | None) -> str:
+    """A seed as paths and commands name it."""
+    return NO_SEED if seed is None else str(seed)
+
+
 def is_name(text: str) -> bool:
     """Whether a text is a valid name."""
     return re.fullmatch(NAME, text) is not None

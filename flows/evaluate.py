@@ -43,7 +43,7 @@ FAILURES_NAMED = 20
 def evaluate(
     run_id: str,
     store: str,
-    cells: Sequence[tuple[str, str]] | None = None,
+    cells: Sequence[tuple[str, str, int | None]] | None = None,
     redo: Redo = "missing",
     runtime: Runtime | None = None,
     model: ModelChoice | None = None,
@@ -57,7 +57,7 @@ def evaluate(
     Args:
         run_id: the run.
         store: the store's location.
-        cells: which cells, as domain and method of each; left out, all.
+        cells: which cells, as domain, method and seed of each (no seed: None); left out, all.
         redo: which utterances of the cells: the missing ones, those in error too, or all of them anew.
         runtime: how cells are executed; left out, as it was recorded.
         model: the model as its suite names it now, of the same weights; left out, as it was recorded.
@@ -82,7 +82,7 @@ def evaluate(
     check_unchanged(opened, run)
     _check_model(run)
     chosen = None if cells is None else set(cells)
-    wanted = [cell for cell in run.cells if chosen is None or (cell.domain, cell.method) in chosen]
+    wanted = [cell for cell in run.cells if chosen is None or (cell.domain, cell.method, cell.seed) in chosen]
     start = partial(start_executor, run, opened, runner, ray_address, devices, isolation)
     with lease(opened, run_id) as held:
         return _execute(run, opened, wanted, start, redo, held)

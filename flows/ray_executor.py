@@ -133,8 +133,7 @@ class RayExecutor:
             done = 0 if report is None else report.done + report.reused
             channel.publish(
                 CellFinished(
-                    cell.domain,
-                    cell.method,
+                    cell.name,
                     utterances=done,
                     errors=0 if report is None else report.errors,
                     wer=None if report is None else report.wer,

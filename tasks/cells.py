@@ -46,7 +46,7 @@ def prepare(domain: Domain, corpus_id: str, store: str, limit: int | None, retry
     return prepare_domain(domain, corpus_id, Store.open(store), limit, retry_errors=retry_errors)
 
 
-@task(name="evaluate-cell", task_run_name="{job.cell.domain}/{job.cell.method}", **UNCACHED)
+@task(name="evaluate-cell", task_run_name="{job.cell.name}", **UNCACHED)
 @hide_passwords()
 def evaluate(job: Job, execute: Callable[[Job], CellReport]) -> CellReport:
     """Evaluate a cell whose domain is prepared; utterances that are done are left alone."""

@@ -79,7 +79,7 @@ def evaluate_cell(
     key = job.key
     job.check_lease(store)
     attempt = Attempt(cell, key, store.begin_attempt(key), job.device or str(model.device))
-    progress(AttemptBegun(cell.domain, cell.method, attempt.number))
+    progress(AttemptBegun(cell.name, attempt.number))
     _forget_peak_memory(model.device)
     try:
         adapter = Adapter(
@@ -90,14 +90,14 @@ def evaluate_cell(
     except LeaseLostError:
         raise
     except BaseException as error:
-        record_failure(store, key, attempt.row(error, peak_memory=_peak_memory(model.device)), progress)
+        record_failure(store, attempt, attempt.row(error, peak_memory=_peak_memory(model.device)), progress)
         raise
     row = attempt.row(peak_memory=_peak_memory(model.device))
     store.write_cell(key, row)
     total = Tally()
     total.add(attempt.reused)
     total.add(attempt.done)
-    progress(CellFinished(cell.domain, cell.method, total.utterances, total.errors, total.wer, row.seconds))
+    progress(CellFinished(cell.name, total.utterances, total.errors, total.wer, row.seconds))
     return CellReport(cell, attempt.number, row.done, row.reused, row.errors, total.wer, row.seconds)
 
 
@@ -182,7 +182,6 @@ def too_many(limit: int | float | None, errors: int, cell: Cell) -> bool:
 
 def _shard_event(cell: Cell, tally: Tally, *, resumed: bool = False) -> UtterancesDone:
     return UtterancesDone(
-        cell.domain,
         cell.method,
         utterances=tally.utterances,
         errors=tally.errors,

@@ -33,8 +33,7 @@ class DomainPrepared:
 class AttemptBegun:
     """An attempt at a cell has begun, and has this number."""
 
-    domain: str
-    method: str
+    cell: str  # its name, as `Cell.name`
     attempt: int
 
 
@@ -42,8 +41,7 @@ class AttemptBegun:
 class UtterancesDone:
     """A shard of a cell lies in the store."""
 
-    domain: str
-    method: str
+    method: str  # the cell's
     utterances: int  # how many, those in error included
     errors: int
     word_errors: int  # of those that could be scored
@@ -56,8 +54,7 @@ class UtterancesDone:
 class CellFinished:
     """A cell ended; `error` says why it failed, where it did. `wer` is in percent, none where nothing was scored."""
 
-    domain: str
-    method: str
+    cell: str  # its name, as `Cell.name`
     utterances: int
     errors: int
     wer: float | None

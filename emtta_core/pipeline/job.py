@@ -57,7 +57,7 @@ class Job(BaseModel):
             model=suite.model,
             model_digest=run.plan.model_digest,
             method=choice,
-            adaptation=choice.adapted(suite.adaptation),
+            adaptation=suite.options_of(choice, cell.seed),
             normalizer=suite.normalizer,
             runtime=suite.runtime,
             redo=redo,
@@ -67,7 +67,7 @@ class Job(BaseModel):
     @property
     def key(self) -> CellKey:
         """Under which the rows of its cell lie in the store."""
-        return CellKey(self.run_id, self.cell.domain, self.cell.method)
+        return self.cell.key(self.run_id)
 
     def check_lease(self, store: Store) -> None:
         """Check that nobody has taken the run over from whoever gave this job.
@@ -160,27 +160,28 @@ def fail_cell(
 
     An attempt of no number is begun here first.
     """
-    key = CellKey(run_id, cell.domain, cell.method)
+    key = cell.key(run_id)
     try:
         number = store.begin_attempt(key) if attempt is None else attempt
         reused = tally_done(list(store.done(key, cell.cell_id).values()))
     except StoreError as refusal:
-        _log_unrecorded(key, refusal)
-        progress(CellFinished(cell.domain, cell.method, 0, 0, None, 0.0, describe(error)))
+        _log_unrecorded(cell, refusal)
+        progress(CellFinished(cell.name, 0, 0, None, 0.0, describe(error)))
     else:
         if attempt is None:
-            progress(AttemptBegun(cell.domain, cell.method, number))
+            progress(AttemptBegun(cell.name, number))
         lost = Attempt(cell, key, number, device, reused=reused)
-        record_failure(store, key, lost.row(error), progress)
+        record_failure(store, lost, lost.row(error), progress)
 
 
-def record_failure(store: Store, key: CellKey, row: CellRow, progress: Listener) -> None:
+def record_failure(store: Store, attempt: Attempt, row: CellRow, progress: Listener) -> None:
     """Write the record of a failed attempt if the store still takes it, and tell of it."""
+    cell = attempt.cell
     try:
-        store.write_cell(key, row)
+        store.write_cell(attempt.key, row)
     except StoreError as error:
-        _log_unrecorded(key, error)
-    progress(CellFinished(key.domain, key.method, row.done + row.reused, row.errors, None, row.seconds, row.error))
+        _log_unrecorded(cell, error)
+    progress(CellFinished(cell.name, row.done + row.reused, row.errors, None, row.seconds, row.error))
 
 
 def keep_log(job: Job, attempt: int | None, text: bytes) -> None:
@@ -193,8 +194,8 @@ def keep_log(job: Job, attempt: int | None, text: bytes) -> None:
         log.warning("the log of %s, attempt %d, could not be kept: %s", job.cell.name, attempt, error)
 
 
-def _log_unrecorded(key: CellKey, error: StoreError) -> None:
-    log.error("the failed attempt at %s/%s could not be recorded: %s", key.domain, key.method, error)
+def _log_unrecorded(cell: Cell, error: StoreError) -> None:
+    log.error("the failed attempt at %s could not be recorded: %s", cell.name, error)
 
 
 def _ending(error: BaseException | None) -> str:

@@ -14,9 +14,11 @@ from emtta_core.corpora.synthetic import Synthetic
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.identity import digest
 from emtta_core.model.tokens import tokens_per_second
+from emtta_core.names import seed_name
 from emtta_core.scoring import normalizer_names
-from emtta_core.store import PreparedRow
+from emtta_core.store import CellKey, PreparedRow
 from emtta_core.suite import Domain, ModelChoice, Suite
+from emtta_core.suite.composed_methods import MethodChoice
 
 UNAVAILABLE = "unavailable-"
 """How the identity of audio begins that could not be had when it was planned."""
@@ -24,7 +26,7 @@ UNAVAILABLE = "unavailable-"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One domain adapted to with one method."""
+    """One domain adapted to with one method, and with one seed where the method draws random numbers."""
 
     domain: str
     group: str
@@ -33,6 +35,8 @@ class Cell:
     corpus_id: str  # identity of its prepared audio
     recipe_id: str  # identity of what is done to each utterance
     utterances: int  # how many it has
+    seed: int | None = None  # of its random numbers; None: its method draws none
+    seeds: int = 1  # cells of its method in its domain, each of another seed
 
     @property
     def available(self) -> bool:
@@ -41,8 +45,17 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """What it is called in messages: `domain/method`."""
-        return f"{self.domain}/{self.method}"
+        """What it is called in messages: `domain/method`, with its seed where the method has several."""
+        return f"{self.domain}/{self.method}" + (f", seed {self.seed}" if self.seeds > 1 else "")
+
+    def key(self, run_id: str) -> CellKey:
+        """Under which its rows lie in the store, as a cell of a run."""
+        return CellKey(run_id, self.domain, self.method, self.seed)
+
+    @property
+    def seed_name(self) -> str:
+        """Its seed as it is asked for on the command line: a number, or `none`."""
+        return seed_name(self.seed)
 
 
 PREPARE_VERSION = 2
@@ -111,14 +124,16 @@ def plan(suite: Suite, model_digest: str) -> Plan:
 
 
 def cells_of(domain: Domain, suite: Suite, model_digest: str, audio: Audio) -> list[Cell]:
-    """The cells of a domain with its audio, one a method of the suite."""
-    cells, model = [], with_token_rate(suite.model, domain.corpus)
-    for choice in suite.methods:
-        options = choice.adapted(suite.adaptation)
-        recipe = recipe_id(choice.method(), options, model, model_digest)
-        identity = cell_id(recipe, audio.corpus_id)
-        cells.append(Cell(domain.name, domain.group, choice.name, identity, audio.corpus_id, recipe, audio.utterances))
-    return cells
+    """The cells of a domain with its audio, method by method: one a seed, or one where no random numbers are drawn."""
+    model = with_token_rate(suite.model, domain.corpus)
+
+    def cell(choice: MethodChoice, seed: int | None, seeds: int) -> Cell:
+        recipe = recipe_id(choice.method(), suite.options_of(choice, seed), model, model_digest)
+        identity, corpus = cell_id(recipe, audio.corpus_id), audio.corpus_id
+        return Cell(domain.name, domain.group, choice.name, identity, corpus, recipe, audio.utterances, seed, seeds)
+
+    of_methods = [(choice, suite.seeds_of(choice)) for choice in suite.methods]
+    return [cell(choice, seed, len(seeds)) for choice, seeds in of_methods for seed in seeds]
 
 
 def plan_id_of(cells: Sequence[Cell], suite: Suite) -> str:

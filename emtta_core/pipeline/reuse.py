@@ -67,7 +67,7 @@ _RESULTS = """
     ORDER BY made.attempt DESC
 """
 
-_DONE = "SELECT domain, method, utterance_id FROM utterances WHERE run_id = $run_id AND error IS NULL"
+_DONE = "SELECT domain, method, seed, utterance_id FROM utterances WHERE run_id = $run_id AND error IS NULL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,11 +216,11 @@ class Reuse:
                 if result.normalizer != normalizer(result.language, self._run.suite.normalizer).name:
                     continue
                 for cell in (*by_id[result.cell_id], *keys.get(result.utterance_key, ())):
-                    if (cell.domain, cell.method, result.utterance_id) not in done:
+                    if (cell.domain, cell.method, cell.seed, result.utterance_id) not in done:
                         found[cell].setdefault(result.utterance_id, result)
         return found
 
-    def _done(self) -> set[tuple[str, str, str]]:
+    def _done(self) -> set[tuple[str, str, int | None, str]]:
         if self._store.find_run(self._run.run_id) is None:
             return set()
         with Catalogue(self._store, run_id=self._run.run_id) as catalogue:

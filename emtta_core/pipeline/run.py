@@ -167,8 +167,8 @@ def _continued(begun: Run, run: Run) -> Run | None:
 
 def _with_cells(run: Run, suite: Suite, cells: Sequence[Cell]) -> Run:
     # A run with these cells in the place of its own of the same names, and their domains as `suite` has them.
-    new = {(cell.domain, cell.method): cell for cell in cells}
-    merged = tuple(new.get((cell.domain, cell.method), cell) for cell in run.cells)
+    new = {(cell.domain, cell.method, cell.seed): cell for cell in cells}
+    merged = tuple(new.get((cell.domain, cell.method, cell.seed), cell) for cell in run.cells)
     names = {cell.domain for cell in cells}
     domains = tuple(suite.domain(old.name) if old.name in names else old for old in run.suite.domains)
     changed = run.suite.model_copy(update={"domains": domains})
@@ -235,6 +235,7 @@ def _plan_row(cell: Cell) -> PlanRow:
         domain=cell.domain,
         group=cell.group,
         method=cell.method,
+        seed=cell.seed,
         cell_id=cell.cell_id,
         corpus_id=cell.corpus_id,
         recipe_id=cell.recipe_id,

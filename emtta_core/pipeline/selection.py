@@ -12,7 +12,7 @@ Redo = Literal["missing", "errors", "all"]
 """Which utterances of a cell are done: those that are not yet, those in error too, or all of them again."""
 
 
-CELL_FIELDS = {"domain": "domain", "method": "method", "group": "group"}
+CELL_FIELDS = {"domain": "domain", "method": "method", "group": "group", "seed": "seed_name"}
 DOMAIN_FIELDS = {"domain": "name", "group": "group"}
 """What cells and domains are chosen by, and the field of each."""
 
@@ -76,7 +76,7 @@ def _matching(
 
 
 def resume_command(run_id: str, store: str, cells: Sequence[Cell], incomplete: Sequence[Cell]) -> str:
-    """The command that finishes these cells of a run, and few others: it selects whole domains and methods.
+    """The command that finishes these cells of a run, and few others: it selects whole domains, methods and seeds.
 
     Args:
         run_id: the run.
@@ -85,9 +85,10 @@ def resume_command(run_id: str, store: str, cells: Sequence[Cell], incomplete: S
         incomplete: all cells of the run that are not complete; what is complete need not be left out.
     """
     words = ["emtta", "rerun", run_id, "--store", store]
-    for key in ("domain", "method"):
-        values = dict.fromkeys(str(getattr(cell, key)) for cell in cells)
-        if set(values) != {getattr(cell, key) for cell in incomplete}:
+    several = any(cell.seeds > 1 for cell in incomplete)
+    for key in ("domain", "method", *(["seed"] if several else [])):
+        values = dict.fromkeys(str(getattr(cell, CELL_FIELDS[key])) for cell in cells)
+        if set(values) != {str(getattr(cell, CELL_FIELDS[key])) for cell in incomplete}:
             for value in values:
                 words += [f"--{key}", value]
     return shlex.join(words)

@@ -1,13 +1,13 @@
 """The progress of a run: read from the store, which is the truth about what is done, through its views."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
 from emtta_core.pipeline.plan import Cell
 from emtta_core.pipeline.selection import Redo
-from emtta_core.store import COMPLETE, FAILED, CellKey, Store
+from emtta_core.store import COMPLETE, FAILED, Store
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.store.lease import Holder, holder
 
@@ -23,9 +23,11 @@ def planned_cells(store: Store, run_id: str) -> tuple[Cell, ...]:
     Raises:
         UsageError: there is no such run; lists those there are.
     """
+    rows = store.plan(run_id)
+    seeds = Counter((row.domain, row.method) for row in rows)
+    names = [field.name for field in fields(Cell) if field.name != "seeds"]
     return tuple(
-        Cell(row.domain, row.group, row.method, row.cell_id, row.corpus_id, row.recipe_id, row.utterances)
-        for row in store.plan(run_id)
+        Cell(**{name: getattr(row, name) for name in names}, seeds=seeds[row.domain, row.method]) for row in rows
     )
 
 
@@ -72,11 +74,11 @@ def cell_states(store: Store, run_id: str) -> tuple[CellState, ...]:
         UsageError: there is no such run; lists those there are.
     """
     cells = planned_cells(store, run_id)
-    query = "SELECT domain, method, state, done, in_error, reused, wer, error FROM cells WHERE run_id = $run_id"
+    query = "SELECT domain, method, seed, state, done, in_error, reused, wer, error FROM cells WHERE run_id = $run_id"
     with Catalogue(store, run_id=run_id) as catalogue:
         rows = catalogue.query(query, {"run_id": run_id}).rows
-    by_name = {(domain, method): rest for domain, method, *rest in rows}
-    return tuple(CellState(cell, *by_name[cell.domain, cell.method]) for cell in cells)
+    found = {(domain, method, seed): rest for domain, method, seed, *rest in rows}
+    return tuple(CellState(cell, *found[cell.domain, cell.method, cell.seed]) for cell in cells)
 
 
 _IN_ERROR = """
@@ -87,6 +89,7 @@ _IN_ERROR = """
         made.run_id = $run_id
         AND made.domain = $domain
         AND made.method = $method
+        AND made.seed IS NOT DISTINCT FROM $seed
         AND (made.error IS NOT NULL OR scores.error IS NOT NULL)
     LIMIT 1
 """
@@ -94,9 +97,9 @@ _IN_ERROR = """
 
 def failed_before(store: Store, run_id: str, cell: Cell) -> bool:
     """Whether an attempt at a cell failed or left utterances in error, under whichever plan of the run."""
-    if any(row.state == FAILED for row in store.cells(CellKey(run_id, cell.domain, cell.method))):
+    if any(row.state == FAILED for row in store.cells(cell.key(run_id))):
         return True
-    parameters = {"run_id": run_id, "domain": cell.domain, "method": cell.method}
+    parameters = {"run_id": run_id, "domain": cell.domain, "method": cell.method, "seed": cell.seed}
     with Catalogue(store, run_id=run_id) as catalogue:
         return bool(catalogue.query(_IN_ERROR, parameters).rows)
 
@@ -137,7 +140,7 @@ class RunStatus:
                 "reused": sum(cell.reused for cell in self.cells),
             },
             "failed": [
-                {"domain": cell.cell.domain, "method": cell.cell.method, "error": cell.error}
+                {"domain": cell.cell.domain, "method": cell.cell.method, "seed": cell.cell.seed, "error": cell.error}
                 for cell in self.cells
                 if cell.state == FAILED
             ],
@@ -158,7 +161,7 @@ class RunStatus:
                 f"{utterances['done']} of {utterances['planned']} done, {utterances['in_error']} in error"
                 + (f", {utterances['reused']} reused from other runs" if utterances["reused"] else ""),
             ),
-            *(("failed", f"{cell['domain']}/{cell['method']}: {cell['error']}") for cell in found["failed"]),
+            *(("failed", f"{cell.cell.name}: {cell.error}") for cell in self.cells if cell.state == FAILED),
         ]
         return "\n".join(f"{f'{name}:':<16}{text}" for name, text in rows)
 

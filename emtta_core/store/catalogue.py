@@ -223,7 +223,7 @@ class Catalogue:
         def ask() -> Result:
             for key, value in parameter_values(self._connection, chosen, given).items():
                 self._connection.execute(f'SET VARIABLE "{key}" = CAST(? AS VARCHAR)', [value])
-            return Result(self._fetch(self._connection.sql(chosen.sql)), chosen.cells)
+            return Result(self._fetch(self._connection.sql(chosen.sql)), chosen.cells, chosen.optional)
 
         try:
             return self._answer(f"the report {name}", ask)

@@ -136,15 +136,20 @@ def _own(run_id: str, attempt: int) -> str:
 def _rows(pack: Pack, own: str, catalogue: Catalogue) -> pa.Table:
     if pack is UTTERANCES:
         query = f"""
-            SELECT *, counting.attempt IS NOT NULL AS counts
+            SELECT
+                * EXCLUDE (seed, seed_of_score),
+                coalesce(seed, seed_of_score) AS seed,
+                counting.attempt IS NOT NULL AS counts
             FROM raw.hypotheses
-            FULL JOIN (SELECT * RENAME (error AS score_error) FROM raw.scores) AS scores USING ({_KEYS})
+            FULL JOIN (
+                SELECT * RENAME (error AS score_error, seed AS seed_of_score) FROM raw.scores
+            ) AS scores USING ({_KEYS})
             LEFT JOIN (SELECT {_KEYS} FROM utterances) AS counting USING ({_KEYS})
             WHERE {own}
-            ORDER BY domain, method, attempt, utterance_id
+            ORDER BY domain, method, seed, attempt, utterance_id
         """
     else:
-        query = f"SELECT * FROM raw.{pack.tables[0]} WHERE {own} ORDER BY domain, method, attempt"
+        query = f"SELECT * FROM raw.{pack.tables[0]} WHERE {own} ORDER BY domain, method, seed, attempt"
     return catalogue.query(query).table.select(pack.schema.names).cast(pack.schema)
 
 

@@ -19,6 +19,7 @@ _KEYS: Mapping[str, str] = MappingProxyType(
         "run_id": "the run, from the path",
         "domain": "the domain, from the path",
         "method": "the method, from the path",
+        "seed": "the seed of the method's random numbers, from the path; null if it draws none",
         "source_run": "the run whose results are reused, from the path",
         "corpus_id": "identity of the corpus, from the path",
     }

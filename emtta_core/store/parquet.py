@@ -104,7 +104,7 @@ def read_rows(backend: Backend, name: str, row: type[Row]) -> list[Row] | Broken
 
 
 def read_each(
-    backend: Backend, names: Iterable[str], row: type[Row], pack: Pack | None = None, **cell: str
+    backend: Backend, names: Iterable[str], row: type[Row], pack: Pack | None = None, **cell: str | int | None
 ) -> Iterator[tuple[str, list[Row] | BrokenFile]]:
     """Yield each file with its records, or with what is wrong with it.
 
@@ -113,7 +113,7 @@ def read_each(
         names: Parquet files of the store.
         row: the record that their rows are.
         pack: the kind of pack that they are; none for files of one table.
-        cell: of packs, the domain and the method whose rows are wanted.
+        cell: of packs, the domain, method and seed whose rows are wanted.
     """
     for name, content in backend.read_all(names):
         if isinstance(content, OSError):
@@ -152,7 +152,7 @@ def read_table(
         return BrokenFile(name, _one_line(error))
 
 
-def _rows(name: str, content: bytes, row: type[Row], pack: Pack | None, cell: Mapping[str, str]) -> Any:
+def _rows(name: str, content: bytes, row: type[Row], pack: Pack | None, cell: Mapping[str, str | int | None]) -> Any:
     names = [column for column, _, _ in documented(row)]
     here = dict(zip(names, names, strict=True)) if pack is None else pack.columns(row)
     table = read_table(name, content, pack or _TABLE_OF[row], [*here.values(), *cell])

@@ -21,6 +21,7 @@ _PARAMETER = re.compile(
 _COLUMNS = re.compile(r'--   (?P<names>(?:"?[\w<>…]+"?, )*"?[\w<>…]+"?) +(?P<text>\S.*)')
 _FURTHER = re.compile(r"--    +(?P<text>\S.*)")
 _CELL = re.compile(r"^-- cell (?P<name>[\w/]+): (?P<template>.*)$", re.MULTILINE)
+_OPTIONAL = re.compile(r"^-- optional (?P<name>\w+)$", re.MULTILINE)
 _GRAIN = "-- grain: "
 _SUMMARY = re.compile(r"^-- (?P<name>[\w-]+): (?P<text>.*)$", re.MULTILINE)
 _POSITION = re.compile(r"^\d+_")
@@ -60,6 +61,7 @@ class Query:
     columns: Mapping[str, str]
     parameters: Mapping[str, Parameter]  # those of its head, by name
     cells: tuple[SharedCell, ...]  # which columns share a cell of a table for a reader
+    optional: frozenset[str]  # the columns that a table for a reader lacks where no row has a value
     sql: str  # the whole file, one SELECT
 
 
@@ -104,8 +106,9 @@ def _parse(file: Path) -> Query:
         for match in _PARAMETER.finditer(sql)
     }
     cells = tuple(SharedCell(match["name"], match["template"]) for match in _CELL.finditer(sql))
+    optional = frozenset(match["name"] for match in _OPTIONAL.finditer(sql))
     grain, notes, columns = _read_head(sql)
-    return Query(name, head["text"], grain, notes, columns, MappingProxyType(parameters), cells, sql)
+    return Query(name, head["text"], grain, notes, columns, MappingProxyType(parameters), cells, optional, sql)
 
 
 def _read_head(sql: str) -> tuple[str, tuple[str, ...], Mapping[str, str]]:
@@ -122,7 +125,7 @@ def _read_head(sql: str) -> tuple[str, tuple[str, ...], Mapping[str, str]]:
             columns |= {name: f"{columns[name]} {further['text']}" for name in described}
         elif line.startswith(_GRAIN):
             grain = line.removeprefix(_GRAIN)
-        elif line != "-- columns:" and not _PARAMETER.fullmatch(line) and not _CELL.fullmatch(line):
+        elif line != "-- columns:" and not any(one.fullmatch(line) for one in (_PARAMETER, _CELL, _OPTIONAL)):
             notes.append(line.removeprefix("-- "))
     return grain, tuple(notes), MappingProxyType(columns)
 

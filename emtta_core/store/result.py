@@ -129,6 +129,7 @@ class Result:
 
     table: pa.Table  # the rows as an Arrow table
     shared_cells: tuple[SharedCell, ...] = ()  # the columns that a table for a reader shows in one cell
+    optional: frozenset[str] = frozenset()  # the columns that it lacks where no row has a value
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -251,14 +252,17 @@ class Result:
         # The columns of a table for a reader: name, whether it holds numbers, and its cells.
         records, names = self.records, _distinct(self.columns)
         shared = [cell for cell in self.shared_cells if set(cell.fields) <= set(names)]
-        hidden = {name for cell in shared for name in cell.fields}
         first = {next(iter(cell.fields)): cell for cell in shared}
+        hidden = {name for cell in shared for name in cell.fields} - set(first)
+        hidden |= {name for name in self.optional if all(record[name] is None for record in records)}
         found = []
         for name, field in zip(names, self.table.schema, strict=True):
+            if name in hidden:
+                continue
             if name in first:
                 cell = first[name]
                 found.append((cell.name, _is_number(field.type), [cell.text(record) for record in records]))
-            elif name not in hidden:
+            else:
                 found.append((field.name, _is_number(field.type), [_cell(record[name]) for record in records]))
         return found
 

@@ -2,7 +2,7 @@
 
 A record is the one source: a field's type gives its column's type (`str | None` may be null, `str` may not),
 and the text in its `Annotated` is the column's documentation, which is written into every file.
-The hive keys (`run_id`, `domain`, `method`) stand in a file's path and not in its columns.
+The hive keys (`run_id`, `domain`, `method`, `seed`) stand in a file's path and not in its columns.
 """
 
 import json
@@ -17,9 +17,9 @@ from typing import Annotated, Any
 
 import pyarrow as pa
 
-from emtta_core.names import NAME
+from emtta_core.names import NAME, NO_SEED
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised whenever a column is added, removed, or changes its meaning; stands in the metadata of each file."""
 
 SAMPLE_RATE = 16_000
@@ -86,7 +86,10 @@ class HypothesisRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkRow:
-    """One row per utterance that a run reuses: where the rows of its result are. Read as rows of attempt 0."""
+    """One row per utterance that a run reuses: where the rows of its result are. Read as rows of attempt 0.
+
+    The seed is that of the reusing cell on both sides: the same work has the same seed.
+    """
 
     domain: Annotated[str, "the domain"]
     method: Annotated[str, "the method"]
@@ -199,6 +202,7 @@ class PlanRow:
     domain: Annotated[str, "the domain"]
     group: Annotated[str, "the group that the domain belongs to"]
     method: Annotated[str, "the method"]
+    seed: Annotated[int | None, "the seed of the method's random numbers; null if it draws none"] = None
     cell_id: Annotated[str, "identity of the cell; rows with a different identity do not count"]
     corpus_id: Annotated[str, "identity of the prepared corpus, the folder under `prepared/`"]
     recipe_id: Annotated[str, "identity of what is done to each utterance (model, method, options)"]
@@ -283,7 +287,9 @@ class Table:
 
 
 def fits(name: str, layout: str) -> bool:
-    """Whether the path of a file is of a layout: `…` and `<corpus_id>` stand for names, `<number>` for digits.
+    """Whether the path of a file is of a layout.
+
+    There `…` and `<corpus_id>` stand for names, `<seed>` for `none` or digits, and `<number>`, say, for digits.
 
     A path that is not would give DuckDB other columns than those of the table's other files, and break them all.
     """
@@ -292,12 +298,14 @@ def fits(name: str, layout: str) -> bool:
 
 @cache
 def _pattern(layout: str) -> re.Pattern[str]:
-    numbered = re.sub(r"<\w+>", "[0-9]+", re.escape(layout).replace("<corpus_id>", "…"))
+    named = re.escape(layout).replace("<corpus_id>", "…").replace("<seed>", f"(?:{NO_SEED}|[0-9]+)")
+    numbered = re.sub(r"<\w+>", "[0-9]+", named)
     return re.compile(numbered.replace("…", NAME))
 
 
-_CELL = ("run_id", "domain", "method")
-_SHARD = "run_id=…/domain=…/method=…/<attempt>-<shard>.parquet"
+_CELL = ("run_id", "domain", "method", "seed")
+_FOLDER = "run_id=…/domain=…/method=…/seed=<seed>"
+_SHARD = f"{_FOLDER}/<attempt>-<shard>.parquet"
 
 TABLES: Mapping[str, Table] = types.MappingProxyType(
     {
@@ -308,7 +316,7 @@ TABLES: Mapping[str, Table] = types.MappingProxyType(
             Table("steps", StepRow, _CELL, f"steps/{_SHARD}"),
             Table("windows", WindowRow, _CELL, f"windows/{_SHARD}"),
             Table("scores", ScoreRow, _CELL, f"scores/{_SHARD}"),
-            Table("cells", CellRow, _CELL, "cells/run_id=…/domain=…/method=…/<attempt>.parquet", (1, 1)),
+            Table("cells", CellRow, _CELL, f"cells/{_FOLDER}/<attempt>.parquet", (1, 1)),
             Table("links", LinkRow, ("run_id", "source_run"), "links/run_id=…/source_run=…/<number>.parquet"),
             Table("plans", PlanRow, ("run_id",), "plans/run_id=…/plan.parquet", (1, None)),
             Table("runs", RunRow, ("run_id",), "runs/run_id=…/run.parquet", (1, 1)),

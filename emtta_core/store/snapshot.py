@@ -104,10 +104,11 @@ class Pack:
         table = self._table_of(row)
         return {name: _RENAMED.get((table, name), name) for name in TABLES[table].schema.names}
 
-    def rows_of(self, row: type[Any], cell: Mapping[str, str]) -> pc.Expression:
+    def rows_of(self, row: type[Any], cell: Mapping[str, str | int | None]) -> pc.Expression:
         """The condition on rows of a pack that are records of a table and of a cell, given as column and value."""
         always = _ALWAYS.get(self._table_of(row))
-        conditions = [pc.field(name) == value for name, value in cell.items()]
+        given = ((pc.field(name), value) for name, value in cell.items())
+        conditions = [field.is_null() if value is None else field == value for field, value in given]
         conditions += [pc.field(always).is_valid()] if always else []
         return reduce(operator.and_, conditions, pc.scalar(True))
 
@@ -118,7 +119,7 @@ class Pack:
             for name, here in self.columns(TABLES[table].row).items()
         )
         some = f" WHERE {_ALWAYS[table]} IS NOT NULL" if table in _ALWAYS else ""
-        return f"SELECT {columns}, run_id, domain, method FROM ({source}){some}"
+        return f"SELECT {columns}, run_id, domain, method, seed FROM ({source}){some}"
 
     def _table_of(self, row: type[Any]) -> str:
         return next(table for table in self.tables if TABLES[table].row is row)
@@ -126,7 +127,8 @@ class Pack:
 
 @cache
 def _schema(pack: Pack) -> pa.Schema:
-    fields = {name: pa.field(name, pa.string()) for name in ("domain", "method")}
+    kinds = {"domain": pa.string(), "method": pa.string(), "seed": pa.int64()}
+    fields = {name: pa.field(name, kind) for name, kind in kinds.items()}
     for table in pack.tables:
         for field in TABLES[table].schema:
             name = _RENAMED.get((table, field.name), field.name)

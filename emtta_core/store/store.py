@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Self, TypeVar
 
 from emtta_core.errors import StoreError, unknown
-from emtta_core.names import check_name
+from emtta_core.names import check_name, seed_name
 from emtta_core.store.backend import Backend, Entry, open_backend
 from emtta_core.store.parquet import (
     BrokenFile,
@@ -52,11 +52,12 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True, slots=True)
 class CellKey:
-    """Where a cell's rows lie; UsageError when one of the three is no name (`emtta_core.names`)."""
+    """Where a cell's rows lie; UsageError when a part of it is no name (`emtta_core.names`)."""
 
     run_id: str
     domain: str
     method: str
+    seed: int | None = None  # None: the method draws no random numbers
 
     def __post_init__(self) -> None:
         for what, name in (("run id", self.run_id), ("domain", self.domain), ("method", self.method)):
@@ -65,7 +66,7 @@ class CellKey:
     @property
     def folder(self) -> str:
         """The cell's folder below a table's."""
-        return f"run_id={self.run_id}/domain={self.domain}/method={self.method}"
+        return f"run_id={self.run_id}/domain={self.domain}/method={self.method}/seed={seed_name(self.seed)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +251,7 @@ class Store:
         wanted: dict[tuple[CellKey, str], set[tuple[str, int]]] = {}
         for maker, link in self.links(key.run_id):
             if (link.domain, link.method, link.cell_id) == (key.domain, key.method, cell_id):
-                made_by = CellKey(maker, link.source_domain, link.source_method), link.source_cell_id
+                made_by = CellKey(maker, link.source_domain, link.source_method, key.seed), link.source_cell_id
                 wanted.setdefault(made_by, set()).add((link.utterance_id, link.source_attempt))
         for made_by, utterances in wanted.items():
             for utterance_id, attempt, done in self._made(*made_by):
@@ -367,7 +368,8 @@ class Store:
         while files != (files := cell_files(self.backend, table, key.run_id, key.folder)):
             packs = [entry.name for entry in files if entry.name.startswith(f"{FOLDER}/")]
             shards = [entry.name for entry in files if entry.name not in packs]
-            of_packs = read_each(self.backend, packs, row, PACK_OF[table], domain=key.domain, method=key.method)
+            cell = {"domain": key.domain, "method": key.method, "seed": key.seed}
+            of_packs = read_each(self.backend, packs, row, PACK_OF[table], **cell)
             found = [*read_each(self.backend, shards, row), *of_packs]
             if not any(isinstance(rows, BrokenFile) for _, rows in found):
                 break

@@ -13,6 +13,8 @@ from emtta_core.store.snapshot import PACK_OF, PACKS, UTTERANCES, Pack, Snapshot
 
 LINKS = TABLES["links"]
 
+_SEED = "try_cast(seed AS BIGINT) AS seed"
+
 
 def create_raw_views(
     connection: duckdb.DuckDBPyConnection, backend: Backend, snapshot: Snapshot, *, named: bool = False
@@ -149,14 +151,17 @@ def _empty_select(connection: duckdb.DuckDBPyConnection, kind: Table | Pack) -> 
     # A SELECT of no row, with all columns of a table, so that its view is there without any file.
     empty = connection.from_arrow(kind.schema.empty_table())
     keys = ("run_id",) if isinstance(kind, Pack) else kind.keys or ("corpus_id",)
-    columns = [*zip(empty.columns, empty.types, strict=True), *((key, "VARCHAR") for key in keys)]
+    types = {key: "BIGINT" if key == "seed" else "VARCHAR" for key in keys}
+    columns = [*zip(empty.columns, empty.types, strict=True), *types.items()]
     return "SELECT " + ", ".join(f'NULL::{of_type} AS "{name}"' for name, of_type in columns) + " WHERE false"
 
 
 def files_select(kind: Table | Pack, files: str) -> str:
-    """The SELECT of some files; the columns of the path are text, whatever they look like."""
+    """The SELECT of some files; the columns of the path are text, whatever they look like, but for the seed."""
     if isinstance(kind, Pack) or kind.keys:
-        return f"SELECT * FROM read_parquet({files}, hive_partitioning = true, hive_types_autocast = false)"
+        # A path says `none` where there is no seed.
+        columns = "*" if isinstance(kind, Pack) or "seed" not in kind.keys else f"* REPLACE ({_SEED})"
+        return f"SELECT {columns} FROM read_parquet({files}, hive_partitioning = true, hive_types_autocast = false)"
     corpus = r"regexp_extract(filename, '([^/\\]+)[/\\][^/\\]+$', 1) AS corpus_id"
     return f"SELECT * EXCLUDE (filename), {corpus} FROM read_parquet({files}, filename = true)"
 

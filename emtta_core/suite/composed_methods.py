@@ -27,15 +27,21 @@ from emtta_core.names import check_name
 if TYPE_CHECKING:
     OwnOptions = dict[str, Any]
 else:
-    OwnOptions = with_config(extra="forbid")(
-        TypedDict("OwnOptions", get_type_hints(Options, include_extras=True), total=False)
-    )
+    _hints = get_type_hints(Options, include_extras=True)
+    del _hints["seed"]
+    OwnOptions = with_config(extra="forbid")(TypedDict("OwnOptions", _hints, total=False))
+
+"""The options of one method that are not those of the suite: fields of `Options` but the seed, each checked as there."""
 
 BASE = "em-tok"
 """The method that a composed one is like where it names no other."""
 
 
-"""The options of one method that are not those of the suite: some fields of `Options`, each checked as there."""
+def refuse_seed(adaptation: Any) -> None:
+    """Raise a `ValueError` where the `adaptation` of a suite or of a method has a seed of its own."""
+    seed = adaptation.get("seed") if isinstance(adaptation, dict) else getattr(adaptation, "seed", 0) or None
+    if seed is not None:
+        raise ValueError(f"adaptation.seed is {seed!r}; seeds are a field of the suite: write seeds = [{seed}] there")
 
 
 class MethodChoice(Record):
@@ -60,6 +66,7 @@ class MethodChoice(Record):
         if isinstance(value, str):
             return {"name": value}
         own = value.get("adaptation") if isinstance(value, dict) else None
+        refuse_seed(own)
         if isinstance(own, dict):  # what a validator has seen counts as Python's, where an array is no tuple
             own = {name: tuple(given) if isinstance(given, list) else given for name, given in own.items()}
             return value | {"adaptation": own}

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from emtta_core.adaptation.options import Options, Trace
 from emtta_core.audio.corruption import Corruption, Noise
@@ -21,7 +21,7 @@ from emtta_core.errors import UsageError, unknown
 from emtta_core.identity import IDENTITY, RUNTIME, Record
 from emtta_core.names import check_name
 from emtta_core.scoring import Rule
-from emtta_core.suite.composed_methods import MethodChoice
+from emtta_core.suite.composed_methods import MethodChoice, refuse_seed
 from emtta_core.suite.file import find, read
 from emtta_core.suite.messages import explain
 
@@ -37,6 +37,8 @@ def _name(value: str) -> str:
 
 
 Name = Annotated[str, Field(max_length=100), AfterValidator(_name)]  # a run's id adds nine characters
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # of a method's random numbers
 
 Isolation = Literal["process", "none"]
 """Whether cells run in processes of their own."""
@@ -127,6 +129,8 @@ class Suite(Record):
     methods: Annotated[tuple[MethodChoice, ...], Field(min_length=1), IDENTITY]
     model: Annotated[ModelChoice, IDENTITY]
     adaptation: Annotated[Options, IDENTITY] = Options()
+    # Of the methods that draw random numbers, each with a cell of its own in each domain; the other methods have one.
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=100), IDENTITY] = (0,)
     # How texts are normalized before they are compared: as Whisper's authors do, by its basic normalizer in English
     # too, as they do but with combining marks kept, or not at all.
     normalizer: Annotated[Rule, IDENTITY] = "whisper"
@@ -140,6 +144,27 @@ class Suite(Record):
         _refuse_twice("method", names)
         _refuse_alike("methods", names)
         return value
+
+    @field_validator("adaptation", mode="before")
+    @classmethod
+    def _no_seed(cls, value: Any) -> Any:
+        refuse_seed(value)
+        return value
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct_seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        _refuse_twice("seed", [str(seed) for seed in value])
+        return value
+
+    @model_validator(mode="after")
+    def _seeds_are_used(self) -> "Suite":
+        if len(self.seeds) > 1 and all(self.seeds_of(choice) == (None,) for choice in self.methods):
+            raise ValueError(
+                f"seeds is {list(self.seeds)}, and no method of the suite draws random numbers: "
+                f"{', '.join(choice.name for choice in self.methods)}; leave it out"
+            )
+        return self
 
     @field_validator("domains")
     @classmethod
@@ -177,13 +202,22 @@ class Suite(Record):
                 return choice
         raise unknown("method", name, [choice.name for choice in self.methods])
 
+    def seeds_of(self, choice: MethodChoice) -> tuple[int | None, ...]:
+        """The seeds with which a method is evaluated; None alone for one that draws no random numbers."""
+        return self.seeds if "seed" in choice.method().options else (None,)
+
+    def options_of(self, choice: MethodChoice, seed: int | None) -> Options:
+        """The options of a method in its cells of a seed."""
+        options = choice.adapted(self.adaptation)
+        return options if seed is None else options.changed(seed=seed)
+
     def measured_anew(self) -> "Suite":
         """The suite with `runtime.reuse` off: its runs take no result from other runs."""
         return self.model_copy(update={"runtime": self.runtime.model_copy(update={"reuse": False})})
 
     def to_toml(self) -> str:
         """Write the whole suite as TOML, with each default; `parse_suite` reads it back as it was."""
-        data = self.model_dump(mode="json", exclude_none=True)
+        data = self.model_dump(mode="json", exclude_none=True, exclude={"adaptation": {"seed"}})
         return "".join(f"{key} = {_toml(value)}\n" for key, value in data.items())
 
 

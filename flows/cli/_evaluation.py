@@ -136,9 +136,9 @@ def execute(store: "Store", run_id: str, cells: "Collection[Cell]", **parameters
         from flows.evaluate import evaluate
 
         reach()
-        pairs = [(cell.domain, cell.method) for cell in cells]
+        chosen = [(cell.domain, cell.method, cell.seed) for cell in cells]
         try:
-            flow_run = evaluate(run_id, store.location, pairs, return_state=True, **parameters)
+            flow_run = evaluate(run_id, store.location, chosen, return_state=True, **parameters)
         except httpx.TransportError as error:
             say(f"Prefect's server no longer answers ({error}) and has no record of how this ended; the store has")
             return

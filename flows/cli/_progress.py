@@ -49,8 +49,8 @@ class Progress:
     prepared: int = 0
     cells: int = 0
     workers: int = 1
-    finished: set[tuple[str, str]] = field(default_factory=set)
-    failed: set[tuple[str, str]] = field(default_factory=set)
+    finished: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
     methods: dict[str, MethodProgress] = field(default_factory=dict)
 
     def update(self, event: Event) -> None:
@@ -66,10 +66,9 @@ class Progress:
             case UtterancesDone():
                 self._utterances(event)
             case CellFinished():
-                cell = (event.domain, event.method)
-                self.failed.discard(cell)
-                self.finished.discard(cell)
-                (self.finished if event.error is None else self.failed).add(cell)
+                self.failed.discard(event.cell)
+                self.finished.discard(event.cell)
+                (self.finished if event.error is None else self.failed).add(event.cell)
 
     def _utterances(self, event: UtterancesDone) -> None:
         method = self.methods.setdefault(event.method, MethodProgress())
@@ -145,7 +144,7 @@ def line(event: Event, progress: Progress) -> str | None:
         case DomainPrepared(error=str(error)):
             return f"{event.domain}: not prepared: {error}"
         case CellFinished():
-            at = f"[{len(progress.finished) + len(progress.failed):>3}/{progress.cells}] {event.domain}/{event.method}"
+            at = f"[{len(progress.finished) + len(progress.failed):>3}/{progress.cells}] {event.cell}"
             if event.error is not None:
                 return f"{at}: failed: {event.error}"
             wer = "no WER" if event.wer is None else f"WER {event.wer:.1f} %"

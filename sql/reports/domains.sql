@@ -1,7 +1,7 @@
--- domains: WER of each method on each domain, the test against source, and the progress of each cell.
+-- domains: WER of each method on each domain, the test against source, and the progress.
 -- columns:
---   domain, method  the cell; the view cells has all of its columns
---   wer             word error rate, %
+--   domain, method  the domain and the method; the view domains has all of its columns
+--   wer             word error rate, %; the mean over the method's seeds
 --   wer_low, wer_high   its 95% bootstrap interval, %; empty if the statistics have not been computed
 --   change          WER minus that of source, over the utterances that both have, points
 --   ci_half_width   half the width of its 95% interval, points: the interval is change ± ci_half_width
@@ -11,40 +11,46 @@
 --   state           complete, partial, failed or missing
 --   wins, ties, losses  utterances with fewer word errors than source, equally many, more
 --   in_error        utterances in error, excluded from all rates
---   reason_hidden   why a cell with all utterances done has no figure
+--   wer_seed_sd     standard deviation of wer over the seeds; empty for fewer than two
+--   seeds           number of seeds; 0 for a method that draws no random numbers
+--   reason_hidden   why there is no figure though utterances are done
 -- cell wer: {wer:.2f} ({wer_low:.1f}–{wer_high:.1f})
 -- cell change: {change:+.2f} ± {ci_half_width:.1f}
 -- cell wins_ties_losses: {wins}/{ties}/{losses}
+-- cell wer_seed_sd: {wer_seed_sd:.2f} ({seeds} seeds)
+-- optional wer_seed_sd
 -- param run_id: the run; the newest by default
 -- param group: only this group
 -- param method: only this method
 SELECT
-    cells.domain,
-    cells.method,
-    cells.wer,
+    figures.domain,
+    figures.method,
+    figures.wer,
     found.wer_low,
     found.wer_high,
     found.change,
     (found.change_high - found.change_low) / 2 AS ci_half_width,
     found.p,
-    coalesce(found.change_percent, cells.change_percent) AS change_percent,
-    cells."group",
-    cells.state,
+    coalesce(found.change_percent, figures.change_percent) AS change_percent,
+    figures."group",
+    figures.state,
     found.wins,
     found.ties,
     found.losses,
-    cells.in_error,
-    cells.reason_hidden
-FROM cells
+    figures.in_error,
+    figures.wer_seed_sd,
+    figures.seeds,
+    figures.reason_hidden
+FROM domains AS figures
 LEFT JOIN (
     SELECT * FROM statistics WHERE run_id = getvariable('run_id') AND domain IS NOT NULL
-) AS found ON cells.domain = found.domain AND cells.method = found.method
-LEFT JOIN methods ON cells.method = methods.method
+) AS found ON figures.domain = found.domain AND figures.method = found.method AND figures.wer IS NOT NULL
+LEFT JOIN methods ON figures.method = methods.method
 WHERE
-    cells.run_id = getvariable('run_id')
-    AND cells."group" = coalesce(getvariable('group'), cells."group")
-    AND cells.method = coalesce(getvariable('method'), cells.method)
+    figures.run_id = getvariable('run_id')
+    AND figures."group" = coalesce(getvariable('group'), figures."group")
+    AND figures.method = coalesce(getvariable('method'), figures.method)
 ORDER BY
-    min(cells.position) OVER (PARTITION BY cells.domain),
+    min(figures.position) OVER (PARTITION BY figures.domain),
     methods.rank NULLS LAST,
-    cells.method
+    figures.method

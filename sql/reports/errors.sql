@@ -4,8 +4,9 @@
 --   kind           substitution, deletion or insertion
 --   reference      the word that was said; empty for an insertion
 --   hypothesis     the word that was heard; empty for a deletion
---   count          number of occurrences
---   source_count   number of occurrences with the method source; empty if the run has none
+--   count          number of occurrences, over all seeds of the method
+--   source_count   number of occurrences with the method source, as often as the method has seeds; empty if the run
+--                  has no source
 --   added          count - source_count
 --   utterances     utterances in which the error occurs
 --   percent        percentage of the method's errors
@@ -16,6 +17,13 @@
 -- param kind [substitution|deletion|insertion]: only this kind
 -- param limit = 10 [number]: rows per method
 WITH
+seeds_of AS (
+    SELECT method, greatest(count(DISTINCT seed), 1) AS seeds
+    FROM planned
+    WHERE run_id = getvariable('run_id')
+    GROUP BY method
+),
+
 counted AS (
     SELECT
         method,
@@ -23,14 +31,16 @@ counted AS (
         reference,
         hypothesis,
         count(*) AS count,
-        count(DISTINCT (domain, utterance_id)) AS utterances
+        count(DISTINCT (domain, utterance_id)) AS utterances,
+        any_value(seeds) AS seeds
     FROM edits
+    INNER JOIN seeds_of USING (method)
     WHERE
         run_id = getvariable('run_id')
         AND method IN (coalesce(getvariable('method'), method), 'source')
         AND "group" = coalesce(getvariable('group'), "group")
         AND domain = coalesce(getvariable('domain'), domain)
-    GROUP BY ALL
+    GROUP BY method, kind, reference, hypothesis
 ),
 
 planned_source AS (
@@ -42,7 +52,7 @@ planned_source AS (
 beside AS (
     SELECT
         *,
-        coalesce(
+        seeds * coalesce(
             max(count) FILTER (method = 'source') OVER (PARTITION BY kind, reference, hypothesis), 0
         ) AS source_count,
         100.0 * count / sum(count) OVER (PARTITION BY method) AS percent

@@ -2,11 +2,13 @@
 -- columns:
 --   what                    cell or utterance
 --   group, domain, method   the cell
+--   seed                    its seed, in a run whose methods have several
 --   utterance_id            the utterance in error; empty for a cell
 --   state                   failed, partial or missing for a cell; in error for an utterance
 --   done, planned           utterances of a cell
 --   attempt                 the newest attempt that ended, or the one that wrote the utterance's row
 --   error                   what went wrong, if known
+-- optional seed
 -- param run_id: the run; the newest by default
 WITH
 missing AS (
@@ -16,6 +18,7 @@ missing AS (
         "group",
         domain,
         method,
+        seed,
         NULL AS utterance_id,
         cells.state,
         done,
@@ -24,8 +27,8 @@ missing AS (
         cells.error
     FROM cells
     LEFT JOIN (
-        SELECT run_id, domain, method, attempt FROM attempts WHERE newest
-    ) AS ended USING (run_id, domain, method)
+        SELECT run_id, domain, method, cell_id, attempt FROM attempts WHERE newest
+    ) AS ended USING (run_id, domain, method, cell_id)
     WHERE run_id = getvariable('run_id') AND state <> 'complete'
 ),
 
@@ -36,6 +39,7 @@ in_error AS (
         utterances."group",
         domain,
         method,
+        planned.seed,
         utterance_id,
         'in error' AS state,
         NULL AS done,
@@ -43,10 +47,17 @@ in_error AS (
         attempt,
         error
     FROM utterances
-    INNER JOIN planned USING (run_id, domain, method)
+    INNER JOIN planned USING (run_id, domain, method, cell_id)
     WHERE run_id = getvariable('run_id') AND error IS NOT NULL
+),
+
+several AS (
+    SELECT count(DISTINCT seed) > 1 AS has_seeds
+    FROM planned
+    WHERE run_id = getvariable('run_id')
 )
 
-SELECT * EXCLUDE (position)
+SELECT * EXCLUDE (position, has_seeds) REPLACE (CASE WHEN has_seeds THEN seed END AS seed)
 FROM (FROM missing UNION ALL FROM in_error) AS failed
+CROSS JOIN several
 ORDER BY what, position, utterance_id

@@ -2,7 +2,7 @@
 -- columns:
 --   language            the language of the corpus
 --   method              the method
---   hypotheses          number of hypotheses
+--   hypotheses          number of hypotheses, of each seed of the method
 --   truncated           hypotheses cut at the token limit (tokens_per_second of the suite's model)
 --   truncated_percent   the same as a percentage
 --   collapsed           hypotheses that are empty or repeat themselves without end

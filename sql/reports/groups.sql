@@ -1,7 +1,7 @@
 -- groups: the methods side by side for each group of domains, and on how many domains the WER of each is lower.
 -- columns:
 --   group, method   the group, or all; the method
---   wer             mean of the domains' WER, %
+--   wer             mean of the domains' WER, %, each the mean over the method's seeds
 --   change          wer minus that of source, points
 --   change_percent  change of wer relative to source, %
 --   lower, equal, higher   complete domains whose WER is below, equal to, above that of source
@@ -21,7 +21,7 @@ compared AS (
     SELECT
         *,
         wer - source_wer AS change
-    FROM cells
+    FROM domains
     WHERE run_id = getvariable('run_id') AND state = 'complete' AND method <> 'source'
 ),
 

@@ -6,7 +6,7 @@
 --   percent        percentage of the spoken language's utterances
 --   probability    mean probability of the detected language
 --   method         the method
---   errors, words  word errors and reference words of these utterances
+--   errors, words  word errors and reference words of these utterances, of each seed of the method
 --   wer            100 × errors / words
 -- param run_id: the run; the newest by default
 -- param method: only this method
@@ -17,6 +17,7 @@ told AS (
     SELECT
         domain,
         method,
+        cell_id,
         utterance_id,
         language AS detected,
         language_probability AS probability
@@ -28,13 +29,13 @@ told AS (
         AND "group" = coalesce(getvariable('group'), "group")
         AND domain = coalesce(getvariable('domain'), domain)
     -- Detected once per utterance, so all its windows agree.
-    QUALIFY row_number() OVER (PARTITION BY domain, method, utterance_id ORDER BY "window") = 1
+    QUALIFY row_number() OVER (PARTITION BY domain, method, cell_id, utterance_id ORDER BY "window") = 1
 )
 
 SELECT
     utterances.language AS spoken,
     told.detected,
-    count(*) AS utterances,
+    count(DISTINCT (domain, utterance_id)) AS utterances,
     100.0 * count(*) / sum(count(*)) OVER (PARTITION BY utterances.language, told.method) AS percent,
     avg(told.probability) AS probability,
     told.method,
@@ -42,7 +43,7 @@ SELECT
     sum(utterances.words)::BIGINT AS words,
     100.0 * sum(utterances.errors) / nullif(sum(utterances.words), 0) AS wer
 FROM told
-INNER JOIN utterances USING (domain, method, utterance_id)
+INNER JOIN utterances USING (domain, method, cell_id, utterance_id)
 LEFT JOIN methods USING (method)
 WHERE utterances.run_id = getvariable('run_id')
 GROUP BY utterances.language, told.detected, told.method, methods.rank

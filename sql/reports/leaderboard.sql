@@ -1,7 +1,7 @@
 -- leaderboard: WER of each method by group and overall, with the test against source.
 -- columns:
 --   method, group   the method; the group, or all
---   wer             mean of the domains' WER, %
+--   wer             mean of the domains' WER, %, each the mean over the method's seeds
 --   wer_low, wer_high   its 95% bootstrap interval, %; empty if the statistics have not been computed
 --   change          WER minus that of source, over the utterances that both have, points
 --   ci_half_width   half the width of its 95% interval, points: the interval is change ± ci_half_width
@@ -10,11 +10,15 @@
 --   domains, complete   domains: planned, complete
 --   wins, ties, losses  utterances with fewer word errors than source, equally many, more
 --   in_error        utterances in error, excluded from all rates
+--   wer_seed_sd     standard deviation of wer over the seeds; empty for fewer than two
+--   seeds           number of seeds; 0 for a method that draws no random numbers
 --   reason_hidden   why there is no figure yet
 -- cell wer: {wer:.2f} ({wer_low:.1f}–{wer_high:.1f})
 -- cell change: {change:+.2f} ± {ci_half_width:.1f}
 -- cell domains: {complete} of {domains}
 -- cell wins_ties_losses: {wins}/{ties}/{losses}
+-- cell wer_seed_sd: {wer_seed_sd:.2f} ({seeds} seeds)
+-- optional wer_seed_sd
 -- param run_id: the run; the newest by default
 SELECT
     groups.method,
@@ -32,6 +36,8 @@ SELECT
     found.ties,
     found.losses,
     groups.in_error,
+    groups.wer_seed_sd,
+    groups.seeds,
     groups.reason_hidden
 FROM groups
 LEFT JOIN (

@@ -1,13 +1,13 @@
 -- matrix: WER of each domain in one row, with one column per method.
 -- columns:
 --   domain, group   the domain and its group
---   <method>, …     WER, %; empty until the cell is complete; in the order of the view methods
+--   <method>, …     WER, %, the mean over its seeds; empty until it is complete; in the order of the view methods
 -- param run_id: the run; the newest by default
 -- param group: only this group
 WITH
 chosen AS (
     SELECT *
-    FROM cells
+    FROM domains
     WHERE run_id = getvariable('run_id') AND "group" = coalesce(getvariable('group'), "group")
 ),
 

@@ -10,7 +10,7 @@
 --   left           wer - oracle_wer: points that a perfect stopping rule would still gain
 --   mean_oracle_step   mean of the utterances' best steps; the earliest if several tie
 --   at_start, between, at_end   utterances that are best before any update, in between, only at the last
--- All rates are errors over words of these utterances, pooled over all domains.
+-- All rates are errors over words of these utterances, pooled over all domains and seeds; each seed of a method counts.
 -- param run_id: the run; the newest by default
 -- param group: only this group
 -- param domain: only this domain

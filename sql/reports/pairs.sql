@@ -1,6 +1,6 @@
 -- pairs: two runs side by side, utterance by utterance; `emtta compare` is computed from this.
 -- columns:
---   method, group, domain, utterance_id, speaker   an utterance of a cell that both runs have
+--   method, group, domain, seed, utterance_id, speaker   an utterance of a cell that both runs have
 --   words_a, words_b               words of the reference, in the baseline (a) and the run (b); NULL if not scored
 --   errors_a, errors_b             word errors
 --   added                          errors_b - errors_a
@@ -15,20 +15,26 @@ shared AS (
         after.position,
         after."group",
         domain,
-        method
+        method,
+        after.seed,
+        coalesce(after.seed, -1) AS joined_seed  -- equal where both are NULL
     FROM planned AS after
     INNER JOIN planned AS earlier USING (domain, method)
-    WHERE after.run_id = getvariable('run_id') AND earlier.run_id = getvariable('baseline')
+    WHERE
+        after.seed IS NOT DISTINCT FROM earlier.seed
+        AND after.run_id = getvariable('run_id')
+        AND earlier.run_id = getvariable('baseline')
 ),
 
-a AS (FROM utterances WHERE run_id = getvariable('baseline')),
+a AS (SELECT *, coalesce(seed, -1) AS joined_seed FROM utterances WHERE run_id = getvariable('baseline')),
 
-b AS (FROM utterances WHERE run_id = getvariable('run_id'))
+b AS (SELECT *, coalesce(seed, -1) AS joined_seed FROM utterances WHERE run_id = getvariable('run_id'))
 
 SELECT
     method,
     shared."group",
     domain,
+    shared.seed,
     utterance_id,
     coalesce(b.speaker, a.speaker) AS speaker,
     a.words AS words_a,
@@ -43,6 +49,6 @@ SELECT
     CASE WHEN a.run_id IS NULL THEN 'not done' ELSE a.error END AS error_a,
     CASE WHEN b.run_id IS NULL THEN 'not done' ELSE b.error END AS error_b
 FROM a
-FULL JOIN b USING (domain, method, utterance_id)
-INNER JOIN shared USING (domain, method)
+FULL JOIN b USING (domain, method, joined_seed, utterance_id)
+INNER JOIN shared USING (domain, method, joined_seed)
 ORDER BY shared.position, domain, method, utterance_id

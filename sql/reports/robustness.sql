@@ -11,7 +11,7 @@
 -- param method: only this method
 WITH
 chosen AS (
-    SELECT * FROM cells WHERE run_id = getvariable('run_id')
+    SELECT * FROM domains WHERE run_id = getvariable('run_id')
 ),
 
 -- A corpus is another's clean partner if the same speakers say the same texts under the same utterance ids.

@@ -1,7 +1,7 @@
 -- speed: how fast each method was, and how much memory it took.
 -- columns:
 --   method          the method
---   utterances      timed utterances, excluding those in error
+--   utterances      timed utterances, of each seed of the method, excluding those in error
 --   rtfx            real-time factor: seconds of speech processed per second; above 1 is faster than real time
 --   times_source    wall seconds for the same speech, as a multiple of those of source
 --   mean_seconds    wall seconds per utterance; those of a batch are shared equally

@@ -2,18 +2,20 @@
 -- columns:
 --   method, step    the method; updates made
 --   entropy         mean entropy over utterances, nats per token
---   wer             mean of the domains' WER, %; a step that was not decoded has no row
+--   wer             mean of the domains' WER, %, each the mean over the method's seeds; a step that was not decoded has no row
 --   pooled_wer      all errors over all words, %
 --   change_percent  change of wer relative to step 0, %
---   utterances      utterances decoded at this step
---   domains         complete domains: the cell has a figure, and each utterance has this step
+--   utterances      utterances decoded at this step, of each seed
+--   domains         complete domains: each cell has a figure, and each utterance has this step
 --   planned         planned domains
 --   reason_hidden   why there is no figure yet
 -- param run_id: the run; the newest by default
 -- param group: only this group
 WITH
 chosen AS (
-    SELECT *
+    SELECT
+        *,
+        count(*) OVER (PARTITION BY domain, method) AS seeds
     FROM cells
     WHERE run_id = getvariable('run_id') AND "group" = coalesce(getvariable('group'), "group")
 ),
@@ -22,6 +24,7 @@ decoded AS (
     SELECT
         method,
         step,
+        cell_id,
         domain,
         count(*) AS utterances,
         sum(entropy) AS entropy,
@@ -33,7 +36,7 @@ decoded AS (
         run_id = getvariable('run_id')
         AND "group" = coalesce(getvariable('group'), "group")
         AND errors IS NOT NULL
-    GROUP BY method, step, domain
+    GROUP BY method, step, domain, cell_id
 ),
 
 by_domain AS (
@@ -43,9 +46,11 @@ by_domain AS (
         domain,
         chosen.position,
         coalesce(
-            chosen.reason_hidden, coalesce(decoded.utterances, 0) || ' of ' || chosen.planned || ' utterances'
+            chosen.reason_hidden,
+            CASE WHEN chosen.seeds > 1 THEN 'seed ' || chosen.seed || ': ' ELSE '' END
+            || coalesce(decoded.utterances, 0) || ' of ' || chosen.planned || ' utterances'
         ) AS progress,
-        decoded.* EXCLUDE (method, step, domain),
+        decoded.* EXCLUDE (method, step, domain, cell_id),
         coalesce(
             chosen.state = 'complete' AND chosen.wer IS NOT NULL
             AND decoded.utterances = chosen.done - chosen.in_error,
@@ -53,7 +58,7 @@ by_domain AS (
         ) AS is_there
     FROM (SELECT DISTINCT method, step FROM decoded) AS reached
     INNER JOIN chosen USING (method)
-    LEFT JOIN decoded USING (method, step, domain)
+    LEFT JOIN decoded USING (method, step, domain, cell_id)
 ),
 
 by_step AS (
@@ -64,11 +69,11 @@ by_step AS (
         CASE WHEN bool_and(is_there) THEN avg(100.0 * errors / words) END AS wer,
         CASE WHEN bool_and(is_there) THEN 100.0 * sum(errors) / sum(words) END AS pooled_wer,
         sum(utterances)::BIGINT AS utterances,
-        count(*) FILTER (is_there) AS domains,
-        count(*) AS planned,
+        planned - count(DISTINCT domain) FILTER (NOT is_there) AS domains,
+        count(DISTINCT domain) AS planned,
         CASE
             WHEN NOT bool_and(is_there) THEN
-                count(*) FILTER (NOT is_there) || ' of ' || count(*) || ' domains incomplete: '
+                (planned - domains) || ' of ' || planned || ' domains incomplete: '
                 || string_agg(
                     domain || ' (' || progress || ')', ', ' ORDER BY position
                 ) FILTER (NOT is_there)

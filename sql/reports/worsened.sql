@@ -1,11 +1,13 @@
 -- worsened: the utterances that adaptation made worse, most added errors first, with both hypotheses.
 -- columns:
 --   method, domain, utterance_id   the utterance
+--   seed            the seed, in a run whose methods have several
 --   added           word errors that adaptation added
 --   source_errors, errors, words   word errors of the unadapted and the adapted model; words of the reference
 --   reference       what was said
 --   source_hypothesis, hypothesis  hypothesis of the unadapted and of the adapted model
 --   flags           warnings: truncated, collapsed
+-- optional seed
 -- param run_id: the run; the newest by default
 -- param method: only this method
 -- param group: only this group
@@ -15,6 +17,9 @@ SELECT
     method,
     domain,
     utterance_id,
+    CASE
+        WHEN (SELECT count(DISTINCT seed) > 1 FROM planned WHERE run_id = getvariable('run_id')) THEN seed
+    END AS seed,
     added,
     source_errors,
     errors,
@@ -30,5 +35,5 @@ WHERE
     AND "group" = coalesce(getvariable('group'), "group")
     AND domain = coalesce(getvariable('domain'), domain)
     AND added > 0
-ORDER BY added DESC, errors DESC, domain, utterance_id, method
+ORDER BY added DESC, errors DESC, domain, utterance_id, method, changes.seed
 LIMIT getvariable('limit')::BIGINT

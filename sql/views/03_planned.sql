@@ -1,12 +1,13 @@
 -- planned: the planned cells of each run.
--- grain: one row per planned cell (run, domain, method).
+-- grain: one row per planned cell (run, domain, method, seed).
 --   run_id      the run
 --   position    position in the plan, from 0
 --   "group"     the group that the domain belongs to
 --   domain      the domain
 --   method      the method
+--   seed        the seed of its random numbers; NULL if it draws none
 --   cell_id     identity of the cell; rows with a different identity do not count
 --   corpus_id   identity of the prepared corpus
 --   utterances  planned utterances
-SELECT run_id, position, "group", domain, method, cell_id, corpus_id, utterances
+SELECT run_id, position, "group", domain, method, seed, cell_id, corpus_id, utterances
 FROM raw.plans

@@ -1,6 +1,6 @@
 -- attempts: every attempt at a cell of the current plan, including failed and interrupted ones.
 -- grain: one row per attempt that ended.
---   run_id, "group", domain, method, cell_id   the cell
+--   run_id, "group", domain, method, seed, cell_id   the cell
 --   attempt            the attempt, from 1
 --   newest             whether no later attempt at the cell has ended
 --   state              how it ended: complete, failed or interrupted (it was asked to stop)
@@ -17,9 +17,10 @@ SELECT
     planned."group",
     domain,
     method,
+    planned.seed,
     cell_id,
     ended.attempt,
-    ended.attempt = max(ended.attempt) OVER (PARTITION BY run_id, domain, method) AS newest,
-    ended.* EXCLUDE (run_id, domain, method, cell_id, attempt, "group")
+    ended.attempt = max(ended.attempt) OVER (PARTITION BY run_id, domain, method, cell_id) AS newest,
+    ended.* EXCLUDE (run_id, domain, method, seed, cell_id, attempt, "group")
 FROM raw.cells AS ended
 INNER JOIN planned USING (run_id, domain, method, cell_id)

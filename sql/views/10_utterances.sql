@@ -3,7 +3,7 @@
 -- A row counts if it has the plan's cell_id, and a score or an error. Of an utterance's rows
 -- over all attempts, the newest without an error counts, otherwise the newest. So the work of a stopped attempt counts
 -- together with what its successor added, and a failed attempt removes nothing.
---   run_id, "group", domain, method, cell_id   the cell
+--   run_id, "group", domain, method, seed, cell_id   the cell
 --   utterance_id          the utterance
 --   attempt               the attempt that wrote the row that counts; 0 if the result is reused from another run
 --   language, speaker     its language and speaker
@@ -25,22 +25,22 @@ WITH
 -- For runs with rows outside packs: join each hypothesis with its score, and choose the row that counts.
 newest AS (
     SELECT
-        heard.* EXCLUDE (error),
-        scores.* EXCLUDE (run_id, domain, method, cell_id, attempt, utterance_id, error),
+        heard.* EXCLUDE (seed, error),
+        scores.* EXCLUDE (run_id, domain, method, seed, cell_id, attempt, utterance_id, error),
         coalesce(heard.error, scores.error) AS error
     FROM open.hypotheses AS heard
     SEMI JOIN planned USING (run_id, domain, method, cell_id)
     LEFT JOIN open.scores AS scores USING (run_id, domain, method, cell_id, attempt, utterance_id)
     WHERE heard.error IS NOT NULL OR scores.normalizer IS NOT NULL
     QUALIFY row_number() OVER (
-        PARTITION BY run_id, domain, method, utterance_id
+        PARTITION BY run_id, domain, method, cell_id, utterance_id
         ORDER BY coalesce(heard.error, scores.error) IS NULL DESC, attempt DESC
     ) = 1
 ),
 
 -- A pack has both side by side, and marks the rows that count.
 packed AS (
-    SELECT * EXCLUDE (counts, error, score_error), coalesce(error, score_error) AS error
+    SELECT * EXCLUDE (seed, counts, error, score_error), coalesce(error, score_error) AS error
     FROM settled.utterances
     WHERE counts
 ),
@@ -56,6 +56,7 @@ SELECT
     planned."group",
     domain,
     method,
+    planned.seed,
     cell_id,
     utterance_id,
     attempt,

@@ -1,6 +1,6 @@
 -- steps: the progress of each utterance, update by update.
 -- grain: one row per utterance and step of the attempts that count, excluding utterances in error.
---   run_id, "group", domain, method, cell_id, utterance_id, attempt   the utterance's row in utterances
+--   run_id, "group", domain, method, seed, cell_id, utterance_id, attempt   the utterance's row in utterances
 --   step               updates made so far; 0 is the unadapted model
 --   hypothesis         greedy hypothesis in this state; NULL if it was not decoded
 --   errors             word errors of that hypothesis
@@ -16,6 +16,7 @@ SELECT
     utterances."group",
     domain,
     method,
+    utterances.seed,
     cell_id,
     utterance_id,
     attempt,

@@ -1,6 +1,6 @@
 -- changes: the effect of adaptation on each utterance, against the unadapted model.
 -- grain: one row per utterance of a planned cell with scores for the adapted and the unadapted model; source excluded.
---   run_id, "group", domain, method, cell_id, utterance_id   the utterance's row in utterances
+--   run_id, "group", domain, method, seed, cell_id, utterance_id   the utterance's row in utterances
 --   language, speaker   its language and speaker
 --   words           words of the reference
 --   source_errors   word errors of the unadapted model: of the state before the first update, or, if no states were
@@ -29,6 +29,7 @@ SELECT
     "group",
     domain,
     method,
+    seed,
     cell_id,
     utterance_id,
     language,

@@ -2,7 +2,7 @@
 -- grain: one row per error of a scored utterance; the row count equals the sum of utterances.errors.
 -- The alignment is that of the scoring (jiwer) on the normalized texts, computed in each query by the function
 -- word_edits. A plain DuckDB client does not have this function.
---   run_id, "group", domain, method, utterance_id   the utterance's row in utterances
+--   run_id, "group", domain, method, seed, utterance_id   the utterance's row in utterances
 --   language     ISO 639-1 code
 --   kind         substitution, deletion (nothing was heard for the word) or insertion (nothing was said)
 --   reference    the word that was said; NULL for an insertion
@@ -14,6 +14,7 @@ found AS (
         "group",
         domain,
         method,
+        seed,
         utterance_id,
         language,
         unnest(word_edits(reference_normalized, hypothesis_normalized)) AS edit
@@ -26,6 +27,7 @@ SELECT
     "group",
     domain,
     method,
+    seed,
     utterance_id,
     language,
     edit.kind AS kind,

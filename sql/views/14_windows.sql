@@ -1,6 +1,6 @@
 -- windows: the windows of utterances that were cut or whose language was detected.
 -- grain: one row per window of an utterance of the attempts that count.
---   run_id, "group", domain, method, cell_id, utterance_id, attempt   the utterance's row in utterances
+--   run_id, "group", domain, method, seed, cell_id, utterance_id, attempt   the utterance's row in utterances
 --   "window"             the window's number in the utterance, from 1
 --   begins, seconds      start within the utterance, and length, in seconds
 --   spoken               language of the corpus, by which the transcript is scored
@@ -16,6 +16,7 @@ SELECT
     utterances."group",
     domain,
     method,
+    utterances.seed,
     cell_id,
     utterance_id,
     attempt,

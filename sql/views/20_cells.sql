@@ -1,8 +1,8 @@
 -- cells: the progress and the figures of each planned cell.
--- grain: one row per planned cell (run, domain, method).
+-- grain: one row per planned cell (run, domain, method, seed).
 -- Whether too many utterances are in error is decided by the newest attempt that reached the end of the cell. An attempt
 -- that was ended before, for example by a signal or for want of memory, does not make a complete cell failed.
---   run_id, position, "group", domain, method, cell_id, corpus_id   as in planned
+--   run_id, position, "group", domain, method, seed, cell_id, corpus_id   as in planned
 --   state           complete (every planned utterance is done, and not too many are in error), failed (not complete,
 --                   and the newest attempt failed), partial, missing; an attempt that was interrupted or whose machine
 --                   died has not failed
@@ -29,6 +29,7 @@ summed AS (
         run_id,
         domain,
         method,
+        cell_id,
         language,
         normalizer,
         error IS NULL AS scored,
@@ -51,6 +52,7 @@ found AS (
         run_id,
         domain,
         method,
+        cell_id,
         sum(utterances)::BIGINT AS done,
         coalesce(sum(utterances) FILTER (NOT scored), 0)::BIGINT AS in_error,
         sum(reused)::BIGINT AS reused,
@@ -70,7 +72,7 @@ found AS (
         sum(audio_seconds) AS audio_seconds,
         sum(seconds) AS seconds
     FROM summed
-    GROUP BY run_id, domain, method
+    GROUP BY run_id, domain, method, cell_id
 ),
 
 ended AS (
@@ -78,12 +80,13 @@ ended AS (
         run_id,
         domain,
         method,
+        cell_id,
         count(*) AS attempts,
         arg_max({'state': state, 'error': error}, attempt) AS newest,  -- both from one attempt, including its NULL
         -- An attempt that its process did not survive is recorded by another, which did no utterance.
         arg_max(state, attempt) FILTER (state = 'complete' OR (done > 0 AND done + reused >= planned)) AS verdict
     FROM attempts
-    GROUP BY run_id, domain, method
+    GROUP BY run_id, domain, method, cell_id
 ),
 
 judged AS (
@@ -107,7 +110,8 @@ measured AS (
         planned."group",
         domain,
         method,
-        planned.cell_id,
+        planned.seed,
+        cell_id,
         planned.corpus_id,
         CASE
             WHEN
@@ -134,8 +138,8 @@ measured AS (
         coalesce(ended.attempts, 0) AS attempts,
         ended.newest.error AS error
     FROM planned
-    LEFT JOIN judged AS found USING (run_id, domain, method)
-    LEFT JOIN ended USING (run_id, domain, method)
+    LEFT JOIN judged AS found USING (run_id, domain, method, cell_id)
+    LEFT JOIN ended USING (run_id, domain, method, cell_id)
 )
 
 SELECT
@@ -144,6 +148,7 @@ SELECT
     "group",
     domain,
     method,
+    seed,
     cell_id,
     corpus_id,
     state,

@@ -1,14 +1,17 @@
 -- groups: the figures of a group of domains, hidden until every planned domain is complete.
 -- grain: one row per run, method and group; the group `all` contains every domain.
--- A domain counts as complete if its cell is complete, has an utterance without an error, and is not hidden.
+-- A domain counts as complete if its state is complete in the view domains, has an utterance without an error, and is not hidden.
 --   run_id, method  the run and the method
 --   "group"         the group, or all
 --   position        position of the group in the plan; all is last
 --   domains         planned domains
 --   complete        complete domains
 --   planned, done, in_error, reused   utterances: planned, done, in error, done and reused from another run
---   words, errors   over the utterances without an error
---   wer             mean of its domains' WER, as in the paper; NULL while hidden
+--   words, errors   sums of those of its domains, without the utterances in error
+--   wer             mean of its domains' WER, as in the paper, each the mean over the seeds; NULL while hidden
+--   seeds           number of seeds; 0 for a method that draws no random numbers
+--   wer_by_seed     wer of each seed, in the order of the seeds; NULL while hidden
+--   wer_seed_sd     standard deviation of wer over the seeds; NULL for fewer than two
 --   pooled_wer      100 × errors / words over all its utterances; NULL while hidden
 --   source_wer      wer of the method source
 --   change_percent  100 × (wer − source_wer) / source_wer
@@ -23,7 +26,7 @@ checked AS (
             WHEN state = 'complete' THEN domain || ' (no utterance without an error)'
             ELSE domain || ' (' || done || ' of ' || planned || ' utterances)'
         END AS progress
-    FROM cells
+    FROM domains
 ),
 
 summed AS (
@@ -38,8 +41,10 @@ summed AS (
         sum(done)::BIGINT AS done,
         sum(in_error)::BIGINT AS in_error,
         sum(reused)::BIGINT AS reused,
-        sum(words)::BIGINT AS words,
-        sum(errors)::BIGINT AS errors,
+        sum(words) AS words,
+        sum(errors) AS errors,
+        max(seeds) AS seeds,
+        list(wer_by_seed) AS by_domain,
         CASE WHEN bool_and(is_there) THEN avg(wer) END AS wer,
         CASE WHEN bool_and(is_there) THEN 100.0 * sum(errors) / sum(words) END AS pooled_wer,
         CASE
@@ -49,6 +54,16 @@ summed AS (
         END AS reason_hidden
     FROM checked
     GROUP BY GROUPING SETS ((run_id, method, "group"), (run_id, method))
+),
+
+averaged AS (
+    SELECT
+        *,
+        CASE
+            WHEN wer IS NOT NULL THEN
+                [list_avg([wers[seed] for wers in by_domain]) for seed in range(1, len(by_domain[1]) + 1)]
+        END AS wer_by_seed
+    FROM summed
 )
 
 SELECT
@@ -66,7 +81,10 @@ SELECT
     errors,
     wer,
     pooled_wer,
+    seeds,
+    wer_by_seed,
+    list_aggregate(wer_by_seed, 'stddev_samp') AS wer_seed_sd,
     max(wer) FILTER (method = 'source') OVER (PARTITION BY run_id, member_of) AS source_wer,
     100.0 * (wer - source_wer) / nullif(source_wer, 0) AS change_percent,
     reason_hidden
-FROM summed
+FROM averaged

@@ -10,19 +10,20 @@ counted AS (
         run_id,
         domain,
         method,
+        cell_id,
         count(*) AS done,
         count(error) AS in_error,
         sum(words) AS words,
         sum(errors) AS errors,
         sum(attempt) AS attempts
     FROM utterances
-    GROUP BY run_id, domain, method
+    GROUP BY run_id, domain, method, cell_id
 ),
 
 ended AS (
-    SELECT run_id, domain, method, max(attempt) AS attempt
+    SELECT run_id, domain, method, cell_id, max(attempt) AS attempt
     FROM attempts
-    GROUP BY run_id, domain, method
+    GROUP BY run_id, domain, method, cell_id
 ),
 
 joined AS (
@@ -40,11 +41,11 @@ joined AS (
                 coalesce(errors, 0),
                 coalesce(attempts, 0),
                 coalesce(ended.attempt, 0)
-            ), ', ' ORDER BY domain
+            ), ', ' ORDER BY domain, seed
         ) AS facts
     FROM planned
-    LEFT JOIN counted USING (run_id, domain, method)
-    LEFT JOIN ended USING (run_id, domain, method)
+    LEFT JOIN counted USING (run_id, domain, method, cell_id)
+    LEFT JOIN ended USING (run_id, domain, method, cell_id)
     GROUP BY run_id, method
 )
 
