@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from emtta_core.pipeline.run import load_run
-from emtta_core.store import CellKey, Store
+from emtta_core.store import Store
 from emtta_core.store.catalogue import Catalogue
 
 RESULTS = Path(__file__).parent / "results" / "chaos.json"
@@ -292,15 +292,15 @@ def complete(store: Path) -> bool:
     return subprocess.run(status, capture_output=True, check=False).returncode == 0
 
 
-def finished(store: Path) -> dict[tuple[str, str, str], int]:
+def finished(store: Path) -> dict[tuple[str, str], int]:
     """Return the utterances that are done, and the attempt that did each."""
     opened = Store.open(store)
     if RUN not in opened.runs():
         return {}
     found = {}
     for cell in load_run(opened, RUN).cells:
-        done = opened.done(CellKey(RUN, cell.domain, cell.method), cell.cell_id)
-        found |= {(cell.domain, cell.method, name): row.hypothesis.attempt for name, row in done.items()}
+        done = opened.done(cell.key(RUN), cell.cell_id)
+        found |= {(cell.name, name): row.hypothesis.attempt for name, row in done.items()}
     return found
 
 

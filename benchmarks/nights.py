@@ -66,6 +66,7 @@ def night_tables(speech: Speech, night: int, steps: int) -> dict[str, pa.Table]:
         return {
             "domain": np.array(list(DOMAINS))[domain[rows]],
             "method": np.array(METHODS)[method[rows]],
+            "seed": same(None, pa.int64(), len(rows)),
             "cell_id": cells[domain[rows], method[rows]],
             "attempt": np.ones(len(rows), np.int64),
             "utterance_id": names[utterance[rows]],
@@ -194,7 +195,7 @@ def write_night(store: Store, speech: Speech, night: int, steps: int, shards: bo
             store.write_cell(key, row)
     else:
         rows = [
-            {"domain": cell.domain, "method": cell.method, **_plain(row)} for cell, row in zip(plan, ended, strict=True)
+            {"domain": cell.domain, "method": cell.method, "seed": cell.seed, **_plain(row)} for cell, row in zip(plan, ended, strict=True)
         ]
         tables["cells"] = pa.Table.from_pylist(rows, schema=PACKS["cells"].schema)
         for name, table in tables.items():

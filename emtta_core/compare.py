@@ -5,6 +5,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
+from statistics import fmean
 from typing import Any
 
 import pyarrow as pa
@@ -42,16 +43,16 @@ _SHARED_CELLS = (
 """What a table for a reader shows in one cell."""
 
 _INCOMPLETE = """
-    SELECT method, domain, run_id
+    SELECT method, domain, seed, run_id
     FROM cells
     WHERE run_id IN ($a, $b)
-    QUALIFY state <> $complete AND count(*) OVER (PARTITION BY domain, method) = 2
+    QUALIFY state <> $complete AND count(*) OVER (PARTITION BY domain, method, seed) = 2
     ORDER BY position, run_id
 """
 """The cells of both runs that are not complete in one of them."""
 
-Cell = tuple[str, str]
-"""A domain and a method."""
+Cell = tuple[str, str, int | None]
+"""A domain, a method, and the seed where the method draws random numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,7 @@ def compare(
     min_effect: float = MIN_EFFECT,
     limits: Limits | None = None,
 ) -> Comparison:
-    """Compare two runs, utterance by utterance.
+    """Compare two runs, utterance by utterance; of a method with several seeds, by the mean over those that both have.
 
     Args:
         store: which has both.
@@ -164,7 +165,7 @@ def compare(
     """
     check_thresholds(alpha, min_effect)
     # 1) what both have, and whether it is the same speech
-    plan_a, plan_b = ({(row.domain, row.method): row for row in store.plan(run)} for run in (run_a, run_b))
+    plan_a, plan_b = ({(row.domain, row.method, row.seed): row for row in store.plan(run)} for run in (run_a, run_b))
     cells = _shared(plan_a, plan_b, run_a, run_b, methods, domains)
     differing = _differences(store, run_a, run_b)
     others = list(dict.fromkeys(cell[0] for cell in cells if plan_a[cell].corpus_id != plan_b[cell].corpus_id))
@@ -174,18 +175,21 @@ def compare(
     with Catalogue(store, limits=limits) as catalogue:
         every = catalogue.report("pairs", run_b, baseline=run_a).records
         incomplete = catalogue.query(_INCOMPLETE, {"a": run_a, "b": run_b, "complete": COMPLETE}).rows
-    pairs = [pair for pair in every if (pair["domain"], pair["method"]) in cells]
+    pairs = [pair for pair in every if (pair["domain"], pair["method"], pair["seed"]) in cells]
     scored = [pair for pair in pairs if pair["error_a"] is None and pair["error_b"] is None]
     _check_scoring(scored, run_a, run_b)
     if not scored:
         looks = " and ".join(store.command("status", run) for run in (run_a, run_b))
         raise UsageError(f"no utterance is scored in both {run_a} and {run_b}; see {looks}")
     # 3) method by method: the change in each domain, and over all unless a cell is incomplete
-    notes, changes = _left_out(pairs), []
-    for method in dict.fromkeys(pair["method"] for pair in scored):
-        found = _changes(method, [pair for pair in scored if pair["method"] == method], alpha, min_effect)
+    notes, changes = [*_other_seeds(plan_a, plan_b, cells), *_left_out(pairs)], []
+    averaged = _over_seeds(scored)
+    for method in dict.fromkeys(pair["method"] for pair in averaged):
+        found = _changes(method, [pair for pair in averaged if pair["method"] == method], alpha, min_effect)
         hidden = [
-            f"{domain} in {run}" for name, domain, run in incomplete if name == method and (domain, name) in cells
+            f"{domain}{_named(seed, cells)} in {run}"
+            for name, domain, seed, run in incomplete
+            if name == method and (domain, name, seed) in cells
         ]
         if hidden:
             found.pop()
@@ -218,12 +222,16 @@ def _shared(
     # The cells that both runs have, of those that are asked for, in the order of the plan.
     shared = [cell for cell in plan_a if cell in plan_b]
     if not shared:
-        has = [
-            f"{run} has {_listed({domain for domain, _ in plan})} with {_listed({method for _, method in plan})}"
-            for run, plan in ((run_a, plan_a), (run_b, plan_b))
-        ]
-        raise UsageError(f"the runs have no domain and method in common: {'; '.join(has)}")
-    for what, names, asked in zip(("domain", "method"), zip(*shared, strict=True), (domains, methods), strict=True):
+        seeds_differ = bool({cell[:2] for cell in plan_a} & {cell[:2] for cell in plan_b})
+        has = []
+        for run, plan in ((run_a, plan_a), (run_b, plan_b)):
+            methods_of = {f"{method} (seed {seed})" if seeds_differ else method for _, method, seed in plan}
+            has.append(f"{run} has {_listed({domain for domain, *_ in plan})} with {_listed(methods_of)}")
+        common = "domain, method and seed" if seeds_differ else "domain and method"
+        raise UsageError(f"the runs have no {common} in common: {'; '.join(has)}")
+    for what, names, asked in zip(
+        ("domain", "method"), list(zip(*shared, strict=True))[:2], (domains, methods), strict=True
+    ):
         for name in asked:
             if name not in names:
                 raise unknown(f"{what} of both runs", name, sorted(set(names)))
@@ -278,14 +286,47 @@ def _check_scoring(scored: Sequence[Mapping[str, Any]], run_a: str, run_b: str) 
 
 def _left_out(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
     # A sentence on each cell with utterances that lack a score in a run; `pairs` come cell by cell.
-    notes = []
-    for (domain, method), of_cell in groupby(pairs, lambda pair: (pair["domain"], pair["method"])):
+    notes, cells = [], {_cell(pair): None for pair in pairs}
+    for (domain, method, seed), of_cell in groupby(pairs, _cell):
         lacking = [(pair["error_a"] is not None, pair["error_b"] is not None) for pair in of_cell]
         a, b, either = (sum(sides) for sides in zip(*((a, b, a or b) for a, b in lacking), strict=True))
         if either:
             why = "they are in error or not done"
-            notes.append(f"{domain}/{method}: {either} utterances are left out because {why}: {a} in A, {b} in B")
+            cell = f"{domain}/{method}{_named(seed, cells)}"
+            notes.append(f"{cell}: {either} utterances are left out because {why}: {a} in A, {b} in B")
     return notes
+
+
+def _cell(pair: Mapping[str, Any]) -> Cell:
+    return pair["domain"], pair["method"], pair["seed"]
+
+
+def _named(seed: int | None, cells: Collection[Cell]) -> str:
+    # A seed, where the cells have several.
+    return f", seed {seed}" if len({other for *_, other in cells if other is not None}) > 1 else ""
+
+
+def _other_seeds(plan_a: Collection[Cell], plan_b: Collection[Cell], cells: Collection[Cell]) -> list[str]:
+    # A sentence on each method of which the runs have other seeds; those that one run lacks are left out.
+    notes = []
+    for method in dict.fromkeys(name for _, name, _ in cells):
+        a, b = ({seed: None for _, name, seed in plan if name == method} for plan in (plan_a, plan_b))
+        lacking = [*(f"{seed} of A" for seed in a if seed not in b), *(f"{seed} of B" for seed in b if seed not in a)]
+        if lacking:
+            both = ", ".join(str(seed) for seed in a if seed in b)
+            notes.append(
+                f"{method}: compared over the seeds that both runs have ({both}), without {', '.join(lacking)}"
+            )
+    return notes
+
+
+def _over_seeds(pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    # Each utterance of a domain and method once, with its mean errors over the seeds.
+    found: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for pair in pairs:
+        found.setdefault((pair["domain"], pair["method"], pair["utterance_id"]), []).append(pair)
+    names = ("errors_a", "errors_b")
+    return [{**own[0], **{name: fmean(pair[name] for pair in own) for name in names}} for own in found.values()]
 
 
 def _changes(method: str, pairs: Sequence[Mapping[str, Any]], alpha: float, min_effect: float) -> list[Change]:

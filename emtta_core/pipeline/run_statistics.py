@@ -25,12 +25,22 @@ Utterance = Mapping[str, Any]
 _REVISIONS = "SELECT method, revision FROM revisions WHERE run_id = $run_id"
 _STORED = "SELECT DISTINCT method, revision FROM raw.statistics WHERE run_id = $run_id"
 _GROUPS = 'SELECT method, "group" FROM groups WHERE run_id = $run_id AND wer IS NOT NULL ORDER BY position'
+# An utterance's errors are their mean over the seeds of the method: what one seed gives is chance, as is the utterance.
 _UTTERANCES = """
-    SELECT method, cells."group", domain, utterance_id, speaker, utterances.words, utterances.errors, normalizer
+    SELECT
+        method,
+        domains."group",
+        domain,
+        utterance_id,
+        any_value(speaker) AS speaker,
+        any_value(utterances.words) AS words,
+        avg(utterances.errors) AS errors,
+        any_value(normalizer) AS normalizer
     FROM utterances
-    INNER JOIN cells USING (run_id, domain, method)
-    WHERE run_id = $run_id AND utterances.error IS NULL AND cells.reason_hidden IS NULL
-    ORDER BY cells.position, utterance_id
+    INNER JOIN domains USING (run_id, domain, method)
+    WHERE run_id = $run_id AND utterances.error IS NULL AND domains.wer IS NOT NULL
+    GROUP BY method, domains."group", domain, utterance_id, domains.position
+    ORDER BY domains.position, utterance_id
 """
 
 
@@ -82,7 +92,7 @@ def compute_statistics(
 
     Args:
         utterances: those without an error, in the plan's order: method, group, domain, utterance_id, speaker, words,
-            errors and normalizer of each.
+            errors (their mean over the seeds of the method) and normalizer of each.
         groups: of each method, the groups of which every domain is there; `all` for all domains.
         revisions: of each method, the state of the facts.
     """

@@ -21,7 +21,7 @@ _LARGEST_CHANGES = """
         count(*) FILTER (added < 0) OVER (PARTITION BY method) AS improved,
         count(*) FILTER (added > 0) OVER (PARTITION BY method) AS worsened
     FROM changes
-    INNER JOIN planned USING (run_id, domain, method)
+    INNER JOIN planned USING (run_id, domain, method, cell_id)
     WHERE run_id = $run
     QUALIFY
         added <> 0

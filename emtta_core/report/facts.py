@@ -64,7 +64,7 @@ class Facts:
     notices: tuple[str, ...]  # the sentences that must stand beside its figures
     ranks: Mapping[str, int]  # the rank of each method of the registry
     descriptions: Mapping[str, str]  # what each domain is, where the suite can still be read
-    cells: Mapping[tuple[str, str], Row]  # by domain and method: the view `cells`, compared with source
+    cells: Mapping[tuple[str, str], Row]  # by domain and method: the view `domains`, compared with source
     means: Mapping[tuple[str, str], Row]  # by method and group: the view `groups`, likewise
     steps: tuple[Row, ...]  # of the report `steps`
     speeds: Mapping[str, Row]  # by method: the report `speed`
@@ -159,7 +159,8 @@ def read_facts(catalogue: Catalogue, run_id: str) -> Facts:
         ranks=dict(catalogue.query("SELECT method, rank FROM methods").rows),
         descriptions=_descriptions(run["suite_toml"]),
         cells={
-            (row["domain"], row["method"]): row for row in rows(_COMPARED.format(view="cells", domain="figures.domain"))
+            (row["domain"], row["method"]): row
+            for row in rows(_COMPARED.format(view="domains", domain="figures.domain"))
         },
         means={(row["method"], row["group"]): row for row in rows(_COMPARED.format(view="groups", domain="NULL"))},
         steps=tuple(catalogue.report("steps", run_id).records),

@@ -31,17 +31,28 @@ else:
     del _hints["seed"]
     OwnOptions = with_config(extra="forbid")(TypedDict("OwnOptions", _hints, total=False))
 
-"""The options of one method that are not those of the suite: fields of `Options` but the seed, each checked as there."""
+"""The options of one method that are not those of the suite: all but the seed, each checked as in `Options`."""
 
 BASE = "em-tok"
 """The method that a composed one is like where it names no other."""
 
 
-def refuse_seed(adaptation: Any) -> None:
-    """Raise a `ValueError` where the `adaptation` of a suite or of a method has a seed of its own."""
-    seed = adaptation.get("seed") if isinstance(adaptation, dict) else getattr(adaptation, "seed", 0) or None
+def without_seed(adaptation: Any) -> Any:
+    """The `adaptation` of a suite or of a method as it is given, its arrays as tuples.
+
+    What a validator has seen counts as Python's, where an array is no tuple.
+
+    Raises:
+        ValueError: it has a seed, which belongs to the suite.
+    """
+    if isinstance(adaptation, dict):
+        given = {name: tuple(value) if isinstance(value, list) else value for name, value in adaptation.items()}
+        seed = given.get("seed")
+    else:
+        given, seed = adaptation, getattr(adaptation, "seed", 0) or None
     if seed is not None:
-        raise ValueError(f"adaptation.seed is {seed!r}; seeds are a field of the suite: write seeds = [{seed}] there")
+        raise ValueError(f"adaptation.seed is {seed!r}; write seeds = [{seed}] at the head of the suite in its place")
+    return given
 
 
 class MethodChoice(Record):
@@ -65,11 +76,8 @@ class MethodChoice(Record):
     def _by_name(cls, value: Any) -> Any:
         if isinstance(value, str):
             return {"name": value}
-        own = value.get("adaptation") if isinstance(value, dict) else None
-        refuse_seed(own)
-        if isinstance(own, dict):  # what a validator has seen counts as Python's, where an array is no tuple
-            own = {name: tuple(given) if isinstance(given, list) else given for name, given in own.items()}
-            return value | {"adaptation": own}
+        if isinstance(value, dict) and "adaptation" in value:
+            return value | {"adaptation": without_seed(value["adaptation"])}
         return value
 
     @model_validator(mode="after")

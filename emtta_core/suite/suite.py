@@ -21,7 +21,7 @@ from emtta_core.errors import UsageError, unknown
 from emtta_core.identity import IDENTITY, RUNTIME, Record
 from emtta_core.names import check_name
 from emtta_core.scoring import Rule
-from emtta_core.suite.composed_methods import MethodChoice, refuse_seed
+from emtta_core.suite.composed_methods import MethodChoice, without_seed
 from emtta_core.suite.file import find, read
 from emtta_core.suite.messages import explain
 
@@ -148,8 +148,7 @@ class Suite(Record):
     @field_validator("adaptation", mode="before")
     @classmethod
     def _no_seed(cls, value: Any) -> Any:
-        refuse_seed(value)
-        return value
+        return without_seed(value)
 
     @field_validator("seeds")
     @classmethod

@@ -101,13 +101,26 @@ def show_todo(run_id: str, states: "Sequence[CellState]", todo: "Sequence[CellSt
     if unavailable:
         names = ", ".join(dict.fromkeys(state.cell.domain for state in unavailable))
         say(f"{len(unavailable)} cells cannot be done, for the audio of their domain is not available: {names}")
-    table = Table("domain", "group", "methods", "utterances per method")
+    several = any(state.cell.seeds > 1 for state in todo)
+    table = Table("domain", "group", "methods", f"utterances per method{' and seed' if several else ''}")
     for domain in dict.fromkeys(state.cell.domain for state in todo):
         cells = [state for state in todo if state.cell.domain == domain]
-        names = ", ".join(state.cell.method for state in cells)
-        table.add_row(domain, cells[0].cell.group, names, str(max(state.to_do(redo) for state in cells)))
+        table.add_row(
+            domain,
+            cells[0].cell.group,
+            _methods([state.cell for state in cells]),
+            str(max(state.to_do(redo) for state in cells)),
+        )
     if todo:
         tabulate(table)
+
+
+def _methods(cells: "Sequence[Cell]") -> str:
+    """The methods of a domain's cells, with their seeds where a method has several."""
+    seeds: dict[str, list[str]] = {}
+    for cell in cells:
+        seeds.setdefault(cell.method, []).extend([cell.seed_name] if cell.seeds > 1 else [])
+    return ", ".join(f"{method} (seeds {' '.join(own)})" if own else method for method, own in seeds.items())
 
 
 def _say_estimate(store: "Store | None", run: "Run", todo: "Sequence[CellState]", redo: "Redo") -> None:

@@ -37,6 +37,10 @@ def rerun(
     domain: Annotated[list[str] | None, typer.Option("--domain", help="Only this domain; repeatable.")] = None,
     method: Annotated[list[str] | None, typer.Option("--method", help="Only this method; repeatable.")] = None,
     group: Annotated[list[str] | None, typer.Option("--group", help="Only this group; repeatable.")] = None,
+    seed: Annotated[
+        list[str] | None,
+        typer.Option("--seed", help="Only this seed (none: methods that draw no random numbers); repeatable."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Redo everything, including complete cells.")] = False,
     store: StoreOption = DEFAULT_STORE,
     devices: DevicesOption = None,
@@ -74,7 +78,7 @@ def rerun(
     Store.open(store).run(run)  # makes no store where there is none
     opened = Store.open(store, create=not dry_run)
     redo: Redo = "all" if force else "errors" if failed else "missing"
-    chosen = {"domain": domain or [], "method": method or [], "group": group or []}
+    chosen = {"domain": domain or [], "method": method or [], "group": group or [], "seed": seed or []}
     found, wanted, progress = _progress(opened, run, chosen, redo)
     if not dry_run and _plan_anew(opened, found, wanted, progress):
         found, wanted, progress = _progress(opened, run, chosen, redo)

@@ -30,7 +30,8 @@ def run(
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     only: Annotated[
-        list[str] | None, typer.Option("--only", metavar="domain=…|method=…|group=…", help="These cells; repeatable.")
+        list[str] | None,
+        typer.Option("--only", metavar="domain=…|method=…|group=…|seed=…", help="These cells; repeatable."),
     ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="At most this many utterances per domain.")
@@ -46,7 +47,7 @@ def run(
     ] = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Evaluate a suite: its domains times its methods.
+    """Evaluate a suite: its domains times its methods, each as often as it has seeds where it draws random numbers.
 
     The same command again finishes what is missing, and does nothing where nothing is. Results that other runs of the
     store have of the same work (model, method, options, audio) are reused, unless --no-reuse is given.

@@ -69,8 +69,8 @@ by_step AS (
         CASE WHEN bool_and(is_there) THEN avg(100.0 * errors / words) END AS wer,
         CASE WHEN bool_and(is_there) THEN 100.0 * sum(errors) / sum(words) END AS pooled_wer,
         sum(utterances)::BIGINT AS utterances,
-        planned - count(DISTINCT domain) FILTER (NOT is_there) AS domains,
         count(DISTINCT domain) AS planned,
+        count(DISTINCT domain) - count(DISTINCT domain) FILTER (NOT is_there) AS domains,
         CASE
             WHEN NOT bool_and(is_there) THEN
                 (planned - domains) || ' of ' || planned || ' domains incomplete: '

@@ -228,9 +228,9 @@ def test_progress_shows_cells_and_eta() -> None:
     progress = Progress()
     progress.update(Started("demo-1", domains=2, cells=4, utterances={"source": 20, "em-tok": 20}, workers=1))
     progress.update(DomainPrepared("BA", 10, reused=False, seconds=0.1))
-    progress.update(UtterancesDone("BA", "source", 10, errors=1, word_errors=20, words=80, seconds=5.0))
-    progress.update(CellFinished("BA", "source", 10, 1, 25.0, 5.0))
-    progress.update(CellFinished("BA", "em-tok", 0, 0, None, 1.0, error="out of memory"))
+    progress.update(UtterancesDone("source", 10, errors=1, word_errors=20, words=80, seconds=5.0))
+    progress.update(CellFinished("BA/source", 10, 1, 25.0, 5.0))
+    progress.update(CellFinished("BA/em-tok", 0, 0, None, 1.0, error="out of memory"))
     assert progress.seconds_left == 15.0  # ten of source at half a second, twenty of em-tok at the slowest pace
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(picture(progress))
@@ -252,13 +252,13 @@ def test_retried_cell_is_counted_once() -> None:
     progress = Progress()
     progress.update(Started("demo-1", domains=1, cells=1, utterances={"source": 1}, workers=1))
     for error in ("busy", None):
-        progress.update(CellFinished("BA", "source", 1, 0, 25.0, 5.0, error=error))
+        progress.update(CellFinished("BA/source", 1, 0, 25.0, 5.0, error=error))
     assert (len(progress.finished), len(progress.failed)) == (1, 0)
 
 
 def test_line_per_cell_reports_outcome() -> None:
     progress = Progress(cells=115)
-    event = CellFinished("BA", "em-tok-b", 12, 2, 43.94, 3.21)
+    event = CellFinished("BA/em-tok-b", 12, 2, 43.94, 3.21)
     progress.update(event)
     assert line(event, progress) == "[  1/115] BA/em-tok-b: WER 43.9 %, 12 utterances, 2 in error, 3.2 s"
 

@@ -177,7 +177,7 @@ def test_resume_uses_current_settings(suite_file: SuiteFile, speech: Speech, tmp
     assert run(path, store, only=["method=source"]).is_completed()
     path.write_text(path.read_text().replace("batch_size = 2", "batch_size = 1"))
     assert run(path, store).is_completed()
-    keys = [CellKey(run_id(store), "clean", method) for method in ("source", "em-tok")]
+    keys = [CellKey(run_id(store), "clean", *cell) for cell in (("source",), ("em-tok", 0))]
     assert [row.batch_size for key in keys for row in Store.open(store).cells(key)] == [2, 1]
 
 

@@ -79,7 +79,7 @@ def heard_all(store: Store, run_id: str, like: str) -> None:
     row = store.run(like)
     store.write_run(run_id, replace(row, created_at=row.created_at + timedelta(milliseconds=1)))
     for cell in store.plan(like):
-        done = store.done(CellKey(like, cell.domain, cell.method), cell.cell_id)
+        done = store.done(cell.key(like), cell.cell_id)
         hypotheses, scores = [], []
         for found in done.values():
             said = found.hypothesis.reference
@@ -87,8 +87,8 @@ def heard_all(store: Store, run_id: str, like: str) -> None:
             assert found.score is not None
             count = word_errors(said, said, found.hypothesis.language)
             scores.append(replace(found.score, hits=count.hits, substitutions=0, deletions=0, insertions=0))
-        store.write_hypotheses(CellKey(run_id, cell.domain, cell.method), 1, 0, hypotheses)
-        store.write_scores(CellKey(run_id, cell.domain, cell.method), 1, 0, scores)
+        store.write_hypotheses(cell.key(run_id), 1, 0, hypotheses)
+        store.write_scores(cell.key(run_id), 1, 0, scores)
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -106,7 +106,7 @@ def test_nights_compare_until_regression(emtta: Command, suite_file: SuiteFile, 
     assert list(store.runs()) == [later, earlier]
     assert f"{later} against {earlier}: 0 worse and 0 better of 4 figures" in str(second.message)
     for cell in store.plan(later):
-        (attempt,) = store.cells(CellKey(later, cell.domain, cell.method))
+        (attempt,) = store.cells(cell.key(later))
         assert (attempt.done, attempt.reused) == (3, 0)
     assert len(store.backend.list("prepared")) == 2  # one corpus, with its mark: the audio was prepared once
 

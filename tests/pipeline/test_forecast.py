@@ -70,7 +70,7 @@ def test_newest_run_of_same_method_counts(store: Store) -> None:
 @pytest.mark.parametrize(
     ("other", "the_same_work"),
     [
-        (suite_of("adaptation = { learning_rate = 0.01, seed = 5 }"), True),
+        (suite_of("adaptation = { learning_rate = 0.01 }\nseeds = [5]"), True),
         (suite_of("adaptation = { steps = 3 }"), False),
         (suite_of("adaptation = { candidates = 4 }"), False),
         (suite_of(model='name = "demo", precision = "float64"'), False),

@@ -59,7 +59,7 @@ ALL = {"source", "greedy-em", "em-seq", "em-tok", "em-tok-b"}
         ("steps = 3", "steps = 4", ALL - {"source"}),
         ("candidates = 4", "candidates = 5", {"em-seq", "em-tok", "em-tok-b"}),
         ("candidates = 4", "candidates = 4, learning_rate = 0.01", ALL - {"source"}),
-        ("candidates = 4", "candidates = 4, seed = 1", {"em-seq", "em-tok"}),
+        ("adaptation =", "seeds = [1]\nadaptation =", {"em-seq", "em-tok"}),
         ("utterances = 2", "utterances = 3", ALL),
         ("snr_db = 5", "snr_db = 6", ALL),
         ('name = "demo"', 'name = "demo", precision = "float64"', ALL),

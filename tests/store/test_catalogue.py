@@ -267,7 +267,7 @@ def test_cache_skips_damaged_files(location: str) -> None:
     begin_run(store, "run", [("noise", domain, "source") for domain in ("babble", "vacuum")])
     for domain in ("babble", "vacuum"):
         write_shard(store, CellKey("run", domain, "source"), {"a": [heard(1)]})
-    name = "scores/run_id=run/domain=babble/method=source/001-00000.parquet"
+    name = "scores/run_id=run/domain=babble/method=source/seed=none/001-00000.parquet"
     store.backend.write(name, data_damaged(store.backend.read(name)))
     with Catalogue(store, run_id="run") as catalogue:
         catalogue.cache_rows()

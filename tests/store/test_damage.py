@@ -33,7 +33,7 @@ from emtta_core.store.schema import TABLES, VERSION_KEY
 
 SLOW = pytest.mark.slow
 BAD = CellKey("bad", "babble", "source")
-SHARD = "run_id=bad/domain=babble/method=source/001-00000.parquet"
+SHARD = "run_id=bad/domain=babble/method=source/seed=none/001-00000.parquet"
 RECORD, PLAN = "runs/run_id=bad/run.parquet", "plans/run_id=bad/plan.parquet"
 
 

@@ -113,7 +113,7 @@ def test_empty_store_gives_empty_views(tmp_path: Path, copy: bool) -> None:
 
 @pytest.mark.parametrize("copy", [False, True])
 def test_damaged_file_loses_only_its_rows(store: Store, tmp_path: Path, copy: bool) -> None:
-    name = "scores/run_id=first/domain=a/method=source/001-00000.parquet"
+    name = "scores/run_id=first/domain=a/method=source/seed=none/001-00000.parquet"
     content = store.backend.read(name)
     length = int.from_bytes(content[-8:-4], "little")
     store.backend.write(name, content[: -8 - length] + bytes([0xFF] * length) + content[-8:])
@@ -145,7 +145,7 @@ def test_comments_are_written(store: Store, tmp_path: Path) -> None:
             columns[f"main.{view.name}", name] == view.columns[name] for name in view.columns
         )
     assert columns["raw.steps", "entropy"] == meanings(TABLES["steps"])["entropy"]
-    assert about.endswith("Grain: one row per planned cell (run, domain, method).")
+    assert about.endswith("Grain: one row per planned cell (run, domain, method, seed).")
 
 
 def test_command_refuses_to_spoil(store: Store, tmp_path: Path, emtta: Command) -> None:

@@ -228,7 +228,10 @@ def test_time_beyond_python_is_text(emtta: Command, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     one_run(store, "late")
     one_run(store, "good")
-    for table in ("runs/run_id=late/run.parquet", "cells/run_id=late/domain=babble/method=source/001.parquet"):
+    for table in (
+        "runs/run_id=late/run.parquet",
+        "cells/run_id=late/domain=babble/method=source/seed=none/001.parquet",
+    ):
         rows = pq.read_table(io.BytesIO(store.backend.read(table)))
         for place, field in enumerate(rows.schema):
             if field.type == pa.timestamp("us", tz="UTC"):

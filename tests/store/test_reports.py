@@ -52,7 +52,7 @@ def test_leaderboard_order_follows_plan(complete: Catalogue) -> None:
     board = complete.report("leaderboard")
     assert board.columns == (
         *("method", "group", "wer", "wer_low", "wer_high", "change", "ci_half_width", "p", "change_percent"),
-        *("domains", "complete", "wins", "ties", "losses", "in_error", "reason_hidden"),
+        *("domains", "complete", "wins", "ties", "losses", "in_error", "wer_seed_sd", "seeds", "reason_hidden"),
     )
     assert [row[:2] for row in board.rows] == [
         (method, group) for method in ("source", "em-tok-b") for group in ("noise", "accent", "all")
@@ -344,7 +344,8 @@ def test_tables_order_registry_methods(complete: Catalogue) -> None:
 def test_promised_ones_exist() -> None:
     promised = {
         *("coverage", "domains", "errors", "failures", "flags", "groups", "history", "leaderboard"),
-        *("matrix", "methods", "oracle", "pairs", "paper", "robustness", "runs", "speed", "steps", "worsened"),
+        *("matrix", "methods", "oracle", "pairs", "paper", "robustness", "runs", "seeds", "speed", "steps"),
+        "worsened",
     }
     assert promised <= set(reports())
 
@@ -353,7 +354,9 @@ def test_promised_ones_exist() -> None:
 def test_partial_run_keeps_columns(name: str, partial: Catalogue, complete: Catalogue) -> None:
     found = partial.report(name)
     assert found.columns == complete.report(name).columns
-    assert found.rows or name in {"pairs", "paper", "languages", "robustness"}, "what the run has nothing to say on"
+    assert found.rows or name in {"pairs", "paper", "languages", "robustness", "seeds"}, (
+        "what the run has nothing to say on"
+    )
     for form in (found.markdown, found.csv, found.json):
         assert form()
 

@@ -126,7 +126,7 @@ def test_reuse_source_change_rereads_run(store: Store, read_again: list[set[str]
     check_same(store)
     (before,) = (row for row in RunList(store).refresh().records if row["run_id"] == "reusing")
     assert before["reused"] == 1
-    name = "scores/run_id=maker/domain=babble/method=source/001-00000.parquet"
+    name = "scores/run_id=maker/domain=babble/method=source/seed=none/001-00000.parquet"
     store.backend.remove([name])
     rest(store)
     check_same(store)
@@ -147,7 +147,7 @@ def test_unreadable_file_is_always_named(
     store: Store, read_again: list[set[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     check_same(store)
-    name = "scores/run_id=half/domain=babble/method=source/001-00000.parquet"
+    name = "scores/run_id=half/domain=babble/method=source/seed=none/001-00000.parquet"
     store.backend.write(name, store.backend.read(name)[:-30])
     rest(store)
     for _ in range(2):

@@ -52,7 +52,7 @@ def test_view_reads_only_earlier_ones() -> None:
     for view in views().values():
         assert set(reads(view)) <= there
         there.add(view.name)
-    assert reads(views()["groups"]) == ["cells"]
+    assert reads(views()["groups"]) == ["domains"]
 
 
 def test_stored_table_is_documented(catalogue: Catalogue) -> None:

@@ -28,7 +28,7 @@ class Bench:
         prepare_domain(suite.domains[0], any_cell.corpus_id, self.store, suite.limit)
 
     def key(self, cell: Cell) -> CellKey:
-        return CellKey(RUN, cell.domain, cell.method)
+        return cell.key(RUN)
 
     def evaluate(self, method: str, stop_after: int | None = None) -> dict[str, HypothesisRow]:
         """Evaluate a cell, stopping after so many shards, and return what is done."""

@@ -20,16 +20,21 @@ def heard(errors: int) -> str:
     return " ".join(["wrong"] * errors + REFERENCE.split()[errors:])
 
 
+def cell_id_of(domain: str, method: str, seed: int | None = None) -> str:
+    """Return the identity of a planned cell."""
+    return f"{domain}.{method}" + ("" if seed is None else f".{seed}")
+
+
 def begin_run(
     store: Store,
     run_id: str,
-    cells: Sequence[tuple[str, str, str]],
+    cells: Sequence[tuple[str, str, str] | tuple[str, str, str, int]],
     *,
     utterances: int = 2,
     created_at: datetime = datetime(2026, 11, 23, tzinfo=UTC),
     suite_toml: str = 'name = "test"',
 ) -> None:
-    """Write the plan and the record of a run; `cells` are (group, domain, method)."""
+    """Write the plan and the record of a run; `cells` are (group, domain, method), or those with a seed."""
     store.write_plan(
         run_id,
         [
@@ -37,12 +42,13 @@ def begin_run(
                 domain=domain,
                 group=group,
                 method=method,
-                cell_id=f"{domain}.{method}",
+                seed=seed[0] if seed else None,
+                cell_id=cell_id_of(domain, method, *seed),
                 corpus_id=f"corpus-{domain}",
                 recipe_id=f"recipe-{method}",
                 utterances=utterances,
             )
-            for group, domain, method in cells
+            for group, domain, method, *seed in cells
         ],
     )
     store.write_run(
@@ -95,7 +101,7 @@ def write_shard(
         language: of each; by default `LANGUAGE`.
         rule: how they are scored.
     """
-    cell_id = cell_id or f"{key.domain}.{key.method}"
+    cell_id = cell_id or cell_id_of(key.domain, key.method, key.seed)
     language = language or LANGUAGE
     hypotheses, steps, scores = [], [], []
     for utterance_id, states in texts.items():
@@ -141,7 +147,7 @@ def end_attempt(
     store.write_cell(
         key,
         CellRow(
-            cell_id=f"{key.domain}.{key.method}",
+            cell_id=cell_id_of(key.domain, key.method, key.seed),
             attempt=attempt,
             group=group,
             state=state or ("failed" if error else "complete"),

@@ -109,7 +109,7 @@ def rows(store: Path) -> dict[tuple[str, str], tuple[object, ...]]:
     """Return what was found for each utterance of each cell."""
     opened, found = Store.open(store), {}
     for state in cell_states(opened, "mine"):
-        key = CellKey("mine", state.cell.domain, state.cell.method)
+        key = state.cell.key("mine")
         for name, utterance in opened.done(key, state.cell.cell_id).items():
             row, score = utterance.hypothesis, utterance.score
             assert score is not None
@@ -148,7 +148,7 @@ def test_cluster_matches_local_results(cluster: str, suite_file: SuiteFile, spee
     assert [event.workers for event in heard if isinstance(event, Started)] == [2]
     assert sum(isinstance(event, CellFinished) for event in heard) == 4
     assert sum(event.utterances for event in heard if isinstance(event, UtterancesDone)) == 12
-    log = (tmp_path / "ray/logs/run_id=mine/domain=clean/method=em-tok-b/001.log").read_text()
+    log = (tmp_path / "ray/logs/run_id=mine/domain=clean/method=em-tok-b/seed=none/001.log").read_text()
     assert "clean/em-tok-b of run mine on cpu" in log
     with get_client(sync_client=True) as client:
         this_run = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))

@@ -48,7 +48,7 @@ class Bench:
         return job.model_copy(update={"runtime": job.runtime.model_copy(update=runtime)})
 
     def key(self, method: str) -> CellKey:
-        return CellKey(self.run.run_id, "clean", method)
+        return self.job(method).key
 
     def log(self, method: str) -> str:
         return self.store.backend.read(f"logs/{self.key(method).folder}/001.log").decode()
@@ -229,7 +229,7 @@ def test_missing_model_is_failed_attempt(bench: Bench, where: str) -> None:
     (row,) = bench.store.cells(bench.key("source"))
     assert (row.attempt, row.state, row.done, row.device) == (1, "failed", 0, "cpu")
     assert "bring the model back" in str(row.error)
-    assert bench.events[0] == AttemptBegun("clean", "source", 1)
+    assert bench.events[0] == AttemptBegun("clean/source", 1)
     assert [event.error for event in bench.events if isinstance(event, CellFinished)] == [row.error]
 
 
