@@ -1,0 +1,203 @@
+"""A figure of a method is the mean over its seeds, with their spread beside it, wherever a reader meets the method."""
+
+import io
+import statistics
+from pathlib import Path
+
+import duckdb
+import pytest
+from rich.console import Console
+from store_factory import begin_run, end_attempt, heard, one_run, write_shard
+
+from emtta_core.compare import compare
+from emtta_core.pipeline.run_statistics import update_statistics
+from emtta_core.report import make_page
+from emtta_core.store import Catalogue, CellKey, Store
+from emtta_core.store.compaction import compact
+from emtta_core.store.export import export
+from emtta_core.store.integrity import check_store
+from emtta_core.store.pruning import Keep, plan_pruning, prune
+from emtta_core.store.snapshot import run_of
+
+# Word errors of two utterances of four words, by domain, and of em-tok by seed.
+SOURCE = {("noise", "vacuum"): (2, 2), ("noise", "babble"): (4, 4), ("accent", "scotland"): (1, 0)}
+SAMPLED = {
+    ("noise", "vacuum"): {0: (1, 1), 1: (2, 1), 5: (0, 0)},
+    ("noise", "babble"): {0: (4, 3), 1: (4, 4), 5: (4, 2)},
+    ("accent", "scotland"): {0: (1, 0), 1: (0, 0), 5: (1, 1)},
+}
+SEEDS = (0, 1, 5)
+
+
+def fill(store: Store, run_id: str = "run", seeds: tuple[int, ...] = SEEDS, left_out: tuple[CellKey, ...] = ()) -> None:
+    """Write a run, but the cells that are left out."""
+    cells = [cell for where in SOURCE for cell in ((*where, "source"), *((*where, "em-tok", seed) for seed in seeds))]
+    begin_run(store, run_id, cells)
+    for group, domain, method, *seed in cells:
+        key = CellKey(run_id, domain, method, *seed)
+        if key in left_out:
+            continue
+        before = SOURCE[group, domain]
+        after = SAMPLED[group, domain][seed[0]] if seed else before
+        states = {f"u{i}": [heard(n) for n in pair] for i, pair in enumerate(zip(before, after, strict=True))}
+        write_shard(store, key, states, attempt=store.begin_attempt(key))
+        end_attempt(store, key, group=group)
+
+
+def rates(seed: int, group: str | None = None) -> list[float]:
+    """The WER of em-tok with a seed in each domain of a group, in percent."""
+    return [100 * sum(own[seed]) / 8 for (of, _), own in SAMPLED.items() if group in (None, of)]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store.open(tmp_path / "store", create=True)
+    fill(store)
+    update_statistics(store, "run")
+    return store
+
+
+def rows(store: Store, sql: str) -> list[tuple[object, ...]]:
+    with Catalogue(store) as catalogue:
+        return catalogue.query(sql).rows
+
+
+def test_domain_is_mean_over_seeds(store: Store) -> None:
+    columns = "wer, wer_seed_sd, seeds, wer_by_seed, state"
+    found = {domain: rest for domain, *rest in rows(store, f"SELECT domain, {columns} FROM domains WHERE seeds > 0")}
+    for (_, domain), by_seed in SAMPLED.items():
+        wers = [100 * sum(by_seed[seed]) / 8 for seed in SEEDS]
+        mean, spread = pytest.approx(statistics.mean(wers)), pytest.approx(statistics.stdev(wers))
+        assert found[domain] == [mean, spread, 3, wers, "complete"]
+    plain = rows(store, "SELECT domain, wer, wer_seed_sd, seeds FROM domains WHERE seeds = 0 ORDER BY position")
+    assert plain == [("vacuum", 50.0, None, 0), ("babble", 100.0, None, 0), ("scotland", 12.5, None, 0)]
+    assert rows(store, "SELECT count(*), count(seed) FROM cells") == [(12, 9)]
+
+
+@pytest.mark.parametrize(("group", "of"), [("noise", "noise"), ("accent", "accent"), ("all", None)])
+def test_group_is_mean_over_seeds(group: str, of: str | None, store: Store) -> None:
+    means = [statistics.mean(rates(seed, of)) for seed in SEEDS]
+    with Catalogue(store) as catalogue:
+        (found,) = (row for row in catalogue.report("seeds").records if row["group"] == group)
+        board = {(row["method"], row["group"]): row for row in catalogue.report("leaderboard").records}
+    assert (found["seeds"], found["wer_by_seed"]) == ([0, 1, 5], pytest.approx(means))
+    assert (found["lowest"], found["highest"]) == (pytest.approx(min(means)), pytest.approx(max(means)))
+    for row in (found, board["em-tok", group]):
+        assert row["wer"] == pytest.approx(statistics.mean(means))
+        assert row["wer_seed_sd"] == pytest.approx(statistics.stdev(means))
+
+
+def test_every_table_has_the_method_once(store: Store) -> None:
+    mean = pytest.approx(statistics.mean([statistics.mean(rates(seed)) for seed in SEEDS]))
+    with Catalogue(store) as catalogue:
+        assert [row["all"] for row in catalogue.report("methods").records if row["method"] == "em-tok"] == [mean]
+        assert [row["domain"] for row in catalogue.report("matrix").records] == ["vacuum", "babble", "scotland"]
+        last = [row for row in catalogue.report("steps").records if row["method"] == "em-tok" and row["step"] == 1]
+        assert [(row["wer"], row["domains"], row["planned"], row["utterances"]) for row in last] == [(mean, 3, 3, 18)]
+        errors = {row["method"]: row for row in catalogue.report("groups").records if row["group"] == "all"}
+        assert (errors["em-tok"]["lower"], errors["em-tok"]["equal"], errors["em-tok"]["higher"]) == (2, 1, 0)
+        speed = {row["method"]: row["utterances"] for row in catalogue.report("speed").records}
+    assert speed == {"source": 6, "em-tok": 18}
+
+
+def test_word_errors_are_compared_with_source_as_often(store: Store) -> None:
+    with Catalogue(store) as catalogue:
+        found = catalogue.report("errors", method="em-tok", domain="babble", limit=20).records
+    assert sum(row["count"] for row in found) == sum(sum(errors) for errors in SAMPLED["noise", "babble"].values())
+    assert sum(row["source_count"] for row in found) == 3 * sum(SOURCE["noise", "babble"])
+
+
+def test_mean_is_hidden_until_each_seed_is_complete(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "partial", create=True)
+    fill(store, left_out=(CellKey("run", "vacuum", "em-tok", 1),))
+    update_statistics(store, "run")
+    query = "SELECT state, wer, wer_by_seed, reason_hidden FROM domains WHERE method = 'em-tok' AND domain = 'vacuum'"
+    assert rows(store, query) == [("partial", None, None, "1 of 3 seeds incomplete")]
+    hidden = "SELECT \"group\" FROM groups WHERE wer IS NULL AND method = 'em-tok' ORDER BY ALL"
+    assert rows(store, hidden) == [("all",), ("noise",)]
+    tested = "SELECT DISTINCT domain FROM statistics WHERE method = 'em-tok' AND domain IS NOT NULL ORDER BY ALL"
+    assert rows(store, tested) == [("babble",), ("scotland",)]
+    with Catalogue(store) as catalogue:
+        (failure,) = catalogue.report("failures").records
+    assert (failure["domain"], failure["method"], failure["seed"], failure["state"]) == (
+        "vacuum",
+        "em-tok",
+        1,
+        "missing",
+    )
+
+
+def test_statistics_take_the_mean_errors(store: Store) -> None:
+    columns = "utterances, wer, change, wins, ties, losses"
+    query = f"SELECT domain, {columns} FROM statistics WHERE method = 'em-tok' AND domain IS NOT NULL"
+    found = {domain: rest for domain, *rest in rows(store, query)}
+    for where, by_seed in SAMPLED.items():
+        means = [statistics.mean(errors) for errors in zip(*by_seed.values(), strict=True)]
+        added = [mean - source for mean, source in zip(means, SOURCE[where], strict=True)]
+        wer, change = pytest.approx(100 * sum(means) / 8), pytest.approx(100 * sum(added) / 8)
+        signs = [sum(one < 0 for one in added), sum(one == 0 for one in added), sum(one > 0 for one in added)]
+        assert found[where[1]] == [2, wer, change, *signs]
+
+
+FIGURES = "SELECT run_id, domain, method, wer, wer_by_seed, done FROM domains ORDER BY ALL"
+UTTERANCES = "SELECT domain, method, seed, cell_id, utterance_id, attempt, errors FROM utterances ORDER BY ALL"
+
+
+def test_packs_keep_seeds_apart(store: Store) -> None:
+    key = CellKey("run", "vacuum", "em-tok", 1)
+    figures, utterances = rows(store, FIGURES), rows(store, UTTERANCES)
+    steps, done = rows(store, "SELECT * FROM steps ORDER BY ALL"), store.done(key, "vacuum.em-tok.1")
+    assert compact(store, "run").needed
+    assert (rows(store, FIGURES), rows(store, UTTERANCES)) == (figures, utterances)
+    assert (rows(store, "SELECT * FROM steps ORDER BY ALL"), store.done(key, "vacuum.em-tok.1")) == (steps, done)
+    assert len(store.cells(key)) == 1
+    assert store.begin_attempt(key) == 2
+    write_shard(store, key, {"u0": [heard(2), heard(3)]}, attempt=2)
+    (changed,) = rows(store, "SELECT wer_by_seed FROM domains WHERE domain = 'vacuum' AND method = 'em-tok'")
+    assert changed == ([25.0, 50.0, 0.0],)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_export_has_the_same_figures(copied: bool, store: Store, tmp_path: Path) -> None:
+    export(store, tmp_path / "x.duckdb", copy=copied)
+    with duckdb.connect(str(tmp_path / "x.duckdb"), read_only=True) as connection:
+        assert connection.execute(FIGURES).fetchall() == rows(store, FIGURES)
+
+
+def test_pruned_run_leaves_no_seed_behind(store: Store) -> None:
+    one_run(store, "the-newest")
+    assert not check_store(store).faults
+    prune(store, plan_pruning(store, Keep(newest=1)))
+    tables = ("hypotheses", "scores", "steps", "cells", "plans", "statistics")
+    left = {run_of(entry.name) for table in tables for entry in store.backend.list(table)}
+    assert left == {"the-newest"}
+
+
+def shown(store: Store, report: str, run: str) -> str:
+    screen = io.StringIO()
+    with Catalogue(store) as catalogue:
+        Console(file=screen, width=160).print(catalogue.report(report, run).to_table())
+    return screen.getvalue()
+
+
+def test_spread_is_shown_where_there_is_one(store: Store) -> None:
+    fill(store, "one", seeds=(0,))
+    for report in ("leaderboard", "domains"):
+        assert "(3 seeds)" in shown(store, report, "run")
+        assert "seed" not in shown(store, report, "one")
+    assert "seed" in shown(store, "worsened", "run")
+    assert "seed" not in shown(store, "worsened", "one")
+
+
+def test_page_shows_the_mean(store: Store) -> None:
+    page = make_page(store, "run").html
+    mean = statistics.mean([statistics.mean(rates(seed)) for seed in SEEDS])
+    assert f"{mean:.2f}" in page
+
+
+def test_runs_are_compared_over_shared_seeds(store: Store) -> None:
+    fill(store, "other", seeds=(1, 5))
+    found = compare(store, "run", "other", methods=["em-tok"])
+    assert found.notes == ("em-tok: compared over the seeds that both runs have (1, 5), without 0 of A",)
+    (vacuum,) = (change for change in found.changes if change.domain == "vacuum")
+    assert (vacuum.wer_a, vacuum.wer_b, vacuum.ties) == (pytest.approx(100 * 3 / 16), pytest.approx(100 * 3 / 16), 2)
