@@ -88,11 +88,12 @@ class Adapter:
         self._trace = trace
         check_objective(self.method.objective)
         most = model.policy.beginnings // 2  # a search looks at twice as many continuations as it has beams
-        if self.options.candidates > most:
-            raise UsageError(
-                f"candidates is {self.options.candidates}; with {model.policy.beginnings} tokens that may begin a "
-                f"transcript, this model allows at most {most}"
-            )
+        for name in ("candidates", "beams"):
+            if name in self.method.options and getattr(self.options, name) > most:
+                raise UsageError(
+                    f"{name} is {getattr(self.options, name)}; with {model.policy.beginnings} tokens that may begin a "
+                    f"transcript, this model allows at most {most}"
+                )
         self._size = BatchSize(batch_size, model, self.method, self.options)
 
     @property
@@ -237,10 +238,11 @@ class Adapter:
         return None
 
     def _too_large(self, seconds: float, reason: str) -> str:
-        uses = "candidates" in self.method.options
-        candidates, fewer = (f" with {self.options.candidates} candidates", "fewer candidates, ") if uses else ("", "")
+        many = [name for name in ("candidates", "beams") if name in self.method.options]
+        counts = " and".join(f" with {getattr(self.options, name)} {name}" for name in many)
+        fewer = "".join(f"fewer {name}, " for name in many)
         return (
-            f"out of memory with this utterance of {seconds:.2f} s alone{candidates} ({reason}); use {fewer}the "
+            f"out of memory with this utterance of {seconds:.2f} s alone{counts} ({reason}); use {fewer}the "
             "precision bf16 or a GPU with more memory"
         )
 
@@ -290,14 +292,15 @@ class Adapter:
 
     def _finals(self, state: State) -> list[tuple[str, list[int], bool]]:
         # The text and the tokens of each utterance's hypothesis, and whether it ended by itself.
-        made = state.greedy if state.samples is None else state.samples
+        made = state.greedy if state.choices is None else state.choices
         assert made is not None
         count = made.tokens.shape[1]
         spoken, mask = made.tokens.cpu(), made.mask.cpu()  # at once, not utterance by utterance below
         texts = self.model.texts(spoken.flatten(0, 1), mask.flatten(0, 1))
         finals = []
         for row, ends in enumerate(made.ended.tolist()):
-            chosen = 0 if state.samples is None else least_risk(texts[count * row : count * (row + 1)])
+            # The first of the beams is the best.
+            chosen = least_risk(texts[count * row : count * (row + 1)]) if self.method.decision == "mbr" else 0
             tokens = spoken[row, chosen][mask[row, chosen]].tolist()
             finals.append((texts[count * row + chosen], tokens, ends[chosen]))
         return finals

@@ -64,7 +64,8 @@ class State:
     rows: Tensor  # `(b,)`, which utterances of the batch
     greedy: Hypotheses | None  # the greedy hypotheses there, if decoded
     update: Update | None  # the update made from it, if one was
-    samples: Hypotheses | None = None  # of the last state, what the hypothesis is chosen from, if the method does so
+    # Of the last state, what the hypothesis is chosen from where it is not the greedy one: beams, best first, or samples.
+    choices: Hypotheses | None = None
 
 
 def prepare_batch(
@@ -125,10 +126,12 @@ def run(
     with torch.no_grad():
         norms = split(model.weights, last, method.parameters)
         strategies: list[Strategy] = [Greedy()]
-        if method.decision == "mbr":
+        if method.decision == "beam":
+            strategies.append(BeamSearch(options.beams))
+        elif method.decision == "mbr":
             strategies.append(_sampled(method, options, batch, LAST))
-        greedy, *samples = _generate(model, norms, _cross_memory(model, norms, batch), batch, strategies)
-    states.append(State(torch.arange(len(batch.ids)), greedy, None, *samples))
+        greedy, *choices = _generate(model, norms, _cross_memory(model, norms, batch), batch, strategies)
+    states.append(State(torch.arange(len(batch.ids)), greedy, None, *choices))
     return states, last
 
 

@@ -58,6 +58,7 @@ def test_every_part_is_selectable() -> None:
         "betas": (0.8, 0.99),
         "epsilon": 1e-6,
         "redraw": False,
+        "beams": 8,
         "seed": 7,
         "early_stop": 0.01,
     }
@@ -107,7 +108,11 @@ REFUSALS = {
     "an unknown credit": ('{ name = "mine", credit = "late" }', ["methods[mine].credit is 'late'", "'to-go'"]),
     "an unknown baseline": ('{ name = "mine", baseline = "mean" }', ["methods[mine].baseline is 'mean'", "'none'"]),
     "unknown parameters": ('{ name = "mine", parameters = "all" }', ["methods[mine].parameters", "'layernorm'"]),
-    "an unknown decision": ('{ name = "mine", decision = "beam" }', ["methods[mine].decision is 'beam'", "'mbr'"]),
+    "an unknown decision": ('{ name = "mine", decision = "best" }', ["methods[mine].decision is 'best'", "'mbr'"]),
+    "beams without a search": (
+        '{ name = "mine", adaptation = { beams = 4 } }',
+        ["'mine' makes no use of adaptation.beams: leave that out"],
+    ),
     "an unknown field": ('{ name = "mine", polcy = true }', ["methods[mine].polcy is an unknown field", "policy"]),
     "a switch that is a text": ('{ name = "mine", policy = "yes" }', ["methods[mine].policy is 'yes'", "boolean"]),
     "a number as a method": ("3", ["methods[0] is 3"]),
@@ -179,11 +184,12 @@ def test_each_part_value_makes_own_cell(name: str) -> None:
 def test_option_is_in_its_cells_only(option: str) -> None:
     values = {
         **{"steps": "9", "candidates": "9", "redraw": "false", "learning_rate": "0.009", "weight_decay": "0.09"},
-        **{"betas": "[0.8, 0.999]", "epsilon": "1e-7", "seed": "9", "early_stop": "0.009"},
+        **{"betas": "[0.8, 0.999]", "epsilon": "1e-7", "seed": "9", "early_stop": "0.009", "beams": "9"},
     }
     value = values[option]
-    plain = cells('"em-tok"', '{ name = "mine", base = "em-tok" }')
-    own = cells('"em-tok"', f'{{ name = "mine", base = "em-tok", adaptation = {{ {option} = {value} }} }}')
+    more = 'decision = "beam", ' if option == "beams" else ""
+    plain = cells('"em-tok"', f'{{ name = "mine", {more}base = "em-tok" }}')
+    own = cells('"em-tok"', f'{{ name = "mine", base = "em-tok", {more}adaptation = {{ {option} = {value} }} }}')
     assert own[0] == plain[0]
     assert own[1] != plain[1]
 
