@@ -80,6 +80,12 @@ class Options:
     # Nats per token; an episode ends with the update before which its candidates' mean entropy moved by at most this
     # since the state before. None: every episode has all its steps.
     early_stop: Annotated[float | None, Within(ge=0), Use.UPDATE] = None
+    # Nats per token; an utterance is adapted to if the entropy along the source's greedy hypothesis is above this; else
+    # it keeps the source's hypothesis. None: every utterance is adapted to.
+    adapt_above: Annotated[float | None, Within(ge=0), Use.UPDATE] = None
+    # Whether an utterance goes back to the source's hypothesis where adapting raised the entropy along the greedy
+    # hypothesis, or the adapted model's hypothesis is empty or a loop.
+    revert: Annotated[bool, Use.UPDATE] = False
 
     def __post_init__(self) -> None:
         for name, (kind, within) in _DECLARED.items():

@@ -18,7 +18,6 @@ from whisper_factory import make_checkpoint, sounds
 
 import emtta_core
 from emtta_core.adaptation import METHODS, Adapter, Method, Objective, method
-from emtta_core.adaptation.adapter import flags_of
 from emtta_core.adaptation.batch_size import episode_bytes
 from emtta_core.adaptation.episode import Batch, candidate_loss, prepare_batch, run, split
 from emtta_core.adaptation.options import Options
@@ -204,6 +203,8 @@ def test_missing_id_is_derived_from_audio(model: SpeechModel, waveforms: list[ND
         ({"batch_size": 0}, "batch_size is 0"),
         ({"batch_size": "much"}, "batch_size is 'much'.*'auto'"),
         ({"early_stop": -1.0}, "early_stop is -1.0"),
+        ({"adapt_above": -0.1}, "adapt_above is -0.1; it must be a number, at least 0"),
+        ({"revert": 1}, "revert is 1; it must be True or False"),
         ({"trace": "all"}, "trace 'all'.*hypotheses, metrics, none"),
     ],
 )
@@ -353,33 +354,17 @@ def test_length_limit_depends_on_language(tmp_path: Path) -> None:
     assert [result.tokens for result in results] == [0.5 * 12 + TOKENS_MARGIN, 0.5 * 30 + TOKENS_MARGIN]
 
 
-@pytest.mark.parametrize(
-    ("tokens", "text", "entropy", "ended", "flags"),
-    [
-        ([5, 6, 7, 9], "sound", 0.01, True, ()),
-        ([5, 5, 5, 5, 5, 5, 5, 9], "aaaaaaa", 0.3, True, ()),
-        ([5, 5, 5, 5, 5, 5, 5, 9], "aaaaaaa", 0.01, True, ("collapsed",)),
-        ([5, 5, 5, 5, 5, 5, 5, 5], "aaaaaaaa", 0.01, False, ("truncated", "collapsed")),
-        ([9], "", 0.5, True, ("collapsed",)),
-        ([5, 6, 7, 8], "sound", 0.5, False, ("truncated",)),
-    ],
-)
-def test_collapse_is_empty_or_repetitive(
-    tokens: list[int], text: str, entropy: float, ended: bool, flags: tuple[str, ...]
-) -> None:
-    assert flags_of(tokens, text, entropy, ended=ended) == flags
-
-
 def test_used_options_are_declared() -> None:
     assert method("source").options == ()
     update = ("learning_rate", "weight_decay", "betas", "epsilon", "redraw")
-    assert method("greedy-em").options == ("steps", *update, "early_stop")
-    assert method("em-tok").options == ("steps", "candidates", *update, "seed", "early_stop")
-    assert method("em-tok-b").options == ("steps", "candidates", *update, "early_stop")
+    gate = ("adapt_above", "revert")
+    assert method("greedy-em").options == ("steps", *update, "early_stop", *gate)
+    assert method("em-tok").options == ("steps", "candidates", *update, "seed", "early_stop", *gate)
+    assert method("em-tok-b").options == ("steps", "candidates", *update, "early_stop", *gate)
     assert method("source-beam").options == ("beams",)
     assert method("mbr").options == ("candidates", "seed")
-    assert method("em-tok-b+beam").options == ("steps", "candidates", *update, "beams", "early_stop")
-    assert method("em-tok-b+mbr").options == ("steps", "candidates", *update, "seed", "early_stop")
+    assert method("em-tok-b+beam").options == ("steps", "candidates", *update, "beams", "early_stop", *gate)
+    assert method("em-tok-b+mbr").options == ("steps", "candidates", *update, "seed", "early_stop", *gate)
     order = ["source", "source-beam", "greedy-em", "em-seq", "em-tok", "em-tok-b", "em-tok-policy", "em-tok-entropy"]
     assert list(METHODS) == [*order, "mbr", "em-tok-b+beam", "em-tok-b+mbr"]
 
@@ -387,11 +372,27 @@ def test_used_options_are_declared() -> None:
 def test_unused_options_change_nothing(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     changed: dict[str, Any] = {
         **{"steps": 5, "candidates": 5, "redraw": False, "learning_rate": 2e-3, "weight_decay": 0.1},
-        **{"betas": (0.5, 0.6), "epsilon": 1e-3, "beams": 5, "seed": 9, "early_stop": 1e9},
+        **{
+            "betas": (0.5, 0.6),
+            "epsilon": 1e-3,
+            "beams": 5,
+            "seed": 9,
+            "early_stop": 1e9,
+            "adapt_above": 1e9,
+            "revert": True,
+        },
     }
     base = {
         **{"steps": 2, "candidates": 3, "redraw": True, "learning_rate": 1e-3, "weight_decay": 0.01},
-        **{"betas": (0.9, 0.999), "epsilon": 1e-8, "beams": 3, "seed": 0, "early_stop": None},
+        **{
+            "betas": (0.9, 0.999),
+            "epsilon": 1e-8,
+            "beams": 3,
+            "seed": 0,
+            "early_stop": None,
+            "adapt_above": None,
+            "revert": False,
+        },
     }
     for name in ("source", "source-beam", "greedy-em", "em-tok-b", "mbr"):
         unused = set(changed) - set(method(name).options)

@@ -32,7 +32,8 @@ WHOLE = (
     'entropy = false, credit = "to-go", baseline = "none", normalization = "sequence", '
     'parameters = "decoder-layernorm", decision = "mbr", '
     "adaptation = { steps = 5, candidates = 6, learning_rate = 0.002, weight_decay = 0.02, seed = 7, "
-    "betas = [0.8, 0.99], epsilon = 1e-6, redraw = false, early_stop = 0.01 } }"
+    "betas = [0.8, 0.99], epsilon = 1e-6, redraw = false, early_stop = 0.01, adapt_above = 0.2, "
+    "revert = true } }"
 )
 
 
@@ -61,6 +62,8 @@ def test_every_part_is_selectable() -> None:
         "beams": 8,
         "seed": 7,
         "early_stop": 0.01,
+        "adapt_above": 0.2,
+        "revert": True,
     }
     parts = {field.name for field in fields(Objective)} | {"candidates", "parameters", "decision"}
     assert parts | {"name", "base", "adaptation"} == set(MethodChoice.model_fields)
@@ -128,12 +131,16 @@ REFUSALS = {
     ),
     "an unknown option": (
         '{ name = "mine", adaptation = { stepz = 3 } }',
-        ["stepz is an unknown field", "betas, candidates, early_stop, epsilon"],
+        ["stepz is an unknown field", "adapt_above, beams, betas, candidates"],
     ),
     "credit without an update": ('{ name = "mine", base = "mbr", credit = "to-go" }', ["makes no use of credit"]),
     "a baseline without a policy gradient": (
         '{ name = "mine", base = "greedy-em", baseline = "none" }',
         ["makes no use of baseline"],
+    ),
+    "a gate without an update": (
+        '{ name = "mine", base = "source-beam", adaptation = { adapt_above = 0.1, revert = true } }',
+        ["'mine' makes no use of adaptation.adapt_above, adaptation.revert: leave that out"],
     ),
     "a seed where nothing is drawn": (
         '{ name = "mine", base = "em-tok-b", adaptation = { steps = 2, seed = 1 } }',
@@ -185,6 +192,7 @@ def test_option_is_in_its_cells_only(option: str) -> None:
     values = {
         **{"steps": "9", "candidates": "9", "redraw": "false", "learning_rate": "0.009", "weight_decay": "0.09"},
         **{"betas": "[0.8, 0.999]", "epsilon": "1e-7", "seed": "9", "early_stop": "0.009", "beams": "9"},
+        **{"adapt_above": "0.09", "revert": "true"},
     }
     value = values[option]
     more = 'decision = "beam", ' if option == "beams" else ""
