@@ -318,23 +318,17 @@ def _strategies(method: Method, options: Options, batch: Batch, step: int, *, gr
 
 
 def _sampled(method: Method, options: Options, batch: Batch, step: int) -> Sampled:
-    limits = batch.limits.tolist()  # at once: the host waits for the device once, not once an utterance
-    longest = max(limits)
-    rows = [uniforms(method, options, name, step, limit) for name, limit in zip(batch.ids, limits, strict=True)]
-    padded = [np.pad(row, ((0, 0), (0, longest - row.shape[1]))) for row in rows]
-    return Sampled(torch.from_numpy(np.stack(padded)).to(batch.stem.device))
+    keys = [noise_key(method, options, name, step) for name in batch.ids]
+    return Sampled(torch.tensor(keys, device=batch.stem.device), options.candidates)
 
 
-def uniforms(
-    method: Method, options: Options, utterance_id: str, step: int, length: int
-) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
-    """Draw the numbers `(G, length)`, from 0 to 1, by which a step's candidates of an utterance are drawn.
+def noise_key(method: Method, options: Options, utterance_id: str, step: int) -> int:
+    """The number of 64 bits from which a step's candidates of an utterance are drawn.
 
-    They come from the seed, the utterance's id, the method and the step, never from a position in a batch.
+    It comes from the seed, the utterance's id, the method and the step, never from a position in a batch.
     """
     key = f"{options.seed}\0{utterance_id}\0{method.name}\0{step}"
-    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "big")
-    return np.random.default_rng(seed).random((options.candidates, length))
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big", signed=True)
 
 
 def source_parameters(weights: Weights, batch: int, which: Parameters = "layernorm") -> Tensor:
