@@ -165,7 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("works", nargs="*", default=["demo", "base"], help="demo, base; both by default")
     parser.add_argument("--against", default="avx2", help="the other process's ATEN_CPU_CAPABILITY; avx2")
-    parser.add_argument("--utterances", type=int, default=2)
+    parser.add_argument("--utterances", type=int, default=4)
     parser.add_argument("--draws", type=int, default=256, help="from each context; 256")
     parser.add_argument("--output", type=Path, default=RESULTS, help="where the figures are written, as JSON")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)

@@ -219,7 +219,8 @@ def test_full_run_appears_in_reports(
 ) -> None:
     path, store = suite_file(methods=("source",)), tmp_path / "store"
     composed = (
-        'methods = ["source", "mbr", '
+        'methods = ["source", "source-beam", "mbr", '
+        '{ name = "gated", base = "em-tok-b+beam", adaptation = { adapt_above = 100.0, beams = 3, revert = true } }, '
         '{ name = "late-credit", base = "em-tok-b", credit = "to-go", parameters = "encoder-layernorm" }, '
         '{ name = "brief+mbr", decision = "mbr", adaptation = { steps = 2, early_stop = 1000.0 } }]'
     )
@@ -233,14 +234,17 @@ def test_full_run_appears_in_reports(
     (run_id,) = opened.runs()
     with Catalogue(opened) as catalogue:
         rows = catalogue.query("SELECT method, state, done FROM cells ORDER BY method").rows
-        assert rows == [(name, "complete", 3) for name in ("brief+mbr", "late-credit", "mbr", "source")]
+        names = ["brief+mbr", "gated", "late-credit", "mbr", "source", "source-beam"]
+        assert rows == [(name, "complete", 3) for name in names]
         updates = "SELECT method, max(step) FROM steps GROUP BY method ORDER BY method"
-        assert catalogue.query(updates).rows == [("brief+mbr", 2), ("late-credit", 4), ("mbr", 0), ("source", 0)]
+        assert catalogue.query(updates).rows == list(zip(names, (2, 0, 4, 0, 0, 0), strict=True))
+        flagged = "SELECT DISTINCT method FROM utterances WHERE list_contains(flags, 'gated')"
+        assert catalogue.query(flagged).rows == [("gated",)]
         assert catalogue.query("SELECT DISTINCT batch_size FROM attempts").rows == [(3,)]
         board = catalogue.report("methods", run_id).rows
-    assert [row[0] for row in board] == ["source", "mbr", "brief+mbr", "late-credit"]
+    assert [row[0] for row in board] == ["source", "source-beam", "mbr", "brief+mbr", "gated", "late-credit"]
     again = emtta("run", path, "--store", store)
-    assert "nothing to do, all of its 4 cells are complete" in again.out + again.err
+    assert "nothing to do, all of its 6 cells are complete" in again.out + again.err
 
 
 @pytest.mark.slow
