@@ -42,10 +42,14 @@ RATE = 16_000
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[str]:
     """Prefect's own temporary server, with a database of its own; gives its address."""
-    from prefect.settings import PREFECT_API_URL
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
+    # Without heartbeats, whose thread each flow would wait for at its end, up to a second, as `serving` does.
+    with (
+        prefect_test_harness(server_startup_timeout=120),
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+    ):
         yield str(PREFECT_API_URL.value())
 
 
