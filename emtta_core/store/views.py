@@ -40,7 +40,8 @@ def create_views(connection: duckdb.DuckDBPyConnection, backend: Backend) -> Non
 @cache
 def _digest_of_views() -> str:
     # The raw views count by their columns alone, for they are replaced by those of a snapshot.
-    columns = [str(kind.schema.remove_metadata()) for kind in (*TABLES.values(), *PACKS.values())]
+    kinds: list[Table | Pack] = [*TABLES.values(), *PACKS.values()]
+    columns = [str(kind.schema.remove_metadata()) for kind in kinds]
     return digest([duckdb.__version__, columns, [[view.name, view.sql] for view in views().values()]])
 
 
