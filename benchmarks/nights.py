@@ -195,7 +195,8 @@ def write_night(store: Store, speech: Speech, night: int, steps: int, shards: bo
             store.write_cell(key, row)
     else:
         rows = [
-            {"domain": cell.domain, "method": cell.method, "seed": cell.seed, **_plain(row)} for cell, row in zip(plan, ended, strict=True)
+            {"domain": cell.domain, "method": cell.method, "seed": cell.seed, **_plain(row)}
+            for cell, row in zip(plan, ended, strict=True)
         ]
         tables["cells"] = pa.Table.from_pylist(rows, schema=PACKS["cells"].schema)
         for name, table in tables.items():

@@ -4,9 +4,9 @@
 
 Utterances are drawn from a population: each has words, and a probability of an error per word without and with
 adaptation. The source's errors are drawn once an utterance, those of a method that samples once an utterance and seed,
-as its random numbers derive from both. The table says how often the 95 % interval of the change covers the population's:
-drawn over utterances, each with its mean errors over the seeds, as emtta does; and with each seed of an utterance as an
-utterance of its own, as if it were new speech.
+as its random numbers derive from both. The table says how often the 95 % interval of the change covers that of the
+population: drawn over utterances, each with its mean errors over the seeds, as emtta does; and with each seed of an
+utterance as an utterance of its own, as if it were new speech.
 """
 
 import argparse

@@ -54,7 +54,7 @@ def run(path: Path, store: Path, only: Sequence[str] = (), listener: Listener = 
     suite, opened = load_suite(str(path)), Store.open(store, create=True)
     planned = plan_run(suite, digest_of(suite.model))
     record(planned, opened)
-    cells = [(cell.domain, cell.method) for cell in select(planned.cells, only)]
+    cells = [(cell.domain, cell.method, cell.seed) for cell in select(planned.cells, only)]
     now = {"runtime": suite.runtime, "model": suite.model}
     with channel.listening(listener):
         return evaluate(planned.run_id, str(store), cells, return_state=True, **now)
