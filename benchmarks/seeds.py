@@ -69,7 +69,7 @@ def main() -> None:
         for seeds in (1, 3, 10):
             found = coverage(utterances, seeds, given.simulations, rng)
             rates = (f"{100 * rate:.1f} %" for rate in (found.averaged, found.as_utterances))
-            table.add_row(str(utterances), str(seeds), f"{found.seed_sd:.2f}", *rates)
+            table.add_row(str(utterances), str(seeds), f"{found.seed_sd:.2f}" if seeds > 1 else "", *rates)
     Console().print(table)
 
 
