@@ -16,7 +16,9 @@ EACH_WAY = 10
 
 _LARGEST_CHANGES = """
     SELECT
-        changes.*,
+        changes.* REPLACE (
+            CASE WHEN (SELECT count(DISTINCT seed) > 1 FROM planned WHERE run_id = $run) THEN changes.seed END AS seed
+        ),
         planned.corpus_id,
         count(*) FILTER (added < 0) OVER (PARTITION BY method) AS improved,
         count(*) FILTER (added > 0) OVER (PARTITION BY method) AS worsened
@@ -26,9 +28,9 @@ _LARGEST_CHANGES = """
     QUALIFY
         added <> 0
         AND row_number() OVER (
-            PARTITION BY method, sign(added) ORDER BY abs(added) DESC, changes.words, domain, utterance_id
+            PARTITION BY method, sign(added) ORDER BY abs(added) DESC, changes.words, domain, utterance_id, changes.seed
         ) <= $most
-    ORDER BY abs(added) DESC, changes.words, domain, utterance_id
+    ORDER BY abs(added) DESC, changes.words, domain, utterance_id, changes.seed
 """
 
 _KINDS = {"equal": "same", "substitute": "substituted", "delete": "missing", "insert": "added"}
@@ -48,6 +50,7 @@ class Example:
     """An utterance that adaptation changed."""
 
     method: str  # what changed it
+    seed: int | None  # with which of its seeds, in a run whose methods have several
     group: str  # the group of its domain
     domain: str  # its domain
     corpus_id: str  # where its audio lies
@@ -99,7 +102,18 @@ def find_examples(catalogue: Catalogue, run_id: str, methods: Iterable[str]) -> 
 
 
 def _example(row: Mapping[str, Any]) -> Example:
-    same = ("method", "group", "domain", "corpus_id", "utterance_id", "speaker", "words", "errors", "source_errors")
+    same = (
+        "method",
+        "seed",
+        "group",
+        "domain",
+        "corpus_id",
+        "utterance_id",
+        "speaker",
+        "words",
+        "errors",
+        "source_errors",
+    )
     reference = row["reference_normalized"]
     before = normalizer_named(row["normalizer"])(row["source_hypothesis"] or "")
     return Example(

@@ -114,6 +114,11 @@ class Facts:
         """Whether intervals and tests are stored."""
         return any(cell["confidence"] is not None for cell in self.cells.values())
 
+    @cached_property
+    def has_seeds(self) -> bool:
+        """Whether a method has several seeds."""
+        return any(mean["seeds"] > 1 for mean in self.means.values())
+
     def cells_of(self, method: str) -> list[Row]:
         """The cells of a method, in the order of the plan."""
         return [cell for (_, name), cell in self.cells.items() if name == method]

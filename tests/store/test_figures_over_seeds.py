@@ -193,6 +193,10 @@ def test_page_shows_the_mean(store: Store) -> None:
     page = make_page(store, "run").html
     mean = statistics.mean([statistics.mean(rates(seed)) for seed in SEEDS])
     assert f"{mean:.2f}" in page
+    assert "over seeds" in page
+    assert "u0</span> seed 5" in page
+    fill(store, "one", seeds=(0,))
+    assert "seed" not in make_page(store, "one").html.partition("</style>")[2]
 
 
 def test_runs_are_compared_over_shared_seeds(store: Store) -> None:
