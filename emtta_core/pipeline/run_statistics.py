@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from emtta_core.scoring.bootstrap import CONFIDENCE, holm
+from emtta_core.scoring.bootstrap import CONFIDENCE
 from emtta_core.scoring.paired import Change, Sample
+from emtta_core.scoring.significance import holm
 from emtta_core.store import Catalogue, StatisticsRow, Store
 
 log = logging.getLogger("emtta.pipeline")
@@ -137,10 +138,9 @@ class _Method:
         group_of = {item["domain"]: item["group"] for item in self.own}
         compared = self.paired.domains if self.paired is not None else ()
         single = {name: self._change([name]) for name in compared}
-        corrected = dict(zip(single, holm([change.p for change in single.values()]), strict=True))
+        corrected = dict(zip(single, _corrected(list(single.values())), strict=True))
         for name in self.alone.domains:
-            change = replace(single[name], p=float(corrected[name])) if name in single else None
-            yield self._row(group_of[name], name, [name], change)
+            yield self._row(group_of[name], name, [name], corrected.get(name))
         for group in groups:
             members = [name for name in self.alone.domains if group in ("all", group_of[name])]
             whole = group in with_source and set(members) <= set(compared)
@@ -162,6 +162,7 @@ class _Method:
             pairs=change.utterances if change else None,
             units=rate.units,
             drawn=rate.drawn,
+            note=change.note if change else rate.note,
             wer=rate.wer,
             wer_low=rate.low,
             wer_high=rate.high,
@@ -170,6 +171,7 @@ class _Method:
             change_low=change.low if change else None,
             change_high=change.high if change else None,
             p=change.p if change else None,
+            p_sign_flip=change.p_sign_flip if change else None,
             wins=change.wins if change else None,
             ties=change.ties if change else None,
             losses=change.losses if change else None,
@@ -177,7 +179,13 @@ class _Method:
         )
 
 
-def _sample(utterances: Sequence[Utterance], counts: Sequence[Sequence[int]]) -> Sample:
+def _corrected(changes: Sequence[Change]) -> list[Change]:
+    # Changes with both p corrected over them as a family.
+    both = zip(*(holm([getattr(change, name) for change in changes]) for name in ("p", "p_sign_flip")), strict=True)
+    return [replace(one, p=float(p), p_sign_flip=float(flip)) for one, (p, flip) in zip(changes, both, strict=True)]
+
+
+def _sample(utterances: Sequence[Utterance], counts: Sequence[Sequence[float]]) -> Sample:
     return Sample(
         [item["domain"] for item in utterances],
         [item["utterance_id"] for item in utterances],

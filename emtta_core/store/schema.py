@@ -239,6 +239,7 @@ class StatisticsRow:
     ]
     units: Annotated[int, "number of units (utterances or speakers) that the bootstrap resamples"]
     drawn: Annotated[str, "kind of units: `utterances`, `speakers`, or `both` if domains differ"]
+    note: Annotated[str | None, "what the intervals do not hold; null if all units are speakers"]
     wer: Annotated[float, "word error rate, %; for a group, the mean over its domains"]
     wer_low: Annotated[float | None, "lower end of its interval, %; null with fewer than 5 units"]
     wer_high: Annotated[float | None, "upper end, %"]
@@ -247,7 +248,12 @@ class StatisticsRow:
     change_low: Annotated[float | None, "lower end of its interval, points"]
     change_high: Annotated[float | None, "upper end, points"]
     p: Annotated[
-        float | None, "p-value of a two-sided sign-flip test; for a domain, Holm-corrected over the method's domains"
+        float | None,
+        "p-value of the two-sided test that the mean change is 0, which decides; for a domain, Holm-corrected over the "
+        "method's domains",
+    ]
+    p_sign_flip: Annotated[
+        float | None, "p-value of the two-sided sign-flip test that method and `source` can be exchanged; likewise"
     ]
     wins: Annotated[int | None, "pairs with fewer word errors than `source`"]
     ties: Annotated[int | None, "pairs with equally many word errors"]

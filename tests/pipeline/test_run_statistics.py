@@ -13,7 +13,8 @@ from store_factory import REFERENCE, begin_run, end_attempt, heard, write_shard
 from emtta_core.compare import compare
 from emtta_core.errors import StoreError
 from emtta_core.pipeline.run_statistics import compute_statistics, settle_statistics, update_statistics
-from emtta_core.scoring.bootstrap import change_interval, holm, rate_interval, sign_flip_p
+from emtta_core.scoring.bootstrap import rate_interval
+from emtta_core.scoring.significance import change_interval, holm, mean_p, sign_flip_p
 from emtta_core.store import Catalogue, CellKey, Store
 from emtta_core.store.compaction import compact
 from emtta_core.store.pruning import Keep, plan_pruning, prune
@@ -70,8 +71,12 @@ def test_each_domain_and_group_has_them(store: Store) -> None:
     assert row["change_percent"] == pytest.approx(100 * row["change"] / row["source_wer"])
     added = (ours - theirs)[:, 0]
     assert (row["wins"], row["ties"], row["losses"]) == (sum(added < 0), sum(added == 0), sum(added > 0))
-    p_values = [sign_flip_p((column("em-tok-b", name) - column("source", name))[:, 0]) for _, name in CELLS]
-    assert [rows["em-tok-b", name]["p"] for _, name in CELLS] == pytest.approx(list(holm(p_values)))
+    changes = [column("em-tok-b", name) - column("source", name) for _, name in CELLS]
+    for name, p_values in (
+        ("p", [mean_p(change, words) for change in changes]),
+        ("p_sign_flip", [sign_flip_p(change[:, 0]) for change in changes]),
+    ):
+        assert [rows["em-tok-b", domain][name] for _, domain in CELLS] == pytest.approx(list(holm(p_values)))
 
 
 def test_group_mean_resamples_jointly(store: Store) -> None:
@@ -83,7 +88,8 @@ def test_group_mean_resamples_jointly(store: Store) -> None:
     assert (row["utterances"], row["units"]) == (2 * COUNT, COUNT)
     assert (row["wer_low"], row["wer_high"]) == pytest.approx(rate_interval(ours, words))
     assert (row["change_low"], row["change_high"]) == pytest.approx(change_interval(ours - theirs, words))
-    assert row["p"] == pytest.approx(sign_flip_p((ours - theirs).sum(axis=1)), abs=0.01)
+    assert row["p"] == pytest.approx(mean_p(ours - theirs, words))
+    assert row["p_sign_flip"] == pytest.approx(sign_flip_p((ours - theirs).sum(axis=1)), abs=0.01)
     everything = rows["em-tok-b", "all*"]
     with Catalogue(store) as catalogue:
         wer = catalogue.query("""SELECT wer FROM groups WHERE method = 'em-tok-b' AND "group" = 'all'""").rows
