@@ -62,7 +62,9 @@ def summarise(facts: Facts) -> Summary:
     if not facts.cells:
         return Summary("The plan of this run holds no cell.", ())
     if not facts.run["done"]:
-        return Summary(f"Nothing is done yet: {_counted(len(facts.cells), 'cell')} planned.", (progress, *facts.samples))
+        return Summary(
+            f"Nothing is done yet: {_counted(len(facts.cells), 'cell')} planned.", (progress, *facts.samples)
+        )
     details = (*_compared(facts), progress, *facts.samples)
     ranked = facts.ranked()
     if not ranked:

@@ -4,7 +4,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from flows.cli._options import DEFAULT_STORE, ColumnsOption, MemoryOption, StoreOption, TimeoutOption, limits, names
+from flows.cli._options import (
+    DEFAULT_STORE,
+    ColumnsOption,
+    MemoryOption,
+    MinEffectOption,
+    StoreOption,
+    TimeoutOption,
+    limits,
+    names,
+)
 from flows.cli._output import INCOMPLETE, Format, put, put_json, say, show
 
 
@@ -17,9 +26,7 @@ def compare(
     alpha: Annotated[
         float, typer.Option("--alpha", help="Significance level: the largest p of a significant change.")
     ] = 0.05,
-    min_effect: Annotated[
-        float, typer.Option("--min-effect", metavar="POINTS", help="Ignore changes of at most this many points of WER.")
-    ] = 0.2,
+    min_effect: MinEffectOption = "0.2",
     store: StoreOption = DEFAULT_STORE,
     columns: ColumnsOption = None,
     form: Annotated[Literal["table", "json", "markdown"], typer.Option("--format", help="Output format.")] = "table",
