@@ -155,8 +155,8 @@ def nightly(
 
     Returns:
         Completed; Failed where cells failed or a given baseline cannot be compared with; or a state of the type FAILED
-        and the name `Regressed`, where all is there and a figure is significantly worse, or has begun to drift, or `Interrupted`, where the
-        night was asked to stop.
+        and the name `Regressed`, where all is there and a figure is significantly worse, or tonight has the first alarm
+        of a trend, or `Interrupted`, where the night was asked to stop.
     """
     check_runner(runner, ray_address, devices, isolation)
     date = _date(timezone)
@@ -296,7 +296,7 @@ def _emit(night: Run, found: Comparison | None, trends: Watch, parameters: dict[
         resource={
             "prefect.resource.id": f"emtta.suite.{suite.name}",
             "prefect.resource.name": suite.name,
-            "emtta.baseline": "given" if given else "last",
+            "emtta.baseline": "given" if given else "none" if payload["baseline"] is None else "last",
         },
         payload={
             "suite": suite.name,

@@ -130,7 +130,7 @@ spans AS (
     SELECT
         run_id,
         method,
-        sum(times) AS runs,
+        sum(times)::BIGINT AS runs,
         -- The variance of the score by chance; runs of the same wer take from it (Kendall 1975, Rank Correlation
         -- Methods, chapter 4).
         (runs * (runs - 1) * (2 * runs + 5) - sum(times * (times - 1) * (2 * times + 5))) / 18 AS variance,

@@ -226,8 +226,9 @@ def test_disjoint_runs_are_refused(store: Store) -> None:
         ({"methods": ["mbr"]}, "unknown method of both runs 'mbr'; choose from: em-tok-b, source"),
         ({"domains": ["sun"]}, "unknown domain of both runs 'sun'; choose from: vacuum"),
         ({"alpha": 5.0}, "alpha is 5; give a number between 0 and 1"),
-        ({"min_effect": -1.0}, "the minimum effect is -1; give a number of WER points, 0 or more"),
+        ({"min_effect": -1.0}, "the minimum effect is -1; give a number of WER points, as 0.5, or a share"),
         ({"min_effect": float("nan")}, "the minimum effect is nan"),
+        ({"min_effect": "few"}, "the minimum effect is few; give a number of WER points, as 0.5, or a share"),
     ],
 )
 def test_nonsensical_request_is_refused(store: Store, asked: dict[str, object], message: str) -> None:
@@ -258,7 +259,7 @@ def test_speakers_are_drawn_when_enough(store: Store, monkeypatch: pytest.Monkey
 def test_commands_accept_all_thresholds() -> None:
     for command in (compare_command, schedule_command):
         defaults = inspect.signature(command).parameters
-        assert (defaults["alpha"].default, defaults["min_effect"].default) == (ALPHA, MIN_EFFECT)
+        assert (defaults["alpha"].default, defaults["min_effect"].default) == (ALPHA, str(MIN_EFFECT))
 
 
 def two_runs(store: Store) -> None:

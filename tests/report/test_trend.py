@@ -45,7 +45,7 @@ def nights(store: Store, errors: Sequence[int]) -> Trend:
 def test_rise_is_worse(store: Store) -> None:
     errors = [10, 10, 11, 11, 11, 12, 12, 12, 13, 13, 14, 14]
     found = nights(store, errors)
-    assert (found.state, found.nights, found.is_new) == ("worse", 12, False)
+    assert (found.state, found.nights, found.is_new) == ("worse", 12, True)
     wer = [100 * count / 40 for count in errors]
     theirs = scipy.stats.theilslopes(wer)
     assert found.drift == pytest.approx(theirs.slope * 11)
