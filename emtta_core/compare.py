@@ -61,8 +61,8 @@ class MinEffect:
         if not 0 <= size < math.inf:
             given = f"{value:g}" if isinstance(value, float) else value
             raise UsageError(
-                f"the minimum effect is {given}; give a number of WER points, as 0.5, or a share of the baseline's WER, "
-                "as 2%; 0 or more"
+                f"the minimum effect is {given}; give a number of WER points, as 0.5, or a share of the baseline's "
+                "WER, as 2%; 0 or more"
             )
         return cls(share=size / 100) if text.endswith("%") else cls(points=size)
 
