@@ -119,6 +119,27 @@ def test_negligible_change_is_none(store: Store) -> None:
     assert found.p < 0.001
 
 
+def test_effect_may_be_share_of_baseline(store: Store) -> None:
+    write_run(store, "first", {"vacuum": [1] * 30})
+    write_run(store, "second", {"vacuum": [2] * 30})  # 25 points more than 25 %
+    found = compare(store, "first", "second", min_effect="99%")
+    assert change(found, "vacuum").verdict == "worse"
+    assert found.summary.endswith("(p ≤ 0.05, over 99 % of the baseline's WER)")
+    assert found.as_dict()["min_effect"] == "99%"
+    assert change(compare(store, "first", "second", min_effect="100%"), "vacuum").verdict == "too small"
+
+
+def test_methods_are_corrected_together(store: Store) -> None:
+    errors = {name: drawn(index, 40, 0.3) for index, name in enumerate(("vacuum", "rain"))}
+    methods = ("em-tok", "em-tok-b", "em-seq")
+    write_run(store, "first", errors, methods=methods)
+    write_run(store, "second", errors | {"rain": drawn(9, 40, 0.4)}, methods=methods)
+    alone, together = compare(store, "first", "second", methods=["em-tok"]), compare(store, "first", "second")
+    one, three = change(alone, "rain", "em-tok").p, change(together, "rain", "em-tok").p
+    assert (one, three) == (pytest.approx(2 * one / 2), pytest.approx(6 * one / 2))
+    assert change(together, ALL, "em-tok").p == pytest.approx(3 * change(alone, ALL, "em-tok").p)
+
+
 def test_chance_is_not_regression(store: Store) -> None:
     write_run(store, "first", {"vacuum": [1, 1, 1, 1]})
     write_run(store, "second", {"vacuum": [2, 2, 2, 2]})  # 4 utterances: of 16 ways to flip signs 2 are as far
