@@ -130,7 +130,7 @@ def test_summary_says_what_beats_chance(tested: Store) -> None:
     text = squeezed(make_page(tested, "run").html)
     assert "95 % interval" in text.split("lower than source")[0]
     assert (
-        "It is significantly better on 1 and significantly worse on 0 (sign-flip test, Holm-corrected over the domains"
+        "It is significantly better on 1 and significantly worse on 0 (test of the mean, Holm-corrected over the domains"
         in text
     )
 
