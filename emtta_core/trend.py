@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from emtta_core.compare import MIN_EFFECT, MinEffect
 from emtta_core.errors import UsageError
+from emtta_core.scoring.thresholds import MIN_EFFECT, MinEffect
 from emtta_core.store import Catalogue, Store
 
 NIGHTS = 30
@@ -103,7 +103,7 @@ def watch(
         run_id: the last of them.
         nights: the most of them that are watched.
         threshold: the least z of a trend.
-        min_effect: a drift of no more than this is none, as `emtta_core.compare.MinEffect.read` takes it.
+        min_effect: a drift of no more than this is none, as `MinEffect.read` takes it.
 
     Raises:
         UsageError: no such run, or `nights`, `threshold` or `min_effect` is out of range.

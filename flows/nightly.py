@@ -22,11 +22,13 @@ from prefect.server.schemas.schedules import CronSchedule
 from prefect.states import Completed, Failed
 from pydantic import ValidationError
 
-from emtta_core.compare import ALPHA, MIN_EFFECT, Change, Comparison, check_thresholds, compare
+from emtta_core.compare import Change, Comparison, compare
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.pipeline.models import digest_of
 from emtta_core.pipeline.run import Run, baselines, plan_night, record
 from emtta_core.report import make_page
+from emtta_core.scoring.paired import ALPHA
+from emtta_core.scoring.thresholds import MIN_EFFECT, check_thresholds
 from emtta_core.store import Store
 from emtta_core.store.compaction import compact
 from emtta_core.suite import Isolation, load_suite

@@ -6,7 +6,7 @@
 --   domain          the domain; NULL for the mean over the domains of a group
 --   utterances      utterances without an error
 --   pairs           utterances that source also has without an error; NULL for source, or if the run has none
---   units, drawn    number and kind of the resampled units: `utterances`, `speakers`, or `both`
+--   units, drawn    number and kind of the units that intervals and tests count on: `utterances`, `speakers`, or `both`
 --   note            what the intervals do not hold; NULL if all units are speakers
 --   wer             word error rate, %; for a group, the mean over its domains
 --   wer_low, wer_high         its bootstrap interval; NULL with fewer than 5 units
@@ -32,11 +32,11 @@ SELECT
     computed.wer,
     computed.wer_low,
     computed.wer_high,
-    computed.source_wer,
+    CASE WHEN method = 'source' THEN computed.wer ELSE computed.baseline_wer END AS source_wer,
     computed.change,
     computed.change_low,
     computed.change_high,
-    100.0 * computed.change / nullif(computed.source_wer, 0) AS change_percent,
+    100.0 * computed.change / nullif(computed.baseline_wer, 0) AS change_percent,
     computed.p,
     computed.p_sign_flip,
     computed.wins,
@@ -45,3 +45,4 @@ SELECT
     computed.confidence
 FROM raw.statistics AS computed
 INNER JOIN revisions USING (run_id, method, revision)
+WHERE coalesce(computed.baseline, 'source') = 'source'

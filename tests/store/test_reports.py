@@ -51,7 +51,18 @@ def store(tmp_path: Path) -> Store:
 def test_leaderboard_order_follows_plan(complete: Catalogue) -> None:
     board = complete.report("leaderboard")
     assert board.columns == (
-        *("method", "group", "wer", "wer_low", "wer_high", "change", "ci_half_width", "p", "change_percent"),
+        *(
+            "method",
+            "group",
+            "wer",
+            "wer_low",
+            "wer_high",
+            "change",
+            "ci_half_width",
+            "p",
+            "p_sign_flip",
+            "change_percent",
+        ),
         *("domains", "complete", "wins", "ties", "losses", "in_error", "reason_hidden"),
     )
     assert [row[:2] for row in board.rows] == [
