@@ -29,7 +29,7 @@ class Trend:
     """How the mean WER of a method over all domains has gone over some nights."""
 
     method: str  # the method
-    state: str  # `worse`, `none`, or `too few of …` nights
+    state: str  # `worse`, `none`, or `too few, 4 of 10`
     nights: int  # how many were watched
     drift: float | None  # how far it has risen, points; None for too few nights
     z: float | None  # of the test, in standard errors
@@ -43,7 +43,7 @@ class Trend:
 
     def __str__(self) -> str:
         if self.drift is None:
-            return f"{self.method}: {self.state} nights to watch for a trend: {self.nights}"
+            return f"{self.method}: {self.state} nights"
         found = "getting worse" if self.is_worse else "no trend for the worse"
         return f"{self.method}: {found}, {self.drift:+.2f} points over {self.nights} nights (z {self.z:.1f})"
 
@@ -72,8 +72,7 @@ class Watch:
         if not self.trends:
             return "trend watch: no method has a mean over all its domains"
         if all(trend.drift is None for trend in self.trends):
-            most = max(trend.nights for trend in self.trends)
-            return f"trend watch: {self.trends[0].state} nights with the same speech: {most}"
+            return f"trend watch: {self.trends[0].state} nights with the same speech"
         nights = max(trend.nights for trend in self.trends)
         if not self.worse:
             return f"trend watch: no method has got worse over the last {nights} nights"

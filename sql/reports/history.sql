@@ -5,7 +5,7 @@
 --   wer             mean over the group's domains, %; empty until the group is complete
 --   since_last      wer minus that of the previous run, points; empty if that has no figure or has not the method
 --   change_percent  change of wer relative to source in the same run, %
---   trend           worse if wer has risen steadily, none if not, or too few of how many runs there must be
+--   trend           worse if wer has risen steadily, none if not; or too few, of how many runs there must be
 --   drift           how far it has risen over the runs watched, points: Theil and Sen's slope times their number less 1
 --   z               Mann and Kendall's test of the same runs, corrected for ties: standard errors above no trend
 --   watched         the runs that this is of: those with the same speech and a figure, up to this one
@@ -174,7 +174,7 @@ SELECT
     figures.change_percent,
     CASE
         WHEN runs IS NULL THEN NULL
-        WHEN runs < fewest THEN 'too few of ' || fewest
+        WHEN runs < fewest THEN 'too few, ' || runs || ' of ' || fewest
         WHEN z >= getvariable('trend_z')::DOUBLE AND drift > trends.least THEN 'worse'
         ELSE 'none'
     END AS trend,

@@ -138,7 +138,7 @@ def test_nights_compare_until_regression(emtta: Command, suite_file: SuiteFile, 
     log = (location / "logs" / f"{earlier}-3.log").read_text()
     assert f"ERROR   prefect.flow_runs {earlier}: run {earlier}-3" in log
     assert "4 worse and 0 better of 4 figures" in log
-    assert "| em-tok-b | clean | worse | +100.00 | 0.25 |" in str(found["comparison-tiny"].data)
+    assert "| em-tok-b | clean | worse | +100.00 | 0.50 |" in str(found["comparison-tiny"].data)
 
     again = night(path, location, baseline=earlier, **FAR)  # as an automation reruns it
     assert again.is_completed(), again.message

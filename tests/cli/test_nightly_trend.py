@@ -56,7 +56,7 @@ def test_trend_is_regression_once(suite_file: SuiteFile, speech: Speech, tmp_pat
     path, location = suite_file(methods=("source",)), tmp_path / "store"
     first = night(path, location)
     assert first.is_completed(), first.message
-    assert "trend watch: too few of 10 nights with the same speech: 1" in str(first.message)
+    assert "trend watch: too few, 1 of 10 nights with the same speech" in str(first.message)
     store = Store.open(location)
     (run,) = store.runs()
     for number in range(1, 4):

@@ -61,8 +61,8 @@ def test_same_better_and_noise_are_none(store: Store, errors: list[int]) -> None
 
 def test_few_nights_are_said(store: Store) -> None:
     found = nights(store, [10, 11, 12, 13])
-    assert (found.state, found.nights, found.drift) == ("too few of 10", 4, None)
-    assert watch(store, "n03").summary == "trend watch: too few of 10 nights with the same speech: 4"
+    assert (found.state, found.nights, found.drift) == ("too few, 4 of 10", 4, None)
+    assert watch(store, "n03").summary == "trend watch: too few, 4 of 10 nights with the same speech"
 
 
 def test_alarm_is_new_once(store: Store) -> None:
@@ -76,7 +76,7 @@ def test_other_speech_begins_anew(store: Store) -> None:
     for number in range(12):
         night(store, number, number, corpus="old" if number < 6 else "new")
     (found,) = watch(store, "n11").trends
-    assert (found.state, found.nights) == ("too few of 10", 6)
+    assert (found.state, found.nights) == ("too few, 6 of 10", 6)
 
 
 def test_options_set_nights_and_threshold(store: Store) -> None:
@@ -105,7 +105,7 @@ def test_history_shows_trend(store: Store, emtta: Command, tmp_path: Path) -> No
     nights(store, range(1, 13))
     with Catalogue(store) as catalogue:
         rows = catalogue.report("history").records
-    assert [row["trend"] for row in rows] == ["too few of 10"] * 9 + ["worse"] * 3
+    assert [row["trend"] for row in rows] == [f"too few, {count} of 10" for count in range(1, 10)] + ["worse"] * 3
     assert [row["watched"] for row in rows] == list(range(1, 13))
     few = emtta("report", "history", "--store", tmp_path, "--param", "nights=2", "--format", "csv")
     assert [line.count("worse") for line in few.out.splitlines()[1:]] == [1, 1]
