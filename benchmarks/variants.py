@@ -18,6 +18,7 @@ import subprocess
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -219,7 +220,7 @@ def costs(suites: Mapping[str, Suite], repeat: int) -> list[float]:
     for precision, chosen in suites.items():
         model = load_model("demo", device="cpu", precision=precision)
         for choice in chosen.methods:
-            options = choice.adapted(chosen.adaptation).model_dump()
+            options = asdict(choice.adapted(chosen.adaptation))
             runs.append(partial(Adapter(model, choice.method(), trace="metrics", **options).transcribe, waveforms))
     return in_turns(runs, len(waveforms), repeat)
 

@@ -31,7 +31,7 @@ def comparison(state: State[Any]) -> str:
     chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id]))
     with get_client(sync_client=True) as client:
         found = client.read_artifacts(artifact_filter=chosen)
-    return next(str(one.data) for one in found if one.key == "comparison-tiny")
+    return next(str(one.data) for one in found if one.key == "comparison-drift")
 
 
 def perfect(store: Store, like: str, number: int) -> None:
@@ -54,6 +54,7 @@ def perfect(store: Store, like: str, number: int) -> None:
 @pytest.mark.usefixtures("prefect_server")
 def test_trend_is_regression_once(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     path, location = suite_file(methods=("source",)), tmp_path / "store"
+    path.write_text(path.read_text().replace('name = "tiny"', 'name = "drift"'))  # whose events are told apart
     first = night(path, location)
     assert first.is_completed(), first.message
     assert "trend watch: too few, 1 of 10 nights with the same speech" in str(first.message)
