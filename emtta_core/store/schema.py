@@ -77,7 +77,9 @@ class HypothesisRow:
     entropy_after: Annotated[float | None, "the same for the adapted model"]
     tokens: Annotated[int | None, "tokens of the hypothesis, including the end token"]
     seconds: Annotated[float | None, "wall seconds spent; those of a batch are shared equally"]
-    flags: Annotated[tuple[str, ...], "warnings: `truncated`, `collapsed`"] = ()
+    flags: Annotated[
+        tuple[str, ...], "`truncated`, `collapsed`; `gated`, `reverted`: the hypothesis is the source's"
+    ] = ()
     error: Annotated[str | None, "why there is no hypothesis"] = None
     utterance_key: Annotated[
         str, "identity of the work (recipe, prepared audio, transcript): rows of equal keys are the same result"
@@ -142,7 +144,9 @@ class WindowRow:
     entropy_after: Annotated[float | None, "the same for the adapted model"]
     tokens: Annotated[int | None, "tokens of the hypothesis, including the end token"]
     updates: Annotated[int | None, "updates made"]
-    flags: Annotated[tuple[str, ...], "warnings: `truncated`, `collapsed`"] = ()
+    flags: Annotated[
+        tuple[str, ...], "`truncated`, `collapsed`; `gated`, `reverted`: the hypothesis is the source's"
+    ] = ()
     error: Annotated[str | None, "why there is no hypothesis, for example in a silent window"] = None
 
 
@@ -233,15 +237,10 @@ class StatisticsRow:
     group: Annotated[str, "the domain's group; for a mean over domains, that group or `all`"]
     domain: Annotated[str | None, "the domain; null for the mean over the domains of a group"]
     revision: Annotated[str, "digest of the results it was computed from, as in the view `revisions`"]
-    baseline: Annotated[
-        str | None,
-        "the method that it is compared with: `source`, or for a group each method before it; null if there is none",
-    ] = None
+    baseline: Annotated[str | None, "the method it is compared with: `source`, or for a group each before it"] = None
     baseline_revision: Annotated[str | None, "digest of the baseline's results"] = None
     utterances: Annotated[int, "utterances without an error"]
-    pairs: Annotated[int | None, "utterances that the baseline also has without an error; null without a baseline"] = (
-        None
-    )
+    pairs: Annotated[int | None, "utterances that the baseline also has without an error"] = None
     units: Annotated[int, "number of units (utterances or speakers) that intervals and tests count on"]
     drawn: Annotated[str, "kind of units: `utterances`, `speakers`, or `both` if domains differ"]
     note: Annotated[str | None, "what the intervals do not hold; null if all units are speakers"]
@@ -254,12 +253,9 @@ class StatisticsRow:
     change_high: Annotated[float | None, "upper end, points"] = None
     p: Annotated[
         float | None,
-        "p-value of the two-sided test that the mean change is 0, which decides; for a domain, Holm-corrected over the "
-        "method's domains",
+        "p-value of the test that the mean change is 0, which decides; for a domain, Holm-corrected over all domains",
     ] = None
-    p_sign_flip: Annotated[
-        float | None, "p-value of the two-sided sign-flip test that the two methods can be exchanged; likewise"
-    ] = None
+    p_sign_flip: Annotated[float | None, "p-value of the sign-flip test that the two can be exchanged, likewise"] = None
     p_between: Annotated[
         float | None, "for a group, `p` Holm-corrected over all pairs of the run's methods; null for a domain"
     ] = None

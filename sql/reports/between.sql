@@ -12,7 +12,7 @@
 -- cell change: {change:+.2f} ± {ci_half_width:.1f}
 -- cell wins_ties_losses: {wins}/{ties}/{losses}
 -- param run_id: the run; the newest by default
--- param group = all: only this group
+-- param group: only this group; all by default
 -- param method: only pairs with this method
 SELECT
     method_pairs."group",
@@ -34,6 +34,6 @@ LEFT JOIN methods USING (method)
 LEFT JOIN methods AS base ON method_pairs.baseline = base.method
 WHERE
     run_id = getvariable('run_id')
-    AND "group" = getvariable('group')
+    AND "group" = coalesce(getvariable('group'), 'all')
     AND coalesce(getvariable('method'), method_pairs.method) IN (method_pairs.method, method_pairs.baseline)
 ORDER BY methods.rank NULLS LAST, method_pairs.method, base.rank NULLS LAST, method_pairs.baseline
