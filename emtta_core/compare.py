@@ -1,7 +1,6 @@
 """Two runs side by side: whether they can be compared, and what is better or worse beyond chance."""
 
 import json
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -12,23 +11,19 @@ import pyarrow as pa
 
 from emtta_core.errors import UsageError, unknown
 from emtta_core.scoring import paired
-from emtta_core.scoring.bootstrap import holm
+from emtta_core.scoring.paired import ALPHA
+from emtta_core.scoring.significance import holm
+from emtta_core.scoring.thresholds import MIN_EFFECT, MinEffect, check_thresholds
 from emtta_core.store import COMPLETE, Catalogue, PlanRow, Result, Store
 from emtta_core.store.queries import Limits
 from emtta_core.store.result import SharedCell
 from emtta_core.suite import parse_suite
 from emtta_core.suite.messages import differences
 
-__all__ = ["ALL", "ALPHA", "MIN_EFFECT", "Change", "Comparison", "Difference", "check_thresholds", "compare"]
+__all__ = ["ALL", "Change", "Comparison", "Difference", "compare", "corrected"]
 
 ALL = "all"
 """What stands in place of a domain in a method's mean over its domains."""
-
-ALPHA = 0.05
-"""How probable a regression may be where nothing has changed."""
-
-MIN_EFFECT = 0.2
-"""A change of WER, in points, that is too small to matter."""
 
 NOT_DISTINGUISHABLE = "not distinguishable"
 """The verdict on a change that chance alone may have made."""
@@ -54,6 +49,9 @@ _INCOMPLETE = """
 Cell = tuple[str, str, int | None]
 """A domain, a method, and the seed where the method draws random numbers."""
 
+Figure = tuple[str, str]
+"""A domain, or `ALL`, and a method."""
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -73,7 +71,7 @@ class Change(paired.Change):
 
     method: str  # the method
     domain: str  # the domain; `all` for the mean over the domains
-    p: float  # Holm-corrected over the method's domains; that of `all` is a separate test
+    p: float  # corrected by `corrected`, as `p_sign_flip` is
     # `worse` or `better` where the change is significant and large enough; `too small` where it is only significant;
     # `unchanged` where no utterance has more or fewer errors; else `not distinguishable`.
     verdict: str
@@ -91,10 +89,10 @@ class Comparison:
     run_a: str  # the earlier run
     run_b: str  # the later run
     alpha: float  # p of a significant change is at most this
-    min_effect: float  # and its size more than this, points of WER
+    min_effect: MinEffect  # and its size more than this
     changes: tuple[Change, ...]  # domain by domain, the mean last, method by method
     differences: tuple[Difference, ...]  # in what the runs differ
-    notes: tuple[str, ...]  # what was left out or hidden, and why
+    notes: tuple[str, ...]  # what was left out or hidden and why, and what intervals do not hold
 
     @property
     def regressions(self) -> tuple[Change, ...]:
@@ -112,15 +110,16 @@ class Comparison:
         unclear = sum(change.verdict == NOT_DISTINGUISHABLE for change in self.changes)
         counts = f"{len(self.regressions)} worse and {len(self.improvements)} better of {len(self.changes)} figures"
         counts += f", {unclear} not distinguishable" if unclear else ""
-        return f"{self.run_b} against {self.run_a}: {counts} (p ≤ {self.alpha:g}, over {self.min_effect:g} points)"
+        return f"{self.run_b} against {self.run_a}: {counts} (p ≤ {self.alpha:g}, over {self.min_effect})"
 
     def as_dict(self) -> dict[str, Any]:
         """The comparison as plain JSON values."""
-        return asdict(self) | {"regressions": [asdict(change) for change in self.regressions]}
+        regressions = [asdict(change) for change in self.regressions]
+        return asdict(self) | {"min_effect": self.min_effect.value, "regressions": regressions}
 
     def as_result(self) -> Result:
         """The changes as a table: numbers, of which a reader sees the interval with the difference."""
-        names = ("method", "domain", "verdict", "difference", "ci_half_width", "p", "wer_a", "wer_b")
+        names = ("method", "domain", "verdict", "difference", "ci_half_width", "p", "p_sign_flip", "wer_a", "wer_b")
         counts = ("wins", "ties", "losses", "utterances")
         columns = {name: [getattr(change, name) for change in self.changes] for name in (*names, *counts)}
         return Result(pa.table(columns), _SHARED_CELLS)
@@ -129,7 +128,7 @@ class Comparison:
         """The comparison in Markdown."""
         lines = [f"# {self.run_b} (B) against {self.run_a} (A)", "", f"{self.summary}.", ""]
         lines += ["WER in %; above zero is worse.", "", self.as_result().markdown()]
-        for head, items in (("What differs", self.differences), ("Left out", self.notes)):
+        for head, items in (("What differs", self.differences), ("Notes", self.notes)):
             if items:
                 lines += [f"## {head}", "", *(f"- {item}" for item in items), ""]
         return "\n".join(lines)
@@ -143,7 +142,7 @@ def compare(
     methods: Collection[str] = (),
     domains: Collection[str] = (),
     alpha: float = ALPHA,
-    min_effect: float = MIN_EFFECT,
+    min_effect: float | str = MIN_EFFECT,
     limits: Limits | None = None,
 ) -> Comparison:
     """Compare two runs, utterance by utterance; of a method with several seeds, by the mean over those that both have.
@@ -155,7 +154,7 @@ def compare(
         methods: these alone; all that both have where empty.
         domains: likewise.
         alpha: a change is significant with a p of at most this.
-        min_effect: and only where it is larger than this, points of WER.
+        min_effect: and only where it is larger than this, as `MinEffect.read` takes it.
         limits: what each query may take.
 
     Raises:
@@ -163,7 +162,7 @@ def compare(
             in both, in which case it names the fields that differ; they were scored by other normalizers; no utterance
             is scored in both; or `alpha` or `min_effect` is out of range.
     """
-    check_thresholds(alpha, min_effect)
+    least = check_thresholds(alpha, min_effect)
     # 1) what both have, and whether it is the same speech
     plan_a, plan_b = ({(row.domain, row.method, row.seed): row for row in store.plan(run)} for run in (run_a, run_b))
     cells = _shared(plan_a, plan_b, run_a, run_b, methods, domains)
@@ -182,33 +181,40 @@ def compare(
         looks = " and ".join(store.command("status", run) for run in (run_a, run_b))
         raise UsageError(f"no utterance is scored in both {run_a} and {run_b}; see {looks}")
     # 3) method by method: the change in each domain, and over all unless a cell is incomplete
-    notes, changes = [*_other_seeds(plan_a, plan_b, cells), *_left_out(pairs)], []
+    notes, changes = [*_other_seeds(plan_a, plan_b, cells), *_left_out(pairs)], dict[Figure, paired.Change]()
     averaged = _over_seeds(scored)
     for method in dict.fromkeys(pair["method"] for pair in averaged):
-        found = _changes(method, [pair for pair in averaged if pair["method"] == method], alpha, min_effect)
+        found = _changes([pair for pair in averaged if pair["method"] == method])
         hidden = [
             f"{domain}{_named(seed, cells)} in {run}"
             for name, domain, seed, run in incomplete
             if name == method and (domain, name, seed) in cells
         ]
         if hidden:
-            found.pop()
+            del found[ALL]
             why = f"these cells are incomplete: {', '.join(hidden)}"
             notes.append(f"{method}: the mean over all domains is hidden because {why}")
-        changes += found
-    return Comparison(run_a, run_b, alpha, min_effect, tuple(changes), tuple(differing), tuple(notes))
+        changes |= {(domain, method): change for domain, change in found.items()}
+    # 4) the verdicts, over all figures of the comparison
+    judged = _judged(changes, alpha, least)
+    notes += _cautions(judged)
+    return Comparison(run_a, run_b, alpha, least, judged, tuple(differing), tuple(notes))
 
 
-def check_thresholds(alpha: float, min_effect: float) -> None:
-    """Check what makes a change significant and large enough.
+def corrected(p_values: Mapping[Figure, float]) -> dict[Figure, float]:
+    """Correct the p of each figure of a comparison for how many there are.
 
-    Raises:
-        UsageError: `alpha` or `min_effect` is out of range.
+    They are two families: the means over all domains, one a method; and the domains of all methods. In each Holm's
+    procedure keeps the chance of any false finding at alpha, of which no more than half falls on either side: so any
+    false `worse` in both together has at most about alpha.
+
+    Args:
+        p_values: two-sided, by domain, or `ALL`, and method.
     """
-    if not 0 < alpha < 1:
-        raise UsageError(f"alpha is {alpha:g}; give a number between 0 and 1, such as 0.05")
-    if not 0 <= min_effect < math.inf:
-        raise UsageError(f"the minimum effect is {min_effect:g}; give a number of WER points, 0 or more")
+    found: dict[Figure, float] = {}
+    for family in ([cell for cell in p_values if (cell[0] == ALL) is whole] for whole in (True, False)):
+        found |= dict(zip(family, holm([p_values[cell] for cell in family]).tolist(), strict=True))
+    return found
 
 
 def _shared(
@@ -329,7 +335,16 @@ def _over_seeds(pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{**own[0], **{name: fmean(pair[name] for pair in own) for name in names}} for own in found.values()]
 
 
-def _changes(method: str, pairs: Sequence[Mapping[str, Any]], alpha: float, min_effect: float) -> list[Change]:
+def _cautions(changes: Sequence[Change]) -> list[str]:
+    # What the intervals do not hold, and those of which domains.
+    domains: dict[str, dict[str, None]] = {}
+    for change in changes:
+        if change.note is not None:
+            domains.setdefault(change.note, {})[change.domain] = None
+    return [f"{_listed(names)}: {note}" for note, names in domains.items()]
+
+
+def _changes(pairs: Sequence[Mapping[str, Any]]) -> dict[str, paired.Change]:
     # The change of each domain of a method, and that over all as the last.
     sample = paired.Sample(
         [pair["domain"] for pair in pairs],
@@ -337,22 +352,26 @@ def _changes(method: str, pairs: Sequence[Mapping[str, Any]], alpha: float, min_
         [pair["speaker"] for pair in pairs],
         [(pair["errors_a"], pair["errors_b"], pair["words_b"]) for pair in pairs],
     )
-    found = [sample.change([name]) for name in sample.domains]
-    whole = sample.change(sample.domains)
-    p_values = [*holm([change.p for change in found]).tolist(), whole.p]
-    changes = []
-    for name, change, p in zip([*sample.domains, ALL], [*found, whole], p_values, strict=True):
-        own = {"method": method, "domain": name, "p": p, "verdict": _verdict(change, p, alpha, min_effect)}
-        changes.append(Change(**asdict(change) | own))
-    return changes
+    return {name: sample.change([name]) for name in sample.domains} | {ALL: sample.change(sample.domains)}
 
 
-def _verdict(change: paired.Change, p: float, alpha: float, min_effect: float) -> str:
+def _judged(changes: Mapping[Figure, paired.Change], alpha: float, least: MinEffect) -> tuple[Change, ...]:
+    p_values = corrected({cell: change.p for cell, change in changes.items()})
+    flips = corrected({cell: change.p_sign_flip for cell, change in changes.items()})
+    judged = []
+    for cell, change in changes.items():
+        own = {"method": cell[1], "domain": cell[0], "p": p_values[cell], "p_sign_flip": flips[cell]}
+        own["verdict"] = _verdict(change, p_values[cell], alpha, least)
+        judged.append(Change(**asdict(change) | own))
+    return tuple(judged)
+
+
+def _verdict(change: paired.Change, p: float, alpha: float, least: MinEffect) -> str:
     if not change.wins and not change.losses:
         return "unchanged"
     if p > alpha:
         return NOT_DISTINGUISHABLE
-    if abs(change.difference) <= min_effect:
+    if not least.exceeded_by(change.difference, change.wer_a):
         return "too small"
     return "worse" if change.difference > 0 else "better"
 
