@@ -17,7 +17,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from emtta_core.scoring.bootstrap import change_interval
+from emtta_core.scoring.significance import change_interval
 
 Numbers = npt.NDArray[np.float64]
 

@@ -202,6 +202,6 @@ def test_page_shows_the_mean(store: Store) -> None:
 def test_runs_are_compared_over_shared_seeds(store: Store) -> None:
     fill(store, "other", seeds=(1, 5))
     found = compare(store, "run", "other", methods=["em-tok"])
-    assert found.notes == ("em-tok: compared over the seeds that both runs have (1, 5), without 0 of A",)
+    assert found.notes[0] == "em-tok: compared over the seeds that both runs have (1, 5), without 0 of A"
     (vacuum,) = (change for change in found.changes if change.domain == "vacuum")
     assert (vacuum.wer_a, vacuum.wer_b, vacuum.ties) == (pytest.approx(100 * 3 / 16), pytest.approx(100 * 3 / 16), 2)
