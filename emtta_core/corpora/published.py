@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
@@ -56,6 +56,10 @@ class Published(Record, ABC):
             CorpusError: there is none, or their transcripts cannot be read.
         """
 
+    def notes(self, _folder: Path) -> tuple[str, ...]:
+        """What of the wanted part a folder lacks, and what else of it is not used, a sentence each."""
+        return ()
+
     def part(self) -> str:
         """What of the corpus is wanted, for a message."""
         return ""
@@ -93,11 +97,13 @@ class Published(Record, ABC):
 
     def read_all(self, limit: int | None = None) -> Iterator[Utterance]:
         """Yield the first `limit` utterances; audio is decoded by their `read`."""
-        return choose(self._utterances(), self.max_seconds, least(limit, self.utterances))
+        return choose(self._utterances(self.folder()), self.max_seconds, least(limit, self.utterances))
 
     def count(self, limit: int | None = None) -> Count:
         """Count what `read_all` would give; no audio is decoded."""
-        return count(self._utterances(), self.max_seconds, least(limit, self.utterances))
+        folder = self.folder()
+        found = count(self._utterances(folder), self.max_seconds, least(limit, self.utterances))
+        return replace(found, notes=self.notes(folder))
 
     def content_digest(self) -> str:
         """A digest of what the corpus holds."""
@@ -130,5 +136,5 @@ class Published(Record, ABC):
         # That the corpus is here; raises why it is not.
         return Availability(self.what, "here", str(self.folder()), self.about.licence)
 
-    def _utterances(self) -> Iterator[Utterance]:
-        return (one.utterance() for one in self.recordings(self.folder()))
+    def _utterances(self, folder: Path) -> Iterator[Utterance]:
+        return (one.utterance() for one in self.recordings(folder))

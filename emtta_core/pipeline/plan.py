@@ -125,7 +125,7 @@ def plan_id_of(cells: Sequence[Cell], suite: Suite) -> str:
     """The identity of a suite's plan with these cells; of how it scores, what is not usual."""
     named = [[cell.domain, cell.group, cell.method, cell.cell_id] for cell in cells]
     rule = {} if suite.normalizer == "whisper" else {"normalizer": suite.normalizer}
-    return digest({"cells": named, "normalizers": normalizer_names()} | rule)
+    return digest({"cells": named, "normalizers": normalizer_names(suite.normalizer)} | rule)
 
 
 def plan_audio(suite: Suite) -> dict[str, Audio]:
