@@ -45,7 +45,7 @@ name = "paper-real"
 description = "The suite paper on a share of its corpora"
 methods = {methods}
 model = {{ name = {model} }}
-runtime = {{ workers = 1, batch_size = {batch_size} }}
+runtime = {{ workers = 1, batch_size = {batch_size}, trace = "metrics" }}
 """
 
 Row = Mapping[str, Any]
@@ -208,16 +208,13 @@ def report(store: Path, methods: Sequence[str] | None) -> dict[str, Any]:
         runs = catalogue.query(RUNS).records
     methods = list(methods or dict.fromkeys(row["method"] for row in rows))
     rows = shared([row for row in rows if row["method"] in methods], len(methods))
-    groups = dict.fromkeys(methods, [*dict.fromkeys(row["group"] for row in rows), "all"])
-    figures: dict[str, Any] = {
-        "runs": runs,
-        "methods": methods,
-        "speakers": speakers(rows),
-        "cost": cost(rows, attempts),
-    }
+    groups = [*dict.fromkeys(row["group"] for row in rows), "all"]
+    figures: dict[str, Any] = {"runs": runs, "methods": methods}
+    figures |= {"domains": sizes(rows), "cost": cost(rows, attempts)}
     for rule in RULES:
         scored = [scored_by(rule, row) for row in rows]
-        found = list(compute_statistics(scored, dict.fromkeys(methods, groups), dict.fromkeys(methods, "")))
+        of_methods = {method: groups for method in methods}
+        found = list(compute_statistics(scored, of_methods, dict.fromkeys(methods, "")))
         figures[rule] = [{name: value for name, value in asdict(row).items() if name != "revision"} for row in found]
     return figures
 
