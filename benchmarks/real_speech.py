@@ -213,7 +213,7 @@ def report(store: Path, methods: Sequence[str] | None) -> dict[str, Any]:
     figures |= {"domains": sizes(rows), "cost": cost(rows, attempts)}
     for rule in RULES:
         scored = [scored_by(rule, row) for row in rows]
-        of_methods = {method: groups for method in methods}
+        of_methods = {method: list(groups) for method in methods}
         found = list(compute_statistics(scored, of_methods, dict.fromkeys(methods, "")))
         figures[rule] = [{name: value for name, value in asdict(row).items() if name != "revision"} for row in found]
     return figures
