@@ -51,10 +51,9 @@ runtime = {{ workers = 1, batch_size = {batch_size}, trace = "metrics" }}
 Row = Mapping[str, Any]
 
 UTTERANCES = """
-    SELECT
-        "group", domain, method, utterance_id, speaker, language, reference, hypothesis, audio_seconds, seconds
+    SELECT "group", domain, method, utterance_id, speaker, language, reference, hypothesis, audio_seconds, seconds
     FROM utterances
-    INNER JOIN runs USING (run_id)
+    INNER JOIN (SELECT run_id, created_at FROM raw.runs) AS begun USING (run_id)
     WHERE error IS NULL
     QUALIFY row_number() OVER (PARTITION BY domain, method, utterance_id ORDER BY created_at DESC) = 1
     ORDER BY "group" = 'language', "group" = 'accent', domain, utterance_id
