@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save
 from transformers import WhisperForConditionalGeneration
 
 from emtta_core.audio.files import read_audio
@@ -29,7 +30,6 @@ from emtta_core.audio.noise_file import NoiseFile
 from emtta_core.corpus_dirs import CORPORA
 from emtta_core.errors import EmttaError
 from emtta_core.identity import digest
-from emtta_core.model.model_files import folder_of
 from emtta_core.suite import Domain, load_suite
 
 PIECE = 60_000_000
@@ -106,8 +106,6 @@ def halved(model: Path) -> dict[str, bytes]:
     files = {
         path.name: path.read_bytes() for path in sorted(model.iterdir()) if path.suffix in (".json", ".txt", ".jinja")
     }
-    from safetensors.torch import save
-
     network = WhisperForConditionalGeneration.from_pretrained(model, dtype=torch.float16)
     weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items() if name != "proj_out.weight"}
     return files | {"model.safetensors": save(weights, {"format": "pt"})}

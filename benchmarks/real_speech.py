@@ -3,6 +3,7 @@
     python benchmarks/real_speech.py SHARE OUT --per-speaker 1 --method source --method em-tok-b
     python benchmarks/real_speech.py SHARE OUT                  # more of it: what is done is not done again
     python benchmarks/real_speech.py SHARE OUT --report-only    # the figures of what is there by now
+    python benchmarks/real_speech.py SHARE OUT --hypotheses F   # those of hypotheses that benchmarks/gpu_speech.py made
 
 SHARE is a folder with recordings of the corpora, as FLAC in `speech/librispeech-test-other`, `speech/l2-arctic` and
 `speech/mls`, each with a `manifest.csv` (path, text, language, speaker), and with recordings of MS-SNSD in
@@ -51,14 +52,18 @@ runtime = {{ workers = 1, batch_size = {batch_size}, trace = "metrics" }}
 Row = Mapping[str, Any]
 
 UTTERANCES = """
-    SELECT "group", domain, method, utterance_id, speaker, language, reference, hypothesis, audio_seconds, seconds
+    WITH memory AS (SELECT method, max(peak_memory_bytes) / 1e6 AS memory_mb FROM raw.cells GROUP BY method)
+
+    SELECT
+        "group", domain, method, utterance_id, speaker, language, reference, hypothesis,
+        audio_seconds, seconds, memory_mb
     FROM utterances
     INNER JOIN (SELECT run_id, created_at FROM raw.runs) AS begun USING (run_id)
+    LEFT JOIN memory USING (method)
     WHERE error IS NULL
     QUALIFY row_number() OVER (PARTITION BY domain, method, utterance_id ORDER BY created_at DESC) = 1
     ORDER BY "group" = 'language', "group" = 'accent', domain, utterance_id
 """
-ATTEMPTS = "SELECT method, peak_memory_bytes / 1e6 AS memory_mb FROM raw.cells"
 RUNS = "SELECT run_id, created_at::VARCHAR AS created_at, git_commit, host, versions FROM raw.runs ORDER BY created_at"
 
 
@@ -82,15 +87,29 @@ def main() -> None:
     parser.add_argument("--per-speaker", type=int, metavar="N", help="of each speaker the first N recordings alone")
     parser.add_argument("--only", action="append", default=[], help="as for `emtta run`")
     parser.add_argument("--batch-size", type=int, default=2, help="utterances side by side, by default %(default)s")
-    parser.add_argument("--report-only", action="store_true", help="lay nothing out, and run nothing")
+    parts = parser.add_mutually_exclusive_group()
+    parts.add_argument("--lay-out-only", action="store_true", help="run nothing")
+    parts.add_argument("--report-only", action="store_true", help="lay nothing out, and run nothing")
+    parts.add_argument("--hypotheses", type=Path, metavar="FILE", help="report on these in place of the store's")
     parser.add_argument("--figures", type=Path, help="where the figures go, by default OUT/figures.json")
     options = parser.parse_args()
     options.figures = options.figures or options.out / "figures.json"
     code = 0
-    if not options.report_only:
+    options.out.mkdir(parents=True, exist_ok=True)
+    if not options.report_only and options.hypotheses is None:
         lay_out(options.share, options.out / "corpora", options.per_speaker)
+        if options.lay_out_only:
+            return
         code = run(options)
-    figures = report(options.out / "store", options.method)
+    if options.hypotheses is None:
+        rows, origin = stored(options.out / "store")
+    else:
+        rows, origin = (
+            json.loads(options.hypotheses.read_text(encoding="utf-8")),
+            {"hypotheses": str(options.hypotheses)},
+        )
+        rows = [row for row in rows if row["error"] is None]
+    figures = origin | report(rows, options.method)
     options.figures.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     show(figures)
     sys.exit(code)
@@ -194,22 +213,23 @@ def run(options: argparse.Namespace) -> int:
     return subprocess.run([*map(str, command), "--corpus-dir", str(options.out / "corpora"), *only]).returncode
 
 
-def report(store: Path, methods: Sequence[str] | None) -> dict[str, Any]:
-    """The figures of a store over all its runs: of each utterance and method the newest result.
+def stored(store: Path) -> tuple[list[Row], dict[str, Any]]:
+    """Of each utterance and method the newest result in a store, over all its runs; and what those runs are."""
+    with open_store(str(store)) as catalogue:
+        return catalogue.query(UTTERANCES).records, {"runs": catalogue.query(RUNS).records}
+
+
+def report(rows: Sequence[Row], methods: Sequence[str] | None) -> dict[str, Any]:
+    """The figures of some results.
 
     Args:
-        store: the folder.
-        methods: which are compared, over the utterances that all of them have; None for all in the store.
+        rows: the results.
+        methods: which are compared, over the utterances that all of them have; None for all.
     """
-    with open_store(str(store)) as catalogue:
-        rows = catalogue.query(UTTERANCES).records
-        attempts = catalogue.query(ATTEMPTS).records
-        runs = catalogue.query(RUNS).records
     methods = list(methods or dict.fromkeys(row["method"] for row in rows))
     rows = shared([row for row in rows if row["method"] in methods], len(methods))
     groups = [*dict.fromkeys(row["group"] for row in rows), "all"]
-    figures: dict[str, Any] = {"runs": runs, "methods": methods}
-    figures |= {"domains": sizes(rows), "cost": cost(rows, attempts)}
+    figures: dict[str, Any] = {"methods": methods, "domains": sizes(rows), "cost": cost(rows)}
     for rule in RULES:
         scored = [scored_by(rule, row) for row in rows]
         of_methods = {method: list(groups) for method in methods}
@@ -244,7 +264,7 @@ def sizes(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
     }
 
 
-def cost(rows: Sequence[Row], attempts: Sequence[Row]) -> dict[str, dict[str, float]]:
+def cost(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     """Of each method, the seconds an utterance takes and the seconds it lasts, in the mean, and the most memory."""
     found = {}
     for method in dict.fromkeys(row["method"] for row in rows):
@@ -252,7 +272,7 @@ def cost(rows: Sequence[Row], attempts: Sequence[Row]) -> dict[str, dict[str, fl
         found[method] = {
             "seconds": sum(row["seconds"] for row in own) / len(own),
             "audio_seconds": sum(row["audio_seconds"] for row in own) / len(own),
-            "memory_mb": max(row["memory_mb"] or 0 for row in attempts if row["method"] == method),
+            "memory_mb": max(row["memory_mb"] or 0 for row in own),
         }
     return found
 

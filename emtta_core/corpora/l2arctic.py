@@ -126,13 +126,11 @@ class L2Arctic(Published):
         notes = []
         if missing:
             notes.append(
-                f"{len(missing)} of the {len(self.speakers)} speakers are not in {folder}: {', '.join(missing)}; the "
+                f"speakers that are not in {folder}: {', '.join(missing)}, {len(missing)} of {len(self.speakers)}; the "
                 "figures are of the others; extract the archives of these speakers for all"
             )
         if left_out:
-            notes.append(
-                f"{len(left_out)} recordings that the paper's authors leave out are left out: {', '.join(left_out)}"
-            )
+            notes.append(f"recordings left out, as the paper's authors do: {', '.join(left_out)}")
         return tuple(notes)
 
     def _homes(self, folder: Path) -> dict[str, Path]:
