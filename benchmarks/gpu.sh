@@ -26,10 +26,10 @@ if [ "$device" = cuda ] && ! "$python" -c 'import sys, torch; sys.exit(not torch
 fi
 mkdir -p "$out"
 failed=0
-step() { # a name, the most seconds, a command; the others go on where one fails
+step() { # a name, the most seconds (a check may take longer), a command; the others go on where one fails
     local name=$1 most=$2 begun=$SECONDS code=0
     shift 2
-    timeout "$most" "$@" >"$out/$name.log" 2>&1 || code=$?
+    timeout "${check:+1}$most" "$@" >"$out/$name.log" 2>&1 || code=$?
     echo "$name: exit $code after $((SECONDS - begun)) s"
     [ "$code" = 0 ] || { failed=1; tail -5 "$out/$name.log"; }
 }
@@ -37,7 +37,7 @@ step() { # a name, the most seconds, a command; the others go on where one fails
 tiny_parity=() tiny_benchmark=() tiny_speech=()
 if [ -n "$check" ]; then
     tiny_parity=(--precision float32 --precision bf16 --utterances 2 --steps 1 --candidates 2)
-    tiny_benchmark=(--check --repeat 1 --threads 1 --device "$device")
+    tiny_benchmark=(--check --threads 1 --device "$device" --precision bf16)
     tiny_speech=(--steps 1 --candidates 2 --round 1)
 fi
 step parity 90 "$python" benchmarks/gpu_parity.py "$out/parity.json" --device "$device" "${tiny_parity[@]}"

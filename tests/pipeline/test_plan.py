@@ -95,7 +95,7 @@ def test_other_weights_make_other_cell() -> None:
 
 def test_normalizer_replans_same_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     before = plan(parse_suite(SUITE), DIGEST)
-    monkeypatch.setattr("emtta_core.pipeline.plan.normalizer_names", lambda: ("whisper-english/9",))
+    monkeypatch.setattr("emtta_core.pipeline.plan.normalizer_names", lambda _: ("whisper-english/9",))
     after = plan(parse_suite(SUITE), DIGEST)
     assert after.cells == before.cells
     assert after.plan_id != before.plan_id
@@ -244,11 +244,12 @@ def test_recipe_holds_only_used_options() -> None:
 def test_other_scoring_replans_same_cells() -> None:
     usual = plan(parse_suite(SUITE), DIGEST)
     others = [
-        plan(parse_suite(f'normalizer = "{rule}"\n{SUITE}'), DIGEST) for rule in ("whisper", "basic", "marks", "none")
+        plan(parse_suite(f'normalizer = "{rule}"\n{SUITE}'), DIGEST)
+        for rule in ("whisper", "basic", "marks", "jiwer", "none")
     ]
-    assert [other.cells for other in others] == [usual.cells] * 4
+    assert [other.cells for other in others] == [usual.cells] * 5
     assert others[0].plan_id == usual.plan_id
-    assert len({other.plan_id for other in others}) == 4
+    assert len({other.plan_id for other in others}) == 5
 
 
 GONE = """
