@@ -40,12 +40,12 @@ if [ -n "$check" ]; then
     tiny_benchmark=(--check --threads 1 --device "$device" --precision bf16)
     tiny_speech=(--steps 1 --candidates 2 --round 1)
 fi
-step parity 90 "$python" benchmarks/gpu_parity.py "$out/parity.json" --device "$device" "${tiny_parity[@]}"
-step base 90 "$python" benchmarks/adaptation.py base-gpu --repeat 1 --output "$out" "${tiny_benchmark[@]}"
+step parity 75 "$python" benchmarks/gpu_parity.py "$out/parity.json" --device "$device" "${tiny_parity[@]}"
+step base 120 "$python" benchmarks/adaptation.py base-gpu --repeat 1 --output "$out" "${tiny_benchmark[@]}"
 step large 120 "$python" benchmarks/adaptation.py large-gpu --repeat 1 --output "$out" "${tiny_benchmark[@]}"
 if [ -f "$pack/pieces.json" ]; then
-    step speech 240 "$python" benchmarks/gpu_speech.py "$pack" "$out/hypotheses.json" --device "$device" \
-        --seconds "${SECONDS_OF_SPEECH:-150}" "${tiny_speech[@]}"
+    step speech 165 "$python" benchmarks/gpu_speech.py "$pack" "$out/hypotheses.json" --device "$device" \
+        --seconds "${SECONDS_OF_SPEECH:-110}" "${tiny_speech[@]}"
 else
     echo "speech: not measured, $pack has no pieces"
 fi

@@ -131,7 +131,7 @@ def adapted(
         learning_rate=1e-3,
         weight_decay=0.0,
     )
-    names = [f"{one['domain']}/{one['utterance_id']}" for one in chosen]
+    names = [one["utterance_id"] for one in chosen]  # by which random numbers are drawn, in any domain
     found = adapter.transcribe(sounds, [one["language"] for one in chosen], names)
     memory = torch.cuda.max_memory_allocated() / 1e6 if model.device.type == "cuda" else None
     kept = ("group", "domain", "utterance_id", "speaker", "language", "reference")

@@ -122,6 +122,25 @@ def test_shipped_suite_runs_on_share(share: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_gpu_machine_needs_engine_alone() -> None:
+    loaded = "import gpu_parity, gpu_speech, sys; print(*sys.modules)"
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'benchmarks'}"}
+    done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, env=environment, check=True)
+    others = {
+        "prefect",
+        "duckdb",
+        "pydantic",
+        "jiwer",
+        "soundfile",
+        "datasets",
+        "pyarrow",
+        "soxr",
+        "whisper_normalizer",
+    }
+    assert others & set(done.stdout.split()) == set()
+
+
+@pytest.mark.slow
 def test_gpu_script_is_checked_on_cpu(share: Path, tmp_path: Path) -> None:
     python("real_speech.py", share, tmp_path / "out", "--lay-out-only")
     made = python("gpu_pack.py", tmp_path / "out/corpora", folder_of("demo"), tmp_path / "pieces", "--piece", 2_000_000)
