@@ -366,7 +366,8 @@ def kill(pid: int) -> None:
 def totals(struck: Sequence[Kill | Error]) -> dict[str, int]:
     """Return the sums over all kills, or over all errors."""
     return {
-        "made": sum(one.struck if isinstance(one, Kill) else one.failed for one in struck),
+        "runs": len(struck),
+        "strikes": sum(one.struck if isinstance(one, Kill) else one.failed for one in struck),
         "survived": sum(one.survived for one in struck),
         "rows_lost": sum(one.lost for one in struck),
         "files_torn": sum(one.torn for one in struck),
