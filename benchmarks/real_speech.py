@@ -229,7 +229,7 @@ def report(rows: Sequence[Row], methods: Sequence[str] | None) -> dict[str, Any]
     methods = list(methods or dict.fromkeys(row["method"] for row in rows))
     rows = shared([row for row in rows if row["method"] in methods], len(methods))
     groups = [*dict.fromkeys(row["group"] for row in rows), "all"]
-    figures: dict[str, Any] = {"methods": methods, "domains": sizes(rows), "cost": cost(rows)}
+    figures: dict[str, Any] = {"methods": methods, "domains": sizes(rows), "cost": cost(rows, methods)}
     for rule in RULES:
         scored = [scored_by(rule, row) for row in rows]
         of_methods = {method: list(groups) for method in methods}
@@ -264,10 +264,10 @@ def sizes(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
     }
 
 
-def cost(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+def cost(rows: Sequence[Row], methods: Sequence[str]) -> dict[str, dict[str, float]]:
     """Of each method, the seconds an utterance takes and the seconds it lasts, in the mean, and the most memory."""
     found = {}
-    for method in dict.fromkeys(row["method"] for row in rows):
+    for method in methods:
         own = [row for row in rows if row["method"] == method]
         found[method] = {
             "seconds": sum(row["seconds"] for row in own) / len(own),
