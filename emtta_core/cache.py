@@ -1,4 +1,4 @@
-"""A cache of small JSON files in the user's cache folder, for what takes time to find out anew.
+"""A cache of small files in the user's cache folder, most of them JSON, for what takes time to find out anew.
 
 Nothing here is a result. A cache that cannot be read or written costs time alone.
 """
@@ -43,6 +43,10 @@ def is_settled(modified_ns: int) -> bool:
     return time.time() - modified_ns / 1e9 > SETTLED
 
 
+def folder(kind: str) -> Path:
+    """Where the files of a kind are cached; nothing need be there."""
+    return Path(os.environ.get(CACHE) or platformdirs.user_cache_path("emtta")) / kind
+
+
 def _file(kind: str, key: str) -> Path:
-    cache = Path(os.environ.get(CACHE) or platformdirs.user_cache_path("emtta"))
-    return cache / kind / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+    return folder(kind) / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"

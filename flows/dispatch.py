@@ -41,25 +41,27 @@ def wait_for_records(expected: int, *, timeout: float = 60.0, poll: float = 0.2)
     Args:
         expected: how many task runs there are.
         timeout: seconds after which to go on; the store has the results in any case.
-        poll: seconds between two looks.
+        poll: the most seconds between two looks; the first ones follow each other faster.
 
     Returns:
         Whether the server still answers.
     """
-    deadline = time.monotonic() + timeout
+    deadline, pause = time.monotonic() + timeout, poll / 8
     while True:
         try:
             runs = _task_runs()
         except httpx.TransportError as error:
             get_run_logger().warning("Prefect's server no longer answers (%s); the store has all results", error)
             return False
+        # States reach the server as events, some moments after the tasks have ended here.
         final = sum(run.state is not None and run.state.is_final() for run in runs)
         if final >= expected:
             return True
         if time.monotonic() > deadline:
             get_run_logger().warning("Prefect has %d of %d task records; the store has all results", final, expected)
             return True
-        time.sleep(poll)
+        time.sleep(pause)
+        pause = min(2 * pause, poll)
 
 
 def _task_runs() -> list[TaskRun]:
@@ -115,6 +117,8 @@ class Dispatch:
         # this thread alone changes what is begun.
         with _interrupts(self._ended.put):
             while waiting or ready or self._preparing or self._evaluating:
+                # Preparing takes cores and evaluating devices: each is kept as busy as it may be, whatever the other
+                # does.
                 while waiting and len(self._preparing) < runtime.prepare_workers:
                     self._prepare(domains[waiting.popleft()][0])
                 while ready and len(self._evaluating) < self._executor.size:
@@ -133,6 +137,7 @@ class Dispatch:
     def _prepare(self, cell: Cell) -> None:
         suite = self._run.suite
         task = prepare.with_options(**self._retries)
+        # Where a cell failed before, its audio may have been at fault: utterances in error are prepared once more.
         again = cell.domain in self._failed
         future = task.submit(suite.domain(cell.domain), cell.corpus_id, self._store.location, suite.limit, again)
         self._preparing[future] = cell.domain
@@ -203,6 +208,7 @@ def _interrupts(notify: Callable[[signal.Signals], None]) -> Iterator[None]:
     usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def first(number: int, _frame: FrameType | None) -> None:
+        # From now on a second signal does what it usually does, so that nobody has to wait for a shard.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, usual[signal.SIGTERM])
         notify(signal.Signals(number))

@@ -59,6 +59,7 @@ def serving(log: Path) -> Iterator[Callable[[], None]]:
     from prefect.settings import (
         PREFECT_API_AUTH_STRING,
         PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
         PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
         PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
         PREFECT_UI_URL,
@@ -70,8 +71,14 @@ def serving(log: Path) -> Iterator[Callable[[], None]]:
         return
     writable_home()
     server = TemporaryServer(log)
-    # It has no pages; without the empty address Prefect would log one of a page on the run.
-    with temporary_settings({PREFECT_API_URL: server.url, PREFECT_API_AUTH_STRING: server.auth, PREFECT_UI_URL: ""}):
+    settings = {
+        PREFECT_API_URL: server.url,
+        PREFECT_API_AUTH_STRING: server.auth,
+        PREFECT_UI_URL: "",  # it has no pages; otherwise Prefect would log the address of one
+        # No automation waits for heartbeats there, and a flow ends up to a second later for the thread that sends them.
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+    }
+    with temporary_settings(settings):
         yield partial(server.wait, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
 
 

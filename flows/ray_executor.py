@@ -94,6 +94,8 @@ class RayExecutor:
             listener.start()
             stack.callback(listener.join)
             stack.callback(self._over.set)
+            # All is there: from here on it is left in `__exit__`; where a step before this failed, at the end of this
+            # block.
             self._stack = stack.pop_all()
         return self
 
@@ -115,6 +117,7 @@ class RayExecutor:
 
     def error_of(self, future: PrefectFuture[CellReport]) -> BaseException | None:
         """What ended a cell that is over, none where it is complete; after a `LostTaskError` it may go on."""
+        # What its worker told before the end may still lie in the mailbox, and says how the cell ended.
         error = error_of(future)
         self._exchange()
         with self._lock:
@@ -162,6 +165,7 @@ class RayExecutor:
         if not on_gpu:
             self.size = min(cpus, self.size)
             return options
+        # Ray counts fractions of a GPU: so many cells share one.
         share = self._run.suite.runtime.workers or 1
         self.size = min(gpus * share, self.size)
         return options | {"num_gpus": 1 / share}
@@ -183,6 +187,7 @@ class RayExecutor:
                     self._store.location, self._run.run_id, self._server, version("emtta"), socket.gethostname()
                 )
             )
+        # Asked after all were begun: each may have to start its machine's first Python process.
         for node, found in zip(nodes, checks, strict=True):
             try:
                 lack = ray.get(found, timeout=CHECK_TIMEOUT)

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -42,10 +43,14 @@ RATE = 16_000
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[str]:
     """Prefect's own temporary server, with a database of its own; gives its address."""
-    from prefect.settings import PREFECT_API_URL
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
+    # Without heartbeats, whose thread each flow would wait for at its end, up to a second, as `serving` does.
+    with (
+        prefect_test_harness(server_startup_timeout=120),
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+    ):
         yield str(PREFECT_API_URL.value())
 
 
@@ -138,6 +143,37 @@ def speech(tmp_path: Path) -> Speech:
     for index, text in enumerate(("seven small boats", "the quick brown fox", "nobody knows where")):
         corpus.add(f"good{index}", tone(0.6 + 0.2 * index, 200 + 40 * index), text)
     return corpus
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A folder in which the tests of a module run one after the other, so that what the first one made can be copied.
+
+    A store and its corpora name each other by their paths, and are the same in the same place alone.
+    """
+
+    folder: Path
+    kept: Path
+
+    def clear(self) -> Path:
+        """Remove what the test before left there, and return the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir()
+        return self.folder
+
+    def restore(self, make: Callable[[], None]) -> None:
+        """Bring back what `make` makes there, with the files' times; it is called for the first test alone."""
+        if not self.kept.exists():
+            make()
+            shutil.copytree(self.folder, self.kept, symlinks=True)
+        shutil.copytree(self.kept, self.folder, symlinks=True, dirs_exist_ok=True)
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    """A stage of this module's own; a module that uses it has a `tmp_path` that clears it."""
+    place = tmp_path_factory.mktemp("stage")
+    return Stage(place / "folder", place / "kept")
 
 
 SuiteFile = Callable[..., Path]

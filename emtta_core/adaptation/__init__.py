@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from emtta_core.adaptation.adapter import Adapter
     from emtta_core.adaptation.objective import Loss, em_loss
 
-ALGORITHM_VERSION = 1
+ALGORITHM_VERSION = 2
 """Raised whenever the same suite, model and audio may give another result than before."""
 
 __all__ = [

@@ -5,14 +5,15 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from emtta_core.adaptation.batch_size import BatchSize, BatchSizeChoice
-from emtta_core.adaptation.episode import State, prepare_batch, run
+from emtta_core.adaptation.episode import Batch, State, decide, prepare_batch, run, source_parameters
+from emtta_core.adaptation.flags import collapsed, flags_of
 from emtta_core.adaptation.inputs import Recording, check_waveform, content_id, one_each, read_recording, recordings_of
 from emtta_core.adaptation.mbr import least_risk
 from emtta_core.adaptation.methods import Method
@@ -27,14 +28,15 @@ from emtta_core.model.speech_model import SpeechModel
 
 log = logging.getLogger("emtta.adaptation")
 
-COLLAPSED_ENTROPY = 0.05
-"""Nats per token under which a hypothesis that repeats itself counts as collapsed."""
-
-COLLAPSED_SHARE = 0.5
-"""A hypothesis repeats itself if fewer than this share of its tokens are distinct."""
-
-
 DEFAULTS = Options()
+
+
+class Final(NamedTuple):
+    """The hypothesis that an utterance ends with."""
+
+    text: str
+    tokens: int  # its length, the end token counted
+    ended: bool  # whether it ended by itself
 
 
 class Adapter:
@@ -88,11 +90,12 @@ class Adapter:
         self._trace = trace
         check_objective(self.method.objective)
         most = model.policy.beginnings // 2  # a search looks at twice as many continuations as it has beams
-        if self.options.candidates > most:
-            raise UsageError(
-                f"candidates is {self.options.candidates}; with {model.policy.beginnings} tokens that may begin a "
-                f"transcript, this model allows at most {most}"
-            )
+        for name in ("candidates", "beams"):
+            if name in self.method.options and getattr(self.options, name) > most:
+                raise UsageError(
+                    f"{name} is {getattr(self.options, name)}; with {model.policy.beginnings} tokens that may begin a "
+                    f"transcript, this model allows at most {most}"
+                )
         self._size = BatchSize(batch_size, model, self.method, self.options)
 
     @property
@@ -237,10 +240,11 @@ class Adapter:
         return None
 
     def _too_large(self, seconds: float, reason: str) -> str:
-        uses = "candidates" in self.method.options
-        candidates, fewer = (f" with {self.options.candidates} candidates", "fewer candidates, ") if uses else ("", "")
+        many = [name for name in ("candidates", "beams") if name in self.method.options]
+        counts = " and".join(f" with {getattr(self.options, name)} {name}" for name in many)
+        fewer = "".join(f"fewer {name}, " for name in many)
         return (
-            f"out of memory with this utterance of {seconds:.2f} s alone{candidates} ({reason}); use {fewer}the "
+            f"out of memory with this utterance of {seconds:.2f} s alone{counts} ({reason}); use {fewer}the "
             "precision bf16 or a GPU with more memory"
         )
 
@@ -255,51 +259,65 @@ class Adapter:
             began = time.perf_counter()
             batch = prepare_batch(self.model, waveforms, languages, ids)
             states, _ = run(self.model, self.method, self.options, batch, self._trace, step_done)
-        traces: list[list[StepRecord]] = [[] for _ in ids]
-        for state in states:
-            columns = self._columns(state)
-            for index, row in enumerate(state.rows.tolist()):
-                values = {name: column[index] for name, column in columns.items()}
-                traces[row].append(StepRecord(len(traces[row]), **values))
-        finals = self._finals(states[-1])
+            traces: list[list[StepRecord]] = [[] for _ in ids]
+            finals: dict[int, Final] = {}
+            for state in states:
+                columns = self._columns(state)
+                for index, row in enumerate(state.rows.tolist()):
+                    values = {name: column[index] for name, column in columns.items()}
+                    traces[row].append(StepRecord(len(traces[row]), **values))
+                if state.update is None:
+                    finals |= self._finals(state)
+            worse = [row for row, trace in enumerate(traces) if self.options.revert and _worse(trace, finals[row].text)]
+            if worse:
+                finals |= self._finals(self._source(batch, states[0], worse))
         seconds = (time.perf_counter() - began) / len(ids)
         return [
-            self._result(name, trace, *final, seconds=seconds)
-            for name, trace, final in zip(ids, traces, finals, strict=True)
+            self._result(name, traces[row], finals[row], seconds, reverted=row in worse) for row, name in enumerate(ids)
         ]
 
+    def _source(self, batch: Batch, first: State, rows: list[int]) -> State:
+        # What the hypotheses of utterances that were adapted to are chosen from in the source model.
+        wanted = torch.tensor(rows, device=self.model.device)
+        if self.method.decision == "greedy":
+            assert first.greedy is not None
+            return State(wanted, first.greedy.keep(torch.searchsorted(first.rows, wanted)), None)
+        source = source_parameters(self.model.weights, len(batch.ids), self.method.parameters)
+        return decide(self.model, self.method, self.options, batch, source, wanted)
+
     def _result(
-        self, name: str, trace: list[StepRecord], hypothesis: str, tokens: list[int], ended: bool, *, seconds: float
+        self, name: str, trace: list[StepRecord], final: Final, seconds: float, *, reverted: bool
     ) -> AdaptationResult:
         error, first, last = _divergence(trace), trace[0], trace[-1]
+        gated = len(trace) == 1 and self.method.candidates != "none"
         return AdaptationResult(
             utterance_id=name,
-            hypothesis="" if error else hypothesis,
+            hypothesis="" if error else final.text,
             source_hypothesis=first.hypothesis or "",
             entropy_before=_number(first.entropy),
             entropy_after=math.nan if error else _number(last.entropy),
             trace=() if self._trace == "none" else tuple(trace),
             seconds=seconds,
             updates=len(trace) - 1,
-            tokens=None if error else len(tokens),
+            tokens=None if error else final.tokens,
             source_tokens=None if error else first.tokens,
             greedy_tokens=None if error else last.tokens,
             error=error,
-            flags=() if error else flags_of(tokens, hypothesis, last.entropy, ended=ended),
+            flags=() if error else flags_of(final.text, ended=final.ended, gated=gated, reverted=reverted),
         )
 
-    def _finals(self, state: State) -> list[tuple[str, list[int], bool]]:
-        # The text and the tokens of each utterance's hypothesis, and whether it ended by itself.
-        made = state.greedy if state.samples is None else state.samples
+    def _finals(self, state: State) -> dict[int, Final]:
+        # The hypotheses that are chosen in a last state, by the row of their utterance.
+        made = state.greedy if state.choices is None else state.choices
         assert made is not None
         count = made.tokens.shape[1]
-        spoken, mask = made.tokens.cpu(), made.mask.cpu()  # at once, not utterance by utterance below
-        texts = self.model.texts(spoken.flatten(0, 1), mask.flatten(0, 1))
-        finals = []
-        for row, ends in enumerate(made.ended.tolist()):
-            chosen = 0 if state.samples is None else least_risk(texts[count * row : count * (row + 1)])
-            tokens = spoken[row, chosen][mask[row, chosen]].tolist()
-            finals.append((texts[count * row + chosen], tokens, ends[chosen]))
+        texts = self.model.texts(made.tokens.flatten(0, 1), made.mask.flatten(0, 1))
+        finals = {}
+        columns = (state.rows, made.mask.sum(-1), made.ended)  # each brought to the host at once
+        for index, (row, lengths, ends) in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
+            own = texts[count * index : count * (index + 1)]
+            chosen = least_risk(own) if self.method.decision == "mbr" else 0  # of beams, the first is the best
+            finals[row] = Final(own[chosen], lengths[chosen], ends[chosen])
         return finals
 
     def _columns(self, state: State) -> dict[str, list[Any]]:
@@ -315,18 +333,9 @@ class Adapter:
         return columns
 
 
-def flags_of(tokens: Sequence[int], text: str, entropy: float | None, *, ended: bool) -> tuple[str, ...]:
-    """Name what is wrong with a final hypothesis: "truncated", "collapsed".
-
-    Args:
-        tokens: what was said, the end token too.
-        text: as text.
-        entropy: mean, nats per token.
-        ended: whether it ended by itself.
-    """
-    repeats = len(set(tokens)) < COLLAPSED_SHARE * len(tokens) and _number(entropy) < COLLAPSED_ENTROPY
-    collapsed = not text or repeats
-    return (*(() if ended else ("truncated",)), *(("collapsed",) if collapsed else ()))
+def _worse(trace: Sequence[StepRecord], text: str) -> bool:
+    # Whether adapting left an utterance with a higher entropy, or a hypothesis that is empty or a loop.
+    return len(trace) > 1 and (_number(trace[-1].entropy) > _number(trace[0].entropy) or collapsed(text))
 
 
 def _refused(name: str, error: str, seconds: float = 0.0) -> AdaptationResult:

@@ -107,14 +107,14 @@ def episode_bytes(model: SpeechModel, method: Method, options: Options, limit: i
     # The cross-attention keys and values, and the largest of what is needed for a moment.
     memory = positions * width * 2 * narrow * len(weights.decoder_layers)
     moment = positions * width * 8 * wide
-    adapts = method.candidates != "none"
-    many = method.candidates in ("sample", "beam") if adapts else method.decision == "mbr"
-    sequences = options.candidates if many else 1
+    # What decides needs the logits of its sequences, and their cache of keys and values.
+    deciding = {"greedy": 1, "beam": options.beams, "mbr": options.candidates}[method.decision]
+    cache = (model.prompt.length + SPOKEN * limit * deciding) * width * 2 * narrow * len(weights.decoder_layers)
+    decision = memory + max(moment, deciding * vocabulary * 5 * wide + cache)
+    if method.candidates == "none":
+        return int(decision)
+    sequences = 1 if method.candidates == "greedy" else options.candidates
     nodes = model.prompt.length + SPOKEN * limit * sequences
-    if not adapts:
-        # What is drawn from needs its logits and its cache of keys and values.
-        cache = nodes * width * 2 * narrow * len(weights.decoder_layers)
-        return int(memory + max(moment, sequences * vocabulary * 5 * wide + cache))
     # A step keeps for its gradient, a layer: of a position of the encoder, the input and the normalized input of two
     # LayerNorms, the query, key, value and output of attention and the input of GELU; of a node of the decoder
     # likewise, and its own copy of every LayerNorm.
@@ -124,7 +124,7 @@ def episode_bytes(model: SpeechModel, method: Method, options: Options, limit: i
     logits = nodes * vocabulary * 3 * wide  # masked, as log-probabilities and as probabilities
     # Which nodes see each other: one mask, of which CUDA's attention keeps a copy a layer, since it needs rows aligned.
     mask = nodes**2 * (1 + narrow * (1 + len(weights.decoder_layers)))
-    return int(memory + moment + encoder + decoder + norms + logits + mask)
+    return int(max(decision, memory + moment + encoder + decoder + norms + logits + mask))
 
 
 def free_bytes(device: torch.device) -> float:

@@ -59,12 +59,13 @@ class Update(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A state of the b episodes that came so far, or the last state of all B."""
+    """A state of b episodes of a batch."""
 
-    rows: Tensor  # `(b,)`, which utterances of the batch
+    rows: Tensor  # `(b,)`, which utterances of the batch, in order
     greedy: Hypotheses | None  # the greedy hypotheses there, if decoded
-    update: Update | None  # the update made from it, if one was
-    samples: Hypotheses | None = None  # of the last state, what the hypothesis is chosen from, if the method does so
+    update: Update | None  # the update made from it; None in an episode's last state
+    # Of the last state, what the hypothesis is chosen from if not the greedy one: beams, best first, or samples.
+    choices: Hypotheses | None = None
 
 
 def prepare_batch(
@@ -99,8 +100,9 @@ def run(
         step_done: called after each update with the number of episodes that made it.
 
     Returns:
-        The states, at most S + 1 (one for a method without candidates), of which the last has every utterance's own
-        last state; and the parameters there, `(B, P)`.
+        The states, each utterance's in order; and the parameters in the last of each, `(B, P)`. The last of the states
+        is that of all utterances, but for those that a gate kept from adapting where the method decides greedily: they
+        have one of their own before it.
     """
     source = source_parameters(model.weights, len(batch.ids), method.parameters)
     if method.parameters == "decoder-layernorm":
@@ -108,9 +110,14 @@ def run(
             memory = _cross_memory(model, split(model.weights, source, method.parameters), batch)
         batch = replace(batch, memory=memory)
     last = source.clone()
+    everyone = torch.arange(len(batch.ids), device=source.device)
+    going, found = _gate(model, method, options, batch, source)
     episodes = Episodes(batch, source, options)
+    if found is not None and len(going) < len(everyone):
+        episodes.keep(going)
+    episodes.source = None if found is None else found.keep(going)
     states: list[State] = []
-    for step in range(0 if method.candidates == "none" else options.steps):
+    for step in range(options.steps if len(going) else 0):
         greedy, update, gradient = _step(model, method, options, episodes, step, trace)
         episodes.update(gradient)
         states.append(State(episodes.rows, greedy, update))
@@ -122,14 +129,47 @@ def run(
                 break
             if len(moving) < len(episodes.rows):
                 episodes.keep(moving)
-    with torch.no_grad():
-        norms = split(model.weights, last, method.parameters)
-        strategies: list[Strategy] = [Greedy()]
-        if method.decision == "mbr":
-            strategies.append(_sampled(method, options, batch, LAST))
-        greedy, *samples = _generate(model, norms, _cross_memory(model, norms, batch), batch, strategies)
-    states.append(State(torch.arange(len(batch.ids)), greedy, None, *samples))
+    if found is not None and method.decision == "greedy":  # what decides is known of those that were not adapted to
+        waiting = torch.ones_like(everyone, dtype=torch.bool).index_fill(0, going, False).nonzero().squeeze(1)
+        if len(waiting):
+            states.append(State(waiting, found.keep(waiting), None))
+        everyone = going
+    if len(everyone):
+        states.append(decide(model, method, options, batch, last, everyone))
     return states, last
+
+
+def decide(
+    model: SpeechModel, method: Method, options: Options, batch: Batch, parameters: Tensor, rows: Tensor
+) -> State:
+    """Decode what the hypotheses of `rows` `(b,)` of a batch are chosen from, with `parameters` `(B, P)`."""
+    if len(rows) < len(batch.ids):
+        batch, parameters = batch.keep(rows), parameters.index_select(0, rows)
+    strategies: list[Strategy] = [Greedy()]
+    if method.decision == "beam":
+        strategies.append(BeamSearch(options.beams))
+    elif method.decision == "mbr":
+        strategies.append(_sampled(method, options, batch, LAST))
+    with torch.no_grad():
+        norms = split(model.weights, parameters, method.parameters)
+        greedy, *choices = _generate(model, norms, _cross_memory(model, norms, batch), batch, strategies)
+    return State(rows, greedy, None, *choices)
+
+
+def _gate(
+    model: SpeechModel, method: Method, options: Options, batch: Batch, source: Tensor
+) -> tuple[Tensor, Hypotheses | None]:
+    # Which utterances are adapted to; and the source's greedy hypotheses of all, where that is for them to say.
+    rows = torch.arange(len(batch.ids), device=source.device)
+    if method.candidates == "none":
+        return rows[:0], None
+    if options.adapt_above is None:
+        return rows, None
+    with torch.no_grad():
+        norms = split(model.weights, source, method.parameters)
+        (greedy,) = _generate(model, norms, _cross_memory(model, norms, batch), batch, [Greedy()])
+    assert greedy.entropy is not None
+    return (greedy.entropy[:, 0] > options.adapt_above).nonzero().squeeze(1), greedy
 
 
 class Episodes:
@@ -140,6 +180,7 @@ class Episodes:
         batch: these utterances.
         parameters: `(b, P)`.
         candidates: those of the last step; None before the first.
+        source: the source's greedy hypotheses, where they are known before the first step.
     """
 
     def __init__(self, batch: Batch, parameters: Tensor, options: Options):
@@ -147,6 +188,7 @@ class Episodes:
         self.rows = torch.arange(len(batch.ids), device=parameters.device)
         self.batch = batch
         self.candidates: Hypotheses | None = None
+        self.source: Hypotheses | None = None
         self._options = options
         self._optimize(parameters)
 
@@ -186,13 +228,18 @@ def _step(
     batch, parameters = episodes.batch, episodes.parameters
     norms = split(model.weights, parameters, method.parameters)
     memory = _cross_memory(model, norms, batch)
-    # 2) Candidates, and beside them in the same token loop the greedy hypothesis.
-    strategies = _strategies(method, options, batch, step, trace)
+    # 2) Candidates, and beside them in the same token loop the greedy hypothesis, if it is wanted and not known.
+    greedy = episodes.source if step == 0 else None
+    strategies = _strategies(
+        method, options, batch, step, greedy=greedy is None and (step == 0 or trace == "hypotheses")
+    )
     made = _generate(model, norms, memory, batch, strategies) if strategies else []
-    greedy = made[-1] if strategies and isinstance(strategies[-1], Greedy) else None
+    if strategies and isinstance(strategies[-1], Greedy):
+        greedy = made[-1]
     if episodes.candidates is None or options.redraw:
-        episodes.candidates = made[0]
+        episodes.candidates = made[0] if made else greedy
     candidates = episodes.candidates
+    assert candidates is not None
     # 3) Their loss, and its gradient: that of the sum, of which each utterance's parameters see their own part alone.
     loss, entropy = candidate_loss(model, method, norms, memory, batch.prompt, candidates)
     (gradient,) = torch.autograd.grad(loss.total.sum(), parameters)
@@ -258,35 +305,30 @@ def _generate(
     return generate(model.weights, norms.decoder, memory, batch.prompt, model.policy, batch.limits, strategies)
 
 
-def _strategies(method: Method, options: Options, batch: Batch, step: int, trace: Trace) -> list[Strategy]:
+def _strategies(method: Method, options: Options, batch: Batch, step: int, *, greedy: bool) -> list[Strategy]:
     # First what makes a step's candidates, if they are made anew; last what makes its greedy hypothesis, if wanted.
+    wanted: list[Strategy] = [Greedy()] if greedy else []
     if step and not options.redraw:
-        return [Greedy()] if trace == "hypotheses" else []
+        return wanted
     if method.candidates == "greedy":
-        return [Greedy()]
+        return wanted if step == 0 else [Greedy()]
     search = method.candidates == "beam"
     made: Strategy = BeamSearch(options.candidates) if search else _sampled(method, options, batch, step)
-    return [made, Greedy()] if step == 0 or trace == "hypotheses" else [made]
+    return [made, *wanted]
 
 
 def _sampled(method: Method, options: Options, batch: Batch, step: int) -> Sampled:
-    limits = batch.limits.tolist()  # at once: the host waits for the device once, not once an utterance
-    longest = max(limits)
-    rows = [uniforms(method, options, name, step, limit) for name, limit in zip(batch.ids, limits, strict=True)]
-    padded = [np.pad(row, ((0, 0), (0, longest - row.shape[1]))) for row in rows]
-    return Sampled(torch.from_numpy(np.stack(padded)).to(batch.stem.device))
+    keys = [noise_key(method, options, name, step) for name in batch.ids]
+    return Sampled(torch.tensor(keys, device=batch.stem.device), options.candidates)
 
 
-def uniforms(
-    method: Method, options: Options, utterance_id: str, step: int, length: int
-) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
-    """Draw the numbers `(G, length)`, from 0 to 1, by which a step's candidates of an utterance are drawn.
+def noise_key(method: Method, options: Options, utterance_id: str, step: int) -> int:
+    """The number of 64 bits from which a step's candidates of an utterance are drawn.
 
-    They come from the seed, the utterance's id, the method and the step, never from a position in a batch.
+    It comes from the seed, the utterance's id, the method and the step, never from a position in a batch.
     """
     key = f"{options.seed}\0{utterance_id}\0{method.name}\0{step}"
-    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "big")
-    return np.random.default_rng(seed).random((options.candidates, length))
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big", signed=True)
 
 
 def source_parameters(weights: Weights, batch: int, which: Parameters = "layernorm") -> Tensor:

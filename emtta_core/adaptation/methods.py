@@ -26,8 +26,8 @@ Normalization = Literal["token", "sequence"]
 Parameters = Literal["layernorm", "encoder-layernorm", "decoder-layernorm"]
 """Whose LayerNorms are adapted: of both halves of the model, or of one."""
 
-Decision = Literal["greedy", "mbr"]
-"""How the hypothesis is found in the end: greedily, or as the candidate of the least expected risk."""
+Decision = Literal["greedy", "beam", "mbr"]
+"""How the hypothesis is found in the end: greedily, as the best beam, or as the sample of the least expected risk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,7 @@ class Method:
             Use.UPDATE: self.candidates != "none",
             Use.CANDIDATES: samples or self.candidates == "beam",
             Use.SAMPLE: samples,
+            Use.SEARCH: self.decision == "beam",
         }
         return tuple(name for name, use in USES.items() if uses[use])
 
@@ -75,6 +76,7 @@ METHODS: dict[str, Method] = {
     entry.name: entry
     for entry in (
         Method("source", "none", summary="the model as it is"),
+        Method("source-beam", "none", decision="beam", summary="no adaptation: the best beam of the source"),
         Method(
             "greedy-em",
             "greedy",
@@ -97,6 +99,7 @@ METHODS: dict[str, Method] = {
         ),
         Method("em-tok-entropy", "sample", Objective(policy=False), summary="ablation of em-tok: the entropy alone"),
         Method("mbr", "none", decision="mbr", summary="no adaptation: minimum Bayes risk over G samples of the source"),
+        Method("em-tok-b+beam", "beam", decision="beam", summary="em-tok-b, then the best beam"),
         Method("em-tok-b+mbr", "beam", decision="mbr", summary="em-tok-b, then minimum Bayes risk over G samples"),
     )
 }

@@ -23,6 +23,7 @@ class Use(Enum):
     UPDATE = "methods that update the model"
     CANDIDATES = "methods that sample or search"
     SAMPLE = "methods that sample"
+    SEARCH = "methods whose hypothesis a search finds"
 
 
 _LIMITS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
@@ -62,7 +63,7 @@ class Options:
     """
 
     steps: Annotated[int, Within(ge=1, le=1000), Use.UPDATE] = 10  # S, updates an utterance, at most
-    # G, sequences an update, and those that a hypothesis is chosen from in the end.
+    # G, sequences an update, and the samples of which the one of minimum Bayes risk is the hypothesis.
     candidates: Annotated[int, Within(ge=2, le=1024), Use.CANDIDATES] = 8
     learning_rate: Annotated[float, Within(gt=0), Use.UPDATE] = 1e-3  # of AdamW, as the next three
     # The paper says AdamW and a learning rate; torch's defaults for the rest are taken to be what it used.
@@ -73,10 +74,18 @@ class Options:
     # Whether candidates are made anew in each step; else those of the first are kept. From the second step on they
     # are then not those of the model that is updated, and the policy gradient is no longer on-policy.
     redraw: Annotated[bool, Use.UPDATE] = True
+    # Of the search whose best beam is the hypothesis.
+    beams: Annotated[int, Within(ge=2, le=1024), Use.SEARCH] = 8
     seed: Annotated[int, Within(ge=0, lt=2**63), Use.SAMPLE] = 0  # each utterance's random numbers derive from it
     # Nats per token; an episode ends with the update before which its candidates' mean entropy moved by at most this
     # since the state before. None: every episode has all its steps.
     early_stop: Annotated[float | None, Within(ge=0), Use.UPDATE] = None
+    # Nats per token; an utterance is adapted to if the entropy along the source's greedy hypothesis is above this; else
+    # it keeps the source's hypothesis. None: every utterance is adapted to.
+    adapt_above: Annotated[float | None, Within(ge=0), Use.UPDATE] = None
+    # Whether an utterance goes back to the source's hypothesis where adapting raised the entropy along the greedy
+    # hypothesis, or the adapted model's hypothesis is empty or a loop.
+    revert: Annotated[bool, Use.UPDATE] = False
 
     def __post_init__(self) -> None:
         for name, (kind, within) in _DECLARED.items():

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from emtta_core.adaptation.flags import Flag
+
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
@@ -25,8 +27,8 @@ class AdaptationResult:
     """What became of one utterance."""
 
     utterance_id: str
-    # After the last step: the greedy hypothesis or that of minimum Bayes risk, as the method decides; "" in case of an
-    # error.
+    # After the last step: the greedy hypothesis, the best beam or the sample of minimum Bayes risk, as the method
+    # decides; the source's, decided likewise, if the result is flagged "gated" or "reverted"; "" in case of an error.
     hypothesis: str
     source_hypothesis: str  # that of the source model; "" if the waveform cannot be used, or memory does not hold it
     entropy_before: float  # mean entropy along the source model's hypothesis, nats per token; NaN where there is none
@@ -40,6 +42,6 @@ class AdaptationResult:
     source_tokens: int | None = None  # likewise of the source model's hypothesis, along which `entropy_before` is
     greedy_tokens: int | None = None  # likewise of the greedy hypothesis, along which `entropy_after` is
     error: str | None = None  # why there is no hypothesis; None if there is
-    # "truncated" if the final hypothesis was cut at its limit, "collapsed" if it is empty or endless repetition at an
-    # entropy near zero.
-    flags: tuple[str, ...] = ()
+    # "truncated" if the final hypothesis was cut at its limit, "collapsed" if it is empty or endless repetition;
+    # "gated" if the utterance was not adapted to (`adapt_above`), "reverted" if its adaptation was given up (`revert`).
+    flags: tuple[Flag, ...] = ()

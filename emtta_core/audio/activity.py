@@ -28,6 +28,7 @@ def speech_mask(samples: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 def frame_powers(samples: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     """The mean power of each frame of `FRAME` samples, the last filled up with zeros."""
+    # Rounded up: -(-a // b).
     frames = -(-samples.size // FRAME)
     powers: NDArray[np.floating[Any]] = (
         np.square(np.pad(samples, (0, frames * FRAME - samples.size))).reshape(frames, FRAME).mean(axis=1)
@@ -39,6 +40,7 @@ def active_frames(powers: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
     """Find which frames are speech, from the power of each; the loudest always are."""
     loud = float(np.quantile(powers, 0.95)) or float(powers.max())  # the maximum where nearly all is digital silence
     active = powers >= loud * 10 ** (-RANGE_DB / 10)
+    # A frame counts if any of the ones before it does, as far back as the hangover reaches.
     recent: NDArray[np.bool_] = np.convolve(active, np.ones(HANGOVER + 1))[: len(powers)] > 0
     return recent
 
@@ -80,6 +82,7 @@ def windows_of(waveform: NDArray[np.floating[Any]], longest: int) -> list[slice]
 
 def _pause(silent: NDArray[np.bool_], levels: NDArray[np.floating[Any]]) -> int:
     # The middle of the longest run of silent frames, or else the quietest frame; the last one of several.
+    # Where silence begins and ends, in turn; a frame that is not silent stands before and behind all.
     edges = np.flatnonzero(np.diff(np.concatenate([[False], silent, [False]])))
     starts, ends = edges[::2], edges[1::2]
     if not len(starts):

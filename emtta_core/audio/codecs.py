@@ -23,6 +23,7 @@ _LATEST = 3000
 def g711(speech: Samples, errors: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
     """Send G.711's µ-law at 8 kHz (64 kbit/s) over a line that turns over a share `errors` of the bits."""
     coded = np.frombuffer(_written(to_telephone(speech), "RAW", "ULAW", TELEPHONE_RATE), np.uint8)
+    # A byte a sample, of eight bits that may each be turned over on the way.
     turned = np.packbits(rng.random((coded.size, 8)) < errors, axis=1)[:, 0]
     decoded = _read((coded ^ turned).tobytes(), raw=True)
     return levelled(from_telephone(decoded, speech.size))
@@ -81,5 +82,6 @@ def _read(data: bytes, *, raw: bool = False) -> Samples:
 def _delay(clean: Samples, decoded: Samples) -> int:
     # By how many samples, 0 to `_LATEST`, `decoded` is behind `clean`: where they are most alike.
     size = 1 << (clean.size + decoded.size).bit_length()
+    # The cross-correlation at each delay, by the transform, in room enough that nothing wraps round.
     likeness = np.fft.irfft(np.fft.rfft(decoded, size) * np.conj(np.fft.rfft(clean, size)), size)[: _LATEST + 1]
     return int(likeness.argmax())

@@ -75,11 +75,13 @@ def _chunks(data: bytes, order: Literal["little", "big"], first: int, width: int
     while (begin := offset + 4 + width) <= len(data) and re.fullmatch(rb"[ -~]{4}", data[offset : offset + 4]):
         size = int.from_bytes(data[offset + 4 : begin], order)
         yield data[offset : offset + 4], begin, size
+        # A byte of padding follows a chunk of an odd size, but in CAF, whose sizes have 64 bits.
         offset = begin + size + (size % 2 if width == 4 else 0)
 
 
 def _check_riff(data: bytes, name: str) -> None:
     order: Literal["little", "big"] = "big" if data.startswith(b"RIFX") else "little"
+    # The size of the file counts neither its own four bytes nor the four before them.
     promised = int.from_bytes(data[4:8], order)
     if promised < _STREAMED and promised + 8 - len(data) > _SLACK:
         raise _cut_off(data, promised + 8, name)
@@ -87,6 +89,8 @@ def _check_riff(data: bytes, name: str) -> None:
     end = 12
     for chunk, begin, size in _chunks(data, order, 12, 4):
         if chunk == b"ds64":
+            # RF64: sizes too large for 32 bits are all ones in their place, and here in full, the sound's after the
+            # file's.
             large = int.from_bytes(data[begin + 8 : begin + 16], "little")
         if chunk == b"data" and size >= _STREAMED:
             if large is not None:
@@ -142,10 +146,12 @@ def _check_ogg(data: bytes, name: str) -> None:
     offset = 0
     in_sound = False
     while data.startswith(b"OggS", offset):
+        # A page is a head of 27 bytes, whose last counts the segments, a byte with the length of each, and these.
         body = offset + 27 + (data[offset + 26] if offset + 26 < len(data) else 0)
         end = body + sum(data[offset + 27 : body])
         if max(body, end) > len(data):
             raise _cut_off(data, max(body, end), name)
+        # Streams that are multiplexed all begin before any goes on; one that begins later is chained to the first.
         begins = bool(data[offset + 5] & 2)
         if begins and in_sound:
             raise unread(data, offset, name)
@@ -158,8 +164,10 @@ def _check_flac(data: bytes, name: str) -> None:
     # Check that the header counts as many samples as there are frames for, and that the last frame ends the file.
     offset, last = 4, False
     while not last and offset + 4 <= len(data):
+        # Metadata: a bit that says whether it is the last block, 7 of its kind, 24 of its size.
         last = bool(data[offset] & 0x80)
         offset += 4 + int.from_bytes(data[offset + 1 : offset + 4], "big")
+    # The first block has the number of samples in 36 bits; 0 says that the writer did not know it.
     promised = int.from_bytes(data[21:26], "big") & (1 << 36) - 1
     begin, samples = offset, 0
     for begin, frame in _flac_frames(data, offset):
@@ -176,6 +184,8 @@ def _check_flac(data: bytes, name: str) -> None:
 def _flac_frames(data: bytes, offset: int) -> Iterator[tuple[int, int]]:
     # Where each frame of a FLAC file begins, and its samples; a frame is known by its number.
     sync = data[offset : offset + 2]
+    # The two bytes that begin a frame may stand anywhere in the sound as well. A frame is where a header's checksum
+    # holds and its number is the one that is due: of frames (all of one size), or of samples (of several sizes).
     expected = 0
     while sync in (b"\xff\xf8", b"\xff\xf9") and (offset := data.find(sync, offset)) >= 0:
         found = _flac_header(data, offset)
@@ -190,6 +200,7 @@ def _flac_header(data: bytes, offset: int) -> tuple[int, int] | None:
     header = data[offset : offset + 17]
     if len(header) < 6:
         return None
+    # Codes for the frame's samples and its rate; some say that the number itself stands at the end of the header.
     blocks, rate = header[2] >> 4, header[2] & 15
     more = next((count for count in range(8) if not header[4] >> (7 - count) & 1), 8)  # as in UTF-8
     length = 4 + max(more, 1)
@@ -197,6 +208,7 @@ def _flac_header(data: bytes, offset: int) -> tuple[int, int] | None:
     end = length + sizes + {12: 1, 13: 2, 14: 2}.get(rate, 0)
     if not blocks or rate == 15 or more in (1, 8) or end >= len(header) or _crc8(header[:end]) != header[end]:
         return None
+    # As in UTF-8: the leading ones of the first byte count the bytes, and each other has six bits of the number.
     number = header[4] & (0xFF >> (more + 1) if more else 0x7F)
     for byte in header[5:length]:
         number = number << 6 | byte & 0x3F

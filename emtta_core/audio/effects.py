@@ -28,6 +28,7 @@ def tune(samples: int, rng: np.random.Generator) -> Samples:
     beat = 60 / float(rng.uniform(84, 132))
     key = 55 * 2 ** (rng.integers(12) / 12)
     roots = _PROGRESSIONS[int(rng.integers(len(_PROGRESSIONS)))]
+    # The tune has been playing for a while: the speech comes in anywhere in its four chords.
     begun = -float(rng.uniform(0, 8 * beat))
     halves: Samples = begun + 0.5 * beat * np.arange(int((samples / SAMPLE_RATE - begun) / (0.5 * beat)) + 2.0)
     steps = rng.integers(3, size=halves.size)
@@ -120,6 +121,7 @@ def echo(speech: Samples, decibels: float, rng: np.random.Generator, _voices: Vo
     """Repeat the sound 150 to 350 ms later, quieter by so many decibels, and that again, and so on."""
     delay = int(rng.uniform(0.15, 0.35) * SAMPLE_RATE)
     echoed = speech.copy()
+    # In pieces of one delay: each takes the piece before it, which has its own echoes already, and so on without end.
     for start in range(delay, echoed.size, delay):
         piece = echoed[start : start + delay]
         piece += 10 ** (decibels / 20) * echoed[start - delay : start - delay + piece.size]
@@ -152,6 +154,7 @@ def packet_loss(speech: Samples, share: float, rng: np.random.Generator, _voices
 def clipping(speech: Samples, share: float, _rng: np.random.Generator, _voices: Voices) -> Corrupted:
     """Cut the loudest samples, a share of those that are not silence, to one amplitude."""
     amplitude = np.abs(speech)
+    # Silence does not count, or a recording with long pauses would hardly be clipped.
     limit = float(np.quantile(amplitude[amplitude > SILENCE_PEAK], 1 - share))
     return levelled(np.clip(speech, -limit, limit))
 

@@ -106,6 +106,7 @@ def encode_flac(waveform: ArrayLike) -> bytes:
             f"the waveform has a peak of {peak:.6g}, above full scale (1.0), which 16-bit FLAC cannot hold; "
             "scale it back first"
         )
+    # 16 bits reach from -32768 to 32767, so that the lower end has full scale and the upper one step less.
     integers = np.minimum(np.rint(samples * 32768), 32767).astype(np.int16)
     file = io.BytesIO()
     soundfile.write(file, integers, SAMPLE_RATE, format="FLAC", subtype="PCM_16")

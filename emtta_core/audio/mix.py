@@ -149,6 +149,7 @@ def mix(
         piece,
         f"the piece of the noise that is used ({samples.size} samples from sample {offset % source.size} on)",
     )
+    # Both are brought to their levels over the whole utterance; over speech alone each is louder by so much.
     above = 0.0 if over == "utterance" else _above(samples, speech_mask(samples)) - _above(piece, speech_mask(samples))
     clean = scale_to_dbfs(samples, level_dbfs)
     added = scale_to_dbfs(piece, level_dbfs - snr_db + above)

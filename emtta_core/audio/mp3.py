@@ -45,6 +45,8 @@ class _Frame:
     @classmethod
     def at(cls, data: bytes, start: int) -> Self | None:
         # The frame whose header is at `start`; None where there is none, or one of no stated bit rate.
+        # Eleven bits are 1; then come version (2 bits), layer (2), no checksum (1), bit rate (4), sample rate (2),
+        # padding (1).
         found = cls(data[start : start + 4])
         if len(found.header) < 4 or found.header[0] != 0xFF or found.header[1] >> 5 != 0b111:
             return None
@@ -62,6 +64,7 @@ class _Frame:
 
     @property
     def size(self) -> int:
+        # A frame has 1,152 samples in MPEG-1, else 576; its bits are those of a second, by the seconds that it takes.
         kbits = _KBITS[self.version == _MPEG_1][(self.header[2] >> 4) - 1]
         padding = self.header[2] >> 1 & 1
         return (144 if self.version == _MPEG_1 else 72) * kbits * 1000 // self.hertz + padding
@@ -75,12 +78,14 @@ class _Frame:
 
     def goes_on(self, first: "_Frame") -> bool:
         # Whether this may be a frame of the stream that begins with `first`.
+        # Bit rate, padding and the way in which stereo is coded may change with each frame; these two may not.
         return (self.version, self.hertz) == (first.version, first.hertz)
 
     def with_count(self, frames: int) -> bytes:
         # A silent frame of the same kind that says how many frames come behind it.
         second = self.header[1] | 1  # no checksum
         silent = _Frame(bytes((0xFF, second, _ROOMY << 4 | self.header[2] & 0b1100, self.header[3])))
+        # Flag 1: of the four fields that may follow, the number of frames does.
         said = b"Info" + (1).to_bytes(4, "big") + frames.to_bytes(4, "big")
         return (silent.header + bytes(self.count_at - 4) + said).ljust(silent.size, b"\0")
 
@@ -120,6 +125,7 @@ def counted(data: bytes, name: str) -> bytes:
 def _beginning(data: bytes) -> int:
     offset = 0
     while data.startswith(_ID3, offset) and offset + 10 <= len(data):
+        # Seven bits a byte ("synchsafe"), so that a size never looks like the beginning of a frame.
         size = 0
         for byte in data[offset + 6 : offset + 10]:
             size = size << 7 | byte & 0x7F

@@ -41,6 +41,7 @@ def tone(hertz: Samples, rng: np.random.Generator, levels: Samples) -> Samples:
         levels: the amplitude of harmonic 1, 2, …; those above half the sample rate are left out.
     """
     kept = levels[: max(1, int(SAMPLE_RATE / 2 / hertz.max()))]
+    # One period from its harmonics; it is then read at the speed that the pitch has at each sample.
     spectrum = np.zeros(_PERIOD // 2 + 1, dtype=np.complex128)
     spectrum[1 : kept.size + 1] = kept * np.exp(2j * np.pi * rng.random(kept.size))
     period = np.fft.irfft(spectrum)
@@ -59,6 +60,7 @@ def times(seconds: float, rng: np.random.Generator, shortest: float, longest: fl
 
     The first comes within one `shortest`, so that no stretch of `longest` is without an event. Shape `(E,)`.
     """
+    # As many as there can be if all were the shortest; those behind the end are cut off.
     intervals = rng.uniform(shortest, longest, int(seconds / shortest) + 1)
     starts = rng.uniform(0, shortest) + np.cumsum(intervals) - intervals
     return starts[starts < seconds]
@@ -179,6 +181,7 @@ def munching(samples: int, rng: np.random.Generator) -> Samples:
     bites = times(samples / SAMPLE_RATE, rng, 0.3, 0.65)
     jaw = _bite(0.35, rng.uniform(0.07, 0.11))
     crunching = placed(samples, bites, spread_levels(bites.size, rng, 3.0), jaw)
+    # A Poisson process, whose rate follows the bite; its clicks weaken with it as well.
     fractures = rng.random(samples) < rng.uniform(800, 2000) / SAMPLE_RATE * np.minimum(crunching, 2)
     clicks = fractures * np.sqrt(crunching) * rng.standard_normal(samples)
     crunch = filtered(clicks, band_pass(700, 5000, order=1))
@@ -199,6 +202,7 @@ def copy_machine(samples: int, rng: np.random.Generator) -> Samples:
     carriage = loudness * tone(pitch, rng, 0.75 ** np.arange(12.0))
     sheet = np.interp(phase, [0, 0.3, 0.36, 0.52, 0.6, 1], [0, 0, 1, 1, 0, 0])
     paper = sheet * coloured_noise(samples, rng, band_pass(800, 5000)) * (1 + 0.4 * drift(samples, rng, 30.0))
+    # Where the phase, a tenth early, enters a half of the cycle: two strikes in each copy.
     strikes = np.flatnonzero(np.diff(np.floor(2 * phase + 0.1) % 2, prepend=0.0)) / SAMPLE_RATE
     clunk = burst(0.12, rng, band_pass(200, 2500, order=1), 0.015) + ring(0.12, 130, 0.03)
     clunks = placed(samples, strikes, 2.5 * spread_levels(strikes.size, rng, 1.5), clunk)

@@ -56,6 +56,7 @@ def far_field(speech: Samples, metres: float, rng: np.random.Generator, _voices:
 
 def _in_room(speech: Samples, response: Samples) -> Samples:
     # The speech in a room, shape as before; what still sounds after its end is left out.
+    # Room for both, so that the end of the sound does not wrap round to its beginning.
     size = 1 << (speech.size + response.size).bit_length()
     reverberant = np.fft.irfft(np.fft.rfft(speech, size) * np.fft.rfft(response, size), size)
     return reverberant[_DIRECT : _DIRECT + speech.size]
@@ -75,6 +76,7 @@ def _response(room: int, kind: str, rt60: float, metres: float | None) -> Sample
     """
     acoustics = load("pyroomacoustics", "reverberation" if kind == "room" else "far-field")
     acoustics.constants.set("num_threads", 1)  # with more, the order of the sums and so the last bits may change
+    # Of the room alone: at every severity it is the same one, with the speaker in the same place.
     rng = np.random.default_rng([len(kind), ord(kind[0]), room])
     lowest, highest = ((3.5, 3.5, 2.5), (9.0, 6.5, 3.2)) if kind == "room" else ((12.0, 8.0, 3.0), (14.0, 9.0, 4.0))
     size = rng.uniform(lowest, highest)
@@ -89,8 +91,10 @@ def _response(room: int, kind: str, rt60: float, metres: float | None) -> Sample
     response = np.asarray(shoe_box.rir[0][0], dtype=np.float64)
     distance = float(np.linalg.norm(speaker - microphone))
     arrival = round(distance / acoustics.constants.get("c") * SAMPLE_RATE)
+    # The way of the direct sound is cut away, and the delay of the filter by which it arrives between two samples.
     response = response[arrival + acoustics.constants.get("frac_delay_length") // 2 - _DIRECT :]
     for _ in range(_ROUNDS):
+        # A fall by 60 dB is a factor of 1/1000: what the response lacks of it in each second is multiplied in.
         per_second = 1 / rt60 - 1 / _rt60(response)
         response *= 10 ** (-3 * per_second * np.arange(response.size) / SAMPLE_RATE)
     return response
@@ -98,6 +102,7 @@ def _response(room: int, kind: str, rt60: float, metres: float | None) -> Sample
 
 def _rt60(response: Samples) -> float:
     # The seconds in which a response falls by 60 dB, from its fall by 5 to 35 dB: T30 of ISO 3382.
+    # Schroeder's integration from the end: at each moment the energy that is still to come, whose fall is smooth.
     left = np.cumsum(response[::-1] ** 2)[::-1]
     left /= left[0]
     falling = np.flatnonzero((left <= 10**-0.5) & (left >= 10**-3.5))

@@ -52,6 +52,7 @@ def coloured_noise(samples: int, rng: np.random.Generator, response: Response) -
     gains = response(_frequencies(size))
     spectrum = rng.standard_normal((2, gains.size)) * gains
     noise = np.fft.irfft(spectrum[0] + 1j * spectrum[1], size)[:samples]
+    # By Parseval: each of the two parts of a frequency has variance gain², and the real transform counts it twice.
     return noise * (size / (2 * math.sqrt(float(np.sum(gains**2)))))
 
 
@@ -67,6 +68,7 @@ def reverberated(samples: Samples, rng: np.random.Generator, seconds: float, wet
         wet: the RMS level of the reverberation of a steady sound, relative to the direct sound.
     """
     length = int(seconds * SAMPLE_RATE)
+    # 60 dB are a factor of 10^-3 in amplitude.
     tail = rng.standard_normal(length) * 10 ** (-3 * np.arange(length) / length)
     tail *= wet / np.sqrt(np.sum(tail**2))
     size = _fast_size(samples.size + length)

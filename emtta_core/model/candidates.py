@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from emtta_core.model.forward import Cache, Layout, Memory, Nodes, decode, logits, prefill
+from emtta_core.model.noise import Noise, draw
 from emtta_core.model.policy import DecodingPolicy
 from emtta_core.model.weights import Weights
 
@@ -53,7 +54,7 @@ class Strategy(Protocol):
     rows: int
 
     def begin(self, limits: Tensor, end: int, like: Tensor) -> None:
-        """Prepare for B utterances, capped at `limits` `(B,)` tokens; `like` has the device and dtype of logits."""
+        """Prepare for B utterances, capped at `limits` `(B,)` tokens; `like` `(B, V)` has the prompt's logits."""
 
     def advance(self, step: int, frontier: Frontier) -> tuple[Tensor, Tensor | None]:
         """Choose the tokens at position `step` after the prompt, from 0.
@@ -256,42 +257,26 @@ class Greedy(Rows):
 
 
 class Sampled(Rows):
-    """G rows an utterance, each drawn from the policy by the inverse of its cumulative distribution."""
+    """G rows an utterance, each drawn from the policy by noise of its own."""
 
-    def __init__(self, uniform: Tensor):
-        """Take the numbers to draw with.
+    def __init__(self, keys: Tensor, candidates: int):
+        """Draw `candidates` rows an utterance, by the noise of `keys` `(B,)`; see `Noise`."""
+        self.rows = candidates
+        self._keys = keys
 
-        Args:
-            uniform: `(B, G, T)`, at least 0 and below 1: one for each candidate and token, T no less than any limit.
-        """
-        self.rows = uniform.shape[1]
-        self._uniform = uniform
+    def begin(self, limits: Tensor, end: int, like: Tensor) -> None:
+        """Make room for B sequences of G rows, and prepare their noise."""
+        super().begin(limits, end, like)
+        self._noise = Noise(self._keys, self.rows, like.shape[-1])
 
     def advance(self, step: int, frontier: Frontier) -> tuple[Tensor, Tensor | None]:
         """Draw a token for each row."""
-        return self.write(step, draw(frontier.masked, frontier.nodes, self._uniform[:, :, step])), None
+        return self.write(step, draw(frontier.masked, frontier.nodes, self._noise.at(step))), None
 
     def keep(self, utterances: Tensor) -> None:
         """Go on with these utterances alone."""
         super().keep(utterances)
-        self._uniform = self._uniform[utterances]
-
-
-def draw(logits: Tensor, nodes: Tensor, uniform: Tensor) -> Tensor:
-    """Pick tokens `(...)` by uniform numbers `(...)`, each from the distribution that `nodes` names.
-
-    The token is the first at which the cumulative probability exceeds the number, so one of probability zero is never
-    picked: the number is kept below the total of the rounded sum. (Of logits that are NaN it is the last token.)
-
-    Args:
-        logits: `(F, V)`, the distributions.
-        nodes: which of them.
-        uniform: at least 0 and below 1.
-    """
-    cumulative = logits.softmax(-1).cumsum(-1)[nodes]
-    largest = 1.0 - 2.0 * torch.finfo(logits.dtype).eps
-    target = uniform.to(logits.dtype).clamp(max=largest).unsqueeze(-1) * cumulative[..., -1:]
-    return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp_(max=logits.shape[-1] - 1)
+        self._noise.keep(utterances)
 
 
 NEVER = -1.0e9

@@ -10,7 +10,7 @@ from emtta_core.store import Store
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.suite import Suite, parse_suite
 
-WEIGHS = ("steps", "candidates", "redraw", "early_stop")
+WEIGHS = ("steps", "candidates", "beams", "redraw", "early_stop", "adapt_above")
 """The options by which an utterance takes longer."""
 
 

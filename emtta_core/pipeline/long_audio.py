@@ -8,11 +8,12 @@ has the very result that it has without cutting.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from emtta_core.adaptation import AdaptationResult, StepRecord
+from emtta_core.adaptation.flags import Flag
 from emtta_core.audio.activity import windows_of
 from emtta_core.audio.waveform import SILENCE_PEAK, Waveform
 from emtta_core.store import PreparedRow
@@ -87,7 +88,7 @@ def join(utterance_id: str, windows: Sequence[WindowResult]) -> AdaptationResult
     lost = bool(errors)
     text = _joined([part.hypothesis for part in parts])
     # An empty window among others is a pause, not a collapse.
-    flagged = {flag for part in parts for flag in part.flags if flag != "collapsed" or part.hypothesis}
+    flagged: set[Flag] = {flag for part in parts for flag in part.flags if flag != "collapsed" or part.hypothesis}
     if not text:
         flagged.add("collapsed")
     return AdaptationResult(
@@ -103,7 +104,7 @@ def join(utterance_id: str, windows: Sequence[WindowResult]) -> AdaptationResult
         source_tokens=None if lost else sum(part.source_tokens or 0 for part in parts),
         greedy_tokens=None if lost else sum(part.greedy_tokens or 0 for part in parts),
         error="; ".join(errors) or None,
-        flags=() if lost else tuple(flag for flag in ("truncated", "collapsed") if flag in flagged),
+        flags=() if lost else tuple(flag for flag in get_args(Flag) if flag in flagged),
     )
 
 

@@ -206,17 +206,20 @@ class Reuse:
         by_id: dict[str, list[Cell]] = defaultdict(list)
         for cell in cells:
             by_id[cell.cell_id].append(cell)
-        done = self._done()
         found: dict[Cell, dict[str, Result]] = defaultdict(dict)
+        done: set[tuple[str, str, str]] | None = None
         for run_id in runs:
             parameters = {"run_id": run_id, "cells": list(by_id), "keys": list(keys)}
             with Catalogue(self._store, run_id=run_id) as catalogue:
                 results = [Result(*row) for row in catalogue.query(_RESULTS, parameters).rows]
+            # Most often there are none, and what this run has done itself need not be read.
+            if results and done is None:
+                done = self._done()
             for result in results:
                 if result.normalizer != normalizer(result.language, self._run.suite.normalizer).name:
                     continue
                 for cell in (*by_id[result.cell_id], *keys.get(result.utterance_key, ())):
-                    if (cell.domain, cell.method, result.utterance_id) not in done:
+                    if (cell.domain, cell.method, result.utterance_id) not in (done or ()):
                         found[cell].setdefault(result.utterance_id, result)
         return found
 

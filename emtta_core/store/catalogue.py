@@ -21,12 +21,13 @@ from emtta_core.errors import EmttaError, StoreError, UsageError
 from emtta_core.store.backend import Backend, Entry
 from emtta_core.store.parquet import BrokenFile, check_tails, misplaced
 from emtta_core.store.queries import Limits, check_reads_only, hint, memory_limit
-from emtta_core.store.reports import check_values, parameter_values, report, views
+from emtta_core.store.reports import check_values, parameter_values, report
 from emtta_core.store.result import Result, to_arrow
 from emtta_core.store.snapshot import Snapshot
 from emtta_core.store.store import Store
 from emtta_core.store.views import (
     create_raw_views,
+    create_views,
     create_word_edits,
     describe_broken,
     materialize_rows,
@@ -126,7 +127,8 @@ class Catalogue:
         self._memory = self.limits.memory or memory_limit(self._connection) // 2
         self._show = store.backend.attach(self._connection)
         create_word_edits(self._connection)
-        self._retry("opening the store", self._create_views)
+        create_views(self._connection, store.backend)
+        self._retry("opening the store", lambda: None)
         self._restrict_access()
 
     def __repr__(self) -> str:
@@ -232,10 +234,6 @@ class Catalogue:
                 with suppress(UsageError):
                     self.store.run(given[key])  # a record that is there and cannot be read is a StoreError
             raise
-
-    def _create_views(self) -> None:
-        for view in views().values():
-            self._connection.execute(f'CREATE OR REPLACE VIEW "{view.name}" AS\n{view.sql}')
 
     def _answer(self, what: str, ask: Callable[[], Answer]) -> Answer:
         return self._retry(what, lambda: self._within_limits(what, ask))

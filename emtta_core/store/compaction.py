@@ -84,6 +84,7 @@ def compact_held(store: Store, run_id: str) -> Compaction:
 def _write(store: Store, pack: Pack, run_id: str, attempt: int, catalogue: Catalogue) -> None:
     rows = _rows(pack, _own(run_id, attempt), catalogue)
     for table in pack.tables:
+        # The join pairs rows by their keys; were a key there twice, it would multiply them, for good.
         ((expected,),) = catalogue.query(f"SELECT count(*) FROM raw.{table} WHERE {_own(run_id, attempt)}").rows
         found = rows.filter(pack.rows_of(TABLES[table].row, {})).num_rows
         if found != expected:
@@ -168,6 +169,7 @@ def _covered(store: Store, run_id: str) -> Sequence[Entry]:
 
     def covered(entry: Entry) -> bool:
         table, attempt = entry.name.split("/")[0], attempt_of(entry.name)
+        # The mark of an attempt that was begun, which has a number and no rows of its own.
         if entry.name.endswith(".begun"):  # a pack keeps their number from being given once more
             return attempt <= max(packs.values(), default=0)
         if table in PACK_OF:

@@ -122,6 +122,8 @@ def lease(store: Store, run_id: str) -> Iterator[Lease]:
     finally:
         done.set()
         renewing.join()
+        # Emptied and not removed, so that its number stays taken; and only while it is ours, or the run would look free
+        # that somebody else works on.
         with suppress(OSError, StoreError):
             held.check(store)
             store.backend.write(_file(run_id, held.number), b"")
@@ -134,6 +136,7 @@ def remove_old_leases(store: Store, run_id: str) -> None:
 
 def _take(store: Store, run_id: str, own: Holder) -> Lease:
     number = max(_taken(store, run_id), default=0) + 1
+    # Of several that come here at once one creates the file; the others find it there, and are refused.
     if holder(store, run_id) is None and store.backend.write_new(
         _file(run_id, number), json.dumps(asdict(own)).encode()
     ):
@@ -184,6 +187,8 @@ def _read(store: Store, run_id: str, number: int) -> Holder | None:
 def _lives(store: Store, run_id: str, number: int, found: Holder) -> bool:
     # Whether the holder of a lease is there still, as far as can be told from here.
     machine, boot, numbers = _machine()
+    # Only the machine itself can ask for a process, and only among the numbers of one boot and one container. Of any
+    # other holder the age of its last renewal must tell.
     if found.host == platform.node():
         if (found.boot, found.numbers) == (boot, numbers):
             return _runs(found)
@@ -206,6 +211,7 @@ def _age(store: Store, name: str) -> float:
     finally:
         with suppress(OSError, StoreError):
             store.backend.remove([probe])
+    # Both times are by one clock; of a store that takes no probe, this machine's is all that there is.
     return modified.get(probe, time.time()) - modified.get(name, 0.0)
 
 
@@ -225,6 +231,7 @@ def _runs(found: Holder) -> bool:
         return False
     except PermissionError:
         pass
+    # A number is given again, to a process that started later; and a zombie, though it has one, works no more.
     return _started(found.process) == found.started and _state(found.process) not in ("Z", "X")
 
 

@@ -205,6 +205,7 @@ def check_footers(backend: Backend, entries: Sequence[Entry]) -> Iterator[Broken
 def _check_ends(
     backend: Backend, entries: Sequence[Entry], examine: Callable[[str, bytes, Table | Pack], BrokenFile | None]
 ) -> Iterator[BrokenFile]:
+    # Too short for a footer. They are read whole, for a size of 0 may also be that of a pipe, which is told from them.
     for name, content in backend.read_all([entry.name for entry in entries if entry.size < _SMALLEST]):
         if isinstance(content, OSError):  # a pipe, a device
             yield BrokenFile.refused(name, content)
@@ -259,6 +260,7 @@ def _footer_of(kind: Table | Pack) -> tuple[bytes, bytes]:
     value = pq.read_metadata(pa.BufferReader(empty)).metadata[_ARROW]
     columns = empty[empty.rindex(_ARROW) : empty.rindex(value) + len(value)]
     footers = [content[-8 - _footer_length(content) :] for content in (empty, one)]
+    # The version and the columns in Parquet's form come first; the number of rows is where the two part.
     same = next(length for length, pair in enumerate(zip(*footers, strict=False)) if pair[0] != pair[1])
     return footers[0][:same], columns
 
@@ -271,6 +273,7 @@ def _check_footer(name: str, tail: bytes, kind: Table | Pack) -> BrokenFile | No
 
 
 def _schema_fault(name: str, footer: pq.FileMetaData, kind: Table | Pack) -> BrokenFile | None:
+    # First the version: columns that are those of another release are no damage, and the file is whole.
     version = (footer.metadata or {}).get(VERSION_KEY, b"none").decode(errors="replace")
     if version != str(SCHEMA_VERSION):
         return BrokenFile(

@@ -207,6 +207,7 @@ class S3(Backend):
         # Whether the server knows a conditional PUT, and refuses it where the object is there; tried once.
         if self._conditional is None:
             try:
+                # A server that ignores the condition takes both; one that heeds it refuses the second at the latest.
                 self._conditional = not self._put_new(_SIGN, b"") or not self._put_new(_SIGN, b"")
             except _UnknownRequestError:
                 self._conditional = False
@@ -226,6 +227,7 @@ class S3(Backend):
                     self._files.pipe_file(self._path(name), content, chunksize=_PUT_BYTES, mode="create")
             except FileExistsError:
                 return False
+            # Another writer's request for it is under way; only when that has ended can ours be decided.
             except BlockingIOError:
                 continue
             return True
@@ -309,6 +311,7 @@ def _raise_explained(error: Exception, what: str, url: str, bucket: str) -> NoRe
         _UnknownRequestError: the server does not know the request.
         StoreError: any other failure.
     """
+    # Servers give a word or, where a request has no body for one (HEAD), the number of the status.
     code = str(_response(error).get("Error", {}).get("Code", ""))
     if code in _ERRNO:
         raise OSError(_ERRNO[code], os.strerror(_ERRNO[code]), url) from error
@@ -316,6 +319,7 @@ def _raise_explained(error: Exception, what: str, url: str, bucket: str) -> NoRe
         raise _UnknownRequestError(
             f"cannot {what} {url}: its server does not know this request ({code}), which S3 has; use another server"
         ) from error
+    # `faults` tells by the cause what may pass: a lost connection, or a server that is busy or down for a moment.
     cause: Exception = error
     if isinstance(error, _NO_CONNECTION):
         cause = ConnectionError(str(error))

@@ -77,7 +77,9 @@ class HypothesisRow:
     entropy_after: Annotated[float | None, "the same for the adapted model"]
     tokens: Annotated[int | None, "tokens of the hypothesis, including the end token"]
     seconds: Annotated[float | None, "wall seconds spent; those of a batch are shared equally"]
-    flags: Annotated[tuple[str, ...], "warnings: `truncated`, `collapsed`"] = ()
+    flags: Annotated[
+        tuple[str, ...], "`truncated`, `collapsed`; `gated`, `reverted`: the hypothesis is the source's"
+    ] = ()
     error: Annotated[str | None, "why there is no hypothesis"] = None
     utterance_key: Annotated[
         str, "identity of the work (recipe, prepared audio, transcript): rows of equal keys are the same result"
@@ -142,7 +144,9 @@ class WindowRow:
     entropy_after: Annotated[float | None, "the same for the adapted model"]
     tokens: Annotated[int | None, "tokens of the hypothesis, including the end token"]
     updates: Annotated[int | None, "updates made"]
-    flags: Annotated[tuple[str, ...], "warnings: `truncated`, `collapsed`"] = ()
+    flags: Annotated[
+        tuple[str, ...], "`truncated`, `collapsed`; `gated`, `reverted`: the hypothesis is the source's"
+    ] = ()
     error: Annotated[str | None, "why there is no hypothesis, for example in a silent window"] = None
 
 

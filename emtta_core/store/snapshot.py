@@ -188,6 +188,7 @@ class Snapshot:
             wanted = sorted({*runs, *(makers if reused else ())})
             return [entry for run in wanted for entry in backend.list(f"{folder}/run_id={run}")]
 
+        # First the links: they say which other runs have results that count in these.
         links = below("links", reused=False)
         makers = {source_of(entry.name) for entry in links}
         listed = {
@@ -284,5 +285,6 @@ def uncovered(entries: Iterable[Entry], packs: Mapping[str, Entry]) -> Iterator[
     """Yield the files of a table that no pack covers, given the newest by run."""
     for entry in entries:
         pack = packs.get(run_of(entry.name))
+        # A pack covers all attempts up to its own; a file of none (0), as of statistics, is never covered.
         if pack is None or not 0 < attempt_of(entry.name) <= attempt_of(pack.name):
             yield entry

@@ -72,6 +72,7 @@ class WorkerPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # First the flag, so that whoever gets a slot from now on begins nothing with it.
         self._ended = True
         for slot in self._slots:
             slot.end()
@@ -102,6 +103,7 @@ class WorkerPool:
             self._progress(event)
 
         worker = slot.worker()
+        # A process writes one log for all its cells; the part of this one begins here.
         began = slot.log_size()
         try:
             return worker.do(job, timeout=job.runtime.timeout, progress=listen, stop=self._stop)

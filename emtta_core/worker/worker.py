@@ -41,6 +41,7 @@ class JobFailed:
 
 Answer = AttemptBegun | UtterancesDone | CellFinished | CellReport | JobFailed
 
+# What comes out of the other process is validated: a library there may have written a line of its own.
 _KINDS: dict[str, TypeAdapter[Any]] = {
     kind.__name__: TypeAdapter(kind) for kind in (AttemptBegun, UtterancesDone, CellFinished, CellReport, JobFailed)
 }
@@ -96,6 +97,7 @@ class Worker:
         """Start the process; it is not a child of the terminal, so that Ctrl-C is its owner's alone."""
         self.device, self.log = device, log
         with log.open("ab") as file:
+            # A session of its own: it can be ended with all that it started, by its process group.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "emtta_core.worker", "-"],  # -P: nothing from the current folder
                 stdin=subprocess.PIPE,
@@ -196,8 +198,10 @@ class Worker:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
+        # In a thread of its own, for a pipe cannot be read with a timeout; a queue can.
         for line in self._process.stdout:
             self._lines.put(line)
+        # Waited for, so that it leaves no zombie, and its exit code says how it ended.
         self._process.wait()
         self._lines.put(None)
 
@@ -238,6 +242,7 @@ class Server:
             self.do(Job.model_validate_json(line))
 
     def _listen(self, jobs: TextIO) -> None:
+        # The end of this pipe means that the owner has closed it or is gone, however it ended.
         for line in jobs:
             if line.strip() == STOP:
                 self._stop.set()

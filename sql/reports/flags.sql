@@ -1,4 +1,4 @@
--- flags: how many hypotheses were cut at the token limit, or collapsed, by language and method.
+-- flags: how many hypotheses were cut at the token limit, collapsed, or kept from the source, by language and method.
 -- columns:
 --   language            the language of the corpus
 --   method              the method
@@ -7,6 +7,8 @@
 --   truncated_percent   the same as a percentage
 --   collapsed           hypotheses that are empty or repeat themselves without end
 --   collapsed_percent   the same as a percentage
+--   gated               hypotheses of the source: their entropy was not above adapt_above
+--   reverted            hypotheses of the source: adapting had raised the entropy or left a loop (revert)
 -- param run_id: the run; the newest by default
 -- param method: only this method
 -- param group: only this group
@@ -18,7 +20,9 @@ counted AS (
         method,
         count(*) AS hypotheses,
         count(*) FILTER (list_contains(flags, 'truncated')) AS truncated,
-        count(*) FILTER (list_contains(flags, 'collapsed')) AS collapsed
+        count(*) FILTER (list_contains(flags, 'collapsed')) AS collapsed,
+        count(*) FILTER (list_contains(flags, 'gated')) AS gated,
+        count(*) FILTER (list_contains(flags, 'reverted')) AS reverted
     FROM utterances
     WHERE
         run_id = getvariable('run_id')
@@ -36,7 +40,9 @@ SELECT
     counted.truncated,
     100.0 * counted.truncated / counted.hypotheses AS truncated_percent,
     counted.collapsed,
-    100.0 * counted.collapsed / counted.hypotheses AS collapsed_percent
+    100.0 * counted.collapsed / counted.hypotheses AS collapsed_percent,
+    counted.gated,
+    counted.reverted
 FROM counted
 LEFT JOIN methods USING (method)
 ORDER BY counted.language, methods.rank NULLS LAST, counted.method

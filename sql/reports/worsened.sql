@@ -5,7 +5,7 @@
 --   source_errors, errors, words   word errors of the unadapted and the adapted model; words of the reference
 --   reference       what was said
 --   source_hypothesis, hypothesis  hypothesis of the unadapted and of the adapted model
---   flags           warnings: truncated, collapsed
+--   flags           truncated, collapsed; gated, reverted: the hypothesis is the source's
 -- param run_id: the run; the newest by default
 -- param method: only this method
 -- param group: only this group

@@ -5,12 +5,14 @@
 SELECT method, rank
 FROM (VALUES
     ('source', 1),
-    ('greedy-em', 2),
-    ('em-seq', 3),
-    ('em-tok', 4),
-    ('em-tok-b', 5),
-    ('em-tok-policy', 6),
-    ('em-tok-entropy', 7),
-    ('mbr', 8),
-    ('em-tok-b+mbr', 9)
+    ('source-beam', 2),
+    ('greedy-em', 3),
+    ('em-seq', 4),
+    ('em-tok', 5),
+    ('em-tok-b', 6),
+    ('em-tok-policy', 7),
+    ('em-tok-entropy', 8),
+    ('mbr', 9),
+    ('em-tok-b+beam', 10),
+    ('em-tok-b+mbr', 11)
 ) AS listed (method, rank)

@@ -17,7 +17,7 @@
 --   entropy_before, entropy_after              mean entropy along the greedy hypothesis, nats per token
 --   tokens                tokens of the hypothesis
 --   seconds               wall seconds spent
---   flags                 warnings: truncated, collapsed
+--   flags                 truncated, collapsed; gated, reverted: the hypothesis is the source's
 --   normalizer, reference_normalized, hypothesis_normalized   the texts as compared
 --   step_errors           word errors after 0, 1, … updates
 --   error                 why it has no score; such rows are counted but excluded from all rates

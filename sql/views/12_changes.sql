@@ -11,7 +11,7 @@
 --   reference_normalized, hypothesis_normalized   the texts that errors was computed from
 --   normalizer      the normalizer used
 --   entropy_before, entropy_after   mean entropy along the greedy hypothesis, nats per token
---   flags           warnings: truncated, collapsed
+--   flags           truncated, collapsed; gated, reverted: the hypothesis is the source's
 WITH
 beside AS (
     SELECT

@@ -9,7 +9,7 @@
 --   hypothesis, source_hypothesis   unnormalized: the adapted and the unadapted model's
 --   entropy_before, entropy_after   mean entropy along the greedy hypothesis, nats per token
 --   tokens, updates      tokens of its hypothesis; updates of its episode
---   flags                warnings: truncated, collapsed
+--   flags                truncated, collapsed; gated, reverted: the hypothesis is the source's
 --   error                why it has no hypothesis, for example in a silent window
 SELECT
     run_id,

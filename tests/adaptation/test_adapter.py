@@ -18,12 +18,12 @@ from whisper_factory import make_checkpoint, sounds
 
 import emtta_core
 from emtta_core.adaptation import METHODS, Adapter, Method, Objective, method
-from emtta_core.adaptation.adapter import flags_of
 from emtta_core.adaptation.batch_size import episode_bytes
-from emtta_core.adaptation.episode import Batch, run
+from emtta_core.adaptation.episode import Batch, candidate_loss, prepare_batch, run, split
 from emtta_core.adaptation.options import Options
 from emtta_core.errors import UsageError
-from emtta_core.model import SpeechModel, load_model
+from emtta_core.model import SpeechModel, forward, load_model
+from emtta_core.model.candidates import Hypotheses
 from emtta_core.model.policy import TOKENS_MARGIN
 
 STEPS = 3
@@ -74,6 +74,32 @@ def test_result_records_every_state(model: SpeechModel, waveforms: list[NDArray[
         last = result.trace[-1]
         assert last.loss is last.policy_loss is last.entropy_loss is last.gradient_norm is None
         assert last.candidate_entropy is last.advantage_std is last.candidate_tokens is None
+
+
+@pytest.mark.parametrize("name", ["source-beam", "em-tok-b+beam"])
+def test_best_beam_is_likelier_than_greedy(model: SpeechModel, waveforms: list[NDArray[np.float32]], name: str) -> None:
+    adapter = Adapter(model, name, steps=2, candidates=3, learning_rate=1e-2, beams=6)
+    batch = prepare_batch(model, waveforms, ["en"] * 3, ["a", "b", "c"])
+    states, parameters = run(model, adapter.method, adapter.options, batch)
+    norms = split(model.weights, parameters)
+    memory = forward.cross_memory(model.weights, forward.encode(model.weights, norms.encoder, batch.stem))
+
+    def mean_log_prob(made: Hypotheses | None) -> torch.Tensor:
+        assert made is not None
+        first = Hypotheses(made.tokens[:, :1], made.mask[:, :1], made.ended[:, :1])
+        alone = Method("sum", "greedy", Objective("sequence", baseline="none"))
+        loss, _ = candidate_loss(model, alone, norms, memory, batch.prompt, first)
+        return -loss.advantage[:, 0, 0] / first.mask.sum((1, 2))
+
+    with torch.no_grad():
+        best, greedy = mean_log_prob(states[-1].choices), mean_log_prob(states[-1].greedy)
+    assert (best >= greedy - 1e-5).all()
+    results = adapter.transcribe(waveforms, utterance_ids=["a", "b", "c"])
+    for row, result in enumerate(results):
+        assert states[-1].choices is not None
+        assert result.tokens == int(states[-1].choices.mask[row, 0].sum())
+        assert result.greedy_tokens == result.trace[-1].tokens
+    assert [result.hypothesis for result in results] != [result.trace[-1].hypothesis for result in results]
 
 
 def test_adapting_lowers_entropy(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
@@ -167,6 +193,8 @@ def test_missing_id_is_derived_from_audio(model: SpeechModel, waveforms: list[ND
         ({"stepz": 3}, r"unknown option 'stepz' \(did you mean 'steps'\?\)"),
         ({"candidates": 0}, "candidates is 0"),
         ({"candidates": 1000}, "candidates is 1000.*at most"),
+        ({"beams": 1}, "beams is 1; it must be a whole number, at least 2"),
+        ({"method": "source-beam", "beams": 1000}, "beams is 1000.*at most"),
         ({"learning_rate": 0.0}, "learning_rate is 0"),
         ({"learning_rate": math.nan}, "learning_rate is nan"),
         ({"weight_decay": -1.0}, "weight_decay is -1"),
@@ -175,6 +203,8 @@ def test_missing_id_is_derived_from_audio(model: SpeechModel, waveforms: list[ND
         ({"batch_size": 0}, "batch_size is 0"),
         ({"batch_size": "much"}, "batch_size is 'much'.*'auto'"),
         ({"early_stop": -1.0}, "early_stop is -1.0"),
+        ({"adapt_above": -0.1}, "adapt_above is -0.1; it must be a number, at least 0"),
+        ({"revert": 1}, "revert is 1; it must be True or False"),
         ({"trace": "all"}, "trace 'all'.*hypotheses, metrics, none"),
     ],
 )
@@ -189,6 +219,8 @@ def test_first_tokens_limit_candidates(model: SpeechModel, waveforms: list[NDArr
     few = replace(model, policy=replace(model.policy, bias=bias, first_bias=bias))
     with pytest.raises(UsageError, match=r"candidates is 4; with 7 tokens .* at most 3"):
         Adapter(few, "em-tok-b", candidates=4)
+    with pytest.raises(UsageError, match=r"beams is 4; with 7 tokens .* at most 3"):
+        Adapter(few, "source-beam", beams=4)
     for result in Adapter(few, "em-tok-b", steps=2, candidates=3).transcribe(waveforms):
         assert result.error is None
 
@@ -288,6 +320,9 @@ def test_oversized_utterance_fails_alone(
         f"out of memory with this utterance of 3.00 s alone with 3 candidates ({reason}); "
         "use fewer candidates, the precision bf16 or a GPU with more memory"
     )
+    (both, *_) = Adapter(model, "em-tok-b+beam", steps=2, candidates=3, beams=4).transcribe(waveforms[2:])
+    assert "alone with 3 candidates and with 4 beams (" in str(both.error)
+    assert "use fewer candidates, fewer beams, the precision" in str(both.error)
     (source, *_) = Adapter(model, "source").transcribe(waveforms[2:])
     assert "alone (" in str(source.error)
     assert "candidates" not in str(source.error)
@@ -319,45 +354,47 @@ def test_length_limit_depends_on_language(tmp_path: Path) -> None:
     assert [result.tokens for result in results] == [0.5 * 12 + TOKENS_MARGIN, 0.5 * 30 + TOKENS_MARGIN]
 
 
-@pytest.mark.parametrize(
-    ("tokens", "text", "entropy", "ended", "flags"),
-    [
-        ([5, 6, 7, 9], "sound", 0.01, True, ()),
-        ([5, 5, 5, 5, 5, 5, 5, 9], "aaaaaaa", 0.3, True, ()),
-        ([5, 5, 5, 5, 5, 5, 5, 9], "aaaaaaa", 0.01, True, ("collapsed",)),
-        ([5, 5, 5, 5, 5, 5, 5, 5], "aaaaaaaa", 0.01, False, ("truncated", "collapsed")),
-        ([9], "", 0.5, True, ("collapsed",)),
-        ([5, 6, 7, 8], "sound", 0.5, False, ("truncated",)),
-    ],
-)
-def test_collapse_is_empty_or_repetitive(
-    tokens: list[int], text: str, entropy: float, ended: bool, flags: tuple[str, ...]
-) -> None:
-    assert flags_of(tokens, text, entropy, ended=ended) == flags
-
-
 def test_used_options_are_declared() -> None:
     assert method("source").options == ()
     update = ("learning_rate", "weight_decay", "betas", "epsilon", "redraw")
-    assert method("greedy-em").options == ("steps", *update, "early_stop")
-    assert method("em-tok").options == ("steps", "candidates", *update, "seed", "early_stop")
-    assert method("em-tok-b").options == ("steps", "candidates", *update, "early_stop")
+    gate = ("adapt_above", "revert")
+    assert method("greedy-em").options == ("steps", *update, "early_stop", *gate)
+    assert method("em-tok").options == ("steps", "candidates", *update, "seed", "early_stop", *gate)
+    assert method("em-tok-b").options == ("steps", "candidates", *update, "early_stop", *gate)
+    assert method("source-beam").options == ("beams",)
     assert method("mbr").options == ("candidates", "seed")
-    assert method("em-tok-b+mbr").options == ("steps", "candidates", *update, "seed", "early_stop")
-    order = ["source", "greedy-em", "em-seq", "em-tok", "em-tok-b", "em-tok-policy", "em-tok-entropy"]
-    assert list(METHODS) == [*order, "mbr", "em-tok-b+mbr"]
+    assert method("em-tok-b+beam").options == ("steps", "candidates", *update, "beams", "early_stop", *gate)
+    assert method("em-tok-b+mbr").options == ("steps", "candidates", *update, "seed", "early_stop", *gate)
+    order = ["source", "source-beam", "greedy-em", "em-seq", "em-tok", "em-tok-b", "em-tok-policy", "em-tok-entropy"]
+    assert list(METHODS) == [*order, "mbr", "em-tok-b+beam", "em-tok-b+mbr"]
 
 
 def test_unused_options_change_nothing(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     changed: dict[str, Any] = {
         **{"steps": 5, "candidates": 5, "redraw": False, "learning_rate": 2e-3, "weight_decay": 0.1},
-        **{"betas": (0.5, 0.6), "epsilon": 1e-3, "seed": 9, "early_stop": 1e9},
+        **{
+            "betas": (0.5, 0.6),
+            "epsilon": 1e-3,
+            "beams": 5,
+            "seed": 9,
+            "early_stop": 1e9,
+            "adapt_above": 1e9,
+            "revert": True,
+        },
     }
     base = {
         **{"steps": 2, "candidates": 3, "redraw": True, "learning_rate": 1e-3, "weight_decay": 0.01},
-        **{"betas": (0.9, 0.999), "epsilon": 1e-8, "seed": 0, "early_stop": None},
+        **{
+            "betas": (0.9, 0.999),
+            "epsilon": 1e-8,
+            "beams": 3,
+            "seed": 0,
+            "early_stop": None,
+            "adapt_above": None,
+            "revert": False,
+        },
     }
-    for name in ("source", "greedy-em", "em-tok-b", "mbr"):
+    for name in ("source", "source-beam", "greedy-em", "em-tok-b", "mbr"):
         unused = set(changed) - set(method(name).options)
         mixed = base | {option: changed[option] for option in unused}
         one = Adapter(model, name, **base).transcribe(waveforms)

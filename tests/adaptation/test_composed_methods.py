@@ -32,7 +32,8 @@ WHOLE = (
     'entropy = false, credit = "to-go", baseline = "none", normalization = "sequence", '
     'parameters = "decoder-layernorm", decision = "mbr", '
     "adaptation = { steps = 5, candidates = 6, learning_rate = 0.002, weight_decay = 0.02, seed = 7, "
-    "betas = [0.8, 0.99], epsilon = 1e-6, redraw = false, early_stop = 0.01 } }"
+    "betas = [0.8, 0.99], epsilon = 1e-6, redraw = false, early_stop = 0.01, adapt_above = 0.2, "
+    "revert = true } }"
 )
 
 
@@ -58,8 +59,11 @@ def test_every_part_is_selectable() -> None:
         "betas": (0.8, 0.99),
         "epsilon": 1e-6,
         "redraw": False,
+        "beams": 8,
         "seed": 7,
         "early_stop": 0.01,
+        "adapt_above": 0.2,
+        "revert": True,
     }
     parts = {field.name for field in fields(Objective)} | {"candidates", "parameters", "decision"}
     assert parts | {"name", "base", "adaptation"} == set(MethodChoice.model_fields)
@@ -107,7 +111,11 @@ REFUSALS = {
     "an unknown credit": ('{ name = "mine", credit = "late" }', ["methods[mine].credit is 'late'", "'to-go'"]),
     "an unknown baseline": ('{ name = "mine", baseline = "mean" }', ["methods[mine].baseline is 'mean'", "'none'"]),
     "unknown parameters": ('{ name = "mine", parameters = "all" }', ["methods[mine].parameters", "'layernorm'"]),
-    "an unknown decision": ('{ name = "mine", decision = "beam" }', ["methods[mine].decision is 'beam'", "'mbr'"]),
+    "an unknown decision": ('{ name = "mine", decision = "best" }', ["methods[mine].decision is 'best'", "'mbr'"]),
+    "beams without a search": (
+        '{ name = "mine", adaptation = { beams = 4 } }',
+        ["'mine' makes no use of adaptation.beams: leave that out"],
+    ),
     "an unknown field": ('{ name = "mine", polcy = true }', ["methods[mine].polcy is an unknown field", "policy"]),
     "a switch that is a text": ('{ name = "mine", policy = "yes" }', ["methods[mine].policy is 'yes'", "boolean"]),
     "a number as a method": ("3", ["methods[0] is 3"]),
@@ -123,12 +131,16 @@ REFUSALS = {
     ),
     "an unknown option": (
         '{ name = "mine", adaptation = { stepz = 3 } }',
-        ["stepz is an unknown field", "betas, candidates, early_stop, epsilon"],
+        ["stepz is an unknown field", "adapt_above, beams, betas, candidates"],
     ),
     "credit without an update": ('{ name = "mine", base = "mbr", credit = "to-go" }', ["makes no use of credit"]),
     "a baseline without a policy gradient": (
         '{ name = "mine", base = "greedy-em", baseline = "none" }',
         ["makes no use of baseline"],
+    ),
+    "a gate without an update": (
+        '{ name = "mine", base = "source-beam", adaptation = { adapt_above = 0.1, revert = true } }',
+        ["'mine' makes no use of adaptation.adapt_above, adaptation.revert: leave that out"],
     ),
     "a seed where nothing is drawn": (
         '{ name = "mine", base = "em-tok-b", adaptation = { steps = 2, seed = 1 } }',
@@ -179,11 +191,13 @@ def test_each_part_value_makes_own_cell(name: str) -> None:
 def test_option_is_in_its_cells_only(option: str) -> None:
     values = {
         **{"steps": "9", "candidates": "9", "redraw": "false", "learning_rate": "0.009", "weight_decay": "0.09"},
-        **{"betas": "[0.8, 0.999]", "epsilon": "1e-7", "seed": "9", "early_stop": "0.009"},
+        **{"betas": "[0.8, 0.999]", "epsilon": "1e-7", "seed": "9", "early_stop": "0.009", "beams": "9"},
+        **{"adapt_above": "0.09", "revert": "true"},
     }
     value = values[option]
-    plain = cells('"em-tok"', '{ name = "mine", base = "em-tok" }')
-    own = cells('"em-tok"', f'{{ name = "mine", base = "em-tok", adaptation = {{ {option} = {value} }} }}')
+    more = 'decision = "beam", ' if option == "beams" else ""
+    plain = cells('"em-tok"', f'{{ name = "mine", {more}base = "em-tok" }}')
+    own = cells('"em-tok"', f'{{ name = "mine", base = "em-tok", {more}adaptation = {{ {option} = {value} }} }}')
     assert own[0] == plain[0]
     assert own[1] != plain[1]
 
@@ -205,7 +219,8 @@ def test_full_run_appears_in_reports(
 ) -> None:
     path, store = suite_file(methods=("source",)), tmp_path / "store"
     composed = (
-        'methods = ["source", "mbr", '
+        'methods = ["source", "source-beam", "mbr", '
+        '{ name = "gated", base = "em-tok-b+beam", adaptation = { adapt_above = 100.0, beams = 3, revert = true } }, '
         '{ name = "late-credit", base = "em-tok-b", credit = "to-go", parameters = "encoder-layernorm" }, '
         '{ name = "brief+mbr", decision = "mbr", adaptation = { steps = 2, early_stop = 1000.0 } }]'
     )
@@ -219,14 +234,17 @@ def test_full_run_appears_in_reports(
     (run_id,) = opened.runs()
     with Catalogue(opened) as catalogue:
         rows = catalogue.query("SELECT method, state, done FROM cells ORDER BY method").rows
-        assert rows == [(name, "complete", 3) for name in ("brief+mbr", "late-credit", "mbr", "source")]
+        names = ["brief+mbr", "gated", "late-credit", "mbr", "source", "source-beam"]
+        assert rows == [(name, "complete", 3) for name in names]
         updates = "SELECT method, max(step) FROM steps GROUP BY method ORDER BY method"
-        assert catalogue.query(updates).rows == [("brief+mbr", 2), ("late-credit", 4), ("mbr", 0), ("source", 0)]
+        assert catalogue.query(updates).rows == list(zip(names, (2, 0, 4, 0, 0, 0), strict=True))
+        flagged = "SELECT DISTINCT method FROM utterances WHERE list_contains(flags, 'gated')"
+        assert catalogue.query(flagged).rows == [("gated",)]
         assert catalogue.query("SELECT DISTINCT batch_size FROM attempts").rows == [(3,)]
         board = catalogue.report("methods", run_id).rows
-    assert [row[0] for row in board] == ["source", "mbr", "brief+mbr", "late-credit"]
+    assert [row[0] for row in board] == ["source", "source-beam", "mbr", "brief+mbr", "gated", "late-credit"]
     again = emtta("run", path, "--store", store)
-    assert "nothing to do, all of its 4 cells are complete" in again.out + again.err
+    assert "nothing to do, all of its 6 cells are complete" in again.out + again.err
 
 
 @pytest.mark.slow

@@ -84,11 +84,11 @@ def test_batch_equals_its_parts(
                 reference.greedy.tokens[0, 0], reference.greedy.mask[0, 0]
             )
             close(state.greedy.entropy[row], reference.greedy.entropy[0])
-            assert (state.samples is None) == (reference.samples is None)
-            if state.samples is not None and reference.samples is not None:
-                for candidate in range(4):
-                    assert said(state.samples.tokens[row, candidate], state.samples.mask[row, candidate]) == said(
-                        reference.samples.tokens[0, candidate], reference.samples.mask[0, candidate]
+            assert (state.choices is None) == (reference.choices is None)
+            if state.choices is not None and reference.choices is not None:
+                for choice in range(state.choices.tokens.shape[1]):
+                    assert said(state.choices.tokens[row, choice], state.choices.mask[row, choice]) == said(
+                        reference.choices.tokens[0, choice], reference.choices.mask[0, choice]
                     )
             if state.update is None:
                 assert reference.update is None

@@ -69,7 +69,15 @@ def model() -> SpeechModel:
 
 @pytest.mark.parametrize(
     ("name", "candidates"),
-    [("source", 2), ("greedy-em", 2), ("em-tok", 8), ("em-tok-b", 8), ("em-tok-b", 16), ("mbr", 64)],
+    [
+        ("source", 2),
+        ("greedy-em", 2),
+        ("em-tok", 8),
+        ("em-tok-b", 8),
+        ("em-tok-b", 16),
+        ("mbr", 64),
+        ("source-beam", 2),
+    ],
 )
 def test_episode_estimate_is_near_truth(model: SpeechModel, speech: DemoSpeech, name: str, candidates: int) -> None:
     options = Options(steps=1, candidates=candidates)
@@ -109,6 +117,8 @@ def test_estimate_grows_with_episode(model: SpeechModel) -> None:
 
     assert estimate("source") < estimate("mbr", candidates=64) < estimate("em-tok-b", candidates=64)
     assert estimate("source") < estimate("greedy-em") < estimate("em-tok")
+    assert estimate("source") < estimate("source-beam", beams=64) < estimate("source-beam", beams=128)
+    assert estimate("em-tok-b", candidates=2) < estimate("em-tok-b+beam", candidates=2, beams=400)
     assert estimate("em-tok", candidates=4) < estimate("em-tok", candidates=8)
     assert estimate("em-tok", limit=40) < estimate("em-tok", limit=80)
     assert estimate("em-tok", steps=1) == estimate("em-tok", steps=20)

@@ -1,5 +1,6 @@
 """The surrogate's gradient is the gradient of the sequence entropy: proven by listing every sequence of a toy model."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import cast
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from emtta_core.adaptation.methods import Baseline, Credit, Estimator
 from emtta_core.adaptation.objective import em_loss
 from emtta_core.errors import UsageError
+from emtta_core.model.noise import Noise, draw
 
 VOCABULARY = 3
 END = 2
@@ -118,6 +120,43 @@ def test_one_candidate_is_unbiased(seed: int, estimator: Estimator) -> None:
     model = ToyModel(seed)
     surrogate = expected_surrogate(model, 1, estimator, True, True)
     assert difference(surrogate, entropy_gradient(model)) < 1e-9
+
+
+def drawn(model: ToyModel, count: int) -> list[tuple[int, ...]]:
+    """Draw so many sequences of a toy model, as the engine draws candidates."""
+    noise = Noise(torch.tensor([3]), count, VOCABULARY)
+    spoken: list[tuple[int, ...]] = [()] * count
+    for position in range(LONGEST):
+        prefixes = sorted(set(spoken))
+        rows = torch.stack([model.logits(tokens)[position] for tokens in prefixes]).detach()
+        number = {tokens: index for index, tokens in enumerate(prefixes)}
+        tokens = draw(rows, torch.tensor([number[tokens] for tokens in spoken]), noise.at(position)[0]).tolist()
+        spoken = [said if END in said else (*said, token) for said, token in zip(spoken, tokens, strict=True)]
+    return spoken
+
+
+@pytest.mark.parametrize("estimator", ["token", "sequence"])
+def test_drawn_candidates_are_unbiased(estimator: Estimator) -> None:
+    model, count = ToyModel(0), 20_000
+    logits, every, _ = listed(model)
+    shares = Counter(drawn(model, count))
+    gradients, entropies = [], []
+    for row, tokens in zip(logits, every, strict=True):
+        for policy, made in ((True, gradients), (False, entropies)):
+            total = em_loss(*batch([row], [tokens]), "token" if not policy else estimator, policy).total.sum()
+            parts = torch.autograd.grad(total * len(tokens), model.parameters, retain_graph=True)
+            made.append(torch.cat([part.flatten() for part in parts]))
+    weights = torch.tensor([shares[tokens] for tokens in every], dtype=torch.float64) / count
+    exact = torch.cat([part.flatten() for part in entropy_gradient(model)])
+
+    def deviations(made: list[Tensor]) -> Tensor:
+        mean = weights @ torch.stack(made)
+        error = ((weights @ torch.stack(made) ** 2 - mean**2) / count).sqrt()
+        return ((mean - exact).abs() / (error + 1e-9)).max()
+
+    assert shares.total() == count
+    assert deviations(gradients) < 4.5
+    assert deviations(entropies) > 20
 
 
 @pytest.mark.parametrize("estimator", ["token", "sequence"])

@@ -132,6 +132,11 @@ def test_nights_compare_until_regression(emtta: Command, suite_file: SuiteFile, 
     assert {(row["method"], row["group"]) for row in board} >= {("source", "clean"), ("em-tok-b", "all")}
     assert all(row["wer"] == round(row["wer"], 2) for row in board)
     assert f"emtta report leaderboard --run {earlier}-3" in str(found["nightly-report-tiny"].data)
+    for command in re.findall("^emtta (.*)$", str(found["nightly-report-tiny"].data), re.MULTILINE):
+        serves = (
+            ["--help"] if command.startswith("view ") else []
+        )  # until it is ended; its words are parsed all the same
+        assert emtta(*shlex.split(command), *serves).code == 0, command
     page = location / "logs" / f"{earlier}-3.html"
     assert f"[{page}]({page.as_uri()})" in str(found["nightly-leaderboard-tiny"].description)
     assert f"{earlier}-3" in page.read_text()

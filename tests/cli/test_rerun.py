@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import CLEAN, Command, Speech, SuiteFile, tone
+from conftest import CLEAN, Command, Speech, Stage, SuiteFile, tone
 
 from emtta_core.pipeline.state import cell_states
 from emtta_core.store import CellKey, Store
@@ -15,11 +15,19 @@ NOISY = CLEAN.replace('"clean"', '"noisy"', 1) + 'corruption = { name = "noise",
 
 
 @pytest.fixture
-def half(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> Path:
+def tmp_path(stage: Stage) -> Path:
+    return stage.clear()
+
+
+@pytest.fixture
+def half(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, stage: Stage) -> Path:
     """A store with a run `mine` of two domains and two methods, of which one method is done."""
-    store = tmp_path / "store"
-    path = suite_file(CLEAN + NOISY)
-    assert emtta("run", path, "--run-id", "mine", "--store", store, "--only", "method=source").code == 0
+    store, path = tmp_path / "store", suite_file(CLEAN + NOISY)
+
+    def make() -> None:
+        assert emtta("run", path, "--run-id", "mine", "--store", store, "--only", "method=source").code == 0
+
+    stage.restore(make)
     return store
 
 

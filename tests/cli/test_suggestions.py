@@ -1,7 +1,9 @@
 """Each command that a message suggests works where it is suggested."""
 
 import html
+import importlib.metadata
 import json
+import os
 import re
 import shlex
 import shutil
@@ -9,18 +11,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from conftest import Command, Outcome, Speech, SuiteFile, tone
+from prefect import get_client
 from store_factory import begin_run, one_run
 
+from emtta_core.audio.codecs import opus
 from emtta_core.demo.card import CARD_FILE, CARRIED
-from emtta_core.errors import EmttaError
+from emtta_core.errors import EmttaError, UsageError
 from emtta_core.pipeline.models import digest_of
 from emtta_core.pipeline.run import plan_run, record
 from emtta_core.report.view_server import Viewer
 from emtta_core.store import Catalogue, CellKey, Store
 from emtta_core.store.queries import Limits
 from emtta_core.suite import load_suite
+from flows.nightly import _refuse_taken
 
 SUGGESTED = re.compile(r"(?<![\w'/])emtta [a-z][^;`\n]*?(?= and emtta |[;`\n]|$)")
 
@@ -201,3 +208,32 @@ def test_for_demo_model_without_card(emtta: Command, tmp_path: Path) -> None:
 def test_for_missing_package(packages: str) -> None:
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", *packages.split()]
     subprocess.run(command, check=True, capture_output=True)
+
+
+def test_for_codec_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pip's own parser takes the command, and the package is one that is installed; no index is asked for it."""
+    from pip._internal.commands import create_command
+
+    monkeypatch.setattr(soundfile, "available_subtypes", lambda _: {})
+    with pytest.raises(UsageError) as refused:
+        opus(tone(0.5), 16.0, np.random.default_rng(0), None)
+    (words,) = re.findall(r"\(pip (.*?)\)", str(refused.value))
+    options, packages = create_command("install").parse_args(words.removeprefix("install ").split())
+    assert (words.split()[0], options.force_reinstall) == ("install", True)
+    assert [importlib.metadata.version(package) for package in packages] == [soundfile.__version__]
+
+
+@pytest.mark.slow
+def test_for_taken_deployment(prefect_server: str) -> None:
+    wanted = {"suite": "smoke", "store": "/here"}
+    with get_client(sync_client=True) as client:
+        flow_id = client.create_flow_from_name("nightly")
+        client.create_deployment(flow_id, name="taken", parameters=wanted | {"store": "/elsewhere"})
+    with pytest.raises(UsageError) as refused:
+        _refuse_taken("taken", wanted)
+    (command,) = re.findall("or delete it: (prefect .*)", str(refused.value))
+    (other,) = re.findall("for example: --name (.*?),", str(refused.value))
+    _refuse_taken(other, wanted)
+    environment = os.environ | {"PREFECT_API_URL": prefect_server}
+    subprocess.run([sys.executable, "-m", *shlex.split(command)], env=environment, check=True, capture_output=True)
+    _refuse_taken("taken", wanted)

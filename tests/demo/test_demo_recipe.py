@@ -1,17 +1,22 @@
 """The demo model's recipe: examples are repeatable, training can be stopped and resumed, the result is a Whisper."""
 
+import re
+import shlex
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import Command
 from transformers import WhisperForConditionalGeneration
 
 from emtta_core.demo.recipe import Recipe
 from emtta_core.demo.train import STATE_FILE, Student, train
 from emtta_core.demo.training_data import Examples, phoneme_inventory
 from emtta_core.errors import ModelError, UsageError
+from emtta_core.model.model_files import folder_of
 
 TINY = Recipe(
     utterances=24,
@@ -82,6 +87,19 @@ def test_command_leaves_loadable_whisper(tmp_path: Path) -> None:
     assert "0 of 6 updates are done" in said[0]
     assert not (tmp_path / "model" / STATE_FILE).exists()
     assert Recipe.load(tmp_path / "model") == TINY
+
+
+@pytest.mark.slow
+def test_missing_demo_model_is_trained(emtta: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the command that is suggested, with a tiny recipe in place of the one that takes hours."""
+    monkeypatch.setattr("emtta_core.model.model_files.resources.files", lambda _: tmp_path / "an installation")
+    with pytest.raises(ModelError) as missing:
+        folder_of("demo")
+    (command,) = re.findall("this makes it anew: emtta (.*)", str(missing.value))
+    monkeypatch.setattr("emtta_core.demo.train.train", partial(train, recipe=TINY))
+    done = emtta(*shlex.split(command))
+    assert done.code == 0, done.err
+    assert Recipe.load(folder_of("demo")) == TINY
 
 
 def test_finished_model_is_kept(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import GenerationMixin, WhisperFeatureExtractor, WhisperForConditionalGeneration
 from whisper_factory import make_checkpoint, sounds
 
+from emtta_core.adaptation import Adapter
 from emtta_core.adaptation.episode import source_parameters, split
 from emtta_core.model import SpeechModel, forward, load_model
 from emtta_core.model.candidates import BeamSearch, Greedy, Hypotheses, Strategy, generate
@@ -136,6 +137,19 @@ def test_beams_match_generate(pair: Pair, beams: int) -> None:
         utterance, beam = divmod(row, beams)
         length = sequence.index(end) + 1 if end in sequence else limit
         assert made.tokens[utterance, beam][made.mask[utterance, beam]].tolist() == sequence[:length]
+
+
+def test_beam_decision_matches_generate(pair: Pair) -> None:
+    language = "de" if pair.multilingual else "en"
+    results = Adapter(pair.ours, "source-beam", beams=4).transcribe(pair.waveforms, language)
+    for mel, waveform, result in zip(pair.mel, pair.waveforms, results, strict=True):
+        limit = pair.ours.max_tokens(len(waveform), language)
+        with torch.no_grad():
+            (best,) = pair.theirs.generate(mel[None], max_new_tokens=limit, num_beams=4, **pair.arguments).tolist()
+        spoken = [token for token in best if token != pair.ours.policy.end]  # Whisper's `generate` may cut the end off
+        assert result.hypothesis == pair.ours.tokenizer.decode(spoken, skip_special_tokens=True).strip()
+        assert result.tokens == len(spoken) + ("truncated" not in result.flags)
+        assert "truncated" not in result.flags or len(spoken) == limit
 
 
 def test_candidates_ignore_neighbours(pair: Pair) -> None:

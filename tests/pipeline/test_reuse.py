@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import CLEAN, Command, Speech, SuiteFile, tone
+from conftest import CLEAN, Command, Speech, Stage, SuiteFile, tone
 
 from emtta_core.pipeline.reuse import Reuse, expected
 from emtta_core.pipeline.run import load_run, plan_run, record
@@ -21,11 +21,19 @@ RESULT = "* EXCLUDE (run_id, cell_id, attempt)"
 
 
 @pytest.fixture
-def store(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> Path:
+def tmp_path(stage: Stage) -> Path:
+    return stage.clear()
+
+
+@pytest.fixture
+def store(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, stage: Stage) -> Path:
     """A store with the complete run `first`, of the method source alone."""
-    place = tmp_path / "store"
-    path = suite_file(methods=("source",))
-    assert emtta("run", path, "--run-id", "first", "--store", place).code == 0
+    place, path = tmp_path / "store", suite_file(methods=("source",))
+
+    def make() -> None:
+        assert emtta("run", path, "--run-id", "first", "--store", place).code == 0
+
+    stage.restore(make)
     return place
 
 

@@ -49,6 +49,26 @@ def catalogue(store: Store) -> Catalogue:
     return Catalogue(store)
 
 
+@pytest.mark.parametrize("damage", [b"", b"no database of views", None])
+def test_cache_of_views_is_no_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes | None) -> None:
+    """They are bound once; a damaged file of them is made anew, and one that cannot be written is done without."""
+    empty, place = Store.open(tmp_path / "store", create=True), tmp_path / "cache"
+    monkeypatch.setenv("EMTTA_CACHE", str(place) if damage is not None else "/proc/nowhere")
+    shown = []
+    for _ in range(3):
+        with Catalogue(empty) as catalogue:
+            columns = "table_catalog, table_schema, table_name"
+            shown.append(catalogue.query(f"SELECT {columns} FROM information_schema.tables ORDER BY ALL").rows)
+            assert catalogue.query("FROM cells").rows == []
+        if damage is not None:
+            (file,) = (place / "views").iterdir()
+            bound = file.read_bytes()
+            assert bound != damage
+            file.write_bytes(damage)
+    assert shown[1:] == shown[:1] * 2
+    assert ("memory", "main", "cells") in shown[0]
+
+
 def test_empty_store_answers_every_query(tmp_path: Path, catalogue: Catalogue) -> None:
     empty = Catalogue(Store.open(tmp_path, create=True))
     for name in views():

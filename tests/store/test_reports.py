@@ -279,8 +279,9 @@ def test_flags_count_cut_and_collapsed(store: Store) -> None:
     key = CellKey("run", "a", "source")
     write_shard(store, key, {"x": [heard(0)], "y": None})
     write_shard(store, key, {"z": [heard(4)]}, shard=1, flags=("truncated", "collapsed"))
-    write_shard(store, key, {"w": [heard(1)], "v": [heard(1)]}, shard=2, flags=("truncated",))
+    write_shard(store, key, {"w": [heard(1)], "v": [heard(1)]}, shard=2, flags=("truncated", "gated"))
     (row,) = Catalogue(store).report("flags").records
+    assert (row["gated"], row["reverted"]) == (2, 0)
     assert (row["language"], row["method"], row["hypotheses"]) == ("en", "source", 4)
     assert (row["truncated"], row["truncated_percent"]) == (3, 75.0)
     assert (row["collapsed"], row["collapsed_percent"]) == (1, 25.0)

@@ -1,6 +1,7 @@
 """On a Ray cluster of two nodes a run comes to the same rows, and a lost worker costs its shard alone."""
 
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -308,3 +309,14 @@ def test_unfit_machine_gives_reason(suite_file: SuiteFile, speech: Speech, tmp_p
     no_server = str(check_machine(store.location, "mine", "http://127.0.0.1:9/api", release, "head"))
     assert "export PREFECT_API_URL=http://head:4200/api" in no_server
     assert "install the same release" in str(check_machine(store.location, "mine", prefect_server, "0.0.0", "head"))
+
+
+def test_suggested_ray_commands_parse() -> None:
+    """Ray's own parser takes them: nodes begun by them would end by `ray stop` alone, with all others there."""
+    from ray.scripts.scripts import cli
+
+    text = (ROOT / "flows/ray_executor.py").read_text(encoding="utf-8")
+    commands = re.findall(r"(?<=[`(])ray (\w+) (--[^`)]+)", text)
+    assert len(commands) == 2
+    for verb, options in commands:
+        cli.commands[verb].make_context(verb, options.replace("…", "127.0.0.1:6379").split())
