@@ -19,7 +19,7 @@ from emtta_core.adaptation import Adapter
 from emtta_core.adaptation.results import AdaptationResult
 from emtta_core.model import load_model
 
-METHODS = ("source", "greedy-em", "em-tok-b", "em-tok")
+METHODS = ("source", "source-beam", "greedy-em", "em-tok-b", "em-tok")
 
 
 def main() -> None:
