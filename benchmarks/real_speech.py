@@ -233,8 +233,8 @@ def report(rows: Sequence[Row], methods: Sequence[str] | None) -> dict[str, Any]
     for rule in RULES:
         scored = [scored_by(rule, row) for row in rows]
         of_methods = {method: list(groups) for method in methods}
-        found = list(compute_statistics(scored, of_methods, dict.fromkeys(methods, "")))
-        figures[rule] = [{name: value for name, value in asdict(row).items() if name != "revision"} for row in found]
+        found = [asdict(row) for row in compute_statistics(scored, of_methods, dict.fromkeys(methods, ""))]
+        figures[rule] = [{name: value for name, value in row.items() if "revision" not in name} for row in found]
     return figures
 
 
@@ -280,7 +280,7 @@ def cost(rows: Sequence[Row], methods: Sequence[str]) -> dict[str, dict[str, flo
 def show(figures: Mapping[str, Any]) -> None:
     """Print the table of each rule, in Markdown."""
     for rule in RULES:
-        rows = [row for row in figures[rule] if row["domain"] is None]
+        rows = [row for row in figures[rule] if row["domain"] is None and row["baseline"] in (None, "source")]
         groups = list(dict.fromkeys(row["group"] for row in rows))
         print(f"\n{rule}\n\n| method | {' | '.join(groups)} |\n|---|{'---:|' * len(groups)}")
         for method in figures["methods"]:

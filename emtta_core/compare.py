@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from emtta_core.errors import UsageError, unknown
 from emtta_core.scoring import paired
-from emtta_core.scoring.bootstrap import holm
+from emtta_core.scoring.paired import ALPHA
+from emtta_core.scoring.significance import holm
 from emtta_core.store import COMPLETE, Catalogue, PlanRow, Result, Store
 from emtta_core.store.queries import Limits
 from emtta_core.store.result import SharedCell
@@ -22,9 +23,6 @@ __all__ = ["ALL", "ALPHA", "MIN_EFFECT", "Change", "Comparison", "Difference", "
 
 ALL = "all"
 """What stands in place of a domain in a method's mean over its domains."""
-
-ALPHA = 0.05
-"""How probable a regression may be where nothing has changed."""
 
 MIN_EFFECT = 0.2
 """A change of WER, in points, that is too small to matter."""
@@ -72,7 +70,7 @@ class Change(paired.Change):
 
     method: str  # the method
     domain: str  # the domain; `all` for the mean over the domains
-    p: float  # Holm-corrected over the method's domains; that of `all` is a separate test
+    p: float  # Holm-corrected over the method's domains, as `p_sign_flip` is; those of `all` are separate tests
     # `worse` or `better` where the change is significant and large enough; `too small` where it is only significant;
     # `unchanged` where no utterance has more or fewer errors; else `not distinguishable`.
     verdict: str
@@ -93,7 +91,7 @@ class Comparison:
     min_effect: float  # and its size more than this, points of WER
     changes: tuple[Change, ...]  # domain by domain, the mean last, method by method
     differences: tuple[Difference, ...]  # in what the runs differ
-    notes: tuple[str, ...]  # what was left out or hidden, and why
+    notes: tuple[str, ...]  # what was left out or hidden and why, and what intervals do not hold
 
     @property
     def regressions(self) -> tuple[Change, ...]:
@@ -119,7 +117,7 @@ class Comparison:
 
     def as_result(self) -> Result:
         """The changes as a table: numbers, of which a reader sees the interval with the difference."""
-        names = ("method", "domain", "verdict", "difference", "ci_half_width", "p", "wer_a", "wer_b")
+        names = ("method", "domain", "verdict", "difference", "ci_half_width", "p", "p_sign_flip", "wer_a", "wer_b")
         counts = ("wins", "ties", "losses", "utterances")
         columns = {name: [getattr(change, name) for change in self.changes] for name in (*names, *counts)}
         return Result(pa.table(columns), _SHARED_CELLS)
@@ -128,7 +126,7 @@ class Comparison:
         """The comparison in Markdown."""
         lines = [f"# {self.run_b} (B) against {self.run_a} (A)", "", f"{self.summary}.", ""]
         lines += ["WER in %; above zero is worse.", "", self.as_result().markdown()]
-        for head, items in (("What differs", self.differences), ("Left out", self.notes)):
+        for head, items in (("What differs", self.differences), ("Notes", self.notes)):
             if items:
                 lines += [f"## {head}", "", *(f"- {item}" for item in items), ""]
         return "\n".join(lines)
@@ -192,6 +190,7 @@ def compare(
             why = f"these cells are incomplete: {', '.join(hidden)}"
             notes.append(f"{method}: the mean over all domains is hidden because {why}")
         changes += found
+    notes += _cautions(changes)
     return Comparison(run_a, run_b, alpha, min_effect, tuple(changes), tuple(differing), tuple(notes))
 
 
@@ -288,6 +287,15 @@ def _left_out(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
     return notes
 
 
+def _cautions(changes: Sequence[Change]) -> list[str]:
+    # What the intervals do not hold, and those of which domains.
+    domains: dict[str, dict[str, None]] = {}
+    for change in changes:
+        if change.note is not None:
+            domains.setdefault(change.note, {})[change.domain] = None
+    return [f"{_listed(names)}: {note}" for note, names in domains.items()]
+
+
 def _changes(method: str, pairs: Sequence[Mapping[str, Any]], alpha: float, min_effect: float) -> list[Change]:
     # The change of each domain of a method, and that over all as the last.
     sample = paired.Sample(
@@ -298,10 +306,12 @@ def _changes(method: str, pairs: Sequence[Mapping[str, Any]], alpha: float, min_
     )
     found = [sample.change([name]) for name in sample.domains]
     whole = sample.change(sample.domains)
-    p_values = [*holm([change.p for change in found]).tolist(), whole.p]
+    p_values = [*holm([change.p for change in found]), whole.p]
+    flips = [*holm([change.p_sign_flip for change in found]), whole.p_sign_flip]
     changes = []
-    for name, change, p in zip([*sample.domains, ALL], [*found, whole], p_values, strict=True):
-        own = {"method": method, "domain": name, "p": p, "verdict": _verdict(change, p, alpha, min_effect)}
+    for name, change, p, flip in zip([*sample.domains, ALL], [*found, whole], p_values, flips, strict=True):
+        own = {"method": method, "domain": name, "p": float(p), "p_sign_flip": float(flip)}
+        own["verdict"] = _verdict(change, p, alpha, min_effect)
         changes.append(Change(**asdict(change) | own))
     return changes
 

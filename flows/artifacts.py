@@ -13,6 +13,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from emtta_core.compare import Comparison
 from emtta_core.store import Catalogue, Result, Store
+from emtta_core.store.describe import verdicts_of
 
 MOST_ROWS = 1_000
 """Of a table; the report itself has all."""
@@ -33,8 +34,9 @@ def publish(store: Store, run_id: str, prefix: str = "", page: str | None = None
         suite = store.run(run_id).suite
         with Catalogue(store) as catalogue:
             leaderboard, failures = (catalogue.report(name, run_id) for name in ("leaderboard", "failures"))
+            best = "".join(f"; {verdict}" for verdict in verdicts_of(catalogue, run_id)[:1])  # of all domains
         shown = f"; the page on it: {_link(page)}" if page else ""
-        _table(key(f"{prefix} leaderboard", suite), leaderboard, f"WER of {run_id}, %{shown}")
+        _table(key(f"{prefix} leaderboard", suite), leaderboard, f"WER of {run_id}, %{best}{shown}")
         _table(key(f"{prefix} failures", suite), failures, f"What is not complete or in error in {run_id}")
         create_markdown_artifact(_commands(store, run_id, page), key(f"{prefix} report", suite), f"How to see {run_id}")
     except Exception:

@@ -1,17 +1,19 @@
 """How sure the figures of a run are: computed when it ends, from the utterances that count, and stored beside them.
 
-Each method has a row a domain and a row a group of which every domain is there. A row says of which facts it was
-computed: where a method was evaluated further since, all is computed anew, and the view `statistics` leaves its rows
-out until then.
+Each method has a row a domain, against source. For each group of which every domain is there it has a row a method
+before it, source first, so that each pair of methods has one. A row says of which facts it was computed: where a method
+was evaluated further since, all is computed anew, and the view `statistics` leaves its rows out until then.
 """
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
-from emtta_core.scoring.bootstrap import CONFIDENCE, holm
-from emtta_core.scoring.paired import Change, Sample
+from emtta_core.scoring.bootstrap import CONFIDENCE
+from emtta_core.scoring.paired import Change, Rate, Sample
+from emtta_core.scoring.significance import holm
 from emtta_core.store import Catalogue, StatisticsRow, Store
 
 log = logging.getLogger("emtta.pipeline")
@@ -89,95 +91,112 @@ def compute_statistics(
     by_method: dict[str, list[Utterance]] = {}
     for utterance in utterances:
         by_method.setdefault(utterance["method"], []).append(utterance)
-    source = {(item["domain"], item["utterance_id"]): item for item in by_method.get(SOURCE, ())}
-    for method, own in by_method.items():
-        pairs = [] if method == SOURCE else _pairs(method, own, source)
-        with_source = set(groups.get(method, ())) & set(groups.get(SOURCE, ()))
-        yield from _Method(method, revisions[method], own, pairs).rows(groups.get(method, ()), with_source)
+    group_of = {item["domain"]: item["group"] for item in utterances}
+    # 1) each method alone, and each pair of methods, source first
+    alone = {
+        method: _sample(own, [(item["errors"], item["words"]) for item in own]) for method, own in by_method.items()
+    }
+    paired = {
+        (a, b): _paired(a, by_method[a], b, by_method[b])
+        for a, b in combinations(sorted(by_method, key=lambda method: method != SOURCE), 2)
+    }
+    # 2) in each domain, the methods against source
+    for method, sample in alone.items():
+        pair = paired.get((SOURCE, method))
+        compared = pair.domains if pair else ()
+        changes = _corrected([pair.change([name]) for name in compared] if pair else [])
+        against = dict(zip(compared, changes, strict=True))
+        for name in sample.domains:
+            row = _row(method, group_of[name], name, revisions, sample.rate([name]))
+            yield _compared(row, SOURCE, revisions, against[name]) if name in against else row
+    # 3) in each group, each method against those before it
+    for group in dict.fromkeys(group for own in groups.values() for group in own):
+        members = {
+            method: [name for name in sample.domains if group in ("all", group_of[name])]
+            for method, sample in alone.items()
+            if group in groups.get(method, ())
+        }
+        found = {
+            (a, b): pair.change(members[b])
+            for (a, b), pair in paired.items()
+            if pair and members.get(a) and members.get(a) == members.get(b) and set(members[a]) <= set(pair.domains)
+        }
+        together = dict(zip(found, _corrected(list(found.values())), strict=True))
+        for method, names in members.items():
+            row = _row(method, group, None, revisions, alone[method].rate(names))
+            if (SOURCE, method) not in found:
+                yield row
+            for (a, b), change in found.items():
+                if b == method:
+                    between = together[a, b]
+                    row_between = _compared(row, a, revisions, change)
+                    yield replace(row_between, p_between=between.p, p_sign_flip_between=between.p_sign_flip)
 
 
-def _pairs(
-    method: str, own: Sequence[Utterance], source: Mapping[tuple[str, str], Utterance]
-) -> list[tuple[Utterance, Utterance]]:
-    # The utterances of a method beside those of source; none where the two do not count the same words.
+def _paired(a: str, of_a: Sequence[Utterance], b: str, of_b: Sequence[Utterance]) -> Sample | None:
+    # The utterances that two methods have; None where there are none, or the two do not count the same words.
+    known = {(item["domain"], item["utterance_id"]): item for item in of_a}
     pairs = []
-    for utterance in own:
-        other = source.get((utterance["domain"], utterance["utterance_id"]))
+    for utterance in of_b:
+        other = known.get((utterance["domain"], utterance["utterance_id"]))
         if other is None:
             continue
         if (other["words"], other["normalizer"]) != (utterance["words"], utterance["normalizer"]):
             log.warning(
                 "%s is not compared with %s: %s/%s was scored by %s over %s words and by %s over %s words",
-                *(method, SOURCE, utterance["domain"], utterance["utterance_id"]),
+                *(b, a, utterance["domain"], utterance["utterance_id"]),
                 *(utterance["normalizer"], utterance["words"], other["normalizer"], other["words"]),
             )
-            return []
+            return None
         pairs.append((other, utterance))
-    return pairs
+    counts = [(before["errors"], after["errors"], after["words"]) for before, after in pairs]
+    return _sample([after for _, after in pairs], counts) if pairs else None
 
 
-@dataclass(slots=True)
-class _Method:
-    """A method of a run, and its utterances beside those of source."""
-
-    method: str
-    revision: str
-    own: Sequence[Utterance]
-    pairs: Sequence[tuple[Utterance, Utterance]]
-    alone: Sample = field(init=False)
-    paired: Sample | None = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.alone = _sample(self.own, [(item["errors"], item["words"]) for item in self.own])
-        counts = [(before["errors"], after["errors"], after["words"]) for before, after in self.pairs]
-        self.paired = _sample([after for _, after in self.pairs], counts) if self.pairs else None
-
-    def rows(self, groups: Sequence[str], with_source: set[str]) -> Iterator[StatisticsRow]:
-        # A row a domain, and a row for each of the groups; those not `with_source` without a change.
-        group_of = {item["domain"]: item["group"] for item in self.own}
-        compared = self.paired.domains if self.paired is not None else ()
-        single = {name: self._change([name]) for name in compared}
-        corrected = dict(zip(single, holm([change.p for change in single.values()]), strict=True))
-        for name in self.alone.domains:
-            change = replace(single[name], p=float(corrected[name])) if name in single else None
-            yield self._row(group_of[name], name, [name], change)
-        for group in groups:
-            members = [name for name in self.alone.domains if group in ("all", group_of[name])]
-            whole = group in with_source and set(members) <= set(compared)
-            yield self._row(group, None, members, self._change(members) if whole else None)
-
-    def _change(self, domains: Sequence[str]) -> Change:
-        assert self.paired is not None
-        return self.paired.change(domains)
-
-    def _row(self, group: str, domain: str | None, members: Sequence[str], change: Change | None) -> StatisticsRow:
-        rate = self.alone.rate(members)
-        source_wer = rate.wer if self.method == SOURCE else None
-        return StatisticsRow(
-            method=self.method,
-            group=group,
-            domain=domain,
-            revision=self.revision,
-            utterances=rate.utterances,
-            pairs=change.utterances if change else None,
-            units=rate.units,
-            drawn=rate.drawn,
-            wer=rate.wer,
-            wer_low=rate.low,
-            wer_high=rate.high,
-            source_wer=change.wer_a if change else source_wer,
-            change=change.difference if change else None,
-            change_low=change.low if change else None,
-            change_high=change.high if change else None,
-            p=change.p if change else None,
-            wins=change.wins if change else None,
-            ties=change.ties if change else None,
-            losses=change.losses if change else None,
-            confidence=CONFIDENCE,
-        )
+def _row(method: str, group: str, domain: str | None, revisions: Mapping[str, str], rate: Rate) -> StatisticsRow:
+    # The row of a method that is compared with none.
+    return StatisticsRow(
+        method=method,
+        group=group,
+        domain=domain,
+        revision=revisions[method],
+        utterances=rate.utterances,
+        units=rate.units,
+        drawn=rate.drawn,
+        note=rate.note,
+        wer=rate.wer,
+        wer_low=rate.low,
+        wer_high=rate.high,
+        confidence=CONFIDENCE,
+    )
 
 
-def _sample(utterances: Sequence[Utterance], counts: Sequence[Sequence[int]]) -> Sample:
+def _compared(row: StatisticsRow, baseline: str, revisions: Mapping[str, str], change: Change) -> StatisticsRow:
+    return replace(
+        row,
+        baseline=baseline,
+        baseline_revision=revisions[baseline],
+        pairs=change.utterances,
+        note=change.note,
+        baseline_wer=change.wer_a,
+        change=change.difference,
+        change_low=change.low,
+        change_high=change.high,
+        p=change.p,
+        p_sign_flip=change.p_sign_flip,
+        wins=change.wins,
+        ties=change.ties,
+        losses=change.losses,
+    )
+
+
+def _corrected(changes: Sequence[Change]) -> list[Change]:
+    # Changes with both p corrected over them as a family.
+    both = zip(*(holm([getattr(change, name) for change in changes]) for name in ("p", "p_sign_flip")), strict=True)
+    return [replace(one, p=float(p), p_sign_flip=float(flip)) for one, (p, flip) in zip(changes, both, strict=True)]
+
+
+def _sample(utterances: Sequence[Utterance], counts: Sequence[Sequence[float]]) -> Sample:
     return Sample(
         [item["domain"] for item in utterances],
         [item["utterance_id"] for item in utterances],

@@ -8,8 +8,9 @@ from functools import cached_property, partial
 from typing import Any
 
 from emtta_core.errors import UsageError
+from emtta_core.scoring.paired import ALPHA
 from emtta_core.store import Catalogue, Store
-from emtta_core.store.describe import notices_of
+from emtta_core.store.describe import cautions_of, notices_of
 from emtta_core.suite import parse_suite
 
 ALL = "all"
@@ -42,8 +43,7 @@ _COMPARED = """
         END AS change_percent,
         tested.* EXCLUDE (
             run_id, method, "group", domain, utterances, pairs, units, drawn, wer, source_wer, change, change_percent
-        ),
-        figures.wer = min(figures.wer) OVER (PARTITION BY figures."group") AS is_lowest
+        )
     FROM {view} AS figures
     LEFT JOIN statistics AS tested
         ON figures.run_id = tested.run_id
@@ -66,6 +66,9 @@ class Facts:
     descriptions: Mapping[str, str]  # what each domain is, where the suite can still be read
     cells: Mapping[tuple[str, str], Row]  # by domain and method: the view `cells`, compared with source
     means: Mapping[tuple[str, str], Row]  # by method and group: the view `groups`, likewise
+    best: Mapping[str, Row]  # by group: the view `best`
+    pairs: tuple[Row, ...]  # of the report `between`, over all domains
+    cautions: tuple[str, ...]  # what intervals do not hold
     steps: tuple[Row, ...]  # of the report `steps`
     speeds: Mapping[str, Row]  # by method: the report `speed`
     failures: tuple[Row, ...]  # of the report `failures`
@@ -128,6 +131,11 @@ class Facts:
         found = [self.means[method, ALL] for method in self.methods]
         return sorted((mean for mean in found if mean["wer"] is not None), key=lambda mean: float(mean["wer"]))
 
+    def is_best(self, method: str, group: str) -> bool:
+        """Whether the tests call a method the best of a group."""
+        found = self.best.get(group)
+        return found is not None and found["method"] == method and bool(found["is_best"])
+
     def hue(self, method: str) -> str:
         """The name of a method's colour, the same on every page: `source`, or `hue` and a number."""
         if method == SOURCE:
@@ -162,6 +170,9 @@ def read_facts(catalogue: Catalogue, run_id: str) -> Facts:
             (row["domain"], row["method"]): row for row in rows(_COMPARED.format(view="cells", domain="figures.domain"))
         },
         means={(row["method"], row["group"]): row for row in rows(_COMPARED.format(view="groups", domain="NULL"))},
+        best={row["group"]: row for row in rows("FROM best WHERE run_id = $run")},
+        pairs=tuple(catalogue.report("between", run_id).records),
+        cautions=cautions_of(catalogue, run_id),
         steps=tuple(catalogue.report("steps", run_id).records),
         speeds={row["method"]: row for row in catalogue.report("speed", run_id).records},
         failures=tuple(catalogue.report("failures", run_id).records) if lacking else (),  # most runs need no query
@@ -178,8 +189,6 @@ def _descriptions(suite_toml: str) -> dict[str, str]:
 MINUS = "\N{MINUS SIGN}"
 SPACE = "\N{NO-BREAK SPACE}"
 NOTHING = "\N{EN DASH}"
-ALPHA = 0.05
-"""A difference is significant with a p of at most this."""
 
 
 def number(value: float | None, form: str) -> str:

@@ -22,7 +22,7 @@ from emtta_core.report import charts, facts
 from emtta_core.report.examples import Example, Examples, audio_of, data_uri, find_examples, first_of_each
 from emtta_core.report.facts import ALL, MOST_FAILURES, SOURCE, Facts, newest_run, read_facts
 from emtta_core.report.picture import Painter
-from emtta_core.report.summary import best_of, summarise, tally
+from emtta_core.report.summary import lowest_of, summarise, tally
 from emtta_core.sanitize import escaped
 from emtta_core.store import Catalogue, Store
 from emtta_core.store.queries import Limits
@@ -76,9 +76,9 @@ def make_page(
         with Catalogue(store, run_id=run_id, limits=limits) as catalogue:
             catalogue.cache_rows()
             facts = read_facts(catalogue, run_id)
-            best = best_of(facts)
-            # The best method first, as readers look at the first chart and the first example.
-            methods = sorted(facts.adapting, key=lambda method: method != best)
+            lowest = lowest_of(facts)
+            # The lowest WER first, as readers look at the first chart and the first example.
+            methods = sorted(facts.adapting, key=lambda method: method != lowest)
             drawn = [chart for chart in _charts(facts, methods) if chart is not None]
             drawing = painter.draw(drawn)
             examples = find_examples(catalogue, run_id, methods)
@@ -93,8 +93,8 @@ def make_page(
         resume=store.command("rerun", run_id),
         methods=methods,
         summary=summarise(facts),
-        best=best,
-        tally=tally(facts, best) if best else None,
+        lowest=lowest,
+        tally=tally(facts, lowest) if lowest else None,
         examples=examples,
         sounds=sounds,
         left_out=left_out,

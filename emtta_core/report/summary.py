@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from emtta_core.report.facts import ALL, SOURCE, SPACE, Facts, Row, count, interval, probability, rate, verdict
 
-_TEST = f"sign-flip test, Holm-corrected over the domains, p{SPACE}≤{SPACE}0.05"
+_TEST = f"test of the mean, Holm-corrected over the domains, p{SPACE}≤{SPACE}0.05"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,10 @@ class Summary:
     """The top of the page."""
 
     finding: str  # which method has the lowest rate, and whether a test tells it from source; or why that is not known
-    details: tuple[str, ...]  # on how many domains, and what failed
+    details: tuple[str, ...]  # whether it is the best, on how many domains, and what failed
 
 
-def best_of(facts: Facts) -> str | None:
+def lowest_of(facts: Facts) -> str | None:
     """The adapting method that a page presents first: the one with the lowest WER over all domains.
 
     If none has completed every domain, it is the one with the most complete domains.
@@ -63,21 +63,21 @@ def summarise(facts: Facts) -> Summary:
         return Summary("The plan of this run holds no cell.", ())
     if not facts.run["done"]:
         return Summary(f"Nothing is done yet: {_counted(len(facts.cells), 'cell')} planned.", (progress,))
-    details = (*_compared(facts), progress)
+    details = (*_among_all(facts), *_compared(facts), progress)
     ranked = facts.ranked()
     if not ranked:
         finding = (
             "No method has completed all of its domains yet, so no mean is shown; complete domains are shown below."
         )
         return Summary(finding, details)
-    best = ranked[0]
-    wer = f"{rate(best['wer'])} %"
-    over = "on its one domain" if best["domains"] == 1 else f"averaged over {best['domains']} domains"
+    lowest = ranked[0]
+    wer = f"{rate(lowest['wer'])} %"
+    over = "on its one domain" if lowest["domains"] == 1 else f"averaged over {lowest['domains']} domains"
     has = f"a word error rate of {wer} {over}"
     if len(facts.methods) == 1:
-        return Summary(f"{best['method']} has {has}.", details)
-    if best["method"] != SOURCE:
-        finding = f"{best['method']} has the lowest word error rate, {wer} {over}{_against_source(best)}."
+        return Summary(f"{lowest['method']} has {has}.", details)
+    if lowest["method"] != SOURCE:
+        finding = f"{lowest['method']} has the lowest word error rate, {wer} {over}{_against_source(lowest)}."
     elif len(ranked) > 1:
         finding = f"No method has a lower rate than source, which has {has}."
         finding += f" The next is {ranked[1]['method']}{_against_source(ranked[1])}."
@@ -87,6 +87,22 @@ def summarise(facts: Facts) -> Summary:
     if incomplete:
         finding += f" {incomplete} of {len(facts.methods)} methods are incomplete."
     return Summary(finding, details)
+
+
+def _among_all(facts: Facts) -> list[str]:
+    # Whether the method with the lowest rate is the best of all; of two methods the finding says it.
+    found = facts.best.get(ALL)
+    if found is None or len(facts.ranked()) < 3 or not facts.pairs:
+        return []
+    family = f"Holm-corrected over all pairs of methods, p{SPACE}≤{SPACE}0.05"
+    if found["is_best"]:
+        return [f"{found['method']} is the best: significantly below each other method ({family})."]
+    parts = [
+        f"{what} {found[column]}"
+        for what, column in (("not distinguishable from", "not_distinguishable"), ("not tested against", "not_tested"))
+        if found[column]
+    ]
+    return [f"Among all methods, {found['method']} is {' and '.join(parts)} ({family})."]
 
 
 def _against_source(mean: Row) -> str:
@@ -112,7 +128,7 @@ def _against_source(mean: Row) -> str:
 
 def _compared(facts: Facts) -> list[str]:
     # On how many domains the method presented first is below, above and equal to source.
-    method = best_of(facts)
+    method = lowest_of(facts)
     if method is None:
         return []
     if SOURCE not in facts.methods:

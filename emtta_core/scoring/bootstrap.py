@@ -1,16 +1,12 @@
-"""Bootstrap intervals of a word error rate and of a difference, and whether a difference is more than chance."""
+"""The bootstrap interval of a word error rate, over units (utterances or speakers) drawn in strata."""
 
 from collections.abc import Iterator
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
 SEED = 20260101
 """Of every draw, so that the same results give the same figures."""
-
-PERMUTATIONS = 10_000
-"""Of a test; where there are no more ways to flip the signs than this, all of them are tried."""
 
 RESAMPLES = 2_000
 """Of a bootstrap."""
@@ -26,49 +22,6 @@ _CHUNK = 4_000_000
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
-
-
-def sign_flip_p(differences: npt.ArrayLike, *, permutations: int = PERMUTATIONS, seed: int = SEED) -> float:
-    """The two-sided p of a paired test: how often a sum at least as far from 0 comes of random signs.
-
-    Under the hypothesis that the two systems can be exchanged, a unit's difference is as likely as its negative.
-
-    Args:
-        differences: what each unit adds to the difference, `(U,)`.
-        permutations: random flips; where there are no more than this, each is tried once and p is exact.
-        seed: of the flips.
-    """
-    values = np.asarray(differences, dtype=np.float64)
-    values = values[values != 0]  # a sign changes nothing in them
-    units = len(values)
-    least = abs(values.sum()) * (1 - 1e-9)  # so that rounding makes no tie a difference
-    if units <= np.log2(permutations):
-        every: npt.NDArray[np.integer] = (np.arange(2**units)[:, None] >> np.arange(units)) & 1
-        return float(np.mean(np.abs(_flipped(every, values)) >= least))
-    generator = np.random.default_rng(seed)
-    extreme = 1  # what was observed is one of the flips
-    for some in chunks(permutations, units):
-        times = some.stop - some.start
-        drawn = np.frombuffer(generator.bytes(times * -(-units // 8)), np.uint8).reshape(times, -1)
-        flips = np.unpackbits(drawn, axis=1, count=units)
-        extreme += int(np.sum(np.abs(_flipped(flips, values)) >= least))
-    return extreme / (permutations + 1)
-
-
-def holm(p_values: npt.ArrayLike) -> Floats:
-    """Adjust p-values by Holm: those at most alpha are significant at alpha as a family, `(M,)`."""
-    values = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(values, kind="stable")
-    stepped = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
-    adjusted = np.empty_like(values)
-    adjusted[order] = np.minimum(stepped, 1)
-    return adjusted
-
-
-def _flipped(flips: npt.NDArray[np.integer], values: Floats) -> Floats:
-    # The sum of `values` for each row of flips, `(P, U)`, of which 1 changes a sign.
-    sums: Floats = values.sum() - 2 * (flips.astype(np.float64) @ values)
-    return sums
 
 
 def chunks(rows: int, width: int) -> Iterator[slice]:
@@ -113,31 +66,6 @@ def rate_interval(
     return float(ends[0]), float(ends[1])
 
 
-def change_interval(
-    added: Floats, words: Floats, *, confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = SEED
-) -> tuple[float, float] | None:
-    """Student's interval with the bootstrap's standard error, of the mean over domains of a difference in WER.
-
-    In points; none for fewer than `FEWEST_UNITS`.
-
-    Args:
-        added: errors of one system less those of the other, of each unit in each domain, `(U, D)`.
-        words: of the references, likewise; 0 where a unit does not occur in a domain.
-        confidence: of the interval.
-        resamples: how many to draw.
-        seed: of the draws.
-    """
-    if len(words) < FEWEST_UNITS:
-        return None
-    strata = strata_of(words)
-    rates, _ = _replicates(added, words, strata, resamples, seed)
-    replicates = 100 * rates.mean(axis=1)
-    width = float(replicates[np.isfinite(replicates)].std())  # but for resamples in which a domain has no word
-    width *= student_factor(_variances(added, words, strata), np.bincount(strata), confidence)
-    change = mean_rate(added, words)
-    return change - width, change + width
-
-
 def mean_rate(errors: Floats, words: Floats) -> float:
     """The mean over domains of 100 * errors / words, from what each unit adds to each domain, `(U, D)`."""
     return float(100 * (errors.sum(axis=0) / words.sum(axis=0)).mean())
@@ -158,6 +86,11 @@ def strata_of(words: Floats) -> Integers:
         wider = np.flatnonzero((patterns >= patterns[index]).all(axis=1) & (sizes > sizes[index]))
         if len(wider):
             belongs[index] = belongs[wider[np.argmax(sizes[wider])]]
+    # One unit alone shows no spread: it joins the largest of those with which it shares a domain.
+    for index in range(len(patterns)):
+        near = np.flatnonzero((patterns & patterns[index]).any(axis=1) & (belongs != index))
+        if sizes[belongs == index].sum() == 1 and len(near):
+            belongs[index] = belongs[near[np.argmax(sizes[near])]]
     strata: Integers = np.unique(belongs[found.ravel()], return_inverse=True)[1].ravel()
     return strata
 
@@ -186,42 +119,6 @@ def _replicates(errors: Floats, words: Floats, strata: Integers, resamples: int,
     totals, over = np.split(sums, 2, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):  # a domain may have no word in a resample
         return totals / over, over
-
-
-def student_factor(variances: Floats, sizes: Integers, confidence: float = CONFIDENCE) -> float:
-    """How many of the bootstrap's standard errors an interval reaches to either side.
-
-    For n units √(n / (n - 1)) · t: the bootstrap divides by n where the unbiased variance has n - 1, and Student's
-    quantile of n - 1 degrees of freedom stands for the normal one. Of several strata the variances add up, and the
-    degrees of freedom are Satterthwaite's.
-
-    Args:
-        variances: that each stratum adds to the estimate's, `(S,)`.
-        sizes: its units, `(S,)`.
-        confidence: of the interval.
-    """
-    whole = variances.sum()
-    if not whole:
-        return 0.0
-    freedom = np.maximum(sizes - 1, 1)
-    drawn = (variances * freedom / sizes).sum()  # what the bootstrap sees of it
-    together = whole**2 / (variances**2 / freedom).sum()
-    return float(np.sqrt(whole / drawn)) * student_quantile((1 + confidence) / 2, float(together))
-
-
-def student_quantile(share: float, freedom: float) -> float:
-    """A quantile of Student's t by the expansion around the normal's; within 1 % from 3 degrees of freedom on.
-
-    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 1964, 26.7.5.
-    """
-    z = NormalDist().inv_cdf(share)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92_160,
-    )
-    return z + sum(term / freedom**power for power, term in enumerate(terms, 1))
 
 
 def _variances(errors: Floats, words: Floats, strata: Integers) -> Floats:

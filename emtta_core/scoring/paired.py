@@ -1,25 +1,25 @@
 """The figures of one system, or of two side by side, over the utterances of one domain or of several.
 
-This is the one place from which both the statistics of a run (a method against `source`) and the comparison of two
-runs take their intervals, tests and counts.
+This is the one place from which both the statistics of a run (a method against another) and the comparison of two runs
+take their intervals, tests and counts.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from emtta_core.scoring.bootstrap import (
-    CONFIDENCE,
-    Floats,
-    change_interval,
-    mean_rate,
-    rate_interval,
-    sign_flip_p,
-)
+from emtta_core.scoring.bootstrap import CONFIDENCE, Floats, Integers, mean_rate, rate_interval
+from emtta_core.scoring.significance import change_interval, flippable, mean_p, sign_flip_p
 
-FEWEST_SPEAKERS = 10
-"""With fewer, a bootstrap over speakers covers too little: their utterances are drawn instead."""
+ALPHA = 0.05
+"""A difference is significant with a p of at most this."""
+
+FEWEST_SPEAKERS = 5
+"""With fewer, their utterances are drawn instead, and a note says what the interval then lacks."""
+
+_LACKING = "the interval does not hold how speakers differ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class Rate:
     utterances: int  # over which it is
     units: int  # what the interval draws, so many
     drawn: str  # `utterances`, `speakers`, or `both` where domains differ in it
+    note: str | None  # what the interval does not hold; none where speakers are drawn
     wer: float  # %
     low: float | None  # lower end of its interval, %; none for too few units
     high: float | None  # upper end
@@ -39,16 +40,29 @@ class Change:
     """The difference between two systems over the same utterances; over several domains the mean of theirs."""
 
     utterances: int  # over which it is
-    drawn: str  # as in `Rate`
+    units: int  # as in `Rate`
+    drawn: str  # likewise
+    note: str | None  # likewise
     wer_a: float  # of the first system, %
     wer_b: float  # of the second, %
     difference: float  # `wer_b` less `wer_a`, points
     low: float | None  # lower end of its interval, points; none for too few units
     high: float | None  # upper end
-    p: float  # of the sign-flip test, two-sided, by itself
+    p: float  # of the test that the mean difference is 0, two-sided, by itself; it decides
+    p_sign_flip: float  # of the test that the two systems can be exchanged, likewise
     wins: int  # utterances in which the second system has fewer word errors
     ties: int  # as many
     losses: int  # more
+
+
+@dataclass(frozen=True, slots=True)
+class _Units:
+    """The units that some domains have together."""
+
+    counts: Floats  # of each utterance, `(N, K)`
+    table: Floats  # of each unit in each domain, `(U, D, K)`
+    drawn: str
+    note: str | None
 
 
 class Sample:
@@ -63,72 +77,91 @@ class Sample:
         domains: Sequence[str],
         utterances: Sequence[str],
         speakers: Sequence[str],
-        counts: Sequence[Sequence[int]],
+        counts: Sequence[Sequence[float]],
     ) -> None:
         """Take the utterances, each at the same index of every argument.
 
         Args:
             domains: the domain of each.
             utterances: its id; the same id in two domains is the same speech.
-            speakers: who speaks; empty where nobody knows.
-            counts: word errors of each system, and the words of the reference last.
+            speakers: who speaks; empty where nobody knows. The same name in two domains is the same speaker.
+            counts: word errors of each system, which may be means over seeds, and the words of the reference last.
         """
         self.domains = tuple(dict.fromkeys(domains))
-        index = {name: number for number, name in enumerate(self.domains)}
-        self._domain = np.array([index[name] for name in domains], dtype=np.int64)
+        self._domain = _numbered(domains)
+        self._utterance = _numbered(utterances)
+        self._speaker = np.where(np.array(speakers) == "", -1, _numbered(speakers))
         self._counts = np.array(counts, dtype=np.float64)
-        known: dict[str, set[str]] = {}
-        for name, speaker in zip(domains, speakers, strict=True):
-            known.setdefault(name, set()).add(speaker)
-        self._by_speaker = {name: len(them) >= FEWEST_SPEAKERS and "" not in them for name, them in known.items()}
-        keys = [
-            (True, speaker) if self._by_speaker[name] else (False, utterance)
-            for name, utterance, speaker in zip(domains, utterances, speakers, strict=True)
-        ]
-        numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-        self._unit = np.array([numbers[key] for key in keys], dtype=np.int64)
 
     def rate(self, domains: Sequence[str], confidence: float = CONFIDENCE) -> Rate:
         """The word error rate of the only system, over some of the domains."""
-        chosen, table = self._chosen(domains)
-        ends = rate_interval(table[:, :, 0], table[:, :, 1], confidence=confidence)
-        low, high = ends or (None, None)
-        wer = mean_rate(table[:, :, 0], table[:, :, 1])
-        return Rate(len(chosen), len(table), self._drawn(domains), wer, low, high)
+        of = self._units(domains)
+        errors, words = of.table[:, :, 0], of.table[:, :, 1]
+        low, high = rate_interval(errors, words, confidence=confidence) or (None, None)
+        return Rate(len(of.counts), len(words), of.drawn, of.note, mean_rate(errors, words), low, high)
 
     def change(self, domains: Sequence[str], confidence: float = CONFIDENCE) -> Change:
         """The change from the first system to the second, over some of the domains."""
-        chosen, table = self._chosen(domains)
-        words, added = table[:, :, 2], table[:, :, 1] - table[:, :, 0]
+        of = self._units(domains)
+        words, added = of.table[:, :, 2], of.table[:, :, 1] - of.table[:, :, 0]
         low, high = change_interval(added, words, confidence=confidence) or (None, None)
-        better = np.sign(chosen[:, 0] - chosen[:, 1])
-        wer_a, wer_b = (mean_rate(table[:, :, system], words) for system in (0, 1))
-        weights = 1 if len(domains) == 1 else 1 / words.sum(axis=0)  # whole numbers leave ties as they are
+        better = np.sign(of.counts[:, 0] - of.counts[:, 1])
+        wer_a, wer_b = (mean_rate(of.table[:, :, system], words) for system in (0, 1))
         return Change(
-            utterances=len(chosen),
-            drawn=self._drawn(domains),
+            utterances=len(of.counts),
+            units=len(words),
+            drawn=of.drawn,
+            note=of.note,
             wer_a=wer_a,
             wer_b=wer_b,
             difference=wer_b - wer_a,
             low=low,
             high=high,
-            p=sign_flip_p((added * weights).sum(axis=1)),
+            p=mean_p(added, words),
+            p_sign_flip=sign_flip_p(flippable(added, words)),
             wins=int(np.sum(better > 0)),
             ties=int(np.sum(better == 0)),
             losses=int(np.sum(better < 0)),
         )
 
-    def _chosen(self, domains: Sequence[str]) -> tuple[Floats, Floats]:
-        # The counts of each utterance of some domains, and of each unit in each: `(N, K)` and `(U, D, K)`.
+    def _units(self, domains: Sequence[str]) -> _Units:
         column = np.full(len(self.domains), -1)  # of the table; -1 for a domain that is left out
         column[[self.domains.index(name) for name in domains]] = np.arange(len(domains))
         chosen = column[self._domain] >= 0
+        domain, speaker = column[self._domain[chosen]], self._speaker[chosen]
+        by_speaker, note = _draw_speakers(domain, speaker, len(domains))
+        # An utterance's key is its own number or its speaker's, which begin where the utterances' end.
+        utterance = self._utterance[chosen]
+        keys = np.where(by_speaker[domain], speaker + 1 + self._utterance.max(), utterance)
+        units, unit = np.unique(keys, return_inverse=True)
         counts = self._counts[chosen]
-        units, unit = np.unique(self._unit[chosen], return_inverse=True)
         table = np.zeros((len(units), len(domains), counts.shape[1]))
-        np.add.at(table, (unit, column[self._domain[chosen]]), counts)
-        return counts, table
+        np.add.at(table, (unit, domain), counts)
+        drawn = "speakers" if by_speaker.all() else "both" if by_speaker.any() else "utterances"
+        return _Units(counts, table, drawn, note)
 
-    def _drawn(self, domains: Sequence[str]) -> str:
-        kinds = {self._by_speaker[name] for name in domains}
-        return "both" if len(kinds) > 1 else "speakers" if kinds == {True} else "utterances"
+
+def _draw_speakers(domain: Integers, speaker: Integers, domains: int) -> tuple[npt.NDArray[np.bool_], str | None]:
+    # In which domains speakers are drawn, `(D,)`, and what the interval lacks; a speaker is -1 where nobody knows.
+    known = np.ones(domains, dtype=bool)
+    known[domain[speaker < 0]] = False
+    pairs = np.unique(np.stack([domain, speaker]), axis=1)
+    several = np.bincount(pairs[0], minlength=domains) > 1  # one speaker alone shows no spread
+    by_speaker = known & several
+    if len(np.unique(pairs[1, by_speaker[pairs[0]]])) < FEWEST_SPEAKERS:
+        by_speaker[:] = False
+    if by_speaker.all():
+        return by_speaker, None
+    if by_speaker.any():
+        few = f"{domains - by_speaker.sum()} of {domains} domains have one speaker or unknown ones"
+        return by_speaker, f"{few}: {_LACKING} in them"
+    if not known.all():
+        return by_speaker, f"unknown speakers: {_LACKING}"
+    count = len(np.unique(speaker))
+    each = f", too few in each of {domains} domains" if count >= FEWEST_SPEAKERS else ""
+    return by_speaker, f"{count} speaker{'' if count == 1 else 's'}{each}: {_LACKING}"
+
+
+def _numbered(names: Sequence[str]) -> Integers:
+    index = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return np.array([index[name] for name in names], dtype=np.int64)

@@ -10,7 +10,7 @@ import pyarrow as pa
 from emtta_core.errors import unknown
 from emtta_core.scoring.normalizer import MARKED
 from emtta_core.store.catalogue import Catalogue
-from emtta_core.store.reports import report, reports, views
+from emtta_core.store.reports import EVERY, report, reports, views
 from emtta_core.store.result import Result
 from emtta_core.store.schema import TABLES, Table
 
@@ -145,6 +145,37 @@ def notices_of(catalogue: Catalogue, run_id: str | None) -> tuple[str, ...]:
         named = ", ".join(f"{count:,} of {run}" for run, count in reused)
         sentences.append(f"Results of other runs that did the same work are reused: {named} (utterances, per method).")
     return tuple(sentences)
+
+
+_NEWEST = f"SELECT run_id {_CHOSEN}"
+
+_NOTES = f"""
+    SELECT note, list(DISTINCT coalesce(domain, "group" || ' (mean)') ORDER BY coalesce(domain, "group" || ' (mean)'))
+    FROM statistics
+    WHERE run_id = ({_NEWEST}) AND note IS NOT NULL
+    GROUP BY note
+    ORDER BY note
+"""
+
+_VERDICTS = f'SELECT "group", verdict FROM best WHERE run_id = ({_NEWEST}) ORDER BY "group" <> $all, "group"'
+
+_NAMED = 4
+"""Domains that a sentence names."""
+
+
+def cautions_of(catalogue: Catalogue, run_id: str | None) -> tuple[str, ...]:
+    """What the intervals of a run, the newest by default, do not hold, and in which domains; a sentence each."""
+    found = []
+    for note, names in catalogue.query(_NOTES, {"run": run_id}).rows:
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        found.append(f"{note} ({', '.join(names[:_NAMED])}{more})")
+    return tuple(found)
+
+
+def verdicts_of(catalogue: Catalogue, run_id: str | None) -> tuple[str, ...]:
+    """Which method is the best of each group of a run, the newest by default, as in `all: best: em-tok-b`."""
+    found = catalogue.query(_VERDICTS, {"run": run_id, "all": EVERY}).rows
+    return tuple(f"{group}: {verdict}" for group, verdict in found)
 
 
 def heading(catalogue: Catalogue, run_id: str | None) -> str:

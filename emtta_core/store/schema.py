@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from emtta_core.names import NAME
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised whenever a column is added, removed, or changes its meaning; stands in the metadata of each file."""
 
 SAMPLE_RATE = 16_000
@@ -230,31 +230,38 @@ class RunRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatisticsRow:
-    """One row per method and domain of a run, and one per method and group: intervals and tests."""
+    """One row per method and domain of a run, and one per method, group and other method: intervals and tests."""
 
     method: Annotated[str, "the method"]
     group: Annotated[str, "the domain's group; for a mean over domains, that group or `all`"]
     domain: Annotated[str | None, "the domain; null for the mean over the domains of a group"]
     revision: Annotated[str, "digest of the results it was computed from, as in the view `revisions`"]
+    baseline: Annotated[str | None, "the method it is compared with: `source`, or for a group each before it"] = None
+    baseline_revision: Annotated[str | None, "digest of the baseline's results"] = None
     utterances: Annotated[int, "utterances without an error"]
-    pairs: Annotated[
-        int | None, "utterances that `source` also has without an error; null for `source`, or if the run has none"
-    ]
-    units: Annotated[int, "number of units (utterances or speakers) that the bootstrap resamples"]
+    pairs: Annotated[int | None, "utterances that the baseline also has without an error"] = None
+    units: Annotated[int, "number of units (utterances or speakers) that intervals and tests count on"]
     drawn: Annotated[str, "kind of units: `utterances`, `speakers`, or `both` if domains differ"]
+    note: Annotated[str | None, "what the intervals do not hold; null if all units are speakers"]
     wer: Annotated[float, "word error rate, %; for a group, the mean over its domains"]
     wer_low: Annotated[float | None, "lower end of its interval, %; null with fewer than 5 units"]
     wer_high: Annotated[float | None, "upper end, %"]
-    source_wer: Annotated[float | None, "word error rate of `source` over the pairs, %; for `source`, its `wer`"]
-    change: Annotated[float | None, "WER over the pairs minus `source_wer`, points; null for `source`"]
-    change_low: Annotated[float | None, "lower end of its interval, points"]
-    change_high: Annotated[float | None, "upper end, points"]
+    baseline_wer: Annotated[float | None, "word error rate of the baseline over the pairs, %"] = None
+    change: Annotated[float | None, "WER over the pairs minus `baseline_wer`, points"] = None
+    change_low: Annotated[float | None, "lower end of its interval, points"] = None
+    change_high: Annotated[float | None, "upper end, points"] = None
     p: Annotated[
-        float | None, "p-value of a two-sided sign-flip test; for a domain, Holm-corrected over the method's domains"
-    ]
-    wins: Annotated[int | None, "pairs with fewer word errors than `source`"]
-    ties: Annotated[int | None, "pairs with equally many word errors"]
-    losses: Annotated[int | None, "pairs with more word errors"]
+        float | None,
+        "p-value of the test that the mean change is 0, which decides; for a domain, Holm-corrected over all domains",
+    ] = None
+    p_sign_flip: Annotated[float | None, "p-value of the sign-flip test that the two can be exchanged, likewise"] = None
+    p_between: Annotated[
+        float | None, "for a group, `p` Holm-corrected over all pairs of the run's methods; null for a domain"
+    ] = None
+    p_sign_flip_between: Annotated[float | None, "`p_sign_flip`, likewise"] = None
+    wins: Annotated[int | None, "pairs with fewer word errors than the baseline"] = None
+    ties: Annotated[int | None, "pairs with equally many word errors"] = None
+    losses: Annotated[int | None, "pairs with more word errors"] = None
     confidence: Annotated[float, "confidence level of the intervals, such as 0.95"]
 
 

@@ -28,10 +28,11 @@ def compare(
 ) -> None:
     """Compare two runs utterance by utterance: WER in A and B, and the difference with its 95 % interval and p.
 
-    Interval and p are computed like the stored statistics: from paired resamples, and by a sign-flip test,
-    Holm-corrected over a method's domains. The runs must have the same speech; other differences are listed. A figure
-    is worse (or better) if p is at most --alpha and the difference exceeds --min-effect; if p is above --alpha, the two
-    runs are not distinguishable. Exit codes: 0, 2 for runs that cannot be compared, 3 for --fail-on-regression.
+    Interval and p are computed like the stored statistics: p tests whether the mean difference is 0, p_sign_flip
+    whether the runs can be exchanged, both Holm-corrected over a method's domains. The runs must have the same speech;
+    other differences are listed. A figure is worse (or better) if p is at most --alpha and the difference exceeds
+    --min-effect; if p is above --alpha, the two runs are not distinguishable. Exit codes: 0, 2 for runs that cannot be
+    compared, 3 for --fail-on-regression.
 
     Examples:
         emtta compare demo-2026-11-22 demo-2026-11-23

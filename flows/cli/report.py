@@ -40,6 +40,10 @@ _OF_DOMAINS = frozenset({"leaderboard", "methods", "groups", "steps"})
 """Reports whose figures are hidden until every domain is complete."""
 
 
+_JUDGED = frozenset({"leaderboard", "methods", "groups", "between"})
+"""Reports below which it is said whether a method is the best, and what the intervals do not hold."""
+
+
 def report(
     name: Annotated[
         str | None,
@@ -107,6 +111,8 @@ def report(
         say_if_empty(found, catalogue.store)
         if chosen is Format.TABLE and name in _OF_DOMAINS:
             show_complete_domains(catalogue, run, found)
+        if chosen is Format.TABLE and name in _JUDGED:
+            say_verdicts(catalogue, run)
         notices = notices_of(catalogue, run) if head else ()
     for sentence in notices:
         say(sentence)
@@ -124,6 +130,7 @@ def show_methods(catalogue: "Catalogue", run: str) -> None:
     found = catalogue.report("methods", run)
     if any(value is not None for record in found.records for value in _figures(record)):
         show(found, Format.TABLE, "word error rate, %")
+        say_verdicts(catalogue, run)
     show_complete_domains(catalogue, run, found)
 
 
@@ -151,6 +158,14 @@ def show_complete_domains(catalogue: "Catalogue", run: str | None, found: "Resul
     for lacking, of_methods in by_domains.items():
         named = ", ".join(lacking[:_NAMED]) + (f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else "")
         say(f"incomplete for {', '.join(of_methods)}: {len(lacking)} of {total} domains: {named}")
+
+
+def say_verdicts(catalogue: "Catalogue", run: str | None) -> None:
+    """Say which method is the best of each group, if the tests do, and what the intervals of the run do not hold."""
+    from emtta_core.store.describe import cautions_of, verdicts_of
+
+    for sentence in (*verdicts_of(catalogue, run), *cautions_of(catalogue, run)):
+        say(sentence)
 
 
 _NAMED = 12

@@ -5,7 +5,8 @@
 --   wer_low, wer_high   its 95% bootstrap interval, %; empty if the statistics have not been computed
 --   change          WER minus that of source, over the utterances that both have, points
 --   ci_half_width   half the width of its 95% interval, points: the interval is change ± ci_half_width
---   p               p-value of a two-sided sign-flip test of the change
+--   p               p-value of the two-sided test that the mean change is 0
+--   p_sign_flip     p-value of the sign-flip test that method and source can be exchanged
 --   change_percent  100 × change / WER of source over the same utterances; without statistics, over all utterances
 --   domains, complete   domains: planned, complete
 --   wins, ties, losses  utterances with fewer word errors than source, equally many, more
@@ -25,6 +26,7 @@ SELECT
     found.change,
     (found.change_high - found.change_low) / 2 AS ci_half_width,
     found.p,
+    found.p_sign_flip,
     coalesce(found.change_percent, groups.change_percent) AS change_percent,
     groups.domains,
     groups.complete,

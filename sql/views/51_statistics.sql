@@ -6,14 +6,17 @@
 --   domain          the domain; NULL for the mean over the domains of a group
 --   utterances      utterances without an error
 --   pairs           utterances that source also has without an error; NULL for source, or if the run has none
---   units, drawn    number and kind of the resampled units: `utterances`, `speakers`, or `both`
+--   units, drawn    number and kind of the units that intervals and tests count on: `utterances`, `speakers`, or `both`
+--   note            what the intervals do not hold; NULL if all units are speakers
 --   wer             word error rate, %; for a group, the mean over its domains
 --   wer_low, wer_high         its bootstrap interval; NULL with fewer than 5 units
 --   source_wer      word error rate of source over the pairs; for source, its own
 --   change          wer over the pairs minus source_wer, points; NULL for source
---   change_low, change_high   its paired bootstrap interval
+--   change_low, change_high   its interval
 --   change_percent  100 × change / source_wer: the relative change; below 0 is better; NULL for source
---   p               p-value of a two-sided sign-flip test; for a domain, Holm-corrected over the method's domains
+--   p               p-value of the two-sided test that the mean change is 0, which decides; for a domain,
+--                   Holm-corrected over the method's domains
+--   p_sign_flip     p-value of the two-sided sign-flip test that method and source can be exchanged; likewise
 --   wins, ties, losses        pairs with fewer word errors than source, equally many, more
 --   confidence      confidence level of the intervals, such as 0.95
 SELECT
@@ -25,18 +28,21 @@ SELECT
     computed.pairs,
     computed.units,
     computed.drawn,
+    computed.note,
     computed.wer,
     computed.wer_low,
     computed.wer_high,
-    computed.source_wer,
+    CASE WHEN method = 'source' THEN computed.wer ELSE computed.baseline_wer END AS source_wer,
     computed.change,
     computed.change_low,
     computed.change_high,
-    100.0 * computed.change / nullif(computed.source_wer, 0) AS change_percent,
+    100.0 * computed.change / nullif(computed.baseline_wer, 0) AS change_percent,
     computed.p,
+    computed.p_sign_flip,
     computed.wins,
     computed.ties,
     computed.losses,
     computed.confidence
 FROM raw.statistics AS computed
 INNER JOIN revisions USING (run_id, method, revision)
+WHERE coalesce(computed.baseline, 'source') = 'source'

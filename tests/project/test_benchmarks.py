@@ -201,6 +201,17 @@ print("loaded", sorted(set({LEFT_OUT}) & sys.modules.keys()))
     assert done.stdout.splitlines()[-1] == "loaded []"
 
 
+def test_significance_fills_each_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.setattr(sys, "argv", ["significance.py", "--quick"])
+    importlib.import_module("significance").main()
+    shown = capsys.readouterr().out
+    for row in ("| loops | 300 | utterances |", "| speakers differ | 4 | speakers |", "| 6 | 4 | speakers |"):
+        assert row in shown
+    stored = json.loads((ROOT / "benchmarks" / "results" / "significance.json").read_text())
+    assert set(stored) == {"alpha", "tests", "speaker coverage", "coverage"}
+
+
 def needed(names: tuple[str, ...]) -> set[str]:
     """Return these distributions and all that they need."""
     found: set[str] = set()

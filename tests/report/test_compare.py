@@ -15,7 +15,7 @@ from store_factory import REFERENCE, begin_run, end_attempt, heard, write_shard
 
 from emtta_core.compare import ALL, ALPHA, MIN_EFFECT, Change, Comparison, compare
 from emtta_core.errors import UsageError
-from emtta_core.scoring.bootstrap import holm
+from emtta_core.scoring.significance import holm
 from emtta_core.store import Catalogue, CellKey, Store
 from emtta_core.suite.file import SHIPPED
 from flows.cli.compare import compare as compare_command
@@ -147,6 +147,7 @@ def test_utterance_in_error_is_left_out(store: Store) -> None:
     assert change(found, "vacuum").utterances == 2
     assert found.notes == (
         "vacuum/em-tok-b: 2 utterances are left out because they are in error or not done: 1 in A, 2 in B",
+        "all, vacuum: 1 speaker: the interval does not hold how speakers differ",
     )
 
 

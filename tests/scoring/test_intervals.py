@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from emtta_core.scoring.bootstrap import (
-    change_interval,
-    rate_interval,
-    resampled_sums,
-    strata_of,
-    student_factor,
-    student_quantile,
-)
+from emtta_core.scoring.bootstrap import rate_interval, resampled_sums, strata_of
+from emtta_core.scoring.significance import change_interval, student_p, student_quantile
 
 SETS = 2_000
 Simulation = Callable[[np.random.Generator, int], np.ndarray]
@@ -47,7 +41,7 @@ def covered(simulate: Simulation, count: int, sets: int, resamples: int) -> tupl
         for place, (truth, found) in enumerate(
             (
                 (rate, rate_interval(b, words, resamples=resamples, seed=seed)),
-                (change, change_interval(b - a, words, resamples=resamples, seed=seed)),
+                (change, change_interval(b - a, words)),
             )
         ):
             assert found is not None
@@ -76,7 +70,7 @@ def test_shared_domain_mean_is_covered() -> None:
         hardness = generator.gamma(2.0, 0.5, (30, 1))  # of an utterance, under every noise
         words = np.repeat(generator.integers(4, 25, (30, 1)), domains, axis=1).astype(np.float64)
         a, b = (generator.poisson(0.2 * hardness * words).astype(np.float64) for _ in "ab")
-        rate, change = rate_interval(b, words, resamples=300, seed=seed), change_interval(b - a, words, resamples=300)
+        rate, change = rate_interval(b, words, resamples=300, seed=seed), change_interval(b - a, words)
         assert rate is not None
         assert change is not None
         hits += [rate[0] <= 20 <= rate[1], change[0] <= 0 <= change[1]]
@@ -88,13 +82,13 @@ def test_speaker_units_cover_correctly() -> None:
     generator = np.random.default_rng(2)
     speakers, each, sets = 20, 10, 400
     by_speaker = by_utterance = 0
-    for seed in range(sets):
+    for _ in range(sets):
         shift = generator.normal(0, 0.05, speakers).repeat(each)  # B suits some speakers and not others
         words = np.full(speakers * each, 20.0)
         added = generator.binomial(20, np.clip(0.2 + shift, 0, 1)) - generator.binomial(20, 0.2, speakers * each)
         for unit in ((speakers, each), (speakers * each, 1)):
             table = [values.reshape(unit).sum(axis=1, keepdims=True).astype(np.float64) for values in (added, words)]
-            found = change_interval(table[0], table[1], resamples=400, seed=seed)
+            found = change_interval(table[0], table[1])
             assert found is not None
             hit = found[0] <= 0 <= found[1]
             by_speaker += hit if unit[0] == speakers else 0
@@ -103,9 +97,21 @@ def test_speaker_units_cover_correctly() -> None:
     assert by_utterance < by_speaker - 20
 
 
-def test_change_interval_matches_scipy() -> None:
+def test_change_interval_matches_jackknife() -> None:
     a, b, words = plain(np.random.default_rng(3), 40)[:, :, None].transpose(1, 0, 2)
-    found = change_interval(b - a, words, resamples=20_000)
+
+    def without(index: int) -> float:
+        left = np.arange(40) != index
+        return float(100 * (b[left] - a[left]).sum() / words[left].sum())
+
+    error = np.sqrt(39 / 40 * np.var([without(index) for index in range(40)]) * 40)
+    change, width = 100 * (b - a).sum() / words.sum(), scipy.stats.t.ppf(0.975, 39) * error
+    assert change_interval(b - a, words) == pytest.approx((change - width, change + width), rel=1e-9)
+
+
+def test_change_interval_is_near_bootstrap() -> None:
+    a, b, words = plain(np.random.default_rng(3), 40)[:, :, None].transpose(1, 0, 2)
+    low, high = change_interval(b - a, words) or (0.0, 0.0)
     error = scipy.stats.bootstrap(
         (a[:, 0], b[:, 0], words[:, 0]),
         lambda a, b, words, axis: 100 * (b.sum(axis) - a.sum(axis)) / words.sum(axis),
@@ -116,8 +122,7 @@ def test_change_interval_matches_scipy() -> None:
         method="percentile",
         rng=np.random.default_rng(4),
     ).standard_error
-    change, width = 100 * (b - a).sum() / words.sum(), np.sqrt(40 / 39) * scipy.stats.t.ppf(0.975, 39) * error
-    assert found == pytest.approx((change - width, change + width), abs=0.03 * width)
+    assert (high - low) / 2 == pytest.approx(np.sqrt(40 / 39) * scipy.stats.t.ppf(0.975, 39) * error, rel=0.05)
 
 
 def test_rate_is_bootstrap_t_like_scipy() -> None:
@@ -166,9 +171,8 @@ def test_fewer_than_five_units_give_none() -> None:
 
 def test_seed_determines_draws() -> None:
     _, errors, words = plain(np.random.default_rng(7), 60)[:, :, None].transpose(1, 0, 2)
-    for interval in (rate_interval, change_interval):
-        assert interval(errors, words, seed=1) == interval(errors, words, seed=1)
-        assert interval(errors, words, seed=1) != interval(errors, words, seed=2)
+    assert rate_interval(errors, words, seed=1) == rate_interval(errors, words, seed=1)
+    assert rate_interval(errors, words, seed=1) != rate_interval(errors, words, seed=2)
 
 
 def test_stratum_keeps_size() -> None:
@@ -204,15 +208,28 @@ def test_missed_domain_stays_finite() -> None:
         assert np.isfinite(found).all()
 
 
-def test_student_quantiles_match_scipy() -> None:
-    for freedom in (3, 5, 12.5, 40, 300):
-        assert student_quantile(0.975, freedom) == pytest.approx(scipy.stats.t.ppf(0.975, freedom), rel=0.01)
+def test_lone_units_join_neighbours() -> None:
+    words = np.array([[4.0, 0.0], [4.0, 4.0], [0.0, 4.0]])  # one speaker in both domains, one more in each
+    assert len(set(strata_of(words))) == 1
+    alone = np.array([[4.0, 0.0], [0.0, 4.0], [0.0, 4.0]])
+    assert len(set(strata_of(alone))) == 2, "there is nobody to join"
 
 
-def test_width_follows_student() -> None:
-    one = student_factor(np.array([3.0]), np.array([20]))
-    assert one == pytest.approx(np.sqrt(20 / 19) * scipy.stats.t.ppf(0.975, 19), rel=1e-3)
-    two = student_factor(np.array([3.0, 3.0]), np.array([20, 20]))  # 38 degrees of freedom
-    assert two == pytest.approx(np.sqrt(20 / 19) * scipy.stats.t.ppf(0.975, 38), rel=1e-3)
-    assert student_factor(np.array([3.0, 0.0]), np.array([20, 1])) == pytest.approx(one)
-    assert student_factor(np.array([0.0]), np.array([20])) == 0
+def test_student_matches_scipy() -> None:
+    for freedom in (1, 2.3, 5, 12.5, 40, 300, 1e5):
+        assert student_quantile(0.975, freedom) == pytest.approx(scipy.stats.t.ppf(0.975, freedom), rel=1e-8)
+        for t in (0.0, 0.3, 1.0, 2.5, 40.0):
+            assert student_p(t, freedom) == pytest.approx(2 * scipy.stats.t.sf(t, freedom), abs=1e-9)
+    assert student_p(np.inf, 3) == 0
+
+
+def test_strata_add_variances_and_freedom() -> None:
+    added = np.random.default_rng(9).normal(0, 1, (40, 1))
+    apart, both = np.zeros((40, 2)), np.zeros((40, 2))
+    apart[:20, [0]], apart[20:, [1]] = added[:20], added[20:]
+    both[:20, 0] = both[20:, 1] = 8
+    low, high = change_interval(apart, both) or (0.0, 0.0)
+    parts = [100 * (side.std(ddof=1) / np.sqrt(20)) / 8 / 2 for side in (added[:20], added[20:])]
+    error = np.hypot(*parts)
+    freedom = error**4 / sum(part**4 / 19 for part in parts)  # Satterthwaite's
+    assert (high - low) / 2 == pytest.approx(scipy.stats.t.ppf(0.975, freedom) * error, rel=1e-6)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from emtta_core.scoring.bootstrap import holm, sign_flip_p
+from emtta_core.scoring.significance import change_interval, flippable, holm, mean_p, sign_flip_p
 
 
 def scipy_p(differences: np.ndarray, resamples: int) -> float:
@@ -56,6 +56,44 @@ def test_p_is_never_zero_and_one_if_equal() -> None:
 def test_equal_units_change_nothing() -> None:
     differences = np.random.default_rng(10).normal(0.3, 1, 50)
     assert sign_flip_p(np.concatenate([differences, np.zeros(500)])) == sign_flip_p(differences)
+
+
+def one_domain(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return differences[:, None].astype(np.float64), np.full((len(differences), 1), 10.0)
+
+
+def test_mean_p_is_students_where_symmetric() -> None:
+    half = np.arange(1.0, 8.0)
+    added, words = one_domain(np.concatenate([half, -half]) + 0.8)
+    assert mean_p(added, words) == pytest.approx(scipy.stats.ttest_1samp(added[:, 0], 0).pvalue)
+
+
+def test_mean_p_is_no_surer_than_students() -> None:
+    for seed in range(50):
+        added, words = one_domain(np.random.default_rng(seed).exponential(1, 30) - 0.8)
+        assert mean_p(added, words) >= scipy.stats.ttest_1samp(added[:, 0], 0).pvalue - 1e-9
+        assert mean_p(added, words) == pytest.approx(mean_p(-added, words)), "the sides can be exchanged"
+
+
+def test_interval_and_mean_p_agree() -> None:
+    for seed in range(50):
+        added, words = one_domain(np.random.default_rng(seed).normal(0.4, 1, 20))
+        low, high = change_interval(added, words) or (0.0, 0.0)
+        if mean_p(added, words) <= 0.05:
+            assert low > 0 or high < 0
+
+
+def test_without_spread_signs_decide() -> None:
+    assert mean_p(*one_domain(np.ones(4))) == sign_flip_p(np.ones(4)) == 0.125
+    assert mean_p(*one_domain(np.ones(6))) == sign_flip_p(np.ones(6)) == 2 / 2**6
+    assert mean_p(*one_domain(np.array([1, 1, 1, 2]))) == 0.125, "four units are too few to estimate an error by"
+    assert mean_p(*one_domain(np.zeros(6))) == 1
+
+
+def test_five_speakers_can_be_significant() -> None:
+    added, words = one_domain(np.array([30, 28, 33, 27, 31]))
+    assert mean_p(added, words) < 0.001
+    assert sign_flip_p(flippable(added, words)) == 2 / 2**5, "which flips of signs alone cannot"
 
 
 def test_holm_scales_and_never_falls() -> None:

@@ -195,7 +195,7 @@ def test_size_is_number_and_unit(text: str, size: int) -> None:
         ("FROM groups WHERE group = 'noise'", 'double quotes: "group"'),
         ("SELECT window FROM windows", 'double quotes: "window"'),
         ("FROM utterance", 'Did you mean "utterances"?'),
-        ("FROM nowhere", "views: attempts, cells, changes"),
+        ("FROM nowhere", "views: attempts, best, cells"),
         ("FROM leaderboard", "show it with: emtta report leaderboard"),
         ("SELECT wers FROM cells", '"wer"'),
         ("SELECT text FROM cells", "text is a column of: prepared"),

@@ -51,7 +51,18 @@ def store(tmp_path: Path) -> Store:
 def test_leaderboard_order_follows_plan(complete: Catalogue) -> None:
     board = complete.report("leaderboard")
     assert board.columns == (
-        *("method", "group", "wer", "wer_low", "wer_high", "change", "ci_half_width", "p", "change_percent"),
+        *(
+            "method",
+            "group",
+            "wer",
+            "wer_low",
+            "wer_high",
+            "change",
+            "ci_half_width",
+            "p",
+            "p_sign_flip",
+            "change_percent",
+        ),
         *("domains", "complete", "wins", "ties", "losses", "in_error", "reason_hidden"),
     )
     assert [row[:2] for row in board.rows] == [
@@ -354,7 +365,9 @@ def test_promised_ones_exist() -> None:
 def test_partial_run_keeps_columns(name: str, partial: Catalogue, complete: Catalogue) -> None:
     found = partial.report(name)
     assert found.columns == complete.report(name).columns
-    assert found.rows or name in {"pairs", "paper", "languages", "robustness"}, "what the run has nothing to say on"
+    assert found.rows or name in {"between", "pairs", "paper", "languages", "robustness"}, (
+        "what the run has nothing to say on"
+    )
     for form in (found.markdown, found.csv, found.json):
         assert form()
 

@@ -63,5 +63,7 @@ def test_stored_table_is_documented(catalogue: Catalogue) -> None:
 
 
 def test_unknown_name_lists_known(catalogue: Catalogue) -> None:
-    with pytest.raises(UsageError, match=r"unknown view or table 'x'; choose from: attempts, cells, .*raw\.scores"):
+    with pytest.raises(
+        UsageError, match=r"unknown view or table 'x'; choose from: attempts, best, cells, .*raw\.scores"
+    ):
         describe(catalogue, "x")

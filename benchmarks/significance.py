@@ -1,0 +1,199 @@
+"""How often intervals hold the truth, and how often tests cry out where nothing is different, by simulation.
+
+    python benchmarks/significance.py           # about eight minutes of processor time
+    python benchmarks/significance.py --quick   # few sets, to see that it runs; nothing is written
+
+Three tables, in Markdown, and in benchmarks/results/significance.json: the coverage of 95 % intervals where speakers
+differ, drawing utterances or speakers; the coverage where utterances are independent; and, of both tests, the share of
+sets with p at most 0.05, where two systems have the same mean (an error of the first kind) and where they have not
+(power). Seeds are fixed: the same code gives the same tables.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emtta_core.scoring.bootstrap import rate_interval
+from emtta_core.scoring.paired import ALPHA, Sample
+from emtta_core.scoring.significance import change_interval, mean_p, sign_flip_p
+
+RESULTS = Path(__file__).parent / "results" / "significance.json"
+UTTERANCES = (12, 50, 300)
+SPEAKERS = (4, 5, 6, 8, 12, 24, 33)
+EACH = 20  # utterances of a speaker
+WER = 0.2
+SPREAD = 0.35  # standard deviation of the logarithm of the speakers' WER
+SUITED = 0.2  # and of how much better or worse the second system suits each
+FLIPS, RESAMPLES = 999, 500
+
+Row = dict[str, str | float]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Utterances of two systems: errors of each, and words, `(N,)`."""
+
+    a: Floats
+    b: Floats
+    words: Floats
+
+
+def plain(draw: np.random.Generator, count: int, better: float) -> Speech:
+    """Words are misheard, in some utterances more than in others."""
+    words = draw.integers(4, 25, count)
+    hardness = draw.gamma(2.0, 0.5, count)
+    a, b = (draw.binomial(words, np.minimum(rate * hardness, 1)) for rate in (WER, WER * (1 - better)))
+    return Speech(*(values.astype(np.float64) for values in (a, b, words)))
+
+
+def heavy(draw: np.random.Generator, count: int, better: float) -> Speech:
+    """Most utterances are easy, few are hopeless, and insertions know no bound."""
+    words = draw.integers(4, 40, count)
+    hardness = draw.gamma(1.0, 1.0, count)
+    a, b = (draw.poisson(rate * hardness * words) for rate in (WER, WER * (1 - better)))
+    return Speech(*(values.astype(np.float64) for values in (a, b, words)))
+
+
+LOOP_RATE, LOOP_WORDS = 0.01, 20
+
+
+def loops(draw: np.random.Generator, count: int, better: float) -> Speech:
+    """The second system mends a word in some utterances, and adds a loop of words to one in a hundred."""
+    first = plain(draw, count, 0)
+    mended = LOOP_RATE * LOOP_WORDS + better * WER * 14  # words in an utterance of 14 on average
+    a = first.a + (draw.random(count) < mended)
+    return Speech(a, first.a + LOOP_WORDS * (draw.random(count) < LOOP_RATE), first.words)
+
+
+KINDS: Mapping[str, Callable[[np.random.Generator, int, float], Speech]] = {
+    "plain": plain,
+    "heavy": heavy,
+    "loops": loops,
+}
+
+
+def of_speakers(draw: np.random.Generator, speakers: int, better: float) -> Speech:
+    """`EACH` utterances of each speaker, who are understood unequally, and unequally by the two systems."""
+    words = draw.integers(4, 25, speakers * EACH)
+    ease = np.exp(draw.normal(0, SPREAD, speakers) - SPREAD**2 / 2)
+    suits = np.exp(draw.normal(0, SUITED, speakers) - SUITED**2 / 2) * (1 - better)
+    a, b = (draw.binomial(words, np.minimum(WER * rate.repeat(EACH), 1)) for rate in (ease, ease * suits))
+    return Speech(*(values.astype(np.float64) for values in (a, b, words)))
+
+
+def speaker_coverage(sets: int) -> Iterator[Row]:
+    """How often intervals hold the truth in one domain of so many speakers, and in a mean over six of four each."""
+    for domains, speakers in (*((1, count) for count in SPEAKERS), (6, 4)):
+        draw = np.random.default_rng(speakers + 100 * domains)
+        hits = np.zeros(4)
+        drawn = ""
+        for _ in range(sets):
+            parts = [of_speakers(draw, speakers, 0.1) for _ in range(domains)]
+            names = [f"d{domain}" for domain in range(domains) for _ in range(speakers * EACH)]
+            ids = [str(index) for index in range(len(names))]
+            voices = [f"{name}-{index % (speakers * EACH) // EACH}" for index, name in enumerate(names)]
+            a, b, words = (np.concatenate([getattr(part, side) for part in parts]) for side in ("a", "b", "words"))
+            places = [f"d{domain}" for domain in range(domains)]
+            for place, who in enumerate(([""] * len(names), voices)):
+                rate = Sample(names, ids, who, np.stack([b, words], axis=1)).rate(places)
+                change = Sample(names, ids, who, np.stack([a, b, words], axis=1)).change(places)
+                hits[place] += rate.low <= 100 * WER * 0.9 <= rate.high
+                hits[2 + place] += change.low <= -100 * WER * 0.1 <= change.high
+                drawn = rate.drawn
+        wer_utterances, wer, change_utterances, change_now = (100 * hits / sets).tolist()
+        yield {
+            "domains": domains,
+            "speakers of each": speakers,
+            "drawn": drawn,
+            "WER, utterances drawn": wer_utterances,
+            "WER": wer,
+            "change, utterances drawn": change_utterances,
+            "change": change_now,
+        }
+
+
+def coverage(sets: int) -> Iterator[Row]:
+    """How often intervals hold the truth where utterances are independent."""
+    for kind, simulate in KINDS.items():
+        whole = simulate(np.random.default_rng(0), 2_000_000, 0.1)
+        words = whole.words.sum()
+        truths = 100 * whole.b.sum() / words, 100 * (whole.b - whole.a).sum() / words
+        for count in UTTERANCES:
+            draw = np.random.default_rng(count)
+            hits = np.zeros(2)
+            for seed in range(sets):
+                speech = simulate(draw, count, 0.1)
+                b, added, over = (values[:, None] for values in (speech.b, speech.b - speech.a, speech.words))
+                ends = rate_interval(b, over, resamples=RESAMPLES, seed=seed), change_interval(added, over)
+                hits += [low <= truth <= high for (low, high), truth in zip(ends, truths, strict=True)]
+            rate, change = (100 * hits / sets).tolist()
+            yield {"errors": kind, "utterances": count, "WER": rate, "change": change}
+
+
+def tests(sets: int) -> Iterator[Row]:
+    """How often either test finds a difference, where there is none and where there is one."""
+
+    def found(added: Floats, words: Floats, seed: int) -> list[bool]:
+        table = added[:, None], words[:, None]
+        return [sign_flip_p(added, permutations=FLIPS, seed=seed) <= ALPHA, mean_p(*table) <= ALPHA]
+
+    for kind, simulate in KINDS.items():
+        for count in UTTERANCES:
+            shares = []
+            for better in (0.0, 0.2):
+                draw = np.random.default_rng(count)
+                hits = np.zeros(2)
+                for seed in range(sets):
+                    speech = simulate(draw, count, better)
+                    hits += found(speech.b - speech.a, speech.words, seed)
+                shares += (100 * hits / sets).tolist()
+            yield _tested(kind, count, "utterances", shares)
+    for speakers in SPEAKERS:
+        shares = {"utterances": [], "speakers": []}
+        for better in (0.0, 0.2):
+            draw = np.random.default_rng(speakers)
+            hits = np.zeros((2, 2))
+            for seed in range(sets):
+                speech = of_speakers(draw, speakers, better)
+                added = speech.b - speech.a
+                hits[0] += found(added, speech.words, seed)
+                hits[1] += found(*(values.reshape(-1, EACH).sum(axis=1) for values in (added, speech.words)), seed)
+            for drawn, each in zip(shares, (100 * hits / sets).tolist(), strict=True):
+                shares[drawn] += each
+        for drawn, each in shares.items():
+            yield _tested("speakers differ", speakers, drawn, each)
+
+
+def _tested(kind: str, count: int, drawn: str, shares: Sequence[float]) -> Row:
+    names = ("sign-flip, equal", "mean, equal", "sign-flip, 20 % better", "mean, 20 % better")
+    return {"errors": kind, "count": count, "drawn": drawn, **dict(zip(names, shares, strict=True))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few sets, and nothing is written")
+    quick = parser.parse_args().quick
+    found: dict[str, list[Row]] = {}
+    for measure, sets in ((tests, 2_000), (speaker_coverage, 1_000), (coverage, 1_000)):
+        sets = 3 if quick else sets
+        name = measure.__name__.replace("_", " ")
+        print(f"\n{name}: % of {sets:,} sets\n")
+        rows = found[name] = []
+        for row in measure(sets):
+            if not rows:
+                print(f"| {' | '.join(row)} |\n|{' --- |' * len(row)}")
+            rows.append(row)
+            cells = (f"{value:.1f}" if isinstance(value, float) else str(value) for value in row.values())
+            print(f"| {' | '.join(cells)} |", flush=True)
+    if not quick:
+        RESULTS.write_text(json.dumps({"alpha": ALPHA, **found}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

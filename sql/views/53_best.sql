@@ -1,0 +1,64 @@
+-- best: the method with the lowest WER of each group, and whether the tests call it the best.
+-- grain: one row per run and group, the group `all` included, of which two or more methods are complete.
+-- A method is the best if its WER is significantly lower than that of each other complete method, after Holm's
+-- correction over all pairs of methods.
+--   run_id, "group" the run; the group, or all
+--   method          the method with the lowest WER; the first in the order of the methods if several tie
+--   wer             its WER, %
+--   is_best         whether it is the best
+--   not_distinguishable   the other methods that the test does not tell from it, in the order of their WER; or NULL
+--   not_tested      the other methods without a test, likewise
+--   verdict         the same in words
+WITH
+ranked AS (
+    SELECT
+        run_id,
+        "group",
+        method,
+        wer,
+        row_number() OVER (PARTITION BY run_id, "group" ORDER BY wer, methods.rank NULLS LAST, method) AS place
+    FROM groups
+    LEFT JOIN methods USING (method)
+    WHERE wer IS NOT NULL
+),
+
+lowest AS (FROM ranked WHERE place = 1),
+
+tested AS (
+    SELECT run_id, "group", baseline AS method, method AS other, verdict = 'worse' AS is_better FROM method_pairs
+    UNION ALL
+    SELECT run_id, "group", method, baseline AS other, verdict = 'better' AS is_better FROM method_pairs
+),
+
+judged AS (
+    SELECT
+        run_id,
+        "group",
+        lowest.method,
+        lowest.wer,
+        bool_and(coalesce(tested.is_better, FALSE)) AS is_best,
+        string_agg(others.method, ', ' ORDER BY others.place) FILTER (NOT tested.is_better) AS not_distinguishable,
+        string_agg(others.method, ', ' ORDER BY others.place) FILTER (tested.is_better IS NULL) AS not_tested
+    FROM lowest
+    INNER JOIN ranked AS others USING (run_id, "group")
+    LEFT JOIN tested
+        ON run_id = tested.run_id
+        AND "group" = tested."group"
+        AND lowest.method = tested.method
+        AND others.method = tested.other
+    WHERE others.place > 1
+    GROUP BY run_id, "group", lowest.method, lowest.wer
+)
+
+SELECT
+    *,
+    CASE
+        WHEN is_best THEN 'best: ' || method
+        ELSE concat_ws(
+            '; ',
+            'lowest WER: ' || method,
+            'not distinguishable from ' || not_distinguishable,
+            'not tested against ' || not_tested
+        )
+    END AS verdict
+FROM judged
