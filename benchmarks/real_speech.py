@@ -228,6 +228,10 @@ def report(rows: Sequence[Row], methods: Sequence[str] | None) -> dict[str, Any]
     """
     methods = list(methods or dict.fromkeys(row["method"] for row in rows))
     rows = shared([row for row in rows if row["method"] in methods], len(methods))
+    if not rows:
+        raise SystemExit(
+            f"no utterance has a result of each of {', '.join(methods) or 'any method'}; there are no figures"
+        )
     groups = [*dict.fromkeys(row["group"] for row in rows), "all"]
     figures: dict[str, Any] = {"methods": methods, "domains": sizes(rows), "cost": cost(rows, methods)}
     for rule in RULES:
