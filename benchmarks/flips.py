@@ -32,7 +32,7 @@ from emtta_core.adaptation.episode import Batch, prepare_batch, source_parameter
 from emtta_core.model import SpeechModel, forward
 from emtta_core.model.candidates import Greedy, generate
 from emtta_core.model.forward import Memory, Norms
-from emtta_core.model.noise import Noise, draw
+from emtta_core.model.sampling import Noise, draw
 
 RESULTS = Path(__file__).parent / "results" / "flips.json"
 CANDIDATES = 16

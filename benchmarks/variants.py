@@ -2,11 +2,13 @@
 
     python benchmarks/variants.py --store variants-store            # the same command goes on where it was stopped
     python benchmarks/variants.py --store variants-store --results  # of the domains that are there, without a run
+    python benchmarks/variants.py --store more --seed 1 --methods em-tok-b em-tok-b-stop-0.003   # on other sentences
 
 `emtta run` does the work, in one run in float32 and one in bf16, whose suite files are written into the store. A WER is
-the mean of the domains' WERs. A difference is that from the variant's reference on the same utterances, with the 95 %
-interval of a bootstrap that draws utterances anew within each domain. Processor time is measured apart, on 16
-utterances of one voice, in turns. Results are printed as Markdown, and written to benchmarks/results/variants.json.
+the mean of the domains' WERs. A difference is that from the variant's reference on the same utterances, with the
+interval and the test of `emtta compare`, in which a sentence that several domains speak counts once. Processor time is
+measured apart, on 16 utterances of one voice, in turns. Results are printed as Markdown, and with every method and seed
+0 written to benchmarks/results/variants.json.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import subprocess
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,7 @@ from emtta_core.adaptation.options import Trace
 from emtta_core.corpora.synthetic import Synthetic
 from emtta_core.model import load_model
 from emtta_core.pipeline.run import plan_run
+from emtta_core.scoring.paired import Sample
 from emtta_core.store import Catalogue, Store
 from emtta_core.suite import Suite, load_suite
 from emtta_core.suite.composed_methods import MethodChoice
@@ -67,20 +71,22 @@ REFERENCES = {"mbr-64": "source", "mbr-400": "source", "em-tok-b+mbr": "em-tok-b
 """What a method is compared with, where that is not the method that it is like, or else the source."""
 
 TRACES: tuple[Trace, ...] = ("none", "metrics", "hypotheses")
-RESAMPLES = 10_000
 
-Counts = dict[str, dict[str, NDArray[np.int64]]]
-"""For each method and domain the word errors and the words of its utterances, `(2, N)`, by their ids."""
+Scored = dict[tuple[str, str], tuple[str, int, int]]
+"""By domain and utterance: who speaks, the word errors, and the words."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", type=Path, required=True, help="the store's folder; made where there is none")
     parser.add_argument("--results", action="store_true", help="run nothing")
+    parser.add_argument("--seed", type=int, default=0, help="of the sentences")
+    parser.add_argument("--methods", nargs="+", help="these alone, in float32; the references must be among them")
     parser.add_argument("--repeat", type=int, default=3, help="times that processor time is measured")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    suites = {precision: suite(precision) for precision in ("float32", "bf16")}
+    precisions = ("float32",) if arguments.methods else ("float32", "bf16")
+    suites = {precision: suite(precision, arguments.seed, arguments.methods or ()) for precision in precisions}
     if not arguments.results:
         for precision, chosen in suites.items():
             path = arguments.store / f"variants-{precision}.toml"
@@ -91,65 +97,73 @@ def main() -> None:
     with Catalogue(Store.open(arguments.store)) as catalogue:
         digest = load_model("demo").digest
         runs = {name: plan_run(chosen, digest).run_id for name, chosen in suites.items()}
-        found = whole({name: counts(catalogue, run_id) for name, run_id in runs.items()}, suites)
+        found = whole({name: scored(catalogue, run_id) for name, run_id in runs.items()}, suites)
         for precision, chosen in suites.items():
             made = updates(catalogue, runs[precision])
             for choice in chosen.methods:
                 rows.append(quality(choice, precision, found, chosen) | {"updates": made[choice.name]})
     for row, seconds in zip(rows, costs(suites, arguments.repeat), strict=True):
         row["cpu_seconds_utterance"] = seconds
+    first = next(iter(found["float32"].values()))
     report = {
         "machine": machine(torch.device("cpu")),
-        "utterances": sum(errors.shape[1] for errors in found["float32"]["source"].values()),
-        "domains": list(found["float32"]["source"]),
+        "utterances": len(first),
+        "domains": list(dict.fromkeys(domain for domain, _ in first)),
         "rows": rows,
         "trace_cpu_seconds_utterance": trace_costs(arguments.repeat),
     }
     show(rows, report["trace_cpu_seconds_utterance"])
-    (RESULTS / "variants.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    if not arguments.methods and not arguments.seed:
+        (RESULTS / "variants.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
-def suite(precision: str) -> Suite:
-    """Return the suite `demo` with the sweep's methods."""
+def suite(precision: str, seed: int, methods: Sequence[str]) -> Suite:
+    """Return the suite `demo` with the sweep's methods, or some of them, and other sentences for another seed."""
     demo = load_suite("demo")
     written = tomllib.loads(METHODS)["methods"] if precision == "float32" else BF16
+    every = [MethodChoice.model_validate(method) for method in written]
+    domains = [
+        domain.model_copy(update={"corpus": domain.corpus.model_copy(update={"seed": seed})}) for domain in demo.domains
+    ]
     changes: dict[str, Any] = {
         "name": f"variants-{precision}",
-        "methods": tuple(MethodChoice.model_validate(method) for method in written),
+        "methods": tuple(choice for choice in every if not methods or choice.name in methods),
+        "domains": tuple(domains),
         "model": demo.model.model_copy(update={"precision": precision}),
         "runtime": demo.runtime.model_copy(update={"trace": "metrics", "batch_size": "auto", "workers": 1}),
     }
     return demo.model_copy(update=changes)
 
 
-def counts(catalogue: Catalogue, run_id: str) -> Counts:
-    """Return the errors and words of each utterance of a run."""
+def scored(catalogue: Catalogue, run_id: str) -> dict[str, Scored]:
+    """Return the scored utterances of each method of a run."""
     query = """
-        SELECT method, domain, list(errors ORDER BY utterance_id), list(words ORDER BY utterance_id)
-        FROM utterances WHERE run_id = $run AND error IS NULL GROUP BY method, domain ORDER BY domain
+        SELECT method, domain, utterance_id, speaker, errors, words
+        FROM utterances WHERE run_id = $run AND error IS NULL ORDER BY domain, utterance_id
     """
-    found: Counts = {}
-    for method, domain, errors, words in catalogue.query(query, {"run": run_id}).rows:
-        found.setdefault(method, {})[domain] = np.array([errors, words])
+    found: dict[str, Scored] = {}
+    for method, domain, utterance, speaker, errors, words in catalogue.query(query, {"run": run_id}).rows:
+        found.setdefault(method, {})[domain, utterance] = (speaker, errors, words)
     return found
 
 
-def whole(found: Mapping[str, Counts], suites: Mapping[str, Suite]) -> dict[str, Counts]:
-    """Return the counts of the domains of which every method of every suite has as many utterances."""
-    cells = [
-        (domain.name, found[precision].get(choice.name, {}).get(domain.name, np.empty((2, 0))).shape[1])
+def whole(found: Mapping[str, dict[str, Scored]], suites: Mapping[str, Suite]) -> dict[str, dict[str, Scored]]:
+    """Return the utterances of the domains of which every method of every suite has as many."""
+    cells = {
+        (precision, choice.name, domain.name): sum(
+            name == domain.name for name, _ in found[precision].get(choice.name, {})
+        )
         for precision, chosen in suites.items()
         for choice in chosen.methods
         for domain in chosen.domains
-    ]
-    most = max(count for _, count in cells)
-    short = {domain for domain, count in cells if count < most}
+    }
+    most = max(cells.values())
+    short = {domain for (*_, domain), count in cells.items() if count < most}
     return {
         precision: {
-            method: {domain: both for domain, both in domains.items() if domain not in short}
-            for method, domains in own.items()
+            method: {key: one for key, one in own.items() if key[0] not in short} for method, own in methods.items()
         }
-        for precision, own in found.items()
+        for precision, methods in found.items()
     }
 
 
@@ -163,49 +177,40 @@ def updates(catalogue: Catalogue, run_id: str) -> dict[str, float]:
     return {method: float(made) for method, made in catalogue.query(query, {"run": run_id}).rows}
 
 
-def quality(choice: MethodChoice, precision: str, found: Mapping[str, Counts], chosen: Suite) -> dict[str, Any]:
+def quality(
+    choice: MethodChoice, precision: str, found: Mapping[str, dict[str, Scored]], chosen: Suite
+) -> dict[str, Any]:
     """Return a variant's WER, of all domains and of each group, and what it differs by from its reference."""
     name = choice.name
     own = found[precision][name]
     if precision == "float32":
         reference = REFERENCES.get(name, choice.base or "source")
-        label, other = name, found["float32"][reference]
+        label, other = name, found["float32"].get(reference, own)
     else:
         label, reference, other = f"{name}, {precision}", name, found["float32"][name]
-    groups = {}
-    for group in chosen.groups:
-        domains = {
-            domain.name: own[domain.name] for domain in chosen.domains if domain.group == group and domain.name in own
-        }
-        if domains:
-            groups[group] = mean_wer(domains)
-    interval = bootstrap(own, other)
+    sample = Sample(
+        [domain for domain, _ in own],
+        [utterance for _, utterance in own],
+        [speaker for speaker, *_ in own.values()],
+        [(other[key][1], errors, words) for key, (_, errors, words) in own.items()],
+    )
+    of_group = {
+        group: [domain.name for domain in chosen.domains if domain.group == group and domain.name in sample.domains]
+        for group in chosen.groups
+    }
+    change = sample.change(sample.domains)
     return {
         "label": label,
         "method": name,
         "precision": precision,
-        "wer": mean_wer(own),
-        "groups": groups,
+        "wer": change.wer_b,
+        "groups": {group: sample.change(domains).wer_b for group, domains in of_group.items() if domains},
         "reference": reference,
-        "difference": mean_wer(own) - mean_wer(other),
-        "interval": interval,
+        "difference": change.difference,
+        "interval": (change.low, change.high),
+        "p": change.p,
+        "units": change.units,
     }
-
-
-def mean_wer(own: Mapping[str, NDArray[np.int64]]) -> float:
-    """Return the mean of the domains' WERs, in percent."""
-    return float(np.mean([100 * errors.sum() / words.sum() for errors, words in own.values()]))
-
-
-def bootstrap(own: Mapping[str, NDArray[np.int64]], other: Mapping[str, NDArray[np.int64]]) -> tuple[float, float]:
-    """Return the 95 % interval of the difference of the mean WERs, each domain's utterances drawn anew."""
-    rng = np.random.default_rng(0)
-    differences = np.zeros(RESAMPLES)
-    for domain, (errors, words) in own.items():
-        drawn = rng.integers(len(words), size=(RESAMPLES, len(words)))
-        differences += 100 * (errors - other[domain][0])[drawn].sum(1) / words[drawn].sum(1)
-    low, high = np.percentile(differences / len(own), [2.5, 97.5])
-    return float(low), float(high)
 
 
 def costs(suites: Mapping[str, Suite], repeat: int) -> list[float]:
@@ -215,7 +220,7 @@ def costs(suites: Mapping[str, Suite], repeat: int) -> list[float]:
     for precision, chosen in suites.items():
         model = load_model("demo", device="cpu", precision=precision)
         for choice in chosen.methods:
-            options = choice.adapted(chosen.adaptation).model_dump()
+            options = asdict(choice.adapted(chosen.adaptation))
             runs.append(partial(Adapter(model, choice.method(), trace="metrics", **options).transcribe, waveforms))
     return in_turns(runs, len(waveforms), repeat)
 
@@ -249,14 +254,15 @@ def busy(run: partial[Any]) -> float:
 def show(rows: Sequence[Mapping[str, Any]], traces: Mapping[str, float]) -> None:
     """Print the tables as Markdown."""
     groups = list(rows[0]["groups"])
-    print(f"| method | {' | '.join(groups)} | all | against | difference (95 %) | updates | CPU s an utterance |")
-    print("| --- |" + " ---: |" * (len(groups) + 1) + " --- | ---: | ---: | ---: |")
+    print(f"| method | {' | '.join(groups)} | all | against | difference (95 %) | p | updates | CPU s an utterance |")
+    print("| --- |" + " ---: |" * (len(groups) + 1) + " --- | ---: | ---: | ---: | ---: |")
     for row in rows:
         low, high = row["interval"]
         compared = f"{row['difference']:+.2f} ({low:+.2f} to {high:+.2f})" if low or high else "0"
         figures = " | ".join(f"{row['groups'][group]:.2f}" for group in groups)
+        p = f"{row['p']:.3f}"
         cost = f"{row['updates']:.1f} | {row['cpu_seconds_utterance']:.2f}"
-        print(f"| {row['label']} | {figures} | {row['wer']:.2f} | {row['reference']} | {compared} | {cost} |")
+        print(f"| {row['label']} | {figures} | {row['wer']:.2f} | {row['reference']} | {compared} | {p} | {cost} |")
     print("\n| trace | CPU s an utterance |\n| --- | ---: |")
     for trace, seconds in traces.items():
         print(f"| {trace} | {seconds:.3f} |")

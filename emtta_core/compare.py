@@ -1,7 +1,6 @@
 """Two runs side by side: whether they can be compared, and what is better or worse beyond chance."""
 
 import json
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -13,19 +12,17 @@ from emtta_core.errors import UsageError, unknown
 from emtta_core.scoring import paired
 from emtta_core.scoring.paired import ALPHA
 from emtta_core.scoring.significance import holm
+from emtta_core.scoring.thresholds import MIN_EFFECT, MinEffect, check_thresholds
 from emtta_core.store import COMPLETE, Catalogue, PlanRow, Result, Store
 from emtta_core.store.queries import Limits
 from emtta_core.store.result import SharedCell
 from emtta_core.suite import parse_suite
 from emtta_core.suite.messages import differences
 
-__all__ = ["ALL", "ALPHA", "MIN_EFFECT", "Change", "Comparison", "Difference", "check_thresholds", "compare"]
+__all__ = ["ALL", "Change", "Comparison", "Difference", "compare", "corrected"]
 
 ALL = "all"
 """What stands in place of a domain in a method's mean over its domains."""
-
-MIN_EFFECT = 0.2
-"""A change of WER, in points, that is too small to matter."""
 
 NOT_DISTINGUISHABLE = "not distinguishable"
 """The verdict on a change that chance alone may have made."""
@@ -70,7 +67,7 @@ class Change(paired.Change):
 
     method: str  # the method
     domain: str  # the domain; `all` for the mean over the domains
-    p: float  # Holm-corrected over the method's domains, as `p_sign_flip` is; those of `all` are separate tests
+    p: float  # corrected by `corrected`, as `p_sign_flip` is
     # `worse` or `better` where the change is significant and large enough; `too small` where it is only significant;
     # `unchanged` where no utterance has more or fewer errors; else `not distinguishable`.
     verdict: str
@@ -88,7 +85,7 @@ class Comparison:
     run_a: str  # the earlier run
     run_b: str  # the later run
     alpha: float  # p of a significant change is at most this
-    min_effect: float  # and its size more than this, points of WER
+    min_effect: MinEffect  # and its size more than this
     changes: tuple[Change, ...]  # domain by domain, the mean last, method by method
     differences: tuple[Difference, ...]  # in what the runs differ
     notes: tuple[str, ...]  # what was left out or hidden and why, and what intervals do not hold
@@ -109,11 +106,12 @@ class Comparison:
         unclear = sum(change.verdict == NOT_DISTINGUISHABLE for change in self.changes)
         counts = f"{len(self.regressions)} worse and {len(self.improvements)} better of {len(self.changes)} figures"
         counts += f", {unclear} not distinguishable" if unclear else ""
-        return f"{self.run_b} against {self.run_a}: {counts} (p ≤ {self.alpha:g}, over {self.min_effect:g} points)"
+        return f"{self.run_b} against {self.run_a}: {counts} (p ≤ {self.alpha:g}, over {self.min_effect})"
 
     def as_dict(self) -> dict[str, Any]:
         """The comparison as plain JSON values."""
-        return asdict(self) | {"regressions": [asdict(change) for change in self.regressions]}
+        regressions = [asdict(change) for change in self.regressions]
+        return asdict(self) | {"min_effect": self.min_effect.value, "regressions": regressions}
 
     def as_result(self) -> Result:
         """The changes as a table: numbers, of which a reader sees the interval with the difference."""
@@ -140,7 +138,7 @@ def compare(
     methods: Collection[str] = (),
     domains: Collection[str] = (),
     alpha: float = ALPHA,
-    min_effect: float = MIN_EFFECT,
+    min_effect: float | str = MIN_EFFECT,
     limits: Limits | None = None,
 ) -> Comparison:
     """Compare two runs, utterance by utterance.
@@ -152,7 +150,7 @@ def compare(
         methods: these alone; all that both have where empty.
         domains: likewise.
         alpha: a change is significant with a p of at most this.
-        min_effect: and only where it is larger than this, points of WER.
+        min_effect: and only where it is larger than this, as `MinEffect.read` takes it.
         limits: what each query may take.
 
     Raises:
@@ -160,7 +158,7 @@ def compare(
             in both, in which case it names the fields that differ; they were scored by other normalizers; no utterance
             is scored in both; or `alpha` or `min_effect` is out of range.
     """
-    check_thresholds(alpha, min_effect)
+    least = check_thresholds(alpha, min_effect)
     # 1) what both have, and whether it is the same speech
     plan_a, plan_b = ({(row.domain, row.method): row for row in store.plan(run)} for run in (run_a, run_b))
     cells = _shared(plan_a, plan_b, run_a, run_b, methods, domains)
@@ -179,31 +177,37 @@ def compare(
         looks = " and ".join(store.command("status", run) for run in (run_a, run_b))
         raise UsageError(f"no utterance is scored in both {run_a} and {run_b}; see {looks}")
     # 3) method by method: the change in each domain, and over all unless a cell is incomplete
-    notes, changes = _left_out(pairs), []
+    notes, changes = _left_out(pairs), dict[Cell, paired.Change]()
     for method in dict.fromkeys(pair["method"] for pair in scored):
-        found = _changes(method, [pair for pair in scored if pair["method"] == method], alpha, min_effect)
+        found = _changes([pair for pair in scored if pair["method"] == method])
         hidden = [
             f"{domain} in {run}" for name, domain, run in incomplete if name == method and (domain, name) in cells
         ]
         if hidden:
-            found.pop()
+            del found[ALL]
             why = f"these cells are incomplete: {', '.join(hidden)}"
             notes.append(f"{method}: the mean over all domains is hidden because {why}")
-        changes += found
-    notes += _cautions(changes)
-    return Comparison(run_a, run_b, alpha, min_effect, tuple(changes), tuple(differing), tuple(notes))
+        changes |= {(domain, method): change for domain, change in found.items()}
+    # 4) the verdicts, over all figures of the comparison
+    judged = _judged(changes, alpha, least)
+    notes += _cautions(judged)
+    return Comparison(run_a, run_b, alpha, least, judged, tuple(differing), tuple(notes))
 
 
-def check_thresholds(alpha: float, min_effect: float) -> None:
-    """Check what makes a change significant and large enough.
+def corrected(p_values: Mapping[Cell, float]) -> dict[Cell, float]:
+    """Correct the p of each figure of a comparison for how many there are.
 
-    Raises:
-        UsageError: `alpha` or `min_effect` is out of range.
+    They are two families: the means over all domains, one a method; and the domains of all methods. In each Holm's
+    procedure keeps the chance of any false finding at alpha, of which no more than half falls on either side: so any
+    false `worse` in both together has at most about alpha.
+
+    Args:
+        p_values: two-sided, by domain, or `ALL`, and method.
     """
-    if not 0 < alpha < 1:
-        raise UsageError(f"alpha is {alpha:g}; give a number between 0 and 1, such as 0.05")
-    if not 0 <= min_effect < math.inf:
-        raise UsageError(f"the minimum effect is {min_effect:g}; give a number of WER points, 0 or more")
+    found: dict[Cell, float] = {}
+    for family in ([cell for cell in p_values if (cell[0] == ALL) is whole] for whole in (True, False)):
+        found |= dict(zip(family, holm([p_values[cell] for cell in family]).tolist(), strict=True))
+    return found
 
 
 def _shared(
@@ -296,7 +300,7 @@ def _cautions(changes: Sequence[Change]) -> list[str]:
     return [f"{_listed(names)}: {note}" for note, names in domains.items()]
 
 
-def _changes(method: str, pairs: Sequence[Mapping[str, Any]], alpha: float, min_effect: float) -> list[Change]:
+def _changes(pairs: Sequence[Mapping[str, Any]]) -> dict[str, paired.Change]:
     # The change of each domain of a method, and that over all as the last.
     sample = paired.Sample(
         [pair["domain"] for pair in pairs],
@@ -304,24 +308,26 @@ def _changes(method: str, pairs: Sequence[Mapping[str, Any]], alpha: float, min_
         [pair["speaker"] for pair in pairs],
         [(pair["errors_a"], pair["errors_b"], pair["words_b"]) for pair in pairs],
     )
-    found = [sample.change([name]) for name in sample.domains]
-    whole = sample.change(sample.domains)
-    p_values = [*holm([change.p for change in found]), whole.p]
-    flips = [*holm([change.p_sign_flip for change in found]), whole.p_sign_flip]
-    changes = []
-    for name, change, p, flip in zip([*sample.domains, ALL], [*found, whole], p_values, flips, strict=True):
-        own = {"method": method, "domain": name, "p": float(p), "p_sign_flip": float(flip)}
-        own["verdict"] = _verdict(change, p, alpha, min_effect)
-        changes.append(Change(**asdict(change) | own))
-    return changes
+    return {name: sample.change([name]) for name in sample.domains} | {ALL: sample.change(sample.domains)}
 
 
-def _verdict(change: paired.Change, p: float, alpha: float, min_effect: float) -> str:
+def _judged(changes: Mapping[Cell, paired.Change], alpha: float, least: MinEffect) -> tuple[Change, ...]:
+    p_values = corrected({cell: change.p for cell, change in changes.items()})
+    flips = corrected({cell: change.p_sign_flip for cell, change in changes.items()})
+    judged = []
+    for cell, change in changes.items():
+        own = {"method": cell[1], "domain": cell[0], "p": p_values[cell], "p_sign_flip": flips[cell]}
+        own["verdict"] = _verdict(change, p_values[cell], alpha, least)
+        judged.append(Change(**asdict(change) | own))
+    return tuple(judged)
+
+
+def _verdict(change: paired.Change, p: float, alpha: float, least: MinEffect) -> str:
     if not change.wins and not change.losses:
         return "unchanged"
     if p > alpha:
         return NOT_DISTINGUISHABLE
-    if abs(change.difference) <= min_effect:
+    if not least.exceeded_by(change.difference, change.wer_a):
         return "too small"
     return "worse" if change.difference > 0 else "better"
 

@@ -14,6 +14,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from emtta_core.compare import Comparison
 from emtta_core.store import Catalogue, Result, Store
 from emtta_core.store.describe import verdicts_of
+from emtta_core.trend import Watch
 
 MOST_ROWS = 1_000
 """Of a table; the report itself has all."""
@@ -43,13 +44,16 @@ def publish(store: Store, run_id: str, prefix: str = "", page: str | None = None
         get_run_logger().warning("the artifacts of run %s could not be written", run_id, exc_info=True)
 
 
-def publish_comparison(suite: str, comparison: Comparison) -> None:
-    """Put a comparison on the page of the current flow run; one that cannot be written is logged."""
+def publish_comparison(suite: str, run_id: str, comparison: Comparison | None, watch: Watch | None) -> None:
+    """Put a comparison and the trends on the page of the current flow run; what cannot be written is logged."""
+    found = [one for one in (comparison, watch) if one is not None]
+    if not found:
+        return
     try:
-        text = comparison.markdown()
-        create_markdown_artifact(text, key("comparison", suite), comparison.summary)
+        text = "\n".join(one.markdown() for one in found)
+        create_markdown_artifact(text, key("comparison", suite), "; ".join(one.summary for one in found))
     except Exception:
-        get_run_logger().warning("the comparison of %s could not be written", comparison.run_b, exc_info=True)
+        get_run_logger().warning("the comparison of %s could not be written", run_id, exc_info=True)
 
 
 def _table(name: str, result: Result, description: str) -> None:

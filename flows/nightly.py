@@ -4,6 +4,7 @@ import asyncio
 import difflib
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,17 @@ from prefect.server.schemas.schedules import CronSchedule
 from prefect.states import Completed, Failed
 from pydantic import ValidationError
 
-from emtta_core.compare import ALPHA, MIN_EFFECT, Change, Comparison, check_thresholds, compare
+from emtta_core.compare import Change, Comparison, compare
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.pipeline.models import digest_of
 from emtta_core.pipeline.run import Run, baselines, plan_night, record
 from emtta_core.report import make_page
+from emtta_core.scoring.paired import ALPHA
+from emtta_core.scoring.thresholds import MIN_EFFECT, check_thresholds
 from emtta_core.store import Store
 from emtta_core.store.compaction import compact
-from emtta_core.suite import Isolation, Suite, load_suite
+from emtta_core.suite import Isolation, load_suite
+from emtta_core.trend import NIGHTS, THRESHOLD, Watch, check_trend, watch
 from flows.artifacts import publish, publish_comparison
 from flows.evaluate import INTERRUPTED, evaluate
 from flows.prefect_server import reach
@@ -122,7 +126,9 @@ def nightly(
     timezone: str = "UTC",
     baseline: str | None = None,
     alpha: float = ALPHA,
-    min_effect: float = MIN_EFFECT,
+    min_effect: float | str = MIN_EFFECT,
+    trend_nights: int = NIGHTS,
+    trend_threshold: float = THRESHOLD,
     devices: str | None = None,
     isolation: Isolation | None = None,
     runner: Runner = "threads",
@@ -136,25 +142,28 @@ def nightly(
         timezone: of the run's date, as in `Europe/Berlin`.
         baseline: the run to compare with; left out, the last complete one that heard the same speech.
         alpha: a change is significant with a p of at most this.
-        min_effect: and only where it is larger than this, points of WER.
+        min_effect: and only where it is larger than this, points of WER, or a share of the baseline's, as in `2%`.
+        trend_nights: a trend is sought over at most so many nights.
+        trend_threshold: the least z of a trend.
         devices: where cells run; left out, as the suite says.
         isolation: whether cells run in processes of their own; left out, as the suite says.
         runner: processes of this machine, or the machines of a Ray cluster, which must see the store.
         ray_address: of that cluster, as in `HOST:6379`; left out, the one that this machine belongs to.
 
     Raises:
-        UsageError: no such suite, time zone or baseline, a mistake in the suite, `alpha` or `min_effect` out of range,
-            or an option that the runner has no use for.
+        UsageError: no such suite, time zone or baseline, a mistake in the suite, a threshold out of range, or an
+            option that the runner has no use for.
         StoreError: the store cannot be written, or another process works on the run.
 
     Returns:
         Completed; Failed where cells failed or a given baseline cannot be compared with; or a state of the type FAILED
-        and the name `Regressed`, where all is there and a figure is significantly worse, or `Interrupted`, where the
-        night was asked to stop.
+        and the name `Regressed`, where all is there and a figure is significantly worse, or tonight has the first alarm
+        of a trend, or `Interrupted`, where the night was asked to stop.
     """
     check_runner(runner, ray_address, devices, isolation)
     date = _date(timezone)
     check_thresholds(alpha, min_effect)
+    check_trend(trend_nights, trend_threshold, min_effect)
     opened = Store.open(store, create=True)
     if baseline is not None:
         opened.run(baseline)  # a night that cannot be compared with it is not begun
@@ -168,7 +177,16 @@ def nightly(
         now = {"runtime": night.suite.runtime, "model": night.suite.model}
         where = {"devices": devices, "isolation": isolation, "runner": runner, "ray_address": ray_address}
         ended: State[Any] = evaluate(night.run_id, store, **now, **where, return_state=True)
-        return _concluded(ended, night, opened, baseline, alpha, min_effect, {"suite": suite, "store": store})
+        thresholds = _Thresholds(alpha, min_effect, trend_nights, trend_threshold)
+        return _concluded(ended, night, opened, baseline, thresholds, {"suite": suite, "store": store})
+
+
+@dataclass(frozen=True, slots=True)
+class _Thresholds:
+    alpha: float
+    min_effect: float | str
+    trend_nights: int
+    trend_threshold: float
 
 
 def _concluded(
@@ -176,8 +194,7 @@ def _concluded(
     night: Run,
     store: Store,
     baseline: str | None,
-    alpha: float,
-    min_effect: float,
+    thresholds: _Thresholds,
     parameters: dict[str, str],
 ) -> State[Any]:
     # 1) an evaluation that was stopped is compared when it has gone on; now there may be no time
@@ -189,26 +206,30 @@ def _concluded(
         raise stopped
     if ended.name == INTERRUPTED:
         return Failed(name=INTERRUPTED, message=ended.message)
-    # 2) compact the run, compare it, and publish both
+    # 2) compact the run, compare it with one before and look for a trend over many, and publish all
     if ended.is_completed():
         _compact(store, night.run_id)
-    found = _compare(store, night.run_id, baseline, alpha, min_effect)
-    message = f"{ended.message}\n{found if isinstance(found, str) else found.summary}"
+    found = _compare(store, night.run_id, baseline, thresholds)
+    trends = _watch(store, night.run_id, thresholds)
+    message = f"{ended.message}\n{found if isinstance(found, str) else found.summary}\n{trends.summary}"
     publish(store, night.run_id, "nightly", page=_page(store, night.run_id))
-    if isinstance(found, Comparison):
-        publish_comparison(night.suite.name, found)
-        if found.regressions:
-            message += "".join(f"\n{_describe(change)}" for change in found.regressions[:REGRESSIONS_NAMED])
-            _emit(night.suite, found, parameters, given=baseline is not None)
+    compared = None if isinstance(found, str) else found
+    publish_comparison(night.suite.name, night.run_id, compared, trends)
+    regressions = compared.regressions if compared else ()
+    message += "".join(f"\n{_describe(change)}" for change in regressions[:REGRESSIONS_NAMED])
+    if regressions or trends.new:
+        _emit(night, compared, trends, parameters, given=baseline is not None)
     # 3) the state of the night
     if not ended.is_completed():
         return Failed(message=message)
-    if isinstance(found, Comparison) and found.regressions:
+    if regressions or trends.new:
         get_run_logger().error(message)
         return State(type=StateType.FAILED, name=REGRESSED, message=message)
-    if baseline is not None and isinstance(found, str):
+    if baseline is not None and compared is None:
         get_run_logger().error(message)
         return Failed(message=message)
+    if trends.worse:  # told as a regression on the night that it began
+        get_run_logger().warning(trends.summary)
     return Completed(message=message)
 
 
@@ -235,11 +256,11 @@ def _compact(store: Store, run_id: str) -> None:
         get_run_logger().warning("run %s is complete, and was not compacted: %s", run_id, error)
 
 
-def _compare(store: Store, run_id: str, baseline: str | None, alpha: float, min_effect: float) -> Comparison | str:
+def _compare(store: Store, run_id: str, baseline: str | None, thresholds: _Thresholds) -> Comparison | str:
     refusals = []
     for other in [baseline] if baseline else baselines(store, run_id):
         try:
-            return compare(store, other, run_id, alpha=alpha, min_effect=min_effect)
+            return compare(store, other, run_id, alpha=thresholds.alpha, min_effect=thresholds.min_effect)
         except UsageError as error:
             refusals.append(str(error))
     if refusals:
@@ -247,29 +268,47 @@ def _compare(store: Store, run_id: str, baseline: str | None, alpha: float, min_
     return "not compared: there is no complete run of this suite and model before it"
 
 
-def _emit(suite: Suite, found: Comparison, parameters: dict[str, str], *, given: bool) -> None:
+def _watch(store: Store, run_id: str, thresholds: _Thresholds) -> Watch:
+    return watch(
+        store,
+        run_id,
+        nights=thresholds.trend_nights,
+        threshold=thresholds.trend_threshold,
+        min_effect=thresholds.min_effect,
+    )
+
+
+def _emit(night: Run, found: Comparison | None, trends: Watch, parameters: dict[str, str], *, given: bool) -> None:
     # Emit the event of a regression for Prefect's automations; `parameters` name the suite and the store.
-    opened = Store.open(parameters["store"])
-    thresholds = ("--alpha", str(found.alpha), "--min-effect", str(found.min_effect))
+    opened, suite = Store.open(parameters["store"]), night.suite
+    payload: dict[str, Any] = {"baseline": None, "regressions": [], "summary": trends.summary}
+    command = opened.command("report", "history", "--run", night.run_id)
+    if found is not None and found.regressions:
+        thresholds = ("--alpha", str(found.alpha), "--min-effect", str(found.min_effect.value))
+        command = opened.command("compare", found.run_a, found.run_b, *thresholds)
+        payload = {
+            "baseline": found.run_a,
+            "alpha": found.alpha,
+            "min_effect": found.min_effect.value,
+            "regressions": found.as_dict()["regressions"][:REGRESSIONS_NAMED],
+            "summary": found.summary,
+        }
     emit_event(
         EVENT,
         resource={
             "prefect.resource.id": f"emtta.suite.{suite.name}",
             "prefect.resource.name": suite.name,
-            "emtta.baseline": "given" if given else "last",
+            "emtta.baseline": "given" if given else "none" if payload["baseline"] is None else "last",
         },
         payload={
             "suite": suite.name,
             "model": suite.model.name,
             "store": opened.location,
-            "run": found.run_b,
-            "baseline": found.run_a,
-            "alpha": found.alpha,
-            "min_effect": found.min_effect,
-            "regressions": found.as_dict()["regressions"][:REGRESSIONS_NAMED],
-            "summary": found.summary,
-            "command": opened.command("compare", found.run_a, found.run_b, *thresholds),
+            "run": night.run_id,
+            "trends": trends.as_dict(),
+            "command": command,
             "parameters": parameters,
+            **payload,
         },
     )
 

@@ -58,7 +58,7 @@ def _lines(catalogue: Catalogue) -> Iterator[str]:
             yield "\n| parameter | default | allowed | meaning |"
             yield "|---|---|---|---|"
         for parameter in report.parameters.values():
-            allowed = ", ".join("a whole number" if value == "number" else f"`{value}`" for value in parameter.allowed)
+            allowed = parameter.kind.text if parameter.kind else ", ".join(f"`{value}`" for value in parameter.allowed)
             yield f"| `{parameter.name}` | {parameter.default or ''} | {allowed} | {parameter.text} |"
         yield from _table(describe_report(catalogue, report.name))
 

@@ -64,7 +64,7 @@ def _reports() -> str:
 
 
 def _parameter(item: Parameter) -> str:
-    allowed = f" ({', '.join(item.allowed)})" if item.allowed and item.allowed != ("number",) else ""
+    allowed = f" ({', '.join(item.allowed)})" if item.allowed and item.kind is None else ""
     default = f"; {item.default} by default" if item.default is not None else ""
     return f"`{item.name}`: {item.text}{allowed}{default}"
 

@@ -1,9 +1,9 @@
 """What every corpus has: utterances with ids, the choice of some of them, and their availability."""
 
-import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from emtta_core.audio.waveform import Waveform
@@ -62,8 +62,9 @@ class Count:
     """How much of a corpus will be used, as far as it can be told without decoding its audio."""
 
     utterances: int  # how many
-    left_out: int = 0  # how many before the last of them are not used, for they are too long
+    left_out: int = 0  # how many were passed over, for they are too long
     notes: tuple[str, ...] = ()  # what else of the corpus is not used, as files and columns, a sentence each
+    sample: str | None = None  # which of its utterances a limit takes, in words; None where all are used
 
 
 def least(*counts: int | None) -> int | None:
@@ -71,22 +72,83 @@ def least(*counts: int | None) -> int | None:
     return min((count for count in counts if count is not None), default=None)
 
 
-def choose(utterances: Iterator[Utterance], max_seconds: float | None, limit: int | None) -> Iterator[Utterance]:
-    """Yield the utterances that are used; one whose length is not in its header is among them."""
-    return itertools.islice((one for one in utterances if not is_too_long(one, max_seconds)), limit)
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What decides whether an utterance is in a sample."""
+
+    id: str  # as in `Utterance`, and so is the speaker
+    speaker: str
 
 
-def count(utterances: Iterator[Utterance], max_seconds: float | None, limit: int | None) -> Count:
-    """Count what `choose` would yield."""
-    used = left_out = 0
-    for one in utterances:
-        if used == limit:
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The utterances of a corpus that are used."""
+
+    indices: tuple[int, ...]  # where they are in the corpus, in its order
+    left_out: int  # how many were passed over, for they are too long
+    sample: str | None  # as in `Count`
+
+    def count(self) -> Count:
+        """How much that is."""
+        return Count(len(self.indices), self.left_out, sample=self.sample)
+
+
+def choose(keys: Sequence[Key], limit: int | None, is_too_long: Callable[[int], bool]) -> Choice:
+    """Choose the utterances that are used: all that are short enough, or a sample of them, spread over the speakers.
+
+    The speakers take turns, in the order of a hash of their name, each with utterances in the order of a hash of their
+    id; where nobody says who speaks, that is the order of a hash of the id. So the choice depends on names alone, and a
+    larger limit keeps what a smaller one chose.
+
+    Args:
+        keys: of all utterances of the corpus, in its order.
+        limit: at most so many; None for all.
+        is_too_long: whether the utterance at an index is; asked of no more than are needed.
+    """
+    drawn = limit is not None and limit < len(keys)
+    chosen: list[int] = []
+    left_out = 0
+    for index in _in_turns(keys) if drawn else range(len(keys)):
+        if len(chosen) == limit:
             break
-        if is_too_long(one, max_seconds):
+        if is_too_long(index):
             left_out += 1
         else:
-            used += 1
-    return Count(used, left_out)
+            chosen.append(index)
+    speakers = [keys[index].speaker for index in chosen]
+    sample = describe_sample(limit, speakers, len(keys)) if limit is not None and drawn else None
+    return Choice(tuple(sorted(chosen)), left_out, sample)
+
+
+def describe_sample(limit: int, speakers: Sequence[str], total: int) -> str:
+    """Say which utterances a limit takes.
+
+    Args:
+        limit: at most so many.
+        speakers: who speaks in each that is taken; empty where nobody says.
+        total: how many there are.
+    """
+    known = len({*speakers} - {""})
+    spread = f"spread over {known} speaker{'' if known == 1 else 's'}" if known else "at random: no speaker is known"
+    return f"limit {limit:,}: {len(speakers):,} of {total:,} utterances, {spread}"
+
+
+def _in_turns(keys: Sequence[Key]) -> list[int]:
+    # The indices of all utterances, in the order in which a sample takes them.
+    turns: Counter[str] = Counter()
+    ranks = {speaker: digest(speaker) for speaker in {key.speaker for key in keys}}
+    order = []
+    for index in sorted(range(len(keys)), key=lambda index: digest(keys[index].id)):
+        speaker = keys[index].speaker
+        order.append((turns[speaker], ranks[speaker], index))
+        turns[speaker] += 1
+    return [index for *_, index in sorted(order)]
+
+
+def choose_of(utterances: Sequence[Utterance], max_seconds: float | None, limit: int | None) -> Choice:
+    """Choose of utterances that are at hand; one whose length is not in its header is short enough."""
+    keys = [Key(one.id, one.speaker) for one in utterances]
+    return choose(keys, limit, lambda index: is_too_long(utterances[index], max_seconds))
 
 
 def is_too_long(utterance: Utterance, max_seconds: float | None) -> bool:
@@ -97,18 +159,24 @@ def is_too_long(utterance: Utterance, max_seconds: float | None) -> bool:
     return seconds is not None and seconds > max_seconds
 
 
-def unique_ids(utterances: Iterator[Utterance]) -> Iterator[Utterance]:
-    """Yield the utterances with a number behind an id that came before: its count, or the next that is free."""
-    counts: dict[str, int] = {}
-    taken: set[str] = set()
-    for one in utterances:
-        counts[one.id] = number = counts.get(one.id, 0) + 1
-        name = one.id if number == 1 else f"{one.id}-{number}"
-        while name in taken:
+class Distinct:
+    """Tells ids apart: one that came before gets a number behind it, its count, or the next that is free."""
+
+    def __init__(self) -> None:
+        """Begin with no id."""
+        self._counts: Counter[str] = Counter()
+        self._taken: set[str] = set()
+
+    def __call__(self, name: str) -> str:
+        """The id of the next utterance, which would be called `name`."""
+        self._counts[name] += 1
+        number = self._counts[name]
+        found = name if number == 1 else f"{name}-{number}"
+        while found in self._taken:
             number += 1
-            name = f"{one.id}-{number}"
-        taken.add(name)
-        yield replace(one, id=name)
+            found = f"{name}-{number}"
+        self._taken.add(found)
+        return found
 
 
 State = Literal["here", "to fetch", "missing"]

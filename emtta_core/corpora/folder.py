@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 import soundfile
 from pydantic import Field
 
-from emtta_core.corpora.base import Availability, Count, Utterance, choose, count, id_of, is_id, is_too_long, least
+from emtta_core.corpora.base import Availability, Choice, Count, Utterance, choose_of, id_of, is_id, least
 from emtta_core.corpora.manifest import LANGUAGE_ALIASES, Columns, Row, Table, read_manifest
 from emtta_core.corpora.recording import FileDigests, Recording, text_of
 from emtta_core.errors import CorpusError, EmttaError, UsageError
@@ -84,7 +84,7 @@ class Folder(Record):
     manifest: Annotated[str | None, RUNTIME, Field(min_length=1)] = None
     # ISO 639-1 code, of the utterances whose language the manifest does not give.
     language: Annotated[str, IDENTITY, Field(pattern=f"^{_LANGUAGE.pattern}$")] = "en"
-    # How many to use, from the manifest's first; None for all.
+    # How many to use, spread over the speakers; None for all.
     utterances: Annotated[int | None, IDENTITY, Field(ge=1)] = None
     # Longer utterances are left out, and counted.
     max_seconds: Annotated[float | None, IDENTITY, Field(gt=0, allow_inf_nan=False)] = None
@@ -94,14 +94,15 @@ class Folder(Record):
         return self
 
     def read_all(self, limit: int | None = None) -> Iterator[Utterance]:
-        """Yield the first `limit` utterances in the manifest's order; the manifest is checked at once.
+        """Yield the utterances, or `limit` of them, in the manifest's order; the manifest is checked at once.
 
         A missing or broken audio file raises `AudioError` when its own utterance is read.
 
         Raises:
             UsageError: the manifest is missing or has a mistake; names file, line and column.
         """
-        return choose(iter(self._utterances()), self.max_seconds, least(limit, self.utterances))
+        found = self._utterances(self._table())
+        return (found[index] for index in self._choice(found, limit).indices)
 
     def availability(self) -> Availability:
         """Whether the folder and its transcripts are there, and are as they should be."""
@@ -119,8 +120,7 @@ class Folder(Record):
             UsageError: the manifest is missing or has a mistake.
         """
         table = self._table()
-        found = count((self._utterance(row) for row in table.rows), self.max_seconds, least(limit, self.utterances))
-        return replace(found, notes=table.notes)
+        return replace(self._choice(self._utterances(table), limit).count(), notes=table.notes)
 
     def content_digest(self) -> str:
         """A digest of the utterances: their fields, and their audio files' bytes.
@@ -132,19 +132,21 @@ class Folder(Record):
             UsageError: the manifest is missing or has a mistake.
         """
         digests, contents = FileDigests(self._folder), list[list[str]]()
-        for row in self._table().rows:
-            utterance = self._utterance(row)
-            if len(contents) == self.utterances:
-                break
-            if not is_too_long(utterance, self.max_seconds):
-                fields = [utterance.id, utterance.text, utterance.language, utterance.speaker]
-                fields += [row.values["duration"]] if row.values["duration"] else []
-                contents.append([*fields, digests.of(self._folder / row.values["path"])])
+        table = self._table()
+        found = self._utterances(table)
+        for index in self._choice(found).indices:
+            utterance, values = found[index], table.rows[index].values
+            fields = [utterance.id, utterance.text, utterance.language, utterance.speaker]
+            fields += [values["duration"]] if values["duration"] else []
+            contents.append([*fields, digests.of(self._folder / values["path"])])
         digests.save()
         return digest(contents)
 
-    def _utterances(self) -> list[Utterance]:
-        return [self._utterance(row) for row in self._table().rows]
+    def _utterances(self, table: Table) -> list[Utterance]:
+        return [self._utterance(row) for row in table.rows]
+
+    def _choice(self, found: Sequence[Utterance], limit: int | None = None) -> Choice:
+        return choose_of(found, self.max_seconds, least(limit, self.utterances))
 
     @property
     def _folder(self) -> Path:

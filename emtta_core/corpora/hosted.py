@@ -2,7 +2,8 @@
 
 import re
 from abc import abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
@@ -13,12 +14,11 @@ from pydantic import Field
 from emtta_core import cache
 from emtta_core.audio.files import length_in_seconds, read_audio
 from emtta_core.audio.waveform import Waveform
-from emtta_core.corpora.base import Availability, Count, Utterance, choose, count, id_of, least, unique_ids
+from emtta_core.corpora.base import Availability, Choice, Count, Distinct, Key, Utterance, choose, id_of, least
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.published import Published
 from emtta_core.corpora.recording import Recording
 from emtta_core.errors import AudioError
-from emtta_core.hub import endpoint
 from emtta_core.identity import RUNTIME, digest
 
 HOSTED_VERSION = 1
@@ -72,36 +72,29 @@ class Hosted(Published):
         return self.model_copy(update={"revision": self.on_hub().pinned().repository.revision})
 
     def read_all(self, limit: int | None = None) -> Iterator[Utterance]:
-        """Yield the first `limit` utterances, on the hub each with an id of its own; audio is decoded by their `read`.
+        """Yield the utterances, or `limit` of them, in their order; audio is decoded by their `read`.
 
-        A few of many are read over the network; for more, all files are fetched.
+        On the hub each has an id of its own. A few of many are read over the network; for more, all files are fetched.
         """
         if not self.is_on_hub():
             return super().read_all(limit)
-        wanted = least(limit, self.utterances)
-        found = self._rows(self.on_hub().pinned(), wanted if self.max_seconds is None else None)
-        return choose(unique_ids(found), self.max_seconds, wanted)
+        return self._chosen(limit)
 
     def count(self, limit: int | None = None) -> Count:
         """Count what `read_all` would give. For lengths the audio is fetched, and they are cached."""
         if not self.is_on_hub():
             return super().count(limit)
-        wanted, split = least(limit, self.utterances), self.on_hub().pinned()
-        if self.max_seconds is None:
-            return Count(least(split.count(), wanted) or 0)
-        key = f"{endpoint()}/{split.repository.name}@{split.repository.revision}/{self.part()}"
-        known = cache.load("lengths", key)
-        if known is None:
-            known = {"seconds": [one.seconds() for one in self._rows(split, None)]}
-            cache.save("lengths", key, known)
-        return count(map(_of_length, known["seconds"]), self.max_seconds, wanted)
+        split = self.on_hub().pinned()
+        choice = self._choice_of(split, limit)
+        return Count(split.count()) if choice is None else choice[0].count()
 
     def is_streamed(self, limit: int | None) -> bool:
-        """Whether the first `limit` utterances are read over the network, so that no file is fetched for them."""
+        """Whether the utterances, or `limit` of them, are read over the network, so that no file is fetched."""
         if not self.is_on_hub() or self.max_seconds is not None:
             return False
         split = self.on_hub().pinned()
-        return not split.is_fetched() and split.is_streamed(least(limit, self.utterances))
+        choice = None if split.is_fetched() else self._choice_of(split, limit)
+        return choice is not None and split.is_streamed(frozenset(choice[0].indices))
 
     def _available(self) -> Availability:
         if not self.is_on_hub():
@@ -125,8 +118,55 @@ class Hosted(Published):
         files = {path: blobs[path] for path in split.paths()}
         return digest({"version": HOSTED_VERSION, "hub": split.repository.name, "files": files, "part": self.part()})
 
-    def _rows(self, split: HubSplit, limit: int | None) -> Iterator[Utterance]:
-        for row in split.rows(self.wanted(), limit, self.required, self.refuse_columns):
+    def _chosen(self, limit: int | None) -> Iterator[Utterance]:
+        split, distinct = self.on_hub().pinned(), Distinct()
+        choice = self._choice_of(split, limit)
+        if choice is None:
+            for one in self._rows(split):
+                yield replace(one, id=distinct(one.id))
+            return
+        indices, keys = choice[0].indices, choice[1]
+        for index, one in zip(indices, self._rows(split, frozenset(indices)), strict=True):
+            yield replace(one, id=keys[index].id)
+
+    def _choice_of(self, split: HubSplit, limit: int | None) -> tuple[Choice, list[Key]] | None:
+        # The utterances that are used, and the keys of all; None where all are used, whose names need not be read.
+        wanted = least(limit, self.utterances)
+        if self.max_seconds is None and (wanted is None or wanted >= split.count()):
+            return None
+        seconds = None if self.max_seconds is None else self._lengths(split)
+        keys = self._keys(split)
+        return choose(keys, wanted, lambda index: seconds is not None and self._is_too_long(seconds[index])), keys
+
+    def _is_too_long(self, seconds: float | None) -> bool:
+        return self.max_seconds is not None and seconds is not None and seconds > self.max_seconds
+
+    def _keys(self, split: HubSplit) -> list[Key]:
+        # The ids and speakers of the rows, in their order; cached, since over the network they take a while.
+        key = self._cache_key(split)
+        known = cache.load("names", key)
+        if known is None:
+            columns = {wanted: names for wanted, names in self.wanted().items() if wanted in ("audio", "id", "speaker")}
+            rows = [self.from_row(row) for row in split.names(columns, {"audio"} | {*self.required} & {*columns})]
+            known = {"ids": [id_of(name) for name, *_ in rows], "speakers": [speaker for *_, speaker in rows]}
+            cache.save("names", key, known)
+        distinct = Distinct()
+        return [Key(distinct(name), speaker) for name, speaker in zip(known["ids"], known["speakers"], strict=True)]
+
+    def _lengths(self, split: HubSplit) -> list[float | None]:
+        # The lengths of the rows' audio in seconds, in their order, where its headers say; for them it is fetched.
+        key = self._cache_key(split)
+        known = cache.load("lengths", key)
+        if known is None:
+            known = {"seconds": [one.seconds() for one in self._rows(split)]}
+            cache.save("lengths", key, known)
+        return list(known["seconds"])
+
+    def _cache_key(self, split: HubSplit) -> str:
+        return f"{HOSTED_VERSION}/{split.key}/{type(self).__name__}/{sorted(self.wanted().items())}"
+
+    def _rows(self, split: HubSplit, indices: Set[int] | None = None) -> Iterator[Utterance]:
+        for row in split.rows(self.wanted(), indices, self.required, self.refuse_columns):
             audio = (row["audio"] or {}).get("bytes") or b""
             yield from_bytes(*self.from_row(row), audio, self.refusal(row))
 
@@ -167,10 +207,6 @@ def text_in(row: Mapping[str, Any], column: str) -> str:
     """What a row has in a column, as text; empty where that is null, or there is no such column."""
     value = row.get(column)
     return "" if value is None else str(value)
-
-
-def _of_length(seconds: float | None) -> Utterance:
-    return Utterance("", "", "", "", partial(_decode, b"", "an utterance"), lambda: seconds)
 
 
 def _decode(audio: bytes, name: str, error: str | None = None) -> Waveform:

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache as cache_in_memory
@@ -25,7 +25,7 @@ _BATCH = 16
 """Rows in memory at a time."""
 
 _FEW = 0.5
-"""Of less than this share of the rows no file is fetched: they are read over the network."""
+"""If the row groups that are wanted have less than this share of the rows, they are read over the network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,41 +65,54 @@ class HubSplit:
             raise _no_parquet(self)
         return paths
 
-    def count(self) -> int:
-        """How many rows a pinned split has, by the footers of its files; cached."""
-        key = f"{endpoint()}/{self.repository.name}@{self.repository.revision}/{self.config}/{self.split}"
-        known = cache.load("rows", key)
+    @property
+    def key(self) -> str:
+        """What is cached of a pinned split is cached under this."""
+        return f"{endpoint()}/{self.repository.name}@{self.repository.revision}/{self.config}/{self.split}"
+
+    def row_groups(self) -> list[list[int]]:
+        """How many rows each row group of each file of a pinned split has, by the footers; cached."""
+        known = cache.load("row-groups", self.key)
         if known is None:
-            rows = 0
+            files = []
             for path in self.paths():
                 with _open(self, path) as file:
-                    rows += file.metadata.num_rows
-            known = {"rows": rows}
-            cache.save("rows", key, known)
-        return int(known["rows"])
+                    found = file.metadata
+                    files.append([found.row_group(group).num_rows for group in range(found.num_row_groups)])
+            known = {"files": files}
+            cache.save("row-groups", self.key, known)
+        return [[int(rows) for rows in groups] for groups in known["files"]]
+
+    def count(self) -> int:
+        """How many rows a pinned split has."""
+        return sum(map(sum, self.row_groups()))
 
     def is_fetched(self) -> bool:
         """Whether all files of a pinned split are on this machine."""
         return all(self.repository.cached(path) is not None for path in self.paths())
 
-    def is_streamed(self, limit: int | None) -> bool:
-        """Whether the first `limit` rows of a pinned split are so few that they are read over the network."""
-        return limit is not None and limit < _FEW * self.count()
+    def is_streamed(self, indices: Set[int] | None) -> bool:
+        """Whether the rows at these indices lie in so few row groups that these are read over the network."""
+        if indices is None:
+            return False
+        read = sum(group.rows for groups in _groups_of(self, indices) for group in groups)
+        return read < _FEW * self.count()
 
     def rows(
         self,
         columns: Mapping[str, Sequence[str]],
-        limit: int | None,
+        indices: Set[int] | None,
         required: Collection[str],
         check: Callable[["pa.Schema"], None],
     ) -> Iterator[dict[str, Any]]:
         """Yield the rows of a pinned split in their order.
 
-        All rows come from files that are fetched first, once for every domain; a few of many are read over the network.
+        All rows come from files that are fetched first, once for every domain; a few of many are read over the network,
+        of which no row group is read that has none of them.
 
         Args:
             columns: what is wanted, each with the names that its column may have, the likeliest first.
-            limit: how many are wanted; None for all.
+            indices: which rows, from 0; None for all.
             required: which of the columns must be there.
             check: refuses a file of other columns than are expected.
 
@@ -108,16 +121,64 @@ class HubSplit:
             UsageError: a column holds something else than it must, or `check` said so.
         """
         paths = self.paths()
-        if not self.is_streamed(limit):
+        if not self.is_streamed(indices):
             self.repository.fetch(paths)
-        for path in paths:
+        for path, groups in zip(paths, _groups_of(self, indices), strict=True):
+            if not groups:
+                continue
             with _open(self, path) as file:
                 names = _chosen(self, columns, required, file.schema_arrow)
                 refuse_types(str(self), file.schema_arrow, names)
                 check(file.schema_arrow)
-                for batch in file.iter_batches(_BATCH, columns=sorted(set(names.values()))):
+                for group in groups:
+                    index = group.first
+                    for batch in file.iter_batches(_BATCH, [group.number], sorted(set(names.values()))):
+                        kept = [row for row in range(len(batch)) if indices is None or index + row in indices]
+                        for row in batch.take(kept).to_pylist():
+                            yield {wanted: row[name] for wanted, name in names.items()}
+                        index += len(batch)
+
+    def names(self, columns: Mapping[str, Sequence[str]], required: Collection[str]) -> Iterator[dict[str, Any]]:
+        """Yield what the rows of a pinned split are called, in their order; of the audio, the file's name alone.
+
+        Where no file is fetched, no more than these columns is read over the network.
+
+        Args:
+            columns: as of `rows`; the audio must be among them, as `audio`.
+            required: which of them must be there.
+
+        Raises:
+            CorpusError: a required column is missing, or a file cannot be read.
+        """
+        for path in self.paths():
+            with _open(self, path) as file:
+                names = _chosen(self, columns, required, file.schema_arrow)
+                leaves = [f"{name}.path" if wanted == "audio" else name for wanted, name in names.items()]
+                for batch in file.iter_batches(columns=leaves):
                     for row in batch.to_pylist():
-                        yield {wanted: row[name] for wanted, name in names.items()}
+                        yield {wanted: row.get(name) for wanted, name in names.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """A row group of a file."""
+
+    number: int  # in its file, from 0
+    first: int  # the index of its first row in the split
+    rows: int  # how many it has
+
+
+def _groups_of(split: HubSplit, indices: Set[int] | None) -> list[list[_Group]]:
+    # The row groups of each file that have one of the rows.
+    first, found = 0, []
+    for sizes in split.row_groups():
+        groups = []
+        for number, rows in enumerate(sizes):
+            if indices is None or not indices.isdisjoint(range(first, first + rows)):
+                groups.append(_Group(number, first, rows))
+            first += rows
+        found.append(groups)
+    return found
 
 
 @contextmanager

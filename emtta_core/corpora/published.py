@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field
 
-from emtta_core.corpora.base import Archive, Availability, Count, Utterance, choose, count, is_too_long, least
+from emtta_core.corpora.base import Archive, Availability, Choice, Count, Utterance, choose_of, least
 from emtta_core.corpora.recording import FileDigests, Recording
 from emtta_core.corpus_dirs import CORPORA, candidates, searched
 from emtta_core.errors import CorpusError, EmttaError
@@ -38,7 +38,7 @@ class Published(Record, ABC):
     path: Annotated[str | None, RUNTIME, Field(min_length=1)] = None
     # Longer utterances are left out, and counted.
     max_seconds: Annotated[float | None, IDENTITY, Field(gt=0, allow_inf_nan=False)] = None
-    utterances: Annotated[int | None, IDENTITY, Field(ge=1)] = None  # how many to use, from the first; None for all
+    utterances: Annotated[int | None, IDENTITY, Field(ge=1)] = None  # how many to use, spread over the speakers
 
     @abstractmethod
     def usual_folders(self) -> tuple[str, ...]:
@@ -96,24 +96,23 @@ class Published(Record, ABC):
         return self.model_copy(update={"path": str(self.folder().absolute())})
 
     def read_all(self, limit: int | None = None) -> Iterator[Utterance]:
-        """Yield the first `limit` utterances; audio is decoded by their `read`."""
-        return choose(self._utterances(self.folder()), self.max_seconds, least(limit, self.utterances))
+        """Yield the utterances, or `limit` of them, in their order; audio is decoded by their `read`."""
+        found = self._utterances()
+        return (found[index] for index in self._choice(found, limit).indices)
 
     def count(self, limit: int | None = None) -> Count:
         """Count what `read_all` would give; no audio is decoded."""
-        folder = self.folder()
-        found = count(self._utterances(folder), self.max_seconds, least(limit, self.utterances))
-        return replace(found, notes=self.notes(folder))
+        found = self._choice(self._utterances(), limit).count()
+        return replace(found, notes=self.notes(self.folder()))
 
     def content_digest(self) -> str:
         """A digest of what the corpus holds."""
         folder = self.folder()
         digests, contents = FileDigests(folder), list[list[str]]()
-        for one in self.recordings(folder):
-            if len(contents) == self.utterances:
-                break
-            if not is_too_long(one.utterance(), self.max_seconds):
-                contents.append([one.id, one.text, one.language, one.speaker, digests.of(one.path)])
+        found = self.recordings(folder)
+        for index in self._choice([one.utterance() for one in found]).indices:
+            one = found[index]
+            contents.append([one.id, one.text, one.language, one.speaker, digests.of(one.path)])
         digests.save()
         return digest(contents)
 
@@ -136,5 +135,8 @@ class Published(Record, ABC):
         # That the corpus is here; raises why it is not.
         return Availability(self.what, "here", str(self.folder()), self.about.licence)
 
-    def _utterances(self, folder: Path) -> Iterator[Utterance]:
-        return (one.utterance() for one in self.recordings(folder))
+    def _utterances(self) -> list[Utterance]:
+        return [one.utterance() for one in self.recordings(self.folder())]
+
+    def _choice(self, found: Sequence[Utterance], limit: int | None = None) -> Choice:
+        return choose_of(found, self.max_seconds, least(limit, self.utterances))

@@ -5,14 +5,26 @@ read; nothing in the folder is run.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
+import pyarrow.compute as pc
 from pydantic import Field
 
-from emtta_core.corpora.base import Availability, Count, Utterance, choose, count, least, unique_ids
+from emtta_core.corpora.base import (
+    Availability,
+    Choice,
+    Count,
+    Distinct,
+    Key,
+    Utterance,
+    choose,
+    id_of,
+    is_too_long,
+    least,
+)
 from emtta_core.corpora.hosted import from_bytes
 from emtta_core.corpora.hub_dataset import DatasetColumns
 from emtta_core.corpora.recording import FileDigests
@@ -22,6 +34,10 @@ from emtta_core.input_files import MEBIBYTE, check_plain, pointer_at, read_plain
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+_ROWS = 1000
+"""Rows whose names are in memory at a time."""
 
 
 class SavedDataset(DatasetColumns):
@@ -34,7 +50,7 @@ class SavedDataset(DatasetColumns):
     path: Annotated[str, RUNTIME, Field(min_length=1)]  # the folder; `~` is the home folder
     # Which of its splits; None for a data set that was saved without any.
     split: Annotated[str | None, IDENTITY, Field(min_length=1)] = None
-    utterances: Annotated[int | None, IDENTITY, Field(ge=1)] = None  # how many to use, from the first; None for all
+    utterances: Annotated[int | None, IDENTITY, Field(ge=1)] = None  # how many to use, spread over the speakers
     # Longer utterances are left out, and counted.
     max_seconds: Annotated[float | None, IDENTITY, Field(gt=0, allow_inf_nan=False)] = None
 
@@ -43,13 +59,16 @@ class SavedDataset(DatasetColumns):
         return self
 
     def read_all(self, limit: int | None = None) -> Iterator[Utterance]:
-        """Yield the first `limit` utterances in the order of the rows; audio is decoded by their `read`.
+        """Yield the utterances, or `limit` of them, in the order of the rows; audio is decoded by their `read`.
 
         Raises:
             CorpusError: the folder holds no data set, or it cannot be read.
             UsageError: the data set has no such split or column; lists those there are.
         """
-        return choose(self._utterances(self._dataset()), self.max_seconds, least(limit, self.utterances))
+        dataset = self._dataset()
+        keys = self._keys(dataset)
+        chosen = self._choice(dataset, keys, limit).indices
+        return (replace(self._utterance(dataset[index]), id=keys[index].id) for index in chosen)
 
     def count(self, limit: int | None = None) -> Count:
         """Count what `read_all` would give.
@@ -58,11 +77,9 @@ class SavedDataset(DatasetColumns):
             CorpusError: the folder holds no data set, or it cannot be read.
             UsageError: the data set has no such split or column; lists those there are.
         """
-        dataset, wanted = self._dataset(), least(limit, self.utterances)
+        dataset = self._dataset()
         notes = self.unused(self._whole().data.schema)
-        if self.max_seconds is None:
-            return Count(least(len(dataset), wanted) or 0, notes=notes)
-        return replace(count(self._utterances(dataset), self.max_seconds, wanted), notes=notes)
+        return replace(self._choice(dataset, self._keys(dataset), limit).count(), notes=notes)
 
     def content_digest(self) -> str:
         """A digest of the split's Arrow files, which hold the audio too; one is read where it has changed.
@@ -167,8 +184,28 @@ class SavedDataset(DatasetColumns):
             "its domains out of the suite"
         )
 
-    def _utterances(self, dataset: "Dataset") -> Iterator[Utterance]:
-        return unique_ids(self._utterance(row) for row in dataset)
+    def _keys(self, dataset: "Dataset") -> list[Key]:
+        # Of the rows, in their order; of the audio the file names alone are read.
+        names = [self.audio, *(name for name in (self.id, self.speaker) if name is not None)]
+        distinct, keys = Distinct(), list[Key]()
+        for table in dataset.select_columns(names).with_format("arrow").iter(_ROWS):
+            paths = pc.struct_field(table.column(self.audio), "path").to_pylist()
+            columns: dict[str, list[Any]] = {"audio": [{"path": path} for path in paths]}
+            columns |= {
+                wanted: table.column(name).to_pylist()
+                for wanted, name in self.named().items()
+                if wanted in ("id", "speaker")
+            }
+            for values in zip(*columns.values(), strict=True):
+                name, _, _, speaker = self.read_row(dict(zip(columns, values, strict=True)))
+                keys.append(Key(distinct(id_of(name)), speaker))
+        return keys
+
+    def _choice(self, dataset: "Dataset", keys: Sequence[Key], limit: int | None) -> Choice:
+        def too_long(index: int) -> bool:
+            return self.max_seconds is not None and is_too_long(self._utterance(dataset[index]), self.max_seconds)
+
+        return choose(keys, least(limit, self.utterances), too_long)
 
     def _utterance(self, row: dict[str, Any]) -> Utterance:
         # The utterance of a row; one whose audio was not saved into the folder is in error.

@@ -16,7 +16,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field
 
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
-from emtta_core.corpora.base import Availability, Count, Utterance, least
+from emtta_core.corpora.base import Availability, Count, Utterance, describe_sample, least
 from emtta_core.corpora.espeak import Sentence, release, say
 from emtta_core.errors import AudioError, unknown
 from emtta_core.identity import IDENTITY, Record, digest
@@ -121,10 +121,15 @@ class Synthetic(Record):
 
     def count(self, limit: int | None = None) -> Count:
         """How many utterances `read_all` gives."""
-        return Count(least(self.utterances, limit) or 0)
+        if limit is None or limit >= self.utterances:
+            return Count(self.utterances)
+        speakers = [self._voice(index) for index in range(limit)]
+        return Count(limit, sample=describe_sample(limit, speakers, self.utterances))
 
     def read_all(self, limit: int | None = None) -> Iterator[Utterance]:
-        """Yield the first `limit` utterances in their order; each is spoken when it is read.
+        """Yield the utterances, or the first `limit` of them; each is spoken when it is read.
+
+        Each sentence is drawn at random, and the voices take turns, so that the first are a sample as good as any.
 
         Raises:
             UsageError: the language has no grammar, or (on reading) there is no such voice, or espeak-ng is not
@@ -144,7 +149,10 @@ class Synthetic(Record):
         grammar = load_grammar(self.language)
         for index in range(least(self.utterances, limit) or 0):
             text = grammar.sentence(_rng(self.language, self.split, self.seed, index), self.split)
-            yield Sentence(text, self.voices[index % len(self.voices)], self.rate)
+            yield Sentence(text, self._voice(index), self.rate)
+
+    def _voice(self, index: int) -> str:
+        return self.voices[index % len(self.voices)]
 
     def content_digest(self) -> str:
         """A digest that changes whenever sentences or speech can change, beyond the settings of this record."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from emtta_core.model.forward import Cache, Layout, Memory, Nodes, decode, logits, prefill
-from emtta_core.model.noise import Noise, draw
 from emtta_core.model.policy import DecodingPolicy
+from emtta_core.model.sampling import Noise, draw
 from emtta_core.model.weights import Weights
 
 COMPACTION = 0.75

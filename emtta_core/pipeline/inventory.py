@@ -83,6 +83,7 @@ class Need:
     utterances: int | None = None  # how many of it will be used; None where that is not known before it is fetched
     left_out: int = 0  # how many are too long
     notes: tuple[str, ...] = ()  # what else of it is not used
+    sample: str | None = None  # which of its utterances a limit takes, in words; None where all are used
     prepared: int = 0  # how many of the domains have their audio in the store
     seconds: float | None = None  # how long that audio is in one of them; None where none is prepared
     # Whether it is read over the network, since few of its utterances are used, and no file is fetched.
@@ -152,7 +153,12 @@ def _counted(need: Need, corpus: Corpus, limit: int | None) -> Need:
         if fault is not None:
             return need.but_missing(f"none of the first recordings of {need.availability.what} can be read: {fault}")
         return replace(
-            need, utterances=counted.utterances, left_out=counted.left_out, notes=counted.notes, streamed=streamed
+            need,
+            utterances=counted.utterances,
+            left_out=counted.left_out,
+            notes=counted.notes,
+            sample=counted.sample,
+            streamed=streamed,
         )
     short_enough = " that is short enough" if counted.left_out else ""
     return need.but_missing(f"{need.availability.what} has no utterance{short_enough}")

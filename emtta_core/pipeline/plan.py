@@ -33,6 +33,7 @@ class Cell:
     corpus_id: str  # identity of its prepared audio
     recipe_id: str  # identity of what is done to each utterance
     utterances: int  # how many it has
+    sample: str | None = None  # which utterances of its corpus a limit takes, in words; None where all are used
 
     @property
     def available(self) -> bool:
@@ -45,7 +46,7 @@ class Cell:
         return f"{self.domain}/{self.method}"
 
 
-PREPARE_VERSION = 2
+PREPARE_VERSION = 3
 """Raised whenever the same corpus and corruption would be prepared as other samples or other rows."""
 
 FED = ("family", "language", "long_audio", "tokens_per_second")
@@ -77,7 +78,16 @@ class Plan:
             for domain, count in self.left_out.items()
         ]
         notes = [f"domain {domain}: {note}" for domain, found in self.notes.items() for note in found]
-        return (*fail, *left_out, *notes)
+        return (*fail, *samples(self.cells), *left_out, *notes)
+
+
+def samples(cells: Sequence[Cell]) -> list[str]:
+    """Which utterances a limit takes, a sentence each, with the domains of which it is so."""
+    found: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        if cell.sample is not None:
+            found.setdefault(cell.sample, {})[cell.domain] = None
+    return [f"{sample} (domain {', '.join(domains)})" for sample, domains in found.items()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +98,7 @@ class Audio:
     utterances: int  # how many
     left_out: int = 0  # how many are too long
     notes: tuple[str, ...] = ()  # what else of its corpus is not used
+    sample: str | None = None  # as in `Cell`
     error: EmttaError | None = None  # why it cannot be had; then the identity says no more than that
 
 
@@ -117,7 +128,8 @@ def cells_of(domain: Domain, suite: Suite, model_digest: str, audio: Audio) -> l
         options = choice.adapted(suite.adaptation)
         recipe = recipe_id(choice.method(), options, model, model_digest)
         identity = cell_id(recipe, audio.corpus_id)
-        cells.append(Cell(domain.name, domain.group, choice.name, identity, audio.corpus_id, recipe, audio.utterances))
+        of_audio = (audio.corpus_id, recipe, audio.utterances, audio.sample)
+        cells.append(Cell(domain.name, domain.group, choice.name, identity, *of_audio))
     return cells
 
 
@@ -142,7 +154,7 @@ def audio_of(
 
     Args:
         domain: which.
-        limit: at most this many utterances, the first ones.
+        limit: at most this many utterances, spread over the speakers.
         content: gives the digest of a corpus.
         counted: gives how much of it is used.
     """
@@ -157,7 +169,7 @@ def audio_of(
             raise UsageError(
                 f"the corpus of domain {domain.name!r} has no utterance {reason}, or leave the domain out of the suite"
             )
-        return Audio(corpus_id(domain, limit, content), count.utterances, count.left_out, count.notes)
+        return Audio(corpus_id(domain, limit, content), count.utterances, count.left_out, count.notes, count.sample)
     except EmttaError as error:
         return Audio(f"{UNAVAILABLE}{digest({'domain': domain.identity(), 'limit': limit})}", 1, error=error)
 
@@ -172,7 +184,7 @@ def corpus_id(domain: Domain, limit: int | None, content: Callable[[Corpus], str
 
     Args:
         domain: which.
-        limit: at most this many utterances, the first ones.
+        limit: at most this many utterances, spread over the speakers.
         content: gives the digest of a corpus; a cached one spares reading a folder once a domain.
     """
     corruption = domain.corruption

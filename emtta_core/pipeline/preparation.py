@@ -53,7 +53,7 @@ def prepare_domain(
         domain: which.
         corpus_id: its identity, of `emtta_core.pipeline.plan.corpus_id`.
         store: where to.
-        limit: at most this many utterances, the first ones.
+        limit: at most this many utterances, spread over the speakers.
         retry_errors: make audio anew that is there with utterances in error: their cause may be mended.
 
     Raises:

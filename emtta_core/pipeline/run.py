@@ -239,6 +239,7 @@ def _plan_row(cell: Cell) -> PlanRow:
         corpus_id=cell.corpus_id,
         recipe_id=cell.recipe_id,
         utterances=cell.utterances,
+        sample=cell.sample,
     )
 
 

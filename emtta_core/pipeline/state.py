@@ -24,7 +24,7 @@ def planned_cells(store: Store, run_id: str) -> tuple[Cell, ...]:
         UsageError: there is no such run; lists those there are.
     """
     return tuple(
-        Cell(row.domain, row.group, row.method, row.cell_id, row.corpus_id, row.recipe_id, row.utterances)
+        Cell(row.domain, row.group, row.method, row.cell_id, row.corpus_id, row.recipe_id, row.utterances, row.sample)
         for row in store.plan(run_id)
     )
 

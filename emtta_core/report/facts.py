@@ -56,6 +56,16 @@ _COMPARED = """
 """
 
 
+# Each sentence on what a limit takes, with the domains of which it is so.
+_SAMPLES = """
+    SELECT sample, array_agg(domain ORDER BY position) AS domains
+    FROM (SELECT sample, domain, min(position) AS position FROM planned WHERE run_id = $run GROUP BY ALL)
+    WHERE sample IS NOT NULL
+    GROUP BY sample
+    ORDER BY min(position)
+"""
+
+
 @dataclass(frozen=True)
 class Facts:
     """A run as its page shows it."""
@@ -63,6 +73,7 @@ class Facts:
     run: Row  # of the view `runs`
     notices: tuple[str, ...]  # the sentences that must stand beside its figures
     ranks: Mapping[str, int]  # the rank of each method of the registry
+    samples: tuple[str, ...]  # which utterances a limit takes, a sentence each
     descriptions: Mapping[str, str]  # what each domain is, where the suite can still be read
     cells: Mapping[tuple[str, str], Row]  # by domain and method: the view `cells`, compared with source
     means: Mapping[tuple[str, str], Row]  # by method and group: the view `groups`, likewise
@@ -165,6 +176,7 @@ def read_facts(catalogue: Catalogue, run_id: str) -> Facts:
         run=run,
         notices=notices_of(catalogue, run_id),
         ranks=dict(catalogue.query("SELECT method, rank FROM methods").rows),
+        samples=tuple(f"{row['sample']} ({', '.join(row['domains'])})." for row in rows(_SAMPLES)),
         descriptions=_descriptions(run["suite_toml"]),
         cells={
             (row["domain"], row["method"]): row for row in rows(_COMPARED.format(view="cells", domain="figures.domain"))

@@ -62,8 +62,9 @@ def summarise(facts: Facts) -> Summary:
     if not facts.cells:
         return Summary("The plan of this run holds no cell.", ())
     if not facts.run["done"]:
-        return Summary(f"Nothing is done yet: {_counted(len(facts.cells), 'cell')} planned.", (progress,))
-    details = (*_among_all(facts), *_compared(facts), progress)
+        planned = _counted(len(facts.cells), "cell")
+        return Summary(f"Nothing is done yet: {planned} planned.", (progress, *facts.samples))
+    details = (*_among_all(facts), *_compared(facts), progress, *facts.samples)
     ranked = facts.ranked()
     if not ranked:
         finding = (

@@ -26,7 +26,20 @@ _SUMMARY = re.compile(r"^-- (?P<name>[\w-]+): (?P<text>.*)$", re.MULTILINE)
 _POSITION = re.compile(r"^\d+_")
 
 
-NUMBER = "number"
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of value that a parameter may have, where it has no list of values."""
+
+    pattern: str  # of all of its text
+    text: str  # what it is
+
+
+KINDS: Mapping[str, Kind] = {
+    "number": Kind("0*[1-9][0-9]{0,8}", "a whole number from 1"),
+    "decimal": Kind(r"[0-9]{1,9}(\.[0-9]{1,9})?", "a number from 0, as 3.8"),
+    "effect": Kind(r"[0-9]{1,9}(\.[0-9]{1,9})?%?", "a number of points from 0, as 0.5, or a share, as 2%"),
+}
+"""By the name that stands in place of the allowed values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +49,19 @@ class Parameter:
     name: str  # its name; the query reads it with `getvariable('NAME')`, as text
     default: str | None  # its value where none is given; None for NULL
     text: str  # what it is
-    # The values it may have, `("number",)` for a whole number from 1; none where any will do.
+    # The values it may have, or the name of their kind alone; none where any will do.
     allowed: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> Kind | None:
+        """The kind of its values; None where they are listed, or any will do."""
+        return KINDS.get(self.allowed[0]) if len(self.allowed) == 1 else None
 
     def check(self, value: str) -> None:
         """Refuse a value that the parameter cannot have with a UsageError that says which it can."""
-        if self.allowed == (NUMBER,):
-            if not re.fullmatch("0*[1-9][0-9]{0,8}", value, re.ASCII):
-                raise UsageError(f"the parameter {self.name} is {value!r}; it is a whole number from 1")
+        if self.kind is not None:
+            if not re.fullmatch(self.kind.pattern, value, re.ASCII):
+                raise UsageError(f"the parameter {self.name} is {value!r}; it is {self.kind.text}")
         elif self.allowed and value not in self.allowed:
             raise unknown(self.name, value, list(self.allowed))
 

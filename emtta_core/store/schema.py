@@ -207,6 +207,7 @@ class PlanRow:
     corpus_id: Annotated[str, "identity of the prepared corpus, the folder under `prepared/`"]
     recipe_id: Annotated[str, "identity of what is done to each utterance (model, method, options)"]
     utterances: Annotated[int, "planned utterances"]
+    sample: Annotated[str | None, "which utterances of its corpus a limit takes, in words; NULL if all are used"] = None
     position: Annotated[int, "position in the plan, from 0; assigned when the plan is written"] = 0
 
 

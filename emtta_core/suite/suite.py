@@ -121,7 +121,7 @@ class Suite(Record):
 
     name: Annotated[Name, RUNTIME]  # names its runs; changes no result
     description: Annotated[str, RUNTIME] = ""  # one line for `emtta suites`
-    # At most this many utterances per domain, the first ones.
+    # At most this many utterances per domain, spread over its speakers.
     limit: Annotated[int | None, Field(ge=1), IDENTITY] = None
     # By name, or composed; in the order in which they are shown.
     methods: Annotated[tuple[MethodChoice, ...], Field(min_length=1), IDENTITY]

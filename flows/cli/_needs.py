@@ -29,7 +29,7 @@ def show_needs(needs: "Sequence[Need]") -> None:
         table.add_row(Text(mark, style=style), *cells)
     tabulate(table)
     for need in needs:
-        for note in need.notes:
+        for note in (*filter(None, [need.sample]), *need.notes):
             say(f"{need.availability.what}: {note}")
     for error, others in _reasons(needs).items():
         say(f"missing: {error}")

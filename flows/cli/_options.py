@@ -113,6 +113,15 @@ TimeoutOption = Annotated[
     ),
 ]
 
+MinEffectOption = Annotated[
+    str,
+    typer.Option(
+        "--min-effect",
+        metavar="POINTS|SHARE%",
+        help="Ignore changes of at most this many points of WER, or this share of the baseline's, as in 2%.",
+    ),
+]
+
 MemoryOption = Annotated[
     str | None,
     typer.Option(

@@ -4,7 +4,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from flows.cli._options import DEFAULT_STORE, ColumnsOption, MemoryOption, StoreOption, TimeoutOption, limits, names
+from flows.cli._options import (
+    DEFAULT_STORE,
+    ColumnsOption,
+    MemoryOption,
+    MinEffectOption,
+    StoreOption,
+    TimeoutOption,
+    limits,
+    names,
+)
 from flows.cli._output import INCOMPLETE, Format, put, put_json, say, show
 
 
@@ -17,9 +26,7 @@ def compare(
     alpha: Annotated[
         float, typer.Option("--alpha", help="Significance level: the largest p of a significant change.")
     ] = 0.05,
-    min_effect: Annotated[
-        float, typer.Option("--min-effect", metavar="POINTS", help="Ignore changes of at most this many points of WER.")
-    ] = 0.2,
+    min_effect: MinEffectOption = "0.2",
     store: StoreOption = DEFAULT_STORE,
     columns: ColumnsOption = None,
     form: Annotated[Literal["table", "json", "markdown"], typer.Option("--format", help="Output format.")] = "table",
@@ -29,10 +36,10 @@ def compare(
     """Compare two runs utterance by utterance: WER in A and B, and the difference with its 95 % interval and p.
 
     Interval and p are computed like the stored statistics: p tests whether the mean difference is 0, p_sign_flip
-    whether the runs can be exchanged, both Holm-corrected over a method's domains. The runs must have the same speech;
-    other differences are listed. A figure is worse (or better) if p is at most --alpha and the difference exceeds
-    --min-effect; if p is above --alpha, the two runs are not distinguishable. Exit codes: 0, 2 for runs that cannot be
-    compared, 3 for --fail-on-regression.
+    whether the runs can be exchanged, both Holm-corrected over the domains of all methods, and over the methods' means.
+    The runs must have the same speech; other differences are listed. A figure is worse (or better) if p is at most
+    --alpha and the difference exceeds --min-effect; if p is above --alpha, the two runs are not distinguishable. Exit
+    codes: 0, 2 for runs that cannot be compared, 3 for --fail-on-regression.
 
     Examples:
         emtta compare demo-2026-11-22 demo-2026-11-23

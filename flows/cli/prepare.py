@@ -30,7 +30,8 @@ def prepare(
         list[str] | None, typer.Option("--only", metavar="domain=…|group=…", help="These domains; repeatable.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="At most this many utterances per domain.")
+        int | None,
+        typer.Option("--limit", min=1, help="At most this many utterances per domain, from all speakers."),
     ] = None,
     snr_convention: SnrConventionOption = None,
     store: StoreOption = DEFAULT_STORE,

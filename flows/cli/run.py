@@ -33,7 +33,8 @@ def run(
         list[str] | None, typer.Option("--only", metavar="domain=…|method=…|group=…", help="These cells; repeatable.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="At most this many utterances per domain.")
+        int | None,
+        typer.Option("--limit", min=1, help="At most this many utterances per domain, from all speakers."),
     ] = None,
     snr_convention: SnrConventionOption = None,
     devices: DevicesOption = None,

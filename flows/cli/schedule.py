@@ -10,6 +10,7 @@ from flows.cli._options import (
     DEFAULT_STORE,
     DevicesOption,
     IsolationOption,
+    MinEffectOption,
     RayAddressOption,
     RunnerOption,
     StoreOption,
@@ -35,7 +36,13 @@ def schedule(
         typer.Option("--baseline", metavar="RUN", help="Compare each night with this run.", show_default=False),
     ] = None,
     alpha: Annotated[float, typer.Option("--alpha", help="As of emtta compare.")] = 0.05,
-    min_effect: Annotated[float, typer.Option("--min-effect", metavar="POINTS", help="As of emtta compare.")] = 0.2,
+    min_effect: MinEffectOption = "0.2",
+    trend_nights: Annotated[
+        int, typer.Option("--trend-nights", help="Seek a trend over at most so many nights; see docs/statistics.md.")
+    ] = 30,
+    trend_threshold: Annotated[
+        float, typer.Option("--trend-threshold", metavar="Z", help="The least z of a trend.")
+    ] = 3.8,
     deployment: Annotated[
         str | None,
         typer.Option("--name", help="The deployment's name in Prefect. Default: SUITE-HOST.", show_default=False),
@@ -58,15 +65,17 @@ def schedule(
         emtta schedule suites/mine.toml --cron "30 1 * * 1-5" --dry-run
     """
     _log.settle_environment()
-    from emtta_core.compare import check_thresholds
+    from emtta_core.scoring.thresholds import check_thresholds
     from emtta_core.store import Store
     from emtta_core.store.backend import open_backend
     from emtta_core.suite import load_suite
+    from emtta_core.trend import check_trend
     from flows.nightly import next_runs
     from flows.runner import check_runner
 
     check_runner(runner, ray_address, devices, isolation)
-    check_thresholds(alpha, min_effect)
+    least = check_thresholds(alpha, min_effect)
+    check_trend(trend_nights, trend_threshold, min_effect)
     if baseline is not None:
         Store.open(store).run(baseline)
     name = load_suite(suite).name
@@ -83,6 +92,7 @@ def schedule(
     from flows.nightly import serve
 
     what = {"suite": suite, "store": location, "timezone": timezone}
-    against = {"baseline": baseline, "alpha": alpha, "min_effect": min_effect}
+    against = {"baseline": baseline, "alpha": alpha, "min_effect": least.value}
+    trend = {"trend_nights": trend_nights, "trend_threshold": trend_threshold}
     how = {"devices": devices, "isolation": isolation, "runner": runner, "ray_address": ray_address}
-    serve(deployment or f"{name}-{platform.node()}", cron, timezone, what | against | how)
+    serve(deployment or f"{name}-{platform.node()}", cron, timezone, what | against | trend | how)

@@ -8,5 +8,6 @@
 --   cell_id     identity of the cell; rows with a different identity do not count
 --   corpus_id   identity of the prepared corpus
 --   utterances  planned utterances
-SELECT run_id, position, "group", domain, method, cell_id, corpus_id, utterances
+--   sample      which utterances of its corpus a limit takes, in words; NULL if all are used
+SELECT run_id, position, "group", domain, method, cell_id, corpus_id, utterances, sample
 FROM raw.plans

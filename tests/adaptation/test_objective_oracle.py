@@ -11,7 +11,7 @@ from torch import Tensor
 from emtta_core.adaptation.methods import Baseline, Credit, Estimator
 from emtta_core.adaptation.objective import em_loss
 from emtta_core.errors import UsageError
-from emtta_core.model.noise import Noise, draw
+from emtta_core.model.sampling import Noise, draw
 
 VOCABULARY = 3
 END = 2

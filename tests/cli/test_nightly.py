@@ -42,7 +42,7 @@ from emtta_core.store.lease import lease
 from emtta_core.suite import load_suite
 from flows.artifacts import MOST_ROWS, key, publish
 from flows.evaluate import INTERRUPTED
-from flows.nightly import _ENDED, EVENT, _concluded, _refuse_taken, next_runs, nightly
+from flows.nightly import _ENDED, EVENT, _concluded, _refuse_taken, _Thresholds, next_runs, nightly
 
 ROOT = Path(__file__).parents[2]
 FAR = {"alpha": 0.5}
@@ -143,7 +143,7 @@ def test_nights_compare_until_regression(emtta: Command, suite_file: SuiteFile, 
     log = (location / "logs" / f"{earlier}-3.log").read_text()
     assert f"ERROR   prefect.flow_runs {earlier}: run {earlier}-3" in log
     assert "4 worse and 0 better of 4 figures" in log
-    assert "| em-tok-b | clean | worse | +100.00 | 0.25 |" in str(found["comparison-tiny"].data)
+    assert "| em-tok-b | clean | worse | +100.00 | 0.50 |" in str(found["comparison-tiny"].data)
 
     again = night(path, location, baseline=earlier, **FAR)  # as an automation reruns it
     assert again.is_completed(), again.message
@@ -193,7 +193,7 @@ def test_foreign_deployment_is_kept() -> None:
 def test_cancelled_night_is_resumable(cancelled: State[Any], tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     night = Run("tiny-2026-03-01", None, None)  # type: ignore[arg-type]
-    ended = _concluded(cancelled, night, store, None, 0.05, 0.2, {})
+    ended = _concluded(cancelled, night, store, None, _Thresholds(0.05, 0.2, 30, 3.8), {})
     assert ended.name == INTERRUPTED
     assert str(ended.message).endswith(f"finish it with: emtta rerun tiny-2026-03-01 --store {store.location}")
 
@@ -316,6 +316,8 @@ def test_busy_run_is_refused(suite_file: SuiteFile, speech: Speech, tmp_path: Pa
         ({"baseline": "gone"}, "unknown run 'gone'"),
         ({"alpha": 5.0}, "alpha is 5; give a number between 0 and 1"),
         ({"min_effect": -1.0}, "the minimum effect is -1"),
+        ({"min_effect": "2 %%"}, "the minimum effect is 2 %%; give a number"),
+        ({"trend_nights": 1}, "the trend is sought over 1 nights; give a number from 3 to 1000"),
     ],
 )
 def test_incomparable_night_is_refused(

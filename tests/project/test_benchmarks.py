@@ -212,6 +212,14 @@ def test_significance_fills_each_table(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert set(stored) == {"alpha", "tests", "speaker coverage", "coverage"}
 
 
+def test_year_of_nights_runs() -> None:
+    words = [sys.executable, str(ROOT / "benchmarks" / "false_alarms.py"), "--quick"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    tables = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("| ") and "---" not in line]
+    assert tables == ["utterances", "12", "50", "years", "2", "utterances", "12", "12", "12"]
+
+
 def needed(names: tuple[str, ...]) -> set[str]:
     """Return these distributions and all that they need."""
     found: set[str] = set()

@@ -13,9 +13,11 @@ import scipy.stats
 from conftest import Command
 from store_factory import REFERENCE, begin_run, end_attempt, heard, write_shard
 
-from emtta_core.compare import ALL, ALPHA, MIN_EFFECT, Change, Comparison, compare
+from emtta_core.compare import ALL, Change, Comparison, compare
 from emtta_core.errors import UsageError
+from emtta_core.scoring.paired import ALPHA
 from emtta_core.scoring.significance import holm
+from emtta_core.scoring.thresholds import MIN_EFFECT
 from emtta_core.store import Catalogue, CellKey, Store
 from emtta_core.suite.file import SHIPPED
 from flows.cli.compare import compare as compare_command
@@ -117,6 +119,27 @@ def test_negligible_change_is_none(store: Store) -> None:
     found = change(compare(store, "first", "second", min_effect=25), "vacuum")
     assert (found.difference, found.verdict) == (25, "too small")
     assert found.p < 0.001
+
+
+def test_effect_may_be_share_of_baseline(store: Store) -> None:
+    write_run(store, "first", {"vacuum": [1] * 30})
+    write_run(store, "second", {"vacuum": [2] * 30})  # 25 points more than 25 %
+    found = compare(store, "first", "second", min_effect="99%")
+    assert change(found, "vacuum").verdict == "worse"
+    assert found.summary.endswith("(p ≤ 0.05, over 99 % of the baseline's WER)")
+    assert found.as_dict()["min_effect"] == "99%"
+    assert change(compare(store, "first", "second", min_effect="100%"), "vacuum").verdict == "too small"
+
+
+def test_methods_are_corrected_together(store: Store) -> None:
+    errors = {name: drawn(index, 40, 0.3) for index, name in enumerate(("vacuum", "rain"))}
+    methods = ("em-tok", "em-tok-b", "em-seq")
+    write_run(store, "first", errors, methods=methods)
+    write_run(store, "second", errors | {"rain": drawn(9, 40, 0.4)}, methods=methods)
+    alone, together = compare(store, "first", "second", methods=["em-tok"]), compare(store, "first", "second")
+    one, three = change(alone, "rain", "em-tok").p, change(together, "rain", "em-tok").p
+    assert (one, three) == (pytest.approx(2 * one / 2), pytest.approx(6 * one / 2))
+    assert change(together, ALL, "em-tok").p == pytest.approx(3 * change(alone, ALL, "em-tok").p)
 
 
 def test_chance_is_not_regression(store: Store) -> None:
@@ -226,8 +249,9 @@ def test_disjoint_runs_are_refused(store: Store) -> None:
         ({"methods": ["mbr"]}, "unknown method of both runs 'mbr'; choose from: em-tok-b, source"),
         ({"domains": ["sun"]}, "unknown domain of both runs 'sun'; choose from: vacuum"),
         ({"alpha": 5.0}, "alpha is 5; give a number between 0 and 1"),
-        ({"min_effect": -1.0}, "the minimum effect is -1; give a number of WER points, 0 or more"),
+        ({"min_effect": -1.0}, "the minimum effect is -1; give a number of WER points, as 0.5, or a share"),
         ({"min_effect": float("nan")}, "the minimum effect is nan"),
+        ({"min_effect": "few"}, "the minimum effect is few; give a number of WER points, as 0.5, or a share"),
     ],
 )
 def test_nonsensical_request_is_refused(store: Store, asked: dict[str, object], message: str) -> None:
@@ -258,7 +282,7 @@ def test_speakers_are_drawn_when_enough(store: Store, monkeypatch: pytest.Monkey
 def test_commands_accept_all_thresholds() -> None:
     for command in (compare_command, schedule_command):
         defaults = inspect.signature(command).parameters
-        assert (defaults["alpha"].default, defaults["min_effect"].default) == (ALPHA, MIN_EFFECT)
+        assert (defaults["alpha"].default, defaults["min_effect"].default) == (ALPHA, str(MIN_EFFECT))
 
 
 def two_runs(store: Store) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from emtta_core.model.noise import Noise, block_width, draw, mix, signed
+from emtta_core.model.sampling import Noise, block_width, draw, mix, signed
 
 CANDIDATES = 64
 
@@ -101,7 +101,7 @@ def test_hash_is_that_of_whole_numbers() -> None:
 
 SCRIPT = """
 import torch
-from emtta_core.model.noise import Noise
+from emtta_core.model.sampling import Noise
 assert torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "NO AVX")
 print(*(value.hex() for value in Noise(torch.arange(3), 2, 90).at(8).flatten().tolist()))
 """

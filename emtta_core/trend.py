@@ -1,0 +1,152 @@
+"""The trend watch: whether the WER of a method has risen from night to night, each step too small to be seen.
+
+The report `history` has the test (`sql/reports/history.sql`); docs/statistics.md has how often it cries out by chance,
+and how late it sees a drift.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from emtta_core.errors import UsageError
+from emtta_core.scoring.thresholds import MIN_EFFECT, MinEffect
+from emtta_core.store import Catalogue, Store
+
+NIGHTS = 30
+"""The most nights of which a trend is sought."""
+
+FEWEST_NIGHTS = 3
+"""Of fewer, no trend can be told."""
+
+THRESHOLD = 3.8
+"""The least z of a trend: with four methods, one year in twenty has a false one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """How the mean WER of a method over all domains has gone over some nights."""
+
+    method: str  # the method
+    state: str  # `worse`, `none`, or `too few, 4 of 10`
+    nights: int  # how many were watched
+    drift: float | None  # how far it has risen, points; None for too few nights
+    z: float | None  # of the test, in standard errors
+    wer: float  # of the last night, %
+    is_new: bool  # whether it is worse, and was not the night before
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether its WER has risen."""
+        return self.state == "worse"
+
+    def __str__(self) -> str:
+        if self.drift is None:
+            return f"{self.method}: {self.state} nights"
+        found = "getting worse" if self.is_worse else "no trend for the worse"
+        return f"{self.method}: {found}, {self.drift:+.2f} points over {self.nights} nights (z {self.z:.1f})"
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """The trends of all methods of a run."""
+
+    run_id: str  # the last of the nights
+    threshold: float  # the least z of a trend
+    trends: tuple[Trend, ...]  # method by method
+
+    @property
+    def worse(self) -> tuple[Trend, ...]:
+        """Those for the worse."""
+        return tuple(trend for trend in self.trends if trend.is_worse)
+
+    @property
+    def new(self) -> tuple[Trend, ...]:
+        """Those for the worse that the night before had not."""
+        return tuple(trend for trend in self.trends if trend.is_new)
+
+    @property
+    def summary(self) -> str:
+        """One line on what was found."""
+        if not self.trends:
+            return "trend watch: no method has a mean over all its domains"
+        if all(trend.drift is None for trend in self.trends):
+            return f"trend watch: {self.trends[0].state} nights with the same speech"
+        nights = max(trend.nights for trend in self.trends)
+        if not self.worse:
+            return f"trend watch: no method has got worse over the last {nights} nights"
+        return f"trend watch: {'; '.join(map(str, self.worse))}"
+
+    def as_dict(self) -> list[dict[str, Any]]:
+        """The trends as plain JSON values."""
+        return [asdict(trend) for trend in self.trends]
+
+    def markdown(self) -> str:
+        """The trends in Markdown."""
+        return "\n".join(["## Trend", "", f"{self.summary}.", "", *(f"- {trend}" for trend in self.trends), ""])
+
+
+def watch(
+    store: Store,
+    run_id: str,
+    *,
+    nights: int = NIGHTS,
+    threshold: float = THRESHOLD,
+    min_effect: float | str = MIN_EFFECT,
+) -> Watch:
+    """Watch the runs of one suite and model up to a run, as far as they have its speech, for a trend for the worse.
+
+    Args:
+        store: which has them.
+        run_id: the last of them.
+        nights: the most of them that are watched.
+        threshold: the least z of a trend.
+        min_effect: a drift of no more than this is none, as `MinEffect.read` takes it.
+
+    Raises:
+        UsageError: no such run, or `nights`, `threshold` or `min_effect` is out of range.
+    """
+    least = check_trend(nights, threshold, min_effect)
+    values = {"trend_nights": nights, "trend_z": f"{threshold:f}", "min_effect": least.value}
+    with Catalogue(store) as catalogue:
+        every = catalogue.query(
+            "SELECT count(*) FROM raw.runs AS one INNER JOIN raw.runs AS this USING (suite, model) "
+            "WHERE this.run_id = $run AND one.created_at >= this.created_at",
+            {"run": run_id},
+        ).rows[0][0]
+        # To this run and the one before it: more only where later runs are there already.
+        rows = catalogue.report("history", run_id, nights=every + 1, **values).records
+    return Watch(run_id, threshold, tuple(_trends(rows, run_id)))
+
+
+def check_trend(nights: int, threshold: float, min_effect: float | str) -> MinEffect:
+    """Check how a trend is sought; the minimum effect as it was read.
+
+    Raises:
+        UsageError: `nights`, `threshold` or `min_effect` is out of range.
+    """
+    if not FEWEST_NIGHTS <= nights <= 1000:
+        raise UsageError(f"the trend is sought over {nights} nights; give a number from {FEWEST_NIGHTS} to 1000")
+    if not 0 <= threshold < math.inf:
+        raise UsageError(f"the threshold of a trend is {threshold:g}; give a number from 0, such as {THRESHOLD:g}")
+    return MinEffect.read(min_effect)
+
+
+def _trends(rows: Sequence[dict[str, Any]], run_id: str) -> list[Trend]:
+    # The trends of a run; `rows` are of the report `history`, by date.
+    tonight = [row for row in rows if row["run_id"] == run_id and row["trend"] is not None]
+    earlier = itertools.takewhile(lambda row: row["run_id"] != run_id, rows)
+    before = {row["method"]: row["trend"] for row in earlier}
+    return [
+        Trend(
+            method=row["method"],
+            state=row["trend"],
+            nights=row["watched"],
+            drift=row["drift"],
+            z=row["z"],
+            wer=row["wer"],
+            is_new=row["trend"] == "worse" and before.get(row["method"]) != "worse",
+        )
+        for row in tonight
+    ]
