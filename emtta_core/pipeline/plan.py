@@ -1,7 +1,7 @@
 """Which cells a suite has, and the identity of each."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -83,15 +83,26 @@ class Plan:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What somebody who begins the run should know: what will fail, and what is left out."""
-        fail = [f"domain {domain} cannot be prepared: {reason}" for domain, reason in self.unavailable.items()]
+        fail = [
+            f"{domains} cannot be prepared: {reason}" for reason, domains in _domains_by_text(self.unavailable.items())
+        ]
         if fail:
             fail.append(f"the other domains go on; the cells of {', '.join(self.unavailable)} will fail")
-        left_out = [
-            f"domain {domain}: {count} utterances are longer than max_seconds and are left out"
+        long = [
+            (domain, f"{count} utterances are longer than max_seconds and are left out")
             for domain, count in self.left_out.items()
         ]
-        notes = [f"domain {domain}: {note}" for domain, found in self.notes.items() for note in found]
-        return (*fail, *samples(self.cells), *left_out, *notes)
+        notes = [(domain, note) for domain, found in self.notes.items() for note in found]
+        others = [f"{domains}: {text}" for text, domains in _domains_by_text([*long, *notes])]
+        return (*fail, *samples(self.cells), *others)
+
+
+def _domains_by_text(said: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    # Each text once, with the domains of which it is said, in words.
+    found: dict[str, list[str]] = {}
+    for domain, text in said:
+        found.setdefault(text, []).append(domain)
+    return [(text, f"domain{'s' * (len(names) > 1)} {', '.join(names)}") for text, names in found.items()]
 
 
 def samples(cells: Sequence[Cell]) -> list[str]:
@@ -152,7 +163,7 @@ def plan_id_of(cells: Sequence[Cell], suite: Suite) -> str:
     """The identity of a suite's plan with these cells; of how it scores, what is not usual."""
     named = [[cell.domain, cell.group, cell.method, cell.cell_id] for cell in cells]
     rule = {} if suite.normalizer == "whisper" else {"normalizer": suite.normalizer}
-    return digest({"cells": named, "normalizers": normalizer_names()} | rule)
+    return digest({"cells": named, "normalizers": normalizer_names(suite.normalizer)} | rule)
 
 
 def plan_audio(suite: Suite) -> dict[str, Audio]:

@@ -8,7 +8,11 @@ That is the rule `whisper`; `basic` takes the basic normalizer for English too, 
 The basic normalizer puts a space in the place of each combining mark. The vowel signs of Devanagari, Bengali, Thai and
 others are such marks, so that it cuts their words into pieces and compares no vowel. The rule `marks` keeps them.
 
-Before each of these rules, `unified` writes the same text with the same characters, whatever a keyboard, an editor or a
+The rule `jiwer` is what the authors of the paper (arXiv:2605.08186) do in earlier code: punctuation goes, apostrophes
+too, then comes jiwer's standard transform; English references first have some abbreviations spelled out, and lose all
+but letters, spaces and apostrophes (hhhaaahhhaa/Dynamic-SUTA, src/utils/tool.py, src/corpus/corpus.py at a85802e).
+
+Before Whisper's rules, `unified` writes the same text with the same characters, whatever a keyboard, an editor or a
 decoder made of it. It is this project's own step, and so it has a number in the name that is stored beside a score.
 """
 
@@ -21,10 +25,11 @@ from importlib.metadata import version
 from types import MappingProxyType
 from typing import Literal
 
+import jiwer
 from whisper_normalizer.basic import BasicTextNormalizer
 from whisper_normalizer.english import EnglishTextNormalizer
 
-Rule = Literal["whisper", "basic", "marks", "none"]
+Rule = Literal["whisper", "basic", "marks", "jiwer", "none"]
 
 UNICODE_VERSION = 1
 """Raised whenever `unified` would give another text."""
@@ -71,6 +76,29 @@ def unified(text: str, *, dotless: bool = False) -> str:
     return unicodedata.normalize("NFC", text.replace("i\u0307", "i"))
 
 
+_SPELLED_OUT: Mapping[str, str] = {
+    "i.e.": "that is",
+    "e.g.": "for example",
+    "Mr.": "Mister",
+    "Mrs.": "Mistress",
+    "Dr.": "Doctor",
+    "-": " ",
+}
+
+
+def english_reference(text: str) -> str:
+    """An English transcript as the paper's authors clean it, before the rule `jiwer`; no hypothesis is cleaned so."""
+    for written, spoken in _SPELLED_OUT.items():
+        text = text.replace(written, spoken)
+    return " ".join(re.sub("[^ A-Z']", "", text.upper()).split())
+
+
+def _standardized() -> Callable[[str], str]:
+    # Punctuation removed, then jiwer's standard transform but for its last step, which cuts the text into words.
+    transform = jiwer.Compose([jiwer.RemovePunctuation(), *jiwer.wer_standardize.transforms[:-1]])
+    return lambda text: str(transform(text))
+
+
 _FUNCTIONS: Mapping[str, Callable[[], Callable[[str], str]]] = MappingProxyType(
     {
         "whisper-english": EnglishTextNormalizer,
@@ -80,6 +108,8 @@ _FUNCTIONS: Mapping[str, Callable[[], Callable[[str], str]]] = MappingProxyType(
         "whisper-marks": partial(BasicTextNormalizer, preserve_marks=True),
         "whisper-marks-dotless": partial(BasicTextNormalizer, preserve_marks=True),
         "whisper-marks-by-letter": partial(BasicTextNormalizer, split_letters=True, preserve_marks=True),
+        "jiwer": _standardized,
+        "jiwer-english": _standardized,
         "none": lambda: str,
     }
 )
@@ -92,16 +122,23 @@ class Normalizer:
     name: str  # which one, the release of the package that holds it, and the version of `unified` before it
     function: Callable[[str], str]  # text to text
     by_letter: bool = False  # whether it sets the letters apart, so that each counts as a word
+    cleanup: Callable[[str], str] = str  # what is done to a reference before
 
     def __call__(self, text: str) -> str:
         """Normalize a text: single spaces between its words and none around them."""
         return " ".join(self.function(text).split())
+
+    def reference(self, text: str) -> str:
+        """Normalize a transcript, which some rules clean first."""
+        return self(self.cleanup(text))
 
 
 def normalizer(language: str, rule: Rule = "whisper") -> Normalizer:
     """The normalizer for an ISO 639-1 language code."""
     if rule == "none":
         return _load("none")
+    if rule == "jiwer":
+        return _load("jiwer-english" if language == "en" else "jiwer")
     if language == "en" and rule != "basic":
         return _load("whisper-english")
     if language in DOTLESS:
@@ -120,9 +157,13 @@ def normalizer_named(name: str) -> Normalizer:
     return _load(kind if kind in _FUNCTIONS else "none")
 
 
-def normalizer_names() -> tuple[str, ...]:
-    """The names of the usual rule's normalizers, with their release: results scored by others differ."""
-    return tuple(_full_name(kind) for kind in _FUNCTIONS if kind != "none" and "marks" not in kind)
+def normalizer_names(rule: Rule = "whisper") -> tuple[str, ...]:
+    """The names of a rule's normalizers, with their release: results scored by others differ.
+
+    The usual ones stand for `basic`, `marks` and `none` too.
+    """
+    family = "jiwer" if rule == "jiwer" else "whisper"
+    return tuple(_full_name(kind) for kind in _FUNCTIONS if kind.startswith(family) and "marks" not in kind)
 
 
 @cache
@@ -130,6 +171,8 @@ def _load(kind: str) -> Normalizer:
     function = _FUNCTIONS[kind]()
     if kind == "none":
         return Normalizer(kind, function)
+    if kind.startswith("jiwer"):
+        return Normalizer(_full_name(kind), function, cleanup=english_reference if kind == "jiwer-english" else str)
     dotless = kind.endswith("dotless")
     return Normalizer(
         _full_name(kind),
@@ -139,4 +182,6 @@ def _load(kind: str) -> Normalizer:
 
 
 def _full_name(kind: str) -> str:
+    if kind.startswith("jiwer"):
+        return f"{kind}/{version('jiwer')}"
     return f"{kind}/{version('whisper-normalizer')}+unicode-{UNICODE_VERSION}"

@@ -89,7 +89,7 @@ def check_reference(reference: str, language: str, rule: Rule = "whisper") -> No
 
 
 def _normalized_reference(reference: str, normalize: Normalizer) -> str:
-    text = normalize(reference)
+    text = normalize.reference(reference)
     if not any(character.isalnum() for character in text):  # "…" leaves dots behind
         raise EmptyReferenceError(
             f"the transcript {reference!r} has no word left when normalized by {normalize.name}, so that no error rate "

@@ -35,7 +35,7 @@ from emtta_core.corpora.ami import Ami
 from emtta_core.corpora.base import Count
 from emtta_core.corpora.common_voice import CommonVoice
 from emtta_core.corpora.fleurs import Fleurs
-from emtta_core.corpora.l2arctic import SPEAKERS, L2Arctic
+from emtta_core.corpora.l2arctic import EXCEPTIONS, SPEAKERS, L2Arctic
 from emtta_core.corpora.librispeech import LibriSpeech
 from emtta_core.corpora.mls import CODES, MultilingualLibriSpeech
 from emtta_core.corpora.registry import Corpus
@@ -285,9 +285,32 @@ def test_l2arctic_missing_is_requested(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.delenv("EMTTA_CORPORA", raising=False)
     with pytest.raises(CorpusError, match=r"L2-ARCTIC hindi is not in any folder \(.*ask for it with the form at http"):
         L2Arctic(accent="hindi").located()
+
+
+def test_l2arctic_goes_on_without_a_speaker(tmp_path: Path) -> None:
     root = l2arctic_folder(tmp_path, ["ASI", "TNI"])
-    with pytest.raises(CorpusError, match="has no folder RRBI, SVBI with wav and transcript"):
-        L2Arctic(accent="hindi", path=str(root)).count()
+    counted = L2Arctic(accent="hindi", path=str(root)).count()
+    assert counted.utterances == 4
+    assert counted.notes == (
+        f"speakers that are not in {root}: RRBI, SVBI, 2 of 4; the figures are of the others; "
+        "extract the archives of these speakers for all",
+    )
+
+
+def test_l2arctic_leaves_out_what_authors_do(tmp_path: Path) -> None:
+    root = l2arctic_folder(tmp_path, SPEAKERS["arabic"], sentences=1)
+    for speaker, names in EXCEPTIONS.items():
+        if speaker in SPEAKERS["arabic"]:
+            for name in names:
+                (root / speaker / "wav" / f"arctic_{name}.wav").write_bytes(sound(0.3, form="WAV", rate=44_100))
+                (root / speaker / "transcript" / f"arctic_{name}.txt").write_text("One.")
+    kept = L2Arctic(accent="arabic", path=str(root))
+    left_out = kept.model_copy(update={"exceptions": "leave-out"})
+    assert (kept.count().utterances, kept.count().notes) == (4 + 6, ())
+    assert left_out.count().utterances == len(told(left_out)) == 4
+    assert left_out.count().notes[0].startswith("recordings left out, as the paper's authors do: ABA arctic_a0158, ABA")
+    assert left_out.identity() != kept.identity()
+    assert sum(map(len, EXCEPTIONS.values())) == 20
 
 
 def test_l2arctic_missing_wav_fails_alone(tmp_path: Path) -> None:

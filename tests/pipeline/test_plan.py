@@ -1,6 +1,7 @@
 """A plan's identities change with all that can change a result, and with nothing else."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def test_other_weights_make_other_cell() -> None:
 
 def test_normalizer_replans_same_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     before = plan(parse_suite(SUITE), DIGEST)
-    monkeypatch.setattr("emtta_core.pipeline.plan.normalizer_names", lambda: ("whisper-english/9",))
+    monkeypatch.setattr("emtta_core.pipeline.plan.normalizer_names", lambda _: ("whisper-english/9",))
     after = plan(parse_suite(SUITE), DIGEST)
     assert after.cells == before.cells
     assert after.plan_id != before.plan_id
@@ -244,11 +245,12 @@ def test_recipe_holds_only_used_options() -> None:
 def test_other_scoring_replans_same_cells() -> None:
     usual = plan(parse_suite(SUITE), DIGEST)
     others = [
-        plan(parse_suite(f'normalizer = "{rule}"\n{SUITE}'), DIGEST) for rule in ("whisper", "basic", "marks", "none")
+        plan(parse_suite(f'normalizer = "{rule}"\n{SUITE}'), DIGEST)
+        for rule in ("whisper", "basic", "marks", "jiwer", "none")
     ]
-    assert [other.cells for other in others] == [usual.cells] * 4
+    assert [other.cells for other in others] == [usual.cells] * 5
     assert others[0].plan_id == usual.plan_id
-    assert len({other.plan_id for other in others}) == 4
+    assert len({other.plan_id for other in others}) == 5
 
 
 GONE = """
@@ -265,6 +267,21 @@ def test_missing_corpus_is_isolated() -> None:
     assert "L2-ARCTIC of all accents is not in '/nowhere'" in planned.unavailable["gone"]
     assert {key: cell for key, cell in ids(planned).items() if key[0] != "gone"} == ids(others)
     assert planned.plan_id == plan(parse_suite(SUITE + GONE), DIGEST).plan_id
+
+
+def test_remark_is_made_once_for_all_its_domains() -> None:
+    planned = plan(parse_suite(SUITE + GONE + GONE.replace('"gone"', '"gone-too"')), DIGEST)
+    refusal, others = planned.remarks
+    assert refusal.startswith(
+        "domains gone, gone-too cannot be prepared: L2-ARCTIC of all accents is not in '/nowhere'"
+    )
+    assert others == "the other domains go on; the cells of gone, gone-too will fail"
+    long = replace(planned, unavailable={}, left_out={"a": 2, "b": 2, "c": 1}, notes={"a": ("no text",)})
+    assert long.remarks == (
+        "domains a, b: 2 utterances are longer than max_seconds and are left out",
+        "domain c: 1 utterances are longer than max_seconds and are left out",
+        "domain a: no text",
+    )
 
 
 def test_empty_corpus_says_so(hub: Hub) -> None:

@@ -92,7 +92,7 @@ def test_other_normalizers_are_refused(
 ) -> None:
     record(planned(suite_file(), "mine"), store)
     now = versions()["whisper-normalizer"]
-    monkeypatch.setattr("emtta_core.pipeline.plan.normalizer_names", lambda: ("whisper-english/9",))
+    monkeypatch.setattr("emtta_core.pipeline.plan.normalizer_names", lambda _: ("whisper-english/9",))
     monkeypatch.setattr("emtta_core.pipeline.run.versions", lambda: {"whisper-normalizer": "9"})
     with pytest.raises(UsageError, match=f"whisper-normalizer, by which scores are made: {now} there, 9 here"):
         record(planned(suite_file(), "mine"), store)

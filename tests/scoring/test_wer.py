@@ -2,7 +2,9 @@
 """Errors are counted on words as Whisper's evaluation normalizes them, and the counts are the edit distance."""
 
 import unicodedata
+from importlib.metadata import version
 
+import jiwer
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -129,6 +131,38 @@ def test_suite_chooses_normalizer() -> None:
     assert step_errors(said, [heard, said], "en", "none") == (4, 0)
 
 
+@pytest.mark.parametrize(
+    ("language", "reference", "cleaned", "heard"),
+    [
+        (
+            "en",
+            "Mr. Smith isn't well-known, e.g. here.",
+            "Mister Smith isnt well known for example here",
+            "Mr. Smith isn't well-known",
+        ),
+        ("en", "THERE'S IRON THEY SAY", "THERE'S IRON THEY SAY", "There's iron, they say."),
+        ("en", "He won 25 café prizes", "HE WON CAF PRIZES", "he won 25 cafe prizes"),
+        ("fr", "l'homme <unk> d'aujourd'hui", "l'homme <unk> d'aujourd'hui", "L'homme d’aujourd’hui!"),
+    ],
+)
+def test_jiwer_rule_is_that_of_the_authors(language: str, reference: str, cleaned: str, heard: str) -> None:
+    texts = [jiwer.RemovePunctuation()(text) for text in (cleaned, heard)]
+    standard = {"reference_transform": jiwer.wer_standardize, "hypothesis_transform": jiwer.wer_standardize}
+    found = word_errors(reference, heard, language, "jiwer")
+    assert found.errors / found.words == jiwer.wer(*texts, **standard)
+    assert step_errors(reference, [heard], language, "jiwer") == (found.errors,)
+    assert found.normalizer == f"jiwer{'-english' * (language == 'en')}/{version('jiwer')}"
+
+
+def test_jiwer_rule_removes_punctuation() -> None:
+    found = word_errors("Mrs. Hale's well-known", "Mrs. Hale's well-known", "en", "jiwer")
+    assert (found.reference_normalized, found.hypothesis_normalized) == (
+        "mistress hales well known",
+        "mrs hales wellknown",
+    )
+    assert normalizer_names("jiwer") == (f"jiwer/{version('jiwer')}", f"jiwer-english/{version('jiwer')}")
+
+
 def test_score_names_its_normalizer() -> None:
     for language, rule in (
         ("en", "whisper"),
@@ -138,6 +172,8 @@ def test_score_names_its_normalizer() -> None:
         ("en", "none"),
         ("hi", "marks"),
         ("km", "marks"),
+        ("en", "jiwer"),
+        ("de", "jiwer"),
     ):
         made = normalizer(language, rule)
         assert normalizer_named(made.name) is made

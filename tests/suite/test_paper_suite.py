@@ -106,7 +106,7 @@ def test_runs_with_demo_model(emtta: Command, shelf: Path, tmp_path: Path) -> No
 
 def test_readings_name_only_suite_fields() -> None:
     page = (Path(__file__).parents[2] / "docs/reproduce.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\|.*\| (?:published|reading)[^|]*\| (.+) \|$", page, flags=re.MULTILINE)
+    rows = re.findall(r"^\|.*\| (?:paper|earlier code|ours)[^|]*\| (.+) \|$", page, flags=re.MULTILINE)
     domains = load_suite("paper").domains
     tables = {
         "model": set(ModelChoice.model_fields),

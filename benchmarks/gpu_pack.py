@@ -1,0 +1,136 @@
+"""Pack a model and real speech for a machine that has the engine alone, in pieces small enough to be carried.
+
+    python benchmarks/real_speech.py SHARE OUT --lay-out-only      # the corpora, as the suite `paper` finds them
+    python benchmarks/gpu_pack.py OUT/corpora whisper-base PIECES  # needs all of emtta
+    bash benchmarks/gpu.sh collect PIECES                          # there, as often as pieces arrive
+    bash benchmarks/gpu.sh                                         # there: benchmarks/gpu_speech.py, among others
+
+The archive holds the model in float16, clean speech and noise as 16-bit samples, each recording once, and what the
+suite's domains make of them; noise is mixed where the archive is unpacked, by the same code as in a run.
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save
+from transformers import WhisperForConditionalGeneration
+
+from emtta_core.audio.files import read_audio
+from emtta_core.audio.mix import scale_back
+from emtta_core.audio.noise_file import NoiseFile
+from emtta_core.corpus_dirs import CORPORA
+from emtta_core.errors import EmttaError
+from emtta_core.identity import digest
+from emtta_core.suite import Domain, load_suite
+
+PIECE = 60_000_000
+"""Bytes of the largest piece."""
+
+SPEECH, UTTERANCES, MODEL, LIST = "speech.npz", "utterances.json", "model", "pieces.json"
+
+
+def main() -> None:
+    """Write the pieces and their list."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpora", type=Path, help="folder that holds the corpora, extracted")
+    parser.add_argument("model", type=Path, help="folder of a Whisper")
+    parser.add_argument("pieces", type=Path, help="folder to write")
+    parser.add_argument("--suite", default="paper", help="whose domains are packed, by default %(default)s")
+    parser.add_argument("--piece", type=int, default=PIECE, help="bytes of the largest piece, by default %(default)s")
+    options = parser.parse_args()
+    os.environ[CORPORA] = str(options.corpora.resolve())
+    names = write_pieces(archive(options.suite, options.model), options.pieces, options.piece)
+    print(f"{len(names)} pieces in {options.pieces}")
+
+
+def archive(suite: str, model: Path) -> bytes:
+    """A tar file of the model, the recordings and the utterances; a domain that cannot be had is named and left out."""
+    recordings: dict[str, NDArray[np.int16]] = {}
+    utterances: list[dict[str, Any]] = []
+    for domain in load_suite(suite).domains:
+        try:
+            utterances += packed(domain, recordings)
+        except EmttaError as error:
+            print(f"domain {domain.name} is left out: {error}")
+    speech = io.BytesIO()
+    np.savez_compressed(speech, **recordings)  # type: ignore[arg-type]  # it takes them for its own option
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        add(tar, UTTERANCES, json.dumps(utterances).encode())
+        add(tar, SPEECH, speech.getvalue())
+        for name, content in halved(model).items():
+            add(tar, f"{MODEL}/{name}", content)
+    return made.getvalue()
+
+
+def packed(domain: Domain, recordings: dict[str, NDArray[np.int16]]) -> list[dict[str, Any]]:
+    """The utterances of a domain, whose recordings are added to those there are."""
+    noise = domain.corruption
+    if noise is not None and not isinstance(noise, NoiseFile):
+        raise EmttaError(f"its corruption is {noise.label()}; noise from files alone is packed")
+    corpus, mixed = domain.corpus.located(), None
+    if noise is not None:
+        noise.made_of(str)  # says where the recording is to be had
+        mixed = {"kind": noise.kind} | {name: getattr(noise, name) for name in ("snr_db", "snr_over", "level_dbfs")}
+        if noise.kind != "gaussian":
+            recordings.setdefault(f"noise/{noise.kind}", sixteen_bits(read_audio(noise.recording())))
+    found = []
+    for one in corpus.read_all():
+        key = f"{corpus.name}/{one.id}"
+        if key not in recordings:
+            recordings[key] = sixteen_bits(scale_back(one.read())[0])
+        seed = None if noise is None else int(digest([noise.seed, one.id, noise.kind], 64), 16)
+        fields = {"utterance_id": one.id, "speaker": one.speaker, "language": one.language, "reference": one.text}
+        found.append(
+            {"group": domain.group, "domain": domain.name, "recording": key, "noise": mixed, "seed": seed} | fields
+        )
+    return found
+
+
+def sixteen_bits(waveform: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Samples as a run's FLAC holds them."""
+    return np.minimum(np.rint(waveform * 32768), 32767).astype(np.int16)
+
+
+def halved(model: Path) -> dict[str, bytes]:
+    """The files of a model, its weights in float16, by name."""
+    files = {
+        path.name: path.read_bytes() for path in sorted(model.iterdir()) if path.suffix in (".json", ".txt", ".jinja")
+    }
+    network = WhisperForConditionalGeneration.from_pretrained(model, dtype=torch.float16)
+    weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items() if name != "proj_out.weight"}
+    return files | {"model.safetensors": save(weights, {"format": "pt"})}
+
+
+def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Add a file to an archive."""
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    tar.addfile(entry, io.BytesIO(content))
+
+
+def write_pieces(content: bytes, folder: Path, most: int) -> list[str]:
+    """Cut an archive into files of at most so many bytes, and list them with their digests."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("piece-*"):
+        old.unlink()
+    names = {}
+    for number, begin in enumerate(range(0, len(content), most)):
+        part = content[begin : begin + most]
+        names[f"piece-{number:02d}"] = hashlib.sha256(part).hexdigest()
+        (folder / f"piece-{number:02d}").write_bytes(part)
+    (folder / LIST).write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8")
+    return list(names)
+
+
+if __name__ == "__main__":
+    main()
