@@ -105,4 +105,5 @@ def _say_prepared(reasons: dict[str, str], domain: str, found: "Prepared | Emtta
     made = "there already" if found.reused else f"prepared in {found.seconds:.1f} s"
     left_out = f"; {found.corpus.left_out} longer than max_seconds were left out" if found.corpus.left_out else ""
     in_error = f"{found.corpus.errors} in error (first: {found.corpus.first_error}), " if found.corpus.errors else ""
-    say(f"{domain}: {found.corpus.utterances} utterances, {in_error}{made}{left_out}")
+    count = found.corpus.utterances
+    say(f"{domain}: {count} utterance{'' if count == 1 else 's'}, {in_error}{made}{left_out}")

@@ -219,11 +219,11 @@ def test_demo_audio_identity_is_pinned() -> None:
     suite = load_suite("demo")
     ids = {name: corpus_id(suite.domain(name), suite.limit) for name in ("GS", "BA", "VC", "New-York", "German")}
     assert ids == {
-        "GS": "abc7b42b8702b57a",
-        "BA": "2fb3a852aed94d9d",
-        "VC": "94754f3a496ae960",
-        "New-York": "a97c9908eeda3f3d",
-        "German": "075b0b0c2a441a75",
+        "GS": "1bef007e58ea87a8",
+        "BA": "a8d82a5c0d6a7d1d",
+        "VC": "fc178e972b842422",
+        "New-York": "7fe97c71f62c0b2b",
+        "German": "95e4f81231de0f1c",
     }
 
 

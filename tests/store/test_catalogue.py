@@ -253,7 +253,7 @@ def test_program_variables_are_invisible(catalogue: Catalogue) -> None:
 
 def test_unknown_name_lists_known(catalogue: Catalogue) -> None:
     with pytest.raises(
-        UsageError, match=r"unknown report 'x'; choose from: coverage, domains, errors, failures, flags"
+        UsageError, match=r"unknown report 'x'; choose from: between, coverage, domains, errors, failures, flags"
     ):
         catalogue.report("x")
     with pytest.raises(UsageError, match=r"unknown run 'x'; choose from: run"):
