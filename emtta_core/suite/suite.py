@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 
 from emtta_core.adaptation.options import Options, Trace
 from emtta_core.audio.corruption import Corruption, Noise
@@ -155,15 +155,6 @@ class Suite(Record):
     def _distinct_seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         _refuse_twice("seed", [str(seed) for seed in value])
         return value
-
-    @model_validator(mode="after")
-    def _seeds_are_used(self) -> "Suite":
-        if len(self.seeds) > 1 and all(self.seeds_of(choice) == (None,) for choice in self.methods):
-            raise ValueError(
-                f"seeds is {list(self.seeds)}, and no method of the suite draws random numbers: "
-                f"{', '.join(choice.name for choice in self.methods)}; leave it out"
-            )
-        return self
 
     @field_validator("domains")
     @classmethod

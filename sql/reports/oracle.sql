@@ -6,7 +6,8 @@
 --   wer            WER after the last update, as scored, %
 --   best_step      the single step that is best for all utterances; the earliest if several tie
 --   best_step_wer  WER at that step, %; chosen on the errors it is measured on, so not a forecast
---   oracle_wer     WER if each utterance stops at its own best step, %: no stopping rule can do better
+--   oracle_wer     WER if each utterance stops at its own best step, or keeps its final hypothesis if that is better
+--                  (a beam, or a sample), %: no stopping rule can do better
 --   left           wer - oracle_wer: points that a perfect stopping rule would still gain
 --   mean_oracle_step   mean of the utterances' best steps; the earliest if several tie
 --   at_start, between, at_end   utterances that are best before any update, in between, only at the last
@@ -40,7 +41,7 @@ summed AS (
         sum(words) AS words,
         sum(errors) AS errors,
         sum(step_errors[1]) AS source_errors,
-        sum(fewest) AS fewest,
+        sum(least(fewest, errors)) AS fewest,
         avg(step) AS mean_oracle_step,
         count(*) FILTER (step = 0) AS at_start,
         count(*) FILTER (step > 0 AND step < last) AS between,

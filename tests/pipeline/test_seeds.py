@@ -64,11 +64,12 @@ def test_bad_seeds_are_refused(seeds: str, words: str) -> None:
         planned(seeds)
 
 
-def test_seeds_without_use_are_refused() -> None:
-    with pytest.raises(
-        UsageError, match=r"seeds is \[0, 1\], and no method .* draws random numbers: source; leave it out"
-    ):
-        planned("[0, 1]", '["source"]')
+def test_methods_that_draw_nothing_run_once() -> None:
+    """Also where they are all: a suite that extends another takes over its seeds."""
+    assert [cell.name for cell in planned("[0, 1]", '["source"]').cells] == ["clean/source"]
+
+
+def test_seed_of_method_is_refused() -> None:
     with pytest.raises(UsageError, match=r"methods\[x\]: adaptation.seed is 3; write seeds = \[3\] at the head"):
         planned("[0]", '["source", { name = "x", base = "em-tok", adaptation = { seed = 3 } }]')
 

@@ -16,16 +16,21 @@ QUESTIONS = list(questions(PAGE))
 
 @pytest.fixture(scope="module")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
-    """A run with the name, the groups and the methods of the one that the page is of; a cell of it is partial."""
+    """A run with the name, the groups, the methods and seeds of the one that the page is of; a cell of it is partial."""
     store = Store.open(tmp_path_factory.mktemp("store"), create=True)
-    methods = ("source", "greedy-em", "em-seq", "em-tok", "em-tok-b")
-    cells = [(group, group.upper(), method) for group in ("noise", "accent", "language") for method in methods]
+    cells = [
+        (group, group.upper(), method, seed)
+        for group in ("noise", "accent", "language")
+        for method in ("source", "source-beam", "greedy-em", "em-seq", "em-tok", "em-tok-b", "em-tok-b+beam")
+        for seed in ((0, 1, 2) if method in ("em-seq", "em-tok") else (None,))
+    ]
     begin_run(store, "demo", cells, utterances=6)
-    for group, domain, method in cells:
+    for group, domain, method, seed in cells:
         last = 2 if method == "source" else 3 if group == "noise" else 1
         done = 5 if (group, method) == ("accent", "em-seq") else 6
-        write_shard(store, CellKey("demo", domain, method), {f"u{i}": [heard(2), heard(last)] for i in range(done)})
-        end_attempt(store, CellKey("demo", domain, method), group=group)
+        key = CellKey("demo", domain, method, seed)
+        write_shard(store, key, {f"u{i}": [heard(2), heard(last)] for i in range(done)})
+        end_attempt(store, key, group=group)
     assert update_statistics(store, "demo")
     return Catalogue(store)
 
