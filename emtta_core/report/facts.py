@@ -19,8 +19,8 @@ ALL = "all"
 SOURCE = "source"
 """The method that leaves the model as it is."""
 
-HUES = 8
-"""Colours that the page has for the methods of the registry, and as many others for a suite's own methods."""
+NAMED_HUES, COMPOSED_HUES = 10, 6
+"""Colours of `page.css` for the methods that have a rank, source aside, one each; and for all others."""
 
 MOST_FAILURES = 200
 """Failures on a page; those beyond are counted."""
@@ -157,8 +157,8 @@ class Facts:
         if method == SOURCE:
             return SOURCE
         if method in self.ranks:
-            return f"hue{(self.ranks[method] - 2) % HUES}"  # source has rank 1
-        return f"hue{HUES + zlib.crc32(method.encode()) % HUES}"
+            return f"hue{(self.ranks[method] - 2) % NAMED_HUES}"  # source has rank 1
+        return f"hue{NAMED_HUES + zlib.crc32(method.encode()) % COMPOSED_HUES}"
 
 
 def newest_run(store: Store) -> str:

@@ -18,6 +18,7 @@ from conftest import Command, tone
 from report_factory import ERRORS, fill
 from store_factory import REFERENCE, begin_run, end_attempt, heard, write_shard
 
+from emtta_core.adaptation.methods import METHODS
 from emtta_core.audio.files import encode_flac
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.pipeline.run_statistics import update_statistics
@@ -156,6 +157,18 @@ def test_method_keeps_colour_across_pages(store: Store, complete: Store) -> None
     ]
     assert swatches[0]["em-tok-b"] == swatches[1]["em-tok-b"]
     assert len(set(swatches[1].values())) == len(swatches[1]) == 3
+
+
+def test_each_built_in_method_has_its_colour(store: Store) -> None:
+    begin_run(store, "run", [("g", "d", method) for method in METHODS], utterances=1)
+    for method in METHODS:
+        write_shard(store, CellKey("run", "d", method), {"u": [heard(1)]})
+        end_attempt(store, CellKey("run", "d", method), group="g")
+    html = make_page(store).html
+    swatches = dict(re.findall(r'<tr data-method="([^"]+)">\s*<th scope="row"><span class="swatch s(\w+)">', html))
+    assert swatches.keys() == METHODS.keys()
+    assert len(set(swatches.values())) == len(METHODS)
+    assert all(f"--{hue}:" in html for hue in swatches.values())
 
 
 def test_outdated_statistics_are_hidden(tested: Store, store: Store) -> None:

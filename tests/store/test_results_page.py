@@ -16,7 +16,7 @@ QUESTIONS = list(questions(PAGE))
 
 @pytest.fixture(scope="module")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
-    """A run with the name, the groups, the methods and seeds of the one that the page is of; a cell of it is partial."""
+    """A run with the name, the groups, methods and seeds of the one that the page is of; a cell of it is partial."""
     store = Store.open(tmp_path_factory.mktemp("store"), create=True)
     cells = [
         (group, group.upper(), method, seed)
