@@ -106,7 +106,7 @@ def test_nights_compare_until_regression(emtta: Command, suite_file: SuiteFile, 
     assert list(store.runs()) == [later, earlier]
     assert f"{later} against {earlier}: 0 worse and 0 better of 4 figures" in str(second.message)
     for cell in store.plan(later):
-        (attempt,) = store.cells(cell.key(later))
+        (attempt,) = store.cells(CellKey(later, cell.domain, cell.method, cell.seed))
         assert (attempt.done, attempt.reused) == (3, 0)
     assert len(store.backend.list("prepared")) == 2  # one corpus, with its mark: the audio was prepared once
 

@@ -46,7 +46,8 @@ def test_demo_has_paper_domains() -> None:
     sizes = {group: sum(domain.group == group for domain in suite.domains) for group in suite.groups}
     assert sizes == {"noise": 10, "accent": 6, "language": 7}
     names = [choice.name for choice in suite.methods]
-    assert names == ["source", "greedy-em", "em-seq", "em-tok", "em-tok-b"]
+    assert names == ["source", "source-beam", "greedy-em", "em-seq", "em-tok", "em-tok-b", "em-tok-b+beam"]
+    assert suite.seeds == (0, 1, 2)
 
 
 def test_smoke_has_three_domains() -> None:

@@ -71,12 +71,15 @@ def strike() -> Callable[[Bench, signal.Signals], Callable[[Event], None]]:
 
     def listener(bench: Bench, number: signal.Signals) -> Callable[[Event], None]:
         struck = threading.Event()
+        working: list[int] = []
 
         def listen(event: Event) -> None:
             bench.events.append(event)
+            if not working:  # looked for before the first shard: meanwhile the process works on
+                working.extend(children())
             if is_shard(event) and not struck.is_set():
                 struck.set()
-                for pid in children():
+                for pid in working:
                     os.kill(pid, number)
 
         return listen
