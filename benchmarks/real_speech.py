@@ -106,7 +106,7 @@ def main() -> None:
     else:
         rows, origin = (
             json.loads(options.hypotheses.read_text(encoding="utf-8")),
-            {"hypotheses": str(options.hypotheses)},
+            {"hypotheses": options.hypotheses.name},
         )
         rows = [row for row in rows if row["error"] is None]
     figures = origin | report(rows, options.method)
