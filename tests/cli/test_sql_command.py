@@ -207,7 +207,7 @@ def test_prompt_lists_what_can_be_queried(
     assert ["wer", "DOUBLE"] in [row[:2] for row in rows]
     assert ["hits", "BIGINT", "correct words"] in rows
     assert ["group", "VARCHAR", "as in planned"] in rows
-    assert any(row[0] == "cells" and row[2] == "one row per planned cell (run, domain, method)" for row in rows)
+    assert any(row[0] == "cells" and row[2] == "one row per planned cell (run, domain, method, seed)" for row in rows)
     assert any(row[0] == "errors" and row[2] == "method, group, domain, kind, limit" for row in rows)
     assert any(row[:2] == ["babble", "source"] for row in rows)
     assert ".report NAME [NAME=VALUE …]" in said.err
