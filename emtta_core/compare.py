@@ -15,6 +15,7 @@ from emtta_core.scoring.paired import ALPHA
 from emtta_core.scoring.significance import holm
 from emtta_core.scoring.thresholds import MIN_EFFECT, MinEffect, check_thresholds
 from emtta_core.store import COMPLETE, Catalogue, PlanRow, Result, Store
+from emtta_core.store.describe import check_scored
 from emtta_core.store.queries import Limits
 from emtta_core.store.result import SharedCell
 from emtta_core.suite import parse_suite
@@ -143,6 +144,7 @@ def compare(
     domains: Collection[str] = (),
     alpha: float = ALPHA,
     min_effect: float | str = MIN_EFFECT,
+    scorer: str | None = None,
     limits: Limits | None = None,
 ) -> Comparison:
     """Compare two runs, utterance by utterance; of a method with several seeds, by the mean over those that both have.
@@ -155,6 +157,7 @@ def compare(
         domains: likewise.
         alpha: a change is significant with a p of at most this.
         min_effect: and only where it is larger than this, as `MinEffect.read` takes it.
+        scorer: by which the figures are; by default the first of each run's suite.
         limits: what each query may take.
 
     Raises:
@@ -171,11 +174,13 @@ def compare(
     if others:
         raise UsageError(_other_speech(others, run_a, run_b, differing))
     # 2) its utterances
-    with Catalogue(store, limits=limits) as catalogue:
+    with Catalogue(store, scorer=scorer, limits=limits) as catalogue:
+        for run in (run_a, run_b):
+            check_scored(catalogue, run, scorer)
         every = catalogue.report("pairs", run_b, baseline=run_a).records
         incomplete = catalogue.query(_INCOMPLETE, {"a": run_a, "b": run_b, "complete": COMPLETE}).rows
     pairs = [pair for pair in every if (pair["domain"], pair["method"], pair["seed"]) in cells]
-    scored = [pair for pair in pairs if pair["error_a"] is None and pair["error_b"] is None]
+    scored = [pair for pair in pairs if pair["words_a"] and pair["words_b"]]
     _check_scoring(scored, run_a, run_b)
     if not scored:
         looks = " and ".join(store.command("status", run) for run in (run_a, run_b))
@@ -286,7 +291,7 @@ def _check_scoring(scored: Sequence[Mapping[str, Any]], run_a: str, run_b: str) 
             raise UsageError(
                 f"{run_a} (A) and {run_b} (B) cannot be compared: {pair['domain']}/{pair['utterance_id']} was scored "
                 f"by {pair['normalizer_a']} over {pair['words_a']} words in A, and by {pair['normalizer_b']} over "
-                f"{pair['words_b']} words in B; run the older one's suite again, under another --run-id"
+                f"{pair['words_b']} words in B; score both in the same way: emtta score RUN --scorer NAME"
             )
 
 

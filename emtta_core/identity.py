@@ -1,6 +1,7 @@
 """Identity: which fields of a configuration can change a result, and the digest over them.
 
-Every field of a suite is declared either *identity* (it can change a result) or *runtime* (it cannot):
+Every field of a suite is declared *identity* (it can change a hypothesis), *scoring* (it can change scores alone), or
+*runtime* (it can change neither):
 
     class Decoding(Record):
         candidates: Annotated[int, IDENTITY] = 8
@@ -22,10 +23,12 @@ class Role(Enum):
     """What a configuration field can do to a result."""
 
     IDENTITY = "identity"
+    SCORING = "scoring"
     RUNTIME = "runtime"
 
 
 IDENTITY = Role.IDENTITY
+SCORING = Role.SCORING
 RUNTIME = Role.RUNTIME
 
 
@@ -45,7 +48,9 @@ class Record(BaseModel):
         for name, field in cls.model_fields.items():
             roles = [item for item in field.metadata if isinstance(item, Role)]
             if len(roles) != 1:
-                raise TypeError(f"{cls.__name__}.{name} must be declared IDENTITY or RUNTIME, once; it has {roles}")
+                raise TypeError(
+                    f"{cls.__name__}.{name} must be declared IDENTITY, SCORING or RUNTIME, once; it has {roles}"
+                )
 
     def identity(self) -> dict[str, Any]:
         """The identity fields alone, nested records likewise, as plain JSON values."""

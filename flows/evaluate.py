@@ -17,9 +17,9 @@ from emtta_core.errors import UsageError
 from emtta_core.pipeline.events import Started, channel
 from emtta_core.pipeline.models import digest_of
 from emtta_core.pipeline.plan import Cell
+from emtta_core.pipeline.rescoring import settle_figures
 from emtta_core.pipeline.reuse import Reuse
 from emtta_core.pipeline.run import Run, as_now, check_unchanged, load_run
-from emtta_core.pipeline.run_statistics import settle_statistics
 from emtta_core.pipeline.selection import Redo, resume_command
 from emtta_core.pipeline.state import CellState, cell_states
 from emtta_core.store import Store
@@ -106,7 +106,7 @@ def _execute(
         states = cell_states(store, run.run_id)
     todo = [state for state in states if state.cell in wanted and state.open_to(redo)]
     if not todo:
-        settle_statistics(store, run.run_id)
+        settle_figures(store, run.run_id, held)
         return Completed(message=f"run {run.run_id}: {len(wanted)} cells complete")
     # 2) prepare the domains, and evaluate the cells, on an executor for so many
     with start(len(todo)) as executor:
@@ -114,9 +114,9 @@ def _execute(
         channel.publish(_started(run, todo, redo, executor.size))
         failures = dispatch.run_all(todo)
         answers = wait_for_records(dispatch.records)  # while the processes that send some of them are there
-    # 3) compute the statistics, and say how it ended
+    # 3) score as the suite says besides, compute the statistics, and say how it ended
     held.check(store)
-    settle_statistics(store, run.run_id)
+    settle_figures(store, run.run_id, held)
     if answers:
         publish(store, run.run_id)
     if not failures:

@@ -9,14 +9,12 @@ import logging
 import resource
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from emtta_core.adaptation import Adapter
 from emtta_core.errors import EmttaError, StoreError
-from emtta_core.faults import is_fatal, unexpected
 from emtta_core.model import SpeechModel
 from emtta_core.pipeline.batches import adapt, check_languages
 from emtta_core.pipeline.events import AttemptBegun, CellFinished, Listener, UtterancesDone, ignore, never
@@ -24,7 +22,6 @@ from emtta_core.pipeline.job import Attempt, CellReport, InterruptedRunError, Jo
 from emtta_core.pipeline.models import model_for
 from emtta_core.pipeline.plan import Cell
 from emtta_core.pipeline.rows import Shard, Tally, make_shard, tally_done, tally_shard
-from emtta_core.scoring import EmptyReferenceError, Rule, check_reference
 from emtta_core.store import PreparedRow, Store
 from emtta_core.store.lease import LeaseLostError
 
@@ -115,7 +112,7 @@ def _evaluate(
     done = {} if job.redo == "all" else store.done(attempt.key, cell.cell_id)
     errors = sum(utterance.error is not None for utterance in done.values())
     if job.redo == "errors" or too_many(runtime.fail_on_error, errors, cell):
-        done = {name: utterance for name, utterance in done.items() if utterance.error is None}
+        done = {name: utterance for name, utterance in done.items() if utterance.hypothesis.error is None}
     if done:
         attempt.reused = tally_done(list(done.values()))
         progress(_shard_event(cell, attempt.reused, resumed=True))
@@ -136,15 +133,14 @@ def _evaluate(
         if stop() and attempt.done.utterances + attempt.reused.utterances < cell.utterances:
             raise InterruptedRunError("the run was asked to stop; what is finished is kept")
 
-    left = (row for row in store.read_prepared(corpus) if row.utterance_id not in done)
-    waiting: Iterable[PreparedRow] = (_scorable(row, job.normalizer) for row in left)
+    waiting: Iterable[PreparedRow] = (row for row in store.read_prepared(corpus) if row.utterance_id not in done)
     for again in range(runtime.retry_on_error, -1, -1):  # utterances in error wait until the others are done
         held: list[PreparedRow] = []
         for outcomes in adapt(adapter, waiting, job.model):
             kept = [outcome for outcome in outcomes if not (again and outcome.is_error)]
             held += [outcome.row for outcome in outcomes if again and outcome.is_error]
             if kept:
-                keep(make_shard(cell, attempt.number, kept, job.normalizer))
+                keep(make_shard(cell, attempt.number, kept, job.scorer))
         waiting = held
     # 4) the cell fails where too many utterances are in error
     errors = attempt.done.errors + attempt.reused.errors
@@ -157,20 +153,6 @@ def _evaluate(
         raise TooManyErrorsError(
             f"{of_how_many}; the report `failures` says why; they are tried again when the run goes on"
         )
-
-
-def _scorable(row: PreparedRow, rule: Rule) -> PreparedRow:
-    # An utterance, in error where its transcript cannot be scored: no adaptation is spent on it.
-    try:
-        check_reference(row.text, row.language, rule)
-    except EmptyReferenceError as error:
-        return replace(row, audio=None, error=row.error or str(error))
-    except Exception as error:
-        if is_fatal(error):
-            raise
-        log.warning("the transcript of utterance %s could not be scored", row.utterance_id, exc_info=True)
-        return replace(row, audio=None, error=row.error or unexpected("scored", error))
-    return row
 
 
 def too_many(limit: int | float | None, errors: int, cell: Cell) -> bool:

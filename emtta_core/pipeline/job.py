@@ -17,7 +17,7 @@ from emtta_core.pipeline.rows import Tally, tally_done
 from emtta_core.pipeline.run import Run
 from emtta_core.pipeline.selection import Redo
 from emtta_core.sanitize import without_passwords
-from emtta_core.scoring import Rule
+from emtta_core.scoring import DEFAULT
 from emtta_core.store import COMPLETE, FAILED, INTERRUPTED, CellKey, CellRow, Store
 from emtta_core.store.lease import Lease
 from emtta_core.suite import ModelChoice, Runtime
@@ -39,7 +39,7 @@ class Job(BaseModel):
     model_digest: str  # of the model that the run was planned with
     method: MethodChoice  # the cell's
     adaptation: Options  # the method's options
-    normalizer: Rule = "whisper"  # how texts are normalized before they are compared
+    scorer: str = DEFAULT  # by which its hypotheses are scored as they are made
     runtime: Runtime  # how it is executed
     redo: Redo = "missing"  # what is done again though it is done
     lease: int | None = None  # the number of the lease of its run; None: nobody took one
@@ -58,7 +58,7 @@ class Job(BaseModel):
             model_digest=run.plan.model_digest,
             method=choice,
             adaptation=suite.options_of(choice, cell.seed),
-            normalizer=suite.normalizer,
+            scorer=suite.scorers[0],
             runtime=suite.runtime,
             redo=redo,
             lease=lease,

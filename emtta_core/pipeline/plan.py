@@ -15,7 +15,6 @@ from emtta_core.errors import EmttaError, UsageError
 from emtta_core.identity import digest
 from emtta_core.model.tokens import tokens_per_second
 from emtta_core.names import seed_name
-from emtta_core.scoring import normalizer_names
 from emtta_core.store import CellKey, PreparedRow
 from emtta_core.suite import Domain, ModelChoice, Suite
 from emtta_core.suite.composed_methods import MethodChoice
@@ -70,7 +69,7 @@ FED = ("family", "language", "long_audio", "tokens_per_second")
 class Plan:
     """The cells of a suite, domain by domain."""
 
-    plan_id: str  # the identity of all of them and of their scoring
+    plan_id: str  # the identity of all of them
     model_digest: str  # of the model that they adapt
     cells: tuple[Cell, ...]  # in order
     # Why the audio of a domain cannot be had, by the domain's name; its cells will fail.
@@ -142,7 +141,7 @@ def plan(suite: Suite, model_digest: str) -> Plan:
     unavailable = {name: str(found.error) for name, found in audio.items() if found.error is not None}
     left_out = {name: found.left_out for name, found in audio.items() if found.left_out}
     notes = {name: found.notes for name, found in audio.items() if found.notes}
-    return Plan(plan_id_of(cells, suite), model_digest, tuple(cells), unavailable, left_out, notes)
+    return Plan(plan_id_of(cells), model_digest, tuple(cells), unavailable, left_out, notes)
 
 
 def cells_of(domain: Domain, suite: Suite, model_digest: str, audio: Audio) -> list[Cell]:
@@ -159,11 +158,9 @@ def cells_of(domain: Domain, suite: Suite, model_digest: str, audio: Audio) -> l
     return [cell(choice, seed, len(seeds)) for choice, seeds in of_methods for seed in seeds]
 
 
-def plan_id_of(cells: Sequence[Cell], suite: Suite) -> str:
-    """The identity of a suite's plan with these cells; of how it scores, what is not usual."""
-    named = [[cell.domain, cell.group, cell.method, cell.cell_id] for cell in cells]
-    rule = {} if suite.normalizer == "whisper" else {"normalizer": suite.normalizer}
-    return digest({"cells": named, "normalizers": normalizer_names(suite.normalizer)} | rule)
+def plan_id_of(cells: Sequence[Cell]) -> str:
+    """The identity of the plan with these cells."""
+    return digest([[cell.domain, cell.group, cell.method, cell.cell_id] for cell in cells])
 
 
 def plan_audio(suite: Suite) -> dict[str, Audio]:
@@ -244,7 +241,7 @@ def cell_id(recipe: str, corpus_id: str) -> str:
 
 
 def utterance_key(recipe: str, row: PreparedRow) -> str:
-    """The identity of what a recipe makes of a prepared utterance, and of its score by a given normalizer."""
+    """The identity of what a recipe makes of a prepared utterance."""
     audio = None if row.audio is None else hashlib.sha256(row.audio.bytes).hexdigest()
     return digest([recipe, row.utterance_id, audio, row.text, row.language, row.speaker])
 

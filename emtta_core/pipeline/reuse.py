@@ -16,7 +16,6 @@ from emtta_core.errors import EmttaError
 from emtta_core.pipeline.plan import Cell, utterance_key
 from emtta_core.pipeline.run import Run, as_now, is_recorded, load_run
 from emtta_core.pipeline.state import MISSING, PARTIAL, CellState, cell_states
-from emtta_core.scoring import normalizer
 from emtta_core.store import COMPLETE, LinkRow, Store
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.suite import parse_suite
@@ -43,8 +42,6 @@ _RESULTS = """
         made.cell_id,
         made.utterance_key,
         made.utterance_id,
-        made.language,
-        scores.normalizer,
         coalesce(links.source_run, made.run_id) AS source_run,
         coalesce(links.source_domain, made.domain) AS source_domain,
         coalesce(links.source_method, made.method) AS source_method,
@@ -77,8 +74,6 @@ class Result:
     cell_id: str
     utterance_key: str
     utterance_id: str
-    language: str
-    normalizer: str
     source_run: str
     source_domain: str
     source_method: str
@@ -216,8 +211,6 @@ class Reuse:
             if results and done is None:
                 done = self._done()
             for result in results:
-                if result.normalizer != normalizer(result.language, self._run.suite.normalizer).name:
-                    continue
                 for cell in (*by_id[result.cell_id], *keys.get(result.utterance_key, ())):
                     if (cell.domain, cell.method, cell.seed, result.utterance_id) not in (done or ()):
                         found[cell].setdefault(result.utterance_id, result)

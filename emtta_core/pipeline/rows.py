@@ -8,10 +8,10 @@ from typing import Any
 
 from emtta_core.adaptation import AdaptationResult
 from emtta_core.audio.waveform import SAMPLE_RATE
-from emtta_core.faults import is_fatal, unexpected
 from emtta_core.pipeline.long_audio import SILENT, Outcome, WindowResult
 from emtta_core.pipeline.plan import Cell, utterance_key
-from emtta_core.scoring import EmptyReferenceError, Rule, WordErrors, normalizer, step_errors, word_errors
+from emtta_core.scoring import DEFAULT
+from emtta_core.scoring.utterance import score
 from emtta_core.store import DoneUtterance, HypothesisRow, PreparedRow, ScoreRow, StepRow, WindowRow
 
 log = logging.getLogger("emtta.pipeline")
@@ -58,14 +58,14 @@ class Tally:
         self.words += row.words or 0
 
 
-def make_shard(cell: Cell, attempt: int, outcomes: Sequence[Outcome], rule: Rule = "whisper") -> Shard:
+def make_shard(cell: Cell, attempt: int, outcomes: Sequence[Outcome], by: str = DEFAULT) -> Shard:
     """Make the rows of some utterances: their hypotheses, steps, scores and windows.
 
     Args:
         cell: whose utterances they are.
         attempt: number of the attempt.
         outcomes: what became of each.
-        rule: how texts are normalized before they are compared.
+        by: the scorer.
     """
     hypotheses, steps, scores, windows = [], [], [], []
     for outcome in outcomes:
@@ -73,33 +73,11 @@ def make_shard(cell: Cell, attempt: int, outcomes: Sequence[Outcome], rule: Rule
         hypothesis = _hypothesis(cell, attempt, outcome.row, result)
         hypotheses.append(hypothesis)
         windows += [_window(hypothesis, window) for window in outcome.windows]
-        if isinstance(result, str) or hypothesis.error is not None:
-            continue
-        steps += _steps(hypothesis, result)
-        scores.append(score(hypothesis, [record.hypothesis for record in result.trace], rule))
+        adapted = None if isinstance(result, str) or hypothesis.error is not None else result
+        steps += _steps(hypothesis, adapted) if adapted else []
+        texts = [record.hypothesis for record in adapted.trace] if adapted else []
+        scores.append(ScoreRow(**_key(hypothesis), **score(hypothesis, texts, by)))
     return Shard(tuple(hypotheses), tuple(steps), tuple(scores), tuple(windows))
-
-
-def score(hypothesis: HypothesisRow, step_texts: Sequence[str | None], rule: Rule) -> ScoreRow:
-    """Score a hypothesis, and count the word errors after each step.
-
-    A transcript that normalizes to nothing, or at which a library fails, gives a row with an `error`.
-    """
-    text, language = hypothesis.hypothesis or "", hypothesis.language
-    try:
-        found = asdict(word_errors(hypothesis.reference, text, language, rule))
-        by_step = step_errors(hypothesis.reference, step_texts, language, rule)
-        return ScoreRow(**_key(hypothesis), **found, step_errors=by_step)
-    except Exception as error:
-        if is_fatal(error) and not isinstance(error, EmptyReferenceError):
-            raise
-        if isinstance(error, EmptyReferenceError):
-            reason = str(error)
-        else:
-            log.warning("utterance %s could not be scored", hypothesis.utterance_id, exc_info=True)
-            reason = unexpected("scored", error)
-        found = dict.fromkeys(_names(WordErrors)) | {"normalizer": normalizer(language, rule).name}
-        return ScoreRow(**_key(hypothesis), **found, error=reason)
 
 
 def tally_shard(shard: Shard) -> Tally:
@@ -107,10 +85,12 @@ def tally_shard(shard: Shard) -> Tally:
     tally = Tally(utterances=len(shard.hypotheses))
     tally.audio_seconds = sum(row.audio_seconds for row in shard.hypotheses)
     tally.seconds = sum(row.seconds or 0.0 for row in shard.hypotheses)
-    tally.errors = sum(row.error is not None for row in shard.hypotheses)
-    tally.errors += sum(row.error is not None for row in shard.scores)
+    in_error = {row.utterance_id for row in shard.hypotheses if row.error is not None}
+    in_error |= {row.utterance_id for row in shard.scores if row.error is not None}
+    tally.errors = len(in_error)
     for row in shard.scores:
-        tally.add_score(row)
+        if row.utterance_id not in in_error:
+            tally.add_score(row)
     return tally
 
 
@@ -118,7 +98,7 @@ def tally_done(done: Sequence[DoneUtterance]) -> Tally:
     """The sums over utterances that an earlier attempt had done, as it scored them."""
     tally = Tally(utterances=len(done), errors=sum(utterance.error is not None for utterance in done))
     for utterance in done:
-        if utterance.score is not None:
+        if utterance.error is None and utterance.score is not None:
             tally.add_score(utterance.score)
     return tally
 

@@ -20,17 +20,15 @@ from emtta_core.errors import EmttaError, UsageError
 from emtta_core.pipeline.inventory import locate
 from emtta_core.pipeline.plan import FED, Cell, Plan, cells_of, plan, plan_audio, plan_id_of
 from emtta_core.pipeline.state import cell_states, planned_cells
+from emtta_core.scoring import scorer
 from emtta_core.store import Catalogue, PlanRow, RunRow, Store
 from emtta_core.store.lease import lease
 from emtta_core.suite import ModelChoice, Runtime, Suite, parse_suite
 from emtta_core.suite.messages import differences
 
-NORMALIZER = "whisper-normalizer"
-"""The package that holds the text normalizers."""
-
 PACKAGES = (
     *("emtta", "torch", "transformers", "numpy", "soundfile", "soxr"),
-    *("prefect", "pyarrow", "duckdb", "jiwer", NORMALIZER),
+    *("prefect", "pyarrow", "duckdb", "jiwer", "whisper-normalizer"),
 )
 """Whose releases a run records, besides Python's."""
 
@@ -85,22 +83,37 @@ def is_recorded(run: Run, store: Store) -> bool:
 
 
 def record(run: Run, store: Store) -> None:
-    """Record a run and its plan in the store; to a run that is there, add the audio that its domains lacked.
+    """Record a run and its plan; to a run that is there, add the audio that its domains lacked, and how it is scored.
 
     Raises:
-        UsageError: a run of this id is there with another plan; names the fields that differ.
+        UsageError: a run of this id is there with another plan; names the fields that differ. Or a scorer of the suite
+            cannot be had.
         StoreError: another process works on a run of this id, or the record there cannot be read.
     """
+    for name in run.suite.scorers:
+        scorer(name)  # refused before anything is recorded
     if is_recorded(run, store):
         begun = load_run(store, run.run_id)
         continued = _continued(begun, run)
         if continued is not None and continued.cells != begun.cells:
             replace_plan(continued, store)
+        if begun.suite.scored_as(run.suite) != begun.suite:
+            change_scoring(run, store)
         return
     with lease(store, run.run_id):  # of two suites with one run id, the second is refused: they never mix
         if not is_recorded(run, store):
             store.write_plan(run.run_id, [_plan_row(cell) for cell in run.cells])
             store.write_run(run.run_id, _run_row(run))
+
+
+def change_scoring(run: Run, store: Store) -> None:
+    """Record that a run is to be scored as its suite says now; StoreError where a process works on it."""
+    with lease(store, run.run_id):
+        suite = load_run(store, run.run_id).suite.scored_as(run.suite)
+        row = store.run(run.run_id)
+        store.write_run(
+            run.run_id, replace(row, suite_toml=suite.to_toml(), scorers=suite.scorers, errors=suite.errors)
+        )
 
 
 def replace_plan(run: Run, store: Store) -> None:
@@ -156,9 +169,8 @@ def plan_anew(run: Run, domains: Collection[str]) -> Run:
 
 def _continued(begun: Run, run: Run) -> Run | None:
     # A recorded run with the audio that it lacked and that `run` has; None where `run` has another plan than that.
-    # The id of the plan is that of its cells, or already that of `run` where `replace_plan` was cut short; else other
-    # rules of scoring made it.
-    if begun.plan.plan_id not in (plan_id_of(begun.cells, begun.suite), run.plan.plan_id):
+    # The id of the plan is that of its cells, or already that of `run` where `replace_plan` was cut short.
+    if begun.plan.plan_id not in (plan_id_of(begun.cells), run.plan.plan_id):
         return None
     lacking = {cell.domain for cell in begun.cells if not cell.available}
     found = _with_cells(begun, run.suite, [cell for cell in run.cells if cell.domain in lacking and cell.available])
@@ -172,7 +184,7 @@ def _with_cells(run: Run, suite: Suite, cells: Sequence[Cell]) -> Run:
     names = {cell.domain for cell in cells}
     domains = tuple(suite.domain(old.name) if old.name in names else old for old in run.suite.domains)
     changed = run.suite.model_copy(update={"domains": domains})
-    return Run(run.run_id, changed, replace(run.plan, plan_id=plan_id_of(merged, changed), cells=merged))
+    return Run(run.run_id, changed, replace(run.plan, plan_id=plan_id_of(merged), cells=merged))
 
 
 def check_unchanged(store: Store, run: Run) -> None:
@@ -181,13 +193,10 @@ def check_unchanged(store: Store, run: Run) -> None:
     Its corpora are not looked at: their audio is checked when it is prepared.
 
     Raises:
-        UsageError: this release adapts or scores differently; names what differs.
+        UsageError: this release adapts differently; names what differs.
     """
     stored = store.run(run.run_id)
     lines = _other_code(stored)
-    may_be_ahead = any(not cell.available for cell in run.cells)  # the plan's id, where `replace_plan` was cut short
-    if not lines and not may_be_ahead and plan_id_of(run.cells, run.suite) != stored.plan_id:
-        lines.append("the rules of scoring")
     if lines:
         listed = "\n".join(f"  {line}" for line in lines)
         raise UsageError(
@@ -212,7 +221,7 @@ def _difference(run: Run, stored: RunRow) -> str:
     if stored.model_digest != run.plan.model_digest:
         lines.append(f"the model's weights: {stored.model_digest} there, {run.plan.model_digest} here")
     lines += _other_code(stored)
-    listed = "\n".join(f"  {line}" for line in lines) or "  the content of a corpus, or the rules of scoring"
+    listed = "\n".join(f"  {line}" for line in lines) or "  the content of a corpus"
     return (
         f"the run {run.run_id!r} is there with another plan; differences:\n{listed}\n"
         "choose another --run-id, or leave it out to have one made from the plan"
@@ -220,14 +229,10 @@ def _difference(run: Run, stored: RunRow) -> str:
 
 
 def _other_code(stored: RunRow) -> list[str]:
-    # The versions in which this release adapts or scores differently from the one that recorded a run.
-    lines = []
-    if stored.algorithm_version != ALGORITHM_VERSION:
-        lines.append(f"the algorithm's version: {stored.algorithm_version} there, {ALGORITHM_VERSION} here")
-    scored = (json.loads(stored.versions).get(NORMALIZER), versions().get(NORMALIZER))
-    if scored[0] != scored[1]:
-        lines.append(f"{NORMALIZER}, by which scores are made: {scored[0]} there, {scored[1]} here")
-    return lines
+    # The versions in which this release adapts differently from the one that recorded a run.
+    if stored.algorithm_version == ALGORITHM_VERSION:
+        return []
+    return [f"the algorithm's version: {stored.algorithm_version} there, {ALGORITHM_VERSION} here"]
 
 
 def _plan_row(cell: Cell) -> PlanRow:
@@ -257,6 +262,8 @@ def _run_row(run: Run) -> RunRow:
         versions=json.dumps(versions()),
         git_commit=_git_commit(),
         host=platform.node(),
+        scorers=suite.scorers,
+        errors=suite.errors,
     )
 
 

@@ -25,7 +25,7 @@ Utterance = Mapping[str, Any]
 """A row of `_UTTERANCES`."""
 
 _REVISIONS = "SELECT method, revision FROM revisions WHERE run_id = $run_id"
-_STORED = "SELECT DISTINCT method, revision FROM raw.statistics WHERE run_id = $run_id"
+_STORED = "SELECT DISTINCT method, revision FROM raw.statistics WHERE run_id = $run_id AND scorer = $scorer"
 _GROUPS = 'SELECT method, "group" FROM groups WHERE run_id = $run_id AND wer IS NOT NULL ORDER BY position'
 # An utterance's errors are their mean over the seeds of the method: what one seed gives is chance, as is the utterance.
 _UTTERANCES = """
@@ -40,7 +40,7 @@ _UTTERANCES = """
         any_value(normalizer) AS normalizer
     FROM utterances
     INNER JOIN domains USING (run_id, domain, method)
-    WHERE run_id = $run_id AND utterances.error IS NULL AND domains.wer IS NOT NULL
+    WHERE run_id = $run_id AND utterances.words > 0 AND domains.wer IS NOT NULL
     GROUP BY method, domains."group", domain, utterance_id, domains.position
     ORDER BY domains.position, utterance_id
 """
@@ -49,13 +49,19 @@ _UTTERANCES = """
 def settle_statistics(store: Store, run_id: str) -> None:
     """See that the statistics of a run are there and those of its present facts; what goes wrong is logged alone."""
     try:
-        update_statistics(store, run_id)
+        for name in store.run(run_id).scorers:
+            update_statistics(store, run_id, name)
     except Exception:
         log.warning("the statistics of run %s could not be computed; its results are all there", run_id, exc_info=True)
 
 
-def update_statistics(store: Store, run_id: str) -> bool:
+def update_statistics(store: Store, run_id: str, scorer: str | None = None) -> bool:
     """Compute and store the statistics of a run, unless they are there and those of its present facts.
+
+    Args:
+        store: the run's.
+        run_id: the run.
+        scorer: of whose scores; by default the first of its suite.
 
     Returns:
         Whether there was something to compute.
@@ -64,15 +70,16 @@ def update_statistics(store: Store, run_id: str) -> bool:
         StoreError: the store cannot be read or written, or a file of the run cannot, which the figures would lack.
         EmttaError: DuckDB fails a query.
     """
-    with Catalogue(store, run_id=run_id) as catalogue:
+    scorer = scorer or store.run(run_id).scorers[0]
+    with Catalogue(store, run_id=run_id, scorer=scorer) as catalogue:
 
-        def rows(sql: str) -> list[tuple[Any, ...]]:
-            return catalogue.query(sql, {"run_id": run_id}).rows
+        def rows(sql: str, **more: str) -> list[tuple[Any, ...]]:
+            return catalogue.query(sql, {"run_id": run_id, **more}).rows
 
         revisions = dict(
             rows(_REVISIONS)
         )  # before the facts: what changes meanwhile makes the figures stale, not wrong
-        stored = dict(rows(_STORED))
+        stored = dict(rows(_STORED, scorer=scorer))
         if revisions and all(stored.get(method) == revision for method, revision in revisions.items()):
             return False
         utterances = catalogue.query(_UTTERANCES, {"run_id": run_id}).records
@@ -80,10 +87,10 @@ def update_statistics(store: Store, run_id: str) -> bool:
         for method, group in rows(_GROUPS):
             groups.setdefault(method, []).append(group)
         catalogue.check_all_read()
-    found = list(compute_statistics(utterances, groups, revisions))
+    found = [replace(row, scorer=scorer) for row in compute_statistics(utterances, groups, revisions)]
     if not found:
         return False
-    store.write_statistics(run_id, found)
+    store.write_statistics(run_id, scorer, found)
     return True
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import jiwer
 
-from emtta_core.scoring import normalizer_named
+from emtta_core.scoring import word_errors
 from emtta_core.store import Catalogue, Store
 
 EACH_WAY = 10
@@ -115,10 +115,10 @@ def _example(row: Mapping[str, Any]) -> Example:
         "source_errors",
     )
     reference = row["reference_normalized"]
-    before = normalizer_named(row["normalizer"])(row["source_hypothesis"] or "")
+    before = word_errors(row["reference"], row["source_hypothesis"] or "", row["language"], row["scorer"])
     return Example(
         **{name: row[name] for name in same},
-        before=word_differences(reference, before),
+        before=word_differences(reference, before.hypothesis_normalized),
         after=word_differences(reference, row["hypothesis_normalized"] or ""),
     )
 

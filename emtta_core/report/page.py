@@ -25,6 +25,7 @@ from emtta_core.report.picture import Painter
 from emtta_core.report.summary import lowest_of, summarise, tally
 from emtta_core.sanitize import escaped
 from emtta_core.store import Catalogue, Store
+from emtta_core.store.describe import check_scored
 from emtta_core.store.queries import Limits
 
 MOST_ROWS = 3000
@@ -52,6 +53,7 @@ def make_page(
     *,
     audio: int = 0,
     audio_address: AudioAddress | None = None,
+    scorer: str | None = None,
     limits: Limits | None = None,
 ) -> Page:
     """Make the page on a run.
@@ -61,10 +63,11 @@ def make_page(
         run_id: the run; the newest by default.
         audio: recordings that the page holds, of the utterances that changed most; 50 to 250 kB each.
         audio_address: for a page that a server shows: where it has the recordings. Then the page holds none.
+        scorer: by which the figures are; by default the first of the suite.
         limits: what each of its queries may take.
 
     Raises:
-        UsageError: the store has no such run, or none; or `audio` is below 0.
+        UsageError: the store has no such run, or none, or no score of it by the scorer; or `audio` is below 0.
         StoreError: the record of the run, or prepared audio that is asked for, is broken.
     """
     if audio < 0:
@@ -73,8 +76,9 @@ def make_page(
     store.run(run_id)  # refuses one that is not there, before its files are looked for
     # Charts are drawn by another process, which takes about as long as the queries for the rest: both at once.
     with Painter() as painter:
-        with Catalogue(store, run_id=run_id, limits=limits) as catalogue:
+        with Catalogue(store, run_id=run_id, scorer=scorer, limits=limits) as catalogue:
             catalogue.cache_rows()
+            check_scored(catalogue, run_id, scorer)
             facts = read_facts(catalogue, run_id)
             lowest = lowest_of(facts)
             # The lowest WER first, as readers look at the first chart and the first example.

@@ -1,17 +1,21 @@
-"""Scoring: text normalized as Whisper's evaluation does it, and its word and character errors."""
+"""Scoring: hypotheses and references normalized by a scorer's rule, and their word and character errors."""
 
-from emtta_core.scoring.normalizer import Normalizer, Rule, normalizer, normalizer_named, normalizer_names, unified
-from emtta_core.scoring.wer import EmptyReferenceError, WordErrors, check_reference, step_errors, word_errors
+from emtta_core.scoring.normalizer import Normalizer, Rule, normalizer, unified
+from emtta_core.scoring.scorer import DEFAULT, Scorer, ScorerError, check_scorer, scorer
+from emtta_core.scoring.wer import Edits, EmptyReferenceError, WordErrors, step_errors, word_errors
 
 __all__ = [
+    "DEFAULT",
+    "Edits",
     "EmptyReferenceError",
     "Normalizer",
     "Rule",
+    "Scorer",
+    "ScorerError",
     "WordErrors",
-    "check_reference",
+    "check_scorer",
     "normalizer",
-    "normalizer_named",
-    "normalizer_names",
+    "scorer",
     "step_errors",
     "unified",
     "word_errors",

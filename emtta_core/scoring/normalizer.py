@@ -148,24 +148,6 @@ def normalizer(language: str, rule: Rule = "whisper") -> Normalizer:
     return _load("whisper-basic-by-letter" if language in WITHOUT_SPACES else "whisper-basic")
 
 
-def normalizer_named(name: str) -> Normalizer:
-    """The normalizer of a name that is stored beside a score, in the release that is installed.
-
-    One that this release does not know, as of a score from another one, leaves texts as they are.
-    """
-    kind = name.split("/")[0]
-    return _load(kind if kind in _FUNCTIONS else "none")
-
-
-def normalizer_names(rule: Rule = "whisper") -> tuple[str, ...]:
-    """The names of a rule's normalizers, with their release: results scored by others differ.
-
-    The usual ones stand for `basic`, `marks` and `none` too.
-    """
-    family = "jiwer" if rule == "jiwer" else "whisper"
-    return tuple(_full_name(kind) for kind in _FUNCTIONS if kind.startswith(family) and "marks" not in kind)
-
-
 @cache
 def _load(kind: str) -> Normalizer:
     function = _FUNCTIONS[kind]()

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import jiwer
 
 from emtta_core.errors import EmttaError
-from emtta_core.scoring.normalizer import Normalizer, Rule, normalizer
+from emtta_core.scoring.normalizer import Normalizer
+from emtta_core.scoring.scorer import DEFAULT, Scorer, scorer
 
 
 class EmptyReferenceError(EmttaError):
@@ -21,6 +23,7 @@ class WordErrors:
     substitutions: int  # words that differ
     deletions: int  # words of the reference that are missing
     insertions: int  # words that the reference has not
+    insertion_run: int  # the most insertions side by side
     words: int  # words of the reference
     characters: int  # characters of the reference, its single spaces included where words are written apart
     character_errors: int  # edits between the two texts by character
@@ -34,25 +37,48 @@ class WordErrors:
         return self.substitutions + self.deletions + self.insertions
 
 
-def word_errors(reference: str, hypothesis: str, language: str, rule: Rule = "whisper") -> WordErrors:
-    """Count the errors of `hypothesis` against `reference`, both normalized for `language` by a rule first.
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """The edits that make a hypothesis of its reference, counted by kind."""
+
+    hits: int
+    substitutions: int
+    deletions: int
+    insertions: int
+    insertion_run: int = 0  # the most insertions side by side
+
+    @property
+    def errors(self) -> int:
+        """All edits."""
+        return self.substitutions + self.deletions + self.insertions
+
+
+def word_errors(reference: str, hypothesis: str, language: str, by: str | Scorer = DEFAULT) -> WordErrors:
+    """Count the errors of `hypothesis` against `reference`, both normalized for `language` by a scorer first.
+
+    An empty reference is of audio without speech: each word of its hypothesis is an insertion.
 
     Raises:
-        EmptyReferenceError: when the reference normalizes to nothing.
+        EmptyReferenceError: when a reference that has characters normalizes to nothing.
+        ScorerError: another package's normalizer fails.
+        UsageError: there is no such scorer.
     """
-    normalize = normalizer(language, rule)
-    expected, heard = _normalized_reference(reference, normalize), normalize(hypothesis)
-    by_word = jiwer.process_words(expected, heard)
+    chosen = scorer(by) if isinstance(by, str) else by
+    normalize = chosen.normalizer(language)
+    expected = _normalized_reference(reference, normalize)
+    heard = chosen.as_reference(expected, _normalized(normalize, hypothesis))
+    by_word = _by_word(expected, heard)
     between = "" if normalize.by_letter else " "
-    by_character = jiwer.process_characters(expected.replace(" ", between), heard.replace(" ", between))
+    by_character = _by_character(expected.replace(" ", between), heard.replace(" ", between))
     return WordErrors(
         hits=by_word.hits,
         substitutions=by_word.substitutions,
         deletions=by_word.deletions,
         insertions=by_word.insertions,
+        insertion_run=by_word.insertion_run,
         words=by_word.hits + by_word.substitutions + by_word.deletions,
         characters=by_character.hits + by_character.substitutions + by_character.deletions,
-        character_errors=by_character.substitutions + by_character.deletions + by_character.insertions,
+        character_errors=by_character.errors,
         normalizer=normalize.name,
         reference_normalized=expected,
         hypothesis_normalized=heard,
@@ -60,39 +86,53 @@ def word_errors(reference: str, hypothesis: str, language: str, rule: Rule = "wh
 
 
 def step_errors(
-    reference: str, hypotheses: Sequence[str | None], language: str, rule: Rule = "whisper"
-) -> tuple[int | None, ...]:
-    """Count the word errors of each hypothesis of one utterance; None for one that is None.
-
-    Hypotheses repeat from step to step, so each text is compared once.
+    reference: str, hypotheses: Sequence[str | None], language: str, by: str | Scorer = DEFAULT
+) -> tuple[Edits | None, ...]:
+    """Count the word errors of each hypothesis of one utterance by kind; None for one that is None.
 
     Raises:
-        EmptyReferenceError: when the reference normalizes to nothing.
+        EmptyReferenceError, ScorerError, UsageError: as of `word_errors`.
     """
-    normalize = normalizer(language, rule)
+    chosen = scorer(by) if isinstance(by, str) else by
+    normalize = chosen.normalizer(language)
     expected = _normalized_reference(reference, normalize)
-    counts: dict[str | None, int | None] = {None: None}
-    for text in hypotheses:
-        if text is not None and text not in counts:
-            found = jiwer.process_words(expected, normalize(text))
-            counts[text] = found.substitutions + found.deletions + found.insertions
-    return tuple(counts[text] for text in hypotheses)
-
-
-def check_reference(reference: str, language: str, rule: Rule = "whisper") -> None:
-    """Refuse a transcript of which no word is left, as of `Mm-hmm`: no model need hear what cannot be scored.
-
-    Raises:
-        EmptyReferenceError: when the reference normalizes to nothing.
-    """
-    _normalized_reference(reference, normalizer(language, rule))
+    return tuple(
+        None if text is None else _by_word(expected, chosen.as_reference(expected, _normalized(normalize, text)))
+        for text in hypotheses
+    )
 
 
 def _normalized_reference(reference: str, normalize: Normalizer) -> str:
-    text = normalize.reference(reference)
-    if not any(character.isalnum() for character in text):  # "…" leaves dots behind
+    text = _normalized(normalize, reference, is_reference=True)
+    if reference.strip() and not any(character.isalnum() for character in text):  # "…" leaves dots behind
         raise EmptyReferenceError(
             f"the transcript {reference!r} has no word left when normalized by {normalize.name}, so that no error rate "
             "is defined: the utterance is in none; mend the transcript where it is your own, or leave the utterance out"
         )
     return text
+
+
+# Hypotheses repeat from step to step and from method to method, and references from domain to domain.
+
+
+@lru_cache(maxsize=20_000)
+def _normalized(normalize: Normalizer, text: str, *, is_reference: bool = False) -> str:
+    return normalize.reference(text) if is_reference else normalize(text)
+
+
+@lru_cache(maxsize=20_000)
+def _by_word(expected: str, heard: str) -> Edits:
+    if not expected:
+        words = len(heard.split())
+        return Edits(0, 0, 0, words, words)
+    found = jiwer.process_words(expected, heard)
+    runs = (chunk.hyp_end_idx - chunk.hyp_start_idx for chunk in found.alignments[0] if chunk.type == "insert")
+    return Edits(found.hits, found.substitutions, found.deletions, found.insertions, max(runs, default=0))
+
+
+@lru_cache(maxsize=20_000)
+def _by_character(expected: str, heard: str) -> Edits:
+    if not expected:
+        return Edits(0, 0, 0, len(heard))
+    found = jiwer.process_characters(expected, heard)
+    return Edits(found.hits, found.substitutions, found.deletions, found.insertions)

@@ -98,6 +98,7 @@ class Catalogue:
         store: Store,
         *,
         run_id: str | None = None,
+        scorer: str | None = None,
         limits: Limits | None = None,
         take: Callable[[], Snapshot] | None = None,
     ) -> None:
@@ -106,6 +107,7 @@ class Catalogue:
         Args:
             store: the store.
             run_id: the only run that is to be seen, without its prepared audio; much faster where there are many.
+            scorer: by which all figures are; by default the first of each run's suite.
             limits: what a query may take; by default generous.
             take: returns the files that may be read; by default all of the store, or of the run.
 
@@ -124,6 +126,7 @@ class Catalogue:
         self._cached = False
         self._connection = duckdb.connect(":memory:")
         self._connection.execute("SET TimeZone = 'UTC'")
+        self._connection.execute("SET VARIABLE scorer = CAST(? AS VARCHAR)", [scorer])
         self._memory = self.limits.memory or memory_limit(self._connection) // 2
         self._show = store.backend.attach(self._connection)
         create_word_edits(self._connection)

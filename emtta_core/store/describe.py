@@ -7,7 +7,7 @@ from types import MappingProxyType
 import duckdb
 import pyarrow as pa
 
-from emtta_core.errors import unknown
+from emtta_core.errors import UsageError, unknown
 from emtta_core.scoring.normalizer import MARKED
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.store.reports import EVERY, report, reports, views
@@ -93,6 +93,39 @@ def text_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Result:
     return Result(pa.table(columns))
 
 
+_UNSCORED = """
+    SELECT run_id, count(*) FILTER (words IS NULL AND error IS NULL), count(*) FILTER (words IS NOT NULL)
+    FROM utterances
+    WHERE run_id = $run
+    GROUP BY run_id
+"""
+
+
+def check_scored(catalogue: Catalogue, run_id: str | None, scorer: str | None) -> None:
+    """Check that a run, the newest by default, has scores by a scorer that was asked for.
+
+    Raises:
+        UsageError: it has not; names the command that scores it, and by which it is scored.
+    """
+    rows = catalogue.query(f"SELECT run_id {_CHOSEN}", {"run": run_id}).rows
+    if scorer is None or not rows:
+        return
+    found = catalogue.query(_UNSCORED, {"run": rows[0][0]}).rows
+    if found and found[0][1] and not found[0][2]:
+        known = catalogue.query(_SCORERS, {"run": found[0][0]}).rows
+        raise UsageError(
+            f"the run {found[0][0]!r} is not scored by {scorer!r}; it is by {', '.join(str(name) for (name,) in known)}. "
+            f"Score it with: {catalogue.store.command('score', found[0][0], '--scorer', scorer)}"
+        )
+
+
+_SCORERS = """
+    SELECT scorer FROM raw.scores WHERE run_id = $run
+    UNION
+    SELECT scorer FROM raw.rescores WHERE run_id = $run
+    ORDER BY ALL
+"""
+
 _NOTICES = {
     re.compile(r'snr_convention = "msnsd-old"'): (
         "Noise is mixed by the SNR convention msnsd-old, the published mistake: 10 dB by name are 5 dB in truth; "
@@ -106,7 +139,7 @@ _NOTICES = {
 
 _CUT_WORDS = (
     "Whisper's basic normalizer removes vowel signs, and so cuts words of Hindi, Bengali, Thai and others into "
-    'pieces: WER counts these, and neither WER nor CER sees the vowels; score them with normalizer = "marks".'
+    'pieces: WER counts these, and neither WER nor CER sees the vowels; score them by "marks", as with emtta score.'
 )
 
 _CHOSEN = "FROM raw.runs WHERE run_id = $run OR $run IS NULL ORDER BY created_at DESC, run_id DESC LIMIT 1"

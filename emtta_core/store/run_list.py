@@ -30,7 +30,7 @@ from emtta_core.store.views import describe_broken
 log = logging.getLogger("emtta.store")
 
 REPORT = "runs"
-_TABLES = ("runs", "plans", "links", "cells", "hypotheses", "scores")
+_TABLES = ("runs", "plans", "links", "cells", "hypotheses", "scores", "rescores")
 """What the report reads."""
 
 _FILES = "files"

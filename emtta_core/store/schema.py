@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from emtta_core.names import NAME, NO_SEED
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Raised whenever a column is added, removed, or changes its meaning; stands in the metadata of each file."""
 
 SAMPLE_RATE = 16_000
@@ -152,25 +152,39 @@ class WindowRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreRow:
-    """One row per utterance and attempt: its errors against the reference, after normalization."""
+    """One row per utterance and attempt: its errors against the reference, as scored when the hypothesis was made."""
 
     cell_id: Annotated[str, "identity of the cell that made the hypothesis"]
-    attempt: Annotated[int, "the attempt that made the hypothesis, from 1"]
+    attempt: Annotated[int, "the attempt that made the hypothesis, from 1; 0 if the result is reused"]
     utterance_id: Annotated[str, "the utterance, unique within its domain"]
+    scorer: Annotated[str, "the scorer, as a suite names it"]
     hits: Annotated[int | None, "correct words"]
     substitutions: Annotated[int | None, "substituted words"]
-    deletions: Annotated[int | None, "words missing from the hypothesis"]
+    deletions: Annotated[int | None, "words missing from the hypothesis; all if the utterance is in error"]
     insertions: Annotated[int | None, "words that are not in the reference"]
+    insertion_run: Annotated[int | None, "the most insertions side by side"]
     words: Annotated[int | None, "words of the reference: hits + substitutions + deletions"]
     characters: Annotated[int | None, "characters of the reference"]
     character_errors: Annotated[int | None, "character edits between the two texts"]
     normalizer: Annotated[str, "the normalizer and its version"]
     reference_normalized: Annotated[str | None, "the reference as compared"]
     hypothesis_normalized: Annotated[str | None, "the hypothesis as compared"]
-    step_errors: Annotated[
-        tuple[int | None, ...], "word errors after 0, 1, … updates; null for states that were not decoded"
+    step_substitutions: Annotated[
+        tuple[int | None, ...], "substituted words after 0, 1, … updates; null for states that were not decoded"
     ] = ()
+    step_deletions: Annotated[tuple[int | None, ...], "missing words, likewise"] = ()
+    step_insertions: Annotated[tuple[int | None, ...], "words that are not in the reference, likewise"] = ()
     error: Annotated[str | None, "why there is no score; the counts are then null"] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RescoreRow(ScoreRow):
+    """One row per utterance, attempt and time that it was scored anew: by another scorer, release or transcript."""
+
+    domain: Annotated[str, "the domain"]
+    method: Annotated[str, "the method"]
+    scoring: Annotated[int, "how often the run had been scored anew, from 1; the row of the newest time counts"]
+    reference: Annotated[str | None, "the corrected transcript, not normalized; null if it is the corpus's"] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,12 +242,19 @@ class RunRow:
     versions: Annotated[str, "JSON: versions of Python and relevant libraries, and the processor's vector instructions"]
     git_commit: Annotated[str | None, "commit of the code, if known"]
     host: Annotated[str, "the machine that started the run"]
+    scorers: Annotated[tuple[str, ...], "the suite's scorers; figures are by the first unless another is asked for"] = (
+        "whisper",
+    )
+    errors: Annotated[str, "utterances in error are excluded from rates (`exclude`) or count as deleted (`delete`)"] = (
+        "exclude"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatisticsRow:
     """One row per method and domain of a run, and one per method, group and other method: intervals and tests."""
 
+    scorer: Annotated[str, "the scorer"] = "whisper"
     method: Annotated[str, "the method"]
     group: Annotated[str, "the domain's group; for a mean over domains, that group or `all`"]
     domain: Annotated[str | None, "the domain; null for the mean over the domains of a group"]
@@ -296,7 +317,8 @@ class Table:
 
 
 def fits(name: str, layout: str) -> bool:
-    """Whether the path of a file is of a layout: `…`, `<corpus_id>` stand for names, `<seed>`, `<number>` for digits.
+    """Whether the path of a file is of a layout: `…`, `<corpus_id>` stand for names, `<seed>`, `<number>` for digits, `<digest>` for hexadecimal
+    ones.
 
     A path that is not would give DuckDB other columns than those of the table's other files, and break them all.
     """
@@ -306,6 +328,7 @@ def fits(name: str, layout: str) -> bool:
 @cache
 def _pattern(layout: str) -> re.Pattern[str]:
     named = re.escape(layout).replace("<corpus_id>", "…").replace("<seed>", f"(?:{NO_SEED}|[0-9]+)")
+    named = named.replace("<digest>", "[0-9a-f]+")
     return re.compile(re.sub(r"<\w+>", "[0-9]+", named).replace("…", NAME))
 
 
@@ -322,11 +345,12 @@ TABLES: Mapping[str, Table] = types.MappingProxyType(
             Table("steps", StepRow, _CELL, f"steps/{_SHARD}"),
             Table("windows", WindowRow, _CELL, f"windows/{_SHARD}"),
             Table("scores", ScoreRow, _CELL, f"scores/{_SHARD}"),
+            Table("rescores", RescoreRow, ("run_id",), "rescores/run_id=…/<scoring>-<shard>.parquet"),
             Table("cells", CellRow, _CELL, f"cells/{_FOLDER}/<attempt>.parquet", (1, 1)),
             Table("links", LinkRow, ("run_id", "source_run"), "links/run_id=…/source_run=…/<number>.parquet"),
             Table("plans", PlanRow, ("run_id",), "plans/run_id=…/plan.parquet", (1, None)),
             Table("runs", RunRow, ("run_id",), "runs/run_id=…/run.parquet", (1, 1)),
-            Table("statistics", StatisticsRow, ("run_id",), "statistics/run_id=…/statistics.parquet"),
+            Table("statistics", StatisticsRow, ("run_id",), "statistics/run_id=…/<digest>.parquet"),
         )
     }
 )

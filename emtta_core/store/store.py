@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Self, TypeVar
 
 from emtta_core.errors import StoreError, unknown
+from emtta_core.identity import digest
 from emtta_core.names import check_name, seed_name
 from emtta_core.store.backend import Backend, Entry, open_backend
 from emtta_core.store.parquet import (
@@ -32,6 +33,7 @@ from emtta_core.store.schema import (
     LinkRow,
     PlanRow,
     PreparedRow,
+    RescoreRow,
     RunRow,
     ScoreRow,
     StatisticsRow,
@@ -165,9 +167,11 @@ class Store:
         """Write the record of a run; from then on it is one of `runs`."""
         write_rows(self.backend, _run_file("runs", run_id), [row], TABLES["runs"].schema, replace=True)
 
-    def write_statistics(self, run_id: str, rows: Sequence[StatisticsRow]) -> None:
-        """Write the statistics of a run, in place of those that are there."""
-        write_rows(self.backend, _run_file("statistics", run_id), rows, TABLES["statistics"].schema, replace=True)
+    def write_statistics(self, run_id: str, scorer: str, rows: Sequence[StatisticsRow]) -> None:
+        """Write the statistics of a run by a scorer, in place of those that are there."""
+        check_name("run id", run_id)
+        name = f"statistics/run_id={run_id}/{digest(scorer)}.parquet"
+        write_rows(self.backend, name, rows, TABLES["statistics"].schema, replace=True)
 
     def run_log(self, run_id: str) -> AbstractContextManager[Path]:
         """A file of this machine to which the log of a run is to be appended; see `Backend.appending`."""
@@ -208,6 +212,17 @@ class Store:
     def write_scores(self, key: CellKey, attempt: int, shard: int, rows: Sequence[ScoreRow]) -> None:
         """Write a shard's scores; the last of the shard's three files, which makes its utterances done."""
         self._write_shard("scores", key, attempt, shard, rows)
+
+    def write_rescores(self, run_id: str, scoring: int, shard: int, rows: Sequence[RescoreRow]) -> str:
+        """Write scores that were made anew, the `scoring`th time, and return the file."""
+        name = f"{_rescores_folder(run_id)}/{scoring:03d}-{shard:05d}.parquet"
+        write_rows(self.backend, name, rows, TABLES["rescores"].schema)
+        return name
+
+    def rescorings(self, run_id: str) -> int:
+        """How often a run has been scored anew."""
+        names = self._files(TABLES["rescores"], _rescores_folder(run_id))
+        return max((attempt_of(name) for name in names), default=0)
 
     def write_cell(self, key: CellKey, row: CellRow) -> None:
         """Write the record of an attempt at its end."""
@@ -393,6 +408,11 @@ class Store:
 def _run_file(table: str, run_id: str) -> str:
     check_name("run id", run_id)
     return TABLES[table].layout.replace("…", run_id)
+
+
+def _rescores_folder(run_id: str) -> str:
+    check_name("run id", run_id)
+    return f"rescores/run_id={run_id}"
 
 
 def _prepared_folder(corpus_id: str) -> str:

@@ -274,9 +274,10 @@ def word_edits(references: Sequence[str], hypotheses: Sequence[str]) -> Iterator
 
 
 def _of_batch(references: pa.ChunkedArray, hypotheses: pa.ChunkedArray) -> pa.Array:
-    # The edits of some rows, none of them NULL; an empty reference, as no scorer leaves it, has none.
+    # The edits of some rows, none of them NULL; all words heard in audio without speech are insertions.
     pairs = list(zip(references.to_pylist(), hypotheses.to_pylist(), strict=True))
     whole = [pair for pair in dict.fromkeys(pairs) if pair[0].split()]
     edits = dict(zip(whole, word_edits(*zip(*whole, strict=True)), strict=True)) if whole else {}
-    rows = [[dict(zip(_EDIT.names, edit, strict=True)) for edit in edits.get(pair, ())] for pair in pairs]
+    edits |= {pair: [("insertion", None, word) for word in pair[1].split()] for pair in pairs if not pair[0].split()}
+    rows = [[dict(zip(_EDIT.names, edit, strict=True)) for edit in edits[pair]] for pair in pairs]
     return pa.array(rows, pa.list_(_EDIT))

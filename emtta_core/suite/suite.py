@@ -18,9 +18,9 @@ from emtta_core.audio.mix import SnrConvention
 from emtta_core.audio.noise_file import NoiseFile
 from emtta_core.corpora.registry import Corpus
 from emtta_core.errors import UsageError, unknown
-from emtta_core.identity import IDENTITY, RUNTIME, Record
+from emtta_core.identity import IDENTITY, RUNTIME, SCORING, Record
 from emtta_core.names import check_name
-from emtta_core.scoring import Rule
+from emtta_core.scoring import DEFAULT, check_scorer
 from emtta_core.suite.composed_methods import MethodChoice, without_seed
 from emtta_core.suite.file import find, read
 from emtta_core.suite.messages import explain
@@ -37,6 +37,16 @@ def _name(value: str) -> str:
 
 
 Name = Annotated[str, Field(max_length=100), AfterValidator(_name)]  # a run's id adds nine characters
+
+
+def _scorer(value: str) -> str:
+    try:
+        return check_scorer(value)
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+
+
+Scorer = Annotated[str, Field(max_length=200), AfterValidator(_scorer)]
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]  # of a method's random numbers
 
@@ -131,9 +141,10 @@ class Suite(Record):
     adaptation: Annotated[Options, IDENTITY] = Options()
     # Of the methods that draw random numbers, each with a cell of its own in each domain; the other methods have one.
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=100), IDENTITY] = (0,)
-    # How texts are normalized before they are compared: as Whisper's authors do, by its basic normalizer in English
-    # too, as they do but with combining marks kept, or not at all.
-    normalizer: Annotated[Rule, IDENTITY] = "whisper"
+    # By which hypotheses are compared with references (`emtta_core.scoring.scorer`); figures are by the first.
+    scorers: Annotated[tuple[Scorer, ...], Field(min_length=1, max_length=20), SCORING] = (DEFAULT,)
+    # Whether rates leave out the utterances in error, or count all of their words as deleted.
+    errors: Annotated[Literal["exclude", "delete"], SCORING] = "exclude"
     runtime: Annotated[Runtime, RUNTIME] = Runtime()
     domains: Annotated[tuple[Domain, ...], Field(min_length=1), IDENTITY]
 
@@ -154,6 +165,12 @@ class Suite(Record):
     @classmethod
     def _distinct_seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         _refuse_twice("seed", [str(seed) for seed in value])
+        return value
+
+    @field_validator("scorers")
+    @classmethod
+    def _distinct_scorers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        _refuse_twice("scorer", list(value))
         return value
 
     @field_validator("domains")
@@ -200,6 +217,10 @@ class Suite(Record):
         """The options of a method in its cells of a seed."""
         options = choice.adapted(self.adaptation)
         return options if seed is None else options.changed(seed=seed)
+
+    def scored_as(self, other: "Suite") -> "Suite":
+        """The suite with the scoring fields of another one."""
+        return self.model_copy(update={"scorers": other.scorers, "errors": other.errors})
 
     def measured_anew(self) -> "Suite":
         """The suite with `runtime.reuse` off: its runs take no result from other runs."""

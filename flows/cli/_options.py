@@ -106,6 +106,13 @@ FormatOption = Annotated[
 
 FormOption = Annotated[Literal["table", "json"], typer.Option("--format", help="Output format.")]
 
+ScorerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--scorer", metavar="NAME", help="Figures by this scorer. Default: the first of the suite.", show_default=False
+    ),
+]
+
 TimeoutOption = Annotated[
     float | None,
     typer.Option(

@@ -9,6 +9,7 @@ from flows.cli._options import (
     ColumnsOption,
     MemoryOption,
     MinEffectOption,
+    ScorerOption,
     StoreOption,
     TimeoutOption,
     limits,
@@ -27,6 +28,7 @@ def compare(
         float, typer.Option("--alpha", help="Significance level: the largest p of a significant change.")
     ] = 0.05,
     min_effect: MinEffectOption = "0.2",
+    scorer: ScorerOption = None,
     store: StoreOption = DEFAULT_STORE,
     columns: ColumnsOption = None,
     form: Annotated[Literal["table", "json", "markdown"], typer.Option("--format", help="Output format.")] = "table",
@@ -57,8 +59,8 @@ def compare(
         raise UsageError(f"--columns {columns} chooses columns of the table; leave out --format {form}")
     allowed = limits(timeout, memory)
     which = {"methods": method or (), "domains": domain or ()}
-    found = compare_runs(opened, a, b, **which, alpha=alpha, min_effect=min_effect, limits=allowed)
-    with Catalogue(opened, limits=allowed) as catalogue:
+    found = compare_runs(opened, a, b, **which, alpha=alpha, min_effect=min_effect, scorer=scorer, limits=allowed)
+    with Catalogue(opened, scorer=scorer, limits=allowed) as catalogue:
         notices = notices_of(catalogue, b)
     for sentence in notices:
         say(sentence)

@@ -36,6 +36,7 @@ from flows.cli import (
     rerun,
     run,
     schedule,
+    score,
     server,
     sql,
     status,
@@ -75,7 +76,7 @@ def _options(
 
 for _verb in (
     *(run.run, prepare.prepare, rerun.rerun, status.status, list_runs.runs, report.report, view.view, compare.compare),
-    *(sql.sql, check.check, compact.compact, prune.prune, listen.listen, suites.suites, schedule.schedule),
+    *(sql.sql, score.score, check.check, compact.compact, prune.prune, listen.listen, suites.suites, schedule.schedule),
     *(server.server, doctor.doctor),
 ):
     app.command("list" if _verb is list_runs.runs else None, help=flowing(_verb.__doc__))(_verb)

@@ -13,6 +13,7 @@ from flows.cli._options import (
     MemoryOption,
     OutOption,
     ParamOption,
+    ScorerOption,
     StoreOption,
     TimeoutOption,
     limits,
@@ -58,6 +59,7 @@ def report(
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     param: ParamOption = None,
+    scorer: ScorerOption = None,
     columns: ColumnsOption = None,
     form: FormatOption = None,
     to: OutOption = None,
@@ -77,6 +79,8 @@ def report(
 
         emtta report domains --run demo-1a2b3c4d --param group=noise --format markdown
 
+        emtta report leaderboard --scorer jiwer
+
         emtta report errors --param method=em-tok-b --param kind=deletion
 
         emtta report html --run demo-1a2b3c4d --out demo.html --audio 10
@@ -91,8 +95,10 @@ def report(
         raise UsageError(f"--param run_id={parameters['run_id']} is not a parameter; name the run with --run ID")
     if name == PAGE:
         if parameters or form is not None or columns is not None:
-            raise UsageError(f"{PAGE} is a page, not a table; its options are --run, --out, --audio and the limits")
-        write_page(run, store, to, audio, limits(timeout, memory))
+            raise UsageError(
+                f"{PAGE} is a page, not a table; its options are --run, --scorer, --out, --audio and the limits"
+            )
+        write_page(run, store, to, audio, scorer, limits(timeout, memory))
         return
     if audio:
         raise UsageError(f"--audio {audio} is for `emtta report {PAGE}` only; a table holds no recordings")
@@ -102,9 +108,10 @@ def report(
         return
     from emtta_core.store import Store
     from emtta_core.store.catalogue import Catalogue
-    from emtta_core.store.describe import heading, notices_of
+    from emtta_core.store.describe import check_scored, heading, notices_of
 
-    with Catalogue(Store.open(store), limits=limits(timeout, memory)) as catalogue:
+    with Catalogue(Store.open(store), scorer=scorer, limits=limits(timeout, memory)) as catalogue:
+        check_scored(catalogue, run, scorer)
         found = catalogue.report(name, run, **parameters)
         head = heading(catalogue, run) if name != "runs" else ""
         _show(found, chosen, f"{name}: {head}" if head else "", to, names(columns))
@@ -179,7 +186,14 @@ def _figures(record: dict[str, object]) -> list[object]:
     return [value for name, value in record.items() if name not in ("method", "change_percent")]
 
 
-def write_page(run: str | None, store: str, out: Path | None, audio: int, limits: "Limits | None" = None) -> None:
+def write_page(
+    run: str | None,
+    store: str,
+    out: Path | None,
+    audio: int,
+    scorer: str | None = None,
+    limits: "Limits | None" = None,
+) -> None:
     """Write the page on a run, the newest by default, with so many recordings, and say where it is.
 
     Raises:
@@ -191,7 +205,7 @@ def write_page(run: str | None, store: str, out: Path | None, audio: int, limits
 
     if out is not None and out.suffix.lower() not in ENDINGS:
         raise UsageError(f"--out {out} is not the name of a page; write the HTML page to a file that ends in .html")
-    page = make_page(Store.open(store), run, audio=audio, limits=limits)
+    page = make_page(Store.open(store), run, audio=audio, scorer=scorer, limits=limits)
     path = out or Path(OUT.format(run=page.run_id))
     content = page.html.encode()
     try:

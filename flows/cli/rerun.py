@@ -68,8 +68,8 @@ def rerun(
     _log.settle_environment()
     use_corpora(corpus_dir)
     from emtta_core.errors import UsageError
+    from emtta_core.pipeline.rescoring import settle_figures
     from emtta_core.pipeline.run import check_unchanged
-    from emtta_core.pipeline.run_statistics import settle_statistics
     from emtta_core.pipeline.state import failed_before
     from emtta_core.store import Store
 
@@ -98,7 +98,7 @@ def rerun(
         execute(opened, run, cells, redo=redo, **where)
     else:
         say(f"run {run}: nothing to do")
-        settle_statistics(opened, run)
+        settle_figures(opened, run)
     conclude(opened, found, wanted)
 
 

@@ -65,8 +65,8 @@ def run(
     _log.settle_environment()
     use_corpora(corpus_dir)
     from emtta_core.names import check_name
+    from emtta_core.pipeline.rescoring import settle_figures
     from emtta_core.pipeline.run import record
-    from emtta_core.pipeline.run_statistics import settle_statistics
     from emtta_core.pipeline.selection import select
     from emtta_core.store import Store
     from emtta_core.store.backend import open_backend
@@ -92,7 +92,7 @@ def run(
     record(planned, opened)
     if progress.recorded and all(state.complete for state in progress.now if state.cell in wanted):
         say(f"run {planned.run_id}: nothing to do, all of its {len(wanted)} cells are complete")
-        settle_statistics(opened, planned.run_id)
+        settle_figures(opened, planned.run_id)
     else:
         execute(
             opened,

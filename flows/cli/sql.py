@@ -12,6 +12,7 @@ from flows.cli._options import (
     MemoryOption,
     OutOption,
     ParamOption,
+    ScorerOption,
     StoreOption,
     TimeoutOption,
     limits,
@@ -29,6 +30,7 @@ def sql(
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     param: ParamOption = None,
+    scorer: ScorerOption = None,
     form: FormatOption = None,
     to: OutOption = None,
     timeout: TimeoutOption = None,
@@ -55,7 +57,7 @@ def sql(
     chosen, parameters, text = format_of(form, to), pairs(param), _query(query, file)
     if text is None and (parameters or to):
         raise UsageError("--param and --out belong to a query: give one, or leave them out for a prompt")
-    with Catalogue(Store.open(store), limits=limits(timeout, memory)) as catalogue:
+    with Catalogue(Store.open(store), scorer=scorer, limits=limits(timeout, memory)) as catalogue:
         if text is None:
             from flows.cli._prompt import Prompt
 

@@ -3,7 +3,8 @@
 --   run_id, "group", domain, method, seed, cell_id, utterance_id, attempt   the utterance's row in utterances
 --   step               updates made so far; 0 is the unadapted model
 --   hypothesis         greedy hypothesis in this state; NULL if it was not decoded
---   errors             word errors of that hypothesis
+--   substitutions, deletions, insertions   word errors of that hypothesis by kind
+--   errors             their sum
 --   words              words of the reference
 --   entropy            mean entropy along that hypothesis, nats per token
 --   tokens             its tokens
@@ -22,7 +23,10 @@ SELECT
     attempt,
     made.step,
     made.hypothesis,
-    utterances.step_errors[made.step + 1] AS errors,
+    utterances.step_substitutions[made.step + 1] AS substitutions,
+    utterances.step_deletions[made.step + 1] AS deletions,
+    utterances.step_insertions[made.step + 1] AS insertions,
+    substitutions + deletions + insertions AS errors,
     utterances.words,
     made.entropy,
     made.tokens,

@@ -9,7 +9,7 @@
 --   added           errors - source_errors: above 0 is worse, below 0 is better
 --   reference, source_hypothesis, hypothesis   the reference and both hypotheses, not normalized
 --   reference_normalized, hypothesis_normalized   the texts that errors was computed from
---   normalizer      the normalizer used
+--   scorer, normalizer   the scorer, and its normalizer
 --   entropy_before, entropy_after   mean entropy along the greedy hypothesis, nats per token
 --   flags           truncated, collapsed; gated, reverted: the hypothesis is the source's
 WITH
@@ -18,7 +18,7 @@ beside AS (
         *,
         -- A window instead of a join, because a join would read the store once more.
         coalesce(
-            step_errors[1],
+            step_substitutions[1] + step_deletions[1] + step_insertions[1],
             max(errors) FILTER (method = 'source') OVER (PARTITION BY run_id, domain, utterance_id)
         ) AS source_errors
     FROM utterances
@@ -43,6 +43,7 @@ SELECT
     hypothesis,
     reference_normalized,
     hypothesis_normalized,
+    scorer,
     normalizer,
     entropy_before,
     entropy_after,

@@ -8,18 +8,26 @@
 --                   died has not failed
 --   planned         planned utterances
 --   done            utterances that are done, including those in error
---   in_error        utterances in error, excluded from all rates
+--   in_error        utterances in error, excluded from all rates, or counted as deleted
 --   reused          utterances, of those done, whose results are those of another run
---   words, errors   over the utterances without an error
+--   scorer          the scorer
+--   words, errors   over the utterances in the rates, without audio that has no speech
+--   substitutions, deletions, insertions   the errors by kind
 --   wer             100 × errors / words; NULL while hidden
 --   cer             the same for characters
+--   scored          utterances in the rates
+--   wrong           those with an error
+--   over_100        those with more errors than words
+--   insertion_runs  utterances with 5 insertions or more side by side
+--   loops           utterances whose hypothesis is one piece said over and over, or empty (flag collapsed)
+--   silent_seconds, silent_insertions   audio without speech (an empty reference), in seconds, and the words heard in it
 --   source_wer      wer of the method source on the same domain
 --   change_percent  100 × (wer − source_wer) / source_wer
 --   entropy_before, entropy_after   mean over utterances, nats per token
 --   audio_seconds   seconds of speech
 --   seconds         wall seconds spent on the rows that count
---   reason_hidden   why wer and cer are hidden: two normalizers scored utterances of one language, or two releases of
---                   the normalizers scored the run, so that its means would mix them
+--   reason_hidden   why wer and cer are hidden: utterances are not scored by this scorer yet; two normalizers scored
+--                   utterances of one language, or two releases of the normalizers the run, so that means would mix them
 --   attempts        attempts that ended
 --   error           why the newest attempt that ended is not complete; NULL if the cell is complete anyway
 WITH
@@ -32,13 +40,22 @@ summed AS (
         cell_id,
         language,
         normalizer,
-        error IS NULL AS scored,
+        error IS NULL AS fine,
+        words IS NOT NULL AS counted,
+        coalesce(words = 0, false) AS silent,
         count(*) AS utterances,
         count(*) FILTER (attempt = 0) AS reused,
         sum(words) AS words,
         sum(errors) AS errors,
+        sum(substitutions) AS substitutions,
+        sum(deletions) AS deletions,
+        sum(insertions) AS insertions,
         sum(characters) AS characters,
         sum(character_errors) AS character_errors,
+        count(*) FILTER (errors > 0) AS wrong,
+        count(*) FILTER (errors > words) AS over_100,
+        count(*) FILTER (insertion_run >= 5) AS insertion_runs,
+        count(*) FILTER (list_contains(flags, 'collapsed')) AS loops,
         {'sum': sum(entropy_before), 'count': count(entropy_before)} AS entropy_before,
         {'sum': sum(entropy_after), 'count': count(entropy_after)} AS entropy_after,
         sum(audio_seconds) AS audio_seconds,
@@ -54,21 +71,37 @@ found AS (
         method,
         cell_id,
         sum(utterances)::BIGINT AS done,
-        coalesce(sum(utterances) FILTER (NOT scored), 0)::BIGINT AS in_error,
+        coalesce(sum(utterances) FILTER (NOT fine), 0)::BIGINT AS in_error,
         sum(reused)::BIGINT AS reused,
+        sum(utterances) FILTER (fine AND NOT counted)::BIGINT AS unscored,
         -- One normalizer scores each language, so there are as many pairs as languages.
         CASE
-            WHEN count(*) FILTER (scored) > count(DISTINCT language) FILTER (scored)
-                THEN 'scored by ' || string_agg(DISTINCT normalizer, ', ' ORDER BY normalizer) FILTER (scored)
+            WHEN unscored > 0 THEN unscored || ' of ' || done || ' utterances are not scored by this scorer yet'
+            WHEN
+                count(DISTINCT normalizer || ' ' || language) FILTER (fine AND counted)
+                > count(DISTINCT language) FILTER (fine AND counted)
+                THEN 'scored by ' || string_agg(DISTINCT normalizer, ', ' ORDER BY normalizer) FILTER (fine AND counted)
         END AS reason_hidden,
-        CASE WHEN reason_hidden IS NULL THEN min(split_part(normalizer, '/', 2)) FILTER (scored) END AS release,
-        CASE WHEN reason_hidden IS NULL THEN max(split_part(normalizer, '/', 2)) FILTER (scored) END AS last_release,
-        sum(words) FILTER (scored) AS words,
-        sum(errors) FILTER (scored) AS errors,
-        sum(characters) FILTER (scored) AS characters,
-        sum(character_errors) FILTER (scored) AS character_errors,
-        sum(entropy_before.sum) FILTER (scored) / sum(entropy_before.count) FILTER (scored) AS entropy_before,
-        sum(entropy_after.sum) FILTER (scored) / sum(entropy_after.count) FILTER (scored) AS entropy_after,
+        CASE WHEN reason_hidden IS NULL THEN min(split_part(normalizer, '/', 2)) FILTER (fine AND counted) END AS release,
+        CASE
+            WHEN reason_hidden IS NULL THEN max(split_part(normalizer, '/', 2)) FILTER (fine AND counted)
+        END AS last_release,
+        sum(words) FILTER (counted) AS words,
+        sum(errors) FILTER (NOT silent) AS errors,
+        sum(substitutions) FILTER (NOT silent) AS substitutions,
+        sum(deletions) FILTER (NOT silent) AS deletions,
+        sum(insertions) FILTER (NOT silent) AS insertions,
+        sum(characters) FILTER (counted) AS characters,
+        sum(character_errors) FILTER (NOT silent) AS character_errors,
+        sum(utterances) FILTER (counted) AS scored,
+        sum(wrong) AS wrong,
+        sum(over_100) FILTER (NOT silent) AS over_100,
+        sum(insertion_runs) AS insertion_runs,
+        sum(loops) FILTER (fine) AS loops,
+        sum(audio_seconds) FILTER (silent) AS silent_seconds,
+        sum(insertions) FILTER (silent) AS silent_insertions,
+        sum(entropy_before.sum) FILTER (fine) / sum(entropy_before.count) FILTER (fine) AS entropy_before,
+        sum(entropy_after.sum) FILTER (fine) / sum(entropy_after.count) FILTER (fine) AS entropy_after,
         sum(audio_seconds) AS audio_seconds,
         sum(seconds) AS seconds
     FROM summed
@@ -126,8 +159,19 @@ measured AS (
         coalesce(found.done, 0) AS done,
         coalesce(found.in_error, 0) AS in_error,
         coalesce(found.reused, 0) AS reused,
+        planned.scorer,
         found.words::BIGINT AS words,
         found.errors::BIGINT AS errors,
+        found.substitutions::BIGINT AS substitutions,
+        found.deletions::BIGINT AS deletions,
+        found.insertions::BIGINT AS insertions,
+        found.scored::BIGINT AS scored,
+        found.wrong::BIGINT AS wrong,
+        found.over_100::BIGINT AS over_100,
+        found.insertion_runs::BIGINT AS insertion_runs,
+        found.loops::BIGINT AS loops,
+        found.silent_seconds,
+        found.silent_insertions::BIGINT AS silent_insertions,
         CASE WHEN found.reason_hidden IS NULL THEN 100.0 * found.errors / nullif(found.words, 0) END AS wer,
         CASE WHEN found.reason_hidden IS NULL THEN 100.0 * found.character_errors / nullif(found.characters, 0) END AS cer,
         found.entropy_before,
@@ -156,10 +200,21 @@ SELECT
     done,
     in_error,
     reused,
+    scorer,
     words,
     errors,
+    substitutions,
+    deletions,
+    insertions,
     wer,
     cer,
+    scored,
+    wrong,
+    over_100,
+    insertion_runs,
+    loops,
+    silent_seconds,
+    silent_insertions,
     -- A window instead of a join, because a join would read the store once more.
     max(wer) FILTER (method = 'source') OVER (PARTITION BY run_id, domain) AS source_wer,
     100.0 * (wer - source_wer) / nullif(source_wer, 0) AS change_percent,

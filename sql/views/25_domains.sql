@@ -8,6 +8,11 @@
 --   planned, done, in_error, reused   utterances of its cells: planned, done, in error, done and reused from another run
 --   words, errors   mean over the seeds of what each has, without the utterances in error
 --   wer, cer        mean over the seeds of 100 × errors / words; NULL while hidden
+--   substitution_rate, deletion_rate, insertion_rate   mean over the seeds, % of the words; wer is their sum
+--   sentence_error_rate   utterances with an error, % of those in the rates
+--   over_100_rate, insertion_run_rate, loop_rate   utterances with more errors than words; with 5 insertions or more
+--                   side by side; whose hypothesis is one piece said over and over, or empty: % of those in the rates
+--   insertions_per_minute   words heard in audio without speech, which has no wer; NULL if there is none
 --   wer_by_seed     wer of each seed, in the order of the seeds; NULL while hidden
 --   wer_seed_sd     standard deviation of wer over the seeds; NULL for fewer than two
 --   source_wer      wer of the method source on the same domain
@@ -37,9 +42,17 @@ by_method AS (
         sum(reused)::BIGINT AS reused,
         avg(words) AS words,
         avg(errors) AS errors,
-        count(*) = count(wer) AND (count(*) = 1 OR bool_and(state = 'complete')) AS is_shown,
+        count(*) = count(coalesce(wer, CASE WHEN reason_hidden IS NULL THEN silent_seconds END)) AND (count(*) = 1 OR bool_and(state = 'complete')) AS is_shown,
         avg(wer) AS wer,
         avg(cer) AS cer,
+        avg(100.0 * substitutions / nullif(words, 0)) AS substitution_rate,
+        avg(100.0 * deletions / nullif(words, 0)) AS deletion_rate,
+        avg(100.0 * insertions / nullif(words, 0)) AS insertion_rate,
+        avg(100.0 * wrong / nullif(scored, 0)) AS sentence_error_rate,
+        avg(100.0 * over_100 / nullif(scored, 0)) AS over_100_rate,
+        avg(100.0 * insertion_runs / nullif(scored, 0)) AS insertion_run_rate,
+        avg(100.0 * loops / nullif(scored, 0)) AS loop_rate,
+        avg(60.0 * silent_insertions / silent_seconds) AS insertions_per_minute,
         list(wer ORDER BY seed) AS wer_by_seed,
         stddev_samp(wer) AS wer_seed_sd,
         avg(entropy_before) AS entropy_before,
@@ -56,6 +69,14 @@ shown AS (
     SELECT * REPLACE (
         CASE WHEN is_shown THEN wer END AS wer,
         CASE WHEN is_shown THEN cer END AS cer,
+        CASE WHEN is_shown THEN substitution_rate END AS substitution_rate,
+        CASE WHEN is_shown THEN deletion_rate END AS deletion_rate,
+        CASE WHEN is_shown THEN insertion_rate END AS insertion_rate,
+        CASE WHEN is_shown THEN sentence_error_rate END AS sentence_error_rate,
+        CASE WHEN is_shown THEN over_100_rate END AS over_100_rate,
+        CASE WHEN is_shown THEN insertion_run_rate END AS insertion_run_rate,
+        CASE WHEN is_shown THEN loop_rate END AS loop_rate,
+        CASE WHEN is_shown THEN insertions_per_minute END AS insertions_per_minute,
         CASE WHEN is_shown THEN wer_by_seed END AS wer_by_seed,
         CASE WHEN is_shown THEN wer_seed_sd END AS wer_seed_sd
     )
@@ -79,6 +100,14 @@ SELECT
     errors,
     wer,
     cer,
+    substitution_rate,
+    deletion_rate,
+    insertion_rate,
+    sentence_error_rate,
+    over_100_rate,
+    insertion_run_rate,
+    loop_rate,
+    insertions_per_minute,
     wer_by_seed,
     wer_seed_sd,
     max(wer) FILTER (method = 'source') OVER (PARTITION BY run_id, domain) AS source_wer,

@@ -1,6 +1,7 @@
 -- groups: the figures of a group of domains, hidden until every planned domain is complete.
 -- grain: one row per run, method and group; the group `all` contains every domain.
 -- A domain counts as complete if its state is complete in the view domains, has an utterance without an error, and is not hidden.
+-- Domains of audio without speech have no WER, and count for insertions_per_minute alone.
 --   run_id, method  the run and the method
 --   "group"         the group, or all
 --   position        position of the group in the plan; all is last
@@ -9,6 +10,8 @@
 --   planned, done, in_error, reused   utterances: planned, done, in error, done and reused from another run
 --   words, errors   sums of those of its domains, without the utterances in error
 --   wer             mean of its domains' WER, as in the paper, each the mean over the seeds; NULL while hidden
+--   substitution_rate, deletion_rate, insertion_rate, sentence_error_rate, over_100_rate, insertion_run_rate, loop_rate,
+--   insertions_per_minute   means of its domains', as in domains; NULL while hidden
 --   seeds           number of seeds; 0 for a method that draws no random numbers
 --   wer_by_seed     wer of each seed, in the order of the seeds; NULL while hidden
 --   wer_seed_sd     standard deviation of wer over the seeds; NULL for fewer than two
@@ -20,7 +23,7 @@ WITH
 checked AS (
     SELECT
         *,
-        state = 'complete' AND wer IS NOT NULL AS is_there,
+        state = 'complete' AND coalesce(wer, insertions_per_minute) IS NOT NULL AS is_there,
         CASE
             WHEN reason_hidden IS NOT NULL THEN domain || ' (' || reason_hidden || ')'
             WHEN state = 'complete' THEN domain || ' (no utterance without an error)'
@@ -44,9 +47,17 @@ summed AS (
         sum(words) AS words,
         sum(errors) AS errors,
         max(seeds) AS seeds,
-        list(wer_by_seed) AS by_domain,
+        list(wer_by_seed) FILTER (wer IS NOT NULL) AS by_domain,
         CASE WHEN bool_and(is_there) THEN avg(wer) END AS wer,
-        CASE WHEN bool_and(is_there) THEN 100.0 * sum(errors) / sum(words) END AS pooled_wer,
+        CASE WHEN bool_and(is_there) THEN 100.0 * sum(errors) / nullif(sum(words), 0) END AS pooled_wer,
+        CASE WHEN bool_and(is_there) THEN avg(substitution_rate) END AS substitution_rate,
+        CASE WHEN bool_and(is_there) THEN avg(deletion_rate) END AS deletion_rate,
+        CASE WHEN bool_and(is_there) THEN avg(insertion_rate) END AS insertion_rate,
+        CASE WHEN bool_and(is_there) THEN avg(sentence_error_rate) END AS sentence_error_rate,
+        CASE WHEN bool_and(is_there) THEN avg(over_100_rate) END AS over_100_rate,
+        CASE WHEN bool_and(is_there) THEN avg(insertion_run_rate) END AS insertion_run_rate,
+        CASE WHEN bool_and(is_there) THEN avg(loop_rate) END AS loop_rate,
+        CASE WHEN bool_and(is_there) THEN avg(insertions_per_minute) END AS insertions_per_minute,
         CASE
             WHEN NOT bool_and(is_there) THEN
                 count(*) FILTER (NOT is_there) || ' of ' || count(*) || ' domains incomplete: '
@@ -81,6 +92,14 @@ SELECT
     errors,
     wer,
     pooled_wer,
+    substitution_rate,
+    deletion_rate,
+    insertion_rate,
+    sentence_error_rate,
+    over_100_rate,
+    insertion_run_rate,
+    loop_rate,
+    insertions_per_minute,
     seeds,
     wer_by_seed,
     list_aggregate(wer_by_seed, 'stddev_samp') AS wer_seed_sd,

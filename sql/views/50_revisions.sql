@@ -1,7 +1,7 @@
 -- revisions: a digest of the results behind a method's statistics, to detect stale statistics.
 -- grain: one row per run and method.
 -- Any later attempt that changes the counted rows gives another revision: a redone utterance counts with a
--- higher attempt, and a newly done one counts as one more.
+-- higher attempt, and a newly done one counts as one more. So does another scorer, release or transcript.
 --   run_id, method  the run and the method
 --   revision        a digest of the counted rows of its cells, and of those of source
 WITH
@@ -13,8 +13,18 @@ counted AS (
         cell_id,
         count(*) AS done,
         count(error) AS in_error,
-        sum(words) AS words,
-        sum(errors) AS errors,
+        -- Sums that another scoring of the same hypotheses hardly repeats, and by whom it was.
+        concat_ws(
+            ' ',
+            sum(words),
+            sum(substitutions),
+            sum(deletions),
+            sum(insertions),
+            sum(words * errors),
+            sum(errors * errors),
+            min(scorer),
+            string_agg(DISTINCT normalizer, ',' ORDER BY normalizer)
+        ) AS scores,
         sum(attempt) AS attempts
     FROM utterances
     GROUP BY run_id, domain, method, cell_id
@@ -37,8 +47,7 @@ joined AS (
                 cell_id,
                 coalesce(done, 0),
                 coalesce(in_error, 0),
-                coalesce(words, 0),
-                coalesce(errors, 0),
+                scores,
                 coalesce(attempts, 0),
                 coalesce(ended.attempt, 0)
             ), ', ' ORDER BY domain, seed

@@ -23,7 +23,7 @@ def told(tmp_path: Path, suite: str, language: str = "en", rule: Rule = "whisper
     """Return the notices of a run of a suite, one utterance of which was scored in a language."""
     store = Store.open(tmp_path / "store", create=True)
     begin_run(store, "r", [("g", "synthetic", "source")], suite_toml=parse_suite(suite, origin="here").to_toml())
-    write_shard(store, CellKey("r", "synthetic", "source"), {"a": [heard(1)]}, language=language, rule=rule)
+    write_shard(store, CellKey("r", "synthetic", "source"), {"a": [heard(1)]}, language=language, scorer=rule)
     with Catalogue(store) as catalogue:
         return notices_of(catalogue, "r")
 
@@ -40,7 +40,7 @@ def test_corpus_marks_synthetic_speech(tmp_path: Path) -> None:
 )
 def test_split_words_are_reported(tmp_path: Path, language: str, rule: Rule, said: bool) -> None:
     found = told(tmp_path, RECORDED, language, rule)
-    assert [sentence.endswith('score them with normalizer = "marks".') for sentence in found] == [True] * said
+    assert [sentence.endswith('score them by "marks", as with emtta score.') for sentence in found] == [True] * said
 
 
 @pytest.mark.parametrize(("suite", "said"), [(SPOKEN, True), (RECORDED, False)])

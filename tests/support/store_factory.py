@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from emtta_core.scoring import EmptyReferenceError, Rule, step_errors, word_errors
+from emtta_core.scoring.utterance import Heard, score
 from emtta_core.store import CellKey, CellRow, HypothesisRow, PlanRow, RunRow, ScoreRow, StepRow, Store
 
 REFERENCE = "red green blue river"
@@ -82,7 +82,7 @@ def write_shard(
     flags: tuple[str, ...] = (),
     seconds: float = 0.1,
     language: str | None = None,
-    rule: Rule = "whisper",
+    scorer: str = "whisper",
 ) -> None:
     """Write one shard of an attempt.
 
@@ -99,7 +99,7 @@ def write_shard(
         flags: of each hypothesis.
         seconds: that each took.
         language: of each; by default `LANGUAGE`.
-        rule: how they are scored.
+        scorer: by which they are scored.
     """
     cell_id = cell_id or cell_id_of(key.domain, key.method, key.seed)
     language = language or LANGUAGE
@@ -125,8 +125,8 @@ def write_shard(
         )
         for step, text in enumerate(states or ()):
             steps.append(StepRow(**same, step=step, hypothesis=text, entropy=1.0 - 0.1 * step, tokens=5))
-        if states:
-            scores.append(_score(same, reference, states, language, rule))
+        utterance = Heard(utterance_id, language, reference, states[-1] if states else None, states or ())
+        scores.append(ScoreRow(**same, **score(utterance, utterance.steps, scorer)))
     store.write_steps(key, attempt, shard, steps)
     store.write_hypotheses(key, attempt, shard, hypotheses)
     if scored:
@@ -165,33 +165,6 @@ def end_attempt(
             host="here",
             batch_size=16,
         ),
-    )
-
-
-def _score(same: Mapping[str, object], reference: str, states: Sequence[str], language: str, rule: Rule) -> ScoreRow:
-    try:
-        found = word_errors(reference, states[-1], language, rule)
-    except EmptyReferenceError as error:
-        nothing = dict.fromkeys(
-            [
-                *("hits", "substitutions", "deletions", "insertions", "words", "characters", "character_errors"),
-                *("reference_normalized", "hypothesis_normalized"),
-            ]
-        )
-        return ScoreRow(**same, **nothing, normalizer="none", error=str(error))
-    return ScoreRow(
-        **same,
-        hits=found.hits,
-        substitutions=found.substitutions,
-        deletions=found.deletions,
-        insertions=found.insertions,
-        words=found.words,
-        characters=found.characters,
-        character_errors=found.character_errors,
-        normalizer=found.normalizer,
-        reference_normalized=found.reference_normalized,
-        hypothesis_normalized=found.hypothesis_normalized,
-        step_errors=step_errors(reference, states, language, rule),
     )
 
 

@@ -1,0 +1,108 @@
+"""Corrected references of a run: a file of utterances and their transcripts, held against what the run has."""
+
+import csv
+import io
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from emtta_core.errors import UsageError
+from emtta_core.input_files import read_plain
+from emtta_core.store import Catalogue, Store
+
+COLUMNS = ("id", "text", "domain")
+"""Of the file; the last is needed where an id means different utterances in different domains."""
+
+NAMED = 5
+"""Utterances that a message names."""
+
+_UTTERANCES = "SELECT DISTINCT domain, utterance_id FROM utterances WHERE run_id = $run_id ORDER BY ALL"
+
+
+def read_references(path: Path, store: Store, run_id: str, *, partial: bool = False) -> dict[tuple[str, str], str]:
+    """The transcripts that a file gives the utterances of a run, by domain and utterance.
+
+    Args:
+        path: a `.csv` or `.tsv` with a header, or a `.jsonl`: `id` and `text`, and `domain` where it matters.
+        store: the run's.
+        run_id: the run.
+        partial: whether utterances that the file lacks keep their transcript.
+
+    Raises:
+        UsageError: the file cannot be read, names an utterance that the run has not, or lacks one; names the first.
+    """
+    with Catalogue(store, run_id=run_id) as catalogue:
+        rows = catalogue.query(_UTTERANCES, {"run_id": run_id}).rows
+    domains: dict[str, list[str]] = defaultdict(list)
+    for domain, utterance_id in rows:
+        domains[str(utterance_id)].append(str(domain))
+    found: dict[tuple[str, str], str] = {}
+    for place, row in _rows(path):
+        of = [row["domain"]] if row.get("domain") else domains.get(row["id"], [])
+        if not of or of[0] not in domains.get(row["id"], []):
+            where = f" in domain {row['domain']!r}" if row.get("domain") else ""
+            raise UsageError(
+                f"{path}, {place}: the run {run_id!r} has no utterance {row['id']!r}{where}; "
+                f"`{store.command('sql', 'SELECT domain, utterance_id FROM utterances')}` lists them"
+            )
+        if not row["text"].strip():
+            raise UsageError(f"{path}, {place}: the text of utterance {row['id']!r} is empty; give its transcript")
+        for domain in of:
+            key = domain, row["id"]
+            if found.get(key, row["text"]) != row["text"]:
+                raise UsageError(
+                    f"{path}, {place}: utterance {row['id']!r} has two different texts; leave one of them out"
+                )
+            found[key] = row["text"]
+    lacking = [f"{domain}/{utterance}" for domain, utterance in rows if (domain, utterance) not in found]
+    if lacking and not partial:
+        more = f" and {len(lacking) - NAMED} more" if len(lacking) > NAMED else ""
+        raise UsageError(
+            f"{path} lacks {len(lacking)} of {len(rows)} utterances of the run {run_id!r}: {', '.join(lacking[:NAMED])}"
+            f"{more}; add them, or let them keep their transcripts with --partial"
+        )
+    return found
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
+    # The rows of a file with where they are.
+    try:
+        text = read_plain(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the references {path} are not text in UTF-8 ({error}); convert them") from error
+    except OSError as error:
+        raise UsageError(f"the references {path} cannot be read: {error.strerror or error}") from error
+    kind = path.suffix.lower()
+    if kind == ".jsonl":
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.strip():
+                yield f"line {number}", _checked(path, f"line {number}", _object(path, number, line))
+        return
+    if kind not in (".csv", ".tsv"):
+        raise UsageError(f"the references {path} have the ending {kind!r}; give a .csv, .tsv or .jsonl")
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if kind == ".tsv" else ",")
+    columns = reader.fieldnames or []
+    if not {"id", "text"} <= set(columns) or set(columns) - set(COLUMNS):
+        raise UsageError(
+            f"the references {path} have the columns {', '.join(columns)}; give {', '.join(COLUMNS[:2])}, and domain where needed"
+        )
+    for row in reader:
+        yield f"line {reader.line_num}", _checked(path, f"line {reader.line_num}", row)
+
+
+def _object(path: Path, number: int, line: str) -> object:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise UsageError(f"{path}, line {number}: it is no JSON ({error})") from error
+
+
+def _checked(path: Path, place: str, row: object) -> Mapping[str, str]:
+    if (
+        not isinstance(row, dict)
+        or not {"id", "text"} <= row.keys() <= set(COLUMNS)
+        or not all(isinstance(value, str) for value in row.values())
+    ):
+        raise UsageError(f"{path}, {place}: {row!r} has not id and text, both texts, and at most domain beside them")
+    return row

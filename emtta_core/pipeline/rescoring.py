@@ -1,0 +1,263 @@
+"""Score again what a run has stored: by other scorers, by another release of one, with corrected references.
+
+Hypotheses stay as they are. The scores made anew lie beside those that were made with the hypotheses, and count in
+their place (see the view `utterances`). What is scored already as it would be now is left alone, so that a scoring that
+was killed goes on where it stopped.
+"""
+
+import logging
+import multiprocessing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, repeat
+from typing import Any
+
+from emtta_core.pipeline.run_statistics import settle_statistics, update_statistics
+from emtta_core.scoring import ScorerError, scorer
+from emtta_core.scoring.utterance import Heard, score_all
+from emtta_core.store import Catalogue, RescoreRow, Store
+from emtta_core.store.lease import Lease, lease
+
+log = logging.getLogger("emtta.pipeline")
+
+SHARD = 50_000
+"""Rows of a file."""
+
+CHUNK = 1_000
+"""Utterances that a process is given at once."""
+
+_STATES = """
+    SELECT domain, method, cell_id, language, normalizer, count(*) AS utterances
+    FROM utterances
+    WHERE run_id = $run_id
+    GROUP BY ALL
+    ORDER BY domain, method, cell_id
+"""
+
+_CORRECTED = """
+    SELECT domain, utterance_id, arg_max(reference, scoring)
+    FROM raw.rescores
+    WHERE run_id = $run_id AND reference IS NOT NULL
+    GROUP BY domain, utterance_id
+"""
+
+_CELL = """
+    WITH
+    decoded AS (
+        SELECT attempt, utterance_id, list(hypothesis ORDER BY step) AS texts
+        FROM raw.steps
+        WHERE run_id = $run_id AND domain = $domain AND method = $method AND cell_id = $cell_id
+        GROUP BY attempt, utterance_id
+    )
+
+    SELECT
+        utterances.attempt, utterance_id, utterances.language, utterances.reference, utterances.hypothesis,
+        coalesce(decoded.texts, []), utterances.normalizer
+    FROM utterances
+    LEFT JOIN decoded USING (attempt, utterance_id)
+    WHERE run_id = $run_id AND domain = $domain AND method = $method AND cell_id = $cell_id
+    ORDER BY utterance_id
+"""
+
+_SCORERS = """
+    SELECT DISTINCT scorer FROM (
+        SELECT scorer FROM raw.scores WHERE run_id = $run_id
+        UNION ALL SELECT scorer FROM raw.rescores WHERE run_id = $run_id
+    )
+"""
+
+Key = tuple[str, str]
+"""A domain and an utterance of it."""
+
+
+@dataclass(slots=True)
+class Rescoring:
+    """What a scoring did.
+
+    Attributes:
+        scored: utterances that were scored, by scorer.
+        kept: utterances that had been scored in the same way, by scorer.
+    """
+
+    scored: dict[str, int] = field(default_factory=dict)
+    kept: dict[str, int] = field(default_factory=dict)
+
+
+def rescore(
+    store: Store,
+    run_id: str,
+    scorers: Sequence[str] = (),
+    *,
+    references: Mapping[Key, str] | None = None,
+    workers: int = 1,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> Rescoring:
+    """Score a run again, and compute its statistics.
+
+    Args:
+        store: the run's.
+        run_id: the run.
+        scorers: by which; by default those of its suite, and all by which it has been scored.
+        references: corrected transcripts by domain and utterance; the others stay as they are.
+        workers: processes.
+        progress: is told the scorer, how many utterances are done, and of how many.
+
+    Raises:
+        UsageError: there is no such run or scorer.
+        ScorerError: a normalizer of another package failed; no score of this scoring is kept.
+        StoreError: another process works on the run, or its files cannot be read or written.
+    """
+    store.run(run_id)
+    with lease(store, run_id):
+        found = rescore_held(store, run_id, scorers, references=references, workers=workers, progress=progress)
+        for name in found.scored:
+            update_statistics(store, run_id, name)
+    return found
+
+
+def rescore_held(
+    store: Store,
+    run_id: str,
+    scorers: Sequence[str] = (),
+    *,
+    references: Mapping[Key, str] | None = None,
+    workers: int = 1,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> Rescoring:
+    """Do what `rescore` does, but for the statistics, for a run whose lease the caller has."""
+    with Catalogue(store, run_id=run_id) as catalogue:
+        known = [str(name) for (name,) in catalogue.query(_SCORERS, {"run_id": run_id}).rows]
+        found = catalogue.query(_CORRECTED, {"run_id": run_id}).rows
+    wanted = list(scorers) or list(dict.fromkeys([*store.run(run_id).scorers, *sorted(known)]))
+    for name in wanted:
+        scorer(name)
+    corrected = {(str(domain), str(utterance)): str(text) for domain, utterance, text in found} | dict(references or {})
+    made = Rescoring()
+    writer = _Writer(store, run_id, store.rescorings(run_id) + 1)
+    with _pool(workers) as pool:
+        try:
+            for name in wanted:
+                _rescore_by(name, writer, corrected, pool, made, partial(progress, name))
+        except ScorerError:
+            store.backend.remove(writer.files)  # half of a scoring says nothing
+            raise
+    return made
+
+
+def settle_figures(store: Store, run_id: str, held: Lease | None = None) -> None:
+    """See that a run is scored as its suite says, and its statistics are there; what goes wrong is logged alone.
+
+    Args:
+        store: the run's.
+        run_id: the run.
+        held: the run's lease, where the caller has it.
+    """
+    try:
+        if is_unscored(store, run_id):
+            with lease(store, run_id) if held is None else nullcontext():
+                rescore_held(store, run_id, store.run(run_id).scorers)
+    except Exception as error:
+        again = store.command("score", run_id)
+        log.warning("run %s could not be scored as its suite says: %s; score it with: %s", run_id, error, again)
+    settle_statistics(store, run_id)
+
+
+def is_unscored(store: Store, run_id: str) -> bool:
+    """Whether utterances of a run have no score by a scorer of its suite, or one of another release."""
+    return any(
+        _is_stale(name, language, normalizer)
+        for name in store.run(run_id).scorers
+        for *_, language, normalizer, _ in _states(store, run_id, name)
+    )
+
+
+class _Writer:
+    """Writes scores to the store, many to a file."""
+
+    def __init__(self, store: Store, run_id: str, scoring: int) -> None:
+        self.store, self.run_id, self.scoring = store, run_id, scoring
+        self.files: list[str] = []
+        self._rows: list[RescoreRow] = []
+
+    def add(self, rows: Iterable[RescoreRow]) -> None:
+        self._rows += rows
+        if len(self._rows) >= SHARD:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._rows:
+            self.files.append(self.store.write_rescores(self.run_id, self.scoring, len(self.files), self._rows))
+            self._rows = []
+
+
+def _rescore_by(
+    name: str,
+    writer: _Writer,
+    corrected: Mapping[Key, str],
+    pool: Executor | None,
+    made: Rescoring,
+    progress: Callable[[int, int], None],
+) -> None:
+    store, run_id = writer.store, writer.run_id
+    states = _states(store, run_id, name)
+    stale = {tuple(cell) for *cell, language, normalizer, _ in states if _is_stale(name, language, normalizer)}
+    domains = {domain for domain, _ in corrected}
+    cells = [
+        cell for cell in dict.fromkeys(tuple(state[:3]) for state in states) if cell in stale or cell[0] in domains
+    ]
+    total = sum(count for *cell, _, _, count in states if tuple(cell) in cells)
+    scored = 0
+    with Catalogue(store, run_id=run_id, scorer=name) as catalogue:
+        for domain, method, cell_id in cells:
+            parameters = {"run_id": run_id, "domain": domain, "method": method, "cell_id": cell_id}
+            rows = catalogue.query(_CELL, parameters).rows
+            catalogue.check_all_read()
+            todo = []
+            for attempt, utterance_id, language, reference, hypothesis, steps, normalizer in rows:
+                correction = corrected.get((domain, utterance_id), reference)
+                if correction != reference or _is_stale(name, language, normalizer):
+                    todo.append((attempt, Heard(utterance_id, language, correction, hypothesis, steps)))
+            scores = _scored([heard for _, heard in todo], name, pool)
+            writer.add(
+                RescoreRow(
+                    **columns,
+                    cell_id=cell_id,
+                    attempt=attempt,
+                    utterance_id=heard.utterance_id,
+                    domain=domain,
+                    method=method,
+                    scoring=writer.scoring,
+                    reference=corrected.get((domain, heard.utterance_id)),
+                )
+                for (attempt, heard), columns in zip(todo, scores, strict=True)
+            )
+            scored += len(todo)
+            progress(scored, total)
+    writer.flush()
+    made.scored[name] = scored
+    made.kept[name] = sum(count for *_, count in states) - scored
+
+
+def _states(store: Store, run_id: str, name: str) -> list[tuple[Any, ...]]:
+    # How the utterances of each cell are scored by a scorer, with their number.
+    with Catalogue(store, run_id=run_id, scorer=name) as catalogue:
+        return catalogue.query(_STATES, {"run_id": run_id}).rows
+
+
+def _is_stale(name: str, language: str, normalizer: str | None) -> bool:
+    return normalizer != scorer(name).normalizer(language).name
+
+
+def _pool(workers: int) -> AbstractContextManager[Executor | None]:
+    # Processes that know scoring alone, and so begin within a second.
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) if workers > 1 else nullcontext()
+
+
+def _scored(utterances: Sequence[Heard], name: str, pool: Executor | None) -> Iterable[dict[str, Any]]:
+    if pool is None or len(utterances) <= CHUNK:
+        return score_all(utterances, name)
+    chunks = [utterances[start : start + CHUNK] for start in range(0, len(utterances), CHUNK)]
+    return chain.from_iterable(pool.map(score_all, chunks, repeat(name)))

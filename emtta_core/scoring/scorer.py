@@ -1,0 +1,234 @@
+"""Scorers: by which rule hypotheses are compared with references. A scorer changes scores, never hypotheses.
+
+Its name is that of a normalizer, and behind it what else is done: `whisper`, `jiwer+compounds`, `basic+numbers`.
+
+- `numbers` spells out digits in the utterance's language (num2words), so that "25" and "fünfundzwanzig" agree. English
+  under Whisper's normalizer needs none: that one writes all numbers in digits.
+- `compounds` lets neighbouring words match one word that is written like them together, as "ice cream" and "icecream"
+  (kaldialign), which the Open ASR Leaderboard does; the hypothesis is then spelled as the reference is.
+
+A normalizer of one's own is a function of the text, or of the text and the language, which returns a text: by its path,
+`my_package.mine:normalize`, or by its name among the entry points `emtta.normalizers`. Its release and a digest of its
+module's source are recorded with each score.
+"""
+
+import hashlib
+import importlib
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, entry_points, packages_distributions, version
+from types import ModuleType
+from typing import get_args
+
+from emtta_core.errors import EmttaError, UsageError
+from emtta_core.scoring.normalizer import Normalizer, Rule, normalizer
+
+PLUGINS = "emtta.normalizers"
+"""The entry points of other packages' normalizers."""
+
+OPTIONS = {"numbers": "num2words", "compounds": "kaldialign"}
+"""What can stand behind a normalizer's name, with the package that does it."""
+
+DEFAULT = "whisper"
+
+_NAME = re.compile(r"(?P<rule>[\w.-]+(?::[\w.]+)?)(?P<options>(?:\+\w+)*)")
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_GROUPED = re.compile(r"\d{1,3}(?:[.,]\d{3})+")
+
+
+class ScorerError(EmttaError):
+    """A normalizer of another package raised an exception, or returned no text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """A way to compare hypotheses with references."""
+
+    name: str  # as a suite has it
+    rule: str  # its normalizer
+    numbers: bool = False  # whether digits are spelled out
+    compounds: bool = False  # whether neighbouring words match one word that is written like them together
+
+    def normalizer(self, language: str) -> Normalizer:
+        """What normalizes texts of a language (ISO 639-1).
+
+        Raises:
+            UsageError: there is no such normalizer, or a package is not installed.
+        """
+        return _normalizer(self, language)
+
+    def as_reference(self, reference: str, hypothesis: str) -> str:
+        """A hypothesis, both texts normalized, with compounds written as in its reference, where these count as equal."""
+        if not self.compounds:
+            return hypothesis
+        pairs = _installed("compounds").align(reference.split(), hypothesis.split(), "", merge_compounds=True)
+        return " ".join(
+            said if said.replace(" ", "") == heard.replace(" ", "") else heard for said, heard in pairs if heard
+        )
+
+
+def check_scorer(name: str) -> str:
+    """Check how a scorer is written, not whether its normalizer is installed: an old run may name one that is gone.
+
+    Raises:
+        UsageError: it names no normalizer, or an option that there is not.
+    """
+    _parsed(name)
+    return name
+
+
+@cache
+def scorer(name: str) -> Scorer:
+    """The scorer of a name.
+
+    Raises:
+        UsageError: it names no normalizer that there is, or an option whose package is not installed.
+    """
+    found = _parsed(name)
+    found.normalizer("en")
+    if found.numbers:
+        _installed("numbers")
+    if found.compounds:
+        _installed("compounds")
+    return found
+
+
+def _parsed(name: str) -> Scorer:
+    match = _NAME.fullmatch(name)
+    options = match["options"].split("+")[1:] if match else []
+    unknown = [option for option in options if option not in OPTIONS]
+    if match is None or unknown or len(set(options)) < len(options):
+        what = f"has the option {unknown[0]!r}" if unknown else "is none"
+        raise UsageError(
+            f"the scorer {name!r} {what}; write a normalizer, with +numbers or +compounds behind it, each once: "
+            f"{', '.join(get_args(Rule))}, or a function as 'my_package.mine:normalize'"
+        )
+    rule = match["rule"]
+    if ":" not in rule and rule not in get_args(Rule) and rule not in (names := entry_points(group=PLUGINS).names):
+        raise UsageError(
+            f"there is no normalizer {rule!r}; choose from: {', '.join([*get_args(Rule), *sorted(names)])}; or name a "
+            "function, as 'my_package.mine:normalize'"
+        )
+    return Scorer(name, rule, "numbers" in options, "compounds" in options)
+
+
+@cache
+def _normalizer(chosen: Scorer, language: str) -> Normalizer:
+    if chosen.rule in get_args(Rule):
+        found = normalizer(language, chosen.rule)  # type: ignore[arg-type]
+    else:
+        found = _plugin(chosen.rule, language)
+    done = []
+    function, cleanup = found.function, found.cleanup
+    if chosen.numbers and not found.name.startswith("whisper-english") and _speaks(language):
+        done.append("numbers")
+        function = _after(lambda text: _spelled_out(text, language), function)
+    if chosen.compounds:
+        done.append("compounds")
+    if not done:
+        return found
+    name = "+".join([found.name, *(f"{option}-{version(OPTIONS[option])}" for option in done)])
+    return Normalizer(name, function, found.by_letter, cleanup)
+
+
+def _after(first: Callable[[str], str], then: Callable[[str], str]) -> Callable[[str], str]:
+    return lambda text: then(first(text))
+
+
+def _plugin(path: str, language: str) -> Normalizer:
+    # A normalizer of another package, whose exceptions name it and the text.
+    function, module = _load(path)
+    wants_language = _arguments(function) > 1
+
+    def normalize(text: str) -> str:
+        try:
+            found = function(text, language) if wants_language else function(text)
+        except Exception as error:
+            raise ScorerError(
+                f"the normalizer {path} raised {type(error).__name__}: {error}, on the text {text!r}; mend it, and "
+                "score again"
+            ) from error
+        if not isinstance(found, str):
+            raise ScorerError(
+                f"the normalizer {path} returned {found!r} for the text {text!r}; it must return a text (str)"
+            )
+        return found
+
+    return Normalizer(f"{path}/{_release(module)}", normalize)
+
+
+def _load(path: str) -> tuple[Callable[..., object], ModuleType]:
+    points = entry_points(group=PLUGINS)
+    place = points[path].value if ":" not in path and path in points.names else path
+    module, _, attribute = place.partition(":")
+    try:
+        home = importlib.import_module(module)
+        function: object = home
+        for part in attribute.split("."):
+            function = getattr(function, part)
+        if inspect.isclass(function):
+            function = function()
+    except Exception as error:
+        raise UsageError(
+            f"the normalizer {path!r} cannot be loaded ({type(error).__name__}: {error}); give 'package.module:function' "
+            "and install its package in the environment of emtta"
+        ) from error
+    if not callable(function) or not 1 <= _arguments(function) <= 2:
+        raise UsageError(
+            f"the normalizer {path!r} is {function!r}; it must be a function of the text, or of the text and the "
+            "language, that returns a text"
+        )
+    return function, home
+
+
+def _arguments(function: Callable[..., object]) -> int:
+    # How many positional arguments a function wants; those with a default are left to it.
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some functions written in C do not say
+        return 1
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(each.kind in positional and each.default is inspect.Parameter.empty for each in parameters)
+
+
+def _release(module: ModuleType) -> str:
+    package = module.__name__.partition(".")[0]
+    try:
+        release = version((packages_distributions().get(package) or [package])[0])
+    except PackageNotFoundError:
+        release = "unversioned"
+    try:
+        source = inspect.getsource(module)
+    except (OSError, TypeError):
+        return release
+    return f"{release}+source-{hashlib.sha256(source.encode()).hexdigest()[:12]}"
+
+
+def _installed(option: str) -> ModuleType:
+    package = OPTIONS[option]
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise UsageError(
+            f"the option {option} of a scorer needs the package {package}; install it: pip install 'emtta[scoring]'"
+        ) from error
+
+
+def _speaks(language: str) -> bool:
+    return language in _installed("numbers").CONVERTER_CLASSES
+
+
+def _spelled_out(text: str, language: str) -> str:
+    # A text with its numbers in words; groups of three digits after a point or comma belong to one whole number.
+    def spell(match: re.Match[str]) -> str:
+        digits = match[0]
+        whole = re.sub("[.,]", "", digits) if _GROUPED.fullmatch(digits) else digits.replace(",", ".")
+        try:
+            return f" {_installed('numbers').num2words(float(whole) if '.' in whole else int(whole), lang=language)} "
+        except (ValueError, OverflowError, NotImplementedError):  # as 1.2.3, or beyond the language's words
+            return digits
+
+    return _NUMBER.sub(spell, text)
