@@ -58,7 +58,7 @@ class Cell:
         return seed_name(self.seed)
 
 
-PREPARE_VERSION = 3
+PREPARE_VERSION = 4
 """Raised whenever the same corpus and corruption would be prepared as other samples or other rows."""
 
 FED = ("family", "language", "long_audio", "tokens_per_second")

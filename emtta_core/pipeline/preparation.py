@@ -141,6 +141,7 @@ def _row(utterance: Utterance, corruption: Corruption | None) -> PreparedRow:
         corruption=_label(corruption),
         snr_db=snr_db,
         gain=gain,
+        metadata=utterance.metadata,
     )
 
 
@@ -154,6 +155,7 @@ def _row_in_error(utterance: Utterance, corruption: Corruption | None, error: st
         seconds=0.0,
         corruption=_label(corruption),
         snr_db=None,
+        metadata=utterance.metadata,
         error=error,
     )
 

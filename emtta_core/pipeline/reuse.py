@@ -46,7 +46,8 @@ _RESULTS = """
         coalesce(links.source_domain, made.domain) AS source_domain,
         coalesce(links.source_method, made.method) AS source_method,
         coalesce(links.source_cell_id, made.cell_id) AS source_cell_id,
-        coalesce(links.source_attempt, made.attempt) AS source_attempt
+        coalesce(links.source_attempt, made.attempt) AS source_attempt,
+        made.metadata
     FROM raw.hypotheses AS made
     INNER JOIN raw.scores AS scores USING (run_id, domain, method, cell_id, attempt, utterance_id)
     LEFT JOIN raw.links AS links
@@ -79,6 +80,7 @@ class Result:
     source_method: str
     source_cell_id: str
     source_attempt: int
+    metadata: str
 
 
 Reusable = Mapping[Cell, Mapping[str, Result]]
@@ -179,10 +181,15 @@ class Reuse:
         if corpus is None or not runs:
             return {}
         keys: dict[str, list[Cell]] = defaultdict(list)
+        metadata: dict[str, str] = {}
         for row in self._store.read_prepared(corpus):
+            metadata[row.utterance_id] = row.metadata
             for cell in cells:
                 keys[utterance_key(cell.recipe_id, row)].append(cell)
-        return self._find(runs, [], keys)
+        return {
+            cell: {name: replace(result, metadata=metadata[name]) for name, result in results.items()}
+            for cell, results in self._find(runs, [], keys).items()
+        }
 
     def link(self, found: Reusable) -> None:
         """Link results, so that from now on they count in this run."""
@@ -241,4 +248,5 @@ def _link(cell: Cell, result: Result) -> LinkRow:
         source_method=result.source_method,
         source_cell_id=result.source_cell_id,
         source_attempt=result.source_attempt,
+        metadata=result.metadata,
     )

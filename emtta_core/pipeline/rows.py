@@ -114,6 +114,7 @@ def _hypothesis(cell: Cell, attempt: int, row: PreparedRow, result: AdaptationRe
         speaker=row.speaker,
         audio_seconds=row.seconds,
         reference=row.text,
+        metadata=row.metadata,
         error=error,
         utterance_key=utterance_key(cell.recipe_id, row),
         **_columns(known, HypothesisRow),

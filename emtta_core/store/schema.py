@@ -55,6 +55,9 @@ class PreparedRow:
     corruption: Annotated[str | None, "the corruption applied to the clean speech; null if none"]
     snr_db: Annotated[float | None, "signal-to-noise ratio of the mixture in dB; null if there is no noise"]
     gain: Annotated[float, "the factor that scaled down a mixture beyond full scale; otherwise 1"] = 1.0
+    metadata: Annotated[
+        str, "JSON object: further columns of the manifest or data set, as text, numbers or booleans"
+    ] = "{}"
     error: Annotated[str | None, "why there is no waveform"] = None
 
 
@@ -80,6 +83,9 @@ class HypothesisRow:
     flags: Annotated[
         tuple[str, ...], "`truncated`, `collapsed`; `gated`, `reverted`: the hypothesis is the source's"
     ] = ()
+    metadata: Annotated[
+        str, "JSON object: further columns of the manifest or data set, as text, numbers or booleans"
+    ] = "{}"
     error: Annotated[str | None, "why there is no hypothesis"] = None
     utterance_key: Annotated[
         str, "identity of the work (recipe, prepared audio, transcript): rows of equal keys are the same result"
@@ -98,6 +104,7 @@ class LinkRow:
     source_method: Annotated[str, "its method"]
     source_cell_id: Annotated[str, "its identity"]
     source_attempt: Annotated[int, "the attempt that made the result, from 1"]
+    metadata: Annotated[str, "the utterance's metadata as its corpus has it now"] = "{}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -128,7 +128,7 @@ def create_raw_views(
         elif pack is not None:
             packed = rows(f"packs_of_{pack.name}", pack, snapshot.packs[pack.name])
         own = [*selects, *(pack.select(table.name, select) for select in packed if pack is not None)]
-        reused = [_reused_select(own)] if table.name in REUSED and len(links) > 1 else []
+        reused = [_reused_select(table, own)] if table.name in REUSED and len(links) > 1 else []
         if pack is UTTERANCES:
             view(f"open.{table.name}", [*selects, *reused])
             own, reused = [f"FROM open.{table.name}", *own[len(selects) :]], []
@@ -154,11 +154,13 @@ def _schema_of(table: str) -> str:
     return "open" if PACK_OF.get(table) is UTTERANCES else "raw"
 
 
-def _reused_select(own: Sequence[str]) -> str:
-    # The SELECT of the rows that are reused, named after the cells that reuse them, from all rows.
+def _reused_select(table: Table, own: Sequence[str]) -> str:
+    # The SELECT of the rows that are reused, named after the cells that reuse them, from all rows; what a corpus says
+    # of an utterance may have changed since its result was made.
     keys = "run_id, domain, method, cell_id, attempt"
+    now = " REPLACE (links.metadata AS metadata)" if "metadata" in table.schema.names else ""
     return f"""
-        SELECT links.run_id, links.domain, links.method, links.cell_id, 0 AS attempt, made.* EXCLUDE ({keys})
+        SELECT links.run_id, links.domain, links.method, links.cell_id, 0 AS attempt, made.* EXCLUDE ({keys}){now}
         FROM raw.links AS links
         INNER JOIN ({" UNION ALL BY NAME ".join(own)}) AS made
             ON made.run_id = links.source_run

@@ -9,6 +9,7 @@
 --   corruption    the corruption applied to the clean speech; NULL if none
 --   snr_db        signal-to-noise ratio in dB; NULL if there is no noise
 --   gain          the factor that scaled down a mixture beyond full scale; otherwise 1
+--   metadata      JSON object: further columns of the manifest or data set, as in metadata ->> 'accent'
 --   error         why there is no waveform
 SELECT * EXCLUDE (audio)
 FROM raw.prepared

@@ -8,6 +8,7 @@
 --   utterance_id          the utterance
 --   attempt               the attempt that wrote the row that counts; 0 if the result is reused from another run
 --   language, speaker     its language and speaker
+--   metadata              JSON object: further columns of the manifest or data set, as in metadata ->> 'accent'
 --   audio_seconds         length of the waveform
 --   reference, hypothesis, source_hypothesis   unnormalized: transcript, adapted and unadapted model's hypothesis
 --   hits, substitutions, deletions, insertions words, after normalization; NULL if in error, unless errors are counted
@@ -125,6 +126,7 @@ SELECT
     attempt,
     language,
     speaker,
+    metadata,
     audio_seconds,
     reference,
     hypothesis,
