@@ -34,7 +34,7 @@ from store import files_in, peak_memory
 
 from emtta_core.cache import CACHE
 from emtta_core.pipeline.run_statistics import update_statistics
-from emtta_core.scoring import step_errors, word_errors
+from emtta_core.scoring.utterance import Heard, score
 from emtta_core.store import CellKey, CellRow, HypothesisRow, ScoreRow, StepRow, Store
 from emtta_core.store.compaction import compact
 from emtta_core.store.parquet import parquet
@@ -66,7 +66,7 @@ def write_run(store: Store) -> None:
 
 def _write_cell(store: Store, key: CellKey, cell_id: str, attempt: int) -> None:
     states = [HEARD[0]] if key.method == "source" else [HEARD[0], *[HEARD[1]] * STEPS]
-    found, of_steps = word_errors(REFERENCE, states[-1], "en"), step_errors(REFERENCE, states, "en")
+    columns = score(Heard("u", "en", REFERENCE, states[-1], states), states, "whisper")
     steps, hypotheses, scores = [], [], []
     for number in range(UTTERANCES):
         same = {"cell_id": cell_id, "attempt": attempt, "utterance_id": f"u{number}"}
@@ -88,13 +88,7 @@ def _write_cell(store: Store, key: CellKey, cell_id: str, attempt: int) -> None:
                 seconds=0.1,
             )
         )
-        scores.append(
-            ScoreRow(
-                **same,
-                **{name: getattr(found, name) for name in _COUNTED},
-                step_errors=of_steps,
-            )
-        )
+        scores.append(ScoreRow(**same, **columns))
     store.write_steps(key, attempt, 0, steps)
     store.write_hypotheses(key, attempt, 0, hypotheses)
     store.write_scores(key, attempt, 0, scores)
@@ -120,12 +114,6 @@ def _write_cell(store: Store, key: CellKey, cell_id: str, attempt: int) -> None:
             batch_size=UTTERANCES,
         ),
     )
-
-
-_COUNTED = (
-    *("hits", "substitutions", "deletions", "insertions", "words", "characters", "character_errors"),
-    *("normalizer", "reference_normalized", "hypothesis_normalized"),
-)
 
 
 def make(folder: Path, runs: int) -> None:

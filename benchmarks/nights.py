@@ -75,6 +75,9 @@ def night_tables(speech: Speech, night: int, steps: int) -> dict[str, pa.Table]:
     def same(value: Any, kind: pa.DataType, rows: int = count) -> pa.Array:
         return pa.repeat(pa.scalar(value, kind), rows)
 
+    def by_step(counts: np.ndarray) -> pa.Array:
+        return pa.ListArray.from_arrays(offsets.astype(np.int32), counts)
+
     heard, reference = speech.heard[errors, spoken], speech.references[spoken]
     now = {
         **keys(np.arange(count)),
@@ -90,17 +93,22 @@ def night_tables(speech: Speech, night: int, steps: int) -> dict[str, pa.Table]:
         "seconds": rng.gamma(2, 0.1, count),
         "flags": pa.ListArray.from_arrays(np.zeros(count + 1, np.int32), pa.array([], pa.string())),
         "error": same(None, pa.string()),
+        "metadata": same("{}", pa.string()),
+        "scorer": same("whisper", pa.string()),
         "hits": WORDS - errors,
         "substitutions": errors,
         "deletions": same(0, pa.int64()),
         "insertions": same(0, pa.int64()),
+        "insertion_run": same(0, pa.int64()),
         "words": same(WORDS, pa.int64()),
         "characters": np.char.str_len(reference),
         "character_errors": errors * 4,
         "normalizer": same("english 1", pa.string()),
         "reference_normalized": reference,
         "hypothesis_normalized": heard,
-        "step_errors": pa.ListArray.from_arrays(offsets.astype(np.int32), rng.integers(0, 5, len(whose))),
+        "step_substitutions": by_step(rng.integers(0, 5, len(whose))),
+        "step_deletions": by_step(np.zeros(len(whose), np.int64)),
+        "step_insertions": by_step(np.zeros(len(whose), np.int64)),
         "score_error": same(None, pa.string()),
         "counts": same(True, pa.bool_()),
     }

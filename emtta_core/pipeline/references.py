@@ -85,7 +85,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
     columns = reader.fieldnames or []
     if not {"id", "text"} <= set(columns) or set(columns) - set(COLUMNS):
         raise UsageError(
-            f"the references {path} have the columns {', '.join(columns)}; give {', '.join(COLUMNS[:2])}, and domain where needed"
+            f"the references {path} have the columns {', '.join(columns)}; give id and text, and domain where needed"
         )
     for row in reader:
         yield f"line {reader.line_num}", _checked(path, f"line {reader.line_num}", row)
@@ -104,5 +104,7 @@ def _checked(path: Path, place: str, row: object) -> Mapping[str, str]:
         or not {"id", "text"} <= row.keys() <= set(COLUMNS)
         or not all(isinstance(value, str) for value in row.values())
     ):
-        raise UsageError(f"{path}, {place}: {row!r} has not id and text, both texts, and at most domain beside them")
+        raise UsageError(
+            f"{path}, {place}: {row!r} must have id and text, both texts, and no more than domain beside them"
+        )
     return row

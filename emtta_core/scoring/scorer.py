@@ -18,7 +18,7 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, entry_points, packages_distributions, version
 from types import ModuleType
 from typing import get_args
@@ -33,6 +33,8 @@ OPTIONS = {"numbers": "num2words", "compounds": "kaldialign"}
 """What can stand behind a normalizer's name, with the package that does it."""
 
 DEFAULT = "whisper"
+
+_BUILT_IN = {rule: partial(normalizer, rule=rule) for rule in get_args(Rule)}
 
 _NAME = re.compile(r"(?P<rule>[\w.-]+(?::[\w.]+)?)(?P<options>(?:\+\w+)*)")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
@@ -61,7 +63,7 @@ class Scorer:
         return _normalizer(self, language)
 
     def as_reference(self, reference: str, hypothesis: str) -> str:
-        """A hypothesis, both texts normalized, with compounds written as in its reference, where these count as equal."""
+        """A hypothesis with its compounds written as in the reference, where these count as equal; both normalized."""
         if not self.compounds:
             return hypothesis
         pairs = _installed("compounds").align(reference.split(), hypothesis.split(), "", merge_compounds=True)
@@ -107,9 +109,9 @@ def _parsed(name: str) -> Scorer:
             f"{', '.join(get_args(Rule))}, or a function as 'my_package.mine:normalize'"
         )
     rule = match["rule"]
-    if ":" not in rule and rule not in get_args(Rule) and rule not in (names := entry_points(group=PLUGINS).names):
+    if ":" not in rule and rule not in _BUILT_IN and rule not in (names := entry_points(group=PLUGINS).names):
         raise UsageError(
-            f"there is no normalizer {rule!r}; choose from: {', '.join([*get_args(Rule), *sorted(names)])}; or name a "
+            f"there is no normalizer {rule!r}; choose from: {', '.join([*_BUILT_IN, *sorted(names)])}; or name a "
             "function, as 'my_package.mine:normalize'"
         )
     return Scorer(name, rule, "numbers" in options, "compounds" in options)
@@ -117,10 +119,7 @@ def _parsed(name: str) -> Scorer:
 
 @cache
 def _normalizer(chosen: Scorer, language: str) -> Normalizer:
-    if chosen.rule in get_args(Rule):
-        found = normalizer(language, chosen.rule)  # type: ignore[arg-type]
-    else:
-        found = _plugin(chosen.rule, language)
+    found = _BUILT_IN[chosen.rule](language) if chosen.rule in _BUILT_IN else _plugin(chosen.rule, language)
     done = []
     function, cleanup = found.function, found.cleanup
     if chosen.numbers and not found.name.startswith("whisper-english") and _speaks(language):
@@ -173,8 +172,8 @@ def _load(path: str) -> tuple[Callable[..., object], ModuleType]:
             function = function()
     except Exception as error:
         raise UsageError(
-            f"the normalizer {path!r} cannot be loaded ({type(error).__name__}: {error}); give 'package.module:function' "
-            "and install its package in the environment of emtta"
+            f"the normalizer {path!r} cannot be loaded ({type(error).__name__}: {error}); give "
+            "'package.module:function', and install its package in the environment of emtta"
         ) from error
     if not callable(function) or not 1 <= _arguments(function) <= 2:
         raise UsageError(

@@ -112,10 +112,10 @@ def check_scored(catalogue: Catalogue, run_id: str | None, scorer: str | None) -
         return
     found = catalogue.query(_UNSCORED, {"run": rows[0][0]}).rows
     if found and found[0][1] and not found[0][2]:
-        known = catalogue.query(_SCORERS, {"run": found[0][0]}).rows
+        known = ", ".join(str(name) for (name,) in catalogue.query(_SCORERS, {"run": found[0][0]}).rows)
+        command = catalogue.store.command("score", found[0][0], "--scorer", scorer)
         raise UsageError(
-            f"the run {found[0][0]!r} is not scored by {scorer!r}; it is by {', '.join(str(name) for (name,) in known)}. "
-            f"Score it with: {catalogue.store.command('score', found[0][0], '--scorer', scorer)}"
+            f"the run {found[0][0]!r} is not scored by {scorer!r}; it is by {known}. Score it with: {command}"
         )
 
 

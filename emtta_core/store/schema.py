@@ -324,8 +324,9 @@ class Table:
 
 
 def fits(name: str, layout: str) -> bool:
-    """Whether the path of a file is of a layout: `…`, `<corpus_id>` stand for names, `<seed>`, `<number>` for digits, `<digest>` for hexadecimal
-    ones.
+    """Whether the path of a file is of a layout.
+
+    In it, `…` and `<corpus_id>` stand for names, `<seed>` and `<number>` for digits, `<digest>` for hexadecimal ones.
 
     A path that is not would give DuckDB other columns than those of the table's other files, and break them all.
     """

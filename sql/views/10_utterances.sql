@@ -91,6 +91,7 @@ scored AS (
         counted.tokens,
         counted.seconds,
         counted.flags,
+        counted.metadata,
         planned.scorer,
         -- which score counts: the one made anew, the one made with the hypothesis, or none by this scorer
         CASE WHEN again.scoring IS NOT NULL THEN 2 WHEN counted.scorer = planned.scorer THEN 1 ELSE 0 END AS origin,
@@ -109,7 +110,8 @@ scored AS (
         CASE origin WHEN 2 THEN again.step_deletions WHEN 1 THEN counted.step_deletions END AS step_deletions,
         CASE origin WHEN 2 THEN again.step_insertions WHEN 1 THEN counted.step_insertions END AS step_insertions,
         coalesce(counted.error, CASE origin WHEN 2 THEN again.error WHEN 1 THEN counted.score_error END) AS error,
-        error IS NULL OR planned.counts_errors AS is_counted
+        coalesce(counted.error, CASE origin WHEN 2 THEN again.error WHEN 1 THEN counted.score_error END) IS NULL
+        OR planned.counts_errors AS is_counted
     FROM counted
     INNER JOIN planned USING (run_id, domain, method, cell_id)
     LEFT JOIN rescored AS again USING (run_id, domain, method, cell_id, attempt, utterance_id)

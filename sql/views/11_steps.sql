@@ -26,7 +26,7 @@ SELECT
     utterances.step_substitutions[made.step + 1] AS substitutions,
     utterances.step_deletions[made.step + 1] AS deletions,
     utterances.step_insertions[made.step + 1] AS insertions,
-    substitutions + deletions + insertions AS errors,
+    utterances.step_errors[made.step + 1] AS errors,
     utterances.words,
     made.entropy,
     made.tokens,

@@ -115,7 +115,7 @@ def test_reused_result_links_to_origin(emtta: Command, suite_file: SuiteFile, st
         ("batch_size = 2", 'batch_size = 2, trace = "metrics"', True),
         ('name = "clean"', 'name = "other"', True),
         ("steps = 1", "steps = 2", True),  # an option that the method source does not use
-        ("runtime", 'normalizer = "basic"\nruntime', False),
+        ("runtime", 'scorers = ["basic"]\nruntime', True),
         ("runtime", 'precision = "bf16"\nruntime', False),
         ("batch_size = 2", "batch_size = 2, reuse = false", False),
     ],

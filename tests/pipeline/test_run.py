@@ -87,15 +87,14 @@ def test_changed_speech_is_refused(suite_file: SuiteFile, speech: Speech, store:
         record(planned(suite_file(), "mine"), store)
 
 
-def test_other_normalizers_are_refused(
-    suite_file: SuiteFile, speech: Speech, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_changed_scoring_is_recorded(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     record(planned(suite_file(), "mine"), store)
-    now = versions()["whisper-normalizer"]
-    monkeypatch.setattr("emtta_core.pipeline.plan.normalizer_names", lambda _: ("whisper-english/9",))
-    monkeypatch.setattr("emtta_core.pipeline.run.versions", lambda: {"whisper-normalizer": "9"})
-    with pytest.raises(UsageError, match=f"whisper-normalizer, by which scores are made: {now} there, 9 here"):
-        record(planned(suite_file(), "mine"), store)
+    path = suite_file()
+    path.write_text('scorers = ["jiwer", "whisper"]\nerrors = "delete"\n' + path.read_text())
+    record(planned(path, "mine"), store)
+    row = store.run("mine")
+    assert (row.scorers, row.errors) == (("jiwer", "whisper"), "delete")
+    assert load_run(store, "mine").suite.scorers == ("jiwer", "whisper")
 
 
 def test_packages_and_cpu_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:

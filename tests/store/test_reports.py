@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from store_factory import ERROR, begin_run, end_attempt, heard, write_shard
 
-from emtta_core.scoring import normalizer, word_errors
+from emtta_core.scoring import normalizer
+from emtta_core.scoring.utterance import score
 from emtta_core.store import Catalogue, CellKey, Store, reports
 
 # WER of source and em-tok-b on each domain, in errors of four words an utterance: two utterances per domain.
@@ -240,9 +241,7 @@ def test_no_figure_mixes_normalizers(store: Store, monkeypatch: pytest.MonkeyPat
     begin_run(store, "run", [("noise", "a", "source"), ("noise", "b", "source")])
     write_shard(store, CellKey("run", "a", "source"), {"x": [heard(0)], "y": [heard(0)]})
     write_shard(store, CellKey("run", "b", "source"), {"x": [heard(0)]})
-    monkeypatch.setattr(
-        "store_factory.word_errors", lambda *texts: replace(word_errors(*texts), normalizer="whisper-english/9")
-    )
+    monkeypatch.setattr("store_factory.score", lambda *given: score(*given) | {"normalizer": "whisper-english/9"})
     write_shard(store, CellKey("run", "b", "source"), {"y": [heard(0)]}, attempt=2)
     catalogue = Catalogue(store)
     whole, mixed = catalogue.query("FROM cells ORDER BY position").records
@@ -270,9 +269,7 @@ def test_no_mean_mixes_releases(store: Store, monkeypatch: pytest.MonkeyPatch) -
         write_shard(store, CellKey(run_id, domain, method), {"x": [heard(1)]})
     write_shard(store, CellKey("run", "b", "source"), {"x": [heard(1)]})
     assert {row["wer"] for row in Catalogue(store).query("FROM cells").records} == {25.0, None}
-    monkeypatch.setattr(
-        "store_factory.word_errors", lambda *texts: replace(word_errors(*texts), normalizer="whisper-basic/9")
-    )
+    monkeypatch.setattr("store_factory.score", lambda *given: score(*given) | {"normalizer": "whisper-basic/9"})
     write_shard(store, CellKey("run", "b", "em-tok"), {"x": [heard(1)]})
     catalogue = Catalogue(store)
     release = normalizer("en").name.partition("/")[2]

@@ -1,0 +1,254 @@
+"""`emtta score`: stored hypotheses are scored again, side by side by several scorers, and none is made anew."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from conftest import Command
+from store_factory import REFERENCE, begin_run, end_attempt, heard, one_run, write_shard
+
+from emtta_core.pipeline import rescoring
+from emtta_core.pipeline.run_statistics import update_statistics
+from emtta_core.scoring.utterance import Heard, score
+from emtta_core.store import Catalogue, CellKey, Store
+from emtta_core.store.compaction import compact
+from emtta_core.store.lease import lease
+
+PLUGIN = """
+def normalize(text):
+    return text.lower().replace("colour", "color")
+
+def spoken(text, language):
+    return f"{language} {text}"
+
+def broken(text):
+    return text.upper() if "wrong" not in text else 1 / 0
+
+def silent(text):
+    return None
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store with the run `run`: source and em-tok-b on two domains, with the hypothesis of each step."""
+    opened = Store.open(tmp_path / "store", create=True)
+    cells = [("noise", domain, method) for domain in ("babble", "rain") for method in ("source", "em-tok-b")]
+    begin_run(opened, "run", cells)
+    for group, domain, method in cells:
+        key = CellKey("run", domain, method)
+        states = [heard(2)] if method == "source" else [heard(2), "Wrong, green! Blue river"]
+        write_shard(opened, key, {"a": states, "b": [heard(1)] * len(states)}, attempt=opened.begin_attempt(key))
+        end_attempt(opened, key, group=group)
+    update_statistics(opened, "run")
+    return opened
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A module `own_rules` with normalizers, where the command and its processes find it."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "own_rules.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=":")
+    yield folder
+
+
+def figures(store: Store, scorer: str | None = None) -> list[tuple[object, ...]]:
+    with Catalogue(store, scorer=scorer) as catalogue:
+        return catalogue.query("SELECT domain, method, errors, words, scorer, reason_hidden FROM cells").rows
+
+
+def utterances(store: Store, columns: str, scorer: str | None = None) -> list[tuple[object, ...]]:
+    order = "ORDER BY domain, method, utterance_id"
+    with Catalogue(store, scorer=scorer) as catalogue:
+        return catalogue.query(f"SELECT {columns} FROM utterances {order}").rows
+
+
+def test_scorers_lie_side_by_side(emtta: Command, store: Store) -> None:
+    before = utterances(store, "*")
+    outcome = emtta("score", "run", "--scorer", "none", "--store", store.location)
+    assert outcome.code == 0, outcome.err
+    assert "none: 8 utterances scored, 0 had been scored in the same way" in outcome.err
+    assert utterances(store, "*") == before, "the suite's scorer is still the one that is shown"
+    # "Wrong, green! Blue river": three words differ where nothing is normalized, one where everything is
+    assert [(row[1], row[2], row[4]) for row in figures(store, "none")] == [
+        *(("source", 3, "none"), ("em-tok-b", 4, "none")) * 2,
+    ]
+    assert [row[2] for row in figures(store)] == [3, 2, 3, 2]
+    board = emtta("report", "leaderboard", "--scorer", "none", "--format", "json", "--store", store.location)
+    found = {(row["method"], row["group"]): row for row in json.loads(board.out)}
+    assert found["em-tok-b", "all"]["wer"] == 50.0
+    assert found["em-tok-b", "all"]["change"] == 12.5, "its statistics are there"
+
+
+def test_own_scorer_gives_the_same_rows(emtta: Command, store: Store) -> None:
+    before = utterances(store, "*")
+    again = emtta("score", "run", "--store", store.location)
+    assert "whisper: 0 utterances scored, 8 had been scored in the same way" in again.err
+    Path(store.location, "rescores").mkdir(exist_ok=True)
+    for scorer in ("basic", "whisper"):
+        assert emtta("score", "run", "--scorer", scorer, "--store", store.location).code == 0
+    assert utterances(store, "*") == before
+
+
+def test_each_step_is_scored(emtta: Command, store: Store) -> None:
+    assert emtta("score", "run", "--scorer", "none", "--store", store.location).code == 0
+    steps = """
+        SELECT step, substitutions, deletions, insertions, errors FROM steps
+        WHERE utterance_id = 'a' AND domain = 'rain' AND method = 'em-tok-b' ORDER BY step
+    """
+    with Catalogue(store, scorer="none") as catalogue:
+        assert catalogue.query(steps).rows == [(0, 2, 0, 0, 2), (1, 3, 0, 0, 3)]
+    with Catalogue(store) as catalogue:
+        assert catalogue.query(steps).rows == [(0, 2, 0, 0, 2), (1, 1, 0, 0, 1)]
+
+
+def test_compacted_run_is_scored(emtta: Command, store: Store) -> None:
+    compact(store, "run")
+    assert emtta("score", "run", "--scorer", "none", "--store", store.location).code == 0
+    assert [row[2] for row in figures(store, "none")] == [3, 4, 3, 4]
+    assert emtta("compact", "run", "--store", store.location).code == 0
+    assert [row[2] for row in figures(store, "none")] == [3, 4, 3, 4]
+
+
+def test_missing_scorer_names_the_command(emtta: Command, store: Store) -> None:
+    refused = emtta("report", "leaderboard", "--scorer", "jiwer", "--store", store.location)
+    assert refused.code == 2
+    assert "the run 'run' is not scored by 'jiwer'; it is by whisper." in refused.err
+    command = f"emtta score run --scorer jiwer --store {store.location}"
+    assert command in refused.err
+    assert emtta(*command.split()[1:]).code == 0
+    assert emtta("report", "leaderboard", "--scorer", "jiwer", "--store", store.location).code == 0
+
+
+def test_two_releases_are_mended(emtta: Command, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = CellKey("run", "rain", "source")
+    monkeypatch.setattr("store_factory.score", lambda *given: score(*given) | {"normalizer": "whisper-english/9"})
+    write_shard(store, key, {"a": [heard(2)], "b": [heard(1)]}, attempt=store.begin_attempt(key))
+    assert all("the run was scored by the releases" in str(row[-1]) for row in figures(store))
+    outcome = emtta("score", "run", "--store", store.location)
+    assert "whisper: 2 utterances scored, 6 had been scored in the same way" in outcome.err
+    assert [row[-1] for row in figures(store)] == [None] * 4
+
+
+def test_corrected_references_count(emtta: Command, store: Store, tmp_path: Path) -> None:
+    file = tmp_path / "corrected.csv"
+    file.write_text(f"\ufeffid,text\r\na,{heard(2)}\r\n", "utf-8")
+    refused = emtta("score", "run", "--references", file, "--store", store.location)
+    assert refused.code == 2
+    assert "lacks 2 of 4 utterances of the run 'run': babble/b, rain/b; add them, or let them keep" in refused.err
+    outcome = emtta("score", "run", "--references", file, "--partial", "--store", store.location)
+    assert outcome.code == 0, outcome.err
+    assert [row[2] for row in figures(store)] == [1, 2, 1, 2]
+    assert set(utterances(store, "utterance_id, reference")) == {("a", heard(2)), ("b", REFERENCE)}
+    # another scorer takes the correction over, and the same file changes nothing more
+    assert emtta("score", "run", "--scorer", "basic", "--store", store.location).code == 0
+    assert [row[2] for row in figures(store, "basic")] == [1, 2, 1, 2]
+    again = emtta("score", "run", "--references", file, "--partial", "--store", store.location)
+    assert "whisper: 0 utterances scored, 8 had been" in again.err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("r.csv", "id,text\nz,some words\n", "line 2: the run 'run' has no utterance 'z'"),
+        ("r.csv", "id,text\na,\n", "line 2: the text of utterance 'a' is empty"),
+        ("r.csv", "id,words\na,b\n", "have the columns id, words; give id and text"),
+        ("r.csv", "id,text\na,one\na,two\n", "line 3: utterance 'a' has two different texts"),
+        ("r.csv", "id,text,domain\na,one,snow\n", "no utterance 'a' in domain 'snow'"),
+        ("r.jsonl", '{"id": "a", "text": "one"}\n{"id": 1}\n', "line 2: {'id': 1} must have id and text"),
+        ("r.jsonl", "{\n", "line 1: it is no JSON"),
+        ("r.txt", "a one\n", "the ending '.txt'; give a .csv, .tsv or .jsonl"),
+        ("r.csv", b"id,text\na,\xff\n", "not text in UTF-8"),
+    ],
+)
+def test_bad_references_are_named(
+    emtta: Command, store: Store, tmp_path: Path, name: str, content: str | bytes, words: str
+) -> None:
+    file = tmp_path / name
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    outcome = emtta("score", "run", "--references", file, "--partial", "--store", store.location)
+    assert outcome.code == 2
+    assert words in outcome.err
+    assert not list(store.backend.list("rescores"))
+
+
+@pytest.mark.parametrize(
+    ("scorer", "words"),
+    [
+        ("whispr", "there is no normalizer 'whispr'; choose from: whisper, basic, marks, jiwer, none"),
+        ("whisper+numbrs", "has the option 'numbrs'; write a normalizer, with +numbers or +compounds"),
+        ("nowhere:normalize", "cannot be loaded (ModuleNotFoundError"),
+        ("own_rules:PLUGIN", "cannot be loaded (AttributeError"),
+        ("own_rules:__name__", "is 'own_rules'; it must be a function of the text"),
+    ],
+)
+def test_unknown_scorer_is_refused(emtta: Command, store: Store, plugin: Path, scorer: str, words: str) -> None:
+    outcome = emtta("score", "run", "--scorer", scorer, "--store", store.location)
+    assert outcome.code == 2
+    assert words in outcome.err
+
+
+def test_plugin_scores(emtta: Command, store: Store, plugin: Path) -> None:
+    for name in ("own_rules:normalize", "own_rules:spoken"):
+        assert emtta("score", "run", "--scorer", name, "--store", store.location).code == 0
+    rows = utterances(store, "normalizer, reference_normalized", "own_rules:spoken")
+    assert {text for _, text in rows} == {f"en {REFERENCE}"}
+    assert all(str(name).startswith("own_rules:spoken/unversioned+source-") for name, _ in rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("own_rules:broken", "raised ZeroDivisionError: division by zero, on the text 'wrong"),
+        ("own_rules:silent", "returned None for the text 'red green blue river'; it must return a text"),
+    ],
+)
+def test_failing_plugin_keeps_nothing(emtta: Command, store: Store, plugin: Path, name: str, words: str) -> None:
+    outcome = emtta("score", "run", "--scorer", name, "--store", store.location)
+    assert outcome.code == 1
+    assert f"the normalizer {name} {words}" in outcome.err
+    assert "utterance a" in outcome.err
+    assert not list(store.backend.list("rescores"))
+
+
+def test_killed_scoring_goes_on(emtta: Command, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emtta_core.pipeline.rescoring.SHARD", 2)
+    calls, kept = iter(range(10)), rescoring.score_all
+
+    def stopped(utterances: Sequence[Heard], by: str) -> object:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return kept(utterances, by)
+
+    monkeypatch.setattr("emtta_core.pipeline.rescoring.score_all", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        rescoring.rescore(store, "run", ["none"])
+    assert all(row[-1] for row in figures(store, "none")[2:])
+    monkeypatch.setattr("emtta_core.pipeline.rescoring.score_all", kept)
+    outcome = emtta("score", "run", "--scorer", "none", "--store", store.location)
+    assert "none: 4 utterances scored, 4 had been scored in the same way" in outcome.err
+    assert [row[2] for row in figures(store, "none")] == [3, 4, 3, 4]
+
+
+def test_busy_run_is_not_scored(emtta: Command, store: Store) -> None:
+    with lease(store, "run"):
+        outcome = emtta("score", "run", "--scorer", "none", "--store", store.location)
+    assert outcome.code == 1
+    assert "is being worked on by process" in outcome.err
+
+
+def test_pruned_run_leaves_no_scores(emtta: Command, store: Store) -> None:
+    assert emtta("score", "run", "--scorer", "none", "--store", store.location).code == 0
+    one_run(store, "the-newest")
+    assert emtta("prune", "--keep", "1", "--yes", "--store", store.location).code == 0
+    assert not list(store.backend.list("rescores"))
+
+
+def test_options_want_each_other(emtta: Command, store: Store) -> None:
+    outcome = emtta("score", "run", "--partial", "--store", store.location)
+    assert outcome.code == 2
+    assert "--partial belongs to --references FILE" in outcome.err
