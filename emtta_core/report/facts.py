@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -21,6 +21,11 @@ SOURCE = "source"
 
 NAMED_HUES, COMPOSED_HUES = 10, 6
 """Colours of `page.css` for the methods that have a rank, source aside, one each; and for all others."""
+
+MOST_PROPERTIES, MOST_SLICES = 6, 12
+"""Metadata columns by which a page slices the utterances, and slices of a property: others are in the report alone."""
+
+_METADATA = "SELECT DISTINCT unnest(json_keys(metadata)) AS name FROM utterances WHERE run_id = $run ORDER BY name"
 
 MOST_FAILURES = 200
 """Failures on a page; those beyond are counted."""
@@ -83,6 +88,8 @@ class Facts:
     steps: tuple[Row, ...]  # of the report `steps`
     speeds: Mapping[str, Row]  # by method: the report `speed`
     failures: tuple[Row, ...]  # of the report `failures`
+    # By property of the utterances, and by slice, the rows of the report `slices`.
+    slices: Mapping[str, Mapping[str, tuple[Row, ...]]]
 
     @cached_property
     def about(self) -> dict[str, Any]:
@@ -194,7 +201,19 @@ def read_facts(catalogue: Catalogue, run_id: str) -> Facts:
         steps=tuple(catalogue.report("steps", run_id).records),
         speeds={row["method"]: row for row in catalogue.report("speed", run_id).records},
         failures=tuple(catalogue.report("failures", run_id).records) if lacking else (),  # most runs need no query
+        slices=dict(_slices(catalogue, run_id)),
     )
+
+
+def _slices(catalogue: Catalogue, run_id: str) -> Iterator[tuple[str, dict[str, tuple[Row, ...]]]]:
+    # The slices by length, language and metadata, of properties with several values, no more than a reader takes in.
+    names = [str(name) for (name,) in catalogue.query(_METADATA, {"run": run_id}).rows]
+    for name in ("duration", "language", *names[:MOST_PROPERTIES]):
+        found: dict[str, list[Row]] = {}
+        for row in catalogue.report("slices", run_id, by=name).records:
+            found.setdefault(row["slice"], []).append(row)
+        if 1 < len(found) <= MOST_SLICES:
+            yield name, {value: tuple(rows) for value, rows in found.items()}
 
 
 def _descriptions(suite_toml: str) -> dict[str, str]:

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from emtta_core.errors import EmttaError, StoreError, UsageError
 from emtta_core.store.backend import Backend, Entry
+from emtta_core.store.functions import create_functions
 from emtta_core.store.parquet import BrokenFile, check_tails, misplaced
 from emtta_core.store.queries import Limits, check_reads_only, hint, memory_limit
 from emtta_core.store.reports import check_values, parameter_values, report
@@ -28,7 +29,6 @@ from emtta_core.store.store import Store
 from emtta_core.store.views import (
     create_raw_views,
     create_views,
-    create_word_edits,
     describe_broken,
     materialize_rows,
     path_literal,
@@ -129,7 +129,7 @@ class Catalogue:
         self._connection.execute("SET VARIABLE scorer = CAST(? AS VARCHAR)", [scorer])
         self._memory = self.limits.memory or memory_limit(self._connection) // 2
         self._show = store.backend.attach(self._connection)
-        create_word_edits(self._connection)
+        create_functions(self._connection)
         create_views(self._connection, store.backend)
         self._retry("opening the store", lambda: None)
         self._restrict_access()

@@ -17,11 +17,12 @@ import duckdb
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.store.describe import meanings
+from emtta_core.store.functions import create_functions, needs_python
 from emtta_core.store.reports import views
 from emtta_core.store.schema import TABLES
 from emtta_core.store.snapshot import Snapshot
 from emtta_core.store.store import Store
-from emtta_core.store.views import FUNCTION, create_raw_views, create_word_edits, scan, sql_text
+from emtta_core.store.views import create_raw_views, scan, sql_text
 
 ABOUT = "about"
 """The table of the file that says what it is."""
@@ -111,7 +112,7 @@ def _write(store: Store, snapshot: Snapshot, file: Path, copy: bool) -> tuple[st
     with duckdb.connect(":memory:") as connection:
         connection.execute("SET TimeZone = 'UTC'")
         store.backend.attach(connection)(tuple(snapshot.entries))
-        create_word_edits(connection)
+        create_functions(connection)
         if copy:
             create_raw_views(connection, store.backend, snapshot)
         # 1) Tables: the rows themselves, or views on the files of the store.
@@ -124,10 +125,10 @@ def _write(store: Store, snapshot: Snapshot, file: Path, copy: bool) -> tuple[st
             create_raw_views(connection, store.backend, snapshot, named=True)
         # 2) The stack of views. A plain client of DuckDB lacks emtta's own function: a view that calls it becomes a
         # table where rows are copied, and is left out where they are not.
-        left_out = [view for view in views().values() if not copy and FUNCTION in view.sql]
+        left_out = [view for view in views().values() if not copy and needs_python(view.sql)]
         for view in views().values():
             if view not in left_out:
-                kind = "TABLE" if FUNCTION in view.sql else "VIEW"
+                kind = "TABLE" if needs_python(view.sql) else "VIEW"
                 connection.execute(f'CREATE {kind} "{view.name}" AS\n{view.sql}')
                 about = sql_text(f"{view.summary} Grain: {view.grain}")
                 connection.execute(f'COMMENT ON {kind} "{view.name}" IS {about}')

@@ -158,6 +158,11 @@ _BEFORE = """
 _OF_RUN = ("group", "domain", "method")
 """Parameters whose values are those of a column of the run's plan."""
 
+_PROPERTIES = ("language", "speaker", "group", "domain", "duration", "words", "snr_db", "source_wer")
+"""By which any run can be sliced."""
+
+_METADATA = "SELECT DISTINCT unnest(json_keys(metadata)) AS name FROM raw.hypotheses WHERE run_id = ? ORDER BY name"
+
 EVERY = "all"
 """The group that holds every domain."""
 
@@ -188,6 +193,11 @@ def parameter_values(
             ((values["baseline"],),) = connection.execute(_BEFORE, [values["run_id"]]).fetchall()
     if values.get("group") == EVERY:
         values["group"] = None
+    if "by" in values and values["by"] not in _PROPERTIES and values.get("run_id") is not None:
+        found = connection.execute(_METADATA, [values["run_id"]]).fetchall()
+        names = [*_PROPERTIES, *(str(name) for (name,) in found)]
+        if values["by"] not in names:
+            raise unknown("property of the utterances,", str(values["by"]), names)
     for key in _OF_RUN:
         asked = values.get(key)
         if asked is not None and "run_id" in values:

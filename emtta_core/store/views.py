@@ -1,4 +1,4 @@
-"""The views `raw.<table>` over all readable files, the stack on them, and the SQL function `word_edits`."""
+"""The views `raw.<table>` over all readable files, and the stack on them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -7,12 +7,11 @@ from pathlib import Path
 from uuid import uuid4
 
 import duckdb
-import pyarrow as pa
-from duckdb.func import PythonUDFType
 
 from emtta_core.cache import folder
 from emtta_core.identity import digest
 from emtta_core.store.backend import Backend, Entry
+from emtta_core.store.functions import create_functions
 from emtta_core.store.parquet import BrokenFile, check_footers
 from emtta_core.store.reports import views
 from emtta_core.store.schema import REUSED, TABLES, Table
@@ -24,7 +23,7 @@ _SEED = "try_cast(seed AS BIGINT) AS seed"
 
 
 def create_views(connection: duckdb.DuckDBPyConnection, backend: Backend) -> None:
-    """Create the stack of `sql/views` on a new connection that has `word_edits`, over raw views without a row.
+    """Create the stack of `sql/views` on a new connection that has the functions, over raw views without a row.
 
     To bind these views takes DuckDB a tenth of a second, and a run opens several catalogues. So they are bound once,
     into a database file in the user's cache, and copied from there in some milliseconds.
@@ -56,7 +55,7 @@ def _bind_views(file: Path, backend: Backend) -> None:
     temporary = file.with_name(f".{file.name}.{uuid4().hex[:12]}.tmp")
     try:
         with duckdb.connect(temporary) as connection:
-            create_word_edits(connection)
+            create_functions(connection)
             _create_stack(connection, backend)
         temporary.replace(file)
     finally:
@@ -236,50 +235,3 @@ def files_select(kind: Table | Pack, files: str) -> str:
         return f"SELECT {columns} FROM read_parquet({files}, hive_partitioning = true, hive_types_autocast = false)"
     corpus = r"regexp_extract(filename, '([^/\\]+)[/\\][^/\\]+$', 1) AS corpus_id"
     return f"SELECT * EXCLUDE (filename), {corpus} FROM read_parquet({files}, filename = true)"
-
-
-FUNCTION = "word_edits"
-
-_EDIT = pa.struct([("kind", pa.string()), ("reference", pa.string()), ("hypothesis", pa.string())])
-_KINDS = {"substitute": "substitution", "delete": "deletion", "insert": "insertion"}
-
-Edit = tuple[str, str | None, str | None]
-"""Its kind (`substitution`, `deletion`, `insertion`), the word that was said, and the word that was heard."""
-
-
-def create_word_edits(connection: duckdb.DuckDBPyConnection) -> None:
-    """Give a connection the function `word_edits(reference, hypothesis)`.
-
-    In SQL it returns a list of `STRUCT(kind, reference, hypothesis)`; NULL where one of the texts is NULL.
-    """
-    edits = "STRUCT(kind VARCHAR, reference VARCHAR, hypothesis VARCHAR)[]"
-    connection.create_function(FUNCTION, _of_batch, ["VARCHAR", "VARCHAR"], edits, type=PythonUDFType.ARROW)
-
-
-def word_edits(references: Sequence[str], hypotheses: Sequence[str]) -> Iterator[list[Edit]]:
-    """Yield the edits that make each hypothesis of its reference, in order; both normalized, no reference empty."""
-    import jiwer  # only who asks for words pays for it
-
-    found = jiwer.process_words(list(references), list(hypotheses))
-    for said, heard, chunks in zip(found.references, found.hypotheses, found.alignments, strict=True):
-        edits: list[Edit] = []
-        for chunk in chunks:
-            if chunk.type == "equal":
-                continue
-            words: Sequence[str | None] = said[chunk.ref_start_idx : chunk.ref_end_idx]
-            others: Sequence[str | None] = heard[chunk.hyp_start_idx : chunk.hyp_end_idx]
-            length = max(len(words), len(others))
-            edits += zip(
-                [_KINDS[chunk.type]] * length, words or [None] * length, others or [None] * length, strict=True
-            )
-        yield edits
-
-
-def _of_batch(references: pa.ChunkedArray, hypotheses: pa.ChunkedArray) -> pa.Array:
-    # The edits of some rows, none of them NULL; all words heard in audio without speech are insertions.
-    pairs = list(zip(references.to_pylist(), hypotheses.to_pylist(), strict=True))
-    whole = [pair for pair in dict.fromkeys(pairs) if pair[0].split()]
-    edits = dict(zip(whole, word_edits(*zip(*whole, strict=True)), strict=True)) if whole else {}
-    edits |= {pair: [("insertion", None, word) for word in pair[1].split()] for pair in pairs if not pair[0].split()}
-    rows = [[dict(zip(_EDIT.names, edit, strict=True)) for edit in edits[pair]] for pair in pairs]
-    return pa.array(rows, pa.list_(_EDIT))

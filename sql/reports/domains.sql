@@ -11,15 +11,23 @@
 --   group           the domain's group
 --   state           complete, partial, failed or missing
 --   wins, ties, losses  utterances with fewer word errors than source, equally many, more
---   in_error        utterances in error, excluded from all rates
+--   in_error        utterances in error, excluded from all rates or counted as deleted, as the suite says
+--   substitution_rate, deletion_rate, insertion_rate   words substituted, missing, added, % of the words of the reference
+--   sentence_error_rate   utterances with an error, %
+--   over_100_rate   utterances with more errors than words, %
+--   insertion_run_rate   utterances with 5 insertions or more side by side, %
+--   loop_rate       utterances whose hypothesis is one piece said over and over, or empty, %
+--   insertions_per_minute   words heard in audio without speech; empty if there is none
 --   wer_seed_sd     standard deviation of wer over the seeds; empty for fewer than two
 --   seeds           number of seeds; 0 for a method that draws no random numbers
 --   reason_hidden   why there is no figure though utterances are done
 -- cell wer: {wer:.2f} ({wer_low:.1f}–{wer_high:.1f})
 -- cell change: {change:+.2f} ± {ci_half_width:.1f}
 -- cell wins_ties_losses: {wins}/{ties}/{losses}
+-- cell sub/del/ins: {substitution_rate:.2f}/{deletion_rate:.2f}/{insertion_rate:.2f}
 -- cell wer_seed_sd: {wer_seed_sd:.2f} ({seeds} seeds)
 -- optional wer_seed_sd
+-- optional insertions_per_minute
 -- param run_id: the run; the newest by default
 -- param group: only this group
 -- param method: only this method
@@ -40,6 +48,14 @@ SELECT
     found.ties,
     found.losses,
     figures.in_error,
+    figures.substitution_rate,
+    figures.deletion_rate,
+    figures.insertion_rate,
+    figures.sentence_error_rate,
+    figures.over_100_rate,
+    figures.insertion_run_rate,
+    figures.loop_rate,
+    figures.insertions_per_minute,
     figures.wer_seed_sd,
     figures.seeds,
     figures.reason_hidden

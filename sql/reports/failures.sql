@@ -1,6 +1,6 @@
--- failures: every cell that is not complete, and every utterance in error.
+-- failures: every cell that is not complete, every utterance in error, and what these errors do to the rates.
 -- columns:
---   what                    cell or utterance
+--   what                    cell, utterance, or rate: of a cell with utterances in error
 --   group, domain, method   the cell
 --   seed                    its seed, in a run whose methods have several
 --   utterance_id            the utterance in error; empty for a cell
@@ -8,7 +8,10 @@
 --   done, planned           utterances of a cell
 --   attempt                 the newest attempt that ended, or the one that wrote the utterance's row
 --   error                   what went wrong, if known
+--   wer_excluded, wer_deleted   of a rate: WER without the utterances in error, and with all of their words as deleted
 -- optional seed
+-- optional wer_excluded
+-- optional wer_deleted
 -- param run_id: the run; the newest by default
 WITH
 missing AS (
@@ -24,7 +27,9 @@ missing AS (
         done,
         planned,
         ended.attempt,
-        cells.error
+        cells.error,
+        NULL AS wer_excluded,
+        NULL AS wer_deleted
     FROM cells
     LEFT JOIN (
         SELECT run_id, domain, method, cell_id, attempt FROM attempts WHERE newest
@@ -45,10 +50,36 @@ in_error AS (
         NULL AS done,
         NULL AS planned,
         attempt,
-        error
+        error,
+        NULL AS wer_excluded,
+        NULL AS wer_deleted
     FROM utterances
     INNER JOIN planned USING (run_id, domain, method, cell_id)
     WHERE run_id = getvariable('run_id') AND error IS NOT NULL
+),
+
+rates AS (
+    SELECT
+        'rate' AS what,
+        planned.position,
+        any_value(utterances."group") AS "group",
+        domain,
+        method,
+        any_value(planned.seed) AS seed,
+        NULL AS utterance_id,
+        'in error' AS state,
+        count(error) AS done,
+        count(*) AS planned,
+        NULL AS attempt,
+        count(error) || ' of ' || count(*) || ' utterances are in error' AS error,
+        100.0 * sum(errors) FILTER (error IS NULL) / nullif(sum(words) FILTER (error IS NULL), 0) AS wer_excluded,
+        100.0 * (coalesce(sum(errors) FILTER (error IS NULL), 0) + sum(reference_words) FILTER (error IS NOT NULL))
+        / nullif(sum(reference_words), 0) AS wer_deleted
+    FROM utterances
+    INNER JOIN planned USING (run_id, domain, method, cell_id)
+    WHERE run_id = getvariable('run_id')
+    GROUP BY planned.position, domain, method, cell_id
+    HAVING count(error) > 0
 ),
 
 several AS (
@@ -58,6 +89,6 @@ several AS (
 )
 
 SELECT * EXCLUDE (position, has_seeds) REPLACE (CASE WHEN has_seeds THEN seed END AS seed)
-FROM (FROM missing UNION ALL FROM in_error) AS failed
+FROM (FROM missing UNION ALL BY NAME FROM in_error UNION ALL BY NAME FROM rates) AS failed
 CROSS JOIN several
-ORDER BY what, position, utterance_id
+ORDER BY what = 'rate', what, position, utterance_id

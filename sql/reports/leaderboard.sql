@@ -10,7 +10,13 @@
 --   change_percent  100 × change / WER of source over the same utterances; without statistics, over all utterances
 --   domains, complete   domains: planned, complete
 --   wins, ties, losses  utterances with fewer word errors than source, equally many, more
---   in_error        utterances in error, excluded from all rates
+--   in_error        utterances in error, excluded from all rates or counted as deleted, as the suite says
+--   substitution_rate, deletion_rate, insertion_rate   words substituted, missing, added, % of the words of the reference
+--   sentence_error_rate   utterances with an error, %
+--   over_100_rate   utterances with more errors than words, %
+--   insertion_run_rate   utterances with 5 insertions or more side by side, %
+--   loop_rate       utterances whose hypothesis is one piece said over and over, or empty, %
+--   insertions_per_minute   words heard in audio without speech; empty if there is none
 --   wer_seed_sd     standard deviation of wer over the seeds; empty for fewer than two
 --   seeds           number of seeds; 0 for a method that draws no random numbers
 --   reason_hidden   why there is no figure yet
@@ -18,8 +24,10 @@
 -- cell change: {change:+.2f} ± {ci_half_width:.1f}
 -- cell domains: {complete} of {domains}
 -- cell wins_ties_losses: {wins}/{ties}/{losses}
+-- cell sub/del/ins: {substitution_rate:.2f}/{deletion_rate:.2f}/{insertion_rate:.2f}
 -- cell wer_seed_sd: {wer_seed_sd:.2f} ({seeds} seeds)
 -- optional wer_seed_sd
+-- optional insertions_per_minute
 -- param run_id: the run; the newest by default
 SELECT
     groups.method,
@@ -38,6 +46,14 @@ SELECT
     found.ties,
     found.losses,
     groups.in_error,
+    groups.substitution_rate,
+    groups.deletion_rate,
+    groups.insertion_rate,
+    groups.sentence_error_rate,
+    groups.over_100_rate,
+    groups.insertion_run_rate,
+    groups.loop_rate,
+    groups.insertions_per_minute,
     groups.wer_seed_sd,
     groups.seeds,
     groups.reason_hidden

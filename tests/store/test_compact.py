@@ -229,14 +229,14 @@ def test_readers_are_undisturbed(store: Store) -> None:
 
 
 def test_opening_catalogue_sees_run_whole(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    before, make = answers(store), catalogue_module.create_word_edits
+    before, make = answers(store), catalogue_module.create_functions
 
     def meanwhile(connection: object) -> None:
-        monkeypatch.setattr(catalogue_module, "create_word_edits", make)
+        monkeypatch.setattr(catalogue_module, "create_functions", make)
         make(connection)
         compact(store, "run")  # the files that were looked at are gone when the views are made
 
-    monkeypatch.setattr(catalogue_module, "create_word_edits", meanwhile)
+    monkeypatch.setattr(catalogue_module, "create_functions", meanwhile)
     assert answers(store) == before
 
 

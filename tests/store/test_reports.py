@@ -118,7 +118,9 @@ def test_utterance_in_error_is_unrated(store: Store) -> None:
     row = catalogue.report("leaderboard").records[0]
     assert (row["in_error"], row["wer"], row["reason_hidden"]) == (2, 50.0, None)
     failures = catalogue.report("failures").records
-    assert [(row["what"], row["utterance_id"]) for row in failures] == [("utterance", "b"), ("utterance", "c")]
+    assert [(row["what"], row["utterance_id"]) for row in failures[:2]] == [("utterance", "b"), ("utterance", "c")]
+    (rate,) = failures[2:]
+    assert (rate["what"], rate["wer_excluded"], rate["wer_deleted"]) == ("rate", 50.0, 75.0)
     assert failures[0]["error"] == ERROR
     assert "no word left" in failures[1]["error"]
 

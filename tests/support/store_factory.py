@@ -33,6 +33,7 @@ def begin_run(
     utterances: int = 2,
     created_at: datetime = datetime(2026, 11, 23, tzinfo=UTC),
     suite_toml: str = 'name = "test"',
+    errors: str = "exclude",
 ) -> None:
     """Write the plan and the record of a run; `cells` are (group, domain, method), or those with a seed."""
     store.write_plan(
@@ -64,6 +65,7 @@ def begin_run(
             versions="{}",
             git_commit=None,
             host="here",
+            errors=errors,
         ),
     )
 
@@ -82,6 +84,8 @@ def write_shard(
     flags: tuple[str, ...] = (),
     seconds: float = 0.1,
     language: str | None = None,
+    metadata: str = "{}",
+    audio_seconds: float = 2.0,
     scorer: str = "whisper",
 ) -> None:
     """Write one shard of an attempt.
@@ -99,6 +103,8 @@ def write_shard(
         flags: of each hypothesis.
         seconds: that each took.
         language: of each; by default `LANGUAGE`.
+        metadata: of each, as JSON.
+        audio_seconds: of each.
         scorer: by which they are scored.
     """
     cell_id = cell_id or cell_id_of(key.domain, key.method, key.seed)
@@ -111,7 +117,8 @@ def write_shard(
                 **same,
                 language=language,
                 speaker=speaker,
-                audio_seconds=2.0,
+                audio_seconds=audio_seconds,
+                metadata=metadata,
                 reference=reference,
                 hypothesis=states[-1] if states else None,
                 source_hypothesis=states[0] if states else None,

@@ -1,0 +1,112 @@
+"""The SQL functions of the store's queries that need Python: `word_edits`, `wer_interval`."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from duckdb.func import PythonUDFType
+
+_EDIT = pa.struct([("kind", pa.string()), ("reference", pa.string()), ("hypothesis", pa.string())])
+_KINDS = {"substitute": "substitution", "delete": "deletion", "insert": "insertion"}
+
+Edit = tuple[str, str | None, str | None]
+"""Its kind (`substitution`, `deletion`, `insertion`), the word that was said, and the word that was heard."""
+
+_FIGURES = ("low", "high", "change", "change_low", "change_high", "p")
+
+_FOUND = pa.struct([*((name, pa.float64()) for name in _FIGURES), ("drawn", pa.string())])
+
+
+def create_functions(connection: duckdb.DuckDBPyConnection) -> None:
+    """Give a connection the functions of Python's.
+
+    - `word_edits(reference, hypothesis)`: the edits of two normalized texts, as a list of `STRUCT(kind, reference,
+      hypothesis)`; NULL where one of the texts is NULL.
+    - `wer_interval(utterances, speakers, baseline_errors, errors, words)`, lists of equal length: the interval of
+      errors / words in %, the change against the baseline with its interval and p, and what was drawn. Baseline errors
+      that are NULL leave out the change.
+    """
+    for name, function, parameters, returns in _FUNCTIONS:
+        connection.create_function(name, function, list(parameters), returns, type=PythonUDFType.ARROW)
+
+
+def word_edits(references: Sequence[str], hypotheses: Sequence[str]) -> Iterator[list[Edit]]:
+    """Yield the edits that make each hypothesis of its reference, in order; both normalized, no reference empty."""
+    import jiwer  # only who asks for words pays for it
+
+    found = jiwer.process_words(list(references), list(hypotheses))
+    for said, heard, chunks in zip(found.references, found.hypotheses, found.alignments, strict=True):
+        edits: list[Edit] = []
+        for chunk in chunks:
+            if chunk.type == "equal":
+                continue
+            words: Sequence[str | None] = said[chunk.ref_start_idx : chunk.ref_end_idx]
+            others: Sequence[str | None] = heard[chunk.hyp_start_idx : chunk.hyp_end_idx]
+            length = max(len(words), len(others))
+            edits += zip(
+                [_KINDS[chunk.type]] * length, words or [None] * length, others or [None] * length, strict=True
+            )
+        yield edits
+
+
+def _edits_of_batch(references: pa.ChunkedArray, hypotheses: pa.ChunkedArray) -> pa.Array:
+    # The edits of some rows, none of them NULL; all words heard in audio without speech are insertions.
+    pairs = list(zip(references.to_pylist(), hypotheses.to_pylist(), strict=True))
+    whole = [pair for pair in dict.fromkeys(pairs) if pair[0].split()]
+    edits = dict(zip(whole, word_edits(*zip(*whole, strict=True)), strict=True)) if whole else {}
+    edits |= {pair: [("insertion", None, word) for word in pair[1].split()] for pair in pairs if not pair[0].split()}
+    rows = [[dict(zip(_EDIT.names, edit, strict=True)) for edit in edits[pair]] for pair in pairs]
+    return pa.array(rows, pa.list_(_EDIT))
+
+
+def _intervals_of_batch(
+    utterances: pa.ChunkedArray,
+    speakers: pa.ChunkedArray,
+    baseline: pa.ChunkedArray,
+    errors: pa.ChunkedArray,
+    words: pa.ChunkedArray,
+) -> pa.Array:
+    columns = (utterances, speakers, baseline, errors, words)
+    rows = zip(*(column.to_pylist() for column in columns), strict=True)
+    return pa.array([_interval(*row) for row in rows], _FOUND)
+
+
+def _interval(
+    utterances: Sequence[str],
+    speakers: Sequence[str],
+    baseline: Sequence[float | None],
+    errors: Sequence[float],
+    words: Sequence[float],
+) -> Mapping[str, Any]:
+    from emtta_core.scoring.paired import Sample
+
+    same = (["all"] * len(utterances), utterances, [speaker or "" for speaker in speakers])
+    rate = Sample(*same, list(zip(errors, words, strict=True))).rate(["all"])
+    found: dict[str, Any] = {"low": rate.low, "high": rate.high, "drawn": rate.drawn}
+    before = [count for count in baseline if count is not None]
+    if len(before) == len(errors):
+        change = Sample(*same, list(zip(before, errors, words, strict=True))).change(["all"])
+        found |= {"change": change.difference, "change_low": change.low, "change_high": change.high, "p": change.p}
+    return found
+
+
+_FUNCTIONS: Sequence[tuple[str, Callable[..., pa.Array], Sequence[str], str]] = (
+    (
+        "word_edits",
+        _edits_of_batch,
+        ("VARCHAR", "VARCHAR"),
+        "STRUCT(kind VARCHAR, reference VARCHAR, hypothesis VARCHAR)[]",
+    ),
+    (
+        "wer_interval",
+        _intervals_of_batch,
+        ("VARCHAR[]", "VARCHAR[]", "DOUBLE[]", "DOUBLE[]", "DOUBLE[]"),
+        f"STRUCT({', '.join(f'{name} DOUBLE' for name in _FIGURES)}, drawn VARCHAR)",
+    ),
+)
+
+
+def needs_python(sql: str) -> bool:
+    """Whether a query calls one of the functions, which a plain DuckDB client has not."""
+    return any(f"{name}(" in sql for name, *_ in _FUNCTIONS)
