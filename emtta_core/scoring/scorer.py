@@ -62,14 +62,10 @@ class Scorer:
         """
         return _normalizer(self, language)
 
-    def as_reference(self, reference: str, hypothesis: str) -> str:
-        """A hypothesis with its compounds written as in the reference, where these count as equal; both normalized."""
-        if not self.compounds:
-            return hypothesis
+    def align(self, reference: str, hypothesis: str) -> list[tuple[str, str]]:
+        """What kaldialign pairs of two normalized texts, compounds with the words that they are made of."""
         pairs = _installed("compounds").align(reference.split(), hypothesis.split(), "", merge_compounds=True)
-        return " ".join(
-            said if said.replace(" ", "") == heard.replace(" ", "") else heard for said, heard in pairs if heard
-        )
+        return [(str(said), str(heard)) for said, heard in pairs]
 
 
 def check_scorer(name: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 
 import jiwer
 
@@ -66,8 +67,7 @@ def word_errors(reference: str, hypothesis: str, language: str, by: str | Scorer
     chosen = scorer(by) if isinstance(by, str) else by
     normalize = chosen.normalizer(language)
     expected = _normalized_reference(reference, normalize)
-    heard = chosen.as_reference(expected, _normalized(normalize, hypothesis))
-    by_word = _by_word(expected, heard)
+    by_word, heard = _compared(chosen, expected, _normalized(normalize, hypothesis))
     between = "" if normalize.by_letter else " "
     by_character = _by_character(expected.replace(" ", between), heard.replace(" ", between))
     return WordErrors(
@@ -97,8 +97,7 @@ def step_errors(
     normalize = chosen.normalizer(language)
     expected = _normalized_reference(reference, normalize)
     return tuple(
-        None if text is None else _by_word(expected, chosen.as_reference(expected, _normalized(normalize, text)))
-        for text in hypotheses
+        None if text is None else _compared(chosen, expected, _normalized(normalize, text))[0] for text in hypotheses
     )
 
 
@@ -118,6 +117,28 @@ def _normalized_reference(reference: str, normalize: Normalizer) -> str:
 @lru_cache(maxsize=20_000)
 def _normalized(normalize: Normalizer, text: str, *, is_reference: bool = False) -> str:
     return normalize.reference(text) if is_reference else normalize(text)
+
+
+def _compared(chosen: Scorer, expected: str, heard: str) -> tuple[Edits, str]:
+    # The edits between two normalized texts, and the hypothesis with its compounds spelled as the reference's.
+    return (
+        _with_compounds(chosen, expected, heard)
+        if chosen.compounds and expected
+        else (_by_word(expected, heard), heard)
+    )
+
+
+@lru_cache(maxsize=20_000)
+def _with_compounds(chosen: Scorer, expected: str, heard: str) -> tuple[Edits, str]:
+    pairs = chosen.align(expected, heard)
+    same = [said.replace(" ", "") == found.replace(" ", "") for said, found in pairs]
+    inserted = [not said for said, _ in pairs]
+    deletions = sum(not found for _, found in pairs)
+    substitutions = len(pairs) - sum(same) - sum(inserted) - deletions
+    hits = len(expected.split()) - substitutions - deletions
+    run = max((len(list(group)) for is_inserted, group in groupby(inserted) if is_inserted), default=0)
+    spelled = " ".join(said if equal else found for (said, found), equal in zip(pairs, same, strict=True) if found)
+    return Edits(hits, substitutions, deletions, sum(inserted), run), spelled
 
 
 @lru_cache(maxsize=20_000)
