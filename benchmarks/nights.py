@@ -93,6 +93,7 @@ def night_tables(speech: Speech, night: int, steps: int) -> dict[str, pa.Table]:
         "seconds": rng.gamma(2, 0.1, count),
         "flags": pa.ListArray.from_arrays(np.zeros(count + 1, np.int32), pa.array([], pa.string())),
         "error": same(None, pa.string()),
+        "utterance_key": same("", pa.string()),
         "metadata": same("{}", pa.string()),
         "scorer": same("whisper", pa.string()),
         "hits": WORDS - errors,

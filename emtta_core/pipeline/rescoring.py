@@ -30,11 +30,11 @@ CHUNK = 1_000
 """Utterances that a process is given at once."""
 
 _STATES = """
-    SELECT domain, method, cell_id, language, normalizer, count(*) AS utterances
+    SELECT domain, language, normalizer, count(*) AS utterances
     FROM utterances
     WHERE run_id = $run_id
     GROUP BY ALL
-    ORDER BY domain, method, cell_id
+    ORDER BY domain
 """
 
 _CORRECTED = """
@@ -44,22 +44,23 @@ _CORRECTED = """
     GROUP BY domain, utterance_id
 """
 
-_CELL = """
+# An utterance's rows come one after another, for the methods often hear the same.
+_OF_DOMAIN = """
     WITH
     decoded AS (
-        SELECT attempt, utterance_id, list(hypothesis ORDER BY step) AS texts
+        SELECT method, cell_id, attempt, utterance_id, list(hypothesis ORDER BY step) AS texts
         FROM raw.steps
-        WHERE run_id = $run_id AND domain = $domain AND method = $method AND cell_id = $cell_id
-        GROUP BY attempt, utterance_id
+        WHERE run_id = $run_id AND domain = $domain
+        GROUP BY method, cell_id, attempt, utterance_id
     )
 
     SELECT
-        utterances.attempt, utterance_id, utterances.language, utterances.reference, utterances.hypothesis,
-        coalesce(decoded.texts, []), utterances.normalizer
+        method, cell_id, utterances.attempt, utterance_id, utterances.language, utterances.reference,
+        utterances.hypothesis, coalesce(decoded.texts, []), utterances.normalizer
     FROM utterances
-    LEFT JOIN decoded USING (attempt, utterance_id)
-    WHERE run_id = $run_id AND domain = $domain AND method = $method AND cell_id = $cell_id
-    ORDER BY utterance_id
+    LEFT JOIN decoded USING (method, cell_id, attempt, utterance_id)
+    WHERE run_id = $run_id AND domain = $domain
+    ORDER BY utterance_id, method
 """
 
 _SCORERS = """
@@ -201,41 +202,38 @@ def _rescore_by(
     made: Rescoring,
     progress: Callable[[int, int], None],
 ) -> None:
-    store, run_id = writer.store, writer.run_id
+    store, run_id, corrected_domains = writer.store, writer.run_id, {domain for domain, _ in corrected}
     states = _states(store, run_id, name)
-    stale = {tuple(cell) for *cell, language, normalizer, _ in states if _is_stale(name, language, normalizer)}
-    domains = {domain for domain, _ in corrected}
-    cells = [
-        cell for cell in dict.fromkeys(tuple(state[:3]) for state in states) if cell in stale or cell[0] in domains
-    ]
-    total = sum(count for *cell, _, _, count in states if tuple(cell) in cells)
-    scored = 0
+    stale = {domain for domain, language, normalizer, _ in states if _is_stale(name, language, normalizer)}
+    domains = [domain for domain in dict.fromkeys(state[0] for state in states) if domain in stale | corrected_domains]
+    total = sum(count for domain, *_, count in states if domain in domains)
+    done = scored = 0
     with Catalogue(store, run_id=run_id, scorer=name) as catalogue:
-        for domain, method, cell_id in cells:
-            parameters = {"run_id": run_id, "domain": domain, "method": method, "cell_id": cell_id}
-            rows = catalogue.query(_CELL, parameters).rows
+        for domain in domains:
+            rows = catalogue.query(_OF_DOMAIN, {"run_id": run_id, "domain": domain}).rows
             catalogue.check_all_read()
             todo = []
-            for attempt, utterance_id, language, reference, hypothesis, steps, normalizer in rows:
-                correction = corrected.get((domain, utterance_id), reference)
-                if correction != reference or _is_stale(name, language, normalizer):
-                    todo.append((attempt, Heard(utterance_id, language, correction, hypothesis, steps)))
+            for method, cell_id, attempt, utterance_id, language, reference, hypothesis, steps, normalizer in rows:
+                text = corrected.get((domain, utterance_id), reference)
+                if text != reference or _is_stale(name, language, normalizer):
+                    todo.append(((method, cell_id, attempt), Heard(utterance_id, language, text, hypothesis, steps)))
             scores = _scored([heard for _, heard in todo], name, pool)
             writer.add(
                 RescoreRow(
                     **columns,
+                    domain=domain,
+                    method=method,
                     cell_id=cell_id,
                     attempt=attempt,
                     utterance_id=heard.utterance_id,
-                    domain=domain,
-                    method=method,
                     scoring=writer.scoring,
                     reference=corrected.get((domain, heard.utterance_id)),
                 )
-                for (attempt, heard), columns in zip(todo, scores, strict=True)
+                for ((method, cell_id, attempt), heard), columns in zip(todo, scores, strict=True)
             )
             scored += len(todo)
-            progress(scored, total)
+            done += len(rows)
+            progress(done, total)
     writer.flush()
     made.scored[name] = scored
     made.kept[name] = sum(count for *_, count in states) - scored

@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any, NamedTuple, Protocol
 
 from emtta_core.faults import is_fatal, unexpected
 from emtta_core.scoring.scorer import ScorerError, scorer
 from emtta_core.scoring.wer import EmptyReferenceError, WordErrors, step_errors, word_errors
+
+_COUNTED = tuple(field.name for field in fields(WordErrors))
 
 log = logging.getLogger("emtta.scoring")
 
@@ -64,7 +66,7 @@ def score(utterance: Scorable, steps: Sequence[str | None], by: str, *, strict: 
     language = utterance.language
     normalize = scorer(by).normalizer(language)
     try:
-        found = asdict(word_errors(utterance.reference, utterance.hypothesis or "", language, by))
+        errors = word_errors(utterance.reference, utterance.hypothesis or "", language, by)
         by_step = step_errors(utterance.reference, steps, language, by)
     except Exception as error:
         if isinstance(error, ScorerError) and strict:
@@ -76,11 +78,11 @@ def score(utterance: Scorable, steps: Sequence[str | None], by: str, *, strict: 
         else:
             log.warning("utterance %s could not be scored", utterance.utterance_id, exc_info=True)
             reason = unexpected("scored", error)
-        nothing = dict.fromkeys(field.name for field in fields(WordErrors))
+        nothing = dict.fromkeys(_COUNTED)
         return nothing | {"scorer": by, "normalizer": normalize.name, "error": reason}
     kinds = ("substitutions", "deletions", "insertions")
     counts = {f"step_{kind}": tuple(edits and getattr(edits, kind) for edits in by_step) for kind in kinds}
-    return found | counts | {"scorer": by}
+    return {name: getattr(errors, name) for name in _COUNTED} | counts | {"scorer": by}
 
 
 def score_all(utterances: Sequence[Heard], by: str) -> list[dict[str, Any]]:
