@@ -7,12 +7,14 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache as cached
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+import typer
 from hub_server import Hub
 from hub_server import serving as serving_hub
 from s3_server import S3Server, serving
@@ -21,6 +23,9 @@ from whisper_factory import make_checkpoint
 from flows.cli._log import settle_environment
 
 settle_environment()  # before anything imports Prefect
+# Containers often say that no bytecode is to be kept; each of the processes that tests start would compile emtta anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and what it starts too
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of what tests start; processes side by side share the cores
@@ -43,14 +48,18 @@ RATE = 16_000
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[str]:
     """Prefect's own temporary server, with a database of its own; gives its address."""
-    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_BLOCKS_REGISTER_ON_START,
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        temporary_settings,
+    )
     from prefect.testing.utilities import prefect_test_harness
 
-    # Without heartbeats, whose thread each flow would wait for at its end, up to a second, as `serving` does.
-    with (
-        prefect_test_harness(server_startup_timeout=120),
-        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
-    ):
+    # As `serving` has it: without heartbeats, whose thread each flow would wait for at its end, up to a second, and
+    # without blocks, whose registration takes a second of a new database's start.
+    spared = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_API_BLOCKS_REGISTER_ON_START: False}
+    with temporary_settings(spared), prefect_test_harness(server_startup_timeout=120):
         yield str(PREFECT_API_URL.value())
 
 
@@ -212,11 +221,15 @@ class Outcome:
 
 Command = Callable[..., Outcome]
 
+built = cached(typer.main.get_command)
+
 
 @pytest.fixture
 def emtta(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Run the `emtta` command in this process."""
     from flows.cli.main import main
+
+    monkeypatch.setattr(typer.main, "get_command", built)  # a process builds its verbs once; here there are many calls
 
     def run(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["emtta", *map(str, arguments)])

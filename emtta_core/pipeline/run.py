@@ -8,8 +8,10 @@ import platform
 import re
 import subprocess
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -272,12 +274,15 @@ def versions() -> dict[str, str]:
 
     A package that is not installed is left out.
     """
-    found = {"python": platform.python_version(), "processor": _processor()}
+    return {"python": platform.python_version(), "processor": _processor(), **_releases()}
+
+
+@cache
+def _releases() -> dict[str, str]:
+    found = {}
     for package in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 

@@ -223,6 +223,46 @@ def test_for_codec_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [importlib.metadata.version(package) for package in packages] == [soundfile.__version__]
 
 
+BROKEN = "\n\ndef available_subtypes(*_):\n    return {}\n"
+CODED = """
+import numpy
+from emtta_core.audio.codecs import opus
+from emtta_core.errors import UsageError
+try:
+    opus(numpy.zeros(16_000, numpy.float32), 16.0, None, None)
+except UsageError as error:
+    raise SystemExit(str(error))
+"""
+
+
+@pytest.mark.slow
+def test_for_codec_of_broken_soundfile(tmp_path: Path) -> None:
+    """In an environment of its own, which takes all else from this one's, and whose soundfile knows no codec."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    (own,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    (own / "others.pth").write_text("\n".join(path for path in sys.path if path), encoding="utf-8")
+    for file in importlib.metadata.files("soundfile") or []:
+        (own / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file.locate(), own / file)
+    with (own / "soundfile.py").open("a") as module:
+        module.write(BROKEN)
+
+    def run(program: str, *words: str) -> "subprocess.CompletedProcess[str]":
+        command = [tmp_path / "venv" / "bin" / program, *words]
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+
+    refused = run("python", "-c", CODED)
+    (words,) = re.findall(r"\(pip (.*?)\)", refused.stderr)
+    found = run("pip", "download", "--no-deps", "soundfile")
+    if found.returncode:
+        pytest.skip(f"no package index can be reached: {found.stderr.strip().splitlines()[-1]}")
+    installed = run("pip", *words.split())
+    assert installed.returncode == 0, installed.stderr
+    mended = run("python", "-c", CODED)
+    assert mended.returncode == 0, mended.stderr
+
+
 @pytest.mark.slow
 def test_for_taken_deployment(prefect_server: str) -> None:
     wanted = {"suite": "smoke", "store": "/here"}

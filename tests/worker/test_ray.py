@@ -3,13 +3,14 @@
 import os
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -311,12 +312,43 @@ def test_unfit_machine_gives_reason(suite_file: SuiteFile, speech: Speech, tmp_p
     assert "install the same release" in str(check_machine(store.location, "mine", prefect_server, "0.0.0", "head"))
 
 
-def test_suggested_ray_commands_parse() -> None:
-    """Ray's own parser takes them: nodes begun by them would end by `ray stop` alone, with all others there."""
-    from ray.scripts.scripts import cli
+@pytest.fixture
+def ray_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """Carry out a command that begins a node, with the options given, and return what it prints once it is up."""
+    for name, value in {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}.items():
+        monkeypatch.setenv(name, value)
+    small = f"--node-ip-address 127.0.0.1 --object-store-memory {100 * 2**20} --block"  # ends with its process
+    with ExitStack() as stack:
 
-    text = (ROOT / "flows/ray_executor.py").read_text(encoding="utf-8")
-    commands = re.findall(r"(?<=[`(])ray (\w+) (--[^`)]+)", text)
-    assert len(commands) == 2
-    for verb, options in commands:
-        cli.commands[verb].make_context(verb, options.replace("…", "127.0.0.1:6379").split())
+        def begin(command: str, *options: str) -> str:
+            program, *words = f"{command} {small}".split()
+            with (tmp_path / f"{options[-1]}.log").open("w+b") as log:
+                node = subprocess.Popen([Path(sys.executable).with_name(program), *words, *options], stdout=log)
+            stack.callback(node.wait)
+            stack.callback(node.terminate)
+            deadline = time.monotonic() + 120
+            while "Ray runtime started" not in (said := Path(log.name).read_text()):
+                assert node.poll() is None, said
+                assert time.monotonic() < deadline, said
+                time.sleep(0.2)
+            return said
+
+        yield begin
+
+
+def test_suggested_ray_commands_work(
+    ray_node: Callable[..., str], emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path
+) -> None:
+    words = ("run", suite_file(methods=("source",)), "--store", tmp_path / "store", "--runner", "ray", "--ray-address")
+    (head,) = re.findall("`(ray start [^`]*)`", emtta(*words, "127.0.0.1:9").err)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    said = ray_node(head, "--include-dashboard", "false", "--num-cpus", "0", "--port", port)
+    (address,) = set(re.findall(r"--address='(\S+)'", said))
+
+    idle = emtta(*words, address)
+    assert "Ray's cluster has 0 CPUs and 0 GPUs for its tasks" in idle.err
+    (join,) = re.findall(r"\((ray start [^)]*)\)", idle.err)
+    ray_node(join.replace("…", address), "--num-cpus", "1")
+    done = emtta(*words, address)
+    assert done.code == 0, done.err
