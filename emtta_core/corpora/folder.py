@@ -1,77 +1,44 @@
-"""A corpus of one's own: a folder of audio files, and a manifest or sidecar files (`anna/01.txt`) with transcripts."""
+"""A corpus of one's own: a folder of audio files with their transcripts, in one of the forms that the field uses."""
 
-import math
 import os
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import soundfile
 from pydantic import Field
 
 from emtta_core.corpora.base import Availability, Choice, Count, Utterance, choose_of, id_of, is_id, least
-from emtta_core.corpora.manifest import LANGUAGE_ALIASES, Columns, Row, Table, read_manifest
-from emtta_core.corpora.recording import FileDigests, Recording, text_of
-from emtta_core.errors import CorpusError, EmttaError, UsageError
+from emtta_core.corpora.kaldi import SCP, read_kaldi
+from emtta_core.corpora.lhotse_cuts import CUTS, is_cuts, read_cuts
+from emtta_core.corpora.manifest import read_manifest
+from emtta_core.corpora.metadata import as_json, notes_of
+from emtta_core.corpora.recording import FileDigests, Recording
+from emtta_core.corpora.sidecars import read_sidecars
+from emtta_core.corpora.utterance_rows import Row, Table
+from emtta_core.errors import EmttaError, UsageError
 from emtta_core.identity import IDENTITY, RUNTIME, Record, digest
 
-_SEGMENT = re.compile(
-    r"((audio|clip|seg|segment|speech|utt|utterance|time|t)_?)?(offset|onset|start|begin|end|stop|xmin|xmax)s?"
-    r"(_?(at|time|offset|pos|position|s|sec|secs|second|seconds|ms|frame|sample))?|t[01]"
+_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+_MANIFESTS = (
+    *("manifest.csv", "manifest.tsv", "manifest.jsonl", "manifest.json", "manifest.parquet"),
+    *_METADATA,
+    *CUTS,
+    SCP,
 )
-_CHANNEL = re.compile(r"(audio_?)?(channel|ch)(_?(id|index|no|number|num))?")
-
-_CALLED = {
-    "path": "audio audio_file audio_filepath audio_path clip file file_name file_path filename filepath recording "
-    "sound uri url wav wav_path",
-    "text": "label normalized_text raw_text raw_transcription ref reference sentence target trans transcript "
-    "transcription transcripts txt utterance words",
-    "id": "audio_id clip_id file_id key sample_id segment_id uid utt utt_id uttid utterance_id",
-    "speaker": "client_id reader reader_id speaker_id speaker_name speakerid spk spk_id spkid talker user_id",
-    "duration": "audio_duration dur duration_s duration_sec duration_seconds",
-}
-"""What other programs call the columns."""
-
-_COLUMNS = Columns(
-    required=("path", "text"),
-    optional=("id", "language", "speaker", "duration"),
-    aliases={name: frozenset(others.split()) for name, others in _CALLED.items()} | {"language": LANGUAGE_ALIASES},
-    refused={
-        _SEGMENT: "an utterance is a whole file here: cut the recording into one file for each, or take the column out "
-        "where each row is its whole file",
-        _CHANNEL: "the channels of a file are averaged here: write each into a file of its own, or take the column out",
-    },
-    numbers=("duration",),
-)
-_MANIFESTS = ("manifest.csv", "manifest.jsonl", "manifest.parquet")
+_SPLITS = frozenset({"train", "training", "test", "testing", "eval", "evaluation", "dev", "valid", "val", "validation"})
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
-
-_OTHERS = (
-    "aif aifc wave oga ogx opus spx sph snd mp1 mp2 mpga m4a m4b m4r m4v mp4 aac adts ac3 eac3 amr awb 3gp 3gpp 3ga "
-    "webm weba mka mkv mov avi mpg mpeg wma asf ra rm ape wv tta mpc dts dsf dff shn gsm raw pcm"
-)
-AUDIO = frozenset(
-    f".{name.lower()}" for name in (*soundfile.available_formats(), *_OTHERS.split()) if name not in ("RAW", "SD2")
-)
-"""How the names of recordings end; one that libsndfile cannot read is an utterance in error."""
-
-_SYSTEM = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
-"""Folders that systems make for copies of their own."""
-
-_NAMED = 3
-"""How many files a note names of a kind."""
 
 
 class Folder(Record):
     """A folder of audio files with a manifest, or with a sidecar `.txt` for each that holds its transcript.
 
-    A manifest is a CSV file with a header line, a file of JSON lines, or a Parquet file. Its columns
-    are `path` and `text`, and, if wanted, `id`, `language`, `speaker` and `duration`; others are noted. A path is
-    relative to the folder and does not leave it. An utterance without an id is named after its path. One whose
-    duration, in seconds, is not that of its file is in error.
+    The manifest is a table as CSV, JSON lines or Parquet, in emtta's own form (`path`, `text`), NeMo's
+    (`audio_filepath`) or Hugging Face's (`file_name`), known by its columns; the `wav.scp` of a folder as Kaldi keeps
+    it; or Lhotse's cuts. An utterance is a file, or a segment of one; without an id, it is named after its path. One
+    whose duration, in seconds, is not that of its file is in error. Further columns are kept as metadata.
 
     Where the files lie and what the manifest is called are no part of the corpus's identity: `content_digest`
     is taken of what they hold.
@@ -79,15 +46,22 @@ class Folder(Record):
 
     name: Annotated[Literal["folder"], IDENTITY] = "folder"
     path: Annotated[str, RUNTIME, Field(min_length=1)]  # the folder; `~` is the home folder
-    # The manifest's path in the folder; left out, it is `manifest.csv`, `.jsonl` or `.parquet`, and where there is
-    # none of these the transcripts are sidecars.
+    # The manifest's path in the folder; left out, it is `manifest.csv`, `.tsv`, `.jsonl`, `.json` or `.parquet`,
+    # `metadata.csv`, `.jsonl` or `.parquet`, `wav.scp`, `cuts.jsonl` or `cuts.jsonl.gz`, and where there is none of
+    # these the transcripts are sidecars.
     manifest: Annotated[str | None, RUNTIME, Field(min_length=1)] = None
+    # Which split, of a folder that has a subfolder for each.
+    split: Annotated[str | None, RUNTIME, Field(min_length=1)] = None
     # ISO 639-1 code, of the utterances whose language the manifest does not give.
     language: Annotated[str, IDENTITY, Field(pattern=f"^{_LANGUAGE.pattern}$")] = "en"
     # How many to use, spread over the speakers; None for all.
     utterances: Annotated[int | None, IDENTITY, Field(ge=1)] = None
     # Longer utterances are left out, and counted.
     max_seconds: Annotated[float | None, IDENTITY, Field(gt=0, allow_inf_nan=False)] = None
+    # Whether nobody speaks: the transcripts must then be empty or missing, and words that a model hears are insertions.
+    silence: Annotated[bool, IDENTITY] = False
+    # Whether files outside of the folder are read, where the manifest names them.
+    absolute: Annotated[bool, RUNTIME] = False
 
     def located(self) -> Self:
         """The corpus as it is: its path is given."""
@@ -120,7 +94,8 @@ class Folder(Record):
             UsageError: the manifest is missing or has a mistake.
         """
         table = self._table()
-        return replace(self._choice(self._utterances(table), limit).count(), notes=table.notes)
+        notes = (*table.notes, *notes_of(row.metadata for row in table.rows), *self._outside(table))
+        return replace(self._choice(self._utterances(table), limit).count(), notes=notes)
 
     def content_digest(self) -> str:
         """A digest of the utterances: their fields, and their audio files' bytes.
@@ -131,19 +106,19 @@ class Folder(Record):
         Raises:
             UsageError: the manifest is missing or has a mistake.
         """
-        digests, contents = FileDigests(self._folder), list[list[str]]()
+        digests, contents = FileDigests(self._folder), list[list[object]]()
         table = self._table()
         found = self._utterances(table)
         for index in self._choice(found).indices:
-            utterance, values = found[index], table.rows[index].values
-            fields = [utterance.id, utterance.text, utterance.language, utterance.speaker]
-            fields += [values["duration"]] if values["duration"] else []
-            contents.append([*fields, digests.of(self._folder / values["path"])])
+            utterance, row = found[index], table.rows[index]
+            fields = [utterance.id, utterance.text, utterance.language, utterance.speaker, utterance.metadata]
+            contents.append([*fields, *_span(row), digests.of(table.base / row.path)])
         digests.save()
         return digest(contents)
 
     def _utterances(self, table: Table) -> list[Utterance]:
-        return [self._utterance(row) for row in table.rows]
+        names = self._ids(table)
+        return [self._utterance(row, name, table.base) for row, name in zip(table.rows, names, strict=True)]
 
     def _choice(self, found: Sequence[Utterance], limit: int | None = None) -> Choice:
         return choose_of(found, self.max_seconds, least(limit, self.utterances))
@@ -153,77 +128,164 @@ class Folder(Record):
         return Path(self.path).expanduser()
 
     def _table(self) -> Table:
+        # The rows, checked. Before any of it is read, the folder must be there.
         if not self._folder.is_dir():
             raise UsageError(f"the corpus folder {self.path!r} does not exist; give the folder that holds the audio")
-        manifest = self._manifest()
-        table = _with_sidecars(self._folder) if manifest is None else read_manifest(manifest, _COLUMNS)
-        ids: dict[str, Row] = {}
-        files: dict[object, Row] = {}
+        table = self._read()
         for row in table.rows:
-            self._check(row)
-            self._refuse_again(row, ids, files)
+            self._check(row, table.base)
+        self._refuse_twice(table)
         return table
 
-    def _manifest(self) -> Path | None:
-        # The manifest; None where there is none, and transcripts are beside the audio.
+    def _read(self) -> Table:
+        home, manifest = self._manifest()
+        needs_text = not self.silence
+        if manifest is None:
+            return read_sidecars(home, needs_text=needs_text)
+        if manifest.name == SCP:
+            return read_kaldi(manifest, home, needs_text=needs_text)
+        if is_cuts(manifest):
+            return read_cuts(manifest, home)
+        table = read_manifest(manifest, home, needs_text=needs_text)
+        return self._of_split(table, manifest) if home == self._folder else table
+
+    def _manifest(self) -> tuple[Path, Path | None]:
+        # The folder, or that of the split, and its manifest; None where transcripts are beside the audio.
         if self.manifest is not None:
-            return self._folder / self.manifest
-        found = [self._folder / name for name in _MANIFESTS if (self._folder / name).exists()]
-        if len(found) > 1:
-            names = " and ".join(path.name for path in found)
+            return self._folder, self._folder / self.manifest
+        homes = [self._folder] if self.split is None else [self._folder / self.split, self._folder]
+        for home in homes:
+            found = [home / name for name in _MANIFESTS if (home / name).exists()]
+            if len(found) > 1:
+                names = " and ".join(path.name for path in found)
+                raise UsageError(
+                    f"the corpus folder {str(home)!r} has {names}; say which one it is with the field manifest"
+                )
+            if found:
+                return home, found[0]
+        splits = sorted({path.parent.name for name in _METADATA for path in self._folder.glob(f"*/{name}")})
+        if self.split is None and splits:
+            raise self._unnamed(splits)
+        if not homes[0].is_dir():
+            others = sorted(path.name for path in self._folder.iterdir() if path.is_dir())
             raise UsageError(
-                f"the corpus folder {self.path!r} has {names}; say which one it is with the field manifest"
+                f"the corpus folder {self.path!r} has no split {self.split!r}; its folders are "
+                f"{', '.join(others) or '(none)'}"
             )
-        return found[0] if found else None
+        return homes[0], None
 
-    def _check(self, row: Row) -> None:
-        if not Path(row.values["path"]).name:
-            raise row.refusal("path", "it must name an audio file")
-        path = os.path.normpath(self._folder.absolute() / row.values["path"])
-        if not Path(path).is_relative_to(os.path.normpath(self._folder.absolute())):
-            raise row.refusal("path", f"it lies outside of the folder {self.path!r}; put the audio into it")
-        language = row.values["language"]
-        if language and not _LANGUAGE.fullmatch(language):
-            raise row.refusal("language", "it must be an ISO 639-1 code such as en")
-        if row.values["duration"].strip() and _number(row.values["duration"]) is None:
-            raise row.refusal("duration", "it must be a number of seconds such as 1.5; correct it, or leave it empty")
-        if row.values["id"] and not is_id(row.values["id"]):
-            raise row.refusal("id", "it may hold letters (a-z, A-Z), digits, '.', '_' and '-'")
-
-    def _refuse_again(self, row: Row, ids: dict[str, Row], files: dict[object, Row]) -> None:
-        # Refuse a row whose id, or whose recording, is that of an earlier one; add it to both.
-        name = _name(row)
-        first = ids.setdefault(name, row)
-        if first is not row and row.file == first.file:
-            raise row.refusal(
-                "id" if row.values["id"] else "path",
-                f"the id {name!r} is that of line {first.line} already; give each utterance an id of its own",
-            )
-        if first is not row:
+    def _of_split(self, table: Table, manifest: Path) -> Table:
+        # The rows of the split, from the manifest of all splits: a path begins with its split.
+        splits = sorted({Path(row.path).parts[0] for row in table.rows if len(Path(row.path).parts) > 1})
+        if self.split is None:
+            if manifest.name in _METADATA and len(splits) > 1 and {*splits} <= _SPLITS:
+                raise self._unnamed(splits)
+            return table
+        rows = [row for row in table.rows if Path(row.path).parts[:1] == (self.split,)]
+        if not rows:
             raise UsageError(
-                f"the corpus folder {self.path!r} has {first.values['path']} and {row.values['path']}, which would "
-                f"both be called {name!r}; rename one of them"
+                f"{manifest} has no row of the split {self.split!r}; its paths begin with "
+                f"{', '.join(splits) or '(none)'}"
             )
-        path = self._folder / row.values["path"]
-        first = files.setdefault(_file_of(path), row)
-        if first is not row and os.path.realpath(path) == os.path.realpath(self._folder / first.values["path"]):
-            where = f"line {first.line}" if row.file == first.file else first.values["path"]
+        return replace(table, rows=rows)
+
+    def _unnamed(self, splits: Sequence[str]) -> UsageError:
+        return UsageError(
+            f"the corpus folder {self.path!r} has the splits {', '.join(splits)}; name one of them with the field split"
+        )
+
+    def _check(self, row: Row, base: Path) -> None:
+        if not Path(row.path).name:
+            raise row.refusal("path", row.path, "it must name an audio file")
+        if self._is_outside(row, base) and not self.absolute:
             raise row.refusal(
                 "path",
-                f"it is the recording of {where} already, which would count twice; cut the recording into one file for "
-                "each utterance, or take one of the two out",
+                row.path,
+                f"it lies outside of the folder {self.path!r}; put the audio into it, or allow it with absolute = true "
+                "in the corpus, or --allow-absolute",
+            )
+        if row.language and not _LANGUAGE.fullmatch(row.language):
+            raise row.refusal("language", row.language, "it must be an ISO 639-1 code such as en")
+        if row.id and not is_id(row.id):
+            raise row.refusal("id", row.id, "it may hold letters (a-z, A-Z), digits, '.', '_' and '-'")
+        if self.silence and row.text.strip():
+            raise row.refusal(
+                "text",
+                row.text,
+                "silence = true says that nobody speaks; leave the text empty, or take silence out of the corpus",
             )
 
-    def _utterance(self, row: Row) -> Utterance:
+    def _refuse_twice(self, table: Table) -> None:
+        # Refuse a row whose id, or whose recording, is that of an earlier one.
+        ids: dict[str, Row] = {}
+        files: dict[object, dict[str, Row]] = defaultdict(dict)
+        for row, name in zip(table.rows, self._ids(table), strict=True):
+            first = ids.setdefault(name, row)
+            if first is not row and row.file == first.file:
+                raise row.refusal(
+                    "id" if row.id else "path",
+                    row.id or row.path,
+                    f"the id {name!r} is that of line {first.line} already; give each utterance an id of its own",
+                )
+            if first is not row:
+                raise UsageError(
+                    f"the corpus folder {self.path!r} has {first.path} and {row.path}, which would both be called "
+                    f"{name!r}; rename one of them"
+                )
+            path = table.base / row.path
+            parts = files[_file_of(path)]
+            # The whole file, and a segment of it, would count twice what the segment holds.
+            again = parts.get(row.span) or parts.get("") or (next(iter(parts.values()), None) if not row.span else None)
+            parts[row.span] = row
+            if again is not None and os.path.realpath(path) == os.path.realpath(table.base / again.path):
+                where = f"line {again.line}" if row.file == again.file else again.path
+                raise row.refusal(
+                    "path",
+                    row.path,
+                    f"it is the recording of {where} already, which would count twice; give each row a segment of its "
+                    "own (offset and duration, in seconds), or take one of the two out",
+                )
+
+    def _is_outside(self, row: Row, base: Path) -> bool:
+        folder = os.path.normpath(self._folder.absolute())
+        return not Path(os.path.normpath(base.absolute() / row.path)).is_relative_to(folder)
+
+    def _outside(self, table: Table) -> tuple[str, ...]:
+        found = [row.path for row in table.rows if self._is_outside(row, table.base)]
+        return (f"audio files outside of the folder, which are read: {len(found)}, as {found[0]}",) if found else ()
+
+    def _ids(self, table: Table) -> list[str]:
+        # The ids of the rows, or those that their paths give: folders joined by `-`, without the ending. What an id may
+        # not hold becomes `_`, and then a digest of the path tells such names apart. Of an absolute path counts what
+        # lies below the corpus's folder, or below the folder that all files outside of it share. A segment's id ends
+        # with its beginning and end in milliseconds.
+        outside = [Path(row.path) for row in table.rows if self._is_outside(row, table.base)]
+        common = os.path.commonpath(
+            [os.path.normpath(table.base.absolute() / path.parent) for path in outside] or ["/"]
+        )
+        return [row.id or _name(row, table.base.absolute(), Path(common)) for row in table.rows]
+
+    def _utterance(self, row: Row, name: str, base: Path) -> Utterance:
         return Recording(
-            id=_name(row),
-            text=row.values["text"],
-            language=row.values["language"] or self.language,
-            speaker=row.values["speaker"],
-            path=self._folder / row.values["path"],
-            error=row.error or _blank(row),
-            declared_seconds=_number(row.values["duration"]),
+            id=name,
+            text=row.text,
+            language=row.language or self.language,
+            speaker=row.speaker,
+            path=base / row.path,
+            error=row.error or (None if self.silence else _blank(row)),
+            declared_seconds=row.duration,
+            begin=row.begin,
+            length=row.length,
+            place=f"{row.file.name}, line {row.line}",
+            metadata=as_json(row.metadata)[0],
+            silence=self.silence,
         ).utterance()
+
+
+def _span(row: Row) -> list[float | None]:
+    # What is stated of its length, to a microsecond: an end minus a start is not to the last digit a duration.
+    stated = [None, None, row.duration] if row.begin is None else [row.begin, row.length, None]
+    return [None if value is None else round(value, 6) for value in stated]
 
 
 def _file_of(path: Path) -> object:
@@ -234,144 +296,18 @@ def _file_of(path: Path) -> object:
     return status.st_dev, status.st_ino
 
 
-def _number(text: str) -> float | None:
-    # A number, which is neither infinite nor NaN; None where the text is none.
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
 def _blank(row: Row) -> str | None:
     # Why a row without a transcript is in error, and what to do; None for a row with one.
-    if row.values["text"].strip():
+    if row.text.strip():
         return None
     where = f"{row.file} is empty" if row.file.suffix == ".txt" else f"{row.file}, line {row.line}, has an empty text"
-    return f"{where}: write what is said in {row.values['path']} there, or leave the utterance out"
+    return f"{where}: write what is said in {row.path} there, or leave the utterance out"
 
 
-def _name(row: Row) -> str:
-    """The row's id, or one from its path: its folders joined by `-`, without the ending.
-
-    What an id may not hold becomes `_`, and then a digest of the path tells such names apart.
-    """
-    if row.values["id"]:
-        return row.values["id"]
-    path = Path(row.values["path"])
-    folders = [part for part in path.parent.parts if part != path.anchor]
-    return id_of("-".join([*folders, path.stem]), source=row.values["path"])
-
-
-@dataclass(slots=True)
-class _Found:
-    """The files below a folder, as paths within it, by what becomes of them."""
-
-    audio: list[Path] = field(default_factory=list)
-    transcripts: dict[Path, Path] = field(default_factory=dict)
-    hidden: list[str] = field(default_factory=list)
-    again: list[str] = field(default_factory=list)
-    others: list[Path] = field(default_factory=list)
-
-
-def _with_sidecars(folder: Path) -> Table:
-    # A row for each audio file below a folder, by path; its text is that of the `.txt` file of the same name, without
-    # which it is a row in error. Links are followed, each folder once; hidden files are skipped, and noted.
-    found = _find(folder)
-    rows = [_row(folder, path, found.transcripts.get(path.with_suffix(""))) for path in sorted(found.audio)]
-    _refuse_shared(folder, rows)
-    if not any(row.error is None for row in rows):
-        what = f"{len(rows)} audio files without" if rows else "no audio file with"
-        raise UsageError(
-            f"the corpus folder {str(folder)!r} has {what} a transcript: put a manifest.csv, .jsonl or .parquet into "
-            "it, with the columns path and text, or a .txt file of the same name beside each audio file"
-        )
-    return Table(rows, _notes(found))
-
-
-def _find(folder: Path) -> _Found:
-    found = _Found()
-    seen = {os.path.realpath(folder): Path()}
-    files_seen: dict[str, Path] = {}
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        here = Path(parent).relative_to(folder)
-        for name in sorted(folders):
-            if _is_hidden(name):
-                found.hidden.append((here / name).as_posix())
-                folders.remove(name)
-            elif (first := seen.setdefault(os.path.realpath(folder / here / name), here / name)) != here / name:
-                found.again.append(f"{(here / name).as_posix()} (the same folder as {first.as_posix()})")
-                folders.remove(name)
-        folders.sort()
-        for name in sorted(files, key=lambda name: ((folder / here / name).is_symlink(), name)):
-            path = here / name
-            kind = path.suffix.lower()
-            if _is_hidden(name):
-                if kind in AUDIO or kind == ".txt":
-                    found.hidden.append(path.as_posix())
-            elif kind in AUDIO:
-                _take(found, folder, path, files_seen)
-            elif kind == ".txt":
-                found.transcripts[path.with_suffix("")] = path
-            else:
-                found.others.append(path)
-    return found
-
-
-def _take(found: _Found, folder: Path, path: Path, seen: dict[str, Path]) -> None:
-    # Take a recording, unless it is a link to one that is taken by another name.
-    first = seen.setdefault(os.path.realpath(folder / path), path)
-    if first == path:
-        found.audio.append(path)
-    else:
-        found.again.append(f"{path.as_posix()} (the same recording as {first.as_posix()})")
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith((".", "~$")) or name.endswith("~") or name in _SYSTEM
-
-
-def _notes(found: _Found) -> tuple[str, ...]:
-    lonely = sorted(set(found.transcripts) - {path.with_suffix("") for path in found.audio})
-    kinds = Counter(path.suffix.lower() or "without an ending" for path in found.others)
-    kinds_of = {
-        "hidden, and skipped": sorted(found.hidden),
-        "linked to again, and read once": sorted(found.again),
-        "text files without a recording of the same name, and not used": [
-            found.transcripts[name].as_posix() for name in lonely
-        ],
-        "neither recordings nor transcripts by their names, and not used": [
-            f"{count} {kind}" for kind, count in kinds.most_common()
-        ],
-    }
-    return tuple(f"{what}: {_some(names)}" for what, names in kinds_of.items() if names)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
-
-
-def _refuse_shared(folder: Path, rows: Sequence[Row]) -> None:
-    # Refuse two recordings of one name, which would have one transcript: nobody can tell which of them is meant.
-    first: dict[Path, str] = {}
-    for row in rows:
-        path = row.values["path"]
-        other = first.setdefault(Path(path).with_suffix(""), path)
-        if other != path:
-            raise UsageError(
-                f"the corpus folder {str(folder)!r} has {other} and {path}, to which the same transcript belongs; take "
-                "one of them away, or list those that are used in a manifest.csv with the columns path and text"
-            )
-
-
-def _row(folder: Path, path: Path, transcript: Path | None) -> Row:
-    sidecar = folder / (transcript or path.with_suffix(".txt"))
-    text, error = "", None
-    try:
-        text = text_of(sidecar)
-    except CorpusError as refusal:
-        what = "write what is said to that file, in UTF-8, or take the audio out of the folder"
-        error = f"{folder / path}: {refusal}; {what}"
-    values = dict.fromkeys(_COLUMNS.asked, "")
-    return Row(sidecar, 1, values | {"path": path.as_posix(), "text": text}, error)
+def _name(row: Row, base: Path, common: Path) -> str:
+    path = Path(row.path)
+    if path.is_absolute() or ".." in path.parts:
+        full = Path(os.path.normpath(base / path))
+        path = full.relative_to(base if full.is_relative_to(base) else common)
+    source = row.path if path == Path(row.path) else path.as_posix()
+    return id_of("-".join([*path.parent.parts, path.stem]), source=source) + row.span
