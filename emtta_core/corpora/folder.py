@@ -1,10 +1,9 @@
 """A corpus of one's own: a folder of audio files with their transcripts, in one of the forms that the field uses."""
 
 import os
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -17,7 +16,7 @@ from emtta_core.corpora.manifest import read_manifest
 from emtta_core.corpora.metadata import as_json, notes_of
 from emtta_core.corpora.recording import FileDigests, Recording
 from emtta_core.corpora.sidecars import read_sidecars
-from emtta_core.corpora.utterance_rows import Row, Table
+from emtta_core.corpora.utterance_rows import LANGUAGE, NO_LANGUAGE, NOT_SILENT, Row, Table
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.identity import IDENTITY, RUNTIME, Record, digest
 
@@ -29,7 +28,6 @@ _MANIFESTS = (
     SCP,
 )
 _SPLITS = frozenset({"train", "training", "test", "testing", "eval", "evaluation", "dev", "valid", "val", "validation"})
-_LANGUAGE = re.compile(r"[a-z]{2,3}")
 
 
 class Folder(Record):
@@ -53,7 +51,7 @@ class Folder(Record):
     # Which split, of a folder that has a subfolder for each.
     split: Annotated[str | None, RUNTIME, Field(min_length=1)] = None
     # ISO 639-1 code, of the utterances whose language the manifest does not give.
-    language: Annotated[str, IDENTITY, Field(pattern=f"^{_LANGUAGE.pattern}$")] = "en"
+    language: Annotated[str, IDENTITY, Field(pattern=f"^{LANGUAGE.pattern}$")] = "en"
     # How many to use, spread over the speakers; None for all.
     utterances: Annotated[int | None, IDENTITY, Field(ge=1)] = None
     # Longer utterances are left out, and counted.
@@ -75,14 +73,14 @@ class Folder(Record):
         Raises:
             UsageError: the manifest is missing or has a mistake; names file, line and column.
         """
-        found = self._utterances(self._table())
+        found = self._utterances(self._checked())
         return (found[index] for index in self._choice(found, limit).indices)
 
     def availability(self) -> Availability:
         """Whether the folder and its transcripts are there, and are as they should be."""
         what = f"folder {self._folder.name}"
         try:
-            self._table()
+            self._checked()
         except EmttaError as error:
             return Availability(what, "missing", self.path, "your own", error=str(error))
         return Availability(what, "here", self.path, "your own")
@@ -93,9 +91,9 @@ class Folder(Record):
         Raises:
             UsageError: the manifest is missing or has a mistake.
         """
-        table = self._table()
-        notes = (*table.notes, *notes_of(row.metadata for row in table.rows), *self._outside(table))
-        return replace(self._choice(self._utterances(table), limit).count(), notes=notes)
+        rows = self._checked()
+        notes = (*rows.notes, *notes_of(row.metadata for row in rows.table.rows))
+        return replace(self._choice(self._utterances(rows), limit).count(), notes=notes)
 
     def content_digest(self) -> str:
         """A digest of the utterances: their fields, and their audio files' bytes.
@@ -107,18 +105,18 @@ class Folder(Record):
             UsageError: the manifest is missing or has a mistake.
         """
         digests, contents = FileDigests(self._folder), list[list[object]]()
-        table = self._table()
-        found = self._utterances(table)
+        rows = self._checked()
+        found = self._utterances(rows)
         for index in self._choice(found).indices:
-            utterance, row = found[index], table.rows[index]
+            utterance, row = found[index], rows.table.rows[index]
             fields = [utterance.id, utterance.text, utterance.language, utterance.speaker, utterance.metadata]
-            contents.append([*fields, *_span(row), digests.of(table.base / row.path)])
+            contents.append([*fields, *_span(row), digests.of(rows.table.base / row.path)])
         digests.save()
         return digest(contents)
 
-    def _utterances(self, table: Table) -> list[Utterance]:
-        names = self._ids(table)
-        return [self._utterance(row, name, table.base) for row, name in zip(table.rows, names, strict=True)]
+    def _utterances(self, rows: "_Checked") -> list[Utterance]:
+        pairs = zip(rows.table.rows, rows.ids, strict=True)
+        return [self._utterance(row, name, rows.table.base) for row, name in pairs]
 
     def _choice(self, found: Sequence[Utterance], limit: int | None = None) -> Choice:
         return choose_of(found, self.max_seconds, least(limit, self.utterances))
@@ -127,15 +125,15 @@ class Folder(Record):
     def _folder(self) -> Path:
         return Path(self.path).expanduser()
 
-    def _table(self) -> Table:
-        # The rows, checked. Before any of it is read, the folder must be there.
+    def _checked(self) -> "_Checked":
         if not self._folder.is_dir():
             raise UsageError(f"the corpus folder {self.path!r} does not exist; give the folder that holds the audio")
         table = self._read()
-        for row in table.rows:
-            self._check(row, table.base)
-        self._refuse_twice(table)
-        return table
+        rows = _Checked.of(table, Path(os.path.normpath(self._folder.absolute())))
+        for index, row in enumerate(table.rows):
+            self._check(row, index in rows.outside)
+        self._refuse_twice(rows)
+        return rows
 
     def _read(self) -> Table:
         home, manifest = self._manifest()
@@ -176,16 +174,19 @@ class Folder(Record):
 
     def _of_split(self, table: Table, manifest: Path) -> Table:
         # The rows of the split, from the manifest of all splits: a path begins with its split.
-        splits = sorted({Path(row.path).parts[0] for row in table.rows if len(Path(row.path).parts) > 1})
+        if self.split is None and manifest.name not in _METADATA:
+            return table
+        tops = [path.partition("/")[0] if "/" in path else "" for path in (row.path for row in table.rows)]
+        splits = sorted({*tops} - {""})
         if self.split is None:
-            if manifest.name in _METADATA and len(splits) > 1 and {*splits} <= _SPLITS:
+            if len(splits) > 1 and {*splits} <= _SPLITS:
                 raise self._unnamed(splits)
             return table
-        rows = [row for row in table.rows if Path(row.path).parts[:1] == (self.split,)]
+        rows = [row for row, top in zip(table.rows, tops, strict=True) if top == self.split]
         if not rows:
             raise UsageError(
                 f"{manifest} has no row of the split {self.split!r}; its paths begin with "
-                f"{', '.join(splits) or '(none)'}"
+                f"{', '.join(splits) or 'no folder'}"
             )
         return replace(table, rows=rows)
 
@@ -194,32 +195,29 @@ class Folder(Record):
             f"the corpus folder {self.path!r} has the splits {', '.join(splits)}; name one of them with the field split"
         )
 
-    def _check(self, row: Row, base: Path) -> None:
+    def _check(self, row: Row, is_outside: bool) -> None:
         if not Path(row.path).name:
             raise row.refusal("path", row.path, "it must name an audio file")
-        if self._is_outside(row, base) and not self.absolute:
+        if is_outside and not self.absolute:
             raise row.refusal(
                 "path",
                 row.path,
                 f"it lies outside of the folder {self.path!r}; put the audio into it, or allow it with absolute = true "
                 "in the corpus, or --allow-absolute",
             )
-        if row.language and not _LANGUAGE.fullmatch(row.language):
-            raise row.refusal("language", row.language, "it must be an ISO 639-1 code such as en")
+        if row.language and not LANGUAGE.fullmatch(row.language):
+            raise row.refusal("language", row.language, NO_LANGUAGE)
         if row.id and not is_id(row.id):
             raise row.refusal("id", row.id, "it may hold letters (a-z, A-Z), digits, '.', '_' and '-'")
         if self.silence and row.text.strip():
-            raise row.refusal(
-                "text",
-                row.text,
-                "silence = true says that nobody speaks; leave the text empty, or take silence out of the corpus",
-            )
+            raise row.refusal("text", row.text, NOT_SILENT)
 
-    def _refuse_twice(self, table: Table) -> None:
+    def _refuse_twice(self, rows: "_Checked") -> None:
         # Refuse a row whose id, or whose recording, is that of an earlier one.
         ids: dict[str, Row] = {}
         files: dict[object, dict[str, Row]] = defaultdict(dict)
-        for row, name in zip(table.rows, self._ids(table), strict=True):
+        table = rows.table
+        for row, name in zip(table.rows, rows.ids, strict=True):
             first = ids.setdefault(name, row)
             if first is not row and row.file == first.file:
                 raise row.refusal(
@@ -246,25 +244,6 @@ class Folder(Record):
                     "own (offset and duration, in seconds), or take one of the two out",
                 )
 
-    def _is_outside(self, row: Row, base: Path) -> bool:
-        folder = os.path.normpath(self._folder.absolute())
-        return not Path(os.path.normpath(base.absolute() / row.path)).is_relative_to(folder)
-
-    def _outside(self, table: Table) -> tuple[str, ...]:
-        found = [row.path for row in table.rows if self._is_outside(row, table.base)]
-        return (f"audio files outside of the folder, which are read: {len(found)}, as {found[0]}",) if found else ()
-
-    def _ids(self, table: Table) -> list[str]:
-        # The ids of the rows, or those that their paths give: folders joined by `-`, without the ending. What an id may
-        # not hold becomes `_`, and then a digest of the path tells such names apart. Of an absolute path counts what
-        # lies below the corpus's folder, or below the folder that all files outside of it share. A segment's id ends
-        # with its beginning and end in milliseconds.
-        outside = [Path(row.path) for row in table.rows if self._is_outside(row, table.base)]
-        common = os.path.commonpath(
-            [os.path.normpath(table.base.absolute() / path.parent) for path in outside] or ["/"]
-        )
-        return [row.id or _name(row, table.base.absolute(), Path(common)) for row in table.rows]
-
     def _utterance(self, row: Row, name: str, base: Path) -> Utterance:
         return Recording(
             id=name,
@@ -280,6 +259,56 @@ class Folder(Record):
             metadata=as_json(row.metadata)[0],
             silence=self.silence,
         ).utterance()
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """The rows of a folder with their ids."""
+
+    table: Table
+    ids: list[str]  # of the rows, in their order
+    outside: dict[int, str]  # the paths that lead out of the folder, by the index of their row
+
+    @classmethod
+    def of(cls, table: Table, folder: Path) -> Self:
+        """Give each row its id, or the one that its path gives: folders joined by `-`, without the ending.
+
+        What an id may not hold becomes `_`, and then a digest of the path tells such names apart. Of an absolute path
+        counts what lies below the corpus's folder, or below the folder that all files outside of it share. A segment's
+        id ends with its beginning and end in milliseconds.
+        """
+        base = Path(os.path.normpath(table.base.absolute()))
+        # The paths that may lead elsewhere than below `base`, as they are.
+        full = {
+            index: Path(os.path.normpath(base / row.path))
+            for index, row in enumerate(table.rows)
+            if row.path.startswith("/") or ".." in row.path or not base.is_relative_to(folder)
+        }
+        outside = {index: path for index, path in full.items() if not path.is_relative_to(folder)}
+        common = os.path.commonpath([path.parent for path in outside.values()]) if outside else "/"
+        ids = []
+        for index, row in enumerate(table.rows):
+            path = row.path
+            if not row.id and index in full:
+                below = next(place for place in (base, folder, Path(common)) if full[index].is_relative_to(place))
+                path = str(full[index].relative_to(below))
+            ids.append(row.id or _name(path) + row.span)
+        return cls(table, ids, {index: table.rows[index].path for index in outside})
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is not used, and which files outside of the folder are."""
+        if not self.outside:
+            return self.table.notes
+        example = next(iter(self.outside.values()))
+        found = f"audio files outside of the folder, which are read: {len(self.outside)}, as {example}"
+        return (*self.table.notes, found)
+
+
+def _name(path: str) -> str:
+    folder, _, name = path.rpartition("/")
+    parts = [part for part in folder.split("/") if part not in ("", ".")]
+    return id_of("-".join([*parts, Path(name).stem]), source=path)
 
 
 def _span(row: Row) -> list[float | None]:
@@ -302,12 +331,3 @@ def _blank(row: Row) -> str | None:
         return None
     where = f"{row.file} is empty" if row.file.suffix == ".txt" else f"{row.file}, line {row.line}, has an empty text"
     return f"{where}: write what is said in {row.path} there, or leave the utterance out"
-
-
-def _name(row: Row, base: Path, common: Path) -> str:
-    path = Path(row.path)
-    if path.is_absolute() or ".." in path.parts:
-        full = Path(os.path.normpath(base / path))
-        path = full.relative_to(base if full.is_relative_to(base) else common)
-    source = row.path if path == Path(row.path) else path.as_posix()
-    return id_of("-".join([*path.parent.parts, path.stem]), source=source) + row.span

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from emtta_core.corpora.base import id_of
 from emtta_core.corpora.manifest import read_text
-from emtta_core.corpora.utterance_rows import Row, Table, number_of, segment, some
+from emtta_core.corpora.utterance_rows import LANGUAGE, NO_LANGUAGE, NOT_SILENT, Row, Table, number_of, segment, some
 from emtta_core.errors import UsageError
 
 SCP = "wav.scp"
@@ -43,7 +43,7 @@ def read_kaldi(scp: Path, folder: Path, *, needs_text: bool = True) -> Table:
     Args:
         scp: the file `wav.scp`.
         folder: the corpus.
-        needs_text: whether there must be transcripts.
+        needs_text: whether there must be transcripts; else there must be none.
 
     Raises:
         UsageError: a table is missing or has a mistake.
@@ -63,6 +63,10 @@ def read_kaldi(scp: Path, folder: Path, *, needs_text: bool = True) -> Table:
         if duration and number_of(duration) is None:
             raise by_utterance["dur"][name].refusal("it must be a number of seconds such as 1.5")
         language = found.pop("lang", "")
+        if language and not LANGUAGE.fullmatch(language):
+            raise by_utterance["lang"][name].refusal(NO_LANGUAGE)
+        if not needs_text and name in texts and texts[name].value:
+            raise texts[name].refusal(NOT_SILENT)
         error = None
         if needs_text and name not in texts:
             error = f"{home / 'text'} has no line for {name}: write what is said there, or leave the utterance out"

@@ -1,6 +1,7 @@
 """What a folder says of its utterances, whatever form it says it in: a row for each, with its file and line."""
 
 import math
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,13 @@ from emtta_core.errors import UsageError
 
 NAMED = 3
 """How many files a note names of a kind."""
+
+LANGUAGE = re.compile(r"[a-z]{2,3}")
+"""An ISO 639-1 code."""
+
+NO_LANGUAGE = "it must be an ISO 639-1 code such as en"
+NOT_SILENT = "silence = true says that nobody speaks; leave the text empty, or take silence out of the corpus"
+"""Why a language, and a transcript, is refused."""
 
 
 @dataclass(frozen=True, slots=True)

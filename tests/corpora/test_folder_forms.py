@@ -1,6 +1,7 @@
 """A folder in the form of NeMo, Hugging Face, Kaldi or Lhotse is the same corpus as in emtta's own."""
 
 import csv
+import dataclasses
 import json
 import os
 import sys
@@ -17,6 +18,10 @@ from emtta_core.audio.files import read_audio
 from emtta_core.corpora.base import Utterance
 from emtta_core.corpora.folder import Folder
 from emtta_core.errors import AudioError, UsageError
+from emtta_core.pipeline.plan import corpus_id
+from emtta_core.pipeline.preparation import prepare_domain
+from emtta_core.store import PreparedRow, Store
+from emtta_core.suite import Domain
 
 REAL = Path(os.environ.get("EMTTA_REAL_SPEECH", Path(__file__).parents[2].parent / "shared/real/speech"))
 
@@ -232,8 +237,15 @@ def test_silence_has_no_transcript(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"no column 'text'|without a transcript|text cannot be read"):
             Folder(path=str(tmp_path / name)).count() if name != "beside" else _first(Folder(path=str(tmp_path / name)))
     put(tmp_path / "table", {"manifest.csv": "path,text\na.flac,hello\nb.flac,\n"})
-    with pytest.raises(UsageError, match=r"line 2, column 'text': 'hello': silence = true says that nobody speaks"):
-        Folder(path=str(tmp_path / "table"), silence=True).count()
+    put(tmp_path / "kaldi", {"text": "a\nb hello\n"})
+    put(tmp_path / "beside", {"b.txt": "hello"})
+    for name, where in (
+        ("table", r"csv, line 2, column 'text'"),
+        ("kaldi", "text, line 2"),
+        ("beside", r"b\.txt, line 1"),
+    ):
+        with pytest.raises(UsageError, match=f"{where}: 'hello': silence = true says that nobody speaks"):
+            Folder(path=str(tmp_path / name), silence=True).count()
 
 
 def _first(folder: Folder) -> None:
@@ -273,7 +285,7 @@ def test_split_is_a_subfolder(tmp_path: Path) -> None:
         ({"wav.scp": "a a.flac\n"}, r"text cannot be read: No such file"),
         ({"wav.scp": "a a.flac\n", "text": b"a \xff\n"}, r"text, line 1: the byte 0xff is not UTF-8"),
         ({"wav.scp": "a a.flac\n", "text": "a x", "reco2file_and_channel": "a a B\n"}, r"line 1: 'a B': it names a ch"),
-        ({"wav.scp": "a a.flac\n", "text": "a x", "utt2lang": "a English\n"}, r"line 1: 'English': .*ISO 639-1"),
+        ({"wav.scp": "a a.flac\n", "text": "a x", "utt2lang": "\na English\n"}, r"utt2lang, line 2: 'English': .*ISO"),
     ],
 )
 def test_kaldi_mistake_is_located(tmp_path: Path, files: dict[str, bytes | str], message: str) -> None:
@@ -298,31 +310,55 @@ def test_kaldi_tables_are_heeded(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_real_speech_is_same_in_each_form(tmp_path: Path, form: str) -> None:
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[PreparedRow]]:
+    """The first utterances of each set of real speech, by its folder's name, prepared from its own manifest."""
     if not REAL.is_dir():
         pytest.skip(f"{REAL} is not there: real speech, a folder a set; EMTTA_REAL_SPEECH names another place")
+    made = tmp_path_factory.mktemp("real")
+    found = {}
+    for place in sorted(REAL.iterdir()):
+        head = (place / "manifest.csv").read_text(encoding="utf-8").splitlines(keepends=True)[:4]
+        put(made / place.name, {"manifest.csv": "".join(head)})
+        for row in csv.DictReader(head):
+            (made / place.name / row["path"]).symlink_to(place / row["path"])
+        found[place.name] = prepared(Folder(path=str(made / place.name)), made / "store")
+    return found
+
+
+def prepared(folder: Folder, store: Path) -> list[PreparedRow]:
+    domain, opened = Domain(name="real", group="real", corpus=folder), Store.open(store, create=True)
+    return list(opened.read_prepared(prepare_domain(domain, corpus_id(domain, None), opened).corpus))
+
+
+@pytest.mark.parametrize("form", ["own-tsv", "own-parquet", "nemo", "hugging-face-csv", "kaldi", "lhotse"])
+def test_real_speech_is_same_in_each_form(tmp_path: Path, real: dict[str, list[PreparedRow]], form: str) -> None:
     if form == "lhotse":
         pytest.importorskip("lhotse", reason="the extra lhotse is not installed")
-    for place in sorted(REAL.iterdir()):
-        (tmp_path / place.name).mkdir()
-        check_real_set(tmp_path / place.name, place.name, form)
-
-
-def check_real_set(folder: Path, name: str, form: str) -> None:
-    with (REAL / name / "manifest.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))[:3]
-    expected = [one for one, _ in zip(Folder(path=str(REAL / name)).read_all(), rows, strict=False)]
-    said = [
-        Said(row["path"], row["text"], f"{name}-{at}", row["language"], row["speaker"], accent=row["license"],
-             seconds=round(one.seconds() or 0.0, 4))
-        for at, (row, one) in enumerate(zip(rows, expected, strict=True))
-    ]  # fmt: skip
-    for one in said:
-        (folder / one.path).symlink_to(REAL / name / one.path)
-    found = list(FORMS[form](folder, said).read_all())
-    assert [(one.text, one.language, one.speaker) for one in found] == [(x.text, x.language, x.speaker) for x in said]
-    assert all(np.array_equal(one.read(), same.read()) for one, same in zip(found, expected, strict=True))
+    for name, rows in real.items():
+        folder, said = tmp_path / name, []
+        for row, stated in zip(
+            rows, csv.DictReader((REAL / name / "manifest.csv").read_text(encoding="utf-8").splitlines()), strict=False
+        ):
+            folder.mkdir(exist_ok=True)
+            (folder / stated["path"]).symlink_to(REAL / name / stated["path"])
+            said.append(
+                Said(
+                    stated["path"],
+                    row.text,
+                    row.utterance_id,
+                    row.language,
+                    row.speaker,
+                    None,
+                    row.seconds,
+                    stated["source"],
+                )
+            )
+        found = prepared(FORMS[form](folder, said), tmp_path / "store")
+        assert [dataclasses.replace(row, metadata="{}") for row in found] == [
+            dataclasses.replace(row, metadata="{}") for row in rows
+        ]
+        assert all(json.loads(row.metadata) == {"accent": one.accent} for row, one in zip(found, said, strict=True))
 
 
 CUT = {
