@@ -111,10 +111,14 @@ def object_in(where: str, line: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise UsageError(f"{where}, character {error.colno}: this is not JSON: {error.msg}") from error
     except RecursionError as error:
-        raise UsageError(f"{where}: the row is nested too deeply; it must be an object of texts") from error
+        raise _nested(where) from error
     if not isinstance(value, dict):
         raise UsageError(f'{where}: there is {line.strip()[:40]!r}; it must be an object such as {{"path": …}}')
     return value
+
+
+def _nested(where: str) -> UsageError:
+    return UsageError(f"{where}: the row is nested too deeply; it must be an object of texts")
 
 
 def _object(where: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -152,7 +156,10 @@ def _csv_records(path: Path) -> Iterator[_Record]:
             fields = dict(zip(header, cells, strict=True))
             yield _Record(reader.line_num, place, header, fields, ("one without a name",) if unnamed else ())
     except csv.Error as error:
-        raise UsageError(f"{path}, line {reader.line_num}: this is not CSV: {error}") from error
+        raise UsageError(
+            f"{path}, line {reader.line_num}: this is not CSV: {error}; a text with a quote in it needs quotes "
+            "about it, and its own quotes twice"
+        ) from error
 
 
 def _json_records(path: Path) -> Iterator[_Record]:
@@ -162,7 +169,7 @@ def _json_records(path: Path) -> Iterator[_Record]:
         where = f"{path}, line {number}"
         fields = object_in(where, line)
         for name, value in fields.items():
-            lone = next((letter for letter in _letters(value) if "\ud800" <= letter <= "\udfff"), None)
+            lone = next((letter for letter in name + _letters(where, value) if "\ud800" <= letter <= "\udfff"), None)
             if lone is not None:
                 raise UsageError(
                     f"{where}, column {name!r}: it holds {lone!r}, half of a pair of UTF-16 and no letter; "
@@ -171,10 +178,13 @@ def _json_records(path: Path) -> Iterator[_Record]:
         yield _Record(number, where, tuple(fields), {name: one for name, one in fields.items() if one is not None})
 
 
-def _letters(value: object) -> str:
+def _letters(where: str, value: object) -> str:
     if isinstance(value, str):
         return value
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else ""
+    try:
+        return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else ""
+    except RecursionError as error:
+        raise _nested(where) from error
 
 
 def _parquet_records(path: Path) -> Iterator[_Record]:
@@ -185,7 +195,7 @@ def _parquet_records(path: Path) -> Iterator[_Record]:
             names = tuple(schema.names)
             _, skipped = further_columns(schema, form_of(str(path), names).known)
             rows = file.read(columns=[name for name in names if name not in skipped]).to_pylist()
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
         raise UsageError(f"the manifest {path} cannot be read: {reason}") from error
     for number, row in enumerate(rows, start=1):

@@ -6,6 +6,7 @@ the audio folders of the library `datasets` (https://huggingface.co/docs/dataset
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -67,12 +68,8 @@ class Form:
             needs_text: whether there must be transcripts.
 
         Raises:
-            UsageError: a column is there twice, may be meant as one that is missing, or cannot be heeded; or there are
-                no transcripts.
+            UsageError: a column may be meant as one that is missing, or cannot be heeded; or there are no transcripts.
         """
-        twice = [name for name in names if name.strip() and list(names).count(name) > 1]
-        if twice:
-            raise UsageError(f"{where}: the column {twice[0]!r} is there more than once; give each a name of its own")
         found = {"path": self.path}
         texts = [name for name in self.texts if name in names]
         if len(texts) > 1 and self.texts[0] not in texts:
@@ -117,8 +114,13 @@ class Form:
 
 
 OWN = Form("emtta", "path", own_folder=False)
-NEMO = Form("NeMo", "audio_filepath", others={"language": ("lang", "language")})
-HUGGING_FACE = Form("Hugging Face", "file_name", ("text", "transcription", "transcript", "sentence"))
+NEMO = Form("NeMo", "audio_filepath", others={"language": ("lang", "source_lang", "language")})
+HUGGING_FACE = Form(
+    "Hugging Face",
+    "file_name",
+    ("text", "transcription", "transcript", "sentence"),
+    {"speaker": ("speaker", "speaker_id")},
+)
 FORMS = (OWN, NEMO, HUGGING_FACE)
 
 
@@ -126,8 +128,11 @@ def form_of(where: str, names: Sequence[str]) -> Form:
     """The form of a manifest with these columns.
 
     Raises:
-        UsageError: they are of no form, or of several; names them.
+        UsageError: they are of no form, or of several, or one is there twice; names them.
     """
+    twice = [name for name, count in Counter(names).items() if name.strip() and count > 1]
+    if twice:
+        raise UsageError(f"{where}: the column {twice[0]!r} is there more than once; give each a name of its own")
     found = [form for form in FORMS if form.path in names]
     if len(found) == 1:
         return found[0]

@@ -30,16 +30,12 @@ def as_json(fields: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     left_out: list[str] = []
     size = 2
     for name, value in sorted(fields.items()):
-        plain = _plain(value)
-        if plain is None or plain == "":
-            continue
-        text = f"{_dumps(name)}:{_dumps(plain)}"
-        size += len(text.encode()) + 1
-        if size > MOST:
-            size -= len(text.encode()) + 1
+        entry = _entry(name, value)
+        if entry is None or size + len(entry.encode()) + 1 > MOST:
             left_out.append(name)
-        else:
-            kept.append(text)
+        elif entry:
+            kept.append(entry)
+            size += len(entry.encode()) + 1
     return f"{{{','.join(kept)}}}", tuple(left_out)
 
 
@@ -52,7 +48,8 @@ def notes_of(fields: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
         kept |= {name for name in one if name not in names}
     notes = [f"columns kept as metadata: {', '.join(sorted(kept))}"] if kept else []
     for name, count in sorted(left_out.items()):
-        notes.append(f"the column {name} is left out of the metadata of {count} utterances: {_TOO_MUCH}")
+        some = f"{count:,} utterance{'' if count == 1 else 's'}"
+        notes.append(f"the column {name} is left out of the metadata of {some}: {_TOO_MUCH}")
     return tuple(notes)
 
 
@@ -102,6 +99,17 @@ def _warn_of(place: str, name: str) -> None:
 
 def _dumps(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _entry(name: str, value: Any) -> str | None:
+    # A field as it stands in a JSON object: empty where it is no value, None where it is too large or too deep.
+    if isinstance(value, str | list | tuple | Mapping) and len(value) > MOST:
+        return None
+    try:
+        plain = _plain(value)
+    except RecursionError:
+        return None
+    return "" if plain is None or plain == "" else f"{_dumps(name)}:{_dumps(plain)}"
 
 
 def _plain(value: Any) -> Any:

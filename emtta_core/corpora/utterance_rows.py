@@ -15,6 +15,9 @@ NAMED = 3
 LANGUAGE = re.compile(r"[a-z]{2,3}")
 """An ISO 639-1 code."""
 
+LONGEST = 10_000_000
+"""Seconds of which nobody has one recording."""
+
 NO_LANGUAGE = "it must be an ISO 639-1 code such as en"
 NOT_SILENT = "silence = true says that nobody speaks; leave the text empty, or take silence out of the corpus"
 """Why a language, and a transcript, is refused."""
@@ -90,6 +93,8 @@ def segment(
         return None, None
     if begin < 0:
         raise row(name, begin, "a segment begins at 0 seconds or later")
+    if begin + (duration or 0.0) > LONGEST or (end or 0.0) > LONGEST:
+        raise row(name, begin, f"no recording is longer than {LONGEST:,} seconds; correct the segment")
     if end is not None and end <= begin:
         raise row("end", end, f"a segment ends after its start, which is at {begin:g} seconds")
     if end is None and duration is not None and duration <= 0:

@@ -112,6 +112,7 @@ def test_segment_is_stated_in_seconds(tmp_path: Path, columns: str, values: str,
 @pytest.mark.parametrize(
     ("columns", "values", "message"),
     [
+        ("offset,duration", "1e308,1", "line 2, column 'offset': 1e\\+308: no recording is longer than 10,000,000"),
         ("offset,duration", "-1,2", "line 2, column 'offset': -1.0: a segment begins at 0 seconds or later"),
         ("offset,duration", "1,0", "line 2, column 'duration': 0.0: a segment is longer than 0 seconds"),
         ("offset,duration", "1,-3", "line 2, column 'duration': -3.0: a segment is longer"),
@@ -178,6 +179,38 @@ def test_same_segment_twice_is_refused(tmp_path: Path, second: str) -> None:
 )
 def test_mixture_is_refused_by_columns(tmp_path: Path, text: str, name: str, message: str) -> None:
     put(tmp_path, {"a.flac": sound(0.5), "b.flac": sound(0.5), name: text})
+    with pytest.raises(UsageError, match=message):
+        Folder(path=str(tmp_path)).count()
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "language", "speaker"),
+    [
+        ("manifest.jsonl", {"audio_filepath": "a.flac", "text": "x", "offset": None, "lang": "de"}, "de", ""),
+        ("manifest.json", {"audio_filepath": "a.flac", "text": "x", "source_lang": "fr", "pnc": "yes"}, "fr", ""),
+        ("metadata.jsonl", {"file_name": "a.flac", "sentence": "x", "speaker_id": 7}, "en", "7"),
+    ],
+)
+def test_usual_names_of_a_form_are_read(
+    tmp_path: Path, name: str, row: dict[str, object], language: str, speaker: str
+) -> None:
+    put(tmp_path, {"a.flac": sound(0.5), name: json.dumps(row)})
+    (one,) = Folder(path=str(tmp_path)).read_all()
+    assert (one.id, one.text, one.language, one.speaker) == ("a", "x", language, speaker)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("manifest.csv", "path,text\na.flac,x\n".encode("utf-16"), "line 1: the byte 0xff is not UTF-8"),
+        ("manifest.json", '[{"path": "a.flac"}]', "line 1: there is .* it must be an object"),
+        ("manifest.jsonl", '{"path": "a.flac", "text": "x", "\\ud83d": 1}', "column .*half of a pair of UTF-16"),
+        ("manifest.jsonl", '{"path": "a.flac", "text": "x", "offset": NaN}', "'offset': nan: it must be a number"),
+        ("manifest.tsv", 'path\ttext\na.flac\t"x" he said\n', "line 2: this is not CSV: .* its own quotes twice"),
+    ],
+)
+def test_awkward_content_is_refused(tmp_path: Path, name: str, content: bytes | str, message: str) -> None:
+    put(tmp_path, {"a.flac": sound(0.5), name: content})
     with pytest.raises(UsageError, match=message):
         Folder(path=str(tmp_path)).count()
 

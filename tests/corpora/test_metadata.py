@@ -64,7 +64,7 @@ def test_large_column_is_reported(tmp_path: Path) -> None:
     assert [json.loads(one.metadata) for one in folder.read_all()] == [{"town": "Ulm"}, {}]
     assert folder.count().notes == (
         "columns kept as metadata: town",
-        "the column vector is left out of the metadata of 1 utterances: "
+        "the column vector is left out of the metadata of 1 utterance: "
         "an utterance has at most 10,000 bytes of it, as JSON",
     )
 
