@@ -141,10 +141,11 @@ class Folder(Record):
         if manifest is None:
             return read_sidecars(home, needs_text=needs_text)
         if manifest.name == SCP:
-            return read_kaldi(manifest, home, needs_text=needs_text)
-        if is_cuts(manifest):
-            return read_cuts(manifest, home)
-        table = read_manifest(manifest, home, needs_text=needs_text)
+            table = read_kaldi(manifest, home, needs_text=needs_text)
+        elif is_cuts(manifest):
+            table = read_cuts(manifest, home)
+        else:
+            table = read_manifest(manifest, home, needs_text=needs_text)
         return self._of_split(table, manifest) if home == self._folder else table
 
     def _manifest(self) -> tuple[Path, Path | None]:

@@ -302,6 +302,16 @@ def test_split_is_a_subfolder(tmp_path: Path) -> None:
             Folder(path=str(tmp_path / name), split="dev").count()
 
 
+def test_split_of_any_form_is_heeded(tmp_path: Path) -> None:
+    for split, text in (("train", "one"), ("test", "two")):
+        put(tmp_path / "top" / split, {"a.flac": sound(0.4)})
+        put(tmp_path / "each" / split, {"a.flac": sound(0.4), "wav.scp": "u a.flac\n", "text": f"u {text}\n"})
+        put(tmp_path / "beside" / split, {"a.flac": sound(0.4), "a.txt": text})
+    put(tmp_path / "top", {"wav.scp": "u train/a.flac\nv test/a.flac\n", "text": "u one\nv two\n"})
+    for name in ("top", "each", "beside"):
+        assert [one.text for one in Folder(path=str(tmp_path / name), split="test").read_all()] == ["two"]
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
