@@ -16,7 +16,7 @@ from emtta_core.audio.containers import refuse_partial
 from emtta_core.audio.mp3 import counted
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform, checked
 from emtta_core.errors import AudioError
-from emtta_core.input_files import MAX_AUDIO_HOURS, check_plain, limit, pointer_in, read_plain
+from emtta_core.input_files import MAX_AUDIO_HOURS, check_plain, limit, pointer_at, pointer_in, read_plain
 
 _UNKNOWN = 2**63 - 1
 """The length that libsndfile reports where a FLAC header does not say; it cannot read such a file."""
@@ -26,6 +26,9 @@ _BLOCK = 1 << 20
 
 _MP3 = ("MP3", "MPEG_LAYER_III")
 """What libsndfile calls the format and the coding of an MP3 file."""
+
+_ROUNDING = 0.02
+"""Seconds by which the end of a segment may lie beyond that of its file, as where it was rounded."""
 
 _RATES = range(1_000, 768_001)
 """Hz, of files that are read: at less there is no speech, and a number that is no rate makes hours of a second."""
@@ -60,13 +63,73 @@ def read_audio(source: str | PathLike[str] | bytes, *, name: str | None = None) 
     if pointer is not None:
         raise AudioError(f"{name}: {pointer}")
     refuse_partial(data, name)
-    mono, rate = _decode(data, name)
+    return _resampled(*_decode(data, name), name)
+
+
+def _resampled(mono: NDArray[np.float64], rate: int, name: str) -> Waveform:
+    # Samples at 16 kHz; AudioError where there are none, or one is no number.
     samples = checked(mono, name)
     if rate != SAMPLE_RATE:
         samples = soxr.resample(samples, rate, SAMPLE_RATE)
         if samples.size == 0:
             raise AudioError(f"{name}: its {len(mono)} samples at {rate} Hz are less than one at {SAMPLE_RATE} Hz")
     return samples.astype(np.float32)
+
+
+def read_segment(path: Path, begin: float, seconds: float | None, *, name: str) -> Waveform:
+    """Read a segment of the sound in a file as mono samples at 16 kHz, shape `(N,)`; the rest is not decoded.
+
+    An MP3 is decoded whole, and cached, for libsndfile does not find a place in it exactly.
+
+    Args:
+        path: the file.
+        begin: where the segment begins, in seconds.
+        seconds: how long it is; None: to the end of the file.
+        name: how a message calls it.
+
+    Raises:
+        AudioError: when the file cannot be read or is not audio, as of `read_audio`, or ends before the segment does;
+            or when the segment holds NaN or infinity, or is longer than `EMTTA_MAX_AUDIO_HOURS` allows.
+    """
+    try:
+        check_plain(path)
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+        raise AudioError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    pointer = pointer_at(path)
+    if pointer is not None:
+        raise AudioError(f"{name}: {pointer}")
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            rate = int(file.samplerate)
+            if file.subtype not in _MP3:
+                first, last = _bounds(begin, seconds, int(file.frames), rate, name)
+                file.seek(first)
+                frames = file.read(last - first, dtype="float32", always_2d=True)
+                if len(frames) < last - first:
+                    raise AudioError(
+                        f"{name}: is cut off: {len(frames)} of the segment's {last - first} samples can be read"
+                    )
+                return _resampled(frames.mean(axis=1, dtype=np.float64), rate, name)
+    except soundfile.SoundFileError as error:
+        reason = str(getattr(error, "error_string", error)).removeprefix("Error : ").rstrip(".")
+        raise AudioError(f"{name}: is not audio that can be read, or is damaged: {reason}") from error
+    whole = _last_file(path)
+    first, last = _bounds(begin, seconds, len(whole), SAMPLE_RATE, name)
+    return whole[first:last].copy()
+
+
+def _bounds(begin: float, seconds: float | None, frames: int, rate: int, name: str) -> tuple[int, int]:
+    # The first frame of a segment, and the one behind its last; AudioError where they are not in the file.
+    first = round(begin * rate)
+    last = frames if seconds is None else round((begin + seconds) * rate)
+    if last > frames + _ROUNDING * rate or first >= min(last, frames):
+        end = "the end" if seconds is None else f"{last / rate:g} s"
+        raise AudioError(
+            f"{name}: the segment from {begin:g} s to {end} is not in the file, which is {frames / rate:.2f} s long; "
+            "correct it, or get the file anew"
+        )
+    _check_length(min(last, frames) - first, rate, name)
+    return first, min(last, frames)
 
 
 def most_bytes() -> float:
@@ -205,3 +268,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return stat.st_mtime_ns, stat.st_size
+
+
+_last_file = caching(files=1)
+"""Reads a whole file; the segments of one come one after another."""

@@ -21,6 +21,7 @@ class Utterance:
     read: Callable[[], Waveform]  # gives the waveform `(N,)`; raises `emtta_core.errors.AudioError` where there is none
     seconds: Callable[[], float | None] = lambda: None  # gives the length by the audio's header; None where not there
     metadata: str = "{}"  # what else the corpus says of it: a JSON object, a field a column
+    silence: bool = False  # whether nobody speaks in it, so that its transcript is empty
 
 
 _ID = re.compile(r"[A-Za-z0-9._-]+")

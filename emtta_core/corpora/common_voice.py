@@ -15,6 +15,7 @@ from pydantic import Field
 from emtta_core.corpora.base import whisper_code
 from emtta_core.corpora.hosted import Hosted, stem_of, text_in
 from emtta_core.corpora.hub_split import HubSplit
+from emtta_core.corpora.metadata import of_row
 from emtta_core.corpora.published import About
 from emtta_core.corpora.recording import Recording, text_of
 from emtta_core.errors import CorpusError
@@ -37,6 +38,12 @@ class CommonVoice(Hosted):
         "text": ("sentence", "text"),
         "id": ("path", "id"),
         "speaker": ("client_id",),
+    }
+    metadata: ClassVar[Mapping[str, Sequence[str]]] = {
+        "accent": ("accents", "accent"),
+        "age": ("age",),
+        "gender": ("gender",),
+        "variant": ("variant",),
     }
 
     name: Annotated[Literal["common-voice"], IDENTITY] = "common-voice"
@@ -106,9 +113,15 @@ class CommonVoice(Hosted):
                 self._code,
                 row["client_id"][:16],
                 folder / "clips" / row["path"],
+                metadata=of_row(str(table), self._metadata(row)),
             )
             for _, row in rows
         ]
+
+    def _metadata(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            kept: next((row[name] for name in names if row.get(name)), None) for kept, names in self.metadata.items()
+        }
 
     def _table(self, folder: Path) -> Path:
         return folder / f"{'dev' if self.split == 'validation' else self.split}.tsv"

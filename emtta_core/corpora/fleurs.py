@@ -15,6 +15,7 @@ from pydantic import Field
 from emtta_core.corpora.base import whisper_code
 from emtta_core.corpora.hosted import Hosted, stem_of, text_in
 from emtta_core.corpora.hub_split import HubSplit
+from emtta_core.corpora.metadata import as_json
 from emtta_core.corpora.published import About
 from emtta_core.corpora.recording import Recording, text_of
 from emtta_core.errors import CorpusError
@@ -33,6 +34,7 @@ class Fleurs(Hosted):
         "https://huggingface.co/datasets/google/fleurs into a folder fleurs, and extract the archive where it lies",
     )
     columns: ClassVar[Mapping[str, Sequence[str]]] = {"text": ("raw_transcription",), "id": ("path",)}
+    metadata: ClassVar[Mapping[str, Sequence[str]]] = {"gender": ("gender",)}
 
     name: Annotated[Literal["fleurs"], IDENTITY] = "fleurs"
     # As FLEURS calls it: `de_de`, `pt_br`, `cmn_hans_cn`, ….
@@ -63,7 +65,10 @@ class Fleurs(Hosted):
         """
         texts = self._texts(folder / f"{self.split}.tsv")
         audio = folder / "audio" / self.split
-        return [Recording(Path(name).stem, text, self._code, "", audio / name) for name, text in texts.items()]
+        return [
+            Recording(Path(name).stem, text, self._code, "", audio / name, metadata=as_json({"gender": gender})[0])
+            for name, (text, gender) in texts.items()
+        ]
 
     def on_hub(self) -> HubSplit:
         """The split in `google/fleurs`, where `dev` is `validation`."""
@@ -78,8 +83,8 @@ class Fleurs(Hosted):
     def _code(self) -> str:
         return whisper_code(self.language)
 
-    def _texts(self, table: Path) -> dict[str, str]:
-        # The raw transcripts by audio file; CorpusError where there is none, or a line is cut off.
+    def _texts(self, table: Path) -> dict[str, tuple[str, str]]:
+        # The raw transcript and the speaker's gender, by audio file; CorpusError where there is none, or a line is cut.
         lines = [(number, line) for number, line in enumerate(text_of(table).split("\n"), start=1) if line.strip()]
         if not lines:
             raise CorpusError(f"the table {table} has no line, so that the split is empty; choose another split")
@@ -91,5 +96,5 @@ class Fleurs(Hosted):
                     f"the table {table}, line {number}: {line[:40]!r} is not number, audio file, transcript and more, "
                     "set apart by tabulators, so that the table is not whole; get it anew"
                 )
-            texts[fields[1]] = fields[2]
+            texts[fields[1]] = fields[2], fields[6].lower() if len(fields) > 6 else ""
         return texts

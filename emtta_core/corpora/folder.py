@@ -1,77 +1,42 @@
-"""A corpus of one's own: a folder of audio files, and a manifest or sidecar files (`anna/01.txt`) with transcripts."""
+"""A corpus of one's own: a folder of audio files with their transcripts, in one of the forms that the field uses."""
 
-import math
 import os
-import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import soundfile
 from pydantic import Field
 
 from emtta_core.corpora.base import Availability, Choice, Count, Utterance, choose_of, id_of, is_id, least
-from emtta_core.corpora.manifest import LANGUAGE_ALIASES, Columns, Row, Table, read_manifest
-from emtta_core.corpora.recording import FileDigests, Recording, text_of
-from emtta_core.errors import CorpusError, EmttaError, UsageError
+from emtta_core.corpora.kaldi import SCP, read_kaldi
+from emtta_core.corpora.lhotse_cuts import CUTS, is_cuts, read_cuts
+from emtta_core.corpora.manifest import read_manifest
+from emtta_core.corpora.metadata import as_json, notes_of
+from emtta_core.corpora.recording import FileDigests, Recording
+from emtta_core.corpora.sidecars import read_sidecars
+from emtta_core.corpora.utterance_rows import LANGUAGE, NO_LANGUAGE, NOT_SILENT, Row, Table
+from emtta_core.errors import EmttaError, UsageError
 from emtta_core.identity import IDENTITY, RUNTIME, Record, digest
 
-_SEGMENT = re.compile(
-    r"((audio|clip|seg|segment|speech|utt|utterance|time|t)_?)?(offset|onset|start|begin|end|stop|xmin|xmax)s?"
-    r"(_?(at|time|offset|pos|position|s|sec|secs|second|seconds|ms|frame|sample))?|t[01]"
+_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+_MANIFESTS = (
+    *("manifest.csv", "manifest.tsv", "manifest.jsonl", "manifest.json", "manifest.parquet"),
+    *_METADATA,
+    *CUTS,
+    SCP,
 )
-_CHANNEL = re.compile(r"(audio_?)?(channel|ch)(_?(id|index|no|number|num))?")
-
-_CALLED = {
-    "path": "audio audio_file audio_filepath audio_path clip file file_name file_path filename filepath recording "
-    "sound uri url wav wav_path",
-    "text": "label normalized_text raw_text raw_transcription ref reference sentence target trans transcript "
-    "transcription transcripts txt utterance words",
-    "id": "audio_id clip_id file_id key sample_id segment_id uid utt utt_id uttid utterance_id",
-    "speaker": "client_id reader reader_id speaker_id speaker_name speakerid spk spk_id spkid talker user_id",
-    "duration": "audio_duration dur duration_s duration_sec duration_seconds",
-}
-"""What other programs call the columns."""
-
-_COLUMNS = Columns(
-    required=("path", "text"),
-    optional=("id", "language", "speaker", "duration"),
-    aliases={name: frozenset(others.split()) for name, others in _CALLED.items()} | {"language": LANGUAGE_ALIASES},
-    refused={
-        _SEGMENT: "an utterance is a whole file here: cut the recording into one file for each, or take the column out "
-        "where each row is its whole file",
-        _CHANNEL: "the channels of a file are averaged here: write each into a file of its own, or take the column out",
-    },
-    numbers=("duration",),
-)
-_MANIFESTS = ("manifest.csv", "manifest.jsonl", "manifest.parquet")
-_LANGUAGE = re.compile(r"[a-z]{2,3}")
-
-_OTHERS = (
-    "aif aifc wave oga ogx opus spx sph snd mp1 mp2 mpga m4a m4b m4r m4v mp4 aac adts ac3 eac3 amr awb 3gp 3gpp 3ga "
-    "webm weba mka mkv mov avi mpg mpeg wma asf ra rm ape wv tta mpc dts dsf dff shn gsm raw pcm"
-)
-AUDIO = frozenset(
-    f".{name.lower()}" for name in (*soundfile.available_formats(), *_OTHERS.split()) if name not in ("RAW", "SD2")
-)
-"""How the names of recordings end; one that libsndfile cannot read is an utterance in error."""
-
-_SYSTEM = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
-"""Folders that systems make for copies of their own."""
-
-_NAMED = 3
-"""How many files a note names of a kind."""
+_SPLITS = frozenset({"train", "training", "test", "testing", "eval", "evaluation", "dev", "valid", "val", "validation"})
 
 
 class Folder(Record):
     """A folder of audio files with a manifest, or with a sidecar `.txt` for each that holds its transcript.
 
-    A manifest is a CSV file with a header line, a file of JSON lines, or a Parquet file. Its columns
-    are `path` and `text`, and, if wanted, `id`, `language`, `speaker` and `duration`; others are noted. A path is
-    relative to the folder and does not leave it. An utterance without an id is named after its path. One whose
-    duration, in seconds, is not that of its file is in error.
+    The manifest is a table as CSV, JSON lines or Parquet, in emtta's own form (`path`, `text`), NeMo's
+    (`audio_filepath`) or Hugging Face's (`file_name`), known by its columns; the `wav.scp` of a folder as Kaldi keeps
+    it; or Lhotse's cuts. An utterance is a file, or a segment of one; without an id, it is named after its path. One
+    whose duration, in seconds, is not that of its file is in error. Further columns are kept as metadata.
 
     Where the files lie and what the manifest is called are no part of the corpus's identity: `content_digest`
     is taken of what they hold.
@@ -79,15 +44,22 @@ class Folder(Record):
 
     name: Annotated[Literal["folder"], IDENTITY] = "folder"
     path: Annotated[str, RUNTIME, Field(min_length=1)]  # the folder; `~` is the home folder
-    # The manifest's path in the folder; left out, it is `manifest.csv`, `.jsonl` or `.parquet`, and where there is
-    # none of these the transcripts are sidecars.
+    # The manifest's path in the folder; left out, it is `manifest.csv`, `.tsv`, `.jsonl`, `.json` or `.parquet`,
+    # `metadata.csv`, `.jsonl` or `.parquet`, `wav.scp`, `cuts.jsonl` or `cuts.jsonl.gz`, and where there is none of
+    # these the transcripts are sidecars.
     manifest: Annotated[str | None, RUNTIME, Field(min_length=1)] = None
+    # Which split, of a folder that has a subfolder for each.
+    split: Annotated[str | None, RUNTIME, Field(min_length=1)] = None
     # ISO 639-1 code, of the utterances whose language the manifest does not give.
-    language: Annotated[str, IDENTITY, Field(pattern=f"^{_LANGUAGE.pattern}$")] = "en"
+    language: Annotated[str, IDENTITY, Field(pattern=f"^{LANGUAGE.pattern}$")] = "en"
     # How many to use, spread over the speakers; None for all.
     utterances: Annotated[int | None, IDENTITY, Field(ge=1)] = None
     # Longer utterances are left out, and counted.
     max_seconds: Annotated[float | None, IDENTITY, Field(gt=0, allow_inf_nan=False)] = None
+    # Whether nobody speaks: the transcripts must then be empty or missing, and words that a model hears are insertions.
+    silence: Annotated[bool, IDENTITY] = False
+    # Whether files outside of the folder are read, where the manifest names them.
+    absolute: Annotated[bool, RUNTIME] = False
 
     def located(self) -> Self:
         """The corpus as it is: its path is given."""
@@ -101,14 +73,14 @@ class Folder(Record):
         Raises:
             UsageError: the manifest is missing or has a mistake; names file, line and column.
         """
-        found = self._utterances(self._table())
+        found = self._utterances(self._checked())
         return (found[index] for index in self._choice(found, limit).indices)
 
     def availability(self) -> Availability:
         """Whether the folder and its transcripts are there, and are as they should be."""
         what = f"folder {self._folder.name}"
         try:
-            self._table()
+            self._checked()
         except EmttaError as error:
             return Availability(what, "missing", self.path, "your own", error=str(error))
         return Availability(what, "here", self.path, "your own")
@@ -119,8 +91,9 @@ class Folder(Record):
         Raises:
             UsageError: the manifest is missing or has a mistake.
         """
-        table = self._table()
-        return replace(self._choice(self._utterances(table), limit).count(), notes=table.notes)
+        rows = self._checked()
+        notes = (*rows.notes, *notes_of(row.metadata for row in rows.table.rows))
+        return replace(self._choice(self._utterances(rows), limit).count(), notes=notes)
 
     def content_digest(self) -> str:
         """A digest of the utterances: their fields, and their audio files' bytes.
@@ -131,19 +104,19 @@ class Folder(Record):
         Raises:
             UsageError: the manifest is missing or has a mistake.
         """
-        digests, contents = FileDigests(self._folder), list[list[str]]()
-        table = self._table()
-        found = self._utterances(table)
+        digests, contents = FileDigests(self._folder), list[list[object]]()
+        rows = self._checked()
+        found = self._utterances(rows)
         for index in self._choice(found).indices:
-            utterance, values = found[index], table.rows[index].values
-            fields = [utterance.id, utterance.text, utterance.language, utterance.speaker]
-            fields += [values["duration"]] if values["duration"] else []
-            contents.append([*fields, digests.of(self._folder / values["path"])])
+            utterance, row = found[index], rows.table.rows[index]
+            fields = [utterance.id, utterance.text, utterance.language, utterance.speaker, utterance.metadata]
+            contents.append([*fields, *_span(row), digests.of(rows.table.base / row.path)])
         digests.save()
         return digest(contents)
 
-    def _utterances(self, table: Table) -> list[Utterance]:
-        return [self._utterance(row) for row in table.rows]
+    def _utterances(self, rows: "_Checked") -> list[Utterance]:
+        pairs = zip(rows.table.rows, rows.ids, strict=True)
+        return [self._utterance(row, name, rows.table.base) for row, name in pairs]
 
     def _choice(self, found: Sequence[Utterance], limit: int | None = None) -> Choice:
         return choose_of(found, self.max_seconds, least(limit, self.utterances))
@@ -152,78 +125,197 @@ class Folder(Record):
     def _folder(self) -> Path:
         return Path(self.path).expanduser()
 
-    def _table(self) -> Table:
+    def _checked(self) -> "_Checked":
         if not self._folder.is_dir():
             raise UsageError(f"the corpus folder {self.path!r} does not exist; give the folder that holds the audio")
-        manifest = self._manifest()
-        table = _with_sidecars(self._folder) if manifest is None else read_manifest(manifest, _COLUMNS)
-        ids: dict[str, Row] = {}
-        files: dict[object, Row] = {}
-        for row in table.rows:
-            self._check(row)
-            self._refuse_again(row, ids, files)
-        return table
+        table = self._read()
+        rows = _Checked.of(table, Path(os.path.normpath(self._folder.absolute())))
+        for index, row in enumerate(table.rows):
+            self._check(row, index in rows.outside)
+        self._refuse_twice(rows)
+        return rows
 
-    def _manifest(self) -> Path | None:
-        # The manifest; None where there is none, and transcripts are beside the audio.
+    def _read(self) -> Table:
+        home, manifest = self._manifest()
+        needs_text = not self.silence
+        if manifest is None:
+            return read_sidecars(home, needs_text=needs_text)
+        if manifest.name == SCP:
+            table = read_kaldi(manifest, home, needs_text=needs_text)
+        elif is_cuts(manifest):
+            table = read_cuts(manifest, home)
+        else:
+            table = read_manifest(manifest, home, needs_text=needs_text)
+        return self._of_split(table, manifest) if home == self._folder else table
+
+    def _manifest(self) -> tuple[Path, Path | None]:
+        # The folder, or that of the split, and its manifest; None where transcripts are beside the audio.
         if self.manifest is not None:
-            return self._folder / self.manifest
-        found = [self._folder / name for name in _MANIFESTS if (self._folder / name).exists()]
-        if len(found) > 1:
-            names = " and ".join(path.name for path in found)
+            return self._folder, self._folder / self.manifest
+        homes = [self._folder] if self.split is None else [self._folder / self.split, self._folder]
+        for home in homes:
+            found = [home / name for name in _MANIFESTS if (home / name).exists()]
+            if len(found) > 1:
+                names = " and ".join(path.name for path in found)
+                raise UsageError(
+                    f"the corpus folder {str(home)!r} has {names}; say which one it is with the field manifest"
+                )
+            if found:
+                return home, found[0]
+        splits = sorted({path.parent.name for name in _METADATA for path in self._folder.glob(f"*/{name}")})
+        if self.split is None and splits:
+            raise self._unnamed(splits)
+        if not homes[0].is_dir():
+            others = sorted(path.name for path in self._folder.iterdir() if path.is_dir())
             raise UsageError(
-                f"the corpus folder {self.path!r} has {names}; say which one it is with the field manifest"
+                f"the corpus folder {self.path!r} has no split {self.split!r}; its folders are "
+                f"{', '.join(others) or '(none)'}"
             )
-        return found[0] if found else None
+        return homes[0], None
 
-    def _check(self, row: Row) -> None:
-        if not Path(row.values["path"]).name:
-            raise row.refusal("path", "it must name an audio file")
-        path = os.path.normpath(self._folder.absolute() / row.values["path"])
-        if not Path(path).is_relative_to(os.path.normpath(self._folder.absolute())):
-            raise row.refusal("path", f"it lies outside of the folder {self.path!r}; put the audio into it")
-        language = row.values["language"]
-        if language and not _LANGUAGE.fullmatch(language):
-            raise row.refusal("language", "it must be an ISO 639-1 code such as en")
-        if row.values["duration"].strip() and _number(row.values["duration"]) is None:
-            raise row.refusal("duration", "it must be a number of seconds such as 1.5; correct it, or leave it empty")
-        if row.values["id"] and not is_id(row.values["id"]):
-            raise row.refusal("id", "it may hold letters (a-z, A-Z), digits, '.', '_' and '-'")
-
-    def _refuse_again(self, row: Row, ids: dict[str, Row], files: dict[object, Row]) -> None:
-        # Refuse a row whose id, or whose recording, is that of an earlier one; add it to both.
-        name = _name(row)
-        first = ids.setdefault(name, row)
-        if first is not row and row.file == first.file:
-            raise row.refusal(
-                "id" if row.values["id"] else "path",
-                f"the id {name!r} is that of line {first.line} already; give each utterance an id of its own",
-            )
-        if first is not row:
+    def _of_split(self, table: Table, manifest: Path) -> Table:
+        # The rows of the split, from the manifest of all splits: a path begins with its split.
+        if self.split is None and manifest.name not in _METADATA:
+            return table
+        tops = [path.partition("/")[0] if "/" in path else "" for path in (row.path for row in table.rows)]
+        splits = sorted({*tops} - {""})
+        if self.split is None:
+            if len(splits) > 1 and {*splits} <= _SPLITS:
+                raise self._unnamed(splits)
+            return table
+        rows = [row for row, top in zip(table.rows, tops, strict=True) if top == self.split]
+        if not rows:
             raise UsageError(
-                f"the corpus folder {self.path!r} has {first.values['path']} and {row.values['path']}, which would "
-                f"both be called {name!r}; rename one of them"
+                f"{manifest} has no row of the split {self.split!r}; its paths begin with "
+                f"{', '.join(splits) or 'no folder'}"
             )
-        path = self._folder / row.values["path"]
-        first = files.setdefault(_file_of(path), row)
-        if first is not row and os.path.realpath(path) == os.path.realpath(self._folder / first.values["path"]):
-            where = f"line {first.line}" if row.file == first.file else first.values["path"]
+        return replace(table, rows=rows)
+
+    def _unnamed(self, splits: Sequence[str]) -> UsageError:
+        return UsageError(
+            f"the corpus folder {self.path!r} has the splits {', '.join(splits)}; name one of them with the field split"
+        )
+
+    def _check(self, row: Row, is_outside: bool) -> None:
+        if not Path(row.path).name:
+            raise row.refusal("path", row.path, "it must name an audio file")
+        if is_outside and not self.absolute:
             raise row.refusal(
                 "path",
-                f"it is the recording of {where} already, which would count twice; cut the recording into one file for "
-                "each utterance, or take one of the two out",
+                row.path,
+                f"it lies outside of the folder {self.path!r}; put the audio into it, or allow it with absolute = true "
+                "in the corpus, or --allow-absolute",
             )
+        if row.language and not LANGUAGE.fullmatch(row.language):
+            raise row.refusal("language", row.language, NO_LANGUAGE)
+        if row.id and not is_id(row.id):
+            raise row.refusal("id", row.id, "it may hold letters (a-z, A-Z), digits, '.', '_' and '-'")
+        if self.silence and row.text.strip():
+            raise row.refusal("text", row.text, NOT_SILENT)
 
-    def _utterance(self, row: Row) -> Utterance:
+    def _refuse_twice(self, rows: "_Checked") -> None:
+        # Refuse a row whose id, or whose recording, is that of an earlier one.
+        ids: dict[str, Row] = {}
+        files: dict[object, dict[str, Row]] = defaultdict(dict)
+        table = rows.table
+        for row, name in zip(table.rows, rows.ids, strict=True):
+            first = ids.setdefault(name, row)
+            if first is not row and row.file == first.file:
+                raise row.refusal(
+                    "id" if row.id else "path",
+                    row.id or row.path,
+                    f"the id {name!r} is that of line {first.line} already; give each utterance an id of its own",
+                )
+            if first is not row:
+                raise UsageError(
+                    f"the corpus folder {self.path!r} has {first.path} and {row.path}, which would both be called "
+                    f"{name!r}; rename one of them"
+                )
+            path = table.base / row.path
+            parts = files[_file_of(path)]
+            # The whole file, and a segment of it, would count twice what the segment holds.
+            again = parts.get(row.span) or parts.get("") or (next(iter(parts.values()), None) if not row.span else None)
+            parts[row.span] = row
+            if again is not None and os.path.realpath(path) == os.path.realpath(table.base / again.path):
+                where = f"line {again.line}" if row.file == again.file else again.path
+                raise row.refusal(
+                    "path",
+                    row.path,
+                    f"it is the recording of {where} already, which would count twice; give each row a segment of its "
+                    "own (offset and duration, in seconds), or take one of the two out",
+                )
+
+    def _utterance(self, row: Row, name: str, base: Path) -> Utterance:
         return Recording(
-            id=_name(row),
-            text=row.values["text"],
-            language=row.values["language"] or self.language,
-            speaker=row.values["speaker"],
-            path=self._folder / row.values["path"],
-            error=row.error or _blank(row),
-            declared_seconds=_number(row.values["duration"]),
+            id=name,
+            text=row.text,
+            language=row.language or self.language,
+            speaker=row.speaker,
+            path=base / row.path,
+            error=row.error or (None if self.silence else _blank(row)),
+            declared_seconds=row.duration,
+            begin=row.begin,
+            length=row.length,
+            place=f"{row.file.name}, line {row.line}",
+            metadata=as_json(row.metadata)[0],
+            silence=self.silence,
         ).utterance()
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """The rows of a folder with their ids."""
+
+    table: Table
+    ids: list[str]  # of the rows, in their order
+    outside: dict[int, str]  # the paths that lead out of the folder, by the index of their row
+
+    @classmethod
+    def of(cls, table: Table, folder: Path) -> Self:
+        """Give each row its id, or the one that its path gives: folders joined by `-`, without the ending.
+
+        What an id may not hold becomes `_`, and then a digest of the path tells such names apart. Of an absolute path
+        counts what lies below the corpus's folder, or below the folder that all files outside of it share. A segment's
+        id ends with its beginning and end in milliseconds.
+        """
+        base = Path(os.path.normpath(table.base.absolute()))
+        # The paths that may lead elsewhere than below `base`, as they are.
+        full = {
+            index: Path(os.path.normpath(base / row.path))
+            for index, row in enumerate(table.rows)
+            if row.path.startswith("/") or ".." in row.path or not base.is_relative_to(folder)
+        }
+        outside = {index: path for index, path in full.items() if not path.is_relative_to(folder)}
+        common = os.path.commonpath([path.parent for path in outside.values()]) if outside else "/"
+        ids = []
+        for index, row in enumerate(table.rows):
+            path = row.path
+            if not row.id and index in full:
+                below = next(place for place in (base, folder, Path(common)) if full[index].is_relative_to(place))
+                path = str(full[index].relative_to(below))
+            ids.append(row.id or _name(path) + row.span)
+        return cls(table, ids, {index: table.rows[index].path for index in outside})
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is not used, and which files outside of the folder are."""
+        if not self.outside:
+            return self.table.notes
+        example = next(iter(self.outside.values()))
+        found = f"audio files outside of the folder, which are read: {len(self.outside)}, as {example}"
+        return (*self.table.notes, found)
+
+
+def _name(path: str) -> str:
+    folder, _, name = path.rpartition("/")
+    parts = [part for part in folder.split("/") if part not in ("", ".")]
+    return id_of("-".join([*parts, Path(name).stem]), source=path)
+
+
+def _span(row: Row) -> list[float | None]:
+    # What is stated of its length, to a microsecond: an end minus a start is not to the last digit a duration.
+    stated = [None, None, row.duration] if row.begin is None else [row.begin, row.length, None]
+    return [None if value is None else round(value, 6) for value in stated]
 
 
 def _file_of(path: Path) -> object:
@@ -234,144 +326,9 @@ def _file_of(path: Path) -> object:
     return status.st_dev, status.st_ino
 
 
-def _number(text: str) -> float | None:
-    # A number, which is neither infinite nor NaN; None where the text is none.
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
 def _blank(row: Row) -> str | None:
     # Why a row without a transcript is in error, and what to do; None for a row with one.
-    if row.values["text"].strip():
+    if row.text.strip():
         return None
     where = f"{row.file} is empty" if row.file.suffix == ".txt" else f"{row.file}, line {row.line}, has an empty text"
-    return f"{where}: write what is said in {row.values['path']} there, or leave the utterance out"
-
-
-def _name(row: Row) -> str:
-    """The row's id, or one from its path: its folders joined by `-`, without the ending.
-
-    What an id may not hold becomes `_`, and then a digest of the path tells such names apart.
-    """
-    if row.values["id"]:
-        return row.values["id"]
-    path = Path(row.values["path"])
-    folders = [part for part in path.parent.parts if part != path.anchor]
-    return id_of("-".join([*folders, path.stem]), source=row.values["path"])
-
-
-@dataclass(slots=True)
-class _Found:
-    """The files below a folder, as paths within it, by what becomes of them."""
-
-    audio: list[Path] = field(default_factory=list)
-    transcripts: dict[Path, Path] = field(default_factory=dict)
-    hidden: list[str] = field(default_factory=list)
-    again: list[str] = field(default_factory=list)
-    others: list[Path] = field(default_factory=list)
-
-
-def _with_sidecars(folder: Path) -> Table:
-    # A row for each audio file below a folder, by path; its text is that of the `.txt` file of the same name, without
-    # which it is a row in error. Links are followed, each folder once; hidden files are skipped, and noted.
-    found = _find(folder)
-    rows = [_row(folder, path, found.transcripts.get(path.with_suffix(""))) for path in sorted(found.audio)]
-    _refuse_shared(folder, rows)
-    if not any(row.error is None for row in rows):
-        what = f"{len(rows)} audio files without" if rows else "no audio file with"
-        raise UsageError(
-            f"the corpus folder {str(folder)!r} has {what} a transcript: put a manifest.csv, .jsonl or .parquet into "
-            "it, with the columns path and text, or a .txt file of the same name beside each audio file"
-        )
-    return Table(rows, _notes(found))
-
-
-def _find(folder: Path) -> _Found:
-    found = _Found()
-    seen = {os.path.realpath(folder): Path()}
-    files_seen: dict[str, Path] = {}
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        here = Path(parent).relative_to(folder)
-        for name in sorted(folders):
-            if _is_hidden(name):
-                found.hidden.append((here / name).as_posix())
-                folders.remove(name)
-            elif (first := seen.setdefault(os.path.realpath(folder / here / name), here / name)) != here / name:
-                found.again.append(f"{(here / name).as_posix()} (the same folder as {first.as_posix()})")
-                folders.remove(name)
-        folders.sort()
-        for name in sorted(files, key=lambda name: ((folder / here / name).is_symlink(), name)):
-            path = here / name
-            kind = path.suffix.lower()
-            if _is_hidden(name):
-                if kind in AUDIO or kind == ".txt":
-                    found.hidden.append(path.as_posix())
-            elif kind in AUDIO:
-                _take(found, folder, path, files_seen)
-            elif kind == ".txt":
-                found.transcripts[path.with_suffix("")] = path
-            else:
-                found.others.append(path)
-    return found
-
-
-def _take(found: _Found, folder: Path, path: Path, seen: dict[str, Path]) -> None:
-    # Take a recording, unless it is a link to one that is taken by another name.
-    first = seen.setdefault(os.path.realpath(folder / path), path)
-    if first == path:
-        found.audio.append(path)
-    else:
-        found.again.append(f"{path.as_posix()} (the same recording as {first.as_posix()})")
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith((".", "~$")) or name.endswith("~") or name in _SYSTEM
-
-
-def _notes(found: _Found) -> tuple[str, ...]:
-    lonely = sorted(set(found.transcripts) - {path.with_suffix("") for path in found.audio})
-    kinds = Counter(path.suffix.lower() or "without an ending" for path in found.others)
-    kinds_of = {
-        "hidden, and skipped": sorted(found.hidden),
-        "linked to again, and read once": sorted(found.again),
-        "text files without a recording of the same name, and not used": [
-            found.transcripts[name].as_posix() for name in lonely
-        ],
-        "neither recordings nor transcripts by their names, and not used": [
-            f"{count} {kind}" for kind, count in kinds.most_common()
-        ],
-    }
-    return tuple(f"{what}: {_some(names)}" for what, names in kinds_of.items() if names)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
-
-
-def _refuse_shared(folder: Path, rows: Sequence[Row]) -> None:
-    # Refuse two recordings of one name, which would have one transcript: nobody can tell which of them is meant.
-    first: dict[Path, str] = {}
-    for row in rows:
-        path = row.values["path"]
-        other = first.setdefault(Path(path).with_suffix(""), path)
-        if other != path:
-            raise UsageError(
-                f"the corpus folder {str(folder)!r} has {other} and {path}, to which the same transcript belongs; take "
-                "one of them away, or list those that are used in a manifest.csv with the columns path and text"
-            )
-
-
-def _row(folder: Path, path: Path, transcript: Path | None) -> Row:
-    sidecar = folder / (transcript or path.with_suffix(".txt"))
-    text, error = "", None
-    try:
-        text = text_of(sidecar)
-    except CorpusError as refusal:
-        what = "write what is said to that file, in UTF-8, or take the audio out of the folder"
-        error = f"{folder / path}: {refusal}; {what}"
-    values = dict.fromkeys(_COLUMNS.asked, "")
-    return Row(sidecar, 1, values | {"path": path.as_posix(), "text": text}, error)
+    return f"{where}: write what is said in {row.path} there, or leave the utterance out"

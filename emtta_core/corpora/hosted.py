@@ -16,12 +16,13 @@ from emtta_core.audio.files import length_in_seconds, read_audio
 from emtta_core.audio.waveform import Waveform
 from emtta_core.corpora.base import Availability, Choice, Count, Distinct, Key, Utterance, choose, id_of, least
 from emtta_core.corpora.hub_split import HubSplit
+from emtta_core.corpora.metadata import of_row
 from emtta_core.corpora.published import Published
 from emtta_core.corpora.recording import Recording
 from emtta_core.errors import AudioError
 from emtta_core.identity import RUNTIME, digest
 
-HOSTED_VERSION = 1
+HOSTED_VERSION = 2
 """Raised whenever the same files on the hub would give other utterances, or other samples of them."""
 
 
@@ -35,6 +36,9 @@ class Hosted(Published):
 
     columns: ClassVar[Mapping[str, Sequence[str]]]
     """What is read of a row besides its audio, `text` at least, and what its column may be called."""
+
+    metadata: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """What is kept of a row as metadata, and what its column may be called."""
 
     required: ClassVar[Collection[str]] = ("audio", "text")
     """What of it each row must have."""
@@ -53,6 +57,13 @@ class Hosted(Published):
     def wanted(self) -> Mapping[str, Sequence[str]]:
         """What is read of a row, and what its column may be called."""
         return {"audio": ("audio",), **self.columns}
+
+    def further(self, schema: "pa.Schema") -> dict[str, str]:
+        """The columns that are kept as metadata, of a file with this schema, by what they are called there."""
+        found = {
+            kept: next((name for name in names if name in schema.names), "") for kept, names in self.metadata.items()
+        }
+        return {kept: name for kept, name in found.items() if name}
 
     def refuse_columns(self, _schema: "pa.Schema") -> None:
         """Refuse a file whose columns say that rows mean something else than is read of them; UsageError says why."""
@@ -166,9 +177,10 @@ class Hosted(Published):
         return f"{HOSTED_VERSION}/{split.key}/{type(self).__name__}/{sorted(self.wanted().items())}"
 
     def _rows(self, split: HubSplit, indices: Set[int] | None = None) -> Iterator[Utterance]:
-        for row in split.rows(self.wanted(), indices, self.required, self.refuse_columns):
+        for row, further in split.rows(self.wanted(), indices, self.required, self.refuse_columns, self.further):
             audio = (row["audio"] or {}).get("bytes") or b""
-            yield from_bytes(*self.from_row(row), audio, self.refusal(row))
+            one = from_bytes(*self.from_row(row), audio, self.refusal(row))
+            yield replace(one, metadata=of_row(self.what, further))
 
 
 class OnHubAlone(Hosted):

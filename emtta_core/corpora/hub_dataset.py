@@ -8,7 +8,8 @@ from pydantic import Field
 
 from emtta_core.corpora.hosted import OnHubAlone, stem_of, text_in
 from emtta_core.corpora.hub_split import HubSplit, refuse_types
-from emtta_core.corpora.manifest import LANGUAGE_ALIASES
+from emtta_core.corpora.manifest_columns import LANGUAGE_ALIASES
+from emtta_core.corpora.metadata import further_columns
 from emtta_core.corpora.published import About
 from emtta_core.errors import UsageError
 from emtta_core.hub import Repository
@@ -59,10 +60,11 @@ class DatasetColumns(Record):
                 'would be taken for English; write language = "…" in the corpus, and keep other languages out of it'
             )
 
-    def unused(self, schema: "pa.Schema") -> tuple[str, ...]:
-        """A note of the columns that are not read, if there are any."""
-        others = [name for name in schema.names if name not in self.named().values()]
-        return (f"columns that are not used: {', '.join(others)}",) if others else ()
+    def notes_of(self, schema: "pa.Schema") -> tuple[str, ...]:
+        """Notes of the columns that are kept as metadata, and of those that are not used."""
+        kept, skipped = further_columns(schema, self.named().values())
+        notes = {"columns kept as metadata": kept, "columns that are not used": skipped}
+        return tuple(f"{what}: {', '.join(names)}" for what, names in notes.items() if names)
 
 
 class HubDataset(DatasetColumns, OnHubAlone):
@@ -97,6 +99,10 @@ class HubDataset(DatasetColumns, OnHubAlone):
     def refuse_columns(self, schema: "pa.Schema") -> None:
         """Refuse a data set of other columns than the suite says."""
         self.refuse_schema(f"the data set {self.repository!r}", schema)
+
+    def further(self, schema: "pa.Schema") -> dict[str, str]:
+        """All columns that are not read, but for lists, structs and bytes, which may be large."""
+        return {name: name for name in further_columns(schema, self.named().values(), nested=False)[0]}
 
     def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
         """Id, transcript, language and speaker of a row."""

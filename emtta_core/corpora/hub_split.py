@@ -1,5 +1,6 @@
 """One split of a data set on the hub: its Parquet files, how many rows they have, and the rows."""
 
+import json
 import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
@@ -104,8 +105,9 @@ class HubSplit:
         indices: Set[int] | None,
         required: Collection[str],
         check: Callable[["pa.Schema"], None],
-    ) -> Iterator[dict[str, Any]]:
-        """Yield the rows of a pinned split in their order.
+        further: Callable[["pa.Schema"], Mapping[str, str]] = lambda _schema: {},
+    ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Yield the rows of a pinned split in their order: what is wanted of each, and its further columns.
 
         All rows come from files that are fetched first, once for every domain; a few of many are read over the network,
         of which no row group is read that has none of them.
@@ -115,6 +117,8 @@ class HubSplit:
             indices: which rows, from 0; None for all.
             required: which of the columns must be there.
             check: refuses a file of other columns than are expected.
+            further: gives the further columns that are read of a file, each by what it is called here; a class of
+                `datasets.ClassLabel` is given by its name.
 
         Raises:
             CorpusError: there is too little room, or a required column is missing.
@@ -130,12 +134,15 @@ class HubSplit:
                 names = _chosen(self, columns, required, file.schema_arrow)
                 refuse_types(str(self), file.schema_arrow, names)
                 check(file.schema_arrow)
+                more, labels = further(file.schema_arrow), class_names(file.schema_arrow)
+                read = sorted({*names.values(), *more.values()})
                 for group in groups:
                     index = group.first
-                    for batch in file.iter_batches(_BATCH, [group.number], sorted(set(names.values()))):
+                    for batch in file.iter_batches(_BATCH, [group.number], read):
                         kept = [row for row in range(len(batch)) if indices is None or index + row in indices]
                         for row in batch.take(kept).to_pylist():
-                            yield {wanted: row[name] for wanted, name in names.items()}
+                            others = {here: in_class(row[name], labels.get(name)) for here, name in more.items()}
+                            yield {wanted: row[name] for wanted, name in names.items()}, others
                         index += len(batch)
 
     def names(self, columns: Mapping[str, Sequence[str]], required: Collection[str]) -> Iterator[dict[str, Any]]:
@@ -157,6 +164,20 @@ class HubSplit:
                 for batch in file.iter_batches(columns=leaves):
                     for row in batch.to_pylist():
                         yield {wanted: row.get(name) for wanted, name in names.items()}
+
+
+def class_names(schema: "pa.Schema") -> Mapping[str, Sequence[str]]:
+    """The names of the classes of each column that is a `datasets.ClassLabel`, as that library writes them."""
+    try:
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        return {name: one["names"] for name, one in features.items() if one.get("_type") == "ClassLabel"}
+    except (ValueError, KeyError, TypeError, AttributeError):  # metadata that is not that library's
+        return {}
+
+
+def in_class(value: Any, names: Sequence[str] | None) -> Any:
+    """The name of a class by its number; any other value as it is."""
+    return names[value] if names and isinstance(value, int) and 0 <= value < len(names) else value
 
 
 @dataclass(frozen=True, slots=True)

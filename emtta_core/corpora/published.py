@@ -112,7 +112,7 @@ class Published(Record, ABC):
         found = self.recordings(folder)
         for index in self._choice([one.utterance() for one in found]).indices:
             one = found[index]
-            contents.append([one.id, one.text, one.language, one.speaker, digests.of(one.path)])
+            contents.append([one.id, one.text, one.language, one.speaker, one.metadata, digests.of(one.path)])
         digests.save()
         return digest(contents)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emtta_core import cache
-from emtta_core.audio.files import length_in_seconds, most_bytes, read_audio
+from emtta_core.audio.files import length_in_seconds, most_bytes, read_audio, read_segment
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
 from emtta_core.corpora.base import Utterance
 from emtta_core.errors import AudioError, CorpusError
@@ -94,10 +94,17 @@ class Recording:
     path: Path  # its audio file
     error: str | None = None  # why it cannot be used, where that is known already
     declared_seconds: float | None = None  # its length according to the corpus; None where nobody says
+    begin: float | None = None  # where in the file it begins, in seconds; None: it is the whole file
+    length: float | None = None  # of a segment, in seconds; None: to the end of the file
+    place: str = ""  # where the corpus says which segment it is, for messages
+    metadata: str = "{}"  # as in `Utterance`, and so is silence
+    silence: bool = False
 
     def utterance(self) -> Utterance:
         """As every corpus gives it."""
-        return Utterance(self.id, self.text, self.language, self.speaker, self.read, self.seconds)
+        return Utterance(
+            self.id, self.text, self.language, self.speaker, self.read, self.seconds, self.metadata, self.silence
+        )
 
     def read(self) -> Waveform:
         """Read the waveform, shape `(N,)`; AudioError where it cannot be had or used."""
@@ -110,14 +117,20 @@ class Recording:
         ):
             raise AudioError(
                 f"{self.path}: the corpus says that it is {declared:g} s long, and it is {seconds:.2f} s: the "
-                "transcript may be of a part of it, or the file not whole; cut it, get it anew, or correct the duration"
+                "transcript may be of a part of it, whose offset is missing, or the file not whole; cut it, get it "
+                "anew, or correct the duration"
             )
         return samples
 
     def samples(self) -> Waveform:
         """The samples of its audio, shape `(N,)`; AudioError where there are none."""
-        return read_audio(self.path)
+        if self.begin is None:
+            return read_audio(self.path)
+        return read_segment(self.path, self.begin, self.length, name=f"{self.path} ({self.place})")
 
     def seconds(self) -> float | None:
-        """Its length by the audio's header; None where that does not say."""
-        return length_in_seconds(self.path)
+        """Its length, or else that by the audio's header; None where that does not say."""
+        if self.length is not None:
+            return self.length
+        whole = length_in_seconds(self.path)
+        return whole if whole is None or self.begin is None else max(whole - self.begin, 0.0)

@@ -27,6 +27,8 @@ from emtta_core.corpora.base import (
 )
 from emtta_core.corpora.hosted import from_bytes
 from emtta_core.corpora.hub_dataset import DatasetColumns
+from emtta_core.corpora.hub_split import class_names, in_class
+from emtta_core.corpora.metadata import further_columns, of_row
 from emtta_core.corpora.recording import FileDigests
 from emtta_core.errors import CorpusError, EmttaError, UsageError, in_words
 from emtta_core.identity import IDENTITY, RUNTIME, digest
@@ -67,8 +69,15 @@ class SavedDataset(DatasetColumns):
         """
         dataset = self._dataset()
         keys = self._keys(dataset)
-        chosen = self._choice(dataset, keys, limit).indices
-        return (replace(self._utterance(dataset[index]), id=keys[index].id) for index in chosen)
+        read, labels = self.named().values(), class_names(dataset.data.schema)
+
+        def utterance(index: int) -> Utterance:
+            row = dataset[index]
+            further = {name: in_class(value, labels.get(name)) for name, value in row.items() if name not in read}
+            metadata = of_row(f"the data set {self.path!r}", further)
+            return replace(self._utterance(row), id=keys[index].id, metadata=metadata)
+
+        return map(utterance, self._choice(dataset, keys, limit).indices)
 
     def count(self, limit: int | None = None) -> Count:
         """Count what `read_all` would give.
@@ -78,7 +87,7 @@ class SavedDataset(DatasetColumns):
             UsageError: the data set has no such split or column; lists those there are.
         """
         dataset = self._dataset()
-        notes = self.unused(self._whole().data.schema)
+        notes = self.notes_of(self._whole().data.schema)
         return replace(self._choice(dataset, self._keys(dataset), limit).count(), notes=notes)
 
     def content_digest(self) -> str:
@@ -107,7 +116,7 @@ class SavedDataset(DatasetColumns):
         return Path(self.path).expanduser()
 
     def _dataset(self) -> "Dataset":
-        # The split, whose audio stays as its files have it, with the columns that are read alone.
+        # The split, whose audio stays as its files have it, with the columns that are read or kept as metadata alone.
         from datasets import Audio
 
         for path in (*self._folder.glob("*"), *self._folder.glob("*/*")):
@@ -127,7 +136,8 @@ class SavedDataset(DatasetColumns):
                 f"{dataset.features[self.audio]}; cast it with cast_column({self.audio!r}, Audio()) and save it anew"
             )
         self.refuse_schema(f"the data set {self.path!r}", dataset.data.schema)
-        only = dataset.select_columns(list(self.named().values()))
+        further, _ = further_columns(dataset.data.schema, self.named().values())
+        only = dataset.select_columns([*dict.fromkeys([*self.named().values(), *further])])
         return only.cast_column(self.audio, Audio(decode=False))
 
     def _whole(self) -> "Dataset":

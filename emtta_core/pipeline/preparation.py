@@ -121,7 +121,7 @@ def _rows(domain: Domain, limit: int | None) -> Iterator[PreparedRow]:
 def _row(utterance: Utterance, corruption: Corruption | None) -> PreparedRow:
     # The row of an utterance; AudioError where its audio cannot be used, or its transcript is blank.
     waveform = utterance.read()  # says of a folder's file more of what is wrong
-    if not utterance.text.strip():
+    if not utterance.text.strip() and not utterance.silence:
         raise AudioError(
             f"its transcript is empty ({utterance.text!r}), so that no word can be compared; get the corpus anew, or "
             "report it to those who publish it"

@@ -16,6 +16,7 @@ from emtta_core.adaptation.options import Options, Trace
 from emtta_core.audio.corruption import Corruption, Noise
 from emtta_core.audio.mix import SnrConvention
 from emtta_core.audio.noise_file import NoiseFile
+from emtta_core.corpora.folder import Folder
 from emtta_core.corpora.registry import Corpus
 from emtta_core.errors import UsageError, unknown
 from emtta_core.identity import IDENTITY, RUNTIME, SCORING, Record
@@ -232,22 +233,31 @@ class Suite(Record):
         return "".join(f"{key} = {_toml(value)}\n" for key, value in data.items())
 
 
-def load_suite(name: str, *, limit: int | None = None, snr_convention: SnrConvention | None = None) -> Suite:
+def load_suite(
+    name: str,
+    *,
+    limit: int | None = None,
+    snr_convention: SnrConvention | None = None,
+    allow_absolute: bool = False,
+) -> Suite:
     """Load a shipped suite by its name, or any suite by the path of its `.toml` file.
 
     Args:
         name: as in `demo`, or as in `suites/mine.toml`.
         limit: at most this many utterances per domain, instead of what the file says.
         snr_convention: how each signal-to-noise ratio is understood, instead of what the file says.
+        allow_absolute: let each corpus `folder` read files outside of its folder.
 
     Raises:
         UsageError: no such suite, or a mistake in it; names the field, its value and what is allowed. Or a convention
-            for a suite that adds no noise at a ratio.
+            for a suite that adds no noise at a ratio, or files allowed where no corpus is a folder.
     """
     path, text = find(name, Path())
     suite = parse_suite(text, origin=str(path), folder=path.parent)
     if limit is not None:
         suite = _limited(suite, limit)
+    if allow_absolute:
+        suite = _with_absolute_paths(suite)
     return suite if snr_convention is None else _understood(suite, snr_convention)
 
 
@@ -274,6 +284,21 @@ def _limited(suite: Suite, limit: int) -> Suite:
     if limit < 1:
         raise UsageError(f"the limit is {limit}; it is a number of utterances per domain, 1 or more")
     return suite.model_copy(update={"limit": limit})
+
+
+def _with_absolute_paths(suite: Suite) -> Suite:
+    domains = [
+        domain.model_copy(update={"corpus": domain.corpus.model_copy(update={"absolute": True})})
+        if isinstance(domain.corpus, Folder)
+        else domain
+        for domain in suite.domains
+    ]
+    if not any(isinstance(domain.corpus, Folder) for domain in domains):
+        raise UsageError(
+            "--allow-absolute lets corpora of the kind folder read files outside of their folders, and no domain of "
+            f"the suite {suite.name!r} has one; leave it out"
+        )
+    return suite.model_copy(update={"domains": tuple(domains)})
 
 
 def _understood(suite: Suite, convention: SnrConvention) -> Suite:

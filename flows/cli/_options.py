@@ -35,6 +35,11 @@ SnrConventionOption = Annotated[
     ),
 ]
 
+AllowAbsoluteOption = Annotated[
+    bool,
+    typer.Option("--allow-absolute", help="Let corpora of the kind folder read files outside of their folders."),
+]
+
 StoreOption = Annotated[
     str,
     typer.Option(

@@ -14,7 +14,15 @@ from emtta_core.errors import EmttaError
 from emtta_core.sanitize import escaped
 from flows.cli import _log
 from flows.cli._needs import show_needs
-from flows.cli._options import DEFAULT_STORE, CorpusDirOption, FormOption, SnrConventionOption, StoreOption, use_corpora
+from flows.cli._options import (
+    DEFAULT_STORE,
+    AllowAbsoluteOption,
+    CorpusDirOption,
+    FormOption,
+    SnrConventionOption,
+    StoreOption,
+    use_corpora,
+)
 from flows.cli._output import COMPLETE, ERROR, put_json, tabulate
 
 if TYPE_CHECKING:
@@ -117,6 +125,7 @@ def doctor(
         str | None, typer.Argument(help="A suite whose corpora, noise and model are looked for.", show_default=False)
     ] = None,
     snr_convention: SnrConventionOption = None,
+    allow_absolute: AllowAbsoluteOption = False,
     store: StoreOption = DEFAULT_STORE,
     corpus_dir: CorpusDirOption = None,
     form: FormOption = "table",
@@ -139,10 +148,12 @@ def doctor(
 
     if suite is None and snr_convention is not None:
         raise UsageError("--snr-convention is how a suite's ratios are understood; name the suite")
+    if suite is None and allow_absolute:
+        raise UsageError("--allow-absolute is for the corpora of a suite; name the suite")
     checks = list(_checks(store))
     if form == "table":
         _show(checks)
-    needs = [] if suite is None else _needs_of(suite, snr_convention, store)
+    needs = [] if suite is None else _needs_of(suite, snr_convention, allow_absolute, store)
     if form == "json":
         put_json({"checks": [asdict(check) for check in checks], "needs": [need.as_dict() for need in needs]})
     elif needs:
@@ -159,9 +170,10 @@ def _show(checks: Sequence[Check]) -> None:
     tabulate(table)
 
 
-def _needs_of(suite: str, snr_convention: "SnrConvention | None", store: str) -> "list[Need]":
+def _needs_of(suite: str, snr_convention: "SnrConvention | None", allow_absolute: bool, store: str) -> "list[Need]":
     from emtta_core.pipeline.inventory import inventory
     from emtta_core.store import Store
     from emtta_core.suite import load_suite
 
-    return inventory(load_suite(suite, snr_convention=snr_convention), Store.find(store))
+    loaded = load_suite(suite, snr_convention=snr_convention, allow_absolute=allow_absolute)
+    return inventory(loaded, Store.find(store))

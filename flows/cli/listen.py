@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.filesize import decimal
 
-from flows.cli._options import SnrConventionOption, SuiteArgument
+from flows.cli._options import AllowAbsoluteOption, SnrConventionOption, SuiteArgument
 from flows.cli._output import say
 
 PAGE = "emtta-listen-{suite}.html"
@@ -19,6 +19,7 @@ def listen(
         list[str] | None, typer.Option("--only", metavar="domain=…|group=…", help="These domains; repeatable.")
     ] = None,
     snr_convention: SnrConventionOption = None,
+    allow_absolute: AllowAbsoluteOption = False,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", file_okay=False, help="Where the page goes.")] = Path(),
     examples: Annotated[int, typer.Option("--examples", min=1, metavar="N", help="Utterances a domain.")] = 2,
 ) -> None:
@@ -34,7 +35,7 @@ def listen(
     from emtta_core.report.listening_page import make_listening_page
     from emtta_core.suite import load_suite
 
-    loaded = load_suite(suite, snr_convention=snr_convention)
+    loaded = load_suite(suite, snr_convention=snr_convention, allow_absolute=allow_absolute)
     page = make_listening_page(loaded, choose_domains(loaded, only or []), examples)
     path = out / PAGE.format(suite=loaded.name)
     try:

@@ -8,6 +8,7 @@ import typer
 from flows.cli import _log
 from flows.cli._options import (
     DEFAULT_STORE,
+    AllowAbsoluteOption,
     CorpusDirOption,
     DryRunOption,
     FormOption,
@@ -34,6 +35,7 @@ def prepare(
         typer.Option("--limit", min=1, help="At most this many utterances per domain, from all speakers."),
     ] = None,
     snr_convention: SnrConventionOption = None,
+    allow_absolute: AllowAbsoluteOption = False,
     store: StoreOption = DEFAULT_STORE,
     corpus_dir: CorpusDirOption = None,
     dry_run: DryRunOption = False,
@@ -62,7 +64,7 @@ def prepare(
     from emtta_core.suite import load_suite
     from flows.cli._needs import show_needs
 
-    loaded = load_suite(suite, limit=limit, snr_convention=snr_convention)
+    loaded = load_suite(suite, limit=limit, snr_convention=snr_convention, allow_absolute=allow_absolute)
     chosen = loaded.model_copy(update={"domains": tuple(choose_domains(loaded, only or []))})
     opened = Store.find(store) if dry_run else Store.open(store, create=True)
     needs = inventory(chosen, opened)

@@ -8,6 +8,7 @@ from flows.cli import _log
 from flows.cli._evaluation import check_devices, check_measures_anew, conclude, execute, plan_suite, show_dry_run
 from flows.cli._options import (
     DEFAULT_STORE,
+    AllowAbsoluteOption,
     CorpusDirOption,
     DevicesOption,
     DryRunOption,
@@ -38,6 +39,7 @@ def run(
         typer.Option("--limit", min=1, help="At most this many utterances per domain, from all speakers."),
     ] = None,
     snr_convention: SnrConventionOption = None,
+    allow_absolute: AllowAbsoluteOption = False,
     devices: DevicesOption = None,
     isolation: IsolationOption = None,
     runner: RunnerOption = "threads",
@@ -72,7 +74,7 @@ def run(
     from emtta_core.store.backend import open_backend
     from emtta_core.suite import load_suite
 
-    loaded = load_suite(suite, limit=limit, snr_convention=snr_convention)
+    loaded = load_suite(suite, limit=limit, snr_convention=snr_convention, allow_absolute=allow_absolute)
     if no_reuse:
         loaded = loaded.measured_anew()
     if run_id is not None:

@@ -38,11 +38,11 @@ def corpus(tmp_path: Path) -> Folder:
         write_audio(tmp_path / path)
     return folder(
         tmp_path,
-        "path,text,speaker,language,minutes\n"
-        'anna/01.flac,"Well, here we are.",anna,,1\n'
-        "anna/02.flac,Dzień dobry,anna,pl,2\n"
+        "path,text,speaker,language,town\n"
+        'anna/01.flac,"Well, here we are.",anna,,Ulm\n'
+        "anna/02.flac,Dzień dobry,anna,pl,Kiel\n"
         "\n"
-        "ben/01.flac,Hello there,,,3\n",
+        "ben/01.flac,Hello there,,,\n",
     )
 
 
@@ -59,8 +59,8 @@ def test_manifest_order_is_kept(corpus: Folder) -> None:
 def test_json_lines_are_same_corpus(corpus: Folder) -> None:
     root = Path(corpus.path)
     rows = [
-        {"path": "anna/01.flac", "text": "Well, here we are.", "speaker": "anna", "seconds": 0.1},
-        {"path": "anna/02.flac", "text": "Dzień dobry", "speaker": "anna", "language": "pl"},
+        {"path": "anna/01.flac", "text": "Well, here we are.", "speaker": "anna", "town": "Ulm"},
+        {"path": "anna/02.flac", "text": "Dzień dobry", "speaker": "anna", "language": "pl", "town": "Kiel"},
         {"path": "ben/01.flac", "text": "Hello there", "speaker": None},
     ]
     twin = folder(root, "\n".join(json.dumps(row) for row in rows) + "\n\n", "rows.jsonl")
@@ -163,14 +163,16 @@ def test_bad_audio_fails_alone(corpus: Folder) -> None:
         ),
         ("m.jsonl", '["a.wav", "b"]\n', r"line 1: there is '\[.*it must be an object"),
         ("m.jsonl", '{"path": "a.wav"}\n', r"line 1: there is no column 'text', only 'path'"),
-        ("m.jsonl", '{"path": "a.wav", "text": "b", "id": 7}\n', r"line 1, column 'id': 7: it must be text, in quotes"),
+        ("m.jsonl", '{"path": "a.wav", "text": 7}\n', r"line 1, column 'text': 7: it must be text, in quotes"),
+        ("m.jsonl", '{"path": "a.wav", "text": "b", "id": 7.5}\n', r"line 1, column 'id': 7\.5: it must be text"),
+        ("m.jsonl", '{"path": "a.wav", "text": "b", "id": true}\n', r"line 1, column 'id': True: it must be text"),
         ("m.csv", "path,text,text\na.wav,b,c\n", r"line 1: the column 'text' is there more than once"),
         (
             "m.jsonl",
             '{"path": "a.wav", "text": "half \\ud83d"}\n',
             r"m\.jsonl, line 1, column 'text': it holds '\\ud83d', half of a pair",
         ),
-        ("m.txt", "a.wav hello\n", r"m\.txt ends in '\.txt'; it must end in \.csv, \.jsonl, \.parquet"),
+        ("m.txt", "a.wav hello\n", r"m\.txt ends in '\.txt'; it must end in \.csv, \.tsv, \.jsonl, \.json, \.parquet"),
     ],
 )
 def test_manifest_mistake_is_located(tmp_path: Path, name: str, manifest: str, message: str) -> None:
@@ -224,12 +226,14 @@ def test_parquet_manifest_is_read(corpus: Folder) -> None:
         "text": ["Well, here we are.", "Dzień dobry", "Hello there"],
         "speaker": ["anna", "anna", None],
         "language": [None, "pl", None],
-        "seconds": [0.1, 0.1, 0.1],
+        "town": ["Ulm", "Kiel", None],
+        "picture": [b"x", b"y", None],
     }
     pq.write_table(pa.table(columns), root / "rows.parquet")
     twin = Folder(path=str(root), manifest="rows.parquet")
     assert twin.content_digest() == corpus.content_digest()
     assert twin.count().utterances == 3
+    assert twin.count().notes == ("columns that are not used: picture", "columns kept as metadata: town")
 
 
 @pytest.mark.parametrize(

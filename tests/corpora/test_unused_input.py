@@ -34,27 +34,29 @@ def test_synonymous_column_is_asked_about(tmp_path: Path, column: str, meant: st
 
 
 def test_foreign_columns_are_suggested(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="'audio_filepath'; should it be 'path'"):
-        manifest(tmp_path, '{"audio_filepath": "a.flac", "text": "x"}', "manifest.jsonl").count()
+    with pytest.raises(UsageError, match="'wav_path'; should it be 'path'"):
+        manifest(tmp_path, '{"wav_path": "a.flac", "text": "x"}', "manifest.jsonl").count()
 
 
 @pytest.mark.parametrize(
-    "column",
-    ["offset", "start", "end", "begin_time", "start_time", "end_ms", "audio_start", "seg_end", "t0", "channel"],
+    "column", ["begin_time", "start_time", "end_ms", "audio_start", "seg_end", "t0", "start_ms", "channel"]
 )
-def test_segment_column_is_refused(tmp_path: Path, column: str) -> None:
+def test_uncertain_column_is_asked_about(tmp_path: Path, column: str) -> None:
     for text, name in (
         (f"path,text,{column}\na.flac,hello,0.5\n", "manifest.csv"),
         (f'{{"path": "a.flac", "text": "x", "{column}": 0.5}}', "manifest.jsonl"),
     ):
         folder = tmp_path / name
-        with pytest.raises(UsageError, match=f"a column '{column}', and .* (whole file|averaged)"):
+        with pytest.raises(UsageError, match=f"a column '{column}'(; a segment .* in seconds|, and .* averaged)"):
             manifest(folder, text, name).count()
 
 
 def test_other_columns_are_reported(tmp_path: Path) -> None:
     assert manifest(tmp_path, "path,text,age,accent,\na.flac,hello,7,us,\n").count().notes == (
-        "columns that are not used: accent, age",
+        "columns kept as metadata: accent, age",
+    )
+    assert manifest(tmp_path / "index", ",path,text\n0,a.flac,hello\n").count().notes == (
+        "columns that are not used: one without a name",
     )
 
 
@@ -182,7 +184,7 @@ def test_declared_language_is_kept(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"has a column 'locale', which is not read.*write language"):
         SavedDataset(path=str(tmp_path / "d")).count()
     found = SavedDataset(path=str(tmp_path / "d"), language="de").count()
-    assert (found.utterances, found.notes) == (2, ("columns that are not used: locale, gender",))
+    assert (found.utterances, found.notes) == (2, ("columns kept as metadata: locale, gender",))
 
 
 def test_empty_split_harms_no_other(tmp_path: Path) -> None:

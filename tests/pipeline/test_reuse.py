@@ -101,6 +101,32 @@ def test_changed_recording_runs_alone(emtta: Command, suite_file: SuiteFile, spe
     assert rows(store, references) == [("seven big boats",)]
 
 
+def test_added_column_is_shown_with_reused(
+    emtta: Command, suite_file: SuiteFile, speech: Speech, store: Path, tmp_path: Path
+) -> None:
+    manifest = speech.path / "manifest.csv"
+    head, *lines = manifest.read_text().splitlines()
+    labelled = [
+        f"{head},accent",
+        *(f"{line},{accent}" for line, accent in zip(lines, ("north", "south", ""), strict=True)),
+    ]
+    manifest.write_text("\n".join(labelled) + "\n")
+    path = suite_file(methods=("source",))
+    for run_id in ("second", "third"):
+        assert emtta("run", path, "--run-id", run_id, "--store", store).code == 0
+        assert (attempts(store, run_id, "source"), reused(store, run_id)) == ([], {"source": 3})
+    query = "SELECT metadata ->> 'accent' FROM utterances WHERE run_id = '{}' ORDER BY utterance_id"
+    shown = {run_id: rows(store, query.format(run_id)) for run_id in ("first", "second", "third")}
+    labels = [("north",), ("south",), (None,)]
+    assert shown == {"first": [(None,)] * 3} | dict.fromkeys(("second", "third"), labels)
+    assert emtta("run", path, "--run-id", "anew", "--store", store, "--no-reuse").code == 0
+    compact(Store.open(store), "anew")
+    assert rows(store, query.format("anew")) == shown["second"]
+    assert ("south",) in rows(store, "SELECT metadata ->> 'accent' FROM prepared")
+    sliced = emtta("sql", query.format("anew"), "--store", store, "--format", "csv")
+    assert "north" in sliced.out, sliced.err
+
+
 def test_reused_result_links_to_origin(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
     path = suite_file(methods=("source",))
     for run_id in ("second", "third"):

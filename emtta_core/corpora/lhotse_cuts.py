@@ -1,0 +1,141 @@
+"""Cuts, as Lhotse keeps them in JSON lines; they are read by that library (https://lhotse.readthedocs.io)."""
+
+import gzip
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+from emtta_core.corpora.base import id_of
+from emtta_core.corpora.manifest import decoded, object_in, read_text
+from emtta_core.corpora.recording import MOST
+from emtta_core.corpora.utterance_rows import Row, Table, number_of, segment
+from emtta_core.errors import UsageError, in_words
+from emtta_core.input_files import check_plain
+
+CUTS = ("cuts.jsonl", "cuts.jsonl.gz")
+"""What a file of cuts is usually called."""
+
+INSTALL = "pip install 'emtta[lhotse]'"
+
+_ROUNDING = 0.01
+"""Seconds by which a cut of a whole recording may differ from it."""
+
+
+def is_cuts(path: Path) -> bool:
+    """Whether a manifest is of cuts, by the columns of its first line; False too where it cannot be read."""
+    if path.suffix not in (".jsonl", ".gz"):
+        return False
+    try:
+        check_plain(path)
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            first = json.loads(next(line for line in file if line.strip()))
+    except (OSError, EOFError, ValueError, StopIteration, zlib.error, RecursionError):
+        return path.name in CUTS or path.suffix == ".gz"
+    return isinstance(first, dict) and "supervisions" in first
+
+
+def read_cuts(path: Path, folder: Path) -> Table:
+    """The rows of a file of cuts, one each.
+
+    Paths are relative to the corpus's folder. A cut's `custom` fields, its supervision's, and the gender, are metadata.
+
+    Args:
+        path: the file, which may be compressed by gzip.
+        folder: the corpus.
+
+    Raises:
+        UsageError: the file cannot be read, or has no cuts; a cut is not one stretch of one audio file with at most one
+            supervision; or the package lhotse is not installed.
+    """
+    try:
+        from lhotse.serialization import deserialize_item
+    except ImportError as error:
+        raise UsageError(
+            f"{path} has Lhotse's cuts, which need the package {error.name}, which is not installed: {INSTALL}"
+        ) from error
+    rows = []
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        fields = object_in(where, line)
+        if fields.get("type") not in ("MonoCut", "Cut"):
+            raise UsageError(
+                f"{where}: it is a {fields.get('type')!r}, and only cuts of one channel of one recording are read "
+                "(MonoCut); write others into audio files, as by CutSet.save_audios(FOLDER)"
+            )
+        try:
+            cut = deserialize_item(fields)
+        except Exception as error:  # what the library raises has no common base
+            raise UsageError(f"{where}: lhotse cannot read it: {in_words(error)}; save the cuts anew") from error
+        rows.append(_row(path, number, cut))
+    if not rows:
+        raise UsageError(f"{path} has no cuts; give it one for each utterance")
+    return Table(rows, folder)
+
+
+def _text(path: Path) -> str:
+    if path.suffix != ".gz":
+        return read_text(path)
+    try:
+        check_plain(path, most=MOST)
+        with gzip.open(path) as file:
+            data = file.read(MOST + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UsageError(f"the manifest {path} cannot be read: {in_words(error)}") from error
+    if len(data) > MOST:
+        raise UsageError(f"the manifest {path} has more than {MOST >> 20} MiB of text; split it")
+    return decoded(path, data)
+
+
+def _row(path: Path, line: int, cut: Any) -> Row:
+    where = f"{path}, line {line}, cut {cut.id!r}"
+    if len(cut.supervisions) > 1:
+        raise UsageError(
+            f"{where}: it has {len(cut.supervisions)} supervisions, and an utterance has one; cut it at each, as by "
+            "`lhotse cut trim-to-supervisions`"
+        )
+    recording = cut.recording
+    if recording is None:
+        raise UsageError(f"{where}: it has no recording; give it one, as by `lhotse cut simple` with recordings")
+    kinds = [source.type for source in recording.sources]
+    if kinds != ["file"]:
+        raise UsageError(
+            f"{where}: its sound comes from {', '.join(kinds) or 'nothing'}, and is read from one file; write it into "
+            "one, as by CutSet.save_audios(FOLDER)"
+        )
+    if recording.num_channels > 1:
+        raise UsageError(
+            f"{where}: its recording has {recording.num_channels} channels, which are averaged here: write each into a "
+            "file of its own, as by CutSet.save_audios(FOLDER)"
+        )
+    changes = [name for name in map(_name_of, recording.transforms or ()) if name != "Resample"]
+    if changes:
+        raise UsageError(
+            f"{where}: its recording is to be changed by {', '.join(changes)}, which is not done; write the changed "
+            "sound into a file, as by CutSet.save_audios(FOLDER)"
+        )
+    said = cut.supervisions[0] if cut.supervisions else None
+    custom: dict[str, Any] = {**(cut.custom or {}), **((said and said.custom) or {})}
+    start, duration, total = (number_of(value) for value in (cut.start, cut.duration, recording.duration))
+    if start is None or duration is None or total is None:
+        raise UsageError(f"{where}: its start and duration, and its recording's, must be numbers of seconds")
+    begin, length = segment(Row(path, line, "").refusal, offset=start, duration=duration)
+    whole = begin == 0 and abs(duration - total) <= _ROUNDING
+    return Row(
+        path,
+        line,
+        str(recording.sources[0].source),
+        text=(said and said.text) or "",
+        id=id_of(cut.id),
+        language=(said and said.language) or "",
+        speaker=(said and said.speaker) or "",
+        begin=None if whole else begin,
+        length=None if whole else length,
+        metadata=({"gender": said.gender} if said and said.gender else {}) | custom,
+    )
+
+
+def _name_of(transform: Any) -> str:
+    return str(transform.get("name")) if isinstance(transform, dict) else type(transform).__name__

@@ -1,0 +1,165 @@
+"""What a manifest's columns are called, by the form that it is of: emtta's own, NeMo's, or Hugging Face's.
+
+Sources: NeMo's manifests (https://docs.nvidia.com/nemo-framework/user-guide/latest/nemotoolkit/asr/datasets.html), and
+the audio folders of the library `datasets` (https://huggingface.co/docs/datasets/audio_dataset#audiofolder).
+"""
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from emtta_core.errors import UsageError
+
+_LANGUAGES = (
+    "iso iso639 iso_639 iso_639_1 lang lang_code lang_id langcode langid language_code language_id language_name "
+    "languages lid lng locale source_lang source_language spoken_language src_lang"
+)
+LANGUAGE_ALIASES = frozenset(_LANGUAGES.split())
+"""What other programs call a column of languages."""
+
+SECONDS = ("duration", "offset", "start", "end")
+"""The columns that hold seconds; the last three say which part of a file an utterance is."""
+
+_OPTIONAL = ("id", "language", "speaker", *SECONDS)
+
+_CALLED = {
+    "path": "audio audio_file audio_path clip file file_path filename filepath recording sound uri url wav wav_path",
+    "text": "label normalized_text raw_text raw_transcription ref reference sentence target trans transcript "
+    "transcription transcripts txt utterance words",
+    "id": "audio_id clip_id file_id key sample_id segment_id uid utt utt_id uttid utterance_id",
+    "speaker": "client_id reader reader_id speaker_id speaker_name speakerid spk spk_id spkid talker user_id",
+    "duration": "audio_duration dur duration_s duration_sec duration_seconds",
+}
+_ALIASES: Mapping[str, Collection[str]] = {name: frozenset(others.split()) for name, others in _CALLED.items()} | {
+    "language": LANGUAGE_ALIASES
+}
+"""What other programs call the columns; one of these in place of the column is asked about."""
+
+_SEGMENT = re.compile(
+    r"((audio|clip|seg|segment|speech|utt|utterance|time|t)_?)?(offset|onset|start|begin|end|stop|xmin|xmax)s?"
+    r"(_?(at|time|offset|pos|position|s|sec|secs|second|seconds|ms|frame|sample))?|t[01]"
+)
+_CHANNEL = re.compile(r"(audio_?)?(channel|ch)(_?(id|index|no|number|num))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A form of manifests."""
+
+    name: str  # what messages call it
+    path: str  # the column of the audio files, by which it is known
+    texts: tuple[str, ...] = ("text",)  # what the column of the transcripts may be called, the likeliest first
+    others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # what else of ours it calls otherwise
+    own_folder: bool = True  # whether its paths are relative to the manifest's folder, not to the corpus's
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """All names that its columns may have."""
+        return (self.path, *self.texts, *_OPTIONAL, *(name for names in self.others.values() for name in names))
+
+    def columns(self, where: str, names: Sequence[str], *, needs_text: bool = True) -> dict[str, str]:
+        """What each field is called in a manifest of these columns, of those that it has.
+
+        Args:
+            where: what messages call the manifest.
+            names: its columns.
+            needs_text: whether there must be transcripts.
+
+        Raises:
+            UsageError: a column may be meant as one that is missing, or cannot be heeded; or there are no transcripts.
+        """
+        found = {"path": self.path}
+        texts = [name for name in self.texts if name in names]
+        if len(texts) > 1 and self.texts[0] not in texts:
+            raise UsageError(
+                f"{where}: the transcript may be in the column {' or '.join(map(repr, texts))}; call the right one "
+                f"{self.texts[0]!r}"
+            )
+        found |= {"text": texts[0]} if texts else {}
+        for asked in _OPTIONAL:
+            called = next((name for name in self.others.get(asked, (asked,)) if name in names), None)
+            found |= {} if called is None else {asked: called}
+        self._refuse_meant(where, names, found)
+        if "text" not in found and needs_text:
+            raise UsageError(
+                f"{where}: there is no column {' or '.join(map(repr, self.texts))}, only "
+                f"{', '.join(map(repr, names))}; each row needs {self.path} and {self.texts[0]}, and may have "
+                f"{', '.join(_OPTIONAL)} and more, which are kept as metadata"
+            )
+        return found
+
+    def _refuse_meant(self, where: str, names: Sequence[str], found: Mapping[str, str]) -> None:
+        # Refuse a column that may be meant as one that is missing: `speaker_id` beside `speaker` is no slip.
+        for name in names:
+            if name in found.values():
+                continue
+            meant = _meant(name)
+            if meant is not None and meant not in found:
+                raise UsageError(
+                    f"{where}: there is a column {name!r}; should it be {meant!r}? Rename it, or take it out"
+                )
+            plain = _plain(name)
+            if _SEGMENT.fullmatch(plain) and not {"offset", "start"} & {*found}:
+                raise UsageError(
+                    f"{where}: there is a column {name!r}; a segment of a file is given by offset and duration, or by "
+                    "start and end, in seconds: rename it, or take it out"
+                )
+            if _CHANNEL.fullmatch(plain):
+                raise UsageError(
+                    f"{where}: there is a column {name!r}, and the channels of a file are averaged here: write each "
+                    "into a file of its own, or take the column out"
+                )
+
+
+OWN = Form("emtta", "path", own_folder=False)
+NEMO = Form("NeMo", "audio_filepath", others={"language": ("lang", "source_lang", "language")})
+HUGGING_FACE = Form(
+    "Hugging Face",
+    "file_name",
+    ("text", "transcription", "transcript", "sentence"),
+    {"speaker": ("speaker", "speaker_id")},
+)
+FORMS = (OWN, NEMO, HUGGING_FACE)
+
+
+def form_of(where: str, names: Sequence[str]) -> Form:
+    """The form of a manifest with these columns.
+
+    Raises:
+        UsageError: they are of no form, or of several, or one is there twice; names them.
+    """
+    twice = [name for name, count in Counter(names).items() if name.strip() and count > 1]
+    if twice:
+        raise UsageError(f"{where}: the column {twice[0]!r} is there more than once; give each a name of its own")
+    found = [form for form in FORMS if form.path in names]
+    if len(found) == 1:
+        return found[0]
+    seen = ", ".join(map(repr, names)) or "none"
+    if found:
+        several = " and ".join(f"{form.path!r} ({form.name})" for form in found)
+        raise UsageError(
+            f"{where}: the columns {several} name audio files in {len(found)} forms; keep one of them. The columns are "
+            f"{seen}"
+        )
+    meant = next((name for name in names if _meant(name) == "path" or _plain(name) == "path"), None)
+    if meant is not None:
+        raise UsageError(f"{where}: there is a column {meant!r}; should it be 'path'? Rename it, or take it out")
+    raise UsageError(
+        f"{where}: there is no column 'path', only {seen}; each row needs path and text, or the columns of "
+        "NeMo (audio_filepath) or Hugging Face (file_name)"
+    )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s-]+", "_", name.strip().lower())
+
+
+def _meant(name: str) -> str | None:
+    # The field that a column's name is another one of, or a slip of; None for none.
+    plain = _plain(name)
+    for asked, others in _ALIASES.items():
+        if plain in others or (plain == asked and name != asked):
+            return asked
+    return next(iter(difflib.get_close_matches(plain, _ALIASES, n=1, cutoff=0.8)), None)

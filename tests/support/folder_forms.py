@@ -1,0 +1,118 @@
+"""One corpus in each of the forms that a folder may have, for the tests that it stays the same corpus."""
+
+import csv
+import gzip
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from emtta_core.corpora.folder import Folder
+
+
+@dataclass(frozen=True)
+class Said:
+    """An utterance: a file below the corpus's folder, or a segment of it."""
+
+    path: str
+    text: str
+    id: str
+    language: str = "en"
+    speaker: str = "s"
+    begin: float | None = None
+    seconds: float = 0.0  # of the utterance
+    accent: str = ""
+
+
+Write = Callable[[Path, Sequence[Said]], Folder]
+
+
+def _rows(said: Sequence[Said], path: str, text: str = "text", language: str = "language") -> list[dict[str, object]]:
+    rows = []
+    for one in said:
+        row: dict[str, object] = {path: one.path, text: one.text, "id": one.id, language: one.language}
+        row |= {"speaker": one.speaker, "duration": one.seconds, "accent": one.accent}
+        rows.append(row if one.begin is None else row | {"offset": one.begin})
+    return rows
+
+
+def _table(folder: Path, name: str, rows: Sequence[Mapping[str, object]]) -> Folder:
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    file = folder / name
+    if file.suffix == ".parquet":
+        pq.write_table(pa.table({key: [row.get(key) for row in rows] for key in names}), file)
+    elif file.suffix == ".jsonl":
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        with file.open("w", newline="", encoding="utf-8") as opened:
+            writer = csv.DictWriter(opened, names, delimiter="\t" if file.suffix == ".tsv" else ",")
+            writer.writeheader()
+            writer.writerows(rows)
+    return Folder(path=str(folder))
+
+
+def own(ending: str) -> Write:
+    return lambda folder, said: _table(folder, f"manifest.{ending}", _rows(said, "path"))
+
+
+def nemo(folder: Path, said: Sequence[Said]) -> Folder:
+    return _table(folder, "manifest.jsonl", _rows(said, "audio_filepath", language="lang"))
+
+
+def hugging_face(ending: str) -> Write:
+    return lambda folder, said: _table(folder, f"metadata.{ending}", _rows(said, "file_name", "transcription"))
+
+
+def kaldi(folder: Path, said: Sequence[Said]) -> Folder:
+    def write(name: str, lines: Mapping[str, object]) -> None:
+        (folder / name).write_text("".join(f"{key} {value}\n" for key, value in lines.items()), encoding="utf-8")
+
+    if any(one.begin is not None for one in said):
+        recordings = {one.path: f"rec{number}" for number, one in enumerate(said)}
+        write("wav.scp", {name: path for path, name in recordings.items()})
+        spans = {one.id: (one.begin or 0.0, (one.begin or 0.0) + one.seconds) for one in said}
+        write("segments", {one.id: f"{recordings[one.path]} {spans[one.id][0]} {spans[one.id][1]}" for one in said})
+    else:
+        write("wav.scp", {one.id: one.path for one in said})
+        write("utt2dur", {one.id: one.seconds for one in said})
+    write("text", {one.id: one.text for one in said})
+    for name, field in (("utt2spk", "speaker"), ("utt2lang", "language"), ("utt2accent", "accent")):
+        write(name, {one.id: getattr(one, field) for one in said})
+    return Folder(path=str(folder))
+
+
+def lhotse(folder: Path, said: Sequence[Said]) -> Folder:
+    """As `lhotse` writes cuts; the audio must be there."""
+    from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
+
+    cuts = []
+    for one in said:
+        recording = Recording.from_file(folder / one.path)
+        recording.sources[0].source = one.path
+        begin = one.begin or 0.0
+        length = one.seconds if one.begin is not None else recording.duration
+        supervision = SupervisionSegment(
+            one.id, recording.id, 0.0, length, text=one.text, language=one.language, speaker=one.speaker,
+            custom={"accent": one.accent},
+        )  # fmt: skip
+        cuts.append(MonoCut(one.id, begin, length, 0, supervisions=[supervision], recording=recording))
+    CutSet.from_cuts(cuts).to_file(str(folder / "cuts.jsonl.gz"))
+    assert gzip.decompress((folder / "cuts.jsonl.gz").read_bytes())
+    return Folder(path=str(folder))
+
+
+FORMS: Mapping[str, Write] = {
+    "own-csv": own("csv"),
+    "own-tsv": own("tsv"),
+    "own-jsonl": own("jsonl"),
+    "own-parquet": own("parquet"),
+    "nemo": nemo,
+    "hugging-face-csv": hugging_face("csv"),
+    "hugging-face-jsonl": hugging_face("jsonl"),
+    "hugging-face-parquet": hugging_face("parquet"),
+    "kaldi": kaldi,
+    "lhotse": lhotse,
+}
