@@ -228,5 +228,5 @@ class MethodChoice(Record):
 
 
 def _written(value: Any) -> str:
-    # A value of an option as in the name of a method.
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    # A value of an option as in the name of a method, which the report `sweep` reads again.
+    return str(value).lower().replace("e+", "e")
