@@ -221,11 +221,13 @@ def check_sources(planned: Mapping[str, str]) -> None:
     """
     for path, source in planned.items():
         here = fingerprint(path)["source"]
-        if not here == _sources.get(path, here) == source:
+        if here != source:
             raise UsageError(
-                f"the source of the plug-in {path!r} is not that with which the cell was planned ({source}; here "
-                f"{here}); run the suite again to plan it with the present one, and let each machine have the same"
+                f"the source of the plug-in {path!r} is {here} here, and the cell was planned with {source}; run the "
+                "suite again to plan it with the present one, and let each machine have the same"
             )
+        if _sources.get(path, here) != here:
+            raise UsageError(f"the plug-in {path!r} has changed since this process imported it; start the process anew")
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from emtta_core.errors import UsageError
 from emtta_core.model import SpeechModel, load_model
 from emtta_core.pipeline.plan import plan
 from emtta_core.store import Catalogue, Store
-from emtta_core.suite import load_suite, parse_suite
+from emtta_core.suite import parse_suite
 
 PARTS = """
 from dataclasses import replace
@@ -224,9 +224,9 @@ def test_source_is_part_of_identity(site: Path, model: SpeechModel) -> None:
     Adapter(model, chosen)
     (package / "helper.py").write_text("NUMBER = 1\n")
     assert chosen.identity() != before
-    with pytest.raises(UsageError, match="is not that with which the cell was planned"):
+    with pytest.raises(UsageError, match=r"here, and the cell was planned with .* run the suite again"):
         parts.check_sources(planned)
-    with pytest.raises(UsageError, match="run the suite again"):  # what this process has imported is not what is there
+    with pytest.raises(UsageError, match="has changed since this process imported it"):
         parts.check_sources({path: parts.fingerprint(path)["source"] for path in chosen.plugins.values()})
 
 
@@ -270,9 +270,10 @@ def test_failure_raises_with_its_cause(model: SpeechModel) -> None:
 def test_exception_costs_own_cells(
     site: Path, suite_file: SuiteFile, speech: Speech, tmp_path: Path, emtta: Command, prefect_server: str
 ) -> None:
+    (site / "their_edited.py").write_text("from their_parts import plain\n")
     path, store = suite_file(methods=("source",)), tmp_path / "store"
     composed = (
-        'methods = ["source", { name = "sound", objective = "their_parts:plain" }, '
+        'methods = ["source", { name = "sound", objective = "their_edited:plain" }, '
         '{ name = "broken", objective = "their_parts:failing" }, { name = "whole", adapter = "their_parts:Own" }]'
     )
     path.write_text(path.read_text().replace("methods = ['source']", composed))
@@ -284,11 +285,17 @@ def test_exception_costs_own_cells(
         errors = catalogue.query("SELECT error FROM attempts WHERE method = 'broken'").rows
         losses = catalogue.query("SELECT count(loss), count(policy_loss) FROM steps WHERE method = 'sound'").rows
     assert states == {"source": "complete", "sound": "complete", "broken": "failed", "whole": "complete"}
-    assert errors == [
-        ("objective 'their_parts:failing' failed: ValueError: no such frame; the attempt's log has the traceback",)
-    ]
+    failure = "objective 'their_parts:failing' failed: ValueError: no such frame; the attempt's log has the traceback"
+    assert errors == [(failure,)]
     assert losses == [(3, 0)]
-    (log,) = Path(store, "logs").rglob("*broken*/**/*.*")
+    (log,) = Path(store, "logs").rglob("method=broken/**/*.log")
     assert 'their_parts.py", line' in log.read_text()
-    suite = load_suite(str(path))
-    assert [cell.method for cell in plan(suite, "0" * 16).cells] == ["source", "sound", "broken", "whole"]
+
+    (site / "their_edited.py").write_text("from their_parts import each as plain\n")  # other source, other cells
+    (run_id,) = opened.runs()
+    refused = emtta("rerun", run_id, "--store", store)
+    assert refused.code == 2
+    assert "the plug-in of the method sound" in refused.err
+    planned = emtta("run", path, "--store", store, "--dry-run")
+    assert "sound, broken" in planned.out
+    assert "would do 2 of 4 cells" in planned.err
