@@ -77,9 +77,13 @@ def objective_loss(objective: Objective | str, candidates: ScoredCandidates) -> 
     wanted = f"a tensor of the shape ({len(candidates.ids)},), the loss of each utterance"
     if not isinstance(loss.total, Tensor):
         raise refuse_result("objective", objective, f"{type(given).__name__} {given!r}", wanted)
-    if loss.total.shape != (len(candidates.ids),) or not loss.total.is_floating_point():
-        shape = f"a tensor of {loss.total.dtype} of the shape {tuple(loss.total.shape)}"
-        raise refuse_result("objective", objective, shape, wanted)
+    for part in (loss.total, loss.policy, loss.entropy):
+        if part is not None and (part.shape != (len(candidates.ids),) or not part.is_floating_point()):
+            shape = f"a tensor of {part.dtype} of the shape {tuple(part.shape)}"
+            raise refuse_result("objective", objective, shape, wanted)
+    if loss.advantage is not None and loss.advantage.shape != candidates.mask.shape:
+        shape = f"advantages of the shape {tuple(loss.advantage.shape)}"
+        raise refuse_result("objective", objective, shape, f"the shape {tuple(candidates.mask.shape)}")
     if torch.is_grad_enabled() and not loss.total.requires_grad:
         wanted = "one computed from `logits`, `log_probs` or `entropies`, without detach() or no_grad()"
         raise refuse_result("objective", objective, "a loss without a gradient", wanted)
