@@ -7,6 +7,7 @@
       CorpusError                 costs its own domains and no other
       UnreachableHubError         also a ConnectionError, which may pass; in hub
       ModelError
+      PluginError                 costs its own cells; in adaptation.parts
       StoreError
         LeaseLostError            another process has taken the run over; in store.lease
         _UnknownRequestError      a server lacks a part of S3; in store.s3

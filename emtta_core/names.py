@@ -10,6 +10,9 @@ DEMO = "demo"
 FAMILIES = "emtta.models"
 """The entry points by which installed packages bring families of models."""
 
+METHODS = "emtta.methods"
+"""The entry points by which installed packages bring methods."""
+
 NAME = r"(?!(?i:null)(?![A-Za-z0-9._+-]))[A-Za-z0-9][A-Za-z0-9._+-]*"
 """A name, as a regular expression; readers of Parquet take NULL for a missing one."""
 

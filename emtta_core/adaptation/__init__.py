@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from emtta_core.adaptation.methods import METHODS, Method, Objective, method
 from emtta_core.adaptation.options import Options
+from emtta_core.adaptation.parts import CandidateRequest, PluginError, Utterances
 from emtta_core.adaptation.results import AdaptationResult, StepRecord
 
 if TYPE_CHECKING:
     from emtta_core.adaptation.adapter import Adapter
     from emtta_core.adaptation.objective import Loss, em_loss
+    from emtta_core.adaptation.scored import ScoredCandidates
 
 ALGORITHM_VERSION = 2
 """Raised whenever the same suite, model and audio may give another result than before."""
@@ -22,11 +24,15 @@ __all__ = [
     "METHODS",
     "AdaptationResult",
     "Adapter",
+    "CandidateRequest",
     "Loss",
     "Method",
     "Objective",
     "Options",
+    "PluginError",
+    "ScoredCandidates",
     "StepRecord",
+    "Utterances",
     "em_loss",
     "method",
 ]
@@ -34,6 +40,7 @@ __all__ = [
 _HOMES = {
     "Adapter": "emtta_core.adaptation.adapter",
     "Loss": "emtta_core.adaptation.objective",
+    "ScoredCandidates": "emtta_core.adaptation.scored",
     "em_loss": "emtta_core.adaptation.objective",
 }
 

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
@@ -12,14 +13,16 @@ import torch
 from numpy.typing import NDArray
 
 from emtta_core.adaptation.batch_size import BatchSize, BatchSizeChoice
-from emtta_core.adaptation.episode import Batch, State, decide, prepare_batch, run, source_parameters
+from emtta_core.adaptation.episode import Batch, State, decide, prepare_batch, run
 from emtta_core.adaptation.flags import collapsed, flags_of
 from emtta_core.adaptation.inputs import Recording, check_waveform, content_id, one_each, read_recording, recordings_of
-from emtta_core.adaptation.mbr import least_risk
-from emtta_core.adaptation.methods import Method
+from emtta_core.adaptation.mbr import choose
+from emtta_core.adaptation.methods import Method, Objective
 from emtta_core.adaptation.methods import method as method_of
 from emtta_core.adaptation.objective import check_objective
 from emtta_core.adaptation.options import Options, Trace
+from emtta_core.adaptation.parameters import source_parameters
+from emtta_core.adaptation.parts import MethodAdapter, Utterances, adapt_whole, calling, load
 from emtta_core.adaptation.results import AdaptationResult, StepRecord
 from emtta_core.adaptation.threads import sized_threads
 from emtta_core.errors import AudioError, UsageError, in_words, unknown
@@ -78,7 +81,8 @@ class Adapter:
             changes: fields of `options` that are to be others, by name, as `steps=5`.
 
         Raises:
-            UsageError: for a method or an option that there is not, or a number out of range.
+            UsageError: for a method or an option that there is not, a number out of range, or a plug-in that cannot be
+                imported.
         """
         if not isinstance(model, SpeechModel):
             raise TypeError(f"model is {model!r}; give what load_model returns, as Adapter(load_model('demo'))")
@@ -88,7 +92,9 @@ class Adapter:
         self.method = method_of(method) if isinstance(method, str) else method
         self.options = options.changed(**changes)
         self._trace = trace
-        check_objective(self.method.objective)
+        self.method.check()
+        if isinstance(self.method.objective, Objective):
+            check_objective(self.method.objective)
         most = model.policy.beginnings // 2  # a search looks at twice as many continuations as it has beams
         for name in ("candidates", "beams"):
             if name in self.method.options and getattr(self.options, name) > most:
@@ -97,6 +103,10 @@ class Adapter:
                     f"transcript, this model allows at most {most}"
                 )
         self._size = BatchSize(batch_size, model, self.method, self.options)
+        self._whole: MethodAdapter | None = None
+        if self.method.adapter:
+            with calling("adapter", self.method.adapter):
+                self._whole = load("adapter", self.method.adapter)(model, self.options)
 
     @property
     def batch_size(self) -> int:
@@ -257,6 +267,11 @@ class Adapter:
     ) -> list[AdaptationResult]:
         with self.model.precision.arithmetic(self.model.device):
             began = time.perf_counter()
+            if self._whole is not None:
+                given = adapt_whole(self._whole, self.method.adapter, Utterances(ids, waveforms, languages))
+                seconds = (time.perf_counter() - began) / len(ids)
+                traced = self._trace != "none"
+                return [replace(one, seconds=seconds, trace=one.trace if traced else ()) for one in given]
             batch = prepare_batch(self.model, waveforms, languages, ids)
             states, _ = run(self.model, self.method, self.options, batch, self._trace, step_done)
             traces: list[list[StepRecord]] = [[] for _ in ids]
@@ -288,7 +303,7 @@ class Adapter:
     def _result(
         self, name: str, trace: list[StepRecord], final: Final, seconds: float, *, reverted: bool
     ) -> AdaptationResult:
-        error, first, last = _divergence(trace), trace[0], trace[-1]
+        error, first, last = _divergence(trace, self.method.objective), trace[0], trace[-1]
         gated = len(trace) == 1 and self.method.candidates != "none"
         return AdaptationResult(
             utterance_id=name,
@@ -316,7 +331,7 @@ class Adapter:
         columns = (state.rows, made.mask.sum(-1), made.ended)  # each brought to the host at once
         for index, (row, lengths, ends) in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
             own = texts[count * index : count * (index + 1)]
-            chosen = least_risk(own) if self.method.decision == "mbr" else 0  # of beams, the first is the best
+            chosen = choose(self.method.decision, own)
             finals[row] = Final(own[chosen], lengths[chosen], ends[chosen])
         return finals
 
@@ -329,7 +344,8 @@ class Adapter:
             columns["entropy"] = state.greedy.entropy[:, 0].tolist()
             columns["tokens"] = mask.sum(-1).tolist()
         if state.update is not None:
-            columns |= {name: numbers.tolist() for name, numbers in state.update._asdict().items()}
+            made = {name: numbers for name, numbers in state.update._asdict().items() if numbers is not None}
+            columns |= {name: numbers.tolist() for name, numbers in made.items()}
         return columns
 
 
@@ -342,11 +358,17 @@ def _refused(name: str, error: str, seconds: float = 0.0) -> AdaptationResult:
     return AdaptationResult(name, "", "", math.nan, math.nan, (), seconds, error=error)
 
 
-def _divergence(trace: Sequence[StepRecord]) -> str | None:
+def _divergence(trace: Sequence[StepRecord], objective: Objective | str) -> str | None:
     # What to report of an episode whose numbers are no longer finite.
     for record in trace:
         for value in (record.entropy, record.loss, record.gradient_norm):
             if value is not None and not math.isfinite(value):
+                if isinstance(objective, str) and math.isfinite(_number(record.entropy)):
+                    return (
+                        f"the objective {objective!r} gave the loss {record.loss} with a gradient of norm "
+                        f"{record.gradient_norm} at step {record.step}; see that no logarithm, division or root in it "
+                        "meets a zero, or lower the learning rate"
+                    )
                 if record.step == 0:  # no update was made yet
                     return (
                         "the model itself gives numbers that are not finite, before any update; are its weights broken?"

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from emtta_core.adaptation.methods import Method
+from emtta_core.adaptation.methods import Method, Objective
 from emtta_core.adaptation.options import Options
 from emtta_core.errors import UsageError
 from emtta_core.model.speech_model import SpeechModel
@@ -108,10 +108,10 @@ def episode_bytes(model: SpeechModel, method: Method, options: Options, limit: i
     memory = positions * width * 2 * narrow * len(weights.decoder_layers)
     moment = positions * width * 8 * wide
     # What decides needs the logits of its sequences, and their cache of keys and values.
-    deciding = {"greedy": 1, "beam": options.beams, "mbr": options.candidates}[method.decision]
+    deciding = {"greedy": 1, "beam": options.beams}.get(method.decision, options.candidates)
     cache = (model.prompt.length + SPOKEN * limit * deciding) * width * 2 * narrow * len(weights.decoder_layers)
     decision = memory + max(moment, deciding * vocabulary * 5 * wide + cache)
-    if method.candidates == "none":
+    if not method.adapts:
         return int(decision)
     sequences = 1 if method.candidates == "greedy" else options.candidates
     nodes = model.prompt.length + SPOKEN * limit * sequences
@@ -121,7 +121,8 @@ def episode_bytes(model: SpeechModel, method: Method, options: Options, limit: i
     encoder = positions * width * (4 * wide + 8 * narrow) * len(weights.encoder_layers)
     decoder = nodes * width * (6 * wide + 12 * narrow) * len(weights.decoder_layers)
     norms = nodes * width * 2 * wide * (len(weights.norms) - weights.encoder_norms)
-    logits = nodes * vocabulary * 3 * wide  # masked, as log-probabilities and as probabilities
+    # Masked, as log-probabilities and as probabilities; other objectives have as many tensors of their own again.
+    logits = nodes * vocabulary * (3 if isinstance(method.objective, Objective) else 6) * wide
     # Which nodes see each other: one mask, of which CUDA's attention keeps a copy a layer, since it needs rows aligned.
     mask = nodes**2 * (1 + narrow * (1 + len(weights.decoder_layers)))
     return int(max(decision, memory + moment + encoder + decoder + norms + logits + mask))

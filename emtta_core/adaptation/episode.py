@@ -13,17 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emtta_core.adaptation.methods import Method, Parameters
-from emtta_core.adaptation.objective import Loss, loss_of, token_statistics
+from emtta_core.adaptation.methods import Method
+from emtta_core.adaptation.objective import Loss, token_statistics
 from emtta_core.adaptation.options import Options, Trace
+from emtta_core.adaptation.parameters import source_parameters, split
+from emtta_core.adaptation.parts import CandidateRequest, calling, is_plugin, load, refuse_result
+from emtta_core.adaptation.scored import ScoredCandidates, objective_loss, sharpness_of
 from emtta_core.model import forward
 from emtta_core.model.candidates import BeamSearch, Greedy, Hypotheses, Sampled, Strategy, generate
 from emtta_core.model.forward import Norms, grow
 from emtta_core.model.speech_model import SpeechModel
-from emtta_core.model.weights import Weights
 
 LAST = -1
 """Stands for the number of the last state, whichever it is, where its samples are drawn."""
+
+TINY = 1e-12
+"""Added to the norm of a gradient that is divided by it, which may be zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +51,13 @@ class Batch:
 
 
 class Update(NamedTuple):
-    """The numbers of an update, `(b,)` each: the fields of `StepRecord` from `loss` on."""
+    """The numbers of an update, `(b,)` each: the fields of `StepRecord` from `loss` on; None where it has none."""
 
     loss: Tensor
-    policy_loss: Tensor
-    entropy_loss: Tensor
+    policy_loss: Tensor | None
+    entropy_loss: Tensor | None
     candidate_entropy: Tensor
-    advantage_std: Tensor
+    advantage_std: Tensor | None
     gradient_norm: Tensor
     candidate_tokens: Tensor
 
@@ -146,14 +151,21 @@ def decide(
     if len(rows) < len(batch.ids):
         batch, parameters = batch.keep(rows), parameters.index_select(0, rows)
     strategies: list[Strategy] = [Greedy()]
-    if method.decision == "beam":
-        strategies.append(BeamSearch(options.beams))
-    elif method.decision == "mbr":
-        strategies.append(_sampled(method, options, batch, LAST))
-    with torch.no_grad():
+    source = choices_of(method)
+    if source != "greedy":
+        strategies.append(_strategy(model, method, options, batch, source, LAST, options.beams))
+    with torch.no_grad(), calling("candidates", source):
         norms = split(model.weights, parameters, method.parameters)
         greedy, *choices = _generate(model, norms, _cross_memory(model, norms, batch), batch, strategies)
+    for made in choices:
+        _check_made(made, source, batch)
     return State(rows, greedy, None, *choices)
+
+
+def choices_of(method: Method) -> str:
+    """Where the sequences come from that a method chooses its hypothesis among: "greedy" has one alone."""
+    named = {"greedy": "greedy", "beam": "beam", "mbr": "sample"}
+    return named.get(method.decision) or str(load("decision", method.decision).candidates)
 
 
 def _gate(
@@ -230,28 +242,40 @@ def _step(
     memory = _cross_memory(model, norms, batch)
     # 2) Candidates, and beside them in the same token loop the greedy hypothesis, if it is wanted and not known.
     greedy = episodes.source if step == 0 else None
-    strategies = _strategies(
-        method, options, batch, step, greedy=greedy is None and (step == 0 or trace == "hypotheses")
-    )
-    made = _generate(model, norms, memory, batch, strategies) if strategies else []
+    wanted = greedy is None and (step == 0 or trace == "hypotheses")
+    with calling("candidates", method.candidates):
+        strategies = _strategies(model, method, options, batch, step, greedy=wanted)
+        made = _generate(model, norms, memory, batch, strategies) if strategies else []
     if strategies and isinstance(strategies[-1], Greedy):
         greedy = made[-1]
     if episodes.candidates is None or options.redraw:
         episodes.candidates = made[0] if made else greedy
+        _check_made(episodes.candidates, method.candidates, batch)
     candidates = episodes.candidates
     assert candidates is not None
     # 3) Their loss, and its gradient: that of the sum, of which each utterance's parameters see their own part alone.
-    loss, entropy = candidate_loss(model, method, norms, memory, batch.prompt, candidates)
+    loss, entropy = candidate_loss(model, method, norms, memory, batch.prompt, candidates, batch.ids, step)
     (gradient,) = torch.autograd.grad(loss.total.sum(), parameters)
+    policy, entropic, advantage = loss.policy, loss.entropy, loss.advantage
     update = Update(
         loss=loss.total.detach(),
-        policy_loss=loss.policy.detach(),
-        entropy_loss=loss.entropy.detach(),
+        policy_loss=None if policy is None else policy.detach(),
+        entropy_loss=None if entropic is None else entropic.detach(),
         candidate_entropy=entropy,
-        advantage_std=loss.advantage[..., 0].std(-1, correction=0),
+        advantage_std=None if advantage is None else advantage[..., 0].std(-1, correction=0),
         gradient_norm=gradient.norm(dim=1),
         candidate_tokens=candidates.mask.sum(-1).to(gradient.dtype).mean(-1),
     )
+    # 4) A sharpness-aware update follows the gradient at the worst place nearby, of the same candidates.
+    radius = sharpness_of(method.objective)
+    if radius:
+        del loss, norms, memory
+        uphill = radius * gradient / (update.gradient_norm.unsqueeze(1) + TINY)
+        nearby = (parameters.detach() + uphill).requires_grad_()
+        norms = split(model.weights, nearby, method.parameters)
+        memory = _cross_memory(model, norms, batch)
+        loss, _ = candidate_loss(model, method, norms, memory, batch.prompt, candidates, batch.ids, step)
+        (gradient,) = torch.autograd.grad(loss.total.sum(), nearby)
     return greedy, update, gradient
 
 
@@ -262,10 +286,22 @@ def candidate_loss(
     memory: forward.Memory,
     prompt: Tensor,
     candidates: Hypotheses,
+    ids: Sequence[str] | None = None,
+    step: int = 0,
 ) -> tuple[Loss, Tensor]:
     """Compute the loss of candidates, and their mean entropy in nats per token, `(B,)`.
 
     Every distinct beginning is decoded once (`emtta_core.model.forward`); the candidates' tokens then look up theirs.
+
+    Args:
+        model: what is adapted.
+        method: whose objective it is.
+        norms: the LayerNorms of the B utterances.
+        memory: their cross-attention keys and values.
+        prompt: `(B, P)`.
+        candidates: G of each.
+        ids: of the utterances, for an objective that asks; None: their numbers.
+        step: how many updates were made, likewise.
     """
     weights = model.weights
     mask = candidates.mask
@@ -278,8 +314,11 @@ def candidate_loss(
     empty = statistics.entropy.new_zeros(mask.shape)
     entropies = empty.masked_scatter(mask, statistics.entropy.index_select(0, owner))
     log_probs = empty.masked_scatter(mask, statistics.log_prob)
-    loss = loss_of(entropies, log_probs, mask, method.objective)
-    return loss, entropies.detach().sum((1, 2)) / mask.sum((1, 2))
+    names = [str(row) for row in range(len(mask))] if ids is None else ids
+    scored = ScoredCandidates(
+        *(candidates.tokens, mask, candidates.ended, log_probs, entropies, names, step, masked, tree.owner, model.texts)
+    )
+    return objective_loss(method.objective, scored), entropies.detach().sum((1, 2)) / mask.sum((1, 2))
 
 
 def _moving(states: Sequence[State], tolerance: float) -> Tensor:
@@ -305,21 +344,50 @@ def _generate(
     return generate(model.weights, norms.decoder, memory, batch.prompt, model.policy, batch.limits, strategies)
 
 
-def _strategies(method: Method, options: Options, batch: Batch, step: int, *, greedy: bool) -> list[Strategy]:
+def _strategies(
+    model: SpeechModel, method: Method, options: Options, batch: Batch, step: int, *, greedy: bool
+) -> list[Strategy]:
     # First what makes a step's candidates, if they are made anew; last what makes its greedy hypothesis, if wanted.
     wanted: list[Strategy] = [Greedy()] if greedy else []
     if step and not options.redraw:
         return wanted
     if method.candidates == "greedy":
         return wanted if step == 0 else [Greedy()]
-    search = method.candidates == "beam"
-    made: Strategy = BeamSearch(options.candidates) if search else _sampled(method, options, batch, step)
-    return [made, *wanted]
+    return [_strategy(model, method, options, batch, method.candidates, step, options.candidates), *wanted]
 
 
-def _sampled(method: Method, options: Options, batch: Batch, step: int) -> Sampled:
-    keys = [noise_key(method, options, name, step) for name in batch.ids]
-    return Sampled(torch.tensor(keys, device=batch.stem.device), options.candidates)
+def _strategy(
+    model: SpeechModel, method: Method, options: Options, batch: Batch, source: str, step: int, beams: int
+) -> Strategy:
+    # What makes the sequences of a source, in a step or in the last state.
+    if source == "beam":
+        return BeamSearch(beams)
+    numbers = [noise_key(method, options, name, step) for name in batch.ids]
+    keys = torch.tensor(numbers, device=batch.stem.device)
+    if not is_plugin(source):
+        return Sampled(keys, options.candidates)
+    with calling("candidates", source):
+        made = load("candidates", source)(CandidateRequest(batch.ids, step, keys, options, model))
+    lacking = [name for name in ("rows", "begin", "advance", "going", "keep", "result") if not hasattr(made, name)]
+    if lacking:
+        wanted = f"a strategy of the token loop; what lacks is {', '.join(lacking)}"
+        raise refuse_result("candidates", source, f"an object of the class {type(made).__name__}", wanted)
+    strategy: Strategy = made
+    return strategy
+
+
+def _check_made(made: Hypotheses | None, source: str, batch: Batch) -> None:
+    # Refuse what a plug-in's strategy made if it is no sequence of tokens for each utterance.
+    if not is_plugin(source):
+        return
+    wanted = f"Hypotheses with tokens and a mask `({len(batch.ids)}, R, T)`, and a token in each sequence"
+    if not isinstance(made, Hypotheses):
+        raise refuse_result("candidates", source, f"an object of the class {type(made).__name__}", wanted)
+    shapes = [tuple(part.shape) for part in (made.tokens, made.mask, made.ended)]
+    if shapes[0] != shapes[1] or shapes[0][:2] != shapes[2] or shapes[0][0] != len(batch.ids):
+        raise refuse_result("candidates", source, f"tokens, mask and ends of the shapes {shapes}", wanted)
+    if not made.mask.any(-1).all():
+        raise refuse_result("candidates", source, "a sequence without a token", wanted)
 
 
 def noise_key(method: Method, options: Options, utterance_id: str, step: int) -> int:
@@ -329,21 +397,3 @@ def noise_key(method: Method, options: Options, utterance_id: str, step: int) ->
     """
     key = f"{options.seed}\0{utterance_id}\0{method.name}\0{step}"
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big", signed=True)
-
-
-def source_parameters(weights: Weights, batch: int, which: Parameters = "layernorm") -> Tensor:
-    """Copy the LayerNorm parameters that are adapted, as trained, for each of `batch` utterances: `(B, P)`."""
-    count = weights.encoder_norms
-    slices = {"encoder-layernorm": slice(count), "decoder-layernorm": slice(count, None)}
-    return weights.norms[slices.get(which, slice(None))].flatten().repeat(batch, 1)
-
-
-def split(weights: Weights, parameters: Tensor, which: Parameters = "layernorm") -> Norms:
-    """View `parameters` `(B, P)`, and the frozen ones beside them, as the LayerNorms of both halves of the model."""
-    count, batch = weights.encoder_norms, len(parameters)
-    frozen = weights.norms.expand(batch, -1, -1, -1)
-    adapted = parameters.view(batch, -1, *weights.norms.shape[1:])
-    return Norms(
-        encoder=(frozen if which == "decoder-layernorm" else adapted)[:, :count],
-        decoder=(frozen if which == "encoder-layernorm" else adapted)[:, count - len(weights.norms) :],
-    )

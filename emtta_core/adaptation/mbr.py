@@ -1,4 +1,4 @@
-"""Minimum Bayes risk: of G sampled transcripts, the one that differs least from all of them.
+"""Which of several transcripts is the hypothesis; by minimum Bayes risk, the one that differs least from all of them.
 
 The samples stand for the model's distribution, so the mean distance of a transcript from them estimates its expected
 word errors; the transcript with the least is chosen. Source: Goel and Byrne, "Minimum Bayes-risk automatic speech
@@ -11,6 +11,23 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from emtta_core.adaptation.parts import calling, is_plugin, load, refuse_result
+
+
+def choose(decision: str, texts: Sequence[str]) -> int:
+    """Choose which of an utterance's texts is its hypothesis, by a decision's name or a plug-in.
+
+    Raises:
+        PluginError: the plug-in failed, or chose none of them.
+    """
+    if not is_plugin(decision):
+        return least_risk(texts) if decision == "mbr" else 0  # of beams, the first is the best
+    with calling("decision", decision):
+        chosen = load("decision", decision)(texts)
+    if isinstance(chosen, bool) or not isinstance(chosen, int | np.integer) or not 0 <= chosen < len(texts):
+        raise refuse_result("decision", decision, repr(chosen), f"a whole number from 0 to {len(texts) - 1}")
+    return int(chosen)
 
 
 def least_risk(texts: Sequence[str]) -> int:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Literal, get_args
 
 from emtta_core.adaptation.options import USES, Use
-from emtta_core.errors import unknown
+from emtta_core.adaptation.parts import Kind, fingerprint, is_plugin, load
+from emtta_core.errors import UsageError, unknown
+from emtta_core.names import METHODS as INSTALLED
+
+if TYPE_CHECKING:
+    from emtta_core.adaptation.objective import Loss
+    from emtta_core.adaptation.scored import ScoredCandidates
 
 Candidates = Literal["none", "greedy", "sample", "beam"]
 """Where a method's candidates come from."""
@@ -30,9 +37,16 @@ Decision = Literal["greedy", "beam", "mbr"]
 """How the hypothesis is found in the end: greedily, as the best beam, or as the sample of the least expected risk."""
 
 
+OBJECTIVES = {
+    name: f"emtta_core.adaptation.baselines:{name.upper().replace('-', '_')}"
+    for name in ("sgem", "suta", "cea", "sar", "pseudo-label", "vote-reward", "risk-reward")
+}
+"""The objectives of other papers, and where each is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """The loss of an utterance's candidates; `emtta_core.adaptation.objective` computes it."""
+    """The paper's loss of an utterance's candidates; `emtta_core.adaptation.objective` computes it."""
 
     estimator: Estimator = "token"  # how a candidate's cost is estimated
     policy: bool = True  # whether the loss has the policy-gradient part, L_PG
@@ -41,35 +55,83 @@ class Objective:
     baseline: Baseline = "leave-one-out"  # what is subtracted from the cost
     normalization: Normalization = "token"  # what the loss is a mean over
 
+    def __call__(self, candidates: ScoredCandidates) -> Loss:
+        """The loss, as a plug-in's objective computes it (`emtta_core.adaptation.parts.LossFunction`)."""
+        from emtta_core.adaptation.objective import loss_of  # brings torch
+
+        return loss_of(candidates.entropies, candidates.log_probs, candidates.mask, self)
+
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """How an utterance is adapted to, and transcribed."""
+    """How an utterance is adapted to, and transcribed.
+
+    Each part may be a name, or a plug-in as `package.module:object` (`emtta_core.adaptation.parts`).
+    """
 
     name: str  # what users call it
-    candidates: Candidates  # where the candidates of an update come from; "none" leaves the model as it is
-    objective: Objective = Objective()  # the loss of an update
-    parameters: Parameters = "layernorm"  # what an update changes
-    decision: Decision = "greedy"  # how the hypothesis is found after the last update
+    candidates: str  # where the candidates of an update come from; "none" leaves the model as it is
+    objective: Objective | str = Objective()  # the loss of an update: the paper's, or one of `OBJECTIVES`
+    parameters: str = "layernorm"  # what an update changes
+    decision: str = "greedy"  # how the hypothesis is found after the last update
     summary: str = ""  # one line for lists
+    adapter: str = ""  # a plug-in that does all of it in the place of the parts
+
+    @property
+    def adapts(self) -> bool:
+        """Whether it changes the model."""
+        return self.candidates != "none" or bool(self.adapter)
+
+    @property
+    def plugins(self) -> dict[Kind, str]:
+        """Those of its parts that are plug-ins, and matter."""
+        parts: dict[Kind, object] = {"decision": self.decision, "adapter": self.adapter}
+        if self.candidates != "none":
+            parts |= {"candidates": self.candidates, "objective": self.objective, "parameters": self.parameters}
+        return {kind: str(part) for kind, part in parts.items() if is_plugin(part)}
 
     @property
     def options(self) -> tuple[str, ...]:
-        """The names of the `Options` that can change this method's result."""
-        samples = self.candidates == "sample" or self.decision == "mbr"
+        """The names of the `Options` that can change this method's result; of what a plug-in uses, all that it may."""
+        foreign = is_plugin(self.candidates) or is_plugin(self.decision) or bool(self.adapter)
+        samples = self.candidates == "sample" or self.decision == "mbr" or foreign
         uses = {
-            Use.UPDATE: self.candidates != "none",
+            Use.UPDATE: self.adapts,
             Use.CANDIDATES: samples or self.candidates == "beam",
             Use.SAMPLE: samples,
-            Use.SEARCH: self.decision == "beam",
+            Use.SEARCH: self.decision == "beam" or is_plugin(self.decision) or bool(self.adapter),
         }
         return tuple(name for name, use in USES.items() if uses[use])
 
     def identity(self) -> dict[str, object]:
-        """All that can change a result, as plain values; the name can, as sampled numbers are drawn by it."""
-        values = asdict(self)
+        """All that can change a result, as plain values; the name can, as sampled numbers are drawn by it.
+
+        Raises:
+            UsageError: a plug-in is not installed.
+        """
+        values = asdict(self) | {kind: fingerprint(path) for kind, path in self.plugins.items()}
         del values["summary"]
+        if self.adapter:
+            return {"name": self.name, "adapter": values["adapter"]}
+        del values["adapter"]
         return values if self.candidates != "none" else values | {"objective": None, "parameters": None}
+
+    def check(self) -> None:
+        """Import its plug-ins.
+
+        Raises:
+            UsageError: for a part that there is not, or one that is not as it must be.
+        """
+        for name, value, allowed in (
+            ("candidates", self.candidates, get_args(Candidates)),
+            ("parameters", self.parameters, get_args(Parameters)),
+            ("decision", self.decision, get_args(Decision)),
+            ("objective", self.objective, tuple(OBJECTIVES)),
+        ):
+            if isinstance(value, str) and value not in allowed and not is_plugin(value):
+                raise unknown(name, value, allowed)
+        for kind, path in self.plugins.items():
+            load(kind, path)
 
 
 METHODS: dict[str, Method] = {
@@ -101,17 +163,42 @@ METHODS: dict[str, Method] = {
         Method("mbr", "none", decision="mbr", summary="no adaptation: minimum Bayes risk over G samples of the source"),
         Method("em-tok-b+beam", "beam", decision="beam", summary="em-tok-b, then the best beam"),
         Method("em-tok-b+mbr", "beam", decision="mbr", summary="em-tok-b, then minimum Bayes risk over G samples"),
+        Method("sgem", "beam", "sgem", summary="generalized entropy of the best beam, with negative sampling"),
+        Method("suta", "greedy", "suta", summary="entropy and class confusion along the greedy hypothesis"),
+        Method("cea", "greedy", "cea", summary="as suta, with entropies weighted by their confidence"),
+        Method("sar", "greedy", "sar", summary="entropy of reliable tokens, sharpness-aware"),
+        Method("pseudo-label", "greedy", "pseudo-label", summary="cross entropy of the greedy hypothesis"),
+        Method("vote-reward", "sample", "vote-reward", summary="policy gradient, rewarded as the most frequent sample"),
+        Method(
+            "risk-reward", "sample", "risk-reward", summary="policy gradient, rewarded by agreement with the others"
+        ),
     )
 }
 """Every method that has a name of its own."""
 
 
 def method(name: str) -> Method:
-    """Find a method by its name.
+    """Find a method by its name, emtta's or an installed package's.
 
     Raises:
-        UsageError: if there is none; it lists those there are.
+        UsageError: if there is none, it lists those there are; or if an installed one cannot be imported.
     """
-    if name not in METHODS:
-        raise unknown("method", name, list(METHODS))
-    return METHODS[name]
+    if name in METHODS:
+        return METHODS[name]
+    installed = {point.name: point for point in entry_points(group=INSTALLED)}
+    if name not in installed:
+        raise unknown("method", name, [*METHODS, *installed])
+    return _brought(installed[name])
+
+
+def _brought(point: EntryPoint) -> Method:
+    # The method that an installed package brings: composed of parts, or with a loop of its own.
+    found = load("method", point.value)
+    if isinstance(found, Method):
+        return replace(found, name=point.name)
+    if callable(found):
+        return Method(point.name, "none", summary=f"of the package {point.module}", adapter=point.value)
+    raise UsageError(
+        f"the entry point {point.name!r} of {INSTALLED} is {point.value!r}, a {type(found).__name__}; let it name a "
+        "Method of emtta_core.adaptation, or a factory of adapters (docs/extending.md)"
+    )

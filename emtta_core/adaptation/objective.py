@@ -75,11 +75,12 @@ class Loss:
     """The loss of each utterance, `(B,)` each."""
 
     total: Tensor  # what is minimised: the sum of the parts asked for
-    policy: Tensor  # L_PG, zero if not asked for
-    entropy: Tensor  # L_ENT, zero if not asked for, or with the sequence estimator
+    # L_PG, zero if not asked for; None of a loss that has no such part, as the next two.
+    policy: Tensor | None = None
+    entropy: Tensor | None = None  # L_ENT, zero if not asked for, or with the sequence estimator
     # `(B, G, T)`, what each token is charged with above the baseline, detached and zero where masked; the same for
     # all tokens of a candidate where each is charged with the whole cost.
-    advantage: Tensor
+    advantage: Tensor | None = None
 
 
 def em_loss(

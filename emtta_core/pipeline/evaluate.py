@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from emtta_core.adaptation import Adapter
+from emtta_core.adaptation.parts import check_sources
 from emtta_core.errors import EmttaError, StoreError
 from emtta_core.model import SpeechModel
 from emtta_core.pipeline.batches import adapt, check_languages
@@ -79,6 +80,7 @@ def evaluate_cell(
     progress(AttemptBegun(cell.name, attempt.number))
     _forget_peak_memory(model.device)
     try:
+        check_sources(job.plugins)
         adapter = Adapter(
             model, job.method.method(), job.adaptation, batch_size=runtime.batch_size, trace=runtime.trace
         )

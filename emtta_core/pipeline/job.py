@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from emtta_core.adaptation.options import Options
+from emtta_core.adaptation.parts import fingerprint
 from emtta_core.errors import EmttaError, StoreError
 from emtta_core.pipeline.events import AttemptBegun, CellFinished, Listener, ignore
 from emtta_core.pipeline.plan import Cell
@@ -39,6 +40,7 @@ class Job(BaseModel):
     model_digest: str  # of the model that the run was planned with
     method: MethodChoice  # the cell's
     adaptation: Options  # the method's options
+    plugins: dict[str, str] = {}  # of the method's plug-ins, the digest of the source with which the cell was planned
     scorer: str = DEFAULT  # by which its hypotheses are scored as they are made
     runtime: Runtime  # how it is executed
     redo: Redo = "missing"  # what is done again though it is done
@@ -58,6 +60,7 @@ class Job(BaseModel):
             model_digest=run.plan.model_digest,
             method=choice,
             adaptation=suite.options_of(choice, cell.seed),
+            plugins={path: fingerprint(path)["source"] for path in choice.method().plugins.values()},
             scorer=suite.scorers[0],
             runtime=suite.runtime,
             redo=redo,

@@ -131,8 +131,10 @@ def plan(suite: Suite, model_digest: str) -> Plan:
     A domain whose audio cannot be had is planned all the same, so that it costs no other.
 
     Raises:
-        EmttaError: no domain's audio can be had; says why of the first.
+        EmttaError: no domain's audio can be had; says why of the first. Or a plug-in cannot be imported.
     """
+    for choice in suite.methods:
+        choice.method().check()
     audio = plan_audio(suite)
     errors = [found.error for found in audio.values() if found.error is not None]
     if len(errors) == len(audio):

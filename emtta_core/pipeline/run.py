@@ -20,7 +20,17 @@ import numpy as np
 from emtta_core.adaptation import ALGORITHM_VERSION
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.pipeline.inventory import locate
-from emtta_core.pipeline.plan import FED, Cell, Plan, cells_of, plan, plan_audio, plan_id_of
+from emtta_core.pipeline.plan import (
+    FED,
+    Cell,
+    Plan,
+    cells_of,
+    plan,
+    plan_audio,
+    plan_id_of,
+    recipe_id,
+    with_token_rate,
+)
 from emtta_core.pipeline.state import cell_states, planned_cells
 from emtta_core.scoring import scorer
 from emtta_core.store import Catalogue, PlanRow, RunRow, Store
@@ -198,7 +208,7 @@ def check_unchanged(store: Store, run: Run) -> None:
         UsageError: this release adapts differently; names what differs.
     """
     stored = store.run(run.run_id)
-    lines = _other_code(stored)
+    lines = _other_code(stored) + [f"the plug-in of the method {name}" for name in _changed_plugins(run)]
     if lines:
         listed = "\n".join(f"  {line}" for line in lines)
         raise UsageError(
@@ -223,11 +233,24 @@ def _difference(run: Run, stored: RunRow) -> str:
     if stored.model_digest != run.plan.model_digest:
         lines.append(f"the model's weights: {stored.model_digest} there, {run.plan.model_digest} here")
     lines += _other_code(stored)
-    listed = "\n".join(f"  {line}" for line in lines) or "  the content of a corpus"
+    listed = "\n".join(f"  {line}" for line in lines) or "  the content of a corpus, or a plug-in"
     return (
         f"the run {run.run_id!r} is there with another plan; differences:\n{listed}\n"
         "choose another --run-id, or leave it out to have one made from the plan"
     )
+
+
+def _changed_plugins(run: Run) -> list[str]:
+    # The methods of a run whose plug-ins are not those with which it was planned.
+    suite, changed = run.suite, dict[str, None]()
+    for cell in run.cells:
+        choice = suite.method(cell.method)
+        if choice.method().plugins:
+            model = with_token_rate(suite.model, suite.domain(cell.domain).corpus)
+            options = suite.options_of(choice, cell.seed)
+            if recipe_id(choice.method(), options, model, run.plan.model_digest) != cell.recipe_id:
+                changed[cell.method] = None
+    return list(changed)
 
 
 def _other_code(stored: RunRow) -> list[str]:

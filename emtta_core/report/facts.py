@@ -19,7 +19,7 @@ ALL = "all"
 SOURCE = "source"
 """The method that leaves the model as it is."""
 
-NAMED_HUES, COMPOSED_HUES = 10, 6
+NAMED_HUES, COMPOSED_HUES = 17, 6
 """Colours of `page.css` for the methods that have a rank, source aside, one each; and for all others."""
 
 MOST_PROPERTIES, MOST_SLICES = 6, 12

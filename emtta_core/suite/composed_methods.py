@@ -1,13 +1,18 @@
 """The methods of a suite: those that have a name of their own, and those that a suite composes."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from itertools import product
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
-from pydantic import Field, model_serializer, model_validator, with_config
+from pydantic import AfterValidator, Field, model_serializer, model_validator, with_config
+from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from emtta_core.adaptation.methods import (
     METHODS,
+    OBJECTIVES,
     Baseline,
     Candidates,
     Credit,
@@ -20,18 +25,26 @@ from emtta_core.adaptation.methods import (
     method,
 )
 from emtta_core.adaptation.options import Options
+from emtta_core.adaptation.parts import PATH
 from emtta_core.errors import UsageError
 from emtta_core.identity import IDENTITY, Record
 from emtta_core.names import check_name
 
 if TYPE_CHECKING:
     OwnOptions = dict[str, Any]
+    Sweep = dict[str, list[Any]]
 else:
     _hints = get_type_hints(Options, include_extras=True)
     del _hints["seed"]
     OwnOptions = with_config(extra="forbid")(TypedDict("OwnOptions", _hints, total=False))
+    _swept = {name: list[hint] for name, hint in _hints.items() if get_origin(get_args(hint)[0]) is not tuple}
+    Sweep = with_config(extra="forbid")(TypedDict("Sweep", _swept, total=False))
 
-"""The options of one method that are not those of the suite: all but the seed, each checked as in `Options`."""
+"""The options of one method that are not those of the suite: all but the seed, each checked as in `Options`; and the
+values that each option of a sweep takes, of those that are one number."""
+
+POINTS = 1000
+"""The most methods that a sweep makes."""
 
 BASE = "em-tok"
 """The method that a composed one is like where it names no other."""
@@ -55,21 +68,43 @@ def without_seed(adaptation: Any) -> Any:
     return given
 
 
+def _one_of(names: Sequence[str]) -> AfterValidator:
+    # A part of a method: a name, or a plug-in, which is looked for when the suite is planned.
+    def check(value: str) -> str:
+        if value not in names and not PATH.fullmatch(value):
+            allowed = "".join(f"{name!r}, " for name in names) + ("or " if names else "")
+            wanted = "Input should be {allowed}a plug-in as 'package.module:object'"
+            raise PydanticCustomError("part", wanted, {"allowed": allowed})
+        return value
+
+    return AfterValidator(check)
+
+
+CandidatesPart = Annotated[str, _one_of(get_args(Candidates))]
+ObjectivePart = Annotated[str, _one_of(tuple(OBJECTIVES))]
+ParametersPart = Annotated[str, _one_of(get_args(Parameters))]
+DecisionPart = Annotated[str, _one_of(get_args(Decision))]
+Plugin = Annotated[str, _one_of(())]
+
+
 class MethodChoice(Record):
     """A method of a suite. In its file, a name alone means the method of that name."""
 
     name: Annotated[str, Field(max_length=100), IDENTITY]  # of the method that there is, or of the one composed here
     base: Annotated[str | None, IDENTITY] = None  # the method that the composed one is like but for the fields below
-    candidates: Annotated[Candidates | None, IDENTITY] = None  # where an update's candidates come from
+    adapter: Annotated[Plugin | None, IDENTITY] = None  # a plug-in that does all of it in the place of the parts
+    candidates: Annotated[CandidatesPart | None, IDENTITY] = None  # where an update's candidates come from
+    objective: Annotated[ObjectivePart | None, IDENTITY] = None  # the loss, in the place of the paper's
     estimator: Annotated[Estimator | None, IDENTITY] = None  # how a candidate's cost is estimated
     policy: Annotated[bool | None, IDENTITY] = None  # whether the loss has the policy-gradient part
     entropy: Annotated[bool | None, IDENTITY] = None  # whether the loss has the entropy part
     credit: Annotated[Credit | None, IDENTITY] = None  # what part of the cost each token is charged with
     baseline: Annotated[Baseline | None, IDENTITY] = None  # what is subtracted from the cost
     normalization: Annotated[Normalization | None, IDENTITY] = None  # what the loss is a mean over
-    parameters: Annotated[Parameters | None, IDENTITY] = None  # whose LayerNorms are adapted
-    decision: Annotated[Decision | None, IDENTITY] = None  # how the hypothesis is found in the end
+    parameters: Annotated[ParametersPart | None, IDENTITY] = None  # whose LayerNorms are adapted
+    decision: Annotated[DecisionPart | None, IDENTITY] = None  # how the hypothesis is found in the end
     adaptation: Annotated[OwnOptions | None, IDENTITY] = None  # options that are not those of the suite
+    sweep: Annotated[Sweep | None, IDENTITY] = None  # values of options, each combination of which makes a method
 
     @model_validator(mode="before")
     @classmethod
@@ -95,12 +130,13 @@ class MethodChoice(Record):
                 method(self.base)
         except UsageError as error:
             raise ValueError(str(error)) from error
-        if self.name.lower() in METHODS:
+        if self.sweep is None and self.name.lower() in METHODS:
             raise ValueError(
                 f"the name {self.name!r} is that of a method of emtta's own; give the one composed here another"
             )
         made = self.method()
-        wants = made.objective.policy or (made.objective.entropy and made.objective.estimator == "token")
+        loss = made.objective
+        wants = isinstance(loss, str) or loss.policy or (loss.entropy and loss.estimator == "token")
         if made.candidates != "none" and not wants:
             raise ValueError(
                 f"{self.name!r} has no loss: set policy = true, or entropy = true with estimator = 'token'"
@@ -108,6 +144,7 @@ class MethodChoice(Record):
         unused = self._unused(made)
         if unused:
             raise ValueError(f"{self.name!r} makes no use of {', '.join(unused)}: leave that out")
+        self._check_sweep()
         return self
 
     @model_serializer(mode="wrap")
@@ -123,10 +160,50 @@ class MethodChoice(Record):
         """The method that is chosen or composed."""
         if self.model_fields_set == {"name"}:
             return method(self.name)
-        like = method(self.base or BASE)
+        if self.adapter is not None:
+            return Method(self.name, "none", adapter=self.adapter, summary=f"the plug-in {self.adapter}")
+        like = method(self._base)
         own = self._given("candidates", "parameters", "decision")
-        objective = replace(like.objective, **self._given(*(field.name for field in fields(Objective))))
+        objective = like.objective if self.objective is None else self.objective
+        if isinstance(objective, Objective):
+            objective = replace(objective, **self._given(*(field.name for field in fields(Objective))))
         return replace(like, name=self.name, objective=objective, summary=f"composed, like {like.name}", **own)
+
+    def points(self) -> "list[MethodChoice]":
+        """The methods of a sweep, each named by its values; of a method without one, itself."""
+        if self.sweep is None:
+            return [self]
+        given = {name: value for name, value in super().identity().items() if value is not None and name != "sweep"}
+        if self.adapter is None:
+            given["base"] = self._base
+        made = []
+        for values in product(*self.sweep.values()):
+            own = dict(zip(self.sweep, values, strict=True))
+            name = self.name + "".join(f"+{option}-{_written(value)}" for option, value in own.items())
+            made.append(given | {"name": name, "adaptation": (self.adaptation or {}) | own})
+        return [MethodChoice.model_validate(point) for point in made]
+
+    @property
+    def _base(self) -> str:
+        # The method that it is like: of a sweep that is called as one of emtta's, that one.
+        return self.base or (self.name if self.sweep is not None and self.name in METHODS else BASE)
+
+    def _check_sweep(self) -> None:
+        if self.sweep is None:
+            return
+        if not self.sweep or not all(self.sweep.values()):
+            raise ValueError(
+                f"the sweep of {self.name!r} has no values; write sweep = {{ steps = [5, 10] }}, or leave it out"
+            )
+        if math.prod(map(len, self.sweep.values())) > POINTS:
+            raise ValueError(f"the sweep of {self.name!r} makes more than {POINTS} methods; give it fewer values")
+        for option, values in self.sweep.items():
+            if len({_written(value) for value in values}) < len(values):
+                raise ValueError(f"the sweep of {self.name!r} has a value of {option} twice: {values}")
+            if option in (self.adaptation or {}):
+                raise ValueError(
+                    f"{self.name!r} has {option} both in adaptation and in its sweep; leave one of them out"
+                )
 
     def adapted(self, options: Options) -> Options:
         """The options of the suite, overridden by those of the method."""
@@ -134,12 +211,22 @@ class MethodChoice(Record):
 
     def _unused(self, made: Method) -> list[str]:
         idle: tuple[str, ...] = ()
-        if made.candidates == "none":
-            idle = (*(field.name for field in fields(Objective)), "parameters")
+        of_paper = tuple(field.name for field in fields(Objective))
+        if self.adapter is not None:
+            idle = ("base", "candidates", "objective", *of_paper, "parameters", "decision")
+        elif made.candidates == "none":
+            idle = ("objective", *of_paper, "parameters")
+        elif isinstance(made.objective, str):
+            idle = of_paper
         elif not made.objective.policy:
             idle = ("credit", "baseline")
-        own = self.adaptation or {}
-        return [*self._given(*idle), *(f"adaptation.{name}" for name in own if name not in made.options)]
+        options = [f"{where}.{name}" for where in ("adaptation", "sweep") for name in getattr(self, where) or {}]
+        return [*self._given(*idle), *(name for name in options if name.partition(".")[2] not in made.options)]
 
     def _given(self, *names: str) -> dict[str, Any]:
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+def _written(value: Any) -> str:
+    # A value of an option as in the name of a method, which the report `sweep` reads again.
+    return str(value).lower().replace("e+", "e")

@@ -152,6 +152,7 @@ class Suite(Record):
     @field_validator("methods")
     @classmethod
     def _distinct_methods(cls, value: tuple[MethodChoice, ...]) -> tuple[MethodChoice, ...]:
+        value = tuple(point for choice in value for point in choice.points())
         names = [choice.name for choice in value]
         _refuse_twice("method", names)
         _refuse_alike("methods", names)

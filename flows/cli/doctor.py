@@ -133,7 +133,8 @@ def doctor(
     """Look at versions, devices, speech synthesis, the model, the store, and Prefect's server.
 
     Of a suite that is named, it shows too what is there, what is to be fetched and how large that is, what is missing,
-    and where it is to be had. The exit code is 1 where something is missing.
+    and where it is to be had. Methods with plug-ins are tried on the demo model: whether they mix utterances, are
+    deterministic and finite. The exit code is 1 where something is missing or wrong.
 
     Examples:
         emtta doctor
@@ -151,6 +152,8 @@ def doctor(
     if suite is None and allow_absolute:
         raise UsageError("--allow-absolute is for the corpora of a suite; name the suite")
     checks = list(_checks(store))
+    if suite is not None:
+        checks += _plugins_of(suite)
     if form == "table":
         _show(checks)
     needs = [] if suite is None else _needs_of(suite, snr_convention, allow_absolute, store)
@@ -160,6 +163,22 @@ def doctor(
         show_needs(needs)
     well = all(check.ok for check in checks) and not any(need.is_missing for need in needs)
     raise typer.Exit(COMPLETE if well else ERROR)
+
+
+def _plugins_of(suite: str) -> Iterator[Check]:
+    from emtta_core.suite import load_suite
+
+    methods = [method for choice in load_suite(suite).methods if (method := choice.method()).plugins]
+    if not methods:
+        return
+    from emtta_core.adaptation.plugin_check import check_method
+    from emtta_core.model import load_model
+
+    model = load_model("demo", device="cpu", precision="float64")
+    for method in methods:
+        faults = check_method(model, method)
+        well = "utterances side by side as alone, deterministic, finite"
+        yield Check(f"method {method.name}", not faults, "; ".join(faults) or well)
 
 
 def _show(checks: Sequence[Check]) -> None:

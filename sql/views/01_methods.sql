@@ -14,5 +14,12 @@ FROM (VALUES
     ('em-tok-entropy', 8),
     ('mbr', 9),
     ('em-tok-b+beam', 10),
-    ('em-tok-b+mbr', 11)
+    ('em-tok-b+mbr', 11),
+    ('sgem', 12),
+    ('suta', 13),
+    ('cea', 14),
+    ('sar', 15),
+    ('pseudo-label', 16),
+    ('vote-reward', 17),
+    ('risk-reward', 18)
 ) AS listed (method, rank)

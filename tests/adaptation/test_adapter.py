@@ -63,14 +63,15 @@ def test_result_records_every_state(model: SpeechModel, waveforms: list[NDArray[
             assert record.tokens is not None
             assert record.tokens > 0
         for record in result.trace[:-1]:
-            assert record.loss == pytest.approx((record.policy_loss or 0) + (record.entropy_loss or 0), rel=1e-5)
             assert record.gradient_norm is not None
-            assert record.gradient_norm > 0
+            assert record.gradient_norm > 0 or name.endswith("reward")  # equal samples teach nothing
             assert record.candidate_tokens is not None
             assert record.candidate_tokens >= 1
             assert record.candidate_entropy is not None
-            assert (record.policy_loss != 0) == chosen.objective.policy
-            assert (record.entropy_loss != 0) == chosen.objective.entropy
+            if isinstance(chosen.objective, Objective):
+                assert record.loss == pytest.approx((record.policy_loss or 0) + (record.entropy_loss or 0), rel=1e-5)
+                assert (record.policy_loss != 0) == chosen.objective.policy
+                assert (record.entropy_loss != 0) == chosen.objective.entropy
         last = result.trace[-1]
         assert last.loss is last.policy_loss is last.entropy_loss is last.gradient_norm is None
         assert last.candidate_entropy is last.advantage_std is last.candidate_tokens is None

@@ -7,7 +7,16 @@ from typing import get_args, get_type_hints
 import pytest
 from conftest import Command, Speech, SuiteFile
 
-from emtta_core.adaptation.methods import METHODS, Method, Objective, method
+from emtta_core.adaptation.methods import (
+    METHODS,
+    OBJECTIVES,
+    Candidates,
+    Decision,
+    Method,
+    Objective,
+    Parameters,
+    method,
+)
 from emtta_core.adaptation.options import USES
 from emtta_core.errors import UsageError
 from emtta_core.pipeline.plan import plan
@@ -65,8 +74,8 @@ def test_every_part_is_selectable() -> None:
         "adapt_above": 0.2,
         "revert": True,
     }
-    parts = {field.name for field in fields(Objective)} | {"candidates", "parameters", "decision"}
-    assert parts | {"name", "base", "adaptation"} == set(MethodChoice.model_fields)
+    parts = {field.name for field in fields(Objective)} | PARTS.keys()
+    assert parts | {*WHOLES} == set(MethodChoice.model_fields)
 
 
 @pytest.mark.parametrize("base", METHODS)
@@ -171,13 +180,18 @@ def test_duplicate_names_are_refused(methods: list[str], words: str) -> None:
         suite(*methods)
 
 
-WHOLES = ("name", "base", "adaptation")
+WHOLES = ("name", "base", "adapter", "adaptation", "sweep")
+PARTS = {
+    "candidates": get_args(Candidates),
+    "objective": tuple(OBJECTIVES),
+    "parameters": get_args(Parameters),
+    "decision": get_args(Decision),
+}
 
 
 def other(name: str) -> list[str]:
     """Return the values that a field of a composed method may have, as TOML."""
-    annotation = get_type_hints(Method if name in ("candidates", "parameters", "decision") else Objective)[name]
-    values = get_args(annotation) or (True, False)
+    values = PARTS.get(name) or get_args(get_type_hints(Objective)[name]) or (True, False)
     return [str(value).lower() if isinstance(value, bool) else f'"{value}"' for value in values]
 
 

@@ -356,7 +356,7 @@ def test_promised_ones_exist() -> None:
     promised = {
         *("coverage", "domains", "errors", "failures", "flags", "groups", "history", "leaderboard"),
         *("matrix", "methods", "oracle", "pairs", "paper", "robustness", "runs", "seeds", "speed", "steps"),
-        "worsened",
+        *("sweep", "worsened"),
     }
     assert promised <= set(reports())
 
@@ -365,7 +365,7 @@ def test_promised_ones_exist() -> None:
 def test_partial_run_keeps_columns(name: str, partial: Catalogue, complete: Catalogue) -> None:
     found = partial.report(name)
     assert found.columns == complete.report(name).columns
-    assert found.rows or name in {"between", "pairs", "paper", "languages", "robustness", "seeds"}, (
+    assert found.rows or name in {"between", "pairs", "paper", "languages", "robustness", "seeds", "sweep"}, (
         "what the run has nothing to say on"
     )
     for form in (found.markdown, found.csv, found.json):

@@ -111,7 +111,10 @@ def test_extending_inherits_unset_values(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ('extends = "demo"\n', r"extends 'demo' and has no name"),
-        ('extends = "dmeo"\nname = "x"\n', r"unknown suite 'dmeo' \(did you mean 'demo'\?\); choose from: demo"),
+        (
+            'extends = "dmeo"\nname = "x"\n',
+            r"unknown suite 'dmeo' \(did you mean 'demo'\?\); choose from: baselines, demo",
+        ),
         ('extends = "gone.toml"\nname = "x"\n', r"no suite file 'gone.toml'"),
         ('extends = 3\nname = "x"\n', r"extends is 3; it is a shipped suite's name"),
         ('extends = "mine.toml"\nname = "x"\n', r"extends 'mine.toml', which extends it in its turn"),
@@ -266,7 +269,9 @@ def test_all_mistakes_are_reported() -> None:
 
 
 def test_unknown_name_lists_known() -> None:
-    with pytest.raises(UsageError, match=r"unknown suite 'dmeo' \(did you mean 'demo'\?\); choose from: demo, "):
+    with pytest.raises(
+        UsageError, match=r"unknown suite 'dmeo' \(did you mean 'demo'\?\); choose from: baselines, demo, "
+    ):
         load_suite("dmeo")
 
 

@@ -1,0 +1,74 @@
+"""Which of a model's LayerNorm parameters are adapted: `(B, P)`, a set for each utterance, beside the frozen ones."""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from emtta_core.adaptation.parts import calling, is_plugin, load, refuse_result
+from emtta_core.model.forward import Norms
+from emtta_core.model.weights import Weights
+
+
+def source_parameters(weights: Weights, batch: int, which: str = "layernorm") -> Tensor:
+    """Copy the LayerNorm parameters that are adapted, as trained, for each of `batch` utterances: `(B, P)`."""
+    if is_plugin(which):
+        return _vectors(weights)[_selected(weights, which)].flatten().repeat(batch, 1)
+    count = weights.encoder_norms
+    slices = {"encoder-layernorm": slice(count), "decoder-layernorm": slice(count, None)}
+    return weights.norms[slices.get(which, slice(None))].flatten().repeat(batch, 1)
+
+
+def split(weights: Weights, parameters: Tensor, which: str = "layernorm") -> Norms:
+    """View `parameters` `(B, P)`, and the frozen ones beside them, as the LayerNorms of both halves of the model."""
+    count, batch = weights.encoder_norms, len(parameters)
+    if is_plugin(which):
+        rows = torch.tensor(_selected(weights, which), device=parameters.device)
+        vectors = _vectors(weights).expand(batch, -1, -1)
+        norms = vectors.index_copy(1, rows, parameters.view(batch, len(rows), -1)).view(batch, *weights.norms.shape)
+        return Norms(norms[:, :count], norms[:, count:])
+    frozen = weights.norms.expand(batch, -1, -1, -1)
+    adapted = parameters.view(batch, -1, *weights.norms.shape[1:])
+    return Norms(
+        encoder=(frozen if which == "decoder-layernorm" else adapted)[:, :count],
+        decoder=(frozen if which == "encoder-layernorm" else adapted)[:, count - len(weights.norms) :],
+    )
+
+
+def _vectors(weights: Weights) -> Tensor:
+    # Each LayerNorm's weight and its bias, one after the other.
+    return weights.norms.flatten(0, 1)
+
+
+def _selected(weights: Weights, which: str) -> list[int]:
+    return _selection(which, len(weights.encoder_layers), len(weights.decoder_layers))
+
+
+@cache
+def _selection(which: str, encoder_layers: int, decoder_layers: int) -> list[int]:
+    # The numbers of the vectors that a plug-in selects by name.
+    names = parameter_names(encoder_layers, decoder_layers)
+    with calling("parameters", which):
+        wanted = list(load("parameters", which)(names))
+    foreign = [name for name in wanted if name not in names]
+    if foreign or not wanted:
+        given = f"{foreign[0]!r}" if foreign else "no parameter"
+        raise refuse_result("parameters", which, given, f"some of the names that it is given, as {names[0]!r}")
+    return sorted({names.index(name) for name in wanted})
+
+
+def parameter_names(encoder_layers: int, decoder_layers: int) -> list[str]:
+    """The names of a model's LayerNorm weights and biases, in the order of `Weights.norms`."""
+    halves = {
+        "encoder": (encoder_layers, ("self_attn", "final")),
+        "decoder": (decoder_layers, ("self_attn", "encoder_attn", "final")),
+    }
+    norms = [
+        name
+        for half, (layers, kinds) in halves.items()
+        for name in (
+            *(f"{half}.layers.{layer}.{kind}_layer_norm" for layer in range(layers) for kind in kinds),
+            f"{half}.layer_norm",
+        )
+    ]
+    return [f"{norm}.{part}" for norm in norms for part in ("weight", "bias")]

@@ -1,0 +1,104 @@
+"""What an author is told at once of a method: whether it mixes utterances, is deterministic and finite, and learns."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emtta_core.adaptation.adapter import Adapter
+from emtta_core.adaptation.methods import Method
+from emtta_core.adaptation.options import Options
+from emtta_core.adaptation.results import AdaptationResult
+from emtta_core.errors import EmttaError
+from emtta_core.model.speech_model import SpeechModel
+
+TOLERANCE = 1e-6
+"""Of numbers that should be equal, in float64: sums are made in another order there."""
+
+OPTIONS = Options(steps=2, candidates=4)
+"""Those that a method is checked with."""
+
+SECONDS = (1.0, 2.4, 0.7)
+"""How long the waveforms are: a batch pads them."""
+
+# The numbers of a step in the order in which they are computed, and the part that each comes from.
+_ORIGINS = {
+    "candidate_tokens": "candidates",
+    "candidate_entropy": "candidates",
+    "loss": "objective",
+    "gradient_norm": "objective",
+}
+
+
+def check_method(
+    model: SpeechModel, method: Method, waveforms: Sequence[NDArray[np.float32]] = (), language: str = "en"
+) -> list[str]:
+    """Try a method with plug-ins on a few utterances, side by side, again, and alone.
+
+    Args:
+        model: in the precision float64, so that a difference means something; as `load_model("demo",
+            precision="float64")`.
+        method: what is tried.
+        waveforms: of three utterances or more, each of another length; none: noise that swells and fades.
+        language: what is spoken in them.
+
+    Returns:
+        What is wrong, a sentence each; none where nothing is.
+    """
+    spoken = list(waveforms) or [_noise(seconds, model.sample_rate) for seconds in SECONDS]
+    ids = [f"utterance-{number}" for number in range(len(spoken))]
+
+    def adapt(chosen: Sequence[int]) -> list[AdaptationResult]:
+        adapter = Adapter(model, method, OPTIONS, batch_size=len(chosen))
+        return adapter.transcribe([spoken[i] for i in chosen], language, [ids[i] for i in chosen])
+
+    try:
+        together = adapt(range(len(spoken)))
+        again = adapt(range(len(spoken)))
+        alone = [result for number in range(len(spoken)) for result in adapt([number])]
+    except EmttaError as error:
+        return [str(error)]
+    broken = [f"{result.utterance_id}: {result.error}" for result in together if result.error is not None]
+    if broken:
+        return broken[:1]
+    last = "adapter" if method.adapter else "decision"
+    faults = _differences(together, again, 0.0, "when it is repeated", last)
+    if not faults:  # what is drawn anew each time differs alone, too
+        faults = _differences(alone, together, TOLERANCE, "beside others: it mixes utterances", last)
+    norms = [record.gradient_norm for result in together for record in result.trace if record.gradient_norm is not None]
+    if norms and not any(norms):
+        faults.append("objective: its gradient is zero at every step of every utterance; nothing is learned")
+    return faults
+
+
+def _differences(
+    before: Sequence[AdaptationResult], after: Sequence[AdaptationResult], tolerance: float, when: str, last: str
+) -> list[str]:
+    # Of the first utterance that differs, the first number, or else the text, and the part that it comes from.
+    for one, other in zip(before, after, strict=True):
+        for left, right in zip(one.trace, other.trace, strict=False):
+            for name, part in _ORIGINS.items():
+                values = getattr(left, name), getattr(right, name)
+                if not _close(*values, tolerance):
+                    where = f"{name} of {one.utterance_id} at step {left.step}"
+                    return [f"{part}: {where} is {values[0]}, and {values[1]} {when}"]
+        texts = one.hypothesis, other.hypothesis
+        if texts[0] != texts[1]:
+            return [f"{last}: the hypothesis of {one.utterance_id} is {texts[0]!r}, and {texts[1]!r} {when}"]
+        if not _close(one.entropy_after, other.entropy_after, tolerance):
+            return [f"parameters: entropies of {one.utterance_id} after the last step differ {when}"]
+    return []
+
+
+def _close(left: float | None, right: float | None, tolerance: float) -> bool:
+    if left is None or right is None:
+        return left is right
+    return math.isclose(left, right, rel_tol=tolerance, abs_tol=tolerance) or (math.isnan(left) and math.isnan(right))
+
+
+def _noise(seconds: float, rate: int) -> NDArray[np.float32]:
+    generator = np.random.default_rng(round(1000 * seconds))
+    time = np.arange(round(seconds * rate)) / rate
+    loudness = 0.1 * (1 + np.sin(2 * np.pi * 3 * time))
+    return (loudness * generator.standard_normal(len(time))).astype(np.float32)

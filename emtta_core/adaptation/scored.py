@@ -1,0 +1,106 @@
+"""What an objective sees: the candidates of B utterances, scored by the model that is adapted."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emtta_core.adaptation.methods import OBJECTIVES, Objective
+from emtta_core.adaptation.objective import IMPOSSIBLE, Loss
+from emtta_core.adaptation.parts import calling, load, refuse_result
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredCandidates:
+    """G candidates of each of B utterances, at most T tokens long.
+
+    Each utterance's loss must come from its own row alone: an optimizer serves all rows at once, element by element.
+    """
+
+    tokens: Tensor  # `(B, G, T)`
+    mask: Tensor  # `(B, G, T)`, true up to and including the last token; what is masked is 0 in all that follows
+    ended: Tensor  # `(B, G)`, true where a candidate ended by itself, false where its cap cut it
+    log_probs: Tensor  # `(B, G, T)`, of each token, nats; with a gradient, once
+    entropies: Tensor  # `(B, G, T)`, of the distribution that it was chosen from, nats; with a gradient, once
+    ids: Sequence[str]  # of the B utterances
+    step: int  # how many updates were made
+    # `(M, V)`, the policy's logits in each of the M contexts of all candidates: those that share their beginning share
+    # their contexts. -inf where a token is suppressed.
+    contexts: Tensor
+    owner: Tensor  # `(B, G, T)`, which of the contexts each token was chosen in; any where masked
+    read: Callable[[Tensor, Tensor], list[str]]  # the texts of sequences `(K, T)` under a mask `(K, T)`
+
+    @property
+    def logits(self) -> Tensor:
+        """`(B, G, T, V)`, those that each token was chosen from, with a gradient; made anew each time.
+
+        A suppressed token has a finite logit so low that its probability is 0 exactly, in products and gradients too.
+        """
+        chosen = self.contexts.clamp(min=IMPOSSIBLE).index_select(0, self.owner[self.mask])
+        empty = chosen.new_zeros((*self.mask.shape, chosen.shape[-1]))
+        return empty.index_put((self.mask,), chosen)
+
+    def each(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """What a function of logits `(M, V)` gives for each, `(M,)`, at the tokens chosen from them: `(B, G, T)`.
+
+        It is computed once for all candidates that share a beginning, where `logits` has it for each.
+        """
+        values = function(self.contexts.clamp(min=IMPOSSIBLE))
+        return values.new_zeros(self.mask.shape).masked_scatter(self.mask, values[self.owner[self.mask]])
+
+    def first(self, count: int = 1) -> "ScoredCandidates":
+        """The first candidates of each utterance alone; of beams, the best."""
+        parts = ("tokens", "mask", "ended", "log_probs", "entropies", "owner")
+        return replace(self, **{name: getattr(self, name)[:, :count] for name in parts})
+
+    def texts(self) -> list[list[str]]:
+        """The candidates' texts: G of each of the B utterances."""
+        count = self.tokens.shape[1]
+        flat = self.read(self.tokens.flatten(0, 1), self.mask.flatten(0, 1))
+        return [flat[index : index + count] for index in range(0, len(flat), count)]
+
+
+def objective_loss(objective: Objective | str, candidates: ScoredCandidates) -> Loss:
+    """The loss that an objective gives candidates.
+
+    Raises:
+        UsageError: there is no such objective.
+        PluginError: it failed, or what it gave is no loss of each utterance, or has no gradient.
+    """
+    if isinstance(objective, Objective):
+        return objective(candidates)
+    with calling("objective", objective):
+        given = _loaded(objective)(candidates)
+    loss = given if isinstance(given, Loss) else Loss(given)
+    wanted = f"a tensor of the shape ({len(candidates.ids)},), the loss of each utterance"
+    if not isinstance(loss.total, Tensor):
+        raise refuse_result("objective", objective, f"{type(given).__name__} {given!r}", wanted)
+    for part in (loss.total, loss.policy, loss.entropy):
+        if part is not None and (part.shape != (len(candidates.ids),) or not part.is_floating_point()):
+            shape = f"a tensor of {part.dtype} of the shape {tuple(part.shape)}"
+            raise refuse_result("objective", objective, shape, wanted)
+    if loss.advantage is not None and loss.advantage.shape != candidates.mask.shape:
+        shape = f"advantages of the shape {tuple(loss.advantage.shape)}"
+        raise refuse_result("objective", objective, shape, f"the shape {tuple(candidates.mask.shape)}")
+    if torch.is_grad_enabled() and not loss.total.requires_grad:
+        wanted = "one computed from `logits`, `log_probs` or `entropies`, without detach() or no_grad()"
+        raise refuse_result("objective", objective, "a loss without a gradient", wanted)
+    return loss
+
+
+def sharpness_of(objective: Objective | str) -> float:
+    """The radius of an objective's sharpness-aware updates; 0 for usual updates.
+
+    Raises:
+        PluginError: it has one that is no number above 0.
+    """
+    radius = 0.0 if isinstance(objective, Objective) else getattr(_loaded(objective), "sharpness", 0.0)
+    if isinstance(radius, bool) or not isinstance(radius, int | float) or not 0 <= radius < float("inf"):
+        raise refuse_result("objective", str(objective), f"sharpness = {radius!r}", "a finite number from 0")
+    return float(radius)
+
+
+def _loaded(objective: str) -> Any:
+    return load("objective", OBJECTIVES.get(objective, objective))
