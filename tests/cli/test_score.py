@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from conftest import Command
+import soundfile
+from conftest import Command, SuiteFile, tone
 from store_factory import REFERENCE, begin_run, end_attempt, heard, one_run, write_shard
 
 from emtta_core.pipeline import rescoring
@@ -252,3 +253,51 @@ def test_options_want_each_other(emtta: Command, store: Store) -> None:
     outcome = emtta("score", "run", "--partial", "--store", store.location)
     assert outcome.code == 2
     assert "--partial belongs to --references FILE" in outcome.err
+
+
+SILENCE = """
+[[domains]]
+name = "room"
+group = "silence"
+corpus = { name = "folder", path = "rooms", language = "en", silence = true }
+"""
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_run_on_silence_counts_insertions(emtta: Command, suite_file: SuiteFile, tmp_path: Path) -> None:
+    rooms = tmp_path / "rooms"
+    rooms.mkdir()
+    for name in ("a", "b"):
+        soundfile.write(rooms / f"{name}.wav", 0.1 * tone(0.5), 16_000)
+    suite = suite_file(SILENCE, methods=("source",))
+    suite.write_text('scorers = ["whisper", "none"]\n' + suite.read_text())
+    place = tmp_path / "store"
+    outcome = emtta("run", suite, "--run-id", "quiet", "--store", place)
+    assert outcome.code == 0, outcome.err
+    for scorer in ("whisper", "none"):
+        board = emtta("report", "leaderboard", "--scorer", scorer, "--format", "json", "--store", place)
+        (row,) = (row for row in json.loads(board.out) if row["group"] == "all")
+        with Catalogue(Store.open(place), scorer=scorer) as catalogue:
+            ((words,),) = catalogue.query(
+                "SELECT sum(len(string_split(hypothesis_normalized, ' '))) FROM utterances"
+            ).rows
+        assert row["wer"] is None
+        assert row["insertions_per_minute"] == pytest.approx(60 * words)
+
+
+@pytest.mark.usefixtures("prefect_server", "speech")
+def test_changed_scorers_of_a_suite_score_the_run(emtta: Command, suite_file: SuiteFile, tmp_path: Path) -> None:
+    suite, place = suite_file(methods=("source",)), tmp_path / "store"
+    assert emtta("run", suite, "--run-id", "mine", "--store", place).code == 0
+    suite.write_text('scorers = ["none", "whisper"]\n' + suite.read_text())
+    again = emtta("run", suite, "--run-id", "mine", "--store", place)
+    assert again.code == 0, again.err
+    assert "nothing to do" in again.err
+    opened = Store.open(place)
+    assert {row[4] for row in figures(opened)} == {"none"}
+    assert not any(row[-1] for row in figures(opened) + figures(opened, "whisper"))
+    with Catalogue(opened, run_id="mine") as catalogue:
+        assert catalogue.query("SELECT DISTINCT scorer FROM raw.statistics ORDER BY ALL").rows == [
+            ("none",),
+            ("whisper",),
+        ]
