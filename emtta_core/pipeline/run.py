@@ -202,11 +202,15 @@ def _with_cells(run: Run, suite: Suite, cells: Sequence[Cell]) -> Run:
 def check_unchanged(store: Store, run: Run) -> None:
     """Check that cells of a recorded run would be what they were when it was planned, as far as its record tells.
 
+    And that its scorers are to be had: else each hypothesis would be made in vain.
+
     Its corpora are not looked at: their audio is checked when it is prepared.
 
     Raises:
-        UsageError: this release adapts differently; names what differs.
+        UsageError: this release adapts differently; names what differs. Or a scorer cannot be had.
     """
+    for name in run.suite.scorers:
+        scorer(name)
     stored = store.run(run.run_id)
     lines = _other_code(stored) + [f"the plug-in of the method {name}" for name in _changed_plugins(run)]
     if lines:

@@ -153,7 +153,7 @@ def doctor(
         raise UsageError("--allow-absolute is for the corpora of a suite; name the suite")
     checks = list(_checks(store))
     if suite is not None:
-        checks += _plugins_of(suite)
+        checks += [*_scorers_of(suite), *_plugins_of(suite)]
     if form == "table":
         _show(checks)
     needs = [] if suite is None else _needs_of(suite, snr_convention, allow_absolute, store)
@@ -163,6 +163,18 @@ def doctor(
         show_needs(needs)
     well = all(check.ok for check in checks) and not any(need.is_missing for need in needs)
     raise typer.Exit(COMPLETE if well else ERROR)
+
+
+def _scorers_of(suite: str) -> Iterator[Check]:
+    from emtta_core.errors import UsageError
+    from emtta_core.scoring import scorer
+    from emtta_core.suite import load_suite
+
+    for name in load_suite(suite).scorers:
+        try:
+            yield Check(f"scorer {name}", True, scorer(name).normalizer("en").name)
+        except UsageError as error:
+            yield Check(f"scorer {name}", False, str(error))
 
 
 def _plugins_of(suite: str) -> Iterator[Check]:

@@ -301,3 +301,16 @@ def test_changed_scorers_of_a_suite_score_the_run(emtta: Command, suite_file: Su
             ("none",),
             ("whisper",),
         ]
+
+
+@pytest.mark.usefixtures("speech")
+def test_missing_scorer_is_told_before_the_run(emtta: Command, suite_file: SuiteFile, tmp_path: Path) -> None:
+    suite = suite_file(methods=("source",))
+    suite.write_text('scorers = ["gone_package:normalize"]\n' + suite.read_text())
+    place = tmp_path / "store"
+    refused = emtta("run", suite, "--store", place)
+    assert (refused.code, "the normalizer 'gone_package:normalize' cannot be loaded" in refused.err) == (2, True)
+    assert not Store.open(place).runs()
+    found = json.loads(emtta("doctor", suite, "--store", place, "--format", "json").out)
+    (check,) = (check for check in found["checks"] if check["what"] == "scorer gone_package:normalize")
+    assert not check["ok"]

@@ -12,7 +12,7 @@ from pydantic import Field
 
 import emtta_core
 from emtta_core.adaptation.options import USES, Options, declarations
-from emtta_core.identity import IDENTITY, RUNTIME, Record, digest
+from emtta_core.identity import IDENTITY, RUNTIME, Record, Role, digest
 
 
 class Inner(Record):
@@ -31,7 +31,7 @@ def records(base: type[Record] = Record) -> list[type[Record]]:
 
 
 def test_field_without_role_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"Forgetful\.speed must be declared IDENTITY or RUNTIME"):
+    with pytest.raises(TypeError, match=r"Forgetful\.speed must be declared IDENTITY, SCORING or RUNTIME"):
 
         class Forgetful(Record):
             speed: int = 1
@@ -62,7 +62,7 @@ def test_package_declares_every_field() -> None:
     }
     for kind in ours:
         for field in kind.model_fields.values():
-            assert (IDENTITY in field.metadata) != (RUNTIME in field.metadata)
+            assert sum(role in field.metadata for role in Role) == 1
 
 
 def test_runtime_fields_never_count() -> None:
