@@ -183,8 +183,27 @@ class _Writer:
         self.files: list[str] = []
         self._rows: list[RescoreRow] = []
 
-    def add(self, rows: Iterable[RescoreRow]) -> None:
-        self._rows += rows
+    def add_domain(
+        self,
+        domain: str,
+        utterances: Sequence[tuple[tuple[str, str, int], Heard]],
+        scores: Iterable[dict[str, Any]],
+        corrected: Mapping[Key, str],
+    ) -> None:
+        """Add the scores of utterances of a domain, each with its method, its cell's identity and its attempt."""
+        for ((method, cell_id, attempt), heard), columns in zip(utterances, scores, strict=True):
+            self._rows.append(
+                RescoreRow(
+                    **columns,
+                    domain=domain,
+                    method=method,
+                    cell_id=cell_id,
+                    attempt=attempt,
+                    utterance_id=heard.utterance_id,
+                    scoring=self.scoring,
+                    reference=corrected.get((domain, heard.utterance_id)),
+                )
+            )
         if len(self._rows) >= SHARD:
             self.flush()
 
@@ -208,6 +227,7 @@ def _rescore_by(
     domains = [domain for domain in dict.fromkeys(state[0] for state in states) if domain in stale | corrected_domains]
     total = sum(count for domain, *_, count in states if domain in domains)
     done = scored = 0
+    waiting: Callable[[], None] = lambda: None  # noqa: E731 (what is left to do of the domain before)
     with Catalogue(store, run_id=run_id, scorer=name) as catalogue:
         for domain in domains:
             rows = catalogue.query(_OF_DOMAIN, {"run_id": run_id, "domain": domain}).rows
@@ -218,22 +238,12 @@ def _rescore_by(
                 if text != reference or _is_stale(name, language, normalizer):
                     todo.append(((method, cell_id, attempt), Heard(utterance_id, language, text, hypothesis, steps)))
             scores = _scored([heard for _, heard in todo], name, pool)
-            writer.add(
-                RescoreRow(
-                    **columns,
-                    domain=domain,
-                    method=method,
-                    cell_id=cell_id,
-                    attempt=attempt,
-                    utterance_id=heard.utterance_id,
-                    scoring=writer.scoring,
-                    reference=corrected.get((domain, heard.utterance_id)),
-                )
-                for ((method, cell_id, attempt), heard), columns in zip(todo, scores, strict=True)
-            )
+            waiting()  # meanwhile other processes score this domain
+            waiting = partial(writer.add_domain, domain, todo, scores, corrected)
             scored += len(todo)
             done += len(rows)
             progress(done, total)
+        waiting()
     writer.flush()
     made.scored[name] = scored
     made.kept[name] = sum(count for *_, count in states) - scored
@@ -255,7 +265,7 @@ def _pool(workers: int) -> AbstractContextManager[Executor | None]:
 
 
 def _scored(utterances: Sequence[Heard], name: str, pool: Executor | None) -> Iterable[dict[str, Any]]:
-    if pool is None or len(utterances) <= CHUNK:
-        return score_all(utterances, name)
+    # Processes begin at once; this one does nothing before the scores are asked for.
     chunks = [utterances[start : start + CHUNK] for start in range(0, len(utterances), CHUNK)]
-    return chain.from_iterable(pool.map(score_all, chunks, repeat(name)))
+    by = repeat(name)
+    return chain.from_iterable(map(score_all, chunks, by) if pool is None else pool.map(score_all, chunks, by))

@@ -75,7 +75,7 @@ def write_rows(backend: Backend, name: str, rows: Sequence[Any], schema: pa.Sche
     Raises:
         StoreError: when the file cannot be written, or is there already and may not be replaced.
     """
-    content = parquet(pa.Table.from_pylist([_plain(row, schema.names) for row in rows], schema=schema))
+    content = parquet(pa.table({name: _column(name, rows) for name in schema.names}, schema=schema))
     if replace:
         backend.write(name, content)
     elif not backend.write_new(name, content):
@@ -92,9 +92,11 @@ def parquet(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _plain(row: Any, names: Sequence[str]) -> dict[str, Any]:
-    values = {name: getattr(row, name) for name in names}
-    return {name: asdict(value) if isinstance(value, AudioBytes) else value for name, value in values.items()}
+def _column(name: str, rows: Sequence[Any]) -> list[Any]:
+    values = [getattr(row, name) for row in rows]
+    return (
+        [asdict(value) if isinstance(value, AudioBytes) else value for value in values] if name == "audio" else values
+    )
 
 
 def read_rows(backend: Backend, name: str, row: type[Row]) -> list[Row] | BrokenFile:
