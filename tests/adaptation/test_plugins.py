@@ -1,5 +1,6 @@
 """Parts of a method that others write run as the engine's own do, and each mistake in one is named."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -265,6 +266,19 @@ def test_failure_raises_with_its_cause(model: SpeechModel) -> None:
     with pytest.raises(PluginError) as failure:
         Adapter(model, named(objective="failing")).transcribe(sounds([0.5]))
     assert isinstance(failure.value.__cause__, ValueError)
+
+
+def test_doctor_names_faulty_part(
+    site: Path, suite_file: SuiteFile, speech: Speech, tmp_path: Path, emtta: Command
+) -> None:
+    path = suite_file(methods=("source",))
+    faulty = 'methods = ["source", { name = "mine", base = "em-tok-b", objective = "their_parts:mixing" }]'
+    path.write_text(path.read_text().replace("methods = ['source']", faulty))
+    looked = emtta("doctor", path, "--store", tmp_path / "store", "--format", "json")
+    assert looked.code == 1
+    (found,) = [check for check in json.loads(looked.out)["checks"] if check["what"].startswith("method ")]
+    assert (found["what"], found["ok"]) == ("method mine", False)
+    assert "it mixes utterances" in found["found"]
 
 
 def test_exception_costs_own_cells(
