@@ -10,7 +10,7 @@ import torch
 from conftest import Command, Speech, SuiteFile
 from whisper_factory import sounds
 
-from emtta_core.adaptation import Adapter, Method, PluginError, method, parts
+from emtta_core.adaptation import Adapter, Method, Objective, PluginError, ScoredCandidates, method, parts
 from emtta_core.adaptation.episode import prepare_batch, run
 from emtta_core.adaptation.options import Options
 from emtta_core.adaptation.parameters import parameter_names, source_parameters
@@ -191,6 +191,16 @@ def test_fault_of_part_is_named(model: SpeechModel, parts_of: dict[str, str], wo
 def test_own_objective_equals_engines(model: SpeechModel) -> None:
     batch = prepare_batch(model, sounds([1.0, 2.4]), ["en", "de"], ["a", "b"])
     made = [run(model, chosen, Options(2, 3), batch)[1] for chosen in (method("em-tok-b"), named(objective="own"))]
+    torch.testing.assert_close(*made, rtol=1e-9, atol=1e-9)
+
+
+def test_notebook_hands_over_function(model: SpeechModel) -> None:
+    def loss(candidates: ScoredCandidates) -> torch.Tensor:
+        return candidates.entropies.sum((1, 2)) / candidates.mask.sum((1, 2))
+
+    batch = prepare_batch(model, sounds([1.0, 2.4]), ["en", "de"], ["a", "b"])
+    objectives = (loss, Objective(policy=False))
+    made = [run(model, Method("mine", "beam", chosen), Options(2, 3), batch)[1] for chosen in objectives]
     torch.testing.assert_close(*made, rtol=1e-9, atol=1e-9)
 
 
