@@ -22,7 +22,7 @@ from emtta_core.adaptation.methods import method as method_of
 from emtta_core.adaptation.objective import check_objective
 from emtta_core.adaptation.options import Options, Trace
 from emtta_core.adaptation.parameters import source_parameters
-from emtta_core.adaptation.parts import MethodAdapter, Utterances, adapt_whole, calling, load
+from emtta_core.adaptation.parts import LossFunction, MethodAdapter, Utterances, adapt_whole, calling, load
 from emtta_core.adaptation.results import AdaptationResult, StepRecord
 from emtta_core.adaptation.threads import sized_threads
 from emtta_core.errors import AudioError, UsageError, in_words, unknown
@@ -358,12 +358,12 @@ def _refused(name: str, error: str, seconds: float = 0.0) -> AdaptationResult:
     return AdaptationResult(name, "", "", math.nan, math.nan, (), seconds, error=error)
 
 
-def _divergence(trace: Sequence[StepRecord], objective: Objective | str) -> str | None:
+def _divergence(trace: Sequence[StepRecord], objective: LossFunction | str) -> str | None:
     # What to report of an episode whose numbers are no longer finite.
     for record in trace:
         for value in (record.entropy, record.loss, record.gradient_norm):
             if value is not None and not math.isfinite(value):
-                if isinstance(objective, str) and math.isfinite(_number(record.entropy)):
+                if not isinstance(objective, Objective) and math.isfinite(_number(record.entropy)):
                     return (
                         f"the objective {objective!r} gave the loss {record.loss} with a gradient of norm "
                         f"{record.gradient_norm} at step {record.step}; see that no logarithm, division or root in it "

@@ -13,6 +13,7 @@ from emtta_core.names import METHODS as INSTALLED
 
 if TYPE_CHECKING:
     from emtta_core.adaptation.objective import Loss
+    from emtta_core.adaptation.parts import LossFunction
     from emtta_core.adaptation.scored import ScoredCandidates
 
 Candidates = Literal["none", "greedy", "sample", "beam"]
@@ -71,7 +72,8 @@ class Method:
 
     name: str  # what users call it
     candidates: str  # where the candidates of an update come from; "none" leaves the model as it is
-    objective: Objective | str = Objective()  # the loss of an update: the paper's, or one of `OBJECTIVES`
+    # The loss of an update: the paper's, one of `OBJECTIVES`, or in Python any loss function.
+    objective: Objective | LossFunction | str = Objective()
     parameters: str = "layernorm"  # what an update changes
     decision: str = "greedy"  # how the hypothesis is found after the last update
     summary: str = ""  # one line for lists

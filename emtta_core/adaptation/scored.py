@@ -9,7 +9,7 @@ from torch import Tensor
 
 from emtta_core.adaptation.methods import OBJECTIVES, Objective
 from emtta_core.adaptation.objective import IMPOSSIBLE, Loss
-from emtta_core.adaptation.parts import calling, load, refuse_result
+from emtta_core.adaptation.parts import LossFunction, calling, load, refuse_result
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +62,7 @@ class ScoredCandidates:
         return [flat[index : index + count] for index in range(0, len(flat), count)]
 
 
-def objective_loss(objective: Objective | str, candidates: ScoredCandidates) -> Loss:
+def objective_loss(objective: LossFunction | str, candidates: ScoredCandidates) -> Loss:
     """The loss that an objective gives candidates.
 
     Raises:
@@ -71,26 +71,27 @@ def objective_loss(objective: Objective | str, candidates: ScoredCandidates) -> 
     """
     if isinstance(objective, Objective):
         return objective(candidates)
-    with calling("objective", objective):
+    name = objective if isinstance(objective, str) else type(objective).__name__
+    with calling("objective", name):
         given = _loaded(objective)(candidates)
     loss = given if isinstance(given, Loss) else Loss(given)
     wanted = f"a tensor of the shape ({len(candidates.ids)},), the loss of each utterance"
     if not isinstance(loss.total, Tensor):
-        raise refuse_result("objective", objective, f"{type(given).__name__} {given!r}", wanted)
+        raise refuse_result("objective", name, f"{type(given).__name__} {given!r}", wanted)
     for part in (loss.total, loss.policy, loss.entropy):
         if part is not None and (part.shape != (len(candidates.ids),) or not part.is_floating_point()):
             shape = f"a tensor of {part.dtype} of the shape {tuple(part.shape)}"
-            raise refuse_result("objective", objective, shape, wanted)
+            raise refuse_result("objective", name, shape, wanted)
     if loss.advantage is not None and loss.advantage.shape != candidates.mask.shape:
         shape = f"advantages of the shape {tuple(loss.advantage.shape)}"
-        raise refuse_result("objective", objective, shape, f"the shape {tuple(candidates.mask.shape)}")
+        raise refuse_result("objective", name, shape, f"the shape {tuple(candidates.mask.shape)}")
     if torch.is_grad_enabled() and not loss.total.requires_grad:
         wanted = "one computed from `logits`, `log_probs` or `entropies`, without detach() or no_grad()"
-        raise refuse_result("objective", objective, "a loss without a gradient", wanted)
+        raise refuse_result("objective", name, "a loss without a gradient", wanted)
     return loss
 
 
-def sharpness_of(objective: Objective | str) -> float:
+def sharpness_of(objective: LossFunction | str) -> float:
     """The radius of an objective's sharpness-aware updates; 0 for usual updates.
 
     Raises:
@@ -98,9 +99,10 @@ def sharpness_of(objective: Objective | str) -> float:
     """
     radius = 0.0 if isinstance(objective, Objective) else getattr(_loaded(objective), "sharpness", 0.0)
     if isinstance(radius, bool) or not isinstance(radius, int | float) or not 0 <= radius < float("inf"):
-        raise refuse_result("objective", str(objective), f"sharpness = {radius!r}", "a finite number from 0")
+        name = objective if isinstance(objective, str) else type(objective).__name__
+        raise refuse_result("objective", name, f"sharpness = {radius!r}", "a finite number from 0")
     return float(radius)
 
 
-def _loaded(objective: str) -> Any:
-    return load("objective", OBJECTIVES.get(objective, objective))
+def _loaded(objective: LossFunction | str) -> Any:
+    return load("objective", OBJECTIVES.get(objective, objective)) if isinstance(objective, str) else objective

@@ -136,7 +136,7 @@ class MethodChoice(Record):
             )
         made = self.method()
         loss = made.objective
-        wants = isinstance(loss, str) or loss.policy or (loss.entropy and loss.estimator == "token")
+        wants = not isinstance(loss, Objective) or loss.policy or (loss.entropy and loss.estimator == "token")
         if made.candidates != "none" and not wants:
             raise ValueError(
                 f"{self.name!r} has no loss: set policy = true, or entropy = true with estimator = 'token'"
@@ -216,7 +216,7 @@ class MethodChoice(Record):
             idle = ("base", "candidates", "objective", *of_paper, "parameters", "decision")
         elif made.candidates == "none":
             idle = ("objective", *of_paper, "parameters")
-        elif isinstance(made.objective, str):
+        elif not isinstance(made.objective, Objective):
             idle = of_paper
         elif not made.objective.policy:
             idle = ("credit", "baseline")

@@ -20,6 +20,7 @@ import emtta_core
 from emtta_core.adaptation import METHODS, Adapter, Method, Objective, method
 from emtta_core.adaptation.batch_size import episode_bytes
 from emtta_core.adaptation.episode import Batch, candidate_loss, prepare_batch, run, split
+from emtta_core.adaptation.methods import OBJECTIVES
 from emtta_core.adaptation.options import Options
 from emtta_core.errors import UsageError
 from emtta_core.model import SpeechModel, forward, load_model
@@ -367,7 +368,9 @@ def test_used_options_are_declared() -> None:
     assert method("em-tok-b+beam").options == ("steps", "candidates", *update, "beams", "early_stop", *gate)
     assert method("em-tok-b+mbr").options == ("steps", "candidates", *update, "seed", "early_stop", *gate)
     order = ["source", "source-beam", "greedy-em", "em-seq", "em-tok", "em-tok-b", "em-tok-policy", "em-tok-entropy"]
-    assert list(METHODS) == [*order, "mbr", "em-tok-b+beam", "em-tok-b+mbr"]
+    assert list(METHODS) == [*order, "mbr", "em-tok-b+beam", "em-tok-b+mbr", *OBJECTIVES]
+    assert method("sgem").options == method("em-tok-b").options
+    assert method("sar").options == method("greedy-em").options
 
 
 def test_unused_options_change_nothing(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:

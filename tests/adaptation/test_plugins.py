@@ -1,5 +1,6 @@
 """Parts of a method that others write run as the engine's own do, and each mistake in one is named."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from conftest import Command, Speech, SuiteFile
 from whisper_factory import sounds
 
-from emtta_core.adaptation import Adapter, Method, PluginError, method, parts
+from emtta_core.adaptation import Adapter, Method, Objective, PluginError, ScoredCandidates, method, parts
 from emtta_core.adaptation.episode import prepare_batch, run
 from emtta_core.adaptation.options import Options
 from emtta_core.adaptation.parameters import parameter_names, source_parameters
@@ -193,6 +194,16 @@ def test_own_objective_equals_engines(model: SpeechModel) -> None:
     torch.testing.assert_close(*made, rtol=1e-9, atol=1e-9)
 
 
+def test_notebook_hands_over_function(model: SpeechModel) -> None:
+    def loss(candidates: ScoredCandidates) -> torch.Tensor:
+        return candidates.entropies.sum((1, 2)) / candidates.mask.sum((1, 2))
+
+    batch = prepare_batch(model, sounds([1.0, 2.4]), ["en", "de"], ["a", "b"])
+    objectives = (loss, Objective(policy=False))
+    made = [run(model, Method("mine", "beam", chosen), Options(2, 3), batch)[1] for chosen in objectives]
+    torch.testing.assert_close(*made, rtol=1e-9, atol=1e-9)
+
+
 def test_unselected_parameters_stay(model: SpeechModel) -> None:
     batch = prepare_batch(model, sounds([1.0]), ["en"], ["a"])
     chosen = named(parameters="biases")
@@ -265,6 +276,19 @@ def test_failure_raises_with_its_cause(model: SpeechModel) -> None:
     with pytest.raises(PluginError) as failure:
         Adapter(model, named(objective="failing")).transcribe(sounds([0.5]))
     assert isinstance(failure.value.__cause__, ValueError)
+
+
+def test_doctor_names_faulty_part(
+    site: Path, suite_file: SuiteFile, speech: Speech, tmp_path: Path, emtta: Command
+) -> None:
+    path = suite_file(methods=("source",))
+    faulty = 'methods = ["source", { name = "mine", base = "em-tok-b", objective = "their_parts:mixing" }]'
+    path.write_text(path.read_text().replace("methods = ['source']", faulty))
+    looked = emtta("doctor", path, "--store", tmp_path / "store", "--format", "json")
+    assert looked.code == 1
+    (found,) = [check for check in json.loads(looked.out)["checks"] if check["what"].startswith("method ")]
+    assert (found["what"], found["ok"]) == ("method mine", False)
+    assert "it mixes utterances" in found["found"]
 
 
 def test_exception_costs_own_cells(

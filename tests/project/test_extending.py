@@ -28,11 +28,13 @@ def test_loss_of_page_is_evaluated(tmp_path: Path) -> None:
         [sys.executable, "-c", BUILD, tmp_path], cwd=source, check=True, capture_output=True, text=True
     )
     place = tmp_path / "environment"
-    subprocess.run([sys.executable, "-m", "venv", place], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True)
     (site,) = place.glob("lib/python*/site-packages")
     (site / "shared.pth").write_text("\n".join(folder for folder in sys.path if folder.endswith("site-packages")))
-    install = [place / "bin/pip", "install", "--no-deps", "--no-index", tmp_path / made.stdout.split()[-1]]
-    subprocess.run(install, check=True, capture_output=True)
+    pip = [sys.executable, "-m", "pip", "--python", place / "bin/python"]
+    wheel = tmp_path / made.stdout.split()[-1]
+    subprocess.run([*pip, "install", "--no-deps", "--no-index", wheel], check=True, capture_output=True)
+    assert (site / "margin_loss.py").exists()
 
     work = tmp_path / "work"
     work.mkdir()
@@ -54,7 +56,7 @@ def test_loss_of_page_is_evaluated(tmp_path: Path) -> None:
         assert re.search(rf"│ {method} +│ all +│ +\d+\.\d\d │", said[2]), said[2]
 
 
-def test_source_of_page_is_sound(tmp_path: Path) -> None:
+def test_source_of_page_is_sound(tmp_path: Path, tiny_model: Path) -> None:
     from emtta_core.adaptation import Method
     from emtta_core.adaptation.plugin_check import check_method
     from emtta_core.model import load_model
@@ -62,6 +64,6 @@ def test_source_of_page_is_sound(tmp_path: Path) -> None:
     (tmp_path / "warm_page.py").write_text(block("python", 1))
     sys.path.insert(0, str(tmp_path))
     try:
-        assert check_method(load_model("demo", precision="float64"), Method("warm", "warm_page:warm")) == []
+        assert check_method(load_model(tiny_model, precision="float64"), Method("warm", "warm_page:warm")) == []
     finally:
         sys.path.remove(str(tmp_path))
