@@ -242,7 +242,7 @@ def _date(timezone: str) -> str:
 def _page(store: Store, run_id: str) -> str | None:
     # Write the page on a night beside its log, and return where it lies; one that cannot be made is logged.
     try:
-        return store.write_page(run_id, make_page(store, run_id).html)
+        return store.write_beside_log(run_id, "html", make_page(store, run_id).html)
     except Exception:
         get_run_logger().warning("the page on %s could not be written", run_id, exc_info=True)
         return None

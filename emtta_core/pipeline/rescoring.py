@@ -15,6 +15,7 @@ from functools import partial
 from itertools import chain, repeat
 from typing import Any
 
+from emtta_core.pipeline.run_results import settle_results
 from emtta_core.pipeline.run_statistics import settle_statistics, update_statistics
 from emtta_core.scoring import ScorerError, scorer
 from emtta_core.scoring.utterance import Heard, score_all
@@ -96,7 +97,7 @@ def rescore(
     workers: int = 1,
     progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Rescoring:
-    """Score a run again, and compute its statistics.
+    """Score a run again, compute its statistics, and write its results.
 
     Args:
         store: the run's.
@@ -116,6 +117,7 @@ def rescore(
         found = rescore_held(store, run_id, scorers, references=references, workers=workers, progress=progress)
         for name in found.scored:
             update_statistics(store, run_id, name)
+    settle_results(store, run_id)
     return found
 
 
@@ -149,7 +151,7 @@ def rescore_held(
 
 
 def settle_figures(store: Store, run_id: str, held: Lease | None = None) -> None:
-    """See that a run is scored as its suite says, and its statistics are there; what goes wrong is logged alone.
+    """See that a run is scored as its suite says, with its statistics and results; what goes wrong is logged alone.
 
     Args:
         store: the run's.
@@ -164,6 +166,7 @@ def settle_figures(store: Store, run_id: str, held: Lease | None = None) -> None
         again = store.command("score", run_id)
         log.warning("run %s could not be scored as its suite says: %s; score it with: %s", run_id, error, again)
     settle_statistics(store, run_id)
+    settle_results(store, run_id)
 
 
 def is_unscored(store: Store, run_id: str) -> bool:

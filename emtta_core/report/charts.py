@@ -12,7 +12,8 @@ from typing import Any
 
 import altair as alt
 
-from emtta_core.report.facts import ALL, SOURCE, Facts, Row, interval, number, points, rate, signed_percent, verdict
+from emtta_core.pipeline.run_results import Row
+from emtta_core.report.facts import ALL, SOURCE, Facts, interval, number, points, rate, signed_percent, verdict
 
 MOST_DOMAINS = 60
 """Domains that a chart shows; of more, those with the largest changes."""

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from emtta_core.errors import UsageError
+from emtta_core.pipeline.run_results import Row, compared
 from emtta_core.scoring.paired import ALPHA
 from emtta_core.store import Catalogue, Store
 from emtta_core.store.describe import cautions_of, notices_of
@@ -29,37 +30,6 @@ _METADATA = "SELECT DISTINCT unnest(json_keys(metadata)) AS name FROM utterances
 
 MOST_FAILURES = 200
 """Failures on a page; those beyond are counted."""
-
-Row = Mapping[str, Any]
-"""A row of a view or report, by column; `sql/schema.md` has their meanings."""
-
-# The columns of `cells` or `groups`, with those of `statistics` beside them: `wer_low` to `confidence` are NULL while
-# there are none. Without statistics, the change is that over all utterances of the two cells.
-_COMPARED = """
-    SELECT
-        figures.* EXCLUDE (change_percent),
-        CASE
-            WHEN tested.method IS NOT NULL THEN tested.change
-            WHEN figures.method <> 'source' THEN figures.wer - figures.source_wer
-        END AS change,
-        CASE
-            WHEN tested.method IS NOT NULL THEN tested.change_percent
-            WHEN figures.method <> 'source' THEN figures.change_percent
-        END AS change_percent,
-        tested.* EXCLUDE (
-            run_id, method, "group", domain, utterances, pairs, units, drawn, wer, source_wer, change, change_percent
-        )
-    FROM {view} AS figures
-    LEFT JOIN statistics AS tested
-        ON figures.run_id = tested.run_id
-        AND figures.method = tested.method
-        AND figures."group" = tested."group"
-        AND tested.domain IS NOT DISTINCT FROM {domain}
-        AND figures.wer IS NOT NULL
-    WHERE figures.run_id = $run
-    ORDER BY figures.position
-"""
-
 
 # Each sentence on what a limit takes, with the domains of which it is so.
 _SAMPLES = """
@@ -190,11 +160,8 @@ def read_facts(catalogue: Catalogue, run_id: str) -> Facts:
         ranks=dict(catalogue.query("SELECT method, rank FROM methods").rows),
         samples=tuple(f"{row['sample']} ({', '.join(row['domains'])})." for row in rows(_SAMPLES)),
         descriptions=_descriptions(run["suite_toml"]),
-        cells={
-            (row["domain"], row["method"]): row
-            for row in rows(_COMPARED.format(view="domains", domain="figures.domain"))
-        },
-        means={(row["method"], row["group"]): row for row in rows(_COMPARED.format(view="groups", domain="NULL"))},
+        cells={(row["domain"], row["method"]): row for row in compared(catalogue, run_id, "domains").records},
+        means={(row["method"], row["group"]): row for row in compared(catalogue, run_id, "groups").records},
         best={row["group"]: row for row in rows("FROM best WHERE run_id = $run")},
         pairs=tuple(catalogue.report("between", run_id).records),
         cautions=cautions_of(catalogue, run_id),

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from emtta_core.report.facts import ALL, SOURCE, SPACE, Facts, Row, count, interval, probability, rate, verdict
+from emtta_core.pipeline.run_results import Row
+from emtta_core.report.facts import ALL, SOURCE, SPACE, Facts, count, interval, probability, rate, verdict
 
 _TEST = f"test of the mean, Holm-corrected over the domains, p{SPACE}≤{SPACE}0.05"
 

@@ -27,7 +27,7 @@ SETTLED = 86_400.0
 
 _KEEP = re.compile(r"(?P<number>[0-9]{1,6})(?P<unit>[hdw]?)", re.ASCII)
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
-_LOG = re.compile(r"logs/([^/]+)\.(?:log|html)")
+_LOG = re.compile(r"logs/([^/]+)\.(?:log|html|results\.json)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ scores is there as well; a writer killed between the two has lost that shard and
 import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn, Self, TypeVar
+from typing import Any, Literal, NoReturn, Self, TypeVar
 
 from emtta_core.errors import StoreError, unknown
 from emtta_core.identity import digest
@@ -178,11 +178,14 @@ class Store:
         check_name("run id", run_id)
         return self.backend.appending(f"logs/{run_id}.log")
 
-    def write_page(self, run_id: str, page: str) -> str:
-        """Write the page on a run beside its log, and return where it lies."""
+    def write_beside_log(self, run_id: str, ending: Literal["html", "results.json"], text: str) -> str:
+        """Write a text on a run to `logs/<run>.<ending>`, unless just this is there, and return where it lies."""
         check_name("run id", run_id)
-        name = f"logs/{run_id}.html"
-        self.backend.write(name, page.encode())
+        name, content = f"logs/{run_id}.{ending}", text.encode()
+        with suppress(OSError):
+            if self.backend.read(name) == content:
+                return self.backend.url(name)
+        self.backend.write(name, content)
         return self.backend.url(name)
 
     # Cells

@@ -29,6 +29,7 @@ from flows.cli import (
     compare,
     demo,
     doctor,
+    exporting,
     listen,
     prepare,
     prune,
@@ -76,8 +77,8 @@ def _options(
 
 for _verb in (
     *(run.run, prepare.prepare, rerun.rerun, status.status, list_runs.runs, report.report, view.view, compare.compare),
-    *(sql.sql, score.score, check.check, compact.compact, prune.prune, listen.listen, suites.suites, schedule.schedule),
-    *(server.server, doctor.doctor),
+    *(sql.sql, score.score, exporting.export, check.check, compact.compact, prune.prune, listen.listen, suites.suites),
+    *(schedule.schedule, server.server, doctor.doctor),
 ):
     app.command("list" if _verb is list_runs.runs else None, help=flowing(_verb.__doc__))(_verb)
 app.add_typer(catalog.app, name="catalog")

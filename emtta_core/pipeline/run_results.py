@@ -1,0 +1,146 @@
+"""The figures of a run as one JSON document, `results.json`, whose schema is `docs/results.schema.json`.
+
+The document depends on the run alone, not on when it was made, so that one that says the same is not written again.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from emtta_core.store import Catalogue, Store
+from emtta_core.store.describe import cautions_of, notices_of
+from emtta_core.store.result import Result
+
+log = logging.getLogger("emtta.pipeline")
+
+Row = Mapping[str, Any]
+"""A row of a view or report, by column; `sql/schema.md` has their meanings."""
+
+View = Literal["domains", "groups"]
+"""A view that statistics belong to."""
+
+FORMAT = 1
+"""The version of the document's form; a change that breaks a reader raises it."""
+
+_RUN = (
+    *("suite", "created_at", "state", "model", "model_revision", "model_digest", "algorithm_version", "plan_id"),
+    *("git_commit", "host"),
+)
+_COUNTS = ("cells", "complete", "planned", "done", "in_error", "reused")
+_WHERE = ("method", "group", "domain")
+_FIGURES = (
+    *("planned", "done", "in_error", "utterances", "pairs", "units", "drawn", "words", "errors"),
+    *("wer", "wer_low", "wer_high", "confidence", "pooled_wer", "cer", "substitution_rate", "deletion_rate"),
+    *("insertion_rate", "sentence_error_rate", "over_100_rate", "insertion_run_rate", "loop_rate"),
+    *("insertions_per_minute", "seeds", "wer_by_seed", "wer_seed_sd", "source_wer", "change", "change_low"),
+    *("change_high", "change_percent", "p", "p_sign_flip", "wins", "ties", "losses", "note", "reason_hidden"),
+)
+_PAIR = (
+    *("group", "method", "baseline", "pairs", "wer", "baseline_wer", "change", "change_low", "change_high", "p"),
+    *("p_sign_flip", "verdict", "wins", "ties", "losses", "confidence", "note"),
+)
+
+_SCORED = """
+    SELECT any_value(planned.scorer), any_value(planned.counts_errors),
+        coalesce(list_sort(list(DISTINCT normalizer) FILTER (normalizer IS NOT NULL)), [])
+    FROM planned
+    LEFT JOIN utterances USING (run_id, domain, method, cell_id)
+    WHERE run_id = $run
+"""
+
+# The columns of `cells` or `groups`, with those of `statistics` beside them: `wer_low` to `confidence` are NULL while
+# there are none. Without statistics, the change is that over all utterances of the two cells.
+_COMPARED = """
+    SELECT
+        figures.* EXCLUDE (change_percent),
+        CASE
+            WHEN tested.method IS NOT NULL THEN tested.change
+            WHEN figures.method <> 'source' THEN figures.wer - figures.source_wer
+        END AS change,
+        CASE
+            WHEN tested.method IS NOT NULL THEN tested.change_percent
+            WHEN figures.method <> 'source' THEN figures.change_percent
+        END AS change_percent,
+        tested.* EXCLUDE (run_id, method, "group", domain, wer, source_wer, change, change_percent)
+    FROM {view} AS figures
+    LEFT JOIN statistics AS tested
+        ON figures.run_id = tested.run_id
+        AND figures.method = tested.method
+        AND figures."group" = tested."group"
+        AND tested.domain IS NOT DISTINCT FROM {domain}
+        AND figures.wer IS NOT NULL
+    WHERE figures.run_id = $run
+    ORDER BY figures.position
+"""
+
+
+def compared(catalogue: Catalogue, run_id: str, view: View) -> Result:
+    """The rows of a view on a run, in its order, each with what the statistics say of it: interval, change and test."""
+    domain = "figures.domain" if view == "domains" else "NULL"
+    return catalogue.query(_COMPARED.format(view=view, domain=domain), {"run": run_id})
+
+
+def results_of(catalogue: Catalogue, run_id: str) -> dict[str, Any]:
+    """The figures of a run that the store has, as `docs/results.schema.json` describes them.
+
+    Args:
+        catalogue: of the store; its scorer is whose figures they are.
+        run_id: the run.
+
+    Raises:
+        EmttaError: DuckDB fails a query.
+    """
+    (run,) = _plain(catalogue.query("FROM runs WHERE run_id = $run", {"run": run_id}))
+    ((scorer, counts_errors, normalizers),) = catalogue.query(_SCORED, {"run": run_id}).rows
+    pairs = 'FROM method_pairs WHERE run_id = $run ORDER BY "group" <> \'all\', "group", method, baseline'
+    return {
+        "format": FORMAT,
+        "run": {"id": run_id, **_chosen(run, _RUN), "versions": _versions(run["versions"])},
+        "scoring": {"scorer": scorer, "normalizers": normalizers, "errors": "delete" if counts_errors else "exclude"},
+        "counts": _chosen(run, _COUNTS),
+        "groups": _figures(catalogue, run_id, "groups"),
+        "domains": _figures(catalogue, run_id, "domains"),
+        "pairs": [_chosen(row, _PAIR) for row in _plain(catalogue.query(pairs, {"run": run_id}))],
+        "notices": list(notices_of(catalogue, run_id)),
+        "cautions": list(cautions_of(catalogue, run_id)),
+    }
+
+
+def results_text(catalogue: Catalogue, run_id: str) -> str:
+    """The document of `results_of`, written down."""
+    return json.dumps(results_of(catalogue, run_id), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+
+
+def settle_results(store: Store, run_id: str) -> None:
+    """See that the results of a run are in the store beside its log; what goes wrong is logged alone."""
+    try:
+        with Catalogue(store, run_id=run_id) as catalogue:
+            text = results_text(catalogue, run_id)
+            catalogue.check_all_read()
+        store.write_beside_log(run_id, "results.json", text)
+    except Exception:
+        again = store.command("export", run_id, "--format", "results-json", "--out", "DIR")
+        log.warning("the results.json of run %s could not be written; write one by: %s", run_id, again, exc_info=True)
+
+
+def _figures(catalogue: Catalogue, run_id: str, view: View) -> list[dict[str, Any]]:
+    where = _WHERE if view == "domains" else _WHERE[:2]
+    return [_chosen(row, where) | _chosen(row, _FIGURES) for row in _plain(compared(catalogue, run_id, view))]
+
+
+def _chosen(row: Row, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: row[name] for name in names if name in row}
+
+
+def _plain(found: Result) -> list[dict[str, Any]]:
+    # The rows as JSON has them. The last digits of a mean depend on the order in which threads summed it: they go.
+    rows: list[dict[str, Any]] = json.loads(found.json(), parse_float=lambda text: float(f"{float(text):.12g}"))
+    return rows
+
+
+def _versions(text: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError):  # a record that was damaged
+        return {}
