@@ -116,6 +116,7 @@ def settle_results(store: Store, run_id: str) -> None:
     """See that the results of a run are in the store beside its log; what goes wrong is logged alone."""
     try:
         with Catalogue(store, run_id=run_id) as catalogue:
+            catalogue.cache_rows()
             text = results_text(catalogue, run_id)
             catalogue.check_all_read()
         store.write_beside_log(run_id, "results.json", text)
