@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 
 from emtta_core.errors import EmttaError, UsageError, unknown
@@ -167,7 +168,11 @@ def _files(transcripts: Transcripts, form: ExportFormat, hub_id: str) -> Iterato
                 ExportFormat.NEMO: transcripts.nemo,
                 ExportFormat.OPEN_ASR: transcripts.open_asr,
             }[form]()
-            yield from ((name, text.encode()) for name, text in texts)
+            first = next(texts, None)
+            if first is None:
+                failures = catalogue.store.command("report", "failures", "--run", run_id)
+                raise UsageError(f"no utterance chosen of the run {run_id!r} is in a WER; see why: {failures}")
+            yield from ((name, text.encode()) for name, text in chain([first], texts))
 
 
 def _utterances(transcripts: Transcripts) -> Result:
@@ -194,8 +199,6 @@ def _place(folder: Path, files: Iterable[tuple[str, bytes]], *, replace: bool) -
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
             written[name] = len(content)
-        if not written:
-            raise UsageError("nothing is to be written: no utterance chosen is in a WER; see emtta report failures")
         taken = [name for name in written if (folder / name).exists()]
         if taken and not replace:
             more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""

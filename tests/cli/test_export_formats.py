@@ -291,10 +291,13 @@ def test_files_that_are_there_stay(emtta: Command, store: Store, tmp_path: Path)
 def test_empty_run_is_refused(emtta: Command, tmp_path: Path, out: Path) -> None:
     store = Store.open(tmp_path / "empty", create=True)
     begin_run(store, "run", [("noise", "babble", "source")])
-    assert (
-        f"has no utterance yet; evaluate it with: emtta rerun run --store {store.location}"
-        in export(emtta, store, "trn", out, code=2).err
-    )
+    message = f"has no utterance yet; evaluate it with: emtta rerun run --store {store.location}"
+    assert message in export(emtta, store, "trn", out, code=2).err
+    key = CellKey("run", "babble", "source")
+    write_shard(store, key, {"a": None}, attempt=store.begin_attempt(key))
+    message = f"is in a WER; see why: emtta report failures --run run --store {store.location}"
+    assert message in export(emtta, store, "trn", out, code=2).err
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_incomplete_run_says_so(emtta: Command, tmp_path: Path, out: Path) -> None:

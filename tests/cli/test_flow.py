@@ -90,6 +90,9 @@ def test_every_cell_is_evaluated(suite_file: SuiteFile, speech: Speech, tmp_path
     assert len(records) == 6  # two domains, four cells
     assert all(record.state is not None and record.state.is_completed() for record in records)
     assert {record.name for record in records} >= {"prepare clean", "noisy/em-tok-b"}
+    results = json.loads((tmp_path / f"store/logs/{run_id(tmp_path / 'store')}.results.json").read_text())
+    assert results["counts"]["complete"] == 4
+    assert all(figure["wer"] is not None for figure in results["groups"])
 
     again = run(suite_file(CLEAN + NOISY), tmp_path / "store")
     assert again.is_completed()
