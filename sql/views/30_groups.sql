@@ -10,8 +10,8 @@
 --   planned, done, in_error, reused   utterances: planned, done, in error, done and reused from another run
 --   words, errors   sums of those of its domains, without the utterances in error
 --   wer             mean of its domains' WER, as in the paper, each the mean over the seeds; NULL while hidden
---   substitution_rate, deletion_rate, insertion_rate, sentence_error_rate, over_100_rate, insertion_run_rate, loop_rate,
---   insertions_per_minute   means of its domains', as in domains; NULL while hidden
+--   substitution_rate, deletion_rate, insertion_rate, sentence_error_rate   means of its domains', NULL while hidden
+--   over_100_rate, insertion_run_rate, loop_rate, insertions_per_minute   likewise
 --   seeds           number of seeds; 0 for a method that draws no random numbers
 --   wer_by_seed     wer of each seed, in the order of the seeds; NULL while hidden
 --   wer_seed_sd     standard deviation of wer over the seeds; NULL for fewer than two
