@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from emtta_core.store import CellKey, CellRow, PlanRow, RunRow, Store
 from emtta_core.store.parquet import parquet
-from emtta_core.store.schema import TABLES
 from emtta_core.store.snapshot import PACKS
+from emtta_core.store.tables import TABLES
 
 METHODS = ("source", "greedy-em", "em-seq", "em-tok", "em-tok-b")
 DOMAINS = {

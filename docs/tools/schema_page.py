@@ -15,8 +15,8 @@ from emtta_core.store.catalogue import Catalogue
 from emtta_core.store.describe import describe, describe_report
 from emtta_core.store.reports import Query, reports, views
 from emtta_core.store.result import Result
-from emtta_core.store.schema import TABLES
 from emtta_core.store.store import Store
+from emtta_core.store.tables import TABLES
 
 _READS = re.compile(r"\b(?:FROM|JOIN)\s+((?:raw|open|settled)\.\w+|\w+)", re.IGNORECASE)
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from emtta_core.store.reports import Parameter, reports, views
-from emtta_core.store.schema import TABLES, Table
+from emtta_core.store.tables import TABLES, Table
 
 BEGIN = "<!-- generated: python docs/tools/store_page.py docs/store.md -->\n"
 END = "<!-- end of what is generated -->\n"

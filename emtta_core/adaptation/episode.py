@@ -17,12 +17,13 @@ from emtta_core.adaptation.methods import Method
 from emtta_core.adaptation.objective import Loss, token_statistics
 from emtta_core.adaptation.options import Options, Trace
 from emtta_core.adaptation.parameters import source_parameters, split
-from emtta_core.adaptation.parts import CandidateRequest, calling, is_plugin, load, refuse_result
+from emtta_core.adaptation.parts import CandidateRequest, calling, load, refuse_result
 from emtta_core.adaptation.scored import ScoredCandidates, objective_loss, sharpness_of
 from emtta_core.model import forward
 from emtta_core.model.candidates import BeamSearch, Greedy, Hypotheses, Sampled, Strategy, generate
 from emtta_core.model.forward import Norms, grow
 from emtta_core.model.speech_model import SpeechModel
+from emtta_core.plugins import is_plugin
 
 LAST = -1
 """Stands for the number of the last state, whichever it is, where its samples are drawn."""

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from emtta_core.adaptation.parts import calling, is_plugin, load, refuse_result
+from emtta_core.adaptation.parts import calling, load, refuse_result
+from emtta_core.plugins import is_plugin
 
 
 def choose(decision: str, texts: Sequence[str]) -> int:

@@ -7,9 +7,10 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Literal, get_args
 
 from emtta_core.adaptation.options import USES, Use
-from emtta_core.adaptation.parts import Kind, fingerprint, is_plugin, load
+from emtta_core.adaptation.parts import Kind, load
 from emtta_core.errors import UsageError, unknown
 from emtta_core.names import METHODS as INSTALLED
+from emtta_core.plugins import fingerprint, is_plugin
 
 if TYPE_CHECKING:
     from emtta_core.adaptation.objective import Loss

@@ -5,9 +5,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from emtta_core.adaptation.parts import calling, is_plugin, load, refuse_result
+from emtta_core.adaptation.parts import calling, load, refuse_result
 from emtta_core.model.forward import Norms
 from emtta_core.model.weights import Weights
+from emtta_core.plugins import is_plugin
 
 
 def source_parameters(weights: Weights, batch: int, which: str = "layernorm") -> Tensor:

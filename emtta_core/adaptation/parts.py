@@ -1,27 +1,21 @@
 """Plug-ins: the parts of a method that other packages bring, as `package.module:object`.
 
-Each kind of part has a protocol. A plug-in's path, the release of its package and a digest of the package's source are
-part of the identity of its results. Nothing here needs torch; docs/extending.md shows how a part is written.
+Each kind of part has a protocol (`emtta_core.plugins` says how a plug-in is found, and told from others). Nothing here
+needs torch; docs/extending.md shows how a part is written.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib
 import inspect
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from importlib.machinery import ModuleSpec, PathFinder
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from emtta_core.errors import EmttaError, UsageError, in_words
 from emtta_core.faults import is_out_of_memory
+from emtta_core.plugins import import_plugin, is_plugin
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,9 +31,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["candidates", "objective", "parameters", "decision", "adapter", "method"]
 """What a plug-in can be: one of four parts, a whole method with a loop of its own, or a method composed of parts."""
-
-PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-"""How a plug-in is named."""
 
 
 class PluginError(EmttaError):
@@ -105,11 +96,6 @@ class MethodAdapter(Protocol):
         """One result an utterance, in order. What it keeps between batches makes results depend on their order."""
 
 
-def is_plugin(name: object) -> bool:
-    """Whether a part is named as `package.module:object`."""
-    return isinstance(name, str) and ":" in name
-
-
 @cache
 def load(kind: Kind, path: str) -> Any:
     """Import a part, and check that it is of its kind.
@@ -117,26 +103,11 @@ def load(kind: Kind, path: str) -> Any:
     Raises:
         UsageError: it cannot be imported, or is no such part; says what to do.
     """
-    module, _, attribute = path.partition(":")
-    if module.partition(".")[0] != __package__.partition(".")[0]:
-        _sources.setdefault(path, fingerprint(path)["source"])
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except AttributeError as error:
-        raise UsageError(f"{kind} {path!r}: {in_words(error)}; name an object that the module has") from error
-    except Exception as error:
-        raise UsageError(
-            f"{kind} {path!r} cannot be imported: {type(error).__name__}: {in_words(error)}; mend its module, or "
-            "install what it needs"
-        ) from error
+    found = import_plugin(kind, path)
     lacking = _lacking(kind, found)
     if lacking:
         raise UsageError(f"{kind} {path!r} is {_described(found)}; {lacking} (docs/extending.md)")
     return found
-
-
-_sources: dict[str, str] = {}
-"""Of each plug-in that this process has imported, the digest of its source then."""
 
 
 def _lacking(kind: Kind, found: Any) -> str | None:
@@ -162,72 +133,6 @@ def _lacking(kind: Kind, found: Any) -> str | None:
 
 def _described(found: Any) -> str:
     return f"the class {found.__name__}" if inspect.isclass(found) else f"an object of the class {type(found).__name__}"
-
-
-def fingerprint(path: str) -> dict[str, str]:
-    """What tells a plug-in from others, and from itself after a change: its path, release and source.
-
-    Nothing of it is imported.
-
-    Raises:
-        UsageError: there is no such module.
-    """
-    module = path.partition(":")[0]
-    top = _spec(module, path)
-    folders = [Path(folder) for folder in top.submodule_search_locations or ()]
-    files = [(file.relative_to(folder).as_posix(), file) for folder in folders for file in folder.rglob("*.py")]
-    if not folders and top.origin is not None:
-        files = [(Path(top.origin).name, Path(top.origin))]
-    source = hashlib.sha256()
-    for name, file in sorted(files):
-        source.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\0".encode())
-    return {"plugin": path, "version": _release(module.partition(".")[0]), "source": source.hexdigest()[:16]}
-
-
-def _spec(module: str, path: str) -> ModuleSpec:
-    # The top package of a module, which must be there; found without running any of it.
-    found: list[ModuleSpec] = []
-    for part in module.split("."):
-        inside = found[-1].submodule_search_locations if found else None
-        name = f"{found[-1].name}.{part}" if found else part
-        try:
-            spec = PathFinder.find_spec(name, inside) if found else find_spec(part)
-        except (ImportError, ValueError):
-            spec = None
-        if spec is None or (found and inside is None):
-            raise UsageError(
-                f"there is no module {name!r} for {path!r}; give package.module:object, and install the package or put "
-                "its folder on PYTHONPATH"
-            )
-        found.append(spec)
-    return found[0]
-
-
-def _release(package: str) -> str:
-    try:
-        return version(packages_distributions().get(package, [package])[0])
-    except PackageNotFoundError:  # a file on PYTHONPATH
-        return ""
-
-
-def check_sources(planned: Mapping[str, str]) -> None:
-    """Check that plug-ins are here what they were when a cell was planned.
-
-    Args:
-        planned: of each plug-in, the digest of its source.
-
-    Raises:
-        UsageError: one is another here, or has changed since this process imported it.
-    """
-    for path, source in planned.items():
-        here = fingerprint(path)["source"]
-        if here != source:
-            raise UsageError(
-                f"the source of the plug-in {path!r} is {here} here, and the cell was planned with {source}; run the "
-                "suite again to plan it with the present one, and let each machine have the same"
-            )
-        if _sources.get(path, here) != here:
-            raise UsageError(f"the plug-in {path!r} has changed since this process imported it; start the process anew")
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 
 from emtta_core.adaptation import Adapter
-from emtta_core.adaptation.parts import check_sources
 from emtta_core.errors import EmttaError, StoreError
 from emtta_core.model import SpeechModel
 from emtta_core.pipeline.batches import adapt, check_languages
@@ -23,6 +22,7 @@ from emtta_core.pipeline.job import Attempt, CellReport, InterruptedRunError, Jo
 from emtta_core.pipeline.models import model_for
 from emtta_core.pipeline.plan import Cell
 from emtta_core.pipeline.rows import Shard, Tally, make_shard, tally_done, tally_shard
+from emtta_core.plugins import check_sources
 from emtta_core.store import PreparedRow, Store
 from emtta_core.store.lease import LeaseLostError
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from emtta_core.adaptation.options import Options
-from emtta_core.adaptation.parts import fingerprint
 from emtta_core.errors import EmttaError, StoreError
 from emtta_core.pipeline.events import AttemptBegun, CellFinished, Listener, ignore
 from emtta_core.pipeline.plan import Cell
 from emtta_core.pipeline.rows import Tally, tally_done
 from emtta_core.pipeline.run import Run
 from emtta_core.pipeline.selection import Redo
+from emtta_core.plugins import fingerprint
 from emtta_core.sanitize import without_passwords
 from emtta_core.scoring import DEFAULT
 from emtta_core.store import COMPLETE, FAILED, INTERRUPTED, CellKey, CellRow, Store

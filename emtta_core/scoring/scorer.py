@@ -12,18 +12,18 @@ A normalizer of one's own is a function of the text, or of the text and the lang
 module's source are recorded with each score.
 """
 
-import hashlib
 import importlib
 import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib.metadata import PackageNotFoundError, entry_points, packages_distributions, version
+from importlib.metadata import entry_points, version
 from types import ModuleType
 from typing import get_args
 
 from emtta_core.errors import EmttaError, UsageError
+from emtta_core.plugins import fingerprint, import_plugin
 from emtta_core.scoring.normalizer import Normalizer, Rule, normalizer
 
 PLUGINS = "emtta.normalizers"
@@ -135,7 +135,9 @@ def _after(first: Callable[[str], str], then: Callable[[str], str]) -> Callable[
 
 def _plugin(path: str, language: str) -> Normalizer:
     # A normalizer of another package, whose exceptions name it and the text.
-    function, module = _load(path)
+    points = entry_points(group=PLUGINS)
+    place = points[path].value if path in points.names else path
+    function, told = _load(place), fingerprint(place)
     wants_language = _arguments(function) > 1
 
     def normalize(text: str) -> str:
@@ -152,31 +154,20 @@ def _plugin(path: str, language: str) -> Normalizer:
             )
         return found
 
-    return Normalizer(f"{path}/{_release(module)}", normalize)
+    release = told["version"] or "unversioned"
+    return Normalizer(f"{path}/{release}+source-{told['source']}", normalize)
 
 
-def _load(path: str) -> tuple[Callable[..., object], ModuleType]:
-    points = entry_points(group=PLUGINS)
-    place = points[path].value if ":" not in path and path in points.names else path
-    module, _, attribute = place.partition(":")
-    try:
-        home = importlib.import_module(module)
-        function: object = home
-        for part in attribute.split("."):
-            function = getattr(function, part)
-        if inspect.isclass(function):
-            function = function()
-    except Exception as error:
-        raise UsageError(
-            f"the normalizer {path!r} cannot be loaded ({type(error).__name__}: {error}); give "
-            "'package.module:function', and install its package in the environment of emtta"
-        ) from error
+def _load(path: str) -> Callable[..., object]:
+    function = import_plugin("normalizer", path)
+    if inspect.isclass(function):
+        function = function()
     if not callable(function) or not 1 <= _arguments(function) <= 2:
         raise UsageError(
             f"the normalizer {path!r} is {function!r}; it must be a function of the text, or of the text and the "
             "language, that returns a text"
         )
-    return function, home
+    return function  # type: ignore[no-any-return]
 
 
 def _arguments(function: Callable[..., object]) -> int:
@@ -187,19 +178,6 @@ def _arguments(function: Callable[..., object]) -> int:
         return 1
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return sum(each.kind in positional and each.default is inspect.Parameter.empty for each in parameters)
-
-
-def _release(module: ModuleType) -> str:
-    package = module.__name__.partition(".")[0]
-    try:
-        release = version((packages_distributions().get(package) or [package])[0])
-    except PackageNotFoundError:
-        release = "unversioned"
-    try:
-        source = inspect.getsource(module)
-    except (OSError, TypeError):
-        return release
-    return f"{release}+source-{hashlib.sha256(source.encode()).hexdigest()[:12]}"
 
 
 def _installed(option: str) -> ModuleType:

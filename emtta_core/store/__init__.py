@@ -21,7 +21,8 @@ from emtta_core.store.schema import (
     StepRow,
     WindowRow,
 )
-from emtta_core.store.store import CellKey, DoneUtterance, PreparedCorpus, Store
+from emtta_core.store.store import DoneUtterance, Store
+from emtta_core.store.tables import CellKey, PreparedCorpus
 
 __all__ = [
     "COMPLETE",

@@ -19,9 +19,9 @@ from emtta_core.store.backend import Entry
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.store.lease import lease
 from emtta_core.store.parquet import BrokenFile, parquet, read_table
-from emtta_core.store.schema import TABLES
 from emtta_core.store.snapshot import PACK_OF, PACKS, UTTERANCES, Pack, Snapshot, attempt_of, kind_of, newest
 from emtta_core.store.store import Store
+from emtta_core.store.tables import TABLES
 from emtta_core.store.views import describe_broken, sql_text
 
 _KEYS = "run_id, domain, method, cell_id, attempt, utterance_id"

@@ -12,7 +12,7 @@ from emtta_core.scoring.normalizer import MARKED
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.store.reports import EVERY, report, reports, views
 from emtta_core.store.result import Result
-from emtta_core.store.schema import TABLES, Table
+from emtta_core.store.tables import TABLES, Table
 
 _KEYS: Mapping[str, str] = MappingProxyType(
     {

@@ -19,9 +19,9 @@ from emtta_core.store.catalogue import Catalogue
 from emtta_core.store.describe import meanings
 from emtta_core.store.functions import create_functions, needs_python
 from emtta_core.store.reports import views
-from emtta_core.store.schema import TABLES
 from emtta_core.store.snapshot import Snapshot
 from emtta_core.store.store import Store
+from emtta_core.store.tables import TABLES
 from emtta_core.store.views import create_raw_views, scan, sql_text
 
 ABOUT = "about"

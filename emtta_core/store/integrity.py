@@ -20,9 +20,9 @@ from emtta_core.names import is_name
 from emtta_core.store.backend import Entry
 from emtta_core.store.lease import holder
 from emtta_core.store.parquet import FAILURES, BrokenFile, Problem, misplaced, read_table
-from emtta_core.store.schema import TABLES, Table
 from emtta_core.store.snapshot import FOLDER, Pack, kind_of, run_of, source_of
 from emtta_core.store.store import COMPLETE_FILE, Store
+from emtta_core.store.tables import TABLES, Table
 from emtta_core.store.views import files_select, path_literal
 
 _BATCH = 32

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 
 from emtta_core.errors import StoreError
 from emtta_core.store.backend import Backend, Entry
-from emtta_core.store.schema import SCHEMA_VERSION, TABLES, VERSION_KEY, AudioBytes, Table, documented
+from emtta_core.store.schema import SCHEMA_VERSION, VERSION_KEY, AudioBytes
 from emtta_core.store.snapshot import Pack, kind_of
+from emtta_core.store.tables import TABLES, Table, documented
 
 log = logging.getLogger("emtta.store")
 

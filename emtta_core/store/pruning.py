@@ -18,9 +18,10 @@ from emtta_core.store.backend import Entry
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.store.lease import holder, lease, remove_old_leases
 from emtta_core.store.parquet import BrokenFile
-from emtta_core.store.schema import COMPLETE, TABLES
+from emtta_core.store.schema import COMPLETE
 from emtta_core.store.snapshot import FOLDER, run_of
 from emtta_core.store.store import Store
+from emtta_core.store.tables import TABLES
 
 SETTLED = 86_400.0
 """Seconds after which rows without a record, or prepared audio without a plan, are nobody's work in hand any more."""

@@ -26,7 +26,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from emtta_core.store.backend import Backend, Entry
-from emtta_core.store.schema import REUSED, SCHEMA_VERSION, TABLE_KEY, TABLES, VERSION_KEY, Table, fits
+from emtta_core.store.schema import SCHEMA_VERSION, TABLE_KEY, VERSION_KEY
+from emtta_core.store.tables import REUSED, TABLES, Table, fits
 
 _ATTEMPT = re.compile(r"(\d+)(?:-\d+\.parquet|\.parquet|\.begun)")
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, NoReturn, Self, TypeVar
 
 from emtta_core.errors import StoreError, unknown
 from emtta_core.identity import digest
-from emtta_core.names import check_name, seed_name
+from emtta_core.names import check_name
 from emtta_core.store.backend import Backend, Entry, open_backend
 from emtta_core.store.parquet import (
     BrokenFile,
@@ -27,7 +27,6 @@ from emtta_core.store.parquet import (
     write_rows,
 )
 from emtta_core.store.schema import (
-    TABLES,
     CellRow,
     HypothesisRow,
     LinkRow,
@@ -38,10 +37,10 @@ from emtta_core.store.schema import (
     ScoreRow,
     StatisticsRow,
     StepRow,
-    Table,
     WindowRow,
 )
 from emtta_core.store.snapshot import FOLDER, PACK_OF, PACKS, attempt_of, cell_files, run_of, source_of, sources
+from emtta_core.store.tables import TABLES, CellKey, PreparedCorpus, Table
 
 COMPLETE_FILE = "_complete.json"
 """The file of a prepared corpus that is written last."""
@@ -50,37 +49,6 @@ _REMEDY = "Try again, or use the release that wrote it"
 """What to do about a file that is there and cannot be read."""
 
 Row = TypeVar("Row")
-
-
-@dataclass(frozen=True, slots=True)
-class CellKey:
-    """Where a cell's rows lie; UsageError when a part of it is no name (`emtta_core.names`)."""
-
-    run_id: str
-    domain: str
-    method: str
-    seed: int | None = None  # None: the method draws no random numbers
-
-    def __post_init__(self) -> None:
-        for what, name in (("run id", self.run_id), ("domain", self.domain), ("method", self.method)):
-            check_name(what, name)
-
-    @property
-    def folder(self) -> str:
-        """The cell's folder below a table's."""
-        return f"run_id={self.run_id}/domain={self.domain}/method={self.method}/seed={seed_name(self.seed)}"
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedCorpus:
-    """A corpus whose every shard is there."""
-
-    corpus_id: str  # its identity
-    utterances: int  # how many rows it has, those in error included
-    shards: tuple[str, ...]  # its files, in order
-    left_out: int = 0  # how many utterances were too long for it
-    errors: int = 0  # how many rows are in error
-    first_error: str | None = None  # id and reason of the first of them; None where there is none
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from emtta_core.store.backend import Backend, Entry
 from emtta_core.store.functions import create_functions
 from emtta_core.store.parquet import BrokenFile, check_footers
 from emtta_core.store.reports import views
-from emtta_core.store.schema import REUSED, TABLES, Table
 from emtta_core.store.snapshot import PACK_OF, PACKS, UTTERANCES, Pack, Snapshot, run_of
+from emtta_core.store.tables import REUSED, TABLES, Table
 
 LINKS = TABLES["links"]
 

@@ -25,10 +25,10 @@ from emtta_core.adaptation.methods import (
     method,
 )
 from emtta_core.adaptation.options import Options
-from emtta_core.adaptation.parts import PATH
 from emtta_core.errors import UsageError
 from emtta_core.identity import IDENTITY, Record
 from emtta_core.names import check_name
+from emtta_core.plugins import PATH
 
 if TYPE_CHECKING:
     OwnOptions = dict[str, Any]

@@ -17,7 +17,7 @@ from pygments.lexers.sql import SqlLexer
 from emtta_core.errors import EmttaError, UsageError, unknown
 from emtta_core.store.describe import describe, report_list, view_list
 from emtta_core.store.reports import reports, views
-from emtta_core.store.schema import TABLES
+from emtta_core.store.tables import TABLES
 from flows.cli._options import pairs
 from flows.cli._output import Format, say, show
 

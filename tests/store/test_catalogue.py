@@ -13,7 +13,8 @@ from store_factory import begin_run, heard, write_shard
 from emtta_core.errors import EmttaError, StoreError, UsageError
 from emtta_core.store import Catalogue, CellKey, Store, reports, views
 from emtta_core.store.parquet import parquet
-from emtta_core.store.schema import TABLES, VERSION_KEY
+from emtta_core.store.schema import VERSION_KEY
+from emtta_core.store.tables import TABLES
 
 
 def one_run(store: Store, run_id: str, errors: int = 1) -> None:

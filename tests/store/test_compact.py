@@ -14,7 +14,7 @@ from emtta_core.store import catalogue as catalogue_module
 from emtta_core.store.backend import Backend
 from emtta_core.store.compaction import compact, plan_compaction
 from emtta_core.store.lease import lease
-from emtta_core.store.schema import TABLES
+from emtta_core.store.tables import TABLES
 
 CELLS = [("noise", "babble", "source"), ("noise", "babble", "em-tok"), ("accent", "scots", "em-tok")]
 KEYS = [CellKey("run", domain, method) for _, domain, method in CELLS]

@@ -29,7 +29,8 @@ from emtta_core.store.lease import holder
 from emtta_core.store.local import Folder
 from emtta_core.store.parquet import parquet
 from emtta_core.store.pruning import Keep, plan_pruning, prune
-from emtta_core.store.schema import TABLES, VERSION_KEY
+from emtta_core.store.schema import VERSION_KEY
+from emtta_core.store.tables import TABLES
 
 SLOW = pytest.mark.slow
 BAD = CellKey("bad", "babble", "source")

@@ -16,7 +16,7 @@ from emtta_core.store import Catalogue, CellKey, Store, views
 from emtta_core.store.compaction import compact
 from emtta_core.store.describe import meanings
 from emtta_core.store.export import export
-from emtta_core.store.schema import TABLES
+from emtta_core.store.tables import TABLES
 
 CLIENT = """
 import json, sys, duckdb

@@ -9,7 +9,7 @@ from store_factory import begin_run, heard, write_shard
 
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.store import Catalogue, CellKey, Store
-from emtta_core.store.schema import TABLES
+from emtta_core.store.tables import TABLES
 
 
 @pytest.fixture(scope="module", params=["folder", pytest.param("s3", marks=pytest.mark.slow)])

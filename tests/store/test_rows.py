@@ -20,7 +20,8 @@ from emtta_core.errors import StoreError, UsageError
 from emtta_core.store import AudioBytes, CellKey, PreparedRow, Store
 from emtta_core.store.backend import open_backend
 from emtta_core.store.parquet import read_rows, write_rows
-from emtta_core.store.schema import SCHEMA_VERSION, TABLES, Table, documented
+from emtta_core.store.schema import SCHEMA_VERSION
+from emtta_core.store.tables import TABLES, Table, documented
 
 BAD_RUN = "runs/run_id=bad/run.parquet"
 

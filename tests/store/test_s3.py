@@ -20,7 +20,7 @@ from store_factory import begin_run, heard, one_run, write_shard
 from emtta_core.errors import EmttaError, StoreError
 from emtta_core.store import Catalogue, CellKey, Store
 from emtta_core.store.backend import open_backend
-from emtta_core.store.schema import TABLES
+from emtta_core.store.tables import TABLES
 
 KEY = CellKey("run", "babble", "source")
 

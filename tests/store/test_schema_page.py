@@ -9,7 +9,7 @@ from schema_page import reads, schema_page
 from emtta_core.errors import UsageError
 from emtta_core.store import Catalogue, Store, reports, views
 from emtta_core.store.describe import describe, describe_report
-from emtta_core.store.schema import TABLES
+from emtta_core.store.tables import TABLES
 
 PAGE = Path(__file__).parents[2] / "sql" / "schema.md"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from store_page import document, renew
 
-from emtta_core.store.schema import TABLES
+from emtta_core.store.tables import TABLES
 
 PAGE = Path(__file__).parents[2] / "docs" / "store.md"
 

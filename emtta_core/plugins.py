@@ -1,0 +1,118 @@
+"""Objects that other packages bring, as `package.module:object`: parts of methods, normalizers.
+
+A plug-in is known by its path, the release of its package and a digest of the package's source, which are found without
+running any of it; what it changes has these in its identity or in its name.
+"""
+
+import hashlib
+import importlib
+import re
+from collections.abc import Mapping
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from emtta_core.errors import UsageError, in_words
+
+PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+"""How a plug-in is named."""
+
+
+def is_plugin(name: object) -> bool:
+    """Whether a part is named as `package.module:object`."""
+    return isinstance(name, str) and ":" in name
+
+
+def import_plugin(kind: str, path: str) -> Any:
+    """Import a plug-in, which a message calls by its kind.
+
+    Raises:
+        UsageError: it cannot be imported; says what to do.
+    """
+    module, _, attribute = path.partition(":")
+    if module.partition(".")[0] != __package__:
+        _sources.setdefault(path, fingerprint(path)["source"])
+    try:
+        found = importlib.import_module(module)
+        for name in attribute.split("."):
+            found = getattr(found, name)
+        return found
+    except AttributeError as error:
+        raise UsageError(f"{kind} {path!r}: {in_words(error)}; name an object that the module has") from error
+    except Exception as error:
+        raise UsageError(
+            f"{kind} {path!r} cannot be imported: {type(error).__name__}: {in_words(error)}; mend its module, or "
+            "install what it needs"
+        ) from error
+
+
+_sources: dict[str, str] = {}
+"""Of each plug-in that this process has imported, the digest of its source then."""
+
+
+def fingerprint(path: str) -> dict[str, str]:
+    """What tells a plug-in from others, and from itself after a change: its path, release and source.
+
+    Nothing of it is imported.
+
+    Raises:
+        UsageError: there is no such module.
+    """
+    module = path.partition(":")[0]
+    top = _spec(module, path)
+    folders = [Path(folder) for folder in top.submodule_search_locations or ()]
+    files = [(file.relative_to(folder).as_posix(), file) for folder in folders for file in folder.rglob("*.py")]
+    if not folders and top.origin is not None:
+        files = [(Path(top.origin).name, Path(top.origin))]
+    source = hashlib.sha256()
+    for name, file in sorted(files):
+        source.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\0".encode())
+    return {"plugin": path, "version": _release(module.partition(".")[0]), "source": source.hexdigest()[:16]}
+
+
+def _spec(module: str, path: str) -> ModuleSpec:
+    # The top package of a module, which must be there; found without running any of it.
+    found: list[ModuleSpec] = []
+    for part in module.split("."):
+        inside = found[-1].submodule_search_locations if found else None
+        name = f"{found[-1].name}.{part}" if found else part
+        try:
+            spec = PathFinder.find_spec(name, inside) if found else find_spec(part)
+        except (ImportError, ValueError):
+            spec = None
+        if spec is None or (found and inside is None):
+            raise UsageError(
+                f"there is no module {name!r} for {path!r}; give package.module:object, and install the package or put "
+                "its folder on PYTHONPATH"
+            )
+        found.append(spec)
+    return found[0]
+
+
+def _release(package: str) -> str:
+    try:
+        return version(packages_distributions().get(package, [package])[0])
+    except PackageNotFoundError:  # a file on PYTHONPATH
+        return ""
+
+
+def check_sources(planned: Mapping[str, str]) -> None:
+    """Check that plug-ins are here what they were when a cell was planned.
+
+    Args:
+        planned: of each plug-in, the digest of its source.
+
+    Raises:
+        UsageError: one is another here, or has changed since this process imported it.
+    """
+    for path, source in planned.items():
+        here = fingerprint(path)["source"]
+        if here != source:
+            raise UsageError(
+                f"the source of the plug-in {path!r} is {here} here, and the cell was planned with {source}; run the "
+                "suite again to plan it with the present one, and let each machine have the same"
+            )
+        if _sources.get(path, here) != here:
+            raise UsageError(f"the plug-in {path!r} has changed since this process imported it; start the process anew")
