@@ -9,7 +9,7 @@ Its name is that of a normalizer, and behind it what else is done: `whisper`, `j
 
 A normalizer of one's own is a function of the text, or of the text and the language, which returns a text: by its path,
 `my_package.mine:normalize`, or by its name among the entry points `emtta.normalizers`. Its release and a digest of its
-module's source are recorded with each score.
+package's source are recorded with each score.
 """
 
 import importlib
