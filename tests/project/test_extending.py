@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from emtta_core import entry
 
 PAGE = (entry.ROOT / "docs/extending.md").read_text(encoding="utf-8")
@@ -17,6 +19,7 @@ def block(language: str, number: int = 0) -> str:
     return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)[number]
 
 
+@pytest.mark.slow
 def test_loss_of_page_is_evaluated(tmp_path: Path) -> None:
     source = tmp_path / "margin-loss"
     source.mkdir()
