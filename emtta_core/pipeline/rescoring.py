@@ -7,6 +7,9 @@ was killed goes on where it stopped.
 
 import logging
 import multiprocessing
+import os
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -264,7 +267,19 @@ def _is_stale(name: str, language: str, normalizer: str | None) -> bool:
 
 def _pool(workers: int) -> AbstractContextManager[Executor | None]:
     # Processes that know scoring alone, and so begin within a second.
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) if workers > 1 else nullcontext()
+    if workers == 1:
+        return nullcontext()
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent, (os.getpid(),))
+
+
+def _end_with_parent(parent: int) -> None:
+    # A pool's process would wait for work for ever if its parent were killed.
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _scored(utterances: Sequence[Heard], name: str, pool: Executor | None) -> Iterable[dict[str, Any]]:

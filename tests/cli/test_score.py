@@ -1,6 +1,9 @@
 """`emtta score`: stored hypotheses are scored again, side by side by several scorers, and none is made anew."""
 
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -233,6 +236,26 @@ def test_killed_scoring_goes_on(emtta: Command, store: Store, monkeypatch: pytes
     outcome = emtta("score", "run", "--scorer", "none", "--store", store.location)
     assert "none: 4 utterances scored, 4 had been scored in the same way" in outcome.err
     assert [row[2] for row in figures(store, "none")] == [3, 4, 3, 4]
+
+
+def test_killed_command_leaves_no_process(store: Store) -> None:
+    key = CellKey("run", "rain", "source")
+    many = {f"u{number:04d}": [f"{REFERENCE} {number}"] for number in range(3_000)}
+    write_shard(store, key, many, attempt=store.begin_attempt(key))
+    words = ["score", "run", "--scorer", "basic", "--workers", "2", "--store", store.location]
+    with subprocess.Popen([sys.executable, "-m", "emtta_core", *words]) as command:
+        of_command = Path(f"/proc/{command.pid}/task/{command.pid}/children")
+        pool: list[Path] = []
+        while len(pool) < 2 and command.poll() is None:
+            children = [Path("/proc", name) for name in of_command.read_text().split()]
+            pool = [child for child in children if b"spawn_main" in (child / "cmdline").read_bytes()]
+        command.kill()
+    assert len(pool) == 2
+    for _ in range(100):
+        if not any(child.exists() for child in pool):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{pool} are still there")
 
 
 def test_busy_run_is_not_scored(emtta: Command, store: Store) -> None:
