@@ -18,7 +18,7 @@ from functools import partial
 from itertools import chain, repeat
 from typing import Any
 
-from emtta_core.pipeline.run_results import settle_results
+from emtta_core.pipeline.run_results import has_results, settle_results
 from emtta_core.pipeline.run_statistics import settle_statistics, update_statistics
 from emtta_core.scoring import ScorerError, scorer
 from emtta_core.scoring.utterance import Heard, score_all
@@ -168,8 +168,8 @@ def settle_figures(store: Store, run_id: str, held: Lease | None = None) -> None
     except Exception as error:
         again = store.command("score", run_id)
         log.warning("run %s could not be scored as its suite says: %s; score it with: %s", run_id, error, again)
-    settle_statistics(store, run_id)
-    settle_results(store, run_id)
+    if not settle_statistics(store, run_id) or not has_results(store, run_id):
+        settle_results(store, run_id)
 
 
 def is_unscored(store: Store, run_id: str) -> bool:

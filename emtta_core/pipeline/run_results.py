@@ -20,6 +20,9 @@ Row = Mapping[str, Any]
 View = Literal["domains", "groups"]
 """A view that statistics belong to."""
 
+RESULTS: Literal["results.json"] = "results.json"
+"""How the name of the document ends, in the store and in an export."""
+
 FORMAT = 1
 """The version of the document's form; a change that breaks a reader raises it."""
 
@@ -112,6 +115,11 @@ def results_text(catalogue: Catalogue, run_id: str) -> str:
     return json.dumps(results_of(catalogue, run_id), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
+def has_results(store: Store, run_id: str) -> bool:
+    """Whether the results of a run lie beside its log."""
+    return store.backend.exists(f"logs/{run_id}.{RESULTS}")
+
+
 def settle_results(store: Store, run_id: str) -> None:
     """See that the results of a run are in the store beside its log; what goes wrong is logged alone."""
     try:
@@ -119,7 +127,7 @@ def settle_results(store: Store, run_id: str) -> None:
             catalogue.cache_rows()
             text = results_text(catalogue, run_id)
             catalogue.check_all_read()
-        store.write_beside_log(run_id, "results.json", text)
+        store.write_beside_log(run_id, RESULTS, text)
     except Exception:
         again = store.command("export", run_id, "--format", "results-json", "--out", "DIR")
         log.warning("the results.json of run %s could not be written; write one by: %s", run_id, again, exc_info=True)

@@ -46,13 +46,18 @@ _UTTERANCES = """
 """
 
 
-def settle_statistics(store: Store, run_id: str) -> None:
-    """See that the statistics of a run are there and those of its present facts; what goes wrong is logged alone."""
+def settle_statistics(store: Store, run_id: str) -> bool:
+    """See that the statistics of a run are there and those of its present facts; what goes wrong is logged alone.
+
+    Returns:
+        Whether they were already.
+    """
     try:
-        for name in store.run(run_id).scorers:
-            update_statistics(store, run_id, name)
+        computed = [update_statistics(store, run_id, name) for name in store.run(run_id).scorers]
+        return not any(computed)
     except Exception:
         log.warning("the statistics of run %s could not be computed; its results are all there", run_id, exc_info=True)
+        return False
 
 
 def update_statistics(store: Store, run_id: str, scorer: str | None = None) -> bool:

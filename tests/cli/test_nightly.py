@@ -384,7 +384,7 @@ def test_page_table_has_at_most_1000_rows(tmp_path: Path) -> None:
 
     found = artifacts(page(return_state=True))["failures-test"]
     assert len(json.loads(str(found.data))) == MOST_ROWS
-    assert str(found.description).endswith("the first 1,000 of 1,007 rows")
+    assert str(found.description).endswith("the first 1,000 of 1,008 rows")
 
 
 @pytest.mark.usefixtures("prefect_server")

@@ -284,7 +284,7 @@ def test_excess_failures_are_counted(store: Store) -> None:
     write_shard(store, CellKey("run", "d", "source"), {"u": [REFERENCE], **{f"bad{i:04d}": None for i in range(count)}})
     text = squeezed(make_page(store).html)
     assert f"{count} of {count + 1} utterances are in error and excluded from every rate" in text
-    assert f"the first {MOST_FAILURES} of {count}" in text
+    assert f"the first {MOST_FAILURES} of {count + 1}" in text, "the last one says what they do to the rate"
     assert text.count("the waveform is silent") == MOST_FAILURES
 
 
@@ -385,7 +385,7 @@ def test_unwritable_file_is_refused(complete: Store, emtta: Command, tmp_path: P
 def test_table_options_are_refused(complete: Store, emtta: Command, options: tuple[str, str]) -> None:
     ended = emtta("report", "html", "--store", complete.location, *options)
     assert ended.code == 2
-    assert "its options are --run, --out, --audio" in ended.err.replace("\n", " ")
+    assert "its options are --run, --scorer, --out, --audio" in ended.err.replace("\n", " ")
     ended = emtta("report", "html", "--store", complete.location, "--out", "page.csv")
     assert (ended.code, "--out page.csv is not the name of a page" in ended.err) == (2, True)
     assert emtta("report", "leaderboard", "--store", complete.location, "--audio", 3).code == 2
