@@ -114,7 +114,7 @@ def record(run: Run, store: Store) -> None:
         return
     with lease(store, run.run_id):  # of two suites with one run id, the second is refused: they never mix
         if not is_recorded(run, store):
-            store.write_plan(run.run_id, [_plan_row(cell) for cell in run.cells])
+            store.write_plan(run.run_id, _plan_rows(run.cells, run.suite))
             store.write_run(run.run_id, _run_row(run))
 
 
@@ -122,10 +122,9 @@ def change_scoring(run: Run, store: Store) -> None:
     """Record that a run is to be scored as its suite says now; StoreError where a process works on it."""
     with lease(store, run.run_id):
         suite = load_run(store, run.run_id).suite.scored_as(run.suite)
+        store.write_plan(run.run_id, _plan_rows(planned_cells(store, run.run_id), suite))  # first: see `replace_plan`
         row = store.run(run.run_id)
-        store.write_run(
-            run.run_id, replace(row, suite_toml=suite.to_toml(), scorers=suite.scorers, errors=suite.errors)
-        )
+        store.write_run(run.run_id, replace(row, suite_toml=suite.to_toml(), scorers=suite.scorers))
 
 
 def replace_plan(run: Run, store: Store) -> None:
@@ -133,7 +132,7 @@ def replace_plan(run: Run, store: Store) -> None:
     with lease(store, run.run_id):
         row = replace(store.run(run.run_id), plan_id=run.plan.plan_id, suite_toml=run.suite.to_toml())
         store.write_run(run.run_id, row)  # first: a process killed here leaves a plan that lacks audio, to be replaced
-        store.write_plan(run.run_id, [_plan_row(cell) for cell in run.cells])
+        store.write_plan(run.run_id, _plan_rows(run.cells, run.suite))
 
 
 def load_run(store: Store, run_id: str) -> Run:
@@ -264,18 +263,23 @@ def _other_code(stored: RunRow) -> list[str]:
     return [f"the algorithm's version: {stored.algorithm_version} there, {ALGORITHM_VERSION} here"]
 
 
-def _plan_row(cell: Cell) -> PlanRow:
-    return PlanRow(
-        domain=cell.domain,
-        group=cell.group,
-        method=cell.method,
-        seed=cell.seed,
-        cell_id=cell.cell_id,
-        corpus_id=cell.corpus_id,
-        recipe_id=cell.recipe_id,
-        utterances=cell.utterances,
-        sample=cell.sample,
-    )
+def _plan_rows(cells: Sequence[Cell], suite: Suite) -> list[PlanRow]:
+    return [
+        PlanRow(
+            domain=cell.domain,
+            group=cell.group,
+            method=cell.method,
+            seed=cell.seed,
+            cell_id=cell.cell_id,
+            corpus_id=cell.corpus_id,
+            recipe_id=cell.recipe_id,
+            utterances=cell.utterances,
+            sample=cell.sample,
+            scorer=suite.scorers[0],
+            counts_errors=suite.errors == "delete",
+        )
+        for cell in cells
+    ]
 
 
 def _run_row(run: Run) -> RunRow:
@@ -292,7 +296,6 @@ def _run_row(run: Run) -> RunRow:
         git_commit=_git_commit(),
         host=platform.node(),
         scorers=suite.scorers,
-        errors=suite.errors,
     )
 
 

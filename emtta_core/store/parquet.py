@@ -254,7 +254,7 @@ def _check_quickly(name: str, tail: bytes, kind: Table | Pack) -> BrokenFile | N
 def _footer_of(kind: Table | Pack) -> tuple[bytes, bytes]:
     # What all footers of a kind begin with, as far as the number of rows, and their columns in Arrow's form: found by
     # writing a file without a row and one with a row.
-    blank: Mapping[str, Any] = {"string": "", "list": (), "double": 0.0}
+    blank: Mapping[str, Any] = {"string": "", "list": (), "double": 0.0, "bool": False}
     row = {
         column.name: None if column.nullable else blank.get(str(column.type).partition("<")[0], 0)
         for column in kind.schema

@@ -216,6 +216,10 @@ class PlanRow:
     utterances: Annotated[int, "planned utterances"]
     sample: Annotated[str | None, "which utterances of its corpus a limit takes, in words; NULL if all are used"] = None
     position: Annotated[int, "position in the plan, from 0; assigned when the plan is written"] = 0
+    scorer: Annotated[str, "by which figures are, unless another is asked for: the suite's first"] = "whisper"
+    counts_errors: Annotated[bool, "whether rates count utterances in error as deleted, instead of excluding them"] = (
+        False
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,12 +238,7 @@ class RunRow:
     versions: Annotated[str, "JSON: versions of Python and relevant libraries, and the processor's vector instructions"]
     git_commit: Annotated[str | None, "commit of the code, if known"]
     host: Annotated[str, "the machine that started the run"]
-    scorers: Annotated[tuple[str, ...], "the suite's scorers; figures are by the first unless another is asked for"] = (
-        "whisper",
-    )
-    errors: Annotated[str, "utterances in error are excluded from rates (`exclude`) or count as deleted (`delete`)"] = (
-        "exclude"
-    )
+    scorers: Annotated[tuple[str, ...], "the suite's scorers, by which the run is scored"] = ("whisper",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -189,6 +189,7 @@ def _arrow_type(kind: Any) -> pa.DataType:
     """The Arrow type of a Python type: a scalar, a `tuple[item, ...]`, or a nested record."""
     scalars = {
         str: pa.string(),
+        bool: pa.bool_(),
         bytes: pa.binary(),
         int: pa.int64(),
         float: pa.float64(),

@@ -135,7 +135,9 @@ def create_raw_views(
 
 
 def materialize_rows(connection: duckdb.DuckDBPyConnection) -> None:
-    """Read all rows that the views are made from into memory, so that later questions read no file.
+    """Read all rows that the views are made from into memory, and the figures made from them.
+
+    Later questions read no file.
 
     Raises:
         duckdb.Error: when a file cannot be read; the views are then as before.
@@ -146,6 +148,13 @@ def materialize_rows(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(f'CREATE OR REPLACE TABLE held."{name}" AS FROM {name}')
     for name in names:
         connection.execute(f'CREATE OR REPLACE VIEW {name} AS FROM held."{name}"')
+    for name in _FIGURES:
+        connection.execute(f'CREATE OR REPLACE TABLE held."{name}" AS FROM "{name}"')
+        connection.execute(f'CREATE OR REPLACE VIEW "{name}" AS FROM held."{name}"')
+
+
+_FIGURES = ("planned", "attempts", "cells", "domains", "groups", "revisions", "statistics", "method_pairs", "best")
+"""Views of few rows on which others are built, in the order of the stack; as tables they are computed once."""
 
 
 def _schema_of(table: str) -> str:

@@ -14,16 +14,15 @@
 --   counts_errors   whether rates count an utterance in error as deleted, instead of excluding it
 SELECT
     run_id,
-    plans.position,
-    plans."group",
-    plans.domain,
-    plans.method,
-    plans.seed,
-    plans.cell_id,
-    plans.corpus_id,
-    plans.utterances,
-    plans.sample,
-    coalesce(getvariable('scorer'), runs.scorers[1]) AS scorer,
-    coalesce(runs.errors = 'delete', false) AS counts_errors
-FROM raw.plans AS plans
-LEFT JOIN raw.runs AS runs USING (run_id)
+    position,
+    "group",
+    domain,
+    method,
+    seed,
+    cell_id,
+    corpus_id,
+    utterances,
+    sample,
+    coalesce(getvariable('scorer'), scorer) AS scorer,
+    counts_errors
+FROM raw.plans

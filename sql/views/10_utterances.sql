@@ -58,14 +58,12 @@ counted AS (
     FROM packed
 ),
 
--- What was scored anew, the newest time of each scorer.
+-- What was scored anew, the newest time by each scorer.
 rescored AS (
-    SELECT again.*
-    FROM raw.rescores AS again
-    INNER JOIN planned USING (run_id, domain, method, cell_id)
-    WHERE again.scorer = planned.scorer
+    SELECT *
+    FROM raw.rescores
     QUALIFY row_number() OVER (
-        PARTITION BY run_id, domain, method, cell_id, attempt, utterance_id
+        PARTITION BY run_id, domain, method, cell_id, attempt, utterance_id, scorer
         ORDER BY scoring DESC
     ) = 1
 ),
@@ -78,8 +76,8 @@ scored AS (
         method,
         planned.seed,
         cell_id,
-        utterance_id,
-        attempt,
+        counted.utterance_id,
+        counted.attempt,
         counted.language,
         counted.speaker,
         counted.audio_seconds,
@@ -114,7 +112,14 @@ scored AS (
         OR planned.counts_errors AS is_counted
     FROM counted
     INNER JOIN planned USING (run_id, domain, method, cell_id)
-    LEFT JOIN rescored AS again USING (run_id, domain, method, cell_id, attempt, utterance_id)
+    LEFT JOIN rescored AS again
+        ON run_id = again.run_id
+        AND domain = again.domain
+        AND method = again.method
+        AND cell_id = again.cell_id
+        AND counted.attempt = again.attempt
+        AND counted.utterance_id = again.utterance_id
+        AND planned.scorer = again.scorer
 )
 
 SELECT

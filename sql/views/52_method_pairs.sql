@@ -14,6 +14,8 @@
 --   verdict         better or worse if p is significant at 1 - confidence, else not distinguishable
 --   wins, ties, losses        pairs with fewer word errors than the baseline, equally many, more
 --   confidence      confidence level of the interval, such as 0.95
+WITH known AS (FROM revisions)
+
 SELECT
     run_id,
     computed."group",
@@ -39,8 +41,8 @@ SELECT
     computed.losses,
     computed.confidence
 FROM raw.statistics AS computed
-INNER JOIN revisions USING (run_id, method, revision)
-INNER JOIN revisions AS base
+INNER JOIN known USING (run_id, method, revision)
+INNER JOIN known AS base
     ON run_id = base.run_id
     AND computed.baseline = base.method
     AND computed.baseline_revision = base.revision

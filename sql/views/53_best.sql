@@ -24,10 +24,12 @@ ranked AS (
 
 lowest AS (FROM ranked WHERE place = 1),
 
+pairs AS (FROM method_pairs),
+
 tested AS (
-    SELECT run_id, "group", baseline AS method, method AS other, verdict = 'worse' AS is_better FROM method_pairs
+    SELECT run_id, "group", baseline AS method, method AS other, verdict = 'worse' AS is_better FROM pairs
     UNION ALL
-    SELECT run_id, "group", method, baseline AS other, verdict = 'better' AS is_better FROM method_pairs
+    SELECT run_id, "group", method, baseline AS other, verdict = 'better' AS is_better FROM pairs
 ),
 
 judged AS (

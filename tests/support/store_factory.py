@@ -48,6 +48,7 @@ def begin_run(
                 corpus_id=f"corpus-{domain}",
                 recipe_id=f"recipe-{method}",
                 utterances=utterances,
+                counts_errors=errors == "delete",
             )
             for group, domain, method, *seed in cells
         ],
@@ -65,7 +66,6 @@ def begin_run(
             versions="{}",
             git_commit=None,
             host="here",
-            errors=errors,
         ),
     )
 
