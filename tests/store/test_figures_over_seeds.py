@@ -176,7 +176,7 @@ def test_pruned_run_leaves_no_seed_behind(store: Store) -> None:
 def shown(store: Store, report: str, run: str) -> str:
     screen = io.StringIO()
     with Catalogue(store) as catalogue:
-        Console(file=screen, width=160).print(catalogue.report(report, run).to_table())
+        Console(file=screen, width=400).print(catalogue.report(report, run).to_table())
     return screen.getvalue()
 
 
