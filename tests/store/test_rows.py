@@ -35,9 +35,14 @@ def sample(kind: Any) -> Any:
         return (sample(item), None, sample(item)) if isinstance(item, UnionType) else (sample(item),)
     if dataclasses.is_dataclass(kind):
         return kind(**{name: sample(inner) for name, inner, _ in documented(kind)})
-    return {str: "Grüße, 'x'", bytes: b"\x00\xff", int: 2**40, float: 0.1, datetime: datetime(2026, 1, 2, tzinfo=UTC)}[
-        kind
-    ]
+    return {
+        str: "Grüße, 'x'",
+        bytes: b"\x00\xff",
+        bool: True,
+        int: 2**40,
+        float: 0.1,
+        datetime: datetime(2026, 1, 2, tzinfo=UTC),
+    }[kind]
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))
