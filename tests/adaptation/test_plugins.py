@@ -10,7 +10,8 @@ import torch
 from conftest import Command, Speech, SuiteFile
 from whisper_factory import sounds
 
-from emtta_core.adaptation import Adapter, Method, Objective, PluginError, ScoredCandidates, method, parts
+from emtta_core import plugins
+from emtta_core.adaptation import Adapter, Method, Objective, PluginError, ScoredCandidates, method
 from emtta_core.adaptation.episode import prepare_batch, run
 from emtta_core.adaptation.options import Options
 from emtta_core.adaptation.parameters import parameter_names, source_parameters
@@ -230,15 +231,15 @@ def test_source_is_part_of_identity(site: Path, model: SpeechModel) -> None:
     (package / "loss.py").write_text("def loss(candidates):\n    return candidates.entropies.sum((1, 2))\n")
     chosen = Method("mine", "beam", "their_package.loss:loss")
     before = chosen.identity()
-    planned = {path: parts.fingerprint(path)["source"] for path in chosen.plugins.values()}
-    parts.check_sources(planned)
+    planned = {path: plugins.fingerprint(path)["source"] for path in chosen.plugins.values()}
+    plugins.check_sources(planned)
     Adapter(model, chosen)
     (package / "helper.py").write_text("NUMBER = 1\n")
     assert chosen.identity() != before
     with pytest.raises(UsageError, match=r"here, and the cell was planned with .* run the suite again"):
-        parts.check_sources(planned)
+        plugins.check_sources(planned)
     with pytest.raises(UsageError, match="has changed since this process imported it"):
-        parts.check_sources({path: parts.fingerprint(path)["source"] for path in chosen.plugins.values()})
+        plugins.check_sources({path: plugins.fingerprint(path)["source"] for path in chosen.plugins.values()})
 
 
 def test_installed_package_brings_methods(site: Path, model: SpeechModel) -> None:

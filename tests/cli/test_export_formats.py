@@ -32,7 +32,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A store with the run `run`: source and em-tok, of two seeds; of seven utterances, one is in error, one silent."""
     opened = Store.open(tmp_path_factory.mktemp("export") / "store", create=True)
     cells = [("noise", domain, *method) for domain in ("babble", "rain") for method in METHODS]
-    begin_run(opened, "run", cells, utterances=7)
+    begin_run(opened, "run", cells, utterances=7, scorer="none")
     for index, (group, domain, method, *seed) in enumerate(cells):
         key = CellKey("run", domain, method, *seed)
         attempt = opened.begin_attempt(key)
@@ -42,7 +42,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         silent = {"reference": "", "speaker": "Sp_1-(x)", "scorer": "none"}
         write_shard(opened, key, {"silence": ["red"]}, attempt=attempt, shard=1, **silent)
         end_attempt(opened, key, group=group)
-    opened.write_run("run", replace(opened.run("run"), scorers=("none",)))
     settle_figures(opened, "run")
     return opened
 

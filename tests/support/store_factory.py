@@ -34,6 +34,7 @@ def begin_run(
     created_at: datetime = datetime(2026, 11, 23, tzinfo=UTC),
     suite_toml: str = 'name = "test"',
     errors: str = "exclude",
+    scorer: str = "whisper",
 ) -> None:
     """Write the plan and the record of a run; `cells` are (group, domain, method), or those with a seed."""
     store.write_plan(
@@ -48,6 +49,7 @@ def begin_run(
                 corpus_id=f"corpus-{domain}",
                 recipe_id=f"recipe-{method}",
                 utterances=utterances,
+                scorer=scorer,
                 counts_errors=errors == "delete",
             )
             for group, domain, method, *seed in cells
@@ -66,6 +68,7 @@ def begin_run(
             versions="{}",
             git_commit=None,
             host="here",
+            scorers=(scorer,),
         ),
     )
 
