@@ -155,7 +155,11 @@ _REUSED = """
     ORDER BY utterances DESC, links.source_run
 """
 
-_SCORED = "SELECT DISTINCT language, normalizer FROM utterances WHERE run_id = $run AND error IS NULL"
+_SCORED = """
+    SELECT DISTINCT language, normalizer
+    FROM utterances
+    WHERE run_id = $run AND error IS NULL AND normalizer IS NOT NULL
+"""
 
 
 def notices_of(catalogue: Catalogue, run_id: str | None) -> tuple[str, ...]:

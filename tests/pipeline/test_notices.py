@@ -22,7 +22,8 @@ SAID = "The speech is synthetic: these figures say how the methods compare here"
 def told(tmp_path: Path, suite: str, language: str = "en", rule: Rule = "whisper") -> tuple[str, ...]:
     """Return the notices of a run of a suite, one utterance of which was scored in a language."""
     store = Store.open(tmp_path / "store", create=True)
-    begin_run(store, "r", [("g", "synthetic", "source")], suite_toml=parse_suite(suite, origin="here").to_toml())
+    toml = parse_suite(suite, origin="here").to_toml()
+    begin_run(store, "r", [("g", "synthetic", "source")], suite_toml=toml, scorer=rule)
     write_shard(store, CellKey("r", "synthetic", "source"), {"a": [heard(1)]}, language=language, scorer=rule)
     with Catalogue(store) as catalogue:
         return notices_of(catalogue, "r")
@@ -46,7 +47,8 @@ def test_split_words_are_reported(tmp_path: Path, language: str, rule: Rule, sai
 @pytest.mark.parametrize(("suite", "said"), [(SPOKEN, True), (RECORDED, False)])
 def test_every_report_says_synthetic(emtta: Command, tmp_path: Path, suite: str, said: bool) -> None:
     store = Store.open(tmp_path / "store", create=True)
-    begin_run(store, "r", [("g", "synthetic", "source")], suite_toml=parse_suite(suite, origin="here").to_toml())
+    toml = parse_suite(suite, origin="here").to_toml()
+    begin_run(store, "r", [("g", "synthetic", "source")], suite_toml=toml, scorer=rule)
     write_shard(store, CellKey("r", "synthetic", "source"), {"a": [heard(1)], "b": [heard(0)]})
     where = ("--store", tmp_path / "store")
     for words in (("report", "leaderboard"), ("report", "errors", "--format", "csv"), ("compare", "r", "r")):
