@@ -48,7 +48,7 @@ def test_split_words_are_reported(tmp_path: Path, language: str, rule: Rule, sai
 def test_every_report_says_synthetic(emtta: Command, tmp_path: Path, suite: str, said: bool) -> None:
     store = Store.open(tmp_path / "store", create=True)
     toml = parse_suite(suite, origin="here").to_toml()
-    begin_run(store, "r", [("g", "synthetic", "source")], suite_toml=toml, scorer=rule)
+    begin_run(store, "r", [("g", "synthetic", "source")], suite_toml=toml)
     write_shard(store, CellKey("r", "synthetic", "source"), {"a": [heard(1)], "b": [heard(0)]})
     where = ("--store", tmp_path / "store")
     for words in (("report", "leaderboard"), ("report", "errors", "--format", "csv"), ("compare", "r", "r")):
