@@ -10,12 +10,11 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import chain, repeat
+from itertools import chain, pairwise, repeat
 from typing import Any
 
 from emtta_core.pipeline.run_results import has_results, settle_results
@@ -98,7 +97,7 @@ def rescore(
     *,
     references: Mapping[Key, str] | None = None,
     workers: int = 1,
-    progress: Callable[[str, int, int], None] = lambda *_: None,
+    held: Lease | None = None,
 ) -> Rescoring:
     """Score a run again, compute its statistics, and write its results.
 
@@ -108,48 +107,35 @@ def rescore(
         scorers: by which; by default those of its suite, and all by which it has been scored.
         references: corrected transcripts by domain and utterance; the others stay as they are.
         workers: processes.
-        progress: is told the scorer, how many utterances are done, and of how many.
+        held: the run's lease, where the caller has it.
 
     Raises:
         UsageError: there is no such run or scorer.
         ScorerError: a normalizer of another package failed; no score of this scoring is kept.
         StoreError: another process works on the run, or its files cannot be read or written.
     """
-    store.run(run_id)
-    with lease(store, run_id):
-        found = rescore_held(store, run_id, scorers, references=references, workers=workers, progress=progress)
-        for name in found.scored:
+    suite_scorers = store.run(run_id).scorers
+    with lease(store, run_id) if held is None else nullcontext():
+        with Catalogue(store, run_id=run_id) as catalogue:
+            known = [str(name) for (name,) in catalogue.query(_SCORERS, {"run_id": run_id}).rows]
+            found = catalogue.query(_CORRECTED, {"run_id": run_id}).rows
+        corrected = {(str(domain), str(utterance)): str(text) for domain, utterance, text in found}
+        corrected |= references or {}
+        wanted = list(scorers) or list(dict.fromkeys([*suite_scorers, *sorted(known)]))
+        for name in wanted:
+            scorer(name)
+        made = Rescoring()
+        writer = _Writer(store, run_id, store.rescorings(run_id) + 1)
+        with _pool(workers) as pool:
+            try:
+                for name in wanted:
+                    _rescore_by(name, writer, corrected, pool, made)
+            except ScorerError:
+                store.backend.remove(writer.files)  # half of a scoring says nothing
+                raise
+        for name in wanted:
             update_statistics(store, run_id, name)
     settle_results(store, run_id)
-    return found
-
-
-def rescore_held(
-    store: Store,
-    run_id: str,
-    scorers: Sequence[str] = (),
-    *,
-    references: Mapping[Key, str] | None = None,
-    workers: int = 1,
-    progress: Callable[[str, int, int], None] = lambda *_: None,
-) -> Rescoring:
-    """Do what `rescore` does, but for the statistics, for a run whose lease the caller has."""
-    with Catalogue(store, run_id=run_id) as catalogue:
-        known = [str(name) for (name,) in catalogue.query(_SCORERS, {"run_id": run_id}).rows]
-        found = catalogue.query(_CORRECTED, {"run_id": run_id}).rows
-    wanted = list(scorers) or list(dict.fromkeys([*store.run(run_id).scorers, *sorted(known)]))
-    for name in wanted:
-        scorer(name)
-    corrected = {(str(domain), str(utterance)): str(text) for domain, utterance, text in found} | dict(references or {})
-    made = Rescoring()
-    writer = _Writer(store, run_id, store.rescorings(run_id) + 1)
-    with _pool(workers) as pool:
-        try:
-            for name in wanted:
-                _rescore_by(name, writer, corrected, pool, made, partial(progress, name))
-        except ScorerError:
-            store.backend.remove(writer.files)  # half of a scoring says nothing
-            raise
     return made
 
 
@@ -163,8 +149,7 @@ def settle_figures(store: Store, run_id: str, held: Lease | None = None) -> None
     """
     try:
         if is_unscored(store, run_id):
-            with lease(store, run_id) if held is None else nullcontext():
-                rescore_held(store, run_id, store.run(run_id).scorers)
+            rescore(store, run_id, store.run(run_id).scorers, held=held)
     except Exception as error:
         again = store.command("score", run_id)
         log.warning("run %s could not be scored as its suite says: %s; score it with: %s", run_id, error, again)
@@ -181,6 +166,15 @@ def is_unscored(store: Store, run_id: str) -> bool:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Domain:
+    """The utterances of a domain that are scored anew."""
+
+    name: str
+    utterances: Sequence[tuple[tuple[str, str, int], Heard]]  # each with its method, its cell's identity, its attempt
+    scores: Iterable[dict[str, Any]]  # of each, in order
+
+
 class _Writer:
     """Writes scores to the store, many to a file."""
 
@@ -189,25 +183,18 @@ class _Writer:
         self.files: list[str] = []
         self._rows: list[RescoreRow] = []
 
-    def add_domain(
-        self,
-        domain: str,
-        utterances: Sequence[tuple[tuple[str, str, int], Heard]],
-        scores: Iterable[dict[str, Any]],
-        corrected: Mapping[Key, str],
-    ) -> None:
-        """Add the scores of utterances of a domain, each with its method, its cell's identity and its attempt."""
-        for ((method, cell_id, attempt), heard), columns in zip(utterances, scores, strict=True):
+    def add(self, domain: _Domain, corrected: Mapping[Key, str]) -> None:
+        for ((method, cell_id, attempt), heard), columns in zip(domain.utterances, domain.scores, strict=True):
             self._rows.append(
                 RescoreRow(
                     **columns,
-                    domain=domain,
+                    domain=domain.name,
                     method=method,
                     cell_id=cell_id,
                     attempt=attempt,
                     utterance_id=heard.utterance_id,
                     scoring=self.scoring,
-                    reference=corrected.get((domain, heard.utterance_id)),
+                    reference=corrected.get((domain.name, heard.utterance_id)),
                 )
             )
         if len(self._rows) >= SHARD:
@@ -220,43 +207,39 @@ class _Writer:
 
 
 def _rescore_by(
-    name: str,
-    writer: _Writer,
-    corrected: Mapping[Key, str],
-    pool: Executor | None,
-    made: Rescoring,
-    progress: Callable[[int, int], None],
+    name: str, writer: _Writer, corrected: Mapping[Key, str], pool: Executor | None, made: Rescoring
 ) -> None:
-    store, run_id, corrected_domains = writer.store, writer.run_id, {domain for domain, _ in corrected}
-    states = _states(store, run_id, name)
+    states = _states(writer.store, writer.run_id, name)
     stale = {domain for domain, language, normalizer, _ in states if _is_stale(name, language, normalizer)}
-    domains = [domain for domain in dict.fromkeys(state[0] for state in states) if domain in stale | corrected_domains]
-    total = sum(count for domain, *_, count in states if domain in domains)
-    done = scored = 0
-    waiting: Callable[[], None] = lambda: None  # noqa: E731 (what is left to do of the domain before)
-    with Catalogue(store, run_id=run_id, scorer=name) as catalogue:
+    stale |= {domain for domain, _ in corrected}
+    domains = [domain for domain in dict.fromkeys(state[0] for state in states) if domain in stale]
+    made.scored[name] = 0
+    # A pair is there when its second has been begun: other processes score that one while the first is written.
+    for domain, _ in pairwise(chain(_begun(name, writer, domains, corrected, pool), [None])):
+        assert domain is not None
+        writer.add(domain, corrected)
+        made.scored[name] += len(domain.utterances)
+    writer.flush()
+    made.kept[name] = sum(count for *_, count in states) - made.scored[name]
+
+
+def _begun(
+    name: str, writer: _Writer, domains: Sequence[str], corrected: Mapping[Key, str], pool: Executor | None
+) -> Iterator[_Domain]:
+    with Catalogue(writer.store, run_id=writer.run_id, scorer=name) as catalogue:
         for domain in domains:
-            rows = catalogue.query(_OF_DOMAIN, {"run_id": run_id, "domain": domain}).rows
+            rows = catalogue.query(_OF_DOMAIN, {"run_id": writer.run_id, "domain": domain}).rows
             catalogue.check_all_read()
             todo = []
             for method, cell_id, attempt, utterance_id, language, reference, hypothesis, steps, normalizer in rows:
                 text = corrected.get((domain, utterance_id), reference)
                 if text != reference or _is_stale(name, language, normalizer):
                     todo.append(((method, cell_id, attempt), Heard(utterance_id, language, text, hypothesis, steps)))
-            scores = _scored([heard for _, heard in todo], name, pool)
-            waiting()  # meanwhile other processes score this domain
-            waiting = partial(writer.add_domain, domain, todo, scores, corrected)
-            scored += len(todo)
-            done += len(rows)
-            progress(done, total)
-        waiting()
-    writer.flush()
-    made.scored[name] = scored
-    made.kept[name] = sum(count for *_, count in states) - scored
+            yield _Domain(domain, todo, _scored([heard for _, heard in todo], name, pool))
 
 
 def _states(store: Store, run_id: str, name: str) -> list[tuple[Any, ...]]:
-    # How the utterances of each cell are scored by a scorer, with their number.
+    # By whom the utterances of each domain are scored, with their number.
     with Catalogue(store, run_id=run_id, scorer=name) as catalogue:
         return catalogue.query(_STATES, {"run_id": run_id}).rows
 

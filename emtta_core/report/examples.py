@@ -2,12 +2,14 @@
 
 import base64
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
 import jiwer
 
+from emtta_core.errors import EmttaError
 from emtta_core.scoring import word_errors
 from emtta_core.store import Catalogue, Store
 
@@ -115,10 +117,12 @@ def _example(row: Mapping[str, Any]) -> Example:
         "source_errors",
     )
     reference = row["reference_normalized"]
-    before = word_errors(row["reference"], row["source_hypothesis"] or "", row["language"], row["scorer"])
+    before = row["source_hypothesis"] or ""
+    with suppress(EmttaError):  # the scorer may be of a package that is not installed here
+        before = word_errors(row["reference"], before, row["language"], row["scorer"]).hypothesis_normalized
     return Example(
         **{name: row[name] for name in same},
-        before=word_differences(reference, before.hypothesis_normalized),
+        before=word_differences(reference, before),
         after=word_differences(reference, row["hypothesis_normalized"] or ""),
     )
 
@@ -127,9 +131,11 @@ def word_differences(reference: str, hypothesis: str) -> tuple[Piece, ...]:
     """Align two normalized texts with the fewest edits, as jiwer does.
 
     Args:
-        reference: what was said; at least one word.
+        reference: what was said; empty for audio without speech.
         hypothesis: what was heard.
     """
+    if not reference:
+        return (Piece("added", "", hypothesis),) if hypothesis else ()
     aligned = jiwer.process_words(reference, hypothesis)
     said, heard = aligned.references[0], aligned.hypotheses[0]
     return tuple(

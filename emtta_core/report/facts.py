@@ -58,8 +58,8 @@ class Facts:
     steps: tuple[Row, ...]  # of the report `steps`
     speeds: Mapping[str, Row]  # by method: the report `speed`
     failures: tuple[Row, ...]  # of the report `failures`
-    # By property of the utterances, and by slice, the rows of the report `slices`.
-    slices: Mapping[str, Mapping[str, tuple[Row, ...]]]
+    # By property of the utterances, by slice and by method: the report `slices`.
+    slices: Mapping[str, Mapping[str, Mapping[str, Row]]]
 
     @cached_property
     def about(self) -> dict[str, Any]:
@@ -172,15 +172,15 @@ def read_facts(catalogue: Catalogue, run_id: str) -> Facts:
     )
 
 
-def _slices(catalogue: Catalogue, run_id: str) -> Iterator[tuple[str, dict[str, tuple[Row, ...]]]]:
+def _slices(catalogue: Catalogue, run_id: str) -> Iterator[tuple[str, dict[str, dict[str, Row]]]]:
     # The slices by length, language and metadata, of properties with several values, no more than a reader takes in.
     names = [str(name) for (name,) in catalogue.query(_METADATA, {"run": run_id}).rows]
     for name in ("duration", "language", *names[:MOST_PROPERTIES]):
-        found: dict[str, list[Row]] = {}
+        found: dict[str, dict[str, Row]] = {}
         for row in catalogue.report("slices", run_id, by=name).records:
-            found.setdefault(row["slice"], []).append(row)
+            found.setdefault(row["slice"], {})[row["method"]] = row
         if 1 < len(found) <= MOST_SLICES:
-            yield name, {value: tuple(rows) for value, rows in found.items()}
+            yield name, found
 
 
 def _descriptions(suite_toml: str) -> dict[str, str]:

@@ -159,15 +159,14 @@ def _plugin(path: str, language: str) -> Normalizer:
 
 
 def _load(path: str) -> Callable[..., object]:
-    function = import_plugin("normalizer", path)
-    if inspect.isclass(function):
-        function = function()
+    found = import_plugin("normalizer", path)
+    function: object = found() if inspect.isclass(found) else found
     if not callable(function) or not 1 <= _arguments(function) <= 2:
         raise UsageError(
             f"the normalizer {path!r} is {function!r}; it must be a function of the text, or of the text and the "
             "language, that returns a text"
         )
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def _arguments(function: Callable[..., object]) -> int:

@@ -1,7 +1,9 @@
 """What a word error rate is made of: kinds of errors, hallucinations, silence, utterances in error, and slices."""
 
 import json
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,9 @@ from store_factory import REFERENCE, begin_run, heard, write_shard
 
 from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.report import make_page
+from emtta_core.report.facts import NOTHING
 from emtta_core.scoring.paired import Sample
-from emtta_core.store import Catalogue, CellKey, Store
+from emtta_core.store import Catalogue, CellKey, RescoreRow, Store, reports
 
 INSERTED = "red green blue river a b c d e"
 """Five words more than `REFERENCE`, side by side."""
@@ -145,3 +148,40 @@ def test_page_shows_kinds_and_slices(sliced: Store) -> None:
     html = make_page(sliced, "run").html
     for text in ("Errors by kind", "By gender", "By duration", "By age", "sentences wrong"):
         assert text in html
+
+
+def test_page_keeps_methods_apart_in_slices(store: Store) -> None:
+    begin_run(store, "run", [("noise", "babble", method) for method in ("source", "em-tok")], utterances=2)
+    for method, genders in (("source", "fm"), ("em-tok", "m")):
+        for gender in genders:
+            states = [heard(2), heard(1)][: 1 if method == "source" else 2]
+            key = CellKey("run", "babble", method)
+            write_shard(store, key, {gender: states}, shard="fm".index(gender), metadata=f'{{"gender": "{gender}"}}')
+    rows = re.findall(r'<tr><th scope="row">([fm])</th>(.*?)</tr>', make_page(store, "run").html, re.DOTALL)
+    cells = {name: re.findall(r"<td[^>]*>([^<]*)", row) for name, row in rows}
+    assert cells == {"f": ["1", "50.00", NOTHING], "m": ["1", "50.00", "25.00"]}
+
+
+def test_every_report_answers_on_silence(store: Store) -> None:
+    begin_run(store, "run", [("silence", "room", method) for method in ("source", "em-tok")], utterances=2)
+    for method, states in (("source", ["thank you"]), ("em-tok", ["thank you", "thanks"])):
+        key = CellKey("run", "room", method)
+        write_shard(store, key, {"u0": states, "u1": [""] * len(states)}, reference="", audio_seconds=30.0)
+    update_statistics(store, "run")
+    with Catalogue(store) as catalogue:
+        for name in reports():
+            catalogue.report(name)
+    text = make_page(store, "run").html
+    assert not re.search(r">\s*nan\b", text)
+    assert text.count("thank you") == 1, "what source heard in silence"
+
+
+def test_page_shows_texts_of_an_absent_scorer(store: Store) -> None:
+    begin_run(store, "run", [("noise", "babble", "em-tok")], utterances=1)
+    write_shard(store, CellKey("run", "babble", "em-tok"), {"u": [heard(2), heard(1)]})
+    plan = [replace(row, scorer="gone:normalize") for row in store.plan("run")]
+    store.write_plan("run", plan)
+    with Catalogue(store) as catalogue:
+        (score,) = catalogue.query("SELECT * EXCLUDE (seed, run_id) FROM raw.scores").records
+    store.write_rescores("run", 1, 0, [RescoreRow(**score | {"scorer": "gone:normalize", "scoring": 1})])
+    assert "wrong wrong" in make_page(store, "run").html
