@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -312,47 +311,6 @@ def test_split_of_any_form_is_heeded(tmp_path: Path) -> None:
         assert [one.text for one in Folder(path=str(tmp_path / name), split="test").read_all()] == ["two"]
 
 
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        (
-            {"wav.scp": "a sph2pipe -f wav a.sph |\n", "text": "a x\n"},
-            r"wav\.scp, line 1: 'sph2pipe .*none is run; have",
-        ),
-        ({"wav.scp": "a b.ark:17\n", "text": "a x\n"}, r"wav\.scp, line 1: 'b\.ark:17': it is in an archive"),
-        ({"wav.scp": "a a.flac\na b.flac\n", "text": "a x\n"}, r"wav\.scp, line 2: the id 'a' is that of line 1"),
-        ({"wav.scp": "a\n", "text": "a x\n"}, r"wav\.scp, line 1: there is nothing behind 'a'"),
-        ({"wav.scp": "r a.flac\n", "text": "a x\n", "segments": "a q 0 1\n"}, r"segments, line 1: .*'q' is not in"),
-        ({"wav.scp": "r a.flac\n", "text": "a x\n", "segments": "a r 0\n"}, r"segments, line 1: 'r 0': a segment is"),
-        ({"wav.scp": "r a.flac\n", "text": "a x\n", "segments": "a r 2 1\n"}, r"segments, line 1: 1\.0: .*after its"),
-        ({"wav.scp": "a a.flac\n"}, r"text cannot be read: No such file"),
-        ({"wav.scp": "a a.flac\n", "text": b"a \xff\n"}, r"text, line 1: the byte 0xff is not UTF-8"),
-        ({"wav.scp": "a a.flac\n", "text": "a x", "reco2file_and_channel": "a a B\n"}, r"line 1: 'a B': it names a ch"),
-        ({"wav.scp": "a a.flac\n", "text": "a x", "utt2lang": "\na English\n"}, r"utt2lang, line 2: 'English': .*ISO"),
-    ],
-)
-def test_kaldi_mistake_is_located(tmp_path: Path, files: dict[str, bytes | str], message: str) -> None:
-    put(tmp_path, {"a.flac": sound(0.5), "b.flac": sound(0.6), **files})
-    with pytest.raises(UsageError, match=message):
-        Folder(path=str(tmp_path)).count()
-
-
-def test_kaldi_tables_are_heeded(tmp_path: Path) -> None:
-    tables = {"wav.scp": "a\ta.flac\nb  b.flac\n", "text": "a x y\nc lonely\n", "utt2spk": "a anna\nb ben\n"}
-    tables |= {"spk2gender": "anna f\nben m\n", "spk2utt": "anna a\nben b\n", "feats.scp": "a f.ark:1\n"}
-    put(tmp_path, {"a.flac": sound(0.5), "b.flac": sound(0.6), **tables})
-    folder = Folder(path=str(tmp_path), manifest="wav.scp")
-    first, second = folder.read_all()
-    assert fields(first) == ("a", "x y", "en", "anna", {"gender": "f"})
-    with pytest.raises(AudioError, match="text has no line for b: write what is said there"):
-        second.read()
-    assert folder.count().notes == (
-        "lines of text without a recording or a segment, and not used: c",
-        "tables that are not used: feats.scp",
-        "columns kept as metadata: gender",
-    )
-
-
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[PreparedRow]]:
     """The first utterances of each set of real speech, by its folder's name, prepared from its own manifest."""
@@ -402,70 +360,6 @@ def test_real_speech_is_same_in_each_form(tmp_path: Path, real: dict[str, list[P
             dataclasses.replace(row, metadata="{}") for row in rows
         ]
         assert all(json.loads(row.metadata) == {"accent": one.accent} for row, one in zip(found, said, strict=True))
-
-
-CUT = {
-    "id": "c",
-    "start": 0.0,
-    "duration": 0.5,
-    "channel": 0,
-    "type": "MonoCut",
-    "supervisions": [{"id": "s", "recording_id": "r", "start": 0, "duration": 0.5, "channel": 0, "text": "x"}],
-    "recording": {
-        "id": "r",
-        "sources": [{"type": "file", "channels": [0], "source": "a.flac"}],
-        "sampling_rate": 16_000,
-        "num_samples": 8_000,
-        "duration": 0.5,
-    },
-}
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"type": "MixedCut"}, r"line 2: it is a 'MixedCut', and only cuts of one channel .*save_audios"),
-        ({"supervisions": CUT["supervisions"] * 2}, r"line 2, cut 'c': it has 2 supervisions, .*trim-to-supervisions"),
-        ({"recording": None}, r"line 2, cut 'c': it has no recording"),
-        (
-            {"sources": [{"type": "command", "channels": [0], "source": "cat a"}]},
-            r"cut 'c': its sound comes from command",
-        ),
-        ({"sources": [{"type": "file", "channels": [0, 1], "source": "a"}]}, r"cut 'c': its recording has 2 channels"),
-        ({"transforms": [{"name": "Speed", "kwargs": {"factor": 0.9}}]}, r"changed by Speed, which is not done"),
-        ({"id": "b"}, r"line 2: 'b': the id 'b' is that of line 1 already"),
-        ({"duration": None}, r"line 2, cut 'c': its start and duration, .* must be numbers of seconds"),
-        ({"duration": -1.0}, r"line 2: -1\.0: a segment is longer than 0 seconds"),
-        ({"supervisions": 7}, r"line 2: lhotse cannot read it: "),
-    ],
-)
-def test_unreadable_cut_is_refused_by_line(tmp_path: Path, change: dict[str, object], message: str) -> None:
-    pytest.importorskip("lhotse", reason="the extra lhotse is not installed")
-    inner = {name: value for name, value in change.items() if name in ("sources", "transforms")}
-    recording = dict(CUT["recording"]) | inner | ({"channel_ids": [0, 1]} if "2 channels" in message else {})
-    second = CUT | {"recording": recording} | {name: value for name, value in change.items() if name not in inner}
-    if second["recording"] is None:
-        del second["recording"]
-    put(tmp_path, {"a.flac": sound(0.5), "cuts.jsonl": "\n".join(map(json.dumps, [CUT | {"id": "b"}, second]))})
-    with pytest.raises(UsageError, match=message):
-        Folder(path=str(tmp_path)).count()
-
-
-def test_missing_lhotse_names_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(tmp_path, {"a.flac": sound(0.5), "night.jsonl": json.dumps(CUT)})
-    monkeypatch.setitem(sys.modules, "lhotse.serialization", None)
-    with pytest.raises(
-        UsageError, match=r"night\.jsonl has Lhotse's cuts, .* not installed: pip install 'emtta\[lhotse\]'"
-    ):
-        Folder(path=str(tmp_path), manifest="night.jsonl").count()
-
-
-@pytest.mark.parametrize("content", [b"", b"\x1f\x8b cut short", b"no gzip"])
-def test_broken_cuts_are_refused(tmp_path: Path, content: bytes) -> None:
-    pytest.importorskip("lhotse", reason="the extra lhotse is not installed")
-    put(tmp_path, {"cuts.jsonl.gz": content})
-    with pytest.raises(UsageError, match=r"cuts\.jsonl\.gz (cannot be read: |has no cuts)"):
-        Folder(path=str(tmp_path)).count()
 
 
 def test_command_allows_outside_files(tmp_path: Path, emtta: Command, suite_file: SuiteFile) -> None:
