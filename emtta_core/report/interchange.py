@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from emtta_core.errors import EmttaError, UsageError, unknown
-from emtta_core.pipeline.run_results import results_text
+from emtta_core.pipeline.run_results import RESULTS, results_text
 from emtta_core.report.hub_folder import check_hub_id, hub_files
 from emtta_core.report.transcripts import ChosenCell, Transcripts
 from emtta_core.store import Catalogue, Store
@@ -158,7 +158,7 @@ def _files(transcripts: Transcripts, form: ExportFormat, hub_id: str) -> Iterato
             head = f"% {heading(catalogue, run_id)}\n% \\usepackage{{booktabs}}\n"
             yield "leaderboard.tex", (head + _leaderboard(catalogue, run_id).latex()).encode()
         case ExportFormat.RESULTS:
-            yield "results.json", results_text(catalogue, run_id).encode()
+            yield RESULTS, results_text(catalogue, run_id).encode()
         case ExportFormat.HUB:
             yield from hub_files(catalogue, run_id, hub_id, _utterances(transcripts), _leaderboard(catalogue, run_id))
         case _:
