@@ -8,7 +8,7 @@ from emtta_core.pipeline.events import Event
 from emtta_core.pipeline.job import Job
 from emtta_core.pipeline.plan import Cell, plan
 from emtta_core.pipeline.preparation import prepare_domain
-from emtta_core.pipeline.run import Run
+from emtta_core.pipeline.run import Run, record
 from emtta_core.store import CellKey, HypothesisRow, Store
 from emtta_core.suite import Suite
 
@@ -26,6 +26,7 @@ class Bench:
         self.events: list[Event] = []
         any_cell = next(iter(self.cells.values()))
         prepare_domain(suite.domains[0], any_cell.corpus_id, self.store, suite.limit)
+        record(Run(RUN, suite, self.plan), self.store)
 
     def key(self, cell: Cell) -> CellKey:
         return cell.key(RUN)
