@@ -5,6 +5,7 @@ versions, so that the page of a suite's key shows how it went from run to run.
 """
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,21 @@ def key(kind: str, suite: str) -> str:
     return "-".join(re.findall("[a-z0-9]+", f"{kind} {suite}".lower()))
 
 
-def publish(store: Store, run_id: str, prefix: str = "", page: str | None = None) -> None:
+def publish(
+    store: Store, run_id: str, prefix: str = "", page: str | None = None, catalogue: Catalogue | None = None
+) -> None:
     """Put the leaderboard and the failures of a run on the page of the current flow run, with the way to the rest.
 
     A page that cannot be written costs no result: what went wrong is logged. `prefix` begins the keys of the artifacts,
-    so that the nights have a history of their own; `page` is where the page on the run lies, if one was written.
+    so that the nights have a history of their own; `page` is where the page on the run lies, if one was written;
+    `catalogue` is one of the run, where the caller has it open.
     """
     try:
         suite = store.run(run_id).suite
-        with Catalogue(store) as catalogue:
-            leaderboard, failures = (catalogue.report(name, run_id) for name in ("leaderboard", "failures"))
-            best = "".join(f"; {verdict}" for verdict in verdicts_of(catalogue, run_id)[:1])  # of all domains
+        with Catalogue(store, run_id=run_id) if catalogue is None else nullcontext(catalogue) as opened:
+            opened.cache_rows()
+            leaderboard, failures = (opened.report(name, run_id) for name in ("leaderboard", "failures"))
+            best = "".join(f"; {verdict}" for verdict in verdicts_of(opened, run_id)[:1])  # of all domains
         shown = f"; the page on it: {_link(page)}" if page else ""
         _table(key(f"{prefix} leaderboard", suite), leaderboard, f"WER of {run_id}, %{best}{shown}")
         _table(key(f"{prefix} failures", suite), failures, f"What is not complete or in error in {run_id}")

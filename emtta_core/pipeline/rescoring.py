@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from itertools import chain, pairwise, repeat
 from typing import Any
 
 from emtta_core.pipeline.run_results import has_results, settle_results
-from emtta_core.pipeline.run_statistics import settle_statistics, update_statistics
+from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.scoring import ScorerError, scorer
 from emtta_core.scoring.utterance import Heard, score_all
 from emtta_core.store import Catalogue, RescoreRow, Store
@@ -126,7 +126,8 @@ def rescore(
             scorer(name)
         made = Rescoring()
         writer = _Writer(store, run_id, store.rescorings(run_id) + 1)
-        with _pool(workers) as pool:
+        hypotheses = sum(row.utterances for row in store.plan(run_id))
+        with _pool(min(workers, max(1, hypotheses // CHUNK))) as pool:
             try:
                 for name in wanted:
                     _rescore_by(name, writer, corrected, pool, made)
@@ -135,35 +136,57 @@ def rescore(
                 raise
         for name in wanted:
             update_statistics(store, run_id, name)
-    settle_results(store, run_id)
+    with Catalogue(store, run_id=run_id) as catalogue:
+        settle_results(catalogue, run_id)
     return made
 
 
-def settle_figures(store: Store, run_id: str, held: Lease | None = None) -> None:
+def settle_figures(
+    store: Store, run_id: str, held: Lease | None = None, show: Callable[[Catalogue], None] | None = None
+) -> None:
     """See that a run is scored as its suite says, with its statistics and results; what goes wrong is logged alone.
 
     Args:
         store: the run's.
         run_id: the run.
         held: the run's lease, where the caller has it.
+        show: is given a catalogue of the run afterwards, whose rows are in memory.
     """
     try:
-        if is_unscored(store, run_id):
-            rescore(store, run_id, store.run(run_id).scorers, held=held)
-    except Exception as error:
-        again = store.command("score", run_id)
-        log.warning("run %s could not be scored as its suite says: %s; score it with: %s", run_id, error, again)
-    if not settle_statistics(store, run_id) or not has_results(store, run_id):
-        settle_results(store, run_id)
+        with Catalogue(store, run_id=run_id) as catalogue:
+            catalogue.cache_rows()
+            if not _settle_scores(catalogue, run_id, held) or not has_results(store, run_id):
+                settle_results(catalogue, run_id)
+            if show is not None:
+                show(catalogue)
+    except Exception:
+        log.warning("the figures of run %s could not be computed; its rows are all there", run_id, exc_info=True)
 
 
-def is_unscored(store: Store, run_id: str) -> bool:
-    """Whether utterances of a run have no score by a scorer of its suite, or one of another release."""
-    return any(
-        _is_stale(name, language, normalizer)
-        for name in store.run(run_id).scorers
-        for *_, language, normalizer, _ in _states(store, run_id, name)
-    )
+def _settle_scores(catalogue: Catalogue, run_id: str, held: Lease | None) -> bool:
+    # See that the scores and statistics by each scorer of the suite are there; whether they were already.
+    store = catalogue.store
+    first, *others = store.run(run_id).scorers
+    unscored: list[str] = []
+    settled = True
+    for name in (first, *others):
+        try:
+            with nullcontext(catalogue) if name == first else Catalogue(store, run_id=run_id, scorer=name) as opened:
+                if any(_is_stale(name, language, scored_by) for _, language, scored_by, _ in _states(opened, run_id)):
+                    unscored.append(name)
+                elif update_statistics(store, run_id, name, opened):
+                    settled = False
+        except Exception:
+            settled = False
+            log.warning("the statistics of run %s by %s could not be computed", run_id, name, exc_info=True)
+    if unscored:
+        settled = False
+        try:
+            rescore(store, run_id, unscored, held=held)
+        except Exception as error:
+            again = store.command("score", run_id)
+            log.warning("run %s could not be scored as its suite says: %s; score it with: %s", run_id, error, again)
+    return settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +232,8 @@ class _Writer:
 def _rescore_by(
     name: str, writer: _Writer, corrected: Mapping[Key, str], pool: Executor | None, made: Rescoring
 ) -> None:
-    states = _states(writer.store, writer.run_id, name)
+    with Catalogue(writer.store, run_id=writer.run_id, scorer=name) as catalogue:
+        states = _states(catalogue, writer.run_id)
     stale = {domain for domain, language, normalizer, _ in states if _is_stale(name, language, normalizer)}
     stale |= {domain for domain, _ in corrected}
     domains = [domain for domain in dict.fromkeys(state[0] for state in states) if domain in stale]
@@ -238,10 +262,9 @@ def _begun(
             yield _Domain(domain, todo, _scored([heard for _, heard in todo], name, pool))
 
 
-def _states(store: Store, run_id: str, name: str) -> list[tuple[Any, ...]]:
+def _states(catalogue: Catalogue, run_id: str) -> list[tuple[Any, ...]]:
     # By whom the utterances of each domain are scored, with their number.
-    with Catalogue(store, run_id=run_id, scorer=name) as catalogue:
-        return catalogue.query(_STATES, {"run_id": run_id}).rows
+    return catalogue.query(_STATES, {"run_id": run_id}).rows
 
 
 def _is_stale(name: str, language: str, normalizer: str | None) -> bool:

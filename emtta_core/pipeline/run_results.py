@@ -120,13 +120,13 @@ def has_results(store: Store, run_id: str) -> bool:
     return store.backend.exists(f"logs/{run_id}.{RESULTS}")
 
 
-def settle_results(store: Store, run_id: str) -> None:
+def settle_results(catalogue: Catalogue, run_id: str) -> None:
     """See that the results of a run are in the store beside its log; what goes wrong is logged alone."""
+    store = catalogue.store
     try:
-        with Catalogue(store, run_id=run_id) as catalogue:
-            catalogue.cache_rows()
-            text = results_text(catalogue, run_id)
-            catalogue.check_all_read()
+        catalogue.cache_rows()
+        text = results_text(catalogue, run_id)
+        catalogue.check_all_read()
         store.write_beside_log(run_id, RESULTS, text)
     except Exception:
         again = store.command("export", run_id, "--format", "results-json", "--out", "DIR")

@@ -7,6 +7,7 @@ was evaluated further since, all is computed anew, and the view `statistics` lea
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -46,27 +47,14 @@ _UTTERANCES = """
 """
 
 
-def settle_statistics(store: Store, run_id: str) -> bool:
-    """See that the statistics of a run are there and those of its present facts; what goes wrong is logged alone.
-
-    Returns:
-        Whether they were already.
-    """
-    try:
-        computed = [update_statistics(store, run_id, name) for name in store.run(run_id).scorers]
-        return not any(computed)
-    except Exception:
-        log.warning("the statistics of run %s could not be computed; its results are all there", run_id, exc_info=True)
-        return False
-
-
-def update_statistics(store: Store, run_id: str, scorer: str | None = None) -> bool:
+def update_statistics(store: Store, run_id: str, scorer: str | None = None, catalogue: Catalogue | None = None) -> bool:
     """Compute and store the statistics of a run, unless they are there and those of its present facts.
 
     Args:
         store: the run's.
         run_id: the run.
         scorer: of whose scores; by default the first of its suite.
+        catalogue: of the run by this scorer, where the caller has one open.
 
     Returns:
         Whether there was something to compute.
@@ -76,22 +64,21 @@ def update_statistics(store: Store, run_id: str, scorer: str | None = None) -> b
         EmttaError: DuckDB fails a query.
     """
     scorer = scorer or store.run(run_id).scorers[0]
-    with Catalogue(store, run_id=run_id, scorer=scorer) as catalogue:
+    with Catalogue(store, run_id=run_id, scorer=scorer) if catalogue is None else nullcontext(catalogue) as opened:
 
         def rows(sql: str, **more: str) -> list[tuple[Any, ...]]:
-            return catalogue.query(sql, {"run_id": run_id, **more}).rows
+            return opened.query(sql, {"run_id": run_id, **more}).rows
 
-        revisions = dict(
-            rows(_REVISIONS)
-        )  # before the facts: what changes meanwhile makes the figures stale, not wrong
+        # The revisions before the facts: what changes meanwhile makes the figures stale, not wrong.
+        revisions = dict(rows(_REVISIONS))
         stored = dict(rows(_STORED, scorer=scorer))
         if revisions and all(stored.get(method) == revision for method, revision in revisions.items()):
             return False
-        utterances = catalogue.query(_UTTERANCES, {"run_id": run_id}).records
+        utterances = opened.query(_UTTERANCES, {"run_id": run_id}).records
         groups: dict[str, list[str]] = {}
         for method, group in rows(_GROUPS):
             groups.setdefault(method, []).append(group)
-        catalogue.check_all_read()
+        opened.check_all_read()
     found = [replace(row, scorer=scorer) for row in compute_statistics(utterances, groups, revisions)]
     if not found:
         return False

@@ -1,6 +1,7 @@
 """The progress of a run: read from the store, which is the truth about what is done, through its views."""
 
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -10,9 +11,13 @@ from emtta_core.pipeline.selection import Redo
 from emtta_core.store import COMPLETE, FAILED, Store
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.store.lease import Holder, holder
+from emtta_core.store.snapshot import Snapshot
 
 PARTIAL = "partial"
 MISSING = "missing"
+_BEGUN = ("hypotheses", "cells", "links")
+"""Tables of which one has rows where something of a run was begun."""
+
 CELL_STATES = (COMPLETE, PARTIAL, FAILED, MISSING)
 """How far a cell can be, as the view `cells` defines it."""
 
@@ -67,16 +72,23 @@ class CellState:
         return self.missing + {"missing": 0, "errors": self.in_error, "all": self.done}[redo]
 
 
-def cell_states(store: Store, run_id: str) -> tuple[CellState, ...]:
+def cell_states(store: Store, run_id: str, catalogue: Catalogue | None = None) -> tuple[CellState, ...]:
     """How far each cell of a run is, in the order of its plan.
+
+    Args:
+        store: the run's.
+        run_id: the run.
+        catalogue: of the store, where the caller has one open.
 
     Raises:
         UsageError: there is no such run; lists those there are.
     """
     cells = planned_cells(store, run_id)
     query = "SELECT domain, method, seed, state, done, in_error, reused, wer, error FROM cells WHERE run_id = $run_id"
-    with Catalogue(store, run_id=run_id) as catalogue:
-        rows = catalogue.query(query, {"run_id": run_id}).rows
+    if catalogue is None and not any(Snapshot.take(store.backend, [run_id], _BEGUN).entries):
+        return tuple(CellState(cell, MISSING, 0, 0, 0, None, None) for cell in cells)  # a run that was just recorded
+    with Catalogue(store, run_id=run_id) if catalogue is None else nullcontext(catalogue) as opened:
+        rows = opened.query(query, {"run_id": run_id}).rows
     found = {(domain, method, seed): rest for domain, method, seed, *rest in rows}
     return tuple(CellState(cell, *found[cell.domain, cell.method, cell.seed]) for cell in cells)
 

@@ -124,6 +124,7 @@ class Catalogue:
         self._readable: Snapshot | None = None
         self._checked: dict[Entry, BrokenFile | None] = {}
         self._cached = False
+        self._held: Mapping[str, Sequence[Entry]] = {}
         self._connection = duckdb.connect(":memory:")
         self._connection.execute("SET TimeZone = 'UTC'")
         self._connection.execute("SET VARIABLE scorer = CAST(? AS VARCHAR)", [scorer])
@@ -167,13 +168,24 @@ class Catalogue:
     def cache_rows(self) -> None:
         """Read the rows into memory, but for audio: each later query sees the store as it is now, and reads no file.
 
-        Worth it for many queries on one run, whose answers then agree with each other.
+        Worth it for many queries on one run, whose answers then agree with each other. Called again, it reads the
+        tables whose files have changed since.
 
         Raises:
             EmttaError: DuckDB fails it.
         """
-        self._answer("reading the rows", lambda: materialize_rows(self._connection))
+        self._cached = False
+        self._answer("reading the rows", self._hold_changed)
         self._cached = True
+
+    def _hold_changed(self) -> None:
+        assert self._readable is not None
+        files = self._readable.by_table
+        changed = {table for table, entries in files.items() if entries != self._held.get(table)}
+        if changed:
+            self._held = {}  # until all is read
+            materialize_rows(self._connection, changed)
+            self._held = files
 
     def sql(self, query: str, /, **parameters: Any) -> Result:
         """The rows of one SELECT, with the values for its `$name` by their names; see `query`.

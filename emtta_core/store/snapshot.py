@@ -224,6 +224,13 @@ class Snapshot:
             for entries in group.values():
                 yield from entries
 
+    @property
+    def by_table(self) -> dict[str, tuple[Entry, ...]]:
+        """The files with rows of each table; its links count for each."""
+        links = self.loose.get("links", ())
+        packs = {table: self.packs.get(pack.name, ()) for table, pack in PACK_OF.items()}
+        return {table: (*self.loose.get(table, ()), *packs.get(table, ()), *links) for table in TABLES}
+
     def without(self, names: Collection[str]) -> "Snapshot":
         """The snapshot without some files."""
         loose, packs = (

@@ -1,6 +1,6 @@
 """The views `raw.<table>` over all readable files, and the stack on them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -134,26 +134,34 @@ def create_raw_views(
         view(f"raw.{table.name}", [*own, *reused])
 
 
-def materialize_rows(connection: duckdb.DuckDBPyConnection) -> None:
+def materialize_rows(connection: duckdb.DuckDBPyConnection, changed: Collection[str] = tuple(TABLES)) -> None:
     """Read all rows that the views are made from into memory, and the figures made from them.
 
     Later questions read no file.
+
+    Args:
+        connection: which has the views over the files.
+        changed: the tables that are read; the rows of the others are in memory.
 
     Raises:
         duckdb.Error: when a file cannot be read; the views are then as before.
     """
     connection.execute("CREATE SCHEMA IF NOT EXISTS held")
-    names = ("settled.utterances", *(f"{_schema_of(table)}.{table}" for table in TABLES if table != "prepared"))
-    for name in names:
-        connection.execute(f'CREATE OR REPLACE TABLE held."{name}" AS FROM {name}')
+    names = {f"{_schema_of(table)}.{table}": table in changed for table in TABLES if table != "prepared"}
+    names["settled.utterances"] = not set(changed).isdisjoint(UTTERANCES.tables)
+    for name, is_read in names.items():
+        if is_read:
+            connection.execute(f'CREATE OR REPLACE TABLE held."{name}" AS FROM {name}')
     for name in names:
         connection.execute(f'CREATE OR REPLACE VIEW {name} AS FROM held."{name}"')
-    for name in _FIGURES:
-        connection.execute(f'CREATE OR REPLACE TABLE held."{name}" AS FROM "{name}"')
+    stack = views()
+    for name in _OF_STATISTICS if set(changed) <= {"statistics"} else (*_FIGURES, *_OF_STATISTICS):
+        connection.execute(f'CREATE OR REPLACE TABLE held."{name}" AS\n{stack[name].sql}')
         connection.execute(f'CREATE OR REPLACE VIEW "{name}" AS FROM held."{name}"')
 
 
-_FIGURES = ("planned", "attempts", "cells", "domains", "groups", "revisions", "statistics", "method_pairs", "best")
+_FIGURES = ("planned", "attempts", "cells", "domains", "groups", "revisions")
+_OF_STATISTICS = ("statistics", "method_pairs", "best")
 """Views of few rows on which others are built, in the order of the stack; as tables they are computed once."""
 
 

@@ -175,7 +175,9 @@ def conclude(store: "Store", run: "Run", wanted: "Collection[Cell]") -> None:
     from emtta_core.store.describe import notices_of
 
     # 1) What was found, and what a reader must know about it.
-    with Catalogue(store) as catalogue:
+    with Catalogue(store, run_id=run.run_id) as catalogue:
+        catalogue.cache_rows()
+        states = cell_states(store, run.run_id, catalogue)
         show_methods(catalogue, run.run_id)
         notices = notices_of(catalogue, run.run_id)
         cut = sum(row["truncated"] for row in catalogue.report("flags", run.run_id).records)
@@ -188,7 +190,6 @@ def conclude(store: "Store", run: "Run", wanted: "Collection[Cell]") -> None:
         )
     say(f"store: {store.location}")
     # 2) What was left out of the figures.
-    states = cell_states(store, run.run_id)
     in_error = sum(state.in_error for state in states if state.cell in wanted)
     if in_error:
         say(f"utterances in error: {in_error}, excluded from every WER; listed by: {_report(store, run, 'failures')}")

@@ -31,7 +31,7 @@ def score(
         bool, typer.Option("--partial", help="Utterances that the references lack keep their transcripts.")
     ] = False,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, max=256, help="Processes. Default: all cores.")
+        int | None, typer.Option("--workers", min=1, max=256, help="Processes at most. Default: all cores.")
     ] = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:

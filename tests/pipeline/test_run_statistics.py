@@ -13,7 +13,8 @@ from store_factory import REFERENCE, begin_run, end_attempt, heard, write_shard
 
 from emtta_core.compare import compare
 from emtta_core.errors import StoreError
-from emtta_core.pipeline.run_statistics import compute_statistics, settle_statistics, update_statistics
+from emtta_core.pipeline.rescoring import settle_figures
+from emtta_core.pipeline.run_statistics import compute_statistics, update_statistics
 from emtta_core.scoring.bootstrap import rate_interval
 from emtta_core.scoring.significance import change_interval, holm, mean_p, sign_flip_p
 from emtta_core.store import Catalogue, CellKey, Store
@@ -324,8 +325,8 @@ def test_failure_is_only_logged(
 
     monkeypatch.setattr(Store, "write_statistics", full)
     with caplog.at_level(logging.WARNING, logger="emtta.pipeline"):
-        settle_statistics(store, "run")
-    assert "the statistics of run run could not be computed; its results are all there" in caplog.text
+        settle_figures(store, "run")
+    assert "the statistics of run run by whisper could not be computed" in caplog.text
     assert "the disk is full" in caplog.text
 
 

@@ -11,7 +11,9 @@ from conftest import new_location
 from store_factory import begin_run, heard, write_shard
 
 from emtta_core.errors import EmttaError, StoreError, UsageError
+from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.store import Catalogue, CellKey, Store, reports, views
+from emtta_core.store.compaction import compact
 from emtta_core.store.parquet import parquet
 from emtta_core.store.schema import VERSION_KEY
 from emtta_core.store.tables import TABLES
@@ -281,6 +283,27 @@ def test_cached_rows_match_files(location: str) -> None:
             assert catalogue.query(f'FROM "{name}" ORDER BY ALL').rows == rows, name
         with pytest.raises(EmttaError, match=r"the query failed: .*nowhere"):
             catalogue.query("FROM nowhere")
+
+
+def test_second_cache_reads_what_changed(location: str) -> None:
+    store = Store.open(location, create=True)
+    begin_run(store, "run", [("noise", "babble", "source"), ("noise", "babble", "em-tok")], utterances=2)
+    for method in ("source", "em-tok"):
+        write_shard(store, CellKey("run", "babble", method), {"a": [heard(1)], "b": [heard(2)]})
+    with Catalogue(store, run_id="run") as catalogue:
+        for change in (
+            lambda: None,
+            lambda: update_statistics(store, "run"),
+            lambda: write_shard(store, CellKey("run", "babble", "em-tok"), {"b": [heard(0)]}, attempt=2),
+            lambda: compact(store, "run"),
+        ):
+            change()
+            catalogue.cache_rows()
+            with Catalogue(store, run_id="run") as fresh:
+                for name in views():
+                    query = f'FROM "{name}" ORDER BY ALL'
+                    assert catalogue.query(query).rows == fresh.query(query).rows, name
+    assert Catalogue(store).query("FROM statistics").rows
 
 
 def test_cache_skips_damaged_files(location: str) -> None:
