@@ -73,6 +73,8 @@ _SCORERS = """
     )
 """
 
+_HYPOTHESES = "SELECT count(*) FROM raw.hypotheses WHERE run_id = $run_id"
+
 Key = tuple[str, str]
 """A domain and an utterance of it."""
 
@@ -119,6 +121,7 @@ def rescore(
         with Catalogue(store, run_id=run_id) as catalogue:
             known = [str(name) for (name,) in catalogue.query(_SCORERS, {"run_id": run_id}).rows]
             found = catalogue.query(_CORRECTED, {"run_id": run_id}).rows
+            ((hypotheses,),) = catalogue.query(_HYPOTHESES, {"run_id": run_id}).rows
         corrected = {(str(domain), str(utterance)): str(text) for domain, utterance, text in found}
         corrected |= references or {}
         wanted = list(scorers) or list(dict.fromkeys([*suite_scorers, *sorted(known)]))
@@ -126,7 +129,6 @@ def rescore(
             scorer(name)
         made = Rescoring()
         writer = _Writer(store, run_id, store.rescorings(run_id) + 1)
-        hypotheses = sum(row.utterances for row in store.plan(run_id))
         with _pool(min(workers, max(1, hypotheses // CHUNK))) as pool:
             try:
                 for name in wanted:

@@ -15,7 +15,7 @@ from emtta_core.adaptation.options import Trace
 from emtta_core.errors import EmttaError
 from emtta_core.pipeline.plan import Cell, utterance_key
 from emtta_core.pipeline.run import Run, as_now, is_recorded, load_run
-from emtta_core.pipeline.state import MISSING, PARTIAL, CellState, cell_states
+from emtta_core.pipeline.state import MISSING, PARTIAL, CellState, cell_states, has_begun
 from emtta_core.store import COMPLETE, LinkRow, Store
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.suite import parse_suite
@@ -147,6 +147,8 @@ class Reuse:
         self._store, self._run = store, run
         self._cells = tuple(cells) if run.suite.runtime.reuse else ()
         self.runs: tuple[str, ...] = ()
+        # Under an earlier plan this run itself may have done some of it.
+        self._own = [run.run_id] if self._cells and has_begun(store, run.run_id) else []
         self._same: set[str] = set()
         self._recipes: set[str] = set()
         if self._cells and len(store.backend.list("runs")) > (store.find_run(run.run_id) is not None):
@@ -177,7 +179,7 @@ class Reuse:
         """
         cells = [cell for cell in cells if cell in self._cells]
         corpus = self._store.prepared(cells[0].corpus_id) if cells else None
-        runs = [*self.runs, *([self._run.run_id] if self._store.find_run(self._run.run_id) else [])]
+        runs = [*self.runs, *self._own]
         if corpus is None or not runs:
             return {}
         keys: dict[str, list[Cell]] = defaultdict(list)

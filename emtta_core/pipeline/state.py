@@ -15,9 +15,6 @@ from emtta_core.store.snapshot import Snapshot
 
 PARTIAL = "partial"
 MISSING = "missing"
-_BEGUN = ("hypotheses", "cells", "links")
-"""Tables of which one has rows where something of a run was begun."""
-
 CELL_STATES = (COMPLETE, PARTIAL, FAILED, MISSING)
 """How far a cell can be, as the view `cells` defines it."""
 
@@ -72,6 +69,11 @@ class CellState:
         return self.missing + {"missing": 0, "errors": self.in_error, "all": self.done}[redo]
 
 
+def has_begun(store: Store, run_id: str) -> bool:
+    """Whether there are rows of cells of a run, reused ones included, or records of attempts."""
+    return any(Snapshot.take(store.backend, [run_id], ("hypotheses", "cells", "links")).entries)
+
+
 def cell_states(store: Store, run_id: str, catalogue: Catalogue | None = None) -> tuple[CellState, ...]:
     """How far each cell of a run is, in the order of its plan.
 
@@ -85,8 +87,8 @@ def cell_states(store: Store, run_id: str, catalogue: Catalogue | None = None) -
     """
     cells = planned_cells(store, run_id)
     query = "SELECT domain, method, seed, state, done, in_error, reused, wer, error FROM cells WHERE run_id = $run_id"
-    if catalogue is None and not any(Snapshot.take(store.backend, [run_id], _BEGUN).entries):
-        return tuple(CellState(cell, MISSING, 0, 0, 0, None, None) for cell in cells)  # a run that was just recorded
+    if catalogue is None and not has_begun(store, run_id):  # which takes no query
+        return tuple(CellState(cell, MISSING, 0, 0, 0, None, None) for cell in cells)
     with Catalogue(store, run_id=run_id) if catalogue is None else nullcontext(catalogue) as opened:
         rows = opened.query(query, {"run_id": run_id}).rows
     found = {(domain, method, seed): rest for domain, method, seed, *rest in rows}
