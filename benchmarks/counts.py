@@ -1,0 +1,70 @@
+"""Whether the scores of a run are those that come out when it is scored again, and those of another program.
+
+    python benchmarks/counts.py STORE RUN
+
+scores each hypothesis of a run, and the one after each step, by the scorer that scored it, and compares every column
+with the store's; and counts the errors of the normalized texts, as the store has them, with kaldialign. It prints how
+many rows were compared, and each that differs.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import kaldialign
+
+from emtta_core.scoring.utterance import Heard, score
+from emtta_core.store import Catalogue, Store
+
+ROWS = """
+    WITH decoded AS (
+        SELECT run_id, domain, method, cell_id, attempt, utterance_id, list(hypothesis ORDER BY step) AS texts
+        FROM raw.steps
+        WHERE run_id = $run
+        GROUP BY ALL
+    )
+    SELECT heard.language, heard.reference, heard.hypothesis, coalesce(decoded.texts, []) AS texts, scores.*
+    FROM raw.scores AS scores
+    INNER JOIN raw.hypotheses AS heard USING (run_id, domain, method, cell_id, attempt, utterance_id)
+    LEFT JOIN decoded USING (run_id, domain, method, cell_id, attempt, utterance_id)
+    WHERE run_id = $run AND heard.error IS NULL
+"""
+
+
+def again(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The scores of a row's hypothesis, made anew."""
+    heard = Heard(row["utterance_id"], row["language"], row["reference"], row["hypothesis"], row["texts"])
+    made = score(heard, heard.steps, row["scorer"], strict=True)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in made.items()}
+
+
+def by_kaldialign(row: Mapping[str, Any]) -> dict[str, int]:
+    """The errors that kaldialign counts in a row's normalized texts."""
+    found = kaldialign.edit_distance(row["reference_normalized"].split(), row["hypothesis_normalized"].split())
+    return {"errors": found["total"]}
+
+
+def main() -> None:
+    """Compare, and end with 1 where something differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("store")
+    parser.add_argument("run")
+    options = parser.parse_args()
+    with Catalogue(Store.open(options.store), run_id=options.run) as catalogue:
+        rows = catalogue.query(ROWS, {"run": options.run}).records
+    differing = {"scored again": 0, "kaldialign": 0}
+    for row in rows:
+        stored = row | {"errors": row["substitutions"] + row["deletions"] + row["insertions"]}
+        for name, made in (("scored again", again(row)), ("kaldialign", by_kaldialign(row))):
+            wrong = {column: (stored[column], value) for column, value in made.items() if stored[column] != value}
+            if wrong:
+                differing[name] += 1
+                print(f"{name}: {row['domain']}/{row['method']}/{row['utterance_id']}: {wrong}")
+    print(json.dumps({"rows": len(rows), "differing": differing}))
+    sys.exit(any(differing.values()))
+
+
+if __name__ == "__main__":
+    main()
