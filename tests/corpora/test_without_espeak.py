@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import spoken_speech
 
 from emtta_core.corpora import espeak
@@ -51,6 +52,7 @@ def test_shipped_sentences_are_identical() -> None:
     assert SPOKEN.stat().st_size < 8e6
 
 
+@pytest.mark.slow  # it is made of the sentences above
 def test_shipped_suite_audio_is_identical(tmp_path: Path) -> None:
     for store, script in (("without", BLOCKED + COMMAND), ("with", COMMAND)):
         done = run(script, "prepare", "smoke", "--store", tmp_path / store)

@@ -53,9 +53,13 @@ def attempt_at(store: Store, key: CellKey, attempt: int, rng: random.Random) -> 
 
 
 def answers(store: Store, catalogue: Catalogue | None = None) -> dict[str, list[str]]:
-    """Return every row of every table and view, in an order of their own, sums to nine digits."""
+    """Return every row of every table and view, in an order of their own, sums to nine digits.
+
+    Views are made from rows in memory, which takes a quarter of the time; with a catalogue, from those in its files.
+    """
     if catalogue is None:
         with Catalogue(store) as catalogue:
+            catalogue.cache_rows()
             return answers(store, catalogue)
     names = [*(f"raw.{table}" for table in TABLES), *(f'"{view}"' for view in views())]
     return {name: sorted(map(written, catalogue.query(f"SELECT * FROM {name}").rows)) for name in names}
@@ -83,9 +87,10 @@ def store(usual_location: str) -> Store:
 
 
 def test_answers_are_unchanged_files_few(store: Store) -> None:
-    before, resumed, files = answers(store), done(store), len(rows_files(store))
-    compact(store, "run")
-    assert answers(store) == before
+    with Catalogue(store) as opened:
+        before, resumed, files = answers(store, opened), done(store), len(rows_files(store))
+        compact(store, "run")
+        assert answers(store) == answers(store, opened) == before
     assert done(store) == resumed
     of_the_run = [name for name in rows_files(store) if "run_id=run/" in name]
     assert [name.split("/")[1] for name in of_the_run] == ["cells", "steps", "utterances"]
@@ -101,7 +106,7 @@ def test_second_time_does_nothing(store: Store) -> None:
     assert {entry.name: entry.tag for entry in store.backend.list("packs")} == files
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 8))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
 def test_later_attempts_count(seed: int, store: Store) -> None:
     twin = Store.open(f"{store.location}-twin", create=True)  # never compacted
     fill(twin)
