@@ -7,7 +7,9 @@ running any of it; what it changes has these in its identity or in its name.
 import hashlib
 import importlib
 import re
+import sys
 from collections.abc import Mapping
+from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
@@ -33,7 +35,7 @@ def import_plugin(kind: str, path: str) -> Any:
     """
     module, _, attribute = path.partition(":")
     if module.partition(".")[0] != __package__:
-        _sources.setdefault(path, fingerprint(path)["source"])
+        _sources.setdefault(path, _source(path))
     try:
         found = importlib.import_module(module)
         for name in attribute.split("."):
@@ -60,8 +62,12 @@ def fingerprint(path: str) -> dict[str, str]:
     Raises:
         UsageError: there is no such module.
     """
-    module = path.partition(":")[0]
-    top = _spec(module, path)
+    return {"plugin": path, "version": _release(path.partition(".")[0].partition(":")[0]), "source": _source(path)}
+
+
+def _source(path: str) -> str:
+    # The digest of the source of a plug-in's package.
+    top = _spec(path.partition(":")[0], path)
     folders = [Path(folder) for folder in top.submodule_search_locations or ()]
     files = [(file.relative_to(folder).as_posix(), file) for folder in folders for file in folder.rglob("*.py")]
     if not folders and top.origin is not None:
@@ -69,7 +75,7 @@ def fingerprint(path: str) -> dict[str, str]:
     source = hashlib.sha256()
     for name, file in sorted(files):
         source.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\0".encode())
-    return {"plugin": path, "version": _release(module.partition(".")[0]), "source": source.hexdigest()[:16]}
+    return source.hexdigest()[:16]
 
 
 def _spec(module: str, path: str) -> ModuleSpec:
@@ -93,9 +99,15 @@ def _spec(module: str, path: str) -> ModuleSpec:
 
 def _release(package: str) -> str:
     try:
-        return version(packages_distributions().get(package, [package])[0])
+        return version(_distributions(tuple(sys.path)).get(package, [package])[0])
     except PackageNotFoundError:  # a file on PYTHONPATH
         return ""
+
+
+@cache
+def _distributions(_path: tuple[str, ...]) -> Mapping[str, list[str]]:
+    # By package, the distributions that it is of: the metadata of all that is installed, which take a second to read.
+    return packages_distributions()
 
 
 def check_sources(planned: Mapping[str, str]) -> None:
@@ -108,7 +120,7 @@ def check_sources(planned: Mapping[str, str]) -> None:
         UsageError: one is another here, or has changed since this process imported it.
     """
     for path, source in planned.items():
-        here = fingerprint(path)["source"]
+        here = _source(path)
         if here != source:
             raise UsageError(
                 f"the source of the plug-in {path!r} is {here} here, and the cell was planned with {source}; run the "
