@@ -23,7 +23,9 @@
 --   entropy_before, entropy_after              mean entropy along the greedy hypothesis, nats per token
 --   tokens                tokens of the hypothesis
 --   seconds               wall seconds spent
---   flags                 truncated, collapsed; gated, reverted: the hypothesis is the source's
+--   flags                 truncated, collapsed; gated, reverted: the hypothesis is the source's;
+--                         reset: a stream was reset to the source model before the utterance
+--   position              number of the utterance in its stream, from 0; NULL for an episode
 --   normalizer, reference_normalized, hypothesis_normalized   the texts as compared
 --   step_substitutions, step_deletions, step_insertions   words after 0, 1, … updates
 --   step_errors           their sums
@@ -89,6 +91,7 @@ scored AS (
         counted.tokens,
         counted.seconds,
         counted.flags,
+        counted.position,
         counted.metadata,
         planned.scorer,
         -- which score counts: the one made anew, the one made with the hypothesis, or none by this scorer
@@ -154,6 +157,7 @@ SELECT
     tokens,
     seconds,
     flags,
+    position,
     scorer,
     normalizer,
     reference_normalized,
