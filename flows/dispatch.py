@@ -192,7 +192,7 @@ class Dispatch:
             return cells
         self._reuse.link(found)
         states = {state.cell: state for state in cell_states(self._store, self._run.run_id)}
-        for cell in [cell for cell in cells if not states[cell].open_to(self._redo)]:
+        for cell in [cell for cell in found if not states[cell].open_to(self._redo)]:
             self._complete.add(cell)
             channel.publish(CellFinished(cell.name, cell.utterances, 0, states[cell].wer, 0.0))
         return [cell for cell in cells if cell not in self._complete]

@@ -10,7 +10,8 @@
 --   language, speaker     its language and speaker
 --   metadata              JSON object: further columns of the manifest or data set, as in metadata ->> 'accent'
 --   audio_seconds         length of the waveform
---   reference, hypothesis, source_hypothesis   unnormalized: transcript, adapted and unadapted model's hypothesis
+--   reference, hypothesis, source_hypothesis   unnormalized: transcript, adapted and unadapted model's hypothesis (in a
+--                         stream, that before the utterance's updates)
 --   hits, substitutions, deletions, insertions words, after normalization; NULL if in error, unless errors are counted
 --   insertion_run         the most insertions side by side
 --   words                 words of the reference, 0 for audio without speech; NULL if it is in no rate: it is in error,
