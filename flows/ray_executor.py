@@ -217,7 +217,7 @@ class RayExecutor:
 
     def _end_overdue(self, work: _Work) -> None:
         # End a cell that has taken too long, or that still waits for a machine while the run is to stop.
-        timeout = work.job.runtime.timeout
+        timeout = work.job.timeout
         if work.ended is not None:
             return
         if work.taken is None:

@@ -95,6 +95,11 @@ class Job(BaseModel):
         return f"{self.cell.method}{seed}: stream through {len(self.cells)} domains"
 
     @property
+    def timeout(self) -> float | None:
+        """Seconds that it may take: as many for each of its cells as `runtime.timeout` says; None: any number."""
+        return None if self.runtime.timeout is None else self.runtime.timeout * len(self.cells)
+
+    @property
     def key(self) -> CellKey:
         """Under which the rows of its cell lie in the store."""
         return self.cell.key(self.run_id)

@@ -197,7 +197,7 @@ class _Evaluation:
                 segment.going, segment.state = begun, segment.settled
             going = segment.going
             ready.append((segment, going, next(window for window in going.windows if window.id in going.waiting)))
-        results = self._carry(ready)
+        results = self._carry(ready) if ready else []
         for (segment, going, _), result in zip(ready, results, strict=True):
             going.take(result)
             if not going.waiting:

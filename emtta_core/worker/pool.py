@@ -104,7 +104,7 @@ class WorkerPool:
         # A process writes one log for all its cells; the part of this one begins here.
         size = slot.log_size()
         try:
-            return worker.do(job, timeout=job.runtime.timeout, progress=listen, stop=self._stop)
+            return worker.do(job, timeout=job.timeout, progress=listen, stop=self._stop)
         except (WorkerLostError, UnwantedError) as error:
             begun.fail(Store.open(job.store), error, listen, slot.device.name)
             raise
