@@ -48,7 +48,7 @@ def speech(tmp_path: Path) -> Speech:
 class Streamed:
     """A suite with one stream, planned and prepared, which is evaluated in this process."""
 
-    def __init__(self, path: Path, store: Path, stream: str) -> None:
+    def __init__(self, path: Path, store: str, stream: str) -> None:
         text = path.read_text().replace("[[domains]]", f"[stream]\n{stream}\n[[domains]]", 1)
         path.write_text(text)
         self.suite, self.store = load_suite(str(path)), Store.open(store, create=True)
@@ -92,10 +92,10 @@ Whole = Callable[[str], Rows]
 @pytest.fixture
 def make(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> Make:
     def made(stream: str, store: str = "store", domains: str = DOMAINS, sizes: int = 4) -> Streamed:
-        path = suite_file(domains, ("source", "em-tok-b"), f"{store}.toml")
+        path = suite_file(domains, ("source", "em-tok-b"))
         text = path.read_text().replace("batch_size = 2", f"batch_size = {sizes}")
         path.write_text(text.replace('" }\nadaptation', '", precision = "float64" }\nadaptation'))
-        return Streamed(path, tmp_path / store, stream)
+        return Streamed(path, store if "://" in store else str(tmp_path / store), stream)
 
     return made
 
@@ -163,6 +163,16 @@ def test_stopped_stream_comes_to_same_rows(make: Make, whole: Whole, stream: str
             "SELECT count(*) - count(DISTINCT (domain, utterance_id)) FROM raw.hypotheses"
         ).rows
     assert twice == 0, "what is done is done once"
+
+
+@pytest.mark.slow
+def test_stream_goes_on_in_bucket(make: Make, whole: Whole, bucket: str) -> None:
+    streamed = make('reset = "never"', f"s3://{bucket}/store")
+    with pytest.raises(InterruptedRunError):
+        streamed.evaluate(stop_after=6)
+    assert len(streamed.store.backend.list("states")) == 1
+    assert streamed.evaluate() == whole('reset = "never"')
+    assert not streamed.store.backend.list("states")
 
 
 def test_rows_behind_state_come_out_same(make: Make, whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
