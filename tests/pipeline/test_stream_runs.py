@@ -1,6 +1,7 @@
 """A stream goes through its utterances in order, and one that was stopped comes to the rows of an undisturbed one."""
 
 import hashlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from emtta_core.pipeline.preparation import prepare_domain
 from emtta_core.pipeline.run import Run, record
 from emtta_core.pipeline.selection import works_of
 from emtta_core.pipeline.stream_job import evaluate_stream
+from emtta_core.pipeline.stream_state import ShiftDetector
 from emtta_core.store import Catalogue, CellKey, Store
 from emtta_core.store.integrity import check_store
 from emtta_core.suite import load_suite
@@ -220,6 +222,19 @@ def test_bad_utterance_leaves_stream_as_it_was(make: Make, whole: Whole, speech:
     assert rows["clean", "u22-bad"][1] is None
     for key, row in usual.items():
         assert rows[key][1:5] == row[1:5]
+
+
+def test_detector_sees_shifts_alone() -> None:
+    """Of a mean of 5 that is above the usual by more than chance, twice in a row; then it learns anew."""
+    usual = [0.0, 0.1] * 10
+    detector = ShiftDetector(20)
+    assert not any(detector.hears_shift(index) for index in usual * 4)
+    assert [detector.hears_shift(0.3) for _ in range(12)].index(True) == 9
+    assert not any(detector.hears_shift(0.3 + index) for index in usual)
+    assert not any(detector.hears_shift(index) for index in [0.3, 0.4, 0.3, 0.4, math.nan, 0.3] * 4)
+    once = ShiftDetector(20)
+    groups = [*usual, *[0.3] * 5, *[0.05] * 5, *[0.3] * 5, *[0.05] * 5]
+    assert not any(once.hears_shift(index) for index in groups), "one group alone is no shift"
 
 
 def test_shift_resets_stream(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
