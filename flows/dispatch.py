@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -24,7 +24,7 @@ from emtta_core.pipeline.plan import Cell
 from emtta_core.pipeline.preparation import Prepared
 from emtta_core.pipeline.reuse import Reuse
 from emtta_core.pipeline.run import Run
-from emtta_core.pipeline.selection import Redo
+from emtta_core.pipeline.selection import Redo, works_of
 from emtta_core.pipeline.state import CellState, cell_states
 from emtta_core.store import Store
 from emtta_core.store.lease import Lease
@@ -93,25 +93,28 @@ class Dispatch:
         self._retries = retry_options(run.suite.runtime)
         self._ended: queue.SimpleQueue[PrefectFuture[Any] | signal.Signals] = queue.SimpleQueue()
         self._preparing: dict[PrefectFuture[Any], str] = {}
-        self._evaluating: dict[PrefectFuture[Any], Cell] = {}
+        self._evaluating: dict[PrefectFuture[Any], tuple[Cell, ...]] = {}
+        self._waiting: dict[tuple[Cell, ...], set[str]] = {}  # for these domains
         self._failed: set[str] = set()
         self._complete: set[Cell] = set()
         self._failures: dict[Cell, str] = {}
-        self._lost: Counter[Cell] = Counter()
+        self._lost: Counter[tuple[Cell, ...]] = Counter()
         self.records = 0
 
     def run_all(self, states: Sequence[CellState]) -> dict[Cell, str]:
         """Do these cells, and return those that failed with the reason.
 
-        Domains are begun in the order of their first cell. Ctrl-C or SIGTERM lets the cells at work finish their shard,
-        begins no other, and returns; a second one ends at once.
+        Of a stream through several domains, all cells are among them. Domains are begun in the order of their first
+        cell. Ctrl-C or SIGTERM lets the cells at work finish their shard, begins no other, and returns; a second one
+        ends at once.
         """
         cells = [state.cell for state in states]
         self._failed = {state.cell.domain for state in states if state.has_failed}
         domains: dict[str, list[Cell]] = {}
         for cell in cells:
             domains.setdefault(cell.domain, []).append(cell)
-        waiting, ready = deque(domains), deque[Cell]()
+        self._waiting = {work: {cell.domain for cell in work} for work in works_of(self._run.suite, cells)}
+        waiting, ready = deque(domains), deque[tuple[Cell, ...]]()
         runtime = self._run.suite.runtime
         # Tasks end and signals arrive in other threads or between any two lines: both come through one queue, so that
         # this thread alone changes what is begun.
@@ -143,30 +146,44 @@ class Dispatch:
         self._preparing[future] = cell.domain
         self._follow(future)
 
-    def _evaluate(self, cell: Cell) -> None:
+    def _evaluate(self, work: tuple[Cell, ...]) -> None:
         task = evaluate.with_options(**self._retries)
-        job = Job.of(self._run, cell, self._store.location, self._redo, self._lease.number)
+        first, *further = work
+        job = Job.of(self._run, first, self._store.location, self._redo, self._lease.number, further)
         future = self._executor.submit(task, job)
-        self._evaluating[future] = cell
+        self._evaluating[future] = work
         self._follow(future)
 
     def _follow(self, future: PrefectFuture[Any]) -> None:
         self.records += 1
         future.add_done_callback(self._ended.put)
 
-    def _prepared(self, future: PrefectFuture[Any], cells: list[Cell]) -> list[Cell]:
-        # The cells of a domain that can begin now that its preparation has ended: none where it failed.
+    def _prepared(self, future: PrefectFuture[Any], cells: list[Cell]) -> list[tuple[Cell, ...]]:
+        # What can begin now that the preparation of a domain with these cells has ended: nothing of it where it failed.
         domain, error = cells[0].domain, error_of(future)
         if error is None:
             done: Prepared = future.result()
             channel.publish(DomainPrepared(domain, done.corpus.utterances, done.reused, done.seconds))
-            return [] if channel.stopping() else self._not_reused(cells)
+            return [] if channel.stopping() else self._begun_by(domain, self._not_reused(cells))
         channel.publish(DomainPrepared(domain, 0, reused=False, seconds=0.0, error=describe(error)))
-        reason = EmttaError(f"the domain could not be prepared: {describe(error)}")
-        for cell in cells:
+        lost = [cell for work in self._waiting if not set(work).isdisjoint(cells) for cell in work]
+        self._waiting = {work: domains for work, domains in self._waiting.items() if set(work).isdisjoint(cells)}
+        for cell in lost:
+            which = "the domain" if cell.domain == domain else f"the domain {domain} of its stream"
+            reason = EmttaError(f"{which} could not be prepared: {describe(error)}")
             fail_cell(cell, self._store, self._run.run_id, reason, channel.publish)
             self._failures[cell] = describe(reason)
         return []
+
+    def _begun_by(self, domain: str, cells: Collection[Cell]) -> list[tuple[Cell, ...]]:
+        # What can begin of cells of this domain, which is prepared: a stream when it was the last of its domains.
+        ready = []
+        for work, lacking in self._waiting.items():
+            lacking.discard(domain)
+            if not lacking and not set(work).isdisjoint(cells):
+                ready.append(work)
+        self._waiting = {work: lacking for work, lacking in self._waiting.items() if lacking}
+        return ready
 
     def _not_reused(self, cells: list[Cell]) -> list[Cell]:
         # Link what other runs have done of a domain's utterances, and return the cells that still have some to do.
@@ -175,23 +192,27 @@ class Dispatch:
             return cells
         self._reuse.link(found)
         states = {state.cell: state for state in cell_states(self._store, self._run.run_id)}
-        for cell in [cell for cell in cells if not states[cell].open_to(self._redo)]:
+        for cell in [cell for cell in found if not states[cell].open_to(self._redo)]:
             self._complete.add(cell)
             channel.publish(CellFinished(cell.name, cell.utterances, 0, states[cell].wer, 0.0))
         return [cell for cell in cells if cell not in self._complete]
 
-    def _evaluated(self, future: PrefectFuture[Any], cell: Cell) -> list[Cell]:
-        # Note how the evaluation of a cell has ended, and return it where it is to go on: its task run was lost.
+    def _evaluated(self, future: PrefectFuture[Any], work: tuple[Cell, ...]) -> list[tuple[Cell, ...]]:
+        # Note how the evaluation of cells has ended, and return them where they are to go on: their task run was lost.
         error = self._executor.error_of(future)
         if error is None:
-            self._complete.add(cell)
+            self._complete.update(work)
             return []
-        self._failures[cell] = describe(error)
+        done: set[Cell] = set()
+        if len(work) > 1:  # of a stream, the cells before the one at fault
+            done = {state.cell for state in cell_states(self._store, self._run.run_id) if state.complete}
+        self._complete |= done.intersection(work)
+        self._failures |= {cell: describe(error) for cell in work if cell not in done}
         if isinstance(error, LostTaskError):
             self.records -= 1  # Prefect's record of it stays open
-            self._lost[cell] += 1
-            if self._lost[cell] <= self._run.suite.runtime.retries and not channel.stopping():
-                return [cell]
+            self._lost[work] += 1
+            if self._lost[work] <= self._run.suite.runtime.retries and not channel.stopping():
+                return [work]
         return []
 
 

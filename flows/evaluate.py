@@ -4,7 +4,7 @@ What is to be done is read from the store, never from Prefect's records: a flow 
 missing. One task owns its cell, so that a failure costs that cell; a domain that cannot be prepared costs its own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from emtta_core.pipeline.plan import Cell
 from emtta_core.pipeline.rescoring import settle_figures
 from emtta_core.pipeline.reuse import Reuse
 from emtta_core.pipeline.run import Run, as_now, check_unchanged, load_run
-from emtta_core.pipeline.selection import Redo, resume_command
+from emtta_core.pipeline.selection import Redo, resume_command, with_whole_streams
 from emtta_core.pipeline.state import CellState, cell_states
 from emtta_core.store import Store
 from emtta_core.store.lease import Lease, lease
@@ -91,12 +91,13 @@ def evaluate(
 def _execute(
     run: Run,
     store: Store,
-    wanted: Sequence[Cell],
+    wanted: Collection[Cell],
     start: Callable[[int], AbstractContextManager[Executor]],
     redo: Redo,
     held: Lease,
 ) -> State[Any]:
     # 1) link what other runs have done of these cells
+    wanted = with_whole_streams(run.suite, run.cells, wanted)
     states = cell_states(store, run.run_id)
     lacking = [state.cell for state in states if state.missing and state.cell in wanted]
     reuse = Reuse(store, run, lacking if redo != "all" else [])
@@ -104,7 +105,9 @@ def _execute(
     if found:
         reuse.link(found)
         states = cell_states(store, run.run_id)
-    todo = [state for state in states if state.cell in wanted and state.open_to(redo)]
+    open_cells = [state.cell for state in states if state.cell in wanted and state.open_to(redo)]
+    todo_cells = with_whole_streams(run.suite, run.cells, open_cells)
+    todo = [state for state in states if state.cell in todo_cells]
     if not todo:
         settle_figures(store, run.run_id, held)
         return Completed(message=f"run {run.run_id}: {len(wanted)} cells complete")

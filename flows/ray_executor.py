@@ -29,8 +29,8 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from emtta_core.errors import EmttaError, UsageError
-from emtta_core.pipeline.events import AttemptBegun, CellFinished, channel
-from emtta_core.pipeline.job import CellReport, Job, describe, fail_cell
+from emtta_core.pipeline.events import CellFinished, channel
+from emtta_core.pipeline.job import Begun, CellReport, Job, describe
 from emtta_core.pipeline.run import Run
 from emtta_core.store import Store
 from emtta_core.worker.ray import Mailbox, Message, Taken, check_machine, execute
@@ -50,10 +50,9 @@ class _Work:
 
     job: Job
     future: "PrefectRayFuture[CellReport]"
+    begun: Begun
     taken: Taken | None = None
     taken_at: float = 0.0
-    attempt: int | None = None
-    finished: bool = False
     ended: str | None = None  # why it was ended from here
 
 
@@ -110,7 +109,7 @@ class RayExecutor:
         do = partial(execute, self._mailbox)
         # Without the address a worker would start a temporary server of its own.
         with temporary_settings({PREFECT_API_URL: self._server}), remote_options(**self._options), self._lock:
-            work = _Work(placed, self._runner.submit(task, {"job": placed, "execute": do}))
+            work = _Work(placed, self._runner.submit(task, {"job": placed, "execute": do}), Begun(placed))
             self._work[work.future] = work
         future: PrefectFuture[CellReport] = work.future
         return future
@@ -122,16 +121,16 @@ class RayExecutor:
         self._exchange()
         with self._lock:
             work = self._work.pop(future)
-        cell = work.job.cell
         if error is not None and future.state.is_crashed():
             if work.taken is None and channel.stopping():
                 return LostTaskError("not begun: the run was asked to stop")
             lost = LostTaskError(_ending(work, error))
             device = "none" if work.taken is None else work.taken.device
-            fail_cell(cell, self._store, self._run.run_id, lost, channel.publish, attempt=work.attempt, device=device)
+            work.begun.fail(self._store, lost, channel.publish, device)
             _report_crash(future, lost)
             return lost
-        if not work.finished:  # its worker's word was lost with a mailbox
+        untold = work.begun.untold  # its worker's word was lost with a mailbox
+        for cell in untold if error is None or len(untold) == len(work.job.cells) else ():
             report = future.result() if error is None else None
             done = 0 if report is None else report.done + report.reused
             channel.publish(
@@ -209,16 +208,16 @@ class RayExecutor:
                 messages = ray.get(self._mailbox.exchange.remote(channel.stopping()), timeout=CONNECT_TIMEOUT)
             except RayError:
                 return  # being begun again
-            for cell, message in messages:
+            for job, message in messages:
                 for work in self._work.values():
-                    if work.job.cell.name == cell:
+                    if work.job.name == job:
                         _note(work, message)
                 if not isinstance(message, Taken):
                     channel.publish(message)
 
     def _end_overdue(self, work: _Work) -> None:
         # End a cell that has taken too long, or that still waits for a machine while the run is to stop.
-        timeout = work.job.runtime.timeout
+        timeout = work.job.timeout
         if work.ended is not None:
             return
         if work.taken is None:
@@ -233,10 +232,8 @@ class RayExecutor:
 def _note(work: _Work, message: Message) -> None:
     if isinstance(message, Taken):
         work.taken, work.taken_at = message, time.monotonic()
-    elif isinstance(message, AttemptBegun):
-        work.attempt = message.attempt
-    elif isinstance(message, CellFinished):
-        work.finished = True
+    else:
+        work.begun.hear(message)
 
 
 def _report_crash(future: PrefectFuture[CellReport], lost: LostTaskError) -> None:

@@ -46,8 +46,8 @@ def prepare(domain: Domain, corpus_id: str, store: str, limit: int | None, retry
     return prepare_domain(domain, corpus_id, Store.open(store), limit, retry_errors=retry_errors)
 
 
-@task(name="evaluate-cell", task_run_name="{job.cell.name}", **UNCACHED)
+@task(name="evaluate-cell", task_run_name="{job.name}", **UNCACHED)
 @hide_passwords()
 def evaluate(job: Job, execute: Callable[[Job], CellReport]) -> CellReport:
-    """Evaluate a cell whose domain is prepared; utterances that are done are left alone."""
+    """Evaluate a cell, or a stream, whose domains are prepared; utterances that are done are left alone."""
     return execute(job)

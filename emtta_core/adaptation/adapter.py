@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -14,16 +14,17 @@ from numpy.typing import NDArray
 
 from emtta_core.adaptation.batch_size import BatchSize, BatchSizeChoice
 from emtta_core.adaptation.episode import Batch, State, decide, prepare_batch, run
-from emtta_core.adaptation.flags import collapsed, flags_of
+from emtta_core.adaptation.flags import flags_of
 from emtta_core.adaptation.inputs import Recording, check_waveform, content_id, one_each, read_recording, recordings_of
 from emtta_core.adaptation.mbr import choose
 from emtta_core.adaptation.methods import Method, Objective
 from emtta_core.adaptation.methods import method as method_of
 from emtta_core.adaptation.objective import check_objective
+from emtta_core.adaptation.optimizer import Carried
 from emtta_core.adaptation.options import Options, Trace
 from emtta_core.adaptation.parameters import source_parameters
-from emtta_core.adaptation.parts import LossFunction, MethodAdapter, Utterances, adapt_whole, calling, load
-from emtta_core.adaptation.results import AdaptationResult, StepRecord
+from emtta_core.adaptation.parts import MethodAdapter, Utterances, adapt_whole, calling, load
+from emtta_core.adaptation.results import AdaptationResult, Final, StepRecord, divergence, has_worsened, number
 from emtta_core.adaptation.threads import sized_threads
 from emtta_core.errors import AudioError, UsageError, in_words, unknown
 from emtta_core.faults import is_out_of_memory
@@ -32,14 +33,6 @@ from emtta_core.model.speech_model import SpeechModel
 log = logging.getLogger("emtta.adaptation")
 
 DEFAULTS = Options()
-
-
-class Final(NamedTuple):
-    """The hypothesis that an utterance ends with."""
-
-    text: str
-    tokens: int  # its length, the end token counted
-    ended: bool  # whether it ended by itself
 
 
 class Adapter:
@@ -136,10 +129,7 @@ class Adapter:
                 that cannot be used, or that memory does not hold even alone, raises nothing: its result has an error,
                 which is logged too, and the others are unharmed.
         """
-        results: dict[int, AdaptationResult] = {}
-        for indices, batch in self._run(waveforms, language, utterance_ids, progress=progress):
-            results.update(zip(indices, batch, strict=True))
-        return [results[index] for index in sorted(results)]
+        return _in_order(self._run(waveforms, language, utterance_ids, progress=progress))
 
     def batches(
         self,
@@ -151,6 +141,29 @@ class Adapter:
         for _, batch in self._run(waveforms, language, utterance_ids):
             yield batch
 
+    def carry(
+        self,
+        waveforms: Iterable[Recording],
+        language: str | Sequence[str],
+        utterance_ids: Sequence[str],
+        states: list[Carried | None],
+    ) -> list[AdaptationResult]:
+        """Adapt to the next utterance of each of several streams; further arguments are as in `transcribe`.
+
+        Args:
+            waveforms: an utterance of each stream; no stream changes the result of another.
+            language: likewise.
+            utterance_ids: likewise; two streams may have utterances of one id.
+            states: where each stream stands; None: at the source model. Each becomes what the utterance leaves; one in
+                error, one not adapted to and one that goes back (`revert`) leave it as it was.
+
+        Raises:
+            UsageError: as `transcribe`, or the method is a plug-in with a loop of its own, which carries no state.
+        """
+        if self._whole is not None:
+            raise UsageError(f"the adapter {self.method.adapter!r} carries no state from one utterance to the next")
+        return _in_order(self._run(waveforms, language, utterance_ids, states=states))
+
     def _run(
         self,
         waveforms: Iterable[Recording],
@@ -158,6 +171,7 @@ class Adapter:
         utterance_ids: Sequence[str] | None,
         *,
         progress: bool = False,
+        states: list[Carried | None] | None = None,
     ) -> Iterator[tuple[list[int], list[AdaptationResult]]]:
         recordings = recordings_of(waveforms)
         count = len(recordings)
@@ -180,7 +194,7 @@ class Adapter:
         if refused:
             yield list(refused), list(refused.values())
         with _progress_bar(len(signals) if progress else 0) as advance:
-            yield from self._batches(signals, languages, names, advance)
+            yield from self._batches(signals, languages, names, advance, states)
 
     def _batches(
         self,
@@ -188,6 +202,7 @@ class Adapter:
         languages: Sequence[str],
         ids: Mapping[int, str],
         advance: Callable[[float], None],
+        states: list[Carried | None] | None,
     ) -> Iterator[tuple[list[int], list[AdaptationResult]]]:
         # The batches of usable utterances; `advance` receives how many utterances each step was worth.
         # Utterances of like duration end together; ids break ties, so that batches do not depend on the order given.
@@ -196,15 +211,20 @@ class Adapter:
         while order:
             upcoming = [limits[index] for index in order[: self._size.most]]
             chosen = order[: self._size.fitting(upcoming)]
+            met = None if states is None else [states[index] for index in chosen]
             results = self._adapt_if_memory_suffices(
                 [signals[index] for index in chosen],
                 [languages[index] for index in chosen],
                 [ids[index] for index in chosen],
                 [limits[index] for index in chosen],
                 advance,
+                met,
             )
             if results is not None:
                 order = order[len(chosen) :]
+                if states is not None and met is not None:
+                    for index, left in zip(chosen, met, strict=True):
+                        states[index] = left
                 yield chosen, results
 
     def _adapt_if_memory_suffices(
@@ -214,6 +234,7 @@ class Adapter:
         ids: list[str],
         limits: list[int],
         advance: Callable[[float], None],
+        met: list[Carried | None] | None,
     ) -> list[AdaptationResult] | None:
         """Run the episodes of one batch; where memory does not hold it, halve the batch and return None.
 
@@ -229,7 +250,7 @@ class Adapter:
 
         try:
             with sized_threads(self.model):
-                results = self._adapt(waveforms, languages, ids, step_done)
+                results = self._adapt(waveforms, languages, ids, step_done, met)
             advance(len(ids) - advanced)
             return results
         except Exception as error:
@@ -241,7 +262,7 @@ class Adapter:
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(ids) == 1:
-            too_large = self._too_large(len(waveforms[0]) / self.model.sample_rate, reason)
+            too_large = self._size.refusal(len(waveforms[0]) / self.model.sample_rate, reason)
             log.warning("utterance %s: %s", ids[0], too_large)
             advance(1)
             return [_refused(ids[0], too_large, seconds=time.perf_counter() - began)]
@@ -249,21 +270,13 @@ class Adapter:
         log.warning("out of memory with %d utterances side by side; going on with %d", len(ids), half)
         return None
 
-    def _too_large(self, seconds: float, reason: str) -> str:
-        many = [name for name in ("candidates", "beams") if name in self.method.options]
-        counts = " and".join(f" with {getattr(self.options, name)} {name}" for name in many)
-        fewer = "".join(f"fewer {name}, " for name in many)
-        return (
-            f"out of memory with this utterance of {seconds:.2f} s alone{counts} ({reason}); use {fewer}the "
-            "precision bf16 or a GPU with more memory"
-        )
-
     def _adapt(
         self,
         waveforms: list[NDArray[np.float32]],
         languages: list[str],
         ids: list[str],
         step_done: Callable[[int], None],
+        met: list[Carried | None] | None,
     ) -> list[AdaptationResult]:
         with self.model.precision.arithmetic(self.model.device):
             began = time.perf_counter()
@@ -273,7 +286,8 @@ class Adapter:
                 traced = self._trace != "none"
                 return [replace(one, seconds=seconds, trace=one.trace if traced else ()) for one in given]
             batch = prepare_batch(self.model, waveforms, languages, ids)
-            states, _ = run(self.model, self.method, self.options, batch, self._trace, step_done)
+            carried = None if met is None else self._stacked(met)
+            states, _ = run(self.model, self.method, self.options, batch, self._trace, step_done, carried)
             traces: list[list[StepRecord]] = [[] for _ in ids]
             finals: dict[int, Final] = {}
             for state in states:
@@ -283,34 +297,44 @@ class Adapter:
                     traces[row].append(StepRecord(len(traces[row]), **values))
                 if state.update is None:
                     finals |= self._finals(state)
-            worse = [row for row, trace in enumerate(traces) if self.options.revert and _worse(trace, finals[row].text)]
+            reverts = self.options.revert
+            worse = [row for row, trace in enumerate(traces) if reverts and has_worsened(trace, finals[row].text)]
             if worse:
-                finals |= self._finals(self._source(batch, states[0], worse))
+                finals |= self._finals(self._source(batch, met, states[0], worse))
         seconds = (time.perf_counter() - began) / len(ids)
-        return [
+        results = [
             self._result(name, traces[row], finals[row], seconds, reverted=row in worse) for row, name in enumerate(ids)
         ]
+        if met is not None and carried is not None:
+            for row, (result, finite) in enumerate(zip(results, carried.finite(), strict=True)):
+                if finite and result.error is None and result.updates and row not in worse:
+                    met[row] = carried.row(row)
+        return results
 
-    def _source(self, batch: Batch, first: State, rows: list[int]) -> State:
-        # What the hypotheses of utterances that were adapted to are chosen from in the source model.
+    def _stacked(self, met: Sequence[Carried | None]) -> Carried:
+        source = Carried.begin(source_parameters(self.model.weights, 1, self.method.parameters))
+        return Carried.stack([state or source for state in met])
+
+    def _source(self, batch: Batch, met: Sequence[Carried | None] | None, first: State, rows: list[int]) -> State:
+        # What the hypotheses of utterances that were adapted to are chosen from in the model that they were met with.
         wanted = torch.tensor(rows, device=self.model.device)
         if self.method.decision == "greedy":
             assert first.greedy is not None
             return State(wanted, first.greedy.keep(torch.searchsorted(first.rows, wanted)), None)
-        source = source_parameters(self.model.weights, len(batch.ids), self.method.parameters)
+        source = self._stacked(met or [None] * len(batch.ids)).parameters
         return decide(self.model, self.method, self.options, batch, source, wanted)
 
     def _result(
         self, name: str, trace: list[StepRecord], final: Final, seconds: float, *, reverted: bool
     ) -> AdaptationResult:
-        error, first, last = _divergence(trace, self.method.objective), trace[0], trace[-1]
+        error, first, last = divergence(trace, self.method.objective), trace[0], trace[-1]
         gated = len(trace) == 1 and self.method.candidates != "none"
         return AdaptationResult(
             utterance_id=name,
             hypothesis="" if error else final.text,
             source_hypothesis=first.hypothesis or "",
-            entropy_before=_number(first.entropy),
-            entropy_after=math.nan if error else _number(last.entropy),
+            entropy_before=number(first.entropy),
+            entropy_after=math.nan if error else number(last.entropy),
             trace=() if self._trace == "none" else tuple(trace),
             seconds=seconds,
             updates=len(trace) - 1,
@@ -349,36 +373,13 @@ class Adapter:
         return columns
 
 
-def _worse(trace: Sequence[StepRecord], text: str) -> bool:
-    # Whether adapting left an utterance with a higher entropy, or a hypothesis that is empty or a loop.
-    return len(trace) > 1 and (_number(trace[-1].entropy) > _number(trace[0].entropy) or collapsed(text))
+def _in_order(batches: Iterable[tuple[list[int], list[AdaptationResult]]]) -> list[AdaptationResult]:
+    results = {index: result for batch in batches for index, result in zip(*batch, strict=True)}
+    return [results[index] for index in sorted(results)]
 
 
 def _refused(name: str, error: str, seconds: float = 0.0) -> AdaptationResult:
     return AdaptationResult(name, "", "", math.nan, math.nan, (), seconds, error=error)
-
-
-def _divergence(trace: Sequence[StepRecord], objective: LossFunction | str) -> str | None:
-    # What to report of an episode whose numbers are no longer finite.
-    for record in trace:
-        for value in (record.entropy, record.loss, record.gradient_norm):
-            if value is not None and not math.isfinite(value):
-                if not isinstance(objective, Objective) and math.isfinite(_number(record.entropy)):
-                    return (
-                        f"the objective {objective!r} gave the loss {record.loss} with a gradient of norm "
-                        f"{record.gradient_norm} at step {record.step}; see that no logarithm, division or root in it "
-                        "meets a zero, or lower the learning rate"
-                    )
-                if record.step == 0:  # no update was made yet
-                    return (
-                        "the model itself gives numbers that are not finite, before any update; are its weights broken?"
-                    )
-                return f"the adaptation diverged: at step {record.step} a number is not finite; lower the learning rate"
-    return None
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 @contextmanager

@@ -90,6 +90,17 @@ class BatchSize:
             self.most = self.largest = half
         return half
 
+    def refusal(self, seconds: float, reason: str) -> str:
+        """Say that memory does not hold an utterance of so many seconds alone, and what to do."""
+        _, method, options = self._adapted
+        many = [name for name in ("candidates", "beams") if name in method.options]
+        counts = " and".join(f" with {getattr(options, name)} {name}" for name in many)
+        fewer = "".join(f"fewer {name}, " for name in many)
+        return (
+            f"out of memory with this utterance of {seconds:.2f} s alone{counts} ({reason}); use {fewer}the "
+            "precision bf16 or a GPU with more memory"
+        )
+
 
 def episode_bytes(model: SpeechModel, method: Method, options: Options, limit: int) -> int:
     """Estimate the memory of an utterance's episode besides the weights, in bytes.

@@ -1,4 +1,6 @@
-"""Episodes: B utterances side by side, each adapted from the source model on, with parameters of its own.
+"""Episodes: B utterances side by side, each adapted with parameters of its own, from the source model on.
+
+In a stream an utterance begins where the one before left the model, and the word "source" means that state.
 
 The parameters are the weights and biases of LayerNorms. They lie in one tensor `(B, P)`, so that an optimizer that
 works element by element (AdamW does) runs B separate episodes in one call.
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from emtta_core.adaptation.methods import Method
 from emtta_core.adaptation.objective import Loss, token_statistics
+from emtta_core.adaptation.optimizer import Carried, Episodes
 from emtta_core.adaptation.options import Options, Trace
 from emtta_core.adaptation.parameters import source_parameters, split
 from emtta_core.adaptation.parts import CandidateRequest, calling, load, refuse_result
@@ -94,6 +97,7 @@ def run(
     batch: Batch,
     trace: Trace = "hypotheses",
     step_done: Callable[[int], None] = lambda _: None,
+    carried: Carried | None = None,
 ) -> tuple[list[State], Tensor]:
     """Run the episodes of a batch.
 
@@ -104,13 +108,18 @@ def run(
         batch: B utterances.
         trace: "hypotheses" to decode the greedy hypothesis in every state; else in the first and the last alone.
         step_done: called after each update with the number of episodes that made it.
+        carried: in a stream, where each utterance is met, which then counts as its source; at the end, where it left
+            off. None: all begin at the source model.
 
     Returns:
         The states, each utterance's in order; and the parameters in the last of each, `(B, P)`. The last of the states
         is that of all utterances, but for those that a gate kept from adapting where the method decides greedily: they
         have one of their own before it.
     """
-    source = source_parameters(model.weights, len(batch.ids), method.parameters)
+    if carried is None:
+        source = source_parameters(model.weights, len(batch.ids), method.parameters)
+    else:
+        source = carried.parameters.clone()
     if method.parameters == "decoder-layernorm":
         with torch.no_grad():
             memory = _cross_memory(model, split(model.weights, source, method.parameters), batch)
@@ -118,7 +127,7 @@ def run(
     last = source.clone()
     everyone = torch.arange(len(batch.ids), device=source.device)
     going, found = _gate(model, method, options, batch, source)
-    episodes = Episodes(batch, source, options)
+    episodes = Episodes(batch, source, options, carried)
     if found is not None and len(going) < len(everyone):
         episodes.keep(going)
     episodes.source = None if found is None else found.keep(going)
@@ -128,6 +137,8 @@ def run(
         episodes.update(gradient)
         states.append(State(episodes.rows, greedy, update))
         last[episodes.rows] = episodes.parameters.detach()
+        if carried is not None:
+            episodes.leave(carried)
         step_done(len(episodes.rows))
         if options.early_stop is not None and step > 0:
             moving = _moving(states, options.early_stop)
@@ -183,54 +194,6 @@ def _gate(
         (greedy,) = _generate(model, norms, _cross_memory(model, norms, batch), batch, [Greedy()])
     assert greedy.entropy is not None
     return (greedy.entropy[:, 0] > options.adapt_above).nonzero().squeeze(1), greedy
-
-
-class Episodes:
-    """The episodes that still go on, and one optimizer for all of them.
-
-    Attributes:
-        rows: `(b,)`, which utterances of the batch they are of.
-        batch: these utterances.
-        parameters: `(b, P)`.
-        candidates: those of the last step; None before the first.
-        source: the source's greedy hypotheses, where they are known before the first step.
-    """
-
-    def __init__(self, batch: Batch, parameters: Tensor, options: Options):
-        """Begin at `parameters`."""
-        self.rows = torch.arange(len(batch.ids), device=parameters.device)
-        self.batch = batch
-        self.candidates: Hypotheses | None = None
-        self.source: Hypotheses | None = None
-        self._options = options
-        self._optimize(parameters)
-
-    def update(self, gradient: Tensor) -> None:
-        """Make AdamW's update."""
-        self.parameters.grad = gradient
-        self._optimizer.step()
-
-    def keep(self, going: Tensor) -> None:
-        """Go on with these of the episodes alone, `(k,)`."""
-        moments = self._optimizer.state[self.parameters]
-        self.rows, self.batch = self.rows.index_select(0, going), self.batch.keep(going)
-        self.candidates = None if self.candidates is None else self.candidates.keep(going)
-        self._optimize(self.parameters.detach().index_select(0, going))
-        self._optimizer.state[self.parameters] = {
-            name: value.index_select(0, going) if value.dim() else value for name, value in moments.items()
-        }
-
-    def _optimize(self, parameters: Tensor) -> None:
-        options = self._options
-        self.parameters = parameters.requires_grad_()
-        self._optimizer = torch.optim.AdamW(
-            [self.parameters],
-            lr=options.learning_rate,
-            betas=options.betas,
-            eps=options.epsilon,
-            weight_decay=options.weight_decay,
-            fused=True,
-        )
 
 
 def _step(

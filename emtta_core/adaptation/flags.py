@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Flag = Literal["truncated", "collapsed", "gated", "reverted"]
+Flag = Literal["truncated", "collapsed", "gated", "reverted", "reset"]
 
 LAWFUL = 3
 """How often in a row anything may be said: "no no no"."""

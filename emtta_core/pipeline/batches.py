@@ -39,24 +39,37 @@ def adapt(adapter: Adapter, rows: Iterable[PreparedRow], choice: ModelChoice) ->
     if choice.language == "detect":
         adapter.model.prompt.common()
     for chunk in _chunks(rows):
-        going: list[_Going] = []
-        lost: list[Outcome] = []
         foreign = _foreign_languages(adapter.model, chunk) if choice.language == "corpus" else {}
-        for row in chunk:
-            try:
-                if row.language in foreign:
-                    raise foreign[row.language]
-                going.append(_Going(row, _waveform(row), adapter.model, choice))
-            except (AudioError, UsageError) as error:
-                lost.append(Outcome(row, str(error)))
-            except Exception as error:
-                if is_fatal(error):
-                    raise
-                log.warning("utterance %s could not be adapted to", row.utterance_id, exc_info=True)
-                lost.append(Outcome(row, unexpected("adapted to", error)))
+        begun = [_begin(row, adapter.model, choice, foreign) for row in chunk]
+        lost = [outcome for outcome in begun if isinstance(outcome, Outcome)]
         if lost:
             yield lost
-        yield from _adapt(adapter, going)
+        yield from _adapt(adapter, [going for going in begun if isinstance(going, Going)])
+
+
+def begin(row: PreparedRow, model: SpeechModel, choice: ModelChoice) -> "Going | Outcome":
+    """An utterance whose windows can be adapted to; or why it cannot, which is then what became of it.
+
+    Raises:
+        MemoryError: as `adapt`.
+    """
+    return _begin(row, model, choice, _foreign_languages(model, [row]) if choice.language == "corpus" else {})
+
+
+def _begin(
+    row: PreparedRow, model: SpeechModel, choice: ModelChoice, foreign: Mapping[str, UsageError]
+) -> "Going | Outcome":
+    try:
+        if row.language in foreign:
+            raise foreign[row.language]
+        return Going(row, _waveform(row), model, choice)
+    except (AudioError, UsageError) as error:
+        return Outcome(row, str(error))
+    except Exception as error:
+        if is_fatal(error):
+            raise
+        log.warning("utterance %s could not be adapted to", row.utterance_id, exc_info=True)
+        return Outcome(row, unexpected("adapted to", error))
 
 
 def check_languages(model: SpeechModel, rows: Iterable[PreparedRow]) -> None:
@@ -88,7 +101,7 @@ def _chunks(rows: Iterable[PreparedRow]) -> Iterator[list[PreparedRow]]:
         yield chunk
 
 
-class _Going:
+class Going:
     """An utterance whose windows are being adapted to.
 
     Attributes:
@@ -116,10 +129,12 @@ class _Going:
             self.language, self._probability = detected.language, detected.probability
 
     def take(self, result: AdaptationResult) -> None:
+        """Take the result of a window."""
         self.waiting.remove(result.utterance_id)
         self._results[result.utterance_id] = result
 
     def outcome(self) -> Outcome:
+        """What became of the utterance, once no window waits."""
         windows = tuple(
             WindowResult(window, self.language, self._probability, self._results.get(window.id))
             for window in self.windows
@@ -128,7 +143,7 @@ class _Going:
         return Outcome(self.row, join(self.row.utterance_id, windows), shown)
 
 
-def _adapt(adapter: Adapter, going: Sequence[_Going]) -> Iterator[list[Outcome]]:
+def _adapt(adapter: Adapter, going: Sequence[Going]) -> Iterator[list[Outcome]]:
     windows = {window.id: (owner, window) for owner in going for window in owner.windows if not window.silent}
     for results in _results(adapter, windows):
         for result in results:
@@ -139,7 +154,7 @@ def _adapt(adapter: Adapter, going: Sequence[_Going]) -> Iterator[list[Outcome]]
             yield done
 
 
-def _results(adapter: Adapter, windows: Mapping[str, tuple[_Going, Window]]) -> Iterator[list[AdaptationResult]]:
+def _results(adapter: Adapter, windows: Mapping[str, tuple[Going, Window]]) -> Iterator[list[AdaptationResult]]:
     """Yield the results of windows, batch by batch.
 
     Where a library fails at a batch, nobody knows at which of its windows: those that are left go on one by one, and
@@ -167,7 +182,7 @@ def _results(adapter: Adapter, windows: Mapping[str, tuple[_Going, Window]]) -> 
             yield [AdaptationResult(name, "", "", math.nan, math.nan, (), 0.0, error=reason)]
 
 
-def _batches(adapter: Adapter, windows: Mapping[str, tuple[_Going, Window]]) -> Iterator[list[AdaptationResult]]:
+def _batches(adapter: Adapter, windows: Mapping[str, tuple[Going, Window]]) -> Iterator[list[AdaptationResult]]:
     return adapter.batches(
         [window.waveform for _, window in windows.values()],
         language=[owner.language for owner, _ in windows.values()],

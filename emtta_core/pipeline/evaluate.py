@@ -25,6 +25,7 @@ from emtta_core.pipeline.rows import Shard, Tally, make_shard, tally_done, tally
 from emtta_core.plugins import check_sources
 from emtta_core.store import PreparedRow, Store
 from emtta_core.store.lease import LeaseLostError
+from emtta_core.suite import Runtime
 
 log = logging.getLogger("emtta.pipeline")
 
@@ -36,7 +37,7 @@ class TooManyErrorsError(EmttaError):
 def evaluate_job(
     job: Job, store: Store, *, progress: Listener = ignore, stop: Callable[[], bool] = never
 ) -> CellReport:
-    """Load the model of a job and evaluate its cell; see `evaluate_cell`.
+    """Load the model of a job and evaluate its cell, or the cells of its stream; see `evaluate_cell`.
 
     Raises:
         ModelError: this machine has no such model, or another of that name; the attempt is recorded as failed.
@@ -47,6 +48,10 @@ def evaluate_job(
     except BaseException as error:
         fail_cell(job.cell, store, job.run_id, error, progress, device=job.device or job.model.device)
         raise
+    if job.stream is not None:
+        from emtta_core.pipeline.stream_job import evaluate_stream  # needs what is below
+
+        return evaluate_stream(job, store, model, progress=progress, stop=stop)
     return evaluate_cell(job, store, model, progress=progress, stop=stop)
 
 
@@ -78,7 +83,7 @@ def evaluate_cell(
     job.check_lease(store)
     attempt = Attempt(cell, key, store.begin_attempt(key), job.device or str(model.device))
     progress(AttemptBegun(cell.name, attempt.number))
-    _forget_peak_memory(model.device)
+    forget_peak_memory(model.device)
     try:
         check_sources(job.plugins)
         adapter = Adapter(
@@ -89,9 +94,9 @@ def evaluate_cell(
     except LeaseLostError:
         raise
     except BaseException as error:
-        record_failure(store, attempt, attempt.row(error, peak_memory=_peak_memory(model.device)), progress)
+        record_failure(store, attempt, attempt.row(error, peak_memory=peak_memory(model.device)), progress)
         raise
-    row = attempt.row(peak_memory=_peak_memory(model.device))
+    row = attempt.row(peak_memory=peak_memory(model.device))
     store.write_cell(key, row)
     total = Tally()
     total.add(attempt.reused)
@@ -117,21 +122,16 @@ def _evaluate(
         done = {name: utterance for name, utterance in done.items() if utterance.hypothesis.error is None}
     if done:
         attempt.reused = tally_done(list(done.values()))
-        progress(_shard_event(cell, attempt.reused, resumed=True))
+        progress(shard_event(cell, attempt.reused, resumed=True))
     # 3) adapt and score, a shard at a time
     shards = itertools.count()
 
     def keep(shard: Shard) -> None:
         job.check_lease(store)
-        number = next(shards)
-        if shard.windows:
-            store.write_windows(attempt.key, attempt.number, number, shard.windows)
-        store.write_steps(attempt.key, attempt.number, number, shard.steps)
-        store.write_hypotheses(attempt.key, attempt.number, number, shard.hypotheses)
-        store.write_scores(attempt.key, attempt.number, number, shard.scores)
+        write_shard(store, attempt, next(shards), shard)
         tally = tally_shard(shard)
         attempt.done.add(tally)
-        progress(_shard_event(cell, tally))
+        progress(shard_event(cell, tally))
         if stop() and attempt.done.utterances + attempt.reused.utterances < cell.utterances:
             raise InterruptedRunError("the run was asked to stop; what is finished is kept")
 
@@ -145,6 +145,21 @@ def _evaluate(
                 keep(make_shard(cell, attempt.number, kept, job.scorer))
         waiting = held
     # 4) the cell fails where too many utterances are in error
+    check_errors(runtime, attempt)
+
+
+def write_shard(store: Store, attempt: Attempt, number: int, shard: Shard) -> None:
+    """Write the `number`th shard of an attempt, from 0."""
+    if shard.windows:
+        store.write_windows(attempt.key, attempt.number, number, shard.windows)
+    store.write_steps(attempt.key, attempt.number, number, shard.steps)
+    store.write_hypotheses(attempt.key, attempt.number, number, shard.hypotheses)
+    store.write_scores(attempt.key, attempt.number, number, shard.scores)
+
+
+def check_errors(runtime: Runtime, attempt: Attempt) -> None:
+    """Raise `TooManyErrorsError` where more utterances of an attempt's cell are in error than may be."""
+    cell = attempt.cell
     errors = attempt.done.errors + attempt.reused.errors
     if too_many(runtime.fail_on_error, errors, cell):
         of_how_many = (
@@ -164,7 +179,8 @@ def too_many(limit: int | float | None, errors: int, cell: Cell) -> bool:
     return errors == cell.utterances or errors > (limit * cell.utterances if isinstance(limit, float) else limit)
 
 
-def _shard_event(cell: Cell, tally: Tally, *, resumed: bool = False) -> UtterancesDone:
+def shard_event(cell: Cell, tally: Tally, *, resumed: bool = False) -> UtterancesDone:
+    """What is told of a shard with these sums."""
     return UtterancesDone(
         cell.method,
         utterances=tally.utterances,
@@ -176,14 +192,14 @@ def _shard_event(cell: Cell, tally: Tally, *, resumed: bool = False) -> Utteranc
     )
 
 
-def _forget_peak_memory(device: torch.device) -> None:
-    # Begin to measure a CUDA device's memory anew; of the process, the system knows the peak since its start alone.
+def forget_peak_memory(device: torch.device) -> None:
+    """Measure a CUDA device's memory anew; of the process, the system knows the peak since its start alone."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def _peak_memory(device: torch.device) -> int:
-    # The most memory in use so far, in bytes: of a CUDA device, else of the process.
+def peak_memory(device: torch.device) -> int:
+    """The most memory in use so far, in bytes: of a CUDA device, else of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")  # Linux; what getrusage says there, a process inherits from its parent

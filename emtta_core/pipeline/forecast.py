@@ -81,6 +81,7 @@ def _works(suite: Suite) -> dict[str, str]:
             suite.model,
             suite.model.name,
         )
+        + (" in a stream" if suite.stream_of(choice) else "")
         for choice in suite.methods
     }
 

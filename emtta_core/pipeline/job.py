@@ -3,6 +3,7 @@
 import logging
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -23,19 +24,22 @@ from emtta_core.store import COMPLETE, FAILED, INTERRUPTED, CellKey, CellRow, St
 from emtta_core.store.lease import Lease
 from emtta_core.suite import ModelChoice, Runtime
 from emtta_core.suite.composed_methods import MethodChoice
+from emtta_core.suite.stream import Stream
 
 if TYPE_CHECKING:
     from emtta_core.adaptation import Adapter
 
 
 class Job(BaseModel):
-    """One cell to be evaluated."""
+    """One cell to be evaluated; or several, through which a stream goes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     store: str  # where its audio lies and its rows go
     run_id: str  # the run that it belongs to
     cell: Cell  # which; its domain must be prepared
+    further: tuple[Cell, ...] = ()  # in a stream, the cells that come after it
+    stream: Stream | None = None  # the method's; None: each utterance is an episode
     model: ModelChoice  # which model, and on which device
     model_digest: str  # of the model that the run was planned with
     method: MethodChoice  # the cell's
@@ -48,14 +52,24 @@ class Job(BaseModel):
     device: str | None = None  # what the device is called in the store; None: as torch calls it
 
     @classmethod
-    def of(cls, run: Run, cell: Cell, store: str, redo: Redo = "missing", lease: int | None = None) -> "Job":
-        """The job of a run's cell."""
+    def of(
+        cls,
+        run: Run,
+        cell: Cell,
+        store: str,
+        redo: Redo = "missing",
+        lease: int | None = None,
+        further: Sequence[Cell] = (),
+    ) -> "Job":
+        """The job of a run's cell, or of a stream's cells: the first, and the `further` ones."""
         suite = run.suite
         choice = suite.method(cell.method)
         return cls(
             store=store,
             run_id=run.run_id,
             cell=cell,
+            further=tuple(further),
+            stream=suite.stream_of(choice),
             model=suite.model,
             model_digest=run.plan.model_digest,
             method=choice,
@@ -66,6 +80,24 @@ class Job(BaseModel):
             redo=redo,
             lease=lease,
         )
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Its cells, in order."""
+        return (self.cell, *self.further)
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages: its cell, or its method and how many domains its stream goes through."""
+        if not self.further:
+            return self.cell.name
+        seed = f", seed {self.cell.seed}" if self.cell.seeds > 1 else ""
+        return f"{self.cell.method}{seed}: stream through {len(self.cells)} domains"
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that it may take: as many for each of its cells as `runtime.timeout` says; None: any number."""
+        return None if self.runtime.timeout is None else self.runtime.timeout * len(self.cells)
 
     @property
     def key(self) -> CellKey:
@@ -187,14 +219,42 @@ def record_failure(store: Store, attempt: Attempt, row: CellRow, progress: Liste
     progress(CellFinished(cell.name, row.done + row.reused, row.errors, None, row.seconds, row.error))
 
 
-def keep_log(job: Job, attempt: int | None, text: bytes) -> None:
-    """Keep the log of an attempt at a job's cell, if one was begun and the store still takes it."""
-    if attempt is None:
-        return
-    try:
-        Store.open(job.store).write_log(job.key, attempt, text)
-    except StoreError as error:
-        log.warning("the log of %s, attempt %d, could not be kept: %s", job.cell.name, attempt, error)
+class Begun:
+    """Keeps, from what is told of a job, which attempts were begun at its cells."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._attempts: dict[str, int] = {}
+        self._ended: set[str] = set()
+
+    def hear(self, event: object) -> None:
+        """Take what is told."""
+        if isinstance(event, AttemptBegun):
+            self._attempts[event.cell] = event.attempt
+        elif isinstance(event, CellFinished):
+            self._ended.add(event.cell)
+
+    @property
+    def untold(self) -> list[Cell]:
+        """The cells whose end was not told."""
+        return [cell for cell in self._job.cells if cell.name not in self._ended]
+
+    def fail(self, store: Store, error: BaseException, progress: Listener, device: str) -> None:
+        """Record that the attempts begun and not ended failed; where none was begun, one at the first cell."""
+        left = [cell for cell in self.untold if cell.name in self._attempts] or self.untold[:1]
+        for cell in left:
+            number = self._attempts.get(cell.name)
+            fail_cell(cell, store, self._job.run_id, error, progress, attempt=number, device=device)
+
+    def keep_log(self, text: bytes) -> None:
+        """Keep the log of the attempts, if the store still takes it."""
+        for cell in self._job.cells:
+            attempt = self._attempts.get(cell.name)
+            try:
+                if attempt is not None:
+                    Store.open(self._job.store).write_log(cell.key(self._job.run_id), attempt, text)
+            except StoreError as error:
+                log.warning("the log of %s, attempt %d, could not be kept: %s", cell.name, attempt, error)
 
 
 def _log_unrecorded(cell: Cell, error: StoreError) -> None:

@@ -50,6 +50,7 @@ class Outcome:
     row: PreparedRow  # the utterance
     result: AdaptationResult | str  # the joined result of its windows; a text says why it was never adapted to
     windows: tuple[WindowResult, ...] = ()  # its windows, where it was cut or its language detected; else none
+    position: int | None = None  # in its stream, from 0; None for an episode
 
     @property
     def is_error(self) -> bool:

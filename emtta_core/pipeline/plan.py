@@ -131,33 +131,74 @@ def plan(suite: Suite, model_digest: str) -> Plan:
     A domain whose audio cannot be had is planned all the same, so that it costs no other.
 
     Raises:
-        EmttaError: no domain's audio can be had; says why of the first. Or a plug-in cannot be imported.
+        EmttaError: no domain's audio can be had; says why of the first. Or that of one through which a stream goes. Or
+            a plug-in cannot be imported.
     """
     for choice in suite.methods:
         choice.method().check()
     audio = plan_audio(suite)
-    errors = [found.error for found in audio.values() if found.error is not None]
+    errors = {name: found.error for name, found in audio.items() if found.error is not None}
     if len(errors) == len(audio):
-        raise errors[0]
-    cells = [cell for domain in suite.domains for cell in cells_of(domain, suite, model_digest, audio[domain.name])]
+        raise next(iter(errors.values()))
+    if errors and suite.crosses_domains:
+        name, error = next(iter(errors.items()))
+        raise UsageError(
+            f"the domain {name!r} cannot be had, and a stream that goes on without it is another one: {error}; see to "
+            'that, leave the domain out of the suite, or choose reset = "domain"'
+        )
+    cells = [cell for domain in suite.domains for cell in cells_of(domain, suite, model_digest, audio)]
     unavailable = {name: str(found.error) for name, found in audio.items() if found.error is not None}
     left_out = {name: found.left_out for name, found in audio.items() if found.left_out}
     notes = {name: found.notes for name, found in audio.items() if found.notes}
     return Plan(plan_id_of(cells), model_digest, tuple(cells), unavailable, left_out, notes)
 
 
-def cells_of(domain: Domain, suite: Suite, model_digest: str, audio: Audio) -> list[Cell]:
-    """The cells of a domain with its audio, method by method: one a seed, or one where no random numbers are drawn."""
-    model = with_token_rate(suite.model, domain.corpus)
+def cells_of(domain: Domain, suite: Suite, model_digest: str, audio: Mapping[str, Audio]) -> list[Cell]:
+    """The cells of a domain, method by method: one a seed, or one where no random numbers are drawn.
+
+    Args:
+        domain: which.
+        suite: whose.
+        model_digest: of its model.
+        audio: that of the domain, and of those that a stream comes from to it, by name.
+    """
+    corpora = {name: found.corpus_id for name, found in audio.items()}
+    own = audio[domain.name]
 
     def cell(choice: MethodChoice, seed: int | None, seeds: int) -> Cell:
-        recipe = recipe_id(choice.method(), suite.options_of(choice, seed), model, model_digest)
-        identity = cell_id(recipe, audio.corpus_id)
-        of_audio = (audio.corpus_id, recipe, audio.utterances, audio.sample)
+        recipe = recipe_of(suite, choice, seed, domain, model_digest, corpora)
+        of_audio = (own.corpus_id, recipe, own.utterances, own.sample)
+        identity = cell_id(recipe, own.corpus_id)
         return Cell(domain.name, domain.group, choice.name, identity, *of_audio, seed, seeds)
 
     of_methods = [(choice, suite.seeds_of(choice)) for choice in suite.methods]
     return [cell(choice, seed, len(seeds)) for choice, seeds in of_methods for seed in seeds]
+
+
+def recipe_of(
+    suite: Suite,
+    choice: MethodChoice,
+    seed: int | None,
+    domain: Domain,
+    model_digest: str,
+    corpora: Mapping[str, str],
+) -> str:
+    """The identity of what a cell of a suite does to each utterance.
+
+    In a stream that depends on all that came before: it holds the stream, the corpora up to the cell's, by name in
+    `corpora`, and with that how many utterances they have. So no single utterance of a stream is the same work as
+    another run's, and a whole cell is after the same beginning alone.
+    """
+    model = with_token_rate(suite.model, domain.corpus)
+    recipe = recipe_id(choice.method(), suite.options_of(choice, seed), model, model_digest)
+    stream = suite.stream_of(choice)
+    if stream is None:
+        return recipe
+    names = [other.name for other in stream.arranged(suite.domains)] if stream.crosses else [domain.name]
+    place = names.index(domain.name)
+    heard = names if stream.order == "mixed" else names[: place + 1]
+    before = [corpora[name] for name in heard]
+    return digest({"recipe": recipe, "stream": stream.identity(), "corpora": before, "place": place})
 
 
 def plan_id_of(cells: Sequence[Cell]) -> str:

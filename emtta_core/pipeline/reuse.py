@@ -15,6 +15,7 @@ from emtta_core.adaptation.options import Trace
 from emtta_core.errors import EmttaError
 from emtta_core.pipeline.plan import Cell, utterance_key
 from emtta_core.pipeline.run import Run, as_now, is_recorded, load_run
+from emtta_core.pipeline.selection import works_of
 from emtta_core.pipeline.state import MISSING, PARTIAL, CellState, cell_states, has_begun
 from emtta_core.store import COMPLETE, LinkRow, Store
 from emtta_core.store.catalogue import Catalogue
@@ -169,7 +170,7 @@ class Reuse:
     def of_cells(self) -> Reusable:
         """What other runs have done of the very same cells."""
         cells = [cell for cell in self._cells if cell.cell_id in self._same]
-        return self._find(self.runs, cells, {}) if cells else {}
+        return self._whole_streams(self._find(self.runs, cells, {})) if cells else {}
 
     def of_utterances(self, cells: Sequence[Cell]) -> Reusable:
         """What other runs, and this one under an earlier plan, have done of utterances that are the same.
@@ -177,7 +178,8 @@ class Reuse:
         Args:
             cells: cells of one domain, whose audio is prepared.
         """
-        cells = [cell for cell in cells if cell in self._cells]
+        episodic = {choice.name for choice in self._run.suite.methods if self._run.suite.stream_of(choice) is None}
+        cells = [cell for cell in cells if cell in self._cells and cell.method in episodic]
         corpus = self._store.prepared(cells[0].corpus_id) if cells else None
         runs = [*self.runs, *self._own]
         if corpus is None or not runs:
@@ -223,6 +225,16 @@ class Reuse:
                 for cell in (*by_id[result.cell_id], *keys.get(result.utterance_key, ())):
                     if (cell.domain, cell.method, cell.seed, result.utterance_id) not in (done or ()):
                         found[cell].setdefault(result.utterance_id, result)
+        return found
+
+    def _whole_streams(self, found: Reusable) -> Reusable:
+        # Of a stream all that is missing, or nothing: one that has to go on goes on from where this run left it.
+        suite, wanted = self._run.suite, set(self._cells)
+        for work in works_of(suite, self._run.cells):
+            if suite.stream_of(suite.method(work[0].method)) is not None and any(
+                len(found.get(cell, ())) < cell.utterances for cell in wanted.intersection(work)
+            ):
+                found = {cell: results for cell, results in found.items() if cell not in work}
         return found
 
     def _done(self) -> set[tuple[str, str, int | None, str]]:

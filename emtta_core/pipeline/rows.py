@@ -12,7 +12,7 @@ from emtta_core.pipeline.long_audio import SILENT, Outcome, WindowResult
 from emtta_core.pipeline.plan import Cell, utterance_key
 from emtta_core.scoring import DEFAULT
 from emtta_core.scoring.utterance import score
-from emtta_core.store import DoneUtterance, HypothesisRow, PreparedRow, ScoreRow, StepRow, WindowRow
+from emtta_core.store import DoneUtterance, HypothesisRow, ScoreRow, StepRow, WindowRow
 
 log = logging.getLogger("emtta.pipeline")
 
@@ -70,7 +70,7 @@ def make_shard(cell: Cell, attempt: int, outcomes: Sequence[Outcome], by: str = 
     hypotheses, steps, scores, windows = [], [], [], []
     for outcome in outcomes:
         result = outcome.result
-        hypothesis = _hypothesis(cell, attempt, outcome.row, result)
+        hypothesis = _hypothesis(cell, attempt, outcome)
         hypotheses.append(hypothesis)
         windows += [_window(hypothesis, window) for window in outcome.windows]
         adapted = None if isinstance(result, str) or hypothesis.error is not None else result
@@ -103,7 +103,8 @@ def tally_done(done: Sequence[DoneUtterance]) -> Tally:
     return tally
 
 
-def _hypothesis(cell: Cell, attempt: int, row: PreparedRow, result: AdaptationResult | str) -> HypothesisRow:
+def _hypothesis(cell: Cell, attempt: int, outcome: Outcome) -> HypothesisRow:
+    row, result = outcome.row, outcome.result
     error = result if isinstance(result, str) else result.error
     known = None if isinstance(result, str) or error is not None else result
     return HypothesisRow(
@@ -117,6 +118,7 @@ def _hypothesis(cell: Cell, attempt: int, row: PreparedRow, result: AdaptationRe
         metadata=row.metadata,
         error=error,
         utterance_key=utterance_key(cell.recipe_id, row),
+        position=outcome.position,
         **_columns(known, HypothesisRow),
     )
 

@@ -28,8 +28,7 @@ from emtta_core.pipeline.plan import (
     plan,
     plan_audio,
     plan_id_of,
-    recipe_id,
-    with_token_rate,
+    recipe_of,
 )
 from emtta_core.pipeline.state import cell_states, planned_cells
 from emtta_core.scoring import scorer
@@ -167,14 +166,18 @@ def find_begun(run: Run, store: Store) -> Run:
 def plan_anew(run: Run, domains: Collection[str]) -> Run:
     """Plan domains of a recorded run anew, with the audio and transcripts that are there now.
 
-    A domain whose audio cannot be had stays as it was planned.
+    A domain whose audio cannot be had stays as it was planned. Where a stream goes through several domains, all are
+    planned anew, or none.
     """
     if not domains:
         return run
-    located = locate(run.suite)
-    suite = located.model_copy(update={"domains": tuple(d for d in located.domains if d.name in domains)})
+    suite = locate(run.suite)
+    if not suite.crosses_domains:
+        suite = suite.model_copy(update={"domains": tuple(d for d in suite.domains if d.name in domains)})
     audio = {name: found for name, found in plan_audio(suite).items() if found.error is None}
-    cells = [cell for name in audio for cell in cells_of(suite.domain(name), suite, run.plan.model_digest, audio[name])]
+    if suite.crosses_domains and len(audio) < len(suite.domains):
+        return run
+    cells = [cell for name in audio for cell in cells_of(suite.domain(name), suite, run.plan.model_digest, audio)]
     return _with_cells(run, suite, cells)
 
 
@@ -246,12 +249,12 @@ def _difference(run: Run, stored: RunRow) -> str:
 def _changed_plugins(run: Run) -> list[str]:
     # The methods of a run whose plug-ins are not those with which it was planned.
     suite, changed = run.suite, dict[str, None]()
+    corpora = {cell.domain: cell.corpus_id for cell in run.cells}
     for cell in run.cells:
-        choice = suite.method(cell.method)
+        choice, domain = suite.method(cell.method), suite.domain(cell.domain)
         if choice.method().plugins:
-            model = with_token_rate(suite.model, suite.domain(cell.domain).corpus)
-            options = suite.options_of(choice, cell.seed)
-            if recipe_id(choice.method(), options, model, run.plan.model_digest) != cell.recipe_id:
+            recipe = recipe_of(suite, choice, cell.seed, domain, run.plan.model_digest, corpora)
+            if recipe != cell.recipe_id:
                 changed[cell.method] = None
     return list(changed)
 

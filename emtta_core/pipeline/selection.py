@@ -1,7 +1,7 @@
 """Which cells of a plan, or domains of a suite, are meant, and what of them is done again."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, TypeVar
 
 from emtta_core.errors import UsageError, unknown
@@ -73,6 +73,31 @@ def _matching(
             f"no {what} is all of {named}; values of one key are alternatives, different keys must all hold"
         )
     return found
+
+
+def works_of(suite: Suite, cells: Sequence[Cell]) -> list[tuple[Cell, ...]]:
+    """What is done together: each cell by itself, or all cells of a stream that goes through several domains, in order.
+
+    Args:
+        suite: of the cells.
+        cells: all of its plan.
+    """
+    works: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in cells:
+        stream = suite.stream_of(suite.method(cell.method))
+        alone = () if stream is not None and stream.crosses else (cell.domain,)
+        works.setdefault((cell.method, cell.seed_name, *alone), []).append(cell)
+    for (method, *_), together in works.items():
+        stream = suite.stream_of(suite.method(method))
+        if stream is not None and len(together) > 1:
+            place = {domain.name: index for index, domain in enumerate(stream.arranged(suite.domains))}
+            together.sort(key=lambda cell: place[cell.domain])
+    return [tuple(together) for together in works.values()]
+
+
+def with_whole_streams(suite: Suite, cells: Sequence[Cell], chosen: Collection[Cell]) -> set[Cell]:
+    """The chosen cells of a plan, and those that are done together with one of them."""
+    return {cell for work in works_of(suite, cells) if not set(work).isdisjoint(chosen) for cell in work}
 
 
 def resume_command(run_id: str, store: str, cells: Sequence[Cell], incomplete: Sequence[Cell]) -> str:

@@ -58,6 +58,8 @@ class Facts:
     steps: tuple[Row, ...]  # of the report `steps`
     speeds: Mapping[str, Row]  # by method: the report `speed`
     failures: tuple[Row, ...]  # of the report `failures`
+    streams: tuple[Row, ...]  # of the report `stream`; none where all utterances are episodes
+    forgetting: tuple[Row, ...]  # of the report `forgetting`, likewise
     # By property of the utterances, by slice and by method: the report `slices`.
     slices: Mapping[str, Mapping[str, Mapping[str, Row]]]
 
@@ -153,6 +155,7 @@ def read_facts(catalogue: Catalogue, run_id: str) -> Facts:
         return catalogue.query(sql, {"run": run_id}).records
 
     (run,) = rows("FROM runs WHERE run_id = $run")
+    streamed = rows("SELECT 1 FROM utterances WHERE run_id = $run AND position IS NOT NULL LIMIT 1")
     lacking = run["complete"] < run["cells"] or run["in_error"]
     return Facts(
         run=run,
@@ -168,6 +171,8 @@ def read_facts(catalogue: Catalogue, run_id: str) -> Facts:
         steps=tuple(catalogue.report("steps", run_id).records),
         speeds={row["method"]: row for row in catalogue.report("speed", run_id).records},
         failures=tuple(catalogue.report("failures", run_id).records) if lacking else (),  # most runs need no query
+        streams=tuple(catalogue.report("stream", run_id).records) if streamed else (),
+        forgetting=tuple(catalogue.report("forgetting", run_id).records) if streamed else (),
         slices=dict(_slices(catalogue, run_id)),
     )
 

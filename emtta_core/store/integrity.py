@@ -21,6 +21,8 @@ from emtta_core.store.backend import Entry
 from emtta_core.store.lease import holder
 from emtta_core.store.parquet import FAILURES, BrokenFile, Problem, misplaced, read_table
 from emtta_core.store.snapshot import FOLDER, Pack, kind_of, run_of, source_of
+from emtta_core.store.states import FOLDER as STATES
+from emtta_core.store.states import broken_states
 from emtta_core.store.store import COMPLETE_FILE, Store
 from emtta_core.store.tables import TABLES, Table
 from emtta_core.store.views import files_select, path_literal
@@ -55,14 +57,16 @@ def check_store(store: Store, run_id: str | None = None) -> Check:
         UsageError: there is no such run.
         StoreError: the store cannot be listed.
     """
-    entries = [entry for folder in (*TABLES, FOLDER) for entry in store.backend.list(folder)]
+    entries = [entry for folder in (*TABLES, FOLDER, STATES) for entry in store.backend.list(folder)]
     if run_id is not None:
         corpora = _corpora(store, run_id)
         runs = {run_id, *(source_of(entry.name) for entry in store.backend.list(f"links/run_id={run_id}"))}
         prepared = [entry for entry in entries if entry.name.startswith("prepared/")]
         entries = [entry for entry in entries if run_of(entry.name) in runs]
         entries += [entry for entry in prepared if entry.name.split("/")[1] in corpora]
-    broken = [*_broken_files(store, entries), *_incomplete_corpora(store, entries), *_incomplete_runs(store, entries)]
+    states = [entry for entry in entries if entry.name.startswith(f"{STATES}/")]
+    broken = [*_broken_files(store, entries), *broken_states(store.backend, states)]
+    broken += [*_incomplete_corpora(store, entries), *_incomplete_runs(store, entries)]
     if run_id is None:
         broken += _broken_leases(store)
     faults = [Fault(store.backend.url(file.name), file.problem, file.reason, _remedy(store, file)) for file in broken]
@@ -201,6 +205,8 @@ def _broken_leases(store: Store) -> Iterator[BrokenFile]:
 
 def _remedy(store: Store, file: BrokenFile) -> str:
     table = file.name.split("/")[0]
+    if file.problem != "unreadable" and table == STATES:
+        return f"delete it, and have its stream begin anew: {store.command('rerun', run_of(file.name))}"
     if file.problem == "unreadable":
         return "see to the disk, the network drive or the permission, and check again; delete nothing"
     if file.problem == "other schema":

@@ -20,6 +20,7 @@ from emtta_core.store.lease import holder, lease, remove_old_leases
 from emtta_core.store.parquet import BrokenFile
 from emtta_core.store.schema import COMPLETE
 from emtta_core.store.snapshot import FOLDER, run_of
+from emtta_core.store.states import FOLDER as STATES
 from emtta_core.store.store import Store
 from emtta_core.store.tables import TABLES
 
@@ -244,7 +245,7 @@ def _removal(run_id: str, entries: Sequence[Entry]) -> Removal:
 
 def _files(store: Store) -> dict[str, list[Entry]]:
     found: dict[str, list[Entry]] = {}
-    for folder in (*(table.name for table in TABLES.values() if table.keys), FOLDER, "logs"):
+    for folder in (*(table.name for table in TABLES.values() if table.keys), FOLDER, STATES, "logs"):
         for entry in store.backend.list(folder):
             log = _LOG.fullmatch(entry.name)
             run_id = log[1] if log else run_of(entry.name)

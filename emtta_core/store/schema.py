@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Raised whenever a column is added, removed, or changes its meaning; stands in the metadata of each file."""
 
 SAMPLE_RATE = 16_000
@@ -58,7 +58,9 @@ class HypothesisRow:
     audio_seconds: Annotated[float, "length of the waveform in seconds"]
     reference: Annotated[str, "the transcript, not normalized"]
     hypothesis: Annotated[str | None, "hypothesis of the adapted model, not normalized; null if in error"]
-    source_hypothesis: Annotated[str | None, "hypothesis of the unadapted model, not normalized"]
+    source_hypothesis: Annotated[
+        str | None, "that of the unadapted model; in a stream, of the model before its updates"
+    ]
     entropy_before: Annotated[
         float | None, "mean entropy along the unadapted model's greedy hypothesis, nats per token"
     ]
@@ -66,7 +68,8 @@ class HypothesisRow:
     tokens: Annotated[int | None, "tokens of the hypothesis, including the end token"]
     seconds: Annotated[float | None, "wall seconds spent; those of a batch are shared equally"]
     flags: Annotated[
-        tuple[str, ...], "`truncated`, `collapsed`; `gated`, `reverted`: the hypothesis is the source's"
+        tuple[str, ...],
+        "`truncated`, `collapsed`; `gated`, `reverted`: the hypothesis is the source's; `reset`: the source came back",
     ] = ()
     metadata: Annotated[
         str, "JSON object: further columns of the manifest or data set, as text, numbers or booleans"
@@ -75,6 +78,7 @@ class HypothesisRow:
     utterance_key: Annotated[
         str, "identity of the work (recipe, prepared audio, transcript): rows of equal keys are the same result"
     ] = ""
+    position: Annotated[int | None, "number of the utterance in its stream, from 0; null for an episode"] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +133,9 @@ class WindowRow:
         float | None, "probability of the detected language among all; null if it was given"
     ]
     hypothesis: Annotated[str | None, "hypothesis of the adapted model, not normalized; null if in error"]
-    source_hypothesis: Annotated[str | None, "hypothesis of the unadapted model, not normalized"]
+    source_hypothesis: Annotated[
+        str | None, "that of the unadapted model; in a stream, of the model before its updates"
+    ]
     entropy_before: Annotated[
         float | None, "mean entropy along the unadapted model's greedy hypothesis, nats per token"
     ]
@@ -137,7 +143,8 @@ class WindowRow:
     tokens: Annotated[int | None, "tokens of the hypothesis, including the end token"]
     updates: Annotated[int | None, "updates made"]
     flags: Annotated[
-        tuple[str, ...], "`truncated`, `collapsed`; `gated`, `reverted`: the hypothesis is the source's"
+        tuple[str, ...],
+        "`truncated`, `collapsed`; `gated`, `reverted`: the hypothesis is the source's; `reset`: the source came back",
     ] = ()
     error: Annotated[str | None, "why there is no hypothesis, for example in a silent window"] = None
 

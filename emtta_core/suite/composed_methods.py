@@ -29,6 +29,7 @@ from emtta_core.errors import UsageError
 from emtta_core.identity import IDENTITY, Record
 from emtta_core.names import check_name
 from emtta_core.plugins import PATH
+from emtta_core.suite.stream import Stream
 
 if TYPE_CHECKING:
     OwnOptions = dict[str, Any]
@@ -104,6 +105,7 @@ class MethodChoice(Record):
     parameters: Annotated[ParametersPart | None, IDENTITY] = None  # whose LayerNorms are adapted
     decision: Annotated[DecisionPart | None, IDENTITY] = None  # how the hypothesis is found in the end
     adaptation: Annotated[OwnOptions | None, IDENTITY] = None  # options that are not those of the suite
+    stream: Annotated[Stream | None, IDENTITY] = None  # a stream that is not the suite's
     sweep: Annotated[Sweep | None, IDENTITY] = None  # values of options, each combination of which makes a method
 
     @model_validator(mode="before")
@@ -220,6 +222,7 @@ class MethodChoice(Record):
             idle = of_paper
         elif not made.objective.policy:
             idle = ("credit", "baseline")
+        idle += () if made.adapts else ("stream",)
         options = [f"{where}.{name}" for where in ("adaptation", "sweep") for name in getattr(self, where) or {}]
         return [*self._given(*idle), *(name for name in options if name.partition(".")[2] not in made.options)]
 

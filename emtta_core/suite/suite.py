@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from emtta_core.adaptation.options import Options, Trace
 from emtta_core.audio.corruption import Corruption, Noise
@@ -25,6 +25,7 @@ from emtta_core.scoring import DEFAULT, check_scorer
 from emtta_core.suite.composed_methods import MethodChoice, without_seed
 from emtta_core.suite.file import find, read
 from emtta_core.suite.messages import explain
+from emtta_core.suite.stream import Stream
 
 COLUMNS = ("all", "method", "change_percent")
 """What the report `methods` calls its own columns, beside one for each group."""
@@ -147,6 +148,8 @@ class Suite(Record):
     # Whether rates leave out the utterances in error, or count all of their words as deleted.
     errors: Annotated[Literal["exclude", "delete"], SCORING] = "exclude"
     runtime: Annotated[Runtime, RUNTIME] = Runtime()
+    # How long what is adapted is kept, and in which order utterances come; left out, each is an episode of its own.
+    stream: Annotated[Stream | None, IDENTITY] = None
     domains: Annotated[tuple[Domain, ...], Field(min_length=1), IDENTITY]
 
     @field_validator("methods")
@@ -184,6 +187,21 @@ class Suite(Record):
         _refuse_alike("groups", [domain.group for domain in value])
         return value
 
+    @model_validator(mode="after")
+    def _streams_can_go(self) -> "Suite":
+        """Refuse streams of methods that carry nothing, and of domains that cannot be set in order."""
+        for choice in self.methods:
+            stream = self.stream_of(choice)
+            if stream is None:
+                continue
+            if choice.method().adapter:
+                raise ValueError(
+                    f"the method {choice.name!r} is a plug-in with a loop of its own, whose state no stream can keep; "
+                    'give it stream = { reset = "utterance" }'
+                )
+            stream.arranged(self.domains)
+        return self
+
     @property
     def groups(self) -> tuple[str, ...]:
         """The groups in the order of their first domain."""
@@ -214,6 +232,16 @@ class Suite(Record):
     def seeds_of(self, choice: MethodChoice) -> tuple[int | None, ...]:
         """The seeds with which a method is evaluated; None alone for one that draws no random numbers."""
         return self.seeds if "seed" in choice.method().options else (None,)
+
+    def stream_of(self, choice: MethodChoice) -> Stream | None:
+        """The stream of a method; None for one whose utterances are episodes, as all of one that adapts nothing are."""
+        stream = choice.stream or self.stream
+        return None if stream is None or stream.reset == "utterance" or not choice.method().adapts else stream
+
+    @property
+    def crosses_domains(self) -> bool:
+        """Whether what a method adapts goes from one domain to another."""
+        return any(stream.crosses for stream in map(self.stream_of, self.methods) if stream is not None)
 
     def options_of(self, choice: MethodChoice, seed: int | None) -> Options:
         """The options of a method in its cells of a seed."""

@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Self
 
 from emtta_core.errors import UsageError
-from emtta_core.pipeline.events import AttemptBegun, Event, Listener
-from emtta_core.pipeline.job import CellReport, InterruptedRunError, Job, fail_cell, keep_log
+from emtta_core.pipeline.events import Event, Listener
+from emtta_core.pipeline.job import Begun, CellReport, InterruptedRunError, Job
 from emtta_core.store import Store
 from emtta_core.worker.devices import Device, share_cores
 from emtta_core.worker.worker import UnwantedError, Worker, WorkerLostError
@@ -94,25 +94,22 @@ class WorkerPool:
         if self._ended:  # a retry that came too late
             self._free.put(slot)
             raise InterruptedRunError("the run has ended; what is finished is kept")
-        attempt: int | None = None
+        begun = Begun(job)
 
         def listen(event: Event) -> None:
-            nonlocal attempt
-            if isinstance(event, AttemptBegun):
-                attempt = event.attempt
+            begun.hear(event)
             self._progress(event)
 
         worker = slot.worker()
         # A process writes one log for all its cells; the part of this one begins here.
-        began = slot.log_size()
+        size = slot.log_size()
         try:
-            return worker.do(job, timeout=job.runtime.timeout, progress=listen, stop=self._stop)
+            return worker.do(job, timeout=job.timeout, progress=listen, stop=self._stop)
         except (WorkerLostError, UnwantedError) as error:
-            store, name = Store.open(job.store), slot.device.name
-            fail_cell(job.cell, store, job.run_id, error, listen, attempt=attempt, device=name)
+            begun.fail(Store.open(job.store), error, listen, slot.device.name)
             raise
         finally:
-            keep_log(job, attempt, slot.log_since(began))
+            begun.keep_log(slot.log_since(size))
             self._free.put(slot)
 
 

@@ -18,8 +18,8 @@ from ray.exceptions import RayError
 
 from emtta_core.errors import EmttaError
 from emtta_core.pipeline.evaluate import evaluate_job
-from emtta_core.pipeline.events import AttemptBegun, Event
-from emtta_core.pipeline.job import CellReport, Job, describe, keep_log
+from emtta_core.pipeline.events import Event
+from emtta_core.pipeline.job import Begun, CellReport, Job, describe
 from emtta_core.store import Store
 
 
@@ -36,7 +36,7 @@ Message = Taken | Event
 
 
 class Mailbox:
-    """Keeps the messages of cells until the flow fetches them, and the flow's wish to stop until a cell sends one.
+    """Keeps the messages of jobs until the flow fetches them, and the flow's wish to stop until a job sends one.
 
     It is an actor of Ray's, which calls one method at a time. One that is lost is begun again, empty: its messages were
     for those who watch.
@@ -46,9 +46,9 @@ class Mailbox:
         self._messages: list[tuple[str, Message]] = []
         self._stopping = False
 
-    def send(self, cell: str, message: Message) -> bool:
-        """Take a message of the cell of this name, and return whether it is to end after its shard."""
-        self._messages.append((cell, message))
+    def send(self, job: str, message: Message) -> bool:
+        """Take a message of the job of this name, and return whether it is to end after its shard."""
+        self._messages.append((job, message))
         return self._stopping
 
     def exchange(self, stopping: bool) -> list[tuple[str, Message]]:
@@ -75,14 +75,13 @@ def execute(mailbox: Any, job: Job) -> CellReport:
         ModelError: this machine has another model of that name.
         Exception: whatever ends the attempt; it is recorded.
     """
-    attempt, stopping = None, False
+    begun, stopping = Begun(job), False
 
     def send(message: Message) -> None:
-        nonlocal attempt, stopping
-        if isinstance(message, AttemptBegun):
-            attempt = message.attempt
+        nonlocal stopping
+        begun.hear(message)
         with contextlib.suppress(RayError):  # a mailbox that is lost costs what is shown, and no result
-            stopping = ray.get(mailbox.send.remote(job.cell.name, message))
+            stopping = ray.get(mailbox.send.remote(job.name, message))
 
     gpus = ray.get_gpu_ids() if job.model.device.startswith("cuda") else []
     device = f"cuda:{gpus[0]}" if gpus else job.model.device
@@ -90,13 +89,13 @@ def execute(mailbox: Any, job: Job) -> CellReport:
     store = Store.open(job.store)
     with _logged() as text:
         try:
-            log.info("%s of run %s on %s", job.cell.name, job.run_id, device)
+            log.info("%s of run %s on %s", job.name, job.run_id, device)
             return evaluate_job(job.on(job.model.device, device), store, progress=send, stop=lambda: stopping)
         except Exception:
-            log.exception("%s failed", job.cell.name)
+            log.exception("%s failed", job.name)
             raise
         finally:
-            keep_log(job, attempt, text.getvalue().encode())
+            begun.keep_log(text.getvalue().encode())
 
 
 def check_machine(store: str, run_id: str, server: str, release: str, host: str) -> str | None:

@@ -259,13 +259,13 @@ class Server:
         """Do one job."""
         from emtta_core.pipeline.evaluate import evaluate_job  # brings torch, which the owner of a process never needs
 
-        log.info("%s of run %s on %s", job.cell.name, job.run_id, job.model.device)
+        log.info("%s of run %s on %s", job.name, job.run_id, job.model.device)
         try:
             answer: CellReport | JobFailed = evaluate_job(
                 job, Store.open(job.store), progress=self._say, stop=self._stop.is_set
             )
         except Exception as error:
-            log.exception("%s failed", job.cell.name)
+            log.exception("%s failed", job.name)
             interrupted = isinstance(error, InterruptedRunError)
             answer = JobFailed(describe(error), is_transient(error), interrupted, is_device_lost(error))
         self._say(answer)

@@ -55,6 +55,18 @@ def plan_suite(suite: "Suite", run_id: str | None, store: "Store | None", *, dry
     return run, expected(run, store)
 
 
+def with_streams(run: "Run", chosen: "Collection[Cell]") -> "set[Cell]":
+    """The chosen cells of a run, and the others of their streams through several domains, which are named."""
+    from emtta_core.pipeline.selection import with_whole_streams
+
+    wanted = with_whole_streams(run.suite, run.cells, chosen)
+    further = [cell.name for cell in run.cells if cell in wanted and cell not in chosen]
+    if further:
+        more = f" and {len(further) - CELLS_NAMED} more" if len(further) > CELLS_NAMED else ""
+        say(f"a stream is done as a whole, so these are done too: {', '.join(further[:CELLS_NAMED])}{more}")
+    return wanted
+
+
 def check_measures_anew(run: "Run", store: "Store") -> None:
     """Refuse to measure everything anew in a recorded run that was begun to reuse results."""
     from emtta_core.errors import UsageError

@@ -77,6 +77,7 @@ class Progress:
         method.errors += event.errors
         if not event.resumed:
             method.done += event.utterances
+            method.planned = max(method.planned, method.done)  # a stream may do again what was done
             method.timed += event.utterances
             method.seconds += event.seconds
 

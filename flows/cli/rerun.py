@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli import _log
-from flows.cli._evaluation import conclude, execute, show_dry_run, show_todo
+from flows.cli._evaluation import conclude, execute, show_dry_run, show_todo, with_streams
 from flows.cli._options import (
     DEFAULT_STORE,
     CorpusDirOption,
@@ -70,6 +70,7 @@ def rerun(
     from emtta_core.errors import UsageError
     from emtta_core.pipeline.rescoring import settle_figures
     from emtta_core.pipeline.run import check_unchanged
+    from emtta_core.pipeline.selection import with_whole_streams
     from emtta_core.pipeline.state import failed_before
     from emtta_core.store import Store
 
@@ -85,7 +86,7 @@ def rerun(
     todo = [state for state in progress.now if state.cell in wanted and state.open_to(redo)]
     if failed:
         todo = [state for state in todo if state.has_failed or failed_before(opened, run, state.cell)]
-    cells = {state.cell for state in todo}
+    cells = with_whole_streams(found.suite, found.cells, {state.cell for state in todo})
     if cells:
         check_unchanged(opened, found)
     left = [state for state in progress.states if state.cell in cells and state.open_to(redo)]
@@ -112,7 +113,7 @@ def _progress(
     from emtta_core.pipeline.state import cell_states
 
     found = load_run(store, run_id)
-    wanted = set(select_by_key(found.cells, chosen))
+    wanted = with_streams(found, select_by_key(found.cells, chosen))
     if redo == "all":
         return found, wanted, Expected(cell_states(store, run_id), recorded=True)
     return found, wanted, expected(found, store)

@@ -5,7 +5,15 @@ from typing import Annotated
 import typer
 
 from flows.cli import _log
-from flows.cli._evaluation import check_devices, check_measures_anew, conclude, execute, plan_suite, show_dry_run
+from flows.cli._evaluation import (
+    check_devices,
+    check_measures_anew,
+    conclude,
+    execute,
+    plan_suite,
+    show_dry_run,
+    with_streams,
+)
 from flows.cli._options import (
     DEFAULT_STORE,
     AllowAbsoluteOption,
@@ -84,7 +92,7 @@ def run(
         open_backend(store).check_writable()
     opened = Store.find(store) if dry_run else Store.open(store, create=True)
     planned, progress = plan_suite(loaded, run_id, opened, dry_run=dry_run)
-    wanted = set(select(planned.cells, only or []))
+    wanted = with_streams(planned, select(planned.cells, only or []))
     if no_reuse and progress.recorded and opened is not None:
         check_measures_anew(planned, opened)
     if dry_run or opened is None:

@@ -10,7 +10,8 @@
 --   language, speaker     its language and speaker
 --   metadata              JSON object: further columns of the manifest or data set, as in metadata ->> 'accent'
 --   audio_seconds         length of the waveform
---   reference, hypothesis, source_hypothesis   unnormalized: transcript, adapted and unadapted model's hypothesis
+--   reference, hypothesis, source_hypothesis   unnormalized: transcript, adapted and unadapted model's hypothesis (in a
+--                         stream, that before the utterance's updates)
 --   hits, substitutions, deletions, insertions words, after normalization; NULL if in error, unless errors are counted
 --   insertion_run         the most insertions side by side
 --   words                 words of the reference, 0 for audio without speech; NULL if it is in no rate: it is in error,
@@ -23,7 +24,9 @@
 --   entropy_before, entropy_after              mean entropy along the greedy hypothesis, nats per token
 --   tokens                tokens of the hypothesis
 --   seconds               wall seconds spent
---   flags                 truncated, collapsed; gated, reverted: the hypothesis is the source's
+--   flags                 truncated, collapsed; gated, reverted: the hypothesis is the source's;
+--                         reset: a stream was reset to the source model before the utterance
+--   position              number of the utterance in its stream, from 0; NULL for an episode
 --   normalizer, reference_normalized, hypothesis_normalized   the texts as compared
 --   step_substitutions, step_deletions, step_insertions   words after 0, 1, … updates
 --   step_errors           their sums
@@ -89,6 +92,7 @@ scored AS (
         counted.tokens,
         counted.seconds,
         counted.flags,
+        counted.position,
         counted.metadata,
         planned.scorer,
         -- which score counts: the one made anew, the one made with the hypothesis, or none by this scorer
@@ -154,6 +158,7 @@ SELECT
     tokens,
     seconds,
     flags,
+    position,
     scorer,
     normalizer,
     reference_normalized,

@@ -46,7 +46,7 @@ def long_suite(suite_file: SuiteFile, speech: Speech) -> Path:
     return path
 
 
-def start(path: Path, store: Path, server: str) -> subprocess.Popen[str]:
+def start(path: Path, store: Path, server: str, more_than: int = 0) -> subprocess.Popen[str]:
     """Start `emtta run` with a server, or where it is none with its own, and wait for its first shard."""
     process = subprocess.Popen(
         [*EMTTA, "run", str(path), "--run-id", "mine", "--store", str(store)],
@@ -57,7 +57,7 @@ def start(path: Path, store: Path, server: str) -> subprocess.Popen[str]:
         start_new_session=True,
     )
     deadline = time.monotonic() + 120
-    while not shards(store):
+    while len(shards(store)) <= more_than:
         assert process.poll() is None, process.stderr and process.stderr.read()
         assert time.monotonic() < deadline, "no shard in two minutes"
         time.sleep(0.02)
@@ -109,6 +109,39 @@ def test_second_ctrl_c_leaves_no_process(long_suite: Path, tmp_path: Path, prefe
     assert process.returncode in (3, 130)  # the shard may have ended between the two
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     assert readable(store)
+
+
+@pytest.mark.parametrize("order", ["corpus", "mixed"])
+def test_killed_stream_comes_to_same_rows(
+    emtta: Command, long_suite: Path, tmp_path: Path, prefect_server: str, order: str
+) -> None:
+    """Again and again, each time at another moment."""
+    domain = long_suite.read_text().partition("[[domains]]")[2]
+    again = "[[domains]]" + domain.replace('"clean"', '"again"')
+    text = long_suite.read_text().replace("[[domains]]", f'[stream]\norder = "{order}"\n[[domains]]') + again
+    long_suite.write_text(text.replace("steps = 10", "steps = 2"))
+    assert emtta("run", long_suite, "--run-id", "mine", "--store", tmp_path / "whole").code == 0
+    store = tmp_path / "store"
+    for turn in range(3):
+        before = len(shards(store))
+        process = start(long_suite, store, prefect_server, more_than=before)
+        time.sleep(0.3 * turn)
+        workers = children_of(process, "emtta_core.worker")
+        for pid in (*map(int, workers), process.pid):
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+        if process.stderr:
+            process.stderr.close()
+    assert emtta("rerun", "mine", "--store", store).code == 0
+    columns = "domain, utterance_id, position, hypothesis, source_hypothesis, entropy_before, entropy_after, errors"
+    made = []
+    for place in (tmp_path / "whole", store):
+        with Catalogue(Store.open(place)) as catalogue:
+            made.append(catalogue.query(f"SELECT {columns} FROM utterances ORDER BY domain, position").rows)
+            losses = "SELECT domain, utterance_id, step, loss, gradient_norm FROM steps ORDER BY ALL"
+            made.append(catalogue.query(losses).rows)
+    assert len(made[0]) == 86
+    assert made[:2] == made[2:]
 
 
 def test_lost_server_loses_no_cell(emtta: Command, long_suite: Path, tmp_path: Path) -> None:

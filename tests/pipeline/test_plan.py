@@ -219,7 +219,7 @@ def test_token_rate_matters_by_language(tmp_path: Path) -> None:
             f'name = "t"\nmethods = ["source", "em-tok"]\nmodel = {{ name = "demo"{tokens} }}\n'
             f'domains = [{{ name = "x", group = "g", {corpus} }}]'
         )
-        found = cells_of(suite.domains[0], suite, DIGEST, Audio("a", 1))
+        found = cells_of(suite.domains[0], suite, DIGEST, {"x": Audio("a", 1)})
         return {cell.cell_id for cell in found}
 
     assert cells("de") == cells("en") == cells("bn", ", tokens_per_second = 12")

@@ -113,7 +113,7 @@ def test_extending_inherits_unset_values(tmp_path: Path) -> None:
         ('extends = "demo"\n', r"extends 'demo' and has no name"),
         (
             'extends = "dmeo"\nname = "x"\n',
-            r"unknown suite 'dmeo' \(did you mean 'demo'\?\); choose from: baselines, demo",
+            r"unknown suite 'dmeo' \(did you mean 'demo'\?\); choose from: baselines, continual, demo",
         ),
         ('extends = "gone.toml"\nname = "x"\n', r"no suite file 'gone.toml'"),
         ('extends = 3\nname = "x"\n', r"extends is 3; it is a shipped suite's name"),
@@ -270,7 +270,7 @@ def test_all_mistakes_are_reported() -> None:
 
 def test_unknown_name_lists_known() -> None:
     with pytest.raises(
-        UsageError, match=r"unknown suite 'dmeo' \(did you mean 'demo'\?\); choose from: baselines, demo, "
+        UsageError, match=r"unknown suite 'dmeo' \(did you mean 'demo'\?\); choose from: baselines, continual, demo, "
     ):
         load_suite("dmeo")
 

@@ -35,8 +35,12 @@ def begin_run(
     suite_toml: str = 'name = "test"',
     errors: str = "exclude",
     scorer: str = "whisper",
+    corpora: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the plan and the record of a run; `cells` are (group, domain, method), or those with a seed."""
+    """Write the plan and the record of a run; `cells` are (group, domain, method), or those with a seed.
+
+    The corpus of a domain is `corpus-<domain>`, unless `corpora` has another.
+    """
     store.write_plan(
         run_id,
         [
@@ -46,7 +50,7 @@ def begin_run(
                 method=method,
                 seed=seed[0] if seed else None,
                 cell_id=cell_id_of(domain, method, *seed),
-                corpus_id=f"corpus-{domain}",
+                corpus_id=(corpora or {}).get(domain, f"corpus-{domain}"),
                 recipe_id=f"recipe-{method}",
                 utterances=utterances,
                 scorer=scorer,
@@ -90,6 +94,7 @@ def write_shard(
     metadata: str = "{}",
     audio_seconds: float = 2.0,
     scorer: str = "whisper",
+    position: int | None = None,
 ) -> None:
     """Write one shard of an attempt.
 
@@ -109,11 +114,12 @@ def write_shard(
         metadata: of each, as JSON.
         audio_seconds: of each.
         scorer: by which they are scored.
+        position: of the first in its stream; the others follow.
     """
     cell_id = cell_id or cell_id_of(key.domain, key.method, key.seed)
     language = language or LANGUAGE
     hypotheses, steps, scores = [], [], []
-    for utterance_id, states in texts.items():
+    for number, (utterance_id, states) in enumerate(texts.items()):
         same = {"cell_id": cell_id, "attempt": attempt, "utterance_id": utterance_id}
         hypotheses.append(
             HypothesisRow(
@@ -131,6 +137,7 @@ def write_shard(
                 seconds=seconds,
                 error=None if states else ERROR,
                 flags=flags if states else (),
+                position=None if position is None else position + number,
             )
         )
         for step, text in enumerate(states or ()):

@@ -1,0 +1,114 @@
+"""AdamW for episodes side by side, and what of it goes from one utterance of a stream to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from emtta_core.adaptation.options import Options
+
+if TYPE_CHECKING:
+    from emtta_core.adaptation.episode import Batch
+    from emtta_core.model.candidates import Hypotheses
+
+
+@dataclass(slots=True)
+class Carried:
+    """Where B streams stand: what the next utterance of each is met with."""
+
+    parameters: Tensor  # `(B, P)`
+    mean: Tensor  # `(B, P)`, AdamW's running mean of the gradient
+    square: Tensor  # `(B, P)`, likewise of its square
+    updates: Tensor  # `(B,)`, made since the source model
+
+    @classmethod
+    def begin(cls, source: Tensor) -> Carried:
+        """Stand at the source model, whose parameters are `source`, `(B, P)`."""
+        zeros = torch.zeros_like(source)
+        return cls(source, zeros, zeros.clone(), torch.zeros(len(source), device=source.device))
+
+    @classmethod
+    def stack(cls, parts: Sequence[Carried]) -> Carried:
+        """Put streams side by side, in tensors of their own."""
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+    def row(self, index: int) -> Carried:
+        """One of the streams alone, `(1, P)`, in tensors of its own."""
+        return Carried(*(getattr(self, field.name)[index : index + 1].clone() for field in fields(self)))
+
+    def finite(self) -> list[bool]:
+        """Whether each of the streams has finite numbers alone."""
+        parts = (self.parameters, self.mean, self.square)
+        return torch.stack([part.isfinite().all(1) for part in parts]).all(0).tolist()
+
+
+class Episodes:
+    """The episodes that still go on, and one optimizer for all of them.
+
+    Attributes:
+        rows: `(b,)`, which utterances of the batch they are of.
+        batch: these utterances.
+        parameters: `(b, P)`.
+        candidates: those of the last step; None before the first.
+        source: the source's greedy hypotheses, where they are known before the first step.
+    """
+
+    def __init__(self, batch: Batch, parameters: Tensor, options: Options, carried: Carried | None = None):
+        """Begin at `parameters`; in a stream, with the means and the numbers of updates that are `carried`."""
+        self.rows = torch.arange(len(batch.ids), device=parameters.device)
+        self.batch = batch
+        self.candidates: Hypotheses | None = None
+        self.source: Hypotheses | None = None
+        self._options, self._apart = options, carried is not None
+        self._optimize(parameters)
+        if carried is not None:
+            moments = zip(self._optimized, carried.updates, carried.mean, carried.square, strict=True)
+            for row, updates, mean, square in moments:
+                state = {"step": updates.clone(), "exp_avg": mean.clone(), "exp_avg_sq": square.clone()}
+                self._optimizer.state[row] = state
+
+    def update(self, gradient: Tensor) -> None:
+        """Make AdamW's update."""
+        for row, own in zip(self._optimized, gradient if self._apart else [gradient], strict=True):
+            row.grad = own
+        self._optimizer.step()
+
+    def keep(self, going: Tensor) -> None:
+        """Go on with these of the episodes alone, `(k,)`."""
+        moments = [self._optimizer.state[row] for row in self._optimized]
+        self.rows, self.batch = self.rows.index_select(0, going), self.batch.keep(going)
+        self.candidates = None if self.candidates is None else self.candidates.keep(going)
+        self._optimize(self.parameters.detach().index_select(0, going))
+        if self._apart:
+            for row, index in zip(self._optimized, going.tolist(), strict=True):
+                self._optimizer.state[row] = moments[index]
+        else:
+            self._optimizer.state[self.parameters] = {
+                name: value.index_select(0, going) if value.dim() else value for name, value in moments[0].items()
+            }
+
+    def leave(self, carried: Carried) -> None:
+        """Note in `carried` where the episodes stand now."""
+        states = [self._optimizer.state[row] for row in self._optimized]
+        carried.parameters[self.rows] = self.parameters.detach()
+        carried.mean[self.rows] = torch.stack([state["exp_avg"] for state in states])
+        carried.square[self.rows] = torch.stack([state["exp_avg_sq"] for state in states])
+        carried.updates[self.rows] = torch.stack([state["step"] for state in states])
+
+    def _optimize(self, parameters: Tensor) -> None:
+        options = self._options
+        self.parameters = parameters.requires_grad_()
+        # Streams side by side have made different numbers of updates, which AdamW counts by tensor: each row is one.
+        self._optimized = list(parameters.detach().unbind()) if self._apart else [parameters]
+        self._optimizer = torch.optim.AdamW(
+            [{"params": self._optimized}],  # in a group, which may be empty: a gate may keep all from adapting
+            lr=options.learning_rate,
+            betas=options.betas,
+            eps=options.epsilon,
+            weight_decay=options.weight_decay,
+            fused=True,
+        )

@@ -1,0 +1,126 @@
+"""Streams go on from where each utterance left the model; side by side they become what they would alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from whisper_factory import make_checkpoint, sounds
+
+from emtta_core.adaptation import AdaptationResult, Adapter
+from emtta_core.adaptation.optimizer import Carried
+from emtta_core.adaptation.parameters import source_parameters
+from emtta_core.model import SpeechModel, load_model
+
+METHODS = ("em-tok", "em-tok-b", "greedy-em", "sar")
+SPEECH = sounds((0.4, 1.0, 2.4, 1.7, 0.7, 1.3))
+OPTIONS: dict[str, Any] = {"steps": 3, "candidates": 3, "learning_rate": 1e-2, "batch_size": 8}
+
+Stream = Sequence[int]  # the utterances that it hears, by their numbers in SPEECH
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> SpeechModel:
+    return load_model(make_checkpoint(tmp_path_factory.mktemp("checkpoint")), device="cpu", precision="float64")
+
+
+def hear(adapter: Adapter, streams: Sequence[Stream]) -> tuple[list[list[AdaptationResult]], list[Carried | None]]:
+    """Have streams go on side by side, those that are over left out; return their results and where they end."""
+    states: list[Carried | None] = [None] * len(streams)
+    results: list[list[AdaptationResult]] = [[] for _ in streams]
+    for turn in range(max(map(len, streams))):
+        going = [index for index, stream in enumerate(streams) if turn < len(stream)]
+        heard = [streams[index][turn] for index in going]
+        own = [states[index] for index in going]
+        made = adapter.carry([SPEECH[each] for each in heard], "en", [f"u{each}" for each in heard], own)
+        for index, result, state in zip(going, made, own, strict=True):
+            results[index].append(result)
+            states[index] = state
+    return results, states
+
+
+def close(one: Carried | None, other: Carried | None) -> None:
+    assert one is not None
+    assert other is not None
+    for name in ("parameters", "mean", "square", "updates"):
+        torch.testing.assert_close(getattr(one, name), getattr(other, name), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_streams_side_by_side_equal_alone(model: SpeechModel, method: str) -> None:
+    """Also where they differ in length, and in how many updates they have made: `early_stop` ends some episodes."""
+    adapter = Adapter(model, method, **OPTIONS, early_stop=1e-4)
+    streams = [(0, 1, 2), (3, 4), (5, 5, 5), (1,)]
+    together, ends = hear(adapter, streams)
+    for stream, results, end in zip(streams, together, ends, strict=True):
+        alone, (own,) = hear(adapter, [stream])
+        close(end, own)
+        assert [result.hypothesis for result in results] == [result.hypothesis for result in alone[0]]
+        assert [result.updates for result in results] == [result.updates for result in alone[0]]
+
+
+def test_first_utterance_is_episode(model: SpeechModel) -> None:
+    adapter = Adapter(model, "em-tok-b", **OPTIONS)
+    (episode,) = adapter.transcribe(SPEECH[:1], utterance_ids=["u0"])
+    ((first, second),), _ = hear(adapter, [(0, 0)])
+    assert first.trace == episode.trace
+    assert second.entropy_before == pytest.approx(first.entropy_after), "met as the first one left the model"
+    assert second.entropy_after < first.entropy_after
+
+
+def test_moments_and_updates_are_carried(model: SpeechModel) -> None:
+    """Two utterances of one step each, equal to each other, are an episode of two steps."""
+    twice, (state,) = hear(Adapter(model, "greedy-em", **OPTIONS | {"steps": 1}), [(2, 2)])
+    (episode,) = Adapter(model, "greedy-em", **OPTIONS | {"steps": 2}).transcribe([SPEECH[2]], utterance_ids=["u2"])
+    assert twice[0][1].entropy_after == pytest.approx(episode.entropy_after, rel=1e-9)
+    assert state is not None
+    assert state.updates.tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("options", "flag"), [({"adapt_above": 1e6}, "gated"), ({"revert": True, "learning_rate": 10.0}, "reverted")]
+)
+def test_gate_and_revert_leave_state(model: SpeechModel, options: dict[str, Any], flag: str) -> None:
+    states: list[Carried | None] = [None, None]
+    Adapter(model, "em-tok-b", **OPTIONS).carry(SPEECH[:2], "en", ["u0", "u1"], states)
+    before = list(states)
+    results = Adapter(model, "em-tok-b", **OPTIONS | options).carry(SPEECH[2:4], "en", ["u2", "u3"], states)
+    assert all(flag in result.flags for result in results)
+    assert all(state is old for state, old in zip(states, before, strict=True))
+    assert [result.hypothesis for result in results] == [result.source_hypothesis for result in results]
+
+
+def test_bad_utterance_leaves_its_stream_alone(model: SpeechModel) -> None:
+    adapter = Adapter(model, "em-tok-b", **OPTIONS)
+    _, (kept, _) = hear(adapter, [(0,), (1,)])
+    broken: NDArray[np.float32] = np.full(8000, np.nan, np.float32)
+    states = [kept, None]
+    results = adapter.carry([broken, SPEECH[1]], "en", ["broken", "u1"], states)
+    assert results[0].error
+    assert states[0] is kept
+    _, (other,) = hear(adapter, [(1,)])
+    close(states[1], other)
+
+
+def test_diverged_utterance_leaves_state(model: SpeechModel) -> None:
+    poisoned = source_parameters(model.weights, 1)
+    states: list[Carried | None] = [Carried.begin(torch.full_like(poisoned, torch.nan)), None]
+    before = states[0]
+    results = Adapter(model, "em-tok-b", **OPTIONS).carry(SPEECH[:2], "en", ["u0", "u1"], states)
+    assert "not finite" in str(results[0].error)
+    assert results[1].error is None
+    assert states[0] is before
+
+
+def test_small_memory_changes_no_stream(model: SpeechModel, tmp_path: Path) -> None:
+    streams = [(0, 1), (2, 3), (4, 5)]
+    wide, ends = hear(Adapter(model, "em-tok", **OPTIONS), streams)
+    narrow, others = hear(Adapter(model, "em-tok", **OPTIONS | {"batch_size": 1}), streams)
+    for one, other in zip(ends, others, strict=True):
+        close(one, other)
+    assert [[result.hypothesis for result in stream] for stream in wide] == [
+        [result.hypothesis for result in stream] for stream in narrow
+    ]
