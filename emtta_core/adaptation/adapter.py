@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from emtta_core.adaptation.batch_size import BatchSize, BatchSizeChoice
-from emtta_core.adaptation.episode import Batch, State, decide, prepare_batch, run
+from emtta_core.adaptation.episode import State
 from emtta_core.adaptation.flags import flags_of
 from emtta_core.adaptation.inputs import Recording, check_waveform, content_id, one_each, read_recording, recordings_of
 from emtta_core.adaptation.mbr import choose
@@ -22,13 +22,13 @@ from emtta_core.adaptation.methods import method as method_of
 from emtta_core.adaptation.objective import check_objective
 from emtta_core.adaptation.optimizer import Carried
 from emtta_core.adaptation.options import Options, Trace
-from emtta_core.adaptation.parameters import source_parameters
 from emtta_core.adaptation.parts import MethodAdapter, Utterances, adapt_whole, calling, load
+from emtta_core.adaptation.paths import check_path, check_stream, states_of
 from emtta_core.adaptation.results import AdaptationResult, Final, StepRecord, divergence, has_worsened, number
 from emtta_core.adaptation.threads import sized_threads
 from emtta_core.errors import AudioError, UsageError, in_words, unknown
 from emtta_core.faults import is_out_of_memory
-from emtta_core.model.speech_model import SpeechModel
+from emtta_core.model.speech_model import Model
 
 log = logging.getLogger("emtta.adaptation")
 
@@ -53,7 +53,7 @@ class Adapter:
 
     def __init__(
         self,
-        model: SpeechModel,
+        model: Model,
         method: str | Method = "em-tok-b",
         options: Options = DEFAULTS,
         *,
@@ -77,7 +77,7 @@ class Adapter:
             UsageError: for a method or an option that there is not, a number out of range, or a plug-in that cannot be
                 imported.
         """
-        if not isinstance(model, SpeechModel):
+        if not isinstance(model, Model):
             raise TypeError(f"model is {model!r}; give what load_model returns, as Adapter(load_model('demo'))")
         if trace not in get_args(Trace):
             raise unknown("trace", str(trace), get_args(Trace))
@@ -86,6 +86,7 @@ class Adapter:
         self.options = options.changed(**changes)
         self._trace = trace
         self.method.check()
+        check_path(model, self.method)
         if isinstance(self.method.objective, Objective):
             check_objective(self.method.objective)
         most = model.policy.beginnings // 2  # a search looks at twice as many continuations as it has beams
@@ -158,8 +159,10 @@ class Adapter:
                 error, one not adapted to and one that goes back (`revert`) leave it as it was.
 
         Raises:
-            UsageError: as `transcribe`, or the method is a plug-in with a loop of its own, which carries no state.
+            UsageError: as `transcribe`, or the method is a plug-in with a loop of its own, which carries no state, or
+                the model is on the generic path, where none is carried.
         """
+        check_stream(self.model)
         if self._whole is not None:
             raise UsageError(f"the adapter {self.method.adapter!r} carries no state from one utterance to the next")
         return _in_order(self._run(waveforms, language, utterance_ids, states=states))
@@ -280,14 +283,14 @@ class Adapter:
     ) -> list[AdaptationResult]:
         with self.model.precision.arithmetic(self.model.device):
             began = time.perf_counter()
+            batch = Utterances(ids, waveforms, languages)
             if self._whole is not None:
-                given = adapt_whole(self._whole, self.method.adapter, Utterances(ids, waveforms, languages))
+                given = adapt_whole(self._whole, self.method.adapter, batch)
                 seconds = (time.perf_counter() - began) / len(ids)
                 traced = self._trace != "none"
                 return [replace(one, seconds=seconds, trace=one.trace if traced else ()) for one in given]
-            batch = prepare_batch(self.model, waveforms, languages, ids)
-            carried = None if met is None else self._stacked(met)
-            states, _ = run(self.model, self.method, self.options, batch, self._trace, step_done, carried)
+            made = states_of(self.model, self.method, self.options, batch, self._trace, step_done, met)
+            states, source, carried = made
             traces: list[list[StepRecord]] = [[] for _ in ids]
             finals: dict[int, Final] = {}
             for state in states:
@@ -300,7 +303,7 @@ class Adapter:
             reverts = self.options.revert
             worse = [row for row, trace in enumerate(traces) if reverts and has_worsened(trace, finals[row].text)]
             if worse:
-                finals |= self._finals(self._source(batch, met, states[0], worse))
+                finals |= self._finals(source(worse))
         seconds = (time.perf_counter() - began) / len(ids)
         results = [
             self._result(name, traces[row], finals[row], seconds, reverted=row in worse) for row, name in enumerate(ids)
@@ -310,19 +313,6 @@ class Adapter:
                 if finite and result.error is None and result.updates and row not in worse:
                     met[row] = carried.row(row)
         return results
-
-    def _stacked(self, met: Sequence[Carried | None]) -> Carried:
-        source = Carried.begin(source_parameters(self.model.weights, 1, self.method.parameters))
-        return Carried.stack([state or source for state in met])
-
-    def _source(self, batch: Batch, met: Sequence[Carried | None] | None, first: State, rows: list[int]) -> State:
-        # What the hypotheses of utterances that were adapted to are chosen from in the model that they were met with.
-        wanted = torch.tensor(rows, device=self.model.device)
-        if self.method.decision == "greedy":
-            assert first.greedy is not None
-            return State(wanted, first.greedy.keep(torch.searchsorted(first.rows, wanted)), None)
-        source = self._stacked(met or [None] * len(batch.ids)).parameters
-        return decide(self.model, self.method, self.options, batch, source, wanted)
 
     def _result(
         self, name: str, trace: list[StepRecord], final: Final, seconds: float, *, reverted: bool

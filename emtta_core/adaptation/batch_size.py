@@ -3,14 +3,14 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from emtta_core.adaptation.methods import Method, Objective
 from emtta_core.adaptation.options import Options
 from emtta_core.errors import UsageError
-from emtta_core.model.speech_model import SpeechModel
+from emtta_core.model.speech_model import Model, SpeechModel
 
 AUTO = "auto"
 
@@ -47,8 +47,8 @@ class BatchSize:
         largest: the most that were taken at once since memory last did not suffice; `most` where it does not decide.
     """
 
-    def __init__(self, choice: BatchSizeChoice, model: SpeechModel, method: Method, options: Options):
-        """Take what was asked for, for a model that is adapted by a method with these options.
+    def __init__(self, choice: BatchSizeChoice, model: Model, method: Method, options: Options):
+        """Take what was asked for, for a model that is adapted by a method with these options; on the generic path 1.
 
         Raises:
             UsageError: if it is neither "auto" nor a whole number of at least 1.
@@ -60,7 +60,9 @@ class BatchSize:
         self.largest = 0 if self.auto else self.most
         self._most_bytes = math.inf
         self._device = model.device
-        self._adapted = (model, method, options)
+        self._adapted: tuple[Any, Method, Options] = (model, method, options)
+        if not isinstance(model, SpeechModel):
+            self.auto, self.most, self.largest = False, 1, 1
 
     def fitting(self, limits: Sequence[int]) -> int:
         """How many of the next utterances to take; `limits` are the most tokens of a hypothesis of each, in order."""

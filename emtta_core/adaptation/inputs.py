@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from emtta_core.errors import AudioError, UsageError
-from emtta_core.model.speech_model import SpeechModel
+from emtta_core.model.speech_model import Model
 
 Recording = ArrayLike | torch.Tensor | str | PathLike[str]
 """One utterance: its samples at the model's rate, or the path of an audio file of any rate.
@@ -73,7 +73,7 @@ def one_each(what: str, given: Sequence[str], count: int) -> list[str]:
     return found
 
 
-def read_recording(recording: Recording, name: str, model: SpeechModel) -> NDArray[np.float32]:
+def read_recording(recording: Recording, name: str, model: Model) -> NDArray[np.float32]:
     """Read an utterance's mono samples, `(N,)`, of full scale 1.0.
 
     Args:
@@ -90,7 +90,7 @@ def read_recording(recording: Recording, name: str, model: SpeechModel) -> NDArr
     return _mono(_full_scale(_array(recording, name), name)).astype(np.float32, copy=False)
 
 
-def check_waveform(waveform: NDArray[np.floating[Any]], model: SpeechModel) -> NDArray[np.float32]:
+def check_waveform(waveform: NDArray[np.floating[Any]], model: Model) -> NDArray[np.float32]:
     """Check a waveform, and take it as float32 samples `(N,)`.
 
     Raises:
@@ -133,7 +133,7 @@ def content_id(waveform: NDArray[np.floating[Any]]) -> str:
     return hashlib.sha256(np.ascontiguousarray(waveform).tobytes()).hexdigest()[:16]
 
 
-def _read_file(path: str | PathLike[str], model: SpeechModel) -> NDArray[np.float32]:
+def _read_file(path: str | PathLike[str], model: Model) -> NDArray[np.float32]:
     try:
         from emtta_core.audio.files import read_audio
         from emtta_core.audio.waveform import SAMPLE_RATE

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from emtta_core.adaptation.results import AdaptationResult
     from emtta_core.adaptation.scored import ScoredCandidates
     from emtta_core.model.candidates import Strategy
-    from emtta_core.model.speech_model import SpeechModel
+    from emtta_core.model.speech_model import Model
 
 Kind = Literal["candidates", "objective", "parameters", "decision", "adapter", "method"]
 """What a plug-in can be: one of four parts, a whole method with a loop of its own, or a method composed of parts."""
@@ -52,7 +52,7 @@ class CandidateRequest:
     step: int  # how many updates were made; -1 for what a decision chooses among
     keys: Tensor  # `(B,)`, whole numbers of 64 bits: the seed of each utterance's random numbers
     options: Options  # `options.candidates` is how many sequences each utterance should have
-    model: SpeechModel  # with its vocabulary and its end token
+    model: Model  # with its vocabulary and its end token
 
 
 class CandidateSource(Protocol):

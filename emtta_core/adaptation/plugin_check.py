@@ -11,7 +11,7 @@ from emtta_core.adaptation.methods import Method
 from emtta_core.adaptation.options import Options
 from emtta_core.adaptation.results import AdaptationResult
 from emtta_core.errors import EmttaError
-from emtta_core.model.speech_model import SpeechModel
+from emtta_core.model.speech_model import Model
 
 TOLERANCE = 1e-6
 """Of numbers that should be equal, in float64: sums are made in another order there."""
@@ -32,7 +32,7 @@ _ORIGINS = {
 
 
 def check_method(
-    model: SpeechModel, method: Method, waveforms: Sequence[NDArray[np.float32]] = (), language: str = "en"
+    model: Model, method: Method, waveforms: Sequence[NDArray[np.float32]] = (), language: str = "en"
 ) -> list[str]:
     """Try a method with plug-ins on a few utterances, side by side, again, and alone.
 

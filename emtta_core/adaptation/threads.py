@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from emtta_core.cores import PASSIVE, CoreTimes, free_cores, waiting_threads_spin
-from emtta_core.model.speech_model import SpeechModel
+from emtta_core.model.speech_model import Model
 
 COLUMNS = 80
 """Of a model's width, for each thread at least. Two threads that sleep while they wait adapt the demo, which has 160, a
@@ -31,7 +31,7 @@ WARNING = (
 
 
 @contextmanager
-def sized_threads(model: SpeechModel) -> Iterator[None]:
+def sized_threads(model: Model) -> Iterator[None]:
     """Set torch's number of threads for a batch inside the `with` block, never above what it was, and restore it.
 
     Where waiting threads sleep (`OMP_WAIT_POLICY=PASSIVE`), as in emtta's own processes, the number depends on the
@@ -41,10 +41,10 @@ def sized_threads(model: SpeechModel) -> Iterator[None]:
         yield
         return
     with _setting.borrowed() as usual:
-        count = min(usual, max(1, model.weights.width // COLUMNS))
+        count = min(usual, max(1, model.width // COLUMNS))
         spin = count > 1 and waiting_threads_spin()
         if spin:
-            count = 1 if model.weights.width < SMALL else max(1, min(count, round(free_cores(LOOK))))
+            count = 1 if model.width < SMALL else max(1, min(count, round(free_cores(LOOK))))
         if count != torch.get_num_threads():
             torch.set_num_threads(count)
         before = CoreTimes.now() if spin and count > 1 else None

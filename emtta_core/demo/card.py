@@ -11,7 +11,7 @@ from emtta_core.atomic_write import write_bytes
 from emtta_core.corpora.synthetic import Synthetic
 from emtta_core.demo.recipe import LANGUAGES, Recipe, trained_voices
 from emtta_core.errors import ModelError
-from emtta_core.model import SpeechModel, load_model
+from emtta_core.model import Model, load_model
 from emtta_core.scoring import word_errors
 
 CARD_FILE = "README.md"
@@ -63,7 +63,7 @@ def measure(folder: Path, utterances: int = 150, *, unheard: bool = True) -> Ite
         yield _measure(model, language, (voice,), voice, utterances)
 
 
-def _measure(model: SpeechModel, language: str, voices: tuple[str, ...], name: str, count: int) -> Measured:
+def _measure(model: Model, language: str, voices: tuple[str, ...], name: str, count: int) -> Measured:
     spoken = list(Synthetic(language=language, voices=voices, utterances=count, seed=1).read_all())
     results = Adapter(model, method="source").transcribe([each.read() for each in spoken], language=language)
     scores = [

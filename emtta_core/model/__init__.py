@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from emtta_core.model.load import load_model
-    from emtta_core.model.speech_model import SpeechModel
+    from emtta_core.model.speech_model import Model, SpeechModel
+    from emtta_core.model.transformers_model import TransformersModel
 
-__all__ = ["SpeechModel", "load_model"]
+__all__ = ["Model", "SpeechModel", "TransformersModel", "load_model"]
 
-_HOMES = {"SpeechModel": "emtta_core.model.speech_model", "load_model": "emtta_core.model.load"}
+_HOMES = {
+    "Model": "emtta_core.model.speech_model",
+    "SpeechModel": "emtta_core.model.speech_model",
+    "TransformersModel": "emtta_core.model.transformers_model",
+    "load_model": "emtta_core.model.load",
+}
 
 
 def __getattr__(name: str) -> Any:

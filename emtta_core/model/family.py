@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,15 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emtta_core.errors import ModelError, UsageError
+from emtta_core.model.model_files import kinds
 from emtta_core.model.policy import DecodingPolicy, Prompt
 from emtta_core.model.weights import Precision, Weights
-from emtta_core.names import FAMILIES
-
-BUILT_IN = {
-    "speech_to_text": "emtta_core.model.speech2text:FAMILY",
-    "whisper": "emtta_core.model.whisper:FAMILY",
-}
-"""The families that emtta has, by the `model_type` in a model's config.json."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +34,8 @@ class EncoderInput:
     audible: Tensor | None = None
 
 
-class FrontEnd(Protocol):
-    """All between a waveform and the encoder's first LayerNorm, which is done once an episode."""
+class WaveformLimits(Protocol):
+    """Which waveforms a model takes."""
 
     @property
     def sample_rate(self) -> int:
@@ -55,6 +48,10 @@ class FrontEnd(Protocol):
     @property
     def longest(self) -> int:
         """Samples of the longest: the window."""
+
+
+class FrontEnd(WaveformLimits, Protocol):
+    """All between a waveform and the encoder's first LayerNorm, which is done once an episode."""
 
     @property
     def positions(self) -> int:
@@ -142,8 +139,7 @@ def family_of(model_type: str, name: str, wanted: str | None = None) -> Family:
                 "name the family of that kind, or none"
             )
         return family
-    installed = {point.name: point.value for point in entry_points(group=FAMILIES)}
-    known = installed | BUILT_IN
+    known = kinds()
     if model_type not in known:
         raise ModelError(
             f"model {name!r} is of the kind {model_type!r}; those that can be adapted are: "
@@ -186,7 +182,7 @@ def read_network(kind: Any, folder: Path, *, computed: Sequence[str] = (), **opt
         ModelError: a weight is missing, of another shape, or of no use in the network; names the first few.
         Exception: whatever transformers raises for files that are missing or broken.
     """
-    with _warnings_off():
+    with warnings_off():  # a table of what is said here in words
         network, found = kind.from_pretrained(
             folder,
             use_safetensors=True,
@@ -230,8 +226,8 @@ def _some(names: Sequence[str]) -> str:
 
 
 @contextmanager
-def _warnings_off() -> Iterator[None]:
-    # Keep transformers from printing, inside the `with` block, a table of what is said here in words.
+def warnings_off() -> Iterator[None]:
+    """Keep transformers from warning inside the `with` block."""
     from transformers.utils import logging
 
     usual = logging.get_verbosity()

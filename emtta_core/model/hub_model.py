@@ -13,11 +13,11 @@ from pathlib import Path
 from emtta_core import hub
 from emtta_core.errors import ModelError
 from emtta_core.hub import MAIN, Repository, UnreachableHubError
-from emtta_core.model.model_files import ADAPTER, SHARD, lacking, unmerged
+from emtta_core.model.model_files import ADAPTER, SHARD, adapter_of, folder_of, lacking, unmerged
 
 log = logging.getLogger("emtta.model")
 
-_SMALL = re.compile(r"[^/]+\.(?:json|model)|merges\.txt|vocab\.txt")
+_SMALL = re.compile(r"[^/]+\.(?:json|model)|merges\.txt|vocab\.txt|chat_template\.jinja")
 """Files beside the weights that a model is read from."""
 
 
@@ -111,9 +111,31 @@ def folder_of_commit(name: str, revision: str | None) -> Path | None:
     return None if config is None or lacking(config.parent) else config.parent
 
 
+def base_of(folder: Path) -> Path | None:
+    """The folder of the model that the adapter in a folder belongs to; None where the folder holds no adapter.
+
+    Raises:
+        ModelError: the adapter cannot be merged, or its model is not on this machine.
+    """
+    adapter = adapter_of(folder)
+    if adapter is None:
+        return None
+    name, revision = str(adapter["base_model_name_or_path"]), adapter.get("revision")
+    try:
+        found = folder_of(name) or folder_of_commit(name, revision)
+    except ModelError as error:
+        raise ModelError(f"the adapter in {folder} belongs to the model {name!r}: {error}") from error
+    if found is None:
+        raise ModelError(
+            f"the adapter in {folder} belongs to the model {name!r} at {revision or 'main'}, which is not on this "
+            f"machine; fetch that with hf download {name}"
+        )
+    return found
+
+
 def _weights(name: str, paths: Collection[str]) -> list[str]:
     if ADAPTER in paths:
-        raise unmerged(f"model {name!r}")
+        raise unmerged(f"model {name!r}", "to have it merged on loading, download its files, and give their folder")
     if "model.safetensors" in paths:
         return ["model.safetensors"]
     shards = [path for path in paths if SHARD.fullmatch(path)]

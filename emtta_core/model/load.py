@@ -10,10 +10,10 @@ import torch
 
 from emtta_core.errors import EmttaError, ModelError, UsageError, in_words
 from emtta_core.faults import is_out_of_memory
-from emtta_core.model import hub_model
+from emtta_core.model import hub_model, transformers_model
 from emtta_core.model.family import Family, Parts, family_of
-from emtta_core.model.model_files import folder_of, refuse_unusable
-from emtta_core.model.speech_model import SpeechModel
+from emtta_core.model.model_files import Layout, folder_of, path_of, refuse_unusable
+from emtta_core.model.speech_model import Model, SpeechModel
 from emtta_core.model.weights import choose_precision
 
 
@@ -25,8 +25,11 @@ def load_model(
     revision: str | None = None,
     family: str | None = None,
     tokens_per_second: float | None = None,
-) -> SpeechModel:
+) -> Model:
     """Load a speech model with its feature extractor, tokenizer and generation config.
+
+    A kind with a family becomes a `SpeechModel`, on the fast path; another that transformers loads becomes a
+    `TransformersModel`, on the generic one.
 
     Weights are read from safetensors files alone, and no code that comes with a model is run.
 
@@ -35,7 +38,8 @@ def load_model(
         device: "cpu", "cuda", "cuda:1", …; "auto" takes the first GPU if there is one.
         precision: one of `emtta_core.model.weights.PRECISIONS`.
         revision: of a hub id: a branch, tag or commit; None: the main branch.
-        family: how to read it, as `module:object`; None: by the `model_type` in its config.json.
+        family: how to read it, as `module:object`, or "transformers" for the generic path; None: by the `model_type`
+            in its config.json.
         tokens_per_second: of audio, the most tokens of a candidate or a hypothesis; 12 more are always allowed, and
             never more than the decoder holds. None: as many as the language needs, 12 or more.
 
@@ -52,7 +56,14 @@ def load_model(
     local = folder_of(name)
     folder = hub_model.fetch(name, revision) if local is None else local
     kind, parts = _read(name, folder, family)
-    model = from_parts(kind, parts, name=name, device=device, precision=precision)
+    model: Model
+    if isinstance(kind, str):
+        digest = _digest(transformers_model.settings_of(parts), parts.network.state_dict())
+        target = choose_device(device)
+        chosen = choose_precision(precision, target)
+        model = transformers_model.make(name, parts, kind, digest=digest, device=target, precision=chosen)
+    else:
+        model = from_parts(kind, parts, name=name, device=device, precision=precision)
     return replace(model, policy=replace(model.policy, tokens_per_second=tokens_per_second))
 
 
@@ -118,10 +129,14 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _read(name: str, folder: Path, wanted: str | None) -> tuple[Family, Parts]:
+def _read(name: str, folder: Path, wanted: str | None) -> tuple[Family | Layout, Parts]:
     from transformers import PreTrainedConfig
     from transformers.utils import logging
 
+    base = hub_model.base_of(folder)
+    if base is not None:
+        reader, parts = _read(name, base, wanted)
+        return reader, replace(parts, network=_merged(parts.network, folder))
     refuse_unusable(folder)
     if not any(folder.glob("*.safetensors")) and any(folder.glob("*.bin")):
         raise ModelError(hub_model.no_safetensors(name))
@@ -131,7 +146,11 @@ def _read(name: str, folder: Path, wanted: str | None) -> tuple[Family, Parts]:
         config, _ = PreTrainedConfig.get_config_dict(str(folder), local_files_only=True)
         if "model_type" not in config:
             raise ValueError("its config.json is missing, or names no model_type")
-        family = family_of(str(config["model_type"]), name, wanted)
+        kind = str(config["model_type"])
+        _, layout = path_of(name, folder, wanted)
+        if layout is not None:
+            return layout, transformers_model.read(folder, layout, kind)
+        family = family_of(kind, name, wanted)
         return family, family.read(folder)
     except EmttaError:
         raise
@@ -145,6 +164,19 @@ def _read(name: str, folder: Path, wanted: str | None) -> tuple[Family, Parts]:
     finally:
         if bars:
             logging.enable_progress_bar()
+
+
+def _merged(network: Any, folder: Path) -> Any:
+    # The network with the adapter in a folder merged into its weights.
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(network, str(folder)).merge_and_unload().eval()
+    except Exception as error:  # what PEFT raises has no common base
+        raise ModelError(
+            f"the adapter in {folder} does not fit the model that it names ({in_words(error)}); take the model that it "
+            "was trained on"
+        ) from error
 
 
 def _digest(settings: dict[str, Any], state: dict[str, torch.Tensor]) -> str:

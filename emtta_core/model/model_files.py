@@ -8,12 +8,14 @@ import re
 import shlex
 from collections.abc import Mapping
 from importlib import resources
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from emtta_core.errors import ModelError, in_words
 from emtta_core.input_files import MAX_PARAMETERS, MEBIBYTE, check_plain, limit, pointer_at, read_plain
-from emtta_core.names import DEMO
+from emtta_core.names import DEMO, FAMILIES
 
 _JSON = frozenset(
     {
@@ -51,6 +53,33 @@ _FAR = 4
 """Times that the parameters a config.json asks for may be those that the weights hold: one of another size of the same
 model is refused by its weights, name by name."""
 
+BUILT_IN = {
+    "speech_to_text": "emtta_core.model.speech2text:FAMILY",
+    "whisper": "emtta_core.model.whisper:FAMILY",
+}
+"""The families that emtta has, by the `model_type` in a model's config.json."""
+
+
+TRANSFORMERS = "transformers"
+"""The family by which a suite asks for this path, whatever kind the model is of."""
+
+Layout = Literal["encoder-decoder", "decoder", "ctc"]
+"""How a network is built: what generates its text, and from what."""
+
+NO_DETECTION = (
+    "on the generic path no language is detected; write language = 'corpus' in the suite's [model], or take a "
+    "multilingual Whisper without family = 'transformers'"
+)
+NO_BF16 = (
+    "precision 'bf16' is of the fast path alone; on the generic path, which this model takes, what is adapted would be "
+    "rounded to it: use 'float32'"
+)
+NO_STREAM = (
+    "on the generic path each utterance is an episode of its own, and no stream goes from one to the next; leave "
+    'stream out, or give the method stream = { reset = "utterance" }'
+)
+"""What the generic path refuses, in words."""
+
 _LARGEST_JSON = 256 * MEBIBYTE
 _LONGEST_HEADER = 256 * MEBIBYTE
 
@@ -83,6 +112,28 @@ def folder_of(name: str) -> Path | None:
     return None
 
 
+def kinds() -> dict[str, str]:
+    """Where the family of each kind of model is, emtta's or an installed package's, by its `model_type`."""
+    return {point.name: point.value for point in entry_points(group=FAMILIES)} | BUILT_IN
+
+
+def path_of(name: str, folder: Path, family: str | None = None) -> tuple[str, Layout | None]:
+    """Tell the path of the model in a folder by its config.json alone: its kind, and its layout on the generic path.
+
+    Raises:
+        ModelError: config.json is missing or broken, or the kind is none that can be adapted.
+    """
+    try:
+        kind = str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"model {name!r}: its config.json is missing or broken, or names no model_type") from error
+    if family != TRANSFORMERS and (family is not None or kind in kinds()):
+        return kind, None
+    from emtta_core.model.transformers_model import layout_of  # brings torch
+
+    return kind, layout_of(kind, name)
+
+
 def lacking(folder: Path) -> tuple[str, ...]:
     """Name the files that a folder lacks, of those that a model is read from; () where it is complete.
 
@@ -94,7 +145,7 @@ def lacking(folder: Path) -> tuple[str, ...]:
         "config.json": "config.json" in there,
         "generation_config.json": "generation_config.json" in there or not _needs_generation_config(folder),
         "preprocessor_config.json": _has_features(folder, there),
-        "tokenizer.json (or vocab.json and merges.txt)": _has_tokenizer(there),
+        "tokenizer.json (or vocab.json and merges.txt)": _has_tokenizer(folder, there),
     }
     return (*(name for name, is_there in found.items() if not is_there), *_lacking_weights(folder, there))
 
@@ -103,30 +154,49 @@ ADAPTER = "adapter_config.json"
 """The file by which PEFT knows an adapter, as of LoRA."""
 
 
-def unmerged(where: str) -> ModelError:
-    """Word the refusal of an adapter that is not merged into its model.
+def unmerged(where: str, instead: str) -> ModelError:
+    """Word the refusal of an adapter that cannot be merged into its model.
 
     Args:
         where: what messages call the folder or the model.
+        instead: what to do to have it merged on loading.
     """
     return ModelError(
-        f"{where} has {ADAPTER}: it holds an adapter (LoRA or another of PEFT), which is not read, so that the model "
-        "without it would be run; merge the two, and give the folder of the result: "
+        f"{where} has {ADAPTER}: it holds an adapter (LoRA or another of PEFT), and the model without it would be run; "
+        f"{instead}, or merge the two, and give the folder of the result: "
         "PeftModel.from_pretrained(BASE, ADAPTER).merge_and_unload().save_pretrained(FOLDER), with the tokenizer and "
         "preprocessor_config.json of the base model copied into it"
     )
+
+
+def adapter_of(folder: Path) -> dict[str, Any] | None:
+    """The settings of the adapter that a folder holds; None where it holds none.
+
+    Raises:
+        ModelError: it cannot be merged into its model: PEFT is not installed, or a file or a setting is missing.
+    """
+    if not any((folder / name).exists() for name in (ADAPTER, "adapter_model.safetensors", "adapter_model.bin")):
+        return None
+    if find_spec("peft") is None:
+        raise unmerged(f"the model folder {folder}", "to have it merged on loading, pip install 'emtta[peft]'")
+    settings = _settings(folder / ADAPTER)
+    if not settings.get("base_model_name_or_path") or not (folder / "adapter_model.safetensors").is_file():
+        raise ModelError(
+            f"the model folder {folder} holds an adapter, and lacks a readable {ADAPTER} with base_model_name_or_path, "
+            "or adapter_model.safetensors (pickled weights, adapter_model.bin, are not read); save the adapter anew by "
+            "its save_pretrained"
+        )
+    return settings
 
 
 def refuse_unusable(folder: Path) -> None:
     """Refuse a folder with something that would not be used, or that no model has; says what to do.
 
     Raises:
-        ModelError: it has an adapter, quantised weights, weights of two models, or a config.json of numbers that its
+        ModelError: it has quantised weights, weights of two models, or a config.json of numbers that its
             weights do not bear out.
     """
     there = {file.name for file in folder.iterdir()}
-    if ADAPTER in there or any(name.startswith("adapter_model.") for name in there):
-        raise unmerged(f"the model folder {folder}")
     shards = sorted(name for name in there if SHARD.fullmatch(name))
     if shards and "model.safetensors" in there:
         raise ModelError(
@@ -243,9 +313,13 @@ def _has_features(folder: Path, there: set[str]) -> bool:
     )
 
 
-def _has_tokenizer(there: set[str]) -> bool:
+def _has_tokenizer(folder: Path, there: set[str]) -> bool:
+    spelt = "vocab.json" in there and any(  # a CTC model's classes need no merges
+        str(name).endswith("ForCTC") for name in _settings(folder / "config.json").get("architectures") or ()
+    )
     return (
-        not there.isdisjoint({"tokenizer.json", "vocab.txt"})
+        spelt
+        or not there.isdisjoint({"tokenizer.json", "vocab.txt"})
         or {"vocab.json", "merges.txt"} <= there
         or any(name.endswith(".model") for name in there)
     )

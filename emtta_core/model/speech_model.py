@@ -1,4 +1,4 @@
-"""A loaded speech model: frozen weights, its front end, its decoding policy, prompt and tokenizer."""
+"""A loaded speech model: what all have, and that of the fast path with its frozen weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,19 +10,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emtta_core.model import forward
-from emtta_core.model.family import FrontEnd
+from emtta_core.model.family import FrontEnd, WaveformLimits
 from emtta_core.model.policy import DecodingPolicy, Prompt
 from emtta_core.model.weights import Precision, Weights
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SpeechModel:
-    """A model, ready to be adapted. Nothing in it changes, so several threads may use one at once."""
+class Model:
+    """What every loaded model has, whichever path computes it."""
 
     name: str  # what it was asked for by: "demo", a folder or a hub id
     digest: str  # hexadecimal digest of all that can change a result: weights, prompt, policy, features, vocabulary
-    weights: Weights  # the frozen tensors behind the front end
-    front_end: FrontEnd  # what makes the encoder's input of a waveform
+    front_end: WaveformLimits  # what makes the encoder's input of a waveform
     policy: DecodingPolicy  # which tokens may follow which
     prompt: Prompt  # the forced beginning in each language
     tokenizer: Any  # what makes text of tokens
@@ -31,7 +30,17 @@ class SpeechModel:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.weights.head.device
+        raise NotImplementedError
+
+    @property
+    def width(self) -> int:
+        """Columns of the decoder, d."""
+        raise NotImplementedError
+
+    @property
+    def size(self) -> int:
+        """Parameters; the output projection is not counted where it is the embedding."""
+        raise NotImplementedError
 
     @property
     def dtype(self) -> torch.dtype:
@@ -53,13 +62,6 @@ class SpeechModel:
         """Codes of the languages that it can be asked for."""
         return self.prompt.languages
 
-    @property
-    def size(self) -> int:
-        """Parameters; the output projection is not counted where it is the embedding."""
-        tensors = (*self.front_end.tensors(), *self.weights.tensors())
-        sizes = {tensor.data_ptr(): tensor.numel() for tensor in tensors}
-        return sum(sizes.values())
-
     def max_tokens(self, samples: int, language: str) -> int:
         """The most tokens of a hypothesis of a waveform of `samples` in a language, the end token counted."""
         return self.policy.max_tokens(samples / self.sample_rate, language, self.prompt.length)
@@ -70,6 +72,31 @@ class SpeechModel:
         return [str(self.tokenizer.decode(row, skip_special_tokens=True)).strip() for row in rows]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SpeechModel(Model):
+    """A model of a family, on the fast path. Nothing in it changes, so several threads may use one at once."""
+
+    front_end: FrontEnd
+    weights: Weights  # the frozen tensors behind the front end
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.weights.head.device
+
+    @property
+    def width(self) -> int:
+        """Columns, d."""
+        return self.weights.width
+
+    @property
+    def size(self) -> int:
+        """Parameters; the output projection is not counted where it is the embedding."""
+        tensors = (*self.front_end.tensors(), *self.weights.tensors())
+        sizes = {tensor.data_ptr(): tensor.numel() for tensor in tensors}
+        return sum(sizes.values())
+
+
 @dataclass(frozen=True, slots=True)
 class Detected:
     """A language that was detected."""
@@ -78,7 +105,7 @@ class Detected:
     probability: float  # of its token among those of all languages that the model knows
 
 
-def detect_language(model: SpeechModel, waveform: NDArray[np.floating[Any]]) -> Detected:
+def detect_language(model: Model, waveform: NDArray[np.floating[Any]]) -> Detected:
     """Detect the most probable language of a waveform with the unadapted model.
 
     One waveform at a time: what is detected of one utterance must not depend on its neighbours in a batch.
@@ -91,6 +118,7 @@ def detect_language(model: SpeechModel, waveform: NDArray[np.floating[Any]]) -> 
         UsageError: for a model that knows one language alone, or tells them by no token.
     """
     begin = model.prompt.common()
+    assert isinstance(model, SpeechModel)
     names = model.languages
     token_of = {language: tokens[len(begin)] for language, tokens in model.prompt.tokens.items()}
     weights = model.weights

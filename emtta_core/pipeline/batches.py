@@ -12,7 +12,7 @@ from emtta_core.audio.files import read_audio
 from emtta_core.audio.waveform import Waveform
 from emtta_core.errors import AudioError, UsageError
 from emtta_core.faults import is_fatal, unexpected
-from emtta_core.model import SpeechModel
+from emtta_core.model import Model
 from emtta_core.model.speech_model import detect_language
 from emtta_core.pipeline.long_audio import Outcome, Window, WindowResult, join, split
 from emtta_core.store import PreparedRow
@@ -47,7 +47,7 @@ def adapt(adapter: Adapter, rows: Iterable[PreparedRow], choice: ModelChoice) ->
         yield from _adapt(adapter, [going for going in begun if isinstance(going, Going)])
 
 
-def begin(row: PreparedRow, model: SpeechModel, choice: ModelChoice) -> "Going | Outcome":
+def begin(row: PreparedRow, model: Model, choice: ModelChoice) -> "Going | Outcome":
     """An utterance whose windows can be adapted to; or why it cannot, which is then what became of it.
 
     Raises:
@@ -56,9 +56,7 @@ def begin(row: PreparedRow, model: SpeechModel, choice: ModelChoice) -> "Going |
     return _begin(row, model, choice, _foreign_languages(model, [row]) if choice.language == "corpus" else {})
 
 
-def _begin(
-    row: PreparedRow, model: SpeechModel, choice: ModelChoice, foreign: Mapping[str, UsageError]
-) -> "Going | Outcome":
+def _begin(row: PreparedRow, model: Model, choice: ModelChoice, foreign: Mapping[str, UsageError]) -> "Going | Outcome":
     try:
         if row.language in foreign:
             raise foreign[row.language]
@@ -72,7 +70,7 @@ def _begin(
         return Outcome(row, unexpected("adapted to", error))
 
 
-def check_languages(model: SpeechModel, rows: Iterable[PreparedRow]) -> None:
+def check_languages(model: Model, rows: Iterable[PreparedRow]) -> None:
     """Refuse utterances in languages none of which the model knows; no more rows are taken than show it.
 
     Raises:
@@ -111,7 +109,7 @@ class Going:
         waiting: ids of the windows that are not done.
     """
 
-    def __init__(self, row: PreparedRow, waveform: Waveform, model: SpeechModel, choice: ModelChoice):
+    def __init__(self, row: PreparedRow, waveform: Waveform, model: Model, choice: ModelChoice):
         """Cut the utterance, and detect its language, if so chosen.
 
         Raises:
@@ -190,7 +188,7 @@ def _batches(adapter: Adapter, windows: Mapping[str, tuple[Going, Window]]) -> I
     )
 
 
-def _foreign_languages(model: SpeechModel, rows: Sequence[PreparedRow]) -> dict[str, UsageError]:
+def _foreign_languages(model: Model, rows: Sequence[PreparedRow]) -> dict[str, UsageError]:
     # The languages of `rows` that the model does not know, with what it says of each.
     foreign = {}
     for language in sorted({row.language for row in rows}):

@@ -15,7 +15,7 @@ import torch
 
 from emtta_core.adaptation import Adapter
 from emtta_core.errors import EmttaError, StoreError
-from emtta_core.model import SpeechModel
+from emtta_core.model import Model
 from emtta_core.pipeline.batches import adapt, check_languages
 from emtta_core.pipeline.events import AttemptBegun, CellFinished, Listener, UtterancesDone, ignore, never
 from emtta_core.pipeline.job import Attempt, CellReport, InterruptedRunError, Job, fail_cell, record_failure
@@ -58,7 +58,7 @@ def evaluate_job(
 def evaluate_cell(
     job: Job,
     store: Store,
-    model: SpeechModel,
+    model: Model,
     *,
     progress: Listener = ignore,
     stop: Callable[[], bool] = never,

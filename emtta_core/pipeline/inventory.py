@@ -15,7 +15,7 @@ from emtta_core.corpora.registry import Corpus
 from emtta_core.errors import EmttaError, ModelError
 from emtta_core.hub import UnreachableHubError, endpoint
 from emtta_core.model import hub_model
-from emtta_core.model.model_files import folder_of, refuse_lacking
+from emtta_core.model.model_files import TRANSFORMERS, folder_of, refuse_lacking
 from emtta_core.pipeline.plan import content_digest, corpus_id
 from emtta_core.store import Store
 from emtta_core.store.catalogue import Catalogue
@@ -218,13 +218,13 @@ def _recording(noise: NoiseFile) -> Availability:
 
 def _model(choice: ModelChoice) -> Need:
     what, licence = f"model {choice.name}", "see its card"
-    readable = choice.family is None  # what a family of one's own reads, it knows alone
+    readable = choice.family in (None, TRANSFORMERS)  # what a family of one's own reads, it knows alone
     folder: Path | None = Path(choice.name)
     try:
         folder = folder_of(choice.name)
         if folder is not None:
             if readable:
-                refuse_lacking(folder)
+                refuse_lacking(hub_model.base_of(folder) or folder)
             return Need("model", Availability(what, "here", str(folder), licence), ())
         try:
             offered = hub_model.offer(choice.name, choice.revision)

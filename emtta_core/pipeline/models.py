@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emtta_core import cache
-from emtta_core.errors import ModelError
+from emtta_core.errors import ModelError, UsageError
 from emtta_core.hub import UnreachableHubError
 from emtta_core.model import hub_model
-from emtta_core.model.model_files import folder_of
+from emtta_core.model.model_files import NO_BF16, NO_DETECTION, NO_STREAM, folder_of, path_of
 from emtta_core.names import FAMILIES
 from emtta_core.pipeline.job import Job
-from emtta_core.suite import ModelChoice
+from emtta_core.suite import ModelChoice, Suite
 
 if TYPE_CHECKING:
-    from emtta_core.model import SpeechModel
+    from emtta_core.model import Model
 
 KIND = "digests"
 """The folder in the cache."""
@@ -53,7 +53,7 @@ def _state(folder: Path) -> dict[str, Any]:
 
 
 _lock = threading.Lock()
-_loaded: dict[str, "SpeechModel"] = {}
+_loaded: dict[str, "Model"] = {}
 
 
 def digest_of(choice: ModelChoice) -> str:
@@ -66,13 +66,46 @@ def digest_of(choice: ModelChoice) -> str:
     """
     local = folder_of(choice.name)
     folder = hub_model.fetch(choice.name, choice.revision) if local is None else local
-    usual = choice.family is None  # what a family of one's own does may change
+    # What a family of one's own does may change; and of an adapter, the model that it belongs to.
+    usual = choice.family is None and hub_model.base_of(folder) is None
     found = cached_digest(folder) if usual else None
     if found is None:
         found = _model_of(choice.model_copy(update={"device": "cpu", "precision": "float32"})).digest
         if usual:
             cache_digest(folder, found)
     return found
+
+
+def path_of_choice(choice: ModelChoice) -> tuple[str, str | None] | None:
+    """The kind of a suite's model, and its layout on the generic path; None where it is still to be fetched.
+
+    Raises:
+        ModelError: there is no such model, or it is not of a kind that can be adapted.
+    """
+    folder = folder_of(choice.name) or hub_model.folder_of_commit(choice.name, choice.revision)
+    return None if folder is None else path_of(choice.name, hub_model.base_of(folder) or folder, choice.family)
+
+
+def check_path(suite: Suite) -> None:
+    """Refuse what the path of the suite's model does not have, as far as its config.json tells.
+
+    Raises:
+        UsageError: names the first setting or method, and says what is possible.
+    """
+    found = path_of_choice(suite.model)
+    if found is None or found[1] is None:
+        return
+    if suite.model.precision == "bf16":
+        raise UsageError(NO_BF16)
+    if suite.model.language == "detect":
+        raise UsageError(NO_DETECTION)
+    if any(suite.stream_of(choice) is not None for choice in suite.methods):
+        raise UsageError(NO_STREAM)
+    if found[1] == "ctc":
+        from emtta_core.adaptation import ctc
+
+        for choice in suite.methods:
+            ctc.check(suite.model.name, choice.method())
 
 
 def model_to_fetch(choice: ModelChoice) -> hub_model.Offer | None:
@@ -90,7 +123,7 @@ def model_to_fetch(choice: ModelChoice) -> hub_model.Offer | None:
     return found if found.missing else None
 
 
-def model_for(job: Job) -> "SpeechModel":
+def model_for(job: Job) -> "Model":
     """The model of a job; of several, only the last stays in memory.
 
     Raises:
@@ -107,7 +140,7 @@ def model_for(job: Job) -> "SpeechModel":
     return model
 
 
-def _model_of(choice: ModelChoice) -> "SpeechModel":
+def _model_of(choice: ModelChoice) -> "Model":
     from emtta_core.model import load_model  # brings torch, which a cached digest does not need
 
     key = choice.model_dump_json()

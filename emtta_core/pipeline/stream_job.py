@@ -19,7 +19,7 @@ from emtta_core.adaptation.optimizer import Carried
 from emtta_core.errors import StoreError
 from emtta_core.faults import is_fatal, unexpected
 from emtta_core.identity import digest
-from emtta_core.model import SpeechModel
+from emtta_core.model import Model
 from emtta_core.pipeline.batches import Going, begin, check_languages
 from emtta_core.pipeline.evaluate import check_errors, forget_peak_memory, peak_memory, shard_event, write_shard
 from emtta_core.pipeline.events import AttemptBegun, CellFinished, Listener, ignore, never
@@ -44,7 +44,7 @@ SIDE_BY_SIDE = 64
 def evaluate_stream(
     job: Job,
     store: Store,
-    model: SpeechModel,
+    model: Model,
     *,
     progress: Listener = ignore,
     stop: Callable[[], bool] = never,
@@ -68,7 +68,7 @@ def evaluate_stream(
 class Speech:
     """The prepared utterances of a job's cells, to be read in any order: their audio lies in a file of this machine."""
 
-    def __init__(self, job: Job, store: Store, model: SpeechModel, file: IO[bytes]) -> None:
+    def __init__(self, job: Job, store: Store, model: Model, file: IO[bytes]) -> None:
         self._file = file
         self.rows: dict[str, list[PreparedRow]] = {}  # by corpus, without their audio
         self._places: dict[str, list[tuple[int, int]]] = {}
@@ -99,9 +99,7 @@ class Speech:
 class _Evaluation:
     """The attempts at a stream's cells while they go on."""
 
-    def __init__(
-        self, job: Job, store: Store, model: SpeechModel, progress: Listener, stop: Callable[[], bool]
-    ) -> None:
+    def __init__(self, job: Job, store: Store, model: Model, progress: Listener, stop: Callable[[], bool]) -> None:
         assert job.stream is not None
         self._job, self._store, self._model, self._progress, self._stop = job, store, model, progress, stop
         self._stream = job.stream

@@ -61,8 +61,9 @@ class ModelChoice(Record):
 
     name: Annotated[str, Field(min_length=1), IDENTITY]  # `demo`, a folder, or a name on the Hugging Face hub
     revision: Annotated[str | None, IDENTITY] = None  # of a hub model: a branch, tag or commit
-    # How it is read, as `module:object`; left out, by the `model_type` in its config.json.
-    family: Annotated[str | None, Field(pattern=r"^[\w.]+:\w+$"), IDENTITY] = None
+    # How it is read, as `module:object`, or `transformers` for the generic path; left out, by the `model_type` in its
+    # config.json.
+    family: Annotated[str | None, Field(pattern=r"^(transformers|[\w.]+:\w+)$"), IDENTITY] = None
     # The language that it is given: the corpus's language, or what the unadapted model detects.
     language: Annotated[Literal["corpus", "detect"], IDENTITY] = "corpus"
     # What is done with audio beyond its window: refused, or cut at silence, adapted to piece by piece.

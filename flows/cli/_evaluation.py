@@ -36,7 +36,7 @@ def plan_suite(suite: "Suite", run_id: str | None, store: "Store | None", *, dry
 
     A dry run fetches no model; where it is not on this machine, no cell counts as done.
     """
-    from emtta_core.pipeline.models import digest_of, model_to_fetch
+    from emtta_core.pipeline.models import check_path, digest_of, model_to_fetch
     from emtta_core.pipeline.reuse import expected
     from emtta_core.pipeline.run import find_begun, plan_run
 
@@ -47,7 +47,9 @@ def plan_suite(suite: "Suite", run_id: str | None, store: "Store | None", *, dry
         say("a dry run does not fetch it: which cells are done, and the run's id, are known only with its weights")
         run, store = plan_run(suite, "not fetched", run_id or suite.name), None
     else:
-        run = plan_run(suite, digest_of(suite.model), run_id)
+        digest = digest_of(suite.model)
+        check_path(suite)
+        run = plan_run(suite, digest, run_id)
     if store is not None:
         run = find_begun(run, store)
     for remark in run.plan.remarks:

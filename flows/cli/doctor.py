@@ -153,7 +153,7 @@ def doctor(
         raise UsageError("--allow-absolute is for the corpora of a suite; name the suite")
     checks = list(_checks(store))
     if suite is not None:
-        checks += [*_scorers_of(suite), *_plugins_of(suite)]
+        checks += [*_path_of(suite), *_scorers_of(suite), *_plugins_of(suite)]
     if form == "table":
         _show(checks)
     needs = [] if suite is None else _needs_of(suite, snr_convention, allow_absolute, store)
@@ -163,6 +163,33 @@ def doctor(
         show_needs(needs)
     well = all(check.ok for check in checks) and not any(need.is_missing for need in needs)
     raise typer.Exit(COMPLETE if well else ERROR)
+
+
+PATHS = {
+    None: "fast: utterances side by side",
+    "encoder-decoder": "generic: {cost}",
+    "decoder": "generic, of a decoder that hears: {cost}",
+    "ctc": "CTC: source, greedy-em and suta on frames, one utterance at a time",
+}
+"""What there is to know of the path that a model takes, by its layout."""
+
+COST = "transformers' own code, one utterance at a time: about four times the fast path's time (docs/models.md)"
+
+
+def _path_of(suite: str) -> Iterator[Check]:
+    from emtta_core.pipeline.models import check_path, path_of_choice
+    from emtta_core.suite import load_suite
+
+    loaded = load_suite(suite)
+    try:
+        found = path_of_choice(loaded.model)
+        check_path(loaded)
+    except EmttaError as error:
+        yield Check("model path", False, str(error))
+        return
+    if found is not None:
+        kind, layout = found
+        yield Check("model path", True, f"{kind}: {PATHS[layout].format(cost=COST)}")
 
 
 def _scorers_of(suite: str) -> Iterator[Check]:

@@ -16,7 +16,7 @@ from whisper_factory import sounds
 
 from emtta_core.adaptation import METHODS, AdaptationResult, Adapter, Method, Objective
 from emtta_core.adaptation.batch_size import SHARE, episode_bytes
-from emtta_core.model import SpeechModel, load_model
+from emtta_core.model import Model, SpeechModel, TransformersModel, load_model
 from emtta_core.model.load import from_transformers
 from emtta_core.model.speech_model import detect_language
 from emtta_core.model.whisper import FAMILY
@@ -33,7 +33,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendAccelerator]:
 
 
 def transcribed(
-    model: SpeechModel, method: str | Method, waveforms: Sequence[np.ndarray] = WAVEFORMS, **options: Any
+    model: Model, method: str | Method, waveforms: Sequence[np.ndarray] = WAVEFORMS, **options: Any
 ) -> list[AdaptationResult]:
     adapter = Adapter(model, method, **{"steps": 2, "candidates": 3, **options})
     return [dataclasses.replace(found, seconds=0.0) for found in adapter.transcribe(waveforms)]
@@ -68,6 +68,16 @@ def test_padding_family_matches_cpu(tmp_path: Path, device: PretendAccelerator) 
     folder = make_speech2text(tmp_path)
     there, here = (load_model(folder, device=name) for name in ("cuda:0", "cpu"))
     assert transcribed(there, "em-tok-b+mbr") == transcribed(here, "em-tok-b+mbr")
+
+
+def test_generic_path_matches_cpu(tiny_model: Path, device: PretendAccelerator) -> None:
+    found = []
+    for name in ("cuda:0", "cpu"):
+        model = load_model(tiny_model, device=name, family="transformers")
+        assert isinstance(model, TransformersModel)
+        model.network.set_attn_implementation("eager")  # of the fused ones, the device knows that of the fast path
+        found.append(transcribed(model, "em-tok-b+mbr"))
+    assert found[0] == found[1]
 
 
 def test_detection_and_cuts_match_cpu(tiny_model: Path, device: PretendAccelerator) -> None:

@@ -271,7 +271,7 @@ def test_halved_batch_keeps_results(
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
         return run(model, method, options, batch, *rest)
 
-    monkeypatch.setattr("emtta_core.adaptation.adapter.run", tight)
+    monkeypatch.setattr("emtta_core.adaptation.paths.run", tight)
     adapter = Adapter(model, "em-tok", steps=2, candidates=3)
     results = adapter.transcribe(waveforms)
     assert [result.hypothesis for result in results] == [result.hypothesis for result in usual]
@@ -291,7 +291,7 @@ def test_short_batches_stay_large(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return run(model, method, options, batch, *rest)
 
-    monkeypatch.setattr("emtta_core.adaptation.adapter.run", tight)
+    monkeypatch.setattr("emtta_core.adaptation.paths.run", tight)
     # As in a large model, of which each token of a hypothesis costs memory.
     monkeypatch.setattr("emtta_core.adaptation.batch_size.episode_bytes", lambda *given: 2**20 * given[-1])
     monkeypatch.setattr("emtta_core.adaptation.batch_size.free_bytes", lambda device: 2.0**40)
@@ -313,7 +313,7 @@ def test_oversized_utterance_fails_alone(
         return run(model, method, options, batch, *rest)
 
     longest = model.policy.max_tokens(3.0, "en", model.prompt.length)
-    monkeypatch.setattr("emtta_core.adaptation.adapter.run", tight)
+    monkeypatch.setattr("emtta_core.adaptation.paths.run", tight)
     results = Adapter(model, "em-tok", steps=2, candidates=3).transcribe(waveforms)
     assert [result.hypothesis for result in results] == [usual[0].hypothesis, usual[1].hypothesis, ""]
     assert [result.error is None for result in results] == [True, True, False]
@@ -336,7 +336,7 @@ def test_engine_bug_is_not_out_of_memory(
     def broken(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("emtta_core.adaptation.adapter.run", broken)
+    monkeypatch.setattr("emtta_core.adaptation.paths.run", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         Adapter(model, "source").transcribe(waveforms)
 

@@ -22,7 +22,7 @@ LARGE, DEMO = 1280, 160
 
 
 def model_of(width: int, device: str = "cpu") -> SpeechModel:
-    return cast(SpeechModel, SimpleNamespace(device=torch.device(device), weights=SimpleNamespace(width=width)))
+    return cast(SpeechModel, SimpleNamespace(device=torch.device(device), width=width))
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import soundfile
 from bench import Bench
 from conftest import Speech, SuiteFile
 
-from emtta_core.adaptation import adapter as engine
+from emtta_core.adaptation import paths as engine
 from emtta_core.pipeline.plan import corpus_id
 from emtta_core.pipeline.preparation import prepare_domain
 from emtta_core.scoring import wer

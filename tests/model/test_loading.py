@@ -13,11 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from speech2text_factory import make_speech2text
-from transformers import WhisperTokenizer
+from transformers import WhisperForConditionalGeneration, WhisperTokenizer
 from whisper_factory import make_checkpoint
 
+from emtta_core.adaptation import Adapter
 from emtta_core.errors import ModelError, UsageError
-from emtta_core.model import load_model
+from emtta_core.model import SpeechModel, load_model
 from emtta_core.model.load import choose_device
 from emtta_core.model.weights import PRECISIONS
 from emtta_core.suite import ModelChoice
@@ -40,8 +41,6 @@ def test_folder_describes_its_content(checkpoint: Path) -> None:
     assert model.sample_rate == 16_000
     assert model.max_seconds == 4.0
     assert model.languages == ("de", "en", "fr")
-    from transformers import WhisperForConditionalGeneration
-
     theirs = WhisperForConditionalGeneration.from_pretrained(checkpoint)
     # Keys have no bias in Whisper; ours are stacked with the others' and are zeros.
     blocks = theirs.config.encoder_layers + 2 * theirs.config.decoder_layers
@@ -311,10 +310,41 @@ def failing(error: Exception) -> Callable[..., torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
-def test_peft_adapter_is_refused(copy: Path, name: str) -> None:
+def test_adapter_without_peft_is_refused(copy: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (copy / name).write_text("{}")
-    with pytest.raises(ModelError, match=r"copy has adapter_config\.json: it holds an adapter .*merge_and_unload"):
+    monkeypatch.setattr("emtta_core.model.model_files.find_spec", lambda _: None)
+    with pytest.raises(ModelError, match=r"has adapter_config\.json: .*pip install 'emtta\[peft\]'.*merge_and_unload"):
         load_model(copy, device="cpu")
+
+
+def test_lora_adapter_is_merged(checkpoint: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    network = WhisperForConditionalGeneration.from_pretrained(checkpoint)
+    settings = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    wrapped = peft.get_peft_model(network, settings)
+    wrapped.save_pretrained(tmp_path / "lora")
+    merged = wrapped.merge_and_unload()
+    base, adapted = load_model(checkpoint, device="cpu"), load_model(tmp_path / "lora", device="cpu")
+    assert adapted.digest != base.digest
+    assert isinstance(adapted, SpeechModel)
+    wanted = merged.state_dict()["model.decoder.layers.1.encoder_attn.v_proj.weight"]
+    memory = adapted.weights.decoder_layers[1].cross_attention.memory
+    assert memory is not None
+    torch.testing.assert_close(memory[len(wanted) :], wanted)
+    Adapter(load_model(tmp_path / "lora", device="cpu", family="transformers"), "greedy-em")
+    config = tmp_path / "lora" / "adapter_config.json"
+    for change, words in (
+        (
+            {"base_model_name_or_path": "some/base"},
+            r"belongs to the model 'some/base' at main, .*hf download some/base",
+        ),
+        ({"base_model_name_or_path": str(tmp_path / "gone")}, r"belongs to the model .*gone.*no folder"),
+        ({"base_model_name_or_path": None}, r"lacks a readable adapter_config\.json with base_model_name_or_path"),
+    ):
+        config.write_text(json.dumps(json.loads(config.read_text()) | change))
+        with pytest.raises(ModelError, match=words):
+            load_model(tmp_path / "lora", device="cpu")
 
 
 def test_quantised_weights_are_refused(copy: Path) -> None:

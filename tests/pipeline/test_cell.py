@@ -127,7 +127,7 @@ def test_late_stop_leaves_it_complete(bench: Bench) -> None:
 def test_oversized_batch_shrinks(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = bench.evaluate("em-tok")
 
-    monkeypatch.setattr("emtta_core.adaptation.adapter.run", room_for(1))
+    monkeypatch.setattr("emtta_core.adaptation.paths.run", room_for(1))
     small = Bench(bench.suite, tmp_path / "small")
     tight = small.evaluate("em-tok")
     assert {name: row.hypothesis for name, row in tight.items()} == {
@@ -138,7 +138,7 @@ def test_oversized_batch_shrinks(bench: Bench, tmp_path: Path, monkeypatch: pyte
 
 
 def test_oversized_utterance_fails_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emtta_core.adaptation.adapter.run", room_for(3, too_large="good1"))
+    monkeypatch.setattr("emtta_core.adaptation.paths.run", room_for(3, too_large="good1"))
     rows = bench.evaluate("em-tok")
     assert "out of memory with this utterance" in str(rows["good1"].error)
     assert [rows[name].error for name in ("good0", "good2")] == [None, None]

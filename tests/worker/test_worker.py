@@ -195,12 +195,12 @@ def test_process_survives_failure(bench: Bench, speech: Speech) -> None:
 
 LOSES_ITS_DEVICE = """
 import torch
-from emtta_core.adaptation import adapter
+from emtta_core.adaptation import paths
 
 def run(*_):
     raise torch.AcceleratorError("CUDA error: device-side assert triggered")
 
-adapter.run = run
+paths.run = run
 """
 
 

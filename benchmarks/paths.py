@@ -1,0 +1,61 @@
+"""How much longer the generic path takes than the fast one, method by method, on the same model and speech.
+
+    python benchmarks/paths.py                       # the demo model, eight utterances
+    python benchmarks/paths.py --utterances 4 --steps 3 --method em-tok-b
+
+The two sides run in turns in this process, on one thread: the demo as a family's model, utterances side by side, and
+the same weights through transformers' own code, one utterance at a time. Their transcripts must be the same.
+"""
+
+import argparse
+import statistics
+import time
+
+import torch
+from measure import console
+from rich.table import Table
+from works import WORKS, sounds
+
+from emtta_core.adaptation import Adapter
+from emtta_core.model import load_model
+
+METHODS = ("source", "source-beam", "mbr", "greedy-em", "em-tok", "em-tok-b", "em-tok-b+beam")
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--utterances", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--candidates", type=int, default=8)
+    parser.add_argument("--repeat", type=int, default=3, help="runs of each side, in turns; the median counts")
+    parser.add_argument("--method", action="append", choices=METHODS, help="only this one; several are possible")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    models = {path: load_model("demo", device="cpu", family=family) for path, family in PATHS.items()}
+    waveforms = sounds(WORKS["demo"], options.utterances)
+    settings = {"steps": options.steps, "candidates": options.candidates, "trace": "metrics"}
+
+    table = Table(title=f"seconds an utterance: {options.utterances} utterances, {settings}, 1 thread")
+    for heading in ("method", *PATHS, "ratio", "same texts"):
+        table.add_column(heading, justify="right")
+    for method in options.method or METHODS:
+        seconds: dict[str, list[float]] = {path: [] for path in PATHS}
+        texts: dict[str, list[str]] = {}
+        for _ in range(options.repeat):
+            for path, model in models.items():
+                began = time.perf_counter()
+                results = Adapter(model, method, **settings).transcribe(waveforms)
+                seconds[path].append((time.perf_counter() - began) / len(waveforms))
+                texts[path] = [result.hypothesis for result in results]
+        fast, generic = (statistics.median(runs) for runs in seconds.values())
+        same = sum(one == other for one, other in zip(*texts.values(), strict=True))
+        table.add_row(method, f"{fast:.3f}", f"{generic:.3f}", f"{generic / fast:.1f}", f"{same} of {len(waveforms)}")
+    console().print(table)
+
+
+PATHS = {"fast": None, "generic": "transformers"}
+"""Each path, and the family that has a model read on it."""
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""The two paths of an episode: the fast one of the families, and the generic one through transformers' own code.
+
+Both give the same states for the same model (`tests/adaptation/test_generic_path.py`); what reads them knows neither.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from emtta_core.adaptation.episode import Batch, State, decide, prepare_batch, run
+from emtta_core.adaptation.methods import Method
+from emtta_core.adaptation.optimizer import Carried
+from emtta_core.adaptation.options import Options, Trace
+from emtta_core.adaptation.parameters import source_parameters
+from emtta_core.adaptation.parts import Utterances
+from emtta_core.errors import UsageError
+from emtta_core.model.model_files import NO_STREAM
+from emtta_core.model.speech_model import Model, SpeechModel
+from emtta_core.model.transformers_model import TransformersModel
+
+Source = Callable[[Sequence[int]], State]
+"""What the hypotheses of some rows of a batch are chosen from in the source model."""
+
+
+def check_path(model: Model, method: Method) -> None:
+    """Refuse a method that cannot adapt a model.
+
+    Raises:
+        UsageError: says what is possible.
+    """
+    if isinstance(model, TransformersModel):
+        from emtta_core.adaptation import generic  # brings transformers, which the fast path has no need of here
+
+        generic.check(model, method)
+
+
+def check_stream(model: Model) -> None:
+    """Refuse to carry from one utterance to the next what is adapted of a model on the generic path."""
+    if isinstance(model, TransformersModel):
+        raise UsageError(NO_STREAM)
+
+
+def states_of(
+    model: Model,
+    method: Method,
+    options: Options,
+    batch: Utterances,
+    trace: Trace,
+    step_done: Callable[[int], None],
+    met: Sequence[Carried | None] | None = None,
+) -> tuple[list[State], Source, Carried | None]:
+    """Run the episodes of a batch; on the generic path, of the one utterance in it.
+
+    Args:
+        model: what is adapted.
+        method: by what.
+        options: how.
+        batch: the utterances.
+        trace: as for `emtta_core.adaptation.episode.run`.
+        step_done: called after each update with the number of episodes that made it.
+        met: in streams, on the fast path, where each utterance is met; None where all begin at the source model.
+
+    Returns:
+        The states, each utterance's in order; what decides in the model that they were met with, for those that go back
+        to it; and of streams, where they left off.
+    """
+    if isinstance(model, TransformersModel):
+        from emtta_core.adaptation import generic
+
+        (name,), (waveform,), (language,) = batch.ids, batch.waveforms, batch.languages
+        episode = generic.Episode(model, method, options, waveform, language, name)
+        return episode.run(trace, step_done), lambda _: episode.source(), None
+    assert isinstance(model, SpeechModel)
+    made = prepare_batch(model, batch.waveforms, batch.languages, batch.ids)
+    carried = None if met is None else _stacked(model, method, met)
+    states, _ = run(model, method, options, made, trace, step_done, carried)
+    return states, lambda rows: _source(model, method, options, made, met, states[0], rows), carried
+
+
+def _stacked(model: SpeechModel, method: Method, met: Sequence[Carried | None]) -> Carried:
+    source = Carried.begin(source_parameters(model.weights, 1, method.parameters))
+    return Carried.stack([state or source for state in met])
+
+
+def _source(
+    model: SpeechModel,
+    method: Method,
+    options: Options,
+    batch: Batch,
+    met: Sequence[Carried | None] | None,
+    first: State,
+    rows: Sequence[int],
+) -> State:
+    wanted = torch.tensor(rows, device=model.device)
+    if method.decision == "greedy":
+        assert first.greedy is not None
+        return State(wanted, first.greedy.keep(torch.searchsorted(first.rows, wanted)), None)
+    begin = _stacked(model, method, met or [None] * len(batch.ids)).parameters
+    return decide(model, method, options, batch, begin, wanted)

@@ -1,0 +1,193 @@
+"""Sequences and logits of one utterance, by a network's own forward pass and generation (`TransformersModel`).
+
+Sequences come from `generate()` with its cache: greedy and best beams as transformers finds them, samples by a strategy
+that is asked for each token in the place of transformers' own draw. Logits of given sequences come from one forward
+pass, after the same processors (suppressed tokens, penalties) that generation applies: one distribution for both.
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
+from transformers.modeling_outputs import ModelOutput
+
+from emtta_core.errors import UsageError
+from emtta_core.model.candidates import Frontier, Hypotheses, Strategy
+from emtta_core.model.family import warnings_off
+from emtta_core.model.transformers_model import TransformersModel
+
+
+class Utterance(NamedTuple):
+    """One utterance, as a network is given it."""
+
+    inputs: dict[str, Tensor]  # by the names of the network's arguments
+    prompt: Tensor  # `(1, P)`, what the decoder begins with; empty where transformers adds it
+    limit: int  # the most tokens of a sequence, the end token counted
+
+
+class Sequences:
+    """An utterance in sequences, heard by a network as its parameters are now; after an update, make another."""
+
+    def __init__(self, model: TransformersModel, utterance: Utterance):
+        """Hear nothing yet: what is needed is computed when it is asked for."""
+        self._model, self._utterance, self._network = model, utterance, model.network
+        # Generation needs no gradients, and may be the first to ask for the encoder's output.
+        self._graph = torch.is_grad_enabled()
+
+    def greedy(self) -> Hypotheses:
+        """The greedy hypothesis `(1, 1, T)`, with its entropy."""
+        made = self._generate(1, output_scores=True)
+        found = self._hypotheses(made.sequences)
+        scores = torch.stack(made.scores, 1)[0, : found.mask.shape[-1]].to(self._model.dtype)
+        entropy = torch.special.entr(scores.softmax(-1)).sum(-1)[found.mask[0, 0]].mean()
+        return Hypotheses(found.tokens, found.mask, found.ended, entropy.view(1, 1))
+
+    def beams(self, count: int) -> Hypotheses:
+        """The best beams `(1, R, T)`, best first, of a search as the generation config has it."""
+        made = self._generate(1, num_beams=count, num_return_sequences=count)
+        return self._hypotheses(made.sequences)
+
+    def grown(self, strategy: Strategy) -> Hypotheses:
+        """The sequences `(1, R, T)` whose tokens a strategy chooses, each row going on from itself."""
+        steered = _Steered(strategy, self._utterance.limit, self._model.ends[0])
+        made = self._generate(strategy.rows, logits_processor=LogitsProcessorList([steered]))
+        return self._hypotheses(made.sequences)
+
+    def logits(self, made: Hypotheses) -> Tensor:
+        """The policy's logits `(G, T, V)` that each token of sequences `(1, G, T)` was chosen from, with a gradient."""
+        tokens = made.tokens[0]
+        prompt, processors = self._prepared(len(tokens))
+        begin = prompt.shape[1]
+        sequences = torch.cat([prompt, tokens], 1)
+        given = self._given(len(tokens), sequences[:, :-1])
+        raw = self._network(**given, use_cache=False).logits[:, begin - 1 :]
+        steps = range(tokens.shape[1])
+        return torch.stack([processors(sequences[:, : begin + step], raw[:, step]) for step in steps], 1)
+
+    @cached_property
+    def _encoded(self) -> Any:
+        encoder = self._network.get_encoder()
+        taken = inspect.signature(encoder.forward).parameters
+        with torch.set_grad_enabled(self._graph):
+            return encoder(**{name: tensor for name, tensor in self._utterance.inputs.items() if name in taken})
+
+    def _given(self, rows: int, tokens: Tensor | None = None) -> dict[str, Any]:
+        # The network's inputs for so many sequences, for generation, or with their tokens `(rows, L)`, for scoring.
+        inputs = {
+            name: tensor.repeat(rows, *[1] * (tensor.dim() - 1)) for name, tensor in self._utterance.inputs.items()
+        }
+        if self._model.layout == "decoder":
+            if tokens is not None:
+                inputs |= {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+            return inputs
+        # Of what the encoder has heard, the decoder needs the masks.
+        inputs = {name: tensor for name, tensor in inputs.items() if name.endswith("mask")}
+        inputs["encoder_outputs"] = _repeated(self._encoded, rows, detach=tokens is None)
+        begin = self._utterance.prompt.expand(rows, -1) if tokens is None else tokens
+        return inputs | ({"decoder_input_ids": begin} if begin.numel() else {})
+
+    def _generate(self, rows: int, **settings: Any) -> Any:
+        with torch.no_grad(), warnings_off():
+            return self._own(
+                **self._given(rows), max_new_tokens=self._utterance.limit, return_dict_in_generate=True, **settings
+            )
+
+    def _prepared(self, rows: int) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
+        # What so many sequences begin with, and the processors of their logits, as generation prepares them.
+        caught: list[Any] = []
+
+        def catch(_: Any, input_ids: Tensor, logits_processor: Any = None, **__: Any) -> Tensor:
+            caught.extend((input_ids, logits_processor))
+            return input_ids
+
+        with torch.no_grad(), warnings_off():
+            self._own(**self._given(rows), max_new_tokens=self._utterance.limit, custom_generate=catch)
+        return caught[0], caught[1]
+
+    @property
+    def _own(self) -> Callable[..., Any]:
+        # Whisper's takes the prompt and the end token off what it returns; below it is the same as others'.
+        if self._network.config.model_type == "whisper":
+            bound: Callable[..., Any] = GenerationMixin.generate.__get__(self._network)
+            return bound
+        own: Callable[..., Any] = self._network.generate
+        return own
+
+    def _hypotheses(self, sequences: Tensor) -> Hypotheses:
+        # Of whole sequences `(R, P + T)`, what follows the prompt, up to and including the first end token.
+        begin = self._utterance.inputs.get("input_ids", self._utterance.prompt).shape[1]
+        tokens = sequences[:, begin:] if begin else sequences[:, 1:]
+        ends = torch.isin(tokens, torch.tensor(self._model.ends, device=tokens.device))
+        mask = (ends.cumsum(1) - ends.long()) == 0
+        ended = (ends & mask).any(1)
+        longest = int(mask.sum(1).max())
+        kept = tokens.masked_fill(~mask, self._model.ends[0])[:, :longest]
+        return Hypotheses(kept.unsqueeze(0), mask[:, :longest].unsqueeze(0), ended.unsqueeze(0))
+
+
+class Frames:
+    """An utterance in frames, heard by a CTC network as its parameters are now: a frame's class is its token."""
+
+    def __init__(self, model: TransformersModel, utterance: Utterance):
+        """Hear nothing yet."""
+        self._model, self._utterance = model, utterance
+
+    @cached_property
+    def _heard(self) -> Tensor:
+        logits: Tensor = self._model.network(**self._utterance.inputs).logits
+        return logits
+
+    def greedy(self) -> Hypotheses:
+        """The most probable class of each frame, `(1, 1, T)`, with their mean entropy."""
+        logits = self._heard.detach()
+        entropy = torch.special.entr(logits.softmax(-1)).sum(-1).mean()
+        tokens = logits.argmax(-1).unsqueeze(1)
+        ended = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        return Hypotheses(tokens, torch.ones_like(tokens, dtype=torch.bool), ended, entropy.view(1, 1))
+
+    def logits(self, _: Hypotheses) -> Tensor:
+        """The logits `(1, T, V)` of all frames, with a gradient."""
+        return self._heard
+
+
+class _Steered(LogitsProcessor):  # type: ignore[misc]  # transformers has no types
+    """Leaves of each row's logits the token alone that a strategy chooses."""
+
+    def __init__(self, strategy: Strategy, limit: int, end: int):
+        self._strategy, self._limit, self._end = strategy, limit, end
+        self._step = 0
+
+    def __call__(self, _: Tensor, scores: Tensor) -> Tensor:
+        if self._step == 0:
+            self._strategy.begin(torch.tensor([self._limit], device=scores.device), self._end, scores[:1])
+        nodes = torch.arange(len(scores), device=scores.device).unsqueeze(0)
+        tokens, parents = self._strategy.advance(self._step, Frontier(scores, scores, nodes))
+        if parents is not None:
+            raise UsageError(
+                f"the candidates of {type(self._strategy).__name__} go on from each other; on the generic path each "
+                "goes on from itself: use 'beam', or a source whose strategy returns None for the parents"
+            )
+        self._step += 1
+        return torch.full_like(scores, -torch.inf).scatter(1, tokens.view(-1, 1), 0.0)
+
+
+def _repeated(outputs: Any, rows: int, *, detach: bool) -> Any:
+    # What an encoder gave for one utterance, for so many sequences of it.
+    def each(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        return (value.detach() if detach else value).repeat_interleave(rows, 0)
+
+    found: ModelOutput = type(outputs)(**{name: each(value) for name, value in outputs.items()})
+    return found
+
+
+def hear(model: TransformersModel, waveform: Any, language: str) -> Utterance:
+    """Compute what stays the same throughout an utterance's episode, of a waveform `(N,)`."""
+    inputs = model.front_end(waveform, device=model.device, dtype=model.dtype)
+    prompt = model.prompt.rows([language], model.device).long()
+    return Utterance(inputs, prompt, model.max_tokens(len(waveform), language))
