@@ -15,6 +15,13 @@ from emtta_core.model.tokens import tokens_per_second
 TOKENS_MARGIN = 12
 """Tokens allowed beyond those of its seconds, so that a short utterance is not cut."""
 
+_NOT_APPLIED = {
+    **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty", "guidance_scale"), 1.0),
+    **dict.fromkeys(("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "min_length", "min_new_tokens"), 0),
+    **dict.fromkeys(("bad_words_ids", "sequence_bias", "exponential_decay_length_penalty"), None),
+}
+"""Rules of a generation config that this policy has not, with the values that mean none."""
+
 
 @dataclass(frozen=True, slots=True)
 class DecodingPolicy:
@@ -32,9 +39,17 @@ class DecodingPolicy:
         """Take the rules of a generation config, for a model with the given config.
 
         Raises:
-            ModelError: it names a token that the model does not have, several end tokens or none, or leaves no token to
-                begin a transcript with.
+            ModelError: it names a token that the model does not have, several end tokens or none, has a rule of another
+                kind, or leaves no token to begin a transcript with.
         """
+        for name, none in _NOT_APPLIED.items():
+            value = getattr(generation, name, None)
+            if value not in (None, none, [], {}):
+                raise ModelError(
+                    f"{name} in the generation config is {value!r}, which only transformers' own generation applies: "
+                    'choose it by family = "transformers" in the suite\'s model, or take the field out of '
+                    "generation_config.json"
+                )
         ends = sorted(set(_tokens(generation, "eos_token_id", config.vocab_size)))
         if len(ends) != 1:
             raise ModelError(

@@ -16,6 +16,7 @@ from whisper_factory import sounds
 
 from emtta_core.adaptation import METHODS, AdaptationResult, Adapter, Method, Objective
 from emtta_core.adaptation.batch_size import SHARE, episode_bytes
+from emtta_core.adaptation.methods import OBJECTIVES
 from emtta_core.model import Model, SpeechModel, TransformersModel, load_model
 from emtta_core.model.load import from_transformers
 from emtta_core.model.speech_model import detect_language
@@ -42,7 +43,11 @@ def transcribed(
 @pytest.mark.parametrize(
     ("method", "options"),
     [
-        *((name, {}) for name in METHODS if not name.startswith("em-tok-e") and name != "em-tok-policy"),
+        *(
+            pytest.param(name, {}, marks=pytest.mark.slow if name in OBJECTIVES else ())
+            for name in METHODS
+            if not name.startswith("em-tok-e") and name != "em-tok-policy"
+        ),
         ("em-tok", {"redraw": False, "trace": "metrics"}),
         ("em-tok-b", {"steps": 4, "early_stop": 0.1}),
         (ENCODER, {}),

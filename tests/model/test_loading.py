@@ -116,6 +116,20 @@ def test_unknown_token_is_refused(copy: Path, settings: dict[str, object], words
         load_model(copy, device="cpu")
 
 
+@pytest.mark.parametrize(
+    "rule", [{"repetition_penalty": 1.2}, {"no_repeat_ngram_size": 3}, {"bad_words_ids": [[7]]}, {"min_new_tokens": 4}]
+)
+def test_rule_of_generation_is_not_passed_over(copy: Path, rule: dict[str, object]) -> None:
+    configure(copy, "generation_config.json", **rule)
+    with pytest.raises(
+        ModelError, match=rf"{next(iter(rule))} in the generation config is .* family = \"transformers\""
+    ):
+        load_model(copy, device="cpu")
+    assert load_model(copy, device="cpu", family="transformers")
+    configure(copy, "generation_config.json", **dict.fromkeys(rule))
+    assert load_model(copy, device="cpu")
+
+
 def test_several_end_tokens_are_refused(checkpoint: Path, copy: Path) -> None:
     end = load_model(checkpoint, device="cpu").policy.end
     configure(copy, "generation_config.json", eos_token_id=[end])
