@@ -180,7 +180,7 @@ def test_duplicate_names_are_refused(methods: list[str], words: str) -> None:
         suite(*methods)
 
 
-WHOLES = ("name", "base", "adapter", "adaptation", "sweep")
+WHOLES = ("name", "base", "adapter", "adaptation", "sweep", "stream")
 PARTS = {
     "candidates": get_args(Candidates),
     "objective": tuple(OBJECTIVES),

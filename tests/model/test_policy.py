@@ -1,5 +1,7 @@
 """One distribution: what the model's generation config suppresses has no part in sampling, search, entropy or loss."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from whisper_factory import LANGUAGES, make_checkpoint, sounds
@@ -45,10 +47,7 @@ def test_entropy_ignores_suppressed(model: SpeechModel) -> None:
     always, _ = suppressed(model)
     head = model.weights.head.clone()
     head[list(always)] *= 3.0
-    louder = type(model.weights)(
-        **{name: getattr(model.weights, name) for name in model.weights.__slots__} | {"head": head}
-    )
-    changed = type(model)(**{name: getattr(model, name) for name in model.__slots__} | {"weights": louder})
+    changed = replace(model, weights=replace(model.weights, head=head))
     for one, other in zip(loss_and_gradient(changed, made), reference, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
