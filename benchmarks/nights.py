@@ -95,6 +95,7 @@ def night_tables(speech: Speech, night: int, steps: int) -> dict[str, pa.Table]:
         "error": same(None, pa.string()),
         "utterance_key": same("", pa.string()),
         "metadata": same("{}", pa.string()),
+        "position": same(None, pa.int64()),
         "scorer": same("whisper", pa.string()),
         "hits": WORDS - errors,
         "substitutions": errors,
