@@ -116,6 +116,8 @@ def report(
         head = heading(catalogue, run) if name != "runs" else ""
         _show(found, chosen, f"{name}: {head}" if head else "", to, names(columns))
         say_if_empty(found, catalogue.store)
+        if name in _WHY_EMPTY and head and not found.table.num_rows:
+            say(_WHY_EMPTY[name])
         if chosen is Format.TABLE and name in _OF_DOMAINS:
             show_complete_domains(catalogue, run, found)
         if chosen is Format.TABLE and name in _JUDGED:
@@ -177,6 +179,12 @@ def say_verdicts(catalogue: "Catalogue", run: str | None) -> None:
 
 _NAMED = 12
 """Incomplete domains that a message names."""
+
+_WHY_EMPTY = {
+    "stream": "no method of this run adapts along a stream; a suite has one by its table [stream], as `continual` has",
+    "forgetting": "no method of this run hears the speech of a domain again later in its stream, as in `continual`",
+}
+"""What a report without a row says of the run."""
 
 
 def _figures(record: dict[str, object]) -> list[object]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from conftest import Command
 from store_factory import begin_run, end_attempt, heard, write_shard
 
 from emtta_core.report.page import make_page
@@ -69,3 +70,11 @@ def test_page_has_streams_where_there_are_some(store: Store) -> None:
     assert 'id="forgetting"' in html
     begin_run(store, "usual", [("clean", "clean", "source")])
     assert "Streams" not in make_page(store, "usual").html
+
+
+@pytest.mark.parametrize(("name", "why"), [("stream", "adapts along a stream"), ("forgetting", "of a domain again")])
+def test_report_without_streams_says_why(emtta: Command, tmp_path: Path, name: str, why: str) -> None:
+    begin_run(Store.open(tmp_path / "plain", create=True), "run", [("noise", "babble", "source")])
+    outcome = emtta("report", name, "--store", tmp_path / "plain")
+    assert outcome.code == 0
+    assert why in outcome.err
