@@ -62,7 +62,7 @@ def fingerprint(path: str) -> dict[str, str]:
     Raises:
         UsageError: there is no such module.
     """
-    return {"plugin": path, "version": _release(path.partition(".")[0].partition(":")[0]), "source": _source(path)}
+    return {"plugin": path, "version": _release(path.partition(":")[0].partition(".")[0]), "source": _source(path)}
 
 
 def _source(path: str) -> str:

@@ -119,7 +119,8 @@ def _execute(
         answers = wait_for_records(dispatch.records)  # while the processes that send some of them are there
     # 3) score as the suite says besides, compute the statistics, and say how it ended
     held.check(store)
-    settle_figures(store, run.run_id, held, partial(publish, store, run.run_id, "", None) if answers else None)
+    show = (lambda catalogue: publish(store, run.run_id, catalogue=catalogue)) if answers else None
+    settle_figures(store, run.run_id, held, show)
     if not failures:
         return Completed(message=f"run {run.run_id}: {len(wanted)} cells complete")
     others = [state.cell for state in states if not (state.complete or state.cell in wanted)]

@@ -61,7 +61,7 @@ BUILT_IN = {
 
 
 TRANSFORMERS = "transformers"
-"""The family by which a suite asks for this path, whatever kind the model is of."""
+"""The family by which a suite asks for the generic path, whatever kind the model is of."""
 
 Layout = Literal["encoder-decoder", "decoder", "ctc"]
 """How a network is built: what generates its text, and from what."""

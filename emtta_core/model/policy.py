@@ -16,7 +16,7 @@ TOKENS_MARGIN = 12
 """Tokens allowed beyond those of its seconds, so that a short utterance is not cut."""
 
 _NOT_APPLIED = {
-    **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty", "guidance_scale"), 1.0),
+    **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty", "guidance_scale", "length_penalty"), 1.0),
     **dict.fromkeys(("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "min_length", "min_new_tokens"), 0),
     **dict.fromkeys(("bad_words_ids", "sequence_bias", "exponential_decay_length_penalty"), None),
 }

@@ -1,5 +1,6 @@
 """A loaded speech model: what all have, and that of the fast path with its frozen weights."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from emtta_core.model.weights import Precision, Weights
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Model:
+class Model(ABC):
     """What every loaded model has, whichever path computes it."""
 
     name: str  # what it was asked for by: "demo", a folder or a hub id
@@ -28,19 +29,19 @@ class Model:
     precision: Precision  # how its numbers are kept and multiplied
 
     @property
+    @abstractmethod
     def device(self) -> torch.device:
         """Where the weights are."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def width(self) -> int:
         """Columns of the decoder, d."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def size(self) -> int:
         """Parameters; the output projection is not counted where it is the embedding."""
-        raise NotImplementedError
 
     @property
     def dtype(self) -> torch.dtype:

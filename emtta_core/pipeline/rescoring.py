@@ -166,7 +166,7 @@ def settle_figures(
 
 
 def _settle_scores(catalogue: Catalogue, run_id: str, held: Lease | None) -> bool:
-    # See that the scores and statistics by each scorer of the suite are there; whether they were already.
+    # See that the scores and statistics by each scorer of the suite are there; whether the results tell them already.
     store = catalogue.store
     first, *others = store.run(run_id).scorers
     unscored: list[str] = []
@@ -182,12 +182,13 @@ def _settle_scores(catalogue: Catalogue, run_id: str, held: Lease | None) -> boo
             settled = False
             log.warning("the statistics of run %s by %s could not be computed", run_id, name, exc_info=True)
     if unscored:
-        settled = False
         try:
             rescore(store, run_id, unscored, held=held)
+            return True  # it has written the results as well
         except Exception as error:
             again = store.command("score", run_id)
             log.warning("run %s could not be scored as its suite says: %s; score it with: %s", run_id, error, again)
+            return False
     return settled
 
 

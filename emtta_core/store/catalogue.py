@@ -172,7 +172,7 @@ class Catalogue:
         tables whose files have changed since.
 
         Raises:
-            EmttaError: DuckDB fails it.
+            EmttaError: DuckDB fails it; open another catalogue then.
         """
         self._cached = False
         self._answer("reading the rows", self._hold_changed)

@@ -181,8 +181,8 @@ _NAMED = 12
 """Incomplete domains that a message names."""
 
 _WHY_EMPTY = {
-    "stream": "no method of this run adapts along a stream; a suite has one by its table [stream], as `continual` has",
-    "forgetting": "no method of this run hears the speech of a domain again later in its stream, as in `continual`",
+    "stream": "no method of this run adapts along a stream; a suite sets one by `stream`, as the suite continual does",
+    "forgetting": "no stream of this run hears the speech of a domain again later, as those of the suite continual do",
 }
 """What a report without a row says of the run."""
 

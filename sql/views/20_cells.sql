@@ -130,7 +130,7 @@ judged AS (
             WHEN release IS NOT NULL AND min(release) OVER whole <> max(last_release) OVER whole
                 THEN
                     'the run was scored by the releases ' || min(release) OVER whole || ' and '
-                    || max(last_release) OVER whole || ' of the normalizer; emtta score ' || run_id || ' scores it by one'
+                    || max(last_release) OVER whole || ' of the normalizer; score it again with emtta score'
         END AS reason_hidden
     FROM found
     WINDOW whole AS (PARTITION BY run_id)

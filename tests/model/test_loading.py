@@ -116,9 +116,10 @@ def test_unknown_token_is_refused(copy: Path, settings: dict[str, object], words
         load_model(copy, device="cpu")
 
 
-@pytest.mark.parametrize(
-    "rule", [{"repetition_penalty": 1.2}, {"no_repeat_ngram_size": 3}, {"bad_words_ids": [[7]]}, {"min_new_tokens": 4}]
-)
+RULES = ({"repetition_penalty": 1.2}, {"no_repeat_ngram_size": 3}, {"bad_words_ids": [[7]]}, {"length_penalty": 0.6})
+
+
+@pytest.mark.parametrize("rule", [*RULES, {"min_new_tokens": 4}])
 def test_rule_of_generation_is_not_passed_over(copy: Path, rule: dict[str, object]) -> None:
     configure(copy, "generation_config.json", **rule)
     with pytest.raises(

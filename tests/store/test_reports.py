@@ -278,7 +278,7 @@ def test_no_mean_mixes_releases(store: Store, monkeypatch: pytest.MonkeyPatch) -
     write_shard(store, CellKey("run", "b", "em-tok"), {"x": [heard(1)]})
     catalogue = Catalogue(store)
     release = normalizer("en").name.partition("/")[2]
-    reason = f"the run was scored by the releases {release} and 9 of the normalizer; emtta score run scores it by one"
+    reason = f"the run was scored by the releases {release} and 9 of the normalizer; score it again with emtta score"
     rows = catalogue.query("FROM cells WHERE run_id = 'run'").records
     assert {(row["wer"], row["change_percent"], row["reason_hidden"]) for row in rows} == {(None, None, reason)}
     for row in catalogue.query("FROM groups WHERE run_id = 'run'").records:

@@ -72,7 +72,9 @@ def test_page_has_streams_where_there_are_some(store: Store) -> None:
     assert "Streams" not in make_page(store, "usual").html
 
 
-@pytest.mark.parametrize(("name", "why"), [("stream", "adapts along a stream"), ("forgetting", "of a domain again")])
+@pytest.mark.parametrize(
+    ("name", "why"), [("stream", "adapts along a stream"), ("forgetting", "hears the speech of a domain again")]
+)
 def test_report_without_streams_says_why(emtta: Command, tmp_path: Path, name: str, why: str) -> None:
     begin_run(Store.open(tmp_path / "plain", create=True), "run", [("noise", "babble", "source")])
     outcome = emtta("report", name, "--store", tmp_path / "plain")
