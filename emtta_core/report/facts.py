@@ -11,7 +11,7 @@ from emtta_core.errors import UsageError
 from emtta_core.pipeline.run_results import Row, compared
 from emtta_core.scoring.paired import ALPHA
 from emtta_core.store import Catalogue, Store
-from emtta_core.store.describe import cautions_of, notices_of
+from emtta_core.store.describe import cautions_of, notices_of, scorer_of, scorers_of
 from emtta_core.suite import parse_suite
 
 ALL = "all"
@@ -46,6 +46,8 @@ class Facts:
     """A run as its page shows it."""
 
     run: Row  # of the view `runs`
+    scorer: str | None  # by which the figures are
+    scorers: tuple[str, ...]  # by which there are scores
     notices: tuple[str, ...]  # the sentences that must stand beside its figures
     ranks: Mapping[str, int]  # the rank of each method of the registry
     samples: tuple[str, ...]  # which utterances a limit takes, a sentence each
@@ -159,6 +161,8 @@ def read_facts(catalogue: Catalogue, run_id: str) -> Facts:
     lacking = run["complete"] < run["cells"] or run["in_error"]
     return Facts(
         run=run,
+        scorer=scorer_of(catalogue, run_id),
+        scorers=scorers_of(catalogue, run_id),
         notices=notices_of(catalogue, run_id),
         ranks=dict(catalogue.query("SELECT method, rank FROM methods").rows),
         samples=tuple(f"{row['sample']} ({', '.join(row['domains'])})." for row in rows(_SAMPLES)),

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.report.examples import Example, audio_of
@@ -55,7 +55,7 @@ class Viewer:
     def __init__(self, store: Store, limits: Limits | None = None) -> None:
         self.store = store
         self.limits = limits
-        self._pages: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
+        self._pages: OrderedDict[tuple[str, str | None], tuple[int, bytes]] = OrderedDict()
         self._runs = RunList(store, limits)
         self._list_of: tuple[Result, bytes] | None = None
         self._listed_at = 0.0
@@ -63,12 +63,16 @@ class Viewer:
         self._making = threading.Lock()  # one at a time: a page takes a core for seconds
 
     def answer(self, path: str) -> Answer:
-        """What an address has: `/`, `/run/RUN`, `/run/RUN/audio/CORPUS/UTTERANCE`, or a page that says no."""
-        match [unquote(part) for part in urlsplit(path).path.strip("/").split("/")]:
+        """What an address has: `/`, `/run/RUN`, the same with `?scorer=NAME`, `/run/RUN/audio/CORPUS/UTTERANCE`.
+
+        Of another it is a page that says no.
+        """
+        address = urlsplit(path)
+        match [unquote(part) for part in address.path.strip("/").split("/")]:
             case [""]:
                 return self._list()
             case ["run", run_id]:
-                return self._page(run_id)
+                return self._page(run_id, parse_qs(address.query).get("scorer", [None])[-1])
             case ["run", run_id, "audio", corpus_id, utterance_id]:
                 return self._audio(run_id, corpus_id, utterance_id)
         return _refusal(HTTPStatus.NOT_FOUND, "There is no such page.", "See the list of all runs.")
@@ -86,18 +90,18 @@ class Viewer:
                     self._list_of = runs, html
             return Answer(self._list_of[1])
 
-    def _page(self, run_id: str) -> Answer:
+    def _page(self, run_id: str, scorer: str | None) -> Answer:
         if (refused := self._unknown(run_id)) is not None:
             return refused
         with self._making:
             files = hash(tuple(Snapshot.take(self.store.backend, [run_id]).entries))
-            kept = self._pages.get(run_id)
+            kept = self._pages.get((run_id, scorer))
             if kept is None or kept[0] != files:
                 address = _audio_address(run_id)
-                page = make_page(self.store, run_id, audio_address=address, limits=self.limits)
+                page = make_page(self.store, run_id, audio_address=address, scorer=scorer, limits=self.limits)
                 kept = files, page.html.encode()
-            self._pages[run_id] = kept
-            self._pages.move_to_end(run_id)
+            self._pages[run_id, scorer] = kept
+            self._pages.move_to_end((run_id, scorer))
             while len(self._pages) > KEPT_PAGES:
                 self._pages.popitem(last=False)
         return Answer(kept[1])

@@ -112,11 +112,22 @@ def check_scored(catalogue: Catalogue, run_id: str | None, scorer: str | None) -
         return
     found = catalogue.query(_UNSCORED, {"run": rows[0][0]}).rows
     if found and found[0][1] and not found[0][2]:
-        known = ", ".join(str(name) for (name,) in catalogue.query(_SCORERS, {"run": found[0][0]}).rows)
+        known = ", ".join(scorers_of(catalogue, found[0][0]))
         command = catalogue.store.command("score", found[0][0], "--scorer", scorer)
         raise UsageError(
             f"the run {found[0][0]!r} is not scored by {scorer!r}; it is by {known}. Score it with: {command}"
         )
+
+
+def scorer_of(catalogue: Catalogue, run_id: str) -> str | None:
+    """The scorer of a run's figures; None without a plan that can be read."""
+    rows = catalogue.query("SELECT scorer FROM planned WHERE run_id = $run LIMIT 1", {"run": run_id}).rows
+    return str(rows[0][0]) if rows else None
+
+
+def scorers_of(catalogue: Catalogue, run_id: str) -> tuple[str, ...]:
+    """The scorers by which utterances of a run are scored, in the order of the alphabet."""
+    return tuple(str(name) for (name,) in catalogue.query(_SCORERS, {"run": run_id}).rows)
 
 
 _SCORERS = """
@@ -217,7 +228,7 @@ def verdicts_of(catalogue: Catalogue, run_id: str | None) -> tuple[str, ...]:
 
 
 def heading(catalogue: Catalogue, run_id: str | None) -> str:
-    """The run, suite, model and date that a report on a run is headed with; the empty text without a run.
+    """The run, suite, model, date and scorer that a report on a run is headed with; the empty text without a run.
 
     Args:
         catalogue: of the store.
@@ -227,4 +238,6 @@ def heading(catalogue: Catalogue, run_id: str | None) -> str:
     if not rows:
         return ""
     run, suite, model, created_at = rows[0]
-    return f"run {run} (suite {suite}, model {model}, {created_at} UTC)"
+    scorer = scorer_of(catalogue, run)
+    by = f", scorer {scorer}" if scorer else ""
+    return f"run {run} (suite {suite}, model {model}, {created_at} UTC{by})"

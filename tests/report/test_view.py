@@ -20,6 +20,7 @@ from conftest import Command, tone
 from store_factory import REFERENCE, begin_run, end_attempt, heard, write_shard
 
 from emtta_core.audio.files import encode_flac
+from emtta_core.pipeline.rescoring import rescore
 from emtta_core.report.view_server import ViewServer
 from emtta_core.store import AudioBytes, CellKey, PreparedRow, Store
 
@@ -108,15 +109,30 @@ def test_recording_is_served_on_request(server: ViewServer) -> None:
 def test_page_is_cached_until_progress(server: ViewServer, store: Store) -> None:
     add_run(store, "growing", day=22)
     _, before = ask(server, "/run/growing")
-    kept = server.viewer._pages["growing"]
+    kept = server.viewer._pages["growing", None]
     _, same = ask(server, "/run/growing")
     assert same == before
-    assert server.viewer._pages["growing"][1] is kept[1]
+    assert server.viewer._pages["growing", None][1] is kept[1]
     write_shard(store, CellKey("growing", "d", "em-tok-b"), {NAME: [heard(3), heard(4)]}, attempt=2)
     end_attempt(store, CellKey("growing", "d", "em-tok-b"), group="g", attempt=2)
     _, after = ask(server, "/run/growing")
     assert "No method has a lower rate than source" in after
     assert "No method has a lower rate than source" not in before
+
+
+def test_page_links_to_other_scorers(server: ViewServer, store: Store) -> None:
+    add_run(store, "rescored", day=21)
+    usual = ask(server, "/run/rescored")[1]
+    assert '<p class="detail" id="scorer">Scorer: whisper.</p>' in usual
+    rescore(store, "rescored", ["jiwer+numbers"])
+    usual = ask(server, "/run/rescored")[1]
+    (link,) = re.findall(r'Also by <a href="([^"]+)">jiwer\+numbers</a>\.', usual)
+    response, page = ask(server, f"/run/rescored{link}")
+    assert response.status == 200
+    assert 'Scorer: jiwer+numbers. Also by <a href="?scorer=whisper">whisper</a>.' in page
+    response, refused = ask(server, "/run/rescored?scorer=kaldi")
+    assert response.status == 500
+    assert "emtta score rescored --scorer kaldi" in refused
 
 
 @pytest.mark.parametrize(
