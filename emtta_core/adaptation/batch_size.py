@@ -133,7 +133,7 @@ def episode_bytes(model: SpeechModel, method: Method, options: Options, limit: i
     # likewise, and its own copy of every LayerNorm.
     encoder = positions * width * (4 * wide + 8 * narrow) * len(weights.encoder_layers)
     decoder = nodes * width * (6 * wide + 12 * narrow) * len(weights.decoder_layers)
-    norms = nodes * width * 2 * wide * (len(weights.norms) - weights.encoder_norms)
+    norms = nodes * weights.norms[0].numel() * wide * (len(weights.norms) - weights.encoder_norms)
     # Masked, as log-probabilities and as probabilities; other objectives have as many tensors of their own again.
     logits = nodes * vocabulary * (3 if isinstance(method.objective, Objective) else 6) * wide
     # Which nodes see each other: one mask, of which CUDA's attention keeps a copy a layer, since it needs rows aligned.

@@ -42,15 +42,14 @@ def _vectors(weights: Weights) -> Tensor:
 
 
 def _selected(weights: Weights, which: str) -> list[int]:
-    return _selection(which, len(weights.encoder_layers), len(weights.decoder_layers))
+    return _selection(which, tuple(parameter_names(weights)))
 
 
 @cache
-def _selection(which: str, encoder_layers: int, decoder_layers: int) -> list[int]:
+def _selection(which: str, names: tuple[str, ...]) -> list[int]:
     # The numbers of the vectors that a plug-in selects by name.
-    names = parameter_names(encoder_layers, decoder_layers)
     with calling("parameters", which):
-        wanted = list(load("parameters", which)(names))
+        wanted = list(load("parameters", which)(list(names)))
     foreign = [name for name in wanted if name not in names]
     if foreign or not wanted:
         given = f"{foreign[0]!r}" if foreign else "no parameter"
@@ -58,11 +57,11 @@ def _selection(which: str, encoder_layers: int, decoder_layers: int) -> list[int
     return sorted({names.index(name) for name in wanted})
 
 
-def parameter_names(encoder_layers: int, decoder_layers: int) -> list[str]:
-    """The names of a model's LayerNorm weights and biases, in the order of `Weights.norms`."""
+def parameter_names(weights: Weights) -> list[str]:
+    """The names of a model's LayerNorm weights and, if it has them, biases, in the order of `Weights.norms`."""
     halves = {
-        "encoder": (encoder_layers, ("self_attn", "final")),
-        "decoder": (decoder_layers, ("self_attn", "encoder_attn", "final")),
+        "encoder": (len(weights.encoder_layers), ("self_attn", "final")),
+        "decoder": (len(weights.decoder_layers), ("self_attn", "encoder_attn", "final")),
     }
     norms = [
         name
@@ -72,4 +71,5 @@ def parameter_names(encoder_layers: int, decoder_layers: int) -> list[str]:
             f"{half}.layer_norm",
         )
     ]
-    return [f"{norm}.{part}" for norm in norms for part in ("weight", "bias")]
+    parts = ("weight", "bias")[: weights.norms.shape[1]]
+    return [f"{norm}.{part}" for norm in norms for part in parts]

@@ -33,6 +33,17 @@ class EncoderInput:
     # show in the encoder's output elsewhere; None where all utterances have S positions.
     audible: Tensor | None = None
 
+    @classmethod
+    def of(cls, rows: Sequence[Tensor], *, dtype: torch.dtype) -> "EncoderInput":
+        """Put rows `(S, d)` of B utterances, each with an S of its own, side by side; `dtype` is that of `audible`."""
+        lengths, device = [len(row) for row in rows], rows[0].device
+        padded = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+        if len(set(lengths)) == 1:
+            return cls(padded)
+        beyond = torch.arange(padded.shape[1], device=device) >= torch.tensor(lengths, device=device).unsqueeze(1)
+        audible = torch.zeros(beyond.shape, dtype=dtype, device=device).masked_fill_(beyond, -torch.inf)
+        return cls(padded, audible[:, None, None, :])
+
 
 class WaveformLimits(Protocol):
     """Which waveforms a model takes."""

@@ -65,7 +65,7 @@ class Layout:
 class Norms(NamedTuple):
     """Every LayerNorm's weight and bias, one set an utterance, in the order of `Weights`."""
 
-    encoder: Tensor  # `(B, K, 2, d)`, of the encoder
+    encoder: Tensor  # `(B, K, 2, d)`, of the encoder; `(B, K, 1, d)` without biases
     decoder: Tensor  # likewise, of the decoder
 
 
@@ -156,12 +156,13 @@ def encode(weights: Weights, norms: Tensor, x: Tensor, audible: Tensor | None = 
     """
     wide = _pairs(norms.unsqueeze(3))
     heads = weights.encoder_heads
+    turns = _turns(weights, torch.arange(x.shape[1], device=x.device))
     for number, layer in enumerate(weights.encoder_layers):
         block = layer.attention
         qkv = F.linear(normalize(weights, wide[2 * number], x), block.query, block.query_bias)
-        query, keys, values = qkv.chunk(3, dim=-1)
+        query, keys, values = _turned(qkv, turns).chunk(3, dim=-1)
         x = x + project(block, attend(_heads(query, heads), _heads(keys, heads), _heads(values, heads), audible))
-        x = x + feed_forward(weights, layer.feed_forward, normalize(weights, wide[2 * number + 1], x))
+        x = x + feed_forward(layer.feed_forward, normalize(weights, wide[2 * number + 1], x))
     return normalize(weights, wide[-1], x)
 
 
@@ -200,11 +201,15 @@ def decode(
     layout, heads, width = nodes.layout, weights.decoder_heads, weights.width
     rows = layout.utterance
     own = _pairs(norms)
-    x = F.embedding(nodes.tokens, weights.embedding) + F.embedding(nodes.positions, weights.decoder_positions)
+    turns = _turns(weights, nodes.positions)
+    x = F.embedding(nodes.tokens, weights.embedding)
+    if weights.decoder_positions is not None:
+        x = x + F.embedding(nodes.positions, weights.decoder_positions)
     x = x.to(weights.norms.dtype)
     for number, layer in enumerate(weights.decoder_layers):
         block = layer.attention
         qkv = F.linear(normalize(weights, _of_nodes(layout, own[3 * number]), x), block.query, block.query_bias)
+        qkv = _turned(qkv, turns)
         if cache is None or slots is None:
             query, keys, values = layout.pad(qkv).chunk(3, dim=-1)
         else:
@@ -216,7 +221,7 @@ def decode(
         query = F.linear(normalize(weights, _of_nodes(layout, own[3 * number + 1]), x), block.query, block.query_bias)
         attended = attend(_heads(layout.pad(query), heads), *memory.layers[number], memory.audible)
         x = x + project(block, layout.pack(attended))
-        x = x + feed_forward(weights, layer.feed_forward, normalize(weights, _of_nodes(layout, own[3 * number + 2]), x))
+        x = x + feed_forward(layer.feed_forward, normalize(weights, _of_nodes(layout, own[3 * number + 2]), x))
     return normalize(weights, _of_nodes(layout, own[-1]), x)
 
 
@@ -235,16 +240,21 @@ def logits(weights: Weights, hidden: Tensor) -> Tensor:
     return F.linear(hidden, weights.head).to(weights.norms.dtype)
 
 
-def normalize(weights: Weights, norm: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
+Norm = tuple[Tensor, Tensor | None]
+"""A LayerNorm's weight and bias; None where it has no bias."""
+
+
+def normalize(weights: Weights, norm: Norm, x: Tensor) -> Tensor:
     """LayerNorm of `x` `(..., d)` with a weight and a bias that broadcast to it, ready to be multiplied."""
     weight, bias = norm
-    normal = torch.addcmul(bias, F.layer_norm(x, (weights.width,), eps=weights.norm_epsilon), weight)
+    normal = F.layer_norm(x, (weights.width,), eps=weights.norm_epsilon)
+    normal = normal * weight if bias is None else torch.addcmul(bias, normal, weight)
     return normal.to(weights.head.dtype)
 
 
-def feed_forward(weights: Weights, block: FeedForward, x: Tensor) -> Tensor:
+def feed_forward(block: FeedForward, x: Tensor) -> Tensor:
     """The feed-forward block's output for its normalized input."""
-    return F.linear(weights.activation(F.linear(x, block.up, block.up_bias)), block.down, block.down_bias)
+    return F.linear(block.activation(F.linear(x, block.up, block.up_bias)), block.down, block.down_bias)
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None = None) -> Tensor:
@@ -258,16 +268,37 @@ def project(block: Attention, x: Tensor) -> Tensor:
     return F.linear(x, block.out, block.out_bias)
 
 
-def _pairs(norms: Tensor) -> list[tuple[Tensor, Tensor]]:
+def _pairs(norms: Tensor) -> list[Norm]:
     # The weight and the bias of each LayerNorm of `(X, K, 2, ...)`, in one call for the gradient.
     pieces = norms.flatten(1, 2).unbind(1)
+    if norms.shape[2] == 1:
+        return [(weight, None) for weight in pieces]
     return list(zip(pieces[::2], pieces[1::2], strict=True))
 
 
-def _of_nodes(layout: Layout, norm: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _of_nodes(layout: Layout, norm: Norm) -> Norm:
     # Each node's weight and bias, `(F, d)`, of a LayerNorm of which each utterance has its own, `(B, d)`.
     weight, bias = norm
-    return weight.index_select(0, layout.utterance), bias.index_select(0, layout.utterance)
+    own = None if bias is None else bias.index_select(0, layout.utterance)
+    return weight.index_select(0, layout.utterance), own
+
+
+def _turns(weights: Weights, positions: Tensor) -> tuple[Tensor, Tensor] | None:
+    # `(X, 1, d / 2H)`, cosine and sine of the angles by which positions `(X,)` turn the pairs of columns of each head.
+    if weights.frequencies is None:
+        return None
+    angles = (positions.unsqueeze(1) * weights.frequencies).unsqueeze(1)
+    return angles.cos().to(weights.head.dtype), angles.sin().to(weights.head.dtype)
+
+
+def _turned(qkv: Tensor, turns: tuple[Tensor, Tensor] | None) -> Tensor:
+    # Queries, keys and values `(..., X, 3d)`, the first two turned: each pair of their columns is a point in a plane.
+    if turns is None:
+        return qkv
+    cos, sin = turns
+    turning, values = qkv.tensor_split([qkv.shape[-1] // 3 * 2], dim=-1)
+    x, y = turning.reshape(*qkv.shape[:-1], -1, cos.shape[-1], 2).unbind(-1)
+    return torch.cat([torch.stack([x * cos - y * sin, y * cos + x * sin], -1).flatten(-3), values], -1)
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:

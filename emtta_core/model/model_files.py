@@ -54,6 +54,7 @@ _FAR = 4
 model is refused by its weights, name by name."""
 
 BUILT_IN = {
+    "moonshine": "emtta_core.model.moonshine:FAMILY",
     "speech_to_text": "emtta_core.model.speech2text:FAMILY",
     "whisper": "emtta_core.model.whisper:FAMILY",
 }

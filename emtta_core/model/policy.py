@@ -35,8 +35,12 @@ class DecodingPolicy:
     tokens_per_second: float | None = None
 
     @classmethod
-    def of(cls, generation: Any, config: Any, *, device: torch.device, dtype: torch.dtype) -> "DecodingPolicy":
+    def of(
+        cls, generation: Any, config: Any, *, device: torch.device, dtype: torch.dtype, positions: int | None = None
+    ) -> "DecodingPolicy":
         """Take the rules of a generation config, for a model with the given config.
+
+        The decoder holds `positions` tokens; None: as many as the config's `max_target_positions`.
 
         Raises:
             ModelError: it names a token that the model does not have, several end tokens or none, has a rule of another
@@ -71,7 +75,7 @@ class DecodingPolicy:
             end=end,
             bias=bias.to(device),
             first_bias=first_bias.to(device),
-            max_target_positions=int(config.max_target_positions),
+            max_target_positions=int(config.max_target_positions if positions is None else positions),
         )
 
     @property
@@ -128,6 +132,9 @@ STANDS_FOR: Mapping[str, str] = {"yue": "zh"}
 """The language that a model is given instead of one that it has no token for: Cantonese has one since Whisper's
 large-v3, and was Chinese before. Source: https://github.com/openai/whisper/blob/main/whisper/tokenizer.py."""
 
+ANY_LANGUAGE = ""
+"""Stands for every language in the prompts of a model that is told none."""
+
 _LANGUAGE = re.compile(r"<\|[a-z]{2,3}\|>")
 
 
@@ -136,7 +143,7 @@ class Prompt:
     """A model's forced prompt in each language."""
 
     # The prompt of each language; all of one length. An English-only Whisper has no token for language or task, and
-    # its one prompt is that of "en".
+    # its one prompt is that of "en". A model that is told no language has one prompt, of `ANY_LANGUAGE`.
     tokens: dict[str, tuple[int, ...]]
 
     @classmethod
@@ -193,8 +200,8 @@ class Prompt:
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """The codes of the languages that the model knows."""
-        return tuple(sorted(self.tokens))
+        """The codes of the languages that the model can be told; () where it is told none."""
+        return tuple(sorted(language for language in self.tokens if language != ANY_LANGUAGE))
 
     @property
     def length(self) -> int:
@@ -213,20 +220,22 @@ class Prompt:
         """The beginning that the prompts of all languages share; the next token of each says its language.
 
         Raises:
-            UsageError: there is one language alone, or its prompts differ in more than one token.
+            UsageError: the model is told one language or none, or its prompts differ in more than one token.
         """
         prompts = list(self.tokens.values())
         shared = next((index for index, tokens in enumerate(zip(*prompts, strict=True)) if len(set(tokens)) > 1), None)
         if shared is None:
+            known = f"knows the language {self.languages[0]!r} alone" if self.languages else "is told no language"
             raise UsageError(
-                f"this model knows the language {self.languages[0]!r} alone, so that there is none to detect; "
-                "write language = 'corpus' in the suite's [model]"
+                f"this model {known}, so that there is none to detect; write language = 'corpus' in the suite's [model]"
             )
         if not shared or len({prompt[shared] for prompt in prompts}) < len(prompts):
             raise UsageError("this model has no token for each of its languages; write language = 'corpus'")
         return prompts[0][:shared]
 
     def _tokens_of(self, language: str) -> tuple[int, ...]:
+        if ANY_LANGUAGE in self.tokens:
+            return self.tokens[ANY_LANGUAGE]
         known = language if language in self.tokens else STANDS_FOR.get(language, language)
         if known not in self.tokens:
             raise self._foreign(language)

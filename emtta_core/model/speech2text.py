@@ -70,13 +70,7 @@ class Speech2TextFrontEnd:
     ) -> EncoderInput:
         """Make the encoder's input of B mono waveforms, and say where each ends."""
         rows = [self.stem(self.features(waveform, device=device, dtype=dtype)) for waveform in waveforms]
-        lengths = [len(row) for row in rows]
-        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        if len(set(lengths)) == 1:
-            return EncoderInput(padded)
-        beyond = torch.arange(padded.shape[1], device=device) >= torch.tensor(lengths, device=device).unsqueeze(1)
-        audible = torch.zeros(beyond.shape, dtype=self.table.dtype, device=device).masked_fill_(beyond, -torch.inf)
-        return EncoderInput(padded, audible[:, None, None, :])
+        return EncoderInput.of(rows, dtype=self.table.dtype)
 
     def features(self, waveform: NDArray[np.floating[Any]], *, device: torch.device, dtype: torch.dtype) -> Tensor:
         """Compute the features `(frames, M)` of a waveform."""

@@ -23,7 +23,7 @@ from torch import Tensor
 from emtta_core.errors import ModelError, UsageError
 from emtta_core.model.family import Parts, read_network
 from emtta_core.model.model_files import NO_BF16, NO_DETECTION, TRANSFORMERS, Layout, kinds, refuse_lacking
-from emtta_core.model.policy import MULTILINGUAL, DecodingPolicy, Prompt
+from emtta_core.model.policy import ANY_LANGUAGE, MULTILINGUAL, DecodingPolicy, Prompt
 from emtta_core.model.speech_model import Model
 from emtta_core.model.weights import Precision
 
@@ -44,9 +44,6 @@ UNFIT = {
     "kyutai_speech_to_text": "it hears sound and writes text step by step, in a stream",
 }
 """Kinds that transformers loads by the same classes and that do not fit, and why."""
-
-_ANY = ""
-"""Stands for every language in the prompts of a model that is told none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,17 +145,9 @@ class Listener:
 class OwnPrompt(Prompt):
     """What each sequence begins with here: Whisper's prompts, or the same for every language."""
 
-    @property
-    def languages(self) -> tuple[str, ...]:
-        """The codes of the languages that the model can be told; () where it is told none."""
-        return tuple(sorted(language for language in self.tokens if language != _ANY))
-
     def common(self) -> tuple[int, ...]:
         """Refuse to detect a language, as one utterance's prompt is all that this path knows."""
         raise UsageError(NO_DETECTION)
-
-    def _tokens_of(self, language: str) -> tuple[int, ...]:
-        return self.tokens[_ANY] if _ANY in self.tokens else super()._tokens_of(language)
 
 
 def layout_of(model_type: str, name: str) -> Layout:
@@ -358,7 +347,7 @@ def _prompt(network: Any, generation: Any, tokenizer: Any, layout: Layout) -> Ow
         multilingual = network.config.vocab_size >= MULTILINGUAL
         return OwnPrompt(Prompt.of(generation, tokenizer.get_vocab(), multilingual=multilingual).tokens)
     start = generation.decoder_start_token_id if layout == "encoder-decoder" else None
-    return OwnPrompt({_ANY: () if start is None else (int(start),)})
+    return OwnPrompt({ANY_LANGUAGE: () if start is None else (int(start),)})
 
 
 def _plain(value: Any) -> Any:

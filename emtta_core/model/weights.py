@@ -87,21 +87,23 @@ class Attention:
     """The projections of one attention block; the query's are multiplied by `head_dim ** -0.5`."""
 
     query: Tensor  # weight `(d, d)`; for self-attention query, key and value stacked, `(3d, d)`
-    query_bias: Tensor  # likewise `(d,)` or `(3d,)` (zeros for keys without a bias, as Whisper's)
+    # Likewise `(d,)` or `(3d,)` (zeros for keys without a bias, as Whisper's); None where nothing has one.
+    query_bias: Tensor | None
     memory: Tensor | None  # key and value weights for cross-attention, stacked `(2d, d)`; None for self-attention
     memory_bias: Tensor | None  # likewise `(2d,)`
     out: Tensor  # weight `(d, d)`
-    out_bias: Tensor  # `(d,)`
+    out_bias: Tensor | None  # `(d,)`
 
 
 @dataclass(frozen=True, slots=True)
 class FeedForward:
-    """The two linear maps of a feed-forward block, `(f, d)` and `(d, f)`."""
+    """The two linear maps of a feed-forward block, `(f, d)` and `(d, f)`, and what lies between them."""
 
-    up: Tensor
+    up: Tensor  # `(2f, d)` where the activation takes half of its columns to gate the others
     up_bias: Tensor
     down: Tensor
     down_bias: Tensor
+    activation: Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +135,17 @@ class Weights:
     width: int  # d, the model's width
     encoder_heads: int  # attention heads in the encoder
     decoder_heads: int  # attention heads in the decoder
-    activation: Callable[[Tensor], Tensor]  # between the two maps of a feed-forward block
     encoder_layers: tuple[EncoderLayer, ...]  # the encoder's layers
     embedding: Tensor  # `(V, d)`, the tokens' input embedding, scaled where the model scales it
-    decoder_positions: Tensor  # `(T, d)`
+    decoder_positions: Tensor | None  # `(T, d)`, added to the embedding; None where positions are rotary
     decoder_layers: tuple[DecoderLayer, ...]  # the decoder's layers
     head: Tensor  # `(V, d)`, the output projection (the embedding itself where the model ties them unscaled)
-    norms: Tensor  # `(N, 2, d)`, each LayerNorm's weight and bias as trained, in the precision of sums
+    # `(N, 2, d)`, each LayerNorm's weight and bias as trained, in the precision of sums; `(N, 1, d)` without biases.
+    norms: Tensor
     norm_epsilon: float  # what LayerNorm adds to the variance
+    # `(d / 2H,)`, radians a position by which rotary positions turn each pair of a head's columns in self-attention, 0
+    # for a pair that they leave alone, in the precision of sums; None where positions are added.
+    frequencies: Tensor | None = None
 
     @property
     def encoder_norms(self) -> int:
@@ -149,7 +154,8 @@ class Weights:
 
     def tensors(self) -> Iterator[Tensor]:
         """Yield every tensor, in a fixed order."""
-        yield from (self.embedding, self.decoder_positions, self.head, self.norms)
+        alone = (self.embedding, self.decoder_positions, self.head, self.norms, self.frequencies)
+        yield from (tensor for tensor in alone if tensor is not None)
         for encoder_layer in self.encoder_layers:
             yield from _block_tensors(encoder_layer.attention, encoder_layer.feed_forward)
         for layer in self.decoder_layers:
@@ -196,7 +202,8 @@ def prepare(
         return cast(state[f"{prefix}.weight"]), cast(state[f"{prefix}.bias"])
 
     def feed_forward(prefix: str) -> FeedForward:
-        return FeedForward(*pair(f"{prefix}.fc1"), *pair(f"{prefix}.fc2"))
+        activation = ACTIVATIONS[config.activation_function]
+        return FeedForward(*pair(f"{prefix}.fc1"), *pair(f"{prefix}.fc2"), activation)
 
     def attention(prefix: str, heads: int, *, cross: bool) -> Attention:
         # Scaled queries once, here, in place of scaled scores in each pass: (q/√h)·k equals (q·k)/√h.
@@ -246,7 +253,6 @@ def prepare(
         width=width,
         encoder_heads=encoder_heads,
         decoder_heads=decoder_heads,
-        activation=ACTIVATIONS[model.config.activation_function],
         encoder_layers=tuple(encoder_layers),
         embedding=embedding,
         decoder_positions=cast(positions.to(device)),
@@ -262,5 +268,5 @@ def _block_tensors(*blocks: Attention | FeedForward) -> Iterator[Tensor]:
     for block in blocks:
         for name in block.__slots__:
             tensor = getattr(block, name)
-            if tensor is not None:
+            if isinstance(tensor, Tensor):
                 yield tensor

@@ -12,7 +12,7 @@ from emtta_core import cache
 from emtta_core.errors import ModelError, UsageError
 from emtta_core.hub import UnreachableHubError
 from emtta_core.model import hub_model
-from emtta_core.model.model_files import NO_BF16, NO_DETECTION, NO_STREAM, folder_of, path_of
+from emtta_core.model.model_files import BUILT_IN, NO_BF16, NO_DETECTION, NO_STREAM, folder_of, path_of
 from emtta_core.names import FAMILIES
 from emtta_core.pipeline.job import Job
 from emtta_core.suite import ModelChoice, Suite
@@ -44,12 +44,13 @@ def cache_digest(folder: Path, digest: str) -> None:
 
 
 def _state(folder: Path) -> dict[str, Any]:
-    # What a digest depends on: the files, and the packages that read them.
+    # What a digest depends on: the files, the packages that read them, and whether a family does.
     files = sorted([item.name, item.stat().st_size, item.stat().st_mtime_ns] for item in os.scandir(folder))
     plugins = sorted(
         f"{point.name} {point.dist.version if point.dist else ''}" for point in entry_points(group=FAMILIES)
     )
-    return {"files": files, "transformers": version("transformers"), "emtta": version("emtta"), "families": plugins}
+    families = [*plugins, *BUILT_IN]
+    return {"files": files, "transformers": version("transformers"), "emtta": version("emtta"), "families": families}
 
 
 _lock = threading.Lock()

@@ -209,7 +209,7 @@ def test_unselected_parameters_stay(model: SpeechModel) -> None:
     batch = prepare_batch(model, sounds([1.0]), ["en"], ["a"])
     chosen = named(parameters="biases")
     _, after = run(model, chosen, Options(2, 3, 1e-2), batch)
-    names = parameter_names(len(model.weights.encoder_layers), len(model.weights.decoder_layers))
+    names = parameter_names(model.weights)
     wanted = [name for name in names if name.startswith("decoder") and name.endswith("bias")]
     assert after.shape == (1, len(wanted) * model.weights.width)
     assert (after - source_parameters(model.weights, 1, chosen.parameters)).abs().amin() > 0
