@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from generic_factory import make_moonshine
 from long_audio import LONG, outcomes, prepared, result
 from pretend_accelerator import PretendAccelerator, pretend_accelerator
 from speech2text_factory import make_speech2text
@@ -69,8 +70,9 @@ def test_every_precision_matches_cpu(tiny_model: Path, device: PretendAccelerato
     assert transcribed(there, "em-tok-b+mbr") == transcribed(here, "em-tok-b+mbr")
 
 
-def test_padding_family_matches_cpu(tmp_path: Path, device: PretendAccelerator) -> None:
-    folder = make_speech2text(tmp_path)
+@pytest.mark.parametrize("make", [make_speech2text, make_moonshine])
+def test_padding_family_matches_cpu(tmp_path: Path, device: PretendAccelerator, make: Callable[[Path], Path]) -> None:
+    folder = make(tmp_path)
     there, here = (load_model(folder, device=name) for name in ("cuda:0", "cpu"))
     assert transcribed(there, "em-tok-b+mbr") == transcribed(here, "em-tok-b+mbr")
 

@@ -1,4 +1,4 @@
-"""The generic path is the reference of the fast one: the same Whisper, the same hypotheses and numbers."""
+"""The generic path is the reference of the fast one: the same Whisper or Moonshine, the same hypotheses and numbers."""
 
 import math
 from dataclasses import asdict, replace
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from generic_factory import make_moonshine
 from whisper_factory import make_checkpoint, sounds
 
 from emtta_core.adaptation import METHODS, Adapter, Method
@@ -22,8 +23,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pair(folder: Path) -> tuple[Model, Model]:
-    fast = load_model(folder, device="cpu")
-    generic = load_model(folder, device="cpu", family="transformers")
+    return pair_of(folder)
+
+
+@pytest.fixture(scope="module")
+def moonshines(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Model]:
+    return pair_of(make_moonshine(tmp_path_factory.mktemp("moonshine")), precision="float64")
+
+
+def pair_of(folder: Path, **options: str) -> tuple[Model, Model]:
+    fast = load_model(folder, device="cpu", **options)
+    generic = load_model(folder, device="cpu", family="transformers", **options)
     assert isinstance(fast, SpeechModel)
     assert isinstance(generic, TransformersModel)
     return fast, generic
@@ -32,6 +42,11 @@ def pair(folder: Path) -> tuple[Model, Model]:
 @pytest.mark.parametrize("method", [*METHODS])
 def test_generic_path_matches_fast(pair: tuple[Model, Model], method: str) -> None:
     assert_same(pair, METHODS[method], {"steps": 2, "candidates": 3, "beams": 3, "learning_rate": 3e-3})
+
+
+@pytest.mark.parametrize("method", ["source", "source-beam", "greedy-em", "em-seq", "em-tok", "em-tok-b"])
+def test_moonshine_is_same_on_both_paths(moonshines: tuple[Model, Model], method: str) -> None:
+    assert_same(moonshines, METHODS[method], {"steps": 2, "candidates": 3, "beams": 3, "learning_rate": 3e-3})
 
 
 def assert_same(pair: tuple[Model, Model], method: Method, options: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Kinds of model without a family join on the generic path: evaluated end to end, or refused with what to do."""
+"""Any kind of model joins on the generic path: evaluated end to end, or refused with what to do."""
 
 import json
 import math
@@ -119,17 +119,28 @@ def test_run_evaluates_kind(
 ) -> None:
     path = suite_file(methods=("source", "greedy-em", "suta") if kind == "wav2vec2" else ("source", "em-tok-b"))
     suite = path.read_text().replace(str(tiny_model), str(folders[kind]))
-    path.write_text(suite.replace("model = {", 'model = { family = "transformers",') if kind == "moonshine" else suite)
-    doctor = emtta("doctor", path, "--format", "json")
-    (found,) = [check["found"] for check in json.loads(doctor.out)["checks"] if check["what"] == "model path"]
-    assert found.startswith(f"{kind}: {'CTC' if kind == 'wav2vec2' else 'generic'}")
-    assert "one utterance at a time" in found
+    if kind == "moonshine":  # which has a family
+        path.write_text(suite.replace("model = {", 'model = { family = "transformers",'))
+        assert model_path(emtta, path).startswith("moonshine: generic: transformers' own code, one utterance at a time")
+    path.write_text(suite)
+    said = {
+        "moonshine": "fast: utterances side by side",
+        "qwen2_audio": "generic, of a decoder that hears",
+        "wav2vec2": "CTC",
+    }
+    assert model_path(emtta, path).startswith(f"{kind}: {said[kind]}")
     outcome = emtta("run", path, "--store", tmp_path / "store")
     assert outcome.code == 0, outcome.err
     with Catalogue(Store.open(tmp_path / "store")) as catalogue:
         rows = catalogue.query("SELECT method, count(*) FROM utterances WHERE error IS NULL GROUP BY method").rows
     assert {count for _, count in rows} == {3}
     assert len(rows) == (3 if kind == "wav2vec2" else 2)
+
+
+def model_path(emtta: Command, suite: Path) -> str:
+    checks = json.loads(emtta("doctor", suite, "--format", "json").out)["checks"]
+    (found,) = [check["found"] for check in checks if check["what"] == "model path"]
+    return str(found)
 
 
 def test_path_refuses_what_it_lacks(
@@ -140,11 +151,12 @@ def test_path_refuses_what_it_lacks(
         Adapter(loaded(folders["wav2vec2"]), "em-tok-b")
     path = suite_file()
     suite = path.read_text()
+    moonshine = f'"{folders["moonshine"]}", family = "transformers"'
     for model, said in (
         (f'"{folders["wav2vec2"]}"', "possible are source"),
-        (f'"{folders["moonshine"]}", precision = "bf16"', "use 'float32'"),
-        (f'"{folders["moonshine"]}", language = "detect"', "no language is detected"),
-        (f'"{folders["moonshine"]}" }}\nstream = {{ reset = "never"', "no stream goes from one to the next"),
+        (f'{moonshine}, precision = "bf16"', "use 'float32'"),
+        (f'{moonshine}, language = "detect"', "no language is detected"),
+        (f'{moonshine} }}\nstream = {{ reset = "never"', "no stream goes from one to the next"),
     ):
         path.write_text(suite.replace(f'"{tiny_model}"', model))
         for verb in (("run", path, "--store", tmp_path / "store"), ("doctor", path)):
@@ -195,17 +207,17 @@ def test_dialects_load_as_in_transformers(folders: dict[str, Path], tmp_path: Pa
     (folder / "generation_config.json").unlink()
     assert (folder / "model.safetensors.index.json").exists()
     with pytest.raises(ModelError, match=r"lacks preprocessor_config\.json; .* copy from the model that it began with"):
-        load_model(folder, device="cpu")
+        loaded(folder)
     shutil.copy(folders["moonshine"] / "preprocessor_config.json", folder)
-    model = load_model(folder, device="cpu")
-    assert isinstance(model, TransformersModel)
-    assert len(model.policy.bias) == len(tokenizer)
-    (waveform,) = sounds([1.1])
-    (result,) = Adapter(model, "source").transcribe([waveform])
     theirs = MoonshineForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    heard = model.front_end(waveform, device=model.device, dtype=torch.float32)
-    said = theirs.generate(**heard, max_new_tokens=model.max_tokens(len(waveform), "en"))[0]
-    assert result.hypothesis == tokenizer.decode(said, skip_special_tokens=True).strip()
+    (waveform,) = sounds([1.1])
+    for model in (load_model(folder, device="cpu"), loaded(folder)):
+        assert len(model.policy.bias) == len(tokenizer)
+        (result,) = Adapter(model, "source").transcribe([waveform])
+        limit = model.max_tokens(len(waveform), "en")
+        said = theirs.generate(torch.from_numpy(waveform)[None], max_new_tokens=limit)[0]
+        assert result.hypothesis == tokenizer.decode(said, skip_special_tokens=True).strip()
+        assert result.hypothesis
 
 
 def test_missing_end_token_is_named(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
-"""Random models of kinds that have no family, in the layout that `from_pretrained` reads, made on the spot."""
+"""Random models of kinds that the generic path takes, in the layout that `from_pretrained` reads, made on the spot."""
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,7 +26,7 @@ from transformers import (
     Wav2Vec2ForCTC,
     WhisperFeatureExtractor,
 )
-from whisper_factory import SENTENCES
+from whisper_factory import SENTENCES, sounds
 
 CHAT = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -34,23 +36,33 @@ CHAT = (
 )
 
 
-def make_moonshine(folder: Path) -> Path:
-    """Write a random Moonshine to `folder` and return it."""
+def make_moonshine(folder: Path, **changes: Any) -> Path:
+    """Write a random Moonshine, of which a part of each head's columns is turned, to `folder` and return it."""
     tokenizer = make_tokenizer(folder, "<unk>", "<s>", "</s>")
-    config = MoonshineConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        encoder_num_hidden_layers=1,
-        decoder_num_hidden_layers=2,
-        encoder_num_attention_heads=4,
-        decoder_num_attention_heads=4,
-        max_position_embeddings=96,
-        decoder_start_token_id=1,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    _write(MoonshineForConditionalGeneration, config, folder)
+    settings = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "encoder_num_hidden_layers": 2,
+        "decoder_num_hidden_layers": 2,
+        "encoder_num_attention_heads": 4,
+        "decoder_num_attention_heads": 4,
+        "partial_rotary_factor": 0.8,
+        "pad_head_dim_to_multiple_of": 16,
+        "max_position_embeddings": 96,
+        "decoder_start_token_id": 1,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    config = MoonshineConfig(vocab_size=len(tokenizer), **(settings | changes))
+    # What it says depends on positions and on what it hears, and it ends where else it would say its seventh token.
+    strength = 4.0 * (32 / config.hidden_size) ** 0.5
+    factors = dict.fromkeys(("embed_tokens", "fc", "_proj"), strength)
+    network = _random(MoonshineForConditionalGeneration, config, factors)
+    (sound,) = sounds([1.3], seed=4)
+    said = network.generate(torch.from_numpy(sound)[None], max_new_tokens=7)[0, -1]
+    embedding = network.get_input_embeddings().weight.data
+    embedding[config.eos_token_id] = 1.05 * embedding[said]
+    network.save_pretrained(folder)
     Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True).save_pretrained(folder)
     return folder
 
@@ -158,15 +170,21 @@ def _text_config(kind: str, vocabulary: int) -> dict[str, Any]:
 
 
 def _write(kind: Any, config: Any, folder: Path, generation: GenerationConfig | None = None) -> None:
-    # Weights so large that distributions are neither flat nor certain, and sound outweighs the last token.
+    network = _random(kind, config)
+    if generation is not None:
+        network.generation_config = generation
+    network.save_pretrained(folder)
+
+
+def _random(kind: Any, config: Any, factors: Mapping[str, float] = MappingProxyType({})) -> Any:
+    # Weights so large that distributions are neither flat nor certain, and sound outweighs the last token; by `factors`
+    # larger still where a name has a key of it.
     torch.manual_seed(0)
-    network = kind(config)
+    network = kind(config).eval()
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if "norm" in name:
                 parameter.add_(0.1 * torch.randn_like(parameter))
             elif parameter.dim() > 1:
-                parameter.mul_(4.0)
-    if generation is not None:
-        network.generation_config = generation
-    network.save_pretrained(folder)
+                parameter.mul_(4.0 * math.prod(factor for key, factor in factors.items() if key in name))
+    return network

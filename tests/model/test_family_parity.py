@@ -1,0 +1,301 @@
+"""Families that hear utterances of any length: encoder, logits and search are transformers', and methods adapt them."""
+
+import json
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from generic_factory import make_moonshine
+from speech2text_factory import make_speech2text
+from transformers import (
+    AutoFeatureExtractor,
+    AutoModelForSpeechSeq2Seq,
+    MoonshineConfig,
+    MoonshineForConditionalGeneration,
+    Wav2Vec2FeatureExtractor,
+)
+from whisper_factory import sounds
+
+from emtta_core.adaptation import METHODS, Adapter
+from emtta_core.adaptation.episode import source_parameters, split
+from emtta_core.adaptation.parameters import parameter_names
+from emtta_core.errors import ModelError, UsageError
+from emtta_core.model import SpeechModel, forward, load_model
+from emtta_core.model.candidates import BeamSearch, Greedy, Hypotheses, Strategy, generate
+from emtta_core.model.forward import grow
+from emtta_core.model.load import from_transformers
+
+SECONDS = (1.3, 4.0, 0.4, 2.2)
+
+KINDS: dict[str, Callable[[Path], Path]] = {
+    "speech_to_text": make_speech2text,
+    "moonshine": make_moonshine,
+    # the heads of moonshine-tiny: 36 columns, of which 32 are turned
+    "moonshine-tiny": partial(
+        make_moonshine,
+        hidden_size=288,
+        intermediate_size=1152,
+        encoder_num_attention_heads=8,
+        decoder_num_attention_heads=8,
+        partial_rotary_factor=0.9,
+        pad_head_dim_to_multiple_of=8,
+    ),
+}
+
+
+class Pair:
+    """One checkpoint, loaded by transformers and by emtta, and waveforms of different lengths.
+
+    Transformers hears each alone: in a batch, its convolutions let the padding into the last positions of the shorter.
+    """
+
+    def __init__(self, folder: Path, kind: str):
+        self.kind = kind
+        self.folder = KINDS[kind](folder)
+        self.theirs = AutoModelForSpeechSeq2Seq.from_pretrained(folder).eval()
+        self.extractor = AutoFeatureExtractor.from_pretrained(folder)
+        self.ours = load_model(folder, device="cpu")
+        self.waveforms = sounds(SECONDS, seed=4)
+        self.inputs = [
+            dict(self.extractor(waveform, sampling_rate=16_000, return_tensors="pt").items())
+            for waveform in self.waveforms
+        ]
+
+    def encoded(self) -> tuple[forward.Norms, torch.Tensor, torch.Tensor | None]:
+        heard = self.ours.front_end(self.waveforms, device=self.ours.device, dtype=self.ours.dtype)
+        norms = split(self.ours.weights, source_parameters(self.ours.weights, len(self.waveforms)))
+        return norms, forward.encode(self.ours.weights, norms.encoder, heard.rows, heard.audible), heard.audible
+
+    def prompt(self) -> torch.Tensor:
+        return self.ours.prompt.rows(["en"] * len(SECONDS), self.ours.device)
+
+    def generate(self, strategy: Strategy, limit: int) -> Hypotheses:
+        with torch.no_grad():
+            norms, encoded, audible = self.encoded()
+            memory = forward.cross_memory(self.ours.weights, encoded, audible)
+            limits = torch.full((len(SECONDS),), limit)
+            return generate(
+                self.ours.weights, norms.decoder, memory, self.prompt(), self.ours.policy, limits, [strategy]
+            )[0]
+
+    def theirs_generate(self, limit: int, **options: Any) -> list[list[list[int]]]:
+        """Each utterance's sequences after the prompt, up to and including the end token."""
+        silent = {"suppress_tokens": [self.theirs.config.pad_token_id]} if self.kind == "speech_to_text" else {}
+        return [
+            [self._cut(row) for row in self.theirs.generate(**inputs, max_new_tokens=limit, **silent, **options)]
+            for inputs in self.inputs
+        ]
+
+    def _cut(self, row: torch.Tensor) -> list[int]:
+        tokens, end = row[1:].tolist(), self.ours.policy.end
+        return tokens[: tokens.index(end) + 1] if end in tokens else tokens
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return Pair(tmp_path_factory.mktemp("family"), request.param)
+
+
+@pytest.fixture(scope="module")
+def heard(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return Pair(tmp_path_factory.mktemp("speech2text"), "speech_to_text")
+
+
+@pytest.fixture(scope="module")
+def shining(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return Pair(tmp_path_factory.mktemp("moonshine"), "moonshine")
+
+
+def test_config_identifies_it(heard: Pair) -> None:
+    assert heard.ours.sample_rate == 16_000
+    assert heard.ours.languages == ("en",)
+    assert heard.ours.max_seconds == pytest.approx(4.0, abs=0.02)
+    assert heard.ours.size == heard.theirs.num_parameters() + heard.ours.front_end.table.numel() + (
+        heard.ours.weights.decoder_positions.numel() + heard.ours.weights.embedding.numel()  # the embedding, scaled
+    )
+    assert load_model(heard.folder, device="cpu").digest == heard.ours.digest
+
+
+def test_moonshine_config_identifies_it(shining: Pair) -> None:
+    model = shining.ours
+    assert (model.sample_rate, model.languages) == (16_000, ())
+    assert model.max_seconds == pytest.approx(96 / 6.5, abs=1e-3)
+    assert model.policy.max_tokens(60.0, "de", model.prompt.length) == 95
+    longest = shining.theirs.model.encoder(torch.zeros(1, model.front_end.longest)).last_hidden_state
+    assert model.front_end.positions == longest.shape[1]
+    assert model.size == shining.theirs.num_parameters() + model.weights.frequencies.numel()
+    adapted = [name for name, _ in shining.theirs.named_parameters() if "norm" in name and "groupnorm" not in name]
+    assert len(parameter_names(model.weights)) == len(adapted) == model.weights.norms.flatten(0, 1).shape[0]
+    assert load_model(shining.folder, device="cpu").digest == model.digest
+
+
+def test_encoder_matches_transformers(pair: Pair) -> None:
+    with torch.no_grad():
+        _, ours, _ = pair.encoded()
+        theirs = [pair.theirs.model.encoder(**inputs).last_hidden_state[0] for inputs in pair.inputs]
+    assert len({len(states) for states in theirs}) == len(SECONDS)
+    for row, states in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(row[: len(states)], states, rtol=0, atol=1e-4)
+
+
+def test_forced_logits_match_transformers(pair: Pair) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(4, pair.theirs.config.vocab_size, (len(SECONDS), 2, 7), generator=generator)
+    tokens[:, 1, :3] = tokens[:, 0, :3]  # a common beginning
+    mask = torch.ones(tokens.shape, dtype=torch.bool)
+    prompt = pair.prompt()
+    tree = grow(prompt, tokens, mask, dtype=torch.float32)
+    with torch.no_grad():
+        norms, encoded, audible = pair.encoded()
+        memory = forward.cross_memory(pair.ours.weights, encoded, audible)
+        hidden = forward.decode(pair.ours.weights, norms.decoder, memory, tree.nodes, tree.visible)
+        ours = forward.logits(pair.ours.weights, hidden[tree.contexts])
+        for utterance, inputs in enumerate(pair.inputs):
+            for candidate in range(2):
+                ids = torch.cat([prompt[:1], tokens[utterance : utterance + 1, candidate, :-1]], dim=1)
+                theirs = pair.theirs(**inputs, decoder_input_ids=ids).logits[0]
+                torch.testing.assert_close(ours[tree.owner[utterance, candidate]], theirs, rtol=0, atol=1e-4)
+
+
+def test_greedy_matches_generate(pair: Pair) -> None:
+    made = pair.generate(Greedy(), 20)
+    assert said(made) == pair.theirs_generate(20)
+    assert made.ended.any()
+
+
+@pytest.mark.parametrize("beams", [2, 5])
+def test_beams_match_generate(pair: Pair, beams: int) -> None:
+    made = pair.generate(BeamSearch(beams), 14)
+    assert said(made) == pair.theirs_generate(14, num_beams=beams, num_return_sequences=beams)
+
+
+def said(made: Hypotheses) -> list[list[list[int]]]:
+    return [
+        [tokens[mask].tolist() for tokens, mask in zip(*rows, strict=True)]
+        for rows in zip(made.tokens, made.mask, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("method", [*METHODS])
+def test_batched_methods_match_alone(heard: Pair, method: str) -> None:
+    assert_alone_alike(heard, method)
+
+
+@pytest.mark.parametrize("method", ["source", "source-beam", "greedy-em", "em-seq", "em-tok", "em-tok-b"])
+def test_moonshine_neighbours_change_nothing(shining: Pair, method: str) -> None:
+    assert_alone_alike(shining, method)
+
+
+def assert_alone_alike(pair: Pair, method: str) -> None:
+    adapter = Adapter(pair.ours, method, steps=2, candidates=3, learning_rate=3e-3, batch_size=4)
+    names = [f"u{index}" for index in range(len(SECONDS))]
+    together = adapter.transcribe(pair.waveforms, utterance_ids=names)
+    for index in (0, 2):
+        (alone,) = adapter.transcribe([pair.waveforms[index]], utterance_ids=[names[index]])
+        assert alone.hypothesis == together[index].hypothesis
+        assert math.isclose(alone.entropy_after, together[index].entropy_after, abs_tol=1e-3)
+        assert alone.error is None
+    moved = [abs(each.entropy_after - each.entropy_before) for each in together]
+    assert (max(moved) > 1e-5) == (METHODS[method].candidates != "none")
+
+
+@pytest.mark.parametrize(("kind", "seconds", "least"), [("heard", 4.2, 560), ("shining", 14.8, 895)])
+def test_window_limits_waveforms(request: pytest.FixtureRequest, kind: str, seconds: float, least: int) -> None:
+    model = request.getfixturevalue(kind).ours
+    shortest = sounds([1.0])[0][:least]
+    long, short, fits = Adapter(model, "source").transcribe([sounds([seconds])[0], shortest[:-1], shortest])
+    assert "takes at most" in str(long.error)
+    assert f"needs at least {least}" in str(short.error)
+    assert fits.error is None
+
+
+def test_unsupported_options_are_refused(tmp_path: Path, heard: Pair) -> None:
+    with pytest.raises(ModelError, match="makes 40 mel bins but its encoder takes 80"):
+        load_model(make_speech2text(tmp_path / "bins", mel_bins=40), device="cpu")
+    with pytest.raises(ModelError, match=r"dither 1\.0"):
+        load_model(make_speech2text(tmp_path / "dither", dither=1.0), device="cpu")
+    with pytest.raises(UsageError, match="unknown language 'de'"):
+        Adapter(heard.ours, "source").transcribe(heard.waveforms, language="de")
+
+
+def test_moonshine_is_told_no_language(shining: Pair) -> None:
+    english, german = (
+        Adapter(shining.ours, "source").transcribe(shining.waveforms, language=language) for language in ("en", "de")
+    )
+    assert [result.hypothesis for result in english] == [result.hypothesis for result in german]
+    with pytest.raises(UsageError, match=r"is told no language, so that there is none to detect; .*'corpus'"):
+        shining.ours.prompt.common()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"encoder_hidden_act": "silu"}, r"encoder_hidden_act is 'silu' .* takes 'gelu' alone"),
+        ({"decoder_hidden_act": "gelu"}, r"decoder_hidden_act is 'gelu' .* takes 'silu' alone"),
+        ({"attention_bias": True}, r"attention_bias is True .* takes False alone"),
+        (
+            {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
+            r"rope_type is 'linear' .* takes 'default' alone",
+        ),
+        ({"hidden_size": 36}, r"head_dim is 9 .* takes an even number, 4 times which is hidden_size, 36 alone"),
+        ({"head_dim": 6}, r"head_dim is 6 .* 4 times which is hidden_size, 32 alone"),
+    ],
+)
+def test_foreign_moonshine_is_refused(shining: Pair, changes: dict[str, Any], words: str) -> None:
+    settings = MoonshineConfig.from_pretrained(shining.folder).to_dict() | changes
+    network = MoonshineForConditionalGeneration(MoonshineConfig.from_dict(settings)).eval()
+    with pytest.raises(ModelError, match=f"model 'mine': {words}; choose family = \"transformers\""):
+        from_transformers(network, shining.extractor, shining.ours.tokenizer, name="mine", device="cpu")
+    sound = torch.from_numpy(shining.waveforms[0])[None]
+    assert network(sound, decoder_input_ids=torch.tensor([[1]])).logits.isfinite().all()  # transformers takes it
+
+
+def test_unfit_moonshine_parts_are_refused(shining: Pair, tmp_path: Path) -> None:
+    config = MoonshineConfig.from_pretrained(shining.folder, encoder_num_key_value_heads=2)
+    grouped = MoonshineForConditionalGeneration(config)
+    with pytest.raises(ModelError, match=r"keys and values have 2 heads and its queries 4 .*transformers"):
+        from_transformers(grouped, shining.extractor, shining.ours.tokenizer, name="mine", device="cpu")
+    with pytest.raises(RuntimeError):  # which fails there as well
+        grouped(torch.from_numpy(shining.waveforms[0])[None], decoder_input_ids=torch.tensor([[1]]))
+    small = MoonshineForConditionalGeneration(MoonshineConfig.from_pretrained(shining.folder, vocab_size=100))
+    with pytest.raises(ModelError, match=r"its tokenizer knows 320 tokens, its decoder 100"):
+        from_transformers(small, shining.extractor, shining.ours.tokenizer, name="mine", device="cpu")
+    shining_still = MoonshineForConditionalGeneration.from_pretrained(shining.folder)
+    shining_still.generation_config.decoder_start_token_id = shining_still.generation_config.bos_token_id = None
+    with pytest.raises(ModelError, match=r"no token that a transcript begins with; write decoder_start_token_id into"):
+        from_transformers(shining_still, shining.extractor, shining.ours.tokenizer, name="mine", device="cpu")
+
+
+def test_moonshine_follows_generation_config(shining: Pair) -> None:
+    network = MoonshineForConditionalGeneration.from_pretrained(shining.folder).eval()
+    network.generation_config.update(decoder_start_token_id=7, eos_token_id=211, suppress_tokens=[65, 25])
+    loud = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True)
+    model = from_transformers(network, loud, shining.ours.tokenizer, name="mine", device="cpu")
+    assert (model.prompt.rows(["fr"], model.device).tolist(), model.policy.end) == ([[7]], 211)
+    assert model.digest != shining.ours.digest
+    for waveform, result in zip(shining.waveforms, Adapter(model, "source").transcribe(shining.waveforms), strict=True):
+        inputs = loud(waveform, sampling_rate=16_000, return_tensors="pt")
+        limit = model.max_tokens(len(waveform), "en")
+        tokens = network.generate(**inputs, max_new_tokens=limit)[0, 1:]
+        assert result.hypothesis == model.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+
+
+def test_translation_model_is_refused(tmp_path: Path) -> None:
+    folder = make_speech2text(tmp_path / "translates")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"lang_codes": "mustc", "tgt_lang": "de"}))
+    with pytest.raises(ModelError, match=r"translates into de, es"):
+        load_model(folder, device="cpu")
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-4), ("bf16", 0.05)])
+def test_precisions_give_same_result(pair: Pair, precision: str, tolerance: float) -> None:
+    other: SpeechModel = load_model(pair.folder, device="cpu", precision=precision)
+    (one,), (same,) = (
+        Adapter(model, "em-tok-b", steps=1, candidates=2).transcribe(pair.waveforms[:1]) for model in (pair.ours, other)
+    )
+    assert math.isclose(one.entropy_before, same.entropy_before, rel_tol=tolerance)
