@@ -25,15 +25,16 @@ STRIDES = (64, 3, 2)
 """How far each of the three convolutions goes from one of its outputs to the next."""
 
 TOKENS_PER_SECOND = 6.5
-"""The most that English speech needs, as its authors say: https://huggingface.co/UsefulSensors/moonshine-tiny."""
+"""By which its authors chose the decoder's 194 positions for the 30 s of their longest training samples. Source: the
+history of config.json in https://huggingface.co/UsefulSensors/moonshine-tiny."""
 
 
 @dataclass(frozen=True, slots=True)
 class MoonshineFrontEnd:
     """Three convolutions over each waveform by itself, which is then padded: it is the same, whatever the others are.
 
-    Rotary positions end nowhere, and the convolutions take a waveform of any length. The longest is chosen: as long as
-    speech whose transcript the decoder's positions hold, at `TOKENS_PER_SECOND`.
+    Neither the convolutions nor rotary positions set an end. The longest is chosen: the speech whose transcript the
+    decoder's positions hold, at `TOKENS_PER_SECOND`.
     """
 
     extractor: Any  # what makes `(N,)` samples of a waveform, normalized over the utterance where the model wants that
@@ -58,7 +59,7 @@ class MoonshineFrontEnd:
     @property
     def longest(self) -> int:
         """Samples of speech whose transcript the decoder's positions hold."""
-        return int(self.tokens / TOKENS_PER_SECOND * self.sample_rate)
+        return int((self.tokens + 1) / TOKENS_PER_SECOND * self.sample_rate)
 
     @property
     def positions(self) -> int:
