@@ -130,16 +130,13 @@ class Moonshine:
                 extractor=extractor,
                 convolutions=(
                     (cast(encoder.conv1.weight), None),
-                    (cast(encoder.conv2.weight), cast(encoder.conv2.bias)),
-                    (cast(encoder.conv3.weight), cast(encoder.conv3.bias)),
+                    *((cast(layer.weight), cast(layer.bias)) for layer in (encoder.conv2, encoder.conv3)),
                 ),
                 norm=(cast(encoder.groupnorm.weight), cast(encoder.groupnorm.bias)),
                 tokens=int(config.max_position_embeddings),
                 sums=precision.sums,
             ),
-            policy=DecodingPolicy.of(
-                generation, config, device=device, dtype=precision.sums, positions=config.max_position_embeddings
-            ),
+            policy=DecodingPolicy.of(generation, config, device=device, dtype=precision.sums),
             prompt=Prompt({ANY_LANGUAGE: (int(start),)}),
             settings={
                 "heads": config.num_attention_heads,
@@ -170,8 +167,7 @@ def _check(name: str, config: Any, tokenizer: Any) -> None:
             "many of both"
         )
     width, size = config.hidden_size, getattr(config, "head_dim", None) or config.hidden_size // heads
-    rope = config.rope_parameters["rope_type"]
-    even = f"an even number, {heads} times which is hidden_size, {width}"
+    rope, even = config.rope_parameters["rope_type"], f"an even number, {heads} times which is hidden_size, {width}"
     for setting, value, taken, fits in (
         ("encoder_hidden_act", config.encoder_hidden_act, "'gelu'", config.encoder_hidden_act == "gelu"),
         ("decoder_hidden_act", config.decoder_hidden_act, "'silu'", config.decoder_hidden_act == "silu"),
@@ -200,7 +196,7 @@ def _weights(network: Any, device: torch.device, precision: Precision) -> Weight
     def cast(tensor: Tensor) -> Tensor:
         return wide(tensor).to(precision.weights)
 
-    def attention(block: Any, *, cross: bool) -> Attention:
+    def attention(block: Any, *, cross: bool = False) -> Attention:
         # Queries scaled once, as `prepare` does. Heads need no padding to `pad_head_dim_to_multiple_of`: zeros add 0.
         query = cast(wide(block.q_proj.weight) * block.scaling)
         memory, out = torch.cat([cast(block.k_proj.weight), cast(block.v_proj.weight)]), cast(block.o_proj.weight)
@@ -212,10 +208,15 @@ def _weights(network: Any, device: torch.device, precision: Precision) -> Weight
         up, down = block.fc1, block.fc2
         return FeedForward(cast(up.weight), cast(up.bias), cast(down.weight), cast(down.bias), activation)
 
-    norms = [norm for layer in encoder.layers for norm in (layer.input_layernorm, layer.post_attention_layernorm)]
+    norms, encoder_layers, decoder_layers = [], [], []
+    for layer in encoder.layers:
+        norms += [layer.input_layernorm, layer.post_attention_layernorm]
+        encoder_layers.append(EncoderLayer(attention(layer.self_attn), feed_forward(layer.mlp, F.gelu)))
     norms.append(encoder.layer_norm)
     for layer in decoder.layers:
         norms += [layer.input_layernorm, layer.post_attention_layernorm, layer.final_layernorm]
+        blocks = attention(layer.self_attn), attention(layer.encoder_attn, cross=True)
+        decoder_layers.append(DecoderLayer(*blocks, feed_forward(layer.mlp, _gated)))
     norms.append(decoder.norm)
     turning = wide(decoder.rotary_emb.inv_freq)
     embedding = cast(decoder.embed_tokens.weight)
@@ -224,20 +225,10 @@ def _weights(network: Any, device: torch.device, precision: Precision) -> Weight
         width=int(config.hidden_size),
         encoder_heads=int(config.num_attention_heads),
         decoder_heads=int(config.num_attention_heads),
-        encoder_layers=tuple(
-            EncoderLayer(attention(layer.self_attn, cross=False), feed_forward(layer.mlp, F.gelu))
-            for layer in encoder.layers
-        ),
+        encoder_layers=tuple(encoder_layers),
         embedding=embedding,
         decoder_positions=None,
-        decoder_layers=tuple(
-            DecoderLayer(
-                attention(layer.self_attn, cross=False),
-                attention(layer.encoder_attn, cross=True),
-                feed_forward(layer.mlp, _gated),
-            )
-            for layer in decoder.layers
-        ),
+        decoder_layers=tuple(decoder_layers),
         head=embedding if tied else cast(network.proj_out.weight),
         norms=torch.stack([wide(norm.weight) for norm in norms]).unsqueeze(1),
         norm_epsilon=float(decoder.norm.eps),

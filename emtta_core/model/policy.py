@@ -35,12 +35,8 @@ class DecodingPolicy:
     tokens_per_second: float | None = None
 
     @classmethod
-    def of(
-        cls, generation: Any, config: Any, *, device: torch.device, dtype: torch.dtype, positions: int | None = None
-    ) -> "DecodingPolicy":
+    def of(cls, generation: Any, config: Any, *, device: torch.device, dtype: torch.dtype) -> "DecodingPolicy":
         """Take the rules of a generation config, for a model with the given config.
-
-        The decoder holds `positions` tokens; None: as many as the config's `max_target_positions`.
 
         Raises:
             ModelError: it names a token that the model does not have, several end tokens or none, has a rule of another
@@ -58,7 +54,8 @@ class DecodingPolicy:
         if len(ends) != 1:
             raise ModelError(
                 f"eos_token_id in the generation config names {len(ends)} tokens ({', '.join(map(str, ends))}), and "
-                "a transcript ends at one alone; write the id of that one into generation_config.json"
+                "a transcript ends at one alone; write the id of that one into generation_config.json, or for several "
+                'choose family = "transformers" in the suite\'s model'
             )
         (end,) = ends
         bias = torch.zeros(config.vocab_size, dtype=dtype)
@@ -71,11 +68,12 @@ class DecodingPolicy:
                 f"{config.vocab_size} tokens to begin a transcript with, the end token apart; write shorter lists into "
                 "generation_config.json, as that of the published model has them"
             )
+        positions = getattr(config, "max_target_positions", None) or config.max_position_embeddings
         return cls(
             end=end,
             bias=bias.to(device),
             first_bias=first_bias.to(device),
-            max_target_positions=int(config.max_target_positions if positions is None else positions),
+            max_target_positions=int(positions),
         )
 
     @property

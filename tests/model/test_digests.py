@@ -48,6 +48,13 @@ def test_changed_file_invalidates(folder: Path) -> None:
     assert digest_of(choice(folder)) != digest
 
 
+def test_new_family_invalidates(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = digest_of(choice(folder))
+    monkeypatch.setattr(models, "BUILT_IN", {**models.BUILT_IN, "murmur": "own_murmur:FAMILY"})
+    assert models.cached_digest(folder) is None
+    assert digest_of(choice(folder)) == digest
+
+
 def test_just_written_file_is_not_trusted(folder: Path) -> None:
     (folder / "config.json").touch()
     digest_of(choice(folder))
