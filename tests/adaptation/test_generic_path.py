@@ -44,9 +44,17 @@ def test_generic_path_matches_fast(pair: tuple[Model, Model], method: str) -> No
     assert_same(pair, METHODS[method], {"steps": 2, "candidates": 3, "beams": 3, "learning_rate": 3e-3})
 
 
-@pytest.mark.parametrize("method", ["source", "source-beam", "greedy-em", "em-seq", "em-tok", "em-tok-b"])
-def test_moonshine_is_same_on_both_paths(moonshines: tuple[Model, Model], method: str) -> None:
-    assert_same(moonshines, METHODS[method], {"steps": 2, "candidates": 3, "beams": 3, "learning_rate": 3e-3})
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        *((name, "layernorm") for name in ("source", "source-beam", "greedy-em", "em-seq", "em-tok", "em-tok-b")),
+        ("em-tok-b", "decoder-layernorm"),
+        ("em-tok", "encoder-layernorm"),
+    ],
+)
+def test_moonshine_is_same_on_both_paths(moonshines: tuple[Model, Model], method: str, parameters: str) -> None:
+    chosen = replace(METHODS[method], parameters=parameters)
+    assert_same(moonshines, chosen, {"steps": 2, "candidates": 3, "beams": 3, "learning_rate": 3e-3})
 
 
 def assert_same(pair: tuple[Model, Model], method: Method, options: dict[str, Any]) -> None:
