@@ -6,7 +6,7 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -34,20 +34,11 @@ _JSON = frozenset(
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 """How one of several files of weights is called."""
 
-_SIZES = (
-    "d_model",
-    "encoder_layers",
-    "decoder_layers",
-    "encoder_attention_heads",
-    "decoder_attention_heads",
-    "encoder_ffn_dim",
-    "decoder_ffn_dim",
-    "vocab_size",
-    "num_mel_bins",
-    "max_source_positions",
-    "max_target_positions",
+_SIZES = re.compile(
+    r"d_model|hidden_size|vocab_size|num_mel_bins|max_(?:source|target)_positions|intermediate_size|(?:encoder|decoder)_ffn_dim"
+    r"|(?:(?:encoder_|decoder_)?num_hidden_|encoder_|decoder_|num_)layers|(?:encoder|decoder|num)_attention_heads"
 )
-"""What a config.json says of how large an encoder and a decoder are."""
+"""What a config.json, or the config of a part of the model in it, calls its sizes, each a whole number above 0."""
 
 _FAR = 4
 """Times that the parameters a config.json asks for may be those that the weights hold: one of another size of the same
@@ -216,14 +207,15 @@ def refuse_unusable(folder: Path) -> None:
 
 def _refuse_absurd(folder: Path, config: Mapping[str, Any]) -> None:
     # Refuse a config.json that asks for far more than the weights hold, before transformers allocates it.
-    for name in _SIZES:
-        value = config.get(name, 1)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    parts = list(_parts(config))
+    sizes = [(name, value) for part in parts for name, value in part.items() if _SIZES.fullmatch(name)]
+    for name, value in sizes:
+        if isinstance(value, bool) or not isinstance(value, int | None) or (value is not None and value < 1):
             raise ModelError(
                 f"the model folder {folder}: {name} is {value!r} in its config.json; it must be a whole number above "
                 "0: take config.json and weights from one and the same model"
             )
-    asked, held, most = _asked_parameters(config), _held_parameters(folder), limit(MAX_PARAMETERS)
+    asked, held, most = sum(map(_asked_parameters, parts)), _held_parameters(folder), limit(MAX_PARAMETERS)
     if held is not None and asked > _FAR * held:
         raise ModelError(
             f"the model folder {folder}: its config.json asks for about {asked:.3g} parameters, and its weights hold "
@@ -236,15 +228,27 @@ def _refuse_absurd(folder: Path, config: Mapping[str, Any]) -> None:
         )
 
 
-def _asked_parameters(config: Mapping[str, Any]) -> float:
-    # About how many parameters a config.json asks for; nothing where it names no such sizes.
-    width = float(config.get("d_model", 0))
-    layers = sum(
-        config.get(f"{part}_layers", 0) * (attentions * 4 * width**2 + 2 * width * config.get(f"{part}_ffn_dim", 0))
-        for part, attentions in (("encoder", 1), ("decoder", 2))
-    )
-    positions = config.get("max_source_positions", 0) + config.get("max_target_positions", 0)
-    return float(layers + width * (config.get("vocab_size", 0) + positions))
+def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    # A config with those of the model's parts in it, as text_config and audio_config.
+    yield config
+    for value in config.values():
+        if isinstance(value, dict):
+            yield from _parts(value)
+
+
+def _asked_parameters(part: Mapping[str, Any]) -> float:
+    # About how many parameters a config, without those in it, asks for; nothing where it names no such sizes.
+    def size(*names: str) -> float:
+        return float(next((part[name] for name in names if part.get(name) is not None), 0))
+
+    width = size("d_model", "hidden_size")
+    layers = 0.0
+    for half, attentions in (("encoder", 1), ("decoder", 2)):
+        inside = attentions * 4 * width**2 + 2 * width * size(f"{half}_ffn_dim", "intermediate_size")
+        layers += size(f"{half}_layers", f"{half}_num_hidden_layers") * inside
+    if not layers:
+        layers = size("num_hidden_layers", "num_layers") * (2 * width**2 + 2 * width * size("intermediate_size"))
+    return layers + width * size("vocab_size") + width * (size("max_source_positions") + size("max_target_positions"))
 
 
 def _held_parameters(folder: Path) -> int | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from generic_factory import KINDS
 from whisper_factory import make_checkpoint
 
 from emtta_core.audio.files import encode_flac, length_in_seconds, read_audio
@@ -140,6 +141,28 @@ def test_absurd_config_is_refused(checkpoint: Path, tmp_path: Path, settings: di
     (copy / "config.json").write_text(json.dumps(config | settings))
     with pytest.raises(ModelError, match=words):
         load_model(copy, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "settings", "words"),
+    [
+        ("moonshine", None, {"decoder_num_hidden_layers": 10**9}, "asks for about"),
+        ("moonshine", None, {"intermediate_size": 10**12}, "asks for about"),
+        ("wav2vec2", None, {"num_hidden_layers": 10**9}, "asks for about"),
+        ("wav2vec2", None, {"hidden_size": "wide"}, "hidden_size is 'wide' .* whole number above 0"),
+        ("qwen2_audio", "text_config", {"num_hidden_layers": 10**9}, "asks for about"),
+        ("qwen2_audio", "audio_config", {"d_model": 10**9}, "asks for about"),
+    ],
+)
+def test_absurd_config_of_any_kind_is_refused(
+    tmp_path: Path, kind: str, part: str | None, settings: dict[str, object], words: str
+) -> None:
+    folder = KINDS[kind](tmp_path / kind)
+    config = json.loads((folder / "config.json").read_text())
+    (config if part is None else config[part]).update(settings)
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=words):
+        load_model(folder, device="cpu")
 
 
 def test_environment_raises_size_limit(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
