@@ -62,10 +62,6 @@ NO_DETECTION = (
     "on the generic path no language is detected; write language = 'corpus' in the suite's [model], or take a "
     "multilingual Whisper without family = 'transformers'"
 )
-NO_BF16 = (
-    "precision 'bf16' is of the fast path alone; on the generic path, which this model takes, what is adapted would be "
-    "rounded to it: use 'float32'"
-)
 NO_STREAM = (
     "on the generic path each utterance is an episode of its own, and no stream goes from one to the next; leave "
     'stream out, or give the method stream = { reset = "utterance" }'

@@ -64,7 +64,8 @@ class Sequences:
         begin = prompt.shape[1]
         sequences = torch.cat([prompt, tokens], 1)
         given = self._given(len(tokens), sequences[:, :-1])
-        raw = self._network(**given, use_cache=False).logits[:, begin - 1 :]
+        with self._model.arithmetic():
+            raw = self._network(**given, use_cache=False).logits[:, begin - 1 :]
         steps = range(tokens.shape[1])
         return torch.stack([processors(sequences[:, : begin + step], raw[:, step]) for step in steps], 1)
 
@@ -72,7 +73,7 @@ class Sequences:
     def _encoded(self) -> Any:
         encoder = self._network.get_encoder()
         taken = inspect.signature(encoder.forward).parameters
-        with torch.set_grad_enabled(self._graph):
+        with torch.set_grad_enabled(self._graph), self._model.arithmetic():
             return encoder(**{name: tensor for name, tensor in self._utterance.inputs.items() if name in taken})
 
     def _given(self, rows: int, tokens: Tensor | None = None) -> dict[str, Any]:
@@ -91,7 +92,7 @@ class Sequences:
         return inputs | ({"decoder_input_ids": begin} if begin.numel() else {})
 
     def _generate(self, rows: int, **settings: Any) -> Any:
-        with torch.no_grad(), warnings_off():
+        with torch.no_grad(), self._model.arithmetic(), warnings_off():
             return self._own(
                 **self._given(rows), max_new_tokens=self._utterance.limit, return_dict_in_generate=True, **settings
             )
@@ -138,8 +139,9 @@ class Frames:
 
     @cached_property
     def _heard(self) -> Tensor:
-        logits: Tensor = self._model.network(**self._utterance.inputs).logits
-        return logits
+        with self._model.arithmetic():
+            logits: Tensor = self._model.network(**self._utterance.inputs).logits
+        return logits.to(self._model.dtype)
 
     def greedy(self) -> Hypotheses:
         """The most probable class of each frame, `(1, 1, T)`, with their mean entropy."""

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from emtta_core.errors import ModelError, UsageError
 from emtta_core.model.family import Parts, read_network
-from emtta_core.model.model_files import NO_BF16, NO_DETECTION, TRANSFORMERS, Layout, kinds, refuse_lacking
+from emtta_core.model.model_files import NO_DETECTION, TRANSFORMERS, Layout, kinds, refuse_lacking
 from emtta_core.model.policy import ANY_LANGUAGE, MULTILINGUAL, DecodingPolicy, Prompt
 from emtta_core.model.speech_model import Model
 from emtta_core.model.weights import Precision
@@ -89,7 +89,12 @@ class TransformersModel(Model):
 
     def features(self) -> list[str]:
         """The names of the parameters between the waveform and the encoder's layers, of a CTC model."""
-        return [name for name, _ in self.network.named_parameters() if not _FEATURES.isdisjoint(name.split("."))]
+        return list(_features(self.network))
+
+    def arithmetic(self) -> torch.autocast:
+        """The context in which the network computes: in bf16, matrices are multiplied so, whatever their inputs are."""
+        half = self.precision.weights != self.precision.sums
+        return torch.autocast(self.device.type, self.precision.weights if half else torch.bfloat16, enabled=half)
 
     @contextmanager
     def adapting(self, names: Sequence[str]) -> Iterator[list[torch.nn.Parameter]]:
@@ -225,14 +230,13 @@ def make(
 
     Raises:
         ModelError: if it hears nothing, or names no end token.
-        UsageError: for a precision that this path does not have.
     """
     network, config = parts.network, parts.network.config
-    if precision.weights != precision.sums:
-        raise UsageError(NO_BF16)
     if layout == "encoder-decoder" and not config.is_encoder_decoder:
         layout = "decoder"
-    network = network.to(device, precision.weights).requires_grad_(False)
+    network, norms = network.to(device, precision.weights).requires_grad_(False), _norms(network)
+    for parameter in (*norms.values(), *_features(network).values()):
+        parameter.data = parameter.data.to(precision.sums)  # what is adapted would be rounded
     vocabulary = int(config.get_text_config(decoder=True).vocab_size)
     generation = None if layout == "ctc" else _settled(name, network)
     ends = (int(config.pad_token_id or 0),) if generation is None else tuple(generation.eos_token_id)
@@ -247,10 +251,14 @@ def make(
         precision=precision,
         network=network,
         layout=layout,
-        norms=_norms(network),
+        norms=norms,
         ends=ends,
         lock=threading.RLock(),
     )
+
+
+def _features(network: Any) -> dict[str, torch.nn.Parameter]:
+    return {name: found for name, found in network.named_parameters() if not _FEATURES.isdisjoint(name.split("."))}
 
 
 def _norms(network: Any) -> dict[str, torch.nn.Parameter]:

@@ -12,7 +12,7 @@ from emtta_core import cache
 from emtta_core.errors import ModelError, UsageError
 from emtta_core.hub import UnreachableHubError
 from emtta_core.model import hub_model
-from emtta_core.model.model_files import BUILT_IN, NO_BF16, NO_DETECTION, NO_STREAM, folder_of, path_of
+from emtta_core.model.model_files import BUILT_IN, NO_DETECTION, NO_STREAM, folder_of, path_of
 from emtta_core.names import FAMILIES
 from emtta_core.pipeline.job import Job
 from emtta_core.suite import ModelChoice, Suite
@@ -96,8 +96,6 @@ def check_path(suite: Suite) -> None:
     found = path_of_choice(suite.model)
     if found is None or found[1] is None:
         return
-    if suite.model.precision == "bf16":
-        raise UsageError(NO_BF16)
     if suite.model.language == "detect":
         raise UsageError(NO_DETECTION)
     if any(suite.stream_of(choice) is not None for choice in suite.methods):

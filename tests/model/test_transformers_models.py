@@ -154,7 +154,6 @@ def test_path_refuses_what_it_lacks(
     moonshine = f'"{folders["moonshine"]}", family = "transformers"'
     for model, said in (
         (f'"{folders["wav2vec2"]}"', "possible are source"),
-        (f'{moonshine}, precision = "bf16"', "use 'float32'"),
         (f'{moonshine}, language = "detect"', "no language is detected"),
         (f'{moonshine} }}\nstream = {{ reset = "never"', "no stream goes from one to the next"),
     ):
@@ -173,9 +172,27 @@ def test_model_without_norms_is_named(folders: dict[str, Path]) -> None:
         Adapter(model, "greedy-em")
 
 
-def test_precision_and_half_are_refused(folders: dict[str, Path]) -> None:
-    with pytest.raises(UsageError, match=r"'bf16' is of the fast path alone.*use 'float32'"):
-        loaded(folders["moonshine"], precision="bf16")
+@pytest.mark.parametrize("kind", [*METHODS])
+def test_bf16_keeps_what_is_adapted_exact(folders: dict[str, Path], kind: str) -> None:
+    model, exact = loaded(folders[kind], precision="bf16"), loaded(folders[kind])
+    assert {parameter.dtype for parameter in model.norms.values()} == {torch.float32}
+    halves = sum(parameter.dtype == torch.bfloat16 for parameter in model.network.parameters())
+    assert halves > len(model.norms)
+    source = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
+    method = "suta" if kind == "wav2vec2" else "em-tok-b"
+    (found,), (wanted,) = (
+        Adapter(each, method, steps=2, candidates=2, learning_rate=3e-3).transcribe(sounds([0.8]))
+        for each in (model, exact)
+    )
+    assert found.error is None
+    assert found.entropy_before == pytest.approx(wanted.entropy_before, rel=0.05)
+    assert found.trace[0].gradient_norm > 0
+    assert found.trace[0].loss != wanted.trace[0].loss
+    for name, tensor in model.network.state_dict().items():
+        assert torch.equal(tensor, source[name]), name
+
+
+def test_missing_half_is_refused(folders: dict[str, Path]) -> None:
     model = loaded(folders["wav2vec2"])
     with pytest.raises(UsageError, match=r"no LayerNorm or RMSNorm in its decoder.*use 'layernorm'"):
         model.half("decoder")
