@@ -15,8 +15,8 @@ from functools import cache
 import numpy as np
 
 from emtta_core.audio.files import encode_flac
-from emtta_core.audio.measure import RANGE_DB, signal_to_distortion_db, spectral_distance_db, spectrogram_db
 from emtta_core.audio.mix import rms_dbfs, scale_back
+from emtta_core.audio.spectrum import RANGE_DB, signal_to_distortion_db, spectral_distance_db, spectrogram_db
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
 from emtta_core.corpora.base import Utterance
 from emtta_core.corpora.registry import Corpus

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from pyroomacoustics.experimental import measure_rt60
 from soxr import resample
 
-from emtta_core.audio import codecs, rooms
+from emtta_core.audio import effects, rooms
 from emtta_core.audio.corruption import Graded
 from emtta_core.audio.effects import EFFECTS
-from emtta_core.audio.measure import signal_to_distortion_db
 from emtta_core.audio.mix import rms_dbfs
+from emtta_core.audio.spectrum import signal_to_distortion_db
 from emtta_core.audio.waveform import Waveform
 from emtta_core.corpora.synthetic import voices_for_noise
 
@@ -171,8 +171,8 @@ def test_gsm_codes_declared_times() -> None:
 @pytest.mark.parametrize("name", ["mp3", "opus"])
 def test_codec_writes_at_declared_rate(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[bytes] = []
-    write = codecs._written
-    monkeypatch.setattr(codecs, "_written", lambda *a, **k: written.append(write(*a, **k)) or written[-1])
+    write = effects._written
+    monkeypatch.setattr(effects, "_written", lambda *a, **k: written.append(write(*a, **k)) or written[-1])
     speech = np.concatenate([SPEECH, SECOND, *OTHERS])[: 10 * RATE]
     for severity, kbits in declared(name):
         heard(name, severity, speech)

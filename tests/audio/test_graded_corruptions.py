@@ -15,8 +15,8 @@ from emtta_core.audio.corrupted import Corrupted
 from emtta_core.audio.corruption import Graded
 from emtta_core.audio.effects import CORRUPTIONS, EFFECTS
 from emtta_core.audio.files import encode_flac
-from emtta_core.audio.measure import signal_to_distortion_db, spectral_distance_db
 from emtta_core.audio.mix import rms_dbfs
+from emtta_core.audio.spectrum import signal_to_distortion_db, spectral_distance_db
 from emtta_core.audio.waveform import Waveform
 from emtta_core.corpora.synthetic import voices_for_noise
 from emtta_core.errors import AudioError, UsageError

@@ -18,7 +18,7 @@ from conftest import Command, Outcome, Speech, SuiteFile, tone
 from prefect import get_client
 from store_factory import begin_run, one_run
 
-from emtta_core.audio.codecs import opus
+from emtta_core.audio.effects import opus
 from emtta_core.demo.card import CARD_FILE, CARRIED
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.pipeline.models import digest_of
@@ -226,7 +226,7 @@ def test_for_codec_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 BROKEN = "\n\ndef available_subtypes(*_):\n    return {}\n"
 CODED = """
 import numpy
-from emtta_core.audio.codecs import opus
+from emtta_core.audio.effects import opus
 from emtta_core.errors import UsageError
 try:
     opus(numpy.zeros(16_000, numpy.float32), 16.0, None, None)
