@@ -13,7 +13,6 @@ from rich.text import Text
 from emtta_core.errors import EmttaError
 from emtta_core.sanitize import escaped
 from flows.cli import _log
-from flows.cli._needs import show_needs
 from flows.cli._options import (
     DEFAULT_STORE,
     AllowAbsoluteOption,
@@ -24,6 +23,7 @@ from flows.cli._options import (
     use_corpora,
 )
 from flows.cli._output import COMPLETE, ERROR, put_json, tabulate
+from flows.cli.prepare import show_needs
 
 if TYPE_CHECKING:
     from emtta_core.audio.mix import SnrConvention

@@ -23,28 +23,20 @@ from emtta_core.network import settle_proxies
 from emtta_core.sanitize import without_passwords
 from flows.cli import (
     _log,
-    catalog,
-    check,
-    compact,
-    compare,
     demo,
     doctor,
     exporting,
-    listen,
     prepare,
-    prune,
     report,
     rerun,
     run,
+    runs,
     schedule,
     score,
-    server,
     sql,
-    status,
     suites,
-    view,
+    upkeep,
 )
-from flows.cli import list as list_runs
 from flows.cli._options import flowing
 from flows.cli._output import ERROR, USAGE, say, settle_streams
 
@@ -76,12 +68,12 @@ def _options(
 
 
 for _verb in (
-    *(run.run, prepare.prepare, rerun.rerun, status.status, list_runs.runs, report.report, view.view, compare.compare),
-    *(sql.sql, score.score, exporting.export, check.check, compact.compact, prune.prune, listen.listen, suites.suites),
-    *(schedule.schedule, server.server, doctor.doctor),
+    *(run.run, prepare.prepare, rerun.rerun, runs.status, runs.runs, report.report, report.view, runs.compare),
+    *(sql.sql, score.score, exporting.export, upkeep.check, upkeep.compact, upkeep.prune, suites.listen, suites.suites),
+    *(schedule.schedule, schedule.server, doctor.doctor),
 ):
-    app.command("list" if _verb is list_runs.runs else None, help=flowing(_verb.__doc__))(_verb)
-app.add_typer(catalog.app, name="catalog")
+    app.command("list" if _verb is runs.runs else None, help=flowing(_verb.__doc__))(_verb)
+app.add_typer(exporting.catalog, name="catalog")
 app.add_typer(demo.app, name="demo")
 
 

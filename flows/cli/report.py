@@ -1,5 +1,6 @@
-"""`emtta report`: the named questions to the store."""
+"""`emtta report`: the named questions to the store, and the page on a run; `emtta view`: the pages on all runs."""
 
+import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -98,7 +99,7 @@ def report(
             raise UsageError(
                 f"{PAGE} is a page, not a table; its options are --run, --scorer, --out, --audio and the limits"
             )
-        write_page(run, store, to, audio, scorer, limits(timeout, memory))
+        _write_page(run, store, to, audio, scorer, limits(timeout, memory))
         return
     if audio:
         raise UsageError(f"--audio {audio} is for `emtta report {PAGE}` only; a table holds no recordings")
@@ -119,16 +120,16 @@ def report(
         if name in _WHY_EMPTY and head and not found.table.num_rows:
             say(_WHY_EMPTY[name])
         if chosen is Format.TABLE and name in _OF_DOMAINS:
-            show_complete_domains(catalogue, run, found)
+            _show_complete_domains(catalogue, run, found)
         if chosen is Format.TABLE and name in _JUDGED:
-            say_verdicts(catalogue, run)
+            _say_verdicts(catalogue, run)
         notices = notices_of(catalogue, run) if head else ()
     for sentence in notices:
         say(sentence)
 
 
 def _show(found: "Result", form: Format, head: str, to: Path | None, columns: list[str]) -> None:
-    """Write a report; a table has the run above it, of other formats it is said."""
+    # A table has the run above it; other formats are read by programs, so there it is said.
     if head and form is not Format.TABLE:
         say(head)
     show(found, form, head or None, to, columns)
@@ -139,15 +140,12 @@ def show_methods(catalogue: "Catalogue", run: str) -> None:
     found = catalogue.report("methods", run)
     if any(value is not None for record in found.records for value in _figures(record)):
         show(found, Format.TABLE, "word error rate, %")
-        say_verdicts(catalogue, run)
-    show_complete_domains(catalogue, run, found)
+        _say_verdicts(catalogue, run)
+    _show_complete_domains(catalogue, run, found)
 
 
-def show_complete_domains(catalogue: "Catalogue", run: str | None, found: "Result") -> None:
-    """Show, below figures that are hidden until every domain is complete, the domains that are, and what is missing.
-
-    `found` is the report whose figures may be hidden; without `run`, that of the newest.
-    """
+def _show_complete_domains(catalogue: "Catalogue", run: str | None, found: "Result") -> None:
+    # Below figures that are hidden until every domain is complete: the domains that are, and what is missing.
     from emtta_core.store.result import Result
 
     if all(value is not None for record in found.records for value in _figures(record)):
@@ -169,8 +167,7 @@ def show_complete_domains(catalogue: "Catalogue", run: str | None, found: "Resul
         say(f"incomplete for {', '.join(of_methods)}: {len(lacking)} of {total} domains: {named}")
 
 
-def say_verdicts(catalogue: "Catalogue", run: str | None) -> None:
-    """Say which method is the best of each group, if the tests do, and what the intervals of the run do not hold."""
+def _say_verdicts(catalogue: "Catalogue", run: str | None) -> None:
     from emtta_core.store.describe import cautions_of, verdicts_of
 
     for sentence in (*verdicts_of(catalogue, run), *cautions_of(catalogue, run)):
@@ -188,13 +185,13 @@ _WHY_EMPTY = {
 
 
 def _figures(record: dict[str, object]) -> list[object]:
-    """The values of a row that are hidden until every domain is complete."""
+    # The values of a row that are hidden until every domain is complete.
     if "wer" in record:
         return [record["wer"]]
     return [value for name, value in record.items() if name not in ("method", "change_percent")]
 
 
-def write_page(
+def _write_page(
     run: str | None,
     store: str,
     out: Path | None,
@@ -202,11 +199,6 @@ def write_page(
     scorer: str | None = None,
     limits: "Limits | None" = None,
 ) -> None:
-    """Write the page on a run, the newest by default, with so many recordings, and say where it is.
-
-    Raises:
-        UsageError: there is no such run, the file's name is not that of a page, or the file cannot be written.
-    """
     from emtta_core.errors import UsageError
     from emtta_core.report import make_page
     from emtta_core.store import Store
@@ -224,3 +216,35 @@ def write_page(
     say(f"{path}: page of run {page.run_id}, {decimal(len(content))}{held}")
     if page.recordings < audio:
         say(f"only {page.recordings} recordings of utterances that changed are available, not {audio}")
+
+
+PORT = 8420
+
+
+def view(
+    store: StoreOption = DEFAULT_STORE,
+    port: Annotated[int, typer.Option("--port", help="The port to listen on; 0 for any free port.")] = PORT,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the browser.")] = True,
+    timeout: TimeoutOption = None,
+    memory: MemoryOption = None,
+) -> None:
+    """Show the runs of a store in the browser, each with its page and recordings, until Ctrl-C.
+
+    Only this machine can see them: the server listens on 127.0.0.1 and is read-only.
+
+    Examples:
+        emtta view
+
+        emtta view --store s3://my-bucket/emtta --port 0 --no-browser
+    """
+    from emtta_core.report.view_server import ViewServer
+    from emtta_core.store import Store
+
+    with ViewServer(Store.open(store), port, limits(timeout, memory)) as server:
+        say(f"the runs of {store}: {server.url} (Ctrl-C to stop)")
+        try:
+            if browser:
+                webbrowser.open(server.url)
+            server.serve_forever(poll_interval=0.2)
+        except KeyboardInterrupt:
+            say("stopped")

@@ -20,7 +20,7 @@ from emtta_core.scoring.significance import holm
 from emtta_core.scoring.thresholds import MIN_EFFECT
 from emtta_core.store import Catalogue, CellKey, Store
 from emtta_core.suite.file import SHIPPED
-from flows.cli.compare import compare as compare_command
+from flows.cli.runs import compare as compare_command
 from flows.cli.schedule import schedule as schedule_command
 
 WORDS = len(REFERENCE.split())

@@ -1,4 +1,4 @@
-"""`emtta prune`: remove old runs."""
+"""The upkeep of a store: `emtta check`, `emtta compact` and `emtta prune`."""
 
 import sys
 from dataclasses import asdict
@@ -9,10 +9,73 @@ from rich.filesize import decimal
 
 from emtta_core.sanitize import escaped
 from flows.cli._options import DEFAULT_STORE, DryRunOption, FormOption, StoreOption
-from flows.cli._output import put_json, say, tabulate
+from flows.cli._output import COMPLETE, ERROR, Format, put_json, say, show, tabulate
 
 if TYPE_CHECKING:
     from emtta_core.store.pruning import Pruning
+
+
+def check(
+    place: Annotated[
+        str | None, typer.Argument(metavar="[STORE]", help="The same as --store.", show_default=False)
+    ] = None,
+    run: Annotated[
+        str | None,
+        typer.Option("--run", metavar="RUN", help="Only this run, its audio, and what it reuses.", show_default=False),
+    ] = None,
+    form: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.TABLE,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Read every file of the store, and name each that is damaged, malformed or of another release, with what to do.
+
+    Nothing is changed. The exit code is 0 if every file is whole and 1 if one is not.
+
+    Examples:
+        emtta check
+
+        emtta check s3://bucket/store --run demo-1a2b3c4d --format json
+    """
+    from emtta_core.store import Store
+    from emtta_core.store.describe import text_table
+    from emtta_core.store.integrity import check_store
+
+    found = check_store(Store.open(place or store), run)
+    columns = ("file", "problem", "reason", "remedy")
+    rows = [[getattr(fault, name) for name in columns] for fault in found.faults]
+    if rows or form is not Format.TABLE:
+        show(text_table(columns, rows), form)
+    say(f"{found.files} files ({decimal(found.size)}) were read; {len(rows) or 'none'} of them to be seen to")
+    raise typer.Exit(ERROR if rows else COMPLETE)
+
+
+def compact(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id; see emtta list.")],
+    store: StoreOption = DEFAULT_STORE,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Put the many small files of a run into few, so that questions on many runs are answered sooner.
+
+    Every answer stays the same, and whoever reads meanwhile is not disturbed. The run can go on later. A run that is
+    being worked on is refused. Killed, it leaves nothing to mend; the same command ends it.
+
+    Examples:
+        emtta compact demo-1a2b3c4d --dry-run
+
+        emtta compact demo-1a2b3c4d
+    """
+    from emtta_core.store import Store
+    from emtta_core.store.compaction import compact as merge
+    from emtta_core.store.compaction import plan_compaction
+
+    opened = Store.open(store)
+    found = plan_compaction(opened, run)
+    if not found.needed:
+        say(f"run {run}: nothing to do, its rows are in {found.packs} files")
+    elif dry_run:
+        say(f"run {run}: would put {found.files} files ({decimal(found.size)}) into {found.packs}")
+    else:
+        done = merge(opened, run)
+        say(f"run {run}: {done.files} files ({decimal(done.size)}) are {done.packs} now ({decimal(done.packed or 0)})")
 
 
 def prune(

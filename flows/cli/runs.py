@@ -1,4 +1,4 @@
-"""`emtta compare`: what changed from one run to another, and whether that is more than chance."""
+"""`emtta list`: the runs of a store; `emtta status`: the progress of one; `emtta compare`: what changed between two."""
 
 from typing import Annotated, Literal
 
@@ -7,6 +7,7 @@ import typer
 from flows.cli._options import (
     DEFAULT_STORE,
     ColumnsOption,
+    FormOption,
     MemoryOption,
     MinEffectOption,
     ScorerOption,
@@ -15,7 +16,54 @@ from flows.cli._options import (
     limits,
     names,
 )
-from flows.cli._output import INCOMPLETE, Format, put, put_json, say, show
+from flows.cli._output import COMPLETE, INCOMPLETE, Format, put, put_json, say, say_if_empty, show
+
+
+def runs(
+    store: StoreOption = DEFAULT_STORE,
+    columns: ColumnsOption = None,
+    form: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.TABLE,
+    timeout: TimeoutOption = None,
+    memory: MemoryOption = None,
+) -> None:
+    """List the runs of the store, newest first.
+
+    Examples:
+        emtta list
+
+        emtta list --format json
+    """
+    from emtta_core.store import Store
+    from emtta_core.store.run_list import RunList
+
+    opened = Store.open(store)
+    found = RunList(opened, limits(timeout, memory)).refresh()
+    show(found, form, columns=names(columns))
+    say_if_empty(found, opened)
+
+
+def status(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id; see emtta list.")],
+    store: StoreOption = DEFAULT_STORE,
+    form: FormOption = "table",
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+) -> None:
+    """Show the progress of a run; the exit code is 0 if it is complete and 3 if it is not.
+
+    Examples:
+        emtta status demo-1a2b3c4d
+
+        emtta status demo-1a2b3c4d --format json | jq .cells
+    """
+    from emtta_core.pipeline.state import run_status
+    from emtta_core.store import Store
+
+    found = run_status(Store.open(store), run)
+    if as_json or form == "json":
+        put_json(found.as_dict())
+    else:
+        put(f"{found.as_text()}\n")
+    raise typer.Exit(COMPLETE if found.complete else INCOMPLETE)
 
 
 def compare(
