@@ -31,7 +31,7 @@ from typing import Any
 import soundfile
 
 from emtta_core.corpora.l2arctic import SPEAKERS
-from emtta_core.corpora.mls import CODES
+from emtta_core.corpora.librispeech import CODES
 from emtta_core.pipeline.run_statistics import compute_statistics
 from emtta_core.scoring import Rule, word_errors
 from emtta_core.store.catalogue import open_store

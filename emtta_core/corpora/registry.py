@@ -4,14 +4,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from emtta_core.corpora.ami import Ami
 from emtta_core.corpora.common_voice import CommonVoice
 from emtta_core.corpora.fleurs import Fleurs
 from emtta_core.corpora.folder import Folder
-from emtta_core.corpora.hub_dataset import HubDataset
+from emtta_core.corpora.hub_dataset import Ami, HubDataset
 from emtta_core.corpora.l2arctic import L2Arctic
-from emtta_core.corpora.librispeech import LibriSpeech
-from emtta_core.corpora.mls import MultilingualLibriSpeech
+from emtta_core.corpora.librispeech import LibriSpeech, MultilingualLibriSpeech
 from emtta_core.corpora.saved_dataset import SavedDataset
 from emtta_core.corpora.synthetic import Synthetic
 from emtta_core.corpora.tedlium import TedLium

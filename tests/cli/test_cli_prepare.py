@@ -21,7 +21,7 @@ from hub_server import TOKEN, Hub
 
 from emtta_core.audio.noise_file import MS_SNSD
 from emtta_core.corpora.l2arctic import SPEAKERS
-from emtta_core.corpora.mls import CODES
+from emtta_core.corpora.librispeech import CODES
 from emtta_core.store import Store
 
 DOMAIN = '[[domains]]\nname = "{}"\ngroup = "{}"\n'

@@ -16,7 +16,7 @@ from corpora_factory import ami_hub, librispeech_hub, librispeech_rows
 from hub_server import TOKEN, Hub, parquet
 
 from emtta_core.corpora import hub_split
-from emtta_core.corpora.ami import Ami
+from emtta_core.corpora.hub_dataset import Ami
 from emtta_core.corpora.librispeech import LibriSpeech
 from emtta_core.errors import AudioError, CorpusError, UsageError
 from emtta_core.faults import is_transient

@@ -31,13 +31,12 @@ from corpora_factory import (
 from hub_server import Hub, parquet
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
-from emtta_core.corpora.ami import Ami
 from emtta_core.corpora.base import Count
 from emtta_core.corpora.common_voice import CommonVoice
 from emtta_core.corpora.fleurs import Fleurs
+from emtta_core.corpora.hub_dataset import Ami
 from emtta_core.corpora.l2arctic import EXCEPTIONS, SPEAKERS, L2Arctic
-from emtta_core.corpora.librispeech import LibriSpeech
-from emtta_core.corpora.mls import CODES, MultilingualLibriSpeech
+from emtta_core.corpora.librispeech import CODES, LibriSpeech, MultilingualLibriSpeech
 from emtta_core.corpora.registry import Corpus
 from emtta_core.corpora.tedlium import TedLium
 from emtta_core.errors import AudioError, CorpusError, UsageError

@@ -18,8 +18,7 @@ from corpora_factory import (
 from hub_server import Hub
 
 from emtta_core.audio.noise_file import NoiseFile
-from emtta_core.corpora.librispeech import LibriSpeech
-from emtta_core.corpora.mls import MultilingualLibriSpeech
+from emtta_core.corpora.librispeech import LibriSpeech, MultilingualLibriSpeech
 from emtta_core.errors import UsageError
 from emtta_core.pipeline.preparation import prepare_domain
 from emtta_core.pipeline.run import (

@@ -15,8 +15,7 @@ from corpora_factory import put, sound
 
 from emtta_core.audio.files import encode_flac, read_audio
 from emtta_core.corpora.l2arctic import L2Arctic
-from emtta_core.corpora.librispeech import LibriSpeech
-from emtta_core.corpora.mls import MultilingualLibriSpeech
+from emtta_core.corpora.librispeech import LibriSpeech, MultilingualLibriSpeech
 from emtta_core.model.model_files import folder_of
 from emtta_core.suite import load_suite
 

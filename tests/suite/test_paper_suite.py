@@ -17,7 +17,7 @@ from whisper_factory import make_checkpoint
 from emtta_core.adaptation.options import USES
 from emtta_core.audio.noise_file import MS_SNSD, NoiseFile
 from emtta_core.corpora.l2arctic import SPEAKERS
-from emtta_core.corpora.mls import CODES
+from emtta_core.corpora.librispeech import CODES
 from emtta_core.corpora.synthetic import Synthetic
 from emtta_core.demo.recipe import trained_voices
 from emtta_core.suite import ModelChoice, Suite, load_suite
