@@ -1,10 +1,25 @@
-"""The numbers of the demo model's training, and the espeak-ng voices that it hears; every other voice is held out."""
+"""The recipe of the demo model: its numbers, the espeak-ng voices that it hears, and its training examples.
+
+Every other voice is held out. An example is a spoken sentence, its tokens, and the phoneme in each frame.
+"""
 
 import json
+import random
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.utils.data import Dataset
+from transformers import WhisperTokenizerFast
+
 from emtta_core.atomic_write import write_bytes
+from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
+from emtta_core.corpora.espeak import Phoneme, speak
+from emtta_core.corpora.synthetic import load_grammar
 from emtta_core.errors import ModelError
 
 LANGUAGES = ("en", "de", "nl", "fr", "es", "it", "pt", "pl")
@@ -79,3 +94,142 @@ class Recipe:
             raise ModelError(
                 f"{file} is no recipe of this version of emtta ({error}); train into a new folder"
             ) from error
+
+
+END = "<|endoftext|>"
+START = "<|startoftranscript|>"
+TASKS = ("<|translate|>", "<|transcribe|>")
+OTHERS = ("<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>")
+
+_SENTENCES = 3_000
+"""Sentences a language from which the byte pairs are counted."""
+
+
+def train_tokenizer(size: int) -> WhisperTokenizerFast:
+    """Make a tokenizer of `size` text tokens and, behind them, Whisper's special tokens in Whisper's order.
+
+    The text tokens are learnt from training sentences of all the demo's languages, each with a space before it.
+    """
+    pairs = Tokenizer(models.BPE())
+    pairs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pairs.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=[], show_progress=False)
+    pairs.train_from_iterator(_sentences(), trainer)
+    specials = [END, START, *(f"<|{language}|>" for language in LANGUAGES), *TASKS, *OTHERS]
+    tokenizer = WhisperTokenizerFast(tokenizer_object=pairs, unk_token=END, bos_token=END, eos_token=END)
+    tokenizer.add_special_tokens({"additional_special_tokens": specials[1:]})
+    return tokenizer
+
+
+def _sentences() -> list[str]:
+    found = []
+    for language in LANGUAGES:
+        rng = random.Random(f"vocabulary|{language}")
+        found += [" " + load_grammar(language).sentence(rng, "train") for _ in range(_SENTENCES)]
+    return found
+
+
+IGNORE = -100
+"""The label that torch's cross entropy passes over."""
+
+_NOISY_SHARE = 0.7
+_SNR_DB = (10.0, 40.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One training utterance."""
+
+    waveform: Waveform  # `(N,)`, at most a window long
+    text: str  # what is said
+    language: str  # ISO 639-1 code
+    phonemes: NDArray[np.int64]  # `(frames,)` int64, the phoneme's number in each encoder frame, or `IGNORE`
+
+
+class Examples(Dataset[Example]):
+    """An endless supply of examples: the example of an index is the same whenever and wherever it is made.
+
+    Args:
+        inventory: the phoneme labels; a label's number is its index.
+        seconds: the window's length.
+        frames: encoder frames in a window.
+        seed: another seed gives another supply.
+    """
+
+    def __init__(self, inventory: Sequence[str], seconds: float, frames: int, seed: int) -> None:
+        self._numbers = {label: number for number, label in enumerate(inventory)}
+        self._seconds, self._frames, self._seed = seconds, frames, seed
+
+    def __getitem__(self, index: int) -> Example:
+        rng = random.Random(f"demo|{self._seed}|{index}")
+        while True:
+            language = draw_language(rng)
+            text = load_grammar(language).sentence(rng, "train")
+            speech = speak(
+                text,
+                rng.choice(trained_voices(language)),
+                rate=rng.randint(155, 200),
+                pitch=rng.randint(35, 65),
+                pitch_range=rng.randint(30, 70),
+            )
+            waveform = speech.waveform
+            if len(waveform) <= self._seconds * SAMPLE_RATE:
+                break
+        waveform = _with_coloured_noise(waveform, rng)
+        return Example(waveform, text, language, self._labels(speech.phonemes, len(waveform)))
+
+    def _labels(self, phonemes: Sequence[Phoneme], samples: int) -> NDArray[np.int64]:
+        # The number of the phoneme that sounds in the middle of each frame; silence behind the speech.
+        middles = (np.arange(self._frames) + 0.5) * self._seconds / self._frames
+        starts = np.array([phoneme.start for phoneme in phonemes])
+        numbers = np.array([self._numbers.get(bare(phoneme.label), IGNORE) for phoneme in phonemes])
+        labels = numbers[np.clip(np.searchsorted(starts, middles, side="right") - 1, 0, None)]
+        labels[middles > samples / SAMPLE_RATE] = self._numbers[""]
+        return labels
+
+
+def draw_language(rng: random.Random) -> str:
+    """Draw the language of an example."""
+    return "en" if rng.random() < ENGLISH_SHARE else rng.choice(LANGUAGES[1:])
+
+
+def bare(label: str) -> str:
+    """An espeak-ng phoneme label without its marks of stress and length; a pause is the empty label."""
+    return label.strip("',%=_:;-|")
+
+
+def phoneme_inventory(sentences: int) -> tuple[str, ...]:
+    """The phoneme labels in so many sentences of each of the demo's languages, and the pause, sorted."""
+    labels = {""}
+    for language in LANGUAGES:
+        rng = random.Random(f"inventory|{language}")
+        for _ in range(sentences):
+            speech = speak(load_grammar(language).sentence(rng, "train"), trained_voices(language)[0])
+            labels.update(bare(phoneme.label) for phoneme in speech.phonemes)
+    return tuple(sorted(labels))
+
+
+def _with_coloured_noise(speech: Waveform, rng: random.Random) -> Waveform:
+    # The speech at a random level, most often with noise whose spectrum falls by a random slope.
+    level = 10 ** (rng.uniform(-12, 4) / 20)
+    speech = speech * level
+    if rng.random() > _NOISY_SHARE:
+        return speech.astype(np.float32)
+    generator = np.random.default_rng(rng.getrandbits(64))
+    spectrum = np.fft.rfft(generator.standard_normal(len(speech)))
+    hertz = np.fft.rfftfreq(len(speech), 1 / SAMPLE_RATE)
+    noise = np.fft.irfft(spectrum * np.maximum(hertz, 50) ** -rng.uniform(0, 1.2), len(speech))
+    ratio = np.sqrt(np.mean(speech**2) / np.mean(noise**2))
+    noisy: Waveform = (speech + noise * ratio * 10 ** (-rng.uniform(*_SNR_DB) / 20)).astype(np.float32)
+    return noisy
+
+
+def collate(examples: list[Example]) -> list[Example]:
+    """The batch as it is: the trainer pads it."""
+    return examples
+
+
+def padded(rows: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
+    """Rows of numbers as one int64 tensor `(rows, longest)`, filled behind each row's end."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows])

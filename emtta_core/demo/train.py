@@ -27,13 +27,14 @@ from transformers import (
 )
 
 from emtta_core.atomic_write import write_bytes
-from emtta_core.demo.recipe import LANGUAGES, Recipe
-from emtta_core.demo.training_data import (
+from emtta_core.demo.recipe import (
     IGNORE,
+    LANGUAGES,
     START,
     TASKS,
     Example,
     Examples,
+    Recipe,
     collate,
     padded,
     phoneme_inventory,

@@ -1,4 +1,8 @@
-"""A run written down for other programs: one format at a time, into a folder, whole or not at all."""
+"""A run written down for other programs: one format at a time, into a folder, whole or not at all.
+
+For the hub it is a data set: https://huggingface.co/docs/hub/datasets-cards and
+https://huggingface.co/docs/hub/eval-results
+"""
 
 import shutil
 import uuid
@@ -7,14 +11,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
 from pathlib import Path
+from typing import Any
+
+from huggingface_hub.utils import HFValidationError, validate_repo_id, yaml_dump
 
 from emtta_core.errors import EmttaError, UsageError, unknown
-from emtta_core.pipeline.run_results import RESULTS, results_text
-from emtta_core.report.hub_folder import check_hub_id, hub_files
+from emtta_core.pipeline.run_results import RESULTS, results_of, results_text
 from emtta_core.report.transcripts import ChosenCell, Transcripts
 from emtta_core.store import Catalogue, Store
 from emtta_core.store.describe import check_scored, heading, notices_of
 from emtta_core.store.queries import Limits
+from emtta_core.store.reports import EVERY, views
 from emtta_core.store.result import Result, SharedCell
 
 
@@ -108,7 +115,7 @@ def export_run(
             f"{', '.join(sorted(_OF_UTTERANCES))}"
         )
     if form is ExportFormat.HUB:
-        check_hub_id(hub_id)
+        _check_hub_id(hub_id)
     elif hub_id is not None:
         raise UsageError(f"--hub-id {hub_id} is for --format hub alone; leave it out")
     cells = _cells(store, run_id, methods, domains)
@@ -160,7 +167,7 @@ def _files(transcripts: Transcripts, form: ExportFormat, hub_id: str) -> Iterato
         case ExportFormat.RESULTS:
             yield RESULTS, results_text(catalogue, run_id).encode()
         case ExportFormat.HUB:
-            yield from hub_files(catalogue, run_id, hub_id, _utterances(transcripts), _leaderboard(catalogue, run_id))
+            yield from _hub_files(catalogue, run_id, hub_id, _utterances(transcripts), _leaderboard(catalogue, run_id))
         case _:
             texts = {
                 ExportFormat.TRN: transcripts.trn,
@@ -218,3 +225,95 @@ def _place(folder: Path, files: Iterable[tuple[str, bytes]], *, replace: bool) -
     finally:
         shutil.rmtree(stage, ignore_errors=True)
     return written
+
+
+_HUB_CARD = """---
+{front}---
+
+# {title}
+
+What the model `{model}` heard in the suite `{suite}`, method by method: the utterances of an evaluation of test-time
+adaptation of speech recognition by entropy minimisation. The audio is not in here. Made with emtta: {head}.
+{notices}
+**Licence.** The transcripts are those of the corpora, under the corpora's licences. Name them here, and in the field
+`license` above, before you publish this.
+
+## Word error rates
+
+WER in %, with 95 % bootstrap intervals; the change against `source` in points; scored by `{scorer}`.
+
+{leaderboard}
+## Columns
+
+`{file}` has one row for each utterance of a cell (a domain with a method, and a seed where the method draws random
+numbers). Sum `errors` and `words` for a WER; do not average `wer`.
+
+| column | meaning |
+|---|---|
+{columns}"""
+
+_HUB_FILE = "data/utterances.parquet"
+"""Where the utterances of a data set are."""
+
+
+def _check_hub_id(hub_id: str | None) -> str:
+    if hub_id is None:
+        raise UsageError("--format hub wants the id that the data set is to have: add --hub-id OWNER/NAME")
+    try:
+        validate_repo_id(hub_id)
+    except HFValidationError as error:
+        raise UsageError(f"--hub-id {hub_id!r} is no id of the hub, as OWNER/NAME: {error}") from error
+    if "/" not in hub_id:
+        raise UsageError(f"--hub-id {hub_id!r} has no owner; write OWNER/NAME")
+    return hub_id
+
+
+def _hub_files(
+    catalogue: Catalogue, run_id: str, hub_id: str, utterances: Result, leaderboard: Result
+) -> Iterator[tuple[str, bytes]]:
+    found = results_of(catalogue, run_id)
+    run, suite = found["run"], found["run"]["suite"]
+    title = f"{suite}: hypotheses of {run['model']}"
+    meanings = views()["utterances"].columns
+    card = _HUB_CARD.format(
+        front=yaml_dump(_front(title, utterances), sort_keys=False),
+        title=title,
+        model=run["model"],
+        suite=suite,
+        head=heading(catalogue, run_id),
+        notices="".join(f"\n{notice}\n" for notice in found["notices"]),
+        scorer=found["scoring"]["scorer"],
+        leaderboard=leaderboard.markdown(),
+        file=_HUB_FILE,
+        columns="".join(f"| `{name}` | {meanings.get(name, '')} |\n" for name in utterances.columns),
+    )
+    yield "README.md", card.encode()
+    yield _HUB_FILE, utterances.parquet()
+    yield f".eval_results/{suite}.yaml", yaml_dump(list(_entries(found, hub_id)), sort_keys=False).encode()
+
+
+def _front(title: str, utterances: Result) -> dict[str, Any]:
+    return {
+        "pretty_name": title,
+        "language": sorted(set(utterances.table["language"].to_pylist())),
+        "task_categories": ["automatic-speech-recognition"],
+        "tags": ["test-time-adaptation", "word-error-rate", "emtta"],
+        "configs": [{"config_name": "default", "data_files": [{"split": "test", "path": _HUB_FILE}]}],
+    }
+
+
+def _entries(found: dict[str, Any], hub_id: str) -> Iterator[dict[str, Any]]:
+    # One for each figure that is not hidden, of a method over all domains and of each domain. A group may be called as
+    # one of its domains is.
+    over_all = [figure for figure in found["groups"] if figure["group"] == EVERY]
+    for figure in [*over_all, *found["domains"]]:
+        if figure["wer"] is None:
+            continue
+        low, high = figure["wer_low"], figure["wer_high"]
+        interval = "" if low is None else f", {figure['confidence']:.0%} interval {low:.2f} to {high:.2f}"
+        yield {
+            "dataset": {"id": hub_id, "task_id": figure.get("domain", EVERY)},
+            "value": round(figure["wer"], 4),
+            "date": found["run"]["created_at"],
+            "notes": f"WER in %, method {figure['method']}, scorer {found['scoring']['scorer']}{interval}",
+        }

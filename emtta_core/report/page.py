@@ -19,9 +19,9 @@ from markupsafe import Markup
 
 from emtta_core.errors import UsageError
 from emtta_core.report import charts, facts
+from emtta_core.report.charts import Painter
 from emtta_core.report.examples import Example, Examples, audio_of, data_uri, find_examples, first_of_each
 from emtta_core.report.facts import ALL, MOST_FAILURES, SOURCE, Facts, newest_run, read_facts
-from emtta_core.report.picture import Painter
 from emtta_core.report.summary import lowest_of, summarise, tally
 from emtta_core.sanitize import escaped
 from emtta_core.store import Catalogue, Store

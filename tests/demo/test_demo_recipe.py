@@ -12,9 +12,8 @@ import torch
 from conftest import Command
 from transformers import WhisperForConditionalGeneration
 
-from emtta_core.demo.recipe import Recipe
+from emtta_core.demo.recipe import Examples, Recipe, phoneme_inventory
 from emtta_core.demo.train import STATE_FILE, Student, train
-from emtta_core.demo.training_data import Examples, phoneme_inventory
 from emtta_core.errors import ModelError, UsageError
 from emtta_core.model.model_files import folder_of
 

@@ -23,9 +23,9 @@ from emtta_core.audio.files import encode_flac
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.report import charts, make_page
+from emtta_core.report.charts import Painter
 from emtta_core.report.examples import Piece, word_differences
 from emtta_core.report.facts import MOST_FAILURES, points, rate
-from emtta_core.report.picture import Painter
 from emtta_core.sanitize import escaped
 from emtta_core.store import AudioBytes, Catalogue, CellKey, PreparedRow, Store
 
