@@ -22,11 +22,10 @@ from emtta_core.errors import EmttaError, StoreError
 from emtta_core.faults import is_transient
 from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.store import AudioBytes, Catalogue, CellKey, LinkRow, PreparedRow, Store
-from emtta_core.store.backend import Entry
+from emtta_core.store.backend import Entry, Folder
 from emtta_core.store.compaction import compact
 from emtta_core.store.integrity import Check, check_store
 from emtta_core.store.lease import holder
-from emtta_core.store.local import Folder
 from emtta_core.store.parquet import parquet
 from emtta_core.store.pruning import Keep, plan_pruning, prune
 from emtta_core.store.schema import VERSION_KEY
