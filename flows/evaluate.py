@@ -29,7 +29,7 @@ from flows.artifacts import publish
 from flows.dispatch import Dispatch, wait_for_records
 from flows.executor import Executor, start_executor
 from flows.runner import Runner
-from tasks.passwords import hide_passwords
+from tasks.cells import hide_passwords
 
 INTERRUPTED = "Interrupted"
 """The name of the state in which a run ends that was asked to stop."""

@@ -38,7 +38,7 @@ from flows.evaluate import INTERRUPTED, evaluate
 from flows.prefect_server import reach
 from flows.run_log import also_logging_to
 from flows.runner import Runner, check_runner
-from tasks.passwords import hide_passwords
+from tasks.cells import hide_passwords
 
 
 def timezone_of(name: str) -> ZoneInfo:

@@ -1,20 +1,70 @@
-"""The tasks of a run: prepare a domain, and evaluate a cell; Prefect keeps no result, and retries transient faults."""
+"""The tasks of a run: prepare a domain, and evaluate a cell; Prefect keeps no result, and retries transient faults.
 
+No password in a URL reaches Prefect, neither in what it logs nor in the message of a state.
+"""
+
+import logging
 from collections.abc import Callable
+from contextlib import ContextDecorator
+from types import TracebackType
 from typing import Any
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.logging.handlers import APILogHandler, PrefectConsoleHandler
 from prefect.tasks import exponential_backoff
 
+from emtta_core.errors import EmttaError
 from emtta_core.faults import is_transient
 from emtta_core.pipeline.events import channel
 from emtta_core.pipeline.job import CellReport, Job
 from emtta_core.pipeline.preparation import Prepared, prepare_domain
+from emtta_core.sanitize import without_passwords
 from emtta_core.store import Store
 from emtta_core.suite import Domain, Runtime
-from tasks.passwords import hide_passwords
+
+
+class hide_passwords(ContextDecorator):  # noqa: N801 - used like `suppress`
+    """Keep passwords from Prefect inside the `with` block, or the flow or task that this decorates.
+
+    Raises:
+        EmttaError: in place of an error whose message holds a password, which it comes from.
+    """
+
+    # A class, as Ray sends flows and tasks to its machines, and the generator of a `contextmanager` cannot be sent.
+
+    def __enter__(self) -> None:
+        _settle_handlers()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        message = without_passwords(str(error))
+        if isinstance(error, Exception) and message != str(error):
+            raise EmttaError(f"{type(error).__name__}: {message}") from error
+
+
+class _HandlerFormatter(logging.Formatter):
+    """Formats as another formatter does, without the passwords of URLs."""
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_passwords(self._inner.format(record))
+
+
+def _settle_handlers() -> None:
+    # Have Prefect's handlers, to its server and to the screen, hide passwords.
+    loggers = [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    for handler in [handler for logger in (logging.root, *loggers) for handler in logger.handlers]:
+        if isinstance(handler, APILogHandler | PrefectConsoleHandler) and not isinstance(
+            handler.formatter, _HandlerFormatter
+        ):
+            handler.setFormatter(_HandlerFormatter(handler.formatter or logging.Formatter()))
+
 
 # Results and caches of Prefect are left unused: the store says what is done, and it looks whether the files are there.
 UNCACHED: dict[str, Any] = {"persist_result": False, "cache_policy": NO_CACHE}

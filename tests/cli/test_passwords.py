@@ -16,8 +16,7 @@ from emtta_core.faults import is_transient
 from flows.evaluate import evaluate
 from flows.nightly import nightly
 from tasks.cells import evaluate as evaluate_cell
-from tasks.cells import prepare
-from tasks.passwords import hide_passwords
+from tasks.cells import hide_passwords, prepare
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
