@@ -138,7 +138,7 @@ def _methods(cells: "Sequence[Cell]") -> str:
 
 
 def _say_estimate(store: "Store | None", run: "Run", todo: "Sequence[CellState]", redo: "Redo") -> None:
-    from emtta_core.pipeline.forecast import forecast
+    from emtta_core.pipeline.state import forecast
     from flows.cli._progress import clock
 
     found = forecast(store if todo else None, run.suite, {state.cell: state.to_do(redo) for state in todo})

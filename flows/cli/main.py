@@ -32,8 +32,6 @@ from flows.cli import (
     run,
     runs,
     schedule,
-    score,
-    sql,
     suites,
     upkeep,
 )
@@ -68,9 +66,9 @@ def _options(
 
 
 for _verb in (
-    *(run.run, prepare.prepare, rerun.rerun, runs.status, runs.runs, report.report, report.view, runs.compare),
-    *(sql.sql, score.score, exporting.export, upkeep.check, upkeep.compact, upkeep.prune, suites.listen, suites.suites),
-    *(schedule.schedule, schedule.server, doctor.doctor),
+    *(run.run, prepare.prepare, rerun.rerun, runs.status, runs.runs, report.report, runs.view, runs.compare),
+    *(report.sql, rerun.score, exporting.export, upkeep.check, upkeep.compact, upkeep.prune),
+    *(suites.listen, suites.suites, schedule.schedule, schedule.server, doctor.doctor),
 ):
     app.command("list" if _verb is runs.runs else None, help=flowing(_verb.__doc__))(_verb)
 app.add_typer(exporting.catalog, name="catalog")

@@ -1,6 +1,6 @@
-"""`emtta report`: the named questions to the store, and the page on a run; `emtta view`: the pages on all runs."""
+"""Questions to a store: `emtta report` asks those that have names, or writes a run's page; `emtta sql` asks any."""
 
-import webbrowser
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -218,33 +218,67 @@ def _write_page(
         say(f"only {page.recordings} recordings of utterances that changed are available, not {audio}")
 
 
-PORT = 8420
-
-
-def view(
+def sql(
+    query: Annotated[
+        str | None, typer.Argument(help="One SELECT, or a file that ends in .sql.", show_default=False)
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", metavar="FILE", help="Read the SELECT from this file.")
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
-    port: Annotated[int, typer.Option("--port", help="The port to listen on; 0 for any free port.")] = PORT,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the browser.")] = True,
+    param: ParamOption = None,
+    scorer: ScorerOption = None,
+    form: FormatOption = None,
+    to: OutOption = None,
     timeout: TimeoutOption = None,
     memory: MemoryOption = None,
 ) -> None:
-    """Show the runs of a store in the browser, each with its page and recordings, until Ctrl-C.
+    """Query the store with SQL (DuckDB's), or open a prompt if there is no query and no file.
 
-    Only this machine can see them: the server listens on 127.0.0.1 and is read-only.
+    The prompt has a history and completes names with Tab; .help lists its commands. Input from a pipe is one query.
+    Views: runs, groups, cells, utterances, changes, edits, steps, …; sql/schema.md describes them and their columns.
 
     Examples:
-        emtta view
+        emtta sql "SELECT domain, method, wer FROM cells ORDER BY wer DESC LIMIT 5"
 
-        emtta view --store s3://my-bucket/emtta --port 0 --no-browser
+        emtta sql "FROM cells WHERE method = $method" --param method=em-tok-b --out cells.parquet
+
+        emtta sql -f question.sql --format json
+
+        emtta sql
     """
-    from emtta_core.report.view_server import ViewServer
+    from emtta_core.errors import UsageError
     from emtta_core.store import Store
+    from emtta_core.store.catalogue import Catalogue
 
-    with ViewServer(Store.open(store), port, limits(timeout, memory)) as server:
-        say(f"the runs of {store}: {server.url} (Ctrl-C to stop)")
+    chosen, parameters, text = format_of(form, to), pairs(param), _query(query, file)
+    if text is None and (parameters or to):
+        raise UsageError("--param and --out belong to a query: give one, or leave them out for a prompt")
+    with Catalogue(Store.open(store), scorer=scorer, limits=limits(timeout, memory)) as catalogue:
+        if text is None:
+            from flows.cli._prompt import Prompt
+
+            Prompt(catalogue, chosen).run()
+        else:
+            show(catalogue.query(text, parameters or None), chosen, to=to)
+
+
+def _query(query: str | None, file: Path | None) -> str | None:
+    """The query that was given in one of three ways; None where a prompt is wanted."""
+    from emtta_core.errors import UsageError
+
+    if query is not None and file is not None:
+        raise UsageError(f"give either a query or the file {file}, not both")
+    if query is not None and query.endswith(".sql") and not any(character.isspace() for character in query):
+        file = Path(query)
+    if file is not None:
         try:
-            if browser:
-                webbrowser.open(server.url)
-            server.serve_forever(poll_interval=0.2)
-        except KeyboardInterrupt:
-            say("stopped")
+            return file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+            raise UsageError(f"the query cannot be read from the file {file}: {reason}") from error
+    if query is None and not sys.stdin.isatty():
+        query = sys.stdin.read()
+        if not query.strip():
+            raise UsageError("no query given: pass it as an argument, with -f FILE, or on standard input")
+    return query

@@ -1,6 +1,7 @@
-"""`emtta rerun`: do again what is missing of a run, what failed, or all of it."""
+"""`emtta rerun`: do again what is missing of a run, what failed, or all of it; `emtta score`: score it again."""
 
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -133,3 +134,57 @@ def _plan_anew(store: "Store", run: "Run", wanted: "Collection[Cell]", progress:
     for name in dict.fromkeys(new.domain for new, old in zip(changed.cells, run.cells, strict=True) if new != old):
         say(f"domain {name} is planned anew, with the audio and transcripts that are there now")
     return True
+
+
+def score(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The run's id; see emtta list.")],
+    scorer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scorer",
+            metavar="NAME",
+            help="whisper, basic, marks, jiwer, none, or my_package.mine:normalize; +numbers and +compounds behind it. "
+            "Repeatable. Default: the suite's, and those used before.",
+            show_default=False,
+        ),
+    ] = None,
+    references: Annotated[
+        Path | None,
+        typer.Option(
+            "--references", metavar="FILE", dir_okay=False, help="Corrected transcripts: id, text (.csv, .tsv, .jsonl)."
+        ),
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Utterances that the references lack keep their transcripts.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, max=256, help="Processes at most. Default: all cores.")
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Score what a run has stored again: each hypothesis, and that of each step. No hypothesis is made anew.
+
+    Scores of several scorers lie side by side; reports show one with --scorer. What is scored already in the same way
+    is left alone, so that the command goes on where it was stopped, and mends a run that two releases have scored.
+
+    Examples:
+        emtta score demo-1a2b3c4d --scorer jiwer --scorer whisper+compounds
+
+        emtta score demo-1a2b3c4d --references corrected.csv --partial
+    """
+    from emtta_core.cores import cores
+    from emtta_core.errors import UsageError
+    from emtta_core.pipeline.references import read_references
+    from emtta_core.pipeline.rescoring import rescore
+    from emtta_core.store import Store
+
+    if partial and references is None:
+        raise UsageError("--partial belongs to --references FILE; give that too, or leave it out")
+    opened = Store.open(store)
+    opened.run(run)
+    corrected = read_references(references, opened, run, partial=partial) if references else None
+    found = rescore(opened, run, scorer or (), references=corrected, workers=workers or cores())
+    for name, count in found.scored.items():
+        say(f"{name}: {count} utterances scored, {found.kept[name]} had been scored in the same way")
+    for name in found.scored:
+        say(f"see: {opened.command('report', 'leaderboard', '--run', run, '--scorer', name)}")

@@ -1,5 +1,6 @@
-"""`emtta list`: the runs of a store; `emtta status`: the progress of one; `emtta compare`: what changed between two."""
+"""The runs of a store: their list, the progress of one, two side by side, and all of them in a browser."""
 
+import webbrowser
 from typing import Annotated, Literal
 
 import typer
@@ -122,3 +123,35 @@ def compare(
             say(line)
     if fail and found.regressions:
         raise typer.Exit(INCOMPLETE)
+
+
+PORT = 8420
+
+
+def view(
+    store: StoreOption = DEFAULT_STORE,
+    port: Annotated[int, typer.Option("--port", help="The port to listen on; 0 for any free port.")] = PORT,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the browser.")] = True,
+    timeout: TimeoutOption = None,
+    memory: MemoryOption = None,
+) -> None:
+    """Show the runs of a store in the browser, each with its page and recordings, until Ctrl-C.
+
+    Only this machine can see them: the server listens on 127.0.0.1 and is read-only.
+
+    Examples:
+        emtta view
+
+        emtta view --store s3://my-bucket/emtta --port 0 --no-browser
+    """
+    from emtta_core.report.view_server import ViewServer
+    from emtta_core.store import Store
+
+    with ViewServer(Store.open(store), port, limits(timeout, memory)) as server:
+        say(f"the runs of {store}: {server.url} (Ctrl-C to stop)")
+        try:
+            if browser:
+                webbrowser.open(server.url)
+            server.serve_forever(poll_interval=0.2)
+        except KeyboardInterrupt:
+            say("stopped")

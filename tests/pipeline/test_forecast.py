@@ -8,8 +8,8 @@ import pytest
 from conftest import CLEAN, Command, Speech, SuiteFile
 from store_factory import begin_run, end_attempt, heard, write_shard
 
-from emtta_core.pipeline.forecast import forecast
 from emtta_core.pipeline.plan import Cell
+from emtta_core.pipeline.state import forecast
 from emtta_core.store import CellKey, Store
 from emtta_core.suite import Suite, parse_suite
 
