@@ -15,7 +15,7 @@ from typing import Any
 
 import kaldialign
 
-from emtta_core.scoring.utterance import Heard, score
+from emtta_core.scoring.wer import Heard, score
 from emtta_core.store import Catalogue, Store
 
 ROWS = """

@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 
 from emtta_core.compare import ALL, Cell, corrected
 from emtta_core.scoring.paired import ALPHA
-from emtta_core.scoring.significance import holm, mean_p
-from emtta_core.scoring.thresholds import MIN_EFFECT
+from emtta_core.scoring.significance import MIN_EFFECT, holm, mean_p
 from emtta_core.store.reports import reports
 from emtta_core.trend import NIGHTS, THRESHOLD
 

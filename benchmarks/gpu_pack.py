@@ -27,9 +27,9 @@ from transformers import WhisperForConditionalGeneration
 from emtta_core.audio.files import read_audio
 from emtta_core.audio.mix import scale_back
 from emtta_core.audio.noise_file import NoiseFile
-from emtta_core.corpus_dirs import CORPORA
 from emtta_core.errors import EmttaError
 from emtta_core.identity import digest
+from emtta_core.input_files import CORPORA
 from emtta_core.suite import Domain, load_suite
 
 PIECE = 60_000_000

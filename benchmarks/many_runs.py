@@ -34,7 +34,7 @@ from store import files_in, peak_memory
 
 from emtta_core.cache import CACHE
 from emtta_core.pipeline.run_statistics import update_statistics
-from emtta_core.scoring.utterance import Heard, score
+from emtta_core.scoring.wer import Heard, score
 from emtta_core.store import CellKey, CellRow, HypothesisRow, ScoreRow, StepRow, Store
 from emtta_core.store.compaction import compact
 from emtta_core.store.parquet import parquet

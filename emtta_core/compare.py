@@ -12,8 +12,7 @@ import pyarrow as pa
 from emtta_core.errors import UsageError, unknown
 from emtta_core.scoring import paired
 from emtta_core.scoring.paired import ALPHA
-from emtta_core.scoring.significance import holm
-from emtta_core.scoring.thresholds import MIN_EFFECT, MinEffect, check_thresholds
+from emtta_core.scoring.significance import MIN_EFFECT, MinEffect, check_thresholds, holm
 from emtta_core.store import COMPLETE, Catalogue, PlanRow, Result, Store
 from emtta_core.store.describe import check_scored
 from emtta_core.store.queries import Limits

@@ -1,10 +1,16 @@
-"""What is read of the files that users name: plain ones, within limits, and no pointers of Git LFS or git-annex."""
+"""What is read of the files that users name: plain ones, within limits, and no pointers of Git LFS or git-annex.
+
+Published recordings are looked for in folders of this machine before a network is asked: `EMTTA_CORPORA=/data` says
+that `/data` holds what others publish, each under its usual name, such as `LibriSpeech/`, `mls_german/` or
+`MS-SNSD/`. So a suite needs no path of any machine in it.
+"""
 
 import errno
 import math
 import os
 import shlex
 import stat
+from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -110,3 +116,31 @@ def read_plain(path: str | PathLike[str], *, most: float | None = None) -> bytes
     """Read a plain file; see `check_plain`."""
     check_plain(path, most=most)
     return Path(path).read_bytes()
+
+
+CORPORA = "EMTTA_CORPORA"
+"""The environment variable that names the folders, several of them joined as in `PATH`."""
+
+
+def corpus_dirs() -> tuple[Path, ...]:
+    """The folders that `EMTTA_CORPORA` names."""
+    return tuple(Path(name).expanduser() for name in os.environ.get(CORPORA, "").split(os.pathsep) if name)
+
+
+def candidates(path: str | None, names: Sequence[str]) -> Iterator[Path]:
+    """Yield the folders in which something published may lie.
+
+    Args:
+        path: the folder that a suite names; None for those of `EMTTA_CORPORA`.
+        names: what its folder is usually called.
+    """
+    for folder in corpus_dirs() if path is None else (Path(path).expanduser(),):
+        yield folder
+        yield from (folder / name for name in names)
+
+
+def searched(path: str | None) -> str:
+    """The folders of `candidates`, for a message."""
+    if path is not None:
+        return repr(path)
+    return ", ".join(map(str, corpus_dirs())) or f"any folder ({CORPORA} names none)"

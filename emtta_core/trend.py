@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from emtta_core.errors import UsageError
-from emtta_core.scoring.thresholds import MIN_EFFECT, MinEffect
+from emtta_core.scoring.significance import MIN_EFFECT, MinEffect
 from emtta_core.store import Catalogue, Store
 
 NIGHTS = 30

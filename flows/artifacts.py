@@ -1,18 +1,23 @@
-"""What a run leaves on Prefect's page: its leaderboard, its failures, and how to see the rest.
+"""What a run leaves besides its rows: its log, and on Prefect's page its leaderboard, its failures and its commands.
 
-An artifact is a view of the store for whoever looks at the page, and nothing is read back from one. Each key keeps its
+The log is `logs/<run>.log` in the store: what Prefect, the flow and the libraries say while the run goes on. An
+artifact is a view of the store for whoever looks at the page, and nothing is read back from one. Each key keeps its
 versions, so that the page of a suite's key shows how it went from run to run.
 """
 
+import logging
 import re
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.logging.formatters import PrefectFormatter
 
 from emtta_core.compare import Comparison
+from emtta_core.sanitize import SanitizingFormatter
 from emtta_core.store import Catalogue, Result, Store
 from emtta_core.store.describe import verdicts_of
 from emtta_core.trend import Watch
@@ -83,3 +88,33 @@ def _commands(store: Store, run_id: str, page: str | None) -> str:
         f"{commands}\n"
         "```\n"
     )
+
+
+class Formatter(SanitizingFormatter, PrefectFormatter):
+    """The layout of a line, which of a flow or a task run has its name, without the passwords of URLs."""
+
+    def __init__(self) -> None:
+        head = "%(asctime)s %(levelname)-7s %(name)s"
+        super().__init__(
+            f"{head} %(message)s",
+            flow_run_fmt=f"{head} %(flow_run_name)s: %(message)s",
+            task_run_fmt=f"{head} %(task_run_name)s: %(message)s",
+        )
+
+
+@contextmanager
+def also_logging_to(store: Store, run_id: str) -> Iterator[None]:
+    """Send the log records of this process to the log of a run as well, inside the `with` block."""
+    root, own = logging.getLogger(), logging.getLogger("emtta")
+    with store.run_log(run_id) as path:
+        handler = logging.FileHandler(path, encoding="utf-8")
+        handler.setFormatter(Formatter())
+        root.addHandler(handler)
+        level = own.level
+        own.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            own.setLevel(level)
+            root.removeHandler(handler)
+            handler.close()

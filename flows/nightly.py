@@ -28,15 +28,14 @@ from emtta_core.pipeline.models import digest_of
 from emtta_core.pipeline.run import Run, baselines, plan_night, record
 from emtta_core.report import make_page
 from emtta_core.scoring.paired import ALPHA
-from emtta_core.scoring.thresholds import MIN_EFFECT, check_thresholds
+from emtta_core.scoring.significance import MIN_EFFECT, check_thresholds
 from emtta_core.store import Store
 from emtta_core.store.compaction import compact
 from emtta_core.suite import Isolation, load_suite
 from emtta_core.trend import NIGHTS, THRESHOLD, Watch, check_trend, watch
-from flows.artifacts import publish, publish_comparison
+from flows.artifacts import also_logging_to, publish, publish_comparison
 from flows.evaluate import INTERRUPTED, evaluate
 from flows.prefect_server import reach
-from flows.run_log import also_logging_to
 from flows.runner import Runner, check_runner
 from tasks.cells import hide_passwords
 

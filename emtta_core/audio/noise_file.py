@@ -14,9 +14,9 @@ from emtta_core.audio.files import caching
 from emtta_core.audio.mix import LEVEL_DBFS, MAX_SNR_DB, SnrConvention, SnrOver, mix, true_snr_db
 from emtta_core.audio.noise import NoiseKind, synthesise
 from emtta_core.audio.waveform import SAMPLE_RATE, checked, refuse_silence
-from emtta_core.corpus_dirs import CORPORA, candidates, searched
 from emtta_core.errors import AudioError, UsageError
 from emtta_core.identity import IDENTITY, RUNTIME, Record, digest
+from emtta_core.input_files import CORPORA, candidates, searched
 
 NOISE_FILE_VERSION = 1
 """Raised whenever the same settings and the same file would give other samples."""

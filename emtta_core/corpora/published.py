@@ -10,9 +10,9 @@ from pydantic import Field
 
 from emtta_core.corpora.base import Archive, Availability, Choice, Count, Utterance, choose_of, least
 from emtta_core.corpora.recording import FileDigests, Recording
-from emtta_core.corpus_dirs import CORPORA, candidates, searched
 from emtta_core.errors import CorpusError, EmttaError
 from emtta_core.identity import IDENTITY, RUNTIME, Record, digest
+from emtta_core.input_files import CORPORA, candidates, searched
 
 
 @dataclass(frozen=True, slots=True)

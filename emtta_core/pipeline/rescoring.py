@@ -20,7 +20,7 @@ from typing import Any
 from emtta_core.pipeline.run_results import has_results, settle_results
 from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.scoring import ScorerError, scorer
-from emtta_core.scoring.utterance import Heard, score_all
+from emtta_core.scoring.wer import Heard, score_all
 from emtta_core.store import Catalogue, RescoreRow, Store
 from emtta_core.store.lease import Lease, lease
 

@@ -11,7 +11,7 @@ from emtta_core.audio.waveform import SAMPLE_RATE
 from emtta_core.pipeline.long_audio import SILENT, Outcome, WindowResult
 from emtta_core.pipeline.plan import Cell, utterance_key
 from emtta_core.scoring import DEFAULT
-from emtta_core.scoring.utterance import score
+from emtta_core.scoring.wer import score
 from emtta_core.store import DoneUtterance, HypothesisRow, ScoreRow, StepRow, WindowRow
 
 log = logging.getLogger("emtta.pipeline")

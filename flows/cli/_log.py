@@ -34,7 +34,7 @@ def logging_to(path: Path) -> Iterator[None]:
     """Send all log records of this process to the file `path`, and none to the screen, inside the `with` block."""
     from huggingface_hub.utils import disable_progress_bars
 
-    from flows.run_log import Formatter
+    from flows.artifacts import Formatter
 
     settle_environment()
     root = logging.getLogger()

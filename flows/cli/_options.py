@@ -156,8 +156,8 @@ def flowing(docstring: str | None) -> str:
 
 def use_corpora(folders: list[Path] | None) -> None:
     """Have published corpora looked for in these folders; UsageError where one is not there."""
-    from emtta_core.corpus_dirs import CORPORA
     from emtta_core.errors import UsageError
+    from emtta_core.input_files import CORPORA
 
     for folder in folders or ():
         if not folder.is_dir():

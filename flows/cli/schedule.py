@@ -70,7 +70,7 @@ def schedule(
         emtta schedule suites/mine.toml --cron "30 1 * * 1-5" --dry-run
     """
     _log.settle_environment()
-    from emtta_core.scoring.thresholds import check_thresholds
+    from emtta_core.scoring.significance import check_thresholds
     from emtta_core.store import Store
     from emtta_core.store.backend import open_backend
     from emtta_core.suite import load_suite

@@ -14,7 +14,7 @@ from store_factory import REFERENCE, begin_run, end_attempt, heard, one_run, wri
 
 from emtta_core.pipeline import rescoring
 from emtta_core.pipeline.run_statistics import update_statistics
-from emtta_core.scoring.utterance import Heard, score
+from emtta_core.scoring.wer import Heard, score
 from emtta_core.store import Catalogue, CellKey, Store
 from emtta_core.store.compaction import compact
 from emtta_core.store.lease import lease

@@ -16,8 +16,7 @@ from store_factory import REFERENCE, begin_run, end_attempt, heard, write_shard
 from emtta_core.compare import ALL, Change, Comparison, compare
 from emtta_core.errors import UsageError
 from emtta_core.scoring.paired import ALPHA
-from emtta_core.scoring.significance import holm
-from emtta_core.scoring.thresholds import MIN_EFFECT
+from emtta_core.scoring.significance import MIN_EFFECT, holm
 from emtta_core.store import Catalogue, CellKey, Store
 from emtta_core.suite.file import SHIPPED
 from flows.cli.runs import compare as compare_command

@@ -9,7 +9,7 @@ import pytest
 from store_factory import ERROR, begin_run, end_attempt, heard, write_shard
 
 from emtta_core.scoring import normalizer
-from emtta_core.scoring.utterance import score
+from emtta_core.scoring.wer import score
 from emtta_core.store import Catalogue, CellKey, Store, reports
 
 # WER of source and em-tok-b on each domain, in errors of four words an utterance: two utterances per domain.

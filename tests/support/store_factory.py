@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from emtta_core.scoring.utterance import Heard, score
+from emtta_core.scoring.wer import Heard, score
 from emtta_core.store import CellKey, CellRow, HypothesisRow, PlanRow, RunRow, ScoreRow, StepRow, Store
 
 REFERENCE = "red green blue river"
