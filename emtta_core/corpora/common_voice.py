@@ -67,7 +67,7 @@ class CommonVoice(Hosted):
 
     def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
         """Id, transcript, language and speaker of a row."""
-        return stem_of(row), text_in(row, "text"), self._code, text_in(row, "speaker")[:16]
+        return stem_of(row), text_in(row, "text"), self.code, text_in(row, "speaker")[:16]
 
     def inside(self, folder: Path) -> Path | None:
         """The folder of the language, which may be `folder` itself.
@@ -110,7 +110,7 @@ class CommonVoice(Hosted):
             Recording(
                 Path(row["path"]).stem,
                 row["sentence"],
-                self._code,
+                self.code,
                 row["client_id"][:16],
                 folder / "clips" / row["path"],
                 metadata=of_row(str(table), self._metadata(row)),
@@ -130,5 +130,6 @@ class CommonVoice(Hosted):
         return self._table(folder).is_file() and (folder / "clips").is_dir()
 
     @property
-    def _code(self) -> str:
+    def code(self) -> str:
+        """ISO 639-1 code of its language."""
         return whisper_code(self.language)

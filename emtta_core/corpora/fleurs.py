@@ -8,12 +8,12 @@ what `data/<language>/audio/<split>.tar.gz` holds.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from emtta_core.corpora.base import whisper_code
-from emtta_core.corpora.hosted import Hosted, stem_of, text_in
+from emtta_core.corpora.hosted import Hosted
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.metadata import as_json
 from emtta_core.corpora.published import About
@@ -66,7 +66,7 @@ class Fleurs(Hosted):
         texts = self._texts(folder / f"{self.split}.tsv")
         audio = folder / "audio" / self.split
         return [
-            Recording(Path(name).stem, text, self._code, "", audio / name, metadata=as_json({"gender": gender})[0])
+            Recording(Path(name).stem, text, self.code, "", audio / name, metadata=as_json({"gender": gender})[0])
             for name, (text, gender) in texts.items()
         ]
 
@@ -75,12 +75,9 @@ class Fleurs(Hosted):
         split = "validation" if self.split == "dev" else self.split
         return HubSplit(Repository("dataset", "google/fleurs", self.revision), self.language, split)
 
-    def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
-        """Id, transcript, language and speaker of a row; nobody says who speaks."""
-        return stem_of(row), text_in(row, "text"), self._code, ""
-
     @property
-    def _code(self) -> str:
+    def code(self) -> str:
+        """ISO 639-1 code of its language."""
         return whisper_code(self.language)
 
     def _texts(self, table: Path) -> dict[str, tuple[str, str]]:

@@ -50,9 +50,14 @@ class Hosted(Published):
     def on_hub(self) -> HubSplit:
         """Where it lies on the hub."""
 
-    @abstractmethod
+    @property
+    def code(self) -> str:
+        """ISO 639-1 code of its language."""
+        return "en"
+
     def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
-        """Id, transcript, language and speaker of a row."""
+        """Id, transcript, language and speaker of a row; an empty speaker where no column says who speaks."""
+        return stem_of(row), text_in(row, "text"), self.code, text_in(row, "speaker")
 
     def wanted(self) -> Mapping[str, Sequence[str]]:
         """What is read of a row, and what its column may be called."""

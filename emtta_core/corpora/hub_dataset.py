@@ -40,7 +40,7 @@ class DatasetColumns(Record):
         names = {"audio": self.audio, "text": self.text, "id": self.id, "speaker": self.speaker}
         return {wanted: name for wanted, name in names.items() if name is not None}
 
-    def read_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
         """Id, transcript, language and speaker of a row, whose keys are those of `named`."""
         return stem_of(row), text_in(row, "text"), self.language, text_in(row, "speaker")
 
@@ -108,10 +108,6 @@ class HubDataset(DatasetColumns, OnHubAlone):
         """All columns that are not read, but for lists, structs and bytes, which may be large."""
         return {name: name for name in further_columns(schema, self.named().values(), nested=False)[0]}
 
-    def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
-        """Id, transcript, language and speaker of a row."""
-        return self.read_row(row)
-
 
 class Ami(OnHubAlone):
     """A split of the AMI meetings, 16 kHz."""
@@ -139,7 +135,3 @@ class Ami(OnHubAlone):
     def on_hub(self) -> HubSplit:
         """The split in `edinburghcstr/ami`."""
         return HubSplit(Repository("dataset", "edinburghcstr/ami", self.revision), self.microphone, self.split)
-
-    def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
-        """Id, transcript, language and speaker of a row."""
-        return stem_of(row), text_in(row, "text"), "en", text_in(row, "speaker")

@@ -12,10 +12,10 @@ the hub, `facebook/multilingual_librispeech` has a configuration a language.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from emtta_core.corpora.base import Archive
-from emtta_core.corpora.hosted import Hosted, stem_of, text_in
+from emtta_core.corpora.hosted import Hosted
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.published import About
 from emtta_core.corpora.recording import Recording, lines_of
@@ -70,10 +70,6 @@ class LibriSpeech(Hosted):
         """The split of `openslr/librispeech_asr`: `test-other` is `test.other` there, `dev` is `validation`."""
         split = self.split.replace("-", ".").replace("dev.", "validation.")
         return HubSplit(Repository("dataset", "openslr/librispeech_asr", self.revision), "all", split)
-
-    def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
-        """Id, transcript, language and speaker of a row."""
-        return stem_of(row), text_in(row, "text"), "en", text_in(row, "speaker")
 
     def inside(self, folder: Path) -> Path | None:
         """The folder of the split, which may be `folder` itself."""
@@ -166,9 +162,10 @@ class MultilingualLibriSpeech(Hosted):
             Repository("dataset", "facebook/multilingual_librispeech", self.revision), self.language, self.split
         )
 
-    def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
-        """Id, transcript, language and speaker of a row."""
-        return stem_of(row), text_in(row, "text"), CODES[self.language], text_in(row, "speaker")
+    @property
+    def code(self) -> str:
+        """ISO 639-1 code of its language."""
+        return CODES[self.language]
 
     def inside(self, folder: Path) -> Path | None:
         """The folder of the split in the folder of the language, which may be `folder` itself."""
@@ -188,7 +185,7 @@ class MultilingualLibriSpeech(Hosted):
             speaker, book = [*name.split("_"), "", ""][:2]
             path = audio.get(name, folder / "audio" / speaker / book / f"{name}.flac")
             error = None if name in texts else f"{folder / 'transcripts.txt'} has no transcript of {name}"
-            found.append(Recording(name, texts.get(name, ""), CODES[self.language], speaker, path, error))
+            found.append(Recording(name, texts.get(name, ""), self.code, speaker, path, error))
         if not found:
             raise CorpusError(f"{folder} has no utterance, so that the split is empty; {self.about.get} anew")
         return found

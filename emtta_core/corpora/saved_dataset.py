@@ -207,7 +207,7 @@ class SavedDataset(DatasetColumns):
                 if wanted in ("id", "speaker")
             }
             for values in zip(*columns.values(), strict=True):
-                name, _, _, speaker = self.read_row(dict(zip(columns, values, strict=True)))
+                name, _, _, speaker = self.from_row(dict(zip(columns, values, strict=True)))
                 keys.append(Key(distinct(id_of(name)), speaker))
         return keys
 
@@ -219,7 +219,7 @@ class SavedDataset(DatasetColumns):
 
     def _utterance(self, row: dict[str, Any]) -> Utterance:
         # The utterance of a row; one whose audio was not saved into the folder is in error.
-        name, text, language, speaker = self.read_row({wanted: row[column] for wanted, column in self.named().items()})
+        name, text, language, speaker = self.from_row({wanted: row[column] for wanted, column in self.named().items()})
         return from_bytes(name, text, language, speaker, (row[self.audio] or {}).get("bytes") or b"")
 
 
