@@ -218,11 +218,9 @@ class Dispatch:
 
 @contextmanager
 def _interrupts(notify: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """Call `notify` at the first Ctrl-C or SIGTERM inside the `with` block; the second raises an exception as usual.
-
-    An exception could strike anywhere, Prefect's own code included, where it is lost or leaves something half done.
-    Signals come to the main thread alone; in another nothing is changed.
-    """
+    # Call `notify` at the first Ctrl-C or SIGTERM; the second raises an exception as usual. An exception could strike
+    # anywhere, Prefect's own code included, where it is lost or leaves something half done. Signals come to the main
+    # thread alone; in another nothing is changed.
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -146,11 +146,8 @@ class RayExecutor:
         return error
 
     def _choose_devices(self) -> dict[str, Any]:
-        """What a cell takes of the cluster, and note how many there can be at once.
-
-        Raises:
-            UsageError: the cluster has none of what the suite's model wants.
-        """
+        # What a cell takes of the cluster, and how many there can be at once; UsageError where the cluster has none of
+        # it.
         found, wanted = ray.cluster_resources(), self._run.suite.model.device
         cpus, gpus = int(found.get("CPU", 0)), int(found.get("GPU", 0))
         on_gpu = gpus > 0 if wanted == "auto" else wanted.startswith("cuda")
@@ -169,11 +166,7 @@ class RayExecutor:
         return options | {"num_gpus": 1 / share}
 
     def _check_machines(self) -> None:
-        """Have each machine that may get cells check whether it can execute them.
-
-        Raises:
-            EmttaError: one cannot; names it, with the reason and what to do.
-        """
+        # Each machine that may get cells checks whether it can execute them; EmttaError names one that cannot.
         needed = "GPU" if "num_gpus" in self._options else "CPU"
         nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(needed, 0) > 0]
         checks = []
@@ -253,11 +246,6 @@ def _ending(work: _Work, error: BaseException) -> str:
 
 @contextmanager
 def _connected(address: str | None) -> "Iterator[RayTaskRunner[Any]]":
-    """Yield a runner that is connected to a cluster, which is left at the end of the `with` block.
-
-    Raises:
-        EmttaError: connection refused or authentication failed.
-    """
     if address is not None and address not in ("auto", "local"):
         _, _, authority = address.rpartition("//")
         host, _, port = authority.rpartition(":")

@@ -64,16 +64,9 @@ def _in_room(speech: Samples, response: Samples) -> Samples:
 
 @lru_cache(maxsize=4 * _ROOMS)
 def _response(room: int, kind: str, rt60: float, metres: float | None) -> Samples:
-    """The impulse response of a room, in which the direct sound is at `_DIRECT`.
-
-    By Sabine's formula most rooms would reverberate too long; a fall that is even in decibels corrects them.
-
-    Args:
-        room: 0 to 15.
-        kind: `room` or `hall`, which draws its size.
-        rt60: seconds.
-        metres: between speaker and microphone; left out, 1 to 2.
-    """
+    # The impulse response of a room, in which the direct sound is at `_DIRECT`; without `metres`, speaker and
+    # microphone are 1 to 2 m apart. By Sabine's formula most rooms would reverberate too long; a fall that is even in
+    # decibels corrects them.
     acoustics = load("pyroomacoustics", "reverberation" if kind == "room" else "far-field")
     acoustics.constants.set("num_threads", 1)  # with more, the order of the sums and so the last bits may change
     # Of the room alone: at every severity it is the same one, with the speaker in the same place.

@@ -178,11 +178,8 @@ _ONE_AT_A_TIME = threading.Lock()
 
 @contextmanager
 def _library() -> Iterator["_Espeak"]:
-    """Load the library afresh, and unload it.
-
-    espeak-ng keeps hidden state from one sentence to the next, so that the second time a sentence is spoken its samples
-    differ from the first. Unloading the library forgets that state; loading it again takes a millisecond.
-    """
+    # espeak-ng keeps hidden state from one sentence to the next, so that the second time a sentence is spoken its
+    # samples differ from the first. Unloading the library forgets that state; loading it again takes a millisecond.
     library = ctypes.CDLL(espeakng_loader.get_library_path())
     system = ctypes.CDLL(None)
     system.srand(_SEED)  # some voices draw noise from the C library, breathy ones from espeak-ng's own generator

@@ -141,12 +141,7 @@ class SavedDataset(DatasetColumns):
         return only.cast_column(self.audio, Audio(decode=False))
 
     def _whole(self) -> "Dataset":
-        """The split with all its columns; its other splits are not opened.
-
-        Raises:
-            CorpusError: the folder holds no data set that can be read.
-            UsageError: there is no such split, or it has no rows.
-        """
+        # The split with all its columns; its other splits are not opened.
         from datasets import Dataset
 
         splits = self._splits()

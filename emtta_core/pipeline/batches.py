@@ -153,11 +153,8 @@ def _adapt(adapter: Adapter, going: Sequence[Going]) -> Iterator[list[Outcome]]:
 
 
 def _results(adapter: Adapter, windows: Mapping[str, tuple[Going, Window]]) -> Iterator[list[AdaptationResult]]:
-    """Yield the results of windows, batch by batch.
-
-    Where a library fails at a batch, nobody knows at which of its windows: those that are left go on one by one, and
-    the one at which it fails again has its reason as a result. A window's result does not depend on its neighbours.
-    """
+    # Where a library fails at a batch, nobody knows at which of its windows: those that are left go on one by one, and
+    # the one at which it fails again has its reason as a result. A window's result does not depend on its neighbours.
     left = dict(windows)
     try:
         for results in _batches(adapter, left):

@@ -198,10 +198,8 @@ def _lives(store: Store, run_id: str, number: int, found: Holder) -> bool:
 
 
 def _age(store: Store, name: str) -> float:
-    """How many seconds ago a file was written, by the clock of whoever keeps the store.
-
-    This machine's clock may be wrong, or have been set back: a file that is written now says what time it is there.
-    """
+    # How many seconds ago a file was written, by the clock of whoever keeps the store. This machine's clock may be
+    # wrong, or have been set back: a file that is written now says what time it is there.
     folder = name.rpartition("/")[0]
     probe = f"{folder}/{uuid.uuid4().hex}.now"
     try:

@@ -298,19 +298,9 @@ _PERMISSION = {
 
 
 def _raise_explained(error: Exception, what: str, url: str, bucket: str) -> NoReturn:
-    """Raise what a failed request means, from an error that says whether it may pass: see `emtta_core.faults`.
-
-    Args:
-        error: as `s3fs` raised it.
-        what: `list`, `read`, `write` or `remove`.
-        url: the object, or the store.
-        bucket: its bucket.
-
-    Raises:
-        FileNotFoundError, FileExistsError, BlockingIOError: the state of one object.
-        _UnknownRequestError: the server does not know the request.
-        StoreError: any other failure.
-    """
+    # What a failed request means, from an error that says whether it may pass (see `emtta_core.faults`): one of the
+    # built-in errors for the state of one object, `_UnknownRequestError` where the server does not know the request,
+    # else `StoreError`.
     # Servers give a word or, where a request has no body for one (HEAD), the number of the status.
     code = str(_response(error).get("Error", {}).get("Code", ""))
     if code in _ERRNO:

@@ -161,7 +161,7 @@ def _schema(table: Table) -> pa.Schema:
 
 
 def _features(columns: pa.Schema) -> dict[str, Any]:
-    """The columns as the features of the `datasets` library, which reads them from a file's metadata."""
+    # As the `datasets` library reads them from a file's metadata.
     features: dict[str, Any] = {
         field.name: {"dtype": str(field.type).replace("double", "float64"), "_type": "Value"} for field in columns
     }
@@ -178,7 +178,7 @@ def _arrow_fields(row: type[Any]) -> list[pa.Field]:
 
 
 def _optional(kind: Any) -> tuple[bool, Any]:
-    """Whether the type `kind` allows None, and the type without it."""
+    # Whether a type allows None, and the type without it.
     if isinstance(kind, types.UnionType):
         (inner,) = (item for item in typing.get_args(kind) if item is not types.NoneType)
         return True, inner
@@ -186,7 +186,7 @@ def _optional(kind: Any) -> tuple[bool, Any]:
 
 
 def _arrow_type(kind: Any) -> pa.DataType:
-    """The Arrow type of a Python type: a scalar, a `tuple[item, ...]`, or a nested record."""
+    # Of a scalar, a `tuple[item, ...]`, or a nested record.
     scalars = {
         str: pa.string(),
         bool: pa.bool_(),

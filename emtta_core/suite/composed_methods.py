@@ -119,10 +119,7 @@ class MethodChoice(Record):
 
     @model_validator(mode="after")
     def _is_a_method(self) -> "MethodChoice":
-        """Refuse a name or a base that there is not, a name that is taken, and a method that learns nothing.
-
-        A field or an option that the method does not use is refused too: it would seem to be compared, and is not.
-        """
+        # A field or an option that the method does not use is refused too: it would seem to be compared, and is not.
         try:
             if self.model_fields_set == {"name"}:
                 method(self.name)

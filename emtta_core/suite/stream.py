@@ -40,7 +40,6 @@ class Stream(Record):
 
     @model_validator(mode="after")
     def _goes_together(self) -> "Stream":
-        """Refuse a field that would change nothing, and domains that are mixed and told apart."""
         if self.reset == "utterance" and self.order != "corpus":
             raise ValueError(f'with reset = "utterance" no order changes a result; leave order = {self.order!r} out')
         if self.reset == "domain" and self.order in ("gradual", "mixed"):

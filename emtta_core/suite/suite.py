@@ -190,7 +190,6 @@ class Suite(Record):
 
     @model_validator(mode="after")
     def _streams_can_go(self) -> "Suite":
-        """Refuse streams of methods that carry nothing, and of domains that cannot be set in order."""
         for choice in self.methods:
             stream = self.stream_of(choice)
             if stream is None:

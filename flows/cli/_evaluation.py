@@ -130,7 +130,6 @@ def show_todo(run_id: str, states: "Sequence[CellState]", todo: "Sequence[CellSt
 
 
 def _methods(cells: "Sequence[Cell]") -> str:
-    """The methods of a domain's cells, with their seeds where a method has several."""
     seeds: dict[str, list[str]] = {}
     for cell in cells:
         seeds.setdefault(cell.method, []).extend([cell.seed_name] if cell.seeds > 1 else [])

@@ -40,7 +40,6 @@ from flows.cli._output import ERROR, USAGE, say, settle_streams
 
 
 def _version(wanted: bool) -> None:
-    """Say which release this is, and end."""
     if wanted:
         typer.echo(f"emtta {version('emtta')}")
         raise typer.Exit
@@ -121,7 +120,7 @@ def main() -> None:
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:
-    """Refuse an argument without a character, as a shell makes of a variable that is not set."""
+    # A shell makes an argument without a character of a variable that is not set.
     for before, argument in pairwise(["emtta", *arguments]):
         name, sign, value = argument.partition("=") if argument.startswith("--") else (before, "=", argument)
         if sign and not value.strip():
@@ -129,7 +128,6 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
 
 
 def _written_down() -> str:
-    """Write the traceback of the current exception where there is room for it, and say where."""
     text = without_passwords(traceback.format_exc())
     with suppress(OSError):
         path = _log.current()

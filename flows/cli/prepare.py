@@ -92,7 +92,6 @@ def prepare(
 
 
 def _fetch(model: "ModelChoice") -> bool:
-    """Fetch the model where it is not there, and return whether it can be had."""
     from emtta_core.errors import EmttaError
     from emtta_core.pipeline.models import digest_of
 
@@ -105,7 +104,7 @@ def _fetch(model: "ModelChoice") -> bool:
 
 
 def _say_prepared(reasons: dict[str, str], domain: str, found: "Prepared | EmttaError") -> None:
-    """Say of a domain what was prepared, or why nothing was; `reasons` keeps which domain was the first of each."""
+    # `reasons` keeps which domain was the first of each.
     if isinstance(found, Exception):
         first = reasons.setdefault(str(found), domain)
         say(f"{domain}: not prepared: {found}" if first == domain else f"{domain}: not prepared, as {first}")

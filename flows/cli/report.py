@@ -264,7 +264,7 @@ def sql(
 
 
 def _query(query: str | None, file: Path | None) -> str | None:
-    """The query that was given in one of three ways; None where a prompt is wanted."""
+    # None where a prompt is wanted.
     from emtta_core.errors import UsageError
 
     if query is not None and file is not None:

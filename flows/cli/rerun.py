@@ -107,7 +107,6 @@ def rerun(
 def _progress(
     store: "Store", run_id: str, chosen: "Mapping[str, Sequence[str]]", redo: "Redo"
 ) -> "tuple[Run, Collection[Cell], Expected]":
-    """The run as it is recorded, the cells of it that were chosen, and how far it is."""
     from emtta_core.pipeline.reuse import Expected, expected
     from emtta_core.pipeline.run import load_run
     from emtta_core.pipeline.selection import select_by_key
@@ -121,7 +120,7 @@ def _progress(
 
 
 def _plan_anew(store: "Store", run: "Run", wanted: "Collection[Cell]", progress: "Expected") -> bool:
-    """Plan domains anew that had no audio, or in which a wanted cell failed; return whether one is another now."""
+    # Domains that had no audio, or in which a wanted cell failed; whether one is another now.
     from emtta_core.pipeline.run import check_unchanged, plan_anew, replace_plan
 
     lacking = {cell.domain for cell in run.cells if not cell.available}

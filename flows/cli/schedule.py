@@ -151,7 +151,6 @@ def server(
 
 
 def _start(command: list[str], health: str, pid_file: Path) -> None:
-    """Start a server that outlives this process, and wait until it answers."""
     import httpx
 
     from emtta_core.errors import EmttaError
@@ -177,7 +176,6 @@ def _start(command: list[str], health: str, pid_file: Path) -> None:
 
 
 def _running(pid_file: Path) -> int | None:
-    """The process of a server in the background that is still there."""
     try:
         pid = int(pid_file.read_text())
         os.kill(pid, 0)
@@ -187,7 +185,6 @@ def _running(pid_file: Path) -> int | None:
 
 
 def _is_free(host: str, port: int) -> bool:
-    """Whether a server can listen there."""
     import socket
 
     from emtta_core.errors import UsageError

@@ -147,5 +147,4 @@ def _show(found: "Pruning", form: str) -> None:
 
 
 def _counted(found: "Pruning") -> str:
-    """What is removed, in words."""
     return f"{len(found.runs)} runs and {len(found.corpora)} prepared corpora, {decimal(found.size)}"
