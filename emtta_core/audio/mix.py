@@ -7,8 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from emtta_core.audio.activity import speech_mask
-from emtta_core.audio.waveform import Waveform, checked, refuse_silence
+from emtta_core.audio.waveform import Waveform, checked, refuse_silence, speech_mask
 from emtta_core.errors import AudioError
 
 
@@ -68,7 +67,7 @@ MAX_SNR_DB = 60.0
 """Beyond this ratio, in either direction, single precision no longer holds both parts to 0.001 dB."""
 
 SnrOver = Literal["utterance", "speech"]
-"""What the ratio is measured over: all samples, or those of `emtta_core.audio.activity.speech_mask`."""
+"""What the ratio is measured over: all samples, or those of `emtta_core.audio.waveform.speech_mask`."""
 
 SnrConvention = Literal["exact", "msnsd-old"]
 """How a ratio is understood: as what it says, or as the first mixer of MS-SNSD did.

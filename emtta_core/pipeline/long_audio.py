@@ -14,8 +14,7 @@ import numpy as np
 
 from emtta_core.adaptation import AdaptationResult, StepRecord
 from emtta_core.adaptation.flags import Flag
-from emtta_core.audio.activity import windows_of
-from emtta_core.audio.waveform import SILENCE_PEAK, Waveform
+from emtta_core.audio.waveform import SILENCE_PEAK, Waveform, windows_of
 from emtta_core.store import PreparedRow
 
 SILENT = "it is silent: not adapted to, and its transcript is empty"

@@ -8,7 +8,7 @@ from conftest import RATE, tone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emtta_core.audio.activity import windows_of
+from emtta_core.audio.waveform import windows_of
 
 LONGEST = 4 * RATE
 

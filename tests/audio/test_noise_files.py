@@ -8,11 +8,10 @@ import pytest
 import soundfile
 from conftest import CLEAN, Command, Speech, SuiteFile
 
-from emtta_core.audio.activity import speech_mask
 from emtta_core.audio.corruption import Noise
 from emtta_core.audio.mix import rms_dbfs
 from emtta_core.audio.noise_file import MS_SNSD, NoiseFile
-from emtta_core.audio.waveform import Waveform
+from emtta_core.audio.waveform import Waveform, speech_mask
 from emtta_core.corpora.synthetic import voices_for_noise
 from emtta_core.errors import UsageError
 from emtta_core.pipeline.plan import corpus_id

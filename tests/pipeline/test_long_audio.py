@@ -11,7 +11,7 @@ from conftest import RATE, Command, Speech, SuiteFile, tone
 from long_audio import LONG, SILENCE, outcomes, prepared, result
 
 from emtta_core.adaptation import AdaptationResult, Adapter, StepRecord
-from emtta_core.audio.activity import windows_of
+from emtta_core.audio.waveform import windows_of
 from emtta_core.corpora.synthetic import Synthetic
 from emtta_core.model import SpeechModel, load_model
 from emtta_core.pipeline.long_audio import Window, WindowResult, join
