@@ -13,10 +13,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from emtta_core.corpora.base import whisper_code
-from emtta_core.corpora.hosted import Hosted, stem_of, text_in
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.metadata import of_row
-from emtta_core.corpora.published import About
+from emtta_core.corpora.published import About, Hosted, stem_of, text_in
 from emtta_core.corpora.recording import Recording, text_of
 from emtta_core.errors import CorpusError
 from emtta_core.hub import Repository

@@ -13,10 +13,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from emtta_core.corpora.base import whisper_code
-from emtta_core.corpora.hosted import Hosted
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.metadata import as_json
-from emtta_core.corpora.published import About
+from emtta_core.corpora.published import About, Hosted
 from emtta_core.corpora.recording import Recording, text_of
 from emtta_core.errors import CorpusError
 from emtta_core.hub import Repository

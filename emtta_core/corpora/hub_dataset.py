@@ -5,21 +5,41 @@ AMI is meetings of four people (Carletta, LREC 2006; https://groups.inf.ed.ac.uk
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import Field
 
-from emtta_core.corpora.hosted import OnHubAlone, stem_of, text_in
 from emtta_core.corpora.hub_split import HubSplit, refuse_types
 from emtta_core.corpora.manifest_columns import LANGUAGE_ALIASES
 from emtta_core.corpora.metadata import further_columns
-from emtta_core.corpora.published import About
+from emtta_core.corpora.published import About, Hosted, stem_of, text_in
+from emtta_core.corpora.recording import Recording
 from emtta_core.errors import UsageError
 from emtta_core.hub import Repository
 from emtta_core.identity import IDENTITY, Record
 
 Name = Annotated[str, IDENTITY, Field(min_length=1)]
+
+
+class OnHubAlone(Hosted):
+    """A corpus whose extracted folder is not read."""
+
+    def usual_folders(self) -> tuple[str, ...]:
+        """None: no folder is looked for."""
+        return ()
+
+    def inside(self, _folder: Path) -> Path | None:
+        """No folder holds it."""
+        return None
+
+    def recordings(self, _folder: Path) -> list[Recording]:
+        """None, since no folder holds it."""
+        return []
+
+    def archive(self) -> None:
+        """None: an archive would be of no use."""
 
 
 class DatasetColumns(Record):

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from emtta_core.corpora.base import Archive
-from emtta_core.corpora.hosted import Hosted
 from emtta_core.corpora.hub_split import HubSplit
-from emtta_core.corpora.published import About
+from emtta_core.corpora.published import About, Hosted
 from emtta_core.corpora.recording import Recording, lines_of
 from emtta_core.errors import CorpusError
 from emtta_core.hub import Repository

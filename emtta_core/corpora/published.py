@@ -1,16 +1,39 @@
-"""What the published corpora have in common: each can lie in a folder of this machine, as its archive has it."""
+"""What the published corpora have in common: each can lie in a folder of this machine, as its archive has it.
 
+Most of them lie on the Hugging Face hub too, as Parquet, with a row an utterance.
+"""
+
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
+import pyarrow as pa
 from pydantic import Field
 
-from emtta_core.corpora.base import Archive, Availability, Choice, Count, Utterance, choose_of, least
+from emtta_core import cache
+from emtta_core.audio.files import length_in_seconds, read_audio
+from emtta_core.audio.waveform import Waveform
+from emtta_core.corpora.base import (
+    Archive,
+    Availability,
+    Choice,
+    Count,
+    Distinct,
+    Key,
+    Utterance,
+    choose,
+    choose_of,
+    id_of,
+    least,
+)
+from emtta_core.corpora.hub_split import HubSplit
+from emtta_core.corpora.metadata import of_row
 from emtta_core.corpora.recording import FileDigests, Recording
-from emtta_core.errors import CorpusError, EmttaError
+from emtta_core.errors import AudioError, CorpusError, EmttaError
 from emtta_core.identity import IDENTITY, RUNTIME, Record, digest
 from emtta_core.input_files import CORPORA, candidates, searched
 
@@ -140,3 +163,196 @@ class Published(Record, ABC):
 
     def _choice(self, found: Sequence[Utterance], limit: int | None = None) -> Choice:
         return choose_of(found, self.max_seconds, least(limit, self.utterances))
+
+
+HOSTED_VERSION = 2
+"""Raised whenever the same files on the hub would give other utterances, or other samples of them."""
+
+
+class Hosted(Published):
+    """A published corpus that is read from the hub where no folder holds it.
+
+    Its content there is the data set, the configuration, the split, and what git calls the content of their files.
+    Its methods raise `CorpusError` where it cannot be had, and `UsageError` where the hub has no such revision,
+    language or split.
+    """
+
+    columns: ClassVar[Mapping[str, Sequence[str]]]
+    """What is read of a row besides its audio, `text` at least, and what its column may be called."""
+
+    metadata: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """What is kept of a row as metadata, and what its column may be called."""
+
+    required: ClassVar[Collection[str]] = ("audio", "text")
+    """What of it each row must have."""
+
+    # Of the hub's data set: a branch, a tag, or a commit; a run records the commit, and its files are what counts.
+    revision: Annotated[str, RUNTIME, Field(min_length=1)] = "main"
+
+    @abstractmethod
+    def on_hub(self) -> HubSplit:
+        """Where it lies on the hub."""
+
+    @property
+    def code(self) -> str:
+        """ISO 639-1 code of its language."""
+        return "en"
+
+    def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+        """Id, transcript, language and speaker of a row; an empty speaker where no column says who speaks."""
+        return stem_of(row), text_in(row, "text"), self.code, text_in(row, "speaker")
+
+    def wanted(self) -> Mapping[str, Sequence[str]]:
+        """What is read of a row, and what its column may be called."""
+        return {"audio": ("audio",), **self.columns}
+
+    def further(self, schema: "pa.Schema") -> dict[str, str]:
+        """The columns that are kept as metadata, of a file with this schema, by what they are called there."""
+        found = {
+            kept: next((name for name in names if name in schema.names), "") for kept, names in self.metadata.items()
+        }
+        return {kept: name for kept, name in found.items() if name}
+
+    def refuse_columns(self, _schema: "pa.Schema") -> None:
+        """Refuse a file whose columns say that rows mean something else than is read of them; UsageError says why."""
+
+    def refusal(self, _row: Mapping[str, Any]) -> str | None:
+        """Why a row, which is counted before it is read, is an utterance in error; None where it is none."""
+        return None
+
+    def is_on_hub(self) -> bool:
+        """Whether the hub is asked: no folder is named, and none that is looked in holds the wanted part."""
+        return self.path is None and self.in_folder() is None
+
+    def located(self) -> Self:
+        """The corpus with the folder that holds it as its path, or at a commit of the hub's data set."""
+        if not self.is_on_hub():
+            return super().located()
+        return self.model_copy(update={"revision": self.on_hub().pinned().repository.revision})
+
+    def read_all(self, limit: int | None = None) -> Iterator[Utterance]:
+        """Yield the utterances, or `limit` of them, in their order; audio is decoded by their `read`.
+
+        On the hub each has an id of its own. A few of many are read over the network; for more, all files are fetched.
+        """
+        if not self.is_on_hub():
+            return super().read_all(limit)
+        return self._chosen(limit)
+
+    def count(self, limit: int | None = None) -> Count:
+        """Count what `read_all` would give. For lengths the audio is fetched, and they are cached."""
+        if not self.is_on_hub():
+            return super().count(limit)
+        split = self.on_hub().pinned()
+        choice = self._choice_of(split, limit)
+        return Count(split.count()) if choice is None else choice[0].count()
+
+    def is_streamed(self, limit: int | None) -> bool:
+        """Whether the utterances, or `limit` of them, are read over the network, so that no file is fetched."""
+        if not self.is_on_hub() or self.max_seconds is not None:
+            return False
+        split = self.on_hub().pinned()
+        choice = None if split.is_fetched() else self._choice_of(split, limit)
+        return choice is not None and split.is_streamed(frozenset(choice[0].indices))
+
+    def _available(self) -> Availability:
+        if not self.is_on_hub():
+            return super()._available()
+        split = self.on_hub().pinned()
+        repository = split.repository
+        where = f"{repository.url} at {repository.revision[:12]}"
+        if split.is_fetched():
+            return Availability(self.what, "here", where, self.about.licence)
+        repository.refuse_gated()
+        sizes = repository.listing().sizes
+        size = sum(sizes[path] for path in split.paths())
+        return Availability(self.what, "to fetch", where, self.about.licence, size)
+
+    def content_digest(self) -> str:
+        """A digest of what the corpus holds; on the hub a commit to other files does not matter."""
+        if not self.is_on_hub():
+            return super().content_digest()
+        split = self.on_hub().pinned()
+        blobs = split.repository.listing().blobs
+        files = {path: blobs[path] for path in split.paths()}
+        return digest({"version": HOSTED_VERSION, "hub": split.repository.name, "files": files, "part": self.part()})
+
+    def _chosen(self, limit: int | None) -> Iterator[Utterance]:
+        split, distinct = self.on_hub().pinned(), Distinct()
+        choice = self._choice_of(split, limit)
+        if choice is None:
+            for one in self._rows(split):
+                yield replace(one, id=distinct(one.id))
+            return
+        indices, keys = choice[0].indices, choice[1]
+        for index, one in zip(indices, self._rows(split, frozenset(indices)), strict=True):
+            yield replace(one, id=keys[index].id)
+
+    def _choice_of(self, split: HubSplit, limit: int | None) -> tuple[Choice, list[Key]] | None:
+        # The utterances that are used, and the keys of all; None where all are used, whose names need not be read.
+        wanted = least(limit, self.utterances)
+        if self.max_seconds is None and (wanted is None or wanted >= split.count()):
+            return None
+        seconds = None if self.max_seconds is None else self._lengths(split)
+        keys = self._keys(split)
+        return choose(keys, wanted, lambda index: seconds is not None and self._is_too_long(seconds[index])), keys
+
+    def _is_too_long(self, seconds: float | None) -> bool:
+        return self.max_seconds is not None and seconds is not None and seconds > self.max_seconds
+
+    def _keys(self, split: HubSplit) -> list[Key]:
+        # The ids and speakers of the rows, in their order; cached, since over the network they take a while.
+        key = self._cache_key(split)
+        known = cache.load("names", key)
+        if known is None:
+            columns = {wanted: names for wanted, names in self.wanted().items() if wanted in ("audio", "id", "speaker")}
+            rows = [self.from_row(row) for row in split.names(columns, {"audio"} | {*self.required} & {*columns})]
+            known = {"ids": [id_of(name) for name, *_ in rows], "speakers": [speaker for *_, speaker in rows]}
+            cache.save("names", key, known)
+        distinct = Distinct()
+        return [Key(distinct(name), speaker) for name, speaker in zip(known["ids"], known["speakers"], strict=True)]
+
+    def _lengths(self, split: HubSplit) -> list[float | None]:
+        # The lengths of the rows' audio in seconds, in their order, where its headers say; for them it is fetched.
+        key = self._cache_key(split)
+        known = cache.load("lengths", key)
+        if known is None:
+            known = {"seconds": [one.seconds() for one in self._rows(split)]}
+            cache.save("lengths", key, known)
+        return list(known["seconds"])
+
+    def _cache_key(self, split: HubSplit) -> str:
+        return f"{HOSTED_VERSION}/{split.key}/{type(self).__name__}/{sorted(self.wanted().items())}"
+
+    def _rows(self, split: HubSplit, indices: Set[int] | None = None) -> Iterator[Utterance]:
+        for row, further in split.rows(self.wanted(), indices, self.required, self.refuse_columns, self.further):
+            audio = (row["audio"] or {}).get("bytes") or b""
+            one = from_bytes(*self.from_row(row), audio, self.refusal(row))
+            yield replace(one, metadata=of_row(self.what, further))
+
+
+def from_bytes(name: str, text: str, language: str, speaker: str, audio: bytes, error: str | None = None) -> Utterance:
+    """The utterance whose audio file has these bytes; without any, or with an `error`, it is one in error."""
+    name = id_of(name)
+    length = partial(length_in_seconds, audio) if audio else lambda: None
+    return Utterance(name, text, language, speaker, partial(_decode, audio, name, error), length)
+
+
+def stem_of(row: Mapping[str, Any]) -> str:
+    """An utterance's id: what the row calls it, or the name of its audio file, without the ending."""
+    name = str(row.get("id") or (row["audio"] or {}).get("path") or "utterance").rpartition("/")[2]
+    return re.sub(r"\.(wav|flac|mp3|ogg|opus)$", "", name)
+
+
+def text_in(row: Mapping[str, Any], column: str) -> str:
+    """What a row has in a column, as text; empty where that is null, or there is no such column."""
+    value = row.get(column)
+    return "" if value is None else str(value)
+
+
+def _decode(audio: bytes, name: str, error: str | None = None) -> Waveform:
+    if error is not None:
+        raise AudioError(f"{name}: {error}")
+    if not audio:
+        raise AudioError(f"{name}: its row has no audio")
+    return read_audio(audio, name=name)

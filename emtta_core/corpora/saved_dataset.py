@@ -25,10 +25,10 @@ from emtta_core.corpora.base import (
     is_too_long,
     least,
 )
-from emtta_core.corpora.hosted import from_bytes
 from emtta_core.corpora.hub_dataset import DatasetColumns
 from emtta_core.corpora.hub_split import class_names, in_class
 from emtta_core.corpora.metadata import further_columns, of_row
+from emtta_core.corpora.published import from_bytes
 from emtta_core.corpora.recording import FileDigests
 from emtta_core.errors import CorpusError, EmttaError, UsageError, in_words
 from emtta_core.identity import IDENTITY, RUNTIME, digest

@@ -12,9 +12,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from emtta_core.audio.files import caching
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
-from emtta_core.corpora.hosted import Hosted, stem_of, text_in
 from emtta_core.corpora.hub_split import HubSplit
-from emtta_core.corpora.published import About
+from emtta_core.corpora.published import About, Hosted, stem_of, text_in
 from emtta_core.corpora.recording import Recording, text_of
 from emtta_core.errors import AudioError, CorpusError
 from emtta_core.hub import Repository

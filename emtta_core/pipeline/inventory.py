@@ -10,7 +10,7 @@ from typing import Any
 
 from emtta_core.audio.noise_file import FOLDER, NoiseFile
 from emtta_core.corpora.base import Archive, Availability, State
-from emtta_core.corpora.hosted import Hosted
+from emtta_core.corpora.published import Hosted
 from emtta_core.corpora.registry import Corpus
 from emtta_core.errors import EmttaError, ModelError
 from emtta_core.hub import UnreachableHubError, endpoint
