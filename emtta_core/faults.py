@@ -107,12 +107,7 @@ def is_fatal(error: BaseException) -> bool:
 
 
 def unexpected(done: str, error: BaseException) -> str:
-    """Return why an utterance is in error at which a library failed in a way that nobody foresaw.
-
-    Args:
-        done: what could not be done with it, as in "prepared".
-        error: what was raised.
-    """
+    """Why an utterance is in error that could not be `done`, as in "prepared": a library failed as nobody foresaw."""
     return f"it could not be {done}: {in_words(error)}; the log says where: please report it, with this utterance"
 
 

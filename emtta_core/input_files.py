@@ -92,11 +92,7 @@ def limit(name: str) -> float:
 
 
 def check_plain(path: str | PathLike[str], *, most: float | None = None) -> os.stat_result:
-    """Check that a path is a plain file, links followed, and give its status; nothing of it is read.
-
-    Args:
-        path: the file.
-        most: bytes that it may have; None: any number.
+    """Check that a path is a plain file of at most `most` bytes, links followed, and give its status; nothing is read.
 
     Raises:
         OSError: it is not there, is something else than a plain file, or is larger.

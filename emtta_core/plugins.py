@@ -111,10 +111,7 @@ def _distributions(_path: tuple[str, ...]) -> Mapping[str, list[str]]:
 
 
 def check_sources(planned: Mapping[str, str]) -> None:
-    """Check that plug-ins are here what they were when a cell was planned.
-
-    Args:
-        planned: of each plug-in, the digest of its source.
+    """Check that plug-ins are here what they were when a cell was planned, by the digests of their sources.
 
     Raises:
         UsageError: one is another here, or has changed since this process imported it.

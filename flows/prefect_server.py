@@ -48,10 +48,8 @@ def serving(log: Path) -> Iterator[Callable[[], None]]:
     """Have Prefect use the configured server inside the `with` block, or where there is none a temporary one.
 
     Yields what waits until it answers, or raises an `EmttaError`. Until then a temporary server comes up while the
-    block does what needs none. It stays until this process exits: what Prefect has not sent yet it sends then.
-
-    Args:
-        log: takes the output of a temporary server.
+    block does what needs none. It stays until this process exits: what Prefect has not sent yet it sends then. Its
+    output goes to `log`.
 
     Raises:
         EmttaError: Prefect's home, where a temporary server keeps its records, cannot be written.

@@ -32,10 +32,6 @@ _FRAME_TAIL = 1 << 20
 def refuse_partial(data: bytes, name: str) -> None:
     """Refuse an audio file of which a part is missing, or would not be read.
 
-    Args:
-        data: the file.
-        name: how a message calls it.
-
     Raises:
         AudioError: it is shorter or longer than its headers say.
     """

@@ -138,11 +138,7 @@ def most_bytes() -> float:
 
 
 def length_in_seconds(source: str | PathLike[str] | bytes) -> float | None:
-    """The length in seconds by a file's header; None where it is no audio that can be read.
-
-    Args:
-        source: a path, or the file's bytes.
-    """
+    """The length in seconds by the header of an audio file, or of its bytes; None where it cannot be read as audio."""
     try:
         if not isinstance(source, bytes):
             check_plain(source, most=most_bytes())

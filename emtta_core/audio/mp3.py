@@ -96,10 +96,6 @@ def counted(data: bytes, name: str) -> bytes:
     As of any file that says so, libsndfile then leaves out the first 529 samples, which are the decoder's own delay.
     A file that does not say so, and was cut between two frames, looks like a whole one.
 
-    Args:
-        data: the file, of Layer III.
-        name: how a message calls it.
-
     Raises:
         AudioError: it ends within a frame, holds something that is no frame, or has more frames than it says.
     """

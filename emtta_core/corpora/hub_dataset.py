@@ -67,9 +67,7 @@ class DatasetColumns(Record):
     def refuse_schema(self, place: str, schema: "pa.Schema") -> None:
         """Refuse a data set whose columns hold something else than they should, or say that a language is not read.
 
-        Args:
-            place: what messages call it.
-            schema: of its table, of which all columns that are named are there.
+        All columns that are named are in the schema; messages call the data set `place`.
 
         Raises:
             UsageError: naming the column, its type, and what is wanted.

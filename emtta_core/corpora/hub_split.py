@@ -237,10 +237,7 @@ def _chosen(
 def refuse_types(place: str, schema: "pa.Schema", names: Mapping[str, str]) -> None:
     """Refuse columns of another type than they must have: what Python would write for a list is no transcript.
 
-    Args:
-        place: what messages call the data set.
-        schema: of its table.
-        names: what the columns are called, by what they hold.
+    `names` says what the columns are called, by what they hold; messages call the data set `place`.
 
     Raises:
         UsageError: naming the first such column, its type, and what is wanted.

@@ -38,12 +38,8 @@ def read_kaldi(scp: Path, folder: Path, *, needs_text: bool = True) -> Table:
     """The rows of a folder of data, by utterance in the order of `segments`, or else of `wav.scp`.
 
     A table `utt2NAME`, or `spk2NAME` by speaker, is metadata called NAME, but for `utt2spk`, `utt2lang` and `utt2dur`.
-    Paths are relative to the corpus's folder, as Kaldi takes them from where it is started.
-
-    Args:
-        scp: the file `wav.scp`.
-        folder: the corpus.
-        needs_text: whether there must be transcripts; else there must be none.
+    Paths are relative to the corpus's folder, as Kaldi takes them from where it is started. Without `needs_text` there
+    must be no transcript.
 
     Raises:
         UsageError: a table is missing or has a mistake.

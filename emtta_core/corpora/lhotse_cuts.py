@@ -36,13 +36,9 @@ def is_cuts(path: Path) -> bool:
 
 
 def read_cuts(path: Path, folder: Path) -> Table:
-    """The rows of a file of cuts, one each.
+    """The rows of a file of cuts, which may be compressed by gzip: one each.
 
     Paths are relative to the corpus's folder. A cut's `custom` fields, its supervision's, and the gender, are metadata.
-
-    Args:
-        path: the file, which may be compressed by gzip.
-        folder: the corpus.
 
     Raises:
         UsageError: the file cannot be read, or has no cuts; a cut is not one stretch of one audio file with at most one

@@ -62,11 +62,6 @@ class Form:
     def columns(self, where: str, names: Sequence[str], *, needs_text: bool = True) -> dict[str, str]:
         """What each field is called in a manifest of these columns, of those that it has.
 
-        Args:
-            where: what messages call the manifest.
-            names: its columns.
-            needs_text: whether there must be transcripts.
-
         Raises:
             UsageError: a column may be meant as one that is missing, or cannot be heeded; or there are no transcripts.
         """

@@ -54,12 +54,7 @@ def notes_of(fields: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def of_row(place: str, fields: Mapping[str, Any]) -> str:
-    """The metadata of a data set's row, as `as_json`; a column that is left out is warned of once.
-
-    Args:
-        place: what a message calls the data set.
-        fields: the row's further columns.
-    """
+    """The metadata of a data set's row, as `as_json`; a column of `place` that is left out is warned of once."""
     text, left_out = as_json(fields)
     for name in left_out:
         _warn_of(place, name)

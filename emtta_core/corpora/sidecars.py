@@ -31,10 +31,6 @@ def read_sidecars(folder: Path, *, needs_text: bool = True) -> Table:
     A recording without one is a row in error. Links are followed, each folder once; hidden files are skipped, and
     noted.
 
-    Args:
-        folder: where.
-        needs_text: whether there must be transcripts.
-
     Raises:
         UsageError: there is no recording with a transcript, or two with the same.
     """

@@ -74,12 +74,7 @@ def segment(
 ) -> tuple[float | None, float | None]:
     """Where a segment begins and how long it is, in seconds; None for each that is not stated.
 
-    Args:
-        row: makes the refusal of a field, its value, and the reason.
-        offset: where it begins, if that is called the offset.
-        start: where it begins, if that is called the start.
-        end: where it ends.
-        duration: how long it is.
+    Where it begins may be called its offset or its start. `row` makes the refusal of a field, a value and a reason.
 
     Raises:
         UsageError: it is stated twice, or in part; it begins before its file, or has no length.

@@ -27,11 +27,6 @@ CHUNK_UTTERANCES, CHUNK_SECONDS = 256, 7_200.0
 def adapt(adapter: Adapter, rows: Iterable[PreparedRow], choice: ModelChoice) -> Iterator[list[Outcome]]:
     """Yield the utterances as they are done; of each chunk, those that cannot be adapted to first.
 
-    Args:
-        adapter: adapts.
-        rows: the utterances.
-        choice: whether languages are detected, and long audio is cut.
-
     Raises:
         MemoryError: memory does not suffice to detect an utterance's language (or what torch raises then).
         UsageError: the model has no language to detect.

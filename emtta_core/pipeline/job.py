@@ -114,12 +114,7 @@ class Job(BaseModel):
             Lease(self.run_id, self.lease).check(store)
 
     def on(self, device: str, called: str) -> "Job":
-        """The same job on another device.
-
-        Args:
-            device: as torch is to be asked for it.
-            called: what the store calls it.
-        """
+        """The same job on another device, as torch is to be asked for it, and as the store calls it."""
         model = self.model.model_copy(update={"device": device})
         return self.model_copy(update={"model": model, "device": called})
 

@@ -156,11 +156,7 @@ def plan(suite: Suite, model_digest: str) -> Plan:
 def cells_of(domain: Domain, suite: Suite, model_digest: str, audio: Mapping[str, Audio]) -> list[Cell]:
     """The cells of a domain, method by method: one a seed, or one where no random numbers are drawn.
 
-    Args:
-        domain: which.
-        suite: whose.
-        model_digest: of its model.
-        audio: that of the domain, and of those that a stream comes from to it, by name.
+    `audio` has that of the domain, and of those that a stream comes from to it, by name.
     """
     corpora = {name: found.corpus_id for name, found in audio.items()}
     own = audio[domain.name]

@@ -175,8 +175,7 @@ class Reuse:
     def of_utterances(self, cells: Sequence[Cell]) -> Reusable:
         """What other runs, and this one under an earlier plan, have done of utterances that are the same.
 
-        Args:
-            cells: cells of one domain, whose audio is prepared.
+        The cells are of one domain, whose audio is prepared.
         """
         episodic = {choice.name for choice in self._run.suite.methods if self._run.suite.stream_of(choice) is None}
         cells = [cell for cell in cells if cell in self._cells and cell.method in episodic]

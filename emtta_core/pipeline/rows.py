@@ -59,14 +59,7 @@ class Tally:
 
 
 def make_shard(cell: Cell, attempt: int, outcomes: Sequence[Outcome], by: str = DEFAULT) -> Shard:
-    """Make the rows of some utterances: their hypotheses, steps, scores and windows.
-
-    Args:
-        cell: whose utterances they are.
-        attempt: number of the attempt.
-        outcomes: what became of each.
-        by: the scorer.
-    """
+    """Make the rows of some utterances: their hypotheses, steps, scores and windows."""
     hypotheses, steps, scores, windows = [], [], [], []
     for outcome in outcomes:
         result = outcome.result

@@ -85,11 +85,7 @@ def compared(catalogue: Catalogue, run_id: str, view: View) -> Result:
 
 
 def results_of(catalogue: Catalogue, run_id: str) -> dict[str, Any]:
-    """The figures of a run that the store has, as `docs/results.schema.json` describes them.
-
-    Args:
-        catalogue: of the store; its scorer is whose figures they are.
-        run_id: the run.
+    """The figures of a run that the store has, as `docs/results.schema.json` describes them, by the catalogue's scorer.
 
     Raises:
         EmttaError: DuckDB fails a query.

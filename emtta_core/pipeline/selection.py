@@ -22,9 +22,7 @@ _Item = TypeVar("_Item", Cell, Domain)
 def select(cells: Sequence[Cell], only: Sequence[str]) -> tuple[Cell, ...]:
     """The cells that match: one of the values of each key that is named; all where none is.
 
-    Args:
-        cells: of a plan.
-        only: as in `["domain=GS", "domain=BA", "method=em-tok"]`.
+    `only` is as in `["domain=GS", "domain=BA", "method=em-tok"]`.
 
     Raises:
         UsageError: no `key=value`, another key, a value that no cell has (lists those there are), or values that no
@@ -76,12 +74,7 @@ def _matching(
 
 
 def works_of(suite: Suite, cells: Sequence[Cell]) -> list[tuple[Cell, ...]]:
-    """What is done together: each cell by itself, or all cells of a stream that goes through several domains, in order.
-
-    Args:
-        suite: of the cells.
-        cells: all of its plan.
-    """
+    """What is done together: each cell by itself, or all cells of a stream through several domains, in order."""
     works: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:
         stream = suite.stream_of(suite.method(cell.method))

@@ -79,12 +79,7 @@ def has_begun(store: Store, run_id: str) -> bool:
 
 
 def cell_states(store: Store, run_id: str, catalogue: Catalogue | None = None) -> tuple[CellState, ...]:
-    """How far each cell of a run is, in the order of its plan.
-
-    Args:
-        store: the run's.
-        run_id: the run.
-        catalogue: of the store, where the caller has one open.
+    """How far each cell of a run is, in the order of its plan; by a `catalogue` where the caller has one open.
 
     Raises:
         UsageError: there is no such run; lists those there are.

@@ -128,12 +128,7 @@ def _example(row: Mapping[str, Any]) -> Example:
 
 
 def word_differences(reference: str, hypothesis: str) -> tuple[Piece, ...]:
-    """Align two normalized texts with the fewest edits, as jiwer does.
-
-    Args:
-        reference: what was said; empty for audio without speech.
-        hypothesis: what was heard.
-    """
+    """Align two normalized texts with the fewest edits, as jiwer does; the reference may be empty."""
     if not reference:
         return (Piece("added", "", hypothesis),) if hypothesis else ()
     aligned = jiwer.process_words(reference, hypothesis)
@@ -178,12 +173,7 @@ def data_uri(flac: bytes) -> str:
 
 
 def first_of_each(examples: Sequence[Examples], count: int) -> list[Example]:
-    """Choose the examples whose audio a page holds: by turns one that improved and one that worsened, the best first.
-
-    Args:
-        examples: by method, the most important first.
-        count: how many recordings.
-    """
+    """The examples whose audio a page holds: by turns one that improved and one that worsened, the best first."""
     turns = (
         one
         for of_method in examples

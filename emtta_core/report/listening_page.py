@@ -78,12 +78,9 @@ class Chapter:
 
 
 def make_listening_page(suite: Suite, domains: Sequence[Domain], examples: int = 2) -> str:
-    """Make the page, one HTML file.
+    """Make the page, one HTML file, with the first `examples` utterances of each group.
 
-    Args:
-        suite: whose it is.
-        domains: those without a corruption are left out.
-        examples: utterances of each group, the first ones.
+    Domains without a corruption are left out.
 
     Raises:
         UsageError: none of the domains is corrupted, or what one needs is missing; or `examples` is below 1.

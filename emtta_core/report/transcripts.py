@@ -239,9 +239,7 @@ def plain_ids(speakers: Mapping[str, str]) -> dict[str, str]:
 def timed(words: Sequence[str], windows: Sequence[tuple[float, float, int]]) -> Iterator[tuple[float, float, str]]:
     """Estimate when the words of an utterance were spoken, at an even pace within each window.
 
-    Args:
-        words: the words.
-        windows: begin and length in seconds, and characters of the text, of each window, in order.
+    A window is its begin and length in seconds, and the characters of its text.
 
     Yields:
         Begin and length of each word, in seconds, and the word.

@@ -52,10 +52,6 @@ def mean_p(added: Floats, words: Floats) -> float:
     Student's t by the jackknife's standard error; and by Hall's transformation of t, which corrects for skewness (Hall
     1992, J. R. Statist. Soc. B 54, 221-228), where that is less sure. With fewer than `FEWEST_UNITS`, or where each
     unit adds the same, there is nothing to estimate an error by: then p is that of `sign_flip_p`.
-
-    Args:
-        added: as in `change_interval`.
-        words: likewise.
     """
     found = _estimate(added, words)
     if len(words) < FEWEST_UNITS or found.is_constant:

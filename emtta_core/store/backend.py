@@ -311,10 +311,7 @@ def _is_circular(folder: Path, target: str) -> bool:
 
 
 def open_backend(location: str | Path) -> Backend:
-    """Open the backend that a user names.
-
-    Args:
-        location: a folder, or `s3://BUCKET/PREFIX`.
+    """Open the backend that a user names: a folder, or `s3://BUCKET/PREFIX`.
 
     Raises:
         UsageError: it is empty, or no such kind of backend is known.

@@ -174,12 +174,7 @@ _SCORED = """
 
 
 def notices_of(catalogue: Catalogue, run_id: str | None) -> tuple[str, ...]:
-    """The sentences that a report on a run must say; none where there is no such run.
-
-    Args:
-        catalogue: of the store.
-        run_id: the run; None for the newest.
-    """
+    """The sentences that a report on a run must say; none where there is no such run. None is the newest run."""
     rows = catalogue.query(f"SELECT run_id, suite_toml {_CHOSEN}", {"run": run_id}).rows
     if not rows:
         return ()
@@ -228,12 +223,7 @@ def verdicts_of(catalogue: Catalogue, run_id: str | None) -> tuple[str, ...]:
 
 
 def heading(catalogue: Catalogue, run_id: str | None) -> str:
-    """The run, suite, model, date and scorer that a report on a run is headed with; the empty text without a run.
-
-    Args:
-        catalogue: of the store.
-        run_id: the run; None for the newest.
-    """
+    """What heads a report on a run, None for the newest: run, suite, model, date and scorer; empty without a run."""
     rows = catalogue.query(_RECORD, {"run": run_id}).rows
     if not rows:
         return ""

@@ -173,11 +173,7 @@ def reserved_columns(connection: duckdb.DuckDBPyConnection) -> list[str]:
 def hint(connection: duckdb.DuckDBPyConnection, sql: str, message: str, command: Callable[..., str]) -> str:
     """What to write instead, as further sentences of a message; the empty text where nothing is known.
 
-    Args:
-        connection: which has the views.
-        sql: the query.
-        message: what DuckDB said of it.
-        command: makes an `emtta` command on the store, as `Store.command` does.
+    DuckDB said `message` of the query; `command` makes an `emtta` command on the store, as `Store.command` does.
     """
     code = _NOT_CODE.sub(" ", sql)
     if "syntax error" in message or "SELECT clause without selection list" in message:

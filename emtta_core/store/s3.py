@@ -51,10 +51,7 @@ class S3(Backend):
     """A prefix of a bucket; server and credentials are those of the environment (`AWS_…`), or of AWS's own files."""
 
     def __init__(self, location: str) -> None:
-        """Name a prefix; nothing is asked of the server yet.
-
-        Args:
-            location: as `s3://BUCKET/PREFIX`.
+        """Name a prefix, as `s3://BUCKET/PREFIX`; nothing is asked of the server yet.
 
         Raises:
             UsageError: it is not of that form.

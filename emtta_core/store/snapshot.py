@@ -260,14 +260,7 @@ class Snapshot:
 
 
 def cell_files(backend: Backend, table: str, run_id: str, folder: str) -> Sequence[Entry]:
-    """The files with rows of a cell: its own that no pack covers, and the pack of its run.
-
-    Args:
-        backend: where.
-        table: one that has packs.
-        run_id: the run.
-        folder: the cell's, below the table's.
-    """
+    """The files with rows of a cell, by its folder in the table's: its own that no pack covers, and its run's pack."""
     found = [entry for entry in backend.list(f"{table}/{folder}") if TABLES[table].holds(entry.name)]
     packs = newest(backend.list(f"{PACK_OF[table].folder}/run_id={run_id}"))
     return (*uncovered(found, packs), *packs.values())

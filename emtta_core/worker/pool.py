@@ -49,12 +49,9 @@ class WorkerPool:
     """
 
     def __init__(self, devices: Sequence[Device], progress: Listener, stop: Callable[[], bool]) -> None:
-        """Have a slot for each of `devices`.
+        """Have a slot for each of `devices`, from `choose_devices`.
 
-        Args:
-            devices: from `choose_devices`.
-            progress: takes the events of cells.
-            stop: is asked whether cells are to end after their shard.
+        `progress` takes the events of cells; `stop` is asked whether cells are to end after their shard.
         """
         self._progress, self._stop, self._ended = progress, stop, False
         self._free: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
