@@ -25,7 +25,6 @@ from flows.cli import (
     _log,
     demo,
     doctor,
-    exporting,
     prepare,
     report,
     rerun,
@@ -66,11 +65,11 @@ def _options(
 
 for _verb in (
     *(run.run, prepare.prepare, rerun.rerun, runs.status, runs.runs, report.report, runs.view, runs.compare),
-    *(report.sql, rerun.score, exporting.export, upkeep.check, upkeep.compact, upkeep.prune),
+    *(report.sql, rerun.score, runs.export, upkeep.check, upkeep.compact, upkeep.prune),
     *(suites.listen, suites.suites, schedule.schedule, schedule.server, doctor.doctor),
 ):
     app.command("list" if _verb is runs.runs else None, help=flowing(_verb.__doc__))(_verb)
-app.add_typer(exporting.catalog, name="catalog")
+app.add_typer(upkeep.catalog, name="catalog")
 app.add_typer(demo.app, name="demo")
 
 

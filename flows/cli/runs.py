@@ -1,9 +1,11 @@
-"""The runs of a store: their list, the progress of one, two side by side, and all of them in a browser."""
+"""The runs of a store: `emtta list`, `emtta status`, `emtta compare`, `emtta view` and `emtta export`."""
 
 import webbrowser
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.filesize import decimal
 
 from flows.cli._options import (
     DEFAULT_STORE,
@@ -155,3 +157,69 @@ def view(
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:
             say("stopped")
+
+
+FILES_NAMED = 6
+"""Files of an export that are named."""
+
+
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The run's id; see emtta list.")],
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="trn, ctm, nemo, open-asr, csv, parquet, latex, results-json or hub.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder; it is made if it is missing.")],
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--method", metavar="NAME", help="Only this method; repeatable.", show_default=False),
+    ] = None,
+    domain: Annotated[
+        list[str] | None,
+        typer.Option("--domain", metavar="NAME", help="Only this domain; repeatable.", show_default=False),
+    ] = None,
+    scorer: ScorerOption = None,
+    hub_id: Annotated[
+        str | None,
+        typer.Option("--hub-id", metavar="OWNER/NAME", help="For hub: the id that the data set is to have."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files of the same names.")] = False,
+    store: StoreOption = DEFAULT_STORE,
+    timeout: TimeoutOption = None,
+    memory: MemoryOption = None,
+) -> None:
+    """Write a run's hypotheses or figures in a format of other tools, into a folder. Nothing is uploaded.
+
+    trn and ctm are for sclite, nemo and open-asr are JSON lines, csv and parquet have all columns of the utterances,
+    latex has the leaderboard, results-json all figures, and hub a data set with its card.
+
+    Examples:
+        emtta export demo-1a2b3c4d --format trn --out sclite
+
+        emtta export demo-1a2b3c4d --format nemo --method em-tok-b --domain BA --out manifests
+
+        emtta export demo-1a2b3c4d --format results-json --out results
+    """
+    from emtta_core.report.interchange import export_run
+    from emtta_core.store import Store
+
+    done = export_run(
+        Store.open(store),
+        run,
+        form,
+        out,
+        methods=method or (),
+        domains=domain or (),
+        scorer=scorer,
+        hub_id=hub_id,
+        replace=force,
+        limits=limits(timeout, memory),
+    )
+    for remark in done.remarks:
+        say(remark)
+    more = f" and {len(done.files) - FILES_NAMED} more" if len(done.files) > FILES_NAMED else ""
+    say(f"{done.folder}: {', '.join(done.files[:FILES_NAMED])}{more}; {decimal(done.size)}")
