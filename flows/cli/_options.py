@@ -79,6 +79,16 @@ CorpusDirOption = Annotated[
     ),
 ]
 
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's id; see emtta list.")]
+
+DomainsOption = Annotated[
+    list[str] | None, typer.Option("--only", metavar="domain=…|group=…", help="These domains; repeatable.")
+]
+
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", min=1, help="At most this many utterances per domain, from all speakers.")
+]
+
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 
 ParamOption = Annotated[

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 from rich.filesize import decimal
@@ -15,8 +15,10 @@ from flows.cli._options import (
     DEFAULT_STORE,
     AllowAbsoluteOption,
     CorpusDirOption,
+    DomainsOption,
     DryRunOption,
     FormOption,
+    LimitOption,
     SnrConventionOption,
     StoreOption,
     SuiteArgument,
@@ -34,13 +36,8 @@ if TYPE_CHECKING:
 
 def prepare(
     suite: SuiteArgument,
-    only: Annotated[
-        list[str] | None, typer.Option("--only", metavar="domain=…|group=…", help="These domains; repeatable.")
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option("--limit", min=1, help="At most this many utterances per domain, from all speakers."),
-    ] = None,
+    only: DomainsOption = None,
+    limit: LimitOption = None,
     snr_convention: SnrConventionOption = None,
     allow_absolute: AllowAbsoluteOption = False,
     store: StoreOption = DEFAULT_STORE,

@@ -15,6 +15,7 @@ from flows.cli._options import (
     DryRunOption,
     IsolationOption,
     RayAddressOption,
+    RunArgument,
     RunnerOption,
     StoreOption,
     use_corpora,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def rerun(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id; see emtta list.")],
+    run: RunArgument,
     failed: Annotated[
         bool, typer.Option("--failed", help="Only cells that failed, and utterances in error, which are tried again.")
     ] = False,
@@ -136,7 +137,7 @@ def _plan_anew(store: "Store", run: "Run", wanted: "Collection[Cell]", progress:
 
 
 def score(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The run's id; see emtta list.")],
+    run: RunArgument,
     scorer: Annotated[
         list[str] | None,
         typer.Option(

@@ -13,6 +13,7 @@ from flows.cli._options import (
     FormOption,
     MemoryOption,
     MinEffectOption,
+    RunArgument,
     ScorerOption,
     StoreOption,
     TimeoutOption,
@@ -46,7 +47,7 @@ def runs(
 
 
 def status(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id; see emtta list.")],
+    run: RunArgument,
     store: StoreOption = DEFAULT_STORE,
     form: FormOption = "table",
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
@@ -164,7 +165,7 @@ FILES_NAMED = 6
 
 
 def export(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The run's id; see emtta list.")],
+    run: RunArgument,
     form: Annotated[
         str,
         typer.Option(

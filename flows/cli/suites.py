@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from emtta_core.sanitize import escaped
-from flows.cli._options import AllowAbsoluteOption, FormOption, SnrConventionOption, SuiteArgument
+from flows.cli._options import AllowAbsoluteOption, DomainsOption, FormOption, SnrConventionOption, SuiteArgument
 from flows.cli._output import put_json, say, tabulate
 
 
@@ -73,9 +73,7 @@ PAGE = "emtta-listen-{suite}.html"
 
 def listen(
     suite: SuiteArgument,
-    only: Annotated[
-        list[str] | None, typer.Option("--only", metavar="domain=…|group=…", help="These domains; repeatable.")
-    ] = None,
+    only: DomainsOption = None,
     snr_convention: SnrConventionOption = None,
     allow_absolute: AllowAbsoluteOption = False,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", file_okay=False, help="Where the page goes.")] = Path(),

@@ -9,7 +9,7 @@ import typer
 from rich.filesize import decimal
 
 from emtta_core.sanitize import escaped
-from flows.cli._options import DEFAULT_STORE, DryRunOption, FormOption, StoreOption, flowing
+from flows.cli._options import DEFAULT_STORE, DryRunOption, FormOption, RunArgument, StoreOption, flowing
 from flows.cli._output import COMPLETE, ERROR, Format, put_json, say, show, tabulate
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def check(
 
 
 def compact(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id; see emtta list.")],
+    run: RunArgument,
     store: StoreOption = DEFAULT_STORE,
     dry_run: DryRunOption = False,
 ) -> None:
