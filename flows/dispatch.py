@@ -80,11 +80,7 @@ NOT_BEGUN = "not begun: the run was asked to stop"
 
 
 class Dispatch:
-    """The cells of one run on their way through preparation and evaluation.
-
-    Attributes:
-        records: task runs handed to Prefect so far, whose end it will have on record.
-    """
+    """The cells of one run on their way through preparation and evaluation."""
 
     def __init__(self, run: Run, store: Store, executor: Executor, redo: Redo, held: Lease, reuse: Reuse) -> None:
         """Prepare to do cells of a run, whose lease is `held`."""
@@ -99,7 +95,7 @@ class Dispatch:
         self._complete: set[Cell] = set()
         self._failures: dict[Cell, str] = {}
         self._lost: Counter[tuple[Cell, ...]] = Counter()
-        self.records = 0
+        self.records = 0  # task runs handed to Prefect so far, whose end it will have on record
 
     def run_all(self, states: Sequence[CellState]) -> dict[Cell, str]:
         """Do these cells, and return those that failed with the reason.

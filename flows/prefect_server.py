@@ -183,19 +183,14 @@ def _is_prefect(api: str) -> bool:
 
 
 class TemporaryServer:
-    """A server of this process's own, which ends at this process's exit.
-
-    Attributes:
-        url: the address of its API.
-        auth: user name and password, without which it does not answer.
-    """
+    """A server of this process's own, which ends at this process's exit."""
 
     def __init__(self, log: Path):
         """Begin it; `log` takes its output."""
-        self.auth = f"emtta:{secrets.token_urlsafe(24)}"
+        self.auth = f"emtta:{secrets.token_urlsafe(24)}"  # user name and password, without which it does not answer
         with socket.create_server((HOST, 0)) as listener, log.open("ab") as output:
             origin = f"http://{HOST}:{listener.getsockname()[1]}"
-            self.url = f"{origin}/api"
+            self.url = f"{origin}/api"  # the address of its API
             self._log = log
             proxies = {"http_proxy", "https_proxy", "all_proxy"}
             inherited = {name: value for name, value in os.environ.items() if name.lower() not in proxies}

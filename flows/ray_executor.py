@@ -57,11 +57,7 @@ class _Work:
 
 
 class RayExecutor:
-    """The machines of a Ray cluster: a cell takes a GPU, or a CPU where the model runs on CPUs.
-
-    Attributes:
-        size: cells at once.
-    """
+    """The machines of a Ray cluster: a cell takes a GPU, or a CPU where the model runs on CPUs."""
 
     def __init__(self, run: Run, store: Store, address: str | None, cells: int) -> None:
         """Have cells of a run done.

@@ -95,14 +95,7 @@ def _chunks(rows: Iterable[PreparedRow]) -> Iterator[list[PreparedRow]]:
 
 
 class Going:
-    """An utterance whose windows are being adapted to.
-
-    Attributes:
-        row: the utterance.
-        windows: all of it.
-        language: what the model is told to hear.
-        waiting: ids of the windows that are not done.
-    """
+    """An utterance whose windows are being adapted to."""
 
     def __init__(self, row: PreparedRow, waveform: Waveform, model: Model, choice: ModelChoice):
         """Cut the utterance, and detect its language, if so chosen.
@@ -112,8 +105,9 @@ class Going:
         """
         self.row = row
         self.windows = split(row.utterance_id, waveform, model.front_end.longest, choice.long_audio)
+        # Ids of the windows that are not done.
         self.waiting = {window.id for window in self.windows if not window.silent}
-        self.language = row.language
+        self.language = row.language  # what the model is told to hear
         self._probability: float | None = None
         self._results: dict[str, AdaptationResult] = {}
         if choice.language == "detect":

@@ -83,15 +83,12 @@ def never() -> bool:
 
 
 class Channel:
-    """Carries events to those who watch, one at a time, whichever thread publishes it; and their wish to stop, back.
-
-    Attributes:
-        stopped_by: the signal that asked to stop, since somebody last began to listen; None: none did.
-    """
+    """Carries events to those who watch, one at a time, whichever thread publishes it; and their wish to stop, back."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._listeners: list[Listener] = []
+        # The signal that asked to stop, since somebody last began to listen; None: none did.
         self.stopped_by: signal.Signals | None = None
 
     def publish(self, event: Event) -> None:

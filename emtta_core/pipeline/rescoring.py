@@ -81,15 +81,10 @@ Key = tuple[str, str]
 
 @dataclass(slots=True)
 class Rescoring:
-    """What a scoring did.
+    """What a scoring did."""
 
-    Attributes:
-        scored: utterances that were scored, by scorer.
-        kept: utterances that had been scored in the same way, by scorer.
-    """
-
-    scored: dict[str, int] = field(default_factory=dict)
-    kept: dict[str, int] = field(default_factory=dict)
+    scored: dict[str, int] = field(default_factory=dict)  # utterances that were scored, by scorer
+    kept: dict[str, int] = field(default_factory=dict)  # utterances that had been scored in the same way, by scorer
 
 
 def rescore(

@@ -137,17 +137,13 @@ def _with_reused(state: CellState, count: int) -> CellState:
 
 
 class Reuse:
-    """What cells of a run can take over.
-
-    Attributes:
-        runs: the other runs that have done the same to some audio, the newest first.
-    """
+    """What cells of a run can take over."""
 
     def __init__(self, store: Store, run: Run, cells: Sequence[Cell]) -> None:
         """Find the runs that results can come from: none where the suite wants none reused."""
         self._store, self._run = store, run
         self._cells = tuple(cells) if run.suite.runtime.reuse else ()
-        self.runs: tuple[str, ...] = ()
+        self.runs: tuple[str, ...] = ()  # the other runs that have done the same to some audio, the newest first
         # Under an earlier plan this run itself may have done some of it.
         self._own = [run.run_id] if self._cells and has_begun(store, run.run_id) else []
         self._same: set[str] = set()

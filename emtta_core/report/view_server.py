@@ -45,16 +45,11 @@ class Answer:
 
 
 class Viewer:
-    """The pages of a store, each made when it is first requested, and again when the run's files change.
-
-    Attributes:
-        store: whose runs.
-        limits: what a query may take.
-    """
+    """The pages of a store, each made when it is first requested, and again when the run's files change."""
 
     def __init__(self, store: Store, limits: Limits | None = None) -> None:
         self.store = store
-        self.limits = limits
+        self.limits = limits  # what a query may take
         self._pages: OrderedDict[tuple[str, str | None], tuple[int, bytes]] = OrderedDict()
         self._runs = RunList(store, limits)
         self._list_of: tuple[Result, bytes] | None = None
@@ -127,11 +122,7 @@ class Viewer:
 
 
 class ViewServer(ThreadingHTTPServer):
-    """A server of a store's pages on the loopback address.
-
-    Attributes:
-        viewer: which has the pages.
-    """
+    """A server of a store's pages on the loopback address."""
 
     daemon_threads = True
     allow_reuse_address = True

@@ -66,11 +66,7 @@ class _Units:
 
 
 class Sample:
-    """The scored utterances of some domains.
-
-    Attributes:
-        domains: their names, in the order in which they come.
-    """
+    """The scored utterances of some domains."""
 
     def __init__(
         self,
@@ -87,7 +83,7 @@ class Sample:
             speakers: who speaks; empty where nobody knows. The same name in two domains is the same speaker.
             counts: word errors of each system, which may be means over seeds, and the words of the reference last.
         """
-        self.domains = tuple(dict.fromkeys(domains))
+        self.domains = tuple(dict.fromkeys(domains))  # their names, in the order in which they come
         self._domain = _numbered(domains)
         self._utterance = _numbered(utterances)
         self._speaker = np.where(np.array(speakers) == "", -1, _numbered(speakers))

@@ -38,16 +38,11 @@ _FILES = "files"
 
 
 class RunList:
-    """The list of a store's runs, which can be refreshed cheaply.
-
-    Attributes:
-        store: whose runs.
-        limits: what the reading of new runs may take.
-    """
+    """The list of a store's runs, which can be refreshed cheaply."""
 
     def __init__(self, store: Store, limits: Limits | None = None) -> None:
         self.store = store
-        self.limits = limits
+        self.limits = limits  # what the reading of new runs may take
         self._key = _digest(
             [store.location, str(SCHEMA_VERSION), report(REPORT).sql, *(view.sql for view in views().values())]
         )

@@ -70,21 +70,13 @@ class PreparedCorpus:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of the store.
+    """A table of the store."""
 
-    Attributes:
-        name: the table and its folder.
-        row: the record that a row is.
-        keys: the hive keys in the path, outermost first.
-        layout: where its files lie, below the store.
-        rows: the fewest and the most rows that a file has; None: any number.
-    """
-
-    name: str
-    row: type[Any]
-    keys: tuple[str, ...]
-    layout: str
-    rows: tuple[int, int | None] = (0, None)
+    name: str  # the table and its folder
+    row: type[Any]  # the record that a row is
+    keys: tuple[str, ...]  # the hive keys in the path, outermost first
+    layout: str  # where its files lie, below the store
+    rows: tuple[int, int | None] = (0, None)  # the fewest and the most rows that a file has; None: any number
 
     @property
     def schema(self) -> pa.Schema:
