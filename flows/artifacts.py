@@ -1,4 +1,4 @@
-"""What a run leaves besides its rows: its log, and on Prefect's page its leaderboard, its failures and its commands.
+"""What a run leaves besides its rows: its log; on Prefect's page its leaderboard, its failures, and its task runs.
 
 The log is `logs/<run>.log` in the store: what Prefect, the flow and the libraries say while the run goes on. An
 artifact is a view of the store for whoever looks at the page, and nothing is read back from one. Each key keeps its
@@ -7,14 +7,19 @@ versions, so that the page of a suite's key shows how it went from run to run.
 
 import logging
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from prefect import get_run_logger
+import httpx
+from prefect import get_client, get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import TaskRun
 from prefect.logging.formatters import PrefectFormatter
+from prefect.runtime import flow_run
 
 from emtta_core.compare import Comparison
 from emtta_core.sanitize import SanitizingFormatter
@@ -118,3 +123,47 @@ def also_logging_to(store: Store, run_id: str) -> Iterator[None]:
             own.setLevel(level)
             root.removeHandler(handler)
             handler.close()
+
+
+RUNS_AT_ONCE = 200
+"""The most task runs that the server gives at once."""
+
+
+def wait_for_records(expected: int, *, timeout: float = 60.0, poll: float = 0.2) -> bool:
+    """Wait, inside a flow run, until the server shows all of its task runs in a final state, or no longer answers.
+
+    Args:
+        expected: how many task runs there are.
+        timeout: seconds after which to go on; the store has the results in any case.
+        poll: the most seconds between two looks; the first ones follow each other faster.
+
+    Returns:
+        Whether the server still answers.
+    """
+    deadline, pause = time.monotonic() + timeout, poll / 8
+    while True:
+        try:
+            runs = _task_runs()
+        except httpx.TransportError as error:
+            get_run_logger().warning("Prefect's server no longer answers (%s); the store has all results", error)
+            return False
+        # States reach the server as events, some moments after the tasks have ended here.
+        final = sum(run.state is not None and run.state.is_final() for run in runs)
+        if final >= expected:
+            return True
+        if time.monotonic() > deadline:
+            get_run_logger().warning("Prefect has %d of %d task records; the store has all results", final, expected)
+            return True
+        time.sleep(pause)
+        pause = min(2 * pause, poll)
+
+
+def _task_runs() -> list[TaskRun]:
+    runs: list[TaskRun] = []
+    this_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.get_id()]))
+    with get_client(sync_client=True) as client:
+        while True:
+            page = client.read_task_runs(flow_run_filter=this_run, limit=RUNS_AT_ONCE, offset=len(runs))
+            runs += page
+            if len(page) < RUNS_AT_ONCE:
+                return runs
