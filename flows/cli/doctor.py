@@ -23,7 +23,7 @@ from flows.cli._options import (
     use_corpora,
 )
 from flows.cli._output import COMPLETE, ERROR, put_json, tabulate
-from flows.cli.prepare import show_needs
+from flows.cli.run import show_needs
 
 if TYPE_CHECKING:
     from emtta_core.audio.mix import SnrConvention

@@ -21,19 +21,7 @@ from emtta_core.errors import EmttaError, UsageError
 from emtta_core.faults import machine_fault
 from emtta_core.network import settle_proxies
 from emtta_core.sanitize import without_passwords
-from flows.cli import (
-    _log,
-    demo,
-    doctor,
-    prepare,
-    report,
-    rerun,
-    run,
-    runs,
-    schedule,
-    suites,
-    upkeep,
-)
+from flows.cli import _log, demo, doctor, report, rerun, run, runs, schedule, suites, upkeep
 from flows.cli._options import flowing
 from flows.cli._output import ERROR, USAGE, say, settle_streams
 
@@ -64,7 +52,7 @@ def _options(
 
 
 for _verb in (
-    *(run.run, prepare.prepare, rerun.rerun, runs.status, runs.runs, report.report, runs.view, runs.compare),
+    *(run.run, run.prepare, rerun.rerun, runs.status, runs.runs, report.report, runs.view, runs.compare),
     *(report.sql, rerun.score, runs.export, upkeep.check, upkeep.compact, upkeep.prune),
     *(suites.listen, suites.suites, schedule.schedule, schedule.server, doctor.doctor),
 ):
