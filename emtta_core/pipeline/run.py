@@ -20,16 +20,7 @@ import numpy as np
 from emtta_core.adaptation import ALGORITHM_VERSION
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.pipeline.inventory import locate
-from emtta_core.pipeline.plan import (
-    FED,
-    Cell,
-    Plan,
-    cells_of,
-    plan,
-    plan_audio,
-    plan_id_of,
-    recipe_of,
-)
+from emtta_core.pipeline.plan import FED, Cell, Plan, cells_of, plan, plan_audio, plan_id_of, recipe_of
 from emtta_core.pipeline.state import cell_states, planned_cells
 from emtta_core.scoring import scorer
 from emtta_core.store import Catalogue, PlanRow, RunRow, Store

@@ -1,13 +1,5 @@
 """The suite: a typed file that says what one evaluation is."""
 
-from emtta_core.suite.suite import (
-    Domain,
-    Isolation,
-    ModelChoice,
-    Runtime,
-    Suite,
-    load_suite,
-    parse_suite,
-)
+from emtta_core.suite.suite import Domain, Isolation, ModelChoice, Runtime, Suite, load_suite, parse_suite
 
 __all__ = ["Domain", "Isolation", "ModelChoice", "Runtime", "Suite", "load_suite", "parse_suite"]
