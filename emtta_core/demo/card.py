@@ -97,13 +97,10 @@ def write_card(folder: Path, rows: list[Measured]) -> str:
     table = "\n".join(
         f"| {row.language} | {row.voices} | {row.utterances} | {row.words} | {row.wer:.1f} |" for row in rows
     )
-    text = _CARD.format(table=table, recipe=recipe, megabytes=_megabytes(folder))
+    megabytes = (folder / "model.safetensors").stat().st_size / 1e6
+    text = _CARD.format(table=table, recipe=recipe, megabytes=megabytes)
     write_bytes(folder / CARD_FILE, text.encode())
     return text
-
-
-def _megabytes(folder: Path) -> float:
-    return (folder / "model.safetensors").stat().st_size / 1e6
 
 
 _CARD = """\

@@ -67,8 +67,9 @@ def make_shard(cell: Cell, attempt: int, outcomes: Sequence[Outcome], by: str = 
         hypotheses.append(hypothesis)
         windows += [_window(hypothesis, window) for window in outcome.windows]
         adapted = None if isinstance(result, str) or hypothesis.error is not None else result
-        steps += _steps(hypothesis, adapted) if adapted else []
-        texts = [record.hypothesis for record in adapted.trace] if adapted else []
+        trace = adapted.trace if adapted else ()
+        steps += [StepRow(**_key(hypothesis), **asdict(record)) for record in trace]
+        texts = [record.hypothesis for record in trace]
         scores.append(ScoreRow(**_key(hypothesis), **score(hypothesis, texts, by)))
     return Shard(tuple(hypotheses), tuple(steps), tuple(scores), tuple(windows))
 
@@ -130,10 +131,6 @@ def _window(hypothesis: HypothesisRow, adapted: WindowResult) -> WindowRow:
         error=error,
         **columns,
     )
-
-
-def _steps(hypothesis: HypothesisRow, result: AdaptationResult) -> list[StepRow]:
-    return [StepRow(**_key(hypothesis), **asdict(record)) for record in result.trace]
 
 
 def _key(row: HypothesisRow) -> dict[str, Any]:
