@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emtta_core.errors import StoreError
+from emtta_core.sanitize import escaped
 from emtta_core.store.backend import Backend, Entry
 from emtta_core.store.schema import SCHEMA_VERSION, VERSION_KEY, AudioBytes
 from emtta_core.store.snapshot import Pack, kind_of
@@ -131,7 +132,7 @@ def skip_broken(
     """Yield the files that could be read with their records; warn of each that could not."""
     for name, rows in found:
         if isinstance(rows, BrokenFile):
-            log.warning("left out: %s: %s", backend.url(name), rows.reason)
+            log.warning("left out: %s", escaped(f"{backend.url(name)}: {rows.reason}"))
         else:
             yield name, rows
 

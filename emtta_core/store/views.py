@@ -10,6 +10,7 @@ import duckdb
 
 from emtta_core.cache import folder
 from emtta_core.identity import digest
+from emtta_core.sanitize import escaped
 from emtta_core.store.backend import Backend, Entry
 from emtta_core.store.functions import create_functions
 from emtta_core.store.parquet import BrokenFile, check_footers
@@ -212,7 +213,7 @@ def describe_broken(backend: Backend, broken: Sequence[BrokenFile], named: int =
     for reason in dict.fromkeys(file.reason for file in broken):
         files = [backend.url(file.name) for file in broken if file.reason == reason]
         more = f" and {len(files) - named} more" if len(files) > named else ""
-        yield f"{', '.join(files[:named])}{more}: {reason}"
+        yield escaped(f"{', '.join(files[:named])}{more}: {reason}")  # no log takes a name that is no text
 
 
 def path_literal(path: str) -> str:
