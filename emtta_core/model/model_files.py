@@ -40,6 +40,9 @@ _SIZES = re.compile(
 )
 """What a config.json, or the config of a part of the model in it, calls its sizes, each a whole number above 0."""
 
+_BEYOND = 10**18
+"""A size that no model has; a larger one counts as this, for it may be no float."""
+
 _FAR = 4
 """Times that the parameters a config.json asks for may be those that the weights hold: one of another size of the same
 model is refused by its weights, name by name."""
@@ -235,7 +238,8 @@ def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def _asked_parameters(part: Mapping[str, Any]) -> float:
     # About how many parameters a config, without those in it, asks for; nothing where it names no such sizes.
     def size(*names: str) -> float:
-        return float(next((part[name] for name in names if part.get(name) is not None), 0))
+        found = next((part[name] for name in names if part.get(name) is not None), 0)
+        return float(min(found, _BEYOND))
 
     width = size("d_model", "hidden_size")
     layers = 0.0

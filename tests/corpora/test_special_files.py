@@ -130,6 +130,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"decoder_layers": 10**9}, r"asks for about \S+ parameters, and its weights hold"),
         ({"encoder_layers": 10**6, "d_model": 10**5}, "asks for about"),
         ({"vocab_size": 10**12}, "asks for about"),
+        ({"vocab_size": 10**400}, "asks for about"),
         ({"decoder_layers": -1}, "decoder_layers is -1 .* whole number above 0"),
         ({"d_model": 1e300}, "d_model is 1e"),
         ({"encoder_layers": "many"}, "encoder_layers is 'many'"),

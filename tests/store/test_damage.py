@@ -205,6 +205,7 @@ def test_every_malformed_kind_is_named(store: Store, caplog: pytest.LogCaptureFi
         names.append(MALFORMED[kind](store, f"bad-{number}"))
     with Catalogue(store):
         said = caplog.text
+    assert said.encode(), "each log takes it, whatever a file is called"
     check_that_good_answers(store, names, said)
 
 
