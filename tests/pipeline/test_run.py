@@ -74,6 +74,16 @@ def test_other_plan_shows_differences(suite_file: SuiteFile, speech: Speech, sto
     assert "--run-id" in message
 
 
+def test_stream_in_another_order_is_refused(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+    path = suite_file(methods=("em-tok-b",))
+    text = path.read_text()
+    path.write_text(f'stream = {{ reset = "never", order = "corpus" }}\n{text}')
+    record(planned(path, "mine"), store)
+    path.write_text(f'stream = {{ reset = "never", order = "shuffled" }}\n{text}')
+    with pytest.raises(UsageError, match=r"(?s)stream\.order: 'corpus' there, 'shuffled' here.*another --run-id"):
+        record(planned(path, "mine"), store)
+
+
 def test_other_weights_are_refused(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     record(planned(suite_file(), "mine"), store)
     with pytest.raises(UsageError, match=f"the model's weights: {DIGEST} there, fedc here"):
