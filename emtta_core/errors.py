@@ -8,6 +8,7 @@
       UnreachableHubError         also a ConnectionError, which may pass; in hub
       ModelError
       PluginError                 costs its own cells; in adaptation.parts
+      ScorerError                 another package's normalizer fails; in scoring.scorer
       StoreError
         LeaseLostError            another process has taken the run over; in store.lease
         _UnknownRequestError      a server lacks a part of S3; in store.s3

@@ -179,6 +179,8 @@ class _Handler(BaseHTTPRequestHandler):
             return _refusal(HTTPStatus.MISDIRECTED_REQUEST, here, f"Open {self.server.url}")
         try:
             return self.server.viewer.answer(self.path)
+        except UsageError as error:  # of what was asked for there is nothing
+            return _refusal(HTTPStatus.NOT_FOUND, "There is no such page.", str(error))
         except EmttaError as error:
             return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "This page cannot be made.", str(error))
         except Exception as error:  # a request that fails costs itself alone
