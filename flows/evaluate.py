@@ -182,6 +182,7 @@ class Dispatch:
         self._preparing: dict[PrefectFuture[Any], str] = {}
         self._evaluating: dict[PrefectFuture[Any], tuple[Cell, ...]] = {}
         self._waiting: dict[tuple[Cell, ...], set[str]] = {}  # for these domains
+        self._same: dict[str, list[Cell]] = {}  # by the id of a cell at work, those of the same id, which wait for it
         self._failed: set[str] = set()
         self._complete: set[Cell] = set()
         self._failures: dict[Cell, str] = {}
@@ -251,7 +252,7 @@ class Dispatch:
         if error is None:
             done: Prepared = future.result()
             channel.publish(DomainPrepared(domain, done.corpus.utterances, done.reused, done.seconds))
-            return [] if channel.stopping() else self._begun_by(domain, self._not_reused(cells))
+            return [] if channel.stopping() else self._one_of_each(self._begun_by(domain, self._not_reused(cells)))
         channel.publish(DomainPrepared(domain, 0, reused=False, seconds=0.0, error=describe(error)))
         lost = [cell for work in self._waiting if not set(work).isdisjoint(cells) for cell in work]
         self._waiting = {work: domains for work, domains in self._waiting.items() if set(work).isdisjoint(cells)}
@@ -272,8 +273,22 @@ class Dispatch:
         self._waiting = {work: lacking for work, lacking in self._waiting.items() if lacking}
         return ready
 
+    def _one_of_each(self, works: Sequence[tuple[Cell, ...]]) -> list[tuple[Cell, ...]]:
+        # Of cells that are the same work, as where a sweep has a method's own value, one begins; its results are those
+        # of the others.
+        begun = []
+        for work in works:
+            cell = work[0]
+            if len(work) == 1 and cell.cell_id in self._same and self._reuse.shares(cell):
+                self._same[cell.cell_id].append(cell)
+            else:
+                self._same.setdefault(cell.cell_id, [])
+                begun.append(work)
+        return begun
+
     def _not_reused(self, cells: list[Cell]) -> list[Cell]:
-        # Link what other runs have done of a domain's utterances, and return the cells that still have some to do.
+        # Link what has been done of the utterances of a corpus by other runs, or by other cells of this one, and return
+        # the cells that still have some to do.
         found = self._reuse.of_utterances(cells)
         if not found:
             return cells
@@ -289,7 +304,7 @@ class Dispatch:
         error = self._executor.error_of(future)
         if error is None:
             self._complete.update(work)
-            return []
+            return self._released(work)
         done: set[Cell] = set()
         if len(work) > 1:  # of a stream, the cells before the one at fault
             done = {state.cell for state in cell_states(self._store, self._run.run_id) if state.complete}
@@ -300,7 +315,13 @@ class Dispatch:
             self._lost[work] += 1
             if self._lost[work] <= self._run.suite.runtime.retries and not channel.stopping():
                 return [work]
-        return []
+        return self._released(work)
+
+    def _released(self, work: tuple[Cell, ...]) -> list[tuple[Cell, ...]]:
+        # What can begin of the cells that waited for this work: nothing of those whose utterances it has all done.
+        same = self._same.pop(work[0].cell_id, [])
+        left = self._not_reused(same) if same else []
+        return [] if channel.stopping() else self._one_of_each([(cell,) for cell in left])
 
 
 @contextmanager

@@ -107,7 +107,7 @@ class Method:
         return tuple(name for name, use in USES.items() if uses[use])
 
     def identity(self) -> dict[str, object]:
-        """All that can change a result, as plain values; the name can, as sampled numbers are drawn by it.
+        """All that can change a result, as plain values; the name can where random numbers are drawn, by it.
 
         Raises:
             UsageError: a plug-in is not installed.
@@ -117,6 +117,8 @@ class Method:
         if self.adapter:
             return {"name": self.name, "adapter": values["adapter"]}
         del values["adapter"]
+        if "seed" not in self.options:
+            del values["name"]
         return values if self.candidates != "none" else values | {"objective": None, "parameters": None}
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""Results that a run takes over from other runs of its store, since they are those of the same work.
+"""Results that a cell takes over from other runs of the store, or from its own run, since they are of the same work.
 
 They are linked, not copied: a link names the row that is meant, and the views show that row under the name of the cell
 that reuses it. Whole cells are found by their identity before any audio is prepared; single utterances, of a corpus
@@ -144,8 +144,6 @@ class Reuse:
         self._store, self._run = store, run
         self._cells = tuple(cells) if run.suite.runtime.reuse else ()
         self.runs: tuple[str, ...] = ()  # the other runs that have done the same to some audio, the newest first
-        # Under an earlier plan this run itself may have done some of it.
-        self._own = [run.run_id] if self._cells and has_begun(store, run.run_id) else []
         self._same: set[str] = set()
         self._recipes: set[str] = set()
         if self._cells and len(store.backend.list("runs")) > (store.find_run(run.run_id) is not None):
@@ -168,16 +166,20 @@ class Reuse:
         cells = [cell for cell in self._cells if cell.cell_id in self._same]
         return self._whole_streams(self._find(self.runs, cells, {})) if cells else {}
 
-    def of_utterances(self, cells: Sequence[Cell]) -> Reusable:
-        """What other runs, and this one under an earlier plan, have done of utterances that are the same.
+    def shares(self, cell: Cell) -> bool:
+        """Whether a cell takes over results."""
+        return cell in self._cells
 
-        The cells are of one domain, whose audio is prepared.
+    def of_utterances(self, cells: Sequence[Cell]) -> Reusable:
+        """What other runs, and other cells of this one, have done of utterances that are the same.
+
+        The cells are of one corpus, which is prepared.
         """
         episodic = {choice.name for choice in self._run.suite.methods if self._run.suite.stream_of(choice) is None}
         cells = [cell for cell in cells if cell in self._cells and cell.method in episodic]
         corpus = self._store.prepared(cells[0].corpus_id) if cells else None
-        runs = [*self.runs, *self._own]
-        if corpus is None or not runs:
+        own = [self._run.run_id] if has_begun(self._store, self._run.run_id) else []
+        if corpus is None or not (self.runs or own):
             return {}
         keys: dict[str, list[Cell]] = defaultdict(list)
         metadata: dict[str, str] = {}
@@ -187,7 +189,7 @@ class Reuse:
                 keys[utterance_key(cell.recipe_id, row)].append(cell)
         return {
             cell: {name: replace(result, metadata=metadata[name]) for name, result in results.items()}
-            for cell, results in self._find(runs, [], keys).items()
+            for cell, results in self._find([*self.runs, *own], [], keys).items()
         }
 
     def link(self, found: Reusable) -> None:

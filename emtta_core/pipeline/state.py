@@ -45,7 +45,7 @@ class CellState:
     state: str  # `complete`, `failed`, `partial` or `missing`, as the view `cells` defines them
     done: int  # utterances that are done, those in error included
     in_error: int  # utterances in error
-    reused: int  # utterances, of those done, whose results are those of another run
+    reused: int  # utterances, of those done, whose results are those of another cell
     wer: float | None  # word error rate of what is done, in percent
     error: str | None  # why the newest attempt failed, where the cell is not complete
 
@@ -172,7 +172,7 @@ class RunStatus:
             (
                 "utterances",
                 f"{utterances['done']} of {utterances['planned']} done, {utterances['in_error']} in error"
-                + (f", {utterances['reused']} reused from other runs" if utterances["reused"] else ""),
+                + (f", {utterances['reused']} reused" if utterances["reused"] else ""),
             ),
             *(("failed", f"{cell.cell.name}: {cell.error}") for cell in self.cells if cell.state == FAILED),
         ]

@@ -96,6 +96,9 @@ def show_dry_run(
         sources = expected.sources({state.cell for state in states})
         named = f": {', '.join(sources)}" if sources else ""
         say(f"{reused} of them are results of other runs{named}")
+    same = len(todo) - len({state.cell.cell_id for state in todo})
+    if same and redo == "missing" and run.suite.runtime.reuse:
+        say(f"{same} of the cells are the same work as others of this run, whose results they take over")
     if expected.may_grow:
         say("utterances that other runs have done are reused where their audio is the same; known once it is prepared")
     _say_estimate(store, run, todo, redo)

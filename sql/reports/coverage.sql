@@ -2,7 +2,7 @@
 -- columns:
 --   group, method             the group, or all; the method
 --   domains, complete         domains: planned, complete
---   planned, done, in_error, reused   utterances: planned, done, in error, done and reused from another run
+--   planned, done, in_error, reused   utterances: planned, done, in error, done and reused from another cell
 --   done_percent              percentage of the planned utterances that is done
 --   reason_hidden             the domains that are incomplete
 -- param run_id: the run; the newest by default

@@ -5,7 +5,7 @@
 --   created_at                UTC
 --   complete, cells           cells: complete, planned
 --   suite, model              the suite and the model
---   done, planned, in_error, reused   utterances: done, planned, in error, done and reused from another run
+--   done, planned, in_error, reused   utterances: done, planned, in error, done and reused from another cell
 -- cell cells: {complete} of {cells}
 -- cell utterances: {done} of {planned}
 SELECT run_id, state, created_at, complete, cells, suite, model, done, planned, in_error, reused

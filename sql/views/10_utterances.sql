@@ -6,7 +6,7 @@
 -- planned.scorer.
 --   run_id, "group", domain, method, seed, cell_id   the cell
 --   utterance_id          the utterance
---   attempt               the attempt that wrote the row that counts; 0 if the result is reused from another run
+--   attempt               the attempt that wrote the row that counts; 0 if the result is that of another cell, mostly of another run
 --   language, speaker     its language and speaker
 --   metadata              JSON object: further columns of the manifest or data set, as in metadata ->> 'accent'
 --   audio_seconds         length of the waveform

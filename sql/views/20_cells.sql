@@ -9,7 +9,7 @@
 --   planned         planned utterances
 --   done            utterances that are done, including those in error
 --   in_error        utterances in error, excluded from all rates, or counted as deleted
---   reused          utterances, of those done, whose results are those of another run
+--   reused          utterances, of those done, whose results are those of another cell
 --   scorer          the scorer
 --   words, errors   over the utterances in the rates, without audio that has no speech
 --   substitutions, deletions, insertions   the errors by kind

@@ -5,7 +5,7 @@
 --   run_id, position, "group", domain, method, corpus_id   as in planned; the position of its first cell
 --   seeds           number of seeds; 0 for a method that draws no random numbers
 --   state           complete (each cell is), failed (one is), partial or missing
---   planned, done, in_error, reused   utterances of its cells: planned, done, in error, done and reused from another run
+--   planned, done, in_error, reused   utterances of its cells: planned, done, in error, done and reused from another cell
 --   words, errors   mean over the seeds of what each has, without the utterances in error
 --   wer, cer        mean over the seeds of 100 × errors / words; NULL while hidden
 --   substitution_rate, deletion_rate, insertion_rate   mean over the seeds, % of the words; wer is their sum

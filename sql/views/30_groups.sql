@@ -7,7 +7,7 @@
 --   position        position of the group in the plan; all is last
 --   domains         planned domains
 --   complete        complete domains
---   planned, done, in_error, reused   utterances: planned, done, in error, done and reused from another run
+--   planned, done, in_error, reused   utterances: planned, done, in error, done and reused from another cell
 --   words, errors   sums of those of its domains, without the utterances in error
 --   wer             mean of its domains' WER, as in the paper, each the mean over the seeds; NULL while hidden
 --   substitution_rate, deletion_rate, insertion_rate, sentence_error_rate   means of its domains', NULL while hidden

@@ -6,7 +6,7 @@
 --   suite_toml      the suite as recorded
 --   state           complete (every planned utterance is done) or incomplete
 --   cells, complete cells: planned, complete
---   planned, done, in_error, reused   utterances: planned, done, in error, done and reused from another run
+--   planned, done, in_error, reused   utterances: planned, done, in error, done and reused from another cell
 --   audio_seconds   seconds of speech that are done
 --   seconds         wall seconds spent on them
 WITH

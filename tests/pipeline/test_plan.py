@@ -234,6 +234,16 @@ def test_recipe_holds_only_used_options() -> None:
     assert len({recipe_id(method("mbr"), one, ModelChoice(name="demo"), DIGEST) for one in others}) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "draws"), [("em-tok-b", False), ("source-beam", False), ("em-tok", True), ("mbr", True)]
+)
+def test_name_counts_where_it_seeds(name: str, draws: bool) -> None:
+    usual = method(name)
+    renamed = replace(usual, name="mine", summary="of my own")
+    one, other = (recipe_id(made, Options(), ModelChoice(name="demo"), DIGEST) for made in (usual, renamed))
+    assert (one != other) == draws
+
+
 def test_scoring_changes_no_identity() -> None:
     usual = plan(parse_suite(SUITE), DIGEST)
     for field in ('scorers = ["basic"]', 'scorers = ["whisper", "jiwer+compounds"]', 'errors = "delete"'):

@@ -59,7 +59,7 @@ def test_added_method_runs_only_its_cells(emtta: Command, suite_file: SuiteFile,
     outcome = emtta("run", both, "--run-id", "second", "--store", store)
     assert outcome.code == 0, outcome.err
     assert (attempts(store, "second", "source"), attempts(store, "second", "em-tok-b")) == ([], [(3, 0)])
-    assert "3 reused from other runs" in emtta("status", "second", "--store", store).out
+    assert "3 reused" in emtta("status", "second", "--store", store).out
     for report in ("coverage", "leaderboard"):
         told = emtta("report", report, "--run", "second", "--store", store)
         assert "Results of other runs that did the same work are reused: 3 of first" in told.err
