@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("store")
     parser.add_argument("run")
     options = parser.parse_args()
-    with Catalogue(Store.open(options.store), run_id=options.run) as catalogue:
+    with Catalogue(Store.open(options.store), runs=[options.run]) as catalogue:
         rows = catalogue.query(ROWS, {"run": options.run}).records
     differing = {"scored again": 0, "kaldialign": 0}
     for row in rows:

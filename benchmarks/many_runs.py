@@ -4,9 +4,10 @@
 
 makes two stores of the same runs where FOLDER lacks them, `loose` with the files that a run writes and `packed` with
 those that a compaction leaves, and asks each, in processes of their own: for the report `runs`, which reads everything;
-for the list with nothing cached and then again, without imports; for the command `emtta list`; and for the first
-page of `emtta view`, by one reader and by twenty at once. A run has six cells of four utterances; it is written once by
-the store, and copied under other names. Figures go to `benchmarks/results/many-runs.json`, with the machine's load.
+for the list with nothing cached and then again, without imports; for the commands `emtta list` and, on one of the runs,
+`emtta report leaderboard`; and for the first page of `emtta view`, by one reader and by twenty at once. A run has six
+cells of four utterances; it is written once by the store, and copied under other names. Figures go to
+`benchmarks/results/many-runs.json`, with the machine's load.
 """
 
 import argparse
@@ -20,9 +21,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -211,13 +213,20 @@ def measure(location: Path, repeat: int) -> dict[str, Any]:
     """Ask one store, each question in a process of its own."""
     files, size = files_in(str(location))
     found: dict[str, Any] = {"files": files, "bytes": size, "load_average": os.getloadavg()}
-    found |= {"report": _asked(location, "report"), "first_list": _asked(location, "list"), "list": [], "command": []}
-    command = [*EMTTA, "list", "--format", "json", "--store", str(location)]
+    found |= {"report": _asked(location, "report"), "first_list": _asked(location, "list"), "list": []}
+    run = next((location / "runs").iterdir()).name.removeprefix("run_id=")
+    commands = {"command": ["list"], "leaderboard": ["report", "leaderboard", "--run", run]}
     for _ in range(repeat):
         found["list"].append(_asked(location, "list"))
-        found["command"].append(_seconds(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)))
+        for name, words in commands.items():
+            found.setdefault(name, []).append(_seconds(partial(_silent, words, location)))
     found |= {"view": _asked(location, "pages"), "load_average_after": os.getloadavg()}
     return found
+
+
+def _silent(words: Sequence[str], location: Path) -> None:
+    command = [*EMTTA, *words, "--format", "json", "--store", str(location)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def _asked(location: Path, what: str) -> dict[str, Any]:
@@ -235,7 +244,8 @@ def show(kind: str, found: dict[str, Any]) -> None:
         print(f"  {name}: {one['wall']:.2f} s (CPU {one['cpu']:.2f} s), {one['peak_memory_bytes'] / 1e6:.0f} MB")
     walls, cpus = (", ".join(f"{one[unit]:.2f}" for one in lists) for unit in ("wall", "cpu"))
     print(f"  list: {walls} s (CPU {cpus} s), {lists[0]['peak_memory_bytes'] / 1e6:.0f} MB; goal {goal['list']} s")
-    print(f"  emtta list: {', '.join(f'{wall:.2f}' for wall in found['command'])} s")
+    for command, name in (("list", "command"), ("report leaderboard", "leaderboard")):
+        print(f"  emtta {command}: {', '.join(f'{wall:.2f}' for wall in found[name])} s")
     print(
         f"  page: first {view['first_page']:.2f} s, then {statistics.median(view['page']):.2f} s; goal {goal['page']} s"
     )

@@ -173,7 +173,7 @@ def compare(
     if others:
         raise UsageError(_other_speech(others, run_a, run_b, differing))
     # 2) its utterances
-    with Catalogue(store, scorer=scorer, limits=limits) as catalogue:
+    with Catalogue(store, runs=[run_a, run_b], scorer=scorer, limits=limits) as catalogue:
         for run in (run_a, run_b):
             check_scored(catalogue, run, scorer)
         every = catalogue.report("pairs", run_b, baseline=run_a).records

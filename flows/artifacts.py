@@ -47,7 +47,7 @@ def publish(
     """
     try:
         suite = store.run(run_id).suite
-        with Catalogue(store, run_id=run_id) if catalogue is None else nullcontext(catalogue) as opened:
+        with Catalogue(store, runs=[run_id]) if catalogue is None else nullcontext(catalogue) as opened:
             opened.cache_rows()
             leaderboard, failures = (opened.report(name, run_id) for name in ("leaderboard", "failures"))
             best = "".join(f"; {verdict}" for verdict in verdicts_of(opened, run_id)[:1])  # of all domains

@@ -190,7 +190,7 @@ def _prepared(domain: Domain, limit: int | None, store: Store | None, content: C
 def _seconds(store: Store | None) -> dict[str, float]:
     if store is None:
         return {}
-    with Catalogue(store) as catalogue:
+    with Catalogue(store, tables=("prepared",)) as catalogue:
         return dict(catalogue.query("SELECT corpus_id, sum(seconds) FROM prepared GROUP BY corpus_id").rows)
 
 

@@ -32,7 +32,7 @@ def read_references(path: Path, store: Store, run_id: str, *, partial: bool = Fa
     Raises:
         UsageError: the file cannot be read, names an utterance that the run has not, or lacks one; names the first.
     """
-    with Catalogue(store, run_id=run_id) as catalogue:
+    with Catalogue(store, runs=[run_id]) as catalogue:
         rows = catalogue.query(_UTTERANCES, {"run_id": run_id}).rows
     domains: dict[str, list[str]] = defaultdict(list)
     for domain, utterance_id in rows:

@@ -113,7 +113,7 @@ def rescore(
     """
     suite_scorers = store.run(run_id).scorers
     with lease(store, run_id) if held is None else nullcontext():
-        with Catalogue(store, run_id=run_id) as catalogue:
+        with Catalogue(store, runs=[run_id]) as catalogue:
             known = [str(name) for (name,) in catalogue.query(_SCORERS, {"run_id": run_id}).rows]
             found = catalogue.query(_CORRECTED, {"run_id": run_id}).rows
             ((hypotheses,),) = catalogue.query(_HYPOTHESES, {"run_id": run_id}).rows
@@ -133,7 +133,7 @@ def rescore(
                 raise
         for name in wanted:
             update_statistics(store, run_id, name)
-    with Catalogue(store, run_id=run_id) as catalogue:
+    with Catalogue(store, runs=[run_id]) as catalogue:
         settle_results(catalogue, run_id)
     return made
 
@@ -150,7 +150,7 @@ def settle_figures(
         show: is given a catalogue of the run afterwards, whose rows are in memory.
     """
     try:
-        with Catalogue(store, run_id=run_id) as catalogue:
+        with Catalogue(store, runs=[run_id]) as catalogue:
             catalogue.cache_rows()
             if not _settle_scores(catalogue, run_id, held) or not has_results(store, run_id):
                 settle_results(catalogue, run_id)
@@ -168,7 +168,7 @@ def _settle_scores(catalogue: Catalogue, run_id: str, held: Lease | None) -> boo
     settled = True
     for name in (first, *others):
         try:
-            with nullcontext(catalogue) if name == first else Catalogue(store, run_id=run_id, scorer=name) as opened:
+            with nullcontext(catalogue) if name == first else Catalogue(store, runs=[run_id], scorer=name) as opened:
                 if any(_is_stale(name, language, scored_by) for _, language, scored_by, _ in _states(opened, run_id)):
                     unscored.append(name)
                 elif update_statistics(store, run_id, name, opened):
@@ -230,7 +230,7 @@ class _Writer:
 def _rescore_by(
     name: str, writer: _Writer, corrected: Mapping[Key, str], pool: Executor | None, made: Rescoring
 ) -> None:
-    with Catalogue(writer.store, run_id=writer.run_id, scorer=name) as catalogue:
+    with Catalogue(writer.store, runs=[writer.run_id], scorer=name) as catalogue:
         states = _states(catalogue, writer.run_id)
     stale = {domain for domain, language, normalizer, _ in states if _is_stale(name, language, normalizer)}
     stale |= {domain for domain, _ in corrected}
@@ -248,7 +248,7 @@ def _rescore_by(
 def _begun(
     name: str, writer: _Writer, domains: Sequence[str], corrected: Mapping[Key, str], pool: Executor | None
 ) -> Iterator[_Domain]:
-    with Catalogue(writer.store, run_id=writer.run_id, scorer=name) as catalogue:
+    with Catalogue(writer.store, runs=[writer.run_id], scorer=name) as catalogue:
         for domain in domains:
             rows = catalogue.query(_OF_DOMAIN, {"run_id": writer.run_id, "domain": domain}).rows
             catalogue.check_all_read()

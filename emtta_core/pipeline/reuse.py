@@ -149,7 +149,7 @@ class Reuse:
         if self._cells and len(store.backend.list("runs")) > (store.find_run(run.run_id) is not None):
             recipes = sorted({cell.recipe_id for cell in self._cells})
             parameters = {"recipes": recipes, "run_id": run.run_id, "most": RUNS_A_CELL}
-            with Catalogue(store) as catalogue:
+            with Catalogue(store, tables=("runs", "plans")) as catalogue:
                 found = catalogue.query(_CANDIDATES, parameters).rows
             suites = {str(run_id): str(toml) for run_id, *_, toml in found}
             self.runs = tuple(run_id for run_id, toml in suites.items() if self._has_traces(run_id, toml))
@@ -213,7 +213,7 @@ class Reuse:
         done: set[tuple[str, str, int | None, str]] | None = None
         for run_id in runs:
             parameters = {"run_id": run_id, "cells": list(by_id), "keys": list(keys)}
-            with Catalogue(self._store, run_id=run_id) as catalogue:
+            with Catalogue(self._store, runs=[run_id]) as catalogue:
                 results = [Result(*row) for row in catalogue.query(_RESULTS, parameters).rows]
             # Most often there are none, and what this run has done itself need not be read.
             if results and done is None:
@@ -237,7 +237,7 @@ class Reuse:
     def _done(self) -> set[tuple[str, str, int | None, str]]:
         if self._store.find_run(self._run.run_id) is None:
             return set()
-        with Catalogue(self._store, run_id=self._run.run_id) as catalogue:
+        with Catalogue(self._store, runs=[self._run.run_id]) as catalogue:
             return set(catalogue.query(_DONE, {"run_id": self._run.run_id}).rows)
 
     def _has_traces(self, run_id: str, suite_toml: str) -> bool:

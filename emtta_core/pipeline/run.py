@@ -23,8 +23,9 @@ from emtta_core.pipeline.inventory import locate
 from emtta_core.pipeline.plan import FED, Cell, Plan, cells_of, plan, plan_audio, plan_id_of, recipe_of
 from emtta_core.pipeline.state import cell_states, planned_cells
 from emtta_core.scoring import scorer
-from emtta_core.store import Catalogue, PlanRow, RunRow, Store
+from emtta_core.store import COMPLETE, PlanRow, RunRow, Store
 from emtta_core.store.lease import lease
+from emtta_core.store.run_list import RunList
 from emtta_core.suite import ModelChoice, Runtime, Suite, parse_suite
 from emtta_core.suite.messages import differences
 
@@ -356,16 +357,7 @@ def plan_night(suite: Suite, model_digest: str, store: Store, date: str) -> Run:
 
 def baselines(store: Store, run_id: str) -> list[str]:
     """The complete runs of the same suite and model that were begun before a run, the newest first."""
-    query = """
-        SELECT earlier.run_id
-        FROM runs AS earlier
-        INNER JOIN raw.runs AS this USING (suite, model)
-        WHERE
-            this.run_id = $run_id
-            AND earlier.run_id <> this.run_id
-            AND earlier.created_at <= this.created_at
-            AND earlier.state = 'complete'
-        ORDER BY earlier.created_at DESC, earlier.run_id DESC
-    """
-    with Catalogue(store) as catalogue:
-        return [str(row[0]) for row in catalogue.query(query, {"run_id": run_id}).rows]
+    this, there = store.run(run_id), RunList(store).refresh().records
+    same = [row for row in there if (row["suite"], row["model"]) == (this.suite, this.model)]
+    earlier = [row for row in same if row["created_at"] <= this.created_at and row["run_id"] != run_id]
+    return [str(row["run_id"]) for row in earlier if row["state"] == COMPLETE]

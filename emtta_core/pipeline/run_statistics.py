@@ -64,7 +64,7 @@ def update_statistics(store: Store, run_id: str, scorer: str | None = None, cata
         EmttaError: DuckDB fails a query.
     """
     scorer = scorer or store.run(run_id).scorers[0]
-    with Catalogue(store, run_id=run_id, scorer=scorer) if catalogue is None else nullcontext(catalogue) as opened:
+    with Catalogue(store, runs=[run_id], scorer=scorer) if catalogue is None else nullcontext(catalogue) as opened:
 
         def rows(sql: str, **more: str) -> list[tuple[Any, ...]]:
             return opened.query(sql, {"run_id": run_id, **more}).rows

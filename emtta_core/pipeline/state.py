@@ -88,7 +88,7 @@ def cell_states(store: Store, run_id: str, catalogue: Catalogue | None = None) -
     query = "SELECT domain, method, seed, state, done, in_error, reused, wer, error FROM cells WHERE run_id = $run_id"
     if catalogue is None and not has_begun(store, run_id):  # which takes no query
         return tuple(CellState(cell, MISSING, 0, 0, 0, None, None) for cell in cells)
-    with Catalogue(store, run_id=run_id) if catalogue is None else nullcontext(catalogue) as opened:
+    with Catalogue(store, runs=[run_id]) if catalogue is None else nullcontext(catalogue) as opened:
         rows = opened.query(query, {"run_id": run_id}).rows
     found = {(domain, method, seed): rest for domain, method, seed, *rest in rows}
     return tuple(CellState(cell, *found[cell.domain, cell.method, cell.seed]) for cell in cells)
@@ -113,7 +113,7 @@ def failed_before(store: Store, run_id: str, cell: Cell) -> bool:
     if any(row.state == FAILED for row in store.cells(cell.key(run_id))):
         return True
     parameters = {"run_id": run_id, "domain": cell.domain, "method": cell.method, "seed": cell.seed}
-    with Catalogue(store, run_id=run_id) as catalogue:
+    with Catalogue(store, runs=[run_id]) as catalogue:
         return bool(catalogue.query(_IN_ERROR, parameters).rows)
 
 
@@ -240,7 +240,7 @@ def forecast(store: Store | None, suite: Suite, todo: Mapping[Cell, int]) -> For
 def _paces(store: Store, suite: Suite, methods: Mapping[str, None]) -> dict[str, Pace]:
     works = {name: work for name, work in _works(suite).items() if name in methods}
     query = "SELECT run_id, suite_toml FROM raw.runs WHERE model = $model ORDER BY created_at DESC"
-    with Catalogue(store) as catalogue:
+    with Catalogue(store, tables=("runs",)) as catalogue:
         runs = catalogue.query(query, {"model": suite.model.name}).rows
     paces: dict[str, Pace] = {}
     for run_id, suite_toml in runs:
@@ -282,7 +282,7 @@ def _measured(store: Store, run_id: str) -> dict[str, Pace]:
         GROUP BY ALL
         ORDER BY ALL
     """
-    with Catalogue(store, run_id=run_id) as catalogue:
+    with Catalogue(store, runs=[run_id]) as catalogue:
         rows = catalogue.query(query).rows
     paces = {}
     for method, device in dict.fromkeys((method, device) for method, device, *_ in rows):

@@ -119,7 +119,7 @@ def export_run(
     elif hub_id is not None:
         raise UsageError(f"--hub-id {hub_id} is for --format hub alone; leave it out")
     cells = _cells(store, run_id, methods, domains)
-    with Catalogue(store, run_id=run_id, scorer=scorer, limits=limits) as catalogue:
+    with Catalogue(store, runs=[run_id], scorer=scorer, limits=limits) as catalogue:
         catalogue.cache_rows()
         check_scored(catalogue, run_id, scorer)
         ((planned, done),) = catalogue.query("SELECT planned, done FROM runs WHERE run_id = $run", {"run": run_id}).rows

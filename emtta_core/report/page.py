@@ -76,7 +76,7 @@ def make_page(
     store.run(run_id)  # refuses one that is not there, before its files are looked for
     # Charts are drawn by another process, which takes about as long as the queries for the rest: both at once.
     with Painter() as painter:
-        with Catalogue(store, run_id=run_id, scorer=scorer, limits=limits) as catalogue:
+        with Catalogue(store, runs=[run_id], scorer=scorer, limits=limits) as catalogue:
             catalogue.cache_rows()
             check_scored(catalogue, run_id, scorer)
             facts = read_facts(catalogue, run_id)

@@ -6,7 +6,7 @@ that count. Nothing is copied: each query reads the Parquet files it needs.
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import partial
@@ -26,6 +26,7 @@ from emtta_core.store.reports import check_values, parameter_values, report
 from emtta_core.store.result import Result, to_arrow
 from emtta_core.store.snapshot import Snapshot
 from emtta_core.store.store import Store
+from emtta_core.store.tables import TABLES
 from emtta_core.store.views import (
     create_raw_views,
     create_views,
@@ -60,11 +61,12 @@ _TRIES = 20
 """How often a query is tried while the files that it reads are moved or removed."""
 
 
-def open_store(location: str | Path) -> "Catalogue":
+def open_store(location: str | Path, *, runs: Collection[str] | None = None) -> "Catalogue":
     """Open a store to query it.
 
     Args:
         location: a folder, or `s3://BUCKET/PREFIX`.
+        runs: the only runs that are to be seen, without their prepared audio; much faster where there are many.
 
     Raises:
         StoreError: there is none, or it cannot be read.
@@ -75,7 +77,7 @@ def open_store(location: str | Path) -> "Catalogue":
         >>> store.sql("SELECT domain, wer FROM cells WHERE method = $method", method="em-tok-b").df()  # doctest: +SKIP
         >>> store.report("leaderboard", run="demo-1a2b3c4d").pl()  # doctest: +SKIP
     """
-    return Catalogue(Store.open(location))
+    return Catalogue(Store.open(location), runs=runs)
 
 
 class Catalogue:
@@ -97,19 +99,19 @@ class Catalogue:
         self,
         store: Store,
         *,
-        run_id: str | None = None,
+        runs: Collection[str] | None = None,
+        tables: Collection[str] = tuple(TABLES),
         scorer: str | None = None,
         limits: Limits | None = None,
-        take: Callable[[], Snapshot] | None = None,
     ) -> None:
         """Open the catalogue.
 
         Args:
             store: the store.
-            run_id: the only run that is to be seen, without its prepared audio; much faster where there are many.
+            runs: the only runs that are to be seen, without their prepared audio; much faster where there are many.
+            tables: the only tables that are to have rows, as stored; faster likewise.
             scorer: by which all figures are; by default the first of each run's suite.
             limits: what a query may take; by default generous.
-            take: returns the files that may be read; by default all of the store, or of the run.
 
         Raises:
             StoreError: the store cannot be listed.
@@ -119,7 +121,7 @@ class Catalogue:
         self.location = store.location
         self.limits = limits or Limits()
         self.broken: tuple[BrokenFile, ...] = ()
-        self._take = take or partial(Snapshot.take, store.backend, None if run_id is None else [run_id])
+        self._take = partial(Snapshot.take, store.backend, runs, tables)
         self._taken: Snapshot | None = None
         self._readable: Snapshot | None = None
         self._checked: dict[Entry, BrokenFile | None] = {}

@@ -72,7 +72,7 @@ def compact_held(store: Store, run_id: str) -> Compaction:
     own = {entry.name for entry in _files(store, run_id)}
     _refuse_broken(store, run_id, _damaged(store, [entry for entry in snapshot.entries if entry.name in own]))
     attempt = max((attempt_of(entry.name) for entry in _marks(store, run_id)), default=0)
-    with Catalogue(store, run_id=run_id) as catalogue:
+    with Catalogue(store, runs=[run_id]) as catalogue:
         for pack in PACKS.values():
             if any(snapshot.loose[table] for table in pack.tables):
                 _write(store, pack, run_id, attempt, catalogue)

@@ -185,7 +185,7 @@ def _changed(store: Store, removal: Removal) -> str | None:
     if (record.created_at if record else None) != removal.created_at:
         return "it was begun anew meanwhile"
     if record is not None and removal.state != COMPLETE:
-        with Catalogue(store, run_id=removal.name) as catalogue:
+        with Catalogue(store, runs=[removal.name]) as catalogue:
             ((state,),) = catalogue.query("SELECT state FROM runs").rows
             unread = next((file for file in catalogue.broken if file.may_come_back), None)
         if state == COMPLETE:

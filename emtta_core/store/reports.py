@@ -22,6 +22,8 @@ _COLUMNS = re.compile(r'--   (?P<names>(?:"?[\w<>…]+"?, )*"?[\w<>…]+"?) +(?P
 _FURTHER = re.compile(r"--    +(?P<text>\S.*)")
 _CELL = re.compile(r"^-- cell (?P<name>[\w/]+): (?P<template>.*)$", re.MULTILINE)
 _OPTIONAL = re.compile(r"^-- optional (?P<name>\w+)$", re.MULTILINE)
+_OF_STORE = re.compile(r"^-- of the whole store$", re.MULTILINE)
+_DECLARATIONS = (_PARAMETER, _CELL, _OPTIONAL, _OF_STORE)
 _GRAIN = "-- grain: "
 _SUMMARY = re.compile(r"^-- (?P<name>[\w-]+): (?P<text>.*)$", re.MULTILINE)
 _POSITION = re.compile(r"^\d+_")
@@ -80,6 +82,7 @@ class Query:
     parameters: Mapping[str, Parameter]  # those of its head, by name
     cells: tuple[SharedCell, ...]  # which columns share a cell of a table for a reader
     optional: frozenset[str]  # the columns that a table for a reader lacks where no row has a value
+    of_store: bool  # whether it reads other runs than the one it is on, or prepared audio
     sql: str  # the whole file, one SELECT
 
 
@@ -126,7 +129,8 @@ def _parse(file: Path) -> Query:
     cells = tuple(SharedCell(match["name"], match["template"]) for match in _CELL.finditer(sql))
     optional = frozenset(match["name"] for match in _OPTIONAL.finditer(sql))
     grain, notes, columns = _read_head(sql)
-    return Query(name, head["text"], grain, notes, columns, MappingProxyType(parameters), cells, optional, sql)
+    of_store, text = bool(_OF_STORE.search(sql)), head["text"]
+    return Query(name, text, grain, notes, columns, MappingProxyType(parameters), cells, optional, of_store, sql)
 
 
 def _read_head(sql: str) -> tuple[str, tuple[str, ...], Mapping[str, str]]:
@@ -143,7 +147,7 @@ def _read_head(sql: str) -> tuple[str, tuple[str, ...], Mapping[str, str]]:
             columns |= {name: f"{columns[name]} {further['text']}" for name in described}
         elif line.startswith(_GRAIN):
             grain = line.removeprefix(_GRAIN)
-        elif line != "-- columns:" and not any(one.fullmatch(line) for one in (_PARAMETER, _CELL, _OPTIONAL)):
+        elif line != "-- columns:" and not any(one.fullmatch(line) for one in _DECLARATIONS):
             notes.append(line.removeprefix("-- "))
     return grain, tuple(notes), MappingProxyType(columns)
 

@@ -10,7 +10,6 @@ import hashlib
 import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute
@@ -74,8 +73,7 @@ class RunList:
         if cached is not None:
             parts.append(_of_runs(cached, fresh).drop_columns([_FILES]))
         if stale or cached is None:
-            take = partial(Snapshot.take, self.store.backend, stale, _TABLES)
-            with Catalogue(self.store, limits=self.limits, take=take) as catalogue:
+            with Catalogue(self.store, runs=stale, tables=_TABLES, limits=self.limits) as catalogue:
                 parts.append(catalogue.report(REPORT).table)
                 broken = {file.name for file in catalogue.broken}
         self._warn_of_misplaced(snapshot, broken)

@@ -179,8 +179,10 @@ class Snapshot:
         Args:
             backend: the store's.
             runs: the runs; all by default.
-            tables: those whose files are listed, `links` among them; all by default.
+            tables: those whose files are listed; all by default. Of runs their links are listed as well.
         """
+        if runs is not None:
+            tables = {"links", *tables}  # what a run reuses counts in it
         if runs is not None and len(runs) > _LISTED_ALONE:
             return cls.take(backend, tables=[name for name in tables if TABLES[name].keys]).of_runs(runs, ())
 
@@ -192,14 +194,15 @@ class Snapshot:
             return [entry for run in wanted for entry in backend.list(f"{folder}/run_id={run}")]
 
         # First the links: they say which other runs have results that count in these.
-        links = below("links", reused=False)
+        links = below("links", reused=False) if "links" in tables else []
         makers = {source_of(entry.name) for entry in links}
         listed = {
             name: links if name == "links" else below(name, name in REUSED)
             for name in tables
             if TABLES[name].keys or runs is None
         }
-        all_packs = backend.list(FOLDER) if runs is None else ()  # one listing, for an object store bills each
+        packed = runs is None and not PACK_OF.keys().isdisjoint(tables)
+        all_packs = backend.list(FOLDER) if packed else ()  # one listing, for an object store bills each
 
         def packs_of(pack: Pack) -> list[Entry]:
             if set(tables).isdisjoint(pack.tables):

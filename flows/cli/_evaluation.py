@@ -191,7 +191,7 @@ def conclude(store: "Store", run: "Run", wanted: "Collection[Cell]") -> None:
     from emtta_core.store.describe import notices_of
 
     # 1) What was found, and what a reader must know about it.
-    with Catalogue(store, run_id=run.run_id) as catalogue:
+    with Catalogue(store, runs=[run.run_id]) as catalogue:
         catalogue.cache_rows()
         states = cell_states(store, run.run_id, catalogue)
         show_methods(catalogue, run.run_id)

@@ -24,6 +24,7 @@ from flows.cli._options import (
 from flows.cli._output import Format, format_of, say, say_if_empty, show
 
 if TYPE_CHECKING:
+    from emtta_core.store import Store
     from emtta_core.store.catalogue import Catalogue
     from emtta_core.store.queries import Limits
     from emtta_core.store.result import Result
@@ -111,7 +112,12 @@ def report(
     from emtta_core.store.catalogue import Catalogue
     from emtta_core.store.describe import check_scored, heading, notices_of
 
-    with Catalogue(Store.open(store), scorer=scorer, limits=limits(timeout, memory)) as catalogue:
+    opened = Store.open(store)
+    only = _only_run(opened, name, run)
+    asked = None if only is None else [only]
+    with Catalogue(opened, runs=asked, scorer=scorer, limits=limits(timeout, memory)) as catalogue:
+        if asked:
+            catalogue.cache_rows()  # for the sentences below the table are questions too
         check_scored(catalogue, run, scorer)
         found = catalogue.report(name, run, **parameters)
         head = heading(catalogue, run) if name != "runs" else ""
@@ -126,6 +132,17 @@ def report(
         notices = notices_of(catalogue, run) if head else ()
     for sentence in notices:
         say(sentence)
+
+
+def _only_run(store: "Store", name: str, run: str | None) -> str | None:
+    # The run that a report is on; None where it reads more than that, or there is none.
+    from emtta_core.store.reports import report as report_named
+
+    if report_named(name).of_store:
+        return None
+    if run is None:
+        return next(iter(store.runs()), None)
+    return None if store.find_run(run) is None else run
 
 
 def _show(found: "Result", form: Format, head: str, to: Path | None, columns: list[str]) -> None:

@@ -112,7 +112,7 @@ def compare(
     allowed = limits(timeout, memory)
     which = {"methods": method or (), "domains": domain or ()}
     found = compare_runs(opened, a, b, **which, alpha=alpha, min_effect=min_effect, scorer=scorer, limits=allowed)
-    with Catalogue(opened, scorer=scorer, limits=allowed) as catalogue:
+    with Catalogue(opened, runs=[b], scorer=scorer, limits=allowed) as catalogue:
         notices = notices_of(catalogue, b)
     for sentence in notices:
         say(sentence)

@@ -20,6 +20,7 @@
 -- param trend_nights = 30 [number]: the most runs of which a trend is sought
 -- param trend_z = 3.8 [decimal]: the least z of a trend
 -- param min_effect = 0.2 [effect]: and its drift is larger than this: points, or a share of the first wer, as in 2%
+-- of the whole store
 WITH
 begun AS (
     SELECT

@@ -9,6 +9,7 @@
 --   error_a, error_b               why there is no score: what went wrong, or `not done`
 -- param run_id: the run; the newest by default
 -- param baseline: the run to compare with; by default the previous one of the same suite and model
+-- of the whole store
 WITH
 shared AS (
     SELECT

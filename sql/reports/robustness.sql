@@ -9,6 +9,7 @@
 --   reason_hidden     why there is no figure
 -- param run_id: the run; the newest by default
 -- param method: only this method
+-- of the whole store
 WITH
 chosen AS (
     SELECT * FROM domains WHERE run_id = getvariable('run_id')

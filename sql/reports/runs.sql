@@ -8,6 +8,7 @@
 --   done, planned, in_error, reused   utterances: done, planned, in error, done and reused from another cell
 -- cell cells: {complete} of {cells}
 -- cell utterances: {done} of {planned}
+-- of the whole store
 SELECT run_id, state, created_at, complete, cells, suite, model, done, planned, in_error, reused
 FROM runs
 ORDER BY created_at DESC, run_id DESC

@@ -15,6 +15,7 @@
 -- param by = language: language, speaker, group, domain, duration, words, snr_db, source_wer, or a metadata column
 -- param group: only this group
 -- param method: only this method
+-- of the whole store
 WITH
 chosen AS (
     SELECT

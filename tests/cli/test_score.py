@@ -319,7 +319,7 @@ def test_changed_scorers_of_a_suite_score_the_run(emtta: Command, suite_file: Su
     opened = Store.open(place)
     assert {row[4] for row in figures(opened)} == {"none"}
     assert not any(row[-1] for row in figures(opened) + figures(opened, "whisper"))
-    with Catalogue(opened, run_id="mine") as catalogue:
+    with Catalogue(opened, runs=["mine"]) as catalogue:
         assert catalogue.query("SELECT DISTINCT scorer FROM raw.statistics ORDER BY ALL").rows == [
             ("none",),
             ("whisper",),

@@ -284,7 +284,7 @@ def test_cached_rows_match_files(location: str) -> None:
     begin_run(store, "run", [("noise", "babble", "source")])
     key = CellKey("run", "babble", "source")
     write_shard(store, key, {"a": [heard(1)]})
-    with Catalogue(store, run_id="run") as catalogue:
+    with Catalogue(store, runs=["run"]) as catalogue:
         before = {name: catalogue.query(f'FROM "{name}" ORDER BY ALL').rows for name in views()}
         catalogue.cache_rows()
         write_shard(store, key, {"b": [heard(1)]}, attempt=2)
@@ -302,7 +302,7 @@ def test_second_cache_reads_what_changed(tmp_path: Path) -> None:
     begin_run(store, "run", [("noise", "babble", "source"), ("noise", "babble", "em-tok")], utterances=2)
     for method in ("source", "em-tok"):
         write_shard(store, CellKey("run", "babble", method), {"a": [heard(1)], "b": [heard(2)]})
-    with Catalogue(store, run_id="run") as catalogue:
+    with Catalogue(store, runs=["run"]) as catalogue:
         for change in (
             lambda: None,
             lambda: update_statistics(store, "run"),
@@ -311,7 +311,7 @@ def test_second_cache_reads_what_changed(tmp_path: Path) -> None:
         ):
             change()
             catalogue.cache_rows()
-            with Catalogue(store, run_id="run") as fresh:
+            with Catalogue(store, runs=["run"]) as fresh:
                 for name in ("utterances", "steps", "cells", "groups", "statistics", "best"):
                     query = f'FROM "{name}" ORDER BY ALL'
                     assert catalogue.query(query).rows == fresh.query(query).rows, name
@@ -325,7 +325,15 @@ def test_cache_skips_damaged_files(location: str) -> None:
         write_shard(store, CellKey("run", domain, "source"), {"a": [heard(1)]})
     name = "scores/run_id=run/domain=babble/method=source/seed=none/001-00000.parquet"
     store.backend.write(name, data_damaged(store.backend.read(name)))
-    with Catalogue(store, run_id="run") as catalogue:
+    with Catalogue(store, runs=["run"]) as catalogue:
         catalogue.cache_rows()
         assert catalogue.query("SELECT domain, words IS NULL FROM utterances ORDER BY ALL").rows == [("vacuum", False)]
         assert [file.name for file in catalogue.broken] == [name]
+
+
+def test_named_tables_alone_have_rows(store: Store) -> None:
+    begin_run(store, "run", [("noise", "rain", "source")])
+    write_shard(store, CellKey("run", "rain", "source"), {"u0": [heard(1)]})
+    with Catalogue(store, tables=("runs", "plans")) as catalogue:
+        counts = [catalogue.query(f"SELECT count(*) FROM raw.{name}").rows for name in ("runs", "plans", "hypotheses")]
+    assert counts == [[(1,)], [(1,)], [(0,)]]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from store_factory import ERROR, begin_run, end_attempt, heard, write_shard
 
+from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.scoring import normalizer
 from emtta_core.scoring.wer import score
 from emtta_core.store import Catalogue, CellKey, Store, reports
@@ -47,6 +48,30 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store.open(tmp_path, create=True)
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Catalogue, Catalogue]]:
+    """A store of three runs of one suite, and the second of them alone with its rows in memory."""
+    store = Store.open(tmp_path_factory.mktemp("several"), create=True)
+    for day, run_id in enumerate(("before", "run", "after"), 21):
+        fill(store, run_id, datetime(2026, 11, day, tzinfo=UTC))
+        update_statistics(store, run_id)
+    with Catalogue(store) as every, Catalogue(store, runs=["run"]) as alone:
+        alone.cache_rows()
+        yield every, alone
+
+
+@pytest.mark.parametrize("name", [name for name, found in reports().items() if not found.of_store])
+def test_report_on_run_needs_it_alone(several: tuple[Catalogue, Catalogue], name: str) -> None:
+    every, alone = (catalogue.report(name, "run") for catalogue in several)
+    assert (alone.columns, alone.rows) == (every.columns, every.rows)
+
+
+@pytest.mark.parametrize("name", ["history", "pairs"])
+def test_report_of_store_needs_others(several: tuple[Catalogue, Catalogue], name: str) -> None:
+    every, alone = (catalogue.report(name, "run") for catalogue in several)
+    assert alone.rows != every.rows
 
 
 def test_leaderboard_order_follows_plan(complete: Catalogue) -> None:
