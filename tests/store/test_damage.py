@@ -240,7 +240,7 @@ def test_commands_on_healthy_run_answer(
         outcome = emtta(verb, *arguments, "--store", store.location)
         assert outcome.code == 0, (verb, outcome.err)
         assert "good" in outcome.out + outcome.err
-        reads_it = verb not in ("status", "compact") and not (verb == "list" and name.startswith("prepared/"))
+        reads_it = verb in ("list", "sql") and not (verb == "list" and name.startswith("prepared/"))
         assert not reads_it or all(trace in caplog.text for trace in traces(name)), verb
     outcome = emtta("check", store.location, "--format", "json")
     assert outcome.code == 1
