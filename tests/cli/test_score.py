@@ -102,8 +102,8 @@ def test_own_scorer_gives_the_same_rows(emtta: Command, store: Store) -> None:
     again = emtta("score", "run", "--store", store.location)
     assert "whisper: 0 utterances scored, 8 had been scored in the same way" in again.err
     Path(store.location, "rescores").mkdir(exist_ok=True)
-    for scorer in ("basic", "whisper"):
-        assert emtta("score", "run", "--scorer", scorer, "--store", store.location).code == 0
+    both = ("--scorer", "basic", "--scorer", "whisper")
+    assert emtta("score", "run", *both, "--store", store.location).code == 0
     assert utterances(store, "*") == before
 
 
@@ -206,8 +206,9 @@ def test_unknown_scorer_is_refused(emtta: Command, store: Store, plugin: Path, s
 
 
 def test_plugin_scores(emtta: Command, store: Store, plugin: Path) -> None:
-    for name in ("own_rules:normalize", "own_rules:spoken"):
-        assert emtta("score", "run", "--scorer", name, "--store", store.location).code == 0
+    both = ("--scorer", "own_rules:normalize", "--scorer", "own_rules:spoken")
+    assert emtta("score", "run", *both, "--store", store.location).code == 0
+    assert {row[4] for row in figures(store, "own_rules:normalize")} == {"own_rules:normalize"}
     rows = utterances(store, "normalizer, reference_normalized", "own_rules:spoken")
     assert {text for _, text in rows} == {f"en {REFERENCE}"}
     assert all(str(name).startswith("own_rules:spoken/unversioned+source-") for name, _ in rows)
