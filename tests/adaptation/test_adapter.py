@@ -407,7 +407,10 @@ def test_unused_options_change_nothing(model: SpeechModel, waveforms: list[NDArr
             assert (left.hypothesis, left.trace) == (right.hypothesis, right.trace)
 
 
-@pytest.mark.parametrize("name", ["em-tok", "em-tok-b", "greedy-em", "em-tok-b+mbr"])
+@pytest.mark.parametrize(
+    "name",
+    ["em-tok", "greedy-em", *(pytest.param(name, marks=pytest.mark.slow) for name in ("em-tok-b", "em-tok-b+mbr"))],
+)
 def test_early_stop_when_entropy_settles(model: SpeechModel, waveforms: list[NDArray[np.float32]], name: str) -> None:
     tolerance = 0.02
     options: dict[str, Any] = {"candidates": 3, "learning_rate": 3e-3, "batch_size": 3}

@@ -17,8 +17,8 @@ from emtta_core.adaptation.episode import State, prepare_batch, run, source_para
 from emtta_core.adaptation.options import Options
 from emtta_core.model import SpeechModel, load_model
 
-SECONDS = (0.4, 1.0, 3.9, 1.7, 0.7, 2.4, 1.0, 3.1)
-LANGUAGES = ("en", "de", "fr", "en", "en", "de", "en", "fr")
+SECONDS = (0.4, 1.0, 3.9, 1.7, 1.0)
+LANGUAGES = ("en", "de", "fr", "en", "de")
 IDS = tuple(f"utterance-{index}" for index in range(len(SECONDS)))
 STEPS = 2
 COMPOSED = (
@@ -60,7 +60,7 @@ def alone(
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-@pytest.mark.parametrize("chosen", [[2], [5, 0, 2], [7, 6, 5, 4, 3, 2, 1, 0]], ids=["1", "3", "8"])
+@pytest.mark.parametrize("chosen", [[3, 0, 2], [4, 3, 2, 1, 0]], ids=["3", "5"])
 def test_batch_equals_its_parts(
     model: SpeechModel,
     waveforms: list[NDArray[np.float32]],
@@ -117,24 +117,24 @@ def test_poisoned_utterance_is_isolated(
 def test_model_is_bit_identical_after_run(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     before = fingerprint(model)
     for name in METHODS:
-        Adapter(model, name, steps=2, candidates=3).transcribe(waveforms[:3])
+        Adapter(model, name, steps=2, candidates=3).transcribe(waveforms[:2])
     assert fingerprint(model) == before
 
 
 def test_order_and_batching_do_not_matter(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
-    order = [4, 1, 7, 0, 6, 3, 2, 5]
+    order = [4, 1, 0, 3, 2]
     for name in ("em-tok", "em-tok-b"):
-        reference = transcribe(model, name, waveforms, range(8), batch_size=16)
-        for chosen, size in ((order, 16), (order, 3), (range(8), 1), (range(8), 4)):
+        reference = transcribe(model, name, waveforms, range(5), batch_size=16)
+        for chosen, size in ((order, 16), (order, 2), (range(5), 1), (range(5), 3)):
             again = transcribe(model, name, waveforms, chosen, batch_size=size)
             for index, result in zip(chosen, again, strict=True):
                 same(result, reference[index])
 
 
 def test_deferred_utterances_match(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
-    reference = transcribe(model, "em-tok", waveforms, range(8), batch_size=4)
-    half = transcribe(model, "em-tok", waveforms, [6, 1, 3], batch_size=4)
-    for index, result in zip([6, 1, 3], half, strict=True):
+    reference = transcribe(model, "em-tok", waveforms, range(5), batch_size=3)
+    half = transcribe(model, "em-tok", waveforms, [4, 1, 3], batch_size=3)
+    for index, result in zip([4, 1, 3], half, strict=True):
         same(result, reference[index])
 
 
@@ -151,7 +151,7 @@ def test_two_threads_match_one(model: SpeechModel, waveforms: list[NDArray[np.fl
 def test_adapter_keeps_no_state(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     adapter = Adapter(model, "em-tok", steps=2, candidates=3, learning_rate=1e-2)
     first = adapter.transcribe(waveforms[:2], utterance_ids=IDS[:2])
-    adapter.transcribe(waveforms[4:6], utterance_ids=IDS[4:6])
+    adapter.transcribe(waveforms[3:5], utterance_ids=IDS[3:5])
     for one, other in zip(first, adapter.transcribe(waveforms[:2], utterance_ids=IDS[:2]), strict=True):
         same(one, other)
 

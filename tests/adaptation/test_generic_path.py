@@ -39,7 +39,13 @@ def pair_of(folder: Path, **options: str) -> tuple[Model, Model]:
     return fast, generic
 
 
-@pytest.mark.parametrize("method", [*METHODS])
+RELATED = ("em-tok-policy", "em-tok-entropy", "em-tok-b+mbr", "vote-reward", "cea", "pseudo-label")
+"""Methods whose parts are also those of others."""
+
+
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=pytest.mark.slow) if name in RELATED else name for name in METHODS]
+)
 def test_generic_path_matches_fast(pair: tuple[Model, Model], method: str) -> None:
     assert_same(pair, METHODS[method], {"steps": 2, "candidates": 3, "beams": 3, "learning_rate": 3e-3})
 

@@ -142,7 +142,7 @@ from emtta_core import Adapter, load_model
 from emtta_core.corpora.synthetic import Synthetic
 
 speech = list(Synthetic(language="en", voices=("en-gb-scotland",), utterances=16).read_all())
-adapter = Adapter(load_model("demo", device="cpu"), "em-tok-b", steps=3, candidates=16, batch_size="auto")
+adapter = Adapter(load_model("demo", device="cpu"), "em-tok-b", steps=2, candidates=16, batch_size="auto")
 results = adapter.transcribe([utterance.read() for utterance in speech], "en")
 assert [result.error for result in results] == [None] * 16
 status = open("/proc/self/status").read()

@@ -301,7 +301,8 @@ def test_exception_costs_own_cells(
         'methods = ["source", { name = "sound", objective = "their_edited:plain" }, '
         '{ name = "broken", objective = "their_parts:failing" }, { name = "whole", adapter = "their_parts:Own" }]'
     )
-    path.write_text(path.read_text().replace("methods = ['source']", composed))
+    text = path.read_text().replace("isolation", "workers = 1, isolation")  # each takes seconds to start
+    path.write_text(text.replace("methods = ['source']", composed))
     done = emtta("run", path, "--store", store, "--isolation", "process")
     assert done.code == 3, done.err
     opened = Store.open(store)

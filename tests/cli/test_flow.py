@@ -203,11 +203,11 @@ def test_other_code_run_is_not_resumed(
     assert states(store) == {"clean/source": "complete", "clean/em-tok": "missing"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_signal_starts_no_new_cell(
     suite_file: SuiteFile, speech: Speech, tmp_path: Path, number: signal.Signals
 ) -> None:
-    path, store = suite_file(CLEAN + NOISY, ("source", "em-tok", "em-tok-b")), tmp_path / "store"
+    path, store = suite_file(CLEAN + NOISY, ("source", "em-tok-b")), tmp_path / "store"
     heard: list[Event] = []
 
     def interrupt(event: Event) -> None:

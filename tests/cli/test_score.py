@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from conftest import Command, SuiteFile, tone
+from conftest import Command, Stage, SuiteFile, tone
 from store_factory import REFERENCE, begin_run, end_attempt, heard, one_run, write_shard
 
 from emtta_core.pipeline import rescoring
@@ -35,9 +35,19 @@ def silent(text):
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def tmp_path(stage: Stage) -> Path:
+    return stage.clear()
+
+
+@pytest.fixture
+def store(tmp_path: Path, stage: Stage) -> Store:
     """A store with the run `run`: source and em-tok-b on two domains, with the hypothesis of each step."""
-    opened = Store.open(tmp_path / "store", create=True)
+    stage.restore(lambda: make_store(tmp_path / "store"))
+    return Store.open(tmp_path / "store")
+
+
+def make_store(place: Path) -> None:
+    opened = Store.open(place, create=True)
     cells = [("noise", domain, method) for domain in ("babble", "rain") for method in ("source", "em-tok-b")]
     begin_run(opened, "run", cells)
     for group, domain, method in cells:
@@ -46,7 +56,6 @@ def store(tmp_path: Path) -> Store:
         write_shard(opened, key, {"a": states, "b": [heard(1)] * len(states)}, attempt=opened.begin_attempt(key))
         end_attempt(opened, key, group=group)
     update_statistics(opened, "run")
-    return opened
 
 
 @pytest.fixture
@@ -93,8 +102,8 @@ def test_own_scorer_gives_the_same_rows(emtta: Command, store: Store) -> None:
     again = emtta("score", "run", "--store", store.location)
     assert "whisper: 0 utterances scored, 8 had been scored in the same way" in again.err
     Path(store.location, "rescores").mkdir(exist_ok=True)
-    for scorer in ("basic", "whisper"):
-        assert emtta("score", "run", "--scorer", scorer, "--store", store.location).code == 0
+    both = ("--scorer", "basic", "--scorer", "whisper")
+    assert emtta("score", "run", *both, "--store", store.location).code == 0
     assert utterances(store, "*") == before
 
 
@@ -197,8 +206,9 @@ def test_unknown_scorer_is_refused(emtta: Command, store: Store, plugin: Path, s
 
 
 def test_plugin_scores(emtta: Command, store: Store, plugin: Path) -> None:
-    for name in ("own_rules:normalize", "own_rules:spoken"):
-        assert emtta("score", "run", "--scorer", name, "--store", store.location).code == 0
+    both = ("--scorer", "own_rules:normalize", "--scorer", "own_rules:spoken")
+    assert emtta("score", "run", *both, "--store", store.location).code == 0
+    assert {row[4] for row in figures(store, "own_rules:normalize")} == {"own_rules:normalize"}
     rows = utterances(store, "normalizer, reference_normalized", "own_rules:spoken")
     assert {text for _, text in rows} == {f"en {REFERENCE}"}
     assert all(str(name).startswith("own_rules:spoken/unversioned+source-") for name, _ in rows)

@@ -27,7 +27,7 @@ def test_transformers_reads_it_as_whisper() -> None:
 
 def test_it_transcribes_unseen_sentences() -> None:
     with as_file(DEMO) as folder:
-        rows = list(measure(folder, utterances=40, unheard=False))
+        rows = list(measure(folder, utterances=20, unheard=False))
     assert [row.language for row in rows] == list(LANGUAGES)
     for row in rows:
         assert row.wer <= WER_AT_MOST.get(row.language, WER_AT_MOST_ELSEWHERE), row

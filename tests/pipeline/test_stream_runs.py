@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ DOMAINS = "".join(
 
 Rows = dict[tuple[str, str], Any]
 
+loaded = cache(load_model)
+
 
 @pytest.fixture(scope="module")
 def known() -> dict[str, Rows]:
@@ -54,7 +57,7 @@ class Streamed:
         text = path.read_text().replace("[[domains]]", f"[stream]\n{stream}\n[[domains]]", 1)
         path.write_text(text)
         self.suite, self.store = load_suite(str(path)), Store.open(store, create=True)
-        self.model = load_model(self.suite.model.name, precision=self.suite.model.precision)
+        self.model = loaded(self.suite.model.name, precision=self.suite.model.precision)
         self.run = Run("run", self.suite, plan(self.suite, self.model.digest))
         for domain in self.suite.domains:
             cell = next(cell for cell in self.run.cells if cell.domain == domain.name)
@@ -93,8 +96,10 @@ Whole = Callable[[str], Rows]
 
 @pytest.fixture
 def make(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> Make:
-    def made(stream: str, store: str = "store", domains: str = DOMAINS, sizes: int = 4) -> Streamed:
-        path = suite_file(domains, ("source", "em-tok-b"))
+    def made(
+        stream: str, store: str = "store", domains: str = DOMAINS, sizes: int = 4, method: str = "em-tok-b"
+    ) -> Streamed:
+        path = suite_file(domains, ("source", method))
         text = path.read_text().replace("batch_size = 2", f"batch_size = {sizes}")
         path.write_text(text.replace('" }\nadaptation', '", precision = "float64" }\nadaptation'))
         return Streamed(path, store if "://" in store else str(tmp_path / store), stream)
@@ -125,7 +130,9 @@ def test_state_goes_on_through_domains(make: Make) -> None:
     assert not streamed.store.backend.list("states"), "nothing is kept of a stream that is complete"
 
 
-@pytest.mark.parametrize("stream", ['reset = "domain"', 'reset = "every-2"\norder = "shuffled"'])
+@pytest.mark.parametrize(
+    "stream", [pytest.param('reset = "domain"', marks=pytest.mark.slow), 'reset = "every-2"\norder = "shuffled"']
+)
 def test_segments_equal_streams_alone(make: Make, stream: str) -> None:
     """Side by side in one batch, they become what each is by itself."""
     rows = make(stream).evaluate()
@@ -139,14 +146,15 @@ def test_segments_equal_streams_alone(make: Make, stream: str) -> None:
 
 
 def test_orders_are_as_they_say(make: Make) -> None:
-    shuffled = make('order = "shuffled"\nseed = 3').evaluate()
+    shuffled = make('order = "shuffled"\nseed = 3', method="greedy-em").evaluate()
     assert list(dict.fromkeys(domain for domain, _ in shuffled)) == ["clean", "soft", "loud", "clean-again"]
     names = [name for domain, name in shuffled if domain == "soft"]
     assert names == sorted(names, key=lambda name: hashlib.sha256(f"3\0{1}\0{name}".encode()).digest())
     assert names != sorted(names)
-    mixed = make('order = "mixed"', "mixed").evaluate()
+    mixed = make('order = "mixed"', "mixed", method="greedy-em").evaluate()
     assert len({domain for domain, _ in list(mixed)[:5]}) > 1
-    gradual = make('order = "gradual"', "gradual", DOMAINS.replace("snr_db = 20", "snr_db = 0")).evaluate()
+    noisier = DOMAINS.replace("snr_db = 20", "snr_db = 0")
+    gradual = make('order = "gradual"', "gradual", noisier, method="greedy-em").evaluate()
     assert list(dict.fromkeys(domain for domain, _ in gradual)) == ["clean", "clean-again", "loud", "soft"]
 
 
@@ -197,7 +205,7 @@ def test_rows_behind_state_come_out_same(make: Make, whole: Whole, monkeypatch: 
     assert killed.evaluate() == whole('reset = "never"')
 
 
-@pytest.mark.parametrize("damage", ["torn", "gone", "rows"])
+@pytest.mark.parametrize("damage", ["torn", pytest.param("gone", marks=pytest.mark.slow), "rows"])
 def test_stream_without_its_state_begins_anew(make: Make, whole: Whole, damage: str) -> None:
     streamed = make('reset = "never"')
     with pytest.raises(InterruptedRunError):
@@ -241,21 +249,23 @@ def test_shift_resets_stream(make: Make, monkeypatch: pytest.MonkeyPatch) -> Non
     """With nothing usual, every mean is beyond it: after the first half is learned from, each ten utterances."""
     monkeypatch.setattr("emtta_core.pipeline.stream_state.BEYOND", -1e9)
     monkeypatch.setattr("emtta_core.pipeline.stream_state.GROUP", 2)
-    rows = make('reset = "dynamic-10"').evaluate()
+    rows = make('reset = "dynamic-10"', method="greedy-em").evaluate()
     assert [row[0] for row in rows.values() if "reset" in row[5]] == [14]
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_command_runs_whole_streams(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
-    store = tmp_path / "store"
-    path = suite_file(DOMAINS)
+def test_command_runs_whole_streams(emtta: Command, suite_file: SuiteFile, tmp_path: Path) -> None:
+    store, speech = tmp_path / "store", Speech(tmp_path / "speech")
+    for name in ("a", "b"):
+        speech.add(name, tone(0.5), "seven small boats")
+    path = suite_file(DOMAINS.partition('[[domains]]\nname = "clean-again"')[0])
     path.write_text(path.read_text().replace("[[domains]]", "[stream]\n[[domains]]", 1))
     ran = emtta("run", path, "--run-id", "a", "--store", store, "--only", "domain=soft")
     assert ran.code == 0, ran.err
     assert "a stream is done as a whole, so these are done too: clean/em-tok-b, loud/em-tok-b" in ran.err
     assert "soft/source" in ran.err
     assert "clean/source" not in ran.err
-    assert "clean-again/em-tok-b: WER" in ran.err
+    assert "loud/em-tok-b: WER" in ran.err
     other = path.read_text().replace("[stream]", '[stream]\norder = "mixed"')
     path.write_text(other)
     refused = emtta("run", path, "--run-id", "a", "--store", store)
@@ -268,4 +278,4 @@ def test_command_runs_whole_streams(emtta: Command, suite_file: SuiteFile, speec
     assert not Store.open(store).cells(CellKey("b", "loud", "em-tok-b")), "a whole stream is taken over"
     with Catalogue(Store.open(store)) as catalogue:
         made = catalogue.query("SELECT count(*), count(position) FROM utterances WHERE run_id = 'b'").rows
-    assert made == [(32, 16)]
+    assert made == [(12, 6)]

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from conftest import Speech, SuiteFile, tone
 
 from emtta_core.errors import ModelError, UsageError
 from emtta_core.faults import is_transient
-from emtta_core.pipeline.events import AttemptBegun, CellFinished, Event, UtterancesDone, ignore, never
+from emtta_core.pipeline.events import AttemptBegun, CellFinished, Event, Listener, UtterancesDone, ignore, never
 from emtta_core.pipeline.job import InterruptedRunError, Job
 from emtta_core.pipeline.models import digest_of
 from emtta_core.pipeline.plan import Cell
@@ -65,11 +65,34 @@ def bench(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> Bench:
     return Bench(suite_file(methods=("source", "em-tok")), tmp_path / "store")
 
 
-@pytest.fixture
-def strike() -> Callable[[Bench, signal.Signals], Callable[[Event], None]]:
-    """Give a listener that sends the working process a signal once, when its first shard is done."""
+class Shared:
+    """A pool whose process several tests have one after the other, for one takes seconds to start."""
 
-    def listener(bench: Bench, number: signal.Signals) -> Callable[[Event], None]:
+    def __init__(self) -> None:
+        self.hear: Listener = ignore  # of the test that has it
+        self.pool = WorkerPool([CPU], lambda event: self.hear(event), never)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Shared]:
+    there = Shared()
+    with there.pool:
+        yield there
+    assert children() == []
+
+
+@pytest.fixture
+def pool(shared: Shared, bench: Bench) -> WorkerPool:
+    """The pool that tests share, whose events are those of this test's bench."""
+    shared.hear = bench.events.append
+    return shared.pool
+
+
+@pytest.fixture
+def strike(shared: Shared, pool: WorkerPool, bench: Bench) -> Callable[[signal.Signals], None]:
+    """Have the working process of the shared pool sent a signal once, when its first shard is done."""
+
+    def listener(number: signal.Signals) -> None:
         struck = threading.Event()
         working: list[int] = []
 
@@ -82,7 +105,7 @@ def strike() -> Callable[[Bench, signal.Signals], Callable[[Event], None]]:
                 for pid in working:
                     os.kill(pid, number)
 
-        return listen
+        shared.hear = listen
 
     return listener
 
@@ -99,15 +122,15 @@ def children() -> list[int]:
     return [int(pid) for pid in found.stdout.split()]
 
 
-def test_process_matches_local_results(bench: Bench, suite_file: SuiteFile, tmp_path: Path) -> None:
+def test_process_matches_local_results(bench: Bench, pool: WorkerPool, suite_file: SuiteFile, tmp_path: Path) -> None:
     other = Bench(suite_file(methods=("source", "em-tok"), name="again.toml"), tmp_path / "other")
-    with WorkerPool([CPU], bench.events.append, never) as pool:
-        for method in ("source", "em-tok"):
-            report = pool.do(bench.job(method))
-            assert (report.done, report.reused, report.errors) == (UTTERANCES, 0, 0)
-            assert pool.do(bench.job(method)).reused == UTTERANCES  # the same process, and nothing is done twice
-        assert len(children()) == 1
-    assert children() == []
+    process = children()
+    for method in ("source", "em-tok"):
+        report = pool.do(bench.job(method))
+        assert (report.done, report.reused, report.errors) == (UTTERANCES, 0, 0)
+        assert pool.do(bench.job(method)).reused == UTTERANCES  # the same process, and nothing is done twice
+    assert children() == process
+    assert len(process) == 1
     for method in ("source", "em-tok"):
         OwnProcess([CPU], ignore, never).do(other.job(method))
         assert bench.texts(method) == other.texts(method)
@@ -124,31 +147,32 @@ def test_process_matches_local_results(bench: Bench, suite_file: SuiteFile, tmp_
     ],
 )
 def test_killed_process_loses_only_shard(
-    bench: Bench, strike: Callable[[Bench, signal.Signals], Callable[[Event], None]], number: signal.Signals
+    bench: Bench, pool: WorkerPool, strike: Callable[[signal.Signals], None], number: signal.Signals
 ) -> None:
-    with WorkerPool([CPU], strike(bench, number), never) as pool:
-        with pytest.raises(WorkerLostError, match=f"cpu was ended by {number.name} in the middle of its cell") as lost:
-            pool.do(bench.job("em-tok"))
-        assert is_transient(lost.value)
-        kept = bench.texts("em-tok")
-        assert 2 <= len(kept) < UTTERANCES
-        (row,) = bench.store.cells(bench.key("em-tok"))
-        assert (row.attempt, row.state, row.reused, row.device) == (1, "failed", len(kept), "cpu")
-        assert number.name in str(row.error)
-        report = pool.do(bench.job("em-tok"))
-        assert (report.attempt, report.reused, report.done) == (2, len(kept), UTTERANCES - len(kept))
+    strike(number)
+    with pytest.raises(WorkerLostError, match=f"cpu was ended by {number.name} in the middle of its cell") as lost:
+        pool.do(bench.job("em-tok"))
+    assert is_transient(lost.value)
+    kept = bench.texts("em-tok")
+    assert 2 <= len(kept) < UTTERANCES
+    (row,) = bench.store.cells(bench.key("em-tok"))
+    assert (row.attempt, row.state, row.reused, row.device) == (1, "failed", len(kept), "cpu")
+    assert number.name in str(row.error)
+    report = pool.do(bench.job("em-tok"))
+    assert (report.attempt, report.reused, report.done) == (2, len(kept), UTTERANCES - len(kept))
     assert bench.texts("em-tok").items() >= kept.items()
     if number == signal.SIGSEGV:
         assert "Segmentation fault" in bench.log("em-tok")
 
 
 def test_closed_pool_starts_no_other(bench: Bench) -> None:
-    pool, first = WorkerPool([CPU], lambda event: is_shard(event) and first.set(), never), threading.Event()
+    others, first = children(), threading.Event()
+    pool = WorkerPool([CPU], lambda event: is_shard(event) and first.set(), never)
     with ThreadPoolExecutor(1) as threads:
         with pool:
             cell = threads.submit(pool.do, bench.job("em-tok"))
             assert first.wait(120)
-        assert children() == []
+        assert children() == others
         (row,) = bench.store.cells(bench.key("em-tok"))
         assert (row.state, row.reused) == ("interrupted", len(bench.texts("em-tok")))
         assert row.error == "the run was ended in the middle of the cell; what is finished is kept"
@@ -156,41 +180,39 @@ def test_closed_pool_starts_no_other(bench: Bench) -> None:
             cell.result()
     with pytest.raises(InterruptedRunError, match="the run has ended"):
         pool.do(bench.job("em-tok"))
-    assert children() == []
+    assert children() == others
 
 
 @pytest.mark.slow
-def test_hung_process_is_ended(
-    bench: Bench, strike: Callable[[Bench, signal.Signals], Callable[[Event], None]]
-) -> None:
-    with WorkerPool([CPU], strike(bench, signal.SIGSTOP), never) as pool:
-        with pytest.raises(WorkerLostError, match=r"took longer than 20 s \(runtime.timeout\)"):
-            pool.do(bench.job("em-tok", timeout=20))
-        assert children() == []
-        assert pool.do(bench.job("em-tok", timeout=200)).reused >= 2
+def test_hung_process_is_ended(bench: Bench, pool: WorkerPool, strike: Callable[[signal.Signals], None]) -> None:
+    strike(signal.SIGSTOP)
+    with pytest.raises(WorkerLostError, match=r"took longer than 20 s \(runtime.timeout\)"):
+        pool.do(bench.job("em-tok", timeout=20))
+    assert children() == []
+    assert pool.do(bench.job("em-tok", timeout=200)).reused >= 2
 
 
 def test_invalid_answer_ends_process(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "liar").mkdir()
     (tmp_path / "liar" / "sitecustomize.py").write_text('import os\nos.write(1, b\'{"kind": "Gossip"}\\n\')\n')
-    liar = Device("cpu", "cpu", {"PYTHONPATH": str(tmp_path / "liar")})
+    liar, others = Device("cpu", "cpu", {"PYTHONPATH": str(tmp_path / "liar")}), children()
     with WorkerPool([liar], bench.events.append, never) as pool:
         with pytest.raises(WorkerLostError, match=r"Gossip.*which is no answer; it was ended"):
             pool.do(bench.job("source"))
-        assert children() == []
+        assert children() == others
     (row,) = bench.store.cells(bench.key("source"))
     assert "no answer" in str(row.error)
     assert bench.store.backend.exists(f"logs/{bench.key('source').folder}/001.log")
 
 
-def test_process_survives_failure(bench: Bench, speech: Speech) -> None:
+def test_process_survives_failure(bench: Bench, pool: WorkerPool) -> None:
     lost = bench.job("source").model_copy(update={"run_id": "other"})
     gone = lost.model_copy(update={"cell": Cell("clean", "clean", "source", "x", "no-audio", "recipe", 3)})
-    with WorkerPool([CPU], bench.events.append, never) as pool:
-        with pytest.raises(JobFailedError, match="the prepared audio of clean is not in the store"):
-            pool.do(gone)
-        assert pool.do(bench.job("source")).done == UTTERANCES
-        assert len(children()) == 1
+    process = children()
+    with pytest.raises(JobFailedError, match="the prepared audio of clean is not in the store"):
+        pool.do(gone)
+    assert pool.do(bench.job("source")).done == UTTERANCES
+    assert children() == process
 
 
 LOSES_ITS_DEVICE = """
@@ -208,22 +230,20 @@ def test_lost_device_ends_process(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "sitecustomize.py").write_text(LOSES_ITS_DEVICE)
     paths = os.pathsep.join([str(tmp_path / "broken"), os.environ.get("PYTHONPATH", "")])
+    others = children()
     with WorkerPool([Device("cpu", "cpu", {"PYTHONPATH": paths})], bench.events.append, never) as pool:
         with pytest.raises(PassingError, match="device-side assert"):
             pool.do(bench.job("source"))
-        assert children() == []
+        assert children() == others
     (row,) = bench.store.cells(bench.key("source"))
     assert "device-side assert" in str(row.error)
 
 
 @pytest.mark.parametrize("where", ["process", "here"])
-def test_missing_model_is_failed_attempt(bench: Bench, where: str) -> None:
+def test_missing_model_is_failed_attempt(bench: Bench, pool: WorkerPool, where: str) -> None:
     job = bench.job("source").model_copy(update={"model_digest": "0123456789abcdef"})
     if where == "process":
-        with (
-            WorkerPool([CPU], bench.events.append, never) as pool,
-            pytest.raises(JobFailedError, match="planned with 0123456789abcdef"),
-        ):
+        with pytest.raises(JobFailedError, match="planned with 0123456789abcdef"):
             pool.do(job)
         assert "planned with 0123456789abcdef" in bench.log("source")
     else:
