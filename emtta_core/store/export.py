@@ -118,6 +118,7 @@ def _write(store: Store, snapshot: Snapshot, file: Path, copy: bool) -> tuple[st
         # 1) Tables: the rows themselves, or views on the files of the store.
         connection.execute(f"ATTACH {sql_text(str(file))} AS exported (STORAGE_VERSION '{_STORAGE}')")
         connection.execute("USE exported")
+        connection.execute("BEGIN")  # else each of some hundred comments is written by itself
         if copy:
             for statement in _copies():
                 connection.execute(statement)
@@ -141,6 +142,7 @@ def _write(store: Store, snapshot: Snapshot, file: Path, copy: bool) -> tuple[st
             "?::TIMESTAMP AS exported_at_utc, ?::BOOLEAN AS copied",
             [store.location, datetime.now(UTC).replace(tzinfo=None), copy],
         )
+        connection.execute("COMMIT")
         connection.execute("USE memory")
         connection.execute("DETACH exported")
     return tuple(view.name for view in left_out)

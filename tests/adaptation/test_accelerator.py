@@ -41,6 +41,13 @@ def transcribed(
     return [dataclasses.replace(found, seconds=0.0) for found in adapter.transcribe(waveforms)]
 
 
+def on_both(load: Callable[[str], Model], act: Callable[[Model], Any]) -> tuple[Any, Any]:
+    """Return what a model does on the device, and on a CPU: outside of the device, which watches that as well."""
+    here = act(load("cpu"))
+    with pytest.MonkeyPatch.context() as patch, pretend_accelerator(patch):
+        return act(load("cuda:0")), here
+
+
 @pytest.mark.parametrize(
     ("method", "options"),
     [
@@ -56,43 +63,54 @@ def transcribed(
     ],
     ids=lambda value: value.name if isinstance(value, Method) else str(value),
 )
-def test_every_method_matches_cpu(
-    tiny_model: Path, device: PretendAccelerator, method: str | Method, options: dict[str, Any]
-) -> None:
-    there, here = (load_model(tiny_model, device=name) for name in ("cuda:0", "cpu"))
-    assert {tensor.device.type for tensor in (*there.weights.tensors(), *there.front_end.tensors())} == {"cuda"}
-    assert transcribed(there, method, **options) == transcribed(here, method, **options)
+def test_every_method_matches_cpu(tiny_model: Path, method: str | Method, options: dict[str, Any]) -> None:
+    there, here = on_both(
+        lambda name: load_model(tiny_model, device=name), lambda model: transcribed(model, method, **options)
+    )
+    assert there == here
+
+
+def test_whole_model_is_on_device(tiny_model: Path, device: PretendAccelerator) -> None:
+    model = load_model(tiny_model, device="cuda:0")
+    assert {tensor.device.type for tensor in (*model.weights.tensors(), *model.front_end.tensors())} == {"cuda"}
+
+
+def by_default(model: Model) -> list[AdaptationResult]:
+    return transcribed(model, "em-tok-b+mbr")
 
 
 @pytest.mark.parametrize("precision", ["bf16", "float64"])
-def test_every_precision_matches_cpu(tiny_model: Path, device: PretendAccelerator, precision: str) -> None:
-    there, here = (load_model(tiny_model, device=name, precision=precision) for name in ("cuda:0", "cpu"))
-    assert transcribed(there, "em-tok-b+mbr") == transcribed(here, "em-tok-b+mbr")
+def test_every_precision_matches_cpu(tiny_model: Path, precision: str) -> None:
+    there, here = on_both(lambda name: load_model(tiny_model, device=name, precision=precision), by_default)
+    assert there == here
 
 
 @pytest.mark.parametrize("make", [make_speech2text, make_moonshine])
-def test_padding_family_matches_cpu(tmp_path: Path, device: PretendAccelerator, make: Callable[[Path], Path]) -> None:
+def test_padding_family_matches_cpu(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     folder = make(tmp_path)
-    there, here = (load_model(folder, device=name) for name in ("cuda:0", "cpu"))
-    assert transcribed(there, "em-tok-b+mbr") == transcribed(here, "em-tok-b+mbr")
+    there, here = on_both(lambda name: load_model(folder, device=name), by_default)
+    assert there == here
 
 
-def test_generic_path_matches_cpu(tiny_model: Path, device: PretendAccelerator) -> None:
-    found = []
-    for name in ("cuda:0", "cpu"):
+def test_generic_path_matches_cpu(tiny_model: Path) -> None:
+    def load(name: str) -> TransformersModel:
         model = load_model(tiny_model, device=name, family="transformers")
         assert isinstance(model, TransformersModel)
         model.network.set_attn_implementation("eager")  # of the fused ones, the device knows that of the fast path
-        found.append(transcribed(model, "em-tok-b+mbr"))
-    assert found[0] == found[1]
+        return model
+
+    there, here = on_both(load, by_default)
+    assert there == here
 
 
-def test_detection_and_cuts_match_cpu(tiny_model: Path, device: PretendAccelerator) -> None:
-    there, here = (load_model(tiny_model, device=name) for name in ("cuda:0", "cpu"))
-    assert detect_language(there, WAVEFORMS[0]) == detect_language(here, WAVEFORMS[0])
-    cut, same = (outcomes(model, prepared(long=LONG), "cut")["long"] for model in (there, here))
-    assert len(cut.windows) == 2
-    assert result(cut) == result(same)
+def test_detection_and_cuts_match_cpu(tiny_model: Path) -> None:
+    def act(model: Model) -> tuple[Any, ...]:
+        cut = outcomes(model, prepared(long=LONG), "cut")["long"]
+        assert len(cut.windows) == 2
+        return detect_language(model, WAVEFORMS[0]), result(cut)
+
+    there, here = on_both(lambda name: load_model(tiny_model, device=name), act)
+    assert there == here
 
 
 def test_preloaded_network_is_same_model(tiny_model: Path, device: PretendAccelerator) -> None:

@@ -1,6 +1,8 @@
 """A corruption by name and severity does what it says: the same each time, harder from 1 to 5, and never to ruin."""
 
+import inspect
 import itertools
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -74,11 +76,14 @@ SETTLED = {"telephone", "gsm", "mp3", "opus", "clipping", "low-pass", "gain", "s
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_only_draws_depend_on_seed(name: str) -> None:
     speech = SPEECH[:16_000]
-    utterances, seeds = (
-        {Graded(name=name, severity=2, seed=seed).apply(speech, one, others).waveform.tobytes() for one, seed in draws}
-        for draws in ([(f"a-{i}", 0) for i in range(6)], [("a-0", i) for i in range(6)])
-    )
-    assert [len(utterances) > 1, len(seeds) > 1] == [name not in SETTLED] * 2
+
+    def made(utterance: str, seed: int = 0) -> bytes:
+        return Graded(name=name, severity=2, seed=seed).apply(speech, utterance, others).waveform.tobytes()
+
+    first = made("a-0")
+    other_utterance = any(made(f"a-{index}") != first for index in range(1, 6))
+    other_seed = any(made("a-0", seed) != first for seed in range(1, 6))
+    assert [other_utterance, other_seed] == [name not in SETTLED] * 2
 
 
 CLICK = (np.arange(32_000) == 1_000).astype(np.float32)
@@ -119,31 +124,35 @@ def test_flipped_bits_nest_by_severity() -> None:
     assert [less @ more / (less @ less) for less, more in itertools.pairwise(errors)] == pytest.approx([1] * 3, abs=0.2)
 
 
-def test_process_and_order_do_not_matter() -> None:
-    program = (
-        "import hashlib\n"
-        "import numpy as np\n"
-        "from emtta_core.audio.effects import CORRUPTIONS\n"
-        "from emtta_core.audio.corruption import Graded\n"
-        "time = np.arange(24_000) / 16_000\n"
-        "speech = (np.sin(time * 2500) * np.sin(time * 9) ** 2).astype(np.float32)\n"
-        "voices = [np.sin(time * pitch).astype(np.float32) for pitch in range(900, 1700, 100)]\n"
-        "made = {{}}\n"
-        "for name in sorted(CORRUPTIONS, reverse={}):\n"
-        "    made[name] = Graded(name=name, severity=4).apply(speech, 'é-1', lambda count: voices).waveform\n"
-        "print({{name: hashlib.sha256(made[name].tobytes()).hexdigest() for name in sorted(made)}})\n"
-    )
-    runs = {
-        subprocess.run(
-            [sys.executable, "-c", program.format(backwards)],
-            env={"PYTHONHASHSEED": str(int(backwards)), "PATH": ""},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for backwards in (False, True)
+def digests(backwards: bool) -> dict[str, str]:
+    """Of what each corruption makes of one sound; with all that it needs, so that another process can be given it."""
+    import hashlib
+
+    import numpy as np
+
+    from emtta_core.audio.corruption import Graded
+    from emtta_core.audio.effects import CORRUPTIONS
+
+    time = np.arange(24_000) / 16_000
+    speech = (np.sin(time * 2500) * np.sin(time * 9) ** 2).astype(np.float32)
+    voices = [np.sin(time * pitch).astype(np.float32) for pitch in range(900, 1700, 100)]
+    made = {
+        name: Graded(name=name, severity=4).apply(speech, "é-1", lambda count: voices).waveform
+        for name in sorted(CORRUPTIONS, reverse=backwards)
     }
-    assert len(runs) == 1
+    return {name: hashlib.sha256(made[name].tobytes()).hexdigest() for name in sorted(made)}
+
+
+def test_process_and_order_do_not_matter() -> None:
+    program = f"import json\n{inspect.getsource(digests)}\nprint(json.dumps(digests(True)))"
+    other = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONHASHSEED": "1", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(other.stdout) == digests(False)
 
 
 def test_severity_0_shares_clean_audio() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Command, SuiteFile
+from conftest import Command, Stage, SuiteFile
 from corpora_factory import (
     librispeech_folder,
     librispeech_hub,
@@ -45,6 +45,11 @@ domains = [{{ name = "x", group = "g", corpus = {} }}]
 MODEL = "0123456789abcdef"
 
 LIBRISPEECH = '[[domains]]\nname = "{}"\ngroup = "clean"\ncorpus = {{ name = "librispeech", {} }}\n'
+
+
+@pytest.fixture
+def tmp_path(stage: Stage) -> Path:
+    return stage.clear()
 
 
 def test_run_goes_on_without_one(
@@ -154,17 +159,22 @@ def test_sources_are_recorded(tmp_path: Path, hub: Hub, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("again", ["run", "rerun"])
 def test_resumed_run_takes_late_corpus(
-    tmp_path: Path, suite_file: SuiteFile, emtta: Command, prefect_server: str, again: str
+    tmp_path: Path, suite_file: SuiteFile, emtta: Command, prefect_server: str, stage: Stage, again: str
 ) -> None:
-    librispeech_folder(tmp_path, count=2)
-    later = tmp_path / "later"
+    later, store = tmp_path / "later", tmp_path / "store"
     domains = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", f'path = "{later}"')]
-    suite, store = suite_file("".join(domains), methods=("source",)), tmp_path / "store"
-    begun = emtta("run", suite, "--store", store)
-    assert begun.code == 3
+    suite = suite_file("".join(domains), methods=("source",))
+
+    def begin() -> None:
+        librispeech_folder(tmp_path, count=2)
+        begun = emtta("run", suite, "--store", store)
+        assert begun.code == 3
+        (run_id,) = Store.open(str(store)).runs()
+        assert f"finish them with: emtta rerun {run_id} --store {store}" in begun.err
+        assert "LibriSpeech test-other is not in" in emtta("rerun", run_id, "--store", store).err
+
+    stage.restore(begin)
     (run_id,) = Store.open(str(store)).runs()
-    assert f"finish them with: emtta rerun {run_id} --store {store}" in begun.err
-    assert "LibriSpeech test-other is not in" in emtta("rerun", run_id, "--store", store).err
     librispeech_folder(later, count=3)
     words = ("rerun", run_id) if again == "rerun" else ("run", suite)
     dry = emtta(*words, "--store", store, "--dry-run")

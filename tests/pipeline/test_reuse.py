@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from bench import Bench
 from conftest import CLEAN, Command, Speech, Stage, SuiteFile, tone
 
 from emtta_core.pipeline.reuse import Reuse, expected
@@ -35,6 +36,25 @@ def store(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path,
 
     stage.restore(make)
     return place
+
+
+@pytest.fixture(scope="module")
+def further_stage(stage: Stage) -> Stage:
+    """For what is made of the store of the other."""
+    return Stage(stage.folder, stage.kept.with_name("kept-further"))
+
+
+def evaluated(path: Path, store: Path, **options: int) -> None:
+    """Evaluate the method source of a suite as the run `run`, without a flow."""
+    Bench(load_suite(str(path), **options), store).evaluate("source")
+
+
+def reusing(path: Path, store: Store, run_id: str) -> None:
+    """Record a run, and link what it takes over of whole cells, as a flow does first."""
+    begun = plan_run(load_suite(str(path)), load_run(store, "first").plan.model_digest, run_id)
+    record(begun, store)
+    reuse = Reuse(store, begun, begun.cells)
+    reuse.link(reuse.of_cells())
 
 
 def attempts(store: Path, run_id: str, method: str) -> list[tuple[int, int]]:
@@ -83,7 +103,7 @@ def test_fully_reused_run_is_complete(emtta: Command, suite_file: SuiteFile, sto
 
 def test_raised_limit_runs_only_new(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     place, path = tmp_path / "store", suite_file(methods=("source",))
-    assert emtta("run", path, "--limit", "2", "--run-id", "two", "--store", place).code == 0
+    evaluated(path, place, limit=2)
     dry = emtta("run", path, "--run-id", "three", "--store", place, "--dry-run")
     assert "are reused where their audio is the same; known once it is prepared" in dry.err
     assert emtta("run", path, "--run-id", "three", "--store", place).code == 0
@@ -112,8 +132,9 @@ def test_added_column_is_shown_with_reused(
     ]
     manifest.write_text("\n".join(labelled) + "\n")
     path = suite_file(methods=("source",))
+    assert emtta("run", path, "--run-id", "second", "--store", store).code == 0
+    reusing(path, Store.open(store), "third")
     for run_id in ("second", "third"):
-        assert emtta("run", path, "--run-id", run_id, "--store", store).code == 0
         assert (attempts(store, run_id, "source"), reused(store, run_id)) == ([], {"source": 3})
     query = "SELECT metadata ->> 'accent' FROM utterances WHERE run_id = '{}' ORDER BY utterance_id"
     shown = {run_id: rows(store, query.format(run_id)) for run_id in ("first", "second", "third")}
@@ -127,11 +148,11 @@ def test_added_column_is_shown_with_reused(
     assert "north" in sliced.out, sliced.err
 
 
-def test_reused_result_links_to_origin(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
-    path = suite_file(methods=("source",))
+def test_reused_result_links_to_origin(suite_file: SuiteFile, store: Path) -> None:
+    opened, path = Store.open(store), suite_file(methods=("source",))
     for run_id in ("second", "third"):
-        assert emtta("run", path, "--run-id", run_id, "--store", store).code == 0
-    assert {source for source, _ in Store.open(store).links("third")} == {"first"}
+        reusing(path, opened, run_id)
+    assert {source for source, _ in opened.links("third")} == {"first"}
 
 
 @pytest.mark.parametrize(
@@ -162,7 +183,7 @@ def test_fuller_trace_needs_new_run(emtta: Command, suite_file: SuiteFile, speec
     place, path = tmp_path / "store", suite_file(methods=("source",))
     full = path.read_text()
     path.write_text(full.replace("batch_size = 2", 'batch_size = 2, trace = "none"'))
-    assert emtta("run", path, "--run-id", "bare", "--store", place).code == 0
+    evaluated(path, place)
     path.write_text(full)
     assert emtta("run", path, "--run-id", "full", "--store", place).code == 0
     assert attempts(place, "full", "source") == [(3, 0)]
@@ -171,7 +192,7 @@ def test_fuller_trace_needs_new_run(emtta: Command, suite_file: SuiteFile, speec
 def test_errors_are_not_reused(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     speech.add("silent", 0.0 * tone(0.5), "nothing")
     place, path = tmp_path / "store", suite_file(methods=("source",))
-    assert emtta("run", path, "--run-id", "first", "--store", place).code == 0
+    evaluated(path, place)
     assert emtta("run", path, "--run-id", "second", "--store", place).code == 0
     assert attempts(place, "second", "source") == [(1, 3)]
 
@@ -189,10 +210,16 @@ def test_no_reuse_measures_everything(emtta: Command, suite_file: SuiteFile, sto
 
 
 @pytest.mark.parametrize("again", ["run", "rerun"])
-def test_concurrent_results_complete_run(emtta: Command, suite_file: SuiteFile, store: Path, again: str) -> None:
+def test_concurrent_results_complete_run(
+    emtta: Command, suite_file: SuiteFile, store: Path, further_stage: Stage, again: str
+) -> None:
     both = suite_file()
-    part = emtta("run", both, "--run-id", "part", "--only", "method=em-tok-b", "--store", store)
-    assert part.code == 0, part.err
+
+    def begin() -> None:
+        part = emtta("run", both, "--run-id", "part", "--only", "method=em-tok-b", "--store", store)
+        assert part.code == 0, part.err
+
+    further_stage.restore(begin)
     words = ("run", both, "--run-id", "part") if again == "run" else ("rerun", "part")
     dry = emtta(*words, "--store", store, "--dry-run")
     assert "would do 0 of 2 cells, 0 utterances" in dry.err
@@ -222,12 +249,11 @@ def test_force_remeasures_reused_results(emtta: Command, suite_file: SuiteFile, 
 
 
 def test_reused_run_is_not_pruned(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
-    assert emtta("run", suite_file(), "--run-id", "second", "--store", store).code == 0
-    opened = Store.open(store)
+    opened, path = Store.open(store), suite_file(methods=("source",))
+    reusing(path, opened, "second")
     pruning = plan_pruning(opened, Keep(newest=1))
     assert (list(pruning.runs), pruning.spared) == ([], {"first": "its results are reused by second"})
-    assert emtta("rerun", "second", "--force", "--method", "source", "--store", store).code == 0
-    assert emtta("run", suite_file(), "--run-id", "third", "--store", store, "--no-reuse").code == 0
+    assert emtta("run", path, "--run-id", "third", "--store", store, "--no-reuse").code == 0
     both = prune(opened, plan_pruning(opened, Keep(newest=1)))
     assert [removal.name for removal in both.runs] == ["first", "second"]
     assert emtta("report", "leaderboard", "--run", "third", "--store", store).code == 0

@@ -48,21 +48,43 @@ def fill(store: Store, run_id: str = "run", methods: tuple[str, ...] = tuple(MET
         end_attempt(store, CellKey(run_id, domain, method), group=group)
 
 
-def shown(store: Store, run_id: str = "run") -> dict[tuple[str, str | None], dict[str, object]]:
+Rows = dict[tuple[str, str | None], dict[str, object]]
+
+
+def shown(store: Store, run_id: str = "run") -> Rows:
     """Return the rows of the view by method and domain, or group where there is no domain."""
     with Catalogue(store) as catalogue:
         rows = catalogue.query("FROM statistics WHERE run_id = $run", {"run": run_id}).records
     return {(row["method"], row["domain"] or f"{row['group']}*"): row for row in rows}
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store with a complete run and its statistics."""
+    store = Store.open(tmp_path_factory.mktemp("whole"), create=True)
+    fill(store)
+    assert update_statistics(store, "run")
+    return store
+
+
+@pytest.fixture(scope="module")
+def rows(whole: Store) -> Rows:
+    """What is shown of it."""
+    return shown(whole)
+
+
+@pytest.fixture
+def computed(whole: Store, tmp_path: Path) -> Store:
+    """A copy of it, to be changed."""
+    shutil.copytree(whole.location, tmp_path / "computed")
+    return Store.open(tmp_path / "computed")
+
+
 def column(method: str, *domains: str) -> np.ndarray:
     return np.array([errors_of(method, domain) for domain in domains], dtype=np.float64).T
 
 
-def test_each_domain_and_group_has_them(store: Store) -> None:
-    fill(store)
-    assert update_statistics(store, "run")
-    rows = shown(store)
+def test_each_domain_and_group_has_them(rows: Rows) -> None:
     assert len(rows) == len(METHODS) * (len(CELLS) + 3)
     words = np.full((COUNT, 1), float(WORDS))
     row, ours, theirs = rows["em-tok-b", "rain"], column("em-tok-b", "rain"), column("source", "rain")
@@ -82,10 +104,7 @@ def test_each_domain_and_group_has_them(store: Store) -> None:
         assert [rows["em-tok-b", domain][name] for _, domain in CELLS] == pytest.approx(list(holm(p_values)))
 
 
-def test_group_mean_resamples_jointly(store: Store) -> None:
-    fill(store)
-    update_statistics(store, "run")
-    rows = shown(store)
+def test_group_mean_resamples_jointly(whole: Store, rows: Rows) -> None:
     ours, theirs = column("em-tok-b", "rain", "vacuum"), column("source", "rain", "vacuum")
     words, row = np.full((COUNT, 2), float(WORDS)), rows["em-tok-b", "noise*"]
     assert (row["utterances"], row["units"]) == (2 * COUNT, COUNT)
@@ -94,15 +113,13 @@ def test_group_mean_resamples_jointly(store: Store) -> None:
     assert row["p"] == pytest.approx(mean_p(ours - theirs, words))
     assert row["p_sign_flip"] == pytest.approx(sign_flip_p((ours - theirs).sum(axis=1)), abs=0.01)
     everything = rows["em-tok-b", "all*"]
-    with Catalogue(store) as catalogue:
+    with Catalogue(whole) as catalogue:
         wer = catalogue.query("""SELECT wer FROM groups WHERE method = 'em-tok-b' AND "group" = 'all'""").rows
     assert [(everything["wer"],)] == [(pytest.approx(wer[0][0]),)]
 
 
-def test_each_pair_of_methods_is_tested(store: Store) -> None:
-    fill(store)
-    update_statistics(store, "run")
-    with Catalogue(store) as catalogue:
+def test_each_pair_of_methods_is_tested(whole: Store) -> None:
+    with Catalogue(whole) as catalogue:
         pairs = catalogue.query("""FROM method_pairs WHERE "group" = 'noise' ORDER BY baseline, method""").records
         shown = catalogue.report("between", group="noise", method="em-tok-b").records
     assert [(row["baseline"], row["method"]) for row in pairs] == [
@@ -167,19 +184,15 @@ def test_untested_makes_no_best(store: Store) -> None:
         assert verdicts_of(catalogue, None)[0] == "all: lowest WER: em-tok; not tested against source"
 
 
-def test_later_attempt_hides_pairs(store: Store) -> None:
-    fill(store)
-    update_statistics(store, "run")
-    write_shard(store, CellKey("run", "rain", "em-tok-b"), {"u00": [heard(0)]}, attempt=2)
-    with Catalogue(store) as catalogue:
+def test_later_attempt_hides_pairs(computed: Store) -> None:
+    write_shard(computed, CellKey("run", "rain", "em-tok-b"), {"u00": [heard(0)]}, attempt=2)
+    with Catalogue(computed) as catalogue:
         pairs = catalogue.query("SELECT DISTINCT baseline, method FROM method_pairs").rows
     assert pairs == [("source", "greedy-em")]
 
 
-def test_source_has_no_change(store: Store) -> None:
-    fill(store)
-    update_statistics(store, "run")
-    row = shown(store)["source", "all*"]
+def test_source_has_no_change(rows: Rows) -> None:
+    row = rows["source", "all*"]
     assert row["wer_low"] < row["wer"] == row["source_wer"] < row["wer_high"]
     names = ("pairs", "change", "change_low", "change_high", "change_percent", "p", "wins", "ties", "losses")
     assert [row[name] for name in names] == [None] * len(names)
@@ -193,26 +206,20 @@ def test_no_source_means_intervals_only(store: Store) -> None:
     assert (row["source_wer"], row["change"], row["p"], row["pairs"]) == (None, None, None, None)
 
 
-def test_computed_is_not_recomputed(store: Store) -> None:
-    fill(store)
-    assert update_statistics(store, "run")
-    assert not update_statistics(store, "run")
+def test_computed_is_not_recomputed(computed: Store) -> None:
+    assert not update_statistics(computed, "run")
 
 
-def test_later_attempt_hides_older(store: Store) -> None:
-    fill(store)
-    update_statistics(store, "run")
-    before = shown(store)
-    write_shard(
-        store, CellKey("run", "rain", "em-tok-b"), {"u00": [heard(errors_of("em-tok-b", "rain")[0])]}, attempt=2
-    )
-    assert {method for method, _ in shown(store)} == {"source", "greedy-em"}, "the same words, heard anew"
-    write_shard(store, CellKey("run", "rain", "source"), {"u00": [heard(4)]}, attempt=2)
-    assert shown(store) == {}, "each method is compared with source"
-    assert update_statistics(store, "run")
-    after = shown(store)
-    assert after.keys() == before.keys()
-    assert after["source", "rain"]["wer"] != before["source", "rain"]["wer"]
+def test_later_attempt_hides_older(computed: Store, rows: Rows) -> None:
+    same = {"u00": [heard(errors_of("em-tok-b", "rain")[0])]}
+    write_shard(computed, CellKey("run", "rain", "em-tok-b"), same, attempt=2)
+    assert {method for method, _ in shown(computed)} == {"source", "greedy-em"}, "the same words, heard anew"
+    write_shard(computed, CellKey("run", "rain", "source"), {"u00": [heard(4)]}, attempt=2)
+    assert shown(computed) == {}, "each method is compared with source"
+    assert update_statistics(computed, "run")
+    after = shown(computed)
+    assert after.keys() == rows.keys()
+    assert after["source", "rain"]["wer"] != rows["source", "rain"]["wer"]
 
 
 def test_incomplete_group_is_hidden(store: Store) -> None:
@@ -270,16 +277,13 @@ def test_other_counts_are_not_compared(
     assert shown(store)["em-tok-b", "rain"]["change"] is None
 
 
-def test_comparison_and_single_run_agree(store: Store) -> None:
+def test_comparison_and_single_run_agree(computed: Store, rows: Rows) -> None:
     for run_id, method in (("a", "source"), ("b", "em-tok-b")):
-        begin_run(store, run_id, [(*cell, "em-tok-b") for cell in CELLS], utterances=COUNT)
+        begin_run(computed, run_id, [(*cell, "em-tok-b") for cell in CELLS], utterances=COUNT)
         for _, domain in CELLS:
             texts = {f"u{index:02d}": [heard(errors)] for index, errors in enumerate(errors_of(method, domain))}
-            write_shard(store, CellKey(run_id, domain, "em-tok-b"), texts)
-    fill(store)
-    update_statistics(store, "run")
-    rows = shown(store)
-    for change in compare(store, "a", "b").changes:
+            write_shard(computed, CellKey(run_id, domain, "em-tok-b"), texts)
+    for change in compare(computed, "a", "b").changes:
         row = rows["em-tok-b", f"{change.domain}*" if change.domain == "all" else change.domain]
         assert (change.low, change.high, change.p) == pytest.approx((row["change_low"], row["change_high"], row["p"]))
         assert (change.wins, change.ties, change.losses) == (row["wins"], row["ties"], row["losses"])
@@ -292,24 +296,20 @@ def test_empty_store_or_idle_run_has_none(store: Store) -> None:
     assert shown(store) == {}
 
 
-def test_compaction_keeps_pruning_removes(store: Store) -> None:
-    fill(store)
-    update_statistics(store, "run")
-    before = shown(store)
-    compact(store, "run")
-    assert shown(store) == before
-    assert not update_statistics(store, "run")
-    fill(store, "sunday")  # of the same hour, and later by its name
-    pruning = plan_pruning(store, Keep(newest=1))
+def test_compaction_keeps_pruning_removes(computed: Store, rows: Rows) -> None:
+    compact(computed, "run")
+    assert shown(computed) == rows
+    assert not update_statistics(computed, "run")
+    fill(computed, "sunday")  # of the same hour, and later by its name
+    pruning = plan_pruning(computed, Keep(newest=1))
     assert [removal.name for removal in pruning.runs] == ["run"]
-    prune(store, pruning)
-    assert not list(store.backend.list("statistics/run_id=run"))
+    prune(computed, pruning)
+    assert not list(computed.backend.list("statistics/run_id=run"))
 
 
-def test_older_store_needs_no_table(store: Store) -> None:
-    fill(store)
-    shutil.rmtree(Path(store.location) / "statistics", ignore_errors=True)
-    with Catalogue(store) as catalogue:
+def test_older_store_needs_no_table(computed: Store) -> None:
+    shutil.rmtree(Path(computed.location) / "statistics")
+    with Catalogue(computed) as catalogue:
         row = catalogue.report("leaderboard").records[0]
     assert row["wer"] is not None
     assert (row["wer_low"], row["change"], row["p"]) == (None, None, None)

@@ -5,15 +5,16 @@ Long, for each part of the page is held to the same store, and to the one reader
 
 import base64
 import hashlib
+import io
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from conftest import Command, tone
 from report_factory import ERRORS, fill
 from store_factory import REFERENCE, begin_run, end_attempt, heard, write_shard
@@ -22,7 +23,7 @@ from emtta_core.adaptation.methods import METHODS
 from emtta_core.audio.files import encode_flac
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.pipeline.run_statistics import update_statistics
-from emtta_core.report import charts, make_page
+from emtta_core.report import Page, charts, make_page
 from emtta_core.report.charts import Painter
 from emtta_core.report.examples import Piece, word_differences
 from emtta_core.report.facts import MOST_FAILURES, points, rate
@@ -31,14 +32,37 @@ from emtta_core.store import AudioBytes, Catalogue, CellKey, PreparedRow, Store
 
 EVIL = "<script>alert(1)</script> \"quoted\" 'single' </style> &amp; <img src=x onerror=alert(1)> \x9b31m \u202eabc"
 
-# Substitutions of four words in each of three utterances, by (group, domain) and method.
+FLAC = {f"u{place}": encode_flac(tone(0.2, 200 + 50 * place)) for place in range(3)}
 
 
 @pytest.fixture(scope="module")
 def complete(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A run with its prepared audio, each utterance another tone."""
     store = Store.open(tmp_path_factory.mktemp("complete"), create=True)
     fill(store)
+    for _, domain in ERRORS:
+        rows = [
+            PreparedRow(
+                utterance_id=name,
+                audio=AudioBytes(bytes=content, path=f"{name}.flac"),
+                text=REFERENCE,
+                language="en",
+                speaker="s",
+                seconds=0.2,
+                corruption=None,
+                snr_db=None,
+            )
+            for name, content in FLAC.items()
+        ]
+        store.write_prepared(f"corpus-{domain}", 0, rows)
+        store.finish_prepared(f"corpus-{domain}", shards=1, utterances=len(rows))
     return store
+
+
+@pytest.fixture(scope="module")
+def page(complete: Store) -> str:
+    """The page on it."""
+    return make_page(complete, "run").html
 
 
 @pytest.fixture
@@ -76,24 +100,23 @@ def squeezed(html: str) -> str:
     return " ".join(Reader(html).text.split())
 
 
-def test_figures_match_reports(complete: Store) -> None:
-    html = make_page(complete, "run").html
+def test_figures_match_reports(complete: Store, page: str) -> None:
     with Catalogue(complete) as catalogue:
         cells = catalogue.report("domains", "run").records
         groups = catalogue.report("leaderboard", "run").records
-    rows = re.findall(r'<tr data-group="(.*?)" data-method="(.*?)">\s*(.*?)</tr>', html, re.DOTALL)
+    rows = re.findall(r'<tr data-group="(.*?)" data-method="(.*?)">\s*(.*?)</tr>', page, re.DOTALL)
     assert len(rows) == len(cells) == 9
     for row, cell in zip(rows, cells, strict=True):
         assert row[:2] == (cell["group"], cell["method"])
         assert f">{cell['domain']}</th>" in row[2]
         assert f'data-v="{cell["wer"]}">{cell["wer"]:.2f}</td>' in row[2]
-    board = html.split('id="leaderboard"')[1].split("</table>")[0]
+    board = page.split('id="leaderboard"')[1].split("</table>")[0]
     for group in groups:
         assert f">{group['wer']:.2f}" in board.split(f'<tr data-method="{group["method"]}">')[1].split("</tr>")[0]
 
 
-def test_summary_names_lowest_rate(complete: Store) -> None:
-    text = squeezed(make_page(complete, "run").html)
+def test_summary_names_lowest_rate(page: str) -> None:
+    text = squeezed(page)
     # WER of source: 41.67, 83.33, 8.33; of em-tok-b: 16.67, 41.67, 25.00.
     assert "em-tok-b has the lowest word error rate, 27.78 % averaged over 3 domains: 16.67 points below" in text
     assert "Of 3 domains, em-tok-b is lower than source on 2, higher on 1 and equal on 0." in text
@@ -114,21 +137,26 @@ def tested(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
-def test_stored_statistics_are_shown(tested: Store) -> None:
-    html = make_page(tested, "run").html
+@pytest.fixture(scope="module")
+def tested_page(tested: Store) -> str:
+    """The page on it."""
+    return make_page(tested, "run").html
+
+
+def test_stored_statistics_are_shown(tested: Store, tested_page: str) -> None:
     with Catalogue(tested) as catalogue:
         rows = catalogue.query("SELECT * FROM statistics WHERE run_id = 'run' AND method = 'em-tok-b'").records
     assert len(rows) == 4  # two domains, their group, all
     for row in rows:
         for low, high, write in (("wer_low", "wer_high", rate), ("change_low", "change_high", points)):
             if row[low] is not None:
-                assert f"{write(row[low])}\N{NO-BREAK SPACE}…\N{NO-BREAK SPACE}{write(row[high])}" in html
+                assert f"{write(row[low])}\N{NO-BREAK SPACE}…\N{NO-BREAK SPACE}{write(row[high])}" in tested_page
     (whole,) = [row for row in rows if row["group"] == "all"]
-    assert f'data-v="{whole["wins"]}">{whole["wins"]} · {whole["ties"]} · {whole["losses"]}</td>' in html
+    assert f'data-v="{whole["wins"]}">{whole["wins"]} · {whole["ties"]} · {whole["losses"]}</td>' in tested_page
 
 
-def test_summary_says_what_beats_chance(tested: Store) -> None:
-    text = squeezed(make_page(tested, "run").html)
+def test_summary_says_what_beats_chance(tested_page: str) -> None:
+    text = squeezed(tested_page)
     assert "95 % interval" in text.split("lower than source")[0]
     assert "significantly better on 1 and significantly worse on 0 (test of the mean, Holm-corrected over" in text
     assert "1 speaker: the interval does not hold how speakers differ (all (mean), g (mean), little, much)." in text
@@ -149,11 +177,11 @@ def test_insignificant_change_is_said(store: Store) -> None:
     assert "best" not in squeezed(html).lower().replace("best_step", "")
 
 
-def test_method_keeps_colour_across_pages(store: Store, complete: Store) -> None:
+def test_method_keeps_colour_across_pages(store: Store, page: str) -> None:
     fill(store, methods=("source", "em-tok-b"))
     swatches = [
         dict(re.findall(r'<tr data-method="([^"]+)">\s*<th scope="row"><span class="swatch (\w+)">', html))
-        for html in (make_page(store).html, make_page(complete, "run").html)
+        for html in (make_page(store).html, page)
     ]
     assert swatches[0]["em-tok-b"] == swatches[1]["em-tok-b"]
     assert len(set(swatches[1].values())) == len(swatches[1]) == 3
@@ -195,9 +223,8 @@ def test_word_differences_have_elements() -> None:
     assert word_differences("red", "") == (Piece("missing", "red", ""),)
 
 
-def test_most_changed_are_shown(complete: Store) -> None:
-    html = make_page(complete, "run").html
-    best = html.split('class="examples" data-panel="em-tok-b"')[1].split('class="examples"')[0]
+def test_most_changed_are_shown(page: str) -> None:
+    best = page.split('class="examples" data-panel="em-tok-b"')[1].split('class="examples"')[0]
     improved, worsened = best.split("Worsened")
     assert "4 → 0 of 4 words wrong" in improved.split("</li>")[0]
     assert "<dd><del>red green blue river</del> <ins>wrong wrong wrong wrong</ins></dd>" in improved.split("</li>")[0]
@@ -225,14 +252,14 @@ def test_values_are_text_never_markup(store: Store) -> None:
     assert not {"\x9b", "\u202e"} & set(html)
 
 
-def test_page_is_self_contained(complete: Store) -> None:
-    page = Reader(make_page(complete, "run").html)
-    addresses = [value for _, found in page.elements for name, value in found.items() if name in ("src", "href")]
+def test_page_is_self_contained(page: str) -> None:
+    read = Reader(page)
+    addresses = [value for _, found in read.elements for name, value in found.items() if name in ("src", "href")]
     assert all(address and address.startswith(("#", "data:")) for address in addresses)
-    (policy,) = [found["content"] for tag, found in page.elements if found.get("http-equiv")]
+    (policy,) = [found["content"] for tag, found in read.elements if found.get("http-equiv")]
     assert policy.startswith("default-src 'none'; ")
     assert "unsafe" not in policy
-    for tag, text in page.carried:
+    for tag, text in read.carried:
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         assert f"{tag}-src 'sha256-{digest}'" in policy
 
@@ -311,60 +338,35 @@ def test_missing_run_lists_existing(store: Store, complete: Store) -> None:
         make_page(complete, "nun")
 
 
-@pytest.fixture
-def spoken(store: Store) -> Iterator[tuple[Store, dict[str, bytes]]]:
-    """A run whose prepared audio is in the store, each utterance another tone."""
-    fill(store)
-    flac = {f"u{place}": encode_flac(tone(0.2, 200 + 50 * place)) for place in range(3)}
-    for _, domain in ERRORS:
-        rows = [
-            PreparedRow(
-                utterance_id=name,
-                audio=AudioBytes(bytes=content, path=f"{name}.flac"),
-                text=REFERENCE,
-                language="en",
-                speaker="s",
-                seconds=0.2,
-                corruption=None,
-                snr_db=None,
-            )
-            for name, content in flac.items()
-        ]
-        store.write_prepared(f"corpus-{domain}", 0, rows)
-        store.finish_prepared(f"corpus-{domain}", shards=1, utterances=len(rows))
-    yield store, flac
+@pytest.fixture(scope="module")
+def spoken_page(complete: Store) -> Page:
+    """The page on it with two recordings."""
+    return make_page(complete, "run", audio=2)
 
 
-def test_requested_recordings_are_there(spoken: tuple[Store, dict[str, bytes]]) -> None:
-    store, flac = spoken
-    page = make_page(store, "run", audio=2)
-    held = [found["src"] for tag, found in Reader(page.html).elements if tag == "audio"]
-    assert page.recordings == 2
+def test_requested_recordings_are_there(spoken_page: Page, page: str) -> None:
+    held = [found["src"] for tag, found in Reader(spoken_page.html).elements if tag == "audio"]
+    assert spoken_page.recordings == 2
     assert len(set(held)) == 2  # the same recording may stand under several methods
     prefix = "data:audio/flac;base64,"
-    assert all(base64.b64decode((address or "").removeprefix(prefix)) in flac.values() for address in held)
-    assert "audio" not in {tag for tag, _ in Reader(make_page(store, "run").html).elements}
+    assert all(base64.b64decode((address or "").removeprefix(prefix)) in FLAC.values() for address in held)
+    assert "audio" not in {tag for tag, _ in Reader(page).elements}
 
 
-def test_missing_recordings_are_harmless(complete: Store) -> None:
-    page = make_page(complete, "run", audio=5)
-    assert page.recordings == 0
-    with pytest.raises(UsageError, match="-1 recordings cannot be put into a page"):
-        make_page(complete, "run", audio=-1)
-
-
-def test_recording_plays_prepared_samples(spoken: tuple[Store, dict[str, bytes]]) -> None:
-    import io
-
-    import soundfile
-
-    store, _ = spoken
-    html = make_page(store, "run", audio=1).html
-    flac = base64.b64decode(html.split("data:audio/flac;base64,")[1].split('"')[0])
+def test_recording_plays_prepared_samples(spoken_page: Page) -> None:
+    flac = base64.b64decode(spoken_page.html.split("data:audio/flac;base64,")[1].split('"')[0])
     samples, rate = soundfile.read(io.BytesIO(flac))
     assert rate == 16_000
     assert np.abs(samples).max() > 0.1
     assert len(samples) == 3_200
+
+
+def test_missing_recordings_are_harmless(store: Store) -> None:
+    fill(store)
+    made = make_page(store, "run", audio=5)
+    assert made.recordings == 0
+    with pytest.raises(UsageError, match="-1 recordings cannot be put into a page"):
+        make_page(store, "run", audio=-1)
 
 
 def test_command_writes_page(complete: Store, emtta: Command, tmp_path: Path) -> None:

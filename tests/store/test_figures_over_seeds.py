@@ -1,7 +1,9 @@
 """A figure of a method is the mean over its seeds, with their spread beside it, wherever a reader meets the method."""
 
 import io
+import shutil
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -49,12 +51,38 @@ def rates(seed: int, group: str | None = None) -> list[float]:
     return [100 * sum(own[seed]) / 8 for (of, _), own in SAMPLED.items() if group in (None, of)]
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    store = Store.open(tmp_path / "store", create=True)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = Store.open(tmp_path_factory.mktemp("whole"), create=True)
     fill(store)
     update_statistics(store, "run")
     return store
+
+
+@pytest.fixture(scope="module")
+def catalogue(whole: Store) -> Iterator[Catalogue]:
+    with Catalogue(whole) as catalogue:
+        catalogue.cache_rows()
+        yield catalogue
+
+
+@pytest.fixture
+def store(whole: Store, tmp_path: Path) -> Store:
+    """A copy, to be changed."""
+    return copy_of(whole, tmp_path / "store")
+
+
+@pytest.fixture(scope="module")
+def both(whole: Store, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A copy with the run `one` besides, of a single seed."""
+    store = copy_of(whole, tmp_path_factory.mktemp("both") / "store")
+    fill(store, "one", seeds=(0,))
+    return store
+
+
+def copy_of(store: Store, place: Path) -> Store:
+    shutil.copytree(store.location, place)
+    return Store.open(place)
 
 
 def rows(store: Store, sql: str) -> list[tuple[object, ...]]:
@@ -62,24 +90,24 @@ def rows(store: Store, sql: str) -> list[tuple[object, ...]]:
         return catalogue.query(sql).rows
 
 
-def test_domain_is_mean_over_seeds(store: Store) -> None:
+def test_domain_is_mean_over_seeds(catalogue: Catalogue) -> None:
     columns = "wer, wer_seed_sd, seeds, wer_by_seed, state"
-    found = {domain: rest for domain, *rest in rows(store, f"SELECT domain, {columns} FROM domains WHERE seeds > 0")}
+    rows = catalogue.query(f"SELECT domain, {columns} FROM domains WHERE seeds > 0").rows
+    found = {domain: rest for domain, *rest in rows}
     for (_, domain), by_seed in SAMPLED.items():
         wers = [100 * sum(by_seed[seed]) / 8 for seed in SEEDS]
         mean, spread = pytest.approx(statistics.mean(wers)), pytest.approx(statistics.stdev(wers))
         assert found[domain] == [mean, spread, 3, wers, "complete"]
-    plain = rows(store, "SELECT domain, wer, wer_seed_sd, seeds FROM domains WHERE seeds = 0 ORDER BY position")
-    assert plain == [("vacuum", 50.0, None, 0), ("babble", 100.0, None, 0), ("scotland", 12.5, None, 0)]
-    assert rows(store, "SELECT count(*), count(seed) FROM cells") == [(12, 9)]
+    plain = catalogue.query("SELECT domain, wer, wer_seed_sd, seeds FROM domains WHERE seeds = 0 ORDER BY position")
+    assert plain.rows == [("vacuum", 50.0, None, 0), ("babble", 100.0, None, 0), ("scotland", 12.5, None, 0)]
+    assert catalogue.query("SELECT count(*), count(seed) FROM cells").rows == [(12, 9)]
 
 
 @pytest.mark.parametrize(("group", "of"), [("noise", "noise"), ("accent", "accent"), ("all", None)])
-def test_group_is_mean_over_seeds(group: str, of: str | None, store: Store) -> None:
+def test_group_is_mean_over_seeds(group: str, of: str | None, catalogue: Catalogue) -> None:
     means = [statistics.mean(rates(seed, of)) for seed in SEEDS]
-    with Catalogue(store) as catalogue:
-        (found,) = (row for row in catalogue.report("seeds").records if row["group"] == group)
-        board = {(row["method"], row["group"]): row for row in catalogue.report("leaderboard").records}
+    (found,) = (row for row in catalogue.report("seeds").records if row["group"] == group)
+    board = {(row["method"], row["group"]): row for row in catalogue.report("leaderboard").records}
     assert (found["seeds"], found["wer_by_seed"]) == ([0, 1, 5], pytest.approx(means))
     assert (found["lowest"], found["highest"]) == (pytest.approx(min(means)), pytest.approx(max(means)))
     for row in (found, board["em-tok", group]):
@@ -87,22 +115,20 @@ def test_group_is_mean_over_seeds(group: str, of: str | None, store: Store) -> N
         assert row["wer_seed_sd"] == pytest.approx(statistics.stdev(means))
 
 
-def test_every_table_has_the_method_once(store: Store) -> None:
+def test_every_table_has_the_method_once(catalogue: Catalogue) -> None:
     mean = pytest.approx(statistics.mean([statistics.mean(rates(seed)) for seed in SEEDS]))
-    with Catalogue(store) as catalogue:
-        assert [row["all"] for row in catalogue.report("methods").records if row["method"] == "em-tok"] == [mean]
-        assert [row["domain"] for row in catalogue.report("matrix").records] == ["vacuum", "babble", "scotland"]
-        last = [row for row in catalogue.report("steps").records if row["method"] == "em-tok" and row["step"] == 1]
-        assert [(row["wer"], row["domains"], row["planned"], row["utterances"]) for row in last] == [(mean, 3, 3, 18)]
-        errors = {row["method"]: row for row in catalogue.report("groups").records if row["group"] == "all"}
-        assert (errors["em-tok"]["lower"], errors["em-tok"]["equal"], errors["em-tok"]["higher"]) == (2, 1, 0)
-        speed = {row["method"]: row["utterances"] for row in catalogue.report("speed").records}
+    assert [row["all"] for row in catalogue.report("methods").records if row["method"] == "em-tok"] == [mean]
+    assert [row["domain"] for row in catalogue.report("matrix").records] == ["vacuum", "babble", "scotland"]
+    last = [row for row in catalogue.report("steps").records if row["method"] == "em-tok" and row["step"] == 1]
+    assert [(row["wer"], row["domains"], row["planned"], row["utterances"]) for row in last] == [(mean, 3, 3, 18)]
+    errors = {row["method"]: row for row in catalogue.report("groups").records if row["group"] == "all"}
+    assert (errors["em-tok"]["lower"], errors["em-tok"]["equal"], errors["em-tok"]["higher"]) == (2, 1, 0)
+    speed = {row["method"]: row["utterances"] for row in catalogue.report("speed").records}
     assert speed == {"source": 6, "em-tok": 18}
 
 
-def test_word_errors_are_compared_with_source_as_often(store: Store) -> None:
-    with Catalogue(store) as catalogue:
-        found = catalogue.report("errors", method="em-tok", domain="babble", limit=20).records
+def test_word_errors_are_compared_with_source_as_often(catalogue: Catalogue) -> None:
+    found = catalogue.report("errors", method="em-tok", domain="babble", limit=20).records
     assert sum(row["count"] for row in found) == sum(sum(errors) for errors in SAMPLED["noise", "babble"].values())
     assert sum(row["source_count"] for row in found) == 3 * sum(SOURCE["noise", "babble"])
 
@@ -127,10 +153,10 @@ def test_mean_is_hidden_until_each_seed_is_complete(tmp_path: Path) -> None:
     )
 
 
-def test_statistics_take_the_mean_errors(store: Store) -> None:
+def test_statistics_take_the_mean_errors(catalogue: Catalogue) -> None:
     columns = "utterances, wer, change, wins, ties, losses"
     query = f"SELECT domain, {columns} FROM statistics WHERE method = 'em-tok' AND domain IS NOT NULL"
-    found = {domain: rest for domain, *rest in rows(store, query)}
+    found = {domain: rest for domain, *rest in catalogue.query(query).rows}
     for where, by_seed in SAMPLED.items():
         means = [statistics.mean(errors) for errors in zip(*by_seed.values(), strict=True)]
         added = [mean - source for mean, source in zip(means, SOURCE[where], strict=True)]
@@ -158,10 +184,10 @@ def test_packs_keep_seeds_apart(store: Store) -> None:
 
 
 @pytest.mark.parametrize("copied", [False, True])
-def test_export_has_the_same_figures(copied: bool, store: Store, tmp_path: Path) -> None:
-    export(store, tmp_path / "x.duckdb", copy=copied)
+def test_export_has_the_same_figures(copied: bool, whole: Store, catalogue: Catalogue, tmp_path: Path) -> None:
+    export(whole, tmp_path / "x.duckdb", copy=copied)
     with duckdb.connect(str(tmp_path / "x.duckdb"), read_only=True) as connection:
-        assert connection.execute(FIGURES).fetchall() == rows(store, FIGURES)
+        assert connection.execute(FIGURES).fetchall() == catalogue.query(FIGURES).rows
 
 
 def test_pruned_run_leaves_no_seed_behind(store: Store) -> None:
@@ -173,30 +199,27 @@ def test_pruned_run_leaves_no_seed_behind(store: Store) -> None:
     assert left == {"the-newest"}
 
 
-def shown(store: Store, report: str, run: str) -> str:
-    screen = io.StringIO()
-    with Catalogue(store) as catalogue:
+def test_spread_is_shown_where_there_is_one(both: Store) -> None:
+    def shown(report: str, run: str) -> str:
+        screen = io.StringIO()
         Console(file=screen, width=400).print(catalogue.report(report, run).to_table())
-    return screen.getvalue()
+        return screen.getvalue()
+
+    with Catalogue(both) as catalogue:
+        for report in ("leaderboard", "domains"):
+            assert "(3 seeds)" in shown(report, "run")
+            assert "seed" not in shown(report, "one")
+        assert "seed" in shown("worsened", "run")
+        assert "seed" not in shown("worsened", "one")
 
 
-def test_spread_is_shown_where_there_is_one(store: Store) -> None:
-    fill(store, "one", seeds=(0,))
-    for report in ("leaderboard", "domains"):
-        assert "(3 seeds)" in shown(store, report, "run")
-        assert "seed" not in shown(store, report, "one")
-    assert "seed" in shown(store, "worsened", "run")
-    assert "seed" not in shown(store, "worsened", "one")
-
-
-def test_page_shows_the_mean(store: Store) -> None:
-    page = make_page(store, "run").html
+def test_page_shows_the_mean(both: Store) -> None:
+    page = make_page(both, "run").html
     mean = statistics.mean([statistics.mean(rates(seed)) for seed in SEEDS])
     assert f"{mean:.2f}" in page
     assert "over seeds" in page
     assert "u0</span> seed 5" in page
-    fill(store, "one", seeds=(0,))
-    assert "seed" not in make_page(store, "one").html.partition("</style>")[2]
+    assert "seed" not in make_page(both, "one").html.partition("</style>")[2]
 
 
 def test_runs_are_compared_over_shared_seeds(store: Store) -> None:

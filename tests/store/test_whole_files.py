@@ -78,11 +78,11 @@ def test_killed_writer_leaves_no_half_file(then: str, killed_by: signal.Signals,
     assert not left.exists()
 
 
-def test_random_kill_leaves_whole_shards(location: str) -> None:
-    store, folder = Store.open(location, create=True), f"steps/{KEY.folder}"
+def test_random_kill_leaves_whole_shards(usual_location: str) -> None:
+    store, folder = Store.open(usual_location, create=True), f"steps/{KEY.folder}"
     for attempt in range(1, 4):
         then = f"[store.write_steps(key, {attempt}, shard, rows) for shard in range(100_000)]"
-        process = start(location, 40, then)
+        process = start(usual_location, 40, then)
         while not store.backend.exists(f"{folder}/{attempt:03d}-00002.parquet"):
             assert process.poll() is None, "the writer ended before it could be killed"
             time.sleep(0.005)
@@ -103,12 +103,12 @@ def test_cleanup_spares_foreign_files(tmp_path: Path) -> None:
     assert all(path.exists() for path in others)
 
 
-def test_shard_race_has_one_winner(location: str) -> None:
+def test_shard_race_has_one_winner(usual_location: str) -> None:
     then = "sys.stdin.readline(); store.write_steps(key, 1, 0, rows)"
     script = textwrap.dedent(WRITER) + then
     writers = [
         subprocess.Popen(
-            [sys.executable, "-c", script, location, str(rows)],
+            [sys.executable, "-c", script, usual_location, str(rows)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -127,10 +127,10 @@ def test_shard_race_has_one_winner(location: str) -> None:
     codes = [writer.returncode for writer in writers]
     assert sorted(codes) == [0, 1]
     assert "is already there" in messages[codes.index(1)]
-    backend = open_backend(location)
+    backend = open_backend(usual_location)
     (file,) = backend.list("steps")
     assert len(read_rows(backend, file.name, StepRow)) == (3, 4)[codes.index(0)]
-    assert not list(Path(location).rglob("*.tmp"))
+    assert not list(Path(usual_location).rglob("*.tmp"))
 
 
 def test_full_disk_leaves_nothing(tmp_path: Path) -> None:

@@ -32,8 +32,11 @@ class Bench:
         return cell.key(RUN)
 
     def evaluate(self, method: str, stop_after: int | None = None) -> dict[str, HypothesisRow]:
-        """Evaluate a cell, stopping after so many shards, and return what is done."""
-        cell = self.cells[method]
+        """Evaluate the cell of a method, stopping after so many shards, and return what is done."""
+        return self.evaluate_cell(self.cells[method], stop_after)
+
+    def evaluate_cell(self, cell: Cell, stop_after: int | None = None) -> dict[str, HypothesisRow]:
+        """Evaluate a cell, where a method has several."""
         shards = 0
 
         def stop() -> bool:
