@@ -164,7 +164,8 @@ class PretendAccelerator(TorchDispatchMode):
             kwargs = kwargs | {"device": torch.device("cpu")}
         args_of_numbers, kwargs_of_numbers = changed((args, kwargs), numbers_of)
         out = operation(*args_of_numbers, **kwargs_of_numbers)
-        if name.endswith("_"):  # what works in place returns its first tensor, or nothing
+        # What works in place returns its first tensor, or nothing; `__rshift__` and its like do not.
+        if name.endswith("_") and operation._schema.is_mutable:
             return None if out is None else args[0]
         return changed(out, self._take) if there else out
 
