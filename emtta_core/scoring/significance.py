@@ -114,13 +114,14 @@ def student_p(t: float, freedom: float) -> float:
 
 def student_quantile(share: float, freedom: float) -> float:
     """The quantile of Student's t for a share above a half, for any number of degrees of freedom."""
-    least, most = 0.0, NormalDist().inv_cdf(share)
-    while student_p(most, freedom) > 2 * (1 - share):
-        least, most = most, 2 * most
-    for _ in range(60):  # halves the gap each time
-        middle = (least + most) / 2
-        least, most = (middle, most) if student_p(middle, freedom) > 2 * (1 - share) else (least, middle)
-    return most
+    # Newton's method. The tail is convex and the normal quantile below its root: each step leads up, but for rounding.
+    t, tail = NormalDist().inv_cdf(share), 2 * (1 - share)
+    scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi * freedom)
+    step = math.inf
+    while step > 1e-13 * t:
+        step = (student_p(t, freedom) - tail) / (2 * scale * (1 + t * t / freedom) ** (-(freedom + 1) / 2))
+        t += step
+    return t
 
 
 def _estimate(added: Floats, words: Floats) -> _Estimate:

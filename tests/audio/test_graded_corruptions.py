@@ -39,7 +39,7 @@ def applied(name: str, severity: int, utterance: str = "a-1", seed: int = 0) -> 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_output_is_bounded_and_audible(name: str) -> None:
-    for severity in range(1, 6):
+    for severity in (1, 3, 5):
         made = applied(name, severity)
         factor = EFFECTS[name].amounts[severity - 1] if name == "speed" else 1
         assert made.waveform.shape == (round(40_000 / factor),)
@@ -53,7 +53,7 @@ def test_output_is_bounded_and_audible(name: str) -> None:
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_damage_grows_with_severity(name: str) -> None:
     """In the mean: in one room a place further away may be the better one."""
-    draws = range(8 if name in {"reverberation", "far-field"} else 2)
+    draws = range(4 if name in {"reverberation", "far-field"} else 2)
     damage = []
     for severity in range(6):
         made = [Graded(name=name, severity=severity).apply(SPEECH[:24_000], f"a-{i}", others) for i in draws]
