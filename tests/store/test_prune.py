@@ -22,8 +22,10 @@ LATER = datetime.now(UTC) + timedelta(days=2)
 """When files that are written now are old."""
 
 
-def add(store: Store, run_id: str, *, days: int, suite: str = "test", complete: bool = True) -> None:
-    """Write a run that was begun so many days ago, with a log, and packs where it is complete."""
+def add(
+    store: Store, run_id: str, *, days: int, suite: str = "test", complete: bool = True, packed: bool = False
+) -> None:
+    """Write a run that was begun so many days ago, with a log."""
     key = CellKey(run_id, "babble", "source")
     begin_run(store, run_id, [("noise", "babble", "source")], created_at=NOW - timedelta(days=days))
     store.write_run(run_id, replace(store.run(run_id), suite=suite))
@@ -33,7 +35,7 @@ def add(store: Store, run_id: str, *, days: int, suite: str = "test", complete: 
     store.write_log(key, 1, b"a line\n")
     with store.run_log(run_id) as log:
         log.write_text("another\n")
-    if complete:
+    if packed:
         compact(store, run_id)
 
 
@@ -84,7 +86,7 @@ def store(usual_location: str) -> Store:
 
 def test_newest_runs_per_suite_are_kept(store: Store) -> None:
     for days in (1, 2, 3):
-        add(store, f"first-{days}", days=days, suite="first")
+        add(store, f"first-{days}", days=days, suite="first", packed=True)
     add(store, "second-9", days=9, suite="second")
     assert gone(store, "2") == ["first-3"]
     assert set(store.runs()) == {"first-1", "first-2", "second-9"}
@@ -184,7 +186,7 @@ class Killed(BaseException):
 def test_killed_anywhere_is_resumable(complete: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store.open(tmp_path / "store", create=True)
     add(store, "new", days=1)
-    add(store, "old", days=9, complete=complete)
+    add(store, "old", days=9, complete=complete, packed=complete)
     whole, names = shown(store), [name for name in files(store, "old") if not name.startswith("leases/")]
     content = {name: store.backend.read(name) for name in names}
     remove, left = store.backend.remove, 0
@@ -240,7 +242,7 @@ def command_store(tmp_path: Path) -> Store:
     """A store with three old runs of one suite, and an orphaned corpus that is old."""
     store = Store.open(tmp_path / "store", create=True)
     for days in (3000, 3001, 3002):
-        add(store, f"run-{days}", days=days)
+        add(store, f"run-{days}", days=days, packed=True)
     prepare(store, "corpus-orphan")
     old = time.time() - 200_000
     for path in (tmp_path / "store" / "prepared" / "corpus-orphan").iterdir():
