@@ -30,14 +30,14 @@ def files(store: Store, folder: str) -> list[str]:
 
 
 SLOW = pytest.mark.slow
-TABLES_OF_EACH_KIND = [
-    "hypotheses",
-    "runs",
-    pytest.param("steps", marks=SLOW),
-    pytest.param("scores", marks=SLOW),
-    pytest.param("plans", marks=SLOW),
-]
-"""Of what is written in shards the first, of what is written once the last; the others take longer to try."""
+
+
+def each_table(first: object, second: object) -> pytest.MarkDecorator:
+    """Try two kinds of damage on each table; at once, one on what is written in shards, one on what is written once."""
+    quick = [("hypotheses", first), ("runs", second)]
+    others = [(table, kind) for table in ("hypotheses", "runs", "steps", "scores", "plans") for kind in (first, second)]
+    slow = [pytest.param(*case, marks=SLOW) for case in others if case not in quick]
+    return pytest.mark.parametrize(("table", "damage"), [*quick, *slow])
 
 
 @pytest.fixture(scope="module", params=["folder", "s3"])
@@ -91,17 +91,18 @@ def test_empty_store_answers_every_query(tmp_path: Path, cached: Catalogue) -> N
         found = empty.query(f"SELECT * FROM raw.{table.name}")
         assert found.rows == []
         assert set(found.columns) == {*table.schema.names, *(table.keys or ("corpus_id",))}
+    empty.cache_rows()
     for name in reports():
         assert empty.report(name).rows == []
         if name not in ("methods", "matrix"):  # which have a column for each group or method of the run
             assert empty.report(name).table.schema == cached.report(name).table.schema
 
 
-def test_column_types_do_not_need_files(tmp_path: Path, catalogue: Catalogue) -> None:
-    empty = Catalogue(Store.open(tmp_path, create=True))
-    for name in views():
-        sql = f'DESCRIBE SELECT * FROM "{name}"'
-        assert empty.query(sql).rows == catalogue.query(sql).rows
+def test_column_types_do_not_need_files(tmp_path: Path, cached: Catalogue) -> None:
+    with Catalogue(Store.open(tmp_path, create=True)) as empty, Catalogue(cached.store) as full:
+        for name in views():
+            sql = f'DESCRIBE SELECT * FROM "{name}"'
+            assert empty.query(sql).rows == full.query(sql).rows
 
 
 def test_view_header_names_all_columns(cached: Catalogue) -> None:
@@ -121,9 +122,9 @@ def test_report_header_names_all_columns(cached: Catalogue) -> None:
 
 
 @pytest.mark.parametrize("names", [("20261123", "007"), ("1e5", "true"), ("2026-11-23", "nan")])
-def test_numeric_names_stay_text(names: tuple[str, str], location: str) -> None:
+def test_numeric_names_stay_text(names: tuple[str, str], usual_location: str) -> None:
     run_id, domain = names
-    store = Store.open(location, create=True)
+    store = Store.open(usual_location, create=True)
     begin_run(store, run_id, [("noise", domain, "source")])
     write_shard(store, CellKey(run_id, domain, "source"), {"a": [heard(1)], "b": [heard(1)]})
     catalogue = Catalogue(store)
@@ -140,16 +141,15 @@ def test_store_works_in_any_folder(name: str, tmp_path: Path) -> None:
     assert Catalogue(store).query("SELECT run_id, state FROM runs").rows == [("run", "complete")]
 
 
-@pytest.mark.parametrize("table", TABLES_OF_EACH_KIND)
-@pytest.mark.parametrize("keep", [0, 300])
+@each_table(300, 0)
 def test_other_broken_run_breaks_no_query(
-    table: str, keep: int, usual_location: str, caplog: pytest.LogCaptureFixture
+    table: str, damage: int, usual_location: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Store.open(usual_location, create=True)
     one_run(store, "good")
     one_run(store, "bad")
     (name,) = files(store, f"{table}/run_id=bad")
-    store.backend.write(name, store.backend.read(name)[:keep])
+    store.backend.write(name, store.backend.read(name)[:damage])
     with caplog.at_level(logging.WARNING, logger="emtta.store"):
         catalogue = Catalogue(store)
     assert [file.name for file in catalogue.broken] == [name]
@@ -172,8 +172,7 @@ def data_damaged(content: bytes) -> bytes:
     return content[:4] + bytes([0xFF] * (len(content) - 12 - length)) + content[-8 - length :]
 
 
-@pytest.mark.parametrize("table", TABLES_OF_EACH_KIND)
-@pytest.mark.parametrize("damage", [footer_damaged, data_damaged])
+@each_table(data_damaged, footer_damaged)
 @pytest.mark.parametrize("names", [("good", "worse"), pytest.param(("good", "bad"), marks=SLOW)])  # last, or first
 def test_damaged_file_loses_only_its_rows(
     table: str,
@@ -279,8 +278,8 @@ def test_unknown_name_lists_known(catalogue: Catalogue) -> None:
         catalogue.report("runs", "run")
 
 
-def test_cached_rows_match_files(location: str) -> None:
-    store = Store.open(location, create=True)
+def test_cached_rows_match_files(usual_location: str) -> None:
+    store = Store.open(usual_location, create=True)
     begin_run(store, "run", [("noise", "babble", "source")])
     key = CellKey("run", "babble", "source")
     write_shard(store, key, {"a": [heard(1)]})
@@ -312,6 +311,7 @@ def test_second_cache_reads_what_changed(tmp_path: Path) -> None:
             change()
             catalogue.cache_rows()
             with Catalogue(store, runs=["run"]) as fresh:
+                fresh.cache_rows()
                 for name in ("utterances", "steps", "cells", "groups", "statistics", "best"):
                     query = f'FROM "{name}" ORDER BY ALL'
                     assert catalogue.query(query).rows == fresh.query(query).rows, name
