@@ -258,9 +258,12 @@ def test_terminal_shows_download_progress(
     environment.pop("HF_HUB_DISABLE_PROGRESS_BARS", None)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, env=environment) as process:
         os.close(theirs)
-        said = b"".join(iter(lambda: _read(ours), b"")).decode()
-    assert process.returncode == 0, said
-    assert re.search(r"model\.safetensors: .*100%", said)
+        said = b""
+        while not re.search(rb"model\.safetensors: .*100%", said):
+            more = _read(ours)
+            assert more, said.decode()
+            said += more
+        process.kill()  # what it does with the model is not of interest here, and takes ten seconds
 
 
 def _read(terminal: int) -> bytes:
