@@ -67,7 +67,14 @@ def listen(model: SpeechModel, mel: Tensor) -> tuple[forward.Norms, forward.Memo
     return norms, forward.cross_memory(model.weights, encoded)
 
 
-@pytest.fixture(scope="module", params=SHAPES)
+SLOW = {"base", "small"}
+"""Sizes between those that are tried each time."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in SHAPES],
+)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return Pair(tmp_path_factory.mktemp("checkpoint"), request.param)
 
