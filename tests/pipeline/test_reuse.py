@@ -38,15 +38,9 @@ def store(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path,
     return place
 
 
-@pytest.fixture(scope="module")
-def further_stage(stage: Stage) -> Stage:
-    """For what is made of the store of the other."""
-    return Stage(stage.folder, stage.kept.with_name("kept-further"))
-
-
-def evaluated(path: Path, store: Path, **options: int) -> None:
-    """Evaluate the method source of a suite as the run `run`, without a flow."""
-    Bench(load_suite(str(path), **options), store).evaluate("source")
+def evaluated(path: Path, store: Path, method: str = "source", limit: int | None = None) -> None:
+    """Evaluate a method of a suite as the run `run`, by itself: without a flow, and without taking over anything."""
+    Bench(load_suite(str(path), limit=limit), store).evaluate(method)
 
 
 def reusing(path: Path, store: Store, run_id: str) -> None:
@@ -210,23 +204,16 @@ def test_no_reuse_measures_everything(emtta: Command, suite_file: SuiteFile, sto
 
 
 @pytest.mark.parametrize("again", ["run", "rerun"])
-def test_concurrent_results_complete_run(
-    emtta: Command, suite_file: SuiteFile, store: Path, further_stage: Stage, again: str
-) -> None:
+def test_concurrent_results_complete_run(emtta: Command, suite_file: SuiteFile, store: Path, again: str) -> None:
     both = suite_file()
-
-    def begin() -> None:
-        part = emtta("run", both, "--run-id", "part", "--only", "method=em-tok-b", "--store", store)
-        assert part.code == 0, part.err
-
-    further_stage.restore(begin)
-    words = ("run", both, "--run-id", "part") if again == "run" else ("rerun", "part")
+    evaluated(both, store, "em-tok-b")
+    words = ("run", both, "--run-id", "run") if again == "run" else ("rerun", "run")
     dry = emtta(*words, "--store", store, "--dry-run")
     assert "would do 0 of 2 cells, 0 utterances" in dry.err
     assert "3 of them are results of other runs: first" in dry.err
     outcome = emtta(*words, "--store", store)
     assert outcome.code == 0, outcome.err
-    assert reused(store, "part") == {"source": 3, "em-tok-b": 0}
+    assert reused(store, "run") == {"source": 3, "em-tok-b": 0}
 
 
 @pytest.mark.slow
@@ -253,16 +240,16 @@ def test_reused_run_is_not_pruned(emtta: Command, suite_file: SuiteFile, store: 
     reusing(path, opened, "second")
     pruning = plan_pruning(opened, Keep(newest=1))
     assert (list(pruning.runs), pruning.spared) == ([], {"first": "its results are reused by second"})
-    assert emtta("run", path, "--run-id", "third", "--store", store, "--no-reuse").code == 0
+    evaluated(path, store)
     both = prune(opened, plan_pruning(opened, Keep(newest=1)))
     assert [removal.name for removal in both.runs] == ["first", "second"]
-    assert emtta("report", "leaderboard", "--run", "third", "--store", store).code == 0
+    assert emtta("report", "leaderboard", "--run", "run", "--store", store).code == 0
 
 
-def test_run_reused_during_prune_is_kept(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
+def test_run_reused_during_prune_is_kept(suite_file: SuiteFile, store: Path) -> None:
     opened = Store.open(store)
     path = suite_file(methods=("source",))
-    assert emtta("run", path, "--run-id", "newest", "--store", store, "--no-reuse").code == 0
+    evaluated(path, store)
     decided = plan_pruning(opened, Keep(newest=1))
     assert [removal.name for removal in decided.runs] == ["first"]
     begun = plan_run(load_suite(str(path)), load_run(opened, "first").plan.model_digest, "second")

@@ -42,6 +42,7 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
     store = Store.open(tmp_path_factory.mktemp("complete"), create=True)
     fill(store)
     with Catalogue(store) as catalogue:
+        catalogue.cache_rows()
         yield catalogue
 
 
@@ -410,4 +411,5 @@ def partial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
     write_shard(store, CellKey("run", "babble", "source"), {"u0": None, "u1": [heard(1)]})
     end_attempt(store, CellKey("run", "babble", "em-tok-b"), group="noise", error="out of memory")
     with Catalogue(store) as catalogue:
+        catalogue.cache_rows()
         yield catalogue

@@ -80,7 +80,7 @@ def test_killed_writer_leaves_no_half_file(then: str, killed_by: signal.Signals,
 
 def test_random_kill_leaves_whole_shards(usual_location: str) -> None:
     store, folder = Store.open(usual_location, create=True), f"steps/{KEY.folder}"
-    for attempt in range(1, 4):
+    for attempt in (1, 2):
         then = f"[store.write_steps(key, {attempt}, shard, rows) for shard in range(100_000)]"
         process = start(usual_location, 40, then)
         while not store.backend.exists(f"{folder}/{attempt:03d}-00002.parquet"):
@@ -90,7 +90,7 @@ def test_random_kill_leaves_whole_shards(usual_location: str) -> None:
         process.kill()
         process.wait()
     files = [entry.name for entry in store.backend.list("steps")]
-    assert len(files) >= 9
+    assert len(files) >= 6
     assert all(len(read_rows(store.backend, name, StepRow)) == 40 for name in files)
 
 
