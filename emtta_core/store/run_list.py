@@ -41,6 +41,7 @@ class RunList:
 
     def __init__(self, store: Store, limits: Limits | None = None) -> None:
         self.store = store
+        self._backend = store.backend.watched()
         self.limits = limits  # what the reading of new runs may take
         self._key = _digest(
             [store.location, str(SCHEMA_VERSION), report(REPORT).sql, *(view.sql for view in views().values())]
@@ -57,7 +58,7 @@ class RunList:
             StoreError: the store cannot be read.
             EmttaError: DuckDB fails the report.
         """
-        snapshot = Snapshot.take(self.store.backend, tables=_TABLES)
+        snapshot = Snapshot.take(self._backend, tables=_TABLES)
         digests = _digests(snapshot)
         if self._found is None or digests != self._digests or self._incomplete:
             self._found = self._updated(snapshot, digests)

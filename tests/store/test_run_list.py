@@ -74,6 +74,12 @@ def expected(store: Store) -> Any:
         return catalogue.report("runs").table
 
 
+def settle(store: Store) -> None:
+    """Let all folders be older than the clock of a file system is coarse."""
+    for path in Path(store.location).rglob("*/"):
+        os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns - 3_600_000_000_000))
+
+
 def check_same(store: Store) -> None:
     """Check that a process that comes now gets what the report gives, types and order included."""
     found = RunList(store).refresh()
@@ -174,3 +180,31 @@ def test_damaged_cache_only_slows(
     file.unlink()
     file.mkdir()
     check_same(store)
+
+
+def test_only_changed_folders_are_listed_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = RunList(store)
+    runs.refresh()
+    settle(store)
+    assert runs.refresh().table.equals(expected(store))
+    listed: list[str] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(str(path)) or scandir(path))
+    before = runs.refresh().table
+    monkeypatch.undo()
+    assert [path for path in listed if path.startswith(store.location)] == []
+    assert before.equals(expected(store))
+    add_half(store, "newer", day=25)
+    again = runs.refresh().table
+    assert not again.equals(before)
+    assert again.equals(expected(store))
+
+
+def test_what_goes_at_once_is_seen_at_once(store: Store) -> None:
+    """A folder that has changed a moment ago is listed each time: its time may not tell two changes apart."""
+    runs = RunList(store)
+    for turn in range(12):
+        add_half(store, f"new-{turn}")
+        assert runs.refresh().table.equals(expected(store))
+        store.backend.remove([f"runs/run_id=new-{turn}/run.parquet"])
+        assert runs.refresh().table.equals(expected(store))
