@@ -121,11 +121,11 @@ def test_gate_may_shut_or_open_for_all(
 def test_batch_equals_its_parts(
     model: SpeechModel, waveforms: list[NDArray[np.float32]], entropies: list[float], name: str
 ) -> None:
-    options = {"steps": 4, "adapt_above": sorted(entropies)[1], "early_stop": 0.02, "revert": True}
+    options = {"steps": 4, "adapt_above": sorted(entropies)[1], "early_stop": 1.0, "revert": True}
     together = transcribed(model, name, waveforms, batch_size=5, learning_rate=0.1, **options)
     assert transcribed(model, name, waveforms, batch_size=1, learning_rate=0.1, **options) == together
     assert transcribed(model, name, waveforms, batch_size=2, learning_rate=0.1, **options) == together
-    assert len({result.updates for result in together}) > 1
+    assert len({result.updates for result in together}) > 2, "some are gated, and the others stop at different steps"
 
 
 @pytest.mark.parametrize("name", ADAPTING)
