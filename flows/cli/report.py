@@ -136,13 +136,17 @@ def report(
 
 def _only_run(store: "Store", name: str, run: str | None) -> str | None:
     # The run that a report is on; None where it reads more than that, or there is none.
+    from emtta_core.errors import StoreError
     from emtta_core.store.reports import report as report_named
 
     if report_named(name).of_store:
         return None
     if run is None:
         return next(iter(store.runs()), None)
-    return None if store.find_run(run) is None else run
+    try:
+        return None if store.find_run(run) is None else run
+    except StoreError:  # the query says what is wrong with its record
+        return None
 
 
 def _show(found: "Result", form: Format, head: str, to: Path | None, columns: list[str]) -> None:

@@ -83,7 +83,7 @@ def test_run_goes_on_without_one(
     assert commit in recorded
     hub.status = 503
     again = emtta("rerun", "r", "--store", store)
-    assert (again.code, "domain gone cannot be prepared: LibriSpeech test-other is not in" in again.err) == (3, True)
+    assert (again.code, "gone: not prepared: LibriSpeech test-other is not in" in again.err) == (3, True)
     complete = emtta("run", suite, "--store", store, "--run-id", "r", "--only", "domain=hub", "--only", "domain=folder")
     assert (complete.code, "nothing to do" in complete.err) == (0, True)
 
