@@ -226,6 +226,10 @@ def _write_page(
 
     if out is not None and out.suffix.lower() not in ENDINGS:
         raise UsageError(f"--out {out} is not the name of a page; write the HTML page to a file that ends in .html")
+    if out is not None and not out.parent.is_dir():
+        raise UsageError(
+            f"cannot write {out}: there is no folder {out.parent}; make it, or name another file with --out"
+        )
     page = make_page(Store.open(store), run, audio=audio, scorer=scorer, limits=limits)
     path = out or Path(OUT.format(run=page.run_id))
     content = page.html.encode()
