@@ -157,7 +157,8 @@ def settle_figures(
             if show is not None:
                 show(catalogue)
     except Exception:
-        log.warning("the figures of run %s could not be computed; its rows are all there", run_id, exc_info=True)
+        text = "the figures of run %s could not be computed; its rows are all there; compute them with: %s"
+        log.warning(text, run_id, store.command("rerun", run_id), exc_info=True)
 
 
 def _settle_scores(catalogue: Catalogue, run_id: str, held: Lease | None) -> bool:
