@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from itertools import chain, pairwise, repeat
 from typing import Any
 
+from emtta_core.errors import StoreError
 from emtta_core.pipeline.run_results import has_results, settle_results
 from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.scoring import ScorerError, scorer
@@ -141,7 +142,7 @@ def rescore(
 def settle_figures(
     store: Store, run_id: str, held: Lease | None = None, show: Callable[[Catalogue], None] | None = None
 ) -> None:
-    """See that a run is scored as its suite says, with its statistics and results; what goes wrong is logged alone.
+    """See that a run is scored as its suite says, with its statistics and results; what fails twice is logged alone.
 
     Args:
         store: the run's.
@@ -150,15 +151,22 @@ def settle_figures(
         show: is given a catalogue of the run afterwards, whose rows are in memory.
     """
     try:
-        with Catalogue(store, runs=[run_id]) as catalogue:
-            catalogue.cache_rows()
-            if not _settle_scores(catalogue, run_id, held) or not has_results(store, run_id):
-                settle_results(catalogue, run_id)
-            if show is not None:
-                show(catalogue)
+        try:
+            _settle(store, run_id, held, show)
+        except StoreError:  # which may have passed: all is computed from the rows, and can be once more
+            _settle(store, run_id, held, show)
     except Exception:
         text = "the figures of run %s could not be computed; its rows are all there; compute them with: %s"
         log.warning(text, run_id, store.command("rerun", run_id), exc_info=True)
+
+
+def _settle(store: Store, run_id: str, held: Lease | None, show: Callable[[Catalogue], None] | None) -> None:
+    with Catalogue(store, runs=[run_id]) as catalogue:
+        catalogue.cache_rows()
+        if not _settle_scores(catalogue, run_id, held) or not has_results(store, run_id):
+            settle_results(catalogue, run_id)
+        if show is not None:
+            show(catalogue)
 
 
 def _settle_scores(catalogue: Catalogue, run_id: str, held: Lease | None) -> bool:

@@ -18,6 +18,7 @@ from emtta_core.pipeline.run_statistics import compute_statistics, update_statis
 from emtta_core.scoring.bootstrap import rate_interval
 from emtta_core.scoring.significance import change_interval, holm, mean_p, sign_flip_p
 from emtta_core.store import Catalogue, CellKey, Store
+from emtta_core.store.backend import Backend
 from emtta_core.store.compaction import compact
 from emtta_core.store.describe import verdicts_of
 from emtta_core.store.pruning import Keep, plan_pruning, prune
@@ -328,6 +329,21 @@ def test_failure_is_only_logged(
         settle_figures(store, "run")
     assert "the statistics of run run by whisper could not be computed" in caplog.text
     assert "the disk is full" in caplog.text
+
+
+def test_passing_fault_leaves_no_gap(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(store)
+    listed, faults = type(store.backend).list, [StoreError("cannot list it")]
+
+    def once(backend: Backend, folder: str) -> object:
+        if faults:
+            raise faults.pop()
+        return listed(backend, folder)
+
+    monkeypatch.setattr(type(store.backend), "list", once)
+    settle_figures(store, "run")
+    assert not faults
+    assert store.backend.list("statistics/run_id=run")
 
 
 def test_idle_rerun_computes_missing(
