@@ -1,4 +1,7 @@
-"""The reports show what was measured: right sums, nothing hidden, nothing shown too early."""
+"""The reports show what was measured: right sums, nothing hidden, nothing shown too early.
+
+Long, for all reports are held to the same few runs.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace
