@@ -6,7 +6,7 @@ that has grown or under a higher limit, by the identity of each (`utterance_key`
 """
 
 import logging
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import get_args
@@ -144,10 +144,6 @@ class Reuse:
         self._store, self._run = store, run
         self._cells = tuple(cells) if run.suite.runtime.reuse else ()
         self.runs: tuple[str, ...] = ()  # the other runs that have done the same to some audio, the newest first
-        # Under an earlier plan this run itself may have done some of it; and of cells of one id, one does it for all.
-        self._begun = bool(self._cells) and has_begun(store, run.run_id)
-        ids = Counter(cell.cell_id for cell in self._cells)
-        self._several = {cell_id for cell_id, count in ids.items() if count > 1}
         self._same: set[str] = set()
         self._recipes: set[str] = set()
         if self._cells and len(store.backend.list("runs")) > (store.find_run(run.run_id) is not None):
@@ -182,9 +178,8 @@ class Reuse:
         episodic = {choice.name for choice in self._run.suite.methods if self._run.suite.stream_of(choice) is None}
         cells = [cell for cell in cells if cell in self._cells and cell.method in episodic]
         corpus = self._store.prepared(cells[0].corpus_id) if cells else None
-        own = self._begun or any(cell.cell_id in self._several for cell in cells)
-        runs = [*self.runs, *([self._run.run_id] if own else [])]
-        if corpus is None or not runs:
+        own = [self._run.run_id] if has_begun(self._store, self._run.run_id) else []
+        if corpus is None or not (self.runs or own):
             return {}
         keys: dict[str, list[Cell]] = defaultdict(list)
         metadata: dict[str, str] = {}
@@ -194,7 +189,7 @@ class Reuse:
                 keys[utterance_key(cell.recipe_id, row)].append(cell)
         return {
             cell: {name: replace(result, metadata=metadata[name]) for name, result in results.items()}
-            for cell, results in self._find(runs, [], keys).items()
+            for cell, results in self._find([*self.runs, *own], [], keys).items()
         }
 
     def link(self, found: Reusable) -> None:
