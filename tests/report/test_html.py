@@ -380,7 +380,9 @@ def test_command_writes_page(complete: Store, emtta: Command, tmp_path: Path) ->
 def test_unwritable_file_is_refused(complete: Store, emtta: Command, tmp_path: Path) -> None:
     ended = emtta("report", "html", "--store", complete.location, "--out", tmp_path / "no" / "page.html")
     assert ended.code == 2
-    assert "No such file or directory; name another file with --out" in ended.err.replace("\n", " ")
+    assert f"there is no folder {tmp_path / 'no'}; make it, or name another file with --out" in ended.err.replace(
+        "\n", " "
+    )
 
 
 @pytest.mark.parametrize("options", [("--format", "json"), ("--param", "group=noise")])
