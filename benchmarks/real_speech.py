@@ -4,6 +4,7 @@
     python benchmarks/real_speech.py SHARE OUT                  # more of it: what is done is not done again
     python benchmarks/real_speech.py SHARE OUT --report-only    # the figures of what is there by now
     python benchmarks/real_speech.py SHARE OUT --hypotheses F   # those of hypotheses that benchmarks/gpu_speech.py made
+    python benchmarks/real_speech.py SHARE OUT --counts C       # together with what other machines measured
 
 SHARE is a folder with recordings of the corpora, as FLAC in `speech/librispeech-test-other`, `speech/l2-arctic` and
 `speech/mls`, each with a `manifest.csv` (path, text, language, speaker), and with recordings of MS-SNSD in
@@ -11,8 +12,10 @@ SHARE is a folder with recordings of the corpora, as FLAC in `speech/librispeech
 as it would find the whole corpora; then `emtta run` is called on a suite that extends `paper`. What the share lacks is
 told by emtta, and the rest goes on.
 
-The figures go to OUT/figures.json: of each method and group, WER by the text transform of the paper's authors and by
-Whisper's normalizer, with the product's intervals and tests. A mean over a group is of the domains that the share has.
+The words and errors of each utterance are added to OUT/counts.json, or to the file C of an earlier measurement, by the
+text transform of the paper's authors and by Whisper's normalizer. The figures of all that it has by then go to
+OUT/figures.json: WER of each method and group, with the product's intervals and tests. A mean over a group is of the
+domains that the share has.
 """
 
 import argparse
@@ -39,7 +42,10 @@ from emtta_core.store.catalogue import open_store
 ACCENTS = {"ar": "arabic", "zh": "mandarin", "hi": "hindi", "ko": "korean", "es": "spanish", "vi": "vietnamese"}
 """The accent of L2-ARCTIC by how the name of a recording begins."""
 
+METHODS = ("source", "source-beam", "greedy-em", "em-seq", "em-tok", "em-tok-b")
+GROUPS = ("noise", "accent", "language")
 RULES: tuple[Rule, ...] = ("jiwer", "whisper")
+TEXTS = ("reference", "hypothesis", "error")
 SUITE = """\
 extends = "paper"
 name = "paper-real"
@@ -62,7 +68,6 @@ UTTERANCES = """
     LEFT JOIN memory USING (method)
     WHERE error IS NULL
     QUALIFY row_number() OVER (PARTITION BY domain, method, utterance_id ORDER BY created_at DESC) = 1
-    ORDER BY "group" = 'language', "group" = 'accent', domain, utterance_id
 """
 RUNS = "SELECT run_id, created_at::VARCHAR AS created_at, git_commit, host, versions FROM raw.runs ORDER BY created_at"
 
@@ -91,8 +96,10 @@ def main() -> None:
     parts.add_argument("--lay-out-only", action="store_true", help="run nothing")
     parts.add_argument("--report-only", action="store_true", help="lay nothing out, and run nothing")
     parts.add_argument("--hypotheses", type=Path, metavar="FILE", help="report on these in place of the store's")
+    parser.add_argument("--counts", type=Path, help="the counts, added to those there; by default OUT/counts.json")
     parser.add_argument("--figures", type=Path, help="where the figures go, by default OUT/figures.json")
     options = parser.parse_args()
+    options.counts = options.counts or options.out / "counts.json"
     options.figures = options.figures or options.out / "figures.json"
     code = 0
     options.out.mkdir(parents=True, exist_ok=True)
@@ -101,15 +108,14 @@ def main() -> None:
         if options.lay_out_only:
             return
         code = run(options)
-    if options.hypotheses is None:
-        rows, origin = stored(options.out / "store")
+    if options.hypotheses is not None:
+        rows = [row for row in json.loads(options.hypotheses.read_text(encoding="utf-8")) if row["error"] is None]
+        found = Measured([{"hypotheses": options.hypotheses.name}], counted(rows))
     else:
-        rows, origin = (
-            json.loads(options.hypotheses.read_text(encoding="utf-8")),
-            {"hypotheses": options.hypotheses.name},
-        )
-        rows = [row for row in rows if row["error"] is None]
-    figures = origin | report(rows, options.method)
+        found = stored(options.out / "store")
+    known = Measured.read(options.counts).joined(found)
+    known.write(options.counts)
+    figures = report(known.counts, options.method)
     options.figures.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     show(figures)
     sys.exit(code)
@@ -201,7 +207,7 @@ def lay_out_mls(found: Iterable[Clip], corpora: Path) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Call `emtta run`, and return its exit code: 3 where something of the paper's is not in the share."""
-    methods = options.method or ["source", "source-beam", "greedy-em", "em-seq", "em-tok", "em-tok-b"]
+    methods = options.method or METHODS
     model = options.model if not Path(options.model).is_dir() else str(Path(options.model).resolve())
     suite = options.out / "paper-real.toml"
     suite.write_text(
@@ -213,17 +219,66 @@ def run(options: argparse.Namespace) -> int:
     return subprocess.run([*map(str, command), "--corpus-dir", str(options.out / "corpora"), *only]).returncode
 
 
-def stored(store: Path) -> tuple[list[Row], dict[str, Any]]:
-    """Of each utterance and method the newest result in a store, over all its runs; and what those runs are."""
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Words and errors of utterances, and the runs that they come from."""
+
+    runs: list[Row]
+    counts: list[Row]
+
+    @classmethod
+    def read(cls, path: Path) -> "Measured":
+        """Those of a file; none where there is no such file."""
+        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else cls([], [])
+
+    def joined(self, newer: "Measured") -> "Measured":
+        """Both; of an utterance and method that both have, the newer."""
+        counts = {(row["domain"], row["method"], row["utterance_id"]): row for row in [*self.counts, *newer.counts]}
+        runs = [*self.runs, *(run for run in newer.runs if run not in self.runs)]
+        return Measured(runs, sorted(counts.values(), key=place))
+
+    def write(self, path: Path) -> None:
+        """Write them, a row a line."""
+        parts = (
+            f'"{name}": [\n{rows}\n]' for name, rows in (("runs", lines(self.runs)), ("counts", lines(self.counts)))
+        )
+        path.write_text("{" + ",\n".join(parts) + "}\n", encoding="utf-8")
+
+
+def place(row: Row) -> tuple[Any, ...]:
+    """Where a row stands among others."""
+    method = METHODS.index(row["method"]) if row["method"] in METHODS else len(METHODS)
+    return GROUPS.index(row["group"]), row["domain"], row["utterance_id"], method
+
+
+def lines(rows: Iterable[Row]) -> str:
+    """Rows as JSON, each on a line."""
+    return ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+
+
+def stored(store: Path) -> Measured:
+    """Of each utterance and method the newest result in a store, over all its runs."""
     with open_store(str(store)) as catalogue:
-        return catalogue.query(UTTERANCES).records, {"runs": catalogue.query(RUNS).records}
+        return Measured(catalogue.query(RUNS).records, counted(catalogue.query(UTTERANCES).records))
+
+
+def counted(rows: Iterable[Row]) -> list[Row]:
+    """Results with the words and errors by each rule in place of their texts."""
+    found = []
+    for row in rows:
+        counts = {}
+        for rule in RULES:
+            errors = word_errors(row["reference"], row["hypothesis"] or "", row["language"], rule)
+            counts[rule] = {"words": errors.words, "errors": errors.errors, "normalizer": errors.normalizer}
+        found.append({name: value for name, value in row.items() if name not in TEXTS} | counts)
+    return found
 
 
 def report(rows: Sequence[Row], methods: Sequence[str] | None) -> dict[str, Any]:
-    """The figures of some results.
+    """The figures of some counts.
 
     Args:
-        rows: the results.
+        rows: the counts.
         methods: which are compared, over the utterances that all of them have; None for all.
     """
     methods = list(methods or dict.fromkeys(row["method"] for row in rows))
@@ -235,8 +290,8 @@ def report(rows: Sequence[Row], methods: Sequence[str] | None) -> dict[str, Any]
     groups = [*dict.fromkeys(row["group"] for row in rows), "all"]
     figures: dict[str, Any] = {"methods": methods, "domains": sizes(rows), "cost": cost(rows, methods)}
     for rule in RULES:
-        scored = [scored_by(rule, row) for row in rows]
         of_methods = {method: list(groups) for method in methods}
+        scored = [{**row, **row[rule]} for row in rows]
         found = [asdict(row) for row in compute_statistics(scored, of_methods, dict.fromkeys(methods, ""))]
         figures[rule] = [{name: value for name, value in row.items() if "revision" not in name} for row in found]
     return figures
@@ -246,12 +301,6 @@ def shared(rows: Sequence[Row], methods: int) -> list[Row]:
     """The results of the utterances of each domain that all methods have."""
     results = Counter((row["domain"], row["utterance_id"]) for row in rows)
     return [row for row in rows if results[row["domain"], row["utterance_id"]] == methods]
-
-
-def scored_by(rule: Rule, row: Row) -> Row:
-    """A result with its words and errors as a rule counts them."""
-    found = word_errors(row["reference"], row["hypothesis"] or "", row["language"], rule)
-    return {**row, "words": found.words, "errors": found.errors, "normalizer": found.normalizer}
 
 
 def sizes(rows: Sequence[Row]) -> dict[str, dict[str, int]]:

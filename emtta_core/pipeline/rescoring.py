@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, pairwise, repeat
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from emtta_core.errors import StoreError
 from emtta_core.pipeline.run_results import has_results, settle_results
@@ -32,6 +33,8 @@ SHARD = 50_000
 
 CHUNK = 1_000
 """Utterances that a process is given at once."""
+
+_Answer = TypeVar("_Answer")
 
 _STATES = """
     SELECT domain, language, normalizer, count(*) AS utterances
@@ -151,13 +154,18 @@ def settle_figures(
         show: is given a catalogue of the run afterwards, whose rows are in memory.
     """
     try:
-        try:
-            _settle(store, run_id, held, show)
-        except StoreError:  # which may have passed: all is computed from the rows, and can be once more
-            _settle(store, run_id, held, show)
+        _tried_twice(lambda: _settle(store, run_id, held, show))
     except Exception:
         text = "the figures of run %s could not be computed; its rows are all there; compute them with: %s"
         log.warning(text, run_id, store.command("rerun", run_id), exc_info=True)
+
+
+def _tried_twice(compute: Callable[[], _Answer]) -> _Answer:
+    # A fault of the store may pass, and all figures are computed from its rows, which can be read once more.
+    try:
+        return compute()
+    except StoreError:
+        return compute()
 
 
 def _settle(store: Store, run_id: str, held: Lease | None, show: Callable[[Catalogue], None] | None) -> None:
@@ -172,19 +180,15 @@ def _settle(store: Store, run_id: str, held: Lease | None, show: Callable[[Catal
 def _settle_scores(catalogue: Catalogue, run_id: str, held: Lease | None) -> bool:
     # See that the scores and statistics by each scorer of the suite are there; whether the results tell them already.
     store = catalogue.store
-    first, *others = store.run(run_id).scorers
-    unscored: list[str] = []
-    settled = True
-    for name in (first, *others):
+    found: dict[str, str] = {}
+    for name in store.run(run_id).scorers:
         try:
-            with nullcontext(catalogue) if name == first else Catalogue(store, runs=[run_id], scorer=name) as opened:
-                if any(_is_stale(name, language, scored_by) for _, language, scored_by, _ in _states(opened, run_id)):
-                    unscored.append(name)
-                elif update_statistics(store, run_id, name, opened):
-                    settled = False
+            found[name] = _tried_twice(partial(_settle_statistics, catalogue, run_id, name))
         except Exception:
-            settled = False
-            log.warning("the statistics of run %s by %s could not be computed", run_id, name, exc_info=True)
+            found[name] = "failed"
+            text = "the statistics of run %s by %s could not be computed; compute them with: %s"
+            log.warning(text, run_id, name, store.command("rerun", run_id), exc_info=True)
+    unscored = [name for name, state in found.items() if state == "unscored"]
     if unscored:
         try:
             rescore(store, run_id, unscored, held=held)
@@ -192,8 +196,17 @@ def _settle_scores(catalogue: Catalogue, run_id: str, held: Lease | None) -> boo
         except Exception as error:
             again = store.command("score", run_id)
             log.warning("run %s could not be scored as its suite says: %s; score it with: %s", run_id, error, again)
-            return False
-    return settled
+    return set(found.values()) == {"settled"}
+
+
+def _settle_statistics(catalogue: Catalogue, run_id: str, name: str) -> Literal["settled", "computed", "unscored"]:
+    # See that the statistics by a scorer are there. The catalogue has the rows by the first scorer in memory.
+    store = catalogue.store
+    is_first = name == store.run(run_id).scorers[0]
+    with nullcontext(catalogue) if is_first else Catalogue(store, runs=[run_id], scorer=name) as opened:
+        if any(_is_stale(name, language, scored_by) for _, language, scored_by, _ in _states(opened, run_id)):
+            return "unscored"
+        return "computed" if update_statistics(store, run_id, name, opened) else "settled"
 
 
 @dataclass(frozen=True, slots=True)

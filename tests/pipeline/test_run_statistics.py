@@ -327,7 +327,8 @@ def test_failure_is_only_logged(
     monkeypatch.setattr(Store, "write_statistics", full)
     with caplog.at_level(logging.WARNING, logger="emtta.pipeline"):
         settle_figures(store, "run")
-    assert "the statistics of run run by whisper could not be computed" in caplog.text
+    again = f"emtta rerun run --store {store.location}"
+    assert f"the statistics of run run by whisper could not be computed; compute them with: {again}" in caplog.text
     assert "the disk is full" in caplog.text
 
 
@@ -343,6 +344,24 @@ def test_passing_fault_leaves_no_gap(store: Store, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(type(store.backend), "list", once)
     settle_figures(store, "run")
     assert not faults
+    assert store.backend.list("statistics/run_id=run")
+
+
+def test_passing_fault_leaves_no_statistics_out(
+    store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store)
+    written, faults = Store.write_statistics, [StoreError("the network drive is gone")]
+
+    def once(*arguments: object) -> None:
+        if faults:
+            raise faults.pop()
+        written(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Store, "write_statistics", once)
+    settle_figures(store, "run")
+    assert not faults
+    assert "could not be computed" not in caplog.text
     assert store.backend.list("statistics/run_id=run")
 
 
