@@ -23,7 +23,8 @@ from emtta_core.adaptation.parameters import source_parameters, split
 from emtta_core.adaptation.parts import CandidateRequest, calling, load, refuse_result
 from emtta_core.adaptation.scored import ScoredCandidates, objective_loss, sharpness_of
 from emtta_core.model import forward
-from emtta_core.model.candidates import BeamSearch, Greedy, Hypotheses, Sampled, Strategy, generate
+from emtta_core.model.beam_search import BeamSearch
+from emtta_core.model.candidates import Greedy, Hypotheses, Sampled, Strategy, generate
 from emtta_core.model.forward import Norms, grow
 from emtta_core.model.speech_model import SpeechModel
 from emtta_core.plugins import is_plugin

@@ -19,7 +19,8 @@ from emtta_core.adaptation.methods import OBJECTIVES
 from emtta_core.adaptation.options import Options
 from emtta_core.adaptation.parameters import source_parameters, split
 from emtta_core.model import SpeechModel, forward, load_model
-from emtta_core.model.candidates import BeamSearch, Greedy, Hypotheses, Sampled, generate
+from emtta_core.model.beam_search import BeamSearch
+from emtta_core.model.candidates import Greedy, Hypotheses, Sampled, generate
 from emtta_core.model.model_files import folder_of
 from emtta_core.model.weights import prepare as prepare_weights
 

@@ -13,7 +13,8 @@ from whisper_factory import make_checkpoint, sounds
 from emtta_core.adaptation import METHODS, AdaptationResult, Adapter
 from emtta_core.adaptation.flags import collapsed
 from emtta_core.model import SpeechModel, load_model
-from emtta_core.model.candidates import BeamSearch, Greedy, Hypotheses, Strategy, generate
+from emtta_core.model.beam_search import BeamSearch
+from emtta_core.model.candidates import Greedy, Hypotheses, Strategy, generate
 
 IDS = ("a", "b", "c", "d", "e")
 OPTIONS: dict[str, Any] = {"steps": 2, "candidates": 3, "learning_rate": 1e-2, "beams": 4}

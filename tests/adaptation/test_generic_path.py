@@ -99,7 +99,8 @@ def test_options_match_fast(pair: tuple[Model, Model], method: Method, options: 
 PARTS = """
 from dataclasses import replace
 
-from emtta_core.model.candidates import BeamSearch, Sampled
+from emtta_core.model.beam_search import BeamSearch
+from emtta_core.model.candidates import Sampled
 
 
 class Warm(Sampled):

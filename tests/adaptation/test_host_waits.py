@@ -12,7 +12,8 @@ from whisper_factory import sounds
 
 from emtta_core.adaptation.episode import source_parameters, split
 from emtta_core.model import forward, load_model
-from emtta_core.model.candidates import BeamSearch, Greedy, Sampled, Strategy, generate
+from emtta_core.model.beam_search import BeamSearch
+from emtta_core.model.candidates import Greedy, Sampled, Strategy, generate
 
 WAITS = {
     *("tolist", "item", "cpu", "numpy", "__int__", "__float__", "__bool__", "__index__"),

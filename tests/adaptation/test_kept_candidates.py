@@ -10,7 +10,8 @@ from emtta_core.adaptation import Adapter, method
 from emtta_core.adaptation.episode import candidate_loss, prepare_batch, run, source_parameters, split
 from emtta_core.adaptation.options import Options
 from emtta_core.model import SpeechModel, forward, load_model
-from emtta_core.model.candidates import BeamSearch, generate
+from emtta_core.model.beam_search import BeamSearch
+from emtta_core.model.candidates import generate
 
 SECONDS = (1.0, 2.4, 0.7)
 IDS = ("a", "b", "c")

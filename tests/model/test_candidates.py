@@ -13,7 +13,8 @@ from emtta_core.adaptation.episode import noise_key, source_parameters, split
 from emtta_core.adaptation.options import Options
 from emtta_core.errors import UsageError
 from emtta_core.model import SpeechModel, forward, load_model
-from emtta_core.model.candidates import BeamSearch, Greedy, Hypotheses, Sampled, Strategy, generate
+from emtta_core.model.beam_search import BeamSearch
+from emtta_core.model.candidates import Greedy, Hypotheses, Sampled, Strategy, generate
 from emtta_core.model.forward import Layout, grow
 from emtta_core.model.policy import TOKENS_MARGIN
 from emtta_core.model.tokens import TOKENS_PER_SECOND

@@ -25,7 +25,8 @@ from emtta_core.adaptation.episode import source_parameters, split
 from emtta_core.adaptation.parameters import parameter_names
 from emtta_core.errors import ModelError, UsageError
 from emtta_core.model import SpeechModel, forward, load_model
-from emtta_core.model.candidates import BeamSearch, Greedy, Hypotheses, Strategy, generate
+from emtta_core.model.beam_search import BeamSearch
+from emtta_core.model.candidates import Greedy, Hypotheses, Strategy, generate
 from emtta_core.model.forward import grow
 from emtta_core.model.load import from_transformers
 

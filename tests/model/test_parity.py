@@ -14,7 +14,8 @@ from whisper_factory import make_checkpoint, sounds
 from emtta_core.adaptation import Adapter
 from emtta_core.adaptation.episode import source_parameters, split
 from emtta_core.model import SpeechModel, forward, load_model
-from emtta_core.model.candidates import BeamSearch, Greedy, Hypotheses, Strategy, generate
+from emtta_core.model.beam_search import BeamSearch
+from emtta_core.model.candidates import Greedy, Hypotheses, Strategy, generate
 from emtta_core.model.forward import grow
 
 SHAPES: dict[str, dict[str, Any]] = {

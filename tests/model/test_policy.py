@@ -10,7 +10,8 @@ from emtta_core.adaptation import method
 from emtta_core.adaptation.episode import candidate_loss, source_parameters, split
 from emtta_core.errors import UsageError
 from emtta_core.model import SpeechModel, forward, load_model
-from emtta_core.model.candidates import BeamSearch, Greedy, Hypotheses, Sampled, generate
+from emtta_core.model.beam_search import BeamSearch
+from emtta_core.model.candidates import Greedy, Hypotheses, Sampled, generate
 
 
 @pytest.fixture(scope="module")

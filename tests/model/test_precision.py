@@ -18,7 +18,8 @@ from emtta_core.adaptation.objective import token_statistics
 from emtta_core.adaptation.options import Options
 from emtta_core.errors import UsageError
 from emtta_core.model import SpeechModel, forward, load_model
-from emtta_core.model.candidates import BeamSearch, generate
+from emtta_core.model.beam_search import BeamSearch
+from emtta_core.model.candidates import generate
 from emtta_core.model.forward import grow
 from emtta_core.model.weights import PRECISIONS, choose_precision
 from emtta_core.scoring import word_errors
