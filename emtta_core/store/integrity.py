@@ -30,6 +30,14 @@ from emtta_core.store.views import files_select, path_literal
 _BATCH = 32
 """Files that are read at once from an object store."""
 
+_FOOTER = """
+    SELECT
+        row_group_num_rows, path_in_schema, type,
+        stats_null_count, stats_min_value, stats_max_value, stats_min, stats_max
+    FROM parquet_metadata({})
+    ORDER BY row_group_id, column_id
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -111,32 +119,37 @@ def _examined(
     if isinstance(found, BrokenFile):
         return found
     try:
-        reason = _wrong_bounds(content) or _read_otherwise(connection, store.backend.url(name), kind, found)
+        url = store.backend.url(name)
+        reason = _wrong_bounds(connection, url, content, found) or _read_otherwise(connection, url, kind, found)
     except (*FAILURES, duckdb.Error) as error:
         reason = " ".join(str(error).split())[:300]
     return None if reason is None else BrokenFile(name, reason)
 
 
-def _wrong_bounds(content: bytes) -> str | None:
-    # Compare the smallest and largest value that the footer states of each column with those of its rows.
+def _wrong_bounds(connection: duckdb.DuckDBPyConnection, url: str, content: bytes, rows: pa.Table) -> str | None:
+    # Compare the smallest and largest value that the footer states of each column with those of its rows. DuckDB reads
+    # the footer: pyarrow lets exceptions of C++ at a damaged one end the process.
     with pq.ParquetFile(pa.BufferReader(content)) as file:
-        for group in range(file.metadata.num_row_groups):
-            rows, footer = file.read_row_group(group), file.metadata.row_group(group)
-            for position in range(footer.num_columns):
-                column, name = footer.column(position), file.schema.column(position).path
-                bounds = column.statistics
-                if column.path_in_schema != name:
-                    return f"its footer is damaged: it calls the column {name} otherwise elsewhere"
-                if bounds is None or name not in rows.column_names:  # of what is nested nothing is noted
-                    continue
-                if bounds.has_null_count and bounds.null_count != rows[name].null_count:
-                    return f"its footer is damaged: it counts other nulls in the column {name}"
-                if not bounds.has_min_max:
-                    continue
-                least, most = (pa.scalar(value, rows[name].type) for value in (bounds.min, bounds.max))
-                if pc.min_max(rows[name]).as_py() != {"min": least.as_py(), "max": most.as_py()}:
+        leaves = [file.schema.column(position) for position in range(len(file.schema))]
+    columns = connection.execute(_FOOTER.format(path_literal(url))).fetchall()
+    begin = 0
+    for start in range(0, len(columns), len(leaves)):
+        group = columns[start : start + len(leaves)]
+        size = group[0][0]
+        part, begin = rows.slice(begin, size), begin + size
+        for leaf, (_, path, kind, nulls, *bounds) in zip(leaves, group, strict=True):
+            name = leaf.path
+            if (path.replace(", ", "."), kind) != (name, leaf.physical_type):
+                return f"its footer is damaged: it describes the column {name} otherwise elsewhere"
+            if name not in rows.column_names:  # of what is nested nothing is noted
+                continue
+            if nulls not in (None, part[name].null_count):
+                return f"its footer is damaged: it counts other nulls in the column {name}"
+            found = pc.min_max(part[name]).as_py()
+            for bound, text in zip(("min", "max", "min", "max"), bounds, strict=True):
+                if text is not None and pa.scalar(text).cast(part[name].type).as_py() != found[bound]:
                     return f"its footer is damaged: it notes other bounds of the column {name}"
-    return None
+    return None if begin == rows.num_rows else "its footer is damaged: it counts other rows"
 
 
 def _read_otherwise(connection: duckdb.DuckDBPyConnection, url: str, kind: Table | Pack, rows: pa.Table) -> str | None:

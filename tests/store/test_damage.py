@@ -477,6 +477,18 @@ def test_bit_flip_is_detected_or_harmless(flips: int, tmp_path: Path) -> None:
     assert told > flips // 3
 
 
+def test_unknown_type_in_footer_is_detected(store: Store) -> None:
+    # A footer is in Thrift's compact form: 0x15 begins the type of a column (its field 1), and 0x0c is a byte array.
+    # Arrow reads the rows of a column of a type that does not exist, and ends the process when asked for its bounds.
+    name = next(entry.name for entry in store.backend.list("hypotheses") if "run_id=bad" in entry.name)
+    sound = store.backend.read(name)
+    path = sound.index(b"\x19\x18\x09reference", len(sound) - 8 - int.from_bytes(sound[-8:-4], "little"))
+    kind = sound.rindex(b"\x15\x0c", 0, path) + 1
+    store.backend.write(name, sound[:kind] + b"\x7c" + sound[kind + 1 :])
+    (fault,) = check_store(store, "bad").faults
+    assert (fault.file, fault.problem) == (store.backend.url(name), "damaged")
+
+
 @pytest.mark.parametrize("table", ["hypotheses", "scores", "packs"])
 def test_bad_page_stops_compaction(table: str, store: Store) -> None:
     if table == "packs":
