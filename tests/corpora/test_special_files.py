@@ -51,9 +51,9 @@ SPECIAL: dict[str, tuple[Callable[[Path], None], str]] = {
     "pipe": (os.mkfifo, "it is a named pipe, not a plain file"),
     "folder": (Path.mkdir, "it is a folder, not a plain file"),
     "gone": (lambda path: path.symlink_to("/nowhere/at/all"), "No such file"),
-    "sparse": (sparse, "hours, and a recording may have 3|MiB are read"),
+    "sparse": (sparse, "hours, and the limit is 3|MiB are read"),
     "slow": (slow, "sample rate is 1 Hz"),
-    "silence": (silence, r"its header says 5\.0 hours, and a recording may have 3; .* set EMTTA_MAX_AUDIO_HOURS"),
+    "silence": (silence, r"its header states 5\.0 hours, and the limit is 3; .* set EMTTA_MAX_AUDIO_HOURS"),
 }
 
 
@@ -110,7 +110,7 @@ def test_environment_raises_hours_limit(monkeypatch: pytest.MonkeyPatch) -> None
     soundfile.write(file, np.zeros(36_000), 1_000, format="FLAC")
     assert length_in_seconds(file.getvalue()) == 36
     monkeypatch.setenv(MAX_AUDIO_HOURS, "0.005")
-    with pytest.raises(AudioError, match=r"a recording may have 0\.005"):
+    with pytest.raises(AudioError, match=r"the limit is 0\.005"):
         read_audio(file.getvalue())
     monkeypatch.setenv(MAX_AUDIO_HOURS, "0.02")
     assert read_audio(file.getvalue()).size == 576_000

@@ -33,7 +33,7 @@ BAD = {
     "unreadable": (b"RIFF this is no sound", "lost", "unreadable"),
     "empty": (b"", "lost", "empty"),
     "missing": (None, "lost", "missing"),
-    "nan": (np.full(8000, np.nan, np.float32), "lost", "not numbers"),
+    "nan": (np.full(8000, np.nan, np.float32), "lost", "not finite"),
     "silence": (np.zeros(8000, np.float32), "lost", "silen"),
     "long": (tone(4.5), "lost", "4.5"),
 }
