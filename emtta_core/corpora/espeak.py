@@ -148,8 +148,8 @@ def _spoken() -> Mapping[str, Speech]:
 
 def _not_installed(what: str) -> UsageError:
     return UsageError(
-        f"espeak-ng, which is needed to {what}, is not installed: only the speech of the suites smoke, demo and "
-        f"robustness comes with emtta; install it (licensed under the GPL, version 3): {INSTALL}"
+        f"espeak-ng is not installed, so emtta cannot {what}: only the speech of the suites smoke, demo and robustness "
+        f"comes with it; install espeak-ng, which is licensed under the GPL, version 3: {INSTALL}"
     )
 
 

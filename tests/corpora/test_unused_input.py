@@ -47,7 +47,7 @@ def test_uncertain_column_is_asked_about(tmp_path: Path, column: str) -> None:
         (f'{{"path": "a.flac", "text": "x", "{column}": 0.5}}', "manifest.jsonl"),
     ):
         folder = tmp_path / name
-        with pytest.raises(UsageError, match=f"a column '{column}'(; a segment .* in seconds|, and .* averaged)"):
+        with pytest.raises(UsageError, match=f"a column '{column}'(; a segment .* in seconds|, but .* averaged)"):
             manifest(folder, text, name).count()
 
 
@@ -181,7 +181,7 @@ def test_class_label_is_not_transcript(tmp_path: Path) -> None:
 
 def test_declared_language_is_kept(tmp_path: Path) -> None:
     saved(tmp_path / "d", locale=["de", "de"], gender=["f", "m"])
-    with pytest.raises(UsageError, match=r"has a column 'locale', which is not read.*write language"):
+    with pytest.raises(UsageError, match=r"has a column 'locale', which is not read.*set language"):
         SavedDataset(path=str(tmp_path / "d")).count()
     found = SavedDataset(path=str(tmp_path / "d"), language="de").count()
     assert (found.utterances, found.notes) == (2, ("columns kept as metadata: locale, gender",))
