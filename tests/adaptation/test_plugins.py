@@ -220,7 +220,7 @@ def test_missing_module_is_refused_before_run() -> None:
     suite += '[[domains]]\nname = "d"\ngroup = "g"\ncorpus = { name = "synthetic", utterances = 1 }\n'
     with pytest.raises(UsageError, match=r"there is no module 'no_such' for 'no_such\.module:LOSS'.*PYTHONPATH"):
         plan(parse_suite(suite), "0" * 16)
-    with pytest.raises(UsageError, match=r"'sgem', 'suta'.*or a plug-in as 'package.module:object'"):
+    with pytest.raises(UsageError, match=r"'sgem', 'suta'.*or a plug-in such as 'package.module:object'"):
         parse_suite(suite.replace("no_such.module:LOSS", "entropy"))
 
 

@@ -371,4 +371,4 @@ def test_command_allows_outside_files(tmp_path: Path, emtta: Command, suite_file
     assert done.code == 0, done.err
     assert "audio files read from outside the folder: 1, such as ../away/a.flac" in done.out + done.err
     alone = emtta("prepare", "smoke", "--store", tmp_path / "store", "--allow-absolute", "--dry-run")
-    assert (alone.code, "no domain of the suite 'smoke' has one; leave it out" in alone.err) == (2, True)
+    assert (alone.code, "no domain of the suite 'smoke' has one; omit it" in alone.err) == (2, True)

@@ -54,7 +54,7 @@ def test_monolingual_model_says_so(english: Path) -> None:
         detect_language(model, sounds([1.0])[0])
     with pytest.raises(UsageError, match="there is none to detect"):
         next(adapt(Adapter(model, "source"), [], ModelChoice(name=model.name, language="detect")))
-    with pytest.raises(UsageError, match=r"unknown language 'de': this model knows 'en' alone.*'\.en'"):
+    with pytest.raises(UsageError, match=r"unknown language 'de': this model knows only 'en'.*'\.en'"):
         model.prompt.rows(["de"], model.device)
 
 

@@ -220,7 +220,7 @@ def test_window_limits_waveforms(request: pytest.FixtureRequest, kind: str, seco
 
 
 def test_unsupported_options_are_refused(tmp_path: Path, heard: Pair) -> None:
-    with pytest.raises(ModelError, match="makes 40 mel bins but its encoder takes 80"):
+    with pytest.raises(ModelError, match="returns 40 mel bins but its encoder takes 80"):
         load_model(make_speech2text(tmp_path / "bins", mel_bins=40), device="cpu")
     with pytest.raises(ModelError, match=r"dither 1\.0"):
         load_model(make_speech2text(tmp_path / "dither", dither=1.0), device="cpu")
