@@ -150,7 +150,7 @@ def test_killed_process_loses_only_shard(
     bench: Bench, pool: WorkerPool, strike: Callable[[signal.Signals], None], number: signal.Signals
 ) -> None:
     strike(number)
-    with pytest.raises(WorkerLostError, match=f"cpu was ended by {number.name} in the middle of its cell") as lost:
+    with pytest.raises(WorkerLostError, match=f"cpu was ended by {number.name} during its cell") as lost:
         pool.do(bench.job("em-tok"))
     assert is_transient(lost.value)
     kept = bench.texts("em-tok")
@@ -201,7 +201,7 @@ def test_invalid_answer_ends_process(bench: Bench, tmp_path: Path) -> None:
             pool.do(bench.job("source"))
         assert children() == others
     (row,) = bench.store.cells(bench.key("source"))
-    assert "no answer" in str(row.error)
+    assert "not an answer" in str(row.error)
     assert bench.store.backend.exists(f"logs/{bench.key('source').folder}/001.log")
 
 
