@@ -142,7 +142,7 @@ class Method:
 METHODS: dict[str, Method] = {
     entry.name: entry
     for entry in (
-        Method("source", "none", summary="the model as it is"),
+        Method("source", "none", summary="the unadapted model"),
         Method("source-beam", "none", decision="beam", summary="no adaptation: the best beam of the source"),
         Method(
             "greedy-em",
@@ -162,21 +162,19 @@ METHODS: dict[str, Method] = {
             "em-tok-policy",
             "sample",
             Objective(entropy=False),
-            summary="ablation of em-tok: the policy gradient alone",
+            summary="ablation of em-tok: only the policy gradient",
         ),
-        Method("em-tok-entropy", "sample", Objective(policy=False), summary="ablation of em-tok: the entropy alone"),
+        Method("em-tok-entropy", "sample", Objective(policy=False), summary="ablation of em-tok: only the entropy"),
         Method("mbr", "none", decision="mbr", summary="no adaptation: minimum Bayes risk over G samples of the source"),
         Method("em-tok-b+beam", "beam", decision="beam", summary="em-tok-b, then the best beam"),
         Method("em-tok-b+mbr", "beam", decision="mbr", summary="em-tok-b, then minimum Bayes risk over G samples"),
         Method("sgem", "beam", "sgem", summary="generalized entropy of the best beam, with negative sampling"),
         Method("suta", "greedy", "suta", summary="entropy and class confusion along the greedy hypothesis"),
-        Method("cea", "greedy", "cea", summary="as suta, with entropies weighted by their confidence"),
+        Method("cea", "greedy", "cea", summary="like suta, with entropies weighted by confidence"),
         Method("sar", "greedy", "sar", summary="entropy of reliable tokens, sharpness-aware"),
         Method("pseudo-label", "greedy", "pseudo-label", summary="cross entropy of the greedy hypothesis"),
-        Method("vote-reward", "sample", "vote-reward", summary="policy gradient, rewarded as the most frequent sample"),
-        Method(
-            "risk-reward", "sample", "risk-reward", summary="policy gradient, rewarded by agreement with the others"
-        ),
+        Method("vote-reward", "sample", "vote-reward", summary="policy gradient, rewarding the most frequent sample"),
+        Method("risk-reward", "sample", "risk-reward", summary="policy gradient, rewarding agreement with the others"),
     )
 }
 """Every built-in method."""

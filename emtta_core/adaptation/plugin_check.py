@@ -62,9 +62,9 @@ def check_method(
     if broken:
         return broken[:1]
     last = "adapter" if method.adapter else "decision"
-    faults = _differences(together, again, 0.0, "when it is repeated", last)
+    faults = _differences(together, again, 0.0, "when repeated", last)
     if not faults:  # an unseeded method would differ here, too
-        faults = _differences(alone, together, TOLERANCE, "beside others: it mixes utterances", last)
+        faults = _differences(alone, together, TOLERANCE, "in a batch: it mixes utterances", last)
     norms = [record.gradient_norm for result in together for record in result.trace if record.gradient_norm is not None]
     if norms and not any(norms):
         faults.append("objective: its gradient is zero at every step of every utterance, so nothing is learned")
@@ -81,10 +81,10 @@ def _differences(
                 values = getattr(left, name), getattr(right, name)
                 if not _close(*values, tolerance):
                     where = f"{name} of {one.utterance_id} at step {left.step}"
-                    return [f"{part}: {where} is {values[0]}, and {values[1]} {when}"]
+                    return [f"{part}: {where} is {values[0]}, but {values[1]} {when}"]
         texts = one.hypothesis, other.hypothesis
         if texts[0] != texts[1]:
-            return [f"{last}: the hypothesis of {one.utterance_id} is {texts[0]!r}, and {texts[1]!r} {when}"]
+            return [f"{last}: the hypothesis of {one.utterance_id} is {texts[0]!r}, but {texts[1]!r} {when}"]
         if not _close(one.entropy_after, other.entropy_after, tolerance):
             return [f"parameters: entropies of {one.utterance_id} after the last step differ {when}"]
     return []

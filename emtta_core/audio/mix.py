@@ -85,8 +85,8 @@ class Mixture:
     """Noisy speech and its parts; each waveform has the speech's shape, `(N,)`."""
 
     waveform: Waveform  # `speech` + `noise`, within full scale
-    speech: Waveform  # the speech as it is in `waveform`
-    noise: Waveform  # the noise as it is in `waveform`
+    speech: Waveform  # the speech as in `waveform`
+    noise: Waveform  # the noise as in `waveform`
     gain: float  # the factor that scaled all three back because their sum exceeded full scale; 1.0 if it did not
 
 

@@ -228,7 +228,7 @@ class Folder(Record):
                 )
             if first is not row:
                 raise UsageError(
-                    f"the corpus folder {self.path!r} has {first.path} and {row.path}, which would both be called "
+                    f"the corpus folder {self.path!r} has {first.path} and {row.path}, which would both be named "
                     f"{name!r}; rename one of them"
                 )
             path = table.base / row.path

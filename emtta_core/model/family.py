@@ -213,9 +213,9 @@ def read_network(kind: Any, folder: Path, *, computed: Sequence[str] = (), **opt
         faults.append(f"lack {len(missing)} that its config.json asks for ({_some(missing)})")
     if shapes:
         named = [f"{name} {stored}, not {wanted}" for name, (stored, wanted) in sorted(shapes.items())]
-        faults.append(f"have {len(shapes)} of another shape than its config.json says ({_some(named)})")
+        faults.append(f"have {len(shapes)} whose shape differs from its config.json ({_some(named)})")
     if homeless:
-        faults.append(f"hold {len(homeless)} that its config.json has no place for ({_some(homeless)})")
+        faults.append(f"have {len(homeless)} that are not in the model of its config.json ({_some(homeless)})")
     if faults:
         raise ModelError(
             f"the weights in {folder} {', and '.join(faults)}; take config.json and weights from the same "

@@ -162,7 +162,7 @@ class Prompt:
         languages = getattr(generation, "lang_to_id", None)
         multilingual = getattr(generation, "is_multilingual", bool(languages) or multilingual)
         if multilingual and not languages:
-            # Language tokens lie between the start token and the tasks; `<|nospeech|>` and the timestamps come later.
+            # Language tokens are between the start token and the tasks; `<|nospeech|>` and the timestamps come later.
             end = vocabulary.get("<|translate|>", start)
             languages = {
                 token: index

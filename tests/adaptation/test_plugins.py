@@ -161,9 +161,12 @@ def test_sound_part_passes_check(model: SpeechModel, parts_of: dict[str, str]) -
 
 
 FAULTS = {
-    "mixing": ({"objective": "mixing"}, r"objective: loss of utterance-0 at step 0 .* beside others: it mixes"),
-    "not deterministic": ({"objective": "random"}, "objective: loss of utterance-0 .* when it is repeated"),
-    "no gradient": ({"objective": "detached"}, r"'their_parts:detached' returned a loss without a gradient.*detach\(\)"),
+    "mixing": ({"objective": "mixing"}, r"objective: loss of utterance-0 at step 0 .* in a batch: it mixes"),
+    "not deterministic": ({"objective": "random"}, "objective: loss of utterance-0 .* when repeated"),
+    "no gradient": (
+        {"objective": "detached"},
+        r"'their_parts:detached' returned a loss without a gradient.*detach\(\)",
+    ),
     "wrong shape": ({"objective": "scalar"}, r"of shape \(\); it must return a tensor of shape \(3,\)"),
     "NaN": ({"objective": "infinite"}, "returned the loss nan .* at step 0; make sure that no logarithm"),
     "exception": ({"objective": "failing"}, "failed: ValueError: no such frame; the attempt's log"),
@@ -172,12 +175,15 @@ FAULTS = {
     "a class": ({"objective": "Sharp"}, r"is the class Sharp; name an instance of it, such as SHARP = Sharp\(\)"),
     "no function": ({"objective": "text"}, "object of the class str; an objective is called with the scored"),
     "no such object": ({"objective": "absent"}, "no attribute 'absent'; name an object that the module has"),
-    "shared candidates": ({"candidates": "shared"}, "candidates: candidate_.* beside others: it mixes utterances"),
+    "shared candidates": ({"candidates": "shared"}, "candidates: candidate_.* in a batch: it mixes utterances"),
     "no strategy": ({"candidates": "number"}, "of the class int; .* it lacks rows, begin, advance"),
     "foreign parameter": ({"parameters": "foreign"}, r"'decoder\.embed_tokens\.weight'; .* as 'encoder\.layers\.0"),
     "no choice": ({"decision": "BEYOND"}, "returned 4; it must return a whole number from 0 to 3"),
     "a decision without a source": ({"decision": "own"}, "has an attribute `candidates`"),
-    "results that lack one": ({"adapter": "Short"}, r"returned results of \['utterance-.* it must return one for each of"),
+    "results that lack one": (
+        {"adapter": "Short"},
+        r"returned results of \['utterance-.* it must return one for each of",
+    ),
     "an adapter that mixes": ({"adapter": "Counting"}, "adapter: the hypothesis of utterance-0 is '1', and '3' beside"),
     "an adapter that is none": ({"adapter": "Sharp"}, r"has a method `adapt\(batch\)`"),
 }

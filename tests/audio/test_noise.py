@@ -165,7 +165,9 @@ def test_copy_machine_is_cyclic(seed: int) -> None:
 @pytest.mark.parametrize("kind", VOICES)
 def test_speech_kinds_require_voices(kind: str) -> None:
     rng = np.random.default_rng(0)
-    with pytest.raises(UsageError, match=rf"'{kind}' is made of speech: pass it voices \({VOICES[kind]}, for example\)"):
+    with pytest.raises(
+        UsageError, match=rf"'{kind}' is made of speech: pass it voices \({VOICES[kind]}, for example\)"
+    ):
         synthesise(kind, 1.0, rng)
     with pytest.raises(AudioError, match="voice 1 is silent"):
         synthesise(kind, 1.0, rng, voices=[VOICES_HEARD[0], np.zeros(100, np.float32)])

@@ -18,7 +18,10 @@ from emtta_core.errors import AudioError, UsageError
             r"wav\.scp, line 1: 'sph2pipe .*commands are not run; write",
         ),
         ({"wav.scp": "a b.ark:17\n", "text": "a x\n"}, r"wav\.scp, line 1: 'b\.ark:17': it is in an archive"),
-        ({"wav.scp": "a a.flac\na b.flac\n", "text": "a x\n"}, r"wav\.scp, line 2: the id 'a' is already used in line 1"),
+        (
+            {"wav.scp": "a a.flac\na b.flac\n", "text": "a x\n"},
+            r"wav\.scp, line 2: the id 'a' is already used in line 1",
+        ),
         ({"wav.scp": "a\n", "text": "a x\n"}, r"wav\.scp, line 1: there is nothing after 'a'"),
         ({"wav.scp": "r a.flac\n", "text": "a x\n", "segments": "a q 0 1\n"}, r"segments, line 1: .*'q' is not in"),
         ({"wav.scp": "r a.flac\n", "text": "a x\n", "segments": "a r 0\n"}, r"segments, line 1: 'r 0': a segment is"),

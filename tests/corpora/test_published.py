@@ -455,7 +455,9 @@ def test_tedlium_skips_unscorable(tmp_path: Path, hub: Hub) -> None:
         assert one.text == ""
         with pytest.raises(AudioError, match=r"its transcript has no intelligible word \('<unk> <unk>'\)"):
             one.read()
-    with pytest.raises(AudioError, match=r"AlGore_2009-2\..*: the corpus marks it as not an utterance \(ignore_time_segment"):
+    with pytest.raises(
+        AudioError, match=r"AlGore_2009-2\..*: the corpus marks it as not an utterance \(ignore_time_segment"
+    ):
         gap.read()
 
 

@@ -143,7 +143,7 @@ def test_two_recordings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"has u0\.flac and u0\.wav, which share a transcript; remove one"):
         Folder(path=str(tmp_path)).count()
     put(tmp_path / "d", {"a/b.flac": sound(0.2), "a/b.txt": "x", "a-b.flac": sound(0.2), "a-b.txt": "y"})
-    with pytest.raises(UsageError, match=r"which would both be called 'a-b'; rename one"):
+    with pytest.raises(UsageError, match=r"which would both be named 'a-b'; rename one"):
         Folder(path=str(tmp_path / "d")).count()
 
 

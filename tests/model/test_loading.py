@@ -180,8 +180,8 @@ def configure(copy: Path, name: str = "config.json", **settings: object) -> None
     ("settings", "words"),
     [
         ({"decoder_layers": 3}, r"lack 2\d that its config.json asks for \(model.decoder.layers.2.*, …\);"),
-        ({"decoder_layers": 1}, r"hold 2\d that its config.json has no place for \(model.decoder.layers.1"),
-        ({"decoder_ffn_dim": 80}, r"6 of another shape than its config.json says .*fc1.bias \(\d\d,\), not \(80,\)"),
+        ({"decoder_layers": 1}, r"have 2\d that are not in the model of its config.json \(model.decoder.layers.1"),
+        ({"decoder_ffn_dim": 80}, r"6 whose shape differs from its config.json .*fc1.bias \(\d\d,\), not \(80,\)"),
     ],
     ids=["missing", "left over", "another shape"],
 )
@@ -199,7 +199,7 @@ def test_no_weight_is_invented_or_dropped(
 @pytest.mark.parametrize("prefix", ["base_model.model.", "module."])
 def test_wrapped_weights_are_refused(copy: Path, prefix: str) -> None:
     rename(copy, lambda name: prefix + name)
-    with pytest.raises(ModelError, match=rf"lack .*hold .*\({re.escape(prefix)}model.*save the inner model"):
+    with pytest.raises(ModelError, match=rf"lack .*have .*\({re.escape(prefix)}model.*save the inner model"):
         load_model(copy, device="cpu")
 
 

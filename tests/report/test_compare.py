@@ -250,7 +250,10 @@ def test_disjoint_runs_are_refused(store: Store) -> None:
         ({"alpha": 5.0}, "alpha is 5; it must be between 0 and 1"),
         ({"min_effect": -1.0}, "the minimum effect is -1; it must be a number of WER points, such as 0.5, or a share"),
         ({"min_effect": float("nan")}, "the minimum effect is nan"),
-        ({"min_effect": "few"}, "the minimum effect is few; it must be a number of WER points, such as 0.5, or a share"),
+        (
+            {"min_effect": "few"},
+            "the minimum effect is few; it must be a number of WER points, such as 0.5, or a share",
+        ),
     ],
 )
 def test_nonsensical_request_is_refused(store: Store, asked: dict[str, object], message: str) -> None:
