@@ -110,7 +110,7 @@ def test_extending_inherits_unset_values(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('extends = "demo"\n', r"extends 'demo' and has no name"),
+        ('extends = "demo"\n', r"extends 'demo' but has no name"),
         (
             'extends = "dmeo"\nname = "x"\n',
             r"unknown suite 'dmeo' \(did you mean 'demo'\?\); choose from: baselines, continual, demo",
