@@ -106,7 +106,9 @@ def check_waveform(waveform: NDArray[np.floating[Any]], model: Model) -> NDArray
         raise AudioError(f"the waveform's samples are {signal.dtype}; pass floating point with full scale 1.0")
     bad = int(signal.size - np.isfinite(signal).sum())
     if bad:
-        raise AudioError(f"{bad} of the waveform's {signal.size} samples are NaN or infinite; all must be finite")
+        raise AudioError(
+            f"the waveform has {bad} samples of {signal.size} that are NaN or infinite; all must be finite"
+        )
     peak = float(np.abs(signal).max())
     if peak < SILENCE:
         raise AudioError(f"the waveform is silent: its peak is {peak:.3g}; it must be at least {SILENCE:g}")
