@@ -1,6 +1,6 @@
-"""Test-time adaptation by entropy minimisation, many utterances side by side.
+"""Test-time adaptation by entropy minimisation, many utterances in one batch.
 
-What needs torch is imported when first asked for, so that listing the methods or planning a run costs nothing.
+Modules that need torch are imported lazily, so that listing the methods or planning a run is cheap.
 """
 
 from importlib import import_module
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from emtta_core.adaptation.scored import ScoredCandidates
 
 ALGORITHM_VERSION = 2
-"""Raised whenever the same suite, model and audio may give another result than before."""
+"""Incremented whenever the same suite, model and audio may give a different result than before."""
 
 __all__ = [
     "ALGORITHM_VERSION",

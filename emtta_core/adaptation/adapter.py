@@ -1,4 +1,4 @@
-"""The public face of the engine: waveforms in, hypotheses and traces out."""
+"""The public interface of the engine: waveforms in, hypotheses and traces out."""
 
 import logging
 import math
@@ -38,12 +38,12 @@ DEFAULTS = Options()
 class Adapter:
     """Transcribes utterances, each after adapting the model to it alone.
 
-    An adapter never changes the model, and keeps nothing from one call to the next but the size of a batch.
+    An adapter never changes the model, and keeps nothing from one call to the next but the batch size.
 
     Attributes:
-        model: what is adapted.
-        method: by what.
-        options: how.
+        model: the model to adapt.
+        method: the adaptation method.
+        options: the method's options.
 
     Example:
         model = load_model("demo")
@@ -65,20 +65,19 @@ class Adapter:
 
         Args:
             model: from `load_model`.
-            method: a name in `emtta_core.adaptation.METHODS`, or a method of one's own.
-            options: how the method adapts.
-            batch_size: utterances adapted side by side, at most, or "auto": as many as memory holds. It is halved
-                where memory does not suffice. It does not change a result.
-            trace: "hypotheses": a record for every state, with its greedy hypothesis; "metrics": the same, but with the
-                hypotheses of the first and the last state alone; "none": no records. It does not change a result.
-            changes: fields of `options` that are to be others, by name, as `steps=5`.
+            method: a name in `emtta_core.adaptation.METHODS`, or a custom `Method`.
+            options: the method's options.
+            batch_size: the maximum number of utterances in a batch, or "auto": as many as fit in memory. It is halved
+                on running out of memory, and does not change the results.
+            trace: "hypotheses": a record for every state, with its greedy hypothesis; "metrics": the same, but with
+                only the hypotheses of the first and the last state; "none": no records. It does not change the results.
+            changes: fields of `options` to override, such as `steps=5`.
 
         Raises:
-            UsageError: for a method or an option that there is not, a number out of range, or a plug-in that cannot be
-                imported.
+            UsageError: for an unknown method or option, a number out of range, or a plug-in that cannot be imported.
         """
         if not isinstance(model, Model):
-            raise TypeError(f"model is {model!r}; give what load_model returns, as Adapter(load_model('demo'))")
+            raise TypeError(f"model is {model!r}; pass what load_model returns, as in Adapter(load_model('demo'))")
         if trace not in get_args(Trace):
             raise unknown("trace", str(trace), get_args(Trace))
         self.model = model
@@ -89,7 +88,7 @@ class Adapter:
         check_path(model, self.method)
         if isinstance(self.method.objective, Objective):
             check_objective(self.method.objective)
-        most = model.policy.beginnings // 2  # a search looks at twice as many continuations as it has beams
+        most = model.policy.beginnings // 2  # a search considers twice as many continuations as it has beams
         for name in ("candidates", "beams"):
             if name in self.method.options and getattr(self.options, name) > most:
                 raise UsageError(
@@ -104,7 +103,7 @@ class Adapter:
 
     @property
     def batch_size(self) -> int:
-        """Utterances adapted side by side: as asked for, or the most that memory held."""
+        """Utterances per batch: as requested, or the most that fitted in memory."""
         return self._size.largest
 
     def transcribe(
@@ -115,20 +114,20 @@ class Adapter:
         *,
         progress: bool = False,
     ) -> list[AdaptationResult]:
-        """Adapt to each utterance and return its result, in the order given.
+        """Adapt to each utterance and return the results in the given order.
 
         Args:
-            waveforms: of each utterance, mono samples at the model's sample rate, full scale 1.0, or an audio file; see
-                `emtta_core.adaptation.inputs.Recording`.
-            language: code of all utterances' language, or of each.
-            utterance_ids: an id for each; random numbers are drawn by it. None: the digest of the waveform.
+            waveforms: for each utterance, mono samples at the model's sample rate with full scale 1.0, or an audio
+                file; see `emtta_core.adaptation.inputs.Recording`.
+            language: one language code for all utterances, or one for each.
+            utterance_ids: an id for each, which seeds its random numbers. None: the digest of the waveform.
             progress: whether to show a progress bar on standard error.
 
         Raises:
-            TypeError: for what is no list of utterances, or an utterance that is neither samples nor a path.
+            TypeError: if this is not a list of utterances, or an utterance is neither samples nor a path.
             UsageError: for a language that the model does not know, or lists of different lengths. A waveform or a file
-                that cannot be used, or that memory does not hold even alone, raises nothing: its result has an error,
-                which is logged too, and the others are unharmed.
+                that cannot be used, or does not fit in memory even alone, raises nothing: its result has an error,
+                which is also logged, and the others are not affected.
         """
         return _in_order(self._run(waveforms, language, utterance_ids, progress=progress))
 
@@ -138,7 +137,7 @@ class Adapter:
         language: str | Sequence[str] = "en",
         utterance_ids: Sequence[str] | None = None,
     ) -> Iterator[list[AdaptationResult]]:
-        """Do the same, and yield the results of each batch when it is done: the unusable first, then by duration."""
+        """Like `transcribe`, but yield each batch's results as it finishes: unusable input first, then by duration."""
         for _, batch in self._run(waveforms, language, utterance_ids):
             yield batch
 
@@ -149,18 +148,18 @@ class Adapter:
         utterance_ids: Sequence[str],
         states: list[Carried | None],
     ) -> list[AdaptationResult]:
-        """Adapt to the next utterance of each of several streams; further arguments are as in `transcribe`.
+        """Adapt to the next utterance of each of several streams.
 
         Args:
-            waveforms: an utterance of each stream; no stream changes the result of another.
-            language: likewise.
-            utterance_ids: likewise; two streams may have utterances of one id.
-            states: where each stream stands; None: at the source model. Each becomes what the utterance leaves; one in
-                error, one not adapted to and one that goes back (`revert`) leave it as it was.
+            waveforms: one utterance per stream; no stream affects the result of another.
+            language: as in `transcribe`.
+            utterance_ids: as in `transcribe`; utterances of different streams may have the same id.
+            states: the state of each stream, None for the source model; updated in place. An utterance that fails, is
+                not adapted to, or is reverted (`revert`) leaves its stream's state unchanged.
 
         Raises:
-            UsageError: as `transcribe`, or the method is a plug-in with a loop of its own, which carries no state, or
-                the model is on the generic path, where none is carried.
+            UsageError: as in `transcribe`; or the method is a plug-in with its own loop, or the model is on the generic
+                path, neither of which carries state.
         """
         check_stream(self.model)
         if self._whole is not None:
@@ -207,8 +206,8 @@ class Adapter:
         advance: Callable[[float], None],
         states: list[Carried | None] | None,
     ) -> Iterator[tuple[list[int], list[AdaptationResult]]]:
-        # The batches of usable utterances; `advance` receives how many utterances each step was worth.
-        # Utterances of like duration end together; ids break ties, so that batches do not depend on the order given.
+        # The batches of usable utterances; `advance` receives the progress of each step, in utterances.
+        # Utterances of similar duration end together; ids break ties, so that batches do not depend on the input order.
         order = sorted(signals, key=lambda index: (len(signals[index]), ids[index]))
         limits = {index: self.model.max_tokens(len(signals[index]), languages[index]) for index in order}
         while order:
@@ -239,9 +238,9 @@ class Adapter:
         advance: Callable[[float], None],
         met: list[Carried | None] | None,
     ) -> list[AdaptationResult] | None:
-        """Run the episodes of one batch; where memory does not hold it, halve the batch and return None.
+        """Run the episodes of one batch; on running out of memory, halve the batch size and return None.
 
-        A batch of one cannot be halved: its result has an error.
+        A batch of one cannot be halved: its result has an error instead.
         """
         began, advanced = time.perf_counter(), 0.0
 
@@ -261,7 +260,7 @@ class Adapter:
             if not is_out_of_memory(error):
                 raise
             reason = in_words(error)
-        # Only here, where the error no longer holds on to what was computed, can its memory be given back.
+        # Memory can be released only here, where the exception no longer references the tensors.
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(ids) == 1:
@@ -270,7 +269,7 @@ class Adapter:
             advance(1)
             return [_refused(ids[0], too_large, seconds=time.perf_counter() - began)]
         half = self._size.halve(limits)
-        log.warning("out of memory with %d utterances side by side; going on with %d", len(ids), half)
+        log.warning("out of memory with %d utterances per batch; continuing with %d", len(ids), half)
         return None
 
     def _adapt(
@@ -336,13 +335,13 @@ class Adapter:
         )
 
     def _finals(self, state: State) -> dict[int, Final]:
-        # The hypotheses that are chosen in a last state, by the row of their utterance.
+        # The hypotheses chosen in a last state, by the row of their utterance.
         made = state.greedy if state.choices is None else state.choices
         assert made is not None
         count = made.tokens.shape[1]
         texts = self.model.texts(made.tokens.flatten(0, 1), made.mask.flatten(0, 1))
         finals = {}
-        columns = (state.rows, made.mask.sum(-1), made.ended)  # each brought to the host at once
+        columns = (state.rows, made.mask.sum(-1), made.ended)  # each copied to the host in one transfer
         for index, (row, lengths, ends) in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
             own = texts[count * index : count * (index + 1)]
             chosen = choose(self.method.decision, own)
@@ -350,7 +349,7 @@ class Adapter:
         return finals
 
     def _columns(self, state: State) -> dict[str, list[Any]]:
-        # The fields of the records of a state, by name: a value for each of its episodes.
+        # The fields of a state's records, by name: one value per episode.
         columns: dict[str, list[Any]] = {}
         if state.greedy is not None and state.greedy.entropy is not None:
             tokens, mask = state.greedy.tokens[:, 0], state.greedy.mask[:, 0]
@@ -374,7 +373,7 @@ def _refused(name: str, error: str, seconds: float = 0.0) -> AdaptationResult:
 
 @contextmanager
 def _progress_bar(utterances: int) -> Iterator[Callable[[float], None]]:
-    # Show a bar for so many utterances inside the `with` block, none for none, and yield what advances it.
+    # Show a progress bar for this many utterances (none for 0) inside the `with` block, and yield its advance function.
     if not utterances:
         yield lambda _: None
         return

@@ -1,8 +1,8 @@
-"""Objectives of other papers, carried over from CTC models and classifiers to the tokens of an autoregressive decoder.
+"""Objectives of other papers, transferred from CTC models and classifiers to the tokens of an autoregressive decoder.
 
 A frame or an image there is a token here, scored in the context of its candidate (teacher forcing). A decoder has no
-blanks, which the papers on CTC models leave out. Each class says what it takes from which paper, and what is different
-here; docs/method.md sets them side by side. They are called as plug-ins are
+blanks, which the papers on CTC models exclude. Each class documents what comes from which paper, and what differs
+here; docs/method.md compares them. Their interface is that of plug-ins
 (`emtta_core.adaptation.parts.LossFunction`).
 """
 
@@ -22,7 +22,7 @@ from emtta_core.adaptation.scored import ScoredCandidates
 class GeneralizedEntropy:
     """The Rényi entropy of the best beam, with negative sampling: SGEM (Kim et al., arXiv:2306.01981).
 
-    From the paper: the loss is that of the most plausible of the beams that a search finds. It has two parts: the Rényi
+    From the paper: the loss is that of the most plausible beam that a search finds. It has two parts: the Rényi
     entropy of order a, (1 / (1 - a)) log Σ_v p_v^a, at a temperature; and negative sampling, -log(1 - Σ_{v ∈ N} p_v),
     where N are the classes whose probability, at temperature 1, is below 10 τ / V. The constants are those of the
     authors' code for CTC models (github.com/drumpt/SGEM, conf/config_sgem_ctc.yaml).
@@ -57,7 +57,7 @@ class EntropyAndConfusion:
     gradient flows through this weight too, as in the authors' code (github.com/Waffle-Liu/CEA). CEA's second stage,
     which makes the features of neighbouring frames consistent, is left out.
     Here: both parts are over all tokens of the candidates; the classes are the tokens that the policy allows, thousands
-    in place of 32 letters; LayerNorms alone are adapted, where SUTA adapts the feature extractor too.
+    instead of 32 letters; only LayerNorms are adapted, whereas SUTA also adapts the feature extractor.
     """
 
     confident: bool = False
@@ -75,9 +75,9 @@ class EntropyAndConfusion:
 
     @staticmethod
     def _confusion(probs: Tensor, entropy: Tensor, mask: Tensor) -> Tensor:
-        # The class correlation C = Pᵀ W P of tokens `(T, V)` is divided by the sums of its rows, Pᵀ W 1, as the rows of
-        # P sum to 1; what lies off its diagonal, over the number of classes, is 1 - mean_v (Σ_t w p²) / (Σ_t w p). So
-        # the V² pairs of classes need not be computed.
+        # The class correlation C = Pᵀ W P of tokens `(T, V)` is divided by its row sums, which are Pᵀ W 1 as P's rows
+        # sum to 1; its off-diagonal sum over the number of classes is then 1 - mean_v (Σ_t w p²) / (Σ_t w p), so the V²
+        # pairs of classes need not be computed.
         weight = (1 + torch.exp(-entropy.detach())).masked_fill(~mask, 0.0).unsqueeze(-1)
         total, square = ((weight * power).sum((1, 2)) for power in (probs, probs.square()))
         known = total > 0
@@ -87,13 +87,13 @@ class EntropyAndConfusion:
 
 @dataclass(frozen=True, slots=True)
 class ReliableEntropy:
-    """The entropy of reliable tokens, in sharpness-aware updates: SAR (Niu et al., arXiv:2302.12400).
+    """The entropy of reliable tokens, with sharpness-aware updates: SAR (Niu et al., arXiv:2302.12400).
 
-    From the paper: images whose entropy is 0.4 ln C or more, of C classes, are left out; an update follows the gradient
-    at θ + r g / |g|, where g is the gradient at θ and r = 0.05 (sharpness-aware minimisation, arXiv:2010.01412).
+    From the paper: images whose entropy is at least 0.4 ln C, for C classes, are left out; an update follows the
+    gradient at θ + r g / |g|, where g is that at θ and r = 0.05 (sharpness-aware minimisation, arXiv:2010.01412).
     Here: tokens are left out instead, in each of the two passes by their entropy in that pass; |g| is that of one
-    utterance; all LayerNorms are adapted, where the authors leave out those of the last blocks. Their recovery of a
-    model that has collapsed is left out: each episode begins with the source model.
+    utterance; all LayerNorms are adapted, whereas the authors exclude those of the last blocks. Their recovery of a
+    collapsed model is left out: each episode begins with the source model.
     """
 
     margin: float = 0.4
@@ -108,10 +108,10 @@ class ReliableEntropy:
 
 @dataclass(frozen=True, slots=True)
 class CrossEntropy:
-    """The cross entropy of candidates that are taken for the transcript: pseudo-labelling.
+    """The cross entropy of candidates used as the transcript: pseudo-labelling.
 
     From Lee, "Pseudo-label: the simple and efficient semi-supervised learning method for deep neural networks", 2013:
-    the class of the highest probability is the label. Here: the greedy hypothesis is the label, token by token.
+    the most probable class is the label. Here: the greedy hypothesis is the label, token by token.
     """
 
     def __call__(self, candidates: ScoredCandidates) -> Tensor:
@@ -126,11 +126,11 @@ class Agreement:
     From TTRL (Zuo et al., arXiv:2504.16084), and AQA-TTRL (Zhang et al., arXiv:2510.05478) for audio: the most frequent
     answer is the label; a sample's reward is 1 if it is that answer, else 0; its advantage is the reward less the mean
     over the samples, divided by their standard deviation (GRPO, arXiv:2402.03300).
-    Here: answers are transcripts, compared without case and punctuation; of equally frequent ones the first is the
-    label. As long transcripts are seldom equal, `reward = "risk"` rewards a sample by minus its mean word errors
-    against all samples, the expected risk of minimum Bayes risk. Each draw of samples serves one update, so that GRPO's
-    clipping never acts; there is no penalty for moving away from the source model; AQA-TTRL's weighting by confidence
-    and its repeated attempts are left out. The mean is over all tokens (DAPO, arXiv:2503.14476).
+    Here: answers are transcripts, compared without case and punctuation; ties go to the first. As long transcripts are
+    seldom equal, `reward = "risk"` rewards a sample by minus its mean word errors against all samples, the expected
+    risk of minimum Bayes risk. Each draw of samples is used for one update, so GRPO's clipping never takes effect;
+    there is no penalty for moving away from the source model; AQA-TTRL's weighting by confidence and its repeated
+    attempts are left out. The mean is over all tokens (DAPO, arXiv:2503.14476).
     """
 
     reward: Literal["vote", "risk"] = "vote"

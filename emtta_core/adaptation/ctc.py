@@ -1,8 +1,8 @@
-"""CTC models: which methods adapt them, and SUTA as it was published for them.
+"""CTC models: which methods adapt them, and SUTA as published for them.
 
-A CTC model has no sequence of its own choosing: each frame has a distribution over classes, one of which is the blank,
-and the greedy hypothesis is the most probable class of each frame, repetitions and blanks left out. A frame stands in
-the place of a token here: entropies are nats per frame, and lengths are frames.
+A CTC model does not choose its sequence token by token: each frame has a distribution over classes, one of which is the
+blank, and the greedy hypothesis is the most probable class of each frame, with repetitions and blanks removed. A frame
+takes the place of a token here: entropies are in nats per frame, and lengths in frames.
 """
 
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ class FrameEntropyAndConfusion(EntropyAndConfusion):
     """SUTA on frames (Lin et al., "Listen, Adapt, Better WER", Interspeech 2022, arXiv:2203.14222).
 
     0.3 times the mean entropy of the frames whose most probable class is not the blank, plus 0.7 times the minimum
-    class confusion of all frames, each weighted by 1 + exp(-H), at temperature 2.5. What it adapts are LayerNorms and
-    the feature extractor with its projection, as in the authors' code
+    class confusion of all frames, each weighted by 1 + exp(-H), at temperature 2.5. It adapts the LayerNorms and the
+    feature extractor with its projection, as in the authors' code
     (github.com/DanielLin94144/Test-time-adaptation-ASR-SUTA).
-    Here: an utterance whose frames are all blank has no entropy part, where the mean of nothing is NaN there.
+    Here: an utterance whose frames are all blank has no entropy part, which is NaN in their code.
     """
 
     blank: int = 0
@@ -42,17 +42,17 @@ class FrameEntropyAndConfusion(EntropyAndConfusion):
 
 
 def objective_of(method: Method, model: TransformersModel) -> LossFunction | str:
-    """The objective of a method on a model: on frames, that of SUTA is the published one."""
+    """The objective of a method on a model: for SUTA on a CTC model, the published one."""
     if model.layout == "ctc" and method.objective == "suta":
         return FrameEntropyAndConfusion(blank=model.ends[0])
     return method.objective
 
 
 def check(name: str, method: Method) -> None:
-    """Refuse a method that needs sequences which a model chooses token by token; `name` is that of a CTC model.
+    """Refuse a method that needs sequences chosen token by token; `name` is that of a CTC model.
 
     Raises:
-        UsageError: says what is possible.
+        UsageError: lists what is possible.
     """
     if method.adapter:
         return
@@ -64,7 +64,7 @@ def check(name: str, method: Method) -> None:
     possible = method.decision == "greedy" and (not method.adapts or (method.candidates == "greedy" and per_frame))
     if not possible:
         raise UsageError(
-            f"{name!r} is a CTC model, of frames and not of sequences chosen token by token, and the method "
-            f"{method.name!r} needs those; possible are source, greedy-em, suta, and methods with candidates = "
+            f"{name!r} is a CTC model, which does not choose sequences token by token as the method "
+            f"{method.name!r} needs; possible are source, greedy-em, suta, and methods with candidates = "
             "'greedy', decision = 'greedy' and as the objective the entropy (policy = false) or a plug-in"
         )

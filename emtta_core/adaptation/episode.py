@@ -1,9 +1,9 @@
-"""Episodes: B utterances side by side, each adapted with parameters of its own, from the source model on.
+"""Episodes: a batch of B utterances, each adapted with parameters of its own, starting from the source model.
 
-In a stream an utterance begins where the one before left the model, and the word "source" means that state.
+In a stream, an utterance begins where the previous one left the model, and "source" means that state.
 
-The parameters are the weights and biases of LayerNorms. They lie in one tensor `(B, P)`, so that an optimizer that
-works element by element (AdamW does) runs B separate episodes in one call.
+The parameters are the weights and biases of LayerNorms. They are one tensor `(B, P)`, so that an elementwise optimizer
+such as AdamW runs B separate episodes in one call.
 """
 
 import hashlib
@@ -30,25 +30,25 @@ from emtta_core.model.speech_model import SpeechModel
 from emtta_core.plugins import is_plugin
 
 LAST = -1
-"""Stands for the number of the last state, whichever it is, where its samples are drawn."""
+"""The step number that stands for the last state, whichever it is, in the seeds of its samples."""
 
 TINY = 1e-12
-"""Added to the norm of a gradient that is divided by it, which may be zero."""
+"""Added to a gradient's norm before dividing by it, as it may be zero."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """B utterances ready for their episodes."""
 
-    ids: Sequence[str]  # which their random numbers come from
-    stem: Tensor  # `(B, S, d)`, what enters the encoder's layers
+    ids: Sequence[str]  # seed their random numbers
+    stem: Tensor  # `(B, S, d)`, input of the encoder's layers
     prompt: Tensor  # `(B, P)`
-    limits: Tensor  # `(B,)`, the most tokens of a hypothesis
+    limits: Tensor  # `(B,)`, the maximum number of tokens of a hypothesis
     audible: Tensor | None = None  # `(B, 1, 1, S)`, where there is sound, as in `forward.Memory`; None: everywhere
-    memory: forward.Memory | None = None  # their cross-attention keys and values, where the encoder is not adapted
+    memory: forward.Memory | None = None  # their cross-attention keys and values, if the encoder is not adapted
 
     def keep(self, rows: Tensor) -> "Batch":
-        """The batch of these utterances alone."""
+        """The batch of only these utterances."""
         stem, prompt, limits = (part.index_select(0, rows) for part in (self.stem, self.prompt, self.limits))
         audible = None if self.audible is None else self.audible.index_select(0, rows)
         memory = None if self.memory is None else self.memory.keep(rows)
@@ -56,7 +56,7 @@ class Batch:
 
 
 class Update(NamedTuple):
-    """The numbers of an update, `(b,)` each: the fields of `StepRecord` from `loss` on; None where it has none."""
+    """The numbers of an update, `(b,)` each: the fields of `StepRecord` from `loss` on; None if it has none."""
 
     loss: Tensor
     policy_loss: Tensor | None
@@ -74,7 +74,7 @@ class State:
     rows: Tensor  # `(b,)`, which utterances of the batch, in order
     greedy: Hypotheses | None  # the greedy hypotheses there, if decoded
     update: Update | None  # the update made from it; None in an episode's last state
-    # Of the last state, what the hypothesis is chosen from if not the greedy one: beams, best first, or samples.
+    # In the last state, what the hypothesis is chosen from if not the greedy one: beams, best first, or samples.
     choices: Hypotheses | None = None
 
 
@@ -103,19 +103,19 @@ def run(
     """Run the episodes of a batch.
 
     Args:
-        model: what is adapted.
-        method: by what.
-        options: how.
+        model: the model to adapt.
+        method: the adaptation method.
+        options: the method's options.
         batch: B utterances.
-        trace: "hypotheses" to decode the greedy hypothesis in every state; else in the first and the last alone.
+        trace: "hypotheses" to decode the greedy hypothesis in every state; otherwise only in the first and the last.
         step_done: called after each update with the number of episodes that made it.
-        carried: in a stream, where each utterance is met, which then counts as its source; at the end, where it left
-            off. None: all begin at the source model.
+        carried: in a stream, the state each utterance starts from, which then counts as its source; updated in place
+            to where it ends. None: all begin at the source model.
 
     Returns:
-        The states, each utterance's in order; and the parameters in the last of each, `(B, P)`. The last of the states
-        is that of all utterances, but for those that a gate kept from adapting where the method decides greedily: they
-        have one of their own before it.
+        The states, each utterance's in order; and the parameters in the last of each, `(B, P)`. The last state is that
+        of all utterances, except those that the gate kept from adapting if the method decides greedily: they have a
+        state of their own before it.
     """
     if carried is None:
         source = source_parameters(model.weights, len(batch.ids), method.parameters)
@@ -147,7 +147,7 @@ def run(
                 break
             if len(moving) < len(episodes.rows):
                 episodes.keep(moving)
-    if found is not None and method.decision == "greedy":  # what decides is known of those that were not adapted to
+    if found is not None and method.decision == "greedy":  # gated utterances already have their greedy hypotheses
         waiting = torch.ones_like(everyone, dtype=torch.bool).index_fill(0, going, False).nonzero().squeeze(1)
         if len(waiting):
             states.append(State(waiting, found.keep(waiting), None))
@@ -160,7 +160,7 @@ def run(
 def decide(
     model: SpeechModel, method: Method, options: Options, batch: Batch, parameters: Tensor, rows: Tensor
 ) -> State:
-    """Decode what the hypotheses of `rows` `(b,)` of a batch are chosen from, with `parameters` `(B, P)`."""
+    """Decode what the hypotheses of `rows` `(b,)` of a batch are chosen from, using `parameters` `(B, P)`."""
     if len(rows) < len(batch.ids):
         batch, parameters = batch.keep(rows), parameters.index_select(0, rows)
     strategies: list[Strategy] = [Greedy()]
@@ -176,7 +176,7 @@ def decide(
 
 
 def choices_of(method: Method) -> str:
-    """Where the sequences come from that a method chooses its hypothesis among: "greedy" has one alone."""
+    """The source of the sequences among which a method chooses its hypothesis; "greedy" has only one."""
     named = {"greedy": "greedy", "beam": "beam", "mbr": "sample"}
     return named.get(method.decision) or str(load("decision", method.decision).candidates)
 
@@ -184,7 +184,7 @@ def choices_of(method: Method) -> str:
 def _gate(
     model: SpeechModel, method: Method, options: Options, batch: Batch, source: Tensor
 ) -> tuple[Tensor, Hypotheses | None]:
-    # Which utterances are adapted to; and the source's greedy hypotheses of all, where that is for them to say.
+    # Which utterances are adapted to; and the source's greedy hypotheses of all, if these decide it.
     rows = torch.arange(len(batch.ids), device=source.device)
     if method.candidates == "none":
         return rows[:0], None
@@ -200,12 +200,12 @@ def _gate(
 def _step(
     model: SpeechModel, method: Method, options: Options, episodes: Episodes, step: int, trace: Trace
 ) -> tuple[Hypotheses | None, Update, Tensor]:
-    # The greedy hypotheses of a state, if wanted; the numbers of the update from it; and the gradient for that.
-    # 1) One pass of the encoder serves the candidates, which need no gradient, and their loss.
+    # The greedy hypotheses of a state, if wanted; the numbers of the update from it; and the update's gradient.
+    # 1) One pass of the encoder serves both the candidates, which need no gradient, and their loss.
     batch, parameters = episodes.batch, episodes.parameters
     norms = split(model.weights, parameters, method.parameters)
     memory = _cross_memory(model, norms, batch)
-    # 2) Candidates, and beside them in the same token loop the greedy hypothesis, if it is wanted and not known.
+    # 2) Candidates and, in the same token loop, the greedy hypothesis if it is wanted and not yet known.
     greedy = episodes.source if step == 0 else None
     wanted = greedy is None and (step == 0 or trace == "hypotheses")
     with calling("candidates", method.candidates):
@@ -218,7 +218,7 @@ def _step(
         _check_made(episodes.candidates, method.candidates, batch)
     candidates = episodes.candidates
     assert candidates is not None
-    # 3) Their loss, and its gradient: that of the sum, of which each utterance's parameters see their own part alone.
+    # 3) Their loss, and the gradient of its sum: each utterance's parameters receive only their own part.
     loss, entropy = candidate_loss(model, method, norms, memory, batch.prompt, candidates, batch.ids, step)
     (gradient,) = torch.autograd.grad(loss.total.sum(), parameters)
     policy, entropic, advantage = loss.policy, loss.entropy, loss.advantage
@@ -231,7 +231,7 @@ def _step(
         gradient_norm=gradient.norm(dim=1),
         candidate_tokens=candidates.mask.sum(-1).to(gradient.dtype).mean(-1),
     )
-    # 4) A sharpness-aware update follows the gradient at the worst place nearby, of the same candidates.
+    # 4) A sharpness-aware update follows the gradient at the worst point nearby, for the same candidates.
     radius = sharpness_of(method.objective)
     if radius:
         del loss, norms, memory
@@ -256,24 +256,24 @@ def candidate_loss(
 ) -> tuple[Loss, Tensor]:
     """Compute the loss of candidates, and their mean entropy in nats per token, `(B,)`.
 
-    Every distinct beginning is decoded once (`emtta_core.model.forward`); the candidates' tokens then look up theirs.
+    Every distinct prefix is decoded once (`emtta_core.model.forward`), and the candidates' tokens look theirs up.
 
     Args:
-        model: what is adapted.
-        method: whose objective it is.
+        model: the model to adapt.
+        method: provides the objective.
         norms: the LayerNorms of the B utterances.
         memory: their cross-attention keys and values.
         prompt: `(B, P)`.
-        candidates: G of each.
-        ids: of the utterances, for an objective that asks; None: their numbers.
-        step: how many updates were made, likewise.
+        candidates: G for each utterance.
+        ids: the utterances' ids, for objectives that use them; None: their indices.
+        step: the number of updates made, likewise.
     """
     weights = model.weights
     mask = candidates.mask
     tree = grow(prompt, candidates.tokens, mask, dtype=weights.head.dtype)
     hidden = forward.decode(weights, norms.decoder, memory, tree.nodes, tree.visible)
     owner = tree.owner[mask]
-    # Of all that is held, the logits are the most: no name keeps them once the policy has masked them.
+    # The logits are the largest tensor: no variable references them once the policy has masked them.
     masked = model.policy.mask_nodes(forward.logits(weights, hidden.index_select(0, tree.contexts)), tree.first)
     statistics = token_statistics(masked, candidates.tokens[mask], owner)
     empty = statistics.entropy.new_zeros(mask.shape)
@@ -287,7 +287,7 @@ def candidate_loss(
 
 
 def _moving(states: Sequence[State], tolerance: float) -> Tensor:
-    # Which of the last state's episodes have an entropy that still moves.
+    # Which of the last state's episodes have an entropy that still changes.
     before, now = states[-2], states[-1]
     assert before.update is not None
     assert now.update is not None
@@ -312,7 +312,7 @@ def _generate(
 def _strategies(
     model: SpeechModel, method: Method, options: Options, batch: Batch, step: int, *, greedy: bool
 ) -> list[Strategy]:
-    # First what makes a step's candidates, if they are made anew; last what makes its greedy hypothesis, if wanted.
+    # First the strategy for a step's candidates, if they are redrawn; last that for its greedy hypothesis, if wanted.
     wanted: list[Strategy] = [Greedy()] if greedy else []
     if step and not options.redraw:
         return wanted
@@ -324,7 +324,7 @@ def _strategies(
 def _strategy(
     model: SpeechModel, method: Method, options: Options, batch: Batch, source: str, step: int, beams: int
 ) -> Strategy:
-    # What makes the sequences of a source, in a step or in the last state.
+    # The strategy for the sequences of a source, in a step or in the last state.
     if source == "beam":
         return BeamSearch(beams)
     numbers = [noise_key(method, options, name, step) for name in batch.ids]
@@ -335,14 +335,14 @@ def _strategy(
         made = load("candidates", source)(CandidateRequest(batch.ids, step, keys, options, model))
     lacking = [name for name in ("rows", "begin", "advance", "going", "keep", "result") if not hasattr(made, name)]
     if lacking:
-        wanted = f"a strategy of the token loop; what lacks is {', '.join(lacking)}"
+        wanted = f"a strategy of the token loop; it lacks {', '.join(lacking)}"
         raise refuse_result("candidates", source, f"an object of the class {type(made).__name__}", wanted)
     strategy: Strategy = made
     return strategy
 
 
 def _check_made(made: Hypotheses | None, source: str, batch: Batch) -> None:
-    # Refuse what a plug-in's strategy made if it is no sequence of tokens for each utterance.
+    # Refuse the output of a plug-in's strategy if it is not sequences of tokens for each utterance.
     if not is_plugin(source):
         return
     wanted = f"Hypotheses with tokens and a mask `({len(batch.ids)}, R, T)`, and a token in each sequence"
@@ -350,15 +350,15 @@ def _check_made(made: Hypotheses | None, source: str, batch: Batch) -> None:
         raise refuse_result("candidates", source, f"an object of the class {type(made).__name__}", wanted)
     shapes = [tuple(part.shape) for part in (made.tokens, made.mask, made.ended)]
     if shapes[0] != shapes[1] or shapes[0][:2] != shapes[2] or shapes[0][0] != len(batch.ids):
-        raise refuse_result("candidates", source, f"tokens, mask and ends of the shapes {shapes}", wanted)
+        raise refuse_result("candidates", source, f"tokens, mask and ended of shapes {shapes}", wanted)
     if not made.mask.any(-1).all():
         raise refuse_result("candidates", source, "a sequence without a token", wanted)
 
 
 def noise_key(method: Method, options: Options, utterance_id: str, step: int) -> int:
-    """The number of 64 bits from which a step's candidates of an utterance are drawn.
+    """The 64-bit seed of an utterance's candidates in a step.
 
-    It comes from the seed, the utterance's id, the method and the step, never from a position in a batch.
+    It depends on the seed, the utterance's id, the method and the step, never on the position in a batch.
     """
     key = f"{options.seed}\0{utterance_id}\0{method.name}\0{step}"
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big", signed=True)

@@ -1,4 +1,4 @@
-"""What a result is flagged with, and whether a text is one piece said over and over."""
+"""The flags of a result, and the detection of repetition loops in text."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 Flag = Literal["truncated", "collapsed", "gated", "reverted", "reset"]
 
 LAWFUL = 3
-"""How often in a row anything may be said: "no no no"."""
+"""How many times in a row anything may be repeated: "no no no"."""
 
 EXCESS = 15
-"""A text loops by what a piece is said beyond that, if it is at least so many characters: "no no no no no no no no",
-or eighteen times one letter, or four times a phrase of fifteen."""
+"""Repetitions beyond that are a loop if they amount to at least this many characters: "no no no no no no no no", one
+letter eighteen times, or a phrase of fifteen characters four times."""
 
 SHARE = 0.5
-"""A text is a loop if at least this share of its characters is in pieces said over and over."""
+"""A text has collapsed if at least this share of its characters is in loops."""
 
 
 def flags_of(text: str, *, ended: bool, gated: bool = False, reverted: bool = False) -> tuple[Flag, ...]:
@@ -24,9 +24,9 @@ def flags_of(text: str, *, ended: bool, gated: bool = False, reverted: bool = Fa
 
     Args:
         text: the hypothesis.
-        ended: whether it ended by itself; else it is "truncated".
-        gated: whether the utterance was not adapted to, its entropy being low.
-        reverted: whether it is the source's, adapting having made it worse.
+        ended: whether it ended with an end token; if not, it is "truncated".
+        gated: whether the utterance was not adapted to because its entropy was low.
+        reverted: whether it is the source's, because adapting made it worse.
     """
     flags: dict[Flag, bool] = {
         "truncated": not ended,
@@ -38,11 +38,11 @@ def flags_of(text: str, *, ended: bool, gated: bool = False, reverted: bool = Fa
 
 
 def collapsed(text: str) -> bool:
-    """Whether a hypothesis is empty, or one piece said over and over for half of it or more.
+    """Whether a hypothesis is empty, or at least half of it is a piece of text repeated over and over.
 
-    It is judged by characters, not by tokens or words: the tokens of many scripts are single bytes, of which few are
-    distinct in any text, and many languages write no spaces. Case and the width of white space do not count. What is
-    said up to three times in a row is no loop, nor what is longer by a few characters alone (`EXCESS`).
+    Characters are compared, not tokens or words: the tokens of many scripts are single bytes, few of which are distinct
+    in any text, and many languages are written without spaces. Case and the amount of white space are ignored. Up to
+    three repetitions in a row are not a loop, nor are a few characters more (`EXCESS`).
     """
     plain = " ".join(text.casefold().split())
     if not plain:
@@ -55,11 +55,11 @@ def collapsed(text: str) -> bool:
 
 
 def _loops(codes: NDArray[np.uint32]) -> Iterator[tuple[int, int]]:
-    # The stretches in which a piece of some length is repeated at once, over `LAWFUL` times by `EXCESS` characters:
+    # The spans in which a piece of some length is repeated back to back, `EXCESS` characters beyond `LAWFUL` times:
     # there each character equals the one a piece earlier.
     for piece in range(1, (len(codes) - EXCESS) // LAWFUL + 1):
         equal = codes[piece:] == codes[:-piece]
-        wanted = (LAWFUL - 1) * piece + EXCESS  # the first saying equals nothing
+        wanted = (LAWFUL - 1) * piece + EXCESS  # the first occurrence matches nothing before it
         if equal.sum() < wanted:
             continue
         edges = np.flatnonzero(np.diff(equal, prepend=False, append=False))

@@ -1,6 +1,6 @@
-"""The episode on the generic path: one utterance, adapted to by a network of transformers through its own code.
+"""The episode on the generic path: one utterance, adapted to with transformers' own implementation of the network.
 
-It is the reference for the fast path (`emtta_core.adaptation.episode`), whose states it gives: the same candidates,
+It is the reference for the fast path (`emtta_core.adaptation.episode`) and gives the same states: the same candidates,
 losses, updates and rules for one utterance, written without batches.
 """
 
@@ -37,16 +37,16 @@ class Episode:
         language: str,
         name: str,
     ):
-        """Prepare, for an utterance of this name, by which its random numbers are drawn."""
+        """Prepare for an utterance, whose name seeds its random numbers."""
         self._model, self._method, self._options, self._name = model, method, options, name
         self._utterance: Utterance = hear(model, waveform, language)
         self._rows = torch.zeros(1, dtype=torch.long, device=model.device)
 
     def run(self, trace: Trace = "hypotheses", step_done: Callable[[int], None] = lambda _: None) -> list[State]:
-        """Adapt, and return the states in order, each of one episode; the last is what the hypothesis is chosen from.
+        """Adapt, and return the episode's states in order; the hypothesis is chosen from the last.
 
         Args:
-            trace: "hypotheses" to decode the greedy hypothesis in every state; else in the first and the last alone.
+            trace: "hypotheses" to decode the greedy hypothesis in every state; otherwise only in the first and last.
             step_done: called after each update with 1.
         """
         method, options = self._method, self._options
@@ -70,7 +70,7 @@ class Episode:
             )
             candidates: Hypotheses | None = None
             for step in range(options.steps):
-                # 1) Candidates, and the greedy hypothesis if it is wanted or they are made of it.
+                # 1) Candidates, and the greedy hypothesis if it is wanted or is itself the candidate.
                 state, greedy = self._state(), source if step == 0 else None
                 redrawn = method.candidates == "greedy" and options.redraw
                 if greedy is None and (step == 0 or trace == "hypotheses" or redrawn):
@@ -90,7 +90,7 @@ class Episode:
                 optimizer.step()
                 states.append(State(self._rows, greedy, update))
                 step_done(1)
-                # 3) An episode whose candidates' entropy no longer moves is over.
+                # 3) An episode ends once its candidates' entropy no longer changes.
                 if options.early_stop is not None and step > 0:
                     before = states[-2].update
                     assert before is not None
@@ -162,7 +162,7 @@ class Episode:
         candidates: Hypotheses,
         step: int,
     ) -> list[Tensor | None]:
-        # The gradient at the worst place nearby, of the same candidates, for a sharpness-aware update.
+        # The gradient at the worst point nearby, for the same candidates, for a sharpness-aware update.
         source = [parameter.detach().clone() for parameter in parameters]
         scale = radius / (_norm(gradients) + TINY)
         with torch.no_grad():
@@ -178,7 +178,7 @@ class Episode:
 
 
 def check(model: TransformersModel, method: Method) -> None:
-    """Refuse a method that a model on this path cannot be adapted by.
+    """Refuse a method that cannot adapt a model on this path.
 
     Raises:
         UsageError: says what is possible.
@@ -189,10 +189,10 @@ def check(model: TransformersModel, method: Method) -> None:
 
 
 def parameter_names(model: TransformersModel, method: Method) -> list[str]:
-    """The names of the parameters that a method adapts, as the network has them.
+    """The names of the parameters that a method adapts, as in the network.
 
     Raises:
-        UsageError: the part of the model that is wanted has none.
+        UsageError: the requested part of the model has none.
         PluginError: a plug-in selected something else.
     """
     which = method.parameters
@@ -200,8 +200,8 @@ def parameter_names(model: TransformersModel, method: Method) -> list[str]:
         return []
     if not model.norms:
         raise UsageError(
-            f"{model.name!r} ({type(model.network).__name__}) has no LayerNorm or RMSNorm with weights, and these are "
-            f"what {method.name!r} adapts; take a model that has them, or methods that adapt nothing, as 'source'"
+            f"{model.name!r} ({type(model.network).__name__}) has no LayerNorm or RMSNorm with weights, which are "
+            f"what {method.name!r} adapts; use a model that has them, or a method that adapts nothing, such as 'source'"
         )
     if is_plugin(which):
         names = list(model.norms)
@@ -210,7 +210,7 @@ def parameter_names(model: TransformersModel, method: Method) -> list[str]:
         chosen = [name for name in names if _short(name) in wanted]
         if not chosen or len(chosen) < len(set(wanted)):
             raise refuse_result(
-                "parameters", which, f"{wanted!r}", f"some of the names that it is given, as {_short(names[0])!r}"
+                "parameters", which, f"{wanted!r}", f"some of the names it was passed, such as {_short(names[0])!r}"
             )
         return chosen
     if model.layout == "ctc" and method.objective == "suta":
@@ -223,7 +223,7 @@ def _short(name: str) -> str:
 
 
 def _gradients(loss: Loss, parameters: Sequence[Tensor]) -> list[Tensor | None]:
-    # A norm that the loss does not depend on, as one behind the last layer that is used, has no gradient.
+    # A norm that the loss does not depend on, such as one after the last layer used, has no gradient.
     return list(torch.autograd.grad(loss.total.sum(), parameters, allow_unused=True))
 
 

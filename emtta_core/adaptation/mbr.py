@@ -1,8 +1,8 @@
-"""Which of several transcripts is the hypothesis; by minimum Bayes risk, the one that differs least from all of them.
+"""The choice of a hypothesis among transcripts; by minimum Bayes risk, the one that differs least from all of them.
 
-The samples stand for the model's distribution, so the mean distance of a transcript from them estimates its expected
-word errors; the transcript with the least is chosen. Source: Goel and Byrne, "Minimum Bayes-risk automatic speech
-recognition", 2000; with samples in place of a lattice, Jinnai, arXiv:2510.19471. Here the samples are the policy's own,
+The samples represent the model's distribution, so a transcript's mean distance from them estimates its expected word
+errors; the transcript with the fewest is chosen. Source: Goel and Byrne, "Minimum Bayes-risk automatic speech
+recognition", 2000; with samples instead of a lattice, Jinnai, arXiv:2510.19471. Here the samples are the policy's own,
 at temperature 1, and the risk is the number of word errors.
 """
 
@@ -17,13 +17,13 @@ from emtta_core.plugins import is_plugin
 
 
 def choose(decision: str, texts: Sequence[str]) -> int:
-    """Choose which of an utterance's texts is its hypothesis, by a decision's name or a plug-in.
+    """Choose which of an utterance's texts is its hypothesis, by the name of a decision or a plug-in.
 
     Raises:
-        PluginError: the plug-in failed, or chose none of them.
+        PluginError: the plug-in failed, or returned an invalid index.
     """
     if not is_plugin(decision):
-        return least_risk(texts) if decision == "mbr" else 0  # of beams, the first is the best
+        return least_risk(texts) if decision == "mbr" else 0  # the first beam is the best
     with calling("decision", decision):
         chosen = load("decision", decision)(texts)
     if isinstance(chosen, bool) or not isinstance(chosen, int | np.integer) or not 0 <= chosen < len(texts):
@@ -32,29 +32,29 @@ def choose(decision: str, texts: Sequence[str]) -> int:
 
 
 def least_risk(texts: Sequence[str]) -> int:
-    """Choose which of the texts has the least expected word errors; of several, the first.
+    """Choose the text with the fewest expected word errors; ties go to the first.
 
-    Upper and lower case and punctuation do not count. Where no text has a space, its characters are compared.
+    Case and punctuation are ignored. If no text has a space, characters are compared instead of words.
     """
     distances = edit_distances(units(texts))
     return int(distances.sum(1).argmin())
 
 
 def units(texts: Sequence[str]) -> list[list[str]]:
-    """Split texts into what is compared: each text's words, or its characters where no text has two words."""
+    """Split texts into the units compared: words, or characters if no text has two words."""
     words = ["".join(" " if _separates(mark) else mark for mark in text.casefold()).split() for text in texts]
     return words if any(len(row) > 1 for row in words) else [list("".join(row)) for row in words]
 
 
 def _separates(mark: str) -> bool:
-    # Whether a character is punctuation or a symbol; marks upon letters, as Hindi's vowels, are neither.
+    # Whether a character is punctuation or a symbol; combining marks, such as Hindi's vowel signs, are neither.
     return unicodedata.category(mark)[0] in "PS"
 
 
 def edit_distances(sequences: Sequence[Sequence[str]]) -> NDArray[np.int64]:
     """The Levenshtein distances between all pairs of G sequences, `(G, G)`.
 
-    All pairs are computed at once, one unit of the first sequences after another (Wagner and Fischer, 1974). A row's
+    All pairs are computed at once, one unit of the first sequences at a time (Wagner and Fischer, 1974). A row's
     insertions run from left to right, d[j] = min(d[j], d[j - 1] + 1), which is a running minimum of d[j] - j.
     """
     number = {unit: index for index, unit in enumerate(sorted({unit for row in sequences for unit in row}))}
@@ -67,7 +67,7 @@ def edit_distances(sequences: Sequence[Sequence[str]]) -> NDArray[np.int64]:
     count = len(sequences)
     distance = np.broadcast_to(
         columns, (count, count, longest + 1)
-    ).copy()  # from nothing to the second's first j units
+    ).copy()  # from the empty prefix to the second's first j units
     found = np.where(lengths[:, None] == 0, lengths[None, :], 0)
     for step in range(longest):
         unequal = codes[:, None, step, None] != codes[None, :, :]

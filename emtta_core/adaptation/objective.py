@@ -1,4 +1,4 @@
-"""The objective, equation by equation: token entropies and log-probabilities, and the two losses made of them."""
+"""The objective, equation by equation: token entropies and log-probabilities, and the two losses built from them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -15,7 +15,7 @@ IMPOSSIBLE = -1.0e4
 
 
 class TokenStatistics(NamedTuple):
-    """Of M distributions and K tokens."""
+    """The entropies of M distributions and the log-probabilities of K tokens."""
 
     entropy: Tensor  # `(M,)`, nats
     log_prob: Tensor  # `(K,)`
@@ -29,7 +29,7 @@ def token_statistics(logits: Tensor, tokens: Tensor, rows: Tensor | None = None)
     Args:
         logits: `(M, V)`, -inf where a token is impossible.
         tokens: `(K,)`.
-        rows: `(K,)`, the distribution that each token was chosen from; None: the token at k from the distribution at k.
+        rows: `(K,)`, the distribution each token was chosen from; None: token k from distribution k.
     """
     if rows is None:
         rows = torch.arange(len(tokens), device=tokens.device)
@@ -42,14 +42,14 @@ class _Statistics(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, tokens: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        # Not log_probs.exp(), here and below: exp takes five times as long where its result is subnormal.
+        # Not log_probs.exp(), here and below: exp takes five times as long when its result is subnormal.
         log_probs, probs = logits.log_softmax(-1), logits.softmax(-1)
         # An impossible token has probability 0 and adds nothing; -inf would make it NaN.
         log_probs = log_probs.clamp_(min=IMPOSSIBLE)
         log_prob = log_probs[rows, tokens]
         entropy = -probs.mul_(log_probs).sum(
             -1
-        )  # in place: a product of its own would be one more tensor of the logits' size
+        )  # in place: a separate product would be one more tensor as large as the logits
         ctx.save_for_backward(log_probs, entropy, tokens, rows)
         return entropy, log_prob
 
@@ -67,17 +67,17 @@ class _Statistics(torch.autograd.Function):
 
 
 Mean = Callable[[Tensor, Tensor], Tensor]
-"""A mean `(B,)` of values `(B, G, T)` over what a mask `(B, G, T)` leaves; the values are zero elsewhere."""
+"""A mean `(B,)` of values `(B, G, T)` over a mask `(B, G, T)`; values are zero where masked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
     """The loss of each utterance, `(B,)` each."""
 
-    total: Tensor  # what is minimised: the sum of the parts asked for
-    # L_PG, zero if not asked for; None of a loss that has no such part, as the next two.
+    total: Tensor  # what is minimised: the sum of the requested parts
+    # L_PG, zero if not requested; this and the next two are None for a loss that has no such part.
     policy: Tensor | None = None
-    entropy: Tensor | None = None  # L_ENT, zero if not asked for, or with the sequence estimator
+    entropy: Tensor | None = None  # L_ENT, zero if not requested, or with the sequence estimator
     # `(B, G, T)`, what each token is charged with above the baseline, detached and zero where masked; the same for
     # all tokens of a candidate where each is charged with the whole cost.
     advantage: Tensor | None = None
@@ -100,16 +100,16 @@ def em_loss(
     Args:
         logits: `(B, G, T, V)`, those that each token was chosen from.
         tokens: `(B, G, T)`.
-        mask: `(B, G, T)`, 1 up to and including the end token, else 0.
+        mask: `(B, G, T)`, 1 up to and including the end token, then 0.
         estimator: "token" or "sequence".
-        policy: whether L_PG is in the total.
-        entropy: whether L_ENT is in the total; the sequence estimator has none.
+        policy: whether to include L_PG in the total.
+        entropy: whether to include L_ENT in the total; the sequence estimator has none.
         credit: "trajectory" or "to-go".
         baseline: "leave-one-out" or "none".
         normalization: "token" or "sequence".
 
     Raises:
-        UsageError: for a choice that there is not.
+        UsageError: for an unknown choice.
     """
     objective = Objective(estimator, policy, entropy, credit, baseline, normalization)
     statistics = token_statistics(logits.flatten(0, 2), tokens.flatten())
@@ -121,7 +121,7 @@ def check_objective(objective: Objective) -> Objective:
     """Check the choices of an objective, and return it.
 
     Raises:
-        UsageError: for a choice that there is not.
+        UsageError: for an unknown choice.
     """
     allowed = get_type_hints(Objective)
     for field in fields(objective):
@@ -132,7 +132,7 @@ def check_objective(objective: Objective) -> Objective:
 
 
 def loss_of(entropies: Tensor, log_probs: Tensor, mask: Tensor, objective: Objective) -> Loss:
-    """Compute the loss of candidates, from each position's entropy and each token's log-probability, `(B, G, T)`."""
+    """Compute the loss of candidates from each position's entropy and each token's log-probability, `(B, G, T)`."""
     entropies = entropies.masked_fill(mask == 0, 0.0)
     log_probs = log_probs.masked_fill(mask == 0, 0.0)
     cost = trajectory_cost if objective.credit == "trajectory" else cost_to_go
@@ -149,7 +149,7 @@ def loss_of(entropies: Tensor, log_probs: Tensor, mask: Tensor, objective: Objec
 
 
 def trajectory_cost(entropies: Tensor, log_probs: Tensor, estimator: Estimator) -> Tensor:
-    """Each candidate's cost, of masked `(B, G, T)`, for each of its tokens, `(B, G, T)`.
+    """Each candidate's cost, from masked `(B, G, T)`, repeated for each of its tokens, `(B, G, T)`.
 
     It is c_i = Σ_t H_t^i, the token-level estimate of the sequence's entropy, or the sequence-level c_i = -log p(y^i).
     """
@@ -158,10 +158,10 @@ def trajectory_cost(entropies: Tensor, log_probs: Tensor, estimator: Estimator) 
 
 
 def cost_to_go(entropies: Tensor, log_probs: Tensor, estimator: Estimator) -> Tensor:
-    """The part of its candidate's cost that each token can still change, of masked `(B, G, T)`.
+    """The part of its candidate's cost that each token can still change, from masked `(B, G, T)`.
 
-    The entropy at t depends on the tokens before t alone, so y_t answers for Σ_{s>t} H_s; of the sequence's
-    log-probability it answers for its own term too, -Σ_{s≥t} log p(y_s). What is left out has, times ∇log p(y_t), the
+    The entropy at t depends only on the tokens before t, so y_t is charged with Σ_{s>t} H_s; with the sequence's
+    log-probability it is charged with its own term too, -Σ_{s≥t} log p(y_s). The omitted terms times ∇log p(y_t) have
     expectation zero (Sutton and Barto, Reinforcement Learning, 2018, section 13.3).
     """
     surprise = entropies if estimator == "token" else -log_probs
@@ -170,7 +170,7 @@ def cost_to_go(entropies: Tensor, log_probs: Tensor, estimator: Estimator) -> Te
 
 
 def leave_one_out_advantage(cost: Tensor) -> Tensor:
-    """A_i = c_i - mean_{j≠i} c_j for costs `(B, G, T)`, at each position. One candidate has no baseline."""
+    """A_i = c_i - mean_{j≠i} c_j for costs `(B, G, T)`, at each position; a single candidate has no baseline."""
     count = cost.shape[1]
     if count == 1:
         return cost
@@ -194,5 +194,5 @@ def token_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def sequence_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """The mean over candidates of each one's mean over its tokens, `(B,)`, as in GRPO (arXiv:2402.03300)."""
+    """The mean over candidates of each candidate's mean over its tokens, `(B,)`, as in GRPO (arXiv:2402.03300)."""
     return (values.sum(-1) / mask.sum(-1)).mean(-1)

@@ -1,4 +1,4 @@
-"""AdamW for episodes side by side, and what of it goes from one utterance of a stream to the next."""
+"""AdamW for a batch of episodes, and the state that a stream carries from one utterance to the next."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Carried:
-    """Where B streams stand: what the next utterance of each is met with."""
+    """The state of B streams, from which the next utterance of each starts."""
 
     parameters: Tensor  # `(B, P)`
     mean: Tensor  # `(B, P)`, AdamW's running mean of the gradient
     square: Tensor  # `(B, P)`, likewise of its square
-    updates: Tensor  # `(B,)`, made since the source model
+    updates: Tensor  # `(B,)`, updates made since the source model
 
     @classmethod
     def begin(cls, source: Tensor) -> Carried:
-        """Stand at the source model, whose parameters are `source`, `(B, P)`."""
+        """Start at the source model, whose parameters are `source`, `(B, P)`."""
         zeros = torch.zeros_like(source)
         return cls(source, zeros, zeros.clone(), torch.zeros(len(source), device=source.device))
 
     @classmethod
     def stack(cls, parts: Sequence[Carried]) -> Carried:
-        """Put streams side by side, in tensors of their own."""
+        """Concatenate streams into new tensors."""
         return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
     def row(self, index: int) -> Carried:
-        """One of the streams alone, `(1, P)`, in tensors of its own."""
+        """One of the streams, `(1, P)`, copied into new tensors."""
         return Carried(*(getattr(self, field.name)[index : index + 1].clone() for field in fields(self)))
 
     def finite(self) -> list[bool]:
-        """Whether each of the streams has finite numbers alone."""
+        """Whether each stream has only finite numbers."""
         parts = (self.parameters, self.mean, self.square)
         return torch.stack([part.isfinite().all(1) for part in parts]).all(0).tolist()
 
 
 class Episodes:
-    """The episodes that still go on, and one optimizer for all of them.
+    """The episodes still running, and one optimizer for all of them.
 
     Attributes:
-        rows: `(b,)`, which utterances of the batch they are of.
+        rows: `(b,)`, their utterances' indices in the batch.
         batch: these utterances.
         parameters: `(b, P)`.
         candidates: those of the last step; None before the first.
-        source: the source's greedy hypotheses, where they are known before the first step.
+        source: the source's greedy hypotheses, if known before the first step.
     """
 
     def __init__(self, batch: Batch, parameters: Tensor, options: Options, carried: Carried | None = None):
-        """Begin at `parameters`; in a stream, with the means and the numbers of updates that are `carried`."""
+        """Begin at `parameters`; in a stream, with the `carried` means and numbers of updates."""
         self.rows = torch.arange(len(batch.ids), device=parameters.device)
         self.batch = batch
         self.candidates: Hypotheses | None = None
@@ -72,13 +72,13 @@ class Episodes:
                 self._optimizer.state[row] = state
 
     def update(self, gradient: Tensor) -> None:
-        """Make AdamW's update."""
+        """Apply AdamW's update."""
         for row, own in zip(self._optimized, gradient if self._apart else [gradient], strict=True):
             row.grad = own
         self._optimizer.step()
 
     def keep(self, going: Tensor) -> None:
-        """Go on with these of the episodes alone, `(k,)`."""
+        """Continue with only these of the episodes, `(k,)`."""
         moments = [self._optimizer.state[row] for row in self._optimized]
         self.rows, self.batch = self.rows.index_select(0, going), self.batch.keep(going)
         self.candidates = None if self.candidates is None else self.candidates.keep(going)
@@ -92,7 +92,7 @@ class Episodes:
             }
 
     def leave(self, carried: Carried) -> None:
-        """Note in `carried` where the episodes stand now."""
+        """Write the episodes' current state to `carried`."""
         states = [self._optimizer.state[row] for row in self._optimized]
         carried.parameters[self.rows] = self.parameters.detach()
         carried.mean[self.rows] = torch.stack([state["exp_avg"] for state in states])
@@ -102,10 +102,10 @@ class Episodes:
     def _optimize(self, parameters: Tensor) -> None:
         options = self._options
         self.parameters = parameters.requires_grad_()
-        # Streams side by side have made different numbers of updates, which AdamW counts by tensor: each row is one.
+        # The streams of a batch have made different numbers of updates, which AdamW counts per tensor: each row is one.
         self._optimized = list(parameters.detach().unbind()) if self._apart else [parameters]
         self._optimizer = torch.optim.AdamW(
-            [{"params": self._optimized}],  # in a group, which may be empty: a gate may keep all from adapting
+            [{"params": self._optimized}],  # in a group, which may be empty: the gate may exclude all episodes
             lr=options.learning_rate,
             betas=options.betas,
             eps=options.epsilon,

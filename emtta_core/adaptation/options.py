@@ -1,6 +1,6 @@
 """The options of a method, each declared once: its range, and the methods whose results it can change.
 
-Nothing here needs torch or pydantic; where a suite's file is validated, pydantic reads the same declarations.
+This module needs neither torch nor pydantic; when a suite file is validated, pydantic reads the same declarations.
 """
 
 import math
@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from emtta_core.errors import UsageError, unknown
 
 Trace = Literal["none", "metrics", "hypotheses"]
-"""What is kept of each state: nothing, the numbers of its update, or its greedy hypothesis too."""
+"""What is recorded of each state: nothing, the numbers of its update, or its greedy hypothesis too."""
 
 
 class Use(Enum):
-    """The methods that use an option: it is part of the identity of their cells, and of no others'."""
+    """The methods that use an option; it is part of the identity of only their cells."""
 
     UPDATE = "methods that update the model"
     CANDIDATES = "methods that sample or search"
@@ -35,7 +35,7 @@ _LIMITS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
 
 
 class Within:
-    """The range of a number, or of each number of a tuple, by limits named as in pydantic: ge, gt, le, lt."""
+    """The range of a number, or of each number of a tuple, with limits named as in pydantic: ge, gt, le, lt."""
 
     def __init__(self, **limits: float) -> None:
         self.limits = limits
@@ -47,7 +47,7 @@ class Within:
         return " and ".join(f"{_LIMITS[name][1]} {limit}" for name, limit in self.limits.items())
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
-        """Add the range to a schema of pydantic's, which is a dictionary."""
+        """Add the range to pydantic's core schema, which is a dictionary."""
         schema = handler(source)
         for number in schema.get("items_schema", [schema.get("schema", schema)]):  # of a tuple, or of `float | None`
             number |= self.limits | ({"allow_inf_nan": False} if number["type"] == "float" else {})
@@ -56,34 +56,34 @@ class Within:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a method adapts to an utterance.
+    """The options of a method.
 
     Raises:
-        UsageError: a value is of another type, or out of its range.
+        UsageError: a value has the wrong type or is out of range.
     """
 
-    steps: Annotated[int, Within(ge=1, le=1000), Use.UPDATE] = 10  # S, updates an utterance, at most
-    # G, sequences an update, and the samples of which the one of minimum Bayes risk is the hypothesis.
+    steps: Annotated[int, Within(ge=1, le=1000), Use.UPDATE] = 10  # S, maximum updates per utterance
+    # G, sequences per update, and samples among which minimum Bayes risk chooses the hypothesis.
     candidates: Annotated[int, Within(ge=2, le=1024), Use.CANDIDATES] = 8
-    learning_rate: Annotated[float, Within(gt=0), Use.UPDATE] = 1e-3  # of AdamW, as the next three
-    # This and the rest are torch's defaults; the suites of the paper set this to 0, as its authors' earlier code does.
+    learning_rate: Annotated[float, Within(gt=0), Use.UPDATE] = 1e-3  # of AdamW, like the next three
+    # This and the next two are torch's defaults; the paper's suites set this to 0, as its authors' earlier code does.
     weight_decay: Annotated[float, Within(ge=0), Use.UPDATE] = 0.01
-    # By which the means of the gradient and of its square decay each step.
+    # Decay rates of the running means of the gradient and of its square, per step.
     betas: Annotated[tuple[float, float], Within(ge=0, lt=1), Use.UPDATE] = (0.9, 0.999)
     epsilon: Annotated[float, Within(gt=0), Use.UPDATE] = 1e-8  # added to the root of the mean square
-    # Whether candidates are made anew in each step; else those of the first are kept. From the second step on they
-    # are then not those of the model that is updated, and the policy gradient is no longer on-policy.
+    # Whether candidates are drawn again in each step; if not, those of the first step are kept. From the second step on
+    # they are then not drawn from the model being updated, and the policy gradient is no longer on-policy.
     redraw: Annotated[bool, Use.UPDATE] = True
-    # Of the search whose best beam is the hypothesis.
+    # Beams of the search whose best beam is the hypothesis.
     beams: Annotated[int, Within(ge=2, le=1024), Use.SEARCH] = 8
     seed: Annotated[int, Within(ge=0, lt=2**63), Use.SAMPLE] = 0  # each utterance's random numbers derive from it
-    # Nats per token; an episode ends with the update before which its candidates' mean entropy moved by at most this
-    # since the state before. None: every episode has all its steps.
+    # Nats per token; an episode ends with the update of the first state whose candidates' mean entropy differs by at
+    # most this from that of the state before. None: every episode runs all its steps.
     early_stop: Annotated[float | None, Within(ge=0), Use.UPDATE] = None
-    # Nats per token; an utterance is adapted to if the entropy along the source's greedy hypothesis is above this; else
-    # it keeps the source's hypothesis. None: every utterance is adapted to.
+    # Nats per token; an utterance is adapted to only if the entropy along the source's greedy hypothesis is above this;
+    # otherwise it keeps the source's hypothesis. None: every utterance is adapted to.
     adapt_above: Annotated[float | None, Within(ge=0), Use.UPDATE] = None
-    # Whether an utterance goes back to the source's hypothesis where adapting raised the entropy along the greedy
+    # Whether an utterance reverts to the source's hypothesis if adapting raised the entropy along the greedy
     # hypothesis, or the adapted model's hypothesis is empty or a loop.
     revert: Annotated[bool, Use.UPDATE] = False
 
@@ -92,7 +92,7 @@ class Options:
             object.__setattr__(self, name, _checked(name, getattr(self, name), kind, within))
 
     def changed(self, **values: Any) -> "Options":
-        """The options with other values, by name.
+        """Return a copy with some values replaced.
 
         Raises:
             UsageError: there is no option of that name, or a value is out of range.
@@ -104,10 +104,10 @@ class Options:
 
 
 def declarations(record: type) -> tuple[dict[str, tuple[Any, Within]], dict[str, Use]]:
-    """The type and range of each field of a class of options; and the methods that use it.
+    """The type and range of each field of an options class, and the methods that use it.
 
     Raises:
-        TypeError: a field does not say which methods use it, and with that whose identity it is part of.
+        TypeError: a field does not declare which methods use it, and so whose identity it is part of.
     """
     ranges, uses = {}, {}
     for name, hint in get_type_hints(record, include_extras=True).items():
@@ -116,18 +116,18 @@ def declarations(record: type) -> tuple[dict[str, tuple[Any, Within]], dict[str,
         named = [mark for mark in marks if isinstance(mark, Use)]
         if len(named) != 1:
             raise TypeError(
-                f"{record.__name__}.{name} must name the methods that use it, as a Use, once; it has {named}"
+                f"{record.__name__}.{name} must name the methods that use it by exactly one Use; it has {named}"
             )
         uses[name] = named[0]
     return ranges, uses
 
 
 _DECLARED, USES = declarations(Options)
-"""Of each option, its type and range; and the methods that use it."""
+"""Each option's type and range; and the methods that use it."""
 
 
 def _checked(name: str, value: Any, kind: Any, within: Within) -> Any:
-    # The value of an option as Python's own type: whoever computes options has numpy's.
+    # The value of an option as a built-in type: computed options may be numpy's.
     if kind is bool:
         if not isinstance(value, bool):
             raise UsageError(f"{name} is {value!r}; it must be True or False")

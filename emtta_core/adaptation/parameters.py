@@ -1,4 +1,4 @@
-"""Which of a model's LayerNorm parameters are adapted: `(B, P)`, a set for each utterance, beside the frozen ones."""
+"""The LayerNorm parameters that are adapted, `(B, P)`, one set per utterance, and the frozen ones beside them."""
 
 from functools import cache
 
@@ -12,7 +12,7 @@ from emtta_core.plugins import is_plugin
 
 
 def source_parameters(weights: Weights, batch: int, which: str = "layernorm") -> Tensor:
-    """Copy the LayerNorm parameters that are adapted, as trained, for each of `batch` utterances: `(B, P)`."""
+    """Copy the trained values of the adapted LayerNorm parameters for each of `batch` utterances: `(B, P)`."""
     if is_plugin(which):
         return _vectors(weights)[_selected(weights, which)].flatten().repeat(batch, 1)
     count = weights.encoder_norms
@@ -21,7 +21,7 @@ def source_parameters(weights: Weights, batch: int, which: str = "layernorm") ->
 
 
 def split(weights: Weights, parameters: Tensor, which: str = "layernorm") -> Norms:
-    """View `parameters` `(B, P)`, and the frozen ones beside them, as the LayerNorms of both halves of the model."""
+    """View `parameters` `(B, P)`, together with the frozen ones, as the LayerNorms of both halves of the model."""
     count, batch = weights.encoder_norms, len(parameters)
     if is_plugin(which):
         rows = torch.tensor(_selected(weights, which), device=parameters.device)
@@ -37,7 +37,7 @@ def split(weights: Weights, parameters: Tensor, which: str = "layernorm") -> Nor
 
 
 def _vectors(weights: Weights) -> Tensor:
-    # Each LayerNorm's weight and its bias, one after the other.
+    # Each LayerNorm's weight and then its bias.
     return weights.norms.flatten(0, 1)
 
 
@@ -47,13 +47,13 @@ def _selected(weights: Weights, which: str) -> list[int]:
 
 @cache
 def _selection(which: str, names: tuple[str, ...]) -> list[int]:
-    # The numbers of the vectors that a plug-in selects by name.
+    # The indices of the vectors that a plug-in selects by name.
     with calling("parameters", which):
         wanted = list(load("parameters", which)(list(names)))
     foreign = [name for name in wanted if name not in names]
     if foreign or not wanted:
         given = f"{foreign[0]!r}" if foreign else "no parameter"
-        raise refuse_result("parameters", which, given, f"some of the names that it is given, as {names[0]!r}")
+        raise refuse_result("parameters", which, given, f"some of the names it was passed, such as {names[0]!r}")
     return sorted({names.index(name) for name in wanted})
 
 

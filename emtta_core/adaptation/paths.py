@@ -1,6 +1,7 @@
 """The two paths of an episode: the fast one of the families, and the generic one through transformers' own code.
 
-Both give the same states for the same model (`tests/adaptation/test_generic_path.py`); what reads them knows neither.
+Both give the same states for the same model (`tests/adaptation/test_generic_path.py`), so callers need not distinguish
+them.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from emtta_core.model.speech_model import Model, SpeechModel
 from emtta_core.model.transformers_model import TransformersModel
 
 Source = Callable[[Sequence[int]], State]
-"""What the hypotheses of some rows of a batch are chosen from in the source model."""
+"""Returns what the hypotheses of some rows of a batch are chosen from in the source model."""
 
 
 def check_path(model: Model, method: Method) -> None:
@@ -29,13 +30,13 @@ def check_path(model: Model, method: Method) -> None:
         UsageError: says what is possible.
     """
     if isinstance(model, TransformersModel):
-        from emtta_core.adaptation import generic  # brings transformers, which the fast path has no need of here
+        from emtta_core.adaptation import generic  # imports transformers, which the fast path does not need here
 
         generic.check(model, method)
 
 
 def check_stream(model: Model) -> None:
-    """Refuse to carry from one utterance to the next what is adapted of a model on the generic path."""
+    """Refuse a stream for a model on the generic path, which carries no state between utterances."""
     if isinstance(model, TransformersModel):
         raise UsageError(NO_STREAM)
 
@@ -49,20 +50,20 @@ def states_of(
     step_done: Callable[[int], None],
     met: Sequence[Carried | None] | None = None,
 ) -> tuple[list[State], Source, Carried | None]:
-    """Run the episodes of a batch; on the generic path, of the one utterance in it.
+    """Run the episodes of a batch, which on the generic path has one utterance.
 
     Args:
-        model: what is adapted.
-        method: by what.
-        options: how.
+        model: the model to adapt.
+        method: the adaptation method.
+        options: the method's options.
         batch: the utterances.
         trace: as for `emtta_core.adaptation.episode.run`.
         step_done: called after each update with the number of episodes that made it.
-        met: in streams, on the fast path, where each utterance is met; None where all begin at the source model.
+        met: in streams, which need the fast path, the state each utterance starts from; None: the source model.
 
     Returns:
-        The states, each utterance's in order; what decides in the model that they were met with, for those that go back
-        to it; and of streams, where they left off.
+        The states, each utterance's in order; a function that decodes with the model they started from, for utterances
+        that revert to it; and the state in which streams end, or None.
     """
     if isinstance(model, TransformersModel):
         from emtta_core.adaptation import generic

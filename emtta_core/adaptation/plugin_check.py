@@ -1,4 +1,4 @@
-"""What an author is told at once of a method: whether it mixes utterances, is deterministic and finite, and learns."""
+"""A quick check of a new method: whether it keeps utterances apart, is deterministic and finite, and learns."""
 
 import math
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ from emtta_core.errors import EmttaError
 from emtta_core.model.speech_model import Model
 
 TOLERANCE = 1e-6
-"""Of numbers that should be equal, in float64: sums are made in another order there."""
+"""For numbers that should be equal in float64 but are summed in a different order."""
 
 OPTIONS = Options(steps=2, candidates=4)
-"""Those that a method is checked with."""
+"""The options that a method is checked with."""
 
 SECONDS = (1.0, 2.4, 0.7)
-"""How long the waveforms are: a batch pads them."""
+"""The waveforms' durations, which differ so that a batch pads them."""
 
-# The numbers of a step in the order in which they are computed, and the part that each comes from.
+# The numbers of a step in the order of their computation, and the part that each comes from.
 _ORIGINS = {
     "candidate_tokens": "candidates",
     "candidate_entropy": "candidates",
@@ -34,17 +34,16 @@ _ORIGINS = {
 def check_method(
     model: Model, method: Method, waveforms: Sequence[NDArray[np.float32]] = (), language: str = "en"
 ) -> list[str]:
-    """Try a method with plug-ins on a few utterances, side by side, again, and alone.
+    """Try a method with plug-ins on a few utterances: in one batch, again, and each alone.
 
     Args:
-        model: in the precision float64, so that a difference means something; as `load_model("demo",
-            precision="float64")`.
-        method: what is tried.
-        waveforms: of three utterances or more, each of another length; none: noise that swells and fades.
-        language: what is spoken in them.
+        model: in float64, so that differences are meaningful, such as `load_model("demo", precision="float64")`.
+        method: the method to try.
+        waveforms: three or more, of different lengths; none: noise that swells and fades.
+        language: the language spoken in them.
 
     Returns:
-        What is wrong, a sentence each; none where nothing is.
+        The faults found, one sentence each.
     """
     spoken = list(waveforms) or [_noise(seconds, model.sample_rate) for seconds in SECONDS]
     ids = [f"utterance-{number}" for number in range(len(spoken))]
@@ -63,29 +62,29 @@ def check_method(
     if broken:
         return broken[:1]
     last = "adapter" if method.adapter else "decision"
-    faults = _differences(together, again, 0.0, "when it is repeated", last)
-    if not faults:  # what is drawn anew each time differs alone, too
-        faults = _differences(alone, together, TOLERANCE, "beside others: it mixes utterances", last)
+    faults = _differences(together, again, 0.0, "when repeated", last)
+    if not faults:  # an unseeded method would differ here, too
+        faults = _differences(alone, together, TOLERANCE, "in a batch: it mixes utterances", last)
     norms = [record.gradient_norm for result in together for record in result.trace if record.gradient_norm is not None]
     if norms and not any(norms):
-        faults.append("objective: its gradient is zero at every step of every utterance; nothing is learned")
+        faults.append("objective: its gradient is zero at every step of every utterance, so nothing is learned")
     return faults
 
 
 def _differences(
     before: Sequence[AdaptationResult], after: Sequence[AdaptationResult], tolerance: float, when: str, last: str
 ) -> list[str]:
-    # Of the first utterance that differs, the first number, or else the text, and the part that it comes from.
+    # The first number, or else the text, of the first utterance that differs, and the part it comes from.
     for one, other in zip(before, after, strict=True):
         for left, right in zip(one.trace, other.trace, strict=False):
             for name, part in _ORIGINS.items():
                 values = getattr(left, name), getattr(right, name)
                 if not _close(*values, tolerance):
                     where = f"{name} of {one.utterance_id} at step {left.step}"
-                    return [f"{part}: {where} is {values[0]}, and {values[1]} {when}"]
+                    return [f"{part}: {where} is {values[0]}, but {values[1]} {when}"]
         texts = one.hypothesis, other.hypothesis
         if texts[0] != texts[1]:
-            return [f"{last}: the hypothesis of {one.utterance_id} is {texts[0]!r}, and {texts[1]!r} {when}"]
+            return [f"{last}: the hypothesis of {one.utterance_id} is {texts[0]!r}, but {texts[1]!r} {when}"]
         if not _close(one.entropy_after, other.entropy_after, tolerance):
             return [f"parameters: entropies of {one.utterance_id} after the last step differ {when}"]
     return []

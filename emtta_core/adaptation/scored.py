@@ -1,4 +1,4 @@
-"""What an objective sees: the candidates of B utterances, scored by the model that is adapted."""
+"""The input of an objective: the candidates of B utterances, scored by the model being adapted."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,42 +16,42 @@ from emtta_core.adaptation.parts import LossFunction, calling, load, refuse_resu
 class ScoredCandidates:
     """G candidates of each of B utterances, at most T tokens long.
 
-    Each utterance's loss must come from its own row alone: an optimizer serves all rows at once, element by element.
+    Each utterance's loss must depend only on its own row, as one elementwise optimizer updates all rows at once.
     """
 
     tokens: Tensor  # `(B, G, T)`
-    mask: Tensor  # `(B, G, T)`, true up to and including the last token; what is masked is 0 in all that follows
-    ended: Tensor  # `(B, G)`, true where a candidate ended by itself, false where its cap cut it
-    log_probs: Tensor  # `(B, G, T)`, of each token, nats; with a gradient, once
-    entropies: Tensor  # `(B, G, T)`, of the distribution that it was chosen from, nats; with a gradient, once
+    mask: Tensor  # `(B, G, T)`, true up to and including the last token; masked values below are 0
+    ended: Tensor  # `(B, G)`, true if a candidate ended with an end token, false if it was cut at its cap
+    log_probs: Tensor  # `(B, G, T)`, of each token, nats; differentiable once
+    entropies: Tensor  # `(B, G, T)`, of the distribution each token was chosen from, nats; differentiable once
     ids: Sequence[str]  # of the B utterances
-    step: int  # how many updates were made
-    # `(M, V)`, the policy's logits in each of the M contexts of all candidates: those that share their beginning share
-    # their contexts. -inf where a token is suppressed.
+    step: int  # the number of updates made
+    # `(M, V)`, the policy's logits in each of the M contexts of all candidates; candidates with a common prefix share
+    # its contexts. -inf where a token is suppressed.
     contexts: Tensor
-    owner: Tensor  # `(B, G, T)`, which of the contexts each token was chosen in; any where masked
+    owner: Tensor  # `(B, G, T)`, the index of the context each token was chosen in; arbitrary where masked
     read: Callable[[Tensor, Tensor], list[str]]  # the texts of sequences `(K, T)` under a mask `(K, T)`
 
     @property
     def logits(self) -> Tensor:
-        """`(B, G, T, V)`, those that each token was chosen from, with a gradient; made anew each time.
+        """`(B, G, T, V)`, those that each token was chosen from, with a gradient; computed on each access.
 
-        A suppressed token has a finite logit so low that its probability is 0 exactly, in products and gradients too.
+        A suppressed token has a finite logit so low that its probability is exactly 0, in products and gradients too.
         """
         chosen = self.contexts.clamp(min=IMPOSSIBLE).index_select(0, self.owner[self.mask])
         empty = chosen.new_zeros((*self.mask.shape, chosen.shape[-1]))
         return empty.index_put((self.mask,), chosen)
 
     def each(self, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """What a function of logits `(M, V)` gives for each, `(M,)`, at the tokens chosen from them: `(B, G, T)`.
+        """Apply a function of logits, `(M, V)` to `(M,)`, and return its value at each token, `(B, G, T)`.
 
-        It is computed once for all candidates that share a beginning, where `logits` has it for each.
+        It is computed once for all candidates that share a prefix, whereas `logits` has a copy for each.
         """
         values = function(self.contexts.clamp(min=IMPOSSIBLE))
         return values.new_zeros(self.mask.shape).masked_scatter(self.mask, values[self.owner[self.mask]])
 
     def first(self, count: int = 1) -> "ScoredCandidates":
-        """The first candidates of each utterance alone; of beams, the best."""
+        """Only the first candidates of each utterance, which for beams are the best."""
         parts = ("tokens", "mask", "ended", "log_probs", "entropies", "owner")
         return replace(self, **{name: getattr(self, name)[:, :count] for name in parts})
 
@@ -63,11 +63,11 @@ class ScoredCandidates:
 
 
 def objective_loss(objective: LossFunction | str, candidates: ScoredCandidates) -> Loss:
-    """The loss that an objective gives candidates.
+    """Compute an objective's loss of candidates.
 
     Raises:
         UsageError: there is no such objective.
-        PluginError: it failed, or what it gave is no loss of each utterance, or has no gradient.
+        PluginError: it failed, or did not return a loss for each utterance with a gradient.
     """
     if isinstance(objective, Objective):
         return objective(candidates)
@@ -75,16 +75,16 @@ def objective_loss(objective: LossFunction | str, candidates: ScoredCandidates) 
     with calling("objective", name):
         given = _loaded(objective)(candidates)
     loss = given if isinstance(given, Loss) else Loss(given)
-    wanted = f"a tensor of the shape ({len(candidates.ids)},), the loss of each utterance"
+    wanted = f"a tensor of shape ({len(candidates.ids)},), the loss of each utterance"
     if not isinstance(loss.total, Tensor):
         raise refuse_result("objective", name, f"{type(given).__name__} {given!r}", wanted)
     for part in (loss.total, loss.policy, loss.entropy):
         if part is not None and (part.shape != (len(candidates.ids),) or not part.is_floating_point()):
-            shape = f"a tensor of {part.dtype} of the shape {tuple(part.shape)}"
+            shape = f"a tensor of {part.dtype} of shape {tuple(part.shape)}"
             raise refuse_result("objective", name, shape, wanted)
     if loss.advantage is not None and loss.advantage.shape != candidates.mask.shape:
-        shape = f"advantages of the shape {tuple(loss.advantage.shape)}"
-        raise refuse_result("objective", name, shape, f"the shape {tuple(candidates.mask.shape)}")
+        shape = f"advantages of shape {tuple(loss.advantage.shape)}"
+        raise refuse_result("objective", name, shape, f"shape {tuple(candidates.mask.shape)}")
     if torch.is_grad_enabled() and not loss.total.requires_grad:
         wanted = "one computed from `logits`, `log_probs` or `entropies`, without detach() or no_grad()"
         raise refuse_result("objective", name, "a loss without a gradient", wanted)
@@ -92,15 +92,15 @@ def objective_loss(objective: LossFunction | str, candidates: ScoredCandidates) 
 
 
 def sharpness_of(objective: LossFunction | str) -> float:
-    """The radius of an objective's sharpness-aware updates; 0 for usual updates.
+    """The radius of an objective's sharpness-aware updates; 0 for ordinary updates.
 
     Raises:
-        PluginError: it has one that is no number above 0.
+        PluginError: it is not a finite number of at least 0.
     """
     radius = 0.0 if isinstance(objective, Objective) else getattr(_loaded(objective), "sharpness", 0.0)
     if isinstance(radius, bool) or not isinstance(radius, int | float) or not 0 <= radius < float("inf"):
         name = objective if isinstance(objective, str) else type(objective).__name__
-        raise refuse_result("objective", name, f"sharpness = {radius!r}", "a finite number from 0")
+        raise refuse_result("objective", name, f"sharpness = {radius!r}", "a finite number of at least 0")
     return float(radius)
 
 

@@ -1,4 +1,4 @@
-"""How many threads torch computes a batch with on a CPU: as many as the model is worth and the machine has free."""
+"""How many threads torch uses for a batch on a CPU: as many as pay off for the model's size and are free."""
 
 import threading
 import warnings
@@ -11,31 +11,31 @@ from emtta_core.cores import PASSIVE, CoreTimes, free_cores, waiting_threads_spi
 from emtta_core.model.speech_model import Model
 
 COLUMNS = 80
-"""Of a model's width, for each thread at least. Two threads that sleep while they wait adapt the demo, which has 160, a
-quarter faster than one; more would be woken for less work than waking them takes."""
+"""The minimum of the model's width per thread. Two threads that sleep while waiting adapt the demo, of width 160, a
+quarter faster than one; with more, waking them would take longer than their work."""
 
 SMALL = 256
-"""A model of fewer columns is computed by one thread where waiting threads spin: a second one gains a quarter on a
-machine that is idle, and on one that is not it takes many times as long."""
+"""A model with fewer columns uses one thread if waiting threads spin: a second one is a quarter faster on an idle
+machine, but many times slower on a busy one."""
 
 LOOK = 0.1
 """Seconds for which the cores are watched before a batch; Linux counts in hundredths."""
 
 CONTENDED = 0.5
-"""Cores that may be missing, on average over a batch, before the user is warned."""
+"""Cores that may be unavailable, on average over a batch, before the user is warned."""
 
 WARNING = (
     "other processes need the cores that emtta's threads run on, and threads that wait for each other spin, which "
-    f"slows both; set {'='.join(PASSIVE)} in the environment before Python starts, or call torch.set_num_threads(1)"
+    f"slows both; set {'='.join(PASSIVE)} in the environment before starting Python, or call torch.set_num_threads(1)"
 )
 
 
 @contextmanager
 def sized_threads(model: Model) -> Iterator[None]:
-    """Set torch's number of threads for a batch inside the `with` block, never above what it was, and restore it.
+    """Set torch's number of threads for a batch inside the `with` block, never above its old value, and restore it.
 
-    Where waiting threads sleep (`OMP_WAIT_POLICY=PASSIVE`), as in emtta's own processes, the number depends on the
-    model alone; where they spin, on the cores that are free as well. The last digits of a result depend on it.
+    If waiting threads sleep (`OMP_WAIT_POLICY=PASSIVE`), as in emtta's own processes, the number depends only on the
+    model; if they spin, also on the free cores. The last digits of a result depend on it.
     """
     if model.device.type != "cpu":
         yield
@@ -55,7 +55,7 @@ def sized_threads(model: Model) -> Iterator[None]:
 
 
 class _Setting:
-    """The process's number of threads, of which torch keeps one for each thread and one for those to come."""
+    """The number of threads that the user has set; torch keeps one for each thread and one for new threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -63,9 +63,9 @@ class _Setting:
 
     @contextmanager
     def borrowed(self) -> Iterator[int]:
-        # Yield the number that the user has set, and set it again at the end, whoever else borrows it meanwhile.
+        # Yield the number that the user has set, and restore it at the end, even if others borrow it meanwhile.
         with self._lock:
-            # What a new thread finds while others borrow is theirs and not the user's.
+            # While others borrow, a new thread sees their number and not the user's.
             self._usual = self._usual if self._borrowers else torch.get_num_threads()
             self._borrowers += 1
             usual = self._usual

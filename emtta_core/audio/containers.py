@@ -1,11 +1,11 @@
-"""Whether an audio file ends where its own headers say that it ends.
+"""Checks that an audio file ends where its headers say it does.
 
-libsndfile reads what a header counts, or what is there, whichever is less, and says nothing of the difference: of a
-recording that was cut off it gives the beginning, and of one whose header counts too little (as a recorder leaves it
-that lost its power) or that another was appended to, the rest is never read. Here both are refused.
+libsndfile reads as much as the header states or the file holds, whichever is less, and does not report a difference:
+of a truncated recording it returns the beginning; if the header states too little (as when a recorder lost power) or
+another file was appended, the rest is never read. Here both are refused.
 
 Sources: RIFF and RF64 (EBU Tech 3306), AIFF (Apple, 1989), AU (Sun), W64 (Sony), CAF (Apple), Ogg (RFC 3533), FLAC (RFC
-9639), SPHERE (NIST). MP3 is in `emtta_core.audio.mp3`; of other formats what libsndfile gives is taken as it is.
+9639), SPHERE (NIST). MP3 is in `emtta_core.audio.mp3`; for other formats, libsndfile's output is used unchecked.
 """
 
 import re
@@ -15,25 +15,25 @@ from typing import Literal
 from emtta_core.errors import AudioError
 
 _STREAMED = 0x7FFF_0000
-"""A 32-bit size from here on says that the writer did not know the length (it wrote to a pipe)."""
+"""A 32-bit size of at least this means that the writer did not know the length (it wrote to a pipe)."""
 
 _SLACK = 8
-"""Bytes that a whole file may lack: some writers count the header too, or leave out the padding."""
+"""Bytes that may be missing from a complete file: some writers count the header too, or omit the padding."""
 
 _TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
-"""How tags begin that players append to files of any format."""
+"""The first bytes of tags that players append to files of any format."""
 
 _SPHERE = re.compile(rb"^(sample_count|sample_n_bytes|channel_count) -i (\d+)\s*$", re.MULTILINE)
 
 _FRAME_TAIL = 1 << 20
-"""Bytes behind the beginning of a FLAC file's last frame in which its end is looked for."""
+"""Bytes searched for the end of a FLAC file's last frame, from its beginning."""
 
 
 def refuse_partial(data: bytes, name: str) -> None:
-    """Refuse an audio file of which a part is missing, or would not be read.
+    """Refuse an audio file if part of it is missing or would not be read.
 
     Raises:
-        AudioError: it is shorter or longer than its headers say.
+        AudioError: it is shorter or longer than its headers state.
     """
     for magic, check in _CHECKS.items():
         if data.startswith(magic):
@@ -41,21 +41,21 @@ def refuse_partial(data: bytes, name: str) -> None:
 
 
 def is_tag(rest: bytes) -> bool:
-    """Whether what stands behind the sound of a file is a tag, or padding."""
+    """Whether what follows the audio data of a file is a tag or padding."""
     rest = rest.lstrip(b"\0")
     return not rest or rest.startswith(_TAGS)
 
 
 def unread(data: bytes, end: int, name: str) -> AudioError:
-    """The refusal of a file that goes on behind the end of its sound."""
+    """The error for a file that continues after the end of its audio data."""
     return AudioError(
-        f"{name}: its headers end the sound at byte {end} of {len(data)}, so that the last {len(data) - end} bytes "
-        "would not be read; write the file anew from its source, or repair it, as by `ffmpeg -i OLD NEW`"
+        f"{name}: its headers end the audio at byte {end} of {len(data)}, so the last {len(data) - end} bytes "
+        "would not be read; write the file again from its source, or repair it, for example with `ffmpeg -i OLD NEW`"
     )
 
 
 def _cut_off(data: bytes, promised: int, name: str) -> AudioError:
-    return AudioError(f"{name}: is cut off: {len(data)} of the {promised} bytes that its header promises are there")
+    return AudioError(f"{name}: is cut off: it has {len(data)} of the {promised} bytes stated in its header")
 
 
 def _check_end(data: bytes, end: int, name: str) -> None:
@@ -66,18 +66,18 @@ def _check_end(data: bytes, end: int, name: str) -> None:
 
 
 def _chunks(data: bytes, order: Literal["little", "big"], first: int, width: int) -> Iterator[tuple[bytes, int, int]]:
-    # The name of each chunk, where its content begins, and its size, up to what has no name of a chunk.
+    # The name of each chunk, the offset of its content, and its size, up to the first invalid chunk name.
     offset = first
     while (begin := offset + 4 + width) <= len(data) and re.fullmatch(rb"[ -~]{4}", data[offset : offset + 4]):
         size = int.from_bytes(data[offset + 4 : begin], order)
         yield data[offset : offset + 4], begin, size
-        # A byte of padding follows a chunk of an odd size, but in CAF, whose sizes have 64 bits.
+        # A padding byte follows a chunk of odd size, except in CAF, whose sizes have 64 bits.
         offset = begin + size + (size % 2 if width == 4 else 0)
 
 
 def _check_riff(data: bytes, name: str) -> None:
     order: Literal["little", "big"] = "big" if data.startswith(b"RIFX") else "little"
-    # The size of the file counts neither its own four bytes nor the four before them.
+    # The file size includes neither its own four bytes nor the four before them.
     promised = int.from_bytes(data[4:8], order)
     if promised < _STREAMED and promised + 8 - len(data) > _SLACK:
         raise _cut_off(data, promised + 8, name)
@@ -85,8 +85,8 @@ def _check_riff(data: bytes, name: str) -> None:
     end = 12
     for chunk, begin, size in _chunks(data, order, 12, 4):
         if chunk == b"ds64":
-            # RF64: sizes too large for 32 bits are all ones in their place, and here in full, the sound's after the
-            # file's.
+            # RF64: sizes too large for 32 bits are all ones in their place and given in full here, the data's after
+            # the file's.
             large = int.from_bytes(data[begin + 8 : begin + 16], "little")
         if chunk == b"data" and size >= _STREAMED:
             if large is not None:
@@ -95,7 +95,7 @@ def _check_riff(data: bytes, name: str) -> None:
         if chunk == b"data" and begin + size - len(data) > _SLACK:
             raise _cut_off(data, begin + size, name)
         if chunk in (b"RIFF", b"RIFX", b"RF64") or begin + size > len(data) + _SLACK:
-            break  # no chunk, but another file, or what happens to look like a name
+            break  # not a chunk but another file, or bytes that happen to look like a name
         end = begin + size + size % 2
     if data[8:12] == b"WAVE":
         _check_end(data, end, name)
@@ -138,16 +138,16 @@ def _check_sphere(data: bytes, name: str) -> None:
 
 
 def _check_ogg(data: bytes, name: str) -> None:
-    # Check that the pages are whole, and of one stream: libsndfile reads the first of a chain.
+    # Check that the pages are complete and belong to one stream: libsndfile reads only the first of a chain.
     offset = 0
     in_sound = False
     while data.startswith(b"OggS", offset):
-        # A page is a head of 27 bytes, whose last counts the segments, a byte with the length of each, and these.
+        # A page is a 27-byte header, whose last byte is the segment count, a length byte per segment, and the segments.
         body = offset + 27 + (data[offset + 26] if offset + 26 < len(data) else 0)
         end = body + sum(data[offset + 27 : body])
         if max(body, end) > len(data):
             raise _cut_off(data, max(body, end), name)
-        # Streams that are multiplexed all begin before any goes on; one that begins later is chained to the first.
+        # Multiplexed streams all begin before any continues; one that begins later is chained to the first.
         begins = bool(data[offset + 5] & 2)
         if begins and in_sound:
             raise unread(data, offset, name)
@@ -157,13 +157,13 @@ def _check_ogg(data: bytes, name: str) -> None:
 
 
 def _check_flac(data: bytes, name: str) -> None:
-    # Check that the header counts as many samples as there are frames for, and that the last frame ends the file.
+    # Check that the header's sample count matches the frames, and that the last frame ends the file.
     offset, last = 4, False
     while not last and offset + 4 <= len(data):
-        # Metadata: a bit that says whether it is the last block, 7 of its kind, 24 of its size.
+        # Metadata: 1 bit for whether it is the last block, 7 for its type, 24 for its size.
         last = bool(data[offset] & 0x80)
         offset += 4 + int.from_bytes(data[offset + 1 : offset + 4], "big")
-    # The first block has the number of samples in 36 bits; 0 says that the writer did not know it.
+    # The first block has the number of samples in 36 bits; 0 means that the writer did not know it.
     promised = int.from_bytes(data[21:26], "big") & (1 << 36) - 1
     begin, samples = offset, 0
     for begin, frame in _flac_frames(data, offset):
@@ -171,17 +171,17 @@ def _check_flac(data: bytes, name: str) -> None:
             raise unread(data, begin, name)
         samples += frame
     if samples < promised or not samples:
-        return  # cut off or damaged, as libsndfile will say
+        return  # cut off or damaged, which libsndfile will report
     ends = _flac_frame_ends(data, begin)
     if ends and not any(is_tag(data[end:]) for end in ends):
         raise unread(data, ends[0], name)
 
 
 def _flac_frames(data: bytes, offset: int) -> Iterator[tuple[int, int]]:
-    # Where each frame of a FLAC file begins, and its samples; a frame is known by its number.
+    # The offset and the number of samples of each frame of a FLAC file; a frame is recognised by its number.
     sync = data[offset : offset + 2]
-    # The two bytes that begin a frame may stand anywhere in the sound as well. A frame is where a header's checksum
-    # holds and its number is the one that is due: of frames (all of one size), or of samples (of several sizes).
+    # The two sync bytes may also occur anywhere in the audio data. A frame is where a header's checksum is right and
+    # its number is the expected one: that of the frame (fixed block size) or of its first sample (variable block size).
     expected = 0
     while sync in (b"\xff\xf8", b"\xff\xf9") and (offset := data.find(sync, offset)) >= 0:
         found = _flac_header(data, offset)
@@ -192,11 +192,11 @@ def _flac_frames(data: bytes, offset: int) -> Iterator[tuple[int, int]]:
 
 
 def _flac_header(data: bytes, offset: int) -> tuple[int, int] | None:
-    # The number and the samples of the frame that begins at `offset`; None where none does.
+    # The number and the sample count of the frame that begins at `offset`; None if none does.
     header = data[offset : offset + 17]
     if len(header) < 6:
         return None
-    # Codes for the frame's samples and its rate; some say that the number itself stands at the end of the header.
+    # Codes for the frame's block size and sample rate; with some, the value itself is at the end of the header.
     blocks, rate = header[2] >> 4, header[2] & 15
     more = next((count for count in range(8) if not header[4] >> (7 - count) & 1), 8)  # as in UTF-8
     length = 4 + max(more, 1)
@@ -204,7 +204,7 @@ def _flac_header(data: bytes, offset: int) -> tuple[int, int] | None:
     end = length + sizes + {12: 1, 13: 2, 14: 2}.get(rate, 0)
     if not blocks or rate == 15 or more in (1, 8) or end >= len(header) or _crc8(header[:end]) != header[end]:
         return None
-    # As in UTF-8: the leading ones of the first byte count the bytes, and each other has six bits of the number.
+    # As in UTF-8: the leading ones of the first byte count the bytes, and each further byte has six bits of the number.
     number = header[4] & (0xFF >> (more + 1) if more else 0x7F)
     for byte in header[5:length]:
         number = number << 6 | byte & 0x3F
@@ -214,7 +214,7 @@ def _flac_header(data: bytes, offset: int) -> tuple[int, int] | None:
 
 
 def _flac_frame_ends(data: bytes, begin: int) -> list[int]:
-    # Where the frame that begins at `begin` may end: the checksum over it, its own included, is 0 there.
+    # Where the frame that begins at `begin` may end: where the checksum over it, including its own, is 0.
     ends, checksum = [], 0
     for offset, byte in enumerate(data[begin : begin + _FRAME_TAIL], begin + 1):
         checksum = (checksum << 8 & 0xFFFF) ^ _CRC16[checksum >> 8 ^ byte]
@@ -256,4 +256,4 @@ _CHECKS: Mapping[bytes, Callable[[bytes, str], None]] = {
     b"OggS": _check_ogg,
     b"fLaC": _check_flac,
 }
-"""The check of each format, by how its files begin."""
+"""The check of each format, by the first bytes of its files."""

@@ -1,4 +1,4 @@
-"""What every corruption is made of: its result, the libraries that it may need, and what effects share."""
+"""The common parts of corruptions: their result, the libraries they may need, and shared helpers."""
 
 import importlib
 from collections.abc import Callable, Sequence
@@ -17,34 +17,34 @@ from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
 from emtta_core.errors import UsageError
 
 Voices = Callable[[int], Sequence[Waveform]]
-"""Gives so many stretches of clean speech, each shape `(N,)`, of voices foreign to the utterance; always the same."""
+"""Returns the given number of pieces of clean speech, each `(N,)`, of other speakers; always the same ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Corrupted:
     """Corrupted speech."""
 
-    waveform: Waveform  # shape `(N,)`, the clean speech's but where its speed was changed; within full scale
-    gain: float  # the factor that scaled it back because it passed full scale; 1.0 where it did not
-    snr_db: float | None  # the signal-to-noise ratio in dB that the mixture has; None where there is no noise
+    waveform: Waveform  # shape `(N,)`, the clean speech's unless its speed was changed; within full scale
+    gain: float  # the factor that scaled it back because it exceeded full scale; 1.0 if it did not
+    snr_db: float | None  # the mixture's signal-to-noise ratio in dB; None if there is no noise
 
 
 EXTRA = "pip install 'emtta[corruptions]'"
-"""The command that installs what is not there by default."""
+"""The command that installs the optional libraries."""
 
 _MODULES = {"pyroomacoustics": "pyroomacoustics", "python-stretch": "python_stretch"}
 
 
 @cache
 def release(library: str, wanted_by: str) -> str:
-    """The release of a library that is installed.
+    """The installed release of a library.
 
     Args:
-        library: as pip calls it, or `libsndfile`, which soundfile brings.
+        library: its name on PyPI, or `libsndfile`, which comes with soundfile.
         wanted_by: the corruption that needs it.
 
     Raises:
-        UsageError: it is not installed; says the command that installs it.
+        UsageError: it is not installed; gives the command that installs it.
     """
     if library == "libsndfile":
         return str(soundfile.__libsndfile_version__)
@@ -52,32 +52,32 @@ def release(library: str, wanted_by: str) -> str:
         return version(library)
     except PackageNotFoundError as error:
         raise UsageError(
-            f"the corruption {wanted_by!r} needs {library}, which is not installed; {EXTRA}, or leave out its domains"
+            f"the corruption {wanted_by!r} needs {library}, which is not installed; {EXTRA}, or omit its domains"
         ) from error
 
 
 def load(library: str, wanted_by: str) -> ModuleType:
-    """Import a library, only now, since that takes seconds.
+    """Import a library lazily, since that takes seconds.
 
     Raises:
-        UsageError: it is not installed; says the command that installs it.
+        UsageError: it is not installed; gives the command that installs it.
     """
     release(library, wanted_by)
     return importlib.import_module(_MODULES[library])
 
 
 TELEPHONE_RATE = 8000
-"""Hz, at which telephones and their codecs work."""
+"""The sample rate of telephones and their codecs, in Hz."""
 
 
 def levelled(samples: Samples, snr_db: float | None = None) -> Corrupted:
-    """Bring samples to -25 dB FS RMS, and scale them back where they pass full scale."""
+    """Scale samples to -25 dB FS RMS, and back to a peak of 1 if they exceed full scale."""
     within = scale_back(scale_to_dbfs(samples, LEVEL_DBFS))
     return Corrupted(within.waveform, within.gain, snr_db)
 
 
 def fitted(samples: Samples, length: int) -> Samples:
-    """Cut samples, or fill them up with silence, to `length`: codecs work in whole frames."""
+    """Cut or zero-pad samples to `length`, as codecs work in whole frames."""
     return np.pad(samples[:length], (0, max(0, length - samples.size)))
 
 

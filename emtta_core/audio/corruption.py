@@ -1,4 +1,4 @@
-"""Corruptions: what a suite can do to clean speech, by name with settings, or by name and severity."""
+"""Corruptions: what a suite can do to clean speech, given by name and settings or by name and severity."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -30,21 +30,21 @@ MAX_SEVERITY = 5
 class Graded(Record):
     """A corruption of the table `emtta_core.audio.effects.EFFECTS`, at one of its severities.
 
-    The speech is brought to -25 dB FS RMS first. It is never clipped, but by `clipping`, and never cut off.
+    The speech is first scaled to -25 dB FS RMS. It is never clipped, except by `clipping`, and never cut off.
     """
 
     name: Annotated[EffectName, IDENTITY]  # one of the table
     severity: Annotated[int, IDENTITY, Field(ge=0, le=MAX_SEVERITY)]  # 0 (clean, as if there were no corruption) to 5
-    seed: Annotated[int, IDENTITY] = 0  # another seed draws other noise, rooms, losses and directions
+    seed: Annotated[int, IDENTITY] = 0  # another seed draws different noise, rooms, losses and directions
 
     def made_of(self, voices: Callable[[], str]) -> dict[str, Any] | None:
-        """All that settles what this does to an utterance; None for severity 0: it does nothing.
+        """Everything that determines the effect on an utterance; None for severity 0, which has none.
 
         Args:
-            voices: gives the digest of the foreign voices.
+            voices: returns the digest of the other speakers' voices.
 
         Raises:
-            UsageError: a library that this needs is not installed; says the command that installs it.
+            UsageError: a required library is not installed; gives the command that installs it.
         """
         if not self.severity:
             return None
@@ -55,7 +55,7 @@ class Graded(Record):
         return settled | ({"voices": voices()} if effect.spoken else {})
 
     def label(self) -> str | None:
-        """What a row of prepared audio calls this: name, severity and amount; None for clean."""
+        """The label in rows of prepared audio: name, severity and amount; None for clean."""
         if not self.severity:
             return None
         return f"{self.name}/{self.severity} ({EFFECTS[self.name].said(self.severity)})"
@@ -65,12 +65,12 @@ class Graded(Record):
 
         Args:
             waveform: clean speech, shape `(N,)`.
-            utterance_id: the same id draws the same, at any severity.
-            voices: asked by the corruptions that are made of speech, and by no other.
+            utterance_id: the same id gives the same random draws, at any severity.
+            voices: called only by corruptions that add speech.
 
         Raises:
-            AudioError: when the speech is no waveform, or is empty or silent, or holds NaN or infinity.
-            UsageError: a library that this needs is not installed.
+            AudioError: when the speech is not a waveform, is empty or silent, or contains NaN or infinity.
+            UsageError: a required library is not installed.
         """
         samples = checked(waveform, "the speech")
         if not self.severity:
@@ -87,26 +87,26 @@ class Graded(Record):
 
 
 CORRUPTION_VERSION = 1
-"""Raised whenever the same settings of `Noise` would give other samples."""
+"""Incremented whenever the same settings of `Noise` would give different samples."""
 
 
 class Noise(Record):
-    """Noise of one of ten kinds, synthesised anew for each utterance, at a signal-to-noise ratio."""
+    """Noise of one of ten kinds, synthesised for each utterance, at a signal-to-noise ratio."""
 
     name: Annotated[Literal["noise"], IDENTITY] = "noise"
     kind: Annotated[NoiseKind, IDENTITY]  # one of `emtta_core.audio.noise.NOISES`
     # The ratio of the RMS levels of speech and noise, in dB.
     snr_db: Annotated[float, IDENTITY, Field(ge=-MAX_SNR_DB, le=MAX_SNR_DB, allow_inf_nan=False)]
     snr_over: Annotated[SnrOver, IDENTITY] = "utterance"  # what the levels are measured over
-    snr_convention: Annotated[SnrConvention, IDENTITY] = "exact"  # how the ratio is understood
-    seed: Annotated[int, IDENTITY] = 0  # another seed gives other noise
+    snr_convention: Annotated[SnrConvention, IDENTITY] = "exact"  # how the ratio is interpreted
+    seed: Annotated[int, IDENTITY] = 0  # another seed gives different noise
 
     def made_of(self, voices: Callable[[], str]) -> dict[str, Any]:
-        """All that settles what this does to an utterance; `voices` gives the digest of the foreign voices."""
+        """Everything that determines the effect on an utterance; `voices` returns the digest of the other speakers."""
         return {"version": CORRUPTION_VERSION, "settings": self.identity(), "voices": voices()}
 
     def label(self) -> str:
-        """What a row of prepared audio calls this."""
+        """The label in rows of prepared audio."""
         return f"{self.name}/{self.kind}{ratio_label(self.snr_db, self.snr_over, self.snr_convention)}"
 
     def apply(self, waveform: ArrayLike, utterance_id: str, voices: Voices) -> Corrupted:
@@ -114,11 +114,11 @@ class Noise(Record):
 
         Args:
             waveform: clean speech, shape `(N,)`.
-            utterance_id: the same id draws the same noise, at any ratio.
-            voices: asked by the kinds that are made of speech, and by no other.
+            utterance_id: the same id gives the same noise, at any ratio.
+            voices: called only by the kinds made of speech.
 
         Raises:
-            AudioError: when the speech is no waveform, or is empty or silent, or holds NaN or infinity.
+            AudioError: when the speech is not a waveform, is empty or silent, or contains NaN or infinity.
         """
         speech = checked(waveform, "the speech")
         rng = np.random.default_rng(int(digest([self.seed, utterance_id, self.kind], 64), 16))
@@ -130,4 +130,4 @@ class Noise(Record):
 
 
 Corruption = Annotated[Noise | NoiseFile | Graded, Field(discriminator="name")]
-"""Any corruption, known by its `name`."""
+"""Any corruption, identified by its `name`."""

@@ -31,15 +31,15 @@ _PROGRESSIONS = ((0, 7, 9, 5), (9, 5, 0, 7), (0, 9, 5, 7), (0, 5, 9, 7))
 
 
 def tune(samples: int, rng: np.random.Generator) -> Samples:
-    """A tune of 84 to 132 beats a minute, shape `(samples,)`, of any level.
+    """A tune of 84 to 132 beats per minute, shape `(samples,)`, at an arbitrary level.
 
-    A chord lasts two beats. On each beat there are the bass and a kick (a damped sine at 55 Hz), between them a
-    hi-hat (noise above 5 kHz), and on each half of a beat a note of the chord, plucked; a room answers for 0.4 s.
+    A chord lasts two beats. The bass and a kick (a damped sine at 55 Hz) play on each beat, a hi-hat (noise above 5
+    kHz) between the beats, and a plucked note of the chord on each half beat; the room reverberates for 0.4 s.
     """
     beat = 60 / float(rng.uniform(84, 132))
     key = 55 * 2 ** (rng.integers(12) / 12)
     roots = _PROGRESSIONS[int(rng.integers(len(_PROGRESSIONS)))]
-    # The tune has been playing for a while: the speech comes in anywhere in its four chords.
+    # The tune has been playing for a while: the speech starts anywhere in its four chords.
     begun = -float(rng.uniform(0, 8 * beat))
     halves: Samples = begun + 0.5 * beat * np.arange(int((samples / SAMPLE_RATE - begun) / (0.5 * beat)) + 2.0)
     steps = rng.integers(3, size=halves.size)
@@ -63,7 +63,7 @@ def tune(samples: int, rng: np.random.Generator) -> Samples:
 
 
 def _pluck(hertz: float, seconds: float, decay: float) -> Samples:
-    # A plucked string: eight harmonics that fall by 1/e in `decay` seconds, the higher the sooner.
+    # A plucked string: eight harmonics that decay to 1/e in `decay` seconds, higher ones faster.
     return sum((ring(2 * seconds, n * hertz, decay / n) / n for n in range(1, 9)), np.zeros(1))
 
 
@@ -81,10 +81,10 @@ ENVIRONMENTS: Sequence[NoiseKind] = (
     "typing",
     "vacuum-cleaner",
 )
-"""The noises that are made of no speech; each utterance gets one of them."""
+"""The noises without speech; each utterance gets one of them."""
 
 _TALKERS = 8
-"""Voices of which one talks across the speech."""
+"""The number of voices that the interfering speaker is drawn from."""
 
 
 def gaussian(speech: Samples, snr_db: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
@@ -99,7 +99,7 @@ def environment(speech: Samples, snr_db: float, rng: np.random.Generator, _voice
 
 
 def babble(speech: Samples, snr_db: float, rng: np.random.Generator, voices: Voices) -> Corrupted:
-    """Add six to eight people who talk at once."""
+    """Add six to eight people talking at once."""
     noise = synthesise("babble", speech.size / SAMPLE_RATE, rng, voices=voices(VOICES["babble"]))
     return _added(speech, noise, snr_db)
 
@@ -110,7 +110,7 @@ def music(speech: Samples, snr_db: float, rng: np.random.Generator, _voices: Voi
 
 
 def crosstalk(speech: Samples, snr_db: float, rng: np.random.Generator, voices: Voices) -> Corrupted:
-    """Add one other speaker, who talks all the time and is always the quieter one."""
+    """Add one other speaker, who talks all the time and is always quieter."""
     talkers = voices(_TALKERS)
     talker = talkers[int(rng.integers(len(talkers)))]
     return _added(speech, np.roll(talker, -int(rng.integers(talker.size))), snr_db)
@@ -125,14 +125,14 @@ _PACKET = SAMPLE_RATE // 50
 """Samples of a packet: 20 ms."""
 
 _STEPS = 32_768
-"""Steps of 16 bits between 0 and full scale."""
+"""Quantisation steps of 16 bits between 0 and full scale."""
 
 
 def echo(speech: Samples, decibels: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
-    """Repeat the sound 150 to 350 ms later, quieter by so many decibels, and that again, and so on."""
+    """Add an echo 150 to 350 ms later at a level of `decibels`, an echo of that, and so on."""
     delay = int(rng.uniform(0.15, 0.35) * SAMPLE_RATE)
     echoed = speech.copy()
-    # In pieces of one delay: each takes the piece before it, which has its own echoes already, and so on without end.
+    # In pieces of one delay: to each is added the previous piece, which already has its own echoes.
     for start in range(delay, echoed.size, delay):
         piece = echoed[start : start + delay]
         piece += 10 ** (decibels / 20) * echoed[start - delay : start - delay + piece.size]
@@ -140,16 +140,16 @@ def echo(speech: Samples, decibels: float, rng: np.random.Generator, _voices: Vo
 
 
 def telephone(speech: Samples, hertz: float, _rng: np.random.Generator, _voices: Voices) -> Corrupted:
-    """Pass 300 Hz to `hertz` (24 dB an octave), at 8 kHz and in G.711's µ-law."""
+    """Pass 300 Hz to `hertz` (24 dB per octave), at 8 kHz and in G.711 µ-law."""
     narrow = filtered(speech, band_pass(300, hertz, order=4))
     return levelled(from_telephone(mu_law(to_telephone(narrow)), speech.size))
 
 
 def packet_loss(speech: Samples, share: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
-    """Lose a share of the packets of 20 ms in which there is sound, in bursts; silence takes their place.
+    """Replace a share of the non-silent 20 ms packets by silence, in bursts.
 
-    However short the speech, one packet at least is lost, and one is kept. A packet that is lost at one share is lost
-    at any larger one.
+    However short the speech, at least one packet is lost and one is kept. A packet lost at one share is also lost at
+    any larger one.
     """
     packets = -(-speech.size // _PACKET)
     sound = np.pad(np.abs(speech), (0, packets * _PACKET - speech.size)).reshape(packets, _PACKET).max(axis=1)
@@ -163,30 +163,30 @@ def packet_loss(speech: Samples, share: float, rng: np.random.Generator, _voices
 
 
 def clipping(speech: Samples, share: float, _rng: np.random.Generator, _voices: Voices) -> Corrupted:
-    """Cut the loudest samples, a share of those that are not silence, to one amplitude."""
+    """Clip the loudest samples, a share of those that are not silence, to one amplitude."""
     amplitude = np.abs(speech)
-    # Silence does not count, or a recording with long pauses would hardly be clipped.
+    # Silence does not count; otherwise a recording with long pauses would hardly be clipped.
     limit = float(np.quantile(amplitude[amplitude > SILENCE_PEAK], 1 - share))
     return levelled(np.clip(speech, -limit, limit))
 
 
 def low_pass(speech: Samples, hertz: float, _rng: np.random.Generator, _voices: Voices) -> Corrupted:
-    """Pass what is below `hertz` (48 dB an octave)."""
+    """Pass what is below `hertz` (48 dB per octave)."""
     return levelled(filtered(speech, low_pass_response(hertz, order=8)))
 
 
 def gain(speech: Samples, dbfs: float, _rng: np.random.Generator, _voices: Voices) -> Corrupted:
-    """Record the speech too quietly: at a level of `dbfs` dB FS RMS, in steps of 16 bits."""
+    """Record the speech too quietly: at a level of `dbfs` dB FS RMS, quantised to 16 bits."""
     quiet = np.rint(scale_to_dbfs(speech, dbfs).astype(np.float64) * _STEPS) / _STEPS
     return Corrupted(quiet.astype(np.float32), 1.0, None)
 
 
 _MARGIN = SAMPLE_RATE // 4
-"""Samples of silence on either side while it is stretched, so that no edge is lost."""
+"""Samples of silence added on either side before stretching, so that no edge is lost."""
 
 
 def speed(speech: Samples, factor: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
-    """Speak so many times as fast; the length is divided by it, and the pitch stays."""
+    """Speed the speech up by `factor`, dividing its length by it; the pitch stays the same."""
     stretch = _stretch(rng, "speed")
     stretch.setTimeFactor(factor)
     whole = _processed(stretch, speech)
@@ -194,7 +194,7 @@ def speed(speech: Samples, factor: float, rng: np.random.Generator, _voices: Voi
 
 
 def pitch(speech: Samples, semitones: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
-    """Raise or lower the pitch, by utterance, by so many semitones; the length stays."""
+    """Raise or lower the pitch, chosen per utterance, by `semitones`; the length stays the same."""
     upwards = bool(rng.integers(2))
     stretch = _stretch(rng, "pitch")
     stretch.setTransposeSemitones(semitones if upwards else -semitones)
@@ -202,7 +202,7 @@ def pitch(speech: Samples, semitones: float, rng: np.random.Generator, _voices: 
 
 
 def _stretch(rng: np.random.Generator, wanted_by: str) -> Any:
-    # A stretcher for mono at 16 kHz, its chance drawn from `rng`; the library has no types.
+    # A stretcher for mono at 16 kHz, seeded from `rng`; the library has no types.
     stretch = load("python-stretch", wanted_by).Signalsmith.Stretch(int(rng.integers(2**31)))
     stretch.preset(1, SAMPLE_RATE)
     return stretch
@@ -215,31 +215,31 @@ def _processed(stretch: Any, speech: Samples) -> Samples:
 
 
 _MP3_KBITS = (8.0, 160.0)
-"""The lowest and the highest rate of MPEG-2 layer III at 16 kHz."""
+"""The lowest and the highest bit rate of MPEG-2 layer III at 16 kHz."""
 
 _OPUS_KBITS = (6.0, 256.0)
-"""The lowest and the highest rate that libsndfile asks of Opus."""
+"""The lowest and the highest bit rate that libsndfile sets for Opus."""
 
 _LATEST = 3000
-"""Samples by which an MP3 decoder may be late: its delay and the encoder's are 1,105, and some frames more."""
+"""The maximum delay of MP3 in samples: the decoder's and the encoder's are 1,105, plus a few frames."""
 
 
 def g711(speech: Samples, errors: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
-    """Send G.711's µ-law at 8 kHz (64 kbit/s) over a line that turns over a share `errors` of the bits."""
+    """Send G.711 µ-law at 8 kHz (64 kbit/s) over a line that flips a share `errors` of the bits."""
     coded = np.frombuffer(_written(to_telephone(speech), "RAW", "ULAW", TELEPHONE_RATE), np.uint8)
-    # A byte a sample, of eight bits that may each be turned over on the way.
+    # One byte per sample, each of whose eight bits may be flipped.
     turned = np.packbits(rng.random((coded.size, 8)) < errors, axis=1)[:, 0]
     decoded = _read((coded ^ turned).tobytes(), raw=True)
     return levelled(from_telephone(decoded, speech.size))
 
 
 def mu_law(samples: Samples) -> Samples:
-    """Code samples at 8 kHz by G.711's µ-law and decode them, shape as before."""
+    """Encode samples at 8 kHz as G.711 µ-law and decode them; the shape is unchanged."""
     return _read(_written(samples, "RAW", "ULAW", TELEPHONE_RATE), raw=True)
 
 
 def gsm(speech: Samples, times: float, _rng: np.random.Generator, _voices: Voices) -> Corrupted:
-    """Code by GSM 06.10 full rate (13 kbit/s at 8 kHz) so many times over: calls from network to network."""
+    """Encode as GSM 06.10 full rate (13 kbit/s at 8 kHz) this many times in a row, as in calls across networks."""
     decoded = to_telephone(speech)
     for _ in range(int(times)):
         decoded = fitted(_read(_written(decoded, "WAV", "GSM610", TELEPHONE_RATE)), decoded.size)
@@ -247,10 +247,10 @@ def gsm(speech: Samples, times: float, _rng: np.random.Generator, _voices: Voice
 
 
 def mp3(speech: Samples, kbits: float, _rng: np.random.Generator, _voices: Voices) -> Corrupted:
-    """Code by MP3 at a constant rate; the delay that low rates leave is taken out."""
+    """Encode as MP3 at a constant bit rate; the delay that remains at low rates is removed."""
     lowest, highest = _MP3_KBITS
     level = min(0.999, (highest - kbits) / (highest - lowest))
-    padded = np.pad(speech, (0, _LATEST))  # so that nothing is lost behind the delay
+    padded = np.pad(speech, (0, _LATEST))  # so that the delay does not cut off the end
     decoded = _read(
         _written(padded, "MP3", "MPEG_LAYER_III", SAMPLE_RATE, compression_level=level, bitrate_mode="CONSTANT")
     )
@@ -258,7 +258,7 @@ def mp3(speech: Samples, kbits: float, _rng: np.random.Generator, _voices: Voice
 
 
 def opus(speech: Samples, kbits: float, _rng: np.random.Generator, _voices: Voices) -> Corrupted:
-    """Code by Opus."""
+    """Encode as Opus."""
     lowest, highest = _OPUS_KBITS
     level = (highest - kbits) / (highest - lowest)
     decoded = _read(_written(speech, "OGG", "OPUS", SAMPLE_RATE, compression_level=level))
@@ -266,11 +266,11 @@ def opus(speech: Samples, kbits: float, _rng: np.random.Generator, _voices: Voic
 
 
 def _written(samples: Samples, form: str, codec: str, rate: int, **options: float | str) -> bytes:
-    # The bytes of an audio file; UsageError where this libsndfile does not know the codec.
+    # The bytes of an audio file; UsageError if this libsndfile lacks the codec.
     if codec not in soundfile.available_subtypes(form):
         raise UsageError(
-            f"libsndfile {soundfile.__libsndfile_version__} here cannot write {codec} ({form}); "
-            "install the wheel of soundfile (pip install --force-reinstall soundfile), which brings one that can"
+            f"the installed libsndfile {soundfile.__libsndfile_version__} cannot write {codec} ({form}); "
+            "install the wheel of soundfile (pip install --force-reinstall soundfile), which includes one that can"
         )
     file = io.BytesIO()
     soundfile.write(file, np.clip(samples, -1, 1), rate, format=form, subtype=codec, **options)
@@ -284,9 +284,9 @@ def _read(data: bytes, *, raw: bool = False) -> Samples:
 
 
 def _delay(clean: Samples, decoded: Samples) -> int:
-    # By how many samples, 0 to `_LATEST`, `decoded` is behind `clean`: where they are most alike.
+    # How many samples, 0 to `_LATEST`, `decoded` lags behind `clean`: where their correlation is highest.
     size = 1 << (clean.size + decoded.size).bit_length()
-    # The cross-correlation at each delay, by the transform, in room enough that nothing wraps round.
+    # The cross-correlation at each delay by FFT, padded so that nothing wraps around.
     likeness = np.fft.irfft(np.fft.rfft(decoded, size) * np.conj(np.fft.rfft(clean, size)), size)[: _LATEST + 1]
     return int(likeness.argmax())
 
@@ -315,7 +315,7 @@ EffectName = Literal[
 """The names of the table."""
 
 CORRUPTIONS: tuple[EffectName, ...] = get_args(EffectName)
-"""The names in the order in which they are shown."""
+"""The names in display order."""
 
 Make = Callable[[Samples, float, np.random.Generator, Voices], Corrupted]
 
@@ -324,15 +324,15 @@ Make = Callable[[Samples, float, np.random.Generator, Voices], Corrupted]
 class Effect:
     """A row of the table."""
 
-    make: Make  # corrupts
-    unit: str  # what the amounts are; `{}` stands for the number
-    amounts: tuple[float, float, float, float, float]  # how much, at severity 1 to 5
-    version: int = 1  # raised whenever the same severity would give other samples
-    spoken: bool = False  # whether it asks for foreign voices
-    libraries: tuple[str, ...] = ()  # whose release settles the samples too
+    make: Make  # the function that corrupts
+    unit: str  # describes the amounts; `{}` stands for the number
+    amounts: tuple[float, float, float, float, float]  # the amounts at severity 1 to 5
+    version: int = 1  # incremented whenever the same severity would give different samples
+    spoken: bool = False  # whether it needs voices of other speakers
+    libraries: tuple[str, ...] = ()  # libraries whose release affects the samples
 
     def said(self, severity: int) -> str:
-        """How much a severity of 1 to 5 is, in words."""
+        """The amount at a severity of 1 to 5, with its unit."""
         return self.unit.format(f"{self.amounts[severity - 1]:g}")
 
 
@@ -360,4 +360,4 @@ EFFECTS: Mapping[EffectName, Effect] = {
     "speed": Effect(speed, "{} times as fast", (1.15, 1.3, 1.5, 1.75, 2), libraries=(_STRETCH,)),
     "pitch": Effect(pitch, "{} semitones", (2, 3.5, 5, 7, 9), libraries=(_STRETCH,)),
 }
-"""The corruptions by name. Never change the amounts of a name without raising its version."""
+"""The corruptions by name. Never change amounts without incrementing the version."""

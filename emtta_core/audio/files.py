@@ -1,4 +1,4 @@
-"""Audio files: any that libsndfile reads, in; 16-bit FLAC, out."""
+"""Audio files: reading any format that libsndfile reads, and writing 16-bit FLAC."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -19,41 +19,40 @@ from emtta_core.errors import AudioError
 from emtta_core.input_files import MAX_AUDIO_HOURS, check_plain, limit, pointer_at, pointer_in, read_plain
 
 _UNKNOWN = 2**63 - 1
-"""The length that libsndfile reports where a FLAC header does not say; it cannot read such a file."""
+"""The length that libsndfile reports if a FLAC header does not state one; it cannot read such a file."""
 
 _BLOCK = 1 << 20
-"""Frames read at a time, so that memory follows what is in a file, not what its header promises."""
+"""Frames read at a time, so that memory depends on the content of a file, not on what its header states."""
 
 _MP3 = ("MP3", "MPEG_LAYER_III")
-"""What libsndfile calls the format and the coding of an MP3 file."""
+"""libsndfile's names for the format and subtype of an MP3 file."""
 
 _ROUNDING = 0.02
-"""Seconds by which the end of a segment may lie beyond that of its file, as where it was rounded."""
+"""Seconds by which a segment may end after its file, due to rounding."""
 
 _RATES = range(1_000, 768_001)
-"""Hz, of files that are read: at less there is no speech, and a number that is no rate makes hours of a second."""
+"""Accepted sample rates in Hz: lower ones hold no speech, and a wrong number would turn a second into hours."""
 
 _BYTES_PER_SECOND = 48_000 * 2 * 4
-"""Of the largest files in use: 48 kHz, two channels, 32 bits."""
+"""For the largest files in use: 48 kHz, two channels, 32 bits."""
 
 
 def read_audio(source: str | PathLike[str] | bytes, *, name: str | None = None) -> Waveform:
-    """Read the sound in a file as mono samples at 16 kHz, shape `(N,)`.
+    """Read an audio file as mono samples at 16 kHz, shape `(N,)`.
 
-    WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF and whatever else libsndfile knows, at any rate; the content
-    tells the format, not the file's name. Channels are averaged. Samples of a floating-point file, and those
-    between the samples of the original rate, can pass full scale and are left as they are
-    (see `emtta_core.audio.mix.scale_back`).
+    Supports WAV, FLAC, Ogg Vorbis and Opus, MP3, AIFF and every other format of libsndfile, at any sample rate; the
+    format is detected from the content, not the file name. Channels are averaged. Samples of floating-point files, and
+    resampled ones, can exceed full scale and are not changed (see `emtta_core.audio.mix.scale_back`).
 
     Args:
         source: a path, or the file's bytes.
-        name: how a message calls the source; by default its path.
+        name: the name of the source in messages; by default its path.
 
     Raises:
-        AudioError: when the file cannot be read, is no plain file, is not audio, is empty, or holds NaN or infinity;
-            when it is cut off, or goes on where its headers end the sound (some formats do not tell, and give what is
-            there; nor does an MP3 that does not say how long it is, when it is cut between two frames); or when it is
-            longer than `EMTTA_MAX_AUDIO_HOURS` allows, or no sample rate is.
+        AudioError: when the file cannot be read, is not a regular file, is not audio, is empty, or contains NaN or
+            infinity; when it is cut off, or continues after the end stated in its headers (not detected for some
+            formats, nor for an MP3 without a frame count that is cut between two frames); or when its length exceeds
+            `EMTTA_MAX_AUDIO_HOURS`, or its sample rate is out of range.
     """
     name = name or ("the audio bytes" if isinstance(source, bytes) else str(source))
     data = source if isinstance(source, bytes) else _read_bytes(Path(source), name)
@@ -67,7 +66,7 @@ def read_audio(source: str | PathLike[str] | bytes, *, name: str | None = None) 
 
 
 def _resampled(mono: NDArray[np.float64], rate: int, name: str) -> Waveform:
-    # Samples at 16 kHz; AudioError where there are none, or one is no number.
+    # Samples at 16 kHz; AudioError if there are none, or one is not finite.
     samples = checked(mono, name)
     if rate != SAMPLE_RATE:
         samples = soxr.resample(samples, rate, SAMPLE_RATE)
@@ -77,19 +76,19 @@ def _resampled(mono: NDArray[np.float64], rate: int, name: str) -> Waveform:
 
 
 def read_segment(path: Path, begin: float, seconds: float | None, *, name: str) -> Waveform:
-    """Read a segment of the sound in a file as mono samples at 16 kHz, shape `(N,)`; the rest is not decoded.
+    """Read a segment of an audio file as mono samples at 16 kHz, shape `(N,)`, without decoding the rest.
 
-    An MP3 is decoded whole, and cached, for libsndfile does not find a place in it exactly.
+    An MP3 is decoded as a whole and cached, since libsndfile cannot seek in it exactly.
 
     Args:
         path: the file.
-        begin: where the segment begins, in seconds.
-        seconds: how long it is; None: to the end of the file.
-        name: how a message calls it.
+        begin: the start of the segment, in seconds.
+        seconds: its length; None: to the end of the file.
+        name: its name in messages.
 
     Raises:
-        AudioError: when the file cannot be read or is not audio, as of `read_audio`, or ends before the segment does;
-            or when the segment holds NaN or infinity, or is longer than `EMTTA_MAX_AUDIO_HOURS` allows.
+        AudioError: when the file cannot be read or is not audio, as in `read_audio`, or ends before the segment does;
+            or when the segment contains NaN or infinity, or exceeds `EMTTA_MAX_AUDIO_HOURS`.
     """
     try:
         check_plain(path)
@@ -119,44 +118,44 @@ def read_segment(path: Path, begin: float, seconds: float | None, *, name: str) 
 
 
 def _bounds(begin: float, seconds: float | None, frames: int, rate: int, name: str) -> tuple[int, int]:
-    # The first frame of a segment, and the one behind its last; AudioError where they are not in the file.
+    # The first frame of a segment, and the one after its last; AudioError if they are not in the file.
     first = round(begin * rate)
     last = frames if seconds is None else round((begin + seconds) * rate)
     if last > frames + _ROUNDING * rate or first >= min(last, frames):
         end = "the end" if seconds is None else f"{last / rate:g} s"
         raise AudioError(
             f"{name}: the segment from {begin:g} s to {end} is not in the file, which is {frames / rate:.2f} s long; "
-            "correct it, or get the file anew"
+            "correct it, or get the file again"
         )
     _check_length(min(last, frames) - first, rate, name)
     return first, min(last, frames)
 
 
 def most_bytes() -> float:
-    """Bytes of the largest file that is opened: that of the longest recording allowed, at 48 kHz, stereo, 32 bits."""
+    """The size limit of audio files in bytes: that of the longest recording allowed, at 48 kHz, stereo, 32 bits."""
     return limit(MAX_AUDIO_HOURS) * 3600 * _BYTES_PER_SECOND
 
 
 def length_in_seconds(source: str | PathLike[str] | bytes) -> float | None:
-    """The length in seconds by the header of an audio file, or of its bytes; None where it cannot be read as audio."""
+    """The length in seconds stated in the header of an audio file or its bytes; None if it cannot be read as audio."""
     try:
         if not isinstance(source, bytes):
             check_plain(source, most=most_bytes())
         with _opened(source if isinstance(source, bytes) else Path(source), "the file") as file:
             frames, rate = int(file.frames), int(file.samplerate)
-    except Exception:  # whoever reads it will say why
+    except Exception:  # reading it will report why
         return None
     return None if frames in (0, _UNKNOWN) else frames / rate
 
 
 def encode_flac(waveform: ArrayLike) -> bytes:
-    """Encode `waveform`, shape `(N,)`, as a FLAC file of 16 bits at 16 kHz.
+    """Encode `waveform`, shape `(N,)`, as a 16-bit FLAC file at 16 kHz.
 
-    A sample is rounded to the nearest multiple of 1/32768, which `read_audio` gives back exactly; 1.0 itself
-    becomes 32767/32768, the largest that there is.
+    Samples are rounded to the nearest multiple of 1/32768, which `read_audio` restores exactly; 1.0 itself becomes
+    32767/32768, the largest value.
 
     Raises:
-        AudioError: when it is no waveform, or is empty, or holds NaN or infinity, or passes full scale.
+        AudioError: when it is not a waveform, is empty, contains NaN or infinity, or exceeds full scale.
     """
     samples = checked(waveform, "the waveform")
     peak = float(np.abs(samples).max())
@@ -165,7 +164,7 @@ def encode_flac(waveform: ArrayLike) -> bytes:
             f"the waveform has a peak of {peak:.6g}, above full scale (1.0), which 16-bit FLAC cannot hold; "
             "scale it back first"
         )
-    # 16 bits reach from -32768 to 32767, so that the lower end has full scale and the upper one step less.
+    # 16 bits range from -32768 to 32767: the lower end is full scale, the upper one step less.
     integers = np.minimum(np.rint(samples * 32768), 32767).astype(np.int16)
     file = io.BytesIO()
     soundfile.write(file, integers, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
@@ -182,7 +181,7 @@ def _read_bytes(path: Path, name: str) -> bytes:
 
 
 def _refuse_long(path: Path, name: str) -> None:
-    # By its header, so that nothing else of a file that is too long is read.
+    # Checks the header, so that the rest of a file that is too long is not read.
     with suppress(soundfile.SoundFileError), soundfile.SoundFile(str(path)) as file:
         _check_length(int(file.frames), int(file.samplerate), name)
 
@@ -191,24 +190,24 @@ def _check_length(frames: int, rate: int, name: str) -> None:
     if rate not in _RATES:
         raise AudioError(
             f"{name}: its sample rate is {rate} Hz; it must be {_RATES.start:,} to {_RATES.stop - 1:,}: correct the "
-            "header, or record anew"
+            "header, or record it again"
         )
     hours, most = frames / rate / 3600, limit(MAX_AUDIO_HOURS)
     if frames != _UNKNOWN and hours > most:
         raise AudioError(
-            f"{name}: its header says {hours:,.1f} hours, and a recording may have {most:g}; cut it into utterances, "
+            f"{name}: its header states {hours:,.1f} hours, and the limit is {most:g}; cut it into utterances, "
             f"or set {MAX_AUDIO_HOURS} to more"
         )
 
 
 def _decode(data: bytes, name: str) -> tuple[NDArray[np.float64], int]:
-    # The samples of an audio file, averaged over its channels, `(N,)`, N > 0, and its rate in Hz.
+    # The samples of an audio file, averaged over its channels, `(N,)`, N > 0, and its sample rate in Hz.
     promised = 0
     try:
         with _opened(data, name) as file:
             promised, rate = int(file.frames), int(file.samplerate)
             if promised == _UNKNOWN:
-                raise AudioError(f"{name}: its header does not say how long it is; write the file anew")
+                raise AudioError(f"{name}: its header does not state its length; write the file again")
             _check_length(promised, rate, name)
             blocks: list[NDArray[np.float64]] = []
             while not blocks or len(blocks[-1]) == _BLOCK:
@@ -219,22 +218,22 @@ def _decode(data: bytes, name: str) -> tuple[NDArray[np.float64], int]:
         if promised:
             raise AudioError(f"{name}: is cut off or damaged ({len(data)} bytes): {reason}") from error
         raise AudioError(
-            f"{name}: is not audio that can be read ({len(data)} bytes): {reason}; where it is sound all the same, "
-            "convert it to FLAC or WAV, as by `ffmpeg -i OLD NEW.flac`"
+            f"{name}: is not audio that can be read ({len(data)} bytes): {reason}; if it is audio all the same, "
+            "convert it to FLAC or WAV, for example with `ffmpeg -i OLD NEW.flac`"
         ) from error
     samples = np.concatenate(blocks)
     if len(samples) < promised:
         raise AudioError(
-            f"{name}: is cut off: {len(samples)} of the {promised} samples promised by its header can be read"
+            f"{name}: is cut off: {len(samples)} of the {promised} samples stated in its header can be read"
         )
     if len(samples) == 0:
-        raise AudioError(f"{name}: holds no sound (0 samples)")
+        raise AudioError(f"{name}: contains no audio (0 samples)")
     return samples, rate
 
 
 @contextmanager
 def _opened(source: Path | bytes, name: str) -> Iterator[soundfile.SoundFile]:
-    # Open an audio file with libsndfile; an MP3 file that does not say how long it is has its frames counted first.
+    # Open an audio file with libsndfile; an MP3 file without a frame count has its frames counted first.
     with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
         if (file.format, file.subtype) != _MP3:
             yield file
@@ -247,7 +246,7 @@ def _opened(source: Path | bytes, name: str) -> Iterator[soundfile.SoundFile]:
 def caching(files: int) -> Callable[[Path], Waveform]:
     """Make a `read_audio` that caches the last `files` files in memory, each until it changes.
 
-    What it returns is shared: nobody may write into it.
+    The returned arrays are shared and must not be modified.
     """
 
     @lru_cache(maxsize=files)
@@ -258,7 +257,7 @@ def caching(files: int) -> Callable[[Path], Waveform]:
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    # (mtime_ns, size); None where there is no such file, which reading it will say.
+    # (mtime_ns, size); None if there is no such file, which reading it will report.
     try:
         stat = path.stat()
     except OSError:
@@ -267,4 +266,4 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 _last_file = caching(files=1)
-"""Reads a whole file; the segments of one come one after another."""
+"""Reads a whole file; its segments are usually read in succession."""

@@ -1,4 +1,4 @@
-"""Noise from files: the recordings of MS-SNSD that the paper names, or one of your own."""
+"""Noise from files: the recordings of MS-SNSD that the paper uses, or your own."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ from emtta_core.identity import IDENTITY, RUNTIME, Record, digest
 from emtta_core.input_files import CORPORA, candidates, searched
 
 NOISE_FILE_VERSION = 1
-"""Raised whenever the same settings and the same file would give other samples."""
+"""Incremented whenever the same settings and the same file would give different samples."""
 
 MS_SNSD: Mapping[str, str] = {
     "air-conditioner": "AirConditioner_6.wav",
@@ -35,56 +35,56 @@ MS_SNSD: Mapping[str, str] = {
 """The recordings of the paper's noise domains, by kind."""
 
 FOLDER = "MS-SNSD"
-"""What the folder of a clone is called."""
+"""The folder name of a clone."""
 
 FOLDERS = ("", "noise_test", "noise_train")
-"""Where a recording is looked for below the folder: MS-SNSD has them in two, with names in common. An incomplete
-listing of it has four of the paper's nine in `noise_test` (such as `Babble_4`), and none in `noise_train`."""
+"""The subfolders searched for a recording: MS-SNSD has two, with some names in both. An incomplete listing of it has
+four of the paper's nine in `noise_test` (such as `Babble_4`), and none in `noise_train`."""
 
 _recording = caching(files=32)
-"""Reads a recording, shape `(N,)`; one serves every utterance."""
+"""Reads a recording, shape `(N,)`, which is used for every utterance."""
 
 Offset = Literal["start", "random"]
-"""Where a recording is begun: at its first sample, as the paper's authors do, or anywhere, drawn by utterance."""
+"""Where a recording begins: at its first sample, as with the paper's authors, or at random for each utterance."""
 
 
 class NoiseFile(Record):
-    """A recording of noise at a signal-to-noise ratio, repeated without a gap where it is shorter than the speech."""
+    """A recording of noise at a signal-to-noise ratio, repeated without a gap if it is shorter than the speech."""
 
     name: Annotated[Literal["noise-file"], IDENTITY] = "noise-file"
-    # The folder of the recordings, such as a clone of MS-SNSD; what they hold is the identity. Left out, they are
-    # looked for in the folders that `EMTTA_CORPORA` names, and in `MS-SNSD` there.
+    # The folder of the recordings, such as a clone of MS-SNSD; only their content is part of the identity. By default,
+    # the folders listed in `EMTTA_CORPORA`, and `MS-SNSD` in them, are searched.
     path: Annotated[str | None, RUNTIME, Field(min_length=1)] = None
-    # One of the paper's ten; `gaussian` is drawn anew for each utterance and needs no file.
+    # One of the paper's ten; `gaussian` is drawn for each utterance and needs no file.
     kind: Annotated[NoiseKind | None, IDENTITY] = None
-    # In place of `kind`, the name of a recording of your own in the folder.
+    # Instead of `kind`, the name of your own recording in the folder.
     file: Annotated[str | None, IDENTITY, Field(min_length=1)] = None
-    offset: Annotated[Offset, IDENTITY] = "start"  # where it is begun
+    offset: Annotated[Offset, IDENTITY] = "start"  # where the recording begins
     # The ratio of the RMS levels of speech and noise, in dB.
     snr_db: Annotated[float, IDENTITY, Field(ge=-MAX_SNR_DB, le=MAX_SNR_DB, allow_inf_nan=False)]
     snr_over: Annotated[SnrOver, IDENTITY] = "utterance"  # what the levels are measured over
-    snr_convention: Annotated[SnrConvention, IDENTITY] = "exact"  # how the ratio is understood
-    # DB FS RMS that speech and noise are brought to before the ratio is set.
+    snr_convention: Annotated[SnrConvention, IDENTITY] = "exact"  # how the ratio is interpreted
+    # The level in dB FS RMS that speech and noise are scaled to before the ratio is set.
     level_dbfs: Annotated[float, IDENTITY, Field(ge=-60, le=0, allow_inf_nan=False)] = LEVEL_DBFS
-    seed: Annotated[int, IDENTITY] = 0  # another seed gives other offsets, and other Gaussian noise
+    seed: Annotated[int, IDENTITY] = 0  # another seed gives different offsets and Gaussian noise
 
     @model_validator(mode="after")
     def _one_recording(self) -> "NoiseFile":
-        # Refuse both a kind and a file, and neither, and a file outside of the folder.
+        # Refuse both a kind and a file, neither of them, or a file outside the folder.
         if (self.kind is None) == (self.file is None):
             raise ValueError(
-                f"kind is {self.kind!r} and file is {self.file!r}; give one of them: "
+                f"kind is {self.kind!r} and file is {self.file!r}; set one of them: "
                 f"a kind (gaussian, {', '.join(MS_SNSD)}), or the name of a file in {searched(self.path)}"
             )
         if self.file is not None and (Path(self.file).is_absolute() or ".." in Path(self.file).parts):
-            raise ValueError(f"file is {self.file!r}; it must lie in the folder of the recordings")
+            raise ValueError(f"file is {self.file!r}; it must be in the folder of the recordings")
         return self
 
     def made_of(self, _voices: Callable[[], str]) -> dict[str, Any]:
-        """All that settles what this does to an utterance: the recording by its content.
+        """Everything that determines the effect on an utterance, with a digest of the recording's content.
 
         Raises:
-            UsageError: the recording is not there (says where it is to be had), or cannot be used.
+            UsageError: the recording is missing (says where to get it), or cannot be used.
         """
         settings = {"version": NOISE_FILE_VERSION, "settings": self.identity()}
         if self.kind == "gaussian":
@@ -98,7 +98,7 @@ class NoiseFile(Record):
         return settings | {"content": hashlib.sha256(noise.tobytes()).hexdigest()}
 
     def located(self) -> Self:
-        """The same with the folder in which the recording was found as path, if it was."""
+        """A copy whose path is the folder in which the recording was found, if it was."""
         if self.path is not None or self.kind == "gaussian":
             return self
         try:
@@ -107,7 +107,7 @@ class NoiseFile(Record):
             return self
 
     def label(self) -> str:
-        """What a row of prepared audio calls this."""
+        """The label in rows of prepared audio."""
         begun = "" if self.offset == "start" or self.kind == "gaussian" else " at a random offset"
         level = "" if self.level_dbfs == LEVEL_DBFS else f" at {self.level_dbfs:g} dB FS"
         ratio = ratio_label(self.snr_db, self.snr_over, self.snr_convention)
@@ -118,13 +118,13 @@ class NoiseFile(Record):
 
         Args:
             waveform: clean speech, shape `(N,)`.
-            utterance_id: the same id draws the same offset, at any ratio.
-            _voices: never asked.
+            utterance_id: the same id gives the same offset, at any ratio.
+            _voices: not used.
 
         Raises:
-            AudioError: when the speech is no waveform, or is empty or silent, or holds NaN or infinity; or where
-                the piece of the recording that is used is silent.
-            UsageError: the recording is not there.
+            AudioError: when the speech is not a waveform, is empty or silent, or contains NaN or infinity; or when the
+                piece of the recording used is silent.
+            UsageError: the recording is missing.
         """
         speech = checked(waveform, "the speech")
         rng = np.random.default_rng(int(digest([self.seed, utterance_id, self.kind or self.file], 64), 16))
@@ -140,15 +140,15 @@ class NoiseFile(Record):
         return Corrupted(mixture.waveform, mixture.gain, ratio)
 
     def recording(self) -> Path:
-        """The file of the recording, where it is not `gaussian`; UsageError where it is not there."""
+        """The file of the recording, if the kind is not `gaussian`; UsageError if it is missing."""
         return self._folder() / self._file_name()
 
     def _file_name(self) -> str:
-        # Within the folder that holds it; it may have folders of its own.
+        # Relative to the folder that contains it; may include subfolders.
         return self.file or MS_SNSD[str(self.kind)]
 
     def _folder(self) -> Path:
-        # The folder in which the recording is found by its name; UsageError where it is in none.
+        # The folder in which the recording is found by name; UsageError if it is in none.
         name = self._file_name()
         for folder in candidates(self.path, (FOLDER,)):
             for below in FOLDERS:
@@ -160,15 +160,15 @@ class NoiseFile(Record):
             raise UsageError(f"{refusal}; put it there, or name another file", subject=wanted)
         raise UsageError(
             f"{refusal}, nor in the folders {FOLDER}, noise_test and noise_train there; get the recordings with "
-            f"`git clone https://github.com/microsoft/MS-SNSD`, and give the folder of the clone as path, or the one "
-            f'that it lies in as {CORPORA}; or take {{ name = "noise" }} of the same kind, which is synthesised and '
+            f"`git clone https://github.com/microsoft/MS-SNSD`, and set path to the folder of the clone, or "
+            f'{CORPORA} to its parent; or use {{ name = "noise" }} of the same kind, which is synthesised and '
             "needs no file",
             subject=wanted,
         )
 
 
 def ratio_label(snr_db: float, over: SnrOver, convention: SnrConvention) -> str:
-    """A ratio in a label; empty for one that is exact and over the utterance."""
+    """The ratio's part of a label; empty if it is exact and over the utterance."""
     parts = [
         *(["SNR over speech alone"] if over == "speech" else []),
         *(

@@ -1,7 +1,7 @@
-"""Sounds in the frequency domain: filters and reverberation, spectrograms, and how far apart two sounds are.
+"""Sounds in the frequency domain: filters and reverberation, spectrograms, and distances between sounds.
 
-The noises need sounds of a given colour, not filters of a given structure. So a filter is a function from
-frequencies in Hz to gains, without a phase, and is applied by one discrete Fourier transform of the whole sound.
+The noises need sounds of a given colour, not filters of a given structure. A filter is therefore a function from
+frequencies in Hz to gains, without phase, and is applied by one discrete Fourier transform of the whole sound.
 """
 
 import math
@@ -20,16 +20,16 @@ Response = Callable[[Samples], Samples]
 
 
 _RINGING = 4096
-"""Samples of silence behind a sound that is filtered, in which the filter may ring: a quarter of a second."""
+"""Samples of silence after a filtered sound, in which the filter may ring: a quarter of a second."""
 
 
 def low_pass(hertz: float, order: int = 2) -> Response:
-    """The gains of a Butterworth low-pass: -3 dB at `hertz`, falling by 6·`order` dB an octave."""
+    """The gains of a Butterworth low-pass: -3 dB at `hertz`, falling by 6·`order` dB per octave."""
     return lambda frequencies: 1 / np.sqrt(1 + (frequencies / hertz) ** (2 * order))
 
 
 def high_pass(hertz: float, order: int = 2) -> Response:
-    """The gains of a Butterworth high-pass: -3 dB at `hertz`, falling by 6·`order` dB an octave."""
+    """The gains of a Butterworth high-pass: -3 dB at `hertz`, falling by 6·`order` dB per octave."""
     return lambda frequencies: 1 / np.sqrt(1 + (hertz / np.maximum(frequencies, 1e-3)) ** (2 * order))
 
 
@@ -47,17 +47,17 @@ def filtered(samples: Samples, response: Response) -> Samples:
 
 
 def coloured_noise(samples: int, rng: np.random.Generator, response: Response) -> Samples:
-    """Draw Gaussian noise of the colour `response`, shape `(samples,)`, of unit RMS in the mean."""
+    """Draw Gaussian noise of colour `response`, shape `(samples,)`, with an expected RMS of 1."""
     size = _fast_size(samples)
     gains = response(_frequencies(size))
     spectrum = rng.standard_normal((2, gains.size)) * gains
     noise = np.fft.irfft(spectrum[0] + 1j * spectrum[1], size)[:samples]
-    # By Parseval: each of the two parts of a frequency has variance gain², and the real transform counts it twice.
+    # By Parseval: the real and imaginary parts have variance gain² each, and the real transform counts them twice.
     return noise * (size / (2 * math.sqrt(float(np.sum(gains**2)))))
 
 
 def reverberated(samples: Samples, rng: np.random.Generator, seconds: float, wet: float) -> Samples:
-    """Convolve `samples` with a room, shape as before: the direct sound, and its reverberation.
+    """Add the reverberation of a room to `samples`; the shape is unchanged.
 
     The room's impulse response is Gaussian noise with an exponential decay.
 
@@ -68,7 +68,7 @@ def reverberated(samples: Samples, rng: np.random.Generator, seconds: float, wet
         wet: the RMS level of the reverberation of a steady sound, relative to the direct sound.
     """
     length = int(seconds * SAMPLE_RATE)
-    # 60 dB are a factor of 10^-3 in amplitude.
+    # -60 dB is a factor of 10^-3 in amplitude.
     tail = rng.standard_normal(length) * 10 ** (-3 * np.arange(length) / length)
     tail *= wet / np.sqrt(np.sum(tail**2))
     size = _fast_size(samples.size + length)
@@ -82,32 +82,32 @@ def _frequencies(size: int) -> Samples:
 
 
 def _fast_size(samples: int) -> int:
-    # The power of two, at least 2, that `samples` fit into: no size transforms faster.
+    # The smallest power of two, at least 2, that `samples` fit into: the fastest size to transform.
     return 1 << max(1, (samples - 1).bit_length())
 
 
 WINDOW = 400
-"""Samples of a window of a spectrogram: 25 ms."""
+"""Samples in a window of a spectrogram: 25 ms."""
 
 HOP = 160
 """Samples from one window to the next: 10 ms."""
 
 RANGE_DB = 80.0
-"""What is further below the loudest is as good as silent; Whisper's own spectrogram ends there."""
+"""Anything further below the loudest counts as silent, as in Whisper's own spectrogram."""
 
 _BANDS = 64
 
 
 def spectrogram_db(waveform: ArrayLike, window: int = WINDOW, hop: int = HOP) -> NDArray[np.float64]:
-    """The power of each frequency at each time in dB below the loudest, shape `(window / 2 + 1, frames)`.
+    """The power of each frequency at each time in dB relative to the loudest, shape `(window / 2 + 1, frames)`.
 
     Args:
         waveform: shape `(N,)`.
-        window: samples of a window, of Hann's shape.
+        window: samples in a Hann window.
         hop: samples from one window to the next.
 
     Raises:
-        AudioError: when it is no waveform, or is empty or silent, or holds NaN or infinity.
+        AudioError: when it is not a waveform, is empty or silent, or contains NaN or infinity.
     """
     samples = checked(waveform, "the waveform")
     refuse_silence(samples, "the waveform")
@@ -119,10 +119,10 @@ def spectrogram_db(waveform: ArrayLike, window: int = WINDOW, hop: int = HOP) ->
 def spectral_distance_db(clean: ArrayLike, corrupted: ArrayLike) -> float:
     """The mean difference of two sounds in 64 mel bands, in dB, whatever their levels.
 
-    Each is seen in the 80 dB below its own loudest moment. A shorter one is stretched to the other's length.
+    Each is compared in the 80 dB below its own maximum. The shorter one is stretched to the other's length.
 
     Raises:
-        AudioError: when one is no waveform, or is empty or silent, or holds NaN or infinity.
+        AudioError: when one is not a waveform, is empty or silent, or contains NaN or infinity.
     """
     seen = [_mel_db(samples) for samples in (clean, corrupted)]
     frames = max(bands.shape[1] for bands in seen)
@@ -131,12 +131,12 @@ def spectral_distance_db(clean: ArrayLike, corrupted: ArrayLike) -> float:
 
 
 def signal_to_distortion_db(clean: ArrayLike, corrupted: ArrayLike) -> float | None:
-    """The scale-invariant signal-to-distortion ratio: what of `corrupted` is `clean`, against all the rest.
+    """The scale-invariant signal-to-distortion ratio: the part of `corrupted` that is `clean`, relative to the rest.
 
-    None where the lengths differ. Le Roux et al., "SDR - half-baked or well done?", ICASSP 2019, equation 3.
+    None if the lengths differ. Le Roux et al., "SDR - half-baked or well done?", ICASSP 2019, equation 3.
 
     Raises:
-        AudioError: when one is no waveform, or is empty or silent, or holds NaN or infinity.
+        AudioError: when one is not a waveform, is empty or silent, or contains NaN or infinity.
     """
     speech, noisy = checked(clean, "the clean speech"), checked(corrupted, "the corrupted speech")
     refuse_silence(speech, "the clean speech")
@@ -151,7 +151,7 @@ def signal_to_distortion_db(clean: ArrayLike, corrupted: ArrayLike) -> float | N
 
 
 def _mel_db(waveform: ArrayLike) -> NDArray[np.float64]:
-    # The power in each mel band at each time in dB below the loudest, shape `(bands, frames)`.
+    # The power in each mel band at each time in dB relative to the loudest, shape `(bands, frames)`.
     power = 10 ** (spectrogram_db(waveform) / 10)
     hertz = np.linspace(0, SAMPLE_RATE / 2, power.shape[0])
     mel = 2595 * np.log10(1 + hertz / 700)
@@ -162,6 +162,6 @@ def _mel_db(waveform: ArrayLike) -> NDArray[np.float64]:
 
 
 def _decibels(power: NDArray[np.float64]) -> NDArray[np.float64]:
-    # Power in dB below its maximum, 80 dB of it.
+    # Power in dB relative to its maximum, limited to 80 dB below it.
     decibels: NDArray[np.float64] = np.maximum(10 * np.log10(np.maximum(power / power.max(), 1e-12)), -RANGE_DB)
     return decibels

@@ -1,4 +1,4 @@
-"""What a waveform is throughout the system, where in one there is speech, and where a long one can be cut."""
+"""The waveform format used throughout, detection of speech in one, and where to cut a long one."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from emtta_core.errors import AudioError
 
 SAMPLE_RATE = 16_000
-"""Hz, of every waveform in the system."""
+"""The sample rate of every waveform, in Hz."""
 
 Waveform = NDArray[np.float32]
 """Mono samples at `SAMPLE_RATE`, shape `(N,)`, full scale 1.0."""
@@ -18,14 +18,14 @@ SILENCE_PEAK = 1e-5
 
 
 def checked(samples: ArrayLike, what: str) -> NDArray[np.float64]:
-    """Check `samples`, shape `(N,)`, and give them in double precision, for arithmetic.
+    """Check `samples`, shape `(N,)`, and return them in double precision, for arithmetic.
 
     Args:
         samples: what should be a waveform.
-        what: how the message of a refusal calls it, such as "the noise".
+        what: its name in error messages, such as "the noise".
 
     Raises:
-        AudioError: when it is no floating-point array of one dimension, is empty, or holds NaN or infinity.
+        AudioError: when it is not a one-dimensional floating-point array, is empty, or contains NaN or infinity.
     """
     array = np.asarray(samples)
     if not np.issubdtype(array.dtype, np.floating):
@@ -41,7 +41,7 @@ def checked(samples: ArrayLike, what: str) -> NDArray[np.float64]:
     if not finite.all():
         bad = np.flatnonzero(~finite)
         raise AudioError(
-            f"{what} holds {bad.size} of {array.size} samples that are not numbers: sample {bad[0]} is {array[bad[0]]}"
+            f"{what} has {bad.size} of {array.size} samples that are not finite: sample {bad[0]} is {array[bad[0]]}"
         )
     return array.astype(np.float64)
 
@@ -50,7 +50,7 @@ def refuse_silence(samples: NDArray[np.float64], what: str) -> None:
     """Refuse a silent waveform.
 
     Raises:
-        AudioError: when the peak of `samples` is below `SILENCE_PEAK`; `what` is how the message calls it.
+        AudioError: when the peak of `samples` is below `SILENCE_PEAK`; `what` is its name in the message.
     """
     peak = float(np.abs(samples).max())
     if peak < SILENCE_PEAK:
@@ -61,7 +61,7 @@ FRAME = SAMPLE_RATE // 50
 """Samples of a frame: 20 ms."""
 
 RANGE_DB = 30.0
-"""A frame is speech whose level is no further below that of the loud frames (their 95th percentile)."""
+"""A frame is speech if its level is at most this many dB below that of the loud frames (the 95th percentile)."""
 
 HANGOVER = 10
 """Frames after speech that still count as speech: 200 ms."""
@@ -77,7 +77,7 @@ def speech_mask(samples: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def frame_powers(samples: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """The mean power of each frame of `FRAME` samples, the last filled up with zeros."""
+    """The mean power of each frame of `FRAME` samples, the last padded with zeros."""
     # Rounded up: -(-a // b).
     frames = -(-samples.size // FRAME)
     powers: NDArray[np.floating[Any]] = (
@@ -88,32 +88,32 @@ def frame_powers(samples: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]
 
 def active_frames(powers: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
     """Find which frames are speech, from the power of each; the loudest always are."""
-    loud = float(np.quantile(powers, 0.95)) or float(powers.max())  # the maximum where nearly all is digital silence
+    loud = float(np.quantile(powers, 0.95)) or float(powers.max())  # the maximum if nearly all is digital silence
     active = powers >= loud * 10 ** (-RANGE_DB / 10)
-    # A frame counts if any of the ones before it does, as far back as the hangover reaches.
+    # A frame also counts if any within the hangover before it does.
     recent: NDArray[np.bool_] = np.convolve(active, np.ones(HANGOVER + 1))[: len(powers)] > 0
     return recent
 
 
 EARLIEST = 0.5
-"""A window is at least this share of the longest: a cut is looked for behind it."""
+"""A window is at least this share of the longest: cuts are searched for after it."""
 
 REST = 0.1
 """At least this share of the longest is left for the last window."""
 
 SMOOTH = 11
-"""Frames over which levels are averaged where there is no pause: 220 ms, so that no single quiet period is taken."""
+"""Frames over which levels are averaged if there is no pause: 220 ms, so that no single quiet period is chosen."""
 
 
 def windows_of(waveform: NDArray[np.floating[Any]], longest: int) -> list[slice]:
     """Choose where to cut a waveform, as slices of it, in order and without a gap.
 
-    A cut lies in the middle of the longest pause between half and the whole of the longest window, the last one of
-    several as long; where there is none, at the quietest place.
+    A cut is in the middle of the longest pause between half and the whole of the longest window, the last of equally
+    long ones; if there is no pause, at the quietest place.
 
     Args:
         waveform: shape `(N,)`; one that fits is one window.
-        longest: samples that a window may have; at least 40 frames of 20 ms.
+        longest: the maximum samples of a window; at least 40 frames of 20 ms.
     """
     if len(waveform) <= longest:
         return [slice(0, len(waveform))]
@@ -131,8 +131,8 @@ def windows_of(waveform: NDArray[np.floating[Any]], longest: int) -> list[slice]
 
 
 def _pause(silent: NDArray[np.bool_], levels: NDArray[np.floating[Any]]) -> int:
-    # The middle of the longest run of silent frames, or else the quietest frame; the last one of several.
-    # Where silence begins and ends, in turn; a frame that is not silent stands before and behind all.
+    # The middle of the longest run of silent frames, or else the quietest frame; ties go to the last.
+    # Where silence begins and ends, alternately; a frame that is not silent is added before and after all.
     edges = np.flatnonzero(np.diff(np.concatenate([[False], silent, [False]])))
     starts, ends = edges[::2], edges[1::2]
     if not len(starts):

@@ -1,4 +1,4 @@
-"""What every corpus has: utterances with ids, the choice of some of them, and their availability."""
+"""The common parts of all corpora: utterances with ids, sampling, and availability."""
 
 import re
 from collections import Counter
@@ -15,13 +15,13 @@ class Utterance:
     """A stretch of speech with its transcript."""
 
     id: str  # unique within its corpus and the same on every machine; letters, digits, `.`, `_` and `-`
-    text: str  # the transcript as the corpus gives it, not normalized
+    text: str  # the transcript as in the corpus, not normalized
     language: str  # ISO 639-1 code
-    speaker: str  # who speaks; utterances of one speaker are not independent
-    read: Callable[[], Waveform]  # gives the waveform `(N,)`; raises `emtta_core.errors.AudioError` where there is none
-    seconds: Callable[[], float | None] = lambda: None  # gives the length by the audio's header; None where not there
-    metadata: str = "{}"  # what else the corpus says of it: a JSON object, a field a column
-    silence: bool = False  # whether nobody speaks in it, so that its transcript is empty
+    speaker: str  # the speaker; utterances of the same speaker are not independent
+    read: Callable[[], Waveform]  # returns the waveform `(N,)`; raises `emtta_core.errors.AudioError` if there is none
+    seconds: Callable[[], float | None] = lambda: None  # returns the length in the audio's header; None if unknown
+    metadata: str = "{}"  # other information from the corpus: a JSON object with a field per column
+    silence: bool = False  # whether it contains no speech, so that its transcript is empty
 
 
 _ID = re.compile(r"[A-Za-z0-9._-]+")
@@ -34,25 +34,25 @@ def is_id(name: str) -> bool:
 
 
 def id_of(name: str, source: str | None = None) -> str:
-    """Make an id of a name; what an id may not hold becomes `_`, and then a digest tells such names apart.
+    """Make an id from a name; invalid characters become `_`, and a digest is appended to keep such names distinct.
 
     Args:
-        name: what would be the id.
-        source: what the digest is taken of; by default the name.
+        name: the name.
+        source: the string to digest; by default the name.
     """
     plain = _FOREIGN.sub("_", name)
     return plain if plain == name else f"{plain}-{digest(name if source is None else source, 8)}"
 
 
 _OTHERS: Mapping[str, str] = {"cmn": "zh", "fil": "tl", "jv": "jw", "nb": "no"}
-"""What Whisper calls a language, where it is not what corpora do: its own code of Javanese is the old `jw`."""
+"""Whisper's codes of languages for which corpora use another: its code for Javanese is the old `jw`."""
 
 _REGIONS: Mapping[str, str] = {"zh-HK": "yue"}
-"""Where the region says which language is spoken: Common Voice's Chinese of Hong Kong is Cantonese."""
+"""Regions that determine the language: Common Voice's Chinese (Hong Kong) is Cantonese."""
 
 
 def whisper_code(language: str) -> str:
-    """Whisper's code of a language, which a corpus may name with a script or a region: `pt_br`, `zh-CN`."""
+    """Whisper's code for a language, which a corpus may give with a script or a region: `pt_br`, `zh-CN`."""
     if language in _REGIONS:
         return _REGIONS[language]
     code = re.split("[-_]", language, maxsplit=1)[0]
@@ -61,24 +61,24 @@ def whisper_code(language: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How much of a corpus will be used, as far as it can be told without decoding its audio."""
+    """How much of a corpus will be used, where that is known without decoding its audio."""
 
-    utterances: int  # how many
-    left_out: int = 0  # how many were passed over, for they are too long
-    notes: tuple[str, ...] = ()  # what else of the corpus is not used, as files and columns, a sentence each
-    sample: str | None = None  # which of its utterances a limit takes, in words; None where all are used
+    utterances: int  # number of utterances
+    left_out: int = 0  # number of utterances left out because they are too long
+    notes: tuple[str, ...] = ()  # what else of the corpus is not used, such as files and columns, one sentence each
+    sample: str | None = None  # which of its utterances a limit selects, in words; None if all are used
 
 
 def least(*counts: int | None) -> int | None:
-    """The smallest of some counts, of which None is no limit."""
+    """The smallest of some limits, where None means no limit."""
     return min((count for count in counts if count is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What decides whether an utterance is in a sample."""
+    """What determines whether an utterance is in a sample."""
 
-    id: str  # as in `Utterance`, and so is the speaker
+    id: str  # as in `Utterance`, like the speaker
     speaker: str
 
 
@@ -86,26 +86,26 @@ class Key:
 class Choice:
     """The utterances of a corpus that are used."""
 
-    indices: tuple[int, ...]  # where they are in the corpus, in its order
-    left_out: int  # how many were passed over, for they are too long
+    indices: tuple[int, ...]  # their positions in the corpus, in its order
+    left_out: int  # number of utterances left out because they are too long
     sample: str | None  # as in `Count`
 
     def count(self) -> Count:
-        """How much that is."""
+        """The choice as a count."""
         return Count(len(self.indices), self.left_out, sample=self.sample)
 
 
 def choose(keys: Sequence[Key], limit: int | None, is_too_long: Callable[[int], bool]) -> Choice:
-    """Choose the utterances that are used: all that are short enough, or a sample of them, spread over the speakers.
+    """Choose the utterances to use: all that are short enough, or a sample of them, spread over the speakers.
 
-    The speakers take turns, in the order of a hash of their name, each with utterances in the order of a hash of their
-    id; where nobody says who speaks, that is the order of a hash of the id. So the choice depends on names alone, and a
-    larger limit keeps what a smaller one chose.
+    The speakers take turns in the order of a hash of their names, each with utterances in the order of a hash of their
+    ids; if no speaker is known, the order is that of a hash of the ids. The choice therefore depends only on names, and
+    a larger limit keeps what a smaller one chose.
 
     Args:
         keys: of all utterances of the corpus, in its order.
-        limit: at most so many; None for all.
-        is_too_long: whether the utterance at an index is; asked of no more than are needed.
+        limit: the maximum number of utterances; None for all.
+        is_too_long: whether the utterance at an index is too long; called for no more than necessary.
     """
     drawn = limit is not None and limit < len(keys)
     chosen: list[int] = []
@@ -123,12 +123,12 @@ def choose(keys: Sequence[Key], limit: int | None, is_too_long: Callable[[int], 
 
 
 def describe_sample(limit: int, speakers: Sequence[str], total: int) -> str:
-    """Say which utterances a limit takes.
+    """Describe which utterances a limit selects.
 
     Args:
-        limit: at most so many.
-        speakers: who speaks in each that is taken; empty where nobody says.
-        total: how many there are.
+        limit: the maximum number of utterances.
+        speakers: the speaker of each selected utterance; empty if unknown.
+        total: the number of utterances in all.
     """
     known = len({*speakers} - {""})
     spread = f"spread over {known} speaker{'' if known == 1 else 's'}" if known else "at random: no speaker is known"
@@ -136,7 +136,7 @@ def describe_sample(limit: int, speakers: Sequence[str], total: int) -> str:
 
 
 def _in_turns(keys: Sequence[Key]) -> list[int]:
-    # The indices of all utterances, in the order in which a sample takes them.
+    # The indices of all utterances, in the order in which a sample selects them.
     turns: Counter[str] = Counter()
     ranks = {speaker: digest(speaker) for speaker in {key.speaker for key in keys}}
     order = []
@@ -148,7 +148,7 @@ def _in_turns(keys: Sequence[Key]) -> list[int]:
 
 
 def choose_of(utterances: Sequence[Utterance], max_seconds: float | None, limit: int | None) -> Choice:
-    """Choose of utterances that are at hand; one whose length is not in its header is short enough."""
+    """Choose among given utterances; one whose header does not state its length counts as short enough."""
     keys = [Key(one.id, one.speaker) for one in utterances]
     return choose(keys, limit, lambda index: is_too_long(utterances[index], max_seconds))
 
@@ -162,15 +162,15 @@ def is_too_long(utterance: Utterance, max_seconds: float | None) -> bool:
 
 
 class Distinct:
-    """Tells ids apart: one that came before gets a number behind it, its count, or the next that is free."""
+    """Makes ids distinct: a repeated one gets its count appended, or the next free number."""
 
     def __init__(self) -> None:
-        """Begin with no id."""
+        """Start without any ids."""
         self._counts: Counter[str] = Counter()
         self._taken: set[str] = set()
 
     def __call__(self, name: str) -> str:
-        """The id of the next utterance, which would be called `name`."""
+        """Return the id of the next utterance, whose name is `name`."""
         self._counts[name] += 1
         number = self._counts[name]
         found = name if number == 1 else f"{name}-{number}"
@@ -182,27 +182,27 @@ class Distinct:
 
 
 State = Literal["here", "to fetch", "missing"]
-"""On this machine; on the hub, which gives it; or neither, so that somebody has to do something."""
+"""On this machine; available on the hub; or neither, so that the user has to act."""
 
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """What somebody gets by hand, where nothing fetches it."""
+    """An archive that has to be downloaded manually."""
 
-    holds: str = ""  # what is in it, for those who look at how large it is
-    size: int | None = None  # bytes of it; None where nobody is known to say
-    source: str = ""  # who says so
+    holds: str = ""  # what it contains, shown with its size
+    size: int | None = None  # bytes; None if unknown
+    source: str = ""  # the source of the size
 
 
 @dataclass(frozen=True, slots=True)
 class Availability:
-    """Whether something that a suite needs can be had, and where."""
+    """Whether something that a suite needs is available, and where."""
 
-    what: str  # its name, with the part of it that is wanted
+    what: str  # its name, with the requested part
     state: State  # whether it is on this machine
-    where: str  # the folder that it lies in, or where it is to be had
-    licence: str  # under which it may be used
-    size: int | None = None  # bytes that would be fetched; None where that is nothing, or not known
-    error: str | None = None  # why it cannot be had
-    subject: str = ""  # what the error begins with, where others of the same reason differ in that alone
-    archive: Archive | None = None  # of what is missing, what is to be got by hand; None where that is of no use
+    where: str  # its folder, or where to get it
+    licence: str  # the licence for its use
+    size: int | None = None  # bytes that would be fetched; None if nothing, or unknown
+    error: str | None = None  # why it is not available
+    subject: str = ""  # the start of the error, if errors for the same reason differ only in that
+    archive: Archive | None = None  # if it is missing, what to download manually; None if that would not help

@@ -1,7 +1,7 @@
-"""Common Voice: sentences that volunteers read (Ardila and others, LREC 2020; https://commonvoice.mozilla.org).
+"""Common Voice: sentences read by volunteers (Ardila et al., LREC 2020; https://commonvoice.mozilla.org).
 
-Mozilla gives its releases out at https://mozilladatacollective.com, after a registration, and took its own copies off
-the hub in October 2025. The extracted folder is `cv-corpus-<release>/<language>/`, with a table `<split>.tsv` and
+Mozilla distributes its releases at https://mozilladatacollective.com after registration, and removed its own copies
+from the hub in October 2025. The extracted folder is `cv-corpus-<release>/<language>/`, with a table `<split>.tsv` and
 `clips/`. The hub still has copies by others: `fixie-ai/common_voice_17_0` is release 17 as Parquet.
 """
 
@@ -46,10 +46,10 @@ class CommonVoice(Hosted):
     }
 
     name: Annotated[Literal["common-voice"], IDENTITY] = "common-voice"
-    # As Common Voice calls it: `de`, `pt`, `zh-CN`, ….
+    # Common Voice's code: `de`, `pt`, `zh-CN`, ….
     language: Annotated[str, IDENTITY, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z]+)*$")]
-    split: Annotated[Literal["test", "validation", "train"], IDENTITY] = "test"  # which
-    # The data set on the hub, with a configuration a language.
+    split: Annotated[Literal["test", "validation", "train"], IDENTITY] = "test"  # the split to use
+    # The data set on the hub, with one configuration per language.
     repository: Annotated[str, IDENTITY, Field(pattern=r"^[^/]+/[^/]+$")] = "fixie-ai/common_voice_17_0"
 
     def part(self) -> str:
@@ -57,7 +57,7 @@ class CommonVoice(Hosted):
         return f"{self.language} {self.split}"
 
     def usual_folders(self) -> tuple[str, ...]:
-        """How Mozilla's folders begin; some programs extract one into a folder of the archive's name."""
+        """The names of Mozilla's folders; some programs extract them into a folder named after the archive."""
         return "cv-corpus-*", f"mcv-scripted-{self.language}-*/cv-corpus-*"
 
     def on_hub(self) -> HubSplit:
@@ -95,15 +95,15 @@ class CommonVoice(Hosted):
         rows = [(reader.line_num, row) for row in reader]
         lacking = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
         if lacking:
-            raise CorpusError(f"the table {table} has no column {', '.join(lacking)}; {self.about.get} anew")
+            raise CorpusError(f"the table {table} has no column {', '.join(lacking)}; {self.about.get} again")
         if not rows:
-            raise CorpusError(f"the table {table} has no row, so that the split is empty; choose another split")
+            raise CorpusError(f"the table {table} has no rows, so the split is empty; choose another split")
         for number, row in rows:
             cut_off = [name for name in _COLUMNS if row[name] is None or (name == "path" and not row[name])]
             if cut_off:
                 raise CorpusError(
-                    f"the table {table}, line {number}: it has no {', '.join(cut_off)}, so that the table is not "
-                    f"whole; {self.about.get} anew"
+                    f"the table {table}, line {number}: it has no {', '.join(cut_off)}, so the table is "
+                    f"incomplete; {self.about.get} again"
                 )
         return [
             Recording(
@@ -130,5 +130,5 @@ class CommonVoice(Hosted):
 
     @property
     def code(self) -> str:
-        """ISO 639-1 code of its language."""
+        """The ISO 639-1 code of its language."""
         return whisper_code(self.language)

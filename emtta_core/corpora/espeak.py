@@ -1,7 +1,7 @@
-"""Speech from espeak-ng, through the library and the voices that the package `espeakng-loader` carries.
+"""Speech from espeak-ng, through the library and the voices in the package `espeakng-loader`.
 
-espeak-ng is licensed under the GPL, version 3, so the package is an extra (see NOTICE). What the suites that come with
-emtta say was spoken beforehand and lies in `spoken.npz`, for where it is not installed.
+espeak-ng is licensed under the GPL, version 3, so the package is an extra (see NOTICE). The speech of the suites that
+come with emtta is prerecorded in `spoken.npz`, in case it is not installed.
 The C interface is that of espeak-ng's `speak_lib.h` (https://github.com/espeak-ng/espeak-ng).
 """
 
@@ -32,7 +32,7 @@ except ImportError:
 
 INSTALL = "pip install 'emtta[synthetic]'"
 SPOKEN = Path(__file__).with_name("spoken.npz")
-"""The speech that comes with emtta; `docs/tools/spoken_speech.py` makes it."""
+"""The speech that comes with emtta, made by `docs/tools/spoken_speech.py`."""
 
 _RETRIEVAL = 1
 _PHONEME_EVENTS = 0x0001
@@ -89,25 +89,25 @@ class Speech:
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """What is said, and how."""
+    """A text to speak, and how."""
 
     text: str
-    voice: str  # with a variant behind `+` if wanted: `en-us`, `de+f3`
-    rate: int = 175  # words a minute
+    voice: str  # optionally with a variant after `+`: `en-us`, `de+f3`
+    rate: int = 175  # words per minute
     pitch: int = 50  # 0 to 100; 50 is the voice's own
 
     @property
     def key(self) -> str:
-        """What it is called in the file of what was spoken."""
+        """Its key in the file of prerecorded speech."""
         return digest([self.text, self.voice, self.rate, self.pitch])
 
 
 def say(sentence: Sentence) -> Speech:
-    """Speak a sentence, or take it from the speech that comes with emtta where espeak-ng is not installed.
+    """Speak a sentence, or take it from the speech that comes with emtta if espeak-ng is not installed.
 
     Raises:
-        UsageError: there is no such voice; or espeak-ng is not installed and the sentence was not spoken beforehand.
-        AudioError: nothing comes out.
+        UsageError: there is no such voice; or espeak-ng is not installed and the sentence is not prerecorded.
+        AudioError: there is no output.
     """
     if is_installed():
         return speak(sentence.text, sentence.voice, rate=sentence.rate, pitch=sentence.pitch)
@@ -118,12 +118,12 @@ def say(sentence: Sentence) -> Speech:
 
 
 def is_installed() -> bool:
-    """Whether espeak-ng can speak here."""
+    """Whether espeak-ng is installed."""
     return espeakng_loader is not None
 
 
 def release() -> str:
-    """The release of `espeakng-loader` that speaks, or that spoke what comes with emtta."""
+    """The installed release of `espeakng-loader`, or the one that spoke what comes with emtta."""
     if is_installed():
         return version("espeakng-loader")
     with np.load(SPOKEN) as file:
@@ -132,8 +132,8 @@ def release() -> str:
 
 @cache
 def _spoken() -> Mapping[str, Speech]:
-    # The file is LZ77 over samples, since a voice says the same words again and again: the literal ones as FLAC, and
-    # copies (start, source, length) of earlier ones.
+    # The file is LZ77 over samples, since a voice often repeats the same words: the literal samples as FLAC, and copies
+    # (start, source, length) of earlier ones.
     with np.load(SPOKEN) as file:
         literal, rate = soundfile.read(io.BytesIO(file["flac"].tobytes()), dtype="int16")
         copies, ends, keys = file["copies"], file["ends"], file["keys"]
@@ -148,8 +148,8 @@ def _spoken() -> Mapping[str, Speech]:
 
 def _not_installed(what: str) -> UsageError:
     return UsageError(
-        f"espeak-ng is not installed, so that nothing can {what}: only what the suites smoke, demo and robustness say "
-        f"comes with emtta; install it, which is licensed under the GPL, version 3: {INSTALL}"
+        f"espeak-ng is not installed, so emtta cannot {what}: only the speech of the suites smoke, demo and robustness "
+        f"comes with it; install espeak-ng, which is licensed under the GPL, version 3: {INSTALL}"
     )
 
 
@@ -157,15 +157,15 @@ def speak(text: str, voice: str, *, rate: int = 175, pitch: int = 50, pitch_rang
     """Speak `text`; the same arguments give the same samples, whatever was spoken before.
 
     Args:
-        text: what is said.
-        voice: a voice's name, with a variant behind `+` if wanted: `en-us`, `de+f3`.
-        rate: words a minute, 80 to 450.
+        text: the text to speak.
+        voice: a voice's name, optionally with a variant after `+`: `en-us`, `de+f3`.
+        rate: words per minute, 80 to 450.
         pitch: 0 to 100; 50 is the voice's own.
         pitch_range: 0 (monotone) to 100; 50 is the voice's own.
 
     Raises:
         UsageError: there is no such voice, or espeak-ng is not installed.
-        AudioError: nothing comes out.
+        AudioError: there is no output.
     """
     if not is_installed():
         raise _not_installed(f"say {text!r}")
@@ -178,8 +178,8 @@ _ONE_AT_A_TIME = threading.Lock()
 
 @contextmanager
 def _library() -> Iterator["_Espeak"]:
-    # espeak-ng keeps hidden state from one sentence to the next, so that the second time a sentence is spoken its
-    # samples differ from the first. Unloading the library forgets that state; loading it again takes a millisecond.
+    # espeak-ng keeps hidden state between sentences, so a sentence spoken a second time has different samples.
+    # Unloading the library discards that state; loading it again takes a millisecond.
     library = ctypes.CDLL(espeakng_loader.get_library_path())
     system = ctypes.CDLL(None)
     system.srand(_SEED)  # some voices draw noise from the C library, breathy ones from espeak-ng's own generator
@@ -199,7 +199,7 @@ class _Espeak:
         self._native_rate = library.espeak_Initialize(_RETRIEVAL, 0, data, _PHONEME_EVENTS | _DONT_EXIT)
         if self._native_rate <= 0:
             raise AudioError("espeak-ng could not start; reinstall the package espeakng-loader")
-        library.espeak_ng_SetRandSeed(ctypes.c_long(_SEED))  # else it is the time of day
+        library.espeak_ng_SetRandSeed(ctypes.c_long(_SEED))  # by default it is the time of day
         self._chunks: list[NDArray[np.int16]] = []
         self._phonemes: list[Phoneme] = []
         self._receive = _Callback(self._on_samples)
@@ -221,7 +221,7 @@ class _Espeak:
         if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
             raise UsageError(
                 f"espeak-ng has no voice {voice!r}; allowed are its languages and dialects ('en-us', 'de', 'pt-br', …),"
-                " with a variant behind '+' if wanted ('de+f3')"
+                " optionally with a variant after '+' ('de+f3')"
             )
         for parameter, value in ((_RATE, rate), (_PITCH, pitch), (_RANGE, pitch_range)):
             self._library.espeak_SetParameter(parameter, value, 0)
@@ -229,5 +229,5 @@ class _Espeak:
         self._library.espeak_Synth(data, ctypes.c_size_t(len(data) + 1), 0, 1, 0, _UTF8, None, None)
         self._library.espeak_Synchronize()
         if not self._chunks:
-            raise AudioError(f"espeak-ng said nothing for {text!r} with the voice {voice!r}; give it a text with words")
+            raise AudioError(f"espeak-ng was silent for {text!r} with the voice {voice!r}; use a text with words")
         return Speech(np.concatenate(self._chunks), self._native_rate, tuple(self._phonemes))

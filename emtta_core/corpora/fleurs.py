@@ -1,9 +1,9 @@
-"""FLEURS: sentences of FLoRes read in 102 languages (Conneau and others, SLT 2022;
+"""FLEURS: sentences of FLoRes read in 102 languages (Conneau et al., SLT 2022;
 https://huggingface.co/datasets/google/fleurs).
 
-On the hub, `google/fleurs` has a configuration a language, as Parquet below `parquet-data/`. The extracted folder has
-the files that were there before, and still are: `data/<language>/<split>.tsv`, with seven columns and no header, and
-what `data/<language>/audio/<split>.tar.gz` holds.
+On the hub, `google/fleurs` has one configuration per language, as Parquet under `parquet-data/`. The extracted folder
+has the older files, which are also still there: `data/<language>/<split>.tsv`, with seven columns and no header, and
+the content of `data/<language>/audio/<split>.tar.gz`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,22 +30,22 @@ class Fleurs(Hosted):
         licence="CC BY 4.0",
         source="https://huggingface.co/datasets/google/fleurs",
         get="get data/<language>/<split>.tsv and data/<language>/audio/<split>.tar.gz of "
-        "https://huggingface.co/datasets/google/fleurs into a folder fleurs, and extract the archive where it lies",
+        "https://huggingface.co/datasets/google/fleurs into a folder fleurs, and extract the archive in place",
     )
     columns: ClassVar[Mapping[str, Sequence[str]]] = {"text": ("raw_transcription",), "id": ("path",)}
     metadata: ClassVar[Mapping[str, Sequence[str]]] = {"gender": ("gender",)}
 
     name: Annotated[Literal["fleurs"], IDENTITY] = "fleurs"
-    # As FLEURS calls it: `de_de`, `pt_br`, `cmn_hans_cn`, ….
+    # FLEURS's code: `de_de`, `pt_br`, `cmn_hans_cn`, ….
     language: Annotated[str, IDENTITY, Field(pattern=r"^[a-z]{2,3}(_[a-z0-9]+)+$")]
-    split: Annotated[Literal["test", "dev", "train"], IDENTITY] = "test"  # which
+    split: Annotated[Literal["test", "dev", "train"], IDENTITY] = "test"  # the split to use
 
     def part(self) -> str:
         """Language and split."""
         return f"{self.language} {self.split}"
 
     def usual_folders(self) -> tuple[str, ...]:
-        """What the data set is called."""
+        """The name of the data set."""
         return ("fleurs",)
 
     def inside(self, folder: Path) -> Path | None:
@@ -76,21 +76,21 @@ class Fleurs(Hosted):
 
     @property
     def code(self) -> str:
-        """ISO 639-1 code of its language."""
+        """The ISO 639-1 code of its language."""
         return whisper_code(self.language)
 
     def _texts(self, table: Path) -> dict[str, tuple[str, str]]:
-        # The raw transcript and the speaker's gender, by audio file; CorpusError where there is none, or a line is cut.
+        # The raw transcript and the speaker's gender, by audio file; CorpusError if there is none or a line is cut.
         lines = [(number, line) for number, line in enumerate(text_of(table).split("\n"), start=1) if line.strip()]
         if not lines:
-            raise CorpusError(f"the table {table} has no line, so that the split is empty; choose another split")
+            raise CorpusError(f"the table {table} has no lines, so the split is empty; choose another split")
         texts = {}
         for number, line in lines:
             fields = line.rstrip("\r").split("\t")
             if len(fields) < 3 or not fields[1]:
                 raise CorpusError(
                     f"the table {table}, line {number}: {line[:40]!r} is not number, audio file, transcript and more, "
-                    "set apart by tabulators, so that the table is not whole; get it anew"
+                    "separated by tabs, so the table is incomplete; get it again"
                 )
             texts[fields[1]] = fields[2], fields[6].lower() if len(fields) > 6 else ""
         return texts

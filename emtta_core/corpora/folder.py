@@ -1,4 +1,4 @@
-"""A corpus of one's own: a folder of audio files with their transcripts, in one of the forms that the field uses."""
+"""Your own corpus: a folder of audio files with their transcripts, in one of the common formats."""
 
 import os
 from collections import defaultdict
@@ -31,42 +31,42 @@ _SPLITS = frozenset({"train", "training", "test", "testing", "eval", "evaluation
 
 
 class Folder(Record):
-    """A folder of audio files with a manifest, or with a sidecar `.txt` for each that holds its transcript.
+    """A folder of audio files with a manifest, or with a sidecar `.txt` for each that contains its transcript.
 
-    The manifest is a table as CSV, JSON lines or Parquet, in emtta's own form (`path`, `text`), NeMo's
-    (`audio_filepath`) or Hugging Face's (`file_name`), known by its columns; the `wav.scp` of a folder as Kaldi keeps
-    it; or Lhotse's cuts. An utterance is a file, or a segment of one; without an id, it is named after its path. One
-    whose duration, in seconds, is not that of its file is in error. Further columns are kept as metadata.
+    The manifest is a table as CSV, JSON lines or Parquet, in emtta's own format (`path`, `text`), NeMo's
+    (`audio_filepath`) or Hugging Face's (`file_name`), identified by its columns; the `wav.scp` of a Kaldi data folder;
+    or Lhotse's cuts. An utterance is a file, or a segment of one; without an id, it is named after its path. One whose
+    stated duration, in seconds, is not that of its file is in error. Further columns are kept as metadata.
 
-    Where the files lie and what the manifest is called are no part of the corpus's identity: `content_digest`
-    is taken of what they hold.
+    The location of the files and the name of the manifest are not part of the corpus's identity: `content_digest`
+    covers only their content.
     """
 
     name: Annotated[Literal["folder"], IDENTITY] = "folder"
     path: Annotated[str, RUNTIME, Field(min_length=1)]  # the folder; `~` is the home folder
-    # The manifest's path in the folder; left out, it is `manifest.csv`, `.tsv`, `.jsonl`, `.json` or `.parquet`,
-    # `metadata.csv`, `.jsonl` or `.parquet`, `wav.scp`, `cuts.jsonl` or `cuts.jsonl.gz`, and where there is none of
-    # these the transcripts are sidecars.
+    # The manifest's path in the folder; by default `manifest.csv`, `.tsv`, `.jsonl`, `.json` or `.parquet`,
+    # `metadata.csv`, `.jsonl` or `.parquet`, `wav.scp`, `cuts.jsonl` or `cuts.jsonl.gz`; if there is none of these, the
+    # transcripts are sidecars.
     manifest: Annotated[str | None, RUNTIME, Field(min_length=1)] = None
-    # Which split, of a folder that has a subfolder for each.
+    # The split to use, if the folder has a subfolder for each.
     split: Annotated[str | None, RUNTIME, Field(min_length=1)] = None
-    # ISO 639-1 code, of the utterances whose language the manifest does not give.
+    # ISO 639-1 code for utterances whose language the manifest does not state.
     language: Annotated[str, IDENTITY, Field(pattern=f"^{LANGUAGE.pattern}$")] = "en"
-    # How many to use, spread over the speakers; None for all.
+    # How many utterances to use, spread over the speakers; None for all.
     utterances: Annotated[int | None, IDENTITY, Field(ge=1)] = None
     # Longer utterances are left out, and counted.
     max_seconds: Annotated[float | None, IDENTITY, Field(gt=0, allow_inf_nan=False)] = None
-    # Whether nobody speaks: the transcripts must then be empty or missing, and words that a model hears are insertions.
+    # Whether there is no speech: the transcripts must then be empty or missing, and transcribed words are insertions.
     silence: Annotated[bool, IDENTITY] = False
-    # Whether files outside of the folder are read, where the manifest names them.
+    # Whether files outside the folder are read if the manifest names them.
     absolute: Annotated[bool, RUNTIME] = False
 
     def located(self) -> Self:
-        """The corpus as it is: its path is given."""
+        """Return the corpus unchanged, as its path is given."""
         return self
 
     def read_all(self, limit: int | None = None) -> Iterator[Utterance]:
-        """Yield the utterances, or `limit` of them, in the manifest's order; the manifest is checked at once.
+        """Yield the utterances, or `limit` of them, in the manifest's order; the manifest is checked immediately.
 
         A missing or broken audio file raises `AudioError` when its own utterance is read.
 
@@ -77,7 +77,7 @@ class Folder(Record):
         return (found[index] for index in self._choice(found, limit).indices)
 
     def availability(self) -> Availability:
-        """Whether the folder and its transcripts are there, and are as they should be."""
+        """Whether the folder and its transcripts exist and are valid."""
         what = f"folder {self._folder.name}"
         try:
             self._checked()
@@ -86,7 +86,7 @@ class Folder(Record):
         return Availability(what, "here", self.path, "your own")
 
     def count(self, limit: int | None = None) -> Count:
-        """Count what `read_all` would give.
+        """Count what `read_all` would yield.
 
         Raises:
             UsageError: the manifest is missing or has a mistake.
@@ -98,8 +98,8 @@ class Folder(Record):
     def content_digest(self) -> str:
         """A digest of the utterances: their fields, and their audio files' bytes.
 
-        The bytes are read where the file has changed since they were last read. A file that is missing counts as
-        missing, so that the corpus is another one when it is there again.
+        A file's bytes are read only if it has changed since the last time. A missing file counts as missing, so the
+        digest changes when it is back.
 
         Raises:
             UsageError: the manifest is missing or has a mistake.
@@ -127,7 +127,7 @@ class Folder(Record):
 
     def _checked(self) -> "_Checked":
         if not self._folder.is_dir():
-            raise UsageError(f"the corpus folder {self.path!r} does not exist; give the folder that holds the audio")
+            raise UsageError(f"the corpus folder {self.path!r} does not exist; name the folder that contains the audio")
         table = self._read()
         rows = _Checked.of(table, Path(os.path.normpath(self._folder.absolute())))
         for index, row in enumerate(table.rows):
@@ -149,7 +149,7 @@ class Folder(Record):
         return self._of_split(table, manifest) if home == self._folder else table
 
     def _manifest(self) -> tuple[Path, Path | None]:
-        # The folder, or that of the split, and its manifest; None where transcripts are beside the audio.
+        # The folder, or that of the split, and its manifest; None if transcripts are beside the audio.
         if self.manifest is not None:
             return self._folder, self._folder / self.manifest
         homes = [self._folder] if self.split is None else [self._folder / self.split, self._folder]
@@ -158,7 +158,7 @@ class Folder(Record):
             if len(found) > 1:
                 names = " and ".join(path.name for path in found)
                 raise UsageError(
-                    f"the corpus folder {str(home)!r} has {names}; say which one it is with the field manifest"
+                    f"the corpus folder {str(home)!r} has {names}; choose one of them with the field manifest"
                 )
             if found:
                 return home, found[0]
@@ -203,13 +203,13 @@ class Folder(Record):
             raise row.refusal(
                 "path",
                 row.path,
-                f"it lies outside of the folder {self.path!r}; put the audio into it, or allow it with absolute = true "
+                f"it is outside the folder {self.path!r}; put the audio into it, or allow it with absolute = true "
                 "in the corpus, or --allow-absolute",
             )
         if row.language and not LANGUAGE.fullmatch(row.language):
             raise row.refusal("language", row.language, NO_LANGUAGE)
         if row.id and not is_id(row.id):
-            raise row.refusal("id", row.id, "it may hold letters (a-z, A-Z), digits, '.', '_' and '-'")
+            raise row.refusal("id", row.id, "it may contain letters (a-z, A-Z), digits, '.', '_' and '-'")
         if self.silence and row.text.strip():
             raise row.refusal("text", row.text, NOT_SILENT)
 
@@ -224,16 +224,16 @@ class Folder(Record):
                 raise row.refusal(
                     "id" if row.id else "path",
                     row.id or row.path,
-                    f"the id {name!r} is that of line {first.line} already; give each utterance an id of its own",
+                    f"the id {name!r} is already used in line {first.line}; give each utterance a unique id",
                 )
             if first is not row:
                 raise UsageError(
-                    f"the corpus folder {self.path!r} has {first.path} and {row.path}, which would both be called "
+                    f"the corpus folder {self.path!r} has {first.path} and {row.path}, which would both be named "
                     f"{name!r}; rename one of them"
                 )
             path = table.base / row.path
             parts = files[_file_of(path)]
-            # The whole file, and a segment of it, would count twice what the segment holds.
+            # With the whole file and a segment of it, the segment would count twice.
             again = parts.get(row.span) or parts.get("") or (next(iter(parts.values()), None) if not row.span else None)
             parts[row.span] = row
             if again is not None and os.path.realpath(path) == os.path.realpath(table.base / again.path):
@@ -241,8 +241,8 @@ class Folder(Record):
                 raise row.refusal(
                     "path",
                     row.path,
-                    f"it is the recording of {where} already, which would count twice; give each row a segment of its "
-                    "own (offset and duration, in seconds), or take one of the two out",
+                    f"it is already the recording of {where} and would count twice; give each row its own segment "
+                    "(offset and duration, in seconds), or remove one of the two",
                 )
 
     def _utterance(self, row: Row, name: str, base: Path) -> Utterance:
@@ -267,19 +267,19 @@ class _Checked:
     """The rows of a folder with their ids."""
 
     table: Table
-    ids: list[str]  # of the rows, in their order
-    outside: dict[int, str]  # the paths that lead out of the folder, by the index of their row
+    ids: list[str]  # of the rows, in order
+    outside: dict[int, str]  # the paths outside the folder, by the index of their row
 
     @classmethod
     def of(cls, table: Table, folder: Path) -> Self:
-        """Give each row its id, or the one that its path gives: folders joined by `-`, without the ending.
+        """Give each row its id, or one made from its path: folders joined by `-`, without the extension.
 
-        What an id may not hold becomes `_`, and then a digest of the path tells such names apart. Of an absolute path
-        counts what lies below the corpus's folder, or below the folder that all files outside of it share. A segment's
-        id ends with its beginning and end in milliseconds.
+        Invalid characters become `_`, and a digest of the path is appended to keep such names distinct. An absolute
+        path counts relative to the corpus's folder, or to the common parent of all files outside it. A segment's id
+        ends with its start and end in milliseconds.
         """
         base = Path(os.path.normpath(table.base.absolute()))
-        # The paths that may lead elsewhere than below `base`, as they are.
+        # The full paths of rows that may be outside `base`.
         full = {
             index: Path(os.path.normpath(base / row.path))
             for index, row in enumerate(table.rows)
@@ -298,11 +298,11 @@ class _Checked:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is not used, and which files outside of the folder are."""
+        """What is not used, and which files outside the folder are."""
         if not self.outside:
             return self.table.notes
         example = next(iter(self.outside.values()))
-        found = f"audio files outside of the folder, which are read: {len(self.outside)}, as {example}"
+        found = f"audio files read from outside the folder: {len(self.outside)}, such as {example}"
         return (*self.table.notes, found)
 
 
@@ -313,7 +313,7 @@ def _name(path: str) -> str:
 
 
 def _span(row: Row) -> list[float | None]:
-    # What is stated of its length, to a microsecond: an end minus a start is not to the last digit a duration.
+    # The stated times, rounded to microseconds, as an end minus a start is not exactly a duration.
     stated = [None, None, row.duration] if row.begin is None else [row.begin, row.length, None]
     return [None if value is None else round(value, 6) for value in stated]
 
@@ -327,8 +327,8 @@ def _file_of(path: Path) -> object:
 
 
 def _blank(row: Row) -> str | None:
-    # Why a row without a transcript is in error, and what to do; None for a row with one.
+    # Why a row without a transcript is in error, and what to do; None if it has one.
     if row.text.strip():
         return None
     where = f"{row.file} is empty" if row.file.suffix == ".txt" else f"{row.file}, line {row.line}, has an empty text"
-    return f"{where}: write what is said in {row.path} there, or leave the utterance out"
+    return f"{where}: write the transcript of {row.path} there, or remove the utterance"

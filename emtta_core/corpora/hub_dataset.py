@@ -1,7 +1,7 @@
-"""Corpora that are read from the hub alone: any data set there that is Parquet, or converted to it, and AMI.
+"""Corpora that are read only from the hub: any data set there that is Parquet, or converted to it, and AMI.
 
 AMI is meetings of four people (Carletta, LREC 2006; https://groups.inf.ed.ac.uk/ami/corpus/), cut into utterances;
-`edinburghcstr/ami` has the configurations `ihm` (a microphone at each head) and `sdm` (one on the table).
+`edinburghcstr/ami` has the configurations `ihm` (individual headset microphones) and `sdm` (a single distant one).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -27,36 +27,35 @@ class OnHubAlone(Hosted):
     """A corpus whose extracted folder is not read."""
 
     def usual_folders(self) -> tuple[str, ...]:
-        """None: no folder is looked for."""
+        """None, as folders are not searched."""
         return ()
 
     def inside(self, _folder: Path) -> Path | None:
-        """No folder holds it."""
+        """None, as no folder contains it."""
         return None
 
     def recordings(self, _folder: Path) -> list[Recording]:
-        """None, since no folder holds it."""
+        """None, as no folder contains it."""
         return []
 
     def archive(self) -> None:
-        """None: an archive would be of no use."""
+        """None, as an archive cannot be read."""
 
 
 class DatasetColumns(Record):
-    """The columns that are read of a data set, and what no column says."""
+    """The columns to read from a data set, and its language."""
 
-    audio: Name = "audio"  # of the audio files, as `datasets.Audio` keeps them: bytes and path
-    text: Name = "text"  # of the transcripts
-    # Of the utterances' ids; None for the names of the audio files.
+    audio: Name = "audio"  # column of the audio files, stored as in `datasets.Audio`: bytes and path
+    text: Name = "text"  # column of the transcripts
+    # Column of the utterances' ids; None for the names of the audio files.
     id: Annotated[str | None, IDENTITY, Field(min_length=1)] = None
-    # Of the speakers; None where no column says who speaks.
+    # Column of the speakers; None if there is none.
     speaker: Annotated[str | None, IDENTITY, Field(min_length=1)] = None
-    # ISO 639-1 code of every utterance; it must be given where a column of the data set says it too, which is not
-    # read.
+    # ISO 639-1 code of every utterance; required if the data set has a language column, which is not read.
     language: Annotated[str, IDENTITY, Field(pattern="^[a-z]{2,3}$")] = "en"
 
     def named(self) -> dict[str, str]:
-        """What the columns are called, by what they hold."""
+        """The names of the columns, by what they contain."""
         names = {"audio": self.audio, "text": self.text, "id": self.id, "speaker": self.speaker}
         return {wanted: name for wanted, name in names.items() if name is not None}
 
@@ -65,12 +64,12 @@ class DatasetColumns(Record):
         return stem_of(row), text_in(row, "text"), self.language, text_in(row, "speaker")
 
     def refuse_schema(self, place: str, schema: "pa.Schema") -> None:
-        """Refuse a data set whose columns hold something else than they should, or say that a language is not read.
+        """Refuse a data set with columns of the wrong type, or with an unread language column and no stated language.
 
-        All columns that are named are in the schema; messages call the data set `place`.
+        All named columns must be in the schema; messages call the data set `place`.
 
         Raises:
-            UsageError: naming the column, its type, and what is wanted.
+            UsageError: naming the column, its type, and what is expected.
         """
         refuse_types(place, schema, self.named())
         codes = [
@@ -78,25 +77,25 @@ class DatasetColumns(Record):
         ]
         if codes and "language" not in self.model_fields_set:
             raise UsageError(
-                f"{place} has a column {codes[0]!r}, which is not read, and its corpus names no language, so that it "
-                'would be taken for English; write language = "…" in the corpus, and keep other languages out of it'
+                f"{place} has a column {codes[0]!r}, which is not read, and its corpus states no language, so it "
+                'would be treated as English; set language = "…" in the corpus, which must have only that language'
             )
 
     def notes_of(self, schema: "pa.Schema") -> tuple[str, ...]:
-        """Notes of the columns that are kept as metadata, and of those that are not used."""
+        """Notes on the columns that are kept as metadata, and on those that are not used."""
         kept, skipped = further_columns(schema, self.named().values())
         notes = {"columns kept as metadata": kept, "columns that are not used": skipped}
         return tuple(f"{what}: {', '.join(names)}" for what, names in notes.items() if names)
 
 
 class HubDataset(DatasetColumns, OnHubAlone):
-    """A split of a data set on the hub, public or one's own, with a row an utterance."""
+    """A split of a data set on the hub, public or your own, with one row per utterance."""
 
     about: ClassVar[About] = About(
         title="data set",
         licence="see its page",
         source="https://huggingface.co/datasets",
-        get="leave out path: it is read from the hub alone; a folder that datasets saved is a corpus saved-dataset",
+        get="omit path: it is read only from the hub; a folder saved by datasets is a corpus saved-dataset",
     )
     required: ClassVar[Collection[str]] = ("audio", "text", "id", "speaker")
 
@@ -104,7 +103,7 @@ class HubDataset(DatasetColumns, OnHubAlone):
     # The data set, as in `facebook/voxpopuli`.
     repository: Annotated[str, IDENTITY, Field(pattern=r"^[^/\s]+/[^/\s]+$")]
     config: Annotated[str, IDENTITY, Field(min_length=1)] = "default"  # its configuration, often a language
-    split: Annotated[str, IDENTITY, Field(min_length=1)] = "test"  # which
+    split: Annotated[str, IDENTITY, Field(min_length=1)] = "test"  # the split to use
 
     def part(self) -> str:
         """Data set, configuration and split."""
@@ -115,15 +114,15 @@ class HubDataset(DatasetColumns, OnHubAlone):
         return HubSplit(Repository("dataset", self.repository, self.revision), self.config, self.split)
 
     def wanted(self) -> Mapping[str, Sequence[str]]:
-        """The columns as the suite names them."""
+        """The columns named in the suite."""
         return {wanted: (name,) for wanted, name in self.named().items()}
 
     def refuse_columns(self, schema: "pa.Schema") -> None:
-        """Refuse a data set of other columns than the suite says."""
+        """Refuse a data set whose columns do not match the suite."""
         self.refuse_schema(f"the data set {self.repository!r}", schema)
 
     def further(self, schema: "pa.Schema") -> dict[str, str]:
-        """All columns that are not read, but for lists, structs and bytes, which may be large."""
+        """All columns that are not read, except lists, structs and bytes, which may be large."""
         return {name: name for name in further_columns(schema, self.named().values(), nested=False)[0]}
 
 
@@ -134,7 +133,7 @@ class Ami(OnHubAlone):
         title="AMI",
         licence="CC BY 4.0",
         source="https://huggingface.co/datasets/edinburghcstr/ami",
-        get="leave out path: it is read from the hub alone",
+        get="omit path: it is read only from the hub",
     )
     columns: ClassVar[Mapping[str, Sequence[str]]] = {
         "text": ("text",),
@@ -144,7 +143,7 @@ class Ami(OnHubAlone):
 
     name: Annotated[Literal["ami"], IDENTITY] = "ami"
     microphone: Annotated[Literal["ihm", "sdm"], IDENTITY] = "ihm"  # `ihm` or `sdm`
-    split: Annotated[Literal["test", "validation", "train"], IDENTITY] = "test"  # which
+    split: Annotated[Literal["test", "validation", "train"], IDENTITY] = "test"  # the split to use
 
     def part(self) -> str:
         """Microphone and split."""

@@ -1,4 +1,4 @@
-"""One split of a data set on the hub: its Parquet files, how many rows they have, and the rows."""
+"""One split of a data set on the hub: its Parquet files, their row counts, and the rows."""
 
 import json
 import logging
@@ -20,34 +20,34 @@ from emtta_core.hub import MAIN, Repository, endpoint
 log = logging.getLogger("emtta.corpora")
 
 CONVERTED = "refs/convert/parquet"
-"""The branch in which the hub keeps Parquet made of data sets that come as something else."""
+"""The branch in which the hub keeps its Parquet conversions of other data sets."""
 
 _BATCH = 16
 """Rows in memory at a time."""
 
 _FEW = 0.5
-"""If the row groups that are wanted have less than this share of the rows, they are read over the network."""
+"""If the required row groups have less than this share of the rows, they are read over the network."""
 
 
 @dataclass(frozen=True, slots=True)
 class HubSplit:
     """A split of a data set.
 
-    Its methods raise `CorpusError` where the data set cannot be had, and `UsageError`, which lists those there are,
-    where it has no such revision, configuration or split.
+    Its methods raise `CorpusError` if the data set is not available, and `UsageError`, listing what exists, if it has
+    no such revision, configuration or split.
     """
 
-    repository: Repository  # of which data set
+    repository: Repository  # the data set
     config: str  # the configuration, often a language
-    split: str  # as the hub calls it
+    split: str  # its name on the hub
 
     def __str__(self) -> str:
         return f"{self.repository.name}, {self.config}, {self.split}"
 
     def pinned(self) -> "HubSplit":
-        """The split at the commit that its revision is now.
+        """The split at the commit that its revision currently refers to.
 
-        Where the branch `main` has no Parquet of it, that is the commit of the hub's own conversion.
+        If the branch `main` has no Parquet of it, that is the commit of the hub's own conversion.
         """
         pinned = replace(self, repository=self.repository.pinned())
         if self.repository.revision == MAIN and not _paths(pinned):
@@ -60,7 +60,7 @@ class HubSplit:
         return pinned
 
     def paths(self) -> list[str]:
-        """The Parquet files of a pinned split, in their order."""
+        """The Parquet files of a pinned split, in order."""
         paths = _paths(self)
         if not paths:
             raise _no_parquet(self)
@@ -68,11 +68,11 @@ class HubSplit:
 
     @property
     def key(self) -> str:
-        """What is cached of a pinned split is cached under this."""
+        """The cache key of a pinned split."""
         return f"{endpoint()}/{self.repository.name}@{self.repository.revision}/{self.config}/{self.split}"
 
     def row_groups(self) -> list[list[int]]:
-        """How many rows each row group of each file of a pinned split has, by the footers; cached."""
+        """The row count of each row group of each file of a pinned split, from the footers; cached."""
         known = cache.load("row-groups", self.key)
         if known is None:
             files = []
@@ -85,7 +85,7 @@ class HubSplit:
         return [[int(rows) for rows in groups] for groups in known["files"]]
 
     def count(self) -> int:
-        """How many rows a pinned split has."""
+        """The number of rows of a pinned split."""
         return sum(map(sum, self.row_groups()))
 
     def is_fetched(self) -> bool:
@@ -93,7 +93,7 @@ class HubSplit:
         return all(self.repository.cached(path) is not None for path in self.paths())
 
     def is_streamed(self, indices: Set[int] | None) -> bool:
-        """Whether the rows at these indices lie in so few row groups that these are read over the network."""
+        """Whether the rows at these indices are in so few row groups that they are read over the network."""
         if indices is None:
             return False
         read = sum(group.rows for groups in _groups_of(self, indices) for group in groups)
@@ -107,22 +107,22 @@ class HubSplit:
         check: Callable[["pa.Schema"], None],
         further: Callable[["pa.Schema"], Mapping[str, str]] = lambda _schema: {},
     ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        """Yield the rows of a pinned split in their order: what is wanted of each, and its further columns.
+        """Yield the rows of a pinned split in order: the requested columns of each, and its further columns.
 
-        All rows come from files that are fetched first, once for every domain; a few of many are read over the network,
-        of which no row group is read that has none of them.
+        If many rows are needed, the files are fetched first, once for all domains; a few rows are read over the
+        network, and only the row groups that contain them.
 
         Args:
-            columns: what is wanted, each with the names that its column may have, the likeliest first.
+            columns: the requested columns, each with its possible names, the most likely first.
             indices: which rows, from 0; None for all.
-            required: which of the columns must be there.
-            check: refuses a file of other columns than are expected.
-            further: gives the further columns that are read of a file, each by what it is called here; a class of
-                `datasets.ClassLabel` is given by its name.
+            required: which of the columns must exist.
+            check: refuses a file with unexpected columns.
+            further: returns the further columns to read from a file, by the names used here; a class of
+                `datasets.ClassLabel` is replaced by its name.
 
         Raises:
-            CorpusError: there is too little room, or a required column is missing.
-            UsageError: a column holds something else than it must, or `check` said so.
+            CorpusError: there is too little disk space, or a required column is missing.
+            UsageError: a column has the wrong type, or `check` raised it.
         """
         paths = self.paths()
         if not self.is_streamed(indices):
@@ -146,13 +146,13 @@ class HubSplit:
                         index += len(batch)
 
     def names(self, columns: Mapping[str, Sequence[str]], required: Collection[str]) -> Iterator[dict[str, Any]]:
-        """Yield what the rows of a pinned split are called, in their order; of the audio, the file's name alone.
+        """Yield the names in the rows of a pinned split, in order; of the audio, only the file name.
 
-        Where no file is fetched, no more than these columns is read over the network.
+        If a file is not fetched, only these columns are read over the network.
 
         Args:
-            columns: as of `rows`; the audio must be among them, as `audio`.
-            required: which of them must be there.
+            columns: as in `rows`; the audio must be among them, as `audio`.
+            required: which of them must exist.
 
         Raises:
             CorpusError: a required column is missing, or a file cannot be read.
@@ -167,16 +167,16 @@ class HubSplit:
 
 
 def class_names(schema: "pa.Schema") -> Mapping[str, Sequence[str]]:
-    """The names of the classes of each column that is a `datasets.ClassLabel`, as that library writes them."""
+    """The class names of each `datasets.ClassLabel` column, from the metadata that this library writes."""
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
         return {name: one["names"] for name, one in features.items() if one.get("_type") == "ClassLabel"}
-    except (ValueError, KeyError, TypeError, AttributeError):  # metadata that is not that library's
+    except (ValueError, KeyError, TypeError, AttributeError):  # not that library's metadata
         return {}
 
 
 def in_class(value: Any, names: Sequence[str] | None) -> Any:
-    """The name of a class by its number; any other value as it is."""
+    """The name of a class given its number; any other value is returned unchanged."""
     return names[value] if names and isinstance(value, int) and 0 <= value < len(names) else value
 
 
@@ -186,11 +186,11 @@ class _Group:
 
     number: int  # in its file, from 0
     first: int  # the index of its first row in the split
-    rows: int  # how many it has
+    rows: int  # the number of its rows
 
 
 def _groups_of(split: HubSplit, indices: Set[int] | None) -> list[list[_Group]]:
-    # The row groups of each file that have one of the rows.
+    # The row groups of each file that contain any of the rows.
     first, found = 0, []
     for sizes in split.row_groups():
         groups = []
@@ -204,7 +204,7 @@ def _groups_of(split: HubSplit, indices: Set[int] | None) -> list[list[_Group]]:
 
 @contextmanager
 def _open(split: HubSplit, path: str) -> Iterator["pq.ParquetFile"]:
-    # Open the file on this machine where it was fetched, else over the network.
+    # Open the file on this machine if it was fetched, otherwise over the network.
     local = split.repository.cached(path)
     try:
         with nullcontext(local) if local is not None else split.repository.open(path) as source:
@@ -214,7 +214,7 @@ def _open(split: HubSplit, path: str) -> Iterator["pq.ParquetFile"]:
     except (OSError, pa.ArrowException) as error:
         raise CorpusError(
             f"the file {path} of {split.repository.name} cannot be read: {' '.join(str(error).split())[:200]}; delete "
-            "it from the hub's cache on this machine (`hf cache rm`), to have it fetched again"
+            "it from the hub's cache on this machine (`hf cache rm`) so that it is fetched again"
         ) from error
 
 
@@ -227,7 +227,7 @@ def _chosen(
         if name is None and wanted in required:
             raise CorpusError(
                 f"{split} has no column {' or '.join(names)}, only {', '.join(schema.names)}; "
-                "name one of these, or, if the data set has changed, give an older revision of it"
+                "name one of these, or, if the data set has changed, use an older revision"
             )
         if name is not None:
             found[wanted] = name
@@ -235,12 +235,12 @@ def _chosen(
 
 
 def refuse_types(place: str, schema: "pa.Schema", names: Mapping[str, str]) -> None:
-    """Refuse columns of another type than they must have: what Python would write for a list is no transcript.
+    """Refuse columns of the wrong type: a list's string representation, for example, is not a transcript.
 
-    `names` says what the columns are called, by what they hold; messages call the data set `place`.
+    `names` are the names of the columns by what they contain; messages call the data set `place`.
 
     Raises:
-        UsageError: naming the first such column, its type, and what is wanted.
+        UsageError: naming the first such column, its type, and what is expected.
     """
     for wanted, name in names.items():
         kind = schema.field(name).type
@@ -249,19 +249,19 @@ def refuse_types(place: str, schema: "pa.Schema", names: Mapping[str, str]) -> N
         is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
         if wanted == "audio":
             fits = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-            must = "audio as `datasets` keeps it, with the bytes of a file: cast_column(NAME, Audio())"
+            must = "audio as stored by `datasets`, with the bytes of a file: cast_column(NAME, Audio())"
         else:
             fits = is_text or pa.types.is_null(kind) or (wanted != "text" and pa.types.is_integer(kind))
             must = "text" if wanted == "text" else "text or whole numbers"
         if not fits:
             raise UsageError(
-                f"the column {name!r} of {place}, named as {wanted}, holds {kind}; it must hold {must}: name another "
-                "column, or write one"
+                f"the column {name!r} of {place}, named as {wanted}, contains {kind}; it must contain {must}: name "
+                "another column, or add one"
             )
 
 
 def _paths(split: HubSplit) -> list[str]:
-    # The Parquet files of a pinned split, in their order; none where it has none.
+    # The Parquet files of a pinned split, in order; empty if it has none.
     listing = split.repository.listing()
     there = sorted(path for path in listing.sizes if path.endswith(".parquet"))
     patterns = _patterns(split, listing.configs)
@@ -276,11 +276,11 @@ def _paths(split: HubSplit) -> list[str]:
 
 @cache_in_memory
 def _warn_of_part(split: HubSplit) -> None:
-    log.warning("%s: the hub's conversion calls itself partial; compare the count with the data set's page", split)
+    log.warning("%s: the hub's conversion is marked partial; compare the count with the data set's page", split)
 
 
 def _patterns(split: HubSplit, configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    # The patterns that the data set's card gives for the files of a split.
+    # The patterns in the data set's card for the files of a split.
     for config in configs:
         if config.get("config_name") == split.config and isinstance(config.get("data_files"), list):
             for entry in config["data_files"]:

@@ -1,6 +1,6 @@
-"""Folders of data as Kaldi keeps them: `wav.scp`, `text`, `segments`, `utt2spk` and more tables by utterance.
+"""Kaldi data folders: `wav.scp`, `text`, `segments`, `utt2spk` and more tables by utterance.
 
-Source: https://kaldi-asr.org/doc/data_prep.html. Nothing is run: a line of `wav.scp` that is a command is refused.
+Source: https://kaldi-asr.org/doc/data_prep.html. Nothing is executed: a command in `wav.scp` is refused.
 """
 
 import re
@@ -14,10 +14,10 @@ from emtta_core.corpora.utterance_rows import LANGUAGE, NO_LANGUAGE, NOT_SILENT,
 from emtta_core.errors import UsageError
 
 SCP = "wav.scp"
-"""The table of recordings, by which such a folder is known."""
+"""The table of recordings, which identifies such a folder."""
 
 _READ = frozenset({SCP, "text", "segments", "reco2file_and_channel", "spk2utt"})
-"""The tables that are no metadata; `spk2utt` says what `utt2spk` does."""
+"""The tables that are not metadata; `spk2utt` repeats `utt2spk`."""
 
 _ARCHIVE = re.compile(r".+\.ark(:\d+)?")
 
@@ -28,18 +28,18 @@ class _Entry:
 
     file: Path
     line: int
-    value: str  # what stands behind the key
+    value: str  # what follows the key
 
     def refusal(self, reason: str) -> UsageError:
         return UsageError(f"{self.file}, line {self.line}: {self.value!r}: {reason}")
 
 
 def read_kaldi(scp: Path, folder: Path, *, needs_text: bool = True) -> Table:
-    """The rows of a folder of data, by utterance in the order of `segments`, or else of `wav.scp`.
+    """The rows of a data folder, one per utterance, in the order of `segments`, or else of `wav.scp`.
 
-    A table `utt2NAME`, or `spk2NAME` by speaker, is metadata called NAME, but for `utt2spk`, `utt2lang` and `utt2dur`.
-    Paths are relative to the corpus's folder, as Kaldi takes them from where it is started. Without `needs_text` there
-    must be no transcript.
+    A table `utt2NAME`, or `spk2NAME` by speaker, is metadata called NAME, except `utt2spk`, `utt2lang` and `utt2dur`.
+    Paths are relative to the corpus's folder, as Kaldi's are to its working directory. Without `needs_text`,
+    transcripts must be empty.
 
     Raises:
         UsageError: a table is missing or has a mistake.
@@ -65,7 +65,7 @@ def read_kaldi(scp: Path, folder: Path, *, needs_text: bool = True) -> Table:
             raise texts[name].refusal(NOT_SILENT)
         error = None
         if needs_text and name not in texts:
-            error = f"{home / 'text'} has no line for {name}: write what is said there, or leave the utterance out"
+            error = f"{home / 'text'} has no line for {name}: write its transcript there, or remove the utterance"
         spoken = {kind: table[speaker].value for kind, table in by_speaker.items() if speaker in table}
         rows.append(
             replace(
@@ -80,12 +80,12 @@ def read_kaldi(scp: Path, folder: Path, *, needs_text: bool = True) -> Table:
             )
         )
     if not rows:
-        raise UsageError(f"{scp} has no rows; give it one for each recording")
+        raise UsageError(f"{scp} has no rows; add one for each recording")
     return Table(rows, folder, tuple(_notes(home, texts, {row.id for row in rows})))
 
 
 def _rows(home: Path, recordings: Mapping[str, _Entry]) -> Iterator[tuple[str, Row]]:
-    # The utterances by name: recordings, or the segments of them.
+    # The utterances by name: recordings, or segments of them.
     if not (home / "segments").exists():
         for name, entry in recordings.items():
             yield name, Row(entry.file, entry.line, entry.value)
@@ -94,18 +94,18 @@ def _rows(home: Path, recordings: Mapping[str, _Entry]) -> Iterator[tuple[str, R
         fields = entry.value.split()
         numbers = [number_of(field) for field in fields[1:]]
         if len(fields) != 3 or None in numbers:
-            raise entry.refusal("a segment is its id, that of its recording, and its start and end in seconds")
+            raise entry.refusal("a segment is its id, its recording's id, and its start and end in seconds")
         if fields[0] not in recordings:
-            raise entry.refusal(f"the recording {fields[0]!r} is not in {home / SCP}; add it, or take the segment out")
+            raise entry.refusal(f"the recording {fields[0]!r} is not in {home / SCP}; add it, or remove the segment")
         blank = Row(entry.file, entry.line, recordings[fields[0]].value)
         start, end = numbers
-        # An end of -1 is that of the recording.
+        # An end of -1 means that of the recording.
         begin, length = segment(blank.refusal, start=start, end=None if end == -1 else end)
         yield name, replace(blank, begin=begin, length=length)
 
 
 def _table(path: Path, *, may_be_empty: bool = False) -> dict[str, _Entry]:
-    # The lines of a table by their first word; UsageError where one has nothing behind it, or stands there twice.
+    # The lines of a table by their first word; UsageError if one has nothing after it, or occurs twice.
     found: dict[str, _Entry] = {}
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
@@ -113,11 +113,11 @@ def _table(path: Path, *, may_be_empty: bool = False) -> dict[str, _Entry]:
         key, *rest = line.strip().split(None, 1)
         entry = _Entry(path, number, rest[0] if rest else "")
         if not rest and not may_be_empty:
-            raise UsageError(f"{path}, line {number}: there is nothing behind {key!r}; a line is an id and a value")
+            raise UsageError(f"{path}, line {number}: there is nothing after {key!r}; a line is an id and a value")
         if key in found:
             raise UsageError(
-                f"{path}, line {number}: the id {key!r} is that of line {found[key].line} already; give each an id of "
-                "its own"
+                f"{path}, line {number}: the id {key!r} is already used in line {found[key].line}; give each a unique "
+                "id"
             )
         found[key] = entry
     return found
@@ -126,22 +126,22 @@ def _table(path: Path, *, may_be_empty: bool = False) -> dict[str, _Entry]:
 def _refuse_command(entry: _Entry) -> None:
     if entry.value.endswith("|") or entry.value.startswith("|"):
         raise entry.refusal(
-            "it is a command, and none is run; have it write its sound into a file once, and put that file's path here"
+            "it is a command, and commands are not run; write its output to a file, and put that file's path here"
         )
     if _ARCHIVE.fullmatch(entry.value):
         raise entry.refusal(
-            "it is in an archive, which is not read; write it into a file, as by Kaldi's wav-copy, and put that file's "
-            "path here"
+            "it is in an archive, which is not read; write it to a file, for example with Kaldi's wav-copy, and put "
+            "that file's path here"
         )
 
 
 def _refuse_channels(home: Path) -> None:
-    # Refuse a recording of which single channels are meant, since the channels of a file are averaged.
+    # Refuse recordings given by channel, since the channels of a file are averaged.
     path = home / "reco2file_and_channel"
     for entry in _table(path).values() if path.exists() else ():
         if entry.value.split()[-1] not in ("A", "1"):
             raise entry.refusal(
-                "it names a channel, and the channels of a file are averaged here: write each into a file of its own"
+                "it names a channel, but the channels of a file are averaged: write each to a separate file"
             )
 
 

@@ -1,8 +1,8 @@
-"""L2-ARCTIC: English read by speakers of six other languages (Zhao and others, Interspeech 2018;
+"""L2-ARCTIC: English read by native speakers of six other languages (Zhao et al., Interspeech 2018;
 https://psi.engr.tamu.edu/l2-arctic-corpus/).
 
-It is given out after a registration, and the hub does not have it. The extracted folder has one folder a speaker, with
-`wav/arctic_<number>.wav` (44.1 kHz) and the sentence that was to be read in `transcript/arctic_<number>.txt`.
+It is available after registration, and not on the hub. The extracted folder has one folder per speaker, with
+`wav/arctic_<number>.wav` (44.1 kHz) and the prompt in `transcript/arctic_<number>.txt`.
 """
 
 from collections.abc import Mapping
@@ -44,15 +44,15 @@ EXCEPTIONS: Mapping[str, tuple[str, ...]] = {
     "YDCK": ("b0013",),
     "YKWK": ("b0013",),
 }
-"""The recordings that the paper's authors leave out in their earlier code, by speaker and prompt; it does not say why
-(hhhaaahhhaa/Test-time-adaptation-ASR-SUTA, src/corpus/corpus.py at 663bd9d)."""
+"""The recordings that the paper's authors leave out in their earlier code, without giving a reason, by speaker and
+prompt (hhhaaahhhaa/Test-time-adaptation-ASR-SUTA, src/corpus/corpus.py at 663bd9d)."""
 
 ARCHIVE = Archive(
     "all speakers",
     7_515_454_814,
     "https://github.com/okrudrah/EquiVoice/blob/b4a2ce67eceb8fcc1475d962f34d7e7b2925c6ef/docs/l2_arctic_raw_validation.md",
 )
-"""`l2arctic_release_v5.0.zip`, as others measured what they were given; the corpus's own pages give no size."""
+"""`l2arctic_release_v5.0.zip`, as measured by others; the corpus's own pages give no size."""
 
 
 class L2Arctic(Published):
@@ -62,7 +62,7 @@ class L2Arctic(Published):
         title="L2-ARCTIC",
         licence="CC BY-NC 4.0",
         source="https://psi.engr.tamu.edu/l2-arctic-corpus/",
-        get="ask for it with the form at https://psi.engr.tamu.edu/l2-arctic-corpus/, and extract the archive, and the "
+        get="request it with the form at https://psi.engr.tamu.edu/l2-arctic-corpus/, and extract the archive, and the "
         "archives of the speakers in it",
     )
 
@@ -72,7 +72,7 @@ class L2Arctic(Published):
 
     @property
     def speakers(self) -> tuple[str, ...]:
-        """Who speaks."""
+        """The codes of its speakers."""
         wanted = SPEAKERS if self.accent is None else (self.accent,)
         return tuple(speaker for accent in wanted for speaker in SPEAKERS[accent])
 
@@ -85,15 +85,15 @@ class L2Arctic(Published):
         return self.accent or "of all accents"
 
     def usual_folders(self) -> tuple[str, ...]:
-        """What the archive's folder is called."""
+        """The names of the archive's folder."""
         return "l2arctic", "l2arctic_release_v5.0", "L2-ARCTIC"
 
     def inside(self, folder: Path) -> Path | None:
-        """The folder that has those of the speakers."""
+        """The folder that contains those of the speakers."""
         return folder if any(_home(folder, speaker) is not None for speaker in self.speakers) else None
 
     def recordings(self, folder: Path) -> list[Recording]:
-        """The utterances by speaker and sentence, of the speakers that are there.
+        """The utterances by speaker and sentence, of the speakers that are present.
 
         Raises:
             CorpusError: a speaker has neither a recording nor a transcript.
@@ -104,7 +104,7 @@ class L2Arctic(Published):
         if silent:
             raise CorpusError(
                 f"{folder} has folders of {', '.join(silent)} with no recording wav/*.wav and no transcript "
-                "transcript/*.txt; extract the archives of these speakers anew"
+                "transcript/*.txt; extract the archives of these speakers again"
             )
         return [
             _recording(speaker, home, name)
@@ -114,7 +114,7 @@ class L2Arctic(Published):
         ]
 
     def notes(self, folder: Path) -> tuple[str, ...]:
-        """The speakers that are not there, and the recordings that are left out."""
+        """The missing speakers, and the recordings that are left out."""
         homes = self._homes(folder)
         missing = [speaker for speaker in self.speakers if speaker not in homes]
         left_out = [
@@ -127,7 +127,7 @@ class L2Arctic(Published):
         if missing:
             notes.append(
                 f"speakers that are not in {folder}: {', '.join(missing)}, {len(missing)} of {len(self.speakers)}; the "
-                "figures are of the others; extract the archives of these speakers for all"
+                "figures are for the others; extract the archives of these speakers to include them"
             )
         if left_out:
             notes.append(f"recordings left out, as the paper's authors do: {', '.join(left_out)}")
@@ -142,7 +142,7 @@ class L2Arctic(Published):
 
 
 def _home(folder: Path, speaker: str) -> Path | None:
-    # The folder of a speaker, which some programs extract into a folder of the archive's name.
+    # The folder of a speaker, which some programs extract into a folder named after the archive.
     for home in (folder / speaker, folder / speaker / speaker):
         if (home / "wav").is_dir():
             return home
@@ -150,7 +150,7 @@ def _home(folder: Path, speaker: str) -> Path | None:
 
 
 def _sentences(home: Path) -> list[str]:
-    # The sentences that a speaker read, by file name: all of which there is a recording, or a transcript, or both.
+    # The sentences of a speaker, by file name: all with a recording, a transcript, or both.
     return sorted({path.stem for path in (*home.glob("wav/*.wav"), *home.glob("transcript/*.txt"))})
 
 

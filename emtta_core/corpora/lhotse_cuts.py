@@ -1,4 +1,4 @@
-"""Cuts, as Lhotse keeps them in JSON lines; they are read by that library (https://lhotse.readthedocs.io)."""
+"""Lhotse's cuts in JSON lines, which are read by that library (https://lhotse.readthedocs.io)."""
 
 import gzip
 import json
@@ -14,7 +14,7 @@ from emtta_core.errors import UsageError, in_words
 from emtta_core.input_files import check_plain
 
 CUTS = ("cuts.jsonl", "cuts.jsonl.gz")
-"""What a file of cuts is usually called."""
+"""The usual names of a file of cuts."""
 
 INSTALL = "pip install 'emtta[lhotse]'"
 
@@ -23,7 +23,7 @@ _ROUNDING = 0.01
 
 
 def is_cuts(path: Path) -> bool:
-    """Whether a manifest is of cuts, by the columns of its first line; False too where it cannot be read."""
+    """Whether a manifest is of cuts, by the columns of its first line, or by its name if it cannot be read."""
     if path.suffix not in (".jsonl", ".gz"):
         return False
     try:
@@ -36,12 +36,13 @@ def is_cuts(path: Path) -> bool:
 
 
 def read_cuts(path: Path, folder: Path) -> Table:
-    """The rows of a file of cuts, which may be compressed by gzip: one each.
+    """The rows of a file of cuts, which may be compressed with gzip: one per cut.
 
-    Paths are relative to the corpus's folder. A cut's `custom` fields, its supervision's, and the gender, are metadata.
+    Paths are relative to the corpus's folder. The `custom` fields of a cut and its supervision, and the gender, are
+    metadata.
 
     Raises:
-        UsageError: the file cannot be read, or has no cuts; a cut is not one stretch of one audio file with at most one
+        UsageError: the file cannot be read, or has no cuts; a cut is not one segment of one audio file with at most one
             supervision; or the package lhotse is not installed.
     """
     try:
@@ -59,15 +60,15 @@ def read_cuts(path: Path, folder: Path) -> Table:
         if fields.get("type") not in ("MonoCut", "Cut"):
             raise UsageError(
                 f"{where}: it is a {fields.get('type')!r}, and only cuts of one channel of one recording are read "
-                "(MonoCut); write others into audio files, as by CutSet.save_audios(FOLDER)"
+                "(MonoCut); write others to audio files, for example with CutSet.save_audios(FOLDER)"
             )
         try:
             cut = deserialize_item(fields)
         except Exception as error:  # what the library raises has no common base
-            raise UsageError(f"{where}: lhotse cannot read it: {in_words(error)}; save the cuts anew") from error
+            raise UsageError(f"{where}: lhotse cannot read it: {in_words(error)}; save the cuts again") from error
         rows.append(_row(path, number, cut))
     if not rows:
-        raise UsageError(f"{path} has no cuts; give it one for each utterance")
+        raise UsageError(f"{path} has no cuts; add one for each utterance")
     return Table(rows, folder)
 
 
@@ -89,28 +90,28 @@ def _row(path: Path, line: int, cut: Any) -> Row:
     where = f"{path}, line {line}, cut {cut.id!r}"
     if len(cut.supervisions) > 1:
         raise UsageError(
-            f"{where}: it has {len(cut.supervisions)} supervisions, and an utterance has one; cut it at each, as by "
-            "`lhotse cut trim-to-supervisions`"
+            f"{where}: it has {len(cut.supervisions)} supervisions, and an utterance has one; split it, for example "
+            "with `lhotse cut trim-to-supervisions`"
         )
     recording = cut.recording
     if recording is None:
-        raise UsageError(f"{where}: it has no recording; give it one, as by `lhotse cut simple` with recordings")
+        raise UsageError(f"{where}: it has no recording; add one, for example with `lhotse cut simple` and recordings")
     kinds = [source.type for source in recording.sources]
     if kinds != ["file"]:
         raise UsageError(
-            f"{where}: its sound comes from {', '.join(kinds) or 'nothing'}, and is read from one file; write it into "
-            "one, as by CutSet.save_audios(FOLDER)"
+            f"{where}: its audio comes from {', '.join(kinds) or 'nothing'}, and must be in one file; write it to one, "
+            "for example with CutSet.save_audios(FOLDER)"
         )
     if recording.num_channels > 1:
         raise UsageError(
-            f"{where}: its recording has {recording.num_channels} channels, which are averaged here: write each into a "
-            "file of its own, as by CutSet.save_audios(FOLDER)"
+            f"{where}: its recording has {recording.num_channels} channels, which would be averaged: write each to a "
+            "separate file, for example with CutSet.save_audios(FOLDER)"
         )
     changes = [name for name in map(_name_of, recording.transforms or ()) if name != "Resample"]
     if changes:
         raise UsageError(
-            f"{where}: its recording is to be changed by {', '.join(changes)}, which is not done; write the changed "
-            "sound into a file, as by CutSet.save_audios(FOLDER)"
+            f"{where}: its recording has the transforms {', '.join(changes)}, which are not applied; write the "
+            "transformed audio to a file, for example with CutSet.save_audios(FOLDER)"
         )
     said = cut.supervisions[0] if cut.supervisions else None
     custom: dict[str, Any] = {**(cut.custom or {}), **((said and said.custom) or {})}

@@ -1,13 +1,13 @@
-"""LibriSpeech, read English books (Panayotov and others, ICASSP 2015; https://www.openslr.org/12), and Multilingual
-LibriSpeech, read books in seven languages (Pratap and others, Interspeech 2020; https://www.openslr.org/94).
+"""LibriSpeech, read English books (Panayotov et al., ICASSP 2015; https://www.openslr.org/12), and Multilingual
+LibriSpeech, read books in seven languages (Pratap et al., Interspeech 2020; https://www.openslr.org/94).
 
 The extracted folder of the first is `LibriSpeech/<split>/<speaker>/<chapter>/<speaker>-<chapter>-<number>.flac`, with
-the transcripts of a chapter in `<speaker>-<chapter>.trans.txt`: an id and its text a line. On the hub,
+the transcripts of a chapter in `<speaker>-<chapter>.trans.txt`: an id and its text per line. On the hub,
 `openslr/librispeech_asr` has all splits in its configuration `all`.
 
-That of the second is `mls_<language>/<split>/`, with `transcripts.txt` (an id, a tabulator and the text a line) and
+That of the second is `mls_<language>/<split>/`, with `transcripts.txt` (an id, a tab and the text per line) and
 `audio/<speaker>/<book>/<speaker>_<book>_<number>.flac`, or `.opus` in the smaller archives `mls_<language>_opus`. On
-the hub, `facebook/multilingual_librispeech` has a configuration a language.
+the hub, `facebook/multilingual_librispeech` has one configuration per language.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,8 +35,8 @@ SPLIT_SIZES: Mapping[Split, int] = {
     "train-clean-360": 23_049_477_885,
     "train-other-500": 30_593_501_606,
 }
-"""Bytes of each split's archive, which https://www.openslr.org/12 gives rounded (`[328M]`): those of Kaldi's recipe,
-which checks downloads by them (kaldi-asr/kaldi, egs/librispeech/s5/local/download_and_untar.sh at 0c5da16)."""
+"""Bytes of each split's archive, which https://www.openslr.org/12 only gives rounded (`[328M]`); from Kaldi's recipe,
+which checks downloads by size (kaldi-asr/kaldi, egs/librispeech/s5/local/download_and_untar.sh at 0c5da16)."""
 
 
 class LibriSpeech(Hosted):
@@ -51,7 +51,7 @@ class LibriSpeech(Hosted):
     columns: ClassVar[Mapping[str, Sequence[str]]] = {"text": ("text",), "id": ("id",), "speaker": ("speaker_id",)}
 
     name: Annotated[Literal["librispeech"], IDENTITY] = "librispeech"
-    split: Annotated[Split, IDENTITY] = "test-other"  # which
+    split: Annotated[Split, IDENTITY] = "test-other"  # the split to use
 
     def part(self) -> str:
         """The split."""
@@ -91,8 +91,8 @@ class LibriSpeech(Hosted):
                 found.append(Recording(name, texts.get(name, ""), "en", chapter.parent.name, path, error))
         if not found:
             raise CorpusError(
-                f"{folder} has no transcript <speaker>/<chapter>/*.trans.txt, so that the split is empty; "
-                f"{self.about.get} anew"
+                f"{folder} has no transcript <speaker>/<chapter>/*.trans.txt, so the split is empty; "
+                f"{self.about.get} again"
             )
         return found
 
@@ -119,8 +119,8 @@ LANGUAGE_SIZES: Mapping[str, int] = {
     "portuguese": 9_982_803_818,
     "polish": 6_609_569_551,
 }
-"""Bytes of each language's archive `mls_<language>.tar.gz`, which https://www.openslr.org/94 gives rounded, in powers
-of 1024 (`115G`): those that were counted in a download (huggingface/datasets, dataset_infos.json in
+"""Bytes of each language's archive `mls_<language>.tar.gz`, which https://www.openslr.org/94 only gives rounded, in
+powers of 1024 (`115G`); counted in a download (huggingface/datasets, dataset_infos.json in
 datasets/multilingual_librispeech at 040102f)."""
 
 
@@ -140,8 +140,8 @@ class MultilingualLibriSpeech(Hosted):
     }
 
     name: Annotated[Literal["mls"], IDENTITY] = "mls"
-    language: Annotated[Language, IDENTITY]  # which, in English
-    split: Annotated[Literal["test", "dev", "train"], IDENTITY] = "test"  # which
+    language: Annotated[Language, IDENTITY]  # its English name
+    split: Annotated[Literal["test", "dev", "train"], IDENTITY] = "test"  # the split to use
 
     def part(self) -> str:
         """Language and split."""
@@ -163,7 +163,7 @@ class MultilingualLibriSpeech(Hosted):
 
     @property
     def code(self) -> str:
-        """ISO 639-1 code of its language."""
+        """The ISO 639-1 code of its language."""
         return CODES[self.language]
 
     def inside(self, folder: Path) -> Path | None:
@@ -186,5 +186,5 @@ class MultilingualLibriSpeech(Hosted):
             error = None if name in texts else f"{folder / 'transcripts.txt'} has no transcript of {name}"
             found.append(Recording(name, texts.get(name, ""), self.code, speaker, path, error))
         if not found:
-            raise CorpusError(f"{folder} has no utterance, so that the split is empty; {self.about.get} anew")
+            raise CorpusError(f"{folder} has no utterances, so the split is empty; {self.about.get} again")
         return found

@@ -1,4 +1,4 @@
-"""Manifests: tables that people write, as CSV, JSON lines or Parquet; a mistake is shown by line and column."""
+"""Manifests written by users as CSV, JSON lines or Parquet; mistakes are reported by line and column."""
 
 import csv
 import io
@@ -21,26 +21,26 @@ from emtta_core.input_files import check_plain, pointer_in, read_plain
 
 
 class _Record(NamedTuple):
-    """A row as it is written."""
+    """A row as written."""
 
     line: int  # the number of its last line, from 1
-    place: str  # where its columns are stated, for messages
+    place: str  # where its columns are defined, for messages
     names: tuple[str, ...]  # of its columns
-    fields: Mapping[str, Any]  # what it has in them; nothing where that is null
-    skipped: tuple[str, ...] = ()  # columns that are not read, as messages call them
+    fields: Mapping[str, Any]  # its values by column, without nulls
+    skipped: tuple[str, ...] = ()  # the names of unread columns, for messages
 
 
 def read_manifest(path: Path, folder: Path, *, needs_text: bool = True) -> Table:
-    """The rows of a manifest, of which there is at least one.
+    """The rows of a manifest, at least one.
 
-    Its form is known by its columns; those that no field of an utterance is read from are kept as metadata. Blank lines
-    are skipped.
+    Its format is identified by its columns; those that are not a field of an utterance are kept as metadata. Blank
+    lines are skipped.
 
     Args:
-        path: a file that ends in `.csv` or `.tsv` (with a header line), in `.jsonl` or `.json` (an object a line), or
-            in `.parquet` (the lines are the rows from 1).
-        folder: the corpus.
-        needs_text: whether there must be transcripts.
+        path: a file that ends in `.csv` or `.tsv` (with a header line), in `.jsonl` or `.json` (one object per line),
+            or in `.parquet` (the lines are the rows from 1).
+        folder: the corpus folder.
+        needs_text: whether transcripts are required.
 
     Raises:
         UsageError: when the file is missing, is not such a file, has a mistake or has no rows.
@@ -63,8 +63,8 @@ def read_manifest(path: Path, folder: Path, *, needs_text: bool = True) -> Table
             found = form_of(record.place, record.names)
             if form is not None and form is not found:
                 raise UsageError(
-                    f"{record.place}: this row has the column {found.path!r} ({found.name}), and those before it "
-                    f"{form.path!r} ({form.name}); a manifest is of one form. Its columns are "
+                    f"{record.place}: this row has the column {found.path!r} ({found.name}), but those before it have "
+                    f"{form.path!r} ({form.name}); a manifest must be of one format. Its columns are "
                     f"{', '.join(map(repr, record.names))}"
                 )
             form = found
@@ -72,7 +72,7 @@ def read_manifest(path: Path, folder: Path, *, needs_text: bool = True) -> Table
         rows.append(_row(path, record, called[record.names]))
         skipped |= dict.fromkeys(record.skipped)
     if form is None:
-        raise UsageError(f"the manifest {path} has no rows; give it one for each utterance")
+        raise UsageError(f"the manifest {path} has no rows; add one for each utterance")
     notes = (f"columns that are not used: {', '.join(skipped)}",) if skipped else ()
     return Table(rows, path.parent if form.own_folder else folder, notes)
 
@@ -94,7 +94,7 @@ def read_text(path: Path) -> str:
 
 
 def decoded(path: Path, data: bytes) -> str:
-    """The text of a file with these bytes; UsageError, which names the line, where they are not UTF-8."""
+    """The text of a file with these bytes; UsageError, naming the line, if they are not UTF-8."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -105,7 +105,7 @@ def decoded(path: Path, data: bytes) -> str:
 
 
 def object_in(where: str, line: str) -> dict[str, Any]:
-    """The JSON object that a line is; UsageError, which begins with `where`, where it is none."""
+    """The JSON object in a line; UsageError, beginning with `where`, if it is not one."""
     try:
         value = json.loads(line, object_pairs_hook=partial(_object, where))
     except json.JSONDecodeError as error:
@@ -113,20 +113,20 @@ def object_in(where: str, line: str) -> dict[str, Any]:
     except RecursionError as error:
         raise _nested(where) from error
     if not isinstance(value, dict):
-        raise UsageError(f'{where}: there is {line.strip()[:40]!r}; it must be an object such as {{"path": …}}')
+        raise UsageError(f'{where}: found {line.strip()[:40]!r}; it must be an object such as {{"path": …}}')
     return value
 
 
 def _nested(where: str) -> UsageError:
-    return UsageError(f"{where}: the row is nested too deeply; it must be an object of texts")
+    return UsageError(f"{where}: the row is nested too deeply; it must be an object of strings")
 
 
 def _object(where: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    # An object of JSON, in which no name may stand twice: of two values one would be lost.
+    # A JSON object in which no name may occur twice, as one of the values would be lost.
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise UsageError(f"{where}: the column {twice!r} is there more than once; give each a name of its own")
+        raise UsageError(f"{where}: the column {twice!r} occurs more than once; give each a unique name")
     return found
 
 
@@ -147,18 +147,18 @@ def _csv_records(path: Path) -> Iterator[_Record]:
                 form_of(place, header)
                 continue
             if len(cells) != len(header):
-                hint = "a tabulator" if delimiter == "\t" else "a comma"
+                hint = "a tab" if delimiter == "\t" else "a comma"
                 raise UsageError(
                     f"{where}: there are {len(cells)} values for the {len(header)} columns of the header "
-                    f"({', '.join(header)}); a text with {hint} needs quotes about it"
+                    f"({', '.join(header)}); a text with {hint} must be in quotes"
                 )
             unnamed = any(not name.strip() and cell.strip() for name, cell in zip(header, cells, strict=True))
             fields = dict(zip(header, cells, strict=True))
             yield _Record(reader.line_num, place, header, fields, ("one without a name",) if unnamed else ())
     except csv.Error as error:
         raise UsageError(
-            f"{path}, line {reader.line_num}: this is not CSV: {error}; a text with a quote in it needs quotes "
-            "about it, and its own quotes twice"
+            f"{path}, line {reader.line_num}: this is not CSV: {error}; a text with quotes must be in quotes, "
+            "with its own quotes doubled"
         ) from error
 
 
@@ -172,8 +172,8 @@ def _json_records(path: Path) -> Iterator[_Record]:
             lone = next((letter for letter in name + _letters(where, value) if "\ud800" <= letter <= "\udfff"), None)
             if lone is not None:
                 raise UsageError(
-                    f"{where}, column {name!r}: it holds {lone!r}, half of a pair of UTF-16 and no letter; "
-                    "write the letter itself, in UTF-8"
+                    f"{where}, column {name!r}: it contains {lone!r}, half of a UTF-16 surrogate pair; "
+                    "write the character itself, in UTF-8"
                 )
         yield _Record(number, where, tuple(fields), {name: one for name, one in fields.items() if one is not None})
 
@@ -221,7 +221,7 @@ def _row(path: Path, record: _Record, called: Mapping[str, str]) -> Row:
         value = value_of(name)
         number = number_of(value)
         if number is None and str(value).strip():
-            reason = "it must be a number of seconds such as 1.5; correct it, or leave it empty"
+            reason = "it must be a number of seconds such as 1.5; correct it or leave it empty"
             raise blank.refusal(name, value, reason)
         return number
 

@@ -1,4 +1,4 @@
-"""What a manifest's columns are called, by the form that it is of: emtta's own, NeMo's, or Hugging Face's.
+"""The column names of a manifest in each format: emtta's own, NeMo's, or Hugging Face's.
 
 Sources: NeMo's manifests (https://docs.nvidia.com/nemo-framework/user-guide/latest/nemotoolkit/asr/datasets.html), and
 the audio folders of the library `datasets` (https://huggingface.co/docs/datasets/audio_dataset#audiofolder).
@@ -17,10 +17,10 @@ _LANGUAGES = (
     "languages lid lng locale source_lang source_language spoken_language src_lang"
 )
 LANGUAGE_ALIASES = frozenset(_LANGUAGES.split())
-"""What other programs call a column of languages."""
+"""Names of a language column in other programs."""
 
 SECONDS = ("duration", "offset", "start", "end")
-"""The columns that hold seconds; the last three say which part of a file an utterance is."""
+"""The columns in seconds; the last three select the part of a file that an utterance is."""
 
 _OPTIONAL = ("id", "language", "speaker", *SECONDS)
 
@@ -35,7 +35,7 @@ _CALLED = {
 _ALIASES: Mapping[str, Collection[str]] = {name: frozenset(others.split()) for name, others in _CALLED.items()} | {
     "language": LANGUAGE_ALIASES
 }
-"""What other programs call the columns; one of these in place of the column is asked about."""
+"""Names of the columns in other programs; one of these instead of the column is refused with a suggestion."""
 
 _SEGMENT = re.compile(
     r"((audio|clip|seg|segment|speech|utt|utterance|time|t)_?)?(offset|onset|start|begin|end|stop|xmin|xmax)s?"
@@ -46,12 +46,12 @@ _CHANNEL = re.compile(r"(audio_?)?(channel|ch)(_?(id|index|no|number|num))?")
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A form of manifests."""
+    """A format of manifests."""
 
-    name: str  # what messages call it
-    path: str  # the column of the audio files, by which it is known
-    texts: tuple[str, ...] = ("text",)  # what the column of the transcripts may be called, the likeliest first
-    others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # what else of ours it calls otherwise
+    name: str  # its name in messages
+    path: str  # the column of the audio files, which identifies it
+    texts: tuple[str, ...] = ("text",)  # the possible names of the transcript column, the most likely first
+    others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # other columns whose names differ from ours
     own_folder: bool = True  # whether its paths are relative to the manifest's folder, not to the corpus's
 
     @property
@@ -60,17 +60,17 @@ class Form:
         return (self.path, *self.texts, *_OPTIONAL, *(name for names in self.others.values() for name in names))
 
     def columns(self, where: str, names: Sequence[str], *, needs_text: bool = True) -> dict[str, str]:
-        """What each field is called in a manifest of these columns, of those that it has.
+        """The column name of each field that a manifest with these columns has.
 
         Raises:
-            UsageError: a column may be meant as one that is missing, or cannot be heeded; or there are no transcripts.
+            UsageError: a column may be a misnamed one, or is not supported; or there are no transcripts.
         """
         found = {"path": self.path}
         texts = [name for name in self.texts if name in names]
         if len(texts) > 1 and self.texts[0] not in texts:
             raise UsageError(
-                f"{where}: the transcript may be in the column {' or '.join(map(repr, texts))}; call the right one "
-                f"{self.texts[0]!r}"
+                f"{where}: the transcript may be in the column {' or '.join(map(repr, texts))}; rename the right one "
+                f"to {self.texts[0]!r}"
             )
         found |= {"text": texts[0]} if texts else {}
         for asked in _OPTIONAL:
@@ -86,25 +86,23 @@ class Form:
         return found
 
     def _refuse_meant(self, where: str, names: Sequence[str], found: Mapping[str, str]) -> None:
-        # Refuse a column that may be meant as one that is missing: `speaker_id` beside `speaker` is no slip.
+        # Refuse a column that may be a misnamed missing one; `speaker_id` beside `speaker` is not a mistake.
         for name in names:
             if name in found.values():
                 continue
             meant = _meant(name)
             if meant is not None and meant not in found:
-                raise UsageError(
-                    f"{where}: there is a column {name!r}; should it be {meant!r}? Rename it, or take it out"
-                )
+                raise UsageError(f"{where}: there is a column {name!r}; should it be {meant!r}? Rename or remove it")
             plain = _plain(name)
             if _SEGMENT.fullmatch(plain) and not {"offset", "start"} & {*found}:
                 raise UsageError(
                     f"{where}: there is a column {name!r}; a segment of a file is given by offset and duration, or by "
-                    "start and end, in seconds: rename it, or take it out"
+                    "start and end, in seconds: rename or remove it"
                 )
             if _CHANNEL.fullmatch(plain):
                 raise UsageError(
-                    f"{where}: there is a column {name!r}, and the channels of a file are averaged here: write each "
-                    "into a file of its own, or take the column out"
+                    f"{where}: there is a column {name!r}, but the channels of a file are averaged: write each "
+                    "to a separate file, or remove the column"
                 )
 
 
@@ -120,14 +118,14 @@ FORMS = (OWN, NEMO, HUGGING_FACE)
 
 
 def form_of(where: str, names: Sequence[str]) -> Form:
-    """The form of a manifest with these columns.
+    """The format of a manifest with these columns.
 
     Raises:
-        UsageError: they are of no form, or of several, or one is there twice; names them.
+        UsageError: they match no format, or several, or one occurs twice; names them.
     """
     twice = [name for name, count in Counter(names).items() if name.strip() and count > 1]
     if twice:
-        raise UsageError(f"{where}: the column {twice[0]!r} is there more than once; give each a name of its own")
+        raise UsageError(f"{where}: the column {twice[0]!r} occurs more than once; give each a unique name")
     found = [form for form in FORMS if form.path in names]
     if len(found) == 1:
         return found[0]
@@ -135,12 +133,12 @@ def form_of(where: str, names: Sequence[str]) -> Form:
     if found:
         several = " and ".join(f"{form.path!r} ({form.name})" for form in found)
         raise UsageError(
-            f"{where}: the columns {several} name audio files in {len(found)} forms; keep one of them. The columns are "
-            f"{seen}"
+            f"{where}: the columns {several} name audio files in {len(found)} formats; keep one of them. The columns "
+            f"are {seen}"
         )
     meant = next((name for name in names if _meant(name) == "path" or _plain(name) == "path"), None)
     if meant is not None:
-        raise UsageError(f"{where}: there is a column {meant!r}; should it be 'path'? Rename it, or take it out")
+        raise UsageError(f"{where}: there is a column {meant!r}; should it be 'path'? Rename or remove it")
     raise UsageError(
         f"{where}: there is no column 'path', only {seen}; each row needs path and text, or the columns of "
         "NeMo (audio_filepath) or Hugging Face (file_name)"
@@ -152,7 +150,7 @@ def _plain(name: str) -> str:
 
 
 def _meant(name: str) -> str | None:
-    # The field that a column's name is another one of, or a slip of; None for none.
+    # The field that a column's name is an alias or a misspelling of; None if none.
     plain = _plain(name)
     for asked, others in _ALIASES.items():
         if plain in others or (plain == asked and name != asked):

@@ -1,4 +1,4 @@
-"""Metadata: what a manifest or a data set says of an utterance besides what is read, as a JSON object."""
+"""Metadata: the remaining fields of an utterance in a manifest or a data set, as a JSON object."""
 
 import json
 import logging
@@ -15,16 +15,16 @@ import pyarrow as pa
 log = logging.getLogger("emtta.corpora")
 
 MOST = 10_000
-"""Bytes of an utterance's metadata as JSON."""
+"""The maximum bytes of an utterance's metadata as JSON."""
 
 _TOO_MUCH = f"an utterance has at most {MOST:,} bytes of it, as JSON"
 
 
 def as_json(fields: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """An utterance's metadata as a JSON object, its names sorted, and the names of fields that are left out of it.
+    """An utterance's metadata as a JSON object with sorted names, and the names of fields that were left out.
 
-    None, NaN, infinity and empty texts are no values, and are not in it; nor is a field, which is named, that would
-    make the object larger than 10,000 bytes.
+    None, NaN, infinity and empty strings are dropped. A field that would make the object larger than 10,000 bytes is
+    left out.
     """
     kept: list[str] = []
     left_out: list[str] = []
@@ -40,7 +40,7 @@ def as_json(fields: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
 
 
 def notes_of(fields: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Notes of the columns that are kept as metadata of utterances, and of those that are left out of it."""
+    """Notes on the columns that are kept as metadata of utterances, and on those that are left out."""
     kept, left_out = set[str](), Counter[str]()
     for one in fields:
         names = as_json(one)[1] if one else ()
@@ -54,7 +54,7 @@ def notes_of(fields: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def of_row(place: str, fields: Mapping[str, Any]) -> str:
-    """The metadata of a data set's row, as `as_json`; a column of `place` that is left out is warned of once."""
+    """The metadata of a data set's row, as in `as_json`; warns once about each column of `place` that is left out."""
     text, left_out = as_json(fields)
     for name in left_out:
         _warn_of(place, name)
@@ -62,11 +62,11 @@ def of_row(place: str, fields: Mapping[str, Any]) -> str:
 
 
 def further_columns(schema: "pa.Schema", read: Iterable[str], *, nested: bool = True) -> tuple[list[str], list[str]]:
-    """The columns of a table that are kept as metadata, and those that are not: audio, pictures and other bytes.
+    """The columns of a table that are kept as metadata, and those that are not: audio, images and other bytes.
 
     Args:
-        schema: of the table.
-        read: the columns that are read as something else.
+        schema: the table's schema.
+        read: the columns that are read for other purposes.
         nested: whether lists and structs are kept.
     """
     others = [name for name in schema.names if name not in {*read} and name.strip()]
@@ -89,7 +89,7 @@ def _is_kept(kind: "pa.DataType", nested: bool) -> bool:
 
 @cache_in_memory
 def _warn_of(place: str, name: str) -> None:
-    log.warning("%s: the column %s is left out of the metadata of an utterance or more: %s", place, name, _TOO_MUCH)
+    log.warning("%s: the column %s is left out of the metadata of at least one utterance: %s", place, name, _TOO_MUCH)
 
 
 def _dumps(value: object) -> str:
@@ -97,7 +97,7 @@ def _dumps(value: object) -> str:
 
 
 def _entry(name: str, value: Any) -> str | None:
-    # A field as it stands in a JSON object: empty where it is no value, None where it is too large or too deep.
+    # A field as part of a JSON object: empty if it has no value, None if it is too large or too deep.
     if isinstance(value, str | list | tuple | Mapping) and len(value) > MOST:
         return None
     try:
@@ -108,7 +108,7 @@ def _entry(name: str, value: Any) -> str | None:
 
 
 def _plain(value: Any) -> Any:
-    # A value as JSON has it.
+    # A value that JSON can represent.
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float | Decimal):

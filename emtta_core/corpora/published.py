@@ -1,6 +1,6 @@
-"""What the published corpora have in common: each can lie in a folder of this machine, as its archive has it.
+"""The common parts of published corpora: each can be read from the extracted folder of its archive.
 
-Most of them lie on the Hugging Face hub too, as Parquet, with a row an utterance.
+Most of them are also on the Hugging Face hub, as Parquet with one row per utterance.
 """
 
 import re
@@ -40,24 +40,24 @@ from emtta_core.input_files import CORPORA, candidates, searched
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What to know of a published corpus."""
+    """Information about a published corpus."""
 
-    title: str  # its name in full
-    licence: str  # under which it may be used
-    source: str  # where it is to be had
-    get: str  # how it is put onto this machine without the hub
+    title: str  # its full name
+    licence: str  # the licence for its use
+    source: str  # where to get it
+    get: str  # how to get it without the hub, as an instruction
 
 
 class Published(Record, ABC):
-    """A corpus that others publish.
+    """A published corpus.
 
-    Where it lies is no part of its identity; its transcripts and the bytes of its audio files are. Its methods raise
-    `CorpusError` where it cannot be had.
+    Its location is not part of its identity; its transcripts and the bytes of its audio files are. Its methods raise
+    `CorpusError` if it is not available.
     """
 
     about: ClassVar[About]
 
-    # A folder that holds it, extracted; left out, it is looked for in the folders that `EMTTA_CORPORA` names.
+    # The folder with the extracted corpus; by default, the folders listed in `EMTTA_CORPORA` are searched.
     path: Annotated[str | None, RUNTIME, Field(min_length=1)] = None
     # Longer utterances are left out, and counted.
     max_seconds: Annotated[float | None, IDENTITY, Field(gt=0, allow_inf_nan=False)] = None
@@ -65,44 +65,44 @@ class Published(Record, ABC):
 
     @abstractmethod
     def usual_folders(self) -> tuple[str, ...]:
-        """What its folder is usually called."""
+        """The usual names of its folder."""
 
     @abstractmethod
     def inside(self, folder: Path) -> Path | None:
-        """Where the wanted part lies in an extracted corpus; None where it does not."""
+        """The folder of the requested part in an extracted corpus; None if it is not there."""
 
     @abstractmethod
     def recordings(self, folder: Path) -> Sequence[Recording]:
-        """The wanted utterances, of a folder that `inside` gave, in an order that is the same everywhere.
+        """The requested utterances in a folder returned by `inside`, in the same order everywhere.
 
         Raises:
-            CorpusError: there is none, or their transcripts cannot be read.
+            CorpusError: there are none, or their transcripts cannot be read.
         """
 
     def notes(self, _folder: Path) -> tuple[str, ...]:
-        """What of the wanted part a folder lacks, and what else of it is not used, a sentence each."""
+        """What a folder lacks of the requested part, and what else of it is not used, one sentence each."""
         return ()
 
     def part(self) -> str:
-        """What of the corpus is wanted, for a message."""
+        """The requested part of the corpus, for messages."""
         return ""
 
     def archive(self) -> Archive | None:
-        """What is got by hand where no folder holds the wanted part; None where that is nothing."""
+        """What to download manually if no folder contains the requested part; None if nothing."""
         return Archive()
 
     @property
     def what(self) -> str:
-        """Its title, with the part of it that is wanted."""
+        """Its title and the requested part."""
         return f"{self.about.title} {self.part()}".strip()
 
     def in_folder(self) -> Path | None:
-        """Where a folder holds the wanted part; None where none does."""
+        """The folder of the requested part; None if there is none."""
         folders = filter(Path.is_dir, candidates(self.path, self.usual_folders()))
         return next((found for folder in folders if (found := self.inside(folder)) is not None), None)
 
     def folder(self) -> Path:
-        """Where a folder holds the wanted part; CorpusError, which says where it is to be had, where none does."""
+        """The folder of the requested part; CorpusError, saying where to get it, if there is none."""
         found = self.in_folder()
         if found is not None:
             return found
@@ -110,26 +110,26 @@ class Published(Record, ABC):
             f"{self.what} is not in {searched(self.path)}"
             + (f", nor in a folder {' or '.join(self.usual_folders())} there" if self.usual_folders() else "")
             + f"; {self.about.get}"
-            + (f", and name the folder that holds it in {CORPORA} or as path" if self.path is None else ""),
+            + (f", and name the folder that contains it in {CORPORA} or as path" if self.path is None else ""),
             subject=self.what,
         )
 
     def located(self) -> Self:
-        """The corpus with the folder that holds it as its path."""
+        """A copy of the corpus with its folder as path."""
         return self.model_copy(update={"path": str(self.folder().absolute())})
 
     def read_all(self, limit: int | None = None) -> Iterator[Utterance]:
-        """Yield the utterances, or `limit` of them, in their order; audio is decoded by their `read`."""
+        """Yield the utterances, or `limit` of them, in order; audio is decoded by their `read`."""
         found = self._utterances()
         return (found[index] for index in self._choice(found, limit).indices)
 
     def count(self, limit: int | None = None) -> Count:
-        """Count what `read_all` would give; no audio is decoded."""
+        """Count what `read_all` would yield, without decoding audio."""
         found = self._choice(self._utterances(), limit).count()
         return replace(found, notes=self.notes(self.folder()))
 
     def content_digest(self) -> str:
-        """A digest of what the corpus holds."""
+        """A digest of the corpus's content."""
         folder = self.folder()
         digests, contents = FileDigests(folder), list[list[str]]()
         found = self.recordings(folder)
@@ -140,7 +140,7 @@ class Published(Record, ABC):
         return digest(contents)
 
     def availability(self) -> Availability:
-        """Whether the wanted part is on this machine, and else where it is to be had."""
+        """Whether the requested part is on this machine, and otherwise where to get it."""
         try:
             return self._available()
         except EmttaError as error:
@@ -155,7 +155,7 @@ class Published(Record, ABC):
             )
 
     def _available(self) -> Availability:
-        # That the corpus is here; raises why it is not.
+        # That the corpus is here; raises an error if it is not.
         return Availability(self.what, "here", str(self.folder()), self.about.licence)
 
     def _utterances(self) -> list[Utterance]:
@@ -166,81 +166,81 @@ class Published(Record, ABC):
 
 
 HOSTED_VERSION = 2
-"""Raised whenever the same files on the hub would give other utterances, or other samples of them."""
+"""Incremented whenever the same files on the hub would give different utterances or samples."""
 
 
 class Hosted(Published):
-    """A published corpus that is read from the hub where no folder holds it.
+    """A published corpus that is read from the hub if no folder contains it.
 
-    Its content there is the data set, the configuration, the split, and what git calls the content of their files.
-    Its methods raise `CorpusError` where it cannot be had, and `UsageError` where the hub has no such revision,
-    language or split.
+    Its content there is identified by the data set, the configuration, the split, and the git hashes of their files.
+    Its methods raise `CorpusError` if it is not available, and `UsageError` if the hub has no such revision, language
+    or split.
     """
 
     columns: ClassVar[Mapping[str, Sequence[str]]]
-    """What is read of a row besides its audio, `text` at least, and what its column may be called."""
+    """The fields read from a row besides its audio, at least `text`, and their possible column names."""
 
     metadata: ClassVar[Mapping[str, Sequence[str]]] = {}
-    """What is kept of a row as metadata, and what its column may be called."""
+    """The fields of a row kept as metadata, and their possible column names."""
 
     required: ClassVar[Collection[str]] = ("audio", "text")
-    """What of it each row must have."""
+    """The fields that each row must have."""
 
-    # Of the hub's data set: a branch, a tag, or a commit; a run records the commit, and its files are what counts.
+    # Of the hub's data set: a branch, a tag, or a commit; a run records the commit, but the identity is of its files.
     revision: Annotated[str, RUNTIME, Field(min_length=1)] = "main"
 
     @abstractmethod
     def on_hub(self) -> HubSplit:
-        """Where it lies on the hub."""
+        """Its location on the hub."""
 
     @property
     def code(self) -> str:
-        """ISO 639-1 code of its language."""
+        """The ISO 639-1 code of its language."""
         return "en"
 
     def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
-        """Id, transcript, language and speaker of a row; an empty speaker where no column says who speaks."""
+        """Id, transcript, language and speaker of a row; the speaker is empty if there is no such column."""
         return stem_of(row), text_in(row, "text"), self.code, text_in(row, "speaker")
 
     def wanted(self) -> Mapping[str, Sequence[str]]:
-        """What is read of a row, and what its column may be called."""
+        """The fields read from a row, and their possible column names."""
         return {"audio": ("audio",), **self.columns}
 
     def further(self, schema: "pa.Schema") -> dict[str, str]:
-        """The columns that are kept as metadata, of a file with this schema, by what they are called there."""
+        """The columns of a file with this schema that are kept as metadata, by their names there."""
         found = {
             kept: next((name for name in names if name in schema.names), "") for kept, names in self.metadata.items()
         }
         return {kept: name for kept, name in found.items() if name}
 
     def refuse_columns(self, _schema: "pa.Schema") -> None:
-        """Refuse a file whose columns say that rows mean something else than is read of them; UsageError says why."""
+        """Raise a UsageError for a file whose columns show that its rows would be misread."""
 
     def refusal(self, _row: Mapping[str, Any]) -> str | None:
-        """Why a row, which is counted before it is read, is an utterance in error; None where it is none."""
+        """Why a row, which is counted before it is read, is an utterance in error; None if it is not."""
         return None
 
     def is_on_hub(self) -> bool:
-        """Whether the hub is asked: no folder is named, and none that is looked in holds the wanted part."""
+        """Whether the hub is used: no folder is named, and no searched folder contains the requested part."""
         return self.path is None and self.in_folder() is None
 
     def located(self) -> Self:
-        """The corpus with the folder that holds it as its path, or at a commit of the hub's data set."""
+        """A copy of the corpus with its folder as path, or at a commit of the hub's data set."""
         if not self.is_on_hub():
             return super().located()
         return self.model_copy(update={"revision": self.on_hub().pinned().repository.revision})
 
     def read_all(self, limit: int | None = None) -> Iterator[Utterance]:
-        """Yield the utterances, or `limit` of them, in their order; audio is decoded by their `read`.
+        """Yield the utterances, or `limit` of them, in order; audio is decoded by their `read`.
 
-        On the hub each has an id of its own. A few of many are read over the network; for more, all files are fetched.
+        On the hub, ids are made unique. A few of many are read over the network; for more, all files are fetched.
         """
         if not self.is_on_hub():
             return super().read_all(limit)
         return self._chosen(limit)
 
     def count(self, limit: int | None = None) -> Count:
-        """Count what `read_all` would give. For lengths the audio is fetched, and they are cached."""
+        """Count what `read_all` would yield. If lengths are needed, the audio is fetched and they are cached."""
         if not self.is_on_hub():
             return super().count(limit)
         split = self.on_hub().pinned()
@@ -248,7 +248,7 @@ class Hosted(Published):
         return Count(split.count()) if choice is None else choice[0].count()
 
     def is_streamed(self, limit: int | None) -> bool:
-        """Whether the utterances, or `limit` of them, are read over the network, so that no file is fetched."""
+        """Whether the utterances, or `limit` of them, are read over the network without fetching files."""
         if not self.is_on_hub() or self.max_seconds is not None:
             return False
         split = self.on_hub().pinned()
@@ -269,7 +269,7 @@ class Hosted(Published):
         return Availability(self.what, "to fetch", where, self.about.licence, size)
 
     def content_digest(self) -> str:
-        """A digest of what the corpus holds; on the hub a commit to other files does not matter."""
+        """A digest of the corpus's content; on the hub, commits to other files do not affect it."""
         if not self.is_on_hub():
             return super().content_digest()
         split = self.on_hub().pinned()
@@ -289,7 +289,7 @@ class Hosted(Published):
             yield replace(one, id=keys[index].id)
 
     def _choice_of(self, split: HubSplit, limit: int | None) -> tuple[Choice, list[Key]] | None:
-        # The utterances that are used, and the keys of all; None where all are used, whose names need not be read.
+        # The chosen utterances and the keys of all; None if all are used, as their names need not be read.
         wanted = least(limit, self.utterances)
         if self.max_seconds is None and (wanted is None or wanted >= split.count()):
             return None
@@ -301,7 +301,7 @@ class Hosted(Published):
         return self.max_seconds is not None and seconds is not None and seconds > self.max_seconds
 
     def _keys(self, split: HubSplit) -> list[Key]:
-        # The ids and speakers of the rows, in their order; cached, since over the network they take a while.
+        # The ids and speakers of the rows, in order; cached, since reading them over the network takes a while.
         key = self._cache_key(split)
         known = cache.load("names", key)
         if known is None:
@@ -313,7 +313,7 @@ class Hosted(Published):
         return [Key(distinct(name), speaker) for name, speaker in zip(known["ids"], known["speakers"], strict=True)]
 
     def _lengths(self, split: HubSplit) -> list[float | None]:
-        # The lengths of the rows' audio in seconds, in their order, where its headers say; for them it is fetched.
+        # The lengths of the rows' audio in seconds, in order, if its headers state them; the audio is fetched for this.
         key = self._cache_key(split)
         known = cache.load("lengths", key)
         if known is None:
@@ -332,20 +332,20 @@ class Hosted(Published):
 
 
 def from_bytes(name: str, text: str, language: str, speaker: str, audio: bytes, error: str | None = None) -> Utterance:
-    """The utterance whose audio file has these bytes; without any, or with an `error`, it is one in error."""
+    """The utterance whose audio file has these bytes; without bytes, or with an `error`, it is in error."""
     name = id_of(name)
     length = partial(length_in_seconds, audio) if audio else lambda: None
     return Utterance(name, text, language, speaker, partial(_decode, audio, name, error), length)
 
 
 def stem_of(row: Mapping[str, Any]) -> str:
-    """An utterance's id: what the row calls it, or the name of its audio file, without the ending."""
+    """An utterance's id: the row's id, or the name of its audio file, without the extension."""
     name = str(row.get("id") or (row["audio"] or {}).get("path") or "utterance").rpartition("/")[2]
     return re.sub(r"\.(wav|flac|mp3|ogg|opus)$", "", name)
 
 
 def text_in(row: Mapping[str, Any], column: str) -> str:
-    """What a row has in a column, as text; empty where that is null, or there is no such column."""
+    """The value of a row's column as text; empty if it is null, or there is no such column."""
     value = row.get(column)
     return "" if value is None else str(value)
 

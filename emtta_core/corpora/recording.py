@@ -1,4 +1,4 @@
-"""Recordings in files: their transcripts, their digests, and the audio that is read of them."""
+"""Recordings in files: their transcripts, digests and audio."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from emtta_core.errors import AudioError, CorpusError
 from emtta_core.input_files import MEBIBYTE, check_plain, pointer_at, read_plain
 
 MOST = 1024 * MEBIBYTE
-"""Bytes of the largest file of transcripts, or manifest, that is read."""
+"""The size limit in bytes of a transcript file or manifest."""
 
 
 def text_of(path: Path) -> str:
-    """The text in a file without the white space about it; CorpusError where it cannot be read."""
+    """The text in a file without surrounding white space; CorpusError if it cannot be read."""
     pointer = pointer_at(path)
     if pointer is not None:
         raise CorpusError(f"the transcript {path} cannot be read: {pointer}")
@@ -30,22 +30,22 @@ def text_of(path: Path) -> str:
 
 
 def lines_of(path: Path, separator: str) -> list[str]:
-    """The lines of a file that are not blank; CorpusError where one has no `separator` in it."""
+    """The non-blank lines of a file; CorpusError if one has no `separator` in it."""
     lines = [line for line in text_of(path).split("\n") if line.strip()]
     for number, line in enumerate(lines, start=1):
         if separator not in line:
             raise CorpusError(
-                f"the transcripts {path} have {line[:40]!r} as line {number}, with no text behind the id; "
-                "extract the corpus anew"
+                f"the transcripts {path} have {line[:40]!r} as line {number}, with no text after the id; "
+                "extract the corpus again"
             )
     return [line.rstrip("\r") for line in lines]
 
 
 class FileDigests:
-    """The digests of the files below one folder, cached by size and time of change."""
+    """The digests of the files under one folder, cached by size and modification time."""
 
     def __init__(self, folder: Path) -> None:
-        """Load what is cached of the files below `folder`."""
+        """Load the cached digests of the files under `folder`."""
         self._key = str(folder.resolve())
         self._cached: dict[str, list[object]] = (cache.load("files", self._key) or {}).get("files", {})
         self._has_new = False
@@ -58,7 +58,7 @@ class FileDigests:
         return self._read[path]
 
     def save(self) -> None:
-        """Cache what was found."""
+        """Save new digests to the cache."""
         if self._has_new:
             cache.save("files", self._key, {"folder": self._key, "files": self._cached})
 
@@ -80,34 +80,34 @@ class FileDigests:
 
 
 _TOLERANCE = 0.5
-"""Seconds by which a length may differ from what a corpus says, which may be in milliseconds too; or by a tenth."""
+"""Seconds by which a length may differ from the stated one, which may be in milliseconds, unless a tenth is more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
     """An utterance in a folder."""
 
-    id: str  # as in `Utterance`, and so are the text, the language and the speaker
+    id: str  # as in `Utterance`, like the text, the language and the speaker
     text: str
     language: str
     speaker: str
     path: Path  # its audio file
-    error: str | None = None  # why it cannot be used, where that is known already
-    declared_seconds: float | None = None  # its length according to the corpus; None where nobody says
+    error: str | None = None  # why it cannot be used, if already known
+    declared_seconds: float | None = None  # its length according to the corpus; None if not stated
     begin: float | None = None  # where in the file it begins, in seconds; None: it is the whole file
     length: float | None = None  # of a segment, in seconds; None: to the end of the file
-    place: str = ""  # where the corpus says which segment it is, for messages
-    metadata: str = "{}"  # as in `Utterance`, and so is silence
+    place: str = ""  # where the corpus defines the segment, for messages
+    metadata: str = "{}"  # as in `Utterance`, like silence
     silence: bool = False
 
     def utterance(self) -> Utterance:
-        """As every corpus gives it."""
+        """The recording as an `Utterance`."""
         return Utterance(
             self.id, self.text, self.language, self.speaker, self.read, self.seconds, self.metadata, self.silence
         )
 
     def read(self) -> Waveform:
-        """Read the waveform, shape `(N,)`; AudioError where it cannot be had or used."""
+        """Read the waveform, shape `(N,)`; AudioError if it is missing or cannot be used."""
         if self.error is not None:
             raise AudioError(self.error)
         samples = self.samples()
@@ -116,20 +116,20 @@ class Recording:
             _TOLERANCE, seconds / 10
         ):
             raise AudioError(
-                f"{self.path}: the corpus says that it is {declared:g} s long, and it is {seconds:.2f} s: the "
-                "transcript may be of a part of it, whose offset is missing, or the file not whole; cut it, get it "
-                "anew, or correct the duration"
+                f"{self.path}: the corpus states a length of {declared:g} s, but it is {seconds:.2f} s: the "
+                "transcript may be of a part of it, whose offset is missing, or the file incomplete; cut it, get it "
+                "again, or correct the duration"
             )
         return samples
 
     def samples(self) -> Waveform:
-        """The samples of its audio, shape `(N,)`; AudioError where there are none."""
+        """The samples of its audio, shape `(N,)`; AudioError if there are none."""
         if self.begin is None:
             return read_audio(self.path)
         return read_segment(self.path, self.begin, self.length, name=f"{self.path} ({self.place})")
 
     def seconds(self) -> float | None:
-        """Its length, or else that by the audio's header; None where that does not say."""
+        """Its length, or that in the audio's header; None if neither states it."""
         if self.length is not None:
             return self.length
         whole = length_in_seconds(self.path)

@@ -28,9 +28,9 @@ Corpus = Annotated[
     | Ami,
     Field(discriminator="name"),
 ]
-"""Any corpus, known by its `name`.
+"""Any corpus, identified by its `name`.
 
-Each has `read_all(limit)`, its utterances; `count(limit)`, how many those are; `content_digest()`, which stands for all
-that they hold; `located()`, itself with its folder or commit, so that it is the same corpus at any later time; and
-`availability()`, whether it is on this machine, and where it is to be had.
+Each has `read_all(limit)`, its utterances; `count(limit)`, their number; `content_digest()`, which identifies their
+content; `located()`, a copy pinned to its folder or commit; and `availability()`, whether it is on this machine, and
+where to get it.
 """

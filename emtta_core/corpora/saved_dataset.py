@@ -1,7 +1,7 @@
-"""A data set that `datasets` saved into a folder (`save_to_disk`), as people keep their own.
+"""A data set that `datasets` saved to a folder (`save_to_disk`).
 
-It is read by that library (https://huggingface.co/docs/datasets/process#save), so that any release of its layout is
-read; nothing in the folder is run.
+It is read by that library (https://huggingface.co/docs/datasets/process#save), so every version of the layout is
+supported; nothing in the folder is executed.
 """
 
 import json
@@ -39,33 +39,33 @@ if TYPE_CHECKING:
 
 
 _ROWS = 1000
-"""Rows whose names are in memory at a time."""
+"""Rows whose names are read at a time."""
 
 
 class SavedDataset(DatasetColumns):
-    """A split of a data set in a folder, with a row an utterance.
+    """A split of a data set in a folder, with one row per utterance.
 
-    Where it lies is no part of its identity; `content_digest` is taken of its files.
+    Its location is not part of its identity; `content_digest` covers its files.
     """
 
     name: Annotated[Literal["saved-dataset"], IDENTITY] = "saved-dataset"
     path: Annotated[str, RUNTIME, Field(min_length=1)]  # the folder; `~` is the home folder
-    # Which of its splits; None for a data set that was saved without any.
+    # The split to use; None for a data set that was saved without splits.
     split: Annotated[str | None, IDENTITY, Field(min_length=1)] = None
     utterances: Annotated[int | None, IDENTITY, Field(ge=1)] = None  # how many to use, spread over the speakers
     # Longer utterances are left out, and counted.
     max_seconds: Annotated[float | None, IDENTITY, Field(gt=0, allow_inf_nan=False)] = None
 
     def located(self) -> Self:
-        """The corpus as it is: its path is given."""
+        """Return the corpus unchanged, as its path is given."""
         return self
 
     def read_all(self, limit: int | None = None) -> Iterator[Utterance]:
         """Yield the utterances, or `limit` of them, in the order of the rows; audio is decoded by their `read`.
 
         Raises:
-            CorpusError: the folder holds no data set, or it cannot be read.
-            UsageError: the data set has no such split or column; lists those there are.
+            CorpusError: the folder contains no data set, or it cannot be read.
+            UsageError: the data set has no such split or column; lists those that exist.
         """
         dataset = self._dataset()
         keys = self._keys(dataset)
@@ -80,22 +80,22 @@ class SavedDataset(DatasetColumns):
         return map(utterance, self._choice(dataset, keys, limit).indices)
 
     def count(self, limit: int | None = None) -> Count:
-        """Count what `read_all` would give.
+        """Count what `read_all` would yield.
 
         Raises:
-            CorpusError: the folder holds no data set, or it cannot be read.
-            UsageError: the data set has no such split or column; lists those there are.
+            CorpusError: the folder contains no data set, or it cannot be read.
+            UsageError: the data set has no such split or column; lists those that exist.
         """
         dataset = self._dataset()
         notes = self.notes_of(self._whole().data.schema)
         return replace(self._choice(dataset, self._keys(dataset), limit).count(), notes=notes)
 
     def content_digest(self) -> str:
-        """A digest of the split's Arrow files, which hold the audio too; one is read where it has changed.
+        """A digest of the split's Arrow files, which include the audio; a file is read only if it has changed.
 
         Raises:
-            CorpusError: the folder holds no data set, or it cannot be read.
-            UsageError: the data set has no such split or column; lists those there are.
+            CorpusError: the folder contains no data set, or it cannot be read.
+            UsageError: the data set has no such split or column; lists those that exist.
         """
         dataset, digests = self._dataset(), FileDigests(self._folder)
         found = [digests.of(Path(file["filename"])) for file in dataset.cache_files]
@@ -103,7 +103,7 @@ class SavedDataset(DatasetColumns):
         return digest(found)
 
     def availability(self) -> Availability:
-        """Whether the data set is there, and has the split and the columns."""
+        """Whether the data set exists and has the split and the columns."""
         what = f"data set {self._folder.name} {self.split or ''}".strip()
         try:
             self._dataset()
@@ -116,7 +116,7 @@ class SavedDataset(DatasetColumns):
         return Path(self.path).expanduser()
 
     def _dataset(self) -> "Dataset":
-        # The split, whose audio stays as its files have it, with the columns that are read or kept as metadata alone.
+        # The split with only the columns that are read or kept as metadata, its audio not decoded.
         from datasets import Audio
 
         for path in (*self._folder.glob("*"), *self._folder.glob("*/*")):
@@ -132,8 +132,8 @@ class SavedDataset(DatasetColumns):
             )
         if not isinstance(dataset.features[self.audio], Audio):
             raise UsageError(
-                f"the column {self.audio!r} of the data set {self.path!r} is no audio but "
-                f"{dataset.features[self.audio]}; cast it with cast_column({self.audio!r}, Audio()) and save it anew"
+                f"the column {self.audio!r} of the data set {self.path!r} is not audio but "
+                f"{dataset.features[self.audio]}; cast it with cast_column({self.audio!r}, Audio()) and save it again"
             )
         self.refuse_schema(f"the data set {self.path!r}", dataset.data.schema)
         further, _ = further_columns(dataset.data.schema, self.named().values())
@@ -147,12 +147,12 @@ class SavedDataset(DatasetColumns):
         splits = self._splits()
         if (self.split is None) != (not splits) or (splits and self.split not in splits):
             wanted = "no split was named" if self.split is None else f"there is no split {self.split!r}"
-            there = f"name one of {', '.join(splits)} as split" if splits else "it has none: leave out split"
+            there = f"name one of {', '.join(splits)} as split" if splits else "it has none: omit split"
             raise UsageError(f"the data set {self.path!r}: {wanted}; {there}")
         folder = self._folder / (self.split or "")
         try:
             if not _settings(folder / "state.json")["_data_files"]:
-                raise self._no_rows()  # as `datasets` writes it, and then cannot read it
+                raise self._no_rows()  # `datasets` writes this, but cannot read it
             for file in folder.iterdir():
                 check_plain(file)
             found = Dataset.load_from_disk(str(folder))
@@ -160,7 +160,7 @@ class SavedDataset(DatasetColumns):
             raise
         except Exception as error:  # what datasets, Arrow and the parsers raise has no common base
             raise CorpusError(
-                f"{self.path!r} holds no data set that can be read: {in_words(error)}; give the folder that "
+                f"{self.path!r} contains no data set that can be read: {in_words(error)}; name the folder that "
                 "save_to_disk of the library datasets wrote"
             ) from error
         if not len(found):
@@ -172,25 +172,26 @@ class SavedDataset(DatasetColumns):
         index = self._folder / "dataset_dict.json"
         if not index.exists() and not (self._folder / "state.json").exists():
             raise CorpusError(
-                f"{self.path!r} holds no data set that can be read; give the folder that save_to_disk of the library "
-                "datasets wrote"
+                f"{self.path!r} contains no data set that can be read; name the folder that save_to_disk of the "
+                "library datasets wrote"
             )
         try:
             return [str(name) for name in _settings(index)["splits"]] if index.exists() else []
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CorpusError(
-                f"{self.path!r} holds no data set that can be read: dataset_dict.json: {in_words(error)}; save it anew"
+                f"{self.path!r} contains no data set that can be read: dataset_dict.json: {in_words(error)}; save it "
+                "again"
             ) from error
 
     def _no_rows(self) -> UsageError:
         split = "" if self.split is None else f", split {self.split!r},"
         return UsageError(
-            f"the data set {self.path!r}{split} has no rows, as where a filter kept none; save one that has, or leave "
-            "its domains out of the suite"
+            f"the data set {self.path!r}{split} has no rows, perhaps because a filter kept none; save one that has, or "
+            "remove its domains from the suite"
         )
 
     def _keys(self, dataset: "Dataset") -> list[Key]:
-        # Of the rows, in their order; of the audio the file names alone are read.
+        # The keys of the rows, in order; of the audio only the file names are read.
         names = [self.audio, *(name for name in (self.id, self.speaker) if name is not None)]
         distinct, keys = Distinct(), list[Key]()
         for table in dataset.select_columns(names).with_format("arrow").iter(_ROWS):
@@ -213,7 +214,7 @@ class SavedDataset(DatasetColumns):
         return choose(keys, least(limit, self.utterances), too_long)
 
     def _utterance(self, row: dict[str, Any]) -> Utterance:
-        # The utterance of a row; one whose audio was not saved into the folder is in error.
+        # The utterance of a row; one whose audio was not saved with the data set is in error.
         name, text, language, speaker = self.from_row({wanted: row[column] for wanted, column in self.named().items()})
         return from_bytes(name, text, language, speaker, (row[self.audio] or {}).get("bytes") or b"")
 

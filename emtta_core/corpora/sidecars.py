@@ -19,20 +19,19 @@ _OTHERS = (
 AUDIO = frozenset(
     f".{name.lower()}" for name in (*soundfile.available_formats(), *_OTHERS.split()) if name not in ("RAW", "SD2")
 )
-"""How the names of recordings end; one that libsndfile cannot read is an utterance in error."""
+"""The file extensions of recordings; one that libsndfile cannot read is an utterance in error."""
 
 _SYSTEM = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
-"""Folders that systems make for copies of their own."""
+"""Folders that operating systems create for their own files."""
 
 
 def read_sidecars(folder: Path, *, needs_text: bool = True) -> Table:
-    """A row for each audio file below a folder, by path; its text is that of the `.txt` file of the same name.
+    """A row for each audio file under a folder, by path; its text is that of the `.txt` file of the same name.
 
-    A recording without one is a row in error. Links are followed, each folder once; hidden files are skipped, and
-    noted.
+    A recording without one is a row in error. Links are followed, each folder once; hidden files are skipped and noted.
 
     Raises:
-        UsageError: there is no recording with a transcript, or two with the same.
+        UsageError: no recording has a transcript, or two share one.
     """
     found = _find(folder)
     rows = [_row(folder, path, found.transcripts.get(path.with_suffix("")), needs_text) for path in sorted(found.audio)]
@@ -53,13 +52,13 @@ def _row(folder: Path, path: Path, transcript: Path | None, needs_text: bool) ->
     try:
         return Row(sidecar, 1, path.as_posix(), text_of(sidecar))
     except CorpusError as refusal:
-        what = "write what is said to that file, in UTF-8, or take the audio out of the folder"
+        what = "write the transcript to that file, in UTF-8, or remove the audio from the folder"
         return Row(sidecar, 1, path.as_posix(), error=f"{folder / path}: {refusal}; {what}")
 
 
 @dataclass(slots=True)
 class _Found:
-    """The files below a folder, as paths within it, by what becomes of them."""
+    """The files under a folder, as paths within it, by how they are used."""
 
     audio: list[Path] = field(default_factory=list)
     transcripts: dict[Path, Path] = field(default_factory=dict)
@@ -98,7 +97,7 @@ def _find(folder: Path) -> _Found:
 
 
 def _take(found: _Found, folder: Path, path: Path, seen: dict[str, Path]) -> None:
-    # Take a recording, unless it is a link to one that is taken by another name.
+    # Add a recording, unless it is a link to one that was added under another name.
     first = seen.setdefault(os.path.realpath(folder / path), path)
     if first == path:
         found.audio.append(path)
@@ -127,13 +126,13 @@ def _notes(found: _Found) -> tuple[str, ...]:
 
 
 def _refuse_shared(folder: Path, rows: Sequence[Row]) -> None:
-    # Refuse two recordings of one name, which would have one transcript: nobody can tell which of them is meant.
+    # Refuse two recordings with the same stem, as it would be unclear which of them the transcript belongs to.
     first: dict[Path, str] = {}
     for row in rows:
         path = row.path
         other = first.setdefault(Path(path).with_suffix(""), path)
         if other != path:
             raise UsageError(
-                f"the corpus folder {str(folder)!r} has {other} and {path}, to which the same transcript belongs; take "
-                "one of them away, or list those that are used in a manifest.csv with the columns path and text"
+                f"the corpus folder {str(folder)!r} has {other} and {path}, which share a transcript; remove one of "
+                "them, or list those to use in a manifest.csv with the columns path and text"
             )

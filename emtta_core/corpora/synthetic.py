@@ -1,6 +1,6 @@
 """The synthetic corpus: sentences of a small context-free grammar, spoken by espeak-ng. It needs no download.
 
-What the suites that come with emtta say is spoken beforehand; other sentences need the extra `synthetic`.
+The sentences of the suites that come with emtta are prerecorded; others need the extra `synthetic`.
 """
 
 import hashlib
@@ -43,14 +43,14 @@ class Grammar:
     symbols: Mapping[str, tuple[str, ...]]
 
     def sentence(self, rng: random.Random, split: Split) -> str:
-        """Draw a sentence of `split`: lower-case words with single spaces between."""
+        """Draw a sentence of `split`: lower-case words separated by single spaces."""
         while True:
             text = self._expand(rng.choice(self.templates), rng)
             if split_of(text) == split:
                 return text
 
     def words(self) -> frozenset[str]:
-        """Every word that a sentence may hold."""
+        """Every word that a sentence may contain."""
         phrases = [*self.templates, *(phrase for phrases in self.symbols.values() for phrase in phrases)]
         return frozenset(word for phrase in phrases for word in _SLOT.sub(" ", phrase).split())
 
@@ -59,7 +59,7 @@ class Grammar:
 
 
 def split_of(text: str) -> Split:
-    """The split to which a sentence belongs, by a hash of its words: no sentence is in both."""
+    """The split to which a sentence belongs, by a hash of its text: no sentence is in both."""
     return "test" if hashlib.sha256(text.encode()).digest()[0] % _TEST_SHARE == 0 else "train"
 
 
@@ -74,7 +74,7 @@ def load_grammar(language: str) -> Grammar:
     """Load the grammar of a language by its ISO 639-1 code.
 
     Raises:
-        UsageError: there is none; the message lists those there are.
+        UsageError: there is none; the message lists those that exist.
     """
     if language not in languages():
         raise unknown("language of the synthetic corpus", language, languages())
@@ -85,7 +85,7 @@ def load_grammar(language: str) -> Grammar:
 
 
 SYNTHETIC_VERSION = 1
-"""Raised whenever the same settings would give other samples."""
+"""Incremented whenever the same settings would give different samples."""
 
 _MURMUR_VOICES = (
     "en-us+m4",
@@ -104,23 +104,23 @@ class Synthetic(Record):
 
     name: Annotated[Literal["synthetic"], IDENTITY] = "synthetic"
     language: Annotated[str, IDENTITY] = "en"  # ISO 639-1 code of a grammar
-    # Espeak-ng voices, each with a variant behind `+` if wanted; they take turns.
+    # Espeak-ng voices, each optionally with a variant after `+`; they take turns.
     voices: Annotated[tuple[str, ...], IDENTITY, Field(min_length=1)] = ("en-us",)
-    utterances: Annotated[int, IDENTITY, Field(ge=1)] = 12  # how many
+    utterances: Annotated[int, IDENTITY, Field(ge=1)] = 12  # the number of utterances
     split: Annotated[Split, IDENTITY] = "test"  # `test` sentences never occur in training
-    rate: Annotated[int, IDENTITY, Field(ge=80, le=450)] = 175  # speaking rate in words a minute
-    seed: Annotated[int, IDENTITY] = 0  # another seed gives other sentences
+    rate: Annotated[int, IDENTITY, Field(ge=80, le=450)] = 175  # speaking rate in words per minute
+    seed: Annotated[int, IDENTITY] = 0  # another seed gives different sentences
 
     def located(self) -> Self:
-        """The corpus as it is: it is made where it is wanted."""
+        """Return the corpus unchanged, as it is generated on demand."""
         return self
 
     def availability(self) -> Availability:
-        """It is made where it is wanted."""
+        """Always available, as it is generated on demand."""
         return Availability(f"synthetic {self.language}", "here", "made by espeak-ng", "none needed: made here")
 
     def count(self, limit: int | None = None) -> Count:
-        """How many utterances `read_all` gives."""
+        """Count what `read_all` would yield."""
         if limit is None or limit >= self.utterances:
             return Count(self.utterances)
         speakers = [self._voice(index) for index in range(limit)]
@@ -129,11 +129,11 @@ class Synthetic(Record):
     def read_all(self, limit: int | None = None) -> Iterator[Utterance]:
         """Yield the utterances, or the first `limit` of them; each is spoken when it is read.
 
-        Each sentence is drawn at random, and the voices take turns, so that the first are a sample as good as any.
+        Each sentence is drawn at random, and the voices take turns, so the first are as good a sample as any.
 
         Raises:
             UsageError: the language has no grammar, or (on reading) there is no such voice, or espeak-ng is not
-                installed and the sentence does not come with emtta.
+                installed and the sentence is not prerecorded.
         """
         for index, sentence in enumerate(self.sentences(limit)):
             yield Utterance(
@@ -155,19 +155,19 @@ class Synthetic(Record):
         return self.voices[index % len(self.voices)]
 
     def content_digest(self) -> str:
-        """A digest that changes whenever sentences or speech can change, beyond the settings of this record."""
+        """A digest of everything besides the settings of this record that can change sentences or speech."""
         grammar = load_grammar(self.language)
         symbols = {name: list(alternatives) for name, alternatives in grammar.symbols.items()}
         return digest([SYNTHETIC_VERSION, release(), list(grammar.templates), symbols])
 
 
 def voices_for_noise(count: int, seed: int) -> list[Waveform]:
-    """Clean English speech by `count` speakers, a few seconds of each, for babble, announcements and neighbours."""
+    """Clean English speech by `count` speakers, a few seconds each, for babble, announcements and neighbours."""
     return [say(sentence).waveform for sentence in sentences_for_noise(count, seed)]
 
 
 def sentences_for_noise(count: int, seed: int) -> Iterator[Sentence]:
-    """Yield what the voices for noise say: sentences of the training split, so that none is a test utterance."""
+    """Yield the sentences of the voices for noise, from the training split, so that none is a test utterance."""
     grammar = load_grammar("en")
     for index in range(count):
         rng = _rng("murmur", seed, index)
@@ -186,5 +186,5 @@ def _read(sentence: Sentence) -> Waveform:
 
 
 def _rng(*key: object) -> random.Random:
-    # A generator that depends on `key` alone: Python seeds it from a SHA-512 of the text.
+    # A generator that depends only on `key`: Python seeds it with a SHA-512 of the text.
     return random.Random("|".join(map(str, key)))

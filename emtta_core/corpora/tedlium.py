@@ -1,4 +1,4 @@
-"""TED-LIUM, release 3: English talks (Hernandez and others, SPECOM 2018; https://www.openslr.org/51).
+"""TED-LIUM, release 3: English talks (Hernandez et al., SPECOM 2018; https://www.openslr.org/51).
 
 The extracted folder is `TEDLIUM_release-3/legacy/<split>/`, with `sph/<talk>.sph` and `stm/<talk>.stm`; a line of the
 latter is talk, channel, speaker, begin and end in seconds, labels, and the text. On the hub, the test split is in
@@ -20,26 +20,26 @@ from emtta_core.hub import Repository
 from emtta_core.identity import IDENTITY
 
 _NOT_SCORED = "ignore_time_segment_in_scoring"
-"""The text of a piece that is no utterance."""
+"""The text of a segment that is not an utterance."""
 
 _talk = caching(files=2)
-"""Reads a whole talk, shape `(N,)`; its utterances come one after another."""
+"""Reads a whole talk, shape `(N,)`; its utterances are usually read in succession."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece(Recording):
-    """An utterance that is a piece of a talk, from `begin` to `end` in seconds."""
+    """An utterance that is a segment of a talk, from `begin` to `end` in seconds."""
 
     begin: float = 0.0
     end: float = 0.0
 
     def samples(self) -> Waveform:
-        """The piece of the talk, shape `(N,)`; AudioError where there is none."""
+        """The segment of the talk, shape `(N,)`; AudioError if it is empty."""
         talk = _talk(self.path)
         piece = talk[round(self.begin * SAMPLE_RATE) : round(self.end * SAMPLE_RATE)]
         if not piece.size:
             raise AudioError(
-                f"{self.path}: has no sound from {self.begin:g} to {self.end:g} s; it is "
+                f"{self.path}: has no audio from {self.begin:g} to {self.end:g} s; it is "
                 f"{talk.size / SAMPLE_RATE:.1f} s long"
             )
         return piece
@@ -52,10 +52,10 @@ class Piece(Recording):
 class TedLium(Hosted):
     """A split of TED-LIUM, release 3, 16 kHz.
 
-    Of a text, the marks `<unk>` of words that nobody understood are left out, and clitics that stand apart (`it 's`)
-    are joined. A piece of which nobody understood a word is an utterance in error. What lies between two utterances
-    (`ignore_time_segment_in_scoring`) is none: a folder's is left out; on the hub, where rows are counted before they
-    are read, such a row would be in error.
+    The marks `<unk>` of unintelligible words are removed from the text, and separate clitics (`it 's`) are joined. A
+    segment without an intelligible word is an utterance in error. Segments between utterances
+    (`ignore_time_segment_in_scoring`) are left out in a folder; on the hub, where rows are counted before they are
+    read, they are utterances in error.
     """
 
     about: ClassVar[About] = About(
@@ -67,14 +67,14 @@ class TedLium(Hosted):
     columns: ClassVar[Mapping[str, Sequence[str]]] = {"text": ("text",), "id": ("id",), "speaker": ("speaker_id",)}
 
     name: Annotated[Literal["tedlium"], IDENTITY] = "tedlium"
-    split: Annotated[Literal["test", "dev", "train"], IDENTITY] = "test"  # which; the hub has `test` alone
+    split: Annotated[Literal["test", "dev", "train"], IDENTITY] = "test"  # the split to use; the hub has only `test`
 
     def part(self) -> str:
         """The split."""
         return self.split
 
     def usual_folders(self) -> tuple[str, ...]:
-        """What the archive's folder is called."""
+        """The name of the archive's folder."""
         return ("TEDLIUM_release-3",)
 
     def on_hub(self) -> HubSplit:
@@ -89,7 +89,7 @@ class TedLium(Hosted):
         return name, _text(text_in(row, "text")), "en", text_in(row, "speaker") or name.partition("-")[0]
 
     def refusal(self, row: Mapping[str, Any]) -> str | None:
-        """Why a row cannot be scored; None where it can."""
+        """Why a row cannot be scored; None if it can."""
         return _refusal(text_in(row, "text"))
 
     def inside(self, folder: Path) -> Path | None:
@@ -103,7 +103,7 @@ class TedLium(Hosted):
         """The utterances by talk and time.
 
         Raises:
-            CorpusError: there is none, or a line is not as it should be.
+            CorpusError: there are none, or a line is malformed.
         """
         found: list[Recording] = []
         for path in sorted((folder / "stm").glob("*.stm")):
@@ -113,9 +113,7 @@ class TedLium(Hosted):
                 if piece.text != _NOT_SCORED:
                     found.append(piece)
         if not found:
-            raise CorpusError(
-                f"{folder} has no utterance in stm/*.stm, so that the split is empty; {self.about.get} anew"
-            )
+            raise CorpusError(f"{folder} has no utterances in stm/*.stm, so the split is empty; {self.about.get} again")
         return found
 
 
@@ -127,7 +125,7 @@ def _piece(line: str, file: Path, audio: Path) -> Piece:
     except ValueError as error:
         raise CorpusError(
             f"{file}: the line {line[:60]!r} is not talk, channel, speaker, begin, end, labels and text; "
-            "extract the archive anew"
+            "extract the archive again"
         ) from error
     words = fields[6] if len(fields) > 6 else ""
     name = f"{talk}-{start:.2f}-{stop:.2f}"
@@ -136,12 +134,12 @@ def _piece(line: str, file: Path, audio: Path) -> Piece:
 
 def _refusal(text: str) -> str | None:
     if _text(text) == _NOT_SCORED:
-        return f"the corpus calls it no utterance ({_NOT_SCORED}), so that no word can be compared"
+        return f"the corpus marks it as not an utterance ({_NOT_SCORED}), so it cannot be scored"
     if not _text(text):
-        return f"its transcript has no word that was understood ({text.strip()!r}), so that none can be compared"
+        return f"its transcript has no intelligible word ({text.strip()!r}), so it cannot be scored"
     return None
 
 
 def _text(text: str) -> str:
-    # A text without the marks of what nobody understood, and with clitics joined.
+    # A text without the marks of unintelligible words, and with clitics joined.
     return " ".join(text.replace("<unk>", " ").split()).replace(" '", "'")

@@ -1,4 +1,4 @@
-"""What a folder says of its utterances, whatever form it says it in: a row for each, with its file and line."""
+"""The utterances of a folder, whatever its format: a row for each, with its file and line."""
 
 import math
 import re
@@ -10,45 +10,45 @@ from typing import Any
 from emtta_core.errors import UsageError
 
 NAMED = 3
-"""How many files a note names of a kind."""
+"""The number of files of each kind named in a note."""
 
 LANGUAGE = re.compile(r"[a-z]{2,3}")
 """An ISO 639-1 code."""
 
 LONGEST = 10_000_000
-"""Seconds of which nobody has one recording."""
+"""Seconds beyond which a recording is implausible."""
 
 NO_LANGUAGE = "it must be an ISO 639-1 code such as en"
-NOT_SILENT = "silence = true says that nobody speaks; leave the text empty, or take silence out of the corpus"
-"""Why a language, and a transcript, is refused."""
+NOT_SILENT = "silence = true means that there is no speech; leave the text empty, or remove silence from the corpus"
+"""Why a language or a transcript is refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """An utterance."""
 
-    file: Path  # where it is stated
-    line: int  # the number of the line that the row ends on, from 1
-    path: str  # of its audio file, as it is stated
+    file: Path  # the file that defines it
+    line: int  # the number of the last line of the row, from 1
+    path: str  # of its audio file, as written
     text: str = ""  # its transcript
-    id: str = ""  # none: it is named after its path
-    language: str = ""  # ISO 639-1 code; none: that of the corpus
+    id: str = ""  # empty: it is named after its path
+    language: str = ""  # ISO 639-1 code; empty: that of the corpus
     speaker: str = ""
-    begin: float | None = None  # seconds, where it is a segment of its file; None: it is the whole file
+    begin: float | None = None  # where in its file a segment begins, in seconds; None: it is the whole file
     length: float | None = None  # of the segment, in seconds; None: to the end of the file
-    duration: float | None = None  # its length as it is stated, in seconds
-    metadata: Mapping[str, Any] = field(default_factory=dict)  # what else is stated
-    columns: Mapping[str, str] = field(default_factory=dict)  # what columns are called there, by field
-    error: str | None = None  # why its audio cannot be used, where that is known already
+    duration: float | None = None  # its stated length, in seconds
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # all other fields
+    columns: Mapping[str, str] = field(default_factory=dict)  # the column names in the file, by field
+    error: str | None = None  # why its audio cannot be used, if already known
 
     def refusal(self, name: str, value: object, reason: str) -> UsageError:
-        """The refusal of this row's value of a field; `reason` says what is wrong and what is allowed."""
+        """The error for this row's value of a field; `reason` says what is wrong and what is allowed."""
         column = f", column {self.columns.get(name, name)!r}" if self.columns else ""
         return UsageError(f"{self.file}, line {self.line}{column}: {value!r}: {reason}")
 
     @property
     def span(self) -> str:
-        """Which part of its file it is, for an id; empty for the whole file."""
+        """The part of its file that it is, for an id; empty for the whole file."""
         if self.begin is None:
             return ""
         end = "end" if self.length is None else f"{round(1000 * (self.begin + self.length)):07d}"
@@ -60,8 +60,8 @@ class Table:
     """The rows of a folder."""
 
     rows: list[Row]
-    base: Path  # relative paths begin here
-    notes: tuple[str, ...] = ()  # what is there and not used, a sentence each
+    base: Path  # the folder that paths are relative to
+    notes: tuple[str, ...] = ()  # what exists but is not used, one sentence each
 
 
 def segment(
@@ -72,33 +72,33 @@ def segment(
     end: float | None = None,
     duration: float | None = None,
 ) -> tuple[float | None, float | None]:
-    """Where a segment begins and how long it is, in seconds; None for each that is not stated.
+    """The start and the length of a segment, in seconds; None for each that is not stated.
 
-    Where it begins may be called its offset or its start. `row` makes the refusal of a field, a value and a reason.
+    The start may be given as offset or as start. `row` makes the error for a field, a value and a reason.
 
     Raises:
-        UsageError: it is stated twice, or in part; it begins before its file, or has no length.
+        UsageError: it is stated twice or incompletely, begins before its file, or has no length.
     """
     if offset is not None and start is not None:
         raise row("start", start, f"there is an offset ({offset:g}) as well; keep one of the two")
     name, begin = ("offset", offset) if start is None else ("start", start)
     if begin is None:
         if end is not None:
-            raise row("end", end, "a segment needs its start as well; give it, in seconds, or leave the end empty")
+            raise row("end", end, "a segment also needs its start; add it, in seconds, or leave the end empty")
         return None, None
     if begin < 0:
-        raise row(name, begin, "a segment begins at 0 seconds or later")
+        raise row(name, begin, "a segment must begin at 0 seconds or later")
     if begin + (duration or 0.0) > LONGEST or (end or 0.0) > LONGEST:
         raise row(name, begin, f"no recording is longer than {LONGEST:,} seconds; correct the segment")
     if end is not None and end <= begin:
-        raise row("end", end, f"a segment ends after its start, which is at {begin:g} seconds")
+        raise row("end", end, f"a segment must end after its start, which is at {begin:g} seconds")
     if end is None and duration is not None and duration <= 0:
-        raise row("duration", duration, "a segment is longer than 0 seconds")
+        raise row("duration", duration, "a segment must be longer than 0 seconds")
     return begin, (duration if end is None else end - begin)
 
 
 def number_of(value: object) -> float | None:
-    """A finite number, or a text that is one; None for anything else."""
+    """The finite number that a value or its text is; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -109,6 +109,6 @@ def number_of(value: object) -> float | None:
 
 
 def some(names: Collection[str]) -> str:
-    """The first few of some names, and how many more there are."""
+    """The first few names, and how many more there are."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join([*names][:NAMED]) + more

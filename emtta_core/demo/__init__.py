@@ -1,1 +1,1 @@
-"""The demo world: the recipe of the small Whisper that emtta carries, and the measurements of its model card."""
+"""The demo model: the recipe of the small Whisper that comes with emtta, and the measurements of its model card."""

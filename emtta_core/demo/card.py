@@ -1,4 +1,4 @@
-"""The demo model's card: word error rates measured on the voices it was trained on and on voices it never heard."""
+"""The demo model's card: word error rates measured on its training voices and on unseen voices."""
 
 import shlex
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from emtta_core.scoring import word_errors
 
 CARD_FILE = "README.md"
 CARRIED = Path(str(files("emtta_core.model"))) / "demo"
-"""The folder of the model that emtta carries."""
+"""The folder of the model that comes with emtta."""
 
 _UNHEARD = (
     ("en", "en-gb-scotland"),
@@ -37,10 +37,10 @@ class Measured:
     """Word errors of the unadapted model on one kind of clean synthetic speech."""
 
     language: str  # ISO 639-1 code
-    voices: str  # what spoke: `trained` or a held-out voice's name
-    utterances: int  # how many test utterances fitted the model's window; the others are left out
+    voices: str  # `trained`, or the name of a held-out voice
+    utterances: int  # number of test utterances that fit the model's window; the others are left out
     words: int  # words of their references
-    errors: int  # substitutions, deletions and insertions in all
+    errors: int  # total substitutions, deletions and insertions
 
     @property
     def wer(self) -> float:
@@ -49,9 +49,9 @@ class Measured:
 
 
 def measure(folder: Path, utterances: int = 150, *, unheard: bool = True) -> Iterator[Measured]:
-    """Yield the word errors of the model in `folder`: each language's trained voices, then voices it never heard.
+    """Yield the word errors of the model in `folder` for each language's training voices, then for unseen voices.
 
-    The sentences are of the test split, at 175 words a minute, without noise.
+    The sentences are from the test split, at 175 words per minute, without noise.
 
     Raises:
         ModelError: when there is no model in the folder.
@@ -77,14 +77,14 @@ def _measure(model: Model, language: str, voices: tuple[str, ...], name: str, co
 
 
 def read_card(folder: Path) -> str:
-    """Write the text of a model's card.
+    """Read the text of a model's card.
 
     Raises:
         ModelError: when the folder has none.
     """
     file = folder / CARD_FILE
     if not file.is_file():
-        Recipe.load(folder)  # refuses what is no demo model, of which none can be written
+        Recipe.load(folder)  # refuses other models, for which no card can be written
         raise ModelError(
             f"{folder} has no {CARD_FILE}; `emtta demo card --model {shlex.quote(str(folder))} --measure` writes it"
         )
@@ -92,7 +92,7 @@ def read_card(folder: Path) -> str:
 
 
 def write_card(folder: Path, rows: list[Measured]) -> str:
-    """Write the card into the folder of a model that `emtta demo train` made, and return its text."""
+    """Write the card to the folder of a model trained by `emtta demo train`, and return its text."""
     recipe = Recipe.load(folder)
     table = "\n".join(
         f"| {row.language} | {row.voices} | {row.utterances} | {row.words} | {row.wer:.1f} |" for row in rows

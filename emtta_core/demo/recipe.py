@@ -1,6 +1,6 @@
-"""The recipe of the demo model: its numbers, the espeak-ng voices that it hears, and its training examples.
+"""The recipe of the demo model: its hyperparameters, its espeak-ng training voices, and its training examples.
 
-Every other voice is held out. An example is a spoken sentence, its tokens, and the phoneme in each frame.
+All other voices are held out. An example is a spoken sentence, its text, and the phoneme in each frame.
 """
 
 import json
@@ -26,25 +26,25 @@ LANGUAGES = ("en", "de", "nl", "fr", "es", "it", "pt", "pl")
 """ISO 639-1 codes of the languages that the demo model knows."""
 
 ENGLISH_SHARE = 0.3
-"""Share of the training utterances that is English; the other languages share the rest equally."""
+"""The share of English in the training utterances; the other languages share the rest equally."""
 
 _BASE = {"en": "en-us"}
 _VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4", "f5")
 
 
 def trained_voices(language: str) -> tuple[str, ...]:
-    """The voices of a language in training: the plain voice and its common variants."""
+    """The training voices of a language: the plain voice and its common variants."""
     base = _BASE.get(language, language)
     return (base, *(f"{base}+{variant}" for variant in _VARIANTS))
 
 
 RECIPE_FILE = "recipe.json"
-"""Where a trained model's recipe lies, in its folder."""
+"""The file of a trained model's recipe in its folder."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every number of the training. A batch is `batch` utterances; `utterances` are seen in all, none twice."""
+    """The hyperparameters of the training. There are `utterances` in all, seen once each, in batches of `batch`."""
 
     utterances: int = 130_000
     batch: int = 32
@@ -66,16 +66,16 @@ class Recipe:
 
     @property
     def frames(self) -> int:
-        """Encoder frames in a window; the second convolution halves the spectrogram's."""
+        """The number of encoder frames in a window; the second convolution halves that of the spectrogram."""
         return self.window_seconds * 16_000 // self.hop_length // 2
 
     @property
     def steps(self) -> int:
-        """Updates in all."""
+        """The number of updates."""
         return self.utterances // self.batch
 
     def save(self, folder: Path) -> None:
-        """Write the recipe next to the model that it makes."""
+        """Write the recipe next to its model."""
         write_bytes(folder / RECIPE_FILE, (json.dumps(asdict(self), indent=2) + "\n").encode())
 
     @classmethod
@@ -83,16 +83,16 @@ class Recipe:
         """Read the recipe next to a model.
 
         Raises:
-            ModelError: when there is none, or it is of another version of emtta.
+            ModelError: when there is none, or it is from another version of emtta.
         """
         file = folder / RECIPE_FILE
         if not file.is_file():
-            raise ModelError(f"{folder} has no {RECIPE_FILE}; give a folder that `emtta demo train` made")
+            raise ModelError(f"{folder} has no {RECIPE_FILE}; name a folder that `emtta demo train` created")
         try:
             return cls(**json.loads(file.read_text(encoding="utf-8")))
         except (TypeError, ValueError) as error:
             raise ModelError(
-                f"{file} is no recipe of this version of emtta ({error}); train into a new folder"
+                f"{file} is not a recipe of this version of emtta ({error}); train into a new folder"
             ) from error
 
 
@@ -102,13 +102,13 @@ TASKS = ("<|translate|>", "<|transcribe|>")
 OTHERS = ("<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>")
 
 _SENTENCES = 3_000
-"""Sentences a language from which the byte pairs are counted."""
+"""Sentences per language from which the byte pairs are learnt."""
 
 
 def train_tokenizer(size: int) -> WhisperTokenizerFast:
-    """Make a tokenizer of `size` text tokens and, behind them, Whisper's special tokens in Whisper's order.
+    """Train a tokenizer of `size` text tokens, followed by Whisper's special tokens in Whisper's order.
 
-    The text tokens are learnt from training sentences of all the demo's languages, each with a space before it.
+    The text tokens are learnt from training sentences of all the demo's languages, each preceded by a space.
     """
     pairs = Tokenizer(models.BPE())
     pairs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -130,7 +130,7 @@ def _sentences() -> list[str]:
 
 
 IGNORE = -100
-"""The label that torch's cross entropy passes over."""
+"""The label that torch's cross entropy ignores."""
 
 _NOISY_SHARE = 0.7
 _SNR_DB = (10.0, 40.0)
@@ -141,19 +141,19 @@ class Example:
     """One training utterance."""
 
     waveform: Waveform  # `(N,)`, at most a window long
-    text: str  # what is said
+    text: str  # the transcript
     language: str  # ISO 639-1 code
-    phonemes: NDArray[np.int64]  # `(frames,)` int64, the phoneme's number in each encoder frame, or `IGNORE`
+    phonemes: NDArray[np.int64]  # `(frames,)` int64, the index of the phoneme in each encoder frame, or `IGNORE`
 
 
 class Examples(Dataset[Example]):
-    """An endless supply of examples: the example of an index is the same whenever and wherever it is made.
+    """An endless data set of examples: the example at an index is always the same.
 
     Args:
-        inventory: the phoneme labels; a label's number is its index.
+        inventory: the phoneme labels in the order of their indices.
         seconds: the window's length.
         frames: encoder frames in a window.
-        seed: another seed gives another supply.
+        seed: another seed gives different examples.
     """
 
     def __init__(self, inventory: Sequence[str], seconds: float, frames: int, seed: int) -> None:
@@ -179,7 +179,7 @@ class Examples(Dataset[Example]):
         return Example(waveform, text, language, self._labels(speech.phonemes, len(waveform)))
 
     def _labels(self, phonemes: Sequence[Phoneme], samples: int) -> NDArray[np.int64]:
-        # The number of the phoneme that sounds in the middle of each frame; silence behind the speech.
+        # The index of the phoneme in the middle of each frame; silence after the speech.
         middles = (np.arange(self._frames) + 0.5) * self._seconds / self._frames
         starts = np.array([phoneme.start for phoneme in phonemes])
         numbers = np.array([self._numbers.get(bare(phoneme.label), IGNORE) for phoneme in phonemes])
@@ -194,12 +194,12 @@ def draw_language(rng: random.Random) -> str:
 
 
 def bare(label: str) -> str:
-    """An espeak-ng phoneme label without its marks of stress and length; a pause is the empty label."""
+    """An espeak-ng phoneme label without stress and length marks; a pause is the empty label."""
     return label.strip("',%=_:;-|")
 
 
 def phoneme_inventory(sentences: int) -> tuple[str, ...]:
-    """The phoneme labels in so many sentences of each of the demo's languages, and the pause, sorted."""
+    """The phoneme labels in this many sentences of each of the demo's languages, and the pause, sorted."""
     labels = {""}
     for language in LANGUAGES:
         rng = random.Random(f"inventory|{language}")
@@ -210,7 +210,7 @@ def phoneme_inventory(sentences: int) -> tuple[str, ...]:
 
 
 def _with_coloured_noise(speech: Waveform, rng: random.Random) -> Waveform:
-    # The speech at a random level, most often with noise whose spectrum falls by a random slope.
+    # The speech at a random level, usually with noise whose spectrum has a random slope.
     level = 10 ** (rng.uniform(-12, 4) / 20)
     speech = speech * level
     if rng.random() > _NOISY_SHARE:
@@ -225,11 +225,11 @@ def _with_coloured_noise(speech: Waveform, rng: random.Random) -> Waveform:
 
 
 def collate(examples: list[Example]) -> list[Example]:
-    """The batch as it is: the trainer pads it."""
+    """Return the batch unchanged, as the trainer pads it."""
     return examples
 
 
 def padded(rows: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
-    """Rows of numbers as one int64 tensor `(rows, longest)`, filled behind each row's end."""
+    """Stack rows of numbers into one int64 tensor `(rows, longest)`, padding each at the end with `fill`."""
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows])

@@ -1,10 +1,10 @@
-"""Train the demo model: a genuine Whisper, small, on synthetic speech in eight languages.
+"""Training the demo model: a small but genuine Whisper, on synthetic speech in eight languages.
 
-The decoder alone would learn the grammar's sentences by heart and not listen. So an auxiliary head on the encoder names
-the phoneme in each frame (espeak-ng tells which sounds when); the head is thrown away at the end. No label smoothing:
-it would put a floor under the entropy that adaptation minimises.
+With the token loss alone, the decoder would memorise the grammar's sentences and ignore the audio. An auxiliary head on
+the encoder therefore predicts the phoneme in each frame (from espeak-ng's timings); it is discarded at the end. There
+is no label smoothing, as it would put a lower bound on the entropy that adaptation minimises.
 
-Training can be stopped at any time: the same command goes on from the last state.
+Training can be stopped at any time: the same command continues from the last state.
 """
 
 import io
@@ -46,15 +46,15 @@ STATE_FILE = "training.pt"
 
 
 def train(out: Path, recipe: Recipe | None = None, say: Callable[[str], None] = print) -> None:
-    """Train the demo model into the folder `out`, in the layout that `from_pretrained` reads.
+    """Train the demo model into the folder `out`, in the layout of `from_pretrained`.
 
     Args:
-        out: the folder; a training state found there is continued.
-        recipe: the numbers; the default is the recipe of the model that emtta carries.
-        say: receives a line of progress now and then.
+        out: the folder; training continues from a state found there.
+        recipe: the hyperparameters; by default those of the model that comes with emtta.
+        say: called with a line of progress from time to time.
 
     Raises:
-        UsageError: when the folder holds a finished model, or the state of a training by another recipe.
+        UsageError: when the folder contains a finished model, or a training state of another recipe.
     """
     recipe = recipe or Recipe()
     _refuse_other_work(out, recipe)
@@ -64,10 +64,10 @@ def train(out: Path, recipe: Recipe | None = None, say: Callable[[str], None] = 
 
 @contextmanager
 def _settings_of_training() -> Iterator[None]:
-    # Set what makes training on a CPU fast, and set it back: it holds for the whole process.
+    # Set process-wide options for fast training on a CPU, and restore them.
     threads = torch.get_num_threads()
     torch.set_flush_denormal(True)
-    torch.set_num_threads(max((os.cpu_count() or 2) - 1, 1))  # one core speaks the examples
+    torch.set_num_threads(max((os.cpu_count() or 2) - 1, 1))  # one core generates the examples
     try:
         yield
     finally:
@@ -91,7 +91,7 @@ def _train(out: Path, recipe: Recipe, say: Callable[[str], None]) -> None:
             left = (recipe.steps - step) * recipe.batch / rate / 60
             say(
                 f"update {step}: token loss {token_loss:.3f}, phoneme loss {phoneme_loss:.3f},"
-                f" {rate:.0f} utterances a second, {left:.0f} min left"
+                f" {rate:.0f} utterances/s, {left:.0f} min left"
             )
         if time.monotonic() - saved > 120:
             student.save_state(out / STATE_FILE, step)
@@ -102,10 +102,10 @@ def _train(out: Path, recipe: Recipe, say: Callable[[str], None]) -> None:
 
 def _refuse_other_work(out: Path, recipe: Recipe) -> None:
     if (out / "model.safetensors").exists():
-        raise UsageError(f"{out} holds a finished model; train into a new folder, or delete this one first")
+        raise UsageError(f"{out} contains a finished model; train into a new folder, or delete this one first")
     if (out / STATE_FILE).exists() and Recipe.load(out) != recipe:
         raise UsageError(
-            f"{out} holds the state of a training by another recipe; give that recipe, a new folder, or delete this one"
+            f"{out} contains a training state of another recipe; use that recipe or a new folder, or delete this one"
         )
 
 
@@ -119,7 +119,7 @@ class Student:
             feature_size=recipe.mels, hop_length=recipe.hop_length, chunk_length=recipe.window_seconds
         )
         self.model = WhisperForConditionalGeneration(_config(recipe, self.tokenizer))
-        self.model.set_attn_implementation("eager")  # on a CPU 1.4 times as fast as torch's fused attention
+        self.model.set_attn_implementation("eager")  # 1.4 times as fast on a CPU as torch's fused attention
         self.model.generation_config = _generation_config(recipe, self.tokenizer)
         self.head = nn.Linear(recipe.width, len(inventory))
         self.parameters = [*self.model.parameters(), *self.head.parameters()]
@@ -138,11 +138,11 @@ class Student:
 
     @property
     def size(self) -> int:
-        """Number of parameters, without the auxiliary head's."""
+        """The number of parameters, without the auxiliary head's."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     def batches(self, done: int) -> DataLoader[Example]:
-        """The batches that are still to come, made in a process of their own."""
+        """The remaining batches, generated in a separate process."""
         recipe = self.recipe
         examples = Examples(self.inventory, recipe.window_seconds, recipe.frames, recipe.seed)
         return DataLoader(
@@ -156,7 +156,7 @@ class Student:
         )
 
     def update(self, batch: list[Example]) -> tuple[float, float]:
-        """Make one update; return the token loss and the phoneme loss, in nats."""
+        """Make one update and return the token loss and the phoneme loss in nats."""
         prompts = [self._prompt(example.language) for example in batch]
         texts = [self._tokens(example.text) for example in batch]
         end = self.tokenizer.eos_token_id
@@ -183,7 +183,7 @@ class Student:
         return token_loss.item(), phoneme_loss.item()
 
     def _prompt(self, language: str) -> list[int]:
-        # The numbers of the prompt's tokens, as Whisper's decoder sees them before the text.
+        # The ids of the tokens that precede the text in Whisper's decoder.
         tokens = [START, f"<|{language}|>", TASKS[1], "<|notimestamps|>"]
         return [int(number) for number in self.tokenizer.convert_tokens_to_ids(tokens)]
 
@@ -191,7 +191,7 @@ class Student:
         return list(self.tokenizer(" " + text, add_special_tokens=False).input_ids)
 
     def restore(self, file: Path) -> int:
-        """Load a training state if there is one; return how many updates it has seen."""
+        """Load a training state if there is one, and return the number of updates made."""
         if not file.exists():
             return 0
         state = torch.load(file, weights_only=True)
@@ -202,7 +202,7 @@ class Student:
         return int(state["step"])
 
     def save_state(self, file: Path, step: int) -> None:
-        """Write the training state in one step: a stop while writing loses nothing."""
+        """Write the training state atomically, so that an interruption loses nothing."""
         parts = {name: getattr(self, name).state_dict() for name in ("model", "head", "optimizer", "scheduler")}
         buffer = io.BytesIO()
         torch.save({**parts, "step": step}, buffer)
@@ -214,7 +214,7 @@ class Student:
         self.extractor.save_pretrained(out)
 
     def save_model(self, out: Path) -> None:
-        """Write weights (safetensors) and configurations."""
+        """Write the weights (safetensors) and configs."""
         self.model.save_pretrained(out)
 
 
@@ -243,7 +243,7 @@ def _config(recipe: Recipe, tokenizer: WhisperTokenizerFast) -> WhisperConfig:
 
 
 def _generation_config(recipe: Recipe, tokenizer: WhisperTokenizerFast) -> GenerationConfig:
-    # What a Whisper's generation config says: the special tokens are suppressed, an empty text too.
+    # As in a Whisper's generation config: special tokens are suppressed, and so is an empty text.
     number = tokenizer.convert_tokens_to_ids
     end = tokenizer.eos_token_id
     return GenerationConfig(

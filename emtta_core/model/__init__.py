@@ -1,6 +1,6 @@
-"""A speech model as the adaptation needs it: loading, families, prompt, features, decoding policy, candidates.
+"""Speech models as needed for adaptation: loading, families, prompts, features, decoding policy, candidates.
 
-What needs torch is imported when first asked for, so that finding a model's files costs nothing.
+Modules that need torch are imported lazily, so that finding a model's files is cheap.
 """
 
 from importlib import import_module

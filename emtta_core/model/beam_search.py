@@ -6,7 +6,7 @@ from torch import Tensor
 from emtta_core.model.candidates import Frontier, Hypotheses
 
 NEVER = -1.0e9
-"""The score of a beam that must not be chosen, as in transformers (-inf would make ties of them and NaN of sums)."""
+"""The score of a beam that must not be chosen, as in transformers (-inf would cause ties and NaN sums)."""
 
 
 class BeamSearch:
@@ -17,7 +17,7 @@ class BeamSearch:
         self.rows = beams
 
     def begin(self, limits: Tensor, end: int, like: Tensor) -> None:
-        """Make room for the running and the ended beams of B utterances."""
+        """Allocate the running and the finished beams of B utterances."""
         batch, longest, device = len(limits), int(limits.max()), like.device
         shape = (batch, self.rows, longest)
         self._end = end
@@ -35,9 +35,9 @@ class BeamSearch:
         self._final = Hypotheses(self._done.clone(), torch.zeros_like(self._done, dtype=torch.bool), self._done_ended)
 
     def advance(self, step: int, frontier: Frontier) -> tuple[Tensor, Tensor | None]:
-        """Go on with the best continuations, and keep the best that ended."""
+        """Continue with the best continuations, and keep the best finished ones."""
         batch, beams, vocabulary = *frontier.nodes.shape, frontier.masked.shape[-1]
-        # 1) The best 2 G continuations of the running beams: were G of them to end, as many would still run.
+        # 1) The best 2 G continuations of the running beams: even if G of them end, G still run.
         log_probs = frontier.raw.log_softmax(-1).masked_fill_(frontier.masked == -torch.inf, -torch.inf)
         scores = log_probs.index_select(0, frontier.nodes.flatten()).view(batch, beams, vocabulary)
         scores += self._running_scores.unsqueeze(-1)
@@ -48,11 +48,11 @@ class BeamSearch:
         ends = tokens == self._end
         stops = ends | (step + 1 >= self._limits).unsqueeze(1)
 
-        # 2) The best G that do not end run on.
+        # 2) The best G that do not end keep running.
         self._running_scores, going = (top + stops * NEVER).topk(beams)
         self._running = _pick(sequences, going)
 
-        # 3) Those that end, of the best G, compete with the ended beams by their mean log-probability a token.
+        # 3) Those of the best G that end compete with the finished beams by mean log-probability per token.
         closing = stops.clone()
         closing[:, beams:] = False
         finals = top / (step + 1) + (~self._open).unsqueeze(1) * NEVER + ~closing * NEVER
@@ -63,7 +63,7 @@ class BeamSearch:
         self._done_ended = torch.cat([self._done_ended, ends], 1).gather(1, best)
         self._is_done = torch.cat([self._is_done, closing], 1).gather(1, best)
 
-        # 4) A search goes on while its best running beam, were it to end now, would still enter the top G.
+        # 4) A search continues while its best running beam would enter the top G if it ended now.
         hoped = self._running_scores[:, :1] / (step + 1)
         worst = self._done_scores.amin(1, keepdim=True).where(self._is_done, NEVER)
         self._open = self._open & (hoped > worst).any(1) & (step + 1 < self._limits)
@@ -74,7 +74,7 @@ class BeamSearch:
         return self._open.unsqueeze(1).expand(-1, self.rows)
 
     def keep(self, utterances: Tensor) -> None:
-        """Set the others' beams down as final, and go on with these utterances alone."""
+        """Store the others' beams as final, and continue with only these utterances."""
         self._settle()
         for name in ("_limits", "_utterances", "_running", "_running_scores", "_open"):
             setattr(self, name, getattr(self, name)[utterances])

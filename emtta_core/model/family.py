@@ -1,7 +1,7 @@
-"""The kinds of model that can be adapted: one file each, which says how a kind is read, takes audio, and is prompted.
+"""The interface of model families: how a kind of model is read, takes audio, and is prompted; one file per kind.
 
-A family is an encoder and a decoder with LayerNorm before each block. What they have in common, from the encoder's
-first LayerNorm to the logits, is `emtta_core.model.forward`; what a kind has of its own is in its `Family`. See
+A family is an encoder and a decoder with LayerNorm before each block. What they share, from the encoder's first
+LayerNorm to the logits, is in `emtta_core.model.forward`; what is specific to a kind is in its `Family`. See
 docs/models.md for how to write one.
 """
 
@@ -26,16 +26,16 @@ from emtta_core.model.weights import Precision, Weights
 
 @dataclass(frozen=True, slots=True)
 class EncoderInput:
-    """What enters the encoder's layers."""
+    """The input of the encoder's layers."""
 
     rows: Tensor  # `(B, S, d)`
     # `(B, 1, 1, S)`, added to attention logits: 0 where there is sound, -inf where there is padding, which must not
-    # show in the encoder's output elsewhere; None where all utterances have S positions.
+    # affect the encoder's output elsewhere; None if all utterances have S positions.
     audible: Tensor | None = None
 
     @classmethod
     def of(cls, rows: Sequence[Tensor], *, dtype: torch.dtype) -> "EncoderInput":
-        """Put rows `(S, d)` of B utterances, each with an S of its own, side by side; `dtype` is that of `audible`."""
+        """Pad rows `(S, d)` of B utterances, each with its own S, to a batch; `dtype` is that of `audible`."""
         lengths, device = [len(row) for row in rows], rows[0].device
         padded = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
         if len(set(lengths)) == 1:
@@ -46,35 +46,35 @@ class EncoderInput:
 
 
 class WaveformLimits(Protocol):
-    """Which waveforms a model takes."""
+    """The waveforms that a model accepts."""
 
     @property
     def sample_rate(self) -> int:
-        """Hz."""
+        """The sample rate in Hz."""
 
     @property
     def shortest(self) -> int:
-        """Samples of the shortest waveform that it takes."""
+        """The length of the shortest accepted waveform in samples."""
 
     @property
     def longest(self) -> int:
-        """Samples of the longest: the window."""
+        """The length of the longest accepted waveform in samples: the window."""
 
 
 class FrontEnd(WaveformLimits, Protocol):
-    """All between a waveform and the encoder's first LayerNorm, which is done once an episode."""
+    """Everything between a waveform and the encoder's first LayerNorm, computed once per episode."""
 
     @property
     def positions(self) -> int:
-        """S, the encoder's positions for the longest."""
+        """S, the encoder's positions for the longest waveform."""
 
     def __call__(
         self, waveforms: Sequence[NDArray[np.floating[Any]]], *, device: torch.device, dtype: torch.dtype
     ) -> EncoderInput:
-        """Make the encoder's input of B mono waveforms: of each the same, whatever the others are."""
+        """Compute the encoder's input for B mono waveforms, each independently of the others."""
 
     def tensors(self) -> Iterator[Tensor]:
-        """Yield its frozen tensors, in a fixed order."""
+        """Yield its frozen tensors in a fixed order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Parts:
     """A model as transformers loads it."""
 
     network: Any  # with its `config` and `generation_config`; in eval mode, float32
-    extractor: Any  # what makes features of waveforms
+    extractor: Any  # computes features of waveforms
     tokenizer: Any  # has `decode` and `get_vocab`
 
 
@@ -90,11 +90,11 @@ class Parts:
 class Made:
     """A model as the engine needs it."""
 
-    weights: Weights  # the frozen tensors behind the front end
-    front_end: FrontEnd  # what makes the encoder's input of a waveform
-    policy: DecodingPolicy  # which tokens may follow which
-    prompt: Prompt  # what each sequence begins with
-    # All besides the network's tensors that can change a result, as JSON has it: it goes into the digest.
+    weights: Weights  # the frozen tensors after the front end
+    front_end: FrontEnd  # computes the encoder's input from a waveform
+    policy: DecodingPolicy  # which tokens may follow
+    prompt: Prompt  # the beginning of each sequence
+    # Everything besides the network's tensors that can change a result, as JSON values; part of the digest.
     settings: dict[str, Any]
 
 
@@ -104,29 +104,29 @@ class Family(Protocol):
 
     @property
     def model_type(self) -> str:
-        """The `model_type` in the config.json of the models that it reads."""
+        """The `model_type` in the config.json of its models."""
 
     def read(self, folder: Path) -> Parts:
-        """Read a model's files, weights from safetensors alone, and run no code that comes with them.
+        """Read a model's files, with weights only from safetensors, without running code that comes with them.
 
         Args:
             folder: in the layout of `from_pretrained`.
 
         Raises:
-            Exception: whatever transformers raises for what is missing or broken; the loader says it in its own words.
+            Exception: whatever transformers raises for missing or broken files; the loader rewords it.
         """
 
     def make(self, name: str, parts: Parts, *, device: torch.device, precision: Precision) -> Made:
-        """Prepare a model; its parts are not changed.
+        """Prepare a model without changing its parts.
 
         Args:
-            name: what messages call it.
-            parts: as transformers loaded them, or somebody made them.
-            device: where tensors go.
-            precision: what weights are cast to.
+            name: its name in messages.
+            parts: loaded by transformers, or constructed.
+            device: the device of the tensors.
+            precision: the precision that weights are cast to.
 
         Raises:
-            ModelError: if parts do not fit together, or something is not known.
+            ModelError: if the parts do not fit together, or something is not supported.
         """
 
 
@@ -135,12 +135,12 @@ def family_of(model_type: str, name: str, wanted: str | None = None) -> Family:
 
     Args:
         model_type: that in its config.json.
-        name: what messages call the model.
-        wanted: the family to take, as `module:object`; None: that of the model's type, emtta's or an installed one.
+        name: the model's name in messages.
+        wanted: the family to use, as `module:object`; None: that of the model's type, built-in or installed.
 
     Raises:
         ModelError: there is no family for the type.
-        UsageError: `wanted` cannot be imported, is no family, or reads models of another type.
+        UsageError: `wanted` cannot be imported, is not a family, or reads models of another type.
     """
     if wanted is not None:
         family = _imported(wanted)
@@ -165,46 +165,46 @@ def _imported(path: str) -> Family:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(
-            f"there is no family {path!r} ({error}); give module:object, as 'my_package.my_model:FAMILY', and install "
-            "the package or put it on PYTHONPATH"
+            f"there is no family {path!r} ({error}); use module:object, such as 'my_package.my_model:FAMILY', and "
+            "install the package or put it on PYTHONPATH"
         ) from error
     if not isinstance(found, Family):
-        raise UsageError(f"{path!r} is a {type(found).__name__}, no family: it needs model_type, read and make")
+        raise UsageError(f"{path!r} is a {type(found).__name__}, not a family: it needs model_type, read and make")
     return found
 
 
 NAMED = 3
-"""How many weights a refusal names of each kind."""
+"""The number of weights of each kind named in an error."""
 
 _HARMLESS = re.compile(r"(?:.*\.)?(?:version|embed_positions\.(?:weights|_float_tensor))")
-"""What older files hold besides the weights: fairseq's mark of a format, and sinusoids that are computed anew."""
+"""Other content of older weight files: fairseq's format version, and sinusoids that are recomputed."""
 
 
 def read_network(kind: Any, folder: Path, *, computed: Sequence[str] = (), **options: Any) -> Any:
     """Read a network with the weights in a folder, in eval mode and float32.
 
     Args:
-        kind: the class of transformers, as `WhisperForConditionalGeneration`.
+        kind: the class of transformers, such as `WhisperForConditionalGeneration`.
         folder: in the layout of `from_pretrained`.
-        computed: names of weights that transformers computes, as they were trained, where a file has none.
-        options: others of `from_pretrained`.
+        computed: names of weights that transformers computes as in training if a file lacks them.
+        options: further arguments of `from_pretrained`.
 
     Raises:
-        ModelError: a weight is missing, of another shape, or of no use in the network; names the first few.
-        Exception: whatever transformers raises for files that are missing or broken.
+        ModelError: a weight is missing, has another shape, or is not part of the network; names the first few.
+        Exception: whatever transformers raises for missing or broken files.
     """
-    with warnings_off():  # a table of what is said here in words
+    with warnings_off():  # a table of what the error below says in words
         network, found = kind.from_pretrained(
             folder,
             use_safetensors=True,
             dtype=torch.float32,
             local_files_only=True,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are refused here, with their shapes
+            ignore_mismatched_sizes=True,  # they are refused below, with their shapes
             **options,
         )
-    # transformers fills what is missing with random numbers, and drops what it does not know, with a warning at most:
-    # each of the three is an error here.
+    # transformers initialises missing or mismatched weights randomly and drops unknown ones, with a warning at most;
+    # here all three are errors.
     shapes = {name: (tuple(stored), tuple(wanted)) for name, stored, wanted in found["mismatched_keys"]}
     missing = _untied(network, set(found["missing_keys"]) - {*shapes, *computed})
     homeless = sorted(name for name in found["unexpected_keys"] if not _HARMLESS.fullmatch(name))
@@ -213,20 +213,20 @@ def read_network(kind: Any, folder: Path, *, computed: Sequence[str] = (), **opt
         faults.append(f"lack {len(missing)} that its config.json asks for ({_some(missing)})")
     if shapes:
         named = [f"{name} {stored}, not {wanted}" for name, (stored, wanted) in sorted(shapes.items())]
-        faults.append(f"have {len(shapes)} of another shape than its config.json says ({_some(named)})")
+        faults.append(f"have {len(shapes)} whose shape differs from its config.json ({_some(named)})")
     if homeless:
-        faults.append(f"hold {len(homeless)} that its config.json has no place for ({_some(homeless)})")
+        faults.append(f"have {len(homeless)} that are not in the model of its config.json ({_some(homeless)})")
     if faults:
         raise ModelError(
-            f"the weights in {folder} {', and '.join(faults)}; take config.json and weights from one and the same "
-            "model; of one that training wrapped (names begin with base_model. or module.), save the model inside by "
-            "its save_pretrained, adapters merged (merge_and_unload of PEFT)"
+            f"the weights in {folder} {', and '.join(faults)}; take config.json and weights from the same "
+            "model; if training wrapped it (names begin with base_model. or module.), save the inner model with "
+            "its save_pretrained, with adapters merged (merge_and_unload of PEFT)"
         )
     return network.eval()
 
 
 def _untied(network: Any, missing: set[str]) -> list[str]:
-    # The missing weights without those that are another one, which is there, by another name.
+    # The missing weights without those that are tied to one that is present.
     state = network.state_dict()
     there = {tensor.data_ptr() for name, tensor in state.items() if name not in missing}
     return sorted(name for name in missing if name not in state or state[name].data_ptr() not in there)

@@ -1,4 +1,4 @@
-"""The forward pass as functions of frozen weights and of LayerNorm parameters that each utterance has of its own."""
+"""The forward pass as functions of frozen weights and each utterance's own LayerNorm parameters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,21 +15,21 @@ from emtta_core.model.weights import Attention, FeedForward, Weights
 class Layout:
     """F nodes of B utterances, sorted by utterance, no utterance with more than N."""
 
-    sizes: Sequence[int]  # how many nodes each of the B utterances has, known to the host
+    sizes: Sequence[int]  # the number of nodes of each of the B utterances, on the host
     counts: Tensor  # `(B,)`, the same on the device
     starts: Tensor  # `(B,)`, each utterance's first node
     utterance: Tensor  # `(F,)`, the utterance of each node
-    rank: Tensor  # `(F,)`, its number among its utterance's
-    slot: Tensor | None  # `(F,)`, its slot among the B · N padded ones; None where nothing is padded
-    # `(B · N,)`, the node in each padded slot: its own, or where there is none another of the same
-    # utterance, so that whatever goes wrong in one utterance stays there.
+    rank: Tensor  # `(F,)`, its index among its utterance's nodes
+    slot: Tensor | None  # `(F,)`, its slot among the B · N padded ones; None if nothing is padded
+    # `(B · N,)`, the node in each padded slot: its own, or in empty slots another of the same utterance, so that
+    # invalid numbers of one utterance do not affect others.
     filler: Tensor
 
     @classmethod
     def of(cls, counts: Tensor, sizes: Sequence[int]) -> "Layout":
-        """Lay out utterances that have `counts` `(B,)` nodes; `sizes` are the same numbers on the host.
+        """Lay out utterances with `counts` `(B,)` nodes; `sizes` are the same numbers on the host.
 
-        With both at hand, nothing here waits for the device.
+        With both given, nothing here waits for the device.
         """
         device, total, width = counts.device, sum(sizes), max(sizes)
         starts = counts.cumsum(0) - counts
@@ -63,7 +63,7 @@ class Layout:
 
 
 class Norms(NamedTuple):
-    """Every LayerNorm's weight and bias, one set an utterance, in the order of `Weights`."""
+    """Every LayerNorm's weight and bias, one set per utterance, in the order of `Weights`."""
 
     encoder: Tensor  # `(B, K, 2, d)`, of the encoder; `(B, K, 1, d)` without biases
     decoder: Tensor  # likewise, of the decoder
@@ -75,12 +75,12 @@ class Memory:
 
     # Cross-attention keys and values, `(B, H, S, d / H)` each, of every decoder layer.
     layers: tuple[tuple[Tensor, Tensor], ...]
-    # `(B, 1, 1, S)`, added to the attention logits: 0 where there is sound, -inf where there is padding; None where
-    # there is sound everywhere.
+    # `(B, 1, 1, S)`, added to the attention logits: 0 where there is sound, -inf where there is padding; None if there
+    # is no padding.
     audible: Tensor | None = None
 
     def keep(self, utterances: Tensor) -> "Memory":
-        """The memory of these utterances alone."""
+        """The memory of only these utterances."""
         layers = tuple(
             (keys.index_select(0, utterances), values.index_select(0, utterances)) for keys, values in self.layers
         )
@@ -96,30 +96,30 @@ class Nodes:
     """Tokens in their contexts."""
 
     tokens: Tensor  # `(F,)`, each node's token
-    positions: Tensor  # `(F,)`, its position in its sequence, the prompt's first token being 0
-    layout: Layout  # whose they are
+    positions: Tensor  # `(F,)`, its position in its sequence, 0 for the prompt's first token
+    layout: Layout  # which utterances they belong to
 
 
 @dataclass(slots=True)
 class Cache:
     """Keys and values of the nodes decoded so far, with room for more."""
 
-    # For each decoder layer `(B, room, 2d)`, keys before values. Places not used are zero: an attention weight of
-    # zero must not meet a number that is not finite.
+    # For each decoder layer `(B, room, 2d)`, keys before values. Unused slots are zero, as an attention weight of zero
+    # must not be multiplied with a number that is not finite.
     layers: list[Tensor]
     used: Tensor  # `(B,)`, slots used by each utterance
-    sizes: list[int]  # the same numbers, known to the host
+    sizes: list[int]  # the same numbers on the host
 
     @classmethod
     def empty(cls, weights: Weights, batch: int, room: int) -> "Cache":
-        """Make a cache with room for `room` nodes of each of `batch` utterances."""
+        """Allocate a cache for `room` nodes of each of `batch` utterances."""
         head = weights.head
         layers = [head.new_zeros((batch, room, 2 * weights.width)) for _ in weights.decoder_layers]
         return cls(layers, torch.zeros(batch, dtype=torch.long, device=head.device), [0] * batch)
 
     @property
     def length(self) -> int:
-        """The most slots that an utterance uses."""
+        """The maximum number of slots used by an utterance."""
         return max(self.sizes)
 
     def reserve(self, layout: Layout) -> Tensor:
@@ -132,13 +132,13 @@ class Cache:
         return slots
 
     def write(self, number: int, utterance: Tensor, slots: Tensor, rows: Tensor) -> Tensor:
-        """Put keys and values `(F, 2d)` of a layer in their slots; returns all its `(B, length, 2d)`."""
+        """Write keys and values `(F, 2d)` of a layer to their slots; returns all of the layer's, `(B, length, 2d)`."""
         layer = self.layers[number]
         layer[utterance, slots] = rows
         return layer[:, : self.length]
 
     def keep(self, utterances: Sequence[int]) -> None:
-        """Keep these utterances alone."""
+        """Keep only these utterances."""
         kept = torch.tensor(utterances, device=self.used.device)
         self.layers = [layer.index_select(0, kept) for layer in self.layers]
         self.used = self.used.index_select(0, kept)
@@ -146,7 +146,7 @@ class Cache:
 
 
 def encode(weights: Weights, norms: Tensor, x: Tensor, audible: Tensor | None = None) -> Tensor:
-    """Run the encoder's layers over what enters them.
+    """Run the encoder's layers on their input.
 
     Args:
         weights: the frozen weights.
@@ -167,7 +167,7 @@ def encode(weights: Weights, norms: Tensor, x: Tensor, audible: Tensor | None = 
 
 
 def cross_memory(weights: Weights, encoded: Tensor, audible: Tensor | None = None) -> Memory:
-    """Compute each decoder layer's cross-attention keys and values of the encoder's output `(B, S, d)`."""
+    """Compute each decoder layer's cross-attention keys and values from the encoder's output `(B, S, d)`."""
     layers = []
     for layer in weights.decoder_layers:
         block = layer.cross_attention
@@ -193,10 +193,10 @@ def decode(
         norms: the decoder's LayerNorms, `(B, K, 2, d)`.
         memory: from `cross_memory`.
         nodes: F tokens in their contexts.
-        visible: `(B, 1, N, M)` or what broadcasts to it, added to the attention logits: 0 where a node sees another,
-            -inf where not; without a cache M is N.
-        cache: if given, the nodes' keys and values are put there, and nodes attend to all that is there.
-        slots: `(F,)`, where in the cache, from `Cache.reserve`.
+        visible: `(B, 1, N, M)`, or broadcastable to it, added to the attention logits: 0 where a node sees another,
+            -inf elsewhere; without a cache M is N.
+        cache: if given, the nodes' keys and values are written to it, and nodes attend to its content.
+        slots: `(F,)`, their slots in the cache, from `Cache.reserve`.
     """
     layout, heads, width = nodes.layout, weights.decoder_heads, weights.width
     rows = layout.utterance
@@ -236,16 +236,16 @@ def prefill(weights: Weights, norms: Tensor, memory: Memory, prompt: Tensor, cac
 
 
 def logits(weights: Weights, hidden: Tensor) -> Tensor:
-    """The logits `(..., V)` of hidden states `(..., d)`, not masked by any policy."""
+    """The logits `(..., V)` of hidden states `(..., d)`, before masking by a policy."""
     return F.linear(hidden, weights.head).to(weights.norms.dtype)
 
 
 Norm = tuple[Tensor, Tensor | None]
-"""A LayerNorm's weight and bias; None where it has no bias."""
+"""A LayerNorm's weight, and its bias or None."""
 
 
 def normalize(weights: Weights, norm: Norm, x: Tensor) -> Tensor:
-    """LayerNorm of `x` `(..., d)` with a weight and a bias that broadcast to it, ready to be multiplied."""
+    """LayerNorm of `x` `(..., d)` with a broadcastable weight and bias, cast to the dtype of the frozen weights."""
     weight, bias = norm
     normal = F.layer_norm(x, (weights.width,), eps=weights.norm_epsilon)
     normal = normal * weight if bias is None else torch.addcmul(bias, normal, weight)
@@ -258,18 +258,18 @@ def feed_forward(block: FeedForward, x: Tensor) -> Tensor:
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None = None) -> Tensor:
-    """Attend from queries `(B, H, N, d / H)`, already scaled; returns `(B, N, d)`."""
+    """Attend with already scaled queries `(B, H, N, d / H)`; returns `(B, N, d)`."""
     out = F.scaled_dot_product_attention(query, keys, values, attn_mask=visible, scale=1.0)
     return out.transpose(1, 2).flatten(2)
 
 
 def project(block: Attention, x: Tensor) -> Tensor:
-    """The output projection of what was attended to."""
+    """The output projection of the attention's result."""
     return F.linear(x, block.out, block.out_bias)
 
 
 def _pairs(norms: Tensor) -> list[Norm]:
-    # The weight and the bias of each LayerNorm of `(X, K, 2, ...)`, in one call for the gradient.
+    # The weight and the bias of each LayerNorm of `(X, K, 2, ...)`, in one differentiable call.
     pieces = norms.flatten(1, 2).unbind(1)
     if norms.shape[2] == 1:
         return [(weight, None) for weight in pieces]
@@ -277,14 +277,14 @@ def _pairs(norms: Tensor) -> list[Norm]:
 
 
 def _of_nodes(layout: Layout, norm: Norm) -> Norm:
-    # Each node's weight and bias, `(F, d)`, of a LayerNorm of which each utterance has its own, `(B, d)`.
+    # Each node's weight and bias, `(F, d)`, from each utterance's own, `(B, d)`.
     weight, bias = norm
     own = None if bias is None else bias.index_select(0, layout.utterance)
     return weight.index_select(0, layout.utterance), own
 
 
 def _turns(weights: Weights, positions: Tensor) -> tuple[Tensor, Tensor] | None:
-    # `(X, 1, d / 2H)`, cosine and sine of the angles by which positions `(X,)` turn the pairs of columns of each head.
+    # `(X, 1, d / 2H)`, cosine and sine of the angles by which positions `(X,)` rotate the column pairs of each head.
     if weights.frequencies is None:
         return None
     angles = (positions.unsqueeze(1) * weights.frequencies).unsqueeze(1)
@@ -292,7 +292,7 @@ def _turns(weights: Weights, positions: Tensor) -> tuple[Tensor, Tensor] | None:
 
 
 def _turned(qkv: Tensor, turns: tuple[Tensor, Tensor] | None) -> Tensor:
-    # Queries, keys and values `(..., X, 3d)`, the first two turned: each pair of their columns is a point in a plane.
+    # Queries, keys and values `(..., X, 3d)`, the first two rotated: each pair of their columns is a point in a plane.
     if turns is None:
         return qkv
     cos, sin = turns
@@ -310,17 +310,17 @@ def _heads(x: Tensor, heads: int) -> Tensor:
 class TokenTree:
     """The contexts in which the tokens of G candidates were chosen, each once.
 
-    The nodes of an utterance are its P prompt tokens, then every distinct beginning of its candidates that a further
-    token followed. A context is a node whose next token some candidate chose: all but the prompt's beginning.
+    The nodes of an utterance are its P prompt tokens, then every distinct prefix of its candidates that is followed by
+    another token. A context is a node whose next token some candidate chose: all but the prompt's first P - 1.
     """
 
     nodes: Nodes  # the F nodes
-    # `(B, 1, N, N)`, 0 where the second node is the first or one before it in its sequence, -inf elsewhere; padding
-    # sees the prompt and is seen by none.
+    # `(B, 1, N, N)`, 0 where the second node is the first or one of its ancestors, -inf elsewhere; padding sees the
+    # prompt and is not seen by any node.
     visible: Tensor
     contexts: Tensor  # `(C,)`, which of the nodes are contexts
-    first: Tensor  # `(C,)`, true for those that the first token after the prompt follows
-    owner: Tensor  # `(B, G, T)`, which of the contexts each token of each candidate was chosen in; 0 where masked
+    first: Tensor  # `(C,)`, true for those followed by the first token after the prompt
+    owner: Tensor  # `(B, G, T)`, the index of the context in which each token was chosen; 0 where masked
 
 
 def grow(prompt: Tensor, candidates: Tensor, mask: Tensor, *, dtype: torch.dtype) -> TokenTree:
@@ -336,12 +336,12 @@ def grow(prompt: Tensor, candidates: Tensor, mask: Tensor, *, dtype: torch.dtype
     batch, count, length = candidates.shape
     start = prompt.shape[1]
 
-    # 1) Who leads: at each position, the first of the candidates that agree before it lends the others its node.
+    # 1) Leaders: at each position, the first of the candidates that agree before it lends the others its node.
     # same[b, g, h, t]: candidates g and h agree before position t.
     agree = candidates.unsqueeze(2) == candidates.unsqueeze(1)
     same = torch.ones((batch, count, count, length), dtype=torch.bool, device=device)
     same[..., 1:] = agree[..., :-1].cummin(-1).values if length > 1 else same[..., 1:]
-    same &= mask.unsqueeze(1)  # only a candidate that goes on at t can lend its node
+    same &= mask.unsqueeze(1)  # only a candidate that continues at t can lend its node
     leader = same.to(torch.uint8).argmax(2)  # (B, G, T)
     leads = mask & (leader == torch.arange(count, device=device).view(1, -1, 1))
     leads[..., 0] = False  # the token at 0 is chosen after the prompt, by its last node
@@ -366,7 +366,7 @@ def grow(prompt: Tensor, candidates: Tensor, mask: Tensor, *, dtype: torch.dtype
     tokens[utterance, node] = candidates[utterance, candidate, time - 1]
     positions[utterance, node] = time + (start - 1)
 
-    # 4) A node sees its ancestors: the prompt, and the owners of the earlier positions of the candidate that leads it.
+    # 4) A node sees its ancestors: the prompt, and the owners of the earlier positions of its leading candidate.
     sees = torch.zeros((batch, total, total), dtype=torch.bool, device=device)
     sees[:, :start, :start] = torch.ones((start, start), dtype=torch.bool, device=device).tril()
     path = owner[utterance, candidate]  # (nodes, T)
@@ -376,7 +376,7 @@ def grow(prompt: Tensor, candidates: Tensor, mask: Tensor, *, dtype: torch.dtype
     sees[:, start:, :start] = True
     visible = torch.zeros(sees.shape, dtype=dtype, device=device).masked_fill_(~sees, -torch.inf)
 
-    # 5) Nodes and contexts are packed, utterance by utterance, and the owners numbered among the contexts.
+    # 5) Nodes and contexts are packed, utterance by utterance, and owners renumbered to index the contexts.
     exists = torch.zeros((batch, total), dtype=torch.bool, device=device)
     exists[:, :start] = True
     exists[utterance, node] = True

@@ -1,7 +1,7 @@
-"""Models on the Hugging Face hub: what would be fetched of one, and the folder that it lies in.
+"""Models on the Hugging Face hub: what would be fetched of one, and its folder.
 
-Of a model's files those alone are fetched that are read: configuration, tokenizer, and weights in safetensors. A commit
-that is here is read without asking the hub; without a network a branch is what it was when it was last fetched.
+Only the files that are read are fetched: configuration, tokenizer, and weights in safetensors. A commit that is on this
+machine is read without contacting the hub; without a network, a branch is at the commit last fetched.
 """
 
 import logging
@@ -18,15 +18,15 @@ from emtta_core.model.model_files import ADAPTER, SHARD, adapter_of, folder_of, 
 log = logging.getLogger("emtta.model")
 
 _SMALL = re.compile(r"[^/]+\.(?:json|model)|merges\.txt|vocab\.txt|chat_template\.jinja")
-"""Files beside the weights that a model is read from."""
+"""Files besides the weights that a model is read from."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What the hub has of a model at one commit."""
+    """A model on the hub at one commit."""
 
     repository: Repository  # at that commit
-    licence: str  # as its card says
+    licence: str  # as stated on its card
     paths: tuple[str, ...]  # the files that are read, the weights last
     missing: Mapping[str, int]  # bytes of each of them that is not on this machine
 
@@ -36,15 +36,15 @@ class Offer:
         return sum(self.missing.values())
 
     def message(self) -> str:
-        """What to say before it is fetched: name, commit, licence, size, and the room for it."""
+        """The message before it is fetched: name, commit, licence, size, and free disk space."""
         model, (free, folder) = self.repository, hub.free_bytes()
         return (
             f"model {model.name} at commit {model.revision[:12]}, licence {self.licence}: {self.size / 1e6:,.1f} MB to "
-            f"be fetched from {model.url} into {folder}, where {free / 1e9:,.1f} GB are free"
+            f"fetch from {model.url} into {folder}, where {free / 1e9:,.1f} GB are free"
         )
 
     def refuse_full_disk(self) -> None:
-        """Raise a ModelError where it would not fit on the disk."""
+        """Raise a ModelError if it would not fit on the disk."""
         hub.refuse_full_disk(self.size, str(self.repository), ModelError)
 
 
@@ -52,9 +52,9 @@ def offer(name: str, revision: str | None) -> Offer:
     """Ask the hub for a model.
 
     Raises:
-        UnreachableHubError: it does not answer; says what is missing of a model that is here in part.
+        UnreachableHubError: the hub does not answer; says what is missing of a partially fetched model.
         UsageError: the model has no such revision.
-        ModelError: it has no such model, gives no access, or no weights in safetensors.
+        ModelError: there is no such model, no access to it, or it has no weights in safetensors.
     """
     model = Repository("model", name, revision or MAIN)
     try:
@@ -64,8 +64,8 @@ def offer(name: str, revision: str | None) -> Offer:
         lacks = () if config is None else lacking(config.parent)
         if config is None or not lacks:
             raise
-        raise UnreachableHubError(f"{error}; {config.parent} is here, and lacks {', '.join(lacks)}") from error
-    # The weights come last, so that a folder with weights has all.
+        raise UnreachableHubError(f"{error}; {config.parent} exists but lacks {', '.join(lacks)}") from error
+    # The weights come last, so that a folder with weights is complete.
     paths = (*filter(_SMALL.fullmatch, listing.sizes), *_weights(name, listing.sizes))
     pinned = replace(model, revision=listing.commit)
     return Offer(pinned, listing.licence or "not named on its card", paths, pinned.missing(paths))
@@ -75,7 +75,7 @@ def fetch(name: str, revision: str | None) -> Path:
     """Fetch what is missing of a model, and return its folder.
 
     Raises:
-        ModelError: it cannot be had, or there is too little room on the disk for it.
+        ModelError: it is not available, or there is too little disk space.
     """
     model = Repository("model", name, revision or MAIN)
     folder = folder_of_commit(name, model.revision)
@@ -86,7 +86,7 @@ def fetch(name: str, revision: str | None) -> Path:
     except UnreachableHubError as error:
         if folder is None:
             raise
-        log.warning("%s; going on with commit %s of it, which is on this machine", error, folder.name)
+        log.warning("%s; continuing with its commit %s, which is on this machine", error, folder.name)
         return folder
     if offered.missing:
         log.info("%s", offered.message())
@@ -97,22 +97,22 @@ def fetch(name: str, revision: str | None) -> Path:
 
 
 def is_here(name: str, revision: str | None) -> bool:
-    """Whether the hub need not be asked for a model: the revision is a commit that is on this machine."""
+    """Whether a model can be read without contacting the hub: its revision is a commit that is on this machine."""
     model = Repository("model", name, revision or MAIN)
     return model.is_pinned and folder_of_commit(name, model.revision) is not None
 
 
 def folder_of_commit(name: str, revision: str | None) -> Path | None:
-    """The folder of a model on this machine, named by its commit; None where it does not hold all that is read.
+    """The folder of a model on this machine, named after its commit; None if it is incomplete.
 
-    Others fetch into the same folder, and not always the whole of a model.
+    Other programs fetch into the same folder, and not always a complete model.
     """
     config = Repository("model", name, revision or MAIN).cached("config.json")
     return None if config is None or lacking(config.parent) else config.parent
 
 
 def base_of(folder: Path) -> Path | None:
-    """The folder of the model that the adapter in a folder belongs to; None where the folder holds no adapter.
+    """The folder of the model that the adapter in a folder belongs to; None if the folder contains no adapter.
 
     Raises:
         ModelError: the adapter cannot be merged, or its model is not on this machine.
@@ -128,14 +128,14 @@ def base_of(folder: Path) -> Path | None:
     if found is None:
         raise ModelError(
             f"the adapter in {folder} belongs to the model {name!r} at {revision or 'main'}, which is not on this "
-            f"machine; fetch that with hf download {name}"
+            f"machine; fetch it with hf download {name}"
         )
     return found
 
 
 def _weights(name: str, paths: Collection[str]) -> list[str]:
     if ADAPTER in paths:
-        raise unmerged(f"model {name!r}", "to have it merged on loading, download its files, and give their folder")
+        raise unmerged(f"model {name!r}", "to have it merged on loading, download its files and name their folder")
     if "model.safetensors" in paths:
         return ["model.safetensors"]
     shards = [path for path in paths if SHARD.fullmatch(path)]
@@ -145,9 +145,9 @@ def _weights(name: str, paths: Collection[str]) -> list[str]:
 
 
 def no_safetensors(name: str) -> str:
-    """The refusal of a model without weights in safetensors."""
+    """The error message for a model without weights in safetensors."""
     return (
         f"model {name!r} has no weights in safetensors, and pickled ones (pytorch_model.bin) are not read, since "
-        "reading them can run code; where you trust them, write them anew: "
-        "AutoModelForSpeechSeq2Seq.from_pretrained(…).save_pretrained(FOLDER) in transformers, and give that folder"
+        "reading them can run code; if you trust them, convert them with "
+        "AutoModelForSpeechSeq2Seq.from_pretrained(…).save_pretrained(FOLDER) in transformers, and name that folder"
     )

@@ -28,28 +28,29 @@ def load_model(
 ) -> Model:
     """Load a speech model with its feature extractor, tokenizer and generation config.
 
-    A kind with a family becomes a `SpeechModel`, on the fast path; another that transformers loads becomes a
-    `TransformersModel`, on the generic one.
+    A kind with a family becomes a `SpeechModel`, on the fast path; any other that transformers loads becomes a
+    `TransformersModel`, on the generic path.
 
-    Weights are read from safetensors files alone, and no code that comes with a model is run.
+    Weights are read only from safetensors files, and no code that comes with a model is run.
 
     Args:
         name: "demo", a folder in the layout of `from_pretrained`, or a hub id such as "openai/whisper-base".
-        device: "cpu", "cuda", "cuda:1", …; "auto" takes the first GPU if there is one.
+        device: "cpu", "cuda", "cuda:1", …; "auto": the first GPU if there is one.
         precision: one of `emtta_core.model.weights.PRECISIONS`.
-        revision: of a hub id: a branch, tag or commit; None: the main branch.
+        revision: for a hub id, a branch, tag or commit; None: the main branch.
         family: how to read it, as `module:object`, or "transformers" for the generic path; None: by the `model_type`
             in its config.json.
-        tokens_per_second: of audio, the most tokens of a candidate or a hypothesis; 12 more are always allowed, and
-            never more than the decoder holds. None: as many as the language needs, 12 or more.
+        tokens_per_second: the maximum number of tokens of a candidate or a hypothesis per second of audio; 12 more are
+            always allowed, but never more than the decoder's positions. None: as many as the language needs, at least
+            12.
 
     Raises:
-        ModelError: if there is no such model, a file of it is missing or broken, or it is of no known kind.
-        UsageError: for a device, a precision or a family that there is not, or tokens_per_second not above zero.
+        ModelError: if there is no such model, one of its files is missing or broken, or its kind is unknown.
+        UsageError: for an unknown device, precision or family, or tokens_per_second not above zero.
     """
     if tokens_per_second is not None and not tokens_per_second > 0:
         raise UsageError(
-            f"tokens_per_second is {tokens_per_second!r}; it must be above 0, or left out for what the language needs"
+            f"tokens_per_second is {tokens_per_second!r}; it must be above 0, or omitted for what the language needs"
         )
     choose_precision(precision, choose_device(device))
     name = str(name)
@@ -70,19 +71,19 @@ def load_model(
 def from_transformers(
     network: Any, extractor: Any, tokenizer: Any, *, name: str, device: str = "auto", precision: str = "float32"
 ) -> SpeechModel:
-    """Take a model from transformers' own objects, which are not changed.
+    """Make a model from transformers' own objects, which are not changed.
 
     Args:
-        network: for instance a `WhisperForConditionalGeneration`, with its generation config.
+        network: for example a `WhisperForConditionalGeneration`, with its generation config.
         extractor: its feature extractor.
         tokenizer: its tokenizer.
-        name: what to call it.
+        name: its name in messages.
         device: as for `load_model`.
         precision: as for `load_model`.
 
     Raises:
-        ModelError: if its parts do not fit together, or it is of no known kind.
-        UsageError: for a device or a precision that there is not.
+        ModelError: if its parts do not fit together, or its kind is unknown.
+        UsageError: for an unknown device or precision.
     """
     family = family_of(network.config.model_type, name)
     return from_parts(family, Parts(network, extractor, tokenizer), name=name, device=device, precision=precision)
@@ -91,7 +92,7 @@ def from_transformers(
 def from_parts(
     family: Family, parts: Parts, *, name: str, device: str = "auto", precision: str = "float32"
 ) -> SpeechModel:
-    """Take a model of a family from its parts, which are not changed; see `from_transformers`."""
+    """Make a model of a family from its parts, which are not changed; see `from_transformers`."""
     target = choose_device(device)
     chosen = choose_precision(precision, target)
     made = family.make(name, parts, device=target, precision=chosen)
@@ -108,11 +109,11 @@ def from_parts(
 
 
 def choose_device(name: str) -> torch.device:
-    """Find a device by its name; "auto" is the first GPU if there is one, else the CPU.
+    """Find a device by its name; "auto" is the first GPU if there is one, otherwise the CPU.
 
     Raises:
-        UsageError: if there is no such device here, or it cannot be used; says why.
-        RuntimeError: if the device has no memory left, as torch says it.
+        UsageError: if there is no such device, or it cannot be used; says why.
+        RuntimeError: torch's error if the device has no memory left.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -124,7 +125,7 @@ def choose_device(name: str) -> torch.device:
             raise
         raise UsageError(
             f"device {name!r} cannot be used on this machine ({in_words(error)}); use 'auto', 'cpu', or 'cuda' on "
-            "one with a GPU that is free"
+            "one with a free GPU"
         ) from error
     return device
 
@@ -145,7 +146,7 @@ def _read(name: str, folder: Path, wanted: str | None) -> tuple[Family | Layout,
     try:
         config, _ = PreTrainedConfig.get_config_dict(str(folder), local_files_only=True)
         if "model_type" not in config:
-            raise ValueError("its config.json is missing, or names no model_type")
+            raise ValueError("its config.json is missing or names no model_type")
         kind = str(config["model_type"])
         _, layout = path_of(name, folder, wanted)
         if layout is not None:
@@ -174,13 +175,13 @@ def _merged(network: Any, folder: Path) -> Any:
         return PeftModel.from_pretrained(network, str(folder)).merge_and_unload().eval()
     except Exception as error:  # what PEFT raises has no common base
         raise ModelError(
-            f"the adapter in {folder} does not fit the model that it names ({in_words(error)}); take the model that it "
+            f"the adapter in {folder} does not fit the model that it names ({in_words(error)}); use the model that it "
             "was trained on"
         ) from error
 
 
 def _digest(settings: dict[str, Any], state: dict[str, torch.Tensor]) -> str:
-    # The digest of all that can change a result, whatever files it came from.
+    # The digest of everything that can change a result, whatever files it came from.
     content = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for key, tensor in sorted(state.items()):
         content.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())

@@ -1,6 +1,4 @@
-"""The folder that the name of a model means, what it lacks of the files that a model is read from, and what it has that
-cannot be used.
-"""
+"""Finding a model's folder by name, and checking it for missing, damaged and unusable files."""
 
 import json
 import math
@@ -29,54 +27,54 @@ _JSON = frozenset(
         "vocab.json",
     }
 )
-"""The files of JSON that a model is read from."""
+"""The JSON files that a model is read from."""
 
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
-"""How one of several files of weights is called."""
+"""The name of one of several weight files."""
 
 _SIZES = re.compile(
     r"d_model|hidden_size|vocab_size|num_mel_bins|max_(?:source|target)_positions|intermediate_size|(?:encoder|decoder)_ffn_dim"
     r"|(?:(?:encoder_|decoder_)?num_hidden_|encoder_|decoder_|num_)layers|(?:encoder|decoder|num)_attention_heads"
 )
-"""What a config.json, or the config of a part of the model in it, calls its sizes, each a whole number above 0."""
+"""The names of sizes, whole numbers above 0, in a config.json or the config of a part of the model in it."""
 
 _BEYOND = 10**18
-"""A size that no model has; a larger one counts as this, for it may be no float."""
+"""A size that no model has; larger ones count as this, as they may exceed the range of floats."""
 
 _FAR = 4
-"""Times that the parameters a config.json asks for may be those that the weights hold: one of another size of the same
-model is refused by its weights, name by name."""
+"""How many times the parameters in the weights a config.json may ask for; a config.json of another size of the same
+model is refused later, with the names of the weights."""
 
 BUILT_IN = {
     "moonshine": "emtta_core.model.moonshine:FAMILY",
     "speech_to_text": "emtta_core.model.speech2text:FAMILY",
     "whisper": "emtta_core.model.whisper:FAMILY",
 }
-"""The families that emtta has, by the `model_type` in a model's config.json."""
+"""The built-in families, by the `model_type` in a model's config.json."""
 
 
 TRANSFORMERS = "transformers"
-"""The family by which a suite asks for the generic path, whatever kind the model is of."""
+"""The family by which a suite selects the generic path, whatever the model's kind."""
 
 Layout = Literal["encoder-decoder", "decoder", "ctc"]
 """How a network is built: what generates its text, and from what."""
 
 NO_DETECTION = (
-    "on the generic path no language is detected; write language = 'corpus' in the suite's [model], or take a "
+    "languages are not detected on the generic path; set language = 'corpus' in the suite's [model], or use a "
     "multilingual Whisper without family = 'transformers'"
 )
 NO_STREAM = (
-    "on the generic path each utterance is an episode of its own, and no stream goes from one to the next; leave "
-    'stream out, or give the method stream = { reset = "utterance" }'
+    "on the generic path each utterance is a separate episode, and streams are not supported; omit "
+    'stream, or set stream = { reset = "utterance" } for the method'
 )
-"""What the generic path refuses, in words."""
+"""Error messages for what the generic path does not support."""
 
 _LARGEST_JSON = 256 * MEBIBYTE
 _LONGEST_HEADER = 256 * MEBIBYTE
 
 
 def folder_of(name: str) -> Path | None:
-    """Find the folder that `name` means; None for a hub id.
+    """Find the folder that `name` refers to; None for a hub id.
 
     Raises:
         ModelError: if there is no such folder.
@@ -85,7 +83,7 @@ def folder_of(name: str) -> Path | None:
         folder = Path(str(resources.files("emtta_core.model") / "demo"))
         if not (folder / "model.safetensors").is_file():
             raise ModelError(
-                f"the demo checkpoint is not in {folder}; this makes it anew: "
+                f"the demo checkpoint is not in {folder}; train it again with "
                 f"emtta demo train --out {shlex.quote(str(folder))}"
             )
         return folder
@@ -93,26 +91,26 @@ def folder_of(name: str) -> Path | None:
     if folder.is_dir():
         return folder
     if folder.exists():
-        raise ModelError(f"model {name!r} is a file; give the folder that holds config.json and model.safetensors")
+        raise ModelError(f"model {name!r} is a file; name the folder that contains config.json and model.safetensors")
     parts = name.split("/")
     if len(parts) > 2 or folder.is_absolute() or parts[0] in {".", "..", "~", ""}:
         raise ModelError(
-            f"no folder {name!r}; give 'demo', a folder with config.json and model.safetensors, or a hub id such as "
+            f"no folder {name!r}; use 'demo', a folder with config.json and model.safetensors, or a hub id such as "
             "'openai/whisper-base'"
         )
     return None
 
 
 def kinds() -> dict[str, str]:
-    """Where the family of each kind of model is, emtta's or an installed package's, by its `model_type`."""
+    """The location of the family of each kind of model, built-in or from an installed package, by `model_type`."""
     return {point.name: point.value for point in entry_points(group=FAMILIES)} | BUILT_IN
 
 
 def path_of(name: str, folder: Path, family: str | None = None) -> tuple[str, Layout | None]:
-    """Tell the path of the model in a folder by its config.json alone: its kind, and its layout on the generic path.
+    """Determine a model's kind, and its layout if it takes the generic path (else None), from its config.json alone.
 
     Raises:
-        ModelError: config.json is missing or broken, or the kind is none that can be adapted.
+        ModelError: config.json is missing or broken, or the kind cannot be adapted.
     """
     try:
         kind = str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
@@ -120,16 +118,16 @@ def path_of(name: str, folder: Path, family: str | None = None) -> tuple[str, La
         raise ModelError(f"model {name!r}: its config.json is missing or broken, or names no model_type") from error
     if family != TRANSFORMERS and (family is not None or kind in kinds()):
         return kind, None
-    from emtta_core.model.transformers_model import layout_of  # brings torch
+    from emtta_core.model.transformers_model import layout_of  # imports torch
 
     return kind, layout_of(kind, name)
 
 
 def lacking(folder: Path) -> tuple[str, ...]:
-    """Name the files that a folder lacks, of those that a model is read from; () where it is complete.
+    """Name the files that a folder lacks of those that a model is read from; () if it is complete.
 
-    Without a tokenizer transformers takes an empty one, and without a generation config it suppresses no token: neither
-    is refused there, and no transcript would be right.
+    transformers silently uses an empty tokenizer if there is none, and suppresses no tokens without a generation
+    config; in either case every transcript would be wrong.
     """
     there = {file.name for file in folder.iterdir() if file.is_file()}
     found = {
@@ -142,26 +140,26 @@ def lacking(folder: Path) -> tuple[str, ...]:
 
 
 ADAPTER = "adapter_config.json"
-"""The file by which PEFT knows an adapter, as of LoRA."""
+"""The file that identifies a PEFT adapter, such as LoRA."""
 
 
 def unmerged(where: str, instead: str) -> ModelError:
-    """Word the refusal of an adapter that cannot be merged into its model.
+    """The error for an adapter that cannot be merged into its model.
 
     Args:
-        where: what messages call the folder or the model.
+        where: the folder or the model, for the message.
         instead: what to do to have it merged on loading.
     """
     return ModelError(
-        f"{where} has {ADAPTER}: it holds an adapter (LoRA or another of PEFT), and the model without it would be run; "
-        f"{instead}, or merge the two, and give the folder of the result: "
+        f"{where} has {ADAPTER}: it contains a PEFT adapter (such as LoRA), and the model would run without it; "
+        f"{instead}, or merge the two, and name the folder of the result: "
         "PeftModel.from_pretrained(BASE, ADAPTER).merge_and_unload().save_pretrained(FOLDER), with the tokenizer and "
         "preprocessor_config.json of the base model copied into it"
     )
 
 
 def adapter_of(folder: Path) -> dict[str, Any] | None:
-    """The settings of the adapter that a folder holds; None where it holds none.
+    """The settings of the adapter in a folder; None if there is none.
 
     Raises:
         ModelError: it cannot be merged into its model: PEFT is not installed, or a file or a setting is missing.
@@ -173,62 +171,62 @@ def adapter_of(folder: Path) -> dict[str, Any] | None:
     settings = _settings(folder / ADAPTER)
     if not settings.get("base_model_name_or_path") or not (folder / "adapter_model.safetensors").is_file():
         raise ModelError(
-            f"the model folder {folder} holds an adapter, and lacks a readable {ADAPTER} with base_model_name_or_path, "
-            "or adapter_model.safetensors (pickled weights, adapter_model.bin, are not read); save the adapter anew by "
-            "its save_pretrained"
+            f"the model folder {folder} has an adapter, but lacks a readable {ADAPTER} with base_model_name_or_path, "
+            "or adapter_model.safetensors (pickled weights, adapter_model.bin, are not read); save the adapter again "
+            "with its save_pretrained"
         )
     return settings
 
 
 def refuse_unusable(folder: Path) -> None:
-    """Refuse a folder with something that would not be used, or that no model has; says what to do.
+    """Refuse a folder with unsupported or contradictory content; says what to do.
 
     Raises:
-        ModelError: it has quantised weights, weights of two models, or a config.json of numbers that its
-            weights do not bear out.
+        ModelError: it has quantised weights, the weights of two models, or a config.json whose sizes do not match its
+            weights.
     """
     there = {file.name for file in folder.iterdir()}
     shards = sorted(name for name in there if SHARD.fullmatch(name))
     if shards and "model.safetensors" in there:
         raise ModelError(
-            f"the model folder {folder} has model.safetensors and {shards[0]}: the weights of two models, of which one "
-            "would not be read; take one of them away"
+            f"the model folder {folder} has model.safetensors and {shards[0]}: the weights of two models, one of which "
+            "would not be read; remove one of them"
         )
     config = _settings(folder / "config.json")
     if config.get("quantization_config"):
         raise ModelError(
             f"the model folder {folder} has quantised weights (quantization_config in its config.json), which are not "
-            "read; load the model in transformers, dequantize() it, and save_pretrained it, or take the one it was "
-            "made from"
+            "supported; load the model in transformers, dequantize() and save_pretrained() it, or use the original "
+            "model"
         )
     _refuse_absurd(folder, config)
 
 
 def _refuse_absurd(folder: Path, config: Mapping[str, Any]) -> None:
-    # Refuse a config.json that asks for far more than the weights hold, before transformers allocates it.
+    # Refuse a config.json that asks for far more parameters than the weights have, before transformers allocates them.
     parts = list(_parts(config))
     sizes = [(name, value) for part in parts for name, value in part.items() if _SIZES.fullmatch(name)]
     for name, value in sizes:
         if isinstance(value, bool) or not isinstance(value, int | None) or (value is not None and value < 1):
             raise ModelError(
                 f"the model folder {folder}: {name} is {value!r} in its config.json; it must be a whole number above "
-                "0: take config.json and weights from one and the same model"
+                "0: take config.json and weights from the same model"
             )
     asked, held, most = sum(map(_asked_parameters, parts)), _held_parameters(folder), limit(MAX_PARAMETERS)
     if held is not None and asked > _FAR * held:
         raise ModelError(
-            f"the model folder {folder}: its config.json asks for about {asked:.3g} parameters, and its weights hold "
-            f"{held:.3g}; take config.json and weights from one and the same model"
+            f"the model folder {folder}: its config.json asks for about {asked:.3g} parameters, but its weights have "
+            f"{held:.3g}; take config.json and weights from the same model"
         )
     if asked > most:
         raise ModelError(
-            f"the model folder {folder}: its config.json asks for about {asked:.3g} parameters, and a model may have "
-            f"{most:.3g}; set {MAX_PARAMETERS} to more, if it is right"
+            f"the model folder {folder}: its config.json asks for about {asked:.3g} parameters, and the limit is "
+            f"{most:.3g}; set {MAX_PARAMETERS} to more if this is correct"
         )
 
 
 def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    # A config with those of the model's parts in it, as text_config and audio_config.
+    # A config and those of the model's parts in it, such as text_config and audio_config.
     yield config
     for value in config.values():
         if isinstance(value, dict):
@@ -236,7 +234,7 @@ def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _asked_parameters(part: Mapping[str, Any]) -> float:
-    # About how many parameters a config, without those in it, asks for; nothing where it names no such sizes.
+    # Approximately how many parameters a config, without nested ones, asks for; 0 if it names no such sizes.
     def size(*names: str) -> float:
         found = next((part[name] for name in names if part.get(name) is not None), 0)
         return float(min(found, _BEYOND))
@@ -252,7 +250,7 @@ def _asked_parameters(part: Mapping[str, Any]) -> float:
 
 
 def _held_parameters(folder: Path) -> int | None:
-    # How many numbers the weights hold, by the headers of their files; None where these cannot be read.
+    # How many parameters the weights have, by the headers of their files; None if these cannot be read.
     count = 0
     try:
         for path in folder.glob("*.safetensors"):
@@ -265,12 +263,12 @@ def _held_parameters(folder: Path) -> int | None:
             tensors = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
             count += sum(math.prod(shape) for shape in tensors)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # whoever reads them says why
+        return None  # reading them will report why
     return count or None
 
 
 def refuse_lacking(folder: Path) -> None:
-    """Raise a ModelError where a folder lacks a file that a model is read from, or one is damaged; says what to do."""
+    """Raise a ModelError if a folder lacks a file that a model is read from, or one is damaged; says what to do."""
     for name in sorted(file.name for file in folder.iterdir() if file.suffix == ".json"):
         try:
             check_plain(folder / name, most=_LARGEST_JSON)
@@ -287,17 +285,17 @@ def refuse_lacking(folder: Path) -> None:
     lacks = lacking(folder)
     if lacks:
         raise ModelError(
-            f"the model folder {folder} lacks {', '.join(lacks)}; what training does not write beside the weights, "
-            "copy from the model that it began with"
+            f"the model folder {folder} lacks {', '.join(lacks)}; copy what training does not write beside the weights "
+            "from the model that it started from"
         )
     for file in files:
         fault = _fault(file)
         if fault is not None:
-            raise ModelError(f"the model's file {file} is cut off or damaged ({fault}); get it anew")
+            raise ModelError(f"the model's file {file} is cut off or damaged ({fault}); get it again")
 
 
 def _fault(file: Path) -> str | None:
-    # Say what is wrong with a file of JSON, or with the header of weights, against which its length is checked.
+    # What is wrong with a JSON file, or with weights, whose length is checked against their header.
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -312,7 +310,7 @@ def _fault(file: Path) -> str | None:
 
 
 def _has_features(folder: Path, there: set[str]) -> bool:
-    # since release 5 transformers writes the features' settings there (processing_utils.py)
+    # Since release 5, transformers writes the feature extractor's settings there (processing_utils.py).
     return "preprocessor_config.json" in there or (
         "processor_config.json" in there and "feature_extractor" in _settings(folder / "processor_config.json")
     )
@@ -331,8 +329,8 @@ def _has_tokenizer(folder: Path, there: set[str]) -> bool:
 
 
 def _needs_generation_config(folder: Path) -> bool:
-    # Of a Whisper, where nothing else says which tokens are suppressed. In older fine-tuned models config.json has the
-    # lists, of which an empty one is one too.
+    # For a Whisper, if nothing else says which tokens are suppressed. In older fine-tuned models config.json has the
+    # lists, which may be empty.
     config = _settings(folder / "config.json")
     lists = (config.get("suppress_tokens"), config.get("begin_suppress_tokens"))
     return config.get("model_type") == "whisper" and lists == (None, None)
@@ -351,7 +349,7 @@ def _lacking_weights(folder: Path, there: set[str]) -> list[str]:
 
 
 def _settings(file: Path) -> dict[str, Any]:
-    # An object of JSON; empty where the file is missing or broken, which whoever reads it says.
+    # A JSON object; empty if the file is missing or broken, which is reported when it is read.
     try:
         found = json.loads(read_plain(file, most=_LARGEST_JSON))
     except (OSError, ValueError, RecursionError):

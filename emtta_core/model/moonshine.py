@@ -22,35 +22,35 @@ from emtta_core.model.policy import ANY_LANGUAGE, DecodingPolicy, Prompt
 from emtta_core.model.weights import Attention, DecoderLayer, EncoderLayer, FeedForward, Precision, Weights
 
 STRIDES = (64, 3, 2)
-"""How far each of the three convolutions goes from one of its outputs to the next."""
+"""The strides of the three convolutions."""
 
 TOKENS_PER_SECOND = 6.5
-"""By which its authors chose the decoder's 194 positions for the 30 s of their longest training samples. Source: the
+"""The rate by which its authors chose the decoder's 194 positions for their longest training samples, 30 s. Source: the
 history of config.json in https://huggingface.co/UsefulSensors/moonshine-tiny."""
 
 
 @dataclass(frozen=True, slots=True)
 class MoonshineFrontEnd:
-    """Three convolutions over each waveform by itself, which is then padded: it is the same, whatever the others are.
+    """Three convolutions over each waveform separately, which is then padded, so that it does not depend on the others.
 
-    Neither the convolutions nor rotary positions set an end. The longest is chosen: the speech whose transcript the
-    decoder's positions hold, at `TOKENS_PER_SECOND`.
+    Neither the convolutions nor rotary positions limit the length. The limit is chosen: the speech whose transcript
+    fits in the decoder's positions, at `TOKENS_PER_SECOND`.
     """
 
-    extractor: Any  # what makes `(N,)` samples of a waveform, normalized over the utterance where the model wants that
+    extractor: Any  # returns the samples `(N,)` of a waveform, normalized over the utterance if the model requires it
     convolutions: tuple[tuple[Tensor, Tensor | None], ...]  # weight and bias of each; the first has no bias
-    norm: tuple[Tensor, Tensor]  # weight and bias of the GroupNorm behind the first, with one group
+    norm: tuple[Tensor, Tensor]  # weight and bias of the GroupNorm after the first, with one group
     tokens: int  # the decoder's positions
-    sums: torch.dtype  # the precision of what enters the encoder's layers
+    sums: torch.dtype  # the precision of the input of the encoder's layers
 
     @property
     def sample_rate(self) -> int:
-        """Hz."""
+        """The sample rate in Hz."""
         return int(self.extractor.sampling_rate)
 
     @property
     def shortest(self) -> int:
-        """Samples of which the convolutions leave one position."""
+        """Samples from which the convolutions compute one position."""
         samples = 1
         for (weight, _), stride in reversed(list(zip(self.convolutions, STRIDES, strict=True))):
             samples = (samples - 1) * stride + weight.shape[-1]
@@ -58,12 +58,12 @@ class MoonshineFrontEnd:
 
     @property
     def longest(self) -> int:
-        """Samples of speech whose transcript the decoder's positions hold."""
+        """Samples of speech whose transcript fits in the decoder's positions."""
         return int((self.tokens + 1) / TOKENS_PER_SECOND * self.sample_rate)
 
     @property
     def positions(self) -> int:
-        """The encoder's positions for the longest."""
+        """The encoder's positions for the longest waveform."""
         count = self.longest
         for (weight, _), stride in zip(self.convolutions, STRIDES, strict=True):
             count = (count - weight.shape[-1]) // stride + 1
@@ -72,7 +72,7 @@ class MoonshineFrontEnd:
     def __call__(
         self, waveforms: Sequence[NDArray[np.floating[Any]]], *, device: torch.device, dtype: torch.dtype
     ) -> EncoderInput:
-        """Make the encoder's input of B mono waveforms, and say where each ends."""
+        """Compute the encoder's input for B mono waveforms, with a mask of their padding."""
         rows = []
         for waveform in waveforms:
             signal = self.extractor(np.asarray(waveform, np.float32), sampling_rate=self.sample_rate)["input_values"][0]
@@ -80,7 +80,7 @@ class MoonshineFrontEnd:
         return EncoderInput.of(rows, dtype=self.norm[0].dtype)
 
     def stem(self, signal: Tensor) -> Tensor:
-        """What enters the encoder's layers, `(S, d)`, of samples `(N,)`."""
+        """The input of the encoder's layers, `(S, d)`, for samples `(N,)`."""
         first, second, third = self.convolutions
         x = F.conv1d(signal.to(first[0].dtype).view(1, 1, -1), *first, stride=STRIDES[0]).tanh()
         x = F.gelu(F.conv1d(F.group_norm(x, 1, *self.norm), *second, stride=STRIDES[1]))
@@ -94,7 +94,7 @@ class MoonshineFrontEnd:
 
 
 class Moonshine:
-    """Moonshine. Each published model hears one language, and is not told which."""
+    """Moonshine. Each published model transcribes one language, which is not part of its prompt."""
 
     model_type = "moonshine"
 
@@ -116,8 +116,8 @@ class Moonshine:
         start = generation.bos_token_id if start is None else start
         if start is None:
             raise ModelError(
-                f"model {name!r}: its generation config names no token that a transcript begins with; write "
-                "decoder_start_token_id into generation_config.json"
+                f"model {name!r}: its generation config names no token that a transcript begins with; set "
+                "decoder_start_token_id in generation_config.json"
             )
         encoder = network.get_submodule("model.encoder")
 
@@ -154,20 +154,20 @@ FAMILY = Moonshine()
 
 
 def _check(name: str, config: Any, tokenizer: Any) -> None:
-    """Refuse a model whose parts do not fit together, or that is built as no published one is.
+    """Refuse a model whose parts do not fit together, or whose architecture differs from the published ones.
 
     Raises:
-        ModelError: naming the setting, its value, and what is taken.
+        ModelError: naming the setting, its value, and what is supported.
     """
     heads, kept = config.num_attention_heads, config.num_key_value_heads
     if kept != heads:
         raise ModelError(
             f"model {name!r}: its keys and values have {kept} heads and its queries {heads} (num_key_value_heads and "
-            "num_attention_heads in its config.json), which transformers does not compute either; take a model with as "
+            "num_attention_heads in its config.json), which transformers does not support either; use a model with as "
             "many of both"
         )
     width, size = config.hidden_size, getattr(config, "head_dim", None) or config.hidden_size // heads
-    rope, even = config.rope_parameters["rope_type"], f"an even number, {heads} times which is hidden_size, {width}"
+    rope, even = config.rope_parameters["rope_type"], f"hidden_size ({width}) / {heads}, if even"
     for setting, value, taken, fits in (
         ("encoder_hidden_act", config.encoder_hidden_act, "'gelu'", config.encoder_hidden_act == "gelu"),
         ("decoder_hidden_act", config.decoder_hidden_act, "'silu'", config.decoder_hidden_act == "silu"),
@@ -177,12 +177,12 @@ def _check(name: str, config: Any, tokenizer: Any) -> None:
     ):
         if not fits:
             raise ModelError(
-                f"model {name!r}: {setting} is {value!r} by its config.json, where the fast path takes {taken} alone; "
-                'choose family = "transformers" in the suite\'s model, which takes the others too'
+                f"model {name!r}: {setting} is {value!r} in its config.json, but the fast path supports only {taken}; "
+                'set family = "transformers" in the suite\'s [model], which supports other values too'
             )
     if len(tokenizer) > config.vocab_size:
         raise ModelError(
-            f"model {name!r}: its tokenizer knows {len(tokenizer)} tokens, its decoder {config.vocab_size}"
+            f"model {name!r}: its tokenizer has {len(tokenizer)} tokens, but its decoder {config.vocab_size}"
         )
 
 
@@ -197,7 +197,7 @@ def _weights(network: Any, device: torch.device, precision: Precision) -> Weight
         return wide(tensor).to(precision.weights)
 
     def attention(block: Any, *, cross: bool = False) -> Attention:
-        # Queries scaled once, as `prepare` does. Heads need no padding to `pad_head_dim_to_multiple_of`: zeros add 0.
+        # Queries are scaled once, as in `prepare`. Padding heads to `pad_head_dim_to_multiple_of` would only add zeros.
         query = cast(wide(block.q_proj.weight) * block.scaling)
         memory, out = torch.cat([cast(block.k_proj.weight), cast(block.v_proj.weight)]), cast(block.o_proj.weight)
         if cross:
@@ -232,7 +232,7 @@ def _weights(network: Any, device: torch.device, precision: Precision) -> Weight
         head=embedding if tied else cast(network.proj_out.weight),
         norms=torch.stack([wide(norm.weight) for norm in norms]).unsqueeze(1),
         norm_epsilon=float(decoder.norm.eps),
-        # Of the columns of a head, the first ones alone are turned.
+        # Only the first columns of a head are rotated.
         frequencies=F.pad(turning, (0, config.hidden_size // config.num_attention_heads // 2 - len(turning))),
     )
 

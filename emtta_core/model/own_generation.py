@@ -1,8 +1,8 @@
-"""Sequences and logits of one utterance, by a network's own forward pass and generation (`TransformersModel`).
+"""Sequences and logits of one utterance, with a network's own forward pass and generation (`TransformersModel`).
 
-Sequences come from `generate()` with its cache: greedy and best beams as transformers finds them, samples by a strategy
-that is asked for each token in the place of transformers' own draw. Logits of given sequences come from one forward
-pass, after the same processors (suppressed tokens, penalties) that generation applies: one distribution for both.
+Sequences come from `generate()` with its cache: greedy and best beams as found by transformers, and samples whose
+tokens are chosen by a strategy instead of transformers' own sampling. Logits of given sequences come from one forward
+pass with the same processors (suppressed tokens, penalties) as in generation, so both use the same distribution.
 """
 
 import inspect
@@ -22,20 +22,20 @@ from emtta_core.model.transformers_model import TransformersModel
 
 
 class Utterance(NamedTuple):
-    """One utterance, as a network is given it."""
+    """One utterance as the input of a network."""
 
     inputs: dict[str, Tensor]  # by the names of the network's arguments
-    prompt: Tensor  # `(1, P)`, what the decoder begins with; empty where transformers adds it
-    limit: int  # the most tokens of a sequence, the end token counted
+    prompt: Tensor  # `(1, P)`, what the decoder begins with; empty if transformers adds it
+    limit: int  # the maximum number of tokens of a sequence, including the end token
 
 
 class Sequences:
-    """An utterance in sequences, heard by a network as its parameters are now; after an update, make another."""
+    """Sequences of an utterance from a network with its current parameters; after an update, create a new one."""
 
     def __init__(self, model: TransformersModel, utterance: Utterance):
-        """Hear nothing yet: what is needed is computed when it is asked for."""
+        """Prepare; the encoder's output is computed lazily."""
         self._model, self._utterance, self._network = model, utterance, model.network
-        # Generation needs no gradients, and may be the first to ask for the encoder's output.
+        # Generation needs no gradients, but may be the first to compute the encoder's output.
         self._graph = torch.is_grad_enabled()
 
     def greedy(self) -> Hypotheses:
@@ -47,12 +47,12 @@ class Sequences:
         return Hypotheses(found.tokens, found.mask, found.ended, entropy.view(1, 1))
 
     def beams(self, count: int) -> Hypotheses:
-        """The best beams `(1, R, T)`, best first, of a search as the generation config has it."""
+        """The best beams `(1, R, T)`, best first, of a search with the settings of the generation config."""
         made = self._generate(1, num_beams=count, num_return_sequences=count)
         return self._hypotheses(made.sequences)
 
     def grown(self, strategy: Strategy) -> Hypotheses:
-        """The sequences `(1, R, T)` whose tokens a strategy chooses, each row going on from itself."""
+        """The sequences `(1, R, T)` whose tokens a strategy chooses, each row continuing itself."""
         steered = _Steered(strategy, self._utterance.limit, self._model.ends[0])
         made = self._generate(strategy.rows, logits_processor=LogitsProcessorList([steered]))
         return self._hypotheses(made.sequences)
@@ -77,7 +77,7 @@ class Sequences:
             return encoder(**{name: tensor for name, tensor in self._utterance.inputs.items() if name in taken})
 
     def _given(self, rows: int, tokens: Tensor | None = None) -> dict[str, Any]:
-        # The network's inputs for so many sequences, for generation, or with their tokens `(rows, L)`, for scoring.
+        # The network's inputs for this many sequences, for generation, or with their tokens `(rows, L)`, for scoring.
         inputs = {
             name: tensor.repeat(rows, *[1] * (tensor.dim() - 1)) for name, tensor in self._utterance.inputs.items()
         }
@@ -85,7 +85,7 @@ class Sequences:
             if tokens is not None:
                 inputs |= {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
             return inputs
-        # Of what the encoder has heard, the decoder needs the masks.
+        # Of the encoder's inputs, the decoder needs only the masks.
         inputs = {name: tensor for name, tensor in inputs.items() if name.endswith("mask")}
         inputs["encoder_outputs"] = _repeated(self._encoded, rows, detach=tokens is None)
         begin = self._utterance.prompt.expand(rows, -1) if tokens is None else tokens
@@ -98,7 +98,7 @@ class Sequences:
             )
 
     def _prepared(self, rows: int) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
-        # What so many sequences begin with, and the processors of their logits, as generation prepares them.
+        # The beginning of this many sequences, and the processors of their logits, as prepared by generation.
         caught: list[Any] = []
 
         def catch(_: Any, input_ids: Tensor, logits_processor: Any = None, **__: Any) -> Tensor:
@@ -111,7 +111,7 @@ class Sequences:
 
     @property
     def _own(self) -> Callable[..., Any]:
-        # Whisper's takes the prompt and the end token off what it returns; below it is the same as others'.
+        # Whisper's own generate() removes the prompt and the end token from its result; its base class does not.
         if self._network.config.model_type == "whisper":
             bound: Callable[..., Any] = GenerationMixin.generate.__get__(self._network)
             return bound
@@ -119,7 +119,7 @@ class Sequences:
         return own
 
     def _hypotheses(self, sequences: Tensor) -> Hypotheses:
-        # Of whole sequences `(R, P + T)`, what follows the prompt, up to and including the first end token.
+        # The part of whole sequences `(R, P + T)` after the prompt, up to and including the first end token.
         begin = self._utterance.inputs.get("input_ids", self._utterance.prompt).shape[1]
         tokens = sequences[:, begin:] if begin else sequences[:, 1:]
         ends = torch.isin(tokens, torch.tensor(self._model.ends, device=tokens.device))
@@ -131,10 +131,10 @@ class Sequences:
 
 
 class Frames:
-    """An utterance in frames, heard by a CTC network as its parameters are now: a frame's class is its token."""
+    """The frames of an utterance from a CTC network with its current parameters: a frame's class is its token."""
 
     def __init__(self, model: TransformersModel, utterance: Utterance):
-        """Hear nothing yet."""
+        """Prepare; the network's output is computed lazily."""
         self._model, self._utterance = model, utterance
 
     @cached_property
@@ -157,7 +157,7 @@ class Frames:
 
 
 class _Steered(LogitsProcessor):  # type: ignore[misc]  # transformers has no types
-    """Leaves of each row's logits the token alone that a strategy chooses."""
+    """Masks all but the token that a strategy chooses in each row's logits."""
 
     def __init__(self, strategy: Strategy, limit: int, end: int):
         self._strategy, self._limit, self._end = strategy, limit, end
@@ -170,15 +170,15 @@ class _Steered(LogitsProcessor):  # type: ignore[misc]  # transformers has no ty
         tokens, parents = self._strategy.advance(self._step, Frontier(scores, scores, nodes))
         if parents is not None:
             raise UsageError(
-                f"the candidates of {type(self._strategy).__name__} go on from each other; on the generic path each "
-                "goes on from itself: use 'beam', or a source whose strategy returns None for the parents"
+                f"the candidates of {type(self._strategy).__name__} continue each other, but on the generic path each "
+                "must continue itself: use 'beam', or a source whose strategy returns None for the parents"
             )
         self._step += 1
         return torch.full_like(scores, -torch.inf).scatter(1, tokens.view(-1, 1), 0.0)
 
 
 def _repeated(outputs: Any, rows: int, *, detach: bool) -> Any:
-    # What an encoder gave for one utterance, for so many sequences of it.
+    # An encoder's output for one utterance, repeated for this many sequences.
     def each(value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
@@ -189,7 +189,7 @@ def _repeated(outputs: Any, rows: int, *, detach: bool) -> Any:
 
 
 def hear(model: TransformersModel, waveform: Any, language: str) -> Utterance:
-    """Compute what stays the same throughout an utterance's episode, of a waveform `(N,)`."""
+    """Compute what stays the same throughout an utterance's episode from its waveform `(N,)`."""
     inputs = model.front_end(waveform, device=model.device, dtype=model.dtype)
     prompt = model.prompt.rows([language], model.device).long()
     return Utterance(inputs, prompt, model.max_tokens(len(waveform), language))

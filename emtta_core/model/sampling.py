@@ -1,17 +1,17 @@
-"""Sampling by noise that is the same on every processor and device, whatever the batch.
+"""Sampling with noise that is the same on every processor and device, whatever the batch.
 
-A token is drawn by a race (the Gumbel-max trick): each token v runs for E_v / p_v, with E_v exponential noise of its
-own, and the first to arrive is token v with probability p_v. If rounding moves the probabilities a little, another
-token wins only where two arrive together within that little. The inverse of the cumulative distribution has a border
-between any two tokens, tens of thousands of which rounding moves all at once.
+A token is drawn by a race (the Gumbel-max trick): token v arrives at time E_v / p_v, where E_v is independent
+exponential noise, and v is the first with probability p_v. If rounding changes the probabilities slightly, another
+token wins only if the two would arrive almost together. Inverting the cumulative distribution, by contrast, has a
+boundary between any two tokens, and rounding moves tens of thousands of them at once.
 
-The race is run twice, so that noise is made for two times √V entrants and not for V: blocks of neighbouring tokens run
-for their total probability, then the tokens of the winning block run among themselves. Since p_v = p(block) · p(v |
-block), the draw is exact.
+The race is run twice, so that noise is needed for only 2 √V entrants instead of V: first blocks of neighbouring tokens
+with their total probabilities, then the tokens of the winning block. Since p_v = p(block) · p(v | block), the draw is
+exact.
 
-Noise comes from a hash of whole numbers of 64 bits, which every device computes alike; of (key, candidate, position,
-entrant) it has one value. Source of the hash: Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
-OOPSLA 2014, as in java.util.SplittableRandom.
+The noise is a hash of 64-bit integers, which every device computes identically, with one value for each (key,
+candidate, position, entrant). Source of the hash: Steele, Lea and Flood, "Fast splittable pseudorandom number
+generators", OOPSLA 2014, as in java.util.SplittableRandom.
 """
 
 import math
@@ -24,18 +24,18 @@ GAMMA = 0x9E3779B97F4A7C15
 """An odd number whose multiples are spread evenly: 2^64 divided by the golden ratio."""
 
 ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
-"""Of the hash: a shift and a factor each; a last shift by 31 follows."""
+"""The rounds of the hash, each a shift and a factor; a final shift by 31 follows."""
 
 
 class Noise:
-    """The noise of G candidates of each of B utterances, made for one position at a time."""
+    """The noise of G candidates of each of B utterances, generated for one position at a time."""
 
     def __init__(self, keys: Tensor, candidates: int, vocabulary: int):
         """Prepare.
 
         Args:
-            keys: `(B,)`, whole numbers of 64 bits: the noise of utterances with equal keys is equal.
-            candidates: G; the noise of a candidate does not depend on how many there are.
+            keys: `(B,)`, 64-bit integers: utterances with equal keys have equal noise.
+            candidates: G; the noise of a candidate does not depend on their number.
             vocabulary: V.
         """
         width = block_width(vocabulary)
@@ -44,22 +44,22 @@ class Noise:
         self._state = mix(mix(keys).view(-1, 1, 1) + counters * signed(GAMMA))
 
     def at(self, position: int) -> Tensor:
-        """The exponential noise, above 0, of the two races of each candidate for a position, `(B, G, N)`."""
+        """The positive exponential noise of both races of each candidate at a position, `(B, G, N)`."""
         hashed = mix(self._state + signed(GAMMA * (position + 1)))
         uniform = (_shifted(hashed, 12).double() + 0.5) * 2.0**-52
         return -uniform.log()
 
     def keep(self, utterances: Tensor) -> None:
-        """Go on with these utterances alone."""
+        """Continue with only these utterances."""
         self._state = self._state[utterances]
 
 
 def draw(logits: Tensor, nodes: Tensor, noise: Tensor) -> Tensor:
-    """Draw tokens `(...)`, each from the distribution that `nodes` names; one of probability zero is never drawn.
+    """Draw tokens `(...)`, each from the distribution given by `nodes`; those with probability zero are never drawn.
 
     Args:
         logits: `(F, V)`, the distributions.
-        nodes: `(...)`, which of them.
+        nodes: `(...)`, the index of the distribution of each token.
         noise: `(..., N)`, from `Noise`.
     """
     vocabulary = logits.shape[-1]
@@ -71,27 +71,27 @@ def draw(logits: Tensor, nodes: Tensor, noise: Tensor) -> Tensor:
     block = (totals[nodes] / noise[..., :blocks]).argmax(-1)
     token = (probs[nodes, block] / noise[..., blocks:]).argmax(-1)
     tokens: Tensor = block * width + token
-    return tokens.clamp_(max=vocabulary - 1)  # of logits that are NaN
+    return tokens.clamp_(max=vocabulary - 1)  # for logits that are NaN
 
 
 def block_width(vocabulary: int) -> int:
-    """How many tokens of a vocabulary make a block."""
+    """The number of tokens in a block of a vocabulary."""
     return math.ceil(math.sqrt(vocabulary))
 
 
 def mix(numbers: Tensor) -> Tensor:
-    """Hash whole numbers of 64 bits, one to one."""
+    """Hash 64-bit integers, one to one."""
     for shift, factor in ROUNDS:
         numbers = (numbers ^ _shifted(numbers, shift)) * signed(factor)
     return numbers ^ _shifted(numbers, 31)
 
 
 def signed(number: int) -> int:
-    """The number of 64 bits with a sign that has the same bits: torch multiplies and adds such numbers modulo 2^64."""
+    """The signed 64-bit integer with the same bits: torch multiplies and adds these modulo 2^64."""
     return (number + 2**63) % 2**64 - 2**63
 
 
 def _shifted(numbers: Tensor, shift: int) -> Tensor:
-    # To the right, with zeros coming in; torch's own shift repeats the sign.
+    # A logical right shift; torch's own shift is arithmetic.
     shifted: Tensor = (numbers >> shift) & (2 ** (64 - shift) - 1)
     return shifted

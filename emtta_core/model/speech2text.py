@@ -1,7 +1,7 @@
 """The family of Speech2Text: log-mel features of any length, gated convolutions, and a transformer like Whisper's.
 
-Source: Wang et al. 2020, "fairseq S2T", arXiv:2010.05171, as transformers computes it. docs/models.md goes through
-this file to show how a family is written.
+Source: Wang et al. 2020, "fairseq S2T", arXiv:2010.05171, as transformers computes it. docs/models.md walks through
+this file to show how to write a family.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,53 +22,53 @@ from emtta_core.model.policy import DecodingPolicy, Prompt
 from emtta_core.model.weights import Precision, prepare
 
 FRAME = 400
-"""Samples of a frame at 16 kHz, as the extractor has it: 25 ms."""
+"""Samples of a frame of the extractor at 16 kHz: 25 ms."""
 
 HOP = 160
 """Samples between frames: 10 ms."""
 
 LANGUAGE = "en"
-"""Of the published models that transcribe; those that translate are refused."""
+"""The language of the published models that transcribe; those that translate are refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Speech2TextFrontEnd:
-    """Features by the model's own extractor, convolutions that halve the frames, and positions.
+    """Features from the model's own extractor, convolutions that halve the number of frames, and positions.
 
-    Each waveform passes the convolutions by itself, then is padded: so it is the same, whatever the others are.
+    Each waveform passes through the convolutions separately and is then padded, so it does not depend on the others.
     """
 
-    extractor: Any  # what makes `(frames, M)` features of a waveform, normalized over the utterance
+    extractor: Any  # computes the features `(frames, M)` of a waveform, normalized over the utterance
     convolutions: tuple[tuple[Tensor, Tensor], ...]  # weight and bias of each convolution, stride 2
-    table: Tensor  # `(S, d)`, the positions of the longest
-    scale: float  # what the convolutions' output is multiplied with
-    sums: torch.dtype  # the precision of what enters the encoder's layers
+    table: Tensor  # `(S, d)`, the positions of the longest waveform
+    scale: float  # the factor of the convolutions' output
+    sums: torch.dtype  # the precision of the input of the encoder's layers
 
     @property
     def sample_rate(self) -> int:
-        """Hz."""
+        """The sample rate in Hz."""
         return int(self.extractor.sampling_rate)
 
     @property
     def shortest(self) -> int:
-        """Samples of two frames: over one, features cannot be normalized."""
+        """Samples of two frames, as features cannot be normalized over one."""
         return FRAME + HOP
 
     @property
     def longest(self) -> int:
-        """Samples of the frames that the longest positions stand for."""
+        """Samples of the frames that all positions cover."""
         frames = len(self.table) << len(self.convolutions)
         return FRAME + HOP * (frames - 1)
 
     @property
     def positions(self) -> int:
-        """The encoder's positions for the longest."""
+        """The encoder's positions for the longest waveform."""
         return len(self.table)
 
     def __call__(
         self, waveforms: Sequence[NDArray[np.floating[Any]]], *, device: torch.device, dtype: torch.dtype
     ) -> EncoderInput:
-        """Make the encoder's input of B mono waveforms, and say where each ends."""
+        """Compute the encoder's input for B mono waveforms, with a mask of their padding."""
         rows = [self.stem(self.features(waveform, device=device, dtype=dtype)) for waveform in waveforms]
         return EncoderInput.of(rows, dtype=self.table.dtype)
 
@@ -78,7 +78,7 @@ class Speech2TextFrontEnd:
         return torch.from_numpy(np.ascontiguousarray(made)).to(device, dtype)
 
     def stem(self, features: Tensor) -> Tensor:
-        """What enters the encoder's layers, `(S, d)`, of features `(frames, M)`."""
+        """The input of the encoder's layers, `(S, d)`, for features `(frames, M)`."""
         x = features.to(self.table.dtype).T.unsqueeze(0)
         for weight, bias in self.convolutions:
             x = F.glu(F.conv1d(x, weight, bias, stride=2, padding=weight.shape[-1] // 2), dim=1)
@@ -121,7 +121,7 @@ class Speech2Text:
         def cast(tensor: Tensor) -> Tensor:
             return tensor.detach().to(device, precision.weights)
 
-        # Positions are counted from the one behind the padding token's, as fairseq does.
+        # Positions are counted from the one after the padding token's, as in fairseq.
         first = int(config.pad_token_id) + 1
         longest = config.max_source_positions // 2 ** len(convolutions)
         policy = DecodingPolicy.of(network.generation_config, config, device=device, dtype=precision.sums)
@@ -141,7 +141,7 @@ class Speech2Text:
                 scale=float(encoder.embed_scale),
                 sums=precision.sums,
             ),
-            # A padding token is no text, and has no position of its own.
+            # A padding token is not text, and has no position of its own.
             policy=policy.without([int(config.pad_token_id)]),
             prompt=Prompt({LANGUAGE: (int(config.decoder_start_token_id),)}),
             settings={
@@ -174,19 +174,19 @@ def _check(name: str, config: Any, extractor: Any, tokenizer: Any) -> None:
     wanted = config.input_feat_per_channel * config.input_channels
     if extractor.num_mel_bins != wanted:
         raise ModelError(
-            f"model {name!r}: its feature extractor makes {extractor.num_mel_bins} mel bins but its encoder takes "
+            f"model {name!r}: its feature extractor returns {extractor.num_mel_bins} mel bins but its encoder takes "
             f"{wanted}"
         )
     if extractor.dither:
         raise ModelError(
-            f"model {name!r}: its feature extractor has the dither {extractor.dither}, so that a waveform is never "
-            "heard twice the same; set it to 0 in preprocessor_config.json"
+            f"model {name!r}: its feature extractor has the dither {extractor.dither}, so features of the same "
+            "waveform would differ each time; set it to 0 in preprocessor_config.json"
         )
     if len(tokenizer) > config.vocab_size:
         raise ModelError(
-            f"model {name!r}: its tokenizer knows {len(tokenizer)} tokens, its decoder {config.vocab_size}"
+            f"model {name!r}: its tokenizer has {len(tokenizer)} tokens, but its decoder {config.vocab_size}"
         )
     if tokenizer.lang_code_to_id:
         raise ModelError(
-            f"model {name!r} translates into {', '.join(sorted(tokenizer.lang_code_to_id))}; take one that transcribes"
+            f"model {name!r} translates into {', '.join(sorted(tokenizer.lang_code_to_id))}; use one that transcribes"
         )

@@ -1,4 +1,4 @@
-"""A loaded speech model: what all have, and that of the fast path with its frozen weights."""
+"""Loaded speech models: the common base, and that of the fast path with its frozen weights."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -18,39 +18,39 @@ from emtta_core.model.weights import Precision, Weights
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model(ABC):
-    """What every loaded model has, whichever path computes it."""
+    """The common base of loaded models on either path."""
 
-    name: str  # what it was asked for by: "demo", a folder or a hub id
+    name: str  # as requested: "demo", a folder or a hub id
     digest: str  # hexadecimal digest of all that can change a result: weights, prompt, policy, features, vocabulary
-    front_end: WaveformLimits  # what makes the encoder's input of a waveform
-    policy: DecodingPolicy  # which tokens may follow which
+    front_end: WaveformLimits  # computes the encoder's input from a waveform
+    policy: DecodingPolicy  # which tokens may follow
     prompt: Prompt  # the forced beginning in each language
-    tokenizer: Any  # what makes text of tokens
-    precision: Precision  # how its numbers are kept and multiplied
+    tokenizer: Any  # decodes tokens to text
+    precision: Precision  # how its numbers are stored and multiplied
 
     @property
     @abstractmethod
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
 
     @property
     @abstractmethod
     def width(self) -> int:
-        """Columns of the decoder, d."""
+        """The width of the decoder, d."""
 
     @property
     @abstractmethod
     def size(self) -> int:
-        """Parameters; the output projection is not counted where it is the embedding."""
+        """The number of parameters; the output projection is not counted if it is the embedding."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of features, LayerNorms, logits and all that is summed."""
+        """The dtype of features, LayerNorms, logits and all sums."""
         return self.precision.sums
 
     @property
     def sample_rate(self) -> int:
-        """Hz."""
+        """The sample rate in Hz."""
         return self.front_end.sample_rate
 
     @property
@@ -60,39 +60,39 @@ class Model(ABC):
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """Codes of the languages that it can be asked for."""
+        """The codes of its languages."""
         return self.prompt.languages
 
     def max_tokens(self, samples: int, language: str) -> int:
-        """The most tokens of a hypothesis of a waveform of `samples` in a language, the end token counted."""
+        """The maximum number of tokens of a hypothesis, including the end token, for `samples` in a language."""
         return self.policy.max_tokens(samples / self.sample_rate, language, self.prompt.length)
 
     def texts(self, tokens: Tensor, mask: Tensor) -> list[str]:
-        """The texts of sequences `(K, T)`, special tokens left out, white space at the ends cut."""
+        """The texts of sequences `(K, T)`, without special tokens and leading or trailing white space."""
         rows: Sequence[Sequence[int]] = [row[keep].tolist() for row, keep in zip(tokens.cpu(), mask.cpu(), strict=True)]
         return [str(self.tokenizer.decode(row, skip_special_tokens=True)).strip() for row in rows]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpeechModel(Model):
-    """A model of a family, on the fast path. Nothing in it changes, so several threads may use one at once."""
+    """A model of a family, on the fast path. It is immutable, so several threads may use it at once."""
 
     front_end: FrontEnd
-    weights: Weights  # the frozen tensors behind the front end
+    weights: Weights  # the frozen tensors after the front end
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.weights.head.device
 
     @property
     def width(self) -> int:
-        """Columns, d."""
+        """The width, d."""
         return self.weights.width
 
     @property
     def size(self) -> int:
-        """Parameters; the output projection is not counted where it is the embedding."""
+        """The number of parameters; the output projection is not counted if it is the embedding."""
         tensors = (*self.front_end.tensors(), *self.weights.tensors())
         sizes = {tensor.data_ptr(): tensor.numel() for tensor in tensors}
         return sum(sizes.values())
@@ -100,7 +100,7 @@ class SpeechModel(Model):
 
 @dataclass(frozen=True, slots=True)
 class Detected:
-    """A language that was detected."""
+    """A detected language."""
 
     language: str  # its code
     probability: float  # of its token among those of all languages that the model knows
@@ -109,14 +109,14 @@ class Detected:
 def detect_language(model: Model, waveform: NDArray[np.floating[Any]]) -> Detected:
     """Detect the most probable language of a waveform with the unadapted model.
 
-    One waveform at a time: what is detected of one utterance must not depend on its neighbours in a batch.
+    One waveform at a time: the language of one utterance must not depend on its neighbours in a batch.
 
     Args:
-        model: one that knows several languages.
+        model: a multilingual model.
         waveform: mono samples `(N,)` at the model's sample rate, no longer than its window.
 
     Raises:
-        UsageError: for a model that knows one language alone, or tells them by no token.
+        UsageError: for a model that knows only one language, or has no language tokens.
     """
     begin = model.prompt.common()
     assert isinstance(model, SpeechModel)

@@ -1,18 +1,19 @@
-"""How many tokens a second of speech may have in a language, as Whisper's vocabulary spells it.
+"""How many tokens per second of speech are allowed in a language with Whisper's vocabulary.
 
-The vocabulary of the multilingual models is made of text that is mostly English: of other scripts it has few words, and
-of some not even the letters, which are then spelt in two or three tokens of bytes each.
+The vocabulary of the multilingual models was built from mostly English text: it has few words of other scripts, and for
+some not even the letters, which then take two or three byte tokens each.
 
-Measured on the Universal Declaration of Human Rights, whose translations say the same and so take about the same time
-to read (Pellegrino and others, Science Advances 5, 2019): English has 1,361 words, which are 340 s of fast read speech
-of 4 words a second. What a language needs are the tokens of its text a second of those 340. `TOKENS_PER_SECOND` is
-enough for all of Whisper's languages but those in `_MORE` (`benchmarks/spelling.py`; figures in docs/models.md).
+Measured on the Universal Declaration of Human Rights, whose translations have the same content and so take about the
+same time to read (Pellegrino et al., Science Advances 5, 2019): the English text has 1,361 words, which is 340 s of
+fast read speech at 4 words per second. A language needs the tokens of its text divided by those 340 s.
+`TOKENS_PER_SECOND` is enough for all of Whisper's languages except those in `_MORE` (`benchmarks/spelling.py`; figures
+in docs/models.md).
 """
 
 from collections.abc import Mapping
 
 TOKENS_PER_SECOND = 12.0
-"""Sequences are cut at this many tokens a second of audio, plus a margin, where the language needs no more."""
+"""Sequences are cut at this many tokens per second of audio, plus a margin, unless the language needs more."""
 
 _MORE: Mapping[float, str] = {
     15.0: "az be el fa ha haw hu mi mt oc sd sq tg ur",
@@ -22,13 +23,13 @@ _MORE: Mapping[float, str] = {
     70.0: "gu ka km lo ml",
     105.0: "bo my",
 }
-"""The languages that need more, by what they are given; Sindhi, Assamese and Bashkir, of which there was no text, as
-much as Persian, Bengali and Tatar, whose scripts they share. A change here changes the identity of cells in the one
-language of their corpus; for folders of several, and for detected ones, raise `ALGORITHM_VERSION` with it."""
+"""The languages that need more, by their limit. Sindhi, Assamese and Bashkir, for which there was no text, have the
+limits of Persian, Bengali and Tatar, whose scripts they share. A change here changes the identity of cells whose corpus
+has one language; for folders with several, and for detected ones, also increment `ALGORITHM_VERSION`."""
 
 _OF_LANGUAGE = {language: most for most, languages in _MORE.items() for language in languages.split()}
 
 
 def tokens_per_second(language: str) -> float:
-    """The most tokens a second of a language, by Whisper's code of it."""
+    """The maximum number of tokens per second for a language, given by Whisper's code."""
     return _OF_LANGUAGE.get(language, TOKENS_PER_SECOND)

@@ -1,8 +1,8 @@
 """The generic path: a speech model as transformers computes it, one utterance at a time.
 
-It serves every model that has no family (`emtta_core.model.family`) and is of one of three layouts: an encoder and a
-decoder, a decoder alone that hears (a speech language model), or an encoder with CTC. What is adapted are the weights
-and biases of its LayerNorms and RMSNorms, in place; each episode puts them back, bit for bit.
+It supports every model without a family (`emtta_core.model.family`) that has one of three layouts: an encoder and a
+decoder, a decoder that takes audio (a speech language model), or an encoder with CTC. The weights and biases of its
+LayerNorms and RMSNorms are adapted in place; each episode restores them bit for bit.
 """
 
 import inspect
@@ -28,49 +28,49 @@ from emtta_core.model.speech_model import Model
 from emtta_core.model.weights import Precision
 
 INSTRUCTION = "Transcribe the speech."
-"""What a speech language model is asked to do, if its processor has no request for transcripts of its own."""
+"""The instruction for a speech language model whose processor has no transcription request of its own."""
 
 NORM = re.compile(r"\w*(?:LayerNorm|RMSNorm)\w*")
 """The classes whose weights are adapted."""
 
 UNFIT = {
     **dict.fromkeys(
-        ("canary", "cohere_asr", "seamless_m4t", "seamless_m4t_v2"), "its prompt is made by its processor, by language"
+        ("canary", "cohere_asr", "seamless_m4t", "seamless_m4t_v2"), "its processor makes its prompt, by language"
     ),
     **dict.fromkeys(
-        ("voxtral", "voxtral_realtime"), "its processor makes a request by the model's name on the hub alone"
+        ("voxtral", "voxtral_realtime"), "its processor needs the model's name on the hub to make a request"
     ),
-    **dict.fromkeys(("dia", "pop2piano", "vibevoice"), "it does not write what is said"),
-    "kyutai_speech_to_text": "it hears sound and writes text step by step, in a stream",
+    **dict.fromkeys(("dia", "pop2piano", "vibevoice"), "it does not transcribe speech"),
+    "kyutai_speech_to_text": "it transcribes a stream of audio step by step",
 }
-"""Kinds that transformers loads by the same classes and that do not fit, and why."""
+"""Unsupported kinds that transformers loads with the same classes, and why they are unsupported."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TransformersModel(Model):
-    """A model on the generic path. An episode holds its `lock`: what it adapts is the network itself."""
+    """A model on the generic path. An episode holds its `lock`, as it adapts the network in place."""
 
     front_end: "Listener"
     network: Any  # transformers' own, in eval mode
     layout: Layout
     norms: dict[str, torch.nn.Parameter]  # weights and biases of LayerNorms and RMSNorms, in the order of modules
-    ends: tuple[int, ...]  # the tokens at which a transcript ends; of CTC the blank, which ends nothing
+    ends: tuple[int, ...]  # the tokens that end a transcript; for CTC the blank, which does not end it
     lock: Any  # a `threading.RLock`
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         device: torch.device = self.network.device
         return device
 
     @property
     def width(self) -> int:
-        """Columns of the decoder, d."""
+        """The width of the decoder, d."""
         return int(getattr(self.network.config.get_text_config(decoder=True), "hidden_size", 0))
 
     @property
     def size(self) -> int:
-        """Parameters; the output projection is not counted where it is the embedding."""
+        """The number of parameters; the output projection is not counted if it is the embedding."""
         return sum(parameter.numel() for parameter in self.network.parameters())
 
     def half(self, which: str) -> list[str]:
@@ -82,23 +82,23 @@ class TransformersModel(Model):
         found = [name for name in self.norms if (not _DECODER.isdisjoint(name.split("."))) == (which == "decoder")]
         if not found:
             raise UsageError(
-                f"{self.name!r} has no LayerNorm or RMSNorm in its {which}, so that parameters = '{which}-layernorm' "
+                f"{self.name!r} has no LayerNorm or RMSNorm in its {which}, so parameters = '{which}-layernorm' "
                 "has nothing to adapt; use 'layernorm'"
             )
         return found
 
     def features(self) -> list[str]:
-        """The names of the parameters between the waveform and the encoder's layers, of a CTC model."""
+        """The names of a CTC model's parameters between the waveform and the encoder's layers."""
         return list(_features(self.network))
 
     def arithmetic(self) -> torch.autocast:
-        """The context in which the network computes: in bf16, matrices are multiplied so, whatever their inputs are."""
+        """The autocast context of the network: with bf16, matrix products are in bf16 whatever their inputs."""
         half = self.precision.weights != self.precision.sums
         return torch.autocast(self.device.type, self.precision.weights if half else torch.bfloat16, enabled=half)
 
     @contextmanager
     def adapting(self, names: Sequence[str]) -> Iterator[list[torch.nn.Parameter]]:
-        """Yield these parameters, with gradients, inside the `with` block, and restore them afterwards."""
+        """Yield these parameters with gradients enabled inside the `with` block, and restore them afterwards."""
         with self.lock:
             parameters = [self.network.get_parameter(name) for name in names]
             source = [parameter.detach().clone() for parameter in parameters]
@@ -111,27 +111,27 @@ class TransformersModel(Model):
 
 
 _DECODER = {"decoder", "language_model", "text_model", "text_decoder"}
-"""The modules of transformers that make text."""
+"""The names of text-generating modules in transformers."""
 
 _FEATURES = {"feature_extractor", "feature_projection"}
-"""Those that wav2vec 2.0 and its kin have below the encoder's layers."""
+"""The modules before the encoder's layers in wav2vec 2.0 and similar models."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """What a network is given of a waveform, by its own processor."""
+    """Computes a network's inputs from a waveform with the model's own processor."""
 
-    processor: Any  # a feature extractor; for a decoder alone, the processor
-    request: str | None  # the text around the sound, for a decoder alone whose processor makes no request itself
-    accepted: frozenset[str]  # what the network takes
+    processor: Any  # a feature extractor; for a decoder-only model, the processor
+    request: str | None  # the text around the audio, for a decoder-only model whose processor does not make it
+    accepted: frozenset[str]  # the names of the network's arguments
     sample_rate: int  # Hz
     shortest: int  # samples
-    longest: int  # samples of the window; `sys.maxsize` where there is none
+    longest: int  # samples of the window; `sys.maxsize` if there is none
 
     def __call__(
         self, waveform: NDArray[np.floating[Any]], *, device: torch.device, dtype: torch.dtype
     ) -> dict[str, Tensor]:
-        """Make the network's inputs of a mono waveform, each with the network's axis of the batch first."""
+        """Compute the network's inputs for a mono waveform, each with a leading batch axis."""
         signal = np.asarray(waveform, np.float32)
         if self.request is not None:
             made = self.processor(
@@ -148,46 +148,46 @@ class Listener:
 
 
 class OwnPrompt(Prompt):
-    """What each sequence begins with here: Whisper's prompts, or the same for every language."""
+    """The prompts on this path: Whisper's, or the same for every language."""
 
     def common(self) -> tuple[int, ...]:
-        """Refuse to detect a language, as one utterance's prompt is all that this path knows."""
+        """Refuse language detection, which this path does not support."""
         raise UsageError(NO_DETECTION)
 
 
 def layout_of(model_type: str, name: str) -> Layout:
-    """Find how models of a kind are built, by the classes of transformers that load them.
+    """Find the layout of a kind of model by the classes of transformers that load it.
 
     Raises:
-        ModelError: none makes text of speech, or not in a way that fits.
+        ModelError: none of them transcribes speech, or not in a supported way.
     """
     from transformers.models.auto import modeling_auto as auto
 
     if model_type in UNFIT:
         raise ModelError(
-            f"model {name!r} is of the kind {model_type!r}, which the generic path does not serve: "
-            f"{UNFIT[model_type]}; take another model, or write a family for the kind (docs/models.md)"
+            f"model {name!r} is of the kind {model_type!r}, which the generic path does not support: "
+            f"{UNFIT[model_type]}; use another model, or write a family for the kind (docs/models.md)"
         )
     if model_type in auto.MODEL_FOR_CTC_MAPPING_NAMES:
         return "ctc"
     if model_type in auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES:
-        return "encoder-decoder"  # some are a decoder alone, which their config says
+        return "encoder-decoder"  # some are decoder-only, according to their config
     if model_type in auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES:
         return "decoder"
     raise ModelError(
         f"model {name!r} is of the kind {model_type!r}; those that can be adapted are: "
-        f"{', '.join(repr(kind) for kind in sorted(kinds()))}; and what transformers loads by "
-        "AutoModelForSpeechSeq2Seq, by AutoModelForCTC, or by AutoModelForMultimodalLM if it hears; docs/models.md "
+        f"{', '.join(repr(kind) for kind in sorted(kinds()))}; and what transformers loads with "
+        "AutoModelForSpeechSeq2Seq, AutoModelForCTC, or AutoModelForMultimodalLM if it takes audio; docs/models.md "
         "says how to add a kind"
     )
 
 
 def read(folder: Path, layout: Layout, model_type: str) -> Parts:
-    """Read a model's files as transformers does; weights from safetensors alone, and no code that comes with them.
+    """Read a model's files with transformers, weights only from safetensors, without running code that comes with them.
 
     Raises:
-        ModelError: weights are missing, or not of the network.
-        Exception: whatever transformers raises for files that are missing or broken.
+        ModelError: weights are missing or do not match the network.
+        Exception: whatever transformers raises for missing or broken files.
     """
     import transformers
 
@@ -197,7 +197,7 @@ def read(folder: Path, layout: Layout, model_type: str) -> Parts:
         "encoder-decoder": transformers.AutoModelForSpeechSeq2Seq,
         "decoder": transformers.AutoModelForMultimodalLM,
     }[layout]
-    # What masks features in training alone; published CTC models lack it.
+    # Masks features only in training; published CTC models lack it.
     masked = f"{model_type.replace('-', '_')}.masked_spec_embed"
     network = read_network(kind, folder, computed=[masked], trust_remote_code=False)
     if layout == "ctc" or network.config.is_encoder_decoder:
@@ -209,7 +209,7 @@ def read(folder: Path, layout: Layout, model_type: str) -> Parts:
 
 
 def settings_of(parts: Parts) -> dict[str, Any]:
-    """All besides the weights that can change a result, as JSON has it."""
+    """Everything besides the weights that can change a result, as JSON values."""
     network = parts.network
     generation = getattr(network, "generation_config", None)
     settings = {
@@ -226,17 +226,17 @@ def settings_of(parts: Parts) -> dict[str, Any]:
 def make(
     name: str, parts: Parts, layout: Layout, *, digest: str, device: torch.device, precision: Precision
 ) -> TransformersModel:
-    """Prepare a model, whose network is moved and changed.
+    """Prepare a model; its network is moved and modified.
 
     Raises:
-        ModelError: if it hears nothing, or names no end token.
+        ModelError: if it takes no audio, or names no end token.
     """
     network, config = parts.network, parts.network.config
     if layout == "encoder-decoder" and not config.is_encoder_decoder:
         layout = "decoder"
     network, norms = network.to(device, precision.weights).requires_grad_(False), _norms(network)
     for parameter in (*norms.values(), *_features(network).values()):
-        parameter.data = parameter.data.to(precision.sums)  # what is adapted would be rounded
+        parameter.data = parameter.data.to(precision.sums)  # adapted values would be rounded
     vocabulary = int(config.get_text_config(decoder=True).vocab_size)
     generation = None if layout == "ctc" else _settled(name, network)
     ends = (int(config.pad_token_id or 0),) if generation is None else tuple(generation.eos_token_id)
@@ -271,20 +271,20 @@ def _norms(network: Any) -> dict[str, torch.nn.Parameter]:
 
 
 def _settled(name: str, network: Any) -> Any:
-    # The generation config, with those settings taken out that methods decide: how many sequences, chosen how.
+    # The generation config without the settings that methods determine: how many sequences, and how they are chosen.
     generation = network.generation_config
     ends = generation.eos_token_id
     ends = [ends] if isinstance(ends, int) else list(ends or [])
     if not ends:
         raise ModelError(
-            f"model {name!r} names no token at which a transcript ends; write eos_token_id into generation_config.json"
+            f"model {name!r} names no token that ends a transcript; set eos_token_id in generation_config.json"
         )
     generation.eos_token_id = ends
     if generation.pad_token_id is None:
         generation.pad_token_id = ends[0]
     for setting in ("temperature", "top_k", "top_p", "min_p", "typical_p", "max_length", "max_new_tokens", "max_time"):
         setattr(generation, setting, None)
-    # The place of sound is no text; one that is written would be taken for sound when its sequence is scored.
+    # The audio placeholder is not text; if generated, it would be taken for audio when its sequence is scored.
     place = getattr(network.config, "audio_token_id", getattr(network.config, "audio_token_index", None))
     if place is not None:
         generation.suppress_tokens = sorted({int(place), *(generation.suppress_tokens or [])})
@@ -296,7 +296,7 @@ def _listener(name: str, parts: Parts, layout: Layout) -> Listener:
     processor = parts.extractor
     extractor = getattr(processor, "feature_extractor", getattr(processor, "audio_processor", processor))
     if layout == "decoder" and extractor is processor:
-        raise ModelError(f"model {name!r} hears nothing: its processor makes no features of sound; take one that does")
+        raise ModelError(f"model {name!r} takes no audio: its processor has no audio features; use one that has")
     rate = getattr(extractor, "sampling_rate", None)
     accepted = frozenset(inspect.signature(parts.network.forward).parameters)
     return Listener(
@@ -310,7 +310,7 @@ def _listener(name: str, parts: Parts, layout: Layout) -> Listener:
 
 
 def _request(processor: Any) -> str | None:
-    # The text around the sound, for a processor that does not make it itself.
+    # The text around the audio, for a processor that does not make it itself.
     token = getattr(processor, "audio_token", None)
     if token is None or hasattr(processor, "apply_transcription_request"):
         return None
@@ -318,14 +318,14 @@ def _request(processor: Any) -> str | None:
         return f"{token}{INSTRUCTION}"
     said: Any = [{"type": "audio", "audio": ""}, {"type": "text", "text": INSTRUCTION}]
     text = processor.apply_chat_template([{"role": "user", "content": said}], add_generation_prompt=True)
-    if token not in text:  # templates of text alone
+    if token not in text:  # text-only templates
         said = f"{token}{INSTRUCTION}"
         text = processor.apply_chat_template([{"role": "user", "content": said}], add_generation_prompt=True)
     return str(text)
 
 
 def _shortest(network: Any) -> int:
-    # Samples of the shortest waveform of which convolutions over samples leave a frame.
+    # Samples of the shortest waveform from which convolutions over samples compute a frame.
     encoder = network.get_encoder() if network.config.is_encoder_decoder else network
     frames = getattr(encoder, "_get_feat_extract_output_lengths", None)
     if frames is None or encoder.main_input_name != "input_values":
@@ -350,7 +350,7 @@ def _policy(
 
 
 def _prompt(network: Any, generation: Any, tokenizer: Any, layout: Layout) -> OwnPrompt:
-    # Beginnings that are the same for all languages transformers adds by itself.
+    # transformers itself adds beginnings that are the same for all languages.
     if network.config.model_type == "whisper":
         multilingual = network.config.vocab_size >= MULTILINGUAL
         return OwnPrompt(Prompt.of(generation, tokenizer.get_vocab(), multilingual=multilingual).tokens)
@@ -359,7 +359,7 @@ def _prompt(network: Any, generation: Any, tokenizer: Any, layout: Layout) -> Ow
 
 
 def _plain(value: Any) -> Any:
-    # Without what says where files came from, and how they were stored.
+    # Without information on where files came from and how they were stored.
     if isinstance(value, dict):
         strange = {"_name_or_path", "name_or_path", "transformers_version", "dtype", "torch_dtype", "_commit_hash"}
         return {str(key): _plain(item) for key, item in value.items() if key not in strange}

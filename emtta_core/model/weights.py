@@ -1,4 +1,4 @@
-"""A model's frozen weights in one of four precisions, prepared once, and its LayerNorm parameters apart."""
+"""A model's frozen weights in one of four precisions, prepared once, and separately its LayerNorm parameters."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -13,34 +13,34 @@ from torch import Tensor
 from emtta_core.errors import ModelError, UsageError, unknown
 
 _turns = threading.RLock()
-"""Whose thread's choice of arithmetic torch has."""
+"""Held by the thread whose arithmetic settings torch currently has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """How numbers are kept and multiplied."""
+    """How numbers are stored and multiplied."""
 
-    name: str  # what users call it
+    name: str  # as users refer to it
     weights: torch.dtype  # of the frozen weights, and of what they are multiplied with
     sums: torch.dtype  # of LayerNorm, residuals, logits, entropies, losses and the optimizer
     tensor_float: bool = False  # whether a GPU may round the factors of float32 products to TF32's 10 bits
 
     @contextmanager
     def arithmetic(self, device: torch.device) -> Iterator[None]:
-        """Multiply on a GPU as this precision says; torch keeps that for the whole process, so it is put back after.
+        """Set torch's process-wide arithmetic on a GPU to this precision inside the `with` block, then restore it.
 
-        Threads take turns: what one put back would change another's numbers. A GPU that one thread keeps busy gives a
-        second one nothing.
+        Threads take turns, as restoring it would change another's numbers; a GPU that one thread keeps busy would not
+        speed up a second one.
 
-        Attention is not left to cuDNN, which torch prefers in bfloat16 on the newest GPUs: it plans anew for every
-        shape that it has not seen, for tens of milliseconds and more, and every token has a shape of its own.
+        Attention does not use cuDNN, which torch prefers in bfloat16 on the newest GPUs: it spends tens of milliseconds
+        or more planning for each new shape, and every token has a different shape.
         """
         if device.type != "cuda":
             yield
             return
         with _turns:
-            # Not `allow_tf32`: torch refuses to read it in a program that has chosen TF32 by `fp32_precision`.
-            backends: Any = torch.backends  # torch makes what is in there as it is asked for, and types leave it out
+            # Not `allow_tf32`: torch refuses to read it in a program that has set TF32 with `fp32_precision`.
+            backends: Any = torch.backends  # its attributes are created lazily, so the types lack them
             matmul, convolution = backends.cuda.matmul, backends.cudnn.conv
             before = matmul.fp32_precision, convolution.fp32_precision
             attention = backends.cuda.cudnn_sdp_enabled()
@@ -62,24 +62,24 @@ PRECISIONS: dict[str, Precision] = {
         Precision("bf16", torch.bfloat16, torch.float32),
     )
 }
-"""Every precision there is."""
+"""All precisions by name."""
 
 
 def choose_precision(name: str, device: torch.device) -> Precision:
     """Find a precision by its name.
 
     Raises:
-        UsageError: if there is none, or the device does not have it.
+        UsageError: if there is none, or the device does not support it.
     """
     if name not in PRECISIONS:
         raise unknown("precision", name, list(PRECISIONS))
     if name == "tf32" and device.type != "cuda":
-        raise UsageError(f"precision 'tf32' is a GPU's, and the device is {str(device)!r}; use 'float32' there")
+        raise UsageError(f"precision 'tf32' needs a GPU, and the device is {str(device)!r}; use 'float32' there")
     return PRECISIONS[name]
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
-"""The activations that feed-forward blocks may have, by the name that a config gives them."""
+"""The activations that feed-forward blocks may have, by their name in a config."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Attention:
     """The projections of one attention block; the query's are multiplied by `head_dim ** -0.5`."""
 
     query: Tensor  # weight `(d, d)`; for self-attention query, key and value stacked, `(3d, d)`
-    # Likewise `(d,)` or `(3d,)` (zeros for keys without a bias, as Whisper's); None where nothing has one.
+    # Likewise `(d,)` or `(3d,)` (zeros for keys without a bias, as in Whisper); None if none has one.
     query_bias: Tensor | None
     memory: Tensor | None  # key and value weights for cross-attention, stacked `(2d, d)`; None for self-attention
     memory_bias: Tensor | None  # likewise `(2d,)`
@@ -97,9 +97,9 @@ class Attention:
 
 @dataclass(frozen=True, slots=True)
 class FeedForward:
-    """The two linear maps of a feed-forward block, `(f, d)` and `(d, f)`, and what lies between them."""
+    """The two linear maps of a feed-forward block, `(f, d)` and `(d, f)`, and the activation between them."""
 
-    up: Tensor  # `(2f, d)` where the activation takes half of its columns to gate the others
+    up: Tensor  # `(2f, d)` if the activation uses half of its columns to gate the others
     up_bias: Tensor
     down: Tensor
     down_bias: Tensor
@@ -136,15 +136,15 @@ class Weights:
     encoder_heads: int  # attention heads in the encoder
     decoder_heads: int  # attention heads in the decoder
     encoder_layers: tuple[EncoderLayer, ...]  # the encoder's layers
-    embedding: Tensor  # `(V, d)`, the tokens' input embedding, scaled where the model scales it
-    decoder_positions: Tensor | None  # `(T, d)`, added to the embedding; None where positions are rotary
+    embedding: Tensor  # `(V, d)`, the tokens' input embedding, scaled if the model scales it
+    decoder_positions: Tensor | None  # `(T, d)`, added to the embedding; None if positions are rotary
     decoder_layers: tuple[DecoderLayer, ...]  # the decoder's layers
-    head: Tensor  # `(V, d)`, the output projection (the embedding itself where the model ties them unscaled)
+    head: Tensor  # `(V, d)`, the output projection (the embedding itself if the model ties them unscaled)
     # `(N, 2, d)`, each LayerNorm's weight and bias as trained, in the precision of sums; `(N, 1, d)` without biases.
     norms: Tensor
     norm_epsilon: float  # what LayerNorm adds to the variance
-    # `(d / 2H,)`, radians a position by which rotary positions turn each pair of a head's columns in self-attention, 0
-    # for a pair that they leave alone, in the precision of sums; None where positions are added.
+    # `(d / 2H,)`, radians per position by which rotary positions rotate each pair of a head's columns in
+    # self-attention, 0 for a pair that is not rotated, in the precision of sums; None if positions are added.
     frequencies: Tensor | None = None
 
     @property
@@ -153,7 +153,7 @@ class Weights:
         return 2 * len(self.encoder_layers) + 1
 
     def tensors(self) -> Iterator[Tensor]:
-        """Yield every tensor, in a fixed order."""
+        """Yield every tensor in a fixed order."""
         alone = (self.embedding, self.decoder_positions, self.head, self.norms, self.frequencies)
         yield from (tensor for tensor in alone if tensor is not None)
         for encoder_layer in self.encoder_layers:
@@ -171,25 +171,25 @@ def prepare(
     scale: float = 1.0,
     positions: Tensor | None = None,
 ) -> Weights:
-    """Take the weights out of a model of transformers with LayerNorm before each block, as Whisper is.
+    """Extract the weights of a transformers model with LayerNorm before each block, such as Whisper.
 
-    Its parts must have the names that transformers gives them there: `model.encoder.layers.0.self_attn.q_proj` and so
-    on. Of a family that calls them otherwise, its file fills in a `Weights` by itself.
+    Its parts must have the same names as in Whisper: `model.encoder.layers.0.self_attn.q_proj` and so on. A family with
+    other names builds its own `Weights`.
 
     Args:
-        model: the model as transformers loads it; it is not changed.
-        device: where the weights go.
-        precision: what they are cast to.
-        head: what the output projection is called.
-        scale: what the tokens' embedding is multiplied with before it enters the decoder.
-        positions: `(T, d)`, the decoder's positions; None: they are its `embed_positions`.
+        model: the model as loaded by transformers; it is not changed.
+        device: the device of the weights.
+        precision: the precision they are cast to.
+        head: the name of the output projection.
+        scale: the factor of the tokens' embedding.
+        positions: `(T, d)`, the decoder's positions; None: its `embed_positions`.
 
     Raises:
-        ModelError: for an activation that is not known.
+        ModelError: for an unsupported activation.
     """
     if model.config.activation_function not in ACTIVATIONS:
         raise ModelError(
-            f"the model has the activation {model.config.activation_function!r}; known are: {', '.join(ACTIVATIONS)}"
+            f"the model has the activation {model.config.activation_function!r}; supported: {', '.join(ACTIVATIONS)}"
         )
     state = {name: tensor.detach().to(device, precision.sums) for name, tensor in model.state_dict().items()}
     config = model.config
@@ -206,7 +206,7 @@ def prepare(
         return FeedForward(*pair(f"{prefix}.fc1"), *pair(f"{prefix}.fc2"), activation)
 
     def attention(prefix: str, heads: int, *, cross: bool) -> Attention:
-        # Scaled queries once, here, in place of scaled scores in each pass: (q/√h)·k equals (q·k)/√h.
+        # Scale queries once, here, instead of scores in each pass: (q/√h)·k equals (q·k)/√h.
         shrink = (width // heads) ** -0.5
         query, query_bias = (cast(state[f"{prefix}.q_proj.{part}"] * shrink) for part in ("weight", "bias"))
         key = cast(state[f"{prefix}.k_proj.weight"])
@@ -214,8 +214,8 @@ def prepare(
         # Whisper's keys have no bias, which changes no softmax; Speech2Text's have one.
         bias = state.get(f"{prefix}.k_proj.bias")
         key_bias = torch.zeros_like(value_bias) if bias is None else cast(bias)
-        # Keys and values in one product; in self-attention the queries as well. Cross-attention's queries come from
-        # another sequence, so they stay apart.
+        # Keys and values are computed in one product, in self-attention the queries as well. Cross-attention's queries
+        # come from another sequence, so they stay separate.
         memory, memory_bias = torch.cat([key, value]), torch.cat([key_bias, value_bias])
         out = pair(f"{prefix}.out_proj")
         if cross:
@@ -224,8 +224,8 @@ def prepare(
 
     encoder, decoder = "model.encoder", "model.decoder"
     encoder_heads, decoder_heads = int(config.encoder_attention_heads), int(config.decoder_attention_heads)
-    # 1) The layers. `norm_names` has the LayerNorms in the order of a pass: the encoder's first, and the last norm of
-    # each half behind its layers. `Weights.norms` and every `(B, P)` of parameters rely on it.
+    # 1) The layers. `norm_names` has the LayerNorms in the order of a pass: the encoder's first, and the final norm of
+    # each half after its layers. `Weights.norms` and all parameters `(B, P)` rely on it.
     norm_names: list[str] = []
     encoder_layers = []
     for index in range(config.encoder_layers):
@@ -242,10 +242,10 @@ def prepare(
         cross_block = attention(f"{prefix}.encoder_attn", decoder_heads, cross=True)
         decoder_layers.append(DecoderLayer(block, cross_block, feed_forward(prefix)))
     norm_names.append(f"{decoder}.layer_norm")
-    # 2) The LayerNorms apart from the rest, at the precision of sums: they are what is adapted.
+    # 2) The LayerNorms, which are adapted, separately and in the precision of sums.
     norms = [torch.stack([state[f"{name}.weight"], state[f"{name}.bias"]]) for name in norm_names]
     embedding = cast(state[f"{decoder}.embed_tokens.weight"] * scale)
-    # 3) The embedding, and the head that is the same tensor in most models: one copy of it then, unless it is scaled.
+    # 3) The embedding, and the head, which is the same tensor in most models: one copy suffices unless it is scaled.
     tied = model.get_submodule(head).weight is model.get_submodule(f"{decoder}.embed_tokens").weight
     if positions is None:
         positions = state[f"{decoder}.embed_positions.weight"]

@@ -1,4 +1,4 @@
-"""The family of Whisper: its log-mel features, and every size, English-only or not, distilled or fine-tuned."""
+"""The family of Whisper: its log-mel features, and models of every size, English-only, distilled or fine-tuned."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,17 +20,17 @@ from emtta_core.model.weights import Precision, prepare
 
 @dataclass(frozen=True, slots=True)
 class LogMel:
-    """Log-mel features, by the settings of a model's feature extractor."""
+    """Log-mel features with the settings of a model's feature extractor."""
 
     sample_rate: int  # Hz
-    samples: int  # length of the window in samples; shorter waveforms are padded with zeros
+    samples: int  # length of the window in samples; shorter waveforms are zero-padded
     fft: int  # samples in a frame
     hop: int  # samples between frames
     filters: NDArray[np.float64]  # `(fft // 2 + 1, M)`, the mel filters
 
     @classmethod
     def of(cls, extractor: Any) -> "LogMel":
-        """Take the settings of a `WhisperFeatureExtractor`; its dither, which is random, is not applied."""
+        """Read the settings of a `WhisperFeatureExtractor`; its dither, which is random, is not applied."""
         return cls(
             sample_rate=int(extractor.sampling_rate),
             samples=int(extractor.n_samples),
@@ -41,7 +41,7 @@ class LogMel:
 
     @property
     def frames(self) -> int:
-        """Frames in a window."""
+        """The number of frames in a window."""
         return self.samples // self.hop
 
     def __call__(
@@ -73,21 +73,21 @@ class WhisperFrontEnd:
     conv1: tuple[Tensor, Tensor]  # weight and bias of the first convolution, stride 1
     conv2: tuple[Tensor, Tensor]  # likewise of the second, stride 2
     table: Tensor  # `(S, d)`, the encoder's positions
-    sums: torch.dtype  # the precision of what enters the encoder's layers
+    sums: torch.dtype  # the precision of the input of the encoder's layers
 
     @property
     def sample_rate(self) -> int:
-        """Hz."""
+        """The sample rate in Hz."""
         return self.mel.sample_rate
 
     @property
     def shortest(self) -> int:
-        """One sample: what is missing is silence."""
+        """One sample, as the rest is padded."""
         return 1
 
     @property
     def longest(self) -> int:
-        """Samples of the window."""
+        """The window in samples."""
         return self.mel.samples
 
     @property
@@ -98,11 +98,11 @@ class WhisperFrontEnd:
     def __call__(
         self, waveforms: Sequence[NDArray[np.floating[Any]]], *, device: torch.device, dtype: torch.dtype
     ) -> EncoderInput:
-        """Make the encoder's input of B mono waveforms."""
+        """Compute the encoder's input for B mono waveforms."""
         return EncoderInput(self.stem(self.mel(waveforms, device=device, dtype=dtype)))
 
     def stem(self, mel: Tensor) -> Tensor:
-        """What enters the encoder's layers, `(B, S, d)`, of log-mel features `(B, M, 2S)`."""
+        """The input of the encoder's layers, `(B, S, d)`, for log-mel features `(B, M, 2S)`."""
         x = F.gelu(F.conv1d(mel.to(self.table.dtype), *self.conv1, padding=1))
         x = F.gelu(F.conv1d(x, *self.conv2, stride=2, padding=1))
         return (x.transpose(1, 2).contiguous() + self.table).to(self.sums)
@@ -177,38 +177,38 @@ def _check(name: str, config: Any, generation: Any, mel: LogMel, vocabulary: Map
     """
     if mel.frames != 2 * config.max_source_positions:
         raise ModelError(
-            f"model {name!r}: its feature extractor makes {mel.frames} frames but its encoder takes "
+            f"model {name!r}: its feature extractor returns {mel.frames} frames but its encoder takes "
             f"{2 * config.max_source_positions}"
         )
     if mel.filters.shape[1] != config.num_mel_bins:
         raise ModelError(
-            f"model {name!r}: its feature extractor makes {mel.filters.shape[1]} mel bins but its encoder takes "
+            f"model {name!r}: its feature extractor returns {mel.filters.shape[1]} mel bins but its encoder takes "
             f"{config.num_mel_bins}"
         )
     if len(vocabulary) > config.vocab_size:
         raise ModelError(
-            f"model {name!r}: its tokenizer knows {len(vocabulary)} tokens, its decoder {config.vocab_size}"
+            f"model {name!r}: its tokenizer has {len(vocabulary)} tokens, but its decoder {config.vocab_size}"
         )
     if generation.decoder_start_token_id is None or generation.eos_token_id is None:
         raise ModelError(f"model {name!r}: its generation_config.json names no decoder_start_token_id or eos_token_id")
 
 
 def _refuse_wordless(folder: Path, network: Any, tokenizer: Any) -> None:
-    """Refuse a tokenizer without the words of a Whisper, whose text has the ids before its end token.
+    """Refuse a tokenizer without Whisper's text tokens, whose ids come before the end token.
 
-    Where files of the tokenizer are missing, transformers makes one of the special tokens alone, and every transcript
-    would be empty. A few ids may be without a word, as nothing is written with them.
+    If files of the tokenizer are missing, transformers makes one of only the special tokens, and every transcript would
+    be empty. A few ids may be undefined, as they are never generated.
 
     Raises:
-        ModelError: it has words for less than half of them.
+        ModelError: it defines less than half of them.
     """
     ends = network.generation_config.eos_token_id
     end = min(ends) if isinstance(ends, list) else ends
     if end is None or end >= network.config.vocab_size:
-        return  # refused later, by what is wrong with it
+        return  # refused later, with the specific fault
     named = sum(index < end for index in tokenizer.get_vocab().values())
     if named < end / 2:
         raise ModelError(
-            f"{folder}: its tokenizer has words for {named} of the {end} tokens that its decoder writes; copy "
+            f"{folder}: its tokenizer defines {named} of the {end} text tokens of its decoder; copy "
             "tokenizer.json (or vocab.json and merges.txt) from the model that it was fine-tuned from"
         )

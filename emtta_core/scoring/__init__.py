@@ -1,4 +1,4 @@
-"""Scoring: hypotheses and references normalized by a scorer's rule, and their word and character errors."""
+"""Scoring: normalization of hypotheses and references by a scorer's rule, and their word and character errors."""
 
 from emtta_core.scoring.normalizer import Normalizer, Rule, normalizer, unified
 from emtta_core.scoring.scorer import DEFAULT, Scorer, ScorerError, check_scorer, scorer

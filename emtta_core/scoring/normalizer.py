@@ -1,19 +1,20 @@
-"""The text normalizers of Whisper, which decide what counts as the same word.
+"""The text normalizers, which determine what counts as the same word.
 
-English text goes through Whisper's English normalizer (contractions, spellings, numbers, fillers), text in
-any other language through its basic one, as in the evaluation of the Whisper paper (arXiv:2212.04356,
-appendix C). Of a language that is written without spaces each letter counts as a word there, and so here.
-That is the rule `whisper`; `basic` takes the basic normalizer for English too, and `none` leaves texts as they are.
+English text goes through Whisper's English normalizer (contractions, spellings, numbers, fillers), text in any other
+language through its basic one, as in the evaluation of the Whisper paper (arXiv:2212.04356, appendix C). As there, each
+letter counts as a word in languages written without spaces. This is the rule `whisper`; `basic` uses the basic
+normalizer for English too, and `none` leaves texts unchanged.
 
-The basic normalizer puts a space in the place of each combining mark. The vowel signs of Devanagari, Bengali, Thai and
-others are such marks, so that it cuts their words into pieces and compares no vowel. The rule `marks` keeps them.
+The basic normalizer replaces each combining mark with a space. The vowel signs of Devanagari, Bengali, Thai and others
+are such marks, so it splits their words into pieces and compares no vowels. The rule `marks` keeps them.
 
-The rule `jiwer` is what the authors of the paper (arXiv:2605.08186) do in earlier code: punctuation goes, apostrophes
-too, then comes jiwer's standard transform; English references first have some abbreviations spelled out, and lose all
-but letters, spaces and apostrophes (hhhaaahhhaa/Dynamic-SUTA, src/utils/tool.py, src/corpus/corpus.py at a85802e).
+The rule `jiwer` follows earlier code of the paper's authors (arXiv:2605.08186): punctuation is removed, including
+apostrophes, then jiwer's standard transform is applied; in English references, some abbreviations are first spelled
+out, and all but letters, spaces and apostrophes removed (hhhaaahhhaa/Dynamic-SUTA, src/utils/tool.py,
+src/corpus/corpus.py at a85802e).
 
-Before Whisper's rules, `unified` writes the same text with the same characters, whatever a keyboard, an editor or a
-decoder made of it. It is this project's own step, and so it has a number in the name that is stored beside a score.
+Before Whisper's rules, `unified` maps equivalent characters from keyboards, editors or decoders to the same one. This
+step is specific to this project, so its version is part of the name that is stored with a score.
 """
 
 import re
@@ -32,42 +33,43 @@ from whisper_normalizer.english import EnglishTextNormalizer
 Rule = Literal["whisper", "basic", "marks", "jiwer", "none"]
 
 UNICODE_VERSION = 1
-"""Raised whenever `unified` would give another text."""
+"""Incremented whenever `unified` would return a different text."""
 
 DOTLESS = frozenset({"az", "tr"})
-"""The languages in which I is the capital of the dotless small i, by Unicode's SpecialCasing."""
+"""The languages in which I is the capital of the dotless i, according to Unicode's SpecialCasing."""
 
 _APOSTROPHES = str.maketrans(dict.fromkeys("\u2019\u02bb\u02bc\uff07\ua78c", "'"))
 """The right single quotation mark, the letters turned comma and apostrophe, the fullwidth one, and saltillo."""
 
 _QUOTE_IN_WORD = re.compile(r"(?<=\w)[\u2018\u201b\u2032`\u00b4](?=\w)")
-"""Opening quotation marks, prime, grave and acute accent, where they can be nothing but an apostrophe."""
+"""Opening quotation marks, prime, grave and acute accent, where they can only be an apostrophe."""
 
 _INVISIBLE = re.compile(r"[\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufe00-\ufe0f\ufeff]")
-"""Soft hyphen, zero-width space, direction marks, word joiner, variation selectors, byte order mark: no letters, but
-the library's rules keep them within words, or put a space there. The joiners of Persian and Indic scripts, which do
-change a spelling, are left."""
+"""Soft hyphen, zero-width space, direction marks, word joiner, variation selectors, byte order mark: not letters, but
+the library's rules keep them within words or replace them with a space. The joiners of Persian and Indic scripts, which
+affect spelling, are kept."""
 
 WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
-"""The languages whose letters are set apart, by Whisper's codes: those of the Whisper paper, and Cantonese, which later
-models know."""
+"""The languages that are split into letters, by Whisper's codes: those of the Whisper paper, and Cantonese, which later
+models support."""
 
 MARKED = frozenset(
     {"as", "bn", "bo", "gu", "hi", "km", "kn", "lo", "ml", "mr", "my", "ne", "pa", "sa", "si", "ta", "te", "th", "yo"}
 )
-"""The languages that write combining marks in nearly every sentence: vowel signs, and the tones of Yoruba, for which
-letters with both dot and tone have no character of their own."""
+"""The languages with combining marks in nearly every sentence: vowel signs, and the tones of Yoruba, whose letters with
+both dot and tone have no precomposed character."""
 
 
 def unified(text: str, *, dotless: bool = False) -> str:
-    """Write a text with one character for each thing that Unicode has several for.
+    """Map equivalent characters of Unicode to the same one.
 
-    Characters and their marks are composed (NFC), typographic apostrophes become plain ones, invisible characters go,
-    and the dotted capital İ becomes i: Python's small letter of it is an i with a second dot, a mark that cuts words.
+    Characters and their marks are composed (NFC), typographic apostrophes become plain ones, invisible characters are
+    removed, and the dotted capital İ becomes i: Python lower-cases it to an i with a combining dot, which would split
+    words.
 
     Args:
-        text: as it came.
-        dotless: whether it is Turkish or Azerbaijani, where the capital I is that of the dotless small i.
+        text: the original text.
+        dotless: whether it is Turkish or Azerbaijani, where I is the capital of the dotless i.
     """
     text = _INVISIBLE.sub("", unicodedata.normalize("NFC", text)).translate(_APOSTROPHES)
     text = _QUOTE_IN_WORD.sub("'", text).replace("\u0130", "i")
@@ -87,14 +89,14 @@ _SPELLED_OUT: Mapping[str, str] = {
 
 
 def english_reference(text: str) -> str:
-    """An English transcript as the paper's authors clean it, before the rule `jiwer`; no hypothesis is cleaned so."""
+    """Clean an English reference as the paper's authors do before the rule `jiwer`; hypotheses are not cleaned."""
     for written, spoken in _SPELLED_OUT.items():
         text = text.replace(written, spoken)
     return " ".join(re.sub("[^ A-Z']", "", text.upper()).split())
 
 
 def _standardized() -> Callable[[str], str]:
-    # Punctuation removed, then jiwer's standard transform but for its last step, which cuts the text into words.
+    # Removes punctuation, then applies jiwer's standard transform without its last step, which splits into words.
     transform = jiwer.Compose([jiwer.RemovePunctuation(), *jiwer.wer_standardize.transforms[:-1]])
     return lambda text: str(transform(text))
 
@@ -117,19 +119,19 @@ _FUNCTIONS: Mapping[str, Callable[[], Callable[[str], str]]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Normalizer:
-    """A normalizer with its name, which is stored beside each score."""
+    """A normalizer with its name, which is stored with each score."""
 
-    name: str  # which one, the release of the package that holds it, and the version of `unified` before it
+    name: str  # which one, the release of its package, and the version of `unified` applied before it
     function: Callable[[str], str]  # text to text
-    by_letter: bool = False  # whether it sets the letters apart, so that each counts as a word
-    cleanup: Callable[[str], str] = str  # what is done to a reference before
+    by_letter: bool = False  # whether it separates letters, so that each counts as a word
+    cleanup: Callable[[str], str] = str  # applied to a reference first
 
     def __call__(self, text: str) -> str:
-        """Normalize a text: single spaces between its words and none around them."""
+        """Normalize a text to words separated by single spaces."""
         return " ".join(self.function(text).split())
 
     def reference(self, text: str) -> str:
-        """Normalize a transcript, which some rules clean first."""
+        """Normalize a reference, which some rules clean first."""
         return self(self.cleanup(text))
 
 
@@ -143,7 +145,7 @@ def normalizer(language: str, rule: Rule = "whisper") -> Normalizer:
         return _load("whisper-english")
     if language in DOTLESS:
         return _load("whisper-marks-dotless" if rule == "marks" else "whisper-basic-dotless")
-    if rule == "marks":  # Khmer has no spaces either, which Whisper's authors let be
+    if rule == "marks":  # Khmer has no spaces either, but is not split in the Whisper paper
         return _load("whisper-marks-by-letter" if language in {*WITHOUT_SPACES, "km"} else "whisper-marks")
     return _load("whisper-basic-by-letter" if language in WITHOUT_SPACES else "whisper-basic")
 

@@ -1,7 +1,7 @@
-"""The figures of one system, or of two side by side, over the utterances of one domain or of several.
+"""The figures of one system, or the comparison of two, over the utterances of one or several domains.
 
-This is the one place from which both the statistics of a run (a method against another) and the comparison of two runs
-take their intervals, tests and counts.
+Both the statistics of a run (one method against another) and the comparison of two runs get their intervals, tests and
+counts from here.
 """
 
 from collections.abc import Sequence
@@ -14,50 +14,50 @@ from emtta_core.scoring.bootstrap import CONFIDENCE, Floats, Integers, mean_rate
 from emtta_core.scoring.significance import change_interval, flippable, mean_p, sign_flip_p
 
 ALPHA = 0.05
-"""A difference is significant with a p of at most this."""
+"""A difference is significant if its p-value is at most this."""
 
 FEWEST_SPEAKERS = 5
-"""With fewer, their utterances are drawn instead, and a note says what the interval then lacks."""
+"""With fewer, utterances are resampled instead, and a note says what the interval then lacks."""
 
-_LACKING = "the interval does not hold how speakers differ"
+_LACKING = "the interval does not reflect how speakers differ"
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A word error rate; over several domains the mean of theirs."""
+    """A word error rate; over several domains, the mean of theirs."""
 
-    utterances: int  # over which it is
-    units: int  # what the interval draws, so many
-    drawn: str  # `utterances`, `speakers`, or `both` where domains differ in it
-    note: str | None  # what the interval does not hold; none where speakers are drawn
+    utterances: int  # number of utterances
+    units: int  # number of units that the interval resamples
+    drawn: str  # the units: `utterances`, `speakers`, or `both` if domains differ
+    note: str | None  # what the interval does not reflect; None if speakers are resampled
     wer: float  # %
-    low: float | None  # lower end of its interval, %; none for too few units
+    low: float | None  # lower end of its interval, %; None for too few units
     high: float | None  # upper end
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The difference between two systems over the same utterances; over several domains the mean of theirs."""
+    """The difference between two systems over the same utterances; over several domains, the mean of theirs."""
 
-    utterances: int  # over which it is
+    utterances: int  # number of utterances
     units: int  # as in `Rate`
     drawn: str  # likewise
     note: str | None  # likewise
     wer_a: float  # of the first system, %
     wer_b: float  # of the second, %
     difference: float  # `wer_b` less `wer_a`, points
-    low: float | None  # lower end of its interval, points; none for too few units
+    low: float | None  # lower end of its interval, points; None for too few units
     high: float | None  # upper end
-    p: float  # of the test that the mean difference is 0, two-sided, by itself; it decides
-    p_sign_flip: float  # of the test that the two systems can be exchanged, likewise
+    p: float  # two-sided, unadjusted, for a mean difference of 0; determines significance
+    p_sign_flip: float  # likewise, for exchangeability of the two systems
     wins: int  # utterances in which the second system has fewer word errors
-    ties: int  # as many
-    losses: int  # more
+    ties: int  # utterances with equally many
+    losses: int  # utterances with more
 
 
 @dataclass(frozen=True, slots=True)
 class _Units:
-    """The units that some domains have together."""
+    """The units of some domains."""
 
     counts: Floats  # of each utterance, `(N, K)`
     table: Floats  # of each unit in each domain, `(U, D, K)`
@@ -75,15 +75,15 @@ class Sample:
         speakers: Sequence[str],
         counts: Sequence[Sequence[float]],
     ) -> None:
-        """Take the utterances, each at the same index of every argument.
+        """Store the utterances, each at the same index of every argument.
 
         Args:
             domains: the domain of each.
             utterances: its id; the same id in two domains is the same speech.
-            speakers: who speaks; empty where nobody knows. The same name in two domains is the same speaker.
-            counts: word errors of each system, which may be means over seeds, and the words of the reference last.
+            speakers: its speaker; empty if unknown. The same name in two domains is the same speaker.
+            counts: the word errors of each system, which may be means over seeds, and last the words of the reference.
         """
-        self.domains = tuple(dict.fromkeys(domains))  # their names, in the order in which they come
+        self.domains = tuple(dict.fromkeys(domains))  # their names, in order of appearance
         self._domain = _numbered(domains)
         self._utterance = _numbered(utterances)
         self._speaker = np.where(np.array(speakers) == "", -1, _numbered(speakers))
@@ -121,12 +121,12 @@ class Sample:
         )
 
     def _units(self, domains: Sequence[str]) -> _Units:
-        column = np.full(len(self.domains), -1)  # of the table; -1 for a domain that is left out
+        column = np.full(len(self.domains), -1)  # of the table; -1 for a domain that is not selected
         column[[self.domains.index(name) for name in domains]] = np.arange(len(domains))
         chosen = column[self._domain] >= 0
         domain, speaker = column[self._domain[chosen]], self._speaker[chosen]
         by_speaker, note = _draw_speakers(domain, speaker, len(domains))
-        # An utterance's key is its own number or its speaker's, which begin where the utterances' end.
+        # An utterance's key is its own number or its speaker's; speakers are numbered after the utterances.
         utterance = self._utterance[chosen]
         keys = np.where(by_speaker[domain], speaker + 1 + self._utterance.max(), utterance)
         units, unit = np.unique(keys, return_inverse=True)
@@ -138,11 +138,11 @@ class Sample:
 
 
 def _draw_speakers(domain: Integers, speaker: Integers, domains: int) -> tuple[npt.NDArray[np.bool_], str | None]:
-    # In which domains speakers are drawn, `(D,)`, and what the interval lacks; a speaker is -1 where nobody knows.
+    # In which domains speakers are drawn, `(D,)`, and what the interval lacks; an unknown speaker is -1.
     known = np.ones(domains, dtype=bool)
     known[domain[speaker < 0]] = False
     pairs = np.unique(np.stack([domain, speaker]), axis=1)
-    several = np.bincount(pairs[0], minlength=domains) > 1  # one speaker alone shows no spread
+    several = np.bincount(pairs[0], minlength=domains) > 1  # a single speaker has no variance
     by_speaker = known & several
     if len(np.unique(pairs[1, by_speaker[pairs[0]]])) < FEWEST_SPEAKERS:
         by_speaker[:] = False

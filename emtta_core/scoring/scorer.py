@@ -1,13 +1,13 @@
-"""Scorers: by which rule hypotheses are compared with references. A scorer changes scores, never hypotheses.
+"""Scorers: the rules by which hypotheses are compared with references. A scorer changes scores, never hypotheses.
 
-Its name is that of a normalizer, and behind it what else is done: `whisper`, `jiwer+compounds`, `basic+numbers`.
+Its name is that of a normalizer, followed by options: `whisper`, `jiwer+compounds`, `basic+numbers`.
 
-- `numbers` spells out digits in the utterance's language (num2words), so that "25" and "fünfundzwanzig" agree. English
-  under Whisper's normalizer needs none: that one writes all numbers in digits.
-- `compounds` lets neighbouring words match one word that is written like them together, as "ice cream" and "icecream"
-  (kaldialign), which the Open ASR Leaderboard does; the hypothesis is then spelled as the reference is.
+- `numbers` spells out digits in the utterance's language (num2words), so that "25" and "fünfundzwanzig" match. English
+  with Whisper's normalizer does not need it, as that writes all numbers in digits.
+- `compounds` lets adjacent words match a single word with the same spelling, such as "ice cream" and "icecream"
+  (kaldialign), like the Open ASR Leaderboard; the hypothesis is then spelled like the reference.
 
-A normalizer of one's own is a function of the text, or of the text and the language, which returns a text: by its path,
+A custom normalizer is a function of the text, or of the text and the language, that returns a text: given by its path,
 `my_package.mine:normalize`, or by its name among the entry points `emtta.normalizers`. Its release and a digest of its
 package's source are recorded with each score.
 """
@@ -27,10 +27,10 @@ from emtta_core.plugins import fingerprint, import_plugin
 from emtta_core.scoring.normalizer import Normalizer, Rule, normalizer
 
 PLUGINS = "emtta.normalizers"
-"""The entry points of other packages' normalizers."""
+"""The entry point group of other packages' normalizers."""
 
 OPTIONS = {"numbers": "num2words", "compounds": "kaldialign"}
-"""What can stand behind a normalizer's name, with the package that does it."""
+"""The options that can follow a normalizer's name, and the package that each needs."""
 
 DEFAULT = "whisper"
 
@@ -42,20 +42,20 @@ _GROUPED = re.compile(r"\d{1,3}(?:[.,]\d{3})+")
 
 
 class ScorerError(EmttaError):
-    """A normalizer of another package raised an exception, or returned no text."""
+    """A normalizer of another package raised an exception or did not return a text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scorer:
     """A way to compare hypotheses with references."""
 
-    name: str  # as a suite has it
+    name: str  # as in a suite
     rule: str  # its normalizer
     numbers: bool = False  # whether digits are spelled out
-    compounds: bool = False  # whether neighbouring words match one word that is written like them together
+    compounds: bool = False  # whether adjacent words match a single word with the same spelling
 
     def normalizer(self, language: str) -> Normalizer:
-        """What normalizes texts of a language (ISO 639-1).
+        """The normalizer for texts in a language (ISO 639-1).
 
         Raises:
             UsageError: there is no such normalizer, or a package is not installed.
@@ -63,16 +63,16 @@ class Scorer:
         return _normalizer(self, language)
 
     def align(self, reference: str, hypothesis: str) -> list[tuple[str, str]]:
-        """What kaldialign pairs of two normalized texts, compounds with the words that they are made of."""
+        """Align two normalized texts with kaldialign, pairing compounds with their component words."""
         pairs = _installed("compounds").align(reference.split(), hypothesis.split(), "", merge_compounds=True)
         return [(str(said), str(heard)) for said, heard in pairs]
 
 
 def check_scorer(name: str) -> str:
-    """Check how a scorer is written, not whether its normalizer is installed: an old run may name one that is gone.
+    """Check the syntax of a scorer's name, not whether a plug-in is installed, as an old run may name a removed one.
 
     Raises:
-        UsageError: it names no normalizer, or an option that there is not.
+        UsageError: it does not name a normalizer, or has an unknown option.
     """
     _parsed(name)
     return name
@@ -80,10 +80,10 @@ def check_scorer(name: str) -> str:
 
 @cache
 def scorer(name: str) -> Scorer:
-    """The scorer of a name.
+    """The scorer with this name.
 
     Raises:
-        UsageError: it names no normalizer that there is, or an option whose package is not installed.
+        UsageError: it names an unknown normalizer, or an option whose package is not installed.
     """
     found = _parsed(name)
     found.normalizer("en")
@@ -99,16 +99,16 @@ def _parsed(name: str) -> Scorer:
     options = match["options"].split("+")[1:] if match else []
     unknown = [option for option in options if option not in OPTIONS]
     if match is None or unknown or len(set(options)) < len(options):
-        what = f"has the option {unknown[0]!r}" if unknown else "is none"
+        what = f"has the option {unknown[0]!r}" if unknown else "is not valid"
         raise UsageError(
-            f"the scorer {name!r} {what}; write a normalizer, with +numbers or +compounds behind it, each once: "
-            f"{', '.join(get_args(Rule))}, or a function as 'my_package.mine:normalize'"
+            f"the scorer {name!r} {what}; use a normalizer, optionally followed by +numbers or +compounds, each once: "
+            f"{', '.join(get_args(Rule))}, or a function such as 'my_package.mine:normalize'"
         )
     rule = match["rule"]
     if ":" not in rule and rule not in _BUILT_IN and rule not in (names := entry_points(group=PLUGINS).names):
         raise UsageError(
             f"there is no normalizer {rule!r}; choose from: {', '.join([*_BUILT_IN, *sorted(names)])}; or name a "
-            "function, as 'my_package.mine:normalize'"
+            "function such as 'my_package.mine:normalize'"
         )
     return Scorer(name, rule, "numbers" in options, "compounds" in options)
 
@@ -134,7 +134,7 @@ def _after(first: Callable[[str], str], then: Callable[[str], str]) -> Callable[
 
 
 def _plugin(path: str, language: str) -> Normalizer:
-    # A normalizer of another package, whose exceptions name it and the text.
+    # A normalizer of another package; its exceptions name it and the text.
     points = entry_points(group=PLUGINS)
     place = points[path].value if path in points.names else path
     function, told = _load(place), fingerprint(place)
@@ -145,7 +145,7 @@ def _plugin(path: str, language: str) -> Normalizer:
             found = function(text, language) if wants_language else function(text)
         except Exception as error:
             raise ScorerError(
-                f"the normalizer {path} raised {type(error).__name__}: {error}, on the text {text!r}; mend it, and "
+                f"the normalizer {path} raised {type(error).__name__}: {error}, on the text {text!r}; fix it, and "
                 "score again"
             ) from error
         if not isinstance(found, str):
@@ -164,16 +164,16 @@ def _load(path: str) -> Callable[..., object]:
     if not callable(function) or not 1 <= _arguments(function) <= 2:
         raise UsageError(
             f"the normalizer {path!r} is {function!r}; it must be a function of the text, or of the text and the "
-            "language, that returns a text"
+            "language, that returns a text (str)"
         )
     return function
 
 
 def _arguments(function: Callable[..., object]) -> int:
-    # How many positional arguments a function wants; those with a default are left to it.
+    # The number of a function's positional arguments without a default.
     try:
         parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # some functions written in C do not say
+    except (TypeError, ValueError):  # some functions written in C have no signature
         return 1
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return sum(each.kind in positional and each.default is inspect.Parameter.empty for each in parameters)
@@ -185,7 +185,7 @@ def _installed(option: str) -> ModuleType:
         return importlib.import_module(package)
     except ImportError as error:
         raise UsageError(
-            f"the option {option} of a scorer needs the package {package}; install it: pip install 'emtta[scoring]'"
+            f"the scorer option {option} needs the package {package}; install it: pip install 'emtta[scoring]'"
         ) from error
 
 
@@ -194,13 +194,13 @@ def _speaks(language: str) -> bool:
 
 
 def _spelled_out(text: str, language: str) -> str:
-    # A text with its numbers in words; groups of three digits after a point or comma belong to one whole number.
+    # A text with its numbers in words; groups of three digits after a point or comma form one whole number.
     def spell(match: re.Match[str]) -> str:
         digits = match[0]
         whole = re.sub("[.,]", "", digits) if _GROUPED.fullmatch(digits) else digits.replace(",", ".")
         try:
             return f" {_installed('numbers').num2words(float(whole) if '.' in whole else int(whole), lang=language)} "
-        except (ValueError, OverflowError, NotImplementedError):  # as 1.2.3, or beyond the language's words
+        except (ValueError, OverflowError, NotImplementedError):  # such as 1.2.3, or larger than the language supports
             return digits
 
     return _NUMBER.sub(spell, text)

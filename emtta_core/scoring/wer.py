@@ -1,4 +1,4 @@
-"""Word and character errors of a hypothesis against its reference, and the score of an utterance with its steps."""
+"""Word and character errors of a hypothesis against its reference, and the scores of an utterance and its steps."""
 
 import logging
 from collections.abc import Sequence
@@ -16,24 +16,24 @@ from emtta_core.scoring.scorer import DEFAULT, Scorer, ScorerError, scorer
 
 
 class EmptyReferenceError(EmttaError):
-    """A transcript normalizes to nothing, so that no rate of errors is defined for it."""
+    """A transcript is empty after normalization, so its error rate is undefined."""
 
 
 @dataclass(frozen=True, slots=True)
 class WordErrors:
-    """The errors of one utterance. A rate over many is a sum of errors over a sum of words."""
+    """The errors of one utterance. A rate over many is the sum of errors over the sum of words."""
 
-    hits: int  # words that agree
+    hits: int  # words that match
     substitutions: int  # words that differ
     deletions: int  # words of the reference that are missing
-    insertions: int  # words that the reference has not
-    insertion_run: int  # the most insertions side by side
+    insertions: int  # words that are not in the reference
+    insertion_run: int  # the longest run of consecutive insertions
     words: int  # words of the reference
-    characters: int  # characters of the reference, its single spaces included where words are written apart
-    character_errors: int  # edits between the two texts by character
+    characters: int  # characters of the reference, including its single spaces if words are separated by spaces
+    character_errors: int  # character edits between the two texts
     normalizer: str  # the normalizer and its release
-    reference_normalized: str  # the reference as it was compared
-    hypothesis_normalized: str  # the hypothesis as it was compared
+    reference_normalized: str  # the reference as compared
+    hypothesis_normalized: str  # the hypothesis as compared
 
     @property
     def errors(self) -> int:
@@ -43,13 +43,13 @@ class WordErrors:
 
 @dataclass(frozen=True, slots=True)
 class Edits:
-    """The edits that make a hypothesis of its reference, counted by kind."""
+    """The edits from a reference to a hypothesis, counted by kind."""
 
     hits: int
     substitutions: int
     deletions: int
     insertions: int
-    insertion_run: int = 0  # the most insertions side by side
+    insertion_run: int = 0  # the longest run of consecutive insertions
 
     @property
     def errors(self) -> int:
@@ -58,13 +58,13 @@ class Edits:
 
 
 def word_errors(reference: str, hypothesis: str, language: str, by: str | Scorer = DEFAULT) -> WordErrors:
-    """Count the errors of `hypothesis` against `reference`, both normalized for `language` by a scorer first.
+    """Count the errors of `hypothesis` against `reference` after a scorer has normalized both for `language`.
 
-    An empty reference is of audio without speech: each word of its hypothesis is an insertion.
+    An empty reference means audio without speech: each word of its hypothesis is an insertion.
 
     Raises:
-        EmptyReferenceError: when a reference that has characters normalizes to nothing.
-        ScorerError: another package's normalizer fails.
+        EmptyReferenceError: when a non-empty reference is empty after normalization.
+        ScorerError: another package's normalizer failed.
         UsageError: there is no such scorer.
     """
     chosen = scorer(by) if isinstance(by, str) else by
@@ -91,10 +91,10 @@ def word_errors(reference: str, hypothesis: str, language: str, by: str | Scorer
 def step_errors(
     reference: str, hypotheses: Sequence[str | None], language: str, by: str | Scorer = DEFAULT
 ) -> tuple[Edits | None, ...]:
-    """Count the word errors of each hypothesis of one utterance by kind; None for one that is None.
+    """Count the word errors of each hypothesis of one utterance by kind; None stays None.
 
     Raises:
-        EmptyReferenceError, ScorerError, UsageError: as of `word_errors`.
+        EmptyReferenceError, ScorerError, UsageError: as in `word_errors`.
     """
     chosen = scorer(by) if isinstance(by, str) else by
     normalize = chosen.normalizer(language)
@@ -106,10 +106,10 @@ def step_errors(
 
 def _normalized_reference(reference: str, normalize: Normalizer) -> str:
     text = _normalized(normalize, reference, is_reference=True)
-    if reference.strip() and not any(character.isalnum() for character in text):  # "…" leaves dots behind
+    if reference.strip() and not any(character.isalnum() for character in text):  # "…" leaves dots
         raise EmptyReferenceError(
-            f"the transcript {reference!r} has no word left when normalized by {normalize.name}, so that no error rate "
-            "is defined: the utterance is in none; mend the transcript where it is your own, or leave the utterance out"
+            f"the transcript {reference!r} has no words left after normalization by {normalize.name}, so its error "
+            "rate is undefined and it is not in any: correct the transcript if it is your own, or remove the utterance"
         )
     return text
 
@@ -123,7 +123,7 @@ def _normalized(normalize: Normalizer, text: str, *, is_reference: bool = False)
 
 
 def _compared(chosen: Scorer, expected: str, heard: str) -> tuple[Edits, str]:
-    # The edits between two normalized texts, and the hypothesis with its compounds spelled as the reference's.
+    # The edits between two normalized texts, and the hypothesis with its compounds spelled as in the reference.
     return (
         _with_compounds(chosen, expected, heard)
         if chosen.compounds and expected
@@ -168,15 +168,15 @@ log = logging.getLogger("emtta.scoring")
 
 
 class Scorable(Protocol):
-    """An utterance to be scored."""
+    """An utterance to score."""
 
     @property
     def utterance_id(self) -> str:
-        """By which a log names it."""
+        """Its id, for logs."""
 
     @property
     def language(self) -> str:
-        """ISO 639-1 code."""
+        """Its ISO 639-1 code."""
 
     @property
     def reference(self) -> str:
@@ -184,7 +184,7 @@ class Scorable(Protocol):
 
     @property
     def hypothesis(self) -> str | None:
-        """What was heard; None where the utterance is in error: then all of its words are deleted."""
+        """The hypothesis; None if the utterance is in error: then all of its words are deleted."""
 
 
 class Heard(NamedTuple):
@@ -200,17 +200,17 @@ class Heard(NamedTuple):
 def score(utterance: Scorable, steps: Sequence[str | None], by: str, *, strict: bool = False) -> dict[str, Any]:
     """Score a hypothesis, and the one after each step.
 
-    A transcript that normalizes to nothing, or at which a library fails, gives a score with an `error`; so does another
-    package's normalizer that fails, unless `strict`.
+    If a transcript is empty after normalization, or a library fails on it, the score has an `error`; likewise if
+    another package's normalizer fails, unless `strict`.
 
     Args:
-        utterance: what was said and heard.
+        utterance: the reference and the hypothesis.
         steps: the hypothesis after 0, 1, … updates; None where it was not decoded.
         by: the scorer.
-        strict: whether the failure of another package's normalizer is raised.
+        strict: whether to raise the failure of another package's normalizer.
 
     Returns:
-        The columns of a row of scores but for its keys.
+        The columns of a row of scores, without its keys.
 
     Raises:
         ScorerError: another package's normalizer failed, and `strict`.
@@ -239,5 +239,5 @@ def score(utterance: Scorable, steps: Sequence[str | None], by: str, *, strict: 
 
 
 def score_all(utterances: Sequence[Heard], by: str) -> list[dict[str, Any]]:
-    """Score utterances of the store; exceptions are those of a strict `score`."""
+    """Score utterances of the store; raises as a strict `score` does."""
     return [score(utterance, utterance.steps, by, strict=True) for utterance in utterances]

@@ -1,4 +1,4 @@
-"""The suite: a typed file that says what one evaluation is."""
+"""The suite: a typed file that defines one evaluation."""
 
 from emtta_core.suite.suite import Domain, Isolation, ModelChoice, Runtime, Suite, load_suite, parse_suite
 

@@ -1,4 +1,4 @@
-"""The methods of a suite: those that have a name of their own, and those that a suite composes."""
+"""The methods of a suite: existing ones given by name, and those that a suite composes."""
 
 import math
 from collections.abc import Sequence
@@ -41,20 +41,20 @@ else:
     _swept = {name: list[hint] for name, hint in _hints.items() if get_origin(get_args(hint)[0]) is not tuple}
     Sweep = with_config(extra="forbid")(TypedDict("Sweep", _swept, total=False))
 
-"""The options of one method that are not those of the suite: all but the seed, each checked as in `Options`; and the
-values that each option of a sweep takes, of those that are one number."""
+"""The options that a method can override: all except the seed, each checked as in `Options`; and the values of each
+option in a sweep, for all options that are not tuples."""
 
 POINTS = 1000
-"""The most methods that a sweep makes."""
+"""The maximum number of methods in a sweep."""
 
 BASE = "em-tok"
-"""The method that a composed one is like where it names no other."""
+"""The default base of a composed method."""
 
 
 def without_seed(adaptation: Any) -> Any:
-    """The `adaptation` of a suite or of a method as it is given, its arrays as tuples.
+    """The `adaptation` of a suite or of a method as given, with arrays as tuples.
 
-    What a validator has seen counts as Python's, where an array is no tuple.
+    After a validator, pydantic treats the value as a Python object, in which a list is not accepted as a tuple.
 
     Raises:
         ValueError: it has a seed, which belongs to the suite.
@@ -65,16 +65,16 @@ def without_seed(adaptation: Any) -> Any:
     else:
         given, seed = adaptation, getattr(adaptation, "seed", 0) or None
     if seed is not None:
-        raise ValueError(f"adaptation.seed is {seed!r}; write seeds = [{seed}] at the head of the suite in its place")
+        raise ValueError(f"adaptation.seed is {seed!r}; set seeds = [{seed}] at the top of the suite instead")
     return given
 
 
 def _one_of(names: Sequence[str]) -> AfterValidator:
-    # A part of a method: a name, or a plug-in, which is looked for when the suite is planned.
+    # A part of a method: a name, or a plug-in, which is imported when the suite is planned.
     def check(value: str) -> str:
         if value not in names and not PATH.fullmatch(value):
             allowed = "".join(f"{name!r}, " for name in names) + ("or " if names else "")
-            wanted = "Input should be {allowed}a plug-in as 'package.module:object'"
+            wanted = "Input should be {allowed}a plug-in such as 'package.module:object'"
             raise PydanticCustomError("part", wanted, {"allowed": allowed})
         return value
 
@@ -89,24 +89,24 @@ Plugin = Annotated[str, _one_of(())]
 
 
 class MethodChoice(Record):
-    """A method of a suite. In its file, a name alone means the method of that name."""
+    """A method of a suite. In the file, a name alone means the existing method of that name."""
 
-    name: Annotated[str, Field(max_length=100), IDENTITY]  # of the method that there is, or of the one composed here
-    base: Annotated[str | None, IDENTITY] = None  # the method that the composed one is like but for the fields below
-    adapter: Annotated[Plugin | None, IDENTITY] = None  # a plug-in that does all of it in the place of the parts
+    name: Annotated[str, Field(max_length=100), IDENTITY]  # of an existing method, or of the one composed here
+    base: Annotated[str | None, IDENTITY] = None  # the method that the composed one is based on
+    adapter: Annotated[Plugin | None, IDENTITY] = None  # a plug-in that replaces all the parts
     candidates: Annotated[CandidatesPart | None, IDENTITY] = None  # where an update's candidates come from
-    objective: Annotated[ObjectivePart | None, IDENTITY] = None  # the loss, in the place of the paper's
+    objective: Annotated[ObjectivePart | None, IDENTITY] = None  # the loss, instead of the paper's
     estimator: Annotated[Estimator | None, IDENTITY] = None  # how a candidate's cost is estimated
     policy: Annotated[bool | None, IDENTITY] = None  # whether the loss has the policy-gradient part
     entropy: Annotated[bool | None, IDENTITY] = None  # whether the loss has the entropy part
     credit: Annotated[Credit | None, IDENTITY] = None  # what part of the cost each token is charged with
     baseline: Annotated[Baseline | None, IDENTITY] = None  # what is subtracted from the cost
-    normalization: Annotated[Normalization | None, IDENTITY] = None  # what the loss is a mean over
+    normalization: Annotated[Normalization | None, IDENTITY] = None  # what the loss is averaged over
     parameters: Annotated[ParametersPart | None, IDENTITY] = None  # whose LayerNorms are adapted
-    decision: Annotated[DecisionPart | None, IDENTITY] = None  # how the hypothesis is found in the end
-    adaptation: Annotated[OwnOptions | None, IDENTITY] = None  # options that are not those of the suite
-    stream: Annotated[Stream | None, IDENTITY] = None  # a stream that is not the suite's
-    sweep: Annotated[Sweep | None, IDENTITY] = None  # values of options, each combination of which makes a method
+    decision: Annotated[DecisionPart | None, IDENTITY] = None  # how the final hypothesis is found
+    adaptation: Annotated[OwnOptions | None, IDENTITY] = None  # options that override the suite's
+    stream: Annotated[Stream | None, IDENTITY] = None  # overrides the suite's stream
+    sweep: Annotated[Sweep | None, IDENTITY] = None  # values of options; each combination is a method
 
     @model_validator(mode="before")
     @classmethod
@@ -119,7 +119,7 @@ class MethodChoice(Record):
 
     @model_validator(mode="after")
     def _is_a_method(self) -> "MethodChoice":
-        # A field or an option that the method does not use is refused too: it would seem to be compared, and is not.
+        # Unused fields and options are refused too, as they would only seem to be compared.
         try:
             if self.model_fields_set == {"name"}:
                 method(self.name)
@@ -131,7 +131,7 @@ class MethodChoice(Record):
             raise ValueError(str(error)) from error
         if self.sweep is None and self.name.lower() in METHODS:
             raise ValueError(
-                f"the name {self.name!r} is that of a method of emtta's own; give the one composed here another"
+                f"the name {self.name!r} is that of a built-in method; choose another for the one composed here"
             )
         made = self.method()
         loss = made.objective
@@ -142,7 +142,7 @@ class MethodChoice(Record):
             )
         unused = self._unused(made)
         if unused:
-            raise ValueError(f"{self.name!r} makes no use of {', '.join(unused)}: leave that out")
+            raise ValueError(f"{self.name!r} does not use {', '.join(unused)}: remove that")
         self._check_sweep()
         return self
 
@@ -151,12 +151,12 @@ class MethodChoice(Record):
         return self.name if self.model_fields_set == {"name"} else serialise(self)
 
     def identity(self) -> Any:
-        """The name of a method that has one; what is given of one composed here."""
+        """The name of an existing method, or the given fields of a composed one."""
         given = {name: value for name, value in super().identity().items() if value is not None}
         return self.name if set(given) == {"name"} else given
 
     def method(self) -> Method:
-        """The method that is chosen or composed."""
+        """The chosen or composed method."""
         if self.model_fields_set == {"name"}:
             return method(self.name)
         if self.adapter is not None:
@@ -169,7 +169,7 @@ class MethodChoice(Record):
         return replace(like, name=self.name, objective=objective, summary=f"composed, like {like.name}", **own)
 
     def points(self) -> "list[MethodChoice]":
-        """The methods of a sweep, each named by its values; of a method without one, itself."""
+        """The methods of a sweep, each named after its values; without a sweep, the method itself."""
         if self.sweep is None:
             return [self]
         given = {name: value for name, value in super().identity().items() if value is not None and name != "sweep"}
@@ -184,7 +184,7 @@ class MethodChoice(Record):
 
     @property
     def _base(self) -> str:
-        # The method that it is like: of a sweep that is called as one of emtta's, that one.
+        # The method that it is based on: for a sweep with the name of a built-in method, that one.
         return self.base or (self.name if self.sweep is not None and self.name in METHODS else BASE)
 
     def _check_sweep(self) -> None:
@@ -192,17 +192,15 @@ class MethodChoice(Record):
             return
         if not self.sweep or not all(self.sweep.values()):
             raise ValueError(
-                f"the sweep of {self.name!r} has no values; write sweep = {{ steps = [5, 10] }}, or leave it out"
+                f"the sweep of {self.name!r} has no values; set sweep = {{ steps = [5, 10] }}, for example, or omit it"
             )
         if math.prod(map(len, self.sweep.values())) > POINTS:
-            raise ValueError(f"the sweep of {self.name!r} makes more than {POINTS} methods; give it fewer values")
+            raise ValueError(f"the sweep of {self.name!r} has more than {POINTS} methods; use fewer values")
         for option, values in self.sweep.items():
             if len({_written(value) for value in values}) < len(values):
                 raise ValueError(f"the sweep of {self.name!r} has a value of {option} twice: {values}")
             if option in (self.adaptation or {}):
-                raise ValueError(
-                    f"{self.name!r} has {option} both in adaptation and in its sweep; leave one of them out"
-                )
+                raise ValueError(f"{self.name!r} has {option} both in adaptation and in its sweep; remove one of them")
 
     def adapted(self, options: Options) -> Options:
         """The options of the suite, overridden by those of the method."""
@@ -228,5 +226,5 @@ class MethodChoice(Record):
 
 
 def _written(value: Any) -> str:
-    # A value of an option as in the name of a method, which the report `sweep` reads again.
+    # A value of an option as in the name of a method, which the report `sweep` parses.
     return str(value).lower().replace("e+", "e")

@@ -1,4 +1,4 @@
-"""The file of a suite: found, read, and laid over the suite that it extends; `emtta_core.suite` checks what it says."""
+"""Suite files: finding, reading, and merging with an extended suite; `emtta_core.suite` validates the content."""
 
 import re
 import tomllib
@@ -11,7 +11,7 @@ from emtta_core.input_files import pointer_at
 from emtta_core.names import DEMO
 
 SHIPPED = Path(__file__).parent / "shipped"
-"""The folder of the suites that come with emtta; docs/suites.md says how one is written."""
+"""The folder of the suites that come with emtta; docs/suites.md describes the format."""
 
 
 def suite_names() -> list[str]:
@@ -20,13 +20,13 @@ def suite_names() -> list[str]:
 
 
 _LAID_OVER = ("model", "adaptation", "runtime")
-"""The tables of which an extending suite may give some fields alone; all else it gives replaces what was there."""
+"""The tables that are merged field by field with those of the extended suite; everything else replaces it."""
 
 _LONGEST_CHAIN = 20
-"""Suites that may extend one another."""
+"""The maximum number of suites in a chain of extensions."""
 
 _DEEPEST = 50
-"""Tables and lists within one another."""
+"""The maximum nesting of tables and lists."""
 
 _TOO_DEEP = f"{{}}: tables or lists are nested more than {_DEEPEST} deep; a suite needs no more than 5"
 
@@ -48,7 +48,7 @@ def find(name: str, folder: Path) -> tuple[Path, str]:
         if name.endswith(".toml"):
             raise UsageError(f"there is no suite file {name!r} (looked in {folder.resolve()})")
         refusal = unknown("suite", name, suite_names())
-        raise UsageError(f"{refusal}; a suite of your own is named by the path of its .toml file")
+        raise UsageError(f"{refusal}; for your own suite, give the path of its .toml file")
     pointer = pointer_at(path)
     if pointer is not None:
         raise UsageError(f"the suite file {str(path)!r} cannot be read: {pointer}")
@@ -59,34 +59,34 @@ def find(name: str, folder: Path) -> tuple[Path, str]:
 
 
 def read(text: str, origin: str, folder: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Parse a suite's file, with what it extends and what its domains share filled in.
+    """Parse a suite file, with the suite that it extends and what its domains share filled in.
 
     Args:
-        text: the file's.
-        origin: what to call it in a refusal.
-        folder: relative paths start here.
+        text: the file's content.
+        origin: its name in error messages.
+        folder: the base of relative paths.
         extending: the files that extend this one.
 
     Raises:
-        UsageError: it is no TOML, extends what is not there or itself, or its tables are not as they must be.
+        UsageError: it is not TOML, extends a missing suite or itself, or its tables are invalid.
     """
     data = _tables(text, origin)
     base = data.pop("extends", None)
     if base is None:
         return _expand(data, origin, folder)
     if not isinstance(base, str):
-        raise UsageError(f"{origin}: extends is {base!r}; it is a shipped suite's name, or the path of a .toml file")
+        raise UsageError(f"{origin}: extends is {base!r}; it must be a shipped suite's name or a .toml file's path")
     if "domains" not in data and {"defaults", "groups"} & set(data):
         raise UsageError(f"{origin}: defaults and groups belong to the domains of the same file, which has none")
     path, below = find(base, folder)
     if path.resolve() in extending:
-        raise UsageError(f"{origin}: it extends {base!r}, which extends it in its turn; let one of them extend nothing")
+        raise UsageError(f"{origin}: it extends {base!r}, which in turn extends it; remove one of the two extends")
     if len(extending) == _LONGEST_CHAIN:
         raise UsageError(
-            f"{origin}: more than {_LONGEST_CHAIN} suites extend one another; write what it needs into this one"
+            f"{origin}: more than {_LONGEST_CHAIN} suites extend one another; write the needed tables into this one"
         )
     if "name" not in data:
-        raise UsageError(f"{origin}: it extends {base!r} and has no name; give it one of its own")
+        raise UsageError(f"{origin}: it extends {base!r} but has no name; give it its own")
     whole = read(below, str(path), path.parent, (*extending, path.resolve())) | {"description": ""}
     for key, value in _expand(data, origin, folder).items():
         whole[key] = _over(whole.get(key), value) if key in _LAID_OVER else value
@@ -94,9 +94,9 @@ def read(text: str, origin: str, folder: Path, extending: tuple[Path, ...] = ())
 
 
 def _tables(text: str, origin: str) -> dict[str, Any]:
-    # Parse TOML; what is nested beyond all use is refused before a parser or a validator recurses into it.
+    # Parse TOML; excessive nesting is refused before a parser or a validator recurses into it.
     if _DOTTED.search(text):
-        raise UsageError(f"{origin}: a name of more than {_DEEPEST} parts with dots between them; a suite has none")
+        raise UsageError(f"{origin}: a key has more than {_DEEPEST} dotted parts, which no suite needs")
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -118,20 +118,20 @@ def _values(value: Any) -> list[Any]:
 
 
 def _expand(data: Mapping[str, Any], origin: str, folder: Path) -> dict[str, Any]:
-    # The suite's data with `[defaults]` and `[groups.…]` filled into each of its domains.
+    # The suite's data with `[defaults]` and `[groups.…]` merged into each of its domains.
     suite = {key: value for key, value in data.items() if key not in {"defaults", "groups"}}
     defaults, groups = data.get("defaults", {}), data.get("groups", {})
     domains = suite.get("domains", [])
     if not (isinstance(groups, dict) and isinstance(domains, list) and all(isinstance(d, dict) for d in domains)):
-        raise UsageError(f"{origin}: groups is a table of tables, and domains is an array of tables")
+        raise UsageError(f"{origin}: groups must be a table of tables, and domains an array of tables")
     named = {domain.get("group") for domain in domains}
     for table, shared in [("defaults", defaults), *((f"groups.{name}", group) for name, group in groups.items())]:
         if not isinstance(shared, dict) or set(shared) - {"corpus", "corruption"}:
-            raise UsageError(f"{origin}: {table} is {shared!r}; it may hold the tables corpus and corruption alone")
+            raise UsageError(f"{origin}: {table} is {shared!r}; it may only contain the tables corpus and corruption")
     for name in groups:
         if name not in named:
             raise UsageError(
-                f"{origin}: groups.{name} is used by no domain; there are the groups {sorted(map(str, named))}"
+                f"{origin}: groups.{name} is not used by any domain; their groups are {sorted(map(str, named))}"
             )
     filled = []
     for domain in domains:
@@ -152,7 +152,7 @@ def _expand(data: Mapping[str, Any], origin: str, folder: Path) -> dict[str, Any
 
 
 def _with_folder(model: Any, folder: Path) -> Any:
-    # The table `model`, with the path of a folder, which is relative to the suite's own, made absolute.
+    # The table `model`, with the path of a folder, which is relative to the suite's folder, made absolute.
     name = model.get("name") if isinstance(model, dict) else None
     if not isinstance(name, str) or name in ("", DEMO):
         return model
@@ -161,7 +161,7 @@ def _with_folder(model: Any, folder: Path) -> Any:
 
 
 def _over(below: Any, above: Any) -> Any:
-    # `below` with the fields of `above` laid over it; a table of another `name` replaces it whole.
+    # `below` updated with the fields of `above`; a table with another `name` replaces it entirely.
     if above is None:
         return below
     if not (isinstance(below, dict) and isinstance(above, dict)):

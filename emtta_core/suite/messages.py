@@ -1,4 +1,4 @@
-"""What is wrong with a suite, in words: the field, its value, and what is allowed there."""
+"""Error messages for invalid suites: the field, its value, and what is allowed."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
@@ -12,13 +12,13 @@ MISTAKES_SHOWN = 10
 
 
 def explain(error: ValidationError, record: type[BaseModel], data: Mapping[str, Any], origin: str) -> str:
-    """Write one line a mistake: where it is, the value there, what is allowed.
+    """Write one line per mistake: where it is, its value, and what is allowed.
 
     Args:
-        error: what validation raised.
+        error: the validation error.
         record: the record that was validated.
-        data: what it was validated from; it has the names of domains, which errors have the numbers of.
-        origin: the file, or what else to call the suite.
+        data: the validated data, which has the names of domains for the indices in errors.
+        origin: the file, or another name of the suite.
     """
     found = list(_own(error.errors(include_url=False, include_context=True)))
     lines = [f"  {_mistake(details, record, data)}" for details in found[:MISTAKES_SHOWN]]
@@ -40,7 +40,7 @@ def _mistake(details: ErrorDetails, record: type, data: Mapping[str, Any]) -> st
         context = details.get("ctx", {})
         allowed = context.get("expected_tags") or "see the layout in docs/suites.md"
         return f"{path}.name is {context.get('tag')!r}; choose from: {allowed}"
-    if kind == "value_error":  # raised by a validator of ours, which names the value
+    if kind == "value_error":  # raised by our own validators, which name the value
         return f"{path}: {details['msg'].removeprefix('Value error, ')}"
     if kind == "string_pattern_mismatch":
         return f"{path} is {_shown(value)}; it should match the pattern {details['ctx']['pattern']}"
@@ -49,7 +49,7 @@ def _mistake(details: ErrorDetails, record: type, data: Mapping[str, Any]) -> st
 
 
 def _own(found: list[ErrorDetails]) -> Iterator[ErrorDetails]:
-    # The mistakes, without those that follow from others: a list counts as too short when its items are bad.
+    # The mistakes, without those that follow from others: a list counts as too short if its items are invalid.
     for details in found:
         here = details["loc"]
         inside = any(other["loc"][: len(here)] == here and other is not details for other in found)
@@ -58,7 +58,7 @@ def _own(found: list[ErrorDetails]) -> Iterator[ErrorDetails]:
 
 
 def _walk(location: tuple[int | str, ...], record: type[BaseModel], data: Mapping[str, Any]) -> tuple[str, list[type]]:
-    # The path of a field in words, and the records that may stand where it was looked for.
+    # The path of a field as text, and the records in which it may have been meant.
     names: list[str] = []
     here: list[type] = [record]
     parents = here
@@ -72,7 +72,7 @@ def _walk(location: tuple[int | str, ...], record: type[BaseModel], data: Mappin
             continue
         tagged = [kind for kind in here if part in _tags(kind)]
         if tagged and not any(part in _fields(kind) for kind in here):
-            here = tagged  # the name that chose one record of a union is no field of its own
+            here = tagged  # the tag that selected a record of a union is not a field
             continue
         names.append(part)
         at = at.get(part) if isinstance(at, dict) else None
@@ -81,7 +81,7 @@ def _walk(location: tuple[int | str, ...], record: type[BaseModel], data: Mappin
 
 
 def _fields(record: type) -> dict[str, Any]:
-    # Each field's type, of a record of pydantic's, a dataclass, or a table of which all fields may be missing.
+    # Each field's type, for a pydantic model, a dataclass, or a TypedDict.
     if issubclass(record, BaseModel):
         return {name: field.annotation for name, field in record.model_fields.items()}
     return get_type_hints(record)
@@ -109,12 +109,12 @@ def differences(there: Any, here: Any, path: str = "") -> list[tuple[str, Any, A
     """Find the fields in which two plain values differ, each with both values.
 
     Args:
-        there: one value, as of `Suite.identity`.
+        there: one value, for example of `Suite.identity`.
         here: the other.
-        path: of the field that has them.
+        path: the path of the field that has them.
 
     Returns:
-        As in `("adaptation.steps", 10, 5)`; a domain goes by its name, not by its number in the list.
+        Tuples such as `("adaptation.steps", 10, 5)`; domains are identified by name, not by index.
     """
     if isinstance(there, dict) and isinstance(here, dict):
         keys = [*there, *(key for key in here if key not in there)]

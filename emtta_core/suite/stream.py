@@ -1,4 +1,4 @@
-"""Streams: what is adapted goes from each utterance to the next, in an order, until it is reset to the source model."""
+"""Streams: adaptation carries over from each utterance to the next, until it is reset to the source model."""
 
 import re
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from emtta_core.suite.suite import Domain
 
 Order = Literal["corpus", "shuffled", "gradual", "mixed"]
-"""Domain by domain, as the suite and its corpora have them; with the utterances of each domain shuffled; with the
-domains from the mildest to the most severe; or all utterances of all domains shuffled into each other."""
+"""Domain by domain in the order of the suite and its corpora; with the utterances of each domain shuffled; with the
+domains from the mildest to the most severe; or all utterances of all domains shuffled together."""
 
 DETECT_AFTER = 100
-"""Utterances from a reset to the next one that `dynamic` may make, as published for Dynamic-SUTA (arXiv:2406.11064)."""
+"""Minimum utterances between two resets by `dynamic`, as published for Dynamic-SUTA (arXiv:2406.11064)."""
 
 _RESET = re.compile(r"utterance|never|domain|every-(?P<every>[1-9][0-9]{0,8})|dynamic(-(?P<after>[1-9][0-9]{1,8}))?")
 
@@ -25,54 +25,54 @@ _RESET = re.compile(r"utterance|never|domain|every-(?P<every>[1-9][0-9]{0,8})|dy
 def _reset(value: str) -> str:
     if _RESET.fullmatch(value) is None:
         raise ValueError(
-            f"reset is {value!r}; choose from: utterance, never, domain, every-N as every-50 (N from 1), dynamic, or "
-            f"dynamic-N as dynamic-50 (N from 10, {DETECT_AFTER} where it is left out)"
+            f"reset is {value!r}; choose from: utterance, never, domain, every-N such as every-50 (N from 1), dynamic, "
+            f"or dynamic-N such as dynamic-50 (N from 10, by default {DETECT_AFTER})"
         )
     return value
 
 
 class Stream(Record):
-    """How long what is adapted is kept, and in which order utterances come."""
+    """How long adaptation is kept, and the order of utterances."""
 
-    reset: Annotated[str, AfterValidator(_reset), IDENTITY] = "never"  # when the source model comes back
+    reset: Annotated[str, AfterValidator(_reset), IDENTITY] = "never"  # when to return to the source model
     order: Annotated[Order, IDENTITY] = "corpus"  # of the utterances
-    seed: Annotated[int, Field(ge=0, lt=2**63), IDENTITY] = 0  # of what is shuffled
+    seed: Annotated[int, Field(ge=0, lt=2**63), IDENTITY] = 0  # of the shuffling
 
     @model_validator(mode="after")
     def _goes_together(self) -> "Stream":
         if self.reset == "utterance" and self.order != "corpus":
-            raise ValueError(f'with reset = "utterance" no order changes a result; leave order = {self.order!r} out')
+            raise ValueError(f'with reset = "utterance" the order has no effect; remove order = {self.order!r}')
         if self.reset == "domain" and self.order in ("gradual", "mixed"):
             raise ValueError(
-                f'with reset = "domain" each domain is a stream of its own, and order = {self.order!r} has no meaning; '
+                f'with reset = "domain" each domain is a separate stream, so order = {self.order!r} has no meaning; '
                 "choose corpus or shuffled, or reset never, every-N or dynamic"
             )
         if self.seed and self.order not in ("shuffled", "mixed"):
-            raise ValueError(f"seed is {self.seed}, and order = {self.order!r} shuffles nothing; leave the seed out")
+            raise ValueError(f"seed is {self.seed}, but order = {self.order!r} shuffles nothing; remove the seed")
         return self
 
     @property
     def crosses(self) -> bool:
-        """Whether what is adapted goes from one domain to another; else each domain is a stream of its own."""
+        """Whether adaptation carries over from one domain to another; if not, each domain is a separate stream."""
         return self.reset == "never" or self.detects_after is not None or self.order in ("gradual", "mixed")
 
     @property
     def every(self) -> int | None:
-        """After how many utterances it is reset; None where it is not by their number."""
+        """The number of utterances after which it is reset; None if resets do not depend on their number."""
         match = _RESET.fullmatch(self.reset)
         return int(match["every"]) if match and match["every"] else None
 
     @property
     def detects_after(self) -> int | None:
-        """After how many utterances a shift may reset it; None where it detects none."""
+        """The number of utterances after which a detected shift may reset it; None if shifts are not detected."""
         match = _RESET.fullmatch(self.reset)
         return int(match["after"] or DETECT_AFTER) if match and self.reset.startswith("dynamic") else None
 
     def arranged(self, domains: "Sequence[Domain]") -> "list[Domain]":
-        """The domains in the order in which the stream comes to them.
+        """The domains in the order of the stream.
 
         Raises:
-            ValueError: they are to come by severity, and have none that can be compared.
+            ValueError: the order is by severity, but the domains' severities cannot be compared.
         """
         if self.order != "gradual":
             return list(domains)
@@ -81,20 +81,20 @@ class Stream(Record):
         if graded and len(graded) < len(noisy):
             other = next(domain for domain in noisy if domain not in graded)
             raise ValueError(
-                f'order = "gradual" sets domains in the order of their severity, and {graded[0].name!r} has a severity '
-                f"from 0 to 5 where {other.name!r} has a signal-to-noise ratio; give all of them one of the two, or "
-                'write the domains in the order wanted and choose order = "corpus"'
+                f'order = "gradual" sorts domains by severity, but {graded[0].name!r} has a severity '
+                f"from 0 to 5 and {other.name!r} a signal-to-noise ratio; use the same for all of them, or "
+                'write the domains in the desired order and choose order = "corpus"'
             )
         if not noisy:
             raise ValueError(
-                'order = "gradual" sets domains in the order of their severity, and none of '
+                'order = "gradual" sorts domains by severity, but none of '
                 f"{', '.join(domain.name for domain in domains)} has a corruption; choose another order"
             )
         return sorted(domains, key=lambda domain: (_severity(domain) is not None, _severity(domain) or 0.0))
 
 
 def _severity(domain: "Domain") -> float | None:
-    # How severe a domain's corruption is, among those of its kind; None for clean speech.
+    # The severity of a domain's corruption, comparable within its kind; None for clean speech.
     corruption = domain.corruption
     if corruption is None or (isinstance(corruption, Graded) and not corruption.severity):
         return None

@@ -1,8 +1,7 @@
-"""The suite: a typed file that says what one evaluation is.
+"""The suite: a typed file that defines one evaluation.
 
-A suite names a model, methods and domains; its domains times its methods make the cells of a run. `load_suite` reads
-the TOML file (see `docs/suites.md` for its layout), fills in what its domains share, and validates every
-field.
+A suite names a model, methods and domains; every combination of a domain and a method is a cell of a run. `load_suite`
+reads the TOML file (see `docs/suites.md` for its format), fills in what its domains share, and validates every field.
 """
 
 import json
@@ -28,7 +27,7 @@ from emtta_core.suite.messages import explain
 from emtta_core.suite.stream import Stream
 
 COLUMNS = ("all", "method", "change_percent")
-"""What the report `methods` calls its own columns, beside one for each group."""
+"""The names of the columns in the report `methods` that are not a group's."""
 
 
 def _name(value: str) -> str:
@@ -53,53 +52,53 @@ Scorer = Annotated[str, Field(max_length=200), AfterValidator(_scorer)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]  # of a method's random numbers
 
 Isolation = Literal["process", "none"]
-"""Whether cells run in processes of their own."""
+"""Whether cells run in separate processes."""
 
 
 class ModelChoice(Record):
-    """Which model is adapted, and where it runs."""
+    """The model to adapt, and where it runs."""
 
     name: Annotated[str, Field(min_length=1), IDENTITY]  # `demo`, a folder, or a name on the Hugging Face hub
     revision: Annotated[str | None, IDENTITY] = None  # of a hub model: a branch, tag or commit
-    # How it is read, as `module:object`, or `transformers` for the generic path; left out, by the `model_type` in its
-    # config.json.
+    # How it is read, as `module:object`, or `transformers` for the generic path; by default determined by the
+    # `model_type` in its config.json.
     family: Annotated[str | None, Field(pattern=r"^(transformers|[\w.]+:\w+)$"), IDENTITY] = None
-    # The language that it is given: the corpus's language, or what the unadapted model detects.
+    # The language in its prompt: the corpus's, or the one detected by the unadapted model.
     language: Annotated[Literal["corpus", "detect"], IDENTITY] = "corpus"
-    # What is done with audio beyond its window: refused, or cut at silence, adapted to piece by piece.
+    # How to handle audio longer than its window: refuse it, or cut it at silence and adapt to each piece.
     long_audio: Annotated[Literal["refuse", "cut"], IDENTITY] = "refuse"
-    # Of audio, the most tokens of a candidate or a hypothesis; 12 more are always allowed. None: as many as the
-    # language needs (`emtta_core.model.tokens`).
+    # The maximum number of tokens of a candidate or a hypothesis per second of audio; 12 more are always allowed. None:
+    # as many as the language needs (`emtta_core.model.tokens`).
     tokens_per_second: Annotated[float | None, Field(gt=0, le=1000, allow_inf_nan=False), IDENTITY] = None
-    # Of weights and arithmetic.
+    # The precision of weights and arithmetic.
     precision: Annotated[Literal["float32", "float64", "tf32", "bf16"], IDENTITY] = "float32"
     device: Annotated[str, RUNTIME] = "auto"  # `auto`, `cpu`, `cuda`, `cuda:1`, …
 
 
 class Runtime(Record):
-    """How a run is carried out; nothing here can change a result."""
+    """How a run is executed; nothing here can change a result."""
 
-    # Utterances adapted side by side, halved where memory does not suffice; `auto`: as many as it holds.
+    # Utterances per batch, halved on running out of memory; `auto`: as many as fit in memory.
     batch_size: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], RUNTIME] = "auto"
-    # What is kept of each step: its hypothesis too, its numbers alone (`metrics`), or nothing.
+    # What is recorded of each step: its numbers and hypothesis, only its numbers (`metrics`), or nothing.
     trace: Annotated[Trace, RUNTIME] = "hypotheses"
-    # Cells at once on each device; left out, two on a CPU and one on a GPU.
+    # Concurrent cells on each device; by default two on a CPU and one on a GPU.
     workers: Annotated[int | None, Field(ge=1, le=64), RUNTIME] = None
-    prepare_workers: Annotated[int, Field(ge=1, le=64), RUNTIME] = 2  # domains prepared at once
+    prepare_workers: Annotated[int, Field(ge=1, le=64), RUNTIME] = 2  # domains prepared concurrently
     retries: Annotated[int, Field(ge=0, le=20), RUNTIME] = 2  # further attempts at a task after a transient fault
-    # Seconds before the first further attempt; doubled each time.
+    # Seconds before the first retry; doubled each time.
     retry_delay: Annotated[float, Field(ge=0, le=3600), RUNTIME] = 5.0
-    # Whether cells run in processes of their own, so that a crash costs no more than a shard.
+    # Whether cells run in separate processes, so that a crash loses no more than a shard.
     isolation: Annotated[Isolation, RUNTIME] = "process"
-    # Seconds after which an attempt at a cell is ended, where cells have processes of their own.
+    # Seconds after which an attempt at a cell is ended, if cells run in separate processes.
     timeout: Annotated[float | None, Field(gt=0, allow_inf_nan=False), RUNTIME] = None
-    # How often the utterances in error are tried again before they are stored as such.
+    # How often utterances in error are retried before they are stored as such.
     retry_on_error: Annotated[int, Field(ge=0, le=20), RUNTIME] = 0
-    # A cell fails with more utterances in error: a count, or as a fraction below 1 a share. It fails in any case with
-    # all of them.
+    # A cell fails with more utterances in error than this: a count, or below 1 a share. It always fails with all of
+    # them in error.
     fail_on_error: Annotated[Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)] | None, RUNTIME] = None
-    # Whether results of other runs in the store are taken over where they are those of the same work; a night, which
-    # is to measure anew, takes none.
+    # Whether to reuse results of the same work from other runs in the store; a nightly run, which must measure
+    # everything again, reuses none.
     reuse: Annotated[bool, RUNTIME] = True
 
 
@@ -107,12 +106,12 @@ class Domain(Record):
     """One condition under which the model is tested."""
 
     name: Annotated[Name, IDENTITY]  # unique in its suite
-    group: Annotated[Name, IDENTITY]  # the domains that are averaged together
+    group: Annotated[Name, IDENTITY]  # the group of domains that it is averaged with
     corpus: Annotated[Corpus, IDENTITY]  # where its clean speech comes from
-    corruption: Annotated[Corruption | None, IDENTITY] = None  # what is done to that speech; none leaves it clean
+    corruption: Annotated[Corruption | None, IDENTITY] = None  # applied to that speech; None leaves it clean
 
     def description(self) -> str:
-        """Describe the domain: what is done to which speech, for readers of its short name."""
+        """Describe the domain's corruption and speech, to explain its short name."""
         corpus = self.corpus.model_dump(mode="json")
         fields = (corpus.get(name) for name in ("path", "dataset", "split", "language", "accent", "voices"))
         texts = (" ".join(field) if isinstance(field, list) else field for field in fields if field)
@@ -127,7 +126,7 @@ class Domain(Record):
     @classmethod
     def _no_column(cls, value: str) -> str:
         if value.lower() in COLUMNS:
-            raise ValueError(f"{value!r} is what reports call a column of their own; choose another name")
+            raise ValueError(f"{value!r} is the name of another column in reports; choose a different name")
         return value
 
 
@@ -138,18 +137,18 @@ class Suite(Record):
     description: Annotated[str, RUNTIME] = ""  # one line for `emtta suites`
     # At most this many utterances per domain, spread over its speakers.
     limit: Annotated[int | None, Field(ge=1), IDENTITY] = None
-    # By name, or composed; in the order in which they are shown.
+    # By name, or composed; in display order.
     methods: Annotated[tuple[MethodChoice, ...], Field(min_length=1), IDENTITY]
     model: Annotated[ModelChoice, IDENTITY]
     adaptation: Annotated[Options, IDENTITY] = Options()
-    # Of the methods that draw random numbers, each with a cell of its own in each domain; the other methods have one.
+    # Seeds of the methods that draw random numbers, with one cell per seed and domain; others have one per domain.
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1, max_length=100), IDENTITY] = (0,)
-    # By which hypotheses are compared with references (`emtta_core.scoring.scorer`); figures are by the first.
+    # How hypotheses are compared with references (`emtta_core.scoring.scorer`); figures use the first.
     scorers: Annotated[tuple[Scorer, ...], Field(min_length=1, max_length=20), SCORING] = (DEFAULT,)
-    # Whether rates leave out the utterances in error, or count all of their words as deleted.
+    # Whether rates exclude utterances in error, or count all of their words as deleted.
     errors: Annotated[Literal["exclude", "delete"], SCORING] = "exclude"
     runtime: Annotated[Runtime, RUNTIME] = Runtime()
-    # How long what is adapted is kept, and in which order utterances come; left out, each is an episode of its own.
+    # How long adaptation is kept, and the order of utterances; by default each utterance is a separate episode.
     stream: Annotated[Stream | None, IDENTITY] = None
     domains: Annotated[tuple[Domain, ...], Field(min_length=1), IDENTITY]
 
@@ -182,7 +181,7 @@ class Suite(Record):
     @field_validator("domains")
     @classmethod
     def _distinct_domains(cls, value: tuple[Domain, ...]) -> tuple[Domain, ...]:
-        # Refuse two domains of one name, and names that some file systems or SQL take for one.
+        # Refuse two domains with the same name, and names that some file systems or SQL consider equal.
         _refuse_twice("domain", [domain.name for domain in value])
         _refuse_alike("domains", [domain.name for domain in value])
         _refuse_alike("groups", [domain.group for domain in value])
@@ -196,8 +195,8 @@ class Suite(Record):
                 continue
             if choice.method().adapter:
                 raise ValueError(
-                    f"the method {choice.name!r} is a plug-in with a loop of its own, whose state no stream can keep; "
-                    'give it stream = { reset = "utterance" }'
+                    f"the method {choice.name!r} is a plug-in with its own loop, whose state a stream cannot keep; "
+                    'set stream = { reset = "utterance" } for it'
                 )
             stream.arranged(self.domains)
         return self
@@ -211,7 +210,7 @@ class Suite(Record):
         """Find the domain called `name`.
 
         Raises:
-            UsageError: where there is none; lists those there are.
+            UsageError: if there is none; lists those that exist.
         """
         for domain in self.domains:
             if domain.name == name:
@@ -222,7 +221,7 @@ class Suite(Record):
         """Find the method called `name`.
 
         Raises:
-            UsageError: where there is none; lists those there are.
+            UsageError: if there is none; lists those that exist.
         """
         for choice in self.methods:
             if choice.name == name:
@@ -230,34 +229,34 @@ class Suite(Record):
         raise unknown("method", name, [choice.name for choice in self.methods])
 
     def seeds_of(self, choice: MethodChoice) -> tuple[int | None, ...]:
-        """The seeds with which a method is evaluated; None alone for one that draws no random numbers."""
+        """The seeds with which a method is evaluated; only None for one that draws no random numbers."""
         return self.seeds if "seed" in choice.method().options else (None,)
 
     def stream_of(self, choice: MethodChoice) -> Stream | None:
-        """The stream of a method; None for one whose utterances are episodes, as all of one that adapts nothing are."""
+        """The stream of a method; None if its utterances are separate episodes, as for methods that adapt nothing."""
         stream = choice.stream or self.stream
         return None if stream is None or stream.reset == "utterance" or not choice.method().adapts else stream
 
     @property
     def crosses_domains(self) -> bool:
-        """Whether what a method adapts goes from one domain to another."""
+        """Whether any method's adaptation carries over from one domain to another."""
         return any(stream.crosses for stream in map(self.stream_of, self.methods) if stream is not None)
 
     def options_of(self, choice: MethodChoice, seed: int | None) -> Options:
-        """The options of a method in its cells of a seed."""
+        """The options of a method in its cells with this seed."""
         options = choice.adapted(self.adaptation)
         return options if seed is None else options.changed(seed=seed)
 
     def scored_as(self, other: "Suite") -> "Suite":
-        """The suite with the scoring fields of another one."""
+        """A copy of the suite with the scoring fields of another."""
         return self.model_copy(update={"scorers": other.scorers, "errors": other.errors})
 
     def measured_anew(self) -> "Suite":
-        """The suite with `runtime.reuse` off: its runs take no result from other runs."""
+        """A copy of the suite with `runtime.reuse` off, so that its runs reuse no results of other runs."""
         return self.model_copy(update={"runtime": self.runtime.model_copy(update={"reuse": False})})
 
     def to_toml(self) -> str:
-        """Write the whole suite as TOML, with each default; `parse_suite` reads it back as it was."""
+        """Write the whole suite as TOML, including defaults; `parse_suite` restores it exactly."""
         data = self.model_dump(mode="json", exclude_none=True, exclude={"adaptation": {"seed"}})
         return "".join(f"{key} = {_toml(value)}\n" for key, value in data.items())
 
@@ -272,14 +271,14 @@ def load_suite(
     """Load a shipped suite by its name, or any suite by the path of its `.toml` file.
 
     Args:
-        name: as in `demo`, or as in `suites/mine.toml`.
-        limit: at most this many utterances per domain, instead of what the file says.
-        snr_convention: how each signal-to-noise ratio is understood, instead of what the file says.
-        allow_absolute: let each corpus `folder` read files outside of its folder.
+        name: such as `demo`, or `suites/mine.toml`.
+        limit: the maximum number of utterances per domain, overriding the file.
+        snr_convention: how signal-to-noise ratios are interpreted, overriding the file.
+        allow_absolute: whether each corpus `folder` may read files outside its folder.
 
     Raises:
-        UsageError: no such suite, or a mistake in it; names the field, its value and what is allowed. Or a convention
-            for a suite that adds no noise at a ratio, or files allowed where no corpus is a folder.
+        UsageError: no such suite, or a mistake in it; names the field, its value and what is allowed. Also for a
+            convention if the suite adds no noise at a ratio, or `allow_absolute` if no corpus is a folder.
     """
     path, text = find(name, Path())
     suite = parse_suite(text, origin=str(path), folder=path.parent)
@@ -295,15 +294,15 @@ def parse_suite(text: str, *, origin: str = "the suite", folder: Path = Path()) 
 
     Args:
         text: the file's content.
-        origin: what to call it in a refusal.
-        folder: relative paths of corpora and of models start here.
+        origin: its name in error messages.
+        folder: the base of relative paths of corpora and models.
 
     Raises:
         UsageError: a mistake in it; names the field, its value and what is allowed.
     """
     expanded = read(text, origin, folder)
     try:
-        # By way of JSON: strict there means that 10 is not "10", and that an array may fill a tuple.
+        # Via JSON, where strict means that 10 is not "10", but an array may be a tuple.
         return Suite.model_validate_json(json.dumps(expanded, default=str), strict=True)
     except ValidationError as error:
         raise UsageError(explain(error, Suite, expanded, origin)) from error
@@ -311,7 +310,7 @@ def parse_suite(text: str, *, origin: str = "the suite", folder: Path = Path()) 
 
 def _limited(suite: Suite, limit: int) -> Suite:
     if limit < 1:
-        raise UsageError(f"the limit is {limit}; it is a number of utterances per domain, 1 or more")
+        raise UsageError(f"the limit is {limit}; it must be a number of utterances per domain, 1 or more")
     return suite.model_copy(update={"limit": limit})
 
 
@@ -324,14 +323,14 @@ def _with_absolute_paths(suite: Suite) -> Suite:
     ]
     if not any(isinstance(domain.corpus, Folder) for domain in domains):
         raise UsageError(
-            "--allow-absolute lets corpora of the kind folder read files outside of their folders, and no domain of "
-            f"the suite {suite.name!r} has one; leave it out"
+            "--allow-absolute lets corpora of the kind folder read files outside their folders, but no domain of "
+            f"the suite {suite.name!r} has one; omit it"
         )
     return suite.model_copy(update={"domains": tuple(domains)})
 
 
 def _understood(suite: Suite, convention: SnrConvention) -> Suite:
-    # The suite with each signal-to-noise ratio understood by `convention`.
+    # The suite with all signal-to-noise ratios interpreted by `convention`.
     domains = []
     for domain in suite.domains:
         corruption = domain.corruption
@@ -340,8 +339,8 @@ def _understood(suite: Suite, convention: SnrConvention) -> Suite:
         domains.append(domain.model_copy(update={"corruption": corruption}))
     if not any(isinstance(domain.corruption, Noise | NoiseFile) for domain in domains):
         raise UsageError(
-            f"the SNR convention is {convention!r}, and no domain of the suite {suite.name!r} has the corruption noise "
-            "or noise-file, whose ratio it is of; leave it out"
+            f"the SNR convention is {convention!r}, but no domain of the suite {suite.name!r} has the corruption noise "
+            "or noise-file, to whose ratios it applies; omit it"
         )
     return suite.model_copy(update={"domains": tuple(domains)})
 
@@ -349,15 +348,15 @@ def _understood(suite: Suite, convention: SnrConvention) -> Suite:
 def _refuse_twice(what: str, names: list[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"each {what} may be named once; named twice: {', '.join(twice)}")
+        raise ValueError(f"each {what} may be named only once; named twice: {', '.join(twice)}")
 
 
 def _refuse_alike(what: str, names: list[str]) -> None:
-    # Raise a `ValueError` that shows which of `names` differ in the case of their letters alone.
+    # Raise a `ValueError` that lists those of `names` that differ only in case.
     for name in names:
         alike = sorted({other for other in names if other.lower() == name.lower()})
         if len(alike) > 1:
-            raise ValueError(f"{what} must differ in more than upper and lower case: {', '.join(alike)}")
+            raise ValueError(f"{what} must differ in more than case: {', '.join(alike)}")
 
 
 def _toml(value: Any) -> str:

@@ -1,1 +1,1 @@
-"""Worker processes: a cell runs in a process of its own, so that whatever ends it costs no more than its shard."""
+"""Worker processes: a cell runs in a separate process, so that a crash loses no more than its current shard."""

@@ -1,4 +1,4 @@
-"""The devices of this machine that cells are given to, and how the cells of a process share its cores."""
+"""The devices of this machine that cells run on, and how the cells of a process share its cores."""
 
 import os
 import sys
@@ -11,20 +11,19 @@ from emtta_core.errors import UsageError
 from emtta_core.suite import Runtime
 
 CELLS_ON_A_CPU = 2
-"""Cells at once on a CPU, unless a suite says otherwise.
+"""The number of concurrent cells on a CPU, unless a suite sets it.
 
-A small model spends its time in many short operations. A second thread of torch's own costs them a fifth more processor
-time and far more on a busy machine, where it spins while it waits; a second cell costs none, but a third finds Python's
-lock taken.
+A small model spends its time in many short operations. A second torch thread costs them a fifth more CPU time, and far
+more on a busy machine, where it spins while waiting; a second cell costs none, but a third has to wait for the GIL.
 """
 
 
 def cells_at_once(runtime: Runtime, device: str) -> int:
-    """How many cells run at once: what the suite says, else what suits the device.
+    """The number of concurrent cells: the suite's, or else what suits the device.
 
     Args:
-        runtime: of the suite.
-        device: of the model, as `cpu` or `cuda:0`; a GPU takes one cell at a time, in batches.
+        runtime: the suite's.
+        device: the model's, such as `cpu` or `cuda:0`; a GPU runs one cell at a time, in batches.
     """
     if runtime.workers is not None:
         return runtime.workers
@@ -32,34 +31,34 @@ def cells_at_once(runtime: Runtime, device: str) -> int:
 
 
 def share_cores(runtime: Runtime, device: str) -> None:
-    """Give the calling thread its share of the cores for torch's arithmetic."""
+    """Limit torch in the calling thread to its share of the cores."""
     import torch
 
     torch.set_num_threads(max(1, cores() // cells_at_once(runtime, device)))
 
 
 _DRIVERS = ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd")
-"""What a driver of a GPU puts below /dev on Linux: NVIDIA's, that of its boards, of Windows's Linux, and AMD's."""
+"""Device files of GPU drivers under /dev on Linux: NVIDIA's, Tegra's, WSL's and AMD's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One slot, where one cell at a time runs; a device that takes several cells is several slots."""
+    """A slot that runs one cell at a time; a device for several cells is several slots."""
 
-    name: str  # what users and the store call it: `cpu`, `cuda:1`
-    torch_name: str  # what torch calls it in a process that sees no other
-    environment: Mapping[str, str] = field(default_factory=dict)  # variables of such a process
+    name: str  # for users and the store: `cpu`, `cuda:1`
+    torch_name: str  # torch's name in a process that sees only this device
+    environment: Mapping[str, str] = field(default_factory=dict)  # environment variables of such a process
 
 
 def choose_devices(wanted: str, runtime: Runtime) -> tuple[Device, ...]:
     """The slots of the devices where cells run.
 
     Args:
-        wanted: `auto` (every GPU, else the CPU), `cpu`, or devices with commas between them, as in `cuda:0,cuda:1`.
-        runtime: of the suite; says how many cells a device takes, if it says so.
+        wanted: `auto` (every GPU, or else the CPU), `cpu`, or comma-separated devices such as `cuda:0,cuda:1`.
+        runtime: the suite's, which may set the number of cells per device.
 
     Raises:
-        UsageError: a device that this machine does not have; lists those it has.
+        UsageError: this machine does not have such a device; lists those it has.
     """
     found = _gpus()
     names = [name.strip() for name in wanted.split(",")]
@@ -73,13 +72,13 @@ def choose_devices(wanted: str, runtime: Runtime) -> tuple[Device, ...]:
             raise UsageError(f"there is no device {name!r} on this machine; choose from: {there}")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise UsageError(f"the device {twice[0]!r} is named twice; runtime.workers says how many cells one takes")
+        raise UsageError(f"the device {twice[0]!r} is named twice; runtime.workers sets the number of cells per device")
     slots = [name for name in names for _ in range(cells_at_once(runtime, name))]
     return tuple(_slot(name, len(slots)) for name in slots)
 
 
 def _slot(name: str, count: int) -> Device:
-    # A device as one of `count` processes on this machine sees it, each with its share of the cores.
+    # A device for one of `count` processes on this machine, each with its share of the cores.
     policy, passive = PASSIVE
     threads = {"OMP_NUM_THREADS": str(max(1, cores() // count)), policy: os.environ.get(policy, passive)}
     if name == "cpu":
@@ -88,14 +87,14 @@ def _slot(name: str, count: int) -> Device:
 
 
 def _visible(index: int) -> str:
-    # The name of a GPU for a process that is to see it alone; numbers count those that this process may see.
+    # The name of a GPU for a process that should see only this one; `index` counts the GPUs visible to this process.
     listed = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
     return listed[index] if listed else str(index)
 
 
 def _gpus() -> list[str]:
     if sys.platform == "linux" and not any(any(Path("/dev").glob(name)) for name in _DRIVERS):
-        return []  # torch need not be imported to find none
+        return []  # without importing torch
     import torch
 
     return [f"cuda:{index}" for index in range(torch.cuda.device_count())]

@@ -1,4 +1,4 @@
-"""Where cells are evaluated on this machine: in worker processes, one for each slot of a device, or in this process."""
+"""Evaluation of cells on this machine, in worker processes, one for each slot of a device, or in this process."""
 
 import queue
 import tempfile
@@ -16,17 +16,17 @@ from emtta_core.worker.worker import UnwantedError, Worker, WorkerLostError
 
 
 class OwnProcess:
-    """Does jobs in the threads that bring them."""
+    """Runs jobs in the calling threads."""
 
     def __init__(self, devices: Sequence[Device], progress: Listener, stop: Callable[[], bool]) -> None:
-        """Compute on the device of these slots; for `progress` and `stop` see `WorkerPool`.
+        """Use the device of these slots; for `progress` and `stop` see `WorkerPool`.
 
         Raises:
             UsageError: they are on several devices.
         """
         names = sorted({device.name for device in devices})
         if len(names) > 1:
-            raise UsageError(f"one process computes on one device, not on {', '.join(names)}; use --isolation process")
+            raise UsageError(f"one process can only use one device, not {', '.join(names)}; use --isolation process")
         self._device, self._progress, self._stop = names[0], progress, stop
 
     def do(self, job: Job) -> CellReport:
@@ -35,7 +35,7 @@ class OwnProcess:
         Raises:
             Exception: whatever ends the attempt; it is recorded.
         """
-        from emtta_core.pipeline.evaluate import evaluate_job  # brings torch, which a pool of processes never needs
+        from emtta_core.pipeline.evaluate import evaluate_job  # imports torch, which a pool of processes never needs
 
         placed = job.on(self._device, self._device)
         share_cores(job.runtime, self._device)
@@ -43,15 +43,15 @@ class OwnProcess:
 
 
 class WorkerPool:
-    """Worker processes, and the slots on devices where they run. A slot is a token: whoever has it may compute there.
+    """Worker processes and the device slots where they run. A slot is a token: its holder may compute there.
 
-    Use it as a context manager: at the end its processes are gone.
+    Use it as a context manager, which ends the processes on exit.
     """
 
     def __init__(self, devices: Sequence[Device], progress: Listener, stop: Callable[[], bool]) -> None:
-        """Have a slot for each of `devices`, from `choose_devices`.
+        """Create a slot for each of `devices`, from `choose_devices`.
 
-        `progress` takes the events of cells; `stop` is asked whether cells are to end after their shard.
+        `progress` receives the events of cells; `stop` returns whether cells should end after their shard.
         """
         self._progress, self._stop, self._ended = progress, stop, False
         self._free: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
@@ -61,7 +61,7 @@ class WorkerPool:
             self._free.put(slot)
 
     def __enter__(self) -> Self:
-        """Start the processes: they import what they need while domains are prepared."""
+        """Start the processes, so that their imports overlap with the preparation of domains."""
         for slot in self._slots:
             slot.worker()
         return self
@@ -69,18 +69,18 @@ class WorkerPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # First the flag, so that whoever gets a slot from now on begins nothing with it.
+        # Set the flag first, so that threads that get a slot from now on do not start anything.
         self._ended = True
         for slot in self._slots:
             slot.end()
-        for _ in self._slots:  # whoever still has one records how its cell ended
+        for _ in self._slots:  # threads that still hold one record how their cell ended
             self._free.get()
         for slot in self._slots:
             self._free.put(slot)
         self._logs.cleanup()
 
     def do(self, job: Job) -> CellReport:
-        """Have a job done by the next free worker.
+        """Run a job on the next free worker.
 
         Raises:
             WorkerLostError: its process was lost, which is recorded as a failed attempt.
@@ -98,7 +98,7 @@ class WorkerPool:
             self._progress(event)
 
         worker = slot.worker()
-        # A process writes one log for all its cells; the part of this one begins here.
+        # A process writes one log for all its cells; this cell's part begins here.
         size = slot.log_size()
         try:
             return worker.do(job, timeout=job.timeout, progress=listen, stop=self._stop)
@@ -111,7 +111,7 @@ class WorkerPool:
 
 
 class _Slot:
-    """One slot on a device, and its process if it has one."""
+    """A slot on a device, and its process, if any."""
 
     def __init__(self, device: Device, log: Path) -> None:
         self.device, self._log = device, log

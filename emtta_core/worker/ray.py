@@ -1,4 +1,4 @@
-"""A worker on a Ray cluster, and the mailbox through which it and the flow that began its cells talk."""
+"""A worker on a Ray cluster, and the mailbox for its communication with the flow that started its cells."""
 
 import contextlib
 import io
@@ -25,21 +25,21 @@ from emtta_core.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A worker has taken up a cell."""
+    """A worker has started a cell."""
 
     host: str  # its machine
-    process: int  # its number there
-    device: str  # what the store calls the device that it computes on
+    process: int  # its process id
+    device: str  # the store's name of the device that it uses
 
 
 Message = Taken | Event
 
 
 class Mailbox:
-    """Keeps the messages of jobs until the flow fetches them, and the flow's wish to stop until a job sends one.
+    """Keeps the messages of jobs until the flow fetches them, and the flow's stop request until a job sends one.
 
-    It is an actor of Ray's, which calls one method at a time. One that is lost is begun again, empty: its messages were
-    for those who watch.
+    It is a Ray actor, which runs one method at a time. If it is lost, it is restarted empty; its messages are only for
+    display.
     """
 
     def __init__(self) -> None:
@@ -47,12 +47,12 @@ class Mailbox:
         self._stopping = False
 
     def send(self, job: str, message: Message) -> bool:
-        """Take a message of the job of this name, and return whether it is to end after its shard."""
+        """Store a message of a job, and return whether the job should end after its shard."""
         self._messages.append((job, message))
         return self._stopping
 
     def exchange(self, stopping: bool) -> list[tuple[str, Message]]:
-        """Take whether cells are to end after their shard, and return the messages since the last time."""
+        """Set whether cells should end after their shard, and return the messages since the last call."""
         self._stopping = stopping
         messages, self._messages = self._messages, []
         return messages
@@ -61,18 +61,18 @@ class Mailbox:
 log = logging.getLogger("emtta.worker")
 
 SERVER_TIMEOUT = 10.0
-"""Seconds in which Prefect's server must answer a machine of the cluster."""
+"""Seconds within which Prefect's server must answer a machine of the cluster."""
 
 
 def execute(mailbox: Any, job: Job) -> CellReport:
-    """Evaluate a cell in this process of Ray's.
+    """Evaluate a cell in this Ray process.
 
     Args:
-        mailbox: the handle of the actor `Mailbox` that is told how it goes.
-        job: the cell, on `cpu`, or on `cuda:0` where Ray lets this process see no other GPU.
+        mailbox: the handle of the actor `Mailbox` that receives its progress.
+        job: the cell, on `cpu`, or on `cuda:0` if Ray has assigned this process a GPU.
 
     Raises:
-        ModelError: this machine has another model of that name.
+        ModelError: this machine has a different model of that name.
         Exception: whatever ends the attempt; it is recorded.
     """
     begun, stopping = Begun(job), False
@@ -80,7 +80,7 @@ def execute(mailbox: Any, job: Job) -> CellReport:
     def send(message: Message) -> None:
         nonlocal stopping
         begun.hear(message)
-        with contextlib.suppress(RayError):  # a mailbox that is lost costs what is shown, and no result
+        with contextlib.suppress(RayError):  # losing the mailbox affects only the display, not results
             stopping = ray.get(mailbox.send.remote(job.name, message))
 
     gpus = ray.get_gpu_ids() if job.model.device.startswith("cuda") else []
@@ -99,34 +99,34 @@ def execute(mailbox: Any, job: Job) -> CellReport:
 
 
 def check_machine(store: str, run_id: str, server: str, release: str, host: str) -> str | None:
-    """What keeps this machine from executing cells of a run; None where nothing does.
+    """Why this machine cannot execute cells of a run; None if it can.
 
     Args:
         store: the store's location.
         run_id: the run, which must be recorded there.
-        server: the address of Prefect's API, as in `http://127.0.0.1:4200/api`.
-        release: of emtta, on the machine of the flow.
+        server: the address of Prefect's API, such as `http://127.0.0.1:4200/api`.
+        release: emtta's release on the machine of the flow.
         host: the name of that machine.
     """
     here = version("emtta")
     if here != release:
-        return f"it has emtta {here}, and the flow has {release}; install the same release on every machine"
+        return f"it has emtta {here}, but the flow has {release}; install the same release on every machine"
     try:
         Store.open(store).run(run_id)
     except EmttaError as error:
         return (
-            f"the run is not in the store that it sees at {store} ({describe(error)}); "
-            "use a folder that all machines share under one path, or s3://BUCKET/PREFIX"
+            f"the run is not in its store at {store} ({describe(error)}); "
+            "use a folder that all machines share under the same path, or s3://BUCKET/PREFIX"
         )
     try:
         urllib.request.urlopen(f"{server}/health", timeout=SERVER_TIMEOUT).close()
     except urllib.error.HTTPError:
-        return None  # it answers; what it answers is for Prefect to judge
+        return None  # it answers; the answer itself is Prefect's concern
     except OSError as error:
         return (
-            f"it does not reach Prefect's server at {server} ({describe(error)}); start one that all machines reach "
-            "on the flow's machine (emtta server --background --host 0.0.0.0), and name "
-            f"it there: export PREFECT_API_URL=http://{host}:4200/api"
+            f"it cannot reach Prefect's server at {server} ({describe(error)}); start one that all machines can reach "
+            "on the flow's machine (emtta server --background --host 0.0.0.0), and set "
+            f"its address there: export PREFECT_API_URL=http://{host}:4200/api"
         )
     return None
 

@@ -1,4 +1,4 @@
-"""A worker process, from both sides: its owner gives it jobs; it does them, and answers in lines of JSON."""
+"""Both sides of a worker process: its owner sends it jobs; it runs them and answers in lines of JSON."""
 
 import contextlib
 import json
@@ -26,33 +26,33 @@ from emtta_core.store import Store
 from emtta_core.worker.devices import Device
 
 STOP = "stop"
-"""The line by which the owner asks the worker to end its cell after the shard in hand."""
+"""The line with which the owner asks the worker to end its cell after the current shard."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobFailed:
     """A job ended with an error, which the worker has recorded."""
 
-    error: str  # what it was, in a line
+    error: str  # a one-line description
     transient: bool  # whether another attempt may succeed
-    interrupted: bool  # whether it ended since the owner asked for it
-    device_lost: bool = False  # whether the process can do no other job, since its device is lost to it
+    interrupted: bool  # whether it ended because the owner asked for it
+    device_lost: bool = False  # whether the process cannot run another job because it has lost its device
 
 
 Answer = AttemptBegun | UtterancesDone | CellFinished | CellReport | JobFailed
 
-# What comes out of the other process is validated: a library there may have written a line of its own.
+# Output of the other process is validated, as a library there may have written a line of its own.
 _KINDS: dict[str, TypeAdapter[Any]] = {
     kind.__name__: TypeAdapter(kind) for kind in (AttemptBegun, UtterancesDone, CellFinished, CellReport, JobFailed)
 }
 
 
 class GarbageError(EmttaError):
-    """A worker said something that is no answer."""
+    """A worker wrote a line that is not an answer."""
 
 
 def to_line(answer: Event | CellReport | JobFailed) -> str:
-    """An answer as a line, without its end."""
+    """An answer as a line, without the line break."""
     return json.dumps({"kind": type(answer).__name__, "answer": asdict(answer)})
 
 
@@ -60,44 +60,44 @@ def from_line(line: str) -> Answer:
     """The answer in a line.
 
     Raises:
-        GarbageError: it is none.
+        GarbageError: it is not an answer.
     """
     try:
         message = json.loads(line)
         answer: Answer = _KINDS[message["kind"]].validate_python(message["answer"])
     except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise GarbageError(f"the worker process said {line[:80]!r}, which is no answer") from error
+        raise GarbageError(f"the worker process wrote {line[:80]!r}, which is not an answer") from error
     return answer
 
 
 POLL = 0.2
-"""Seconds between two looks at the clock and at the wish to stop."""
+"""Seconds between checks of the clock and of the stop request."""
 
 
 class WorkerLostError(TransientError):
-    """A worker process ended in the middle of its job, or was ended since it hung or said what is no answer."""
+    """A worker process ended during its job, or was killed because it hung or wrote an invalid answer."""
 
 
 class UnwantedError(InterruptedRunError):
-    """A worker process was ended by its owner in the middle of its job, with the run."""
+    """A worker process was ended by its owner during its job, together with the run."""
 
 
 class JobFailedError(EmttaError):
-    """A job failed, and so it would again."""
+    """A job failed, and would fail again."""
 
 
 class PassingError(TransientError):
-    """A job failed of something that may pass."""
+    """A job failed for a reason that may be temporary."""
 
 
 class Worker:
-    """A process that does jobs, one after another."""
+    """A process that runs jobs, one after another."""
 
     def __init__(self, device: Device, log: Path) -> None:
-        """Start the process; it is not a child of the terminal, so that Ctrl-C is its owner's alone."""
+        """Start the process, detached from the terminal, so that Ctrl-C reaches only its owner."""
         self.device, self.log = device, log
         with log.open("ab") as file:
-            # A session of its own: it can be ended with all that it started, by its process group.
+            # A session of its own, so that it can be killed with all its child processes by its process group.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "emtta_core.worker", "-"],  # -P: nothing from the current folder
                 stdin=subprocess.PIPE,
@@ -115,7 +115,7 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """Of the process, and of its process group."""
+        """The id of the process and of its process group."""
         return self._process.pid
 
     @property
@@ -124,30 +124,30 @@ class Worker:
         return self._process.poll() is None
 
     def do(self, job: Job, *, timeout: float | None, progress: Listener, stop: Callable[[], bool]) -> CellReport:
-        """Have a job done.
+        """Run a job.
 
         Args:
-            job: which; it is done on this worker's device.
-            timeout: seconds after which the process is ended; None: never.
-            progress: takes the events of the worker.
-            stop: is asked now and then; true asks the worker to end after its shard.
+            job: the job; it runs on this worker's device.
+            timeout: seconds after which the process is killed; None: never.
+            progress: receives the events of the worker.
+            stop: polled; true asks the worker to end after its shard.
 
         Raises:
-            WorkerLostError: the process ended, or was ended.
+            WorkerLostError: the process ended, or was killed.
             UnwantedError: it was ended by `end`.
             JobFailedError: the job failed, and the worker has recorded it.
-            PassingError: likewise, but it may pass.
-            InterruptedRunError: it ended since `stop` said so.
+            PassingError: likewise, but the reason may be temporary.
+            InterruptedRunError: it ended because `stop` returned true.
         """
         began, asked = time.monotonic(), False
         self._send(job.on(self.device.torch_name, self.device.name).model_dump_json())
-        # One loop watches all that can happen: the clock, the wish to stop, an answer, a silent death. A blocking read
-        # would miss the first two.
+        # One loop watches everything that can happen: the timeout, a stop request, an answer, a silent death. A
+        # blocking read would miss the first two.
         while True:
             if timeout is not None and time.monotonic() - began > timeout:
                 self.kill()
                 raise WorkerLostError(
-                    f"the attempt took longer than {timeout:g} s (runtime.timeout), and its process was ended"
+                    f"the attempt took longer than {timeout:g} s (runtime.timeout), so its process was killed"
                 )
             if not asked and stop():
                 self._send(STOP)
@@ -157,35 +157,35 @@ class Worker:
             except queue.Empty:
                 continue
             if line is None and self._unwanted:
-                raise UnwantedError("the run was ended in the middle of the cell; what is finished is kept")
+                raise UnwantedError("the run was ended during the cell; finished work is kept")
             if line is None:
                 raise WorkerLostError(f"the worker process on {self.device.name} {self._ending()}")
             try:
                 answer = from_line(line)
             except GarbageError as error:
                 self.kill()
-                raise WorkerLostError(f"{error}; it was ended") from error
+                raise WorkerLostError(f"{error}; it was killed") from error
             if isinstance(answer, CellReport):
                 return answer
             if isinstance(answer, JobFailed):
-                if answer.device_lost:  # else it would fail one job after another, as fast as they come
+                if answer.device_lost:  # otherwise it would fail one job after another, as fast as they arrive
                     self.kill()
                 raise _error_of(answer)
             progress(answer)
 
     def close(self) -> None:
-        """Let it end: at once if it has nothing to do, else after its shard."""
+        """Let it end: immediately if it is idle, otherwise after its shard."""
         with contextlib.suppress(OSError):
             assert self._process.stdin is not None
             self._process.stdin.close()
 
     def end(self) -> None:
-        """End it for good, now: its owner ends."""
+        """End it for good and immediately, as its owner ends."""
         self._unwanted = True
         self.kill()
 
     def kill(self) -> None:
-        """End it and all that it started, now."""
+        """Kill it and all its child processes."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
@@ -198,20 +198,20 @@ class Worker:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        # In a thread of its own, for a pipe cannot be read with a timeout; a queue can.
+        # In a separate thread, since a pipe, unlike a queue, cannot be read with a timeout.
         for line in self._process.stdout:
             self._lines.put(line)
-        # Waited for, so that it leaves no zombie, and its exit code says how it ended.
+        # Wait for it, so that it leaves no zombie and its exit code is known.
         self._process.wait()
         self._lines.put(None)
 
     def _ending(self) -> str:
         code = self._process.wait()
         if code >= 0:
-            return f"ended with exit code {code} in the middle of its cell"
+            return f"ended with exit code {code} during its cell"
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         hint = "; the system may have been out of memory" if name == "SIGKILL" else ""
-        return f"was ended by {name} in the middle of its cell{hint}"
+        return f"was ended by {name} during its cell{hint}"
 
 
 def _error_of(failed: JobFailed) -> EmttaError:
@@ -223,26 +223,26 @@ def _error_of(failed: JobFailed) -> EmttaError:
 log = logging.getLogger("emtta.worker")
 
 GRACE = 30.0
-"""Seconds in which a worker whose owner is gone finishes its shard, before it ends all the same."""
+"""Seconds in which a worker whose owner is gone may finish its shard before it exits anyway."""
 
 
 class Server:
-    """Does jobs, and reports on them to their owner; an owner that is gone is an owner that asks to stop."""
+    """Runs jobs and reports on them to their owner; the owner's disappearance counts as a stop request."""
 
     def __init__(self, answers: TextIO) -> None:
-        """Write to `answers` what becomes of the jobs."""
+        """Report on the jobs by writing to `answers`."""
         self._answers = answers
         self._waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._stop = threading.Event()
 
     def serve(self, jobs: TextIO) -> None:
-        """Do the jobs that come in, a line each, until there are no more."""
+        """Run incoming jobs, one per line, until there are no more."""
         threading.Thread(target=self._listen, args=(jobs,), daemon=True).start()
         while (line := self._waiting.get()) is not None:
             self.do(Job.model_validate_json(line))
 
     def _listen(self, jobs: TextIO) -> None:
-        # The end of this pipe means that the owner has closed it or is gone, however it ended.
+        # The end of this pipe means that the owner has closed it or has ended in some way.
         for line in jobs:
             if line.strip() == STOP:
                 self._stop.set()
@@ -250,14 +250,14 @@ class Server:
                 self._waiting.put(line)
         self._stop.set()
         self._waiting.put(None)
-        # A cell that hangs must not outlive its owner; the timer's thread does not keep a process that ends by itself.
+        # A cell that hangs must not outlive its owner; the timer is a daemon thread and does not delay a normal exit.
         timer = threading.Timer(GRACE, os._exit, [1])
         timer.daemon = True
         timer.start()
 
     def do(self, job: Job) -> None:
-        """Do one job."""
-        from emtta_core.pipeline.evaluate import evaluate_job  # brings torch, which the owner of a process never needs
+        """Run one job."""
+        from emtta_core.pipeline.evaluate import evaluate_job  # imports torch, which the owner of a process never needs
 
         log.info("%s of run %s on %s", job.name, job.run_id, job.model.device)
         try:
@@ -279,8 +279,8 @@ class Server:
 
 
 def main(source: str) -> None:
-    """Do the job in a file, or with `-` those that come in on standard input, and answer on standard output."""
-    # Libraries print; what is not an answer goes where errors go.
+    """Run the job in a file, or with `-` those from standard input, and answer on standard output."""
+    # Libraries print; anything that is not an answer goes to standard error.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     handler = logging.StreamHandler(sys.stderr)

@@ -123,7 +123,7 @@ REFUSALS = {
     "an unknown decision": ('{ name = "mine", decision = "best" }', ["methods[mine].decision is 'best'", "'mbr'"]),
     "beams without a search": (
         '{ name = "mine", adaptation = { beams = 4 } }',
-        ["'mine' makes no use of adaptation.beams: leave that out"],
+        ["'mine' does not use adaptation.beams: remove that"],
     ),
     "an unknown field": ('{ name = "mine", polcy = true }', ["methods[mine].polcy is an unknown field", "policy"]),
     "a switch that is a text": ('{ name = "mine", policy = "yes" }', ["methods[mine].policy is 'yes'", "boolean"]),
@@ -142,18 +142,18 @@ REFUSALS = {
         '{ name = "mine", adaptation = { stepz = 3 } }',
         ["stepz is an unknown field", "adapt_above, beams, betas, candidates"],
     ),
-    "credit without an update": ('{ name = "mine", base = "mbr", credit = "to-go" }', ["makes no use of credit"]),
+    "credit without an update": ('{ name = "mine", base = "mbr", credit = "to-go" }', ["does not use credit"]),
     "a baseline without a policy gradient": (
         '{ name = "mine", base = "greedy-em", baseline = "none" }',
-        ["makes no use of baseline"],
+        ["does not use baseline"],
     ),
     "a gate without an update": (
         '{ name = "mine", base = "source-beam", adaptation = { adapt_above = 0.1, revert = true } }',
-        ["'mine' makes no use of adaptation.adapt_above, adaptation.revert: leave that out"],
+        ["'mine' does not use adaptation.adapt_above, adaptation.revert: remove that"],
     ),
     "a seed of its own": (
         '{ name = "mine", base = "em-tok-b", adaptation = { steps = 2, seed = 1 } }',
-        ["adaptation.seed is 1; write seeds = [1] at the head of the suite in its place"],
+        ["adaptation.seed is 1; set seeds = [1] at the top of the suite instead"],
     ),
 }
 
@@ -171,7 +171,7 @@ def test_invalid_method_is_refused(written: str, words: list[str]) -> None:
     [
         (['"source"', '"source"'], "named twice: source"),
         (['{ name = "a", credit = "to-go" }', '{ name = "a", baseline = "none" }'], "named twice: a"),
-        (['{ name = "a", credit = "to-go" }', '{ name = "A", baseline = "none" }'], "upper and lower case: A, a"),
+        (['{ name = "a", credit = "to-go" }', '{ name = "A", baseline = "none" }'], "case: A, a"),
         (['"em-tok-b"', '{ name = "EM-TOK-B", base = "em-tok-b" }'], "EM-TOK-B"),
     ],
 )

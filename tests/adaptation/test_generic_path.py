@@ -151,7 +151,7 @@ def test_plugins_match_fast(pair: tuple[Model, Model], parts: str) -> None:
 
 def test_rows_that_share_beginnings_are_refused(pair: tuple[Model, Model], parts: str) -> None:
     adapter = Adapter(pair[1], Method("own", f"{parts}:search"), steps=1, candidates=2)
-    with pytest.raises(UsageError, match=r"candidates of BeamSearch go on from each other.*use 'beam'"):
+    with pytest.raises(UsageError, match=r"candidates of BeamSearch continue each other.*use 'beam'"):
         adapter.transcribe(sounds([0.8]))
 
 
@@ -166,5 +166,5 @@ def test_divergence_is_told_and_undone(pair: tuple[Model, Model]) -> None:
 
 
 def test_streams_are_refused(pair: tuple[Model, Model]) -> None:
-    with pytest.raises(UsageError, match=r"no stream goes from one to the next; .*reset = \"utterance\""):
+    with pytest.raises(UsageError, match=r"streams are not supported; .*reset = \"utterance\""):
         Adapter(pair[1], "greedy-em").carry(sounds([0.8]), "en", ["a"], [None])

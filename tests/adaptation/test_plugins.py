@@ -161,24 +161,30 @@ def test_sound_part_passes_check(model: SpeechModel, parts_of: dict[str, str]) -
 
 
 FAULTS = {
-    "mixing": ({"objective": "mixing"}, r"objective: loss of utterance-0 at step 0 .* beside others: it mixes"),
-    "not deterministic": ({"objective": "random"}, "objective: loss of utterance-0 .* when it is repeated"),
-    "no gradient": ({"objective": "detached"}, r"'their_parts:detached' gave a loss without a gradient.*detach\(\)"),
-    "wrong shape": ({"objective": "scalar"}, r"of the shape \(\); it must give a tensor of the shape \(3,\)"),
-    "NaN": ({"objective": "infinite"}, "gave the loss nan .* at step 0; see that no logarithm"),
+    "mixing": ({"objective": "mixing"}, r"objective: loss of utterance-0 at step 0 .* in a batch: it mixes"),
+    "not deterministic": ({"objective": "random"}, "objective: loss of utterance-0 .* when repeated"),
+    "no gradient": (
+        {"objective": "detached"},
+        r"'their_parts:detached' returned a loss without a gradient.*detach\(\)",
+    ),
+    "wrong shape": ({"objective": "scalar"}, r"of shape \(\); it must return a tensor of shape \(3,\)"),
+    "NaN": ({"objective": "infinite"}, "returned the loss nan .* at step 0; make sure that no logarithm"),
     "exception": ({"objective": "failing"}, "failed: ValueError: no such frame; the attempt's log"),
     "zero": ({"objective": "flat"}, "its gradient is zero at every step"),
-    "no radius": ({"objective": "SHARP"}, "gave sharpness = 'much'; it must give a finite number from 0"),
-    "a class": ({"objective": "Sharp"}, r"is the class Sharp; give an instance of it, as SHARP = Sharp\(\)"),
+    "no radius": ({"objective": "SHARP"}, "returned sharpness = 'much'; it must return a finite number of at least 0"),
+    "a class": ({"objective": "Sharp"}, r"is the class Sharp; name an instance of it, such as SHARP = Sharp\(\)"),
     "no function": ({"objective": "text"}, "object of the class str; an objective is called with the scored"),
     "no such object": ({"objective": "absent"}, "no attribute 'absent'; name an object that the module has"),
-    "shared candidates": ({"candidates": "shared"}, "candidates: candidate_.* beside others: it mixes utterances"),
-    "no strategy": ({"candidates": "number"}, "of the class int; .* what lacks is rows, begin, advance"),
+    "shared candidates": ({"candidates": "shared"}, "candidates: candidate_.* in a batch: it mixes utterances"),
+    "no strategy": ({"candidates": "number"}, "of the class int; .* it lacks rows, begin, advance"),
     "foreign parameter": ({"parameters": "foreign"}, r"'decoder\.embed_tokens\.weight'; .* as 'encoder\.layers\.0"),
-    "no choice": ({"decision": "BEYOND"}, "gave 4; it must give a whole number from 0 to 3"),
+    "no choice": ({"decision": "BEYOND"}, "returned 4; it must return a whole number from 0 to 3"),
     "a decision without a source": ({"decision": "own"}, "has an attribute `candidates`"),
-    "results that lack one": ({"adapter": "Short"}, r"gave results of \['utterance-.* it must give one of each of"),
-    "an adapter that mixes": ({"adapter": "Counting"}, "adapter: the hypothesis of utterance-0 is '1', and '3' beside"),
+    "results that lack one": (
+        {"adapter": "Short"},
+        r"returned results of \['utterance-.* it must return one for each of",
+    ),
+    "an adapter that mixes": ({"adapter": "Counting"}, "adapter: the hypothesis of utterance-0 is '1', but '3' in"),
     "an adapter that is none": ({"adapter": "Sharp"}, r"has a method `adapt\(batch\)`"),
 }
 
@@ -220,7 +226,7 @@ def test_missing_module_is_refused_before_run() -> None:
     suite += '[[domains]]\nname = "d"\ngroup = "g"\ncorpus = { name = "synthetic", utterances = 1 }\n'
     with pytest.raises(UsageError, match=r"there is no module 'no_such' for 'no_such\.module:LOSS'.*PYTHONPATH"):
         plan(parse_suite(suite), "0" * 16)
-    with pytest.raises(UsageError, match=r"'sgem', 'suta'.*or a plug-in as 'package.module:object'"):
+    with pytest.raises(UsageError, match=r"'sgem', 'suta'.*or a plug-in such as 'package.module:object'"):
         parse_suite(suite.replace("no_such.module:LOSS", "entropy"))
 
 

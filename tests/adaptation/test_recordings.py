@@ -75,12 +75,12 @@ def test_file_and_samples_agree(model: SpeechModel, waveform: NDArray[np.float32
 
 
 WRONG: dict[str, tuple[Any, str]] = {
-    "one waveform": (LEVELS, r"not one array of shape \(8000,\); give \[array\]"),
+    "one waveform": (LEVELS, r"not one array of shape \(8000,\); pass \[array\]"),
     "one tensor": (torch.tensor(LEVELS), r"not one array of shape \(8000,\)"),
     "an array of rows": (np.stack([LEVELS, LEVELS]), r"list\(array\) if each row is one"),
-    "one list of samples": (LEVELS.tolist(), r"not the 8000 samples of one; give \[samples\]"),
-    "one path": ("speech.wav", r"give \['speech\.wav'\]"),
-    "one path object": (Path("speech.wav"), r"give \['speech\.wav'\]"),
+    "one list of samples": (LEVELS.tolist(), r"not the 8000 samples of one; pass \[samples\]"),
+    "one path": ("speech.wav", r"pass \['speech\.wav'\]"),
+    "one path object": (Path("speech.wav"), r"pass \['speech\.wav'\]"),
     "a file's bytes": (b"RIFF", "not a bytes"),
     "nothing": (None, "not a NoneType"),
     "a number": (3, "not an int"),
@@ -92,9 +92,9 @@ WRONG: dict[str, tuple[Any, str]] = {
     "truth values": ([LEVELS > 0], "of type bool"),
     "complex numbers": ([LEVELS * 1j], "of type complex128"),
     "texts": ([["0.5", "0.25"]], "of type <U4"),
-    "integers without a full scale": ([LEVELS.astype(np.int64)], r"int64.*give int16 or int32"),
+    "integers without a full scale": ([LEVELS.astype(np.int64)], r"int64.*pass int16 or int32"),
     "a list of integers": ([[0, 16384, -8192]], r"int64.*32768"),
-    "rows of unequal length": ([[[0.5], [0.5, 0.25]]], "a list that is no array"),
+    "rows of unequal length": ([[[0.5], [0.5, 0.25]]], "a list that is not an array"),
     "a single number in an array": ([np.array(0.5)], "single number"),
 }
 
@@ -113,7 +113,7 @@ UNUSABLE: dict[str, tuple[Any, str]] = {
     "no sample": (np.zeros(0), "empty"),
     "an empty list": ([], "empty"),
     "no sample in two channels": (np.zeros((0, 2)), "empty"),
-    "16-bit integers in floating point": (LEVELS * 2**15, "divide what was 16-bit integers by 32768"),
+    "16-bit integers in floating point": (LEVELS * 2**15, "divide former 16-bit integers by 32768"),
     "a file that is missing": ("missing.wav", "missing.wav: cannot be read: No such file"),
     "a file that is no audio": (__file__, "is not audio"),
 }
@@ -137,7 +137,7 @@ def test_unusable_speech_is_own_error(
         ({"language": None}, TypeError, "language is None"),
         ({"language": ["en", None]}, TypeError, "language has None, a NoneType"),
         ({"language": ["en"]}, UsageError, "language has 1 entries for 2 waveforms"),
-        ({"utterance_ids": "ab"}, TypeError, "utterance_ids is 'ab'; give a list"),
+        ({"utterance_ids": "ab"}, TypeError, "utterance_ids is 'ab'; pass a list"),
         ({"utterance_ids": [1, 2]}, TypeError, "utterance_ids has 1, an int"),
         ({"utterance_ids": ["a", "b", "c"]}, UsageError, "utterance_ids has 3 entries for 2 waveforms"),
     ],
@@ -150,7 +150,7 @@ def test_languages_and_ids_match_count(
 
 
 def test_model_must_come_from_load_model() -> None:
-    with pytest.raises(TypeError, match=r"model is 'demo'; give what load_model returns"):
+    with pytest.raises(TypeError, match=r"model is 'demo'; pass what load_model returns"):
         Adapter("demo")  # type: ignore[arg-type]
 
 

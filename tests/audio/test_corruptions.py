@@ -101,7 +101,7 @@ def test_only_speech_noises_need_voices() -> None:
     [
         (np.zeros(16_000, np.float32), "the speech is silent"),
         (np.zeros(0, np.float32), "the speech is empty"),
-        (np.full(10, np.nan, np.float32), "the speech holds 10 of 10 samples that are not numbers"),
+        (np.full(10, np.nan, np.float32), "the speech has 10 of 10 samples that are not finite"),
     ],
 )
 def test_unusable_speech_is_refused(speech: Waveform, message: str) -> None:

@@ -116,15 +116,15 @@ NAN[5] = np.nan
         (TONE, np.zeros(100, np.float32), 10, 0, r"the piece of the noise.* is silent: its peak is 0 "),
         (TONE[:0], WHITE, 10, 0, r"the speech is empty \(0 samples\)"),
         (TONE, WHITE[:0], 10, 0, r"the noise is empty \(0 samples\)"),
-        (NAN, WHITE, 10, 0, r"the speech holds 1 of 16000 samples that are not numbers: sample 5 is nan"),
-        (TONE, np.full(9, np.inf), 10, 0, r"the noise holds 9 of 9 samples .* sample 0 is inf"),
+        (NAN, WHITE, 10, 0, r"the speech has 1 of 16000 samples that are not finite: sample 5 is nan"),
+        (TONE, np.full(9, np.inf), 10, 0, r"the noise has 9 of 9 samples .* sample 0 is inf"),
         (np.stack([TONE, TONE]), WHITE, 10, 0, r"the speech has shape \(2, 16000\); it must be mono"),
         (TONE, WHITE.reshape(-1, 2), 10, 0, r"the noise has shape \(12000, 2\)"),
         ((TONE * 32767).astype(np.int16), WHITE, 10, 0, r"the speech has samples of type int16; .*32768"),
-        (TONE, WHITE, math.nan, 0, r"an SNR of nan dB .*-60 and 60 dB"),
-        (TONE, WHITE, math.inf, 0, r"an SNR of inf dB"),
-        (TONE, WHITE, 61, 0, r"an SNR of 61 dB"),
-        (TONE, WHITE, 10, -1, r"sample -1; the offset must be 0 or more"),
+        (TONE, WHITE, math.nan, 0, r"the SNR is nan dB; .*-60 and 60 dB"),
+        (TONE, WHITE, math.inf, 0, r"the SNR is inf dB"),
+        (TONE, WHITE, 61, 0, r"the SNR is 61 dB"),
+        (TONE, WHITE, 10, -1, r"offset is -1; it must be 0 or more"),
     ],
 )
 def test_unmixable_input_is_refused(
@@ -148,7 +148,7 @@ def test_levels_are_dbfs() -> None:
     assert rms_dbfs(scale_to_dbfs(WHITE, -31.5)) == pytest.approx(-31.5, abs=1e-4)
     with pytest.raises(AudioError, match="silent"):
         scale_to_dbfs(np.zeros(10, np.float32))
-    with pytest.raises(AudioError, match="a level of nan dB FS"):
+    with pytest.raises(AudioError, match="the level is nan dB FS"):
         scale_to_dbfs(WHITE, math.nan)
 
 

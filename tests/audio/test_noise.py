@@ -165,7 +165,9 @@ def test_copy_machine_is_cyclic(seed: int) -> None:
 @pytest.mark.parametrize("kind", VOICES)
 def test_speech_kinds_require_voices(kind: str) -> None:
     rng = np.random.default_rng(0)
-    with pytest.raises(UsageError, match=rf"'{kind}' is made of speech: give it voices \(such as {VOICES[kind]}\)"):
+    with pytest.raises(
+        UsageError, match=rf"'{kind}' is made of speech: pass it voices \({VOICES[kind]}, for example\)"
+    ):
         synthesise(kind, 1.0, rng)
     with pytest.raises(AudioError, match="voice 1 is silent"):
         synthesise(kind, 1.0, rng, voices=[VOICES_HEARD[0], np.zeros(100, np.float32)])
@@ -178,5 +180,5 @@ def test_unknown_kind_is_refused() -> None:
     with pytest.raises(UsageError, match=r"unknown noise 'rain'; choose from: air-conditioner, .*vacuum-cleaner"):
         synthesise("rain", 1.0, rng)
     for seconds in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(UsageError, match=f"a noise of {seconds} seconds"):
+        with pytest.raises(UsageError, match=f"length is {seconds} s"):
             synthesise("gaussian", seconds, rng)

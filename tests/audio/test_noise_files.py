@@ -198,8 +198,8 @@ def test_broken_or_silent_file_is_refused(snsd: Path) -> None:
     ("settings", "words"),
     [
         ("snr_db = 5", ["kind is None and file is None", "air-conditioner"]),
-        ('kind = "babble", file = "own.wav", snr_db = 5', ["give one of them"]),
-        ('file = "../own.wav", snr_db = 5', ["'../own.wav'", "must lie in the folder"]),
+        ('kind = "babble", file = "own.wav", snr_db = 5', ["set one of them"]),
+        ('file = "../own.wav", snr_db = 5', ["'../own.wav'", "must be in the folder"]),
         ('kind = "rain", snr_db = 5', ["corruption.kind is 'rain'", "'vacuum-cleaner'"]),
         ('kind = "babble", snr_db = 5, offset = "end"', ["offset is 'end'", "'start' or 'random'"]),
         ('kind = "babble", snr_db = 5, snr_convention = "old"', ["snr_convention is 'old'", "msnsd-old"]),

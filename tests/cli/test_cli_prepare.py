@@ -221,7 +221,7 @@ def test_doctor_shows_folder_mistake(tmp_path: Path, suite_file: SuiteFile, emtt
     put(tmp_path / "speech", {"manifest.csv": "path,text\n../a.wav,hello\n", "b.wav": sound(0.2, form="WAV")})
     examined = emtta("doctor", suite_file(), "--store", tmp_path / "store")
     assert examined.code == 1
-    assert "manifest.csv, line 2, column 'path': '../a.wav': it lies outside of the folder" in examined.err
+    assert "manifest.csv, line 2, column 'path': '../a.wav': it is outside the folder" in examined.err
 
 
 def test_corpus_dir_must_be_folder(tmp_path: Path, suite_file: SuiteFile, emtta: Command) -> None:

@@ -76,11 +76,11 @@ def test_identity_is_rows_not_location(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "refusal", "message"),
     [
-        ({"path": "nowhere"}, CorpusError, "'nowhere' holds no data set that can be read"),
+        ({"path": "nowhere"}, CorpusError, "'nowhere' contains no data set that can be read"),
         ({"split": "dev"}, UsageError, "there is no split 'dev'; name one of test, train as split"),
         ({"split": None}, UsageError, "no split was named; name one of test, train as split"),
         ({"text": "txt"}, UsageError, "has no column txt; its columns are sound, sentence, who"),
-        ({"audio": "who"}, UsageError, "the column 'who' of the data set .* is no audio but"),
+        ({"audio": "who"}, UsageError, "the column 'who' of the data set .* is not audio but"),
     ],
 )
 def test_mistake_refusal_lists_choices(
@@ -94,7 +94,7 @@ def test_mistake_refusal_lists_choices(
 
 def test_split_of_unsplit_set_is_refused(tmp_path: Path) -> None:
     corpus = saved(tmp_path / "mine", rows(), None).model_copy(update={"split": "test"})
-    with pytest.raises(UsageError, match="there is no split 'test'; it has none: leave out split"):
+    with pytest.raises(UsageError, match="there is no split 'test'; it has none: omit split"):
         corpus.count()
 
 

@@ -144,33 +144,33 @@ def test_bad_audio_fails_alone(corpus: Folder) -> None:
         ("m.csv", "path,text\na.wav\n", r"line 2: there are 1 values"),
         ("m.csv", 'path,text\na.wav,"hello\n', r"line 2: this is not CSV: unexpected end of data"),
         ("m.csv", "path,text\na.wav,b\n,c\n", r"line 3, column 'path': '': it must name an audio file"),
-        ("m.csv", "path,text\n../b.wav,b\n", r"line 2, column 'path': '\.\./b\.wav': it lies outside of the folder"),
-        ("m.csv", "path,text\na/../../b.wav,b\n", r"'a/\.\./\.\./b\.wav': it lies outside of the folder"),
-        ("m.csv", "path,text\n/etc/b.wav,b\n", r"'/etc/b\.wav': it lies outside of the folder"),
+        ("m.csv", "path,text\n../b.wav,b\n", r"line 2, column 'path': '\.\./b\.wav': it is outside the folder"),
+        ("m.csv", "path,text\na/../../b.wav,b\n", r"'a/\.\./\.\./b\.wav': it is outside the folder"),
+        ("m.csv", "path,text\n/etc/b.wav,b\n", r"'/etc/b\.wav': it is outside the folder"),
         ("m.csv", "path,text\n.,b\n", r"line 2, column 'path': '\.': it must name"),
         ("m.csv", "path,text,language\na.wav,b,English\n", r"line 2, column 'language': 'English': .*such as en"),
-        ("m.csv", "path,text,id\na.wav,b,one/two\n", r"line 2, column 'id': 'one/two': it may hold letters"),
-        ("m.csv", "path,text,id\na.wav,b,x\nb.wav,c,x\n", r"line 3, column 'id': 'x': .*line 2 already"),
+        ("m.csv", "path,text,id\na.wav,b,one/two\n", r"line 2, column 'id': 'one/two': it may contain letters"),
+        ("m.csv", "path,text,id\na.wav,b,x\nb.wav,c,x\n", r"line 3, column 'id': 'x': .*already used in line 2"),
         (
             "m.csv",
             "path,text\na/b.wav,b\na/b.flac,c\n",
-            r"line 3, column 'path': 'a/b\.flac': the id 'a-b' is that of line 2",
+            r"line 3, column 'path': 'a/b\.flac': the id 'a-b' is already used in line 2",
         ),
         (
             "m.jsonl",
             '{"path": "a.wav", "text": "b"}\n{"path": \n',
             r"m\.jsonl, line 2, character \d+: this is not JSON",
         ),
-        ("m.jsonl", '["a.wav", "b"]\n', r"line 1: there is '\[.*it must be an object"),
+        ("m.jsonl", '["a.wav", "b"]\n', r"line 1: found '\[.*it must be an object"),
         ("m.jsonl", '{"path": "a.wav"}\n', r"line 1: there is no column 'text', only 'path'"),
         ("m.jsonl", '{"path": "a.wav", "text": 7}\n', r"line 1, column 'text': 7: it must be text, in quotes"),
         ("m.jsonl", '{"path": "a.wav", "text": "b", "id": 7.5}\n', r"line 1, column 'id': 7\.5: it must be text"),
         ("m.jsonl", '{"path": "a.wav", "text": "b", "id": true}\n', r"line 1, column 'id': True: it must be text"),
-        ("m.csv", "path,text,text\na.wav,b,c\n", r"line 1: the column 'text' is there more than once"),
+        ("m.csv", "path,text,text\na.wav,b,c\n", r"line 1: the column 'text' occurs more than once"),
         (
             "m.jsonl",
             '{"path": "a.wav", "text": "half \\ud83d"}\n',
-            r"m\.jsonl, line 1, column 'text': it holds '\\ud83d', half of a pair",
+            r"m\.jsonl, line 1, column 'text': it contains '\\ud83d', half of a UTF-16",
         ),
         ("m.txt", "a.wav hello\n", r"m\.txt ends in '\.txt'; it must end in \.csv, \.tsv, \.jsonl, \.json, \.parquet"),
     ],
@@ -278,7 +278,7 @@ def test_transcripts_pair_with_any_audio(tmp_path: Path) -> None:
     ]
     assert [one.read().size for one in found[:3]] == [8_000, 8_000, 8_000]
     assert abs(found[3].read().size - 8_000) < 1_200  # MP3 pads
-    with pytest.raises(AudioError, match=r"05\.wav: .*05\.txt cannot be read: No such file.*; write what is said"):
+    with pytest.raises(AudioError, match=r"05\.wav: .*05\.txt cannot be read: No such file.*; write the transcript"):
         found[4].read()
 
 
@@ -293,7 +293,7 @@ def test_long_utterances_are_counted(tmp_path: Path) -> None:
 
 def test_two_manifests_are_refused(corpus: Folder) -> None:
     (Path(corpus.path) / "manifest.jsonl").write_text("")
-    with pytest.raises(UsageError, match=r"has manifest\.csv and manifest\.jsonl; say which"):
+    with pytest.raises(UsageError, match=r"has manifest\.csv and manifest\.jsonl; choose one"):
         Folder(path=corpus.path).count()
 
 

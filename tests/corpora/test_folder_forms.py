@@ -112,12 +112,12 @@ def test_segment_is_stated_in_seconds(tmp_path: Path, columns: str, values: str,
     ("columns", "values", "message"),
     [
         ("offset,duration", "1e308,1", "line 2, column 'offset': 1e\\+308: no recording is longer than 10,000,000"),
-        ("offset,duration", "-1,2", "line 2, column 'offset': -1.0: a segment begins at 0 seconds or later"),
-        ("offset,duration", "1,0", "line 2, column 'duration': 0.0: a segment is longer than 0 seconds"),
-        ("offset,duration", "1,-3", "line 2, column 'duration': -3.0: a segment is longer"),
-        ("start,end", "2,2", "line 2, column 'end': 2.0: a segment ends after its start, which is at 2 seconds"),
-        ("start,end", "2,1.5", "line 2, column 'end': 1.5: a segment ends after its start"),
-        ("start,end", ",1.5", "line 2, column 'end': 1.5: a segment needs its start as well"),
+        ("offset,duration", "-1,2", "line 2, column 'offset': -1.0: a segment must begin at 0 seconds or later"),
+        ("offset,duration", "1,0", "line 2, column 'duration': 0.0: a segment must be longer than 0 seconds"),
+        ("offset,duration", "1,-3", "line 2, column 'duration': -3.0: a segment must be longer"),
+        ("start,end", "2,2", "line 2, column 'end': 2.0: a segment must end after its start, which is at 2 seconds"),
+        ("start,end", "2,1.5", "line 2, column 'end': 1.5: a segment must end after its start"),
+        ("start,end", ",1.5", "line 2, column 'end': 1.5: a segment also needs its start"),
         ("start,offset", "1,1", "line 2, column 'start': 1.0: there is an offset \\(1\\) as well"),
         ("start,end", "0:01,2", "line 2, column 'start': '0:01': it must be a number of seconds"),
     ],
@@ -154,7 +154,7 @@ def test_segment_beyond_its_file_is_error(tmp_path: Path) -> None:
 def test_same_segment_twice_is_refused(tmp_path: Path, second: str) -> None:
     rows = f"path,offset,duration,text,id\nt.flac,1,0.5,x,one\n{second},y,two\n"
     put(tmp_path, {"t.flac": sound(2.0), "manifest.csv": rows})
-    with pytest.raises(UsageError, match=r"line 3, column 'path': .* the recording of line 2 already.*offset and dur"):
+    with pytest.raises(UsageError, match=r"line 3, column 'path': .* already the recording of line 2 .*offset and dur"):
         Folder(path=str(tmp_path)).count()
 
 
@@ -169,10 +169,10 @@ def test_same_segment_twice_is_refused(tmp_path: Path, second: str) -> None:
         (
             '{"path": "a.flac", "text": "x"}\n{"audio_filepath": "b.flac", "text": "y"}\n',
             "manifest.jsonl",
-            r"line 2: this row has the column 'audio_filepath' \(NeMo\), and those before it 'path' \(emtta\)",
+            r"line 2: this row has the column 'audio_filepath' \(NeMo\), but those before it have 'path' \(emtta\)",
         ),
         ("file_name,said\na.flac,x\n", "metadata.csv", r"no column 'text' or 'transcription' or .*only 'file_name'"),
-        ("file_name,transcript,sentence\na.flac,x,y\n", "metadata.csv", r"call the right one 'text'"),
+        ("file_name,transcript,sentence\na.flac,x,y\n", "metadata.csv", r"rename the right one to 'text'"),
         ("speaker,words\na,b\n", "manifest.csv", r"no column 'path', only 'speaker', 'words'.*\(audio_filepath\)"),
     ],
 )
@@ -202,10 +202,10 @@ def test_usual_names_of_a_form_are_read(
     ("name", "content", "message"),
     [
         ("manifest.csv", "path,text\na.flac,x\n".encode("utf-16"), "line 1: the byte 0xff is not UTF-8"),
-        ("manifest.json", '[{"path": "a.flac"}]', "line 1: there is .* it must be an object"),
-        ("manifest.jsonl", '{"path": "a.flac", "text": "x", "\\ud83d": 1}', "column .*half of a pair of UTF-16"),
+        ("manifest.json", '[{"path": "a.flac"}]', "line 1: found .* it must be an object"),
+        ("manifest.jsonl", '{"path": "a.flac", "text": "x", "\\ud83d": 1}', "column .*half of a UTF-16 surrogate pair"),
         ("manifest.jsonl", '{"path": "a.flac", "text": "x", "offset": NaN}', "'offset': nan: it must be a number"),
-        ("manifest.tsv", 'path\ttext\na.flac\t"x" he said\n', "line 2: this is not CSV: .* its own quotes twice"),
+        ("manifest.tsv", 'path\ttext\na.flac\t"x" he said\n', "line 2: this is not CSV: .* its own quotes doubled"),
     ],
 )
 def test_awkward_content_is_refused(tmp_path: Path, name: str, content: bytes | str, message: str) -> None:
@@ -225,7 +225,7 @@ def test_awkward_csv_is_read(tmp_path: Path) -> None:
     assert found["ids"].id == "12"
     twice = '{"path": "a.flac", "text": "x", "id": 12}\n{"path": "b.flac", "text": "x", "id": "12"}\n'
     put(tmp_path / "ids", {"b.flac": sound(0.6), "manifest.jsonl": twice})
-    with pytest.raises(UsageError, match=r"line 2, column 'id': '12': the id '12' is that of line 1 already"):
+    with pytest.raises(UsageError, match=r"line 2, column 'id': '12': the id '12' is already used in line 1"):
         Folder(path=str(tmp_path / "ids")).count()
 
 
@@ -235,12 +235,12 @@ def test_outside_files_need_permission(tmp_path: Path, form: str) -> None:
     away.append(Said("here.flac", "y", "two", seconds=0.5, accent="x"))
     folder = corpus(tmp_path / "mine", form, away)
     with pytest.raises(
-        UsageError, match=r"'.*away/a/1\.flac': it lies outside .*absolute = true in the corpus, or --allow"
+        UsageError, match=r"'.*away/a/1\.flac': it is outside .*absolute = true in the corpus, or --allow"
     ):
         folder.count()
     allowed = folder.model_copy(update={"absolute": True})
     assert [one.read().size for one in allowed.read_all()] == [6_400, 8_000]
-    note = f"audio files outside of the folder, which are read: 1, as {tmp_path / 'away/a/1.flac'}"
+    note = f"audio files read from outside the folder: 1, such as {tmp_path / 'away/a/1.flac'}"
     assert note in allowed.count().notes
     assert folder.identity() == allowed.identity()
 
@@ -276,7 +276,7 @@ def test_silence_has_no_transcript(tmp_path: Path) -> None:
         ("kaldi", "text, line 2"),
         ("beside", r"b\.txt, line 1"),
     ):
-        with pytest.raises(UsageError, match=f"{where}: 'hello': silence = true says that nobody speaks"):
+        with pytest.raises(UsageError, match=f"{where}: 'hello': silence = true means that there is no speech"):
             Folder(path=str(tmp_path / name), silence=True).count()
 
 
@@ -369,6 +369,6 @@ def test_command_allows_outside_files(tmp_path: Path, emtta: Command, suite_file
     assert (refused.code, "or --allow-absolute" in refused.err) == (3, True), refused.err
     done = emtta("prepare", suite, "--store", tmp_path / "store", "--allow-absolute")
     assert done.code == 0, done.err
-    assert "audio files outside of the folder, which are read: 1, as ../away/a.flac" in done.out + done.err
+    assert "audio files read from outside the folder: 1, such as ../away/a.flac" in done.out + done.err
     alone = emtta("prepare", "smoke", "--store", tmp_path / "store", "--allow-absolute", "--dry-run")
-    assert (alone.code, "no domain of the suite 'smoke' has one; leave it out" in alone.err) == (2, True)
+    assert (alone.code, "no domain of the suite 'smoke' has one; omit it" in alone.err) == (2, True)

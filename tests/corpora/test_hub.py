@@ -166,7 +166,7 @@ def test_partial_conversion_warns_once(hub: Hub, caplog: pytest.LogCaptureFixtur
     with caplog.at_level(logging.WARNING, "emtta.corpora"):
         assert len(list(Ami().read_all())) == Ami().count().utterances == 2
     (said,) = caplog.messages
-    assert "edinburghcstr/ami, ihm, test: the hub's conversion calls itself partial" in said
+    assert "edinburghcstr/ami, ihm, test: the hub's conversion is marked partial" in said
 
 
 def hub_files(hub: Hub) -> dict[str, bytes]:

@@ -15,11 +15,14 @@ from emtta_core.errors import AudioError, UsageError
     [
         (
             {"wav.scp": "a sph2pipe -f wav a.sph |\n", "text": "a x\n"},
-            r"wav\.scp, line 1: 'sph2pipe .*none is run; have",
+            r"wav\.scp, line 1: 'sph2pipe .*commands are not run; write",
         ),
         ({"wav.scp": "a b.ark:17\n", "text": "a x\n"}, r"wav\.scp, line 1: 'b\.ark:17': it is in an archive"),
-        ({"wav.scp": "a a.flac\na b.flac\n", "text": "a x\n"}, r"wav\.scp, line 2: the id 'a' is that of line 1"),
-        ({"wav.scp": "a\n", "text": "a x\n"}, r"wav\.scp, line 1: there is nothing behind 'a'"),
+        (
+            {"wav.scp": "a a.flac\na b.flac\n", "text": "a x\n"},
+            r"wav\.scp, line 2: the id 'a' is already used in line 1",
+        ),
+        ({"wav.scp": "a\n", "text": "a x\n"}, r"wav\.scp, line 1: there is nothing after 'a'"),
         ({"wav.scp": "r a.flac\n", "text": "a x\n", "segments": "a q 0 1\n"}, r"segments, line 1: .*'q' is not in"),
         ({"wav.scp": "r a.flac\n", "text": "a x\n", "segments": "a r 0\n"}, r"segments, line 1: 'r 0': a segment is"),
         ({"wav.scp": "r a.flac\n", "text": "a x\n", "segments": "a r 2 1\n"}, r"segments, line 1: 1\.0: .*after its"),
@@ -43,7 +46,7 @@ def test_kaldi_tables_are_heeded(tmp_path: Path) -> None:
     first, second = folder.read_all()
     assert (first.id, first.text, first.language, first.speaker) == ("a", "x y", "en", "anna")
     assert json.loads(first.metadata) == {"gender": "f"}
-    with pytest.raises(AudioError, match="text has no line for b: write what is said there"):
+    with pytest.raises(AudioError, match="text has no line for b: write its transcript there"):
         second.read()
     assert folder.count().notes == (
         "lines of text without a recording or a segment, and not used: c",

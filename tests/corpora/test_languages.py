@@ -50,11 +50,11 @@ def test_detection_matches_transformers(model: SpeechModel, tiny_model: Path) ->
 
 def test_monolingual_model_says_so(english: Path) -> None:
     model = load_model(english, device="cpu")
-    with pytest.raises(UsageError, match=r"knows the language 'en' alone.*language = 'corpus'"):
+    with pytest.raises(UsageError, match=r"knows only the language 'en'.*language = 'corpus'"):
         detect_language(model, sounds([1.0])[0])
     with pytest.raises(UsageError, match="there is none to detect"):
         next(adapt(Adapter(model, "source"), [], ModelChoice(name=model.name, language="detect")))
-    with pytest.raises(UsageError, match=r"unknown language 'de': this model knows 'en' alone.*'\.en'"):
+    with pytest.raises(UsageError, match=r"unknown language 'de': this model knows only 'en'.*'\.en'"):
         model.prompt.rows(["de"], model.device)
 
 

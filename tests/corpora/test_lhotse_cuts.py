@@ -35,13 +35,13 @@ CUT = {
         ({"recording": None}, r"line 2, cut 'c': it has no recording"),
         (
             {"sources": [{"type": "command", "channels": [0], "source": "cat a"}]},
-            r"cut 'c': its sound comes from command",
+            r"cut 'c': its audio comes from command",
         ),
         ({"sources": [{"type": "file", "channels": [0, 1], "source": "a"}]}, r"cut 'c': its recording has 2 channels"),
-        ({"transforms": [{"name": "Speed", "kwargs": {"factor": 0.9}}]}, r"changed by Speed, which is not done"),
-        ({"id": "b"}, r"line 2: 'b': the id 'b' is that of line 1 already"),
+        ({"transforms": [{"name": "Speed", "kwargs": {"factor": 0.9}}]}, r"transforms Speed, which are not applied"),
+        ({"id": "b"}, r"line 2: 'b': the id 'b' is already used in line 1"),
         ({"duration": None}, r"line 2, cut 'c': its start and duration, .* must be numbers of seconds"),
-        ({"duration": -1.0}, r"line 2: -1\.0: a segment is longer than 0 seconds"),
+        ({"duration": -1.0}, r"line 2: -1\.0: a segment must be longer than 0 seconds"),
         ({"supervisions": 7}, r"line 2: lhotse cannot read it: "),
     ],
 )

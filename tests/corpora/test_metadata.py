@@ -114,7 +114,7 @@ def test_saved_set_keeps_columns(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         {"age": 30, "gender": "male", "tags": ["a", "b"]},
         {"gender": "female", "tags": [], "vector": [0.5]},
     ]
-    assert "the column vector is left out of the metadata of an utterance or more" in caplog.text
+    assert "the column vector is left out of the metadata of at least one utterance" in caplog.text
     assert corpus.count().notes == (
         "columns kept as metadata: gender, age, tags, vector",
         "columns that are not used: picture",

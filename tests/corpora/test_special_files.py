@@ -51,9 +51,9 @@ SPECIAL: dict[str, tuple[Callable[[Path], None], str]] = {
     "pipe": (os.mkfifo, "it is a named pipe, not a plain file"),
     "folder": (Path.mkdir, "it is a folder, not a plain file"),
     "gone": (lambda path: path.symlink_to("/nowhere/at/all"), "No such file"),
-    "sparse": (sparse, "hours, and a recording may have 3|MiB are read"),
+    "sparse": (sparse, "hours, and the limit is 3|MiB are read"),
     "slow": (slow, "sample rate is 1 Hz"),
-    "silence": (silence, r"its header says 5\.0 hours, and a recording may have 3; .* set EMTTA_MAX_AUDIO_HOURS"),
+    "silence": (silence, r"its header states 5\.0 hours, and the limit is 3; .* set EMTTA_MAX_AUDIO_HOURS"),
 }
 
 
@@ -110,7 +110,7 @@ def test_environment_raises_hours_limit(monkeypatch: pytest.MonkeyPatch) -> None
     soundfile.write(file, np.zeros(36_000), 1_000, format="FLAC")
     assert length_in_seconds(file.getvalue()) == 36
     monkeypatch.setenv(MAX_AUDIO_HOURS, "0.005")
-    with pytest.raises(AudioError, match=r"a recording may have 0\.005"):
+    with pytest.raises(AudioError, match=r"the limit is 0\.005"):
         read_audio(file.getvalue())
     monkeypatch.setenv(MAX_AUDIO_HOURS, "0.02")
     assert read_audio(file.getvalue()).size == 576_000
@@ -127,7 +127,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"decoder_layers": 10**9}, r"asks for about \S+ parameters, and its weights hold"),
+        ({"decoder_layers": 10**9}, r"asks for about \S+ parameters, but its weights have"),
         ({"encoder_layers": 10**6, "d_model": 10**5}, "asks for about"),
         ({"vocab_size": 10**12}, "asks for about"),
         ({"vocab_size": 10**400}, "asks for about"),
@@ -168,7 +168,7 @@ def test_absurd_config_of_any_kind_is_refused(
 
 def test_environment_raises_size_limit(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(MAX_PARAMETERS, "1000")
-    with pytest.raises(ModelError, match=r"a model may have 1e.*set EMTTA_MAX_PARAMETERS to more"):
+    with pytest.raises(ModelError, match=r"the limit is 1e.*set EMTTA_MAX_PARAMETERS to more"):
         load_model(checkpoint, device="cpu")
     monkeypatch.setenv(MAX_PARAMETERS, "1e6")
     load_model(checkpoint, device="cpu")

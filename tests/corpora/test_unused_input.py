@@ -47,7 +47,7 @@ def test_uncertain_column_is_asked_about(tmp_path: Path, column: str) -> None:
         (f'{{"path": "a.flac", "text": "x", "{column}": 0.5}}', "manifest.jsonl"),
     ):
         folder = tmp_path / name
-        with pytest.raises(UsageError, match=f"a column '{column}'(; a segment .* in seconds|, and .* averaged)"):
+        with pytest.raises(UsageError, match=f"a column '{column}'(; a segment .* in seconds|, but .* averaged)"):
             manifest(folder, text, name).count()
 
 
@@ -76,7 +76,7 @@ def test_empty_transcript_fails_alone(tmp_path: Path, name: str) -> None:
     else:
         corpus = manifest(tmp_path, "path,text\na.flac,\nb.flac,x", name)
     first, second = corpus.read_all()
-    with pytest.raises(AudioError, match=r"line [12], has an empty text: write what is said in a.flac there"):
+    with pytest.raises(AudioError, match=r"line [12], has an empty text: write the transcript of a.flac there"):
         first.read()
     assert second.text == "x"
 
@@ -88,7 +88,7 @@ def test_duration_is_checked_against_file(tmp_path: Path, duration: float, fits:
     if fits:
         assert utterance.read().size == 16_000
     else:
-        with pytest.raises(AudioError, match=f"says that it is {duration:g} s long, and it is 1.00 s"):
+        with pytest.raises(AudioError, match=f"states a length of {duration:g} s, but it is 1.00 s"):
             utterance.read()
 
 
@@ -98,12 +98,12 @@ def test_duration_is_checked_against_file(tmp_path: Path, duration: float, fits:
 def test_duplicate_recording_is_refused(tmp_path: Path, second: str) -> None:
     corpus = manifest(tmp_path, f"path,text,id\na.flac,hello,one\n{second}\n")
     (tmp_path / "link.flac").symlink_to("a.flac")
-    with pytest.raises(UsageError, match=r"line 3, column 'path': .* it is the recording of line 2 already"):
+    with pytest.raises(UsageError, match=r"line 3, column 'path': .* it is already the recording of line 2"):
         corpus.count()
 
 
 def test_duplicate_object_key_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="line 1: the column 'text' is there more than once"):
+    with pytest.raises(UsageError, match="line 1: the column 'text' occurs more than once"):
         manifest(tmp_path, '{"path": "a.flac", "text": "x", "text": "y"}', "manifest.jsonl").count()
 
 
@@ -140,10 +140,10 @@ def test_hidden_copies_are_reported(tmp_path: Path) -> None:
 
 def test_two_recordings_are_refused(tmp_path: Path) -> None:
     put(tmp_path, {"u0.flac": sound(0.2), "u0.wav": sound(0.2, form="WAV"), "u0.txt": "here"})
-    with pytest.raises(UsageError, match=r"has u0\.flac and u0\.wav, to which the same transcript belongs; take one"):
+    with pytest.raises(UsageError, match=r"has u0\.flac and u0\.wav, which share a transcript; remove one"):
         Folder(path=str(tmp_path)).count()
     put(tmp_path / "d", {"a/b.flac": sound(0.2), "a/b.txt": "x", "a-b.flac": sound(0.2), "a-b.txt": "y"})
-    with pytest.raises(UsageError, match=r"which would both be called 'a-b'; rename one"):
+    with pytest.raises(UsageError, match=r"which would both be named 'a-b'; rename one"):
         Folder(path=str(tmp_path / "d")).count()
 
 
@@ -167,7 +167,7 @@ def saved(folder: Path, **columns: list[Any]) -> Dataset:
 )
 def test_nontext_column_is_refused(tmp_path: Path, values: list[Any], kind: str) -> None:
     saved(tmp_path / "d", other=values)
-    with pytest.raises(UsageError, match=f"the column 'other' .* named as text, holds {kind}.*it must hold text"):
+    with pytest.raises(UsageError, match=f"the column 'other' .* named as text, contains {kind}.*it must contain text"):
         SavedDataset(path=str(tmp_path / "d"), text="other").count()
 
 
@@ -175,13 +175,13 @@ def test_class_label_is_not_transcript(tmp_path: Path) -> None:
     saved(tmp_path / "d", label=[0, 1]).cast_column("label", ClassLabel(names=["no", "yes"])).save_to_disk(
         str(tmp_path / "e")
     )
-    with pytest.raises(UsageError, match="named as text, holds int64"):
+    with pytest.raises(UsageError, match="named as text, contains int64"):
         SavedDataset(path=str(tmp_path / "e"), text="label").count()
 
 
 def test_declared_language_is_kept(tmp_path: Path) -> None:
     saved(tmp_path / "d", locale=["de", "de"], gender=["f", "m"])
-    with pytest.raises(UsageError, match=r"has a column 'locale', which is not read.*write language"):
+    with pytest.raises(UsageError, match=r"has a column 'locale', which is not read.*set language"):
         SavedDataset(path=str(tmp_path / "d")).count()
     found = SavedDataset(path=str(tmp_path / "d"), language="de").count()
     assert (found.utterances, found.notes) == (2, ("columns kept as metadata: locale, gender",))
@@ -196,7 +196,7 @@ def test_empty_split_harms_no_other(tmp_path: Path) -> None:
         SavedDataset(path=str(tmp_path / "both"), split="none"),
     ):
         assert "has no rows" in str(corpus.availability().error)
-        with pytest.raises(UsageError, match="has no rows, as where a filter kept none"):
+        with pytest.raises(UsageError, match="has no rows, perhaps because a filter kept none"):
             corpus.count()
     assert SavedDataset(path=str(tmp_path / "both"), split="test").count().utterances == 2
 
@@ -205,6 +205,6 @@ def test_broken_set_is_explained(tmp_path: Path) -> None:
     saved(tmp_path / "d")
     for path in (tmp_path / "d").glob("*.arrow"):
         path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(CorpusError, match="holds no data set that can be read") as refusal:
+    with pytest.raises(CorpusError, match="contains no data set that can be read") as refusal:
         SavedDataset(path=str(tmp_path / "d")).count()
     assert "Error" not in str(refusal.value)

@@ -94,7 +94,7 @@ def test_missing_demo_model_is_trained(emtta: Command, tmp_path: Path, monkeypat
     monkeypatch.setattr("emtta_core.model.model_files.resources.files", lambda _: tmp_path / "an installation")
     with pytest.raises(ModelError) as missing:
         folder_of("demo")
-    (command,) = re.findall("this makes it anew: emtta (.*)", str(missing.value))
+    (command,) = re.findall("train it again with emtta (.*)", str(missing.value))
     monkeypatch.setattr("emtta_core.demo.train.train", partial(train, recipe=TINY))
     done = emtta(*shlex.split(command))
     assert done.code == 0, done.err

@@ -87,7 +87,7 @@ def test_invalid_family_is_refused(place: Path, tiny_model: Path) -> None:
     for family, words in {
         "no_such_module:FAMILY": "there is no family 'no_such_module:FAMILY'.*module:object",
         "refused_murmur:NOTHING": "there is no family 'refused_murmur:NOTHING'",
-        "refused_murmur:NOT_ONE": "is a str, no family: it needs model_type, read and make",
+        "refused_murmur:NOT_ONE": "is a str, not a family: it needs model_type, read and make",
         "refused_murmur:FAMILY": "is of the kind 'whisper', and the family .* reads 'murmur'",
     }.items():
         with pytest.raises(UsageError, match=words):

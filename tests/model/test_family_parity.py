@@ -220,7 +220,7 @@ def test_window_limits_waveforms(request: pytest.FixtureRequest, kind: str, seco
 
 
 def test_unsupported_options_are_refused(tmp_path: Path, heard: Pair) -> None:
-    with pytest.raises(ModelError, match="makes 40 mel bins but its encoder takes 80"):
+    with pytest.raises(ModelError, match="returns 40 mel bins but its encoder takes 80"):
         load_model(make_speech2text(tmp_path / "bins", mel_bins=40), device="cpu")
     with pytest.raises(ModelError, match=r"dither 1\.0"):
         load_model(make_speech2text(tmp_path / "dither", dither=1.0), device="cpu")
@@ -233,28 +233,28 @@ def test_moonshine_is_told_no_language(shining: Pair) -> None:
         Adapter(shining.ours, "source").transcribe(shining.waveforms, language=language) for language in ("en", "de")
     )
     assert [result.hypothesis for result in english] == [result.hypothesis for result in german]
-    with pytest.raises(UsageError, match=r"is told no language, so that there is none to detect; .*'corpus'"):
+    with pytest.raises(UsageError, match=r"has no language tokens, so there is none to detect; .*'corpus'"):
         shining.ours.prompt.common()
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"encoder_hidden_act": "silu"}, r"encoder_hidden_act is 'silu' .* takes 'gelu' alone"),
-        ({"decoder_hidden_act": "gelu"}, r"decoder_hidden_act is 'gelu' .* takes 'silu' alone"),
-        ({"attention_bias": True}, r"attention_bias is True .* takes False alone"),
+        ({"encoder_hidden_act": "silu"}, r"encoder_hidden_act is 'silu' .* supports only 'gelu'"),
+        ({"decoder_hidden_act": "gelu"}, r"decoder_hidden_act is 'gelu' .* supports only 'silu'"),
+        ({"attention_bias": True}, r"attention_bias is True .* supports only False"),
         (
             {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
-            r"rope_type is 'linear' .* takes 'default' alone",
+            r"rope_type is 'linear' .* supports only 'default'",
         ),
-        ({"hidden_size": 36}, r"head_dim is 9 .* takes an even number, 4 times which is hidden_size, 36 alone"),
-        ({"head_dim": 6}, r"head_dim is 6 .* 4 times which is hidden_size, 32 alone"),
+        ({"hidden_size": 36}, r"head_dim is 9 .* supports only hidden_size \(36\) / 4, if even"),
+        ({"head_dim": 6}, r"head_dim is 6 .* hidden_size \(32\) / 4, if even"),
     ],
 )
 def test_foreign_moonshine_is_refused(shining: Pair, changes: dict[str, Any], words: str) -> None:
     settings = MoonshineConfig.from_pretrained(shining.folder).to_dict() | changes
     network = MoonshineForConditionalGeneration(MoonshineConfig.from_dict(settings)).eval()
-    with pytest.raises(ModelError, match=f"model 'mine': {words}; choose family = \"transformers\""):
+    with pytest.raises(ModelError, match=f"model 'mine': {words}; set family = \"transformers\""):
         from_transformers(network, shining.extractor, shining.ours.tokenizer, name="mine", device="cpu")
     sound = torch.from_numpy(shining.waveforms[0])[None]
     assert network(sound, decoder_input_ids=torch.tensor([[1]])).logits.isfinite().all()  # transformers takes it
@@ -268,11 +268,11 @@ def test_unfit_moonshine_parts_are_refused(shining: Pair, tmp_path: Path) -> Non
     with pytest.raises(RuntimeError):  # which fails there as well
         grouped(torch.from_numpy(shining.waveforms[0])[None], decoder_input_ids=torch.tensor([[1]]))
     small = MoonshineForConditionalGeneration(MoonshineConfig.from_pretrained(shining.folder, vocab_size=100))
-    with pytest.raises(ModelError, match=r"its tokenizer knows 320 tokens, its decoder 100"):
+    with pytest.raises(ModelError, match=r"its tokenizer has 320 tokens, but its decoder 100"):
         from_transformers(small, shining.extractor, shining.ours.tokenizer, name="mine", device="cpu")
     shining_still = MoonshineForConditionalGeneration.from_pretrained(shining.folder)
     shining_still.generation_config.decoder_start_token_id = shining_still.generation_config.bos_token_id = None
-    with pytest.raises(ModelError, match=r"no token that a transcript begins with; write decoder_start_token_id into"):
+    with pytest.raises(ModelError, match=r"no token that a transcript begins with; set decoder_start_token_id in"):
         from_transformers(shining_still, shining.extractor, shining.ours.tokenizer, name="mine", device="cpu")
 
 

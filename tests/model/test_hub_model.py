@@ -147,12 +147,12 @@ def test_offline_generation_config_is_optional(
     listed = bare | {"config.json": json.dumps(json.loads(bare["config.json"]) | lists).encode()}
     commits = {kind: hub.commit(NAME, files, model=True) for kind, files in (("listed", listed), ("bare", bare))}
     digest = load_model(NAME, revision=commits["listed"], device="cpu").digest
-    with pytest.raises(ModelError, match=r"lacks generation_config\.json; what training does not write"):
+    with pytest.raises(ModelError, match=r"lacks generation_config\.json; copy what training does not write"):
         load_model(NAME, device="cpu")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert load_model(NAME, revision=commits["listed"], device="cpu").digest == digest
     for revision in (None, commits["bare"]):
-        with pytest.raises(UnreachableHubError, match=rf"OFFLINE is set.*{commits['bare']} is here, and lacks gen"):
+        with pytest.raises(UnreachableHubError, match=rf"OFFLINE is set.*{commits['bare']} exists but lacks gen"):
             load_model(NAME, revision=revision, device="cpu")
 
 
@@ -290,7 +290,7 @@ def test_run_records_fetched_commit(
     assert outcome.code == 0, outcome.err
     size = sum(len(content) for name, content in files_of(tiny_model).items()) / 1e6
     said = " ".join(outcome.err.split())
-    assert f"model {NAME} at commit {commit[:12]}, licence apache-2.0: {size:,.1f} MB to be fetched" in said
+    assert f"model {NAME} at commit {commit[:12]}, licence apache-2.0: {size:,.1f} MB to fetch" in said
     ((run_id, row),) = Store.open(tmp_path / "store").runs().items()
     recorded = parse_suite(row.suite_toml).model
     assert (recorded.name, recorded.revision) == (NAME, commit)

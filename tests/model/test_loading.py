@@ -75,7 +75,7 @@ TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt")
 def test_missing_tokenizer_is_refused(copy: Path, gone: Sequence[str]) -> None:
     for name in gone:
         (copy / name).unlink()
-    with pytest.raises(ModelError, match=r"lacks tokenizer.json \(or vocab.json and .*copy from the model"):
+    with pytest.raises(ModelError, match=r"lacks tokenizer.json \(or vocab.json and .*from the model"):
         load_model(copy, device="cpu")
 
 
@@ -83,7 +83,7 @@ def test_empty_tokenizer_is_refused(copy: Path) -> None:
     for name in TOKENIZER:
         (copy / name).unlink()
     WhisperTokenizer.from_pretrained(copy).save_pretrained(copy)  # as transformers makes one of nothing
-    with pytest.raises(ModelError, match=r"has words for 11 of the 320 tokens .*; copy tokenizer.json"):
+    with pytest.raises(ModelError, match=r"defines 11 of the 320 text tokens .*; copy tokenizer.json"):
         load_model(copy, device="cpu")
 
 
@@ -101,10 +101,10 @@ def test_config_lists_are_fallback(checkpoint: Path, copy: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"suppress_tokens": [1, 99_999]}, r"suppress_tokens .* has 99999, and the model's tokens are 0 to 330; write"),
+        ({"suppress_tokens": [1, 99_999]}, r"suppress_tokens .* has 99999, but the model's tokens are 0 to 330; use"),
         (
             {"suppress_tokens": [-1]},
-            r"has -1, .*; -1 means the tokens that are no speech in openai/whisper alone;",
+            r"has -1, .*; -1 means the non-speech tokens only in openai/whisper;",
         ),
         ({"begin_suppress_tokens": [220, 331]}, r"begin_suppress_tokens .* has 331,"),
         ({"eos_token_id": 5000}, r"eos_token_id .* has 5000,"),
@@ -158,7 +158,7 @@ def test_all_tokens_suppressed_is_refused(copy: Path, settings: dict[str, object
 def test_broken_weights_file_is_refused(copy: Path) -> None:
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ModelError, match=r"is cut off or damaged .*; get it anew"):
+    with pytest.raises(ModelError, match=r"is cut off or damaged .*; get it again"):
         load_model(copy, device="cpu")
 
 
@@ -180,8 +180,8 @@ def configure(copy: Path, name: str = "config.json", **settings: object) -> None
     ("settings", "words"),
     [
         ({"decoder_layers": 3}, r"lack 2\d that its config.json asks for \(model.decoder.layers.2.*, …\);"),
-        ({"decoder_layers": 1}, r"hold 2\d that its config.json has no place for \(model.decoder.layers.1"),
-        ({"decoder_ffn_dim": 80}, r"6 of another shape than its config.json says .*fc1.bias \(\d\d,\), not \(80,\)"),
+        ({"decoder_layers": 1}, r"have 2\d that are not in the model of its config.json \(model.decoder.layers.1"),
+        ({"decoder_ffn_dim": 80}, r"6 whose shape differs from its config.json .*fc1.bias \(\d\d,\), not \(80,\)"),
     ],
     ids=["missing", "left over", "another shape"],
 )
@@ -192,14 +192,14 @@ def test_no_weight_is_invented_or_dropped(
     shutil.copytree(checkpoint if family == "whisper" else make_speech2text(tmp_path / "made"), folder)
     load_model(folder, device="cpu")
     configure(folder, **settings)
-    with pytest.raises(ModelError, match=f"the weights in {folder} .*{words}.*one and the same model"):
+    with pytest.raises(ModelError, match=f"the weights in {folder} .*{words}.*the same model"):
         load_model(folder, device="cpu")
 
 
 @pytest.mark.parametrize("prefix", ["base_model.model.", "module."])
 def test_wrapped_weights_are_refused(copy: Path, prefix: str) -> None:
     rename(copy, lambda name: prefix + name)
-    with pytest.raises(ModelError, match=rf"lack .*hold .*\({re.escape(prefix)}model.*save the model inside"):
+    with pytest.raises(ModelError, match=rf"lack .*have .*\({re.escape(prefix)}model.*save the inner model"):
         load_model(copy, device="cpu")
 
 
@@ -247,7 +247,7 @@ def test_unknown_folder_is_refused(name: str) -> None:
 
 
 def test_file_is_not_folder(copy: Path) -> None:
-    with pytest.raises(ModelError, match="is a file; give the folder"):
+    with pytest.raises(ModelError, match="is a file; name the folder"):
         load_model(copy / "config.json", device="cpu")
 
 

@@ -37,7 +37,7 @@ def test_model_file_is_named(pointer: bytes, system: str, name: str, tiny_model:
 def test_truncated_model_file_is_named(name: str, keep: int, tiny_model: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     (folder / name).write_bytes((folder / name).read_bytes()[:keep])
-    with pytest.raises(ModelError, match=rf"{name} is cut off or damaged \(.*\); get it anew"):
+    with pytest.raises(ModelError, match=rf"{name} is cut off or damaged \(.*\); get it again"):
         refuse_lacking(folder)
 
 

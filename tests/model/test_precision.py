@@ -161,7 +161,7 @@ def test_bf16_matches_float32_on_demo(models: dict[str, SpeechModel], speech: De
 
 
 def test_tf32_requires_gpu() -> None:
-    message = "precision 'tf32' is a GPU's, and the device is 'cpu'; use 'float32' there"
+    message = "precision 'tf32' needs a GPU, and the device is 'cpu'; use 'float32' there"
     with pytest.raises(UsageError, match=message):
         choose_precision("tf32", torch.device("cpu"))
     with pytest.raises(UsageError, match=message):

@@ -154,8 +154,8 @@ def test_path_refuses_what_it_lacks(
     moonshine = f'"{folders["moonshine"]}", family = "transformers"'
     for model, said in (
         (f'"{folders["wav2vec2"]}"', "possible are source"),
-        (f'{moonshine}, language = "detect"', "no language is detected"),
-        (f'{moonshine} }}\nstream = {{ reset = "never"', "no stream goes from one to the next"),
+        (f'{moonshine}, language = "detect"', "languages are not detected"),
+        (f'{moonshine} }}\nstream = {{ reset = "never"', "streams are not supported"),
     ):
         path.write_text(suite.replace(f'"{tiny_model}"', model))
         for verb in (("run", path, "--store", tmp_path / "store"), ("doctor", path)):
@@ -201,12 +201,12 @@ def test_missing_half_is_refused(folders: dict[str, Path]) -> None:
 
 def test_unfit_kind_says_why(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "canary"}))
-    with pytest.raises(ModelError, match=r"kind 'canary', .* prompt is made by its processor, by language; .*family"):
+    with pytest.raises(ModelError, match=r"kind 'canary', .* its processor makes its prompt, by language; .*family"):
         load_model(tmp_path, device="cpu")
 
 
 def test_generic_path_detects_no_language(folders: dict[str, Path], tiny_model: Path) -> None:
-    with pytest.raises(UsageError, match=r"on the generic path no language is detected.*language = 'corpus'"):
+    with pytest.raises(UsageError, match=r"languages are not detected on the generic path.*language = 'corpus'"):
         loaded(tiny_model).prompt.common()
     with pytest.raises(UsageError, match="unknown language 'xx'"):
         Adapter(loaded(tiny_model), "source").transcribe(sounds([0.5]), language="xx")
@@ -223,7 +223,7 @@ def test_dialects_load_as_in_transformers(folders: dict[str, Path], tmp_path: Pa
     tokenizer.save_pretrained(folder)
     (folder / "generation_config.json").unlink()
     assert (folder / "model.safetensors.index.json").exists()
-    with pytest.raises(ModelError, match=r"lacks preprocessor_config\.json; .* copy from the model that it began with"):
+    with pytest.raises(ModelError, match=r"lacks preprocessor_config\.json; .* from the model that it started from"):
         loaded(folder)
     shutil.copy(folders["moonshine"] / "preprocessor_config.json", folder)
     theirs = MoonshineForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
@@ -242,5 +242,5 @@ def test_missing_end_token_is_named(folders: dict[str, Path], tmp_path: Path) ->
     for name in ("config.json", "generation_config.json"):
         settings = json.loads((folder / name).read_text())
         (folder / name).write_text(json.dumps(settings | {"eos_token_id": None}))
-    with pytest.raises(ModelError, match=r"no token at which a transcript ends; write eos_token_id into"):
+    with pytest.raises(ModelError, match=r"no token that ends a transcript; set eos_token_id in"):
         loaded(folder)

@@ -33,7 +33,7 @@ BAD = {
     "unreadable": (b"RIFF this is no sound", "lost", "unreadable"),
     "empty": (b"", "lost", "empty"),
     "missing": (None, "lost", "missing"),
-    "nan": (np.full(8000, np.nan, np.float32), "lost", "not numbers"),
+    "nan": (np.full(8000, np.nan, np.float32), "lost", "not finite"),
     "silence": (np.zeros(8000, np.float32), "lost", "silen"),
     "long": (tone(4.5), "lost", "4.5"),
 }
@@ -71,7 +71,7 @@ def test_empty_transcript_is_unscored(suite_file: SuiteFile, speech: Speech, tmp
         ((heard,),) = catalogue.query(f"SELECT hypothesis FROM raw.hypotheses {of_it}").rows
         ((error, words),) = catalogue.query(f"SELECT error, words FROM raw.scores {of_it}").rows
         ((shown,),) = catalogue.query(f"SELECT error FROM utterances {of_it}").rows
-    assert "the transcript '... hmm' has no word left when normalized by whisper-english" in error
+    assert "the transcript '... hmm' has no words left after normalization by whisper-english" in error
     assert (shown, words) == (error, None)
     assert heard is not None, "another scorer may score what this one cannot"
 

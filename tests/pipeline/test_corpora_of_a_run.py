@@ -111,7 +111,7 @@ def test_each_missing_keeps_its_reason(
     }
     reasons = {
         "gated": "facebook/multilingual_librispeech is gated",
-        "empty": "so that the split is empty",
+        "empty": "so the split is empty",
         "short": "3 are longer than max_seconds",
         "large": "make room, or set HF_HUB_CACHE to a folder on another disk",
     }

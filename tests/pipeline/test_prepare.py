@@ -99,7 +99,7 @@ def test_blank_transcript_is_located(suite_file: SuiteFile, speech: Speech, stor
     errors = {name: row.error for name, row in rows(done, store).items() if row.error is not None}
     assert set(errors) == {"blank"}
     assert f"{speech.path / 'manifest.csv'}, line " in str(errors["blank"])
-    assert "has an empty text: write what is said in blank.wav there, or leave" in str(errors["blank"])
+    assert "has an empty text: write the transcript of blank.wav there, or remove" in str(errors["blank"])
     assert done.corpus.errors == 1
 
 
@@ -108,7 +108,7 @@ def test_empty_transcript_file_is_named(suite_file: SuiteFile, speech: Speech, s
     for name, text in (("good0", "\ufeff \n"), ("good1", "here"), ("good2", "there")):
         (speech.path / f"{name}.txt").write_text(text, encoding="utf-8")
     found = rows(prepared(suite_file(), store), store)
-    assert f"{speech.path / 'good0.txt'} is empty: write what is said in good0.wav there" in str(found["good0"].error)
+    assert f"{speech.path / 'good0.txt'} is empty: write the transcript of good0.wav there" in str(found["good0"].error)
     assert [found[name].error for name in ("good1", "good2")] == [None, None]
 
 

@@ -169,7 +169,7 @@ def test_reports_say_which_is_best(store: Store, emtta: Command) -> None:
     best(store, {"source": MANY, "em-tok": SOME, "em-tok-b": FEWER})
     board = emtta("report", "leaderboard", "--store", store.location).err
     assert "all: best: em-tok-b\nnoise: best: em-tok-b\n" in board
-    assert "1 speaker: the interval does not hold how speakers differ (all (mean), noise (mean), rain)" in board
+    assert "1 speaker: the interval does not reflect how speakers differ (all (mean), noise (mean), rain)" in board
     table = emtta("report", "between", "--store", store.location, "--format", "csv").out.splitlines()
     assert [line.split(",")[:4] for line in table[1:]] == [
         ["all", "em-tok", "source", "better"],

@@ -58,7 +58,7 @@ def test_added_seed_keeps_other_cells() -> None:
         (f"[{2**63}]", "less than 9223372036854775808"),
         ("[0.5]", "valid integer"),
         (str(list(range(101))), "at most 100 items"),
-        ("[0]\nadaptation = { seed = 1 }", r"adaptation.seed is 1; write seeds = \[1\] at the head of the suite"),
+        ("[0]\nadaptation = { seed = 1 }", r"adaptation.seed is 1; set seeds = \[1\] at the top of the suite"),
     ],
 )
 def test_bad_seeds_are_refused(seeds: str, words: str) -> None:
@@ -72,7 +72,7 @@ def test_methods_that_draw_nothing_run_once() -> None:
 
 
 def test_seed_of_method_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"methods\[x\]: adaptation.seed is 3; write seeds = \[3\] at the head"):
+    with pytest.raises(UsageError, match=r"methods\[x\]: adaptation.seed is 3; set seeds = \[3\] at the top"):
         planned("[0]", '["source", { name = "x", base = "em-tok", adaptation = { seed = 3 } }]')
 
 

@@ -101,7 +101,7 @@ def test_out_of_memory_is_reported(tmp_path: Path) -> None:
     done = command("base", "--spare-memory", 0.1, *sizes, *QUICK, "--output", tmp_path)
     assert done.returncode == 0, done.stderr
     ours = json.loads((tmp_path / "adaptation-base-float32-check.json").read_text())["rows"]["ours"]
-    assert ours["out_of_memory"][0] == "out of memory with 32 utterances side by side; going on with 16"
+    assert ours["out_of_memory"][0] == "out of memory with 32 utterances per batch; continuing with 16"
     assert ours["batch_size"] == 32 // 2 ** len(ours["out_of_memory"])
     assert ours["utterances"] == 32, "and no utterance was lost"
 

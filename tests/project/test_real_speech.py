@@ -111,7 +111,7 @@ def test_shipped_suite_runs_on_share(share: Path, tmp_path: Path) -> None:
     only = [word for name in ("AC", "Arabic", "Hindi") for word in ("--only", f"domain={name}")]
     done = python("real_speech.py", share, tmp_path / "out", *suite, *only)
     assert "noise 'Typing_2.wav' is not in" in done.stderr
-    assert "RRBI, SVBI, TNI, 3 of 4; the figures are of the others" in done.stderr
+    assert "RRBI, SVBI, TNI, 3 of 4; the figures are for the others" in done.stderr
     assert "recordings left out, as the paper's authors do: ABA arctic_b0013" in done.stderr
     figures = json.loads((tmp_path / "out/figures.json").read_text())
     assert figures["domains"]["AC"] == {"utterances": 3, "speakers": 2}

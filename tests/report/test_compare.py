@@ -169,7 +169,7 @@ def test_utterance_in_error_is_left_out(store: Store) -> None:
     assert change(found, "vacuum").utterances == 2
     assert found.notes == (
         "vacuum/em-tok-b: 2 utterances are left out because they are in error or not done: 1 in A, 2 in B",
-        "all, vacuum: 1 speaker: the interval does not hold how speakers differ",
+        "all, vacuum: 1 speaker: the interval does not reflect how speakers differ",
     )
 
 
@@ -247,10 +247,13 @@ def test_disjoint_runs_are_refused(store: Store) -> None:
     [
         ({"methods": ["mbr"]}, "unknown method of both runs 'mbr'; choose from: em-tok-b, source"),
         ({"domains": ["sun"]}, "unknown domain of both runs 'sun'; choose from: vacuum"),
-        ({"alpha": 5.0}, "alpha is 5; give a number between 0 and 1"),
-        ({"min_effect": -1.0}, "the minimum effect is -1; give a number of WER points, as 0.5, or a share"),
+        ({"alpha": 5.0}, "alpha is 5; it must be between 0 and 1"),
+        ({"min_effect": -1.0}, "the minimum effect is -1; it must be a number of WER points, such as 0.5, or a share"),
         ({"min_effect": float("nan")}, "the minimum effect is nan"),
-        ({"min_effect": "few"}, "the minimum effect is few; give a number of WER points, as 0.5, or a share"),
+        (
+            {"min_effect": "few"},
+            "the minimum effect is few; it must be a number of WER points, such as 0.5, or a share",
+        ),
     ],
 )
 def test_nonsensical_request_is_refused(store: Store, asked: dict[str, object], message: str) -> None:

@@ -159,7 +159,7 @@ def test_summary_says_what_beats_chance(tested_page: str) -> None:
     text = squeezed(tested_page)
     assert "95 % interval" in text.split("lower than source")[0]
     assert "significantly better on 1 and significantly worse on 0 (test of the mean, Holm-corrected over" in text
-    assert "1 speaker: the interval does not hold how speakers differ (all (mean), g (mean), little, much)." in text
+    assert "1 speaker: the interval does not reflect how speakers differ (all (mean), g (mean), little, much)." in text
 
 
 def test_insignificant_change_is_said(store: Store) -> None:

@@ -92,7 +92,10 @@ def test_options_set_nights_and_threshold(store: Store) -> None:
     [
         ({"nights": 2}, "the trend is sought over 2 nights; give a number from 3 to 1000"),
         ({"threshold": float("nan")}, "the threshold of a trend is nan; give a number from 0, such as 3.8"),
-        ({"min_effect": "2 points"}, "the minimum effect is 2 points; give a number of WER points, as 0.5, or a share"),
+        (
+            {"min_effect": "2 points"},
+            "the minimum effect is 2 points; it must be a number of WER points, such as 0.5, or a share",
+        ),
     ],
 )
 def test_nonsensical_watch_is_refused(store: Store, asked: dict[str, object], message: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 from emtta_core.scoring.paired import Change, Rate, Sample
 from emtta_core.scoring.significance import change_interval, mean_p
 
-LACKS = "the interval does not hold how speakers differ"
+LACKS = "the interval does not reflect how speakers differ"
 
 
 def sample(*domains: int, each: int = 3, unknown: tuple[int, ...] = ()) -> Sample:

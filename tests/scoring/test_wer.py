@@ -109,7 +109,7 @@ def test_empty_hypothesis_only_deletes() -> None:
 
 @pytest.mark.parametrize("reference", ["…", "[noise]", "uh"])
 def test_empty_transcript_is_refused(reference: str) -> None:
-    with pytest.raises(EmptyReferenceError, match="no word left"):
+    with pytest.raises(EmptyReferenceError, match="no words left"):
         word_errors(reference, "hello", "en")
     with pytest.raises(EmptyReferenceError):
         step_errors(reference, ["hello"], "en")

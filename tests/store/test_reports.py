@@ -154,7 +154,7 @@ def test_utterance_in_error_is_unrated(store: Store) -> None:
     (rate,) = failures[2:]
     assert (rate["what"], rate["wer_excluded"], rate["wer_deleted"]) == ("rate", 50.0, 75.0)
     assert failures[0]["error"] == ERROR
-    assert "no word left" in failures[1]["error"]
+    assert "no words left" in failures[1]["error"]
 
 
 def test_all_error_domain_is_hidden(store: Store) -> None:

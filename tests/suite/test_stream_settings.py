@@ -109,11 +109,11 @@ def test_stream_through_domains_is_done_together(stream: str, works: list[list[s
     ("stream", "words"),
     [
         ('reset = "sometimes"', "stream.reset: reset is 'sometimes'; choose from: utterance, never, domain, every-N"),
-        ('reset = "every-0"', "reset is 'every-0'; choose from: .* every-N as every-50"),
+        ('reset = "every-0"', "reset is 'every-0'; choose from: .* every-N such as every-50"),
         ('order = "alphabetical"', "stream.order is 'alphabetical'; it should be 'corpus', 'shuffled'"),
-        ('reset = "domain"\norder = "mixed"', "each domain is a stream of its own, and order = 'mixed' has no meaning"),
-        ('reset = "utterance"\norder = "mixed"', "no order changes a result; leave order = 'mixed' out"),
-        ("seed = 3", "seed is 3, and order = 'corpus' shuffles nothing; leave the seed out"),
+        ('reset = "domain"\norder = "mixed"', "each domain is a separate stream, so order = 'mixed' has no meaning"),
+        ('reset = "utterance"\norder = "mixed"', "the order has no effect; remove order = 'mixed'"),
+        ("seed = 3", "seed is 3, but order = 'corpus' shuffles nothing; remove the seed"),
         ("resets = 3", "stream.resets is an unknown field; choose from: order, reset, seed"),
     ],
 )
@@ -124,7 +124,7 @@ def test_bad_stream_is_refused(stream: str, words: str) -> None:
 
 def test_gradual_needs_one_scale() -> None:
     graded = DOMAINS.replace('{ name = "noise", kind = "gaussian", snr_db = 20 }', '{ name = "gain", severity = 2 }')
-    with pytest.raises(UsageError, match="'soft' has a severity from 0 to 5 where 'loud' has a signal-to-noise ratio"):
+    with pytest.raises(UsageError, match="'soft' has a severity from 0 to 5 and 'loud' a signal-to-noise ratio"):
         suite('order = "gradual"', domains=graded)
     clean = DOMAINS[: DOMAINS.index("[[domains]]")] + '[[domains]]\nname = "clean"\ngroup = "clean"\n'
     with pytest.raises(UsageError, match="none of clean has a corruption; choose another order"):
@@ -133,9 +133,9 @@ def test_gradual_needs_one_scale() -> None:
 
 def test_methods_without_a_state_are_refused() -> None:
     own = 'methods = [{ name = "mine", adapter = "package.module:Mine" }]\n'
-    with pytest.raises(UsageError, match="'mine' is a plug-in with a loop of its own, whose state no stream can keep"):
+    with pytest.raises(UsageError, match="'mine' is a plug-in with its own loop, whose state a stream cannot keep"):
         suite('reset = "never"', methods=own)
-    with pytest.raises(UsageError, match="'sampled' makes no use of stream: leave that out"):
+    with pytest.raises(UsageError, match="'sampled' does not use stream: remove that"):
         suite(methods='methods = [{ name = "sampled", base = "mbr", stream = { reset = "never" } }]\n')
 
 

@@ -110,14 +110,14 @@ def test_extending_inherits_unset_values(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('extends = "demo"\n', r"extends 'demo' and has no name"),
+        ('extends = "demo"\n', r"extends 'demo' but has no name"),
         (
             'extends = "dmeo"\nname = "x"\n',
             r"unknown suite 'dmeo' \(did you mean 'demo'\?\); choose from: baselines, continual, demo",
         ),
         ('extends = "gone.toml"\nname = "x"\n', r"no suite file 'gone.toml'"),
-        ('extends = 3\nname = "x"\n', r"extends is 3; it is a shipped suite's name"),
-        ('extends = "mine.toml"\nname = "x"\n', r"extends 'mine.toml', which extends it in its turn"),
+        ('extends = 3\nname = "x"\n', r"extends is 3; it must be a shipped suite's name"),
+        ('extends = "mine.toml"\nname = "x"\n', r"extends 'mine.toml', which in turn extends it"),
         ('extends = "demo"\nname = "x"\n[groups.noise]\ncorpus = {}\n', r"defaults and groups belong to the domains"),
         ('extends = "demo"\nname = "x"\nadaptation = { steps = 0 }\n', r"adaptation.steps"),
     ],
@@ -172,7 +172,7 @@ def test_snr_override_starts_new_run() -> None:
 
 
 def test_snr_override_needs_ratio() -> None:
-    with pytest.raises(UsageError, match="the SNR convention is 'msnsd-old', and no domain of the suite"):
+    with pytest.raises(UsageError, match="the SNR convention is 'msnsd-old', but no domain of the suite"):
         load_suite("robustness", snr_convention="msnsd-old")
 
 
@@ -359,8 +359,8 @@ def test_runtime_out_of_range_is_refused(line: str, words: str) -> None:
     [
         ("name = " + "[" * 30_000 + "]" * 30_000, "nested more than 50 deep"),
         ("name = " + "[" * 60 + "]" * 60, "nested more than 50 deep"),
-        (".".join(["a"] * 200_000) + " = 1", "a name of more than 50 parts"),
-        ("[" + " . ".join(['"a"'] * 1_000) + "]", "a name of more than 50 parts"),
+        (".".join(["a"] * 200_000) + " = 1", "a key has more than 50 dotted parts"),
+        ("[" + " . ".join(['"a"'] * 1_000) + "]", "a key has more than 50 dotted parts"),
     ],
 )
 def test_absurd_nesting_is_refused(text: str, reason: str) -> None:

@@ -55,13 +55,13 @@ REFUSALS = {
     "an unknown option": ("{ step = [1] }", r"methods\[mine\]\.sweep\.step is an unknown field"),
     "a value out of range": ("{ steps = [5, 0] }", r"sweep\.steps\[1\] is 0; it should be greater than or equal to 1"),
     "no list": ("{ steps = 5 }", r"sweep\.steps is 5; it should be a valid (list|array)"),
-    "no values": ("{ steps = [] }", r"the sweep of 'mine' has no values; write sweep = \{ steps = \[5, 10\] \}"),
+    "no values": ("{ steps = [] }", r"the sweep of 'mine' has no values; set sweep = \{ steps = \[5, 10\] \}"),
     "no options": ("{ }", "has no values"),
     "a value twice": ("{ steps = [5, 5] }", "has a value of steps twice"),
-    "an option that it does not use": ("{ beams = [4, 8] }", r"makes no use of sweep\.beams"),
+    "an option that it does not use": ("{ beams = [4, 8] }", r"does not use sweep\.beams"),
     "a pair": ("{ betas = [[0.9, 0.99]] }", r"sweep\.betas is an unknown field"),
     "a seed": ("{ seed = [1, 2] }", r"sweep\.seed is an unknown field"),
-    "too many": (f"{{ steps = {[*range(1, 1001)]}, candidates = [2, 4] }}", "makes more than 1000 methods"),
+    "too many": (f"{{ steps = {[*range(1, 1001)]}, candidates = [2, 4] }}", "has more than 1000 methods"),
 }
 
 

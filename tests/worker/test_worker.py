@@ -150,7 +150,7 @@ def test_killed_process_loses_only_shard(
     bench: Bench, pool: WorkerPool, strike: Callable[[signal.Signals], None], number: signal.Signals
 ) -> None:
     strike(number)
-    with pytest.raises(WorkerLostError, match=f"cpu was ended by {number.name} in the middle of its cell") as lost:
+    with pytest.raises(WorkerLostError, match=f"cpu was ended by {number.name} during its cell") as lost:
         pool.do(bench.job("em-tok"))
     assert is_transient(lost.value)
     kept = bench.texts("em-tok")
@@ -175,8 +175,8 @@ def test_closed_pool_starts_no_other(bench: Bench) -> None:
         assert children() == others
         (row,) = bench.store.cells(bench.key("em-tok"))
         assert (row.state, row.reused) == ("interrupted", len(bench.texts("em-tok")))
-        assert row.error == "the run was ended in the middle of the cell; what is finished is kept"
-        with pytest.raises(InterruptedRunError, match="in the middle of the cell"):
+        assert row.error == "the run was ended during the cell; finished work is kept"
+        with pytest.raises(InterruptedRunError, match="during the cell"):
             cell.result()
     with pytest.raises(InterruptedRunError, match="the run has ended"):
         pool.do(bench.job("em-tok"))
@@ -197,11 +197,11 @@ def test_invalid_answer_ends_process(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "liar" / "sitecustomize.py").write_text('import os\nos.write(1, b\'{"kind": "Gossip"}\\n\')\n')
     liar, others = Device("cpu", "cpu", {"PYTHONPATH": str(tmp_path / "liar")}), children()
     with WorkerPool([liar], bench.events.append, never) as pool:
-        with pytest.raises(WorkerLostError, match=r"Gossip.*which is no answer; it was ended"):
+        with pytest.raises(WorkerLostError, match=r"Gossip.*which is not an answer; it was killed"):
             pool.do(bench.job("source"))
         assert children() == others
     (row,) = bench.store.cells(bench.key("source"))
-    assert "no answer" in str(row.error)
+    assert "not an answer" in str(row.error)
     assert bench.store.backend.exists(f"logs/{bench.key('source').folder}/001.log")
 
 
@@ -362,5 +362,5 @@ def test_each_gpu_process_sees_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert place.environment["CUDA_VISIBLE_DEVICES"] == "GPU-abc"
     assert len(choose_devices("cuda:0", Runtime(workers=3))) == 3
     assert [place.name for place in choose_devices("cpu", Runtime(workers=2))] == ["cpu", "cpu"]
-    with pytest.raises(UsageError, match="one process computes on one device, not on cuda:0, cuda:1"):
+    with pytest.raises(UsageError, match="one process can only use one device, not cuda:0, cuda:1"):
         OwnProcess((first, second), ignore, never)
