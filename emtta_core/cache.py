@@ -24,7 +24,7 @@ SETTLED = 2.0
 
 
 def load(kind: str, key: str) -> dict[str, Any] | None:
-    """What is cached under `key`; None where that is nothing, or cannot be read."""
+    """What is cached under `key`; None if that is nothing, or cannot be read."""
     try:
         content = json.loads(_file(kind, key).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -44,7 +44,7 @@ class CoreTimes:
 
     @classmethod
     def now(cls) -> Self | None:
-        """Read the counters; None where the system has none."""
+        """Read the counters; None if the system has none."""
         affinity = _affinity()
         if affinity is None or not TIMES.is_file():
             return None

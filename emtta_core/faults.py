@@ -117,7 +117,7 @@ def is_device_lost(error: BaseException) -> bool:
 
 
 def machine_fault(error: BaseException) -> str | None:
-    """Say in words what is wrong with the machine, and what to do; None where an error is none of the machine's."""
+    """Say in words what is wrong with the machine, and what to do; None if an error is none of the machine's."""
     for cause in _chain(error):
         if is_out_of_memory(cause):
             return "memory did not suffice; repeat the command with fewer workers or a smaller limit"

@@ -27,7 +27,7 @@ LONGEST = 1024
 
 
 def pointer_in(data: bytes, path: str | Path | None = None) -> str | None:
-    """Why content is not the file itself but a pointer to it, and what to do; None where it is no pointer.
+    """Why content is not the file itself but a pointer to it, and what to do; None if it is no pointer.
 
     Args:
         data: the file's content, or its beginning.

@@ -43,7 +43,7 @@ def settle_proxies() -> list[str]:
 
 
 def proxy_of(url: str) -> str | None:
-    """The proxy through which a URL is requested, without its password; None where it is requested directly."""
+    """The proxy through which a URL is requested, without its password; None if it is requested directly."""
     parts = urlsplit(url)
     if proxy_bypass(parts.hostname or ""):
         return None

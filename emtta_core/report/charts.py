@@ -60,7 +60,7 @@ class Chart:
 
 
 def leaderboard(facts: Facts, group: str) -> Chart | None:
-    """WER of each method over a group, with intervals; None where it has no figure.
+    """WER of each method over a group, with intervals; None if it has no figure.
 
     The scale is that of all groups, so that their charts can be compared.
     """
@@ -89,7 +89,7 @@ def leaderboard(facts: Facts, group: str) -> Chart | None:
 
 
 def heat_map(facts: Facts) -> Chart | None:
-    """WER of each domain and method, coloured by the change against source; None where there is no figure."""
+    """WER of each domain and method, coloured by the change against source; None if there is no figure."""
     rows = []
     for cell in _shown_cells(facts):
         wer, change = cell["wer"], cell["change"]
@@ -119,7 +119,7 @@ def heat_map(facts: Facts) -> Chart | None:
 
 
 def change_by_domain(facts: Facts, method: str) -> Chart | None:
-    """The change of WER against source on each domain, with intervals; None where nothing can be compared."""
+    """The change of WER against source on each domain, with intervals; None if nothing can be compared."""
     rows = []
     for cell in _shown_cells(facts):
         if cell["method"] == method and cell["change"] is not None:
@@ -146,7 +146,7 @@ def change_by_domain(facts: Facts, method: str) -> Chart | None:
 
 
 def by_step(facts: Facts, what: str) -> Chart | None:
-    """WER (`wer`) or entropy (`entropy`) of each method after 0, 1, … updates; None where there is none."""
+    """WER (`wer`) or entropy (`entropy`) of each method after 0, 1, … updates; None if there is none."""
     name, axis, unit, form = {
         "wer": ("Word error rate", "word error rate, %", "%", ".2f"),
         "entropy": ("Entropy", "entropy, nats per token", "nats per token", ".3f"),
@@ -170,7 +170,7 @@ def by_step(facts: Facts, what: str) -> Chart | None:
 
 
 def speed(facts: Facts) -> Chart | None:
-    """WER over all domains against the time that a second of speech takes; None where there is no figure."""
+    """WER over all domains against the time that a second of speech takes; None if there is no figure."""
     rows = []
     for mean in facts.ranked():
         cost = facts.cost(mean["method"])

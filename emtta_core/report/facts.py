@@ -119,7 +119,7 @@ class Facts:
         return [cell for (_, name), cell in self.cells.items() if name == method]
 
     def cost(self, method: str) -> float | None:
-        """Wall seconds that a method took for a second of speech; None where nothing was timed."""
+        """Wall seconds that a method took for a second of speech; None if nothing was timed."""
         rtfx = self.speeds.get(method, {}).get("rtfx")
         return 1 / rtfx if rtfx else None
 

@@ -48,10 +48,10 @@ class Heard:
     """An utterance as a domain corrupts it."""
 
     domain: Domain  # whose corruption it is
-    sound: Sound | None = None  # what is heard; None where it cannot be
+    sound: Sound | None = None  # what is heard; None if it cannot be
     snr_db: float | None = None  # the ratio of the mixture; None without noise
     gain: float = 1.0  # the factor that scaled back what passed full scale
-    # The signal-to-distortion ratio that is measured; None where the length has changed.
+    # The signal-to-distortion ratio that is measured; None if the length has changed.
     distortion_db: float | None = None
     distance_db: float = 0.0  # the mean difference in mel bands
     error: str | None = None  # why it cannot be heard; then nothing is measured
@@ -63,7 +63,7 @@ class Example:
 
     utterance_id: str  # which
     text: str  # its transcript
-    clean: Sound | None = None  # before; None where its file cannot be read
+    clean: Sound | None = None  # before; None if its file cannot be read
     heard: tuple[Heard, ...] = ()  # after, by domain
     error: str | None = None  # why its file cannot be read; then nothing is heard
 

@@ -15,7 +15,7 @@ class Tally:
     lower: int  # domains on which its WER is lower
     equal: int  # on which it is the same
     higher: int  # on which it is higher
-    better: int | None  # on which it is significantly lower; None where no tests are stored
+    better: int | None  # on which it is significantly lower; None if no tests are stored
     worse: int | None  # on which it is significantly higher
 
     @property

@@ -113,7 +113,7 @@ class Viewer:
         return Answer(found[corpus_id, utterance_id], FLAC)
 
     def _unknown(self, run_id: str) -> Answer | None:
-        # A page that says that there is no such run; None where there is one.
+        # A page that says that there is no such run; None if there is one.
         try:
             self.store.run(run_id)
         except UsageError:

@@ -95,7 +95,7 @@ class Lease:
 
 
 def holder(store: Store, run_id: str) -> Holder | None:
-    """Who works on a run; None where nobody does, or whoever did is dead.
+    """Who works on a run; None if nobody does, or whoever did is dead.
 
     Raises:
         StoreError: the lease cannot be read, so that nobody knows.
@@ -170,7 +170,7 @@ def _taken(store: Store, run_id: str) -> list[int]:
 
 
 def _read(store: Store, run_id: str, number: int) -> Holder | None:
-    # Whose a lease is; None where its holder is done; StoreError where it cannot be read.
+    # Whose a lease is; None if its holder is done; StoreError where it cannot be read.
     name = _file(run_id, number)
     try:
         content = store.backend.read(name)

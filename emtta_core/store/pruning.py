@@ -98,7 +98,7 @@ def plan_pruning(
         now: the time, UTC.
 
     Raises:
-        UsageError: no run is of that suite; lists those there are.
+        UsageError: the suite has no run; the message lists the suites that have.
     """
     now = now or datetime.now(UTC)
     # 1) The runs of each suite, the newest first.
@@ -200,7 +200,7 @@ def _unread(store: Store, file: BrokenFile) -> str:
 
 
 def _working(store: Store, run_id: str) -> str | None:
-    # A sentence on who works on a run, or that this is unknown; None where nobody does.
+    # A sentence on who works on a run, or that this is unknown; None if nobody does.
     try:
         worker = holder(store, run_id)
     except StoreError as error:
@@ -285,7 +285,7 @@ def _unnamed(store: Store, runs: Iterable[str], now: datetime) -> Sequence[Remov
 
 
 def _corpora_in_plans(store: Store, runs: Iterable[str]) -> set[str] | None:
-    # The corpora that the plans of runs name; None where a plan cannot be read, so that nobody knows.
+    # The corpora that the plans of runs name; None if a plan cannot be read, so that nobody knows.
     wanted: set[str] = set()
     for run_id in runs:
         try:

@@ -57,7 +57,7 @@ class Parameter:
 
     @property
     def kind(self) -> Kind | None:
-        """The kind of its values; None where they are listed, or any will do."""
+        """The kind of its values; None if they are listed, or any will do."""
         return KINDS.get(self.allowed[0]) if len(self.allowed) == 1 else None
 
     def check(self, value: str) -> None:
@@ -177,7 +177,7 @@ def parameter_values(
     """A value for each parameter of a report; None for what is not restricted.
 
     Raises:
-        UsageError: a parameter, a run, or a value is unknown; it lists those there are.
+        UsageError: a parameter, a run, or a value is unknown; the message lists the valid names.
     """
     if "run_id" in given and "run_id" not in chosen.parameters:
         raise UsageError(f"the report {chosen.name} is on all runs of the store; leave the run {given['run_id']!r} out")

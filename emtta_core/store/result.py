@@ -158,7 +158,7 @@ class Result:
         """Some columns alone, in the order given, each with a cell of its own.
 
         Raises:
-            UsageError: there is no column of that name; it lists those there are.
+            UsageError: there is no column of that name; the message lists the valid names.
         """
         names = _distinct(self.columns)
         for name in columns:

@@ -151,7 +151,7 @@ PACK_OF: Mapping[str, Pack] = types.MappingProxyType({table: pack for pack in PA
 
 
 def kind_of(name: str) -> Table | Pack | None:
-    """The table, or the kind of pack, in whose folder a file is; None where it is in no such folder."""
+    """The table, or the kind of pack, in whose folder a file is; None if it is in no such folder."""
     first, _, rest = name.partition("/")
     return PACKS.get(rest.partition("/")[0]) if first == FOLDER else TABLES.get(first)
 

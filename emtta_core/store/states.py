@@ -27,7 +27,7 @@ def write_state(backend: Backend, run_id: str, stream: str, content: bytes) -> N
 
 
 def read_state(backend: Backend, run_id: str, stream: str) -> bytes | None:
-    """Where a stream stands; None where it has not begun, or its file is damaged, of which a warning is logged.
+    """Where a stream stands; None if it has not begun, or its file is damaged, of which a warning is logged.
 
     Raises:
         StoreError: the file is there and cannot be read: what it holds is not to be done again.

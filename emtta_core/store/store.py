@@ -101,7 +101,7 @@ class Store:
 
     @classmethod
     def find(cls, location: str | Path) -> Self | None:
-        """The store at `location`, or None where there is none; errors are those of `open`."""
+        """The store at `location`, or None if there is none; errors are those of `open`."""
         backend = open_backend(location)
         return cls(backend) if backend.is_there() else None
 
@@ -118,7 +118,7 @@ class Store:
         return self._of_run("runs", run_id, RunRow)[0]
 
     def find_run(self, run_id: str) -> RunRow | None:
-        """The record of a run, or None where there is none; StoreError when it cannot be read."""
+        """The record of a run, or None if there is none; StoreError when it cannot be read."""
         return self.run(run_id) if self.backend.exists(_run_file("runs", run_id)) else None
 
     def plan(self, run_id: str) -> tuple[PlanRow, ...]:

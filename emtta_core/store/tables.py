@@ -65,7 +65,7 @@ class PreparedCorpus:
     shards: tuple[str, ...]  # its files, in order
     left_out: int = 0  # how many utterances were too long for it
     errors: int = 0  # how many rows are in error
-    first_error: str | None = None  # id and reason of the first of them; None where there is none
+    first_error: str | None = None  # id and reason of the first of them; None if there is none
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,7 @@ def report(
 
 
 def _only_run(store: "Store", name: str, run: str | None) -> str | None:
-    # The run that a report is on; None where it reads more than that, or there is none.
+    # The run that a report is on; None if it reads more than that, or there is none.
     from emtta_core.errors import StoreError
     from emtta_core.store.reports import report as report_named
 
@@ -289,7 +289,7 @@ def sql(
 
 
 def _query(query: str | None, file: Path | None) -> str | None:
-    # None where a prompt is wanted.
+    # None if a prompt is wanted.
     from emtta_core.errors import UsageError
 
     if query is not None and file is not None:
