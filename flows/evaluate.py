@@ -150,7 +150,7 @@ def _check_model(run: Run) -> None:
     if digest != run.plan.model_digest:
         raise UsageError(
             f"run {run.run_id} was planned with a model of the digest {run.plan.model_digest}, "
-            f"but {run.suite.model.name!r} now has {digest}; begin another run, or bring the model back"
+            f"but {run.suite.model.name!r} now has {digest}; start a new run, or restore the model"
         )
 
 

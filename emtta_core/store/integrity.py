@@ -1,8 +1,8 @@
-"""Checking a store: every file is read from end to end, and each that is not as it must be is named, with what to do.
+"""Check a store: read every file from end to end, and report each that is faulty, with a remedy.
 
-Of a Parquet file every page is held against its checksum, and its columns against its table's. What no checksum covers,
-the footer and the heads of pages, is found by comparing: DuckDB must give the same rows as Arrow, and the smallest and
-largest values that are noted, by which queries leave parts of a file out, must be those of the rows.
+Each page of a Parquet file is checked against its checksum, and its columns against its table's. Damage that no
+checksum covers, in the footer and the page headers, is found by comparison: DuckDB must return the same rows as Arrow,
+and the recorded minima and maxima, by which queries skip parts of a file, must match the rows.
 """
 
 import json
@@ -28,30 +28,30 @@ from emtta_core.store.tables import TABLES, Table
 from emtta_core.store.views import files_select, path_literal
 
 _BATCH = 32
-"""Files that are read at once from an object store."""
+"""Files read at once from an object store."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A file that is not as it must be."""
+    """A faulty file."""
 
-    file: str  # as a user names it
-    problem: Problem  # of which kind it is
+    file: str  # its full name
+    problem: Problem  # the kind of fault
     reason: str  # what is wrong
     remedy: str  # what to do
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was found in a store."""
+    """The result of checking a store."""
 
-    files: int  # how many were read
-    size: int  # their bytes
-    faults: Sequence[Fault]  # those that are not as they must be, by name
+    files: int  # number of files read
+    size: int  # their size in bytes
+    faults: Sequence[Fault]  # the faulty files, by name
 
 
 def check_store(store: Store, run_id: str | None = None) -> Check:
-    """Read every file of a store, or of one run: with the audio that it was prepared from, and what it reuses.
+    """Check every file of a store, or of one run with its prepared audio and the results it reuses.
 
     Raises:
         UsageError: there is no such run.
@@ -74,7 +74,7 @@ def check_store(store: Store, run_id: str | None = None) -> Check:
 
 
 def _corpora(store: Store, run_id: str) -> set[str]:
-    # The corpora of a run; none where its plan is broken, which is a fault of its own.
+    # The corpora of a run; none if its plan is broken, which is reported as a fault itself.
     try:
         return {row.corpus_id for row in store.plan(run_id)}
     except StoreError:
@@ -101,7 +101,7 @@ def _broken_files(store: Store, entries: Sequence[Entry]) -> Iterator[BrokenFile
                 else:
                     broken = _examined(store, connection, name, content, kind)
                 if broken is not None and not (broken.problem == "missing" and not store.backend.exists(name)):
-                    yield broken  # but for one that was compacted or pruned meanwhile
+                    yield broken  # unless it was compacted or pruned meanwhile
 
 
 def _examined(
@@ -118,7 +118,7 @@ def _examined(
 
 
 def _wrong_bounds(content: bytes) -> str | None:
-    # Compare the smallest and largest value that the footer states of each column with those of its rows.
+    # Compare the minimum and maximum that the footer records for each column with the rows.
     with pq.ParquetFile(pa.BufferReader(content)) as file:
         for group in range(file.metadata.num_row_groups):
             rows, footer = file.read_row_group(group), file.metadata.row_group(group)
@@ -126,21 +126,21 @@ def _wrong_bounds(content: bytes) -> str | None:
                 column, name = footer.column(position), file.schema.column(position).path
                 bounds = column.statistics
                 if column.path_in_schema != name:
-                    return f"its footer is damaged: it calls the column {name} otherwise elsewhere"
-                if bounds is None or name not in rows.column_names:  # of what is nested nothing is noted
+                    return f"its footer is damaged: it gives the column {name} different names"
+                if bounds is None or name not in rows.column_names:  # nested columns have no bounds
                     continue
                 if bounds.has_null_count and bounds.null_count != rows[name].null_count:
-                    return f"its footer is damaged: it counts other nulls in the column {name}"
+                    return f"its footer is damaged: its null count for the column {name} is wrong"
                 if not bounds.has_min_max:
                     continue
                 least, most = (pa.scalar(value, rows[name].type) for value in (bounds.min, bounds.max))
                 if pc.min_max(rows[name]).as_py() != {"min": least.as_py(), "max": most.as_py()}:
-                    return f"its footer is damaged: it notes other bounds of the column {name}"
+                    return f"its footer is damaged: its bounds for the column {name} are wrong"
     return None
 
 
 def _read_otherwise(connection: duckdb.DuckDBPyConnection, url: str, kind: Table | Pack, rows: pa.Table) -> str | None:
-    # Compare the rows that DuckDB reads with those that Arrow reads.
+    # Compare the rows read by DuckDB with those read by Arrow.
     columns = ", ".join(f'"{name}"' for name in kind.schema.names)
     seen = f"SELECT {columns} FROM ({files_select(kind, f'[{path_literal(url)}]')})"
     connection.register("rows_of_the_file", rows.select(kind.schema.names))
@@ -150,12 +150,12 @@ def _read_otherwise(connection: duckdb.DuckDBPyConnection, url: str, kind: Table
     ).fetchall()
     connection.unregister("rows_of_the_file")
     return (
-        None if counts == [(rows.num_rows, 0)] else "its footer is damaged: not every reader sees the same rows in it"
+        None if counts == [(rows.num_rows, 0)] else "its footer is damaged: different readers see different rows"
     )
 
 
 def _incomplete_corpora(store: Store, entries: Sequence[Entry]) -> Iterator[BrokenFile]:
-    # The marks of prepared corpora that cannot be read, or count other shards than there are.
+    # The completion markers of prepared corpora that cannot be read or whose number of shards is wrong.
     there = {entry.name for entry in entries}
     for name in sorted(name for name in there if name.startswith("prepared/") and name.endswith(f"/{COMPLETE_FILE}")):
         try:
@@ -168,11 +168,11 @@ def _incomplete_corpora(store: Store, entries: Sequence[Entry]) -> Iterator[Brok
             continue
         shards = {shard for shard in there if shard.startswith(name.removesuffix(COMPLETE_FILE)) and shard != name}
         if count != len(shards):
-            yield BrokenFile(name, f"it counts {count} shards, and {len(shards)} are there")
+            yield BrokenFile(name, f"it records {count} shards, but there are {len(shards)}")
 
 
 def _incomplete_runs(store: Store, entries: Sequence[Entry]) -> Iterator[BrokenFile]:
-    # The records and plans that are not there, of runs that have the other, and links that lead nowhere.
+    # Missing records and plans of runs that have the other of the two, and broken links.
     files: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
         if is_name(run_of(entry.name)):
@@ -185,7 +185,7 @@ def _incomplete_runs(store: Store, entries: Sequence[Entry]) -> Iterator[BrokenF
     for entry in entries:
         maker = source_of(entry.name)
         if TABLES["links"].holds(entry.name) and not {"hypotheses", FOLDER} & files[maker]:
-            yield BrokenFile(entry.name, f"the results that it leads to are gone: those of the run {maker}")
+            yield BrokenFile(entry.name, f"the results it links to, of the run {maker}, are gone")
 
 
 def _is_idle(store: Store, run_id: str) -> bool:
@@ -206,25 +206,25 @@ def _broken_leases(store: Store) -> Iterator[BrokenFile]:
 def _remedy(store: Store, file: BrokenFile) -> str:
     table = file.name.split("/")[0]
     if file.problem != "unreadable" and table == STATES:
-        return f"delete it, and have its stream begin anew: {store.command('rerun', run_of(file.name))}"
+        return f"delete it, and run its stream from the start: {store.command('rerun', run_of(file.name))}"
     if file.problem == "unreadable":
-        return "see to the disk, the network drive or the permission, and check again; delete nothing"
+        return "check the disk, the network drive or the permissions, and try again; delete nothing"
     if file.problem == "other schema":
-        return "read it with the release that wrote it, or keep what is of another release in a store of its own"
-    back = "bring it back from a copy, or "
+        return "read it with the release that wrote it, or keep files of other releases in a separate store"
+    back = "restore it from a copy, or "
     if not _holds(file.name) and file.problem == "malformed":
         return "move it out of the store: no command reads it"
     if table == "prepared":
-        return f"delete the folder {store.backend.url(file.name.rpartition('/')[0])}: it is prepared again when needed"
+        return f"delete the folder {store.backend.url(file.name.rpartition('/')[0])}; it is prepared again when needed"
     run = run_of(file.name)
     if table in ("runs", "plans"):
         record = store.backend.url(TABLES["runs"].layout.replace("…", run))
         return (
-            f"{back}delete {record}, if it is there, and run the suite again with --run-id {run}: what is done is kept"
+            f"{back}delete {record} if it exists, and run the suite again with --run-id {run}: finished work is kept"
         )
     if table == "statistics":
-        return f"delete it, and have it computed anew: {store.command('rerun', run)}"
-    return f"{back}delete it, and have its utterances done again: {store.command('rerun', run)}"
+        return f"delete it, and compute it again: {store.command('rerun', run)}"
+    return f"{back}delete it, and evaluate its utterances again: {store.command('rerun', run)}"
 
 
 def _holds(name: str) -> bool:

@@ -141,7 +141,7 @@ def test_version_is_package_version(emtta: Command) -> None:
 
 def test_doctor_creates_no_store(emtta: Command, tmp_path: Path) -> None:
     outcome = emtta("doctor", "--store", tmp_path / "far" / "away")
-    assert f"{tmp_path / 'far' / 'away'} can be made" in outcome.out
+    assert f"{tmp_path / 'far' / 'away'} can be created" in outcome.out
     assert not any(tmp_path.iterdir())
 
 

@@ -199,7 +199,7 @@ def test_other_code_run_is_not_resumed(
     monkeypatch.setattr("emtta_core.pipeline.run.ALGORITHM_VERSION", -1)
     state = evaluate(run_id(store), str(store), return_state=True)
     assert state.is_failed()
-    assert "was planned by other code" in str(state.message)
+    assert "was planned by different code" in str(state.message)
     assert states(store) == {"clean/source": "complete", "clean/em-tok": "missing"}
 
 

@@ -130,7 +130,7 @@ def test_compacted_run_is_scored(emtta: Command, store: Store) -> None:
 def test_missing_scorer_names_the_command(emtta: Command, store: Store) -> None:
     refused = emtta("report", "leaderboard", "--scorer", "jiwer", "--store", store.location)
     assert refused.code == 2
-    assert "the run 'run' is not scored by 'jiwer'; it is by whisper." in refused.err
+    assert "the run 'run' is not scored by 'jiwer', only by whisper." in refused.err
     command = f"emtta score run --scorer jiwer --store {store.location}"
     assert command in refused.err
     assert emtta(*command.split()[1:]).code == 0
@@ -173,7 +173,7 @@ def test_corrected_references_count(emtta: Command, store: Store, tmp_path: Path
         ("r.csv", "id,text\na,one\na,two\n", "line 3: utterance 'a' has two different texts"),
         ("r.csv", "id,text,domain\na,one,snow\n", "no utterance 'a' in domain 'snow'"),
         ("r.jsonl", '{"id": "a", "text": "one"}\n{"id": 1}\n', "line 2: {'id': 1} must have id and text"),
-        ("r.jsonl", "{\n", "line 1: it is no JSON"),
+        ("r.jsonl", "{\n", "line 1: not valid JSON"),
         ("r.txt", "a one\n", "the ending '.txt'; give a .csv, .tsv or .jsonl"),
         ("r.csv", b"id,text\na,\xff\n", "not text in UTF-8"),
     ],

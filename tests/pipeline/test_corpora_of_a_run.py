@@ -223,7 +223,7 @@ def test_chosen_id_takes_late_corpus(tmp_path: Path, suite_file: SuiteFile, tiny
     assert [cell.utterances for cell in load_run(store, "mine").cells] == [2, 2, 3, 3]
     other = plan_run(suite, MODEL, "another")
     assert find_begun(other, store) is other
-    with pytest.raises(UsageError, match="the run 'mine' is there with another plan"):
+    with pytest.raises(UsageError, match="the run 'mine' exists with a different plan"):
         record(plan_run(load_suite(str(path), limit=1), MODEL, "mine"), store)
 
 
@@ -256,7 +256,7 @@ def test_plan_of_other_code_is_left_alone(
     for module in ("plan", "run"):
         monkeypatch.setattr(f"emtta_core.pipeline.{module}.ALGORITHM_VERSION", -1)
     refused = emtta("rerun", begun.run_id, "--store", store.location)
-    assert (refused.code, "was planned by other code" in refused.err) == (2, True), refused.err
+    assert (refused.code, "was planned by different code" in refused.err) == (2, True), refused.err
     whole = plan_run(suite, MODEL)
     assert find_begun(whole, store) == whole
     assert store.plan(begun.run_id) == before

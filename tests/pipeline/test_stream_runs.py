@@ -215,7 +215,7 @@ def test_stream_without_its_state_begins_anew(make: Make, whole: Whole, damage: 
         state.write_bytes(state.read_bytes()[:-1])
         (fault,) = check_store(streamed.store).faults
         assert fault.file == str(state)
-        assert "have its stream begin anew: emtta rerun run" in fault.remedy
+        assert "run its stream from the start: emtta rerun run" in fault.remedy
     elif damage == "gone":
         state.unlink()
     else:

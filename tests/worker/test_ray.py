@@ -227,7 +227,7 @@ def test_ctrl_c_finishes_shards(joined: str, slow_suite: Path, tmp_path: Path) -
 
     state = run(slow_suite, store, joined, interrupt)
     assert state.is_failed()
-    assert "clean/em-tok-b: the run was asked to stop; what is finished is kept" in str(state.message)
+    assert "clean/em-tok-b: the run was asked to stop; finished utterances are kept" in str(state.message)
     (stopped,) = attempts(store, "em-tok-b")
     assert (stopped.state, 0 < stopped.done < UTTERANCES) == ("interrupted", True)
     assert run(slow_suite, store, joined).is_completed()
