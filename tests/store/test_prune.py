@@ -119,7 +119,7 @@ def test_busy_run_is_kept(store: Store) -> None:
     with lease(store, "busy"):
         pruning = plan_pruning(store, Keep.parse("1"), now=NOW)
         assert [run.name for run in pruning.runs] == ["busy-later"]
-        assert "works on it" in pruning.spared["busy"]
+        assert "is working on it" in pruning.spared["busy"]
         with lease(store, "busy-later"):
             done = prune(store, pruning)
         assert done.runs == []
@@ -233,7 +233,7 @@ def test_invalid_count_or_age_is_refused(keep: str, emtta: Command, tmp_path: Pa
     Store.open(tmp_path / "store", create=True)
     outcome = emtta("prune", f"--keep={keep}", "--store", tmp_path / "store")
     assert outcome.code == 2
-    assert f"--keep {keep!r} says neither" in " ".join(outcome.err.split())
+    assert f"--keep {keep!r} is neither" in " ".join(outcome.err.split())
     assert "as 12h, 30d or 8w" in " ".join(outcome.err.split())
 
 
