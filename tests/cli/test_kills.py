@@ -189,7 +189,7 @@ def test_read_only_store_still_answers(
     outcome = emtta("run", path, "--run-id", "mine", "--store", store)
     assert outcome.code == 1
     assert "Read-only file system" in outcome.err
-    assert "choose a store that can be written" in outcome.err
+    assert "choose a writable store" in outcome.err
     assert emtta("status", "mine", "--store", store).code == 3
     assert "source" in emtta("report", "domains", "--run", "mine", "--store", store, "--format", "csv").out
 

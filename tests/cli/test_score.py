@@ -195,7 +195,7 @@ def test_bad_references_are_named(
         ("whispr", "there is no normalizer 'whispr'; choose from: whisper, basic, marks, jiwer, none"),
         ("whisper+numbrs", "has the option 'numbrs'; write a normalizer, with +numbers or +compounds"),
         ("nowhere:normalize", "there is no module 'nowhere' for 'nowhere:normalize'"),
-        ("own_rules:PLUGIN", "has no attribute 'PLUGIN'; name an object that the module has"),
+        ("own_rules:PLUGIN", "has no attribute 'PLUGIN'; name an existing object of the module"),
         ("own_rules:__name__", "is 'own_rules'; it must be a function of the text"),
     ],
 )

@@ -274,7 +274,7 @@ def test_run_without_results_renders(store: Store) -> None:
 
 def test_run_without_cells_renders(store: Store) -> None:
     begin_run(store, "run", [])
-    assert "The plan of this run holds no cell." in squeezed(make_page(store).html)
+    assert "The plan of this run has no cells." in squeezed(make_page(store).html)
 
 
 def test_partial_run_hides_means(store: Store) -> None:
