@@ -219,7 +219,7 @@ def test_signal_starts_no_new_cell(
     assert main is not None
     state = run(path, store, listener=interrupt)
     assert (state.name, state.is_failed()) == ("Interrupted", True)
-    assert f"are not complete, for it was asked to stop by {number.name}\n" in str(state.message)
+    assert f"are not complete, as it was asked to stop by {number.name}\n" in str(state.message)
     assert sum(isinstance(event, Stopping) for event in heard) == 1
     left = [name for name, found in states(store).items() if found != "complete"]
     assert left

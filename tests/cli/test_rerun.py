@@ -40,7 +40,7 @@ def test_dry_run_lists_work_and_reuse(emtta: Command, half: Path) -> None:
     outcome = emtta("rerun", "mine", "--store", half, "--dry-run")
     assert outcome.code == 0
     assert "would do 2 of 4 cells, 6 utterances" in outcome.err
-    assert "it would reuse 6 utterances that are done" in outcome.err
+    assert "it would reuse 6 finished utterances" in outcome.err
     assert emtta("status", "mine", "--store", half).code == 3
 
 

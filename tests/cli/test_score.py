@@ -84,7 +84,7 @@ def test_scorers_lie_side_by_side(emtta: Command, store: Store) -> None:
     before = utterances(store, "*")
     outcome = emtta("score", "run", "--scorer", "none", "--store", store.location)
     assert outcome.code == 0, outcome.err
-    assert "none: 8 utterances scored, 0 had been scored in the same way" in outcome.err
+    assert "none: 8 utterances scored, 0 already scored in the same way" in outcome.err
     assert utterances(store, "*") == before, "the suite's scorer is still the one that is shown"
     # "Wrong, green! Blue river": three words differ where nothing is normalized, one where everything is
     assert [(row[1], row[2], row[4]) for row in figures(store, "none")] == [
@@ -100,7 +100,7 @@ def test_scorers_lie_side_by_side(emtta: Command, store: Store) -> None:
 def test_own_scorer_gives_the_same_rows(emtta: Command, store: Store) -> None:
     before = utterances(store, "*")
     again = emtta("score", "run", "--store", store.location)
-    assert "whisper: 0 utterances scored, 8 had been scored in the same way" in again.err
+    assert "whisper: 0 utterances scored, 8 already scored in the same way" in again.err
     Path(store.location, "rescores").mkdir(exist_ok=True)
     both = ("--scorer", "basic", "--scorer", "whisper")
     assert emtta("score", "run", *both, "--store", store.location).code == 0
@@ -143,7 +143,7 @@ def test_two_releases_are_mended(emtta: Command, store: Store, monkeypatch: pyte
     write_shard(store, key, {"a": [heard(2)], "b": [heard(1)]}, attempt=store.begin_attempt(key))
     assert all("the run was scored by the releases" in str(row[-1]) for row in figures(store))
     outcome = emtta("score", "run", "--store", store.location)
-    assert "whisper: 2 utterances scored, 6 had been scored in the same way" in outcome.err
+    assert "whisper: 2 utterances scored, 6 already scored in the same way" in outcome.err
     assert [row[-1] for row in figures(store)] == [None] * 4
 
 
@@ -244,7 +244,7 @@ def test_killed_scoring_goes_on(emtta: Command, store: Store, monkeypatch: pytes
     assert all(row[-1] for row in figures(store, "none")[2:])
     monkeypatch.setattr("emtta_core.pipeline.rescoring.score_all", kept)
     outcome = emtta("score", "run", "--scorer", "none", "--store", store.location)
-    assert "none: 4 utterances scored, 4 had been scored in the same way" in outcome.err
+    assert "none: 4 utterances scored, 4 already scored in the same way" in outcome.err
     assert [row[2] for row in figures(store, "none")] == [3, 4, 3, 4]
 
 

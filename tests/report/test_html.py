@@ -380,7 +380,7 @@ def test_command_writes_page(complete: Store, emtta: Command, tmp_path: Path) ->
 def test_unwritable_file_is_refused(complete: Store, emtta: Command, tmp_path: Path) -> None:
     ended = emtta("report", "html", "--store", complete.location, "--out", tmp_path / "no" / "page.html")
     assert ended.code == 2
-    assert f"there is no folder {tmp_path / 'no'}; make it, or name another file with --out" in ended.err.replace(
+    assert f"there is no folder {tmp_path / 'no'}; create it, or name another file with --out" in ended.err.replace(
         "\n", " "
     )
 
