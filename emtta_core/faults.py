@@ -16,8 +16,8 @@ _WORDS = (
     "CUFFT_ALLOC_FAILED",
     "unable to find an engine to execute this computation",
 )
-"""Messages with which torch raises a plain `RuntimeError`: of its CPU allocators, of CUDA outside torch's allocator, and
-of the underlying libraries.
+"""Messages with which torch raises a plain `RuntimeError`: of its CPU allocators, of CUDA outside torch's allocator,
+and of the underlying libraries.
 
 oneDNN says only that it could not create a primitive, and torch, for a convolution for which cuDNN lacks memory, that
 there is no engine for it (https://github.com/pytorch/pytorch/issues/108645); if there is another reason, a batch of one
@@ -25,7 +25,8 @@ finally reports it as its error."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-
+    """Whether an error means that the machine or a device ran out of memory."""
+    # torch's own error is recognized by name, so that this module need not import torch.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
@@ -132,7 +133,7 @@ def _lost_device(error: BaseException) -> bool:
     text = str(error)
     if is_out_of_memory(error) or any(words in text for words in FOR_GOOD):
         return False
-    # torch's own error is known by its name, so that this module need not import torch.
+    # torch's own error is recognized by name, so that this module need not import torch.
     in_a_library = isinstance(error, RuntimeError) and any(words in text for words in LOST)
     return in_a_library or type(error).__name__ == "AcceleratorError"
 

@@ -131,9 +131,7 @@ def export_run(
         written = _place(folder, _files(transcripts, form, hub_id or ""), replace=replace)
         remarks = [*transcripts.remarks(), *notices_of(catalogue, run_id)]
     if done < planned:
-        remarks.insert(
-            0, f"the run is not complete: {done} of {planned} utterances are done; finish it with: {finish}"
-        )
+        remarks.insert(0, f"the run is not complete: {done} of {planned} utterances are done; finish it with: {finish}")
     return Written(folder, tuple(written), sum(written.values()), tuple(remarks))
 
 

@@ -149,9 +149,7 @@ def _read_otherwise(connection: duckdb.DuckDBPyConnection, url: str, kind: Table
         f"(SELECT count(*) FROM ({seen} EXCEPT ALL SELECT {columns} FROM rows_of_the_file))"
     ).fetchall()
     connection.unregister("rows_of_the_file")
-    return (
-        None if counts == [(rows.num_rows, 0)] else "its footer is damaged: different readers see different rows"
-    )
+    return None if counts == [(rows.num_rows, 0)] else "its footer is damaged: different readers see different rows"
 
 
 def _incomplete_corpora(store: Store, entries: Sequence[Entry]) -> Iterator[BrokenFile]:
@@ -219,9 +217,7 @@ def _remedy(store: Store, file: BrokenFile) -> str:
     run = run_of(file.name)
     if table in ("runs", "plans"):
         record = store.backend.url(TABLES["runs"].layout.replace("…", run))
-        return (
-            f"{back}delete {record} if it exists, and run the suite again with --run-id {run}: finished work is kept"
-        )
+        return f"{back}delete {record} if it exists, and run the suite again with --run-id {run}: finished work is kept"
     if table == "statistics":
         return f"delete it, and compute it again: {store.command('rerun', run)}"
     return f"{back}delete it, and evaluate its utterances again: {store.command('rerun', run)}"

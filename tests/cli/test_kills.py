@@ -91,8 +91,7 @@ def test_first_signal_finishes_shard(
     assert 1 <= len(kept) < 43
     assert readable(store)
     assert (
-        f"it would reuse {len(kept)} finished utterances"
-        in emtta("rerun", "mine", "--store", store, "--dry-run").err
+        f"it would reuse {len(kept)} finished utterances" in emtta("rerun", "mine", "--store", store, "--dry-run").err
     )
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 

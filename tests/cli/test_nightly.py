@@ -293,9 +293,7 @@ def test_date_follows_schedule_time_zone(suite_file: SuiteFile, speech: Speech, 
     assert set(Store.open(location).runs()) == {"tiny-2026-03-02", "tiny-2026-03-01"}
     state = scheduled(path, location, at, "Asia/Tokio")
     assert state.is_failed()
-    assert "unknown time zone 'Asia/Tokio'; use a name of the IANA database, such as Asia/Tokyo" in str(
-        state.message
-    )
+    assert "unknown time zone 'Asia/Tokio'; use a name of the IANA database, such as Asia/Tokyo" in str(state.message)
 
 
 @pytest.mark.usefixtures("prefect_server")

@@ -167,7 +167,9 @@ def test_missing_name_is_reported(hub: Hub, tiny_model: Path) -> None:
 @pytest.mark.parametrize("name", ["openai/whisper base", "openai--whisper-base"])
 @pytest.mark.parametrize("revision", [None, "0" * 40])
 def test_impossible_name_shows_form(hub: Hub, name: str, revision: str | None) -> None:
-    with pytest.raises(UsageError, match=f"model '{name}' has an invalid name; a name on the hub is OWNER/NAME, of letters"):
+    with pytest.raises(
+        UsageError, match=f"model '{name}' has an invalid name; a name on the hub is OWNER/NAME, of letters"
+    ):
         load_model(name, device="cpu", revision=revision)
     assert hub.asked == []
 

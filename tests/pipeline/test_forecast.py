@@ -111,4 +111,4 @@ def test_dry_run_shows_it_after_some_work(
     assert "adaptation: about 0:0" in after.err
     assert "with one worker, at the pace of few (cpu)" in after.err
     assert "no earlier run shows how long em-tok-b will take" in after.err
-    assert "with one worker" in emtta("rerun", "few", "--store", store, "--force", "--method", "source", "--dry-run").err
+    assert "one worker" in emtta("rerun", "few", "--store", store, "--force", "--method", "source", "--dry-run").err
