@@ -172,8 +172,8 @@ def export_catalog(
     """Write a DuckDB file that gives any DuckDB client or BI tool the views of the store, without emtta.
 
     By default, its views read the store's Parquet files by absolute path. It is a snapshot: export again after a run,
-    and after emtta compact or prune, which remove files that it names. A store in a bucket needs --copy. Without
-    --copy, the view edits is left out, as it needs a function that only emtta provides.
+    and after emtta compact or prune, which remove files that it names. A store in a bucket needs
+    --copy. Without it, the view edits is left out, as it needs a function that only emtta provides.
 
     Examples:
         emtta catalog export results.duckdb
