@@ -150,7 +150,7 @@ class Repository:
 
     def fetch(self, paths: Sequence[str]) -> list[Path]:
         """Fetch files of a pinned repository one after another, unless they are on this machine already."""
-        refuse_full_disk(sum(self.missing(paths).values()), f"what is fetched of {self.name}", self._refusal)
+        refuse_full_disk(sum(self.missing(paths).values()), f"the download of {self.name}", self._refusal)
         return [self._download(path) for path in paths]
 
     def note_branch(self, path: str) -> None:
@@ -280,6 +280,6 @@ def refuse_full_disk(size: int, what: str, refusal: type[EmttaError]) -> None:
     free, folder = free_bytes()
     if size > free:
         raise refusal(
-            f"{what} takes {size / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free at {folder}; make room, or set "
+            f"{what} takes {size / 1e9:.2f} GB, but only {free / 1e9:.2f} GB are free at {folder}; free space, or set "
             "HF_HUB_CACHE to a folder on another disk"
         )

@@ -78,7 +78,7 @@ def digest_of(choice: ModelChoice) -> str:
 
 
 def path_of_choice(choice: ModelChoice) -> tuple[str, str | None] | None:
-    """The kind of a suite's model, and its layout on the generic path; None if it is still to be fetched.
+    """The kind of a suite's model, and its layout on the generic path; None if it has not been fetched yet.
 
     Raises:
         ModelError: there is no such model, or it cannot be adapted.

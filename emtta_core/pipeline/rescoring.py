@@ -258,7 +258,7 @@ def _rescore_by(
     stale |= {domain for domain, _ in corrected}
     domains = [domain for domain in dict.fromkeys(state[0] for state in states) if domain in stale]
     made.scored[name] = 0
-    # Yields a domain once the next has been begun, so other processes score the next while this one is written.
+    # A domain is written once the next has been begun, so that other processes score the next meanwhile.
     for domain, _ in pairwise(chain(_begun(name, writer, domains, corrected, pool), [None])):
         assert domain is not None
         writer.add(domain, corrected)

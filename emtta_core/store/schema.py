@@ -219,9 +219,9 @@ class PlanRow:
     seed: Annotated[int | None, "the seed of the method's random numbers; null if it draws none"] = None
     cell_id: Annotated[str, "identity of the cell; rows with a different identity do not count"]
     corpus_id: Annotated[str, "identity of the prepared corpus, the folder under `prepared/`"]
-    recipe_id: Annotated[str, "identity of what is done to each utterance (model, method, options)"]
+    recipe_id: Annotated[str, "identity of the processing of each utterance (model, method, options)"]
     utterances: Annotated[int, "planned utterances"]
-    sample: Annotated[str | None, "which utterances of its corpus a limit takes, in words; NULL if all are used"] = None
+    sample: Annotated[str | None, "which corpus utterances a limit selects, in words; NULL if all are used"] = None
     position: Annotated[int, "position in the plan, from 0; assigned when the plan is written"] = 0
     scorer: Annotated[str, "the scorer of the figures, unless another is requested: the suite's first"] = "whisper"
     counts_errors: Annotated[bool, "whether rates count utterances in error as deleted, instead of excluding them"] = (

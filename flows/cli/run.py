@@ -176,7 +176,7 @@ def prepare(
         missing = any(need.is_missing for need in needs)
         raise typer.Exit(INCOMPLETE if missing else COMPLETE)
     size = to_fetch(needs)
-    refuse_full_disk(size, "what is fetched for the suite", EmttaError)
+    refuse_full_disk(size, "the download for the suite", EmttaError)
     if size:
         say(f"fetching up to {size / 1e6:,.0f} MB from the hub, and preparing")
     failures = prepare_all(chosen, opened, partial(_say_prepared, {}))

@@ -177,7 +177,7 @@ def test_low_disk_is_reported_first(tmp_path: Path, hub: Hub, suite_file: SuiteF
     text += DOMAIN.format("clean", "a") + 'corpus = { name = "librispeech", split = "test-clean" }\n'
     done = emtta("prepare", suite_file(text), "--store", tmp_path / "store")
     assert done.code == 1
-    assert "what is fetched for the suite takes 100000000.00 GB" in done.err
+    assert "the download for the suite takes 100000000.00 GB" in done.err
     assert not [line for line in hub.asked if "parquet" in line and line.startswith("GET") and "bytes=" not in line]
 
 
@@ -191,7 +191,7 @@ def test_remote_reads_need_no_disk(tmp_path: Path, hub: Hub, suite_file: SuiteFi
     assert "x: 1 utterance, prepared in" in done.err
     refused = emtta("prepare", suite, "--store", tmp_path / "store", "--limit", "6")
     assert refused.code == 1
-    assert "what is fetched for the suite takes 100000000.00 GB" in refused.err
+    assert "the download for the suite takes 100000000.00 GB" in refused.err
 
 
 def test_shared_files_are_fetched_once(tmp_path: Path, hub: Hub, suite_file: SuiteFile, emtta: Command) -> None:

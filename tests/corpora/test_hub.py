@@ -179,7 +179,7 @@ def hub_files(hub: Hub) -> dict[str, bytes]:
 def test_low_disk_is_refused_before_fetch(hub: Hub) -> None:
     librispeech_hub(hub, declared={"all/test.other-00000-of-00002.parquet": 10**17})
     with pytest.raises(
-        CorpusError, match=r"what is fetched of openslr/librispeech_asr takes 100000000\.00 GB, and .* HF_HUB_CACHE"
+        CorpusError, match=r"the download of openslr/librispeech_asr takes 100000000\.00 GB, but .* HF_HUB_CACHE"
     ):
         list(LibriSpeech().read_all())
     assert not downloads(hub)
