@@ -230,8 +230,8 @@ _HUB_CARD = """---
 
 # {title}
 
-What the model `{model}` heard in the suite `{suite}`, method by method: the utterances of an evaluation of test-time
-adaptation of speech recognition by entropy minimisation. The audio is not in here. Made with emtta: {head}.
+The hypotheses of the model `{model}` in the suite `{suite}` with each method: the utterances of an evaluation of
+test-time adaptation of speech recognition by entropy minimisation. The audio is not included. Made with emtta: {head}.
 {notices}
 **Licence.** The transcripts are those of the corpora, under the corpora's licences. Name them here, and in the field
 `license` above, before you publish this.

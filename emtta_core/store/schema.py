@@ -32,7 +32,7 @@ class PreparedRow:
     """One row per utterance of a prepared corpus, shared by all runs whose domains have the same content."""
 
     utterance_id: Annotated[str, "the utterance, unique within its corpus"]
-    audio: Annotated[AudioBytes | None, "the waveform as the models hear it; null if the utterance is in error"]
+    audio: Annotated[AudioBytes | None, "the waveform given to the models; null if the utterance is in error"]
     text: Annotated[str, "the transcript as the corpus gives it, not normalized"]
     language: Annotated[str, "ISO 639-1 code"]
     speaker: Annotated[str, "the speaker"]

@@ -168,7 +168,7 @@ def doctor(
 PATHS = {
     None: "fast: utterances side by side",
     "encoder-decoder": "generic: {cost}",
-    "decoder": "generic, of a decoder that hears: {cost}",
+    "decoder": "generic, a decoder with audio input: {cost}",
     "ctc": "CTC: source, greedy-em and suta on frames, one utterance at a time",
 }
 """A description of the path that a model takes, by its layout."""
