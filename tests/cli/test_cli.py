@@ -170,10 +170,10 @@ MISTAKES = {
     "an unknown format": (["report", "leaderboard", "--format", "xml"], 2, "xml"),
     "SQL that is none": (["sql", "SELEKT 1"], 1, "SELEKT"),
     "SQL that would write": (["sql", "CREATE TABLE x AS SELECT 1"], 2, "SELECT"),
-    "a run without a name": (["report", "leaderboard", "--run", ""], 2, "what follows --run is empty"),
-    "a folder without a name": (["doctor", "--corpus-dir", " "], 2, "what follows --corpus-dir is empty"),
-    "a run's id without a letter": (["run", "smoke", "--dry-run", "--run-id="], 2, "what follows --run-id is empty"),
-    "a suite without a name": (["run", ""], 2, "what follows run is empty"),
+    "a run without a name": (["report", "leaderboard", "--run", ""], 2, "the value of --run is empty"),
+    "a folder without a name": (["doctor", "--corpus-dir", " "], 2, "the value of --corpus-dir is empty"),
+    "a run's id without a letter": (["run", "smoke", "--dry-run", "--run-id="], 2, "the value of --run-id is empty"),
+    "a suite without a name": (["run", ""], 2, "the value of run is empty"),
     "an unknown verb": (["fly"], 2, "fly"),
 }
 

@@ -161,7 +161,7 @@ def test_corrected_references_count(emtta: Command, store: Store, tmp_path: Path
     assert emtta("score", "run", "--scorer", "basic", "--store", store.location).code == 0
     assert [row[2] for row in figures(store, "basic")] == [1, 2, 1, 2]
     again = emtta("score", "run", "--references", file, "--partial", "--store", store.location)
-    assert "whisper: 0 utterances scored, 8 had been" in again.err
+    assert "whisper: 0 utterances scored, 8 already" in again.err
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_each_missing_keeps_its_reason(
         "gated": "facebook/multilingual_librispeech is gated",
         "empty": "so that the split is empty",
         "short": "3 are longer than max_seconds",
-        "large": "make room, or set HF_HUB_CACHE to a folder on another disk",
+        "large": "free space, or set HF_HUB_CACHE to a folder on another disk",
     }
     domains = "".join(
         f'[[domains]]\nname = "{name}"\ngroup = "g"\ncorpus = {{ {corpus} }}\n' for name, corpus in corpora.items()

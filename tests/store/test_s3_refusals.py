@@ -163,7 +163,7 @@ def test_unknown_request_is_explained(bucket: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_doctor_leaves_bucket_clean(emtta: Command, s3: S3Server, bucket: str) -> None:
-    assert f"s3://{bucket}/new can be made" in emtta("doctor", "--store", f"s3://{bucket}/new").out
+    assert f"s3://{bucket}/new can be created" in emtta("doctor", "--store", f"s3://{bucket}/new").out
     assert s3.objects(bucket) == {}
     assert "there is no bucket 'nowhere'" in emtta("doctor", "--store", "s3://nowhere").out
 
